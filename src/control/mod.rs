@@ -1,0 +1,10 @@
+//! The control plane: manifests in, a routing table and statuses out.
+//!
+//! Sources ([`files`]) gather [`build::Resources`]; [`build::build`] turns them, without I/O, into a
+//! [`build::Plan`]; the plan's snapshot goes to the data plane through [`crate::routing::Writer`]
+//! and its statuses to whoever reports them.
+
+pub mod api;
+pub mod build;
+pub mod files;
+pub mod status;

@@ -1,0 +1,26 @@
+//! sluice routes TLS connections by the server name of their ClientHello, without opening them.
+//!
+//! The map, from the rim to the core:
+//!
+//! | module | what it is | may import, of ours |
+//! |---|---|---|
+//! | [`app`] | binds everything, runs it, drains it; the only one that knows every part | all |
+//! | [`control`] | the control plane: manifests in, a table and statuses out | `routing` |
+//! | [`proxy`] | the data plane: the life of a connection | `routing`, `tls` |
+//! | [`admin`] | the side port: metrics, probes, the routes in force | `routing`, `control::status` |
+//! | [`routing`] | pure: which route owns a connection | nothing |
+//! | [`tls`] | pure: bytes in, a typed ClientHello out | nothing |
+//!
+//! Invariants: `control` and `proxy` never import each other, and meet only in `routing`;
+//! `routing` and `tls` do no I/O and know neither tokio nor Kubernetes. `tests/walls.rs` holds them.
+//! Nothing that a peer or a manifest can cause panics, and there is no `unsafe`.
+
+pub mod admin;
+pub mod app;
+pub mod config;
+pub mod control;
+pub mod metrics;
+pub mod outcome;
+pub mod proxy;
+pub mod routing;
+pub mod tls;

@@ -1,0 +1,109 @@
+//! How a connection ended.
+
+use std::fmt;
+
+/// How a connection ended. Every connection has exactly one outcome: one metric label, one word in
+/// the access log, one TLS alert.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[repr(u8)]
+pub enum Outcome {
+    /// Both sides closed after all bytes were passed on.
+    Completed,
+    /// The hello names no server and no route takes connections without a name.
+    NoSni,
+    /// The client speaks something else than TLS.
+    NotTls,
+    /// The hello breaks the rules of TLS or names what cannot be a server name.
+    MalformedHello,
+    /// The hello is longer than the configured maximum.
+    HelloTooLarge,
+    /// The hello was not whole within its deadline.
+    HelloTimeout,
+    /// No route takes this name, listener and ALPN.
+    NoRoute,
+    /// The route does not admit this source address.
+    AccessDenied,
+    /// A limit on connections was reached.
+    LimitExceeded,
+    /// None of the route's backends has an endpoint.
+    NoEndpoints,
+    /// Every endpoint that was tried refused or was unreachable.
+    ConnectFailed,
+    /// The last endpoint that was tried did not answer within the deadline.
+    ConnectTimeout,
+    /// No byte went either way for the idle timeout.
+    IdleTimeout,
+    /// The client reset the connection, or went away before its hello was whole.
+    DownstreamReset,
+    /// The endpoint reset the connection.
+    UpstreamReset,
+    /// sluice itself ended it: it was still open at the end of the drain.
+    Drained,
+}
+
+impl Outcome {
+    /// All outcomes, each at the index that `as usize` gives it.
+    pub const ALL: [Outcome; 16] = [
+        Outcome::Completed,
+        Outcome::NoSni,
+        Outcome::NotTls,
+        Outcome::MalformedHello,
+        Outcome::HelloTooLarge,
+        Outcome::HelloTimeout,
+        Outcome::NoRoute,
+        Outcome::AccessDenied,
+        Outcome::LimitExceeded,
+        Outcome::NoEndpoints,
+        Outcome::ConnectFailed,
+        Outcome::ConnectTimeout,
+        Outcome::IdleTimeout,
+        Outcome::DownstreamReset,
+        Outcome::UpstreamReset,
+        Outcome::Drained,
+    ];
+
+    /// The metric label and the word in the access log.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Outcome::Completed => "completed",
+            Outcome::NoSni => "no_sni",
+            Outcome::NotTls => "not_tls",
+            Outcome::MalformedHello => "malformed_hello",
+            Outcome::HelloTooLarge => "hello_too_large",
+            Outcome::HelloTimeout => "hello_timeout",
+            Outcome::NoRoute => "no_route",
+            Outcome::AccessDenied => "access_denied",
+            Outcome::LimitExceeded => "limit_exceeded",
+            Outcome::NoEndpoints => "no_endpoints",
+            Outcome::ConnectFailed => "connect_failed",
+            Outcome::ConnectTimeout => "connect_timeout",
+            Outcome::IdleTimeout => "idle_timeout",
+            Outcome::DownstreamReset => "downstream_reset",
+            Outcome::UpstreamReset => "upstream_reset",
+            Outcome::Drained => "drained",
+        }
+    }
+
+    /// Whether an operator would call it an error (what `--access-log errors` keeps).
+    pub fn is_error(self) -> bool {
+        !matches!(self, Outcome::Completed)
+    }
+}
+
+impl fmt::Display for Outcome {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_outcome_stands_at_its_own_index() {
+        for (index, outcome) in Outcome::ALL.into_iter().enumerate() {
+            assert_eq!(outcome as usize, index);
+        }
+    }
+}

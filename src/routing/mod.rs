@@ -1,0 +1,22 @@
+//! Which route owns a connection, decided without I/O.
+//!
+//! * [`Hostname`] is what a route claims; its `Ord` is the precedence between claims.
+//! * [`RouteSpec`] is a route as the control plane asks for it; [`Route`] is the same route as the
+//!   data plane serves it, with the state that outlives a change of the table.
+//! * [`Table`] answers "who owns this name" without allocating.
+//! * [`Writer`] and [`Reader`] carry tables from the one control plane to the many workers.
+//!
+//! Endpoints live in their [`Backend`], apart from the host table: a change of endpoints stores one
+//! new [`EndpointSet`] and rebuilds nothing.
+
+mod backend;
+mod hostname;
+mod route;
+mod swap;
+mod table;
+
+pub use backend::{ActiveConnection, Backend, BackendKey, Endpoint, EndpointSet, ServicePort};
+pub use hostname::{Hostname, InvalidHostname};
+pub use route::{Policy, Route, RouteKey, RouteSpec, Tally, Timeouts, WeightedBackend};
+pub use swap::{Applied, Reader, Snapshot, Writer, channel};
+pub use table::{Conflict, Match, MatchKind, Table, conflicts};

@@ -1,0 +1,146 @@
+//! Routes: as they are asked for, and as they are served.
+
+use std::fmt;
+use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use super::{Backend, BackendKey, Hostname};
+
+/// A route's identity, shown as `namespace/name`.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct RouteKey {
+    /// The namespace it lives in.
+    pub namespace: Arc<str>,
+    /// Its name there.
+    pub name: Arc<str>,
+}
+
+impl fmt::Display for RouteKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.namespace, self.name)
+    }
+}
+
+/// How a connection's endpoint is chosen.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Policy {
+    /// Each in turn, by weight and smoothly: a heavy backend's turns are spread out.
+    #[default]
+    RoundRobin,
+    /// The endpoint with the fewest connections for its weight.
+    LeastConnections,
+    /// Any, by weight.
+    Random,
+    /// The same source address to the same endpoint, as long as that endpoint is there.
+    SourceAddress,
+}
+
+impl Policy {
+    /// The name that manifests and reports use.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Policy::RoundRobin => "RoundRobin",
+            Policy::LeastConnections => "LeastConnections",
+            Policy::Random => "Random",
+            Policy::SourceAddress => "SourceAddress",
+        }
+    }
+}
+
+/// Deadlines of a route; where one is `None`, the installation's own holds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Timeouts {
+    /// For one attempt to connect to one endpoint.
+    pub connect: Option<Duration>,
+    /// Without a byte in either direction.
+    pub idle: Option<Duration>,
+}
+
+/// A valid route, as the control plane asks for it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RouteSpec {
+    /// Who it is.
+    pub key: RouteKey,
+    /// When it was created, in seconds since the epoch. Routes without a time count as the youngest.
+    pub created: Option<i64>,
+    /// The names it claims.
+    pub hostnames: Vec<Hostname>,
+    /// The listeners it is bound to; empty means all.
+    pub listeners: Vec<Box<str>>,
+    /// The protocols of which the client must offer one; empty means that none is asked for.
+    pub alpn: Vec<Box<str>>,
+    /// Where its connections go, each with its weight.
+    pub backends: Vec<(BackendKey, u32)>,
+    /// How an endpoint is chosen.
+    pub policy: Policy,
+    /// Its own deadlines.
+    pub timeouts: Timeouts,
+}
+
+impl RouteSpec {
+    /// Whether a connection to `listener` whose client offers the protocols for which `offers`
+    /// holds may take this route. The hostname is a separate matter.
+    pub fn admits(&self, listener: &str, offers: impl Fn(&[u8]) -> bool) -> bool {
+        (self.listeners.is_empty() || self.listeners.iter().any(|name| **name == *listener))
+            && (self.alpn.is_empty()
+                || self.alpn.iter().any(|protocol| offers(protocol.as_bytes())))
+    }
+
+    /// The order among routes that claim the same hostname; the greatest that admits the
+    /// connection wins: with ALPN before without, then the oldest, then namespace/name.
+    pub fn precedence(&self) -> impl Ord + use<'_> {
+        use std::cmp::Reverse;
+        let youngest = i64::MAX;
+        (!self.alpn.is_empty(), Reverse(self.created.unwrap_or(youngest)), Reverse(&self.key))
+    }
+}
+
+/// A route as the data plane serves it.
+#[derive(Debug)]
+pub struct Route {
+    /// What was asked for.
+    pub spec: RouteSpec,
+    /// Its backends, in the order of the spec.
+    pub backends: Box<[WeightedBackend]>,
+    /// Current weights of the smooth round robin, one for each backend; the balancer's state.
+    pub turns: Mutex<Box<[i64]>>,
+    /// What became of its connections.
+    pub tally: Arc<Tally>,
+}
+
+/// A backend with its share of a route's connections.
+#[derive(Debug)]
+pub struct WeightedBackend {
+    /// The share, relative to the sum over the route.
+    pub weight: u32,
+    /// The backend, shared with every other route that names it.
+    pub backend: Arc<Backend>,
+}
+
+impl Route {
+    pub(super) fn new(
+        spec: RouteSpec,
+        backends: Box<[WeightedBackend]>,
+        tally: Arc<Tally>,
+    ) -> Self {
+        let turns = Mutex::new(vec![0; backends.len()].into());
+        Route { spec, backends, turns, tally }
+    }
+}
+
+/// What became of a route's connections. It outlives tables: counters only rise.
+#[derive(Debug, Default)]
+pub struct Tally {
+    /// Ended connections; what each slot stands for is the data plane's to say.
+    pub ended: [AtomicU64; Tally::SLOTS],
+    /// Bytes from the client to the endpoint.
+    pub bytes_up: AtomicU64,
+    /// Bytes from the endpoint to the client.
+    pub bytes_down: AtomicU64,
+}
+
+impl Tally {
+    /// How many ways of ending a connection a tally can tell apart.
+    pub const SLOTS: usize = 16;
+}
