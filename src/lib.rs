@@ -10,6 +10,7 @@
 //! | [`admin`] | the side port: metrics, probes, the routes in force | `routing`, `control::status` |
 //! | [`routing`] | pure: which route owns a connection | nothing |
 //! | [`tls`] | pure: bytes in, a typed ClientHello out | nothing |
+//! | [`duration`] | pure: durations as people write them | nothing |
 //!
 //! Invariants: `control` and `proxy` never import each other, and meet only in `routing`;
 //! `routing` and `tls` do no I/O and know neither tokio nor Kubernetes. `tests/walls.rs` holds them.
@@ -19,6 +20,7 @@ pub mod admin;
 pub mod app;
 pub mod config;
 pub mod control;
+pub mod duration;
 pub mod metrics;
 pub mod outcome;
 pub mod proxy;
