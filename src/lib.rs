@@ -21,6 +21,7 @@ pub mod app;
 pub mod config;
 pub mod control;
 pub mod duration;
+pub mod logging;
 pub mod metrics;
 pub mod outcome;
 pub mod proxy;

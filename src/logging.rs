@@ -1,0 +1,180 @@
+//! Logs: to stderr, as JSON or for people.
+
+use std::io::{self, IsTerminal};
+
+use tracing::Subscriber;
+use tracing_subscriber::filter::LevelFilter;
+use tracing_subscriber::fmt::MakeWriter;
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
+use tracing_subscriber::{EnvFilter, fmt};
+
+use crate::config::{Log, LogFormat};
+
+/// Why there is no log.
+#[derive(Debug, thiserror::Error)]
+pub enum LoggingError {
+    /// The filter makes no sense.
+    #[error(
+        "{filter:?} is not a log filter: {reason}; write off, error, warn, info, debug or trace, \
+         or TARGET=LEVEL, with commas between several"
+    )]
+    Filter {
+        /// The whole filter.
+        filter: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// The process logs already.
+    #[error("logging has been set up before")]
+    Twice,
+}
+
+/// Starts logging for the whole process. To be called once.
+pub fn init(log: &Log) -> Result<(), LoggingError> {
+    let subscriber = subscriber(log, io::stderr().is_terminal(), io::stderr)?;
+    subscriber.try_init().map_err(|_| LoggingError::Twice)
+}
+
+/// Whether a text is a filter.
+///
+/// Stricter than `RUST_LOG` in one point: a word alone must be a level. Elsewhere `verbose` is a
+/// target, and turns off all the others.
+pub fn check_filter(filter: &str) -> Result<(), LoggingError> {
+    parse_filter(filter).map(drop)
+}
+
+fn parse_filter(filter: &str) -> Result<EnvFilter, LoggingError> {
+    let fault = |reason| LoggingError::Filter { filter: filter.to_owned(), reason };
+    let parts: Vec<&str> = filter.split(',').map(str::trim).collect();
+    for part in &parts {
+        let level = !part.is_empty() && part.parse::<LevelFilter>().is_ok();
+        if !level && !part.contains(['=', '[']) {
+            return Err(fault(format!("{part:?} is not a level")));
+        }
+    }
+    EnvFilter::try_new(parts.join(",")).map_err(|error| fault(error.to_string()))
+}
+
+/// Times are RFC 3339 in UTC, the default of the formatter.
+fn subscriber<W>(
+    log: &Log,
+    terminal: bool,
+    writer: W,
+) -> Result<Box<dyn Subscriber + Send + Sync>, LoggingError>
+where
+    W: for<'a> MakeWriter<'a> + Send + Sync + 'static,
+{
+    let filter = tracing_subscriber::registry().with(parse_filter(&log.level)?);
+    // A line that cannot be written is lost. The formatter would say so with eprintln, which
+    // panics where stderr is a closed pipe.
+    let lines = fmt::layer().with_writer(writer).log_internal_errors(false);
+    Ok(match is_json(log.format, terminal) {
+        true => {
+            Box::new(filter.with(
+                lines.json().flatten_event(true).with_current_span(false).with_span_list(false),
+            ))
+        }
+        false => Box::new(filter.with(lines.with_ansi(terminal && colours_are_welcome()))),
+    })
+}
+
+fn is_json(format: LogFormat, terminal: bool) -> bool {
+    match format {
+        LogFormat::Auto => !terminal,
+        LogFormat::Json => true,
+        LogFormat::Text => false,
+    }
+}
+
+/// See no-color.org.
+fn colours_are_welcome() -> bool {
+    std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use std::sync::{Arc, Mutex};
+
+    use super::*;
+
+    /// What one event becomes.
+    fn line(format: LogFormat, terminal: bool) -> String {
+        let log = Log { level: "info, quiet=off".to_owned(), format };
+        let lines = Lines::default();
+        let writer = lines.clone();
+        let subscriber = subscriber(&log, terminal, move || writer.clone()).unwrap();
+        tracing::subscriber::with_default(subscriber, || {
+            tracing::info_span!("connection", id = 7).in_scope(|| {
+                tracing::info!(target: "loud", route = "data/kafka", bytes = 12, "routed");
+                tracing::debug!(target: "loud", "not this");
+                tracing::error!(target: "quiet", "nor this");
+            });
+        });
+        let bytes = lines.0.lock().unwrap().clone();
+        String::from_utf8(bytes).unwrap()
+    }
+
+    #[derive(Clone, Default)]
+    struct Lines(Arc<Mutex<Vec<u8>>>);
+
+    impl io::Write for Lines {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0.lock().unwrap().write(bytes)
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn json_is_one_flat_object_a_line() {
+        let text = line(LogFormat::Auto, false);
+        assert_eq!(text.lines().count(), 1, "{text}");
+        let json: serde_json::Value = serde_json::from_str(&text).unwrap();
+        assert_eq!(json["level"], "INFO");
+        assert_eq!(json["target"], "loud");
+        assert_eq!(json["message"], "routed");
+        assert_eq!(json["route"], "data/kafka");
+        assert_eq!(json["bytes"], 12);
+        assert!(json.as_object().unwrap().values().all(|value| !value.is_object()), "{text}");
+        assert_eq!(line(LogFormat::Json, true).lines().count(), 1);
+    }
+
+    #[test]
+    fn times_are_rfc_3339_in_utc() {
+        let json: serde_json::Value = serde_json::from_str(&line(LogFormat::Json, false)).unwrap();
+        let shape: String = json["timestamp"]
+            .as_str()
+            .unwrap()
+            .chars()
+            .map(|c| if c.is_ascii_digit() { '0' } else { c })
+            .collect();
+        assert_eq!(shape, "0000-00-00T00:00:00.000000Z");
+    }
+
+    #[test]
+    fn text_is_for_people() {
+        let text = line(LogFormat::Text, false);
+        assert!(
+            text.contains(" INFO ") && text.ends_with("routed route=\"data/kafka\" bytes=12\n")
+        );
+        assert!(line(LogFormat::Auto, true).contains("routed"));
+        assert!(!line(LogFormat::Auto, true).starts_with('{'));
+    }
+
+    #[test]
+    fn filters_are_checked() {
+        for good in
+            ["info", "off", "WARN", "warn,sluice::proxy=debug", "info, sluice=trace", "info,[span]"]
+        {
+            assert!(check_filter(good).is_ok(), "{good}");
+        }
+        for bad in ["", "verbose", "info,", "info;debug", "info,sluice", "sluice=loud", "a=b=c"] {
+            let error = check_filter(bad).unwrap_err().to_string();
+            assert!(error.contains("write off, error, warn"), "{bad}: {error}");
+        }
+    }
+}
