@@ -1,0 +1,270 @@
+//! Settings: from flags, environment and file to one typed [`Config`].
+//!
+//! A setting has one name over the three layers: `drain.delay` in the file, `--drain-delay`,
+//! `SLUICE_DRAIN_DELAY`. Flags beat environment beats file; the first layer that has a setting has
+//! the whole of it, lists too. For `log.level` alone, `RUST_LOG` comes between the flag and
+//! `SLUICE_LOG_LEVEL`. Relative paths are relative to the working directory, in every layer.
+//!
+//! The table in `settings.rs` is all that knows the settings: the flags, their help, the variables,
+//! the keys of the file and the log of what is in force are made from it.
+
+mod file;
+mod flags;
+mod layers;
+mod listen;
+mod settings;
+mod values;
+
+use std::ffi::OsString;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::num::NonZeroUsize;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+use std::{io, thread};
+
+pub use flags::Flags;
+
+use file::Document;
+use layers::Layer;
+use settings::SETTINGS;
+
+/// Everything that `sluice run` needs to know, checked.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Config {
+    /// Where clients connect to. Never empty. Several may share a name.
+    pub listeners: Vec<Listener>,
+    /// Where metrics and probes are served.
+    pub admin: SocketAddr,
+    /// Files and folders of manifests. Never empty once loaded.
+    pub routes: Vec<PathBuf>,
+    /// The class of this installation.
+    pub class: String,
+    /// Whether routes that name no class are left alone.
+    pub require_class: bool,
+    /// How many data-plane threads.
+    pub workers: NonZeroUsize,
+    /// The installation's own deadlines.
+    pub timeouts: Timeouts,
+    /// The largest ClientHello in bytes of handshake.
+    pub max_hello: usize,
+    /// How a termination is carried out.
+    pub drain: Drain,
+    /// Which connections the access log has.
+    pub access_log: AccessLog,
+    /// How sluice logs.
+    pub log: Log,
+}
+
+/// Why there is no configuration. The message says where the fault is and what to write instead.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// A layer has what no setting takes.
+    #[error("{place}: {message}")]
+    Invalid {
+        /// The flag, the variable, or file, line and name.
+        place: String,
+        /// What is wrong there.
+        message: String,
+    },
+    /// The configuration file cannot be read.
+    #[error("{place}: cannot read {path:?}")]
+    Unreadable {
+        /// What names the file.
+        place: String,
+        /// The file.
+        path: PathBuf,
+        /// Why not.
+        source: io::Error,
+    },
+    /// There is nothing to serve.
+    #[error(
+        "no routes: give a file or folder of SniRoute manifests with --routes PATH \
+         (or SLUICE_ROUTES, or routes: in the configuration file)"
+    )]
+    NoRoutes,
+}
+
+impl Config {
+    /// Reads the three layers. `variable` looks up the environment.
+    pub fn load(
+        flags: &Flags,
+        variable: impl Fn(&str) -> Option<OsString>,
+    ) -> Result<Config, ConfigError> {
+        let document = read_file(flags, &variable)?;
+        let file = document.as_ref().map_or_else(|| Ok(Layer::new()), Document::layer)?;
+        let layers = [flags.layer(), layers::environment(&variable)?, file];
+
+        let mut config = Config::default();
+        for setting in SETTINGS {
+            if let Some(given) = layers.iter().find_map(|layer| layer.get(setting.name)) {
+                (setting.set)(&mut config, &given.values)
+                    .map_err(|fault| given.origin.error(setting, fault))?;
+            }
+        }
+        if config.routes.is_empty() {
+            return Err(ConfigError::NoRoutes);
+        }
+        Ok(config)
+    }
+
+    /// Every setting with its value, in one line: `class=sluice drain.delay=5s ...`. The names are
+    /// those of the file.
+    pub fn in_force(&self) -> String {
+        let pairs = SETTINGS.iter().map(|setting| {
+            let value = (setting.show)(self);
+            match value.contains(|c: char| c.is_whitespace() || c.is_control() || c == '"') {
+                true => format!("{}={value:?}", setting.name),
+                false => format!("{}={value}", setting.name),
+            }
+        });
+        pairs.collect::<Vec<_>>().join(" ")
+    }
+}
+
+impl Default for Config {
+    /// Every setting that has a default; `routes` has none.
+    fn default() -> Config {
+        Config {
+            listeners: listen::defaults(),
+            admin: SocketAddr::from((Ipv4Addr::LOCALHOST, 9901)),
+            routes: Vec::new(),
+            class: "sluice".to_owned(),
+            require_class: false,
+            workers: thread::available_parallelism().unwrap_or(NonZeroUsize::MIN),
+            timeouts: Timeouts {
+                hello: Duration::from_secs(5),
+                connect: Duration::from_secs(5),
+                idle: Duration::from_hours(1),
+            },
+            max_hello: 16_384,
+            drain: Drain { delay: Duration::from_secs(5), timeout: Duration::from_secs(30) },
+            access_log: AccessLog::All,
+            log: Log { level: "info".to_owned(), format: LogFormat::Auto },
+        }
+    }
+}
+
+/// One address that clients connect to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Listener {
+    /// The name that routes refer to.
+    pub name: String,
+    /// Where it listens; port 0 takes any free one.
+    pub address: SocketAddr,
+    /// What clients speak there.
+    pub protocol: Protocol,
+    /// Whether a connection that is refused gets a TLS alert before it is closed.
+    pub alerts: bool,
+    /// Whether it was asked for, or is a default that a machine without its address family can do
+    /// without.
+    pub optional: bool,
+}
+
+/// What clients speak on a listener.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Protocol {
+    /// TLS: the server name decides.
+    #[default]
+    Tls,
+    /// Anything: the listener's route for `*` takes every connection.
+    Tcp,
+}
+
+/// Deadlines.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Timeouts {
+    /// From accept to a whole ClientHello.
+    pub hello: Duration,
+    /// For one attempt to connect to one endpoint.
+    pub connect: Duration,
+    /// Without a byte in either direction.
+    pub idle: Duration,
+}
+
+/// How a termination is carried out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Drain {
+    /// How long new connections are still accepted, while load balancers learn that this replica
+    /// is unready.
+    pub delay: Duration,
+    /// How long established connections may take to end after that.
+    pub timeout: Duration,
+}
+
+/// Which connections the access log has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AccessLog {
+    /// None.
+    Off,
+    /// Those that did not complete.
+    Errors,
+    /// All.
+    All,
+}
+
+impl AccessLog {
+    /// The word in the setting.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            AccessLog::Off => "off",
+            AccessLog::Errors => "errors",
+            AccessLog::All => "all",
+        }
+    }
+}
+
+/// How sluice logs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Log {
+    /// A filter in the syntax of `RUST_LOG`.
+    pub level: String,
+    /// The form of a line.
+    pub format: LogFormat,
+}
+
+/// The form of a log line.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogFormat {
+    /// Text on a terminal, JSON elsewhere.
+    Auto,
+    /// One JSON object a line.
+    Json,
+    /// For people.
+    Text,
+}
+
+impl LogFormat {
+    /// The word in the setting.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            LogFormat::Auto => "auto",
+            LogFormat::Json => "json",
+            LogFormat::Text => "text",
+        }
+    }
+}
+
+impl ConfigError {
+    fn invalid(place: String, message: String) -> ConfigError {
+        ConfigError::Invalid { place, message }
+    }
+}
+
+fn read_file(
+    flags: &Flags,
+    variable: &dyn Fn(&str) -> Option<OsString>,
+) -> Result<Option<Document>, ConfigError> {
+    let (path, place) = match &flags.file {
+        Some(path) => (path.clone(), format!("--{}", settings::FILE)),
+        None => match layers::file_variable(variable)? {
+            Some(found) => found,
+            None => return Ok(None),
+        },
+    };
+    let document = Document::read(Path::new(&path));
+    document.map(Some).map_err(|source| ConfigError::Unreadable {
+        place,
+        path: path.into(),
+        source,
+    })
+}

@@ -1,0 +1,263 @@
+//! The table of settings: the one place that says each setting's name, meaning, syntax and default.
+//!
+//! A setting's name is its path in the configuration file, `drain.delay`; the flag `--drain-delay`
+//! and the environment variable `SLUICE_DRAIN_DELAY` are made from it.
+
+use super::layers::{Fault, Value};
+use super::values::{
+    access_log, boolean, class, duration, existing_path, log_format, log_level, max_hello, source,
+    store, store_each, workers, zero_or_duration,
+};
+use super::{Config, listen};
+use crate::duration::display;
+
+/// One setting.
+pub(super) struct Setting {
+    /// Its path in the configuration file.
+    pub(super) name: &'static str,
+    /// What stands for its value in the help.
+    pub(super) metavar: &'static str,
+    /// How many values it takes.
+    pub(super) takes: Takes,
+    /// A variable that beats the one with sluice's own prefix.
+    pub(super) common_variable: Option<&'static str>,
+    /// One line of help.
+    pub(super) help: &'static str,
+    /// Reads the values, of which there is at least one, into the configuration.
+    pub(super) set: Set,
+    /// The value in force, as a variable would have it.
+    pub(super) show: Show,
+}
+
+/// How many values a setting takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Takes {
+    /// One, and a bare flag means `true`.
+    Switch,
+    /// One.
+    One,
+    /// A list: a repeated flag, a variable with commas, a sequence in the file.
+    Many,
+}
+
+impl Setting {
+    /// The flag, without its dashes.
+    pub(super) fn flag(&self) -> String {
+        flag(self.name)
+    }
+
+    const fn beaten_by(mut self, variable: &'static str) -> Setting {
+        self.common_variable = Some(variable);
+        self
+    }
+
+    /// The variables, the one that wins first.
+    pub(super) fn variables(&self) -> impl Iterator<Item = String> {
+        self.common_variable.map(str::to_owned).into_iter().chain([variable(self.name)])
+    }
+}
+
+/// The setting that only flags and environment have: which file the others are in.
+pub(super) const FILE: &str = "config";
+
+/// What [`FILE`] is.
+pub(super) const FILE_HELP: &str = "The configuration file: YAML, each setting by its name";
+
+type Set = fn(&mut Config, &[Value]) -> Result<(), Fault>;
+type Show = fn(&Config) -> String;
+
+/// All settings but [`FILE`], in the order in which the help and the log have them.
+pub(super) const SETTINGS: &[Setting] = &[
+    one(
+        "source",
+        "SOURCE",
+        "Where routes come from: files",
+        |_, given| store(&mut (), given, source),
+        |_| "files".to_owned(),
+    ),
+    many(
+        "routes",
+        "PATH",
+        "A file or folder of SniRoute, Service and EndpointSlice manifests; repeatable",
+        |config, given| store_each(&mut config.routes, given, existing_path),
+        |config| commas(config.routes.iter().map(|path| path.display())),
+    ),
+    many(
+        "listen",
+        "[NAME=][tls://|tcp://]ADDRESS:PORT",
+        "Where clients connect to; NAME is what routes refer to, https if left out; repeatable",
+        |config, given| {
+            config.listeners = listen::parse(given)?;
+            Ok(())
+        },
+        |config| commas(config.listeners.iter()),
+    ),
+    one(
+        "admin",
+        "ADDRESS:PORT",
+        "Where metrics, probes and the routes in force are served",
+        |config, given| store(&mut config.admin, given, listen::parse_address),
+        |config| config.admin.to_string(),
+    ),
+    one(
+        "class",
+        "CLASS",
+        "The class of this installation: it serves the routes whose className is this",
+        |config, given| store(&mut config.class, given, class),
+        |config| config.class.clone(),
+    ),
+    switch(
+        "requireClass",
+        "Leave routes alone that name no class",
+        |config, given| store(&mut config.require_class, given, boolean),
+        |config| config.require_class.to_string(),
+    ),
+    one(
+        "workers",
+        "NUMBER",
+        "Threads of the data plane, 1 to 1024; by default one for each CPU",
+        |config, given| store(&mut config.workers, given, workers),
+        |config| config.workers.to_string(),
+    ),
+    one(
+        "timeouts.hello",
+        "DURATION",
+        "From accept to a whole ClientHello",
+        |config, given| store(&mut config.timeouts.hello, given, duration),
+        |config| display(config.timeouts.hello).to_string(),
+    ),
+    one(
+        "timeouts.connect",
+        "DURATION",
+        "For one attempt to connect to one endpoint",
+        |config, given| store(&mut config.timeouts.connect, given, duration),
+        |config| display(config.timeouts.connect).to_string(),
+    ),
+    one(
+        "timeouts.idle",
+        "DURATION",
+        "For a connection without a byte in either direction",
+        |config, given| store(&mut config.timeouts.idle, given, duration),
+        |config| display(config.timeouts.idle).to_string(),
+    ),
+    one(
+        "maxHello",
+        "BYTES",
+        "The largest ClientHello, 512 to 65536 bytes",
+        |config, given| store(&mut config.max_hello, given, max_hello),
+        |config| config.max_hello.to_string(),
+    ),
+    one(
+        "drain.delay",
+        "DURATION",
+        "How long after SIGTERM new connections are still accepted",
+        |config, given| store(&mut config.drain.delay, given, zero_or_duration),
+        |config| display(config.drain.delay).to_string(),
+    ),
+    one(
+        "drain.timeout",
+        "DURATION",
+        "How long connections may take to end after that, before they are reset",
+        |config, given| store(&mut config.drain.timeout, given, zero_or_duration),
+        |config| display(config.drain.timeout).to_string(),
+    ),
+    one(
+        "accessLog",
+        "off|errors|all",
+        "Which connections the access log has",
+        |config, given| store(&mut config.access_log, given, access_log),
+        |config| config.access_log.as_str().to_owned(),
+    ),
+    one(
+        "log.level",
+        "FILTER",
+        "What is logged: off, error, warn, info, debug, trace, or TARGET=LEVEL, with commas",
+        |config, given| store(&mut config.log.level, given, log_level),
+        |config| config.log.level.clone(),
+    )
+    // What Rust programs have in common, and so what an operator tries first.
+    .beaten_by("RUST_LOG"),
+    one(
+        "log.format",
+        "auto|json|text",
+        "The form of a log line; auto is text on a terminal, JSON elsewhere",
+        |config, given| store(&mut config.log.format, given, log_format),
+        |config| config.log.format.as_str().to_owned(),
+    ),
+];
+
+/// `log.level` → `log-level`, `accessLog` → `access-log`.
+pub(super) fn flag(name: &str) -> String {
+    let mut flag = String::with_capacity(name.len() + 2);
+    for c in name.chars() {
+        match c {
+            '.' => flag.push('-'),
+            c if c.is_ascii_uppercase() => {
+                flag.push('-');
+                flag.push(c.to_ascii_lowercase());
+            }
+            c => flag.push(c),
+        }
+    }
+    flag
+}
+
+/// `log.level` → `SLUICE_LOG_LEVEL`.
+pub(super) fn variable(name: &str) -> String {
+    format!("SLUICE_{}", flag(name).replace('-', "_").to_ascii_uppercase())
+}
+
+fn commas(items: impl Iterator<Item = impl ToString>) -> String {
+    items.map(|item| item.to_string()).collect::<Vec<_>>().join(",")
+}
+
+const fn one(
+    name: &'static str,
+    metavar: &'static str,
+    help: &'static str,
+    set: Set,
+    show: Show,
+) -> Setting {
+    Setting { name, metavar, takes: Takes::One, common_variable: None, help, set, show }
+}
+
+const fn many(
+    name: &'static str,
+    metavar: &'static str,
+    help: &'static str,
+    set: Set,
+    show: Show,
+) -> Setting {
+    Setting { takes: Takes::Many, ..one(name, metavar, help, set, show) }
+}
+
+const fn switch(name: &'static str, help: &'static str, set: Set, show: Show) -> Setting {
+    Setting { takes: Takes::Switch, ..one(name, "true|false", help, set, show) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_name_makes_the_flag_and_the_variable() {
+        for (name, flag_name, variable_name) in [
+            ("class", "class", "SLUICE_CLASS"),
+            ("accessLog", "access-log", "SLUICE_ACCESS_LOG"),
+            ("drain.delay", "drain-delay", "SLUICE_DRAIN_DELAY"),
+        ] {
+            assert_eq!(flag(name), flag_name);
+            assert_eq!(variable(name), variable_name);
+        }
+    }
+
+    /// For a Service `sluice` or `sluice-admin`, Kubernetes puts `SLUICE_SERVICE_HOST`,
+    /// `SLUICE_PORT`, `SLUICE_PORT_8443_TCP_ADDR`, `SLUICE_ADMIN_PORT` and the like into every pod.
+    #[test]
+    fn no_variable_is_one_that_kubernetes_sets_for_a_service() {
+        for name in SETTINGS.iter().map(|setting| setting.name).chain([FILE]) {
+            let variable = variable(name) + "_";
+            assert!(!variable.contains("_PORT_") && !variable.contains("_SERVICE_"), "{variable}");
+        }
+    }
+}

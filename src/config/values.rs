@@ -1,0 +1,125 @@
+//! The syntax of each kind of value. Errors are the rest of a sentence that begins with the
+//! setting's place; they quote what was given and say what to write.
+
+use std::fs;
+use std::num::NonZeroUsize;
+use std::ops::RangeInclusive;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::layers::{Fault, Step, Value};
+use super::{AccessLog, LogFormat};
+use crate::{duration, logging};
+
+/// Reads the value of a setting that takes one.
+pub(super) fn store<T>(
+    slot: &mut T,
+    given: &[Value],
+    parse: impl Fn(&str) -> Result<T, String>,
+) -> Result<(), Fault> {
+    for value in given {
+        *slot = parse(value.text()?)?;
+    }
+    Ok(())
+}
+
+/// Reads the values of a setting that takes a list.
+pub(super) fn store_each<T>(
+    slot: &mut Vec<T>,
+    given: &[Value],
+    parse: impl Fn(&str) -> Result<T, String>,
+) -> Result<(), Fault> {
+    slot.clear();
+    for (index, value) in given.iter().enumerate() {
+        let item = value.text().and_then(|text| Ok(parse(text)?));
+        slot.push(item.map_err(|fault| fault.within(Step::Index(index)))?);
+    }
+    Ok(())
+}
+
+/// Nothing to keep yet: there is one source.
+pub(super) fn source(text: &str) -> Result<(), String> {
+    match text {
+        "files" => Ok(()),
+        "kubernetes" => Err("this build has no kubernetes source yet; write files, and give the \
+                             manifests with --routes"
+            .to_owned()),
+        _ => Err(format!("{text:?} is not a source; write files")),
+    }
+}
+
+pub(super) fn existing_path(text: &str) -> Result<PathBuf, String> {
+    match fs::metadata(text) {
+        Ok(_) => Ok(PathBuf::from(text)),
+        Err(error) => Err(format!("{text:?}: {error}")),
+    }
+}
+
+pub(super) fn class(text: &str) -> Result<String, String> {
+    let fits = |c: char| c.is_ascii_alphanumeric() || "-._/".contains(c);
+    if text.is_empty() || text.len() > 253 || !text.chars().all(fits) {
+        return Err(format!(
+            "{text:?} is not a class; write letters, digits and - . _ / (at most 253)"
+        ));
+    }
+    Ok(text.to_owned())
+}
+
+pub(super) fn boolean(text: &str) -> Result<bool, String> {
+    word(text, &["true", "false"], [true, false])
+}
+
+pub(super) fn workers(text: &str) -> Result<NonZeroUsize, String> {
+    let number = number(text, 1..=1024)?;
+    // Never zero, by its range.
+    Ok(NonZeroUsize::new(number).unwrap_or(NonZeroUsize::MIN))
+}
+
+pub(super) fn max_hello(text: &str) -> Result<usize, String> {
+    number(text, 512..=65_536)
+}
+
+pub(super) fn zero_or_duration(text: &str) -> Result<Duration, String> {
+    duration::parse(text).map_err(|error| format!("{text:?} {error}"))
+}
+
+pub(super) fn duration(text: &str) -> Result<Duration, String> {
+    let duration = zero_or_duration(text)?;
+    if duration.is_zero() {
+        return Err(format!("{text:?} is no time at all; write more, e.g. 5s"));
+    }
+    Ok(duration)
+}
+
+pub(super) fn access_log(text: &str) -> Result<AccessLog, String> {
+    let all = [AccessLog::Off, AccessLog::Errors, AccessLog::All];
+    word(text, &all.map(AccessLog::as_str), all)
+}
+
+pub(super) fn log_format(text: &str) -> Result<LogFormat, String> {
+    let all = [LogFormat::Auto, LogFormat::Json, LogFormat::Text];
+    word(text, &all.map(LogFormat::as_str), all)
+}
+
+pub(super) fn log_level(text: &str) -> Result<String, String> {
+    logging::check_filter(text).map_err(|error| error.to_string())?;
+    Ok(text.to_owned())
+}
+
+/// One of a few words, each with its meaning.
+pub(super) fn word<T, const N: usize>(
+    text: &str,
+    words: &[&str; N],
+    meanings: [T; N],
+) -> Result<T, String> {
+    let found = words.iter().zip(meanings).find(|(word, _)| **word == text);
+    found
+        .map(|(_, meaning)| meaning)
+        .ok_or_else(|| format!("{text:?} is not one of {}", words.join(", ")))
+}
+
+fn number(text: &str, range: RangeInclusive<usize>) -> Result<usize, String> {
+    let number = text.parse().ok().filter(|number| range.contains(number));
+    let (low, high) = range.into_inner();
+    number.ok_or_else(|| format!("{text:?} is not a number from {low} to {high}"))
+}
