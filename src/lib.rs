@@ -8,6 +8,7 @@
 //! | [`control`] | the control plane: manifests in, a table and statuses out | `routing` |
 //! | [`proxy`] | the data plane: the life of a connection | `routing`, `tls` |
 //! | [`admin`] | the side port: metrics, probes, the routes in force | `routing`, `control::status` |
+//! | [`cli`], [`config`], [`logging`] | the command line, the settings, the log | each other, `duration` |
 //! | [`routing`] | pure: which route owns a connection | nothing |
 //! | [`tls`] | pure: bytes in, a typed ClientHello out | nothing |
 //! | [`duration`] | pure: durations as people write them | nothing |
@@ -18,6 +19,7 @@
 
 pub mod admin;
 pub mod app;
+pub mod cli;
 pub mod config;
 pub mod control;
 pub mod duration;

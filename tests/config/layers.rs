@@ -1,0 +1,330 @@
+//! Where a value comes from, and what is in force in the end.
+
+use std::time::Duration;
+
+use clap::CommandFactory;
+use sluice::cli::Cli;
+use sluice::config::{AccessLog, Config, Listener, LogFormat, Protocol};
+
+use super::{fault, load, parse};
+
+/// One setting in all three layers, with another value in each.
+struct Row {
+    name: &'static str,
+    file: &'static str,
+    variable: (&'static str, &'static str),
+    flags: &'static [&'static str],
+    /// What is in force if the file, the environment, the flags win.
+    shown: [&'static str; 3],
+}
+
+const ROWS: &[Row] = &[
+    Row {
+        name: "routes",
+        file: "routes: [src, tests]",
+        variable: ("SLUICE_ROUTES", "src/tls, Cargo.toml"),
+        flags: &["--routes", "src/proxy", "--routes", "src/lib.rs"],
+        shown: ["src,tests", "src/tls,Cargo.toml", "src/proxy,src/lib.rs"],
+    },
+    Row {
+        name: "listen",
+        file: "listen: ['127.0.0.1:1', {name: db, address: '127.0.0.1:2', protocol: tcp}]",
+        variable: ("SLUICE_LISTEN", "a=127.0.0.1:3,db=tcp://[::1]:4"),
+        flags: &["--listen", "tls://127.0.0.1:5", "--listen", "b=127.0.0.1:6"],
+        shown: [
+            "https=127.0.0.1:1,db=tcp://127.0.0.1:2",
+            "a=127.0.0.1:3,db=tcp://[::1]:4",
+            "https=127.0.0.1:5,b=127.0.0.1:6",
+        ],
+    },
+    Row {
+        name: "admin",
+        file: "admin: '127.0.0.1:1'",
+        variable: ("SLUICE_ADMIN", "127.0.0.1:2"),
+        flags: &["--admin", "[::1]:3"],
+        shown: ["127.0.0.1:1", "127.0.0.1:2", "[::1]:3"],
+    },
+    Row {
+        name: "class",
+        file: "class: one",
+        variable: ("SLUICE_CLASS", "two"),
+        flags: &["--class", "three"],
+        shown: ["one", "two", "three"],
+    },
+    Row {
+        name: "requireClass",
+        file: "requireClass: true",
+        variable: ("SLUICE_REQUIRE_CLASS", "false"),
+        flags: &["--require-class"],
+        shown: ["true", "false", "true"],
+    },
+    Row {
+        name: "workers",
+        file: "workers: 3",
+        variable: ("SLUICE_WORKERS", "4"),
+        flags: &["--workers", "1024"],
+        shown: ["3", "4", "1024"],
+    },
+    Row {
+        name: "timeouts.hello",
+        file: "timeouts: {hello: 1s}",
+        variable: ("SLUICE_TIMEOUTS_HELLO", "2s"),
+        flags: &["--timeouts-hello", "3s"],
+        shown: ["1s", "2s", "3s"],
+    },
+    Row {
+        name: "timeouts.connect",
+        file: "timeouts: {connect: 1s}",
+        variable: ("SLUICE_TIMEOUTS_CONNECT", "2s"),
+        flags: &["--timeouts-connect", "3s"],
+        shown: ["1s", "2s", "3s"],
+    },
+    Row {
+        name: "timeouts.idle",
+        file: "timeouts: {idle: 10m}",
+        variable: ("SLUICE_TIMEOUTS_IDLE", "90m"),
+        flags: &["--timeouts-idle", "3h"],
+        shown: ["10m", "1h30m", "3h"],
+    },
+    Row {
+        name: "maxHello",
+        file: "maxHello: 512",
+        variable: ("SLUICE_MAX_HELLO", "65536"),
+        flags: &["--max-hello", "4096"],
+        shown: ["512", "65536", "4096"],
+    },
+    Row {
+        name: "drain.delay",
+        file: "drain: {delay: 1s}",
+        variable: ("SLUICE_DRAIN_DELAY", "0s"),
+        flags: &["--drain-delay", "500ms"],
+        shown: ["1s", "0s", "500ms"],
+    },
+    Row {
+        name: "drain.timeout",
+        file: "drain: {timeout: 1s}",
+        variable: ("SLUICE_DRAIN_TIMEOUT", "2s"),
+        flags: &["--drain-timeout", "0s"],
+        shown: ["1s", "2s", "0s"],
+    },
+    Row {
+        name: "accessLog",
+        file: "accessLog: off",
+        variable: ("SLUICE_ACCESS_LOG", "errors"),
+        flags: &["--access-log", "all"],
+        shown: ["off", "errors", "all"],
+    },
+    Row {
+        name: "log.level",
+        file: "log: {level: warn}",
+        variable: ("SLUICE_LOG_LEVEL", "info,sluice::proxy=debug"),
+        flags: &["--log-level", "trace"],
+        shown: ["warn", "info,sluice::proxy=debug", "trace"],
+    },
+    Row {
+        name: "log.format",
+        file: "log: {format: json}",
+        variable: ("SLUICE_LOG_FORMAT", "text"),
+        flags: &["--log-format", "auto"],
+        shown: ["json", "text", "auto"],
+    },
+];
+
+#[test]
+fn flags_beat_environment_beats_file_for_every_setting() {
+    for Row { name, file, variable, flags, shown } in ROWS {
+        let in_force = |file: &str, variables: &[(&str, &str)], flags: &[&str]| {
+            shown_value(&load(file, variables, flags).unwrap(), name)
+        };
+        let [by_file, by_variable, by_flag] = shown;
+        assert_eq!(in_force(file, &[], &[]), *by_file, "{name}: the file alone");
+        assert_eq!(in_force("", &[*variable], &[]), *by_variable, "{name}: the variable alone");
+        assert_eq!(in_force("", &[], flags), *by_flag, "{name}: the flag alone");
+        assert_eq!(in_force(file, &[*variable], &[]), *by_variable, "{name}: file, variable");
+        assert_eq!(in_force(file, &[], flags), *by_flag, "{name}: file, flag");
+        assert_eq!(in_force("", &[*variable], flags), *by_flag, "{name}: variable, flag");
+        assert_eq!(in_force(file, &[*variable], flags), *by_flag, "{name}: all");
+    }
+}
+
+#[test]
+fn the_rows_above_are_all_settings() {
+    let mut rows: Vec<_> = ROWS.iter().map(|row| row.flags[0].to_owned()).collect();
+    // These two have tests of their own.
+    rows.extend(["--config".to_owned(), "--source".to_owned()]);
+    let mut command = Cli::command();
+    command.build();
+    let run = command.find_subcommand("run").unwrap();
+    let flags = run.get_arguments().filter(|arg| arg.get_id() != "help");
+    let mut flags: Vec<_> = flags.map(|arg| format!("--{}", arg.get_long().unwrap())).collect();
+    rows.sort();
+    flags.sort();
+    assert_eq!(flags, rows);
+}
+
+#[test]
+fn help_names_flag_variable_and_default_of_every_setting() {
+    let mut command = Cli::command();
+    command.build();
+    let help = command.find_subcommand_mut("run").unwrap().render_long_help().to_string();
+    for row in ROWS {
+        assert!(help.contains(row.flags[0]), "{}", row.name);
+        assert!(help.contains(&format!("{}]", row.variable.0)), "{}", row.name);
+    }
+    assert!(help.contains("[env: SLUICE_DRAIN_TIMEOUT] [default: 30s]"), "{help}");
+    assert!(help.contains("[default: https=0.0.0.0:8443,https=[::]:8443]"), "{help}");
+}
+
+#[test]
+fn the_source_obeys_the_layers() {
+    let variable = [("SLUICE_SOURCE", "kubernetes")];
+    let source = |flags: &[&str]| load("source: kubernetes", &variable, flags);
+    assert!(source(&["--source", "files"]).is_ok());
+    assert!(fault(source(&[])).starts_with("SLUICE_SOURCE: this build has no kubernetes source"));
+    let by_file = load("source: kubernetes", &[("SLUICE_SOURCE", "files")], &[]);
+    assert!(by_file.is_ok());
+    let fault = fault(load("source: kubernetes", &[], &[]));
+    assert!(fault.starts_with("sluice.yaml:1: source: this build has no kubernetes"), "{fault}");
+}
+
+#[test]
+fn the_file_is_named_by_flag_or_variable() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str, class: &str| {
+        let path = folder.path().join(name).to_str().unwrap().to_owned();
+        std::fs::write(&path, format!("routes: [src]\nclass: {class}")).unwrap();
+        path
+    };
+    let (one, two) = (path("one.yaml", "one"), path("two.yaml", "two"));
+    let load = |variables: &[(&str, &str)], flags: &[&str]| parse(variables, flags).unwrap().class;
+    assert_eq!(load(&[("SLUICE_CONFIG", &one)], &[]), "one");
+    assert_eq!(load(&[], &["--config", &two]), "two");
+    assert_eq!(load(&[("SLUICE_CONFIG", &one)], &["--config", &two]), "two");
+
+    let missing = parse(&[("SLUICE_CONFIG", "/nowhere.yaml")], &[]).unwrap_err().to_string();
+    assert_eq!(missing, r#"SLUICE_CONFIG: cannot read "/nowhere.yaml""#);
+}
+
+#[test]
+fn defaults_are_those_of_the_documentation() {
+    let config = parse(&[], &["--routes", "src"]).unwrap();
+    let any = |address: &str| Listener {
+        name: "https".to_owned(),
+        address: address.parse().unwrap(),
+        protocol: Protocol::Tls,
+        alerts: false,
+        optional: true,
+    };
+    assert_eq!(config.listeners, [any("0.0.0.0:8443"), any("[::]:8443")]);
+    assert_eq!(config.admin, "127.0.0.1:9901".parse().unwrap());
+    assert_eq!(config.class, "sluice");
+    assert!(!config.require_class);
+    assert_eq!(config.workers, std::thread::available_parallelism().unwrap());
+    assert_eq!(config.timeouts.hello, Duration::from_secs(5));
+    assert_eq!(config.timeouts.connect, Duration::from_secs(5));
+    assert_eq!(config.timeouts.idle, Duration::from_secs(3600));
+    assert_eq!(config.max_hello, 16_384);
+    assert_eq!(config.drain.delay, Duration::from_secs(5));
+    assert_eq!(config.drain.timeout, Duration::from_secs(30));
+    assert_eq!(config.access_log, AccessLog::All);
+    assert_eq!(config.log.level, "info");
+    assert_eq!(config.log.format, LogFormat::Auto);
+}
+
+#[test]
+fn what_is_in_force_reads_back_as_variables() {
+    let flags: Vec<_> = ROWS.iter().flat_map(|row| row.flags.iter().copied()).collect();
+    let config = parse(&[], &flags).unwrap();
+    let shown: Vec<_> =
+        ROWS.iter().map(|row| (row.variable.0, shown_value(&config, row.name))).collect();
+    let variables: Vec<_> = shown.iter().map(|(name, value)| (*name, value.as_str())).collect();
+    assert_eq!(parse(&variables, &[]).unwrap(), config);
+}
+
+#[test]
+fn rust_log_comes_between_the_flag_and_the_other_variable() {
+    let both = [("RUST_LOG", "warn"), ("SLUICE_LOG_LEVEL", "debug")];
+    let level = |variables: &[(&str, &str)], flags: &[&str]| {
+        load("log: {level: trace}", variables, flags).unwrap().log.level
+    };
+    assert_eq!(level(&both, &["--log-level", "error"]), "error");
+    assert_eq!(level(&both, &[]), "warn");
+    assert_eq!(level(&both[..1], &[]), "warn");
+    assert_eq!(level(&both[1..], &[]), "debug");
+    assert!(fault(load("", &[("RUST_LOG", "loud")], &[])).starts_with(r#"RUST_LOG: "loud" is"#));
+}
+
+#[test]
+fn variables_that_kubernetes_sets_for_a_service_do_no_harm() {
+    let variables = [
+        ("SLUICE_SERVICE_HOST", "10.0.0.1"),
+        ("SLUICE_PORT", "tcp://10.0.0.1:8443"),
+        ("SLUICE_PORT_8443_TCP_ADDR", "10.0.0.1"),
+        ("SLUICE_ADMIN_SERVICE_PORT", "9901"),
+    ];
+    assert_eq!(load("", &variables, &[]).unwrap(), load("", &[], &[]).unwrap());
+}
+
+#[test]
+fn an_empty_variable_is_none() {
+    let variables = [("SLUICE_CLASS", ""), ("SLUICE_LISTEN", ""), ("RUST_LOG", "")];
+    let config = load("class: one\nlog: {level: debug}", &variables, &[]).unwrap();
+    assert_eq!((config.class.as_str(), config.log.level.as_str()), ("one", "debug"));
+    assert_eq!(config.listeners.len(), 2);
+}
+
+#[test]
+fn a_switch_can_be_turned_off_by_its_flag() {
+    let variables = [("SLUICE_REQUIRE_CLASS", "true")];
+    assert!(load("", &variables, &[]).unwrap().require_class);
+    assert!(!load("", &variables, &["--require-class=false"]).unwrap().require_class);
+    assert!(!load("", &variables, &["--require-class", "false"]).unwrap().require_class);
+}
+
+#[test]
+fn a_setting_without_a_value_in_the_file_is_none() {
+    let config = load("class:\nlisten: []\ndrain:\ntimeouts: {idle: }", &[], &[]).unwrap();
+    assert_eq!(config, load("", &[], &[]).unwrap());
+}
+
+#[test]
+fn listeners_in_the_file_are_objects_or_text() {
+    let file = "
+listen:
+- 127.0.0.1:1
+- {address: '[::1]:1'}
+- name: quic-less
+  address: 127.0.0.1:2
+  protocol: tls
+  alerts: true
+- db=tcp://127.0.0.1:3
+";
+    let config = load(file, &[], &[]).unwrap();
+    let listener = |name: &str, address: &str| Listener {
+        name: name.to_owned(),
+        address: address.parse().unwrap(),
+        protocol: Protocol::Tls,
+        alerts: false,
+        optional: false,
+    };
+    let expected = [
+        listener("https", "127.0.0.1:1"),
+        listener("https", "[::1]:1"),
+        Listener { alerts: true, ..listener("quic-less", "127.0.0.1:2") },
+        Listener { protocol: Protocol::Tcp, ..listener("db", "127.0.0.1:3") },
+    ];
+    assert_eq!(config.listeners, expected);
+    assert!(config.in_force().contains("quic-less=127.0.0.1:2+alerts"), "{}", config.in_force());
+}
+
+#[test]
+fn a_value_that_is_overruled_is_not_looked_at() {
+    let config = load("class: ''", &[("SLUICE_CLASS", "a b")], &["--class", "c"]).unwrap();
+    assert_eq!(config.class, "c");
+}
+
+fn shown_value(config: &Config, name: &str) -> String {
+    let in_force = config.in_force();
+    let prefix = format!("{name}=");
+    in_force.split(' ').find_map(|pair| pair.strip_prefix(&prefix)).unwrap().to_owned()
+}
