@@ -1,0 +1,52 @@
+# `make help` lists the targets. CONTRIBUTING.md says more about the tests.
+
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+# The order of the checks is part of what they say: the quickest to fail comes first.
+.NOTPARALLEL:
+.PHONY: help build run test lint test-quick test-slow doc audit fuzz tools
+
+# How long `make fuzz` runs.
+FUZZ_SECONDS ?= 60
+
+help: ## list the targets
+	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
+
+build: ## build the release binary, target/release/sluice
+	cargo build --release --locked
+
+run: ## the quick start: two TLS servers and sluice in front of them (PORT=8443)
+	@cargo build --locked --bin sluice --example quickstart
+	@cargo run --quiet --locked --example quickstart
+
+test: lint test-quick test-slow doc ## install what the tests need, and run everything
+
+lint: tools ## check form, clippy's lints and the dependencies
+	cargo fmt --check
+	cargo clippy --all-targets --locked -- -D warnings
+	cargo deny --locked check licenses bans sources
+
+test-quick: tools ## the quick tests
+	cargo test --locked
+
+test-slow: tools ## the tests that are marked as slow
+	cargo test --locked --lib --bins --tests -- --ignored
+
+doc: ## build the documentation; a broken link is an error
+	RUSTDOCFLAGS="-D warnings" cargo doc --no-deps --locked
+
+# Apart from `make test`, because the database of advisories is fetched from a git host: a network
+# without a way out cannot, and an advisory of today is no fault of the change under test.
+audit: ## check the dependencies against known advisories
+	cargo deny --locked check advisories
+
+# New inputs go under target/; one that is worth keeping is added to the corpus by hand.
+fuzz: ## fuzz the ClientHello parser (FUZZ_SECONDS=60); wants a nightly toolchain
+	command -v cargo-fuzz || cargo install --locked cargo-fuzz@0.13.2
+	mkdir -p target/fuzz-corpus
+	cargo +nightly fuzz run --fuzz-dir tests/fuzz hello \
+	    target/fuzz-corpus tests/fuzz/corpus/hello -- -max_total_time=$(FUZZ_SECONDS)
+
+tools: ## install what the tests need, or say what is missing
+	@tests/env/prepare.sh

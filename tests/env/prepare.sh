@@ -1,0 +1,58 @@
+#!/usr/bin/env bash
+# Sees to it that the programs which the tests use are there. As root it installs the Debian packages
+# that are missing; otherwise it names them and fails. It does nothing when all is there.
+set -euo pipefail
+
+# A program, and the Debian package that has it.
+programs=(
+    cc:build-essential
+    openssl:openssl
+    curl:curl
+    python3:python3
+    promtool:prometheus
+)
+
+main() {
+    require_go
+    install_packages
+    install_rust_tools
+}
+
+# Named, not installed: Debian's own may be too old.
+require_go() {
+    if ! command -v go >/dev/null; then
+        echo "missing: go, 1.24 or newer (Debian's package is golang-go, in stable or backports)" >&2
+        exit 1
+    fi
+}
+
+install_packages() {
+    local missing=() program
+    for program in "${programs[@]}"; do
+        command -v "${program%%:*}" >/dev/null || missing+=("${program#*:}")
+    done
+    if ((${#missing[@]} == 0)); then
+        return
+    fi
+    if (($(id -u) != 0)); then
+        echo "missing; as root: apt-get install ${missing[*]}" >&2
+        exit 1
+    fi
+    echo "installing ${missing[*]}"
+    local install=(apt-get install --yes --no-install-recommends "${missing[@]}")
+    export DEBIAN_FRONTEND=noninteractive
+    # The package lists may be absent or stale.
+    "${install[@]}" || { apt-get update && "${install[@]}"; }
+}
+
+install_rust_tools() {
+    if ! cargo fmt --version >/dev/null 2>&1 || ! cargo clippy --version >/dev/null 2>&1; then
+        rustup component add rustfmt clippy
+    fi
+    if ! cargo deny --version >/dev/null 2>&1; then
+        echo "installing cargo-deny; this takes minutes, once"
+        cargo install --locked cargo-deny@0.20.2
+    fi
+}
+
+main
