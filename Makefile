@@ -46,7 +46,7 @@ fuzz: ## fuzz the ClientHello parser (FUZZ_SECONDS=60); wants a nightly toolchai
 	command -v cargo-fuzz || cargo install --locked cargo-fuzz@0.13.2
 	mkdir -p target/fuzz-corpus
 	cargo +nightly fuzz run --fuzz-dir tests/fuzz hello \
-	    target/fuzz-corpus tests/fuzz/corpus/hello -- -max_total_time=$(FUZZ_SECONDS)
+	    target/fuzz-corpus tests/corpus/hello -- -max_total_time=$(FUZZ_SECONDS)
 
 tools: ## install what the tests need, or say what is missing
 	@tests/env/prepare.sh

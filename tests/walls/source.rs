@@ -122,8 +122,7 @@ fn resolve(path: Vec<String>, module: &[String]) -> Target {
     let mut rest = path.as_slice();
     let mut from = module.to_vec();
     match rest.first().map(String::as_str) {
-        // Within the binary the library has its own name.
-        Some("crate" | "sluice") => {
+        Some("crate") => {
             from.clear();
             rest = &rest[1..];
         }
