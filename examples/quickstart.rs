@@ -64,11 +64,12 @@ fn run() -> Result<ExitCode> {
 
     let listen = reserved.listen;
     drop(reserved.held);
+    let guide = guide(port, admin, &servers)?;
     let signals = Signals::catch()?;
     let mut sluice = start_sluice(&listen, admin)?;
     signals.pass_on_to(&sluice);
     if await_ready(&mut sluice, admin)? {
-        println!("{}", guide(port, admin, &servers)?);
+        println!("{guide}");
     }
     let status = sluice.wait().context("cannot wait for sluice")?;
     println!("sluice ended: {status}");
