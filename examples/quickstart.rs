@@ -51,7 +51,8 @@ fn run() -> Result<ExitCode> {
     let port = port_from_env("PORT", 8443)?;
     let admin = SocketAddr::from((Ipv4Addr::LOCALHOST, port_from_env("ADMIN_PORT", 9901)?));
     // Held until the servers have theirs, so that none of them takes sluice's.
-    let reserved = reserve(port, admin)?;
+    let held = reserve(port, admin)?;
+    let listen: Vec<_> = held.iter().flat_map(TcpListener::local_addr).collect();
 
     let ca = certificate_authority()?;
     fs::create_dir_all(ROUTES).with_context(|| format!("cannot make {ROUTES}"))?;
@@ -62,8 +63,7 @@ fn run() -> Result<ExitCode> {
     }
     write_manifests(&servers)?;
 
-    let listen = reserved.listen;
-    drop(reserved.held);
+    drop(held);
     let guide = guide(port, admin, &servers)?;
     let signals = Signals::catch()?;
     let mut sluice = start_sluice(&listen, admin)?;
@@ -86,27 +86,16 @@ fn port_from_env(variable: &str, default: u16) -> Result<u16> {
     }
 }
 
-/// The addresses that sluice is going to have.
-struct Reserved {
-    listen: Vec<SocketAddr>,
-    held: Vec<TcpListener>,
-}
-
 /// Holds sluice's addresses, or says which one is taken and what to do about it.
-fn reserve(port: u16, admin: SocketAddr) -> Result<Reserved> {
-    let mut reserved = Reserved { listen: Vec::new(), held: Vec::new() };
+fn reserve(port: u16, admin: SocketAddr) -> Result<Vec<TcpListener>> {
+    let mut held = Vec::new();
     for (address, variable) in [
         (SocketAddr::from((Ipv4Addr::LOCALHOST, port)), "PORT"),
         (SocketAddr::from((Ipv6Addr::LOCALHOST, port)), "PORT"),
         (admin, "ADMIN_PORT"),
     ] {
         match TcpListener::bind(address) {
-            Ok(listener) => {
-                reserved.held.push(listener);
-                if address != admin {
-                    reserved.listen.push(address);
-                }
-            }
+            Ok(listener) => held.push(listener),
             Err(error) if error.kind() == ErrorKind::AddrInUse => {
                 bail!("{address} is in use. Take another port: {variable}=10443 make run")
             }
@@ -115,7 +104,7 @@ fn reserve(port: u16, admin: SocketAddr) -> Result<Reserved> {
             Err(error) => return Err(error).with_context(|| format!("cannot listen on {address}")),
         }
     }
-    Ok(reserved)
+    Ok(held)
 }
 
 /// A new CA each time. Its key never leaves this process, so nobody can sign with it later.
@@ -276,7 +265,7 @@ fn start_sluice(listen: &[SocketAddr], admin: SocketAddr) -> Result<Child> {
     let binary = sluice_binary()?;
     let mut command = Command::new(&binary);
     command.args(["run", "--source", "files", "--routes", ROUTES]);
-    for address in listen {
+    for address in listen.iter().filter(|address| **address != admin) {
         command.args(["--listen", &address.to_string()]);
     }
     // No load balancer has to learn that it stops: it may stop at once.
