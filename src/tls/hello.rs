@@ -1,0 +1,181 @@
+//! The ClientHello (RFC 8446 §4.1.2), as far as a router cares.
+
+use tls_parser::nom::error::ErrorKind;
+use tls_parser::{Err, TlsExtensionType, parse_tls_handshake_client_hello};
+
+use super::vector::{sole, values16, vector8, vector16};
+use super::{Alpn, MalformedHello, ServerName, Versions};
+
+const SERVER_NAME: u16 = TlsExtensionType::ServerName.0;
+const SUPPORTED_GROUPS: u16 = TlsExtensionType::SupportedGroups.0;
+const ALPN: u16 = TlsExtensionType::ApplicationLayerProtocolNegotiation.0;
+const SUPPORTED_VERSIONS: u16 = TlsExtensionType::SupportedVersions.0;
+const KEY_SHARE: u16 = TlsExtensionType::KeyShare.0;
+/// RFC 9849 §5.
+const ENCRYPTED_CLIENT_HELLO: u16 = 0xfe0d;
+
+/// The only type of server name (RFC 6066 §3).
+const HOST_NAME: u8 = 0;
+
+/// What a client asks for, in the first message that it sends.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ClientHello {
+    /// The server that it wants, if it names one. The outer name if it uses ECH.
+    pub server_name: Option<ServerName>,
+    /// The protocols that it offers.
+    pub alpn: Alpn,
+    /// The versions of TLS that it offers.
+    pub versions: Versions,
+    /// Whether it sends an Encrypted ClientHello (RFC 9849), or pretends to, as browsers do.
+    pub ech: bool,
+    /// Whether it offers a post-quantum key exchange, pure or hybrid.
+    pub post_quantum: bool,
+    /// The length in bytes of the records that carry the hello, their headers included. Bytes
+    /// after them (early data, for one) are none of the hello's.
+    pub consumed: usize,
+}
+
+impl ClientHello {
+    /// Reads the body of the handshake message. `consumed` is passed on.
+    pub(super) fn parse(body: &[u8], consumed: usize) -> Result<Self, MalformedHello> {
+        let (version, extensions) = fields(body)?;
+        let mut hello = ClientHello {
+            server_name: None,
+            alpn: Alpn::default(),
+            versions: Versions::legacy(version),
+            ech: false,
+            post_quantum: false,
+            consumed,
+        };
+        let mut rest = extensions;
+        let mut seen = Seen::default();
+        while !rest.is_empty() {
+            let (number, content, after) = extension(rest).ok_or(MalformedHello::Extensions)?;
+            if !seen.insert(number) {
+                return Err(MalformedHello::DuplicateExtension(number));
+            }
+            hello.take(number, content)?;
+            rest = after;
+        }
+        Ok(hello)
+    }
+
+    fn take(&mut self, number: u16, content: &[u8]) -> Result<(), MalformedHello> {
+        let broken = MalformedHello::ExtensionFormat(number);
+        match number {
+            SERVER_NAME => self.server_name = Some(server_name(content)?),
+            ALPN => self.alpn = Alpn::parse(content).ok_or(broken)?,
+            SUPPORTED_VERSIONS => {
+                let versions = sole(vector8, content).and_then(values16).ok_or(broken)?;
+                self.versions = Versions::supported(versions);
+            }
+            SUPPORTED_GROUPS => {
+                let mut groups = sole(vector16, content).and_then(values16).ok_or(broken)?;
+                self.post_quantum |= groups.any(is_post_quantum);
+            }
+            KEY_SHARE => self.post_quantum |= shares_post_quantum(content).ok_or(broken)?,
+            ENCRYPTED_CLIENT_HELLO => self.ech = true,
+            _ => {}
+        }
+        Ok(())
+    }
+}
+
+/// The legacy version and the extensions.
+///
+/// tls-parser takes empty lists, and leaves to its caller what follows the part that it could read.
+fn fields(body: &[u8]) -> Result<(u16, &[u8]), MalformedHello> {
+    let (rest, hello) = parse_tls_handshake_client_hello(body).map_err(|error| match error {
+        Err::Incomplete(_) => MalformedHello::Truncated,
+        Err::Error(error) | Err::Failure(error) => match error.code {
+            ErrorKind::Verify => MalformedHello::SessionId,
+            _ => MalformedHello::AlgorithmLists,
+        },
+    })?;
+    if hello.ciphers.is_empty() || hello.comp.is_empty() {
+        return Err(MalformedHello::AlgorithmLists);
+    }
+    match hello.ext {
+        Some(extensions) if rest.is_empty() => Ok((hello.version.0, extensions)),
+        Some(_) => Err(MalformedHello::TrailingBytes),
+        // Before TLS 1.3 a hello may do without extensions (RFC 5246 §7.4.1.2).
+        None if rest.is_empty() => Ok((hello.version.0, &[])),
+        None => Err(MalformedHello::Extensions),
+    }
+}
+
+/// Splits the first extension off: its number, its content, and what follows.
+fn extension(bytes: &[u8]) -> Option<(u16, &[u8], &[u8])> {
+    let (number, rest) = bytes.split_first_chunk()?;
+    let (content, after) = vector16(rest)?;
+    Some((u16::from_be_bytes(*number), content, after))
+}
+
+fn server_name(content: &[u8]) -> Result<ServerName, MalformedHello> {
+    let broken = MalformedHello::ExtensionFormat(SERVER_NAME);
+    let mut list = sole(vector16, content).ok_or(broken)?;
+    let mut name = None;
+    while let Some((&kind, rest)) = list.split_first() {
+        if kind != HOST_NAME {
+            return Err(MalformedHello::ServerNameType);
+        }
+        let (host, rest) = vector16(rest).ok_or(broken)?;
+        if name.replace(host).is_some() {
+            return Err(MalformedHello::SeveralServerNames);
+        }
+        list = rest;
+    }
+    Ok(ServerName::parse(name.ok_or(broken)?)?)
+}
+
+/// Whether one of the key shares is post-quantum. The list may be empty (RFC 8446 §4.2.8).
+fn shares_post_quantum(content: &[u8]) -> Option<bool> {
+    let (mut shares, []) = vector16(content)? else { return None };
+    let mut found = false;
+    while !shares.is_empty() {
+        // A share is laid out like an extension: a number and a vector.
+        let (group, key, after) = extension(shares)?;
+        if key.is_empty() {
+            return None;
+        }
+        found |= is_post_quantum(group);
+        shares = after;
+    }
+    Some(found)
+}
+
+/// Whether a group (RFC 8446 §4.2.7) is ML-KEM, alone or with an elliptic curve.
+fn is_post_quantum(group: u16) -> bool {
+    matches!(
+        group,
+        0x0200..=0x0202         // MLKEM512, MLKEM768, MLKEM1024
+            | 0x11eb..=0x11ed   // SecP256r1MLKEM768, X25519MLKEM768, SecP384r1MLKEM1024
+            | 0x6399 // X25519Kyber768Draft00
+    )
+}
+
+/// The extensions that were there already. As large for one as for the thousands that fit a hello,
+/// so that a hello costs time in proportion to its length and no more.
+struct Seen([u64; 1 << 10]);
+
+impl Default for Seen {
+    fn default() -> Self {
+        Seen([0; 1 << 10])
+    }
+}
+
+impl Seen {
+    /// Whether `number` is new.
+    fn insert(&mut self, number: u16) -> bool {
+        // Ten bits choose the word and six the bit: neither can be out of range.
+        let word = &mut self.0[usize::from(number >> 6)];
+        let bit = 1 << (number & 63);
+        let new = *word & bit == 0;
+        *word |= bit;
+        new
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::expect_used)]
+mod tests;

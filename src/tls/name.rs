@@ -1,0 +1,200 @@
+//! The names that clients ask for.
+
+use std::fmt;
+use std::net::IpAddr;
+
+/// The longest name in bytes, without the trailing dot (RFC 1035 §2.3.4).
+const MAX_NAME: usize = 253;
+/// The longest label in bytes (RFC 1035 §2.3.4).
+const MAX_LABEL: usize = 63;
+
+/// The name of the server that a client wants (RFC 6066 §3): labels of ASCII letters, digits, `-`
+/// and `_`. It is never an address.
+///
+/// Wider than what routes may claim: a hyphen may begin or end a label, as some clients do send it.
+#[derive(Clone, PartialEq, Eq)]
+pub struct ServerName {
+    sent: Box<str>,
+    /// Only if it differs from `sent`, which it seldom does.
+    normalised: Option<Box<str>>,
+}
+
+/// Why a name cannot be the name of a server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum InvalidServerName {
+    /// No label at all.
+    #[error("the server name is empty")]
+    Empty,
+    /// The name is longer than DNS allows.
+    #[error("the server name is longer than 253 bytes")]
+    TooLong,
+    /// Two dots in a row, or a dot in front.
+    #[error("the server name has an empty label")]
+    EmptyLabel,
+    /// A label is longer than DNS allows.
+    #[error("the server name has a label longer than 63 bytes")]
+    LabelTooLong,
+    /// A byte that no name of a server has; NUL, `*` and all that is not ASCII among them.
+    #[error("the server name has the byte {0:#04x}")]
+    Byte(u8),
+    /// An IP address, or what would be taken for one (RFC 6066 §3).
+    #[error("the server name is an IP address")]
+    IpAddress,
+}
+
+impl ServerName {
+    /// Checks and normalises a name from a hello.
+    ///
+    /// # Errors
+    /// If it cannot be the name of a server.
+    pub fn parse(sent: &[u8]) -> Result<Self, InvalidServerName> {
+        let name = sent.strip_suffix(b".").unwrap_or(sent);
+        check(name)?;
+        // All of it is ASCII now.
+        let text = |bytes: &[u8]| bytes.iter().copied().map(char::from).collect::<Box<str>>();
+        let differs = name.len() != sent.len() || name.iter().any(u8::is_ascii_uppercase);
+        Ok(ServerName {
+            sent: text(sent),
+            normalised: differs.then(|| text(&name.to_ascii_lowercase())),
+        })
+    }
+
+    /// The name to route by: in lower case, and without a trailing dot.
+    pub fn as_str(&self) -> &str {
+        self.normalised.as_deref().unwrap_or(&self.sent)
+    }
+
+    /// The name as the client sent it.
+    pub fn sent(&self) -> &str {
+        &self.sent
+    }
+}
+
+impl fmt::Debug for ServerName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(&self.sent, f)
+    }
+}
+
+impl fmt::Display for ServerName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+fn check(name: &[u8]) -> Result<(), InvalidServerName> {
+    if name.is_empty() {
+        return Err(InvalidServerName::Empty);
+    }
+    if name.len() > MAX_NAME {
+        return Err(InvalidServerName::TooLong);
+    }
+    let allowed = |byte: &&u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.');
+    if let Some(&byte) = name.iter().find(|byte| !allowed(byte)) {
+        return Err(match str::from_utf8(name).map(str::parse::<IpAddr>) {
+            Ok(Ok(_)) => InvalidServerName::IpAddress,
+            _ => InvalidServerName::Byte(byte),
+        });
+    }
+    for label in name.split(|&byte| byte == b'.') {
+        if label.is_empty() {
+            return Err(InvalidServerName::EmptyLabel);
+        }
+        if label.len() > MAX_LABEL {
+            return Err(InvalidServerName::LabelTooLong);
+        }
+    }
+    // No top-level domain is a number: these are the many ways to write an IPv4 address (127.1).
+    if name.iter().all(|&byte| byte.is_ascii_digit() || byte == b'.') {
+        return Err(InvalidServerName::IpAddress);
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+#[allow(clippy::expect_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_normalised_and_kept_as_they_were_sent() {
+        for (sent, normalised) in [
+            ("example.com", "example.com"),
+            ("WWW.Example.COM", "www.example.com"),
+            ("example.com.", "example.com"),
+            ("Example.com.", "example.com"),
+            ("_sip._tcp.example.com", "_sip._tcp.example.com"),
+            ("-a-.example.com", "-a-.example.com"),
+            ("xn--bcher-kva.example", "xn--bcher-kva.example"),
+            ("localhost", "localhost"),
+            ("1.2.3.4.example", "1.2.3.4.example"),
+            ("1.2.3.4a", "1.2.3.4a"),
+        ] {
+            let name = ServerName::parse(sent.as_bytes()).expect(sent);
+            assert_eq!((name.sent(), name.as_str()), (sent, normalised));
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_the_name_of_a_server_is_refused_with_its_cause() {
+        use InvalidServerName::*;
+        for (sent, cause) in [
+            (&b""[..], Empty),
+            (b".", Empty),
+            (b"..", EmptyLabel),
+            (b".example.com", EmptyLabel),
+            (b"a..example.com", EmptyLabel),
+            (b"example.com..", EmptyLabel),
+            (b"www.example.com\0", Byte(0)),
+            (b"good.example\0.evil.example", Byte(0)),
+            (b"a b.example.com", Byte(b' ')),
+            (b" example.com", Byte(b' ')),
+            (b"*", Byte(b'*')),
+            (b"*.example.com", Byte(b'*')),
+            (b"example.com:443", Byte(b':')),
+            (b"https://example.com", Byte(b':')),
+            (b"a/b", Byte(b'/')),
+            (b"a\"b", Byte(b'"')),
+            (b"a\nb", Byte(b'\n')),
+            (b"a\x7fb", Byte(0x7f)),
+            ("bücher.example".as_bytes(), Byte(0xc3)),
+            (b"a\xff.example", Byte(0xff)),
+            (b"10.0.0.1", IpAddress),
+            (b"10.0.0.1.", IpAddress),
+            (b"127.1", IpAddress),
+            (b"2130706433", IpAddress),
+            (b"999.999", IpAddress),
+            (b"::1", IpAddress),
+            (b"2001:db8::1", IpAddress),
+            (b"[2001:db8::1]", Byte(b'[')),
+            (b"fe80::1%eth0", Byte(b':')),
+        ] {
+            assert_eq!(ServerName::parse(sent), Err(cause), "{}", sent.escape_ascii());
+        }
+    }
+
+    #[test]
+    fn lengths_are_those_of_dns() {
+        let label = |length: usize| "a".repeat(length);
+        assert!(ServerName::parse(format!("{}.com", label(63)).as_bytes()).is_ok());
+        let long_label = ServerName::parse(format!("{}.com", label(64)).as_bytes());
+        assert_eq!(long_label, Err(InvalidServerName::LabelTooLong));
+
+        let name = |length: usize| format!("{}{}", "abcdefg.".repeat(31), label(length - 31 * 8));
+        assert_eq!(name(253).len(), 253);
+        assert!(ServerName::parse(name(253).as_bytes()).is_ok());
+        assert!(ServerName::parse(format!("{}.", name(253)).as_bytes()).is_ok());
+        let long_name = ServerName::parse(name(254).as_bytes());
+        assert_eq!(long_name, Err(InvalidServerName::TooLong));
+    }
+
+    #[test]
+    fn only_letters_digits_hyphens_and_underscores_make_a_label() {
+        for byte in 0..=u8::MAX {
+            let taken = ServerName::parse(&[b'a', byte, b'a']).is_ok();
+            let legal =
+                matches!(byte, b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'_' | b'.');
+            assert_eq!(taken, legal, "{byte:#04x}");
+        }
+    }
+}
