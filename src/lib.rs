@@ -9,6 +9,10 @@
 //! | [`proxy`] | the data plane: the life of a connection | `routing`, `tls` |
 //! | [`admin`] | the side port: metrics, probes, the routes in force | `routing`, `control::status` |
 //! | [`cli`], [`config`], [`logging`] | the command line, the settings, the log | each other, `duration` |
+//! | [`admin`] | the side port: metrics, probes, the routes in force | `routing`, `control::status`, `metrics`, `health` |
+//! | [`explain`] | which route wins, and why | `routing`, `admin::report` |
+//! | [`metrics`] | what is measured | `routing`, `outcome` |
+//! | [`health`] | what the probes report | nothing |
 //! | [`routing`] | pure: which route owns a connection | nothing |
 //! | [`tls`] | pure: bytes in, a typed ClientHello out | nothing |
 //! | [`duration`] | pure: durations as people write them | nothing |
@@ -24,6 +28,8 @@ pub mod config;
 pub mod control;
 pub mod duration;
 pub mod logging;
+pub mod explain;
+pub mod health;
 pub mod metrics;
 pub mod outcome;
 pub mod proxy;

@@ -1,0 +1,114 @@
+//! The bounded set of open connections.
+//!
+//! When it is full, a newcomer is let in and another connection is closed: the oldest one of the
+//! address that has most. Refusing the newcomer instead, or leaving it in the backlog, would let
+//! one client with idle connections keep out every probe.
+
+use std::future::Future;
+use std::net::IpAddr;
+
+use tokio::task::{AbortHandle, JoinSet};
+
+/// The open connections, at most as many as the limit.
+pub(super) struct Crowd {
+    limit: usize,
+    tasks: JoinSet<()>,
+    /// In the order of their arrival.
+    members: Vec<Member>,
+}
+
+struct Member {
+    peer: IpAddr,
+    task: AbortHandle,
+}
+
+impl Crowd {
+    /// An empty one. A limit of 0 counts as 1.
+    pub(super) fn new(limit: usize) -> Self {
+        Crowd { limit: limit.max(1), tasks: JoinSet::new(), members: Vec::new() }
+    }
+
+    /// Runs the connection of `peer`, and closes another if there are too many.
+    pub(super) fn admit(
+        &mut self,
+        peer: IpAddr,
+        connection: impl Future<Output = ()> + Send + 'static,
+    ) {
+        while self.tasks.try_join_next().is_some() {}
+        self.members.retain(|member| !member.task.is_finished());
+        if self.members.len() >= self.limit
+            && let Some(index) = self.supernumerary()
+        {
+            self.members.remove(index).task.abort();
+        }
+        let task = self.tasks.spawn(connection);
+        self.members.push(Member { peer, task });
+    }
+
+    /// The oldest connection of the address that has most.
+    fn supernumerary(&self) -> Option<usize> {
+        let connections_of =
+            |peer: IpAddr| self.members.iter().filter(|member| member.peer == peer).count();
+        // The last of several maxima is taken: from the back, that is the oldest.
+        let (index, _) = self
+            .members
+            .iter()
+            .enumerate()
+            .rev()
+            .max_by_key(|(_, member)| connections_of(member.peer))?;
+        Some(index)
+    }
+
+    /// Waits until all are gone; each has its own deadlines.
+    pub(super) async fn ended(mut self) {
+        while self.tasks.join_next().await.is_some() {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn crowd_of(peers: &[u8]) -> Crowd {
+        let mut crowd = Crowd::new(peers.len());
+        for last in peers {
+            crowd.admit([10, 0, 0, *last].into(), std::future::pending());
+        }
+        crowd
+    }
+
+    #[tokio::test]
+    async fn the_oldest_of_the_busiest_address_makes_room() {
+        for (peers, index) in [
+            (&[1, 2, 3][..], 0),
+            (&[1, 2, 2], 1),
+            (&[1, 1, 2], 0),
+            (&[3, 1, 2, 1, 2, 2], 2),
+            (&[1, 2, 1, 2], 0),
+        ] {
+            assert_eq!(crowd_of(peers).supernumerary(), Some(index), "{peers:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn there_are_never_more_than_the_limit() {
+        let mut crowd = crowd_of(&[1, 2, 2]);
+        for _ in 0..10 {
+            crowd.admit([10, 0, 0, 2].into(), std::future::pending());
+            assert_eq!(crowd.members.len(), 3);
+        }
+        assert_eq!(crowd.members[0].peer, IpAddr::from([10, 0, 0, 1]), "one of a kind stays");
+    }
+
+    #[tokio::test]
+    async fn what_ended_makes_room_without_closing_another() {
+        let mut crowd = crowd_of(&[1, 1]);
+        crowd.members[1].task.abort();
+        while !crowd.members[1].task.is_finished() {
+            tokio::task::yield_now().await;
+        }
+        crowd.admit([10, 0, 0, 2].into(), std::future::pending());
+        assert_eq!(crowd.members.len(), 2);
+        assert!(!crowd.members[0].task.is_finished());
+    }
+}

@@ -1,0 +1,188 @@
+//! The side port: `/metrics`, `/livez`, `/readyz` and `/routes`, for scrapers, probes and people.
+//!
+//! It changes nothing and needs no body. It has bounds of its own, so that whoever reaches it can
+//! at most disturb others who use it: a fixed number of connections, each with a
+//! deadline for its header and for its whole life, and one large answer in the making at a time.
+
+mod crowd;
+mod pages;
+pub mod report;
+
+use std::future::Future;
+use std::net::{SocketAddr, TcpListener as StdListener};
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
+use std::{fmt, io};
+
+use arc_swap::ArcSwap;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
+use tokio::time::{sleep, timeout};
+
+use crate::control::status::RouteStatus;
+use crate::health::Health;
+use crate::metrics::Metrics;
+use crate::routing::Reader;
+use crowd::Crowd;
+use pages::Pages;
+
+/// The largest request line and header, in bytes; more is answered with 431.
+const MAX_HEADER: usize = 8 * 1024;
+/// The most header fields; more is answered with 431.
+const MAX_FIELDS: usize = 64;
+/// Between one failed accept and the next try: out of descriptors, trying at once only burns CPU.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// What the pages show.
+pub struct AdminState {
+    /// For `/metrics`; also counts the port's own failed accepts.
+    pub metrics: Metrics,
+    /// For `/livez` and `/readyz`.
+    pub health: Arc<Health>,
+    /// For `/routes`.
+    pub table: Reader,
+    /// The conditions in `/routes`, of routes that are served and of routes that are refused.
+    pub statuses: Arc<ArcSwap<Vec<RouteStatus>>>,
+    /// How much one client may ask of the port.
+    pub limits: Limits,
+}
+
+impl fmt::Debug for AdminState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("AdminState").field("limits", &self.limits).finish_non_exhaustive()
+    }
+}
+
+/// How much one client may ask of the port.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// How many connections are open at once. One more closes the oldest of the
+    /// address that has most, so that nobody's idle connections keep a probe out.
+    pub connections: usize,
+    /// From accept, or from the last answer, to a whole request header.
+    pub header: Duration,
+    /// How long a connection takes new requests. One that is in the middle of an answer then has
+    /// [`Limits::header`] more to take it.
+    pub lifetime: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Limits {
+            connections: 64,
+            header: Duration::from_secs(10),
+            lifetime: Duration::from_secs(60),
+        }
+    }
+}
+
+/// The bound port.
+#[derive(Debug)]
+pub struct Admin {
+    listener: StdListener,
+    address: SocketAddr,
+}
+
+impl Admin {
+    /// Binds the port; needs no runtime. Port 0 takes any free one.
+    ///
+    /// # Errors
+    /// Those of bind(2), with a message that names the port's purpose and its address.
+    pub fn bind(address: SocketAddr) -> io::Result<Self> {
+        let bind = || {
+            let listener = StdListener::bind(address)?;
+            listener.set_nonblocking(true)?;
+            let address = listener.local_addr()?;
+            Ok(Admin { listener, address })
+        };
+        bind().map_err(|error: io::Error| {
+            io::Error::new(error.kind(), format!("cannot bind the admin port {address}: {error}"))
+        })
+    }
+
+    /// Where it is bound.
+    pub fn local_addr(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Serves until `shutdown`, then lets answers that are under way end within
+    /// [`Limits::header`]. Runs on any tokio runtime, a current-thread one too.
+    ///
+    /// # Errors
+    /// Only when the runtime cannot take the listener; what clients do is no error.
+    pub async fn serve(
+        self,
+        state: Arc<AdminState>,
+        shutdown: impl Future<Output = ()>,
+    ) -> io::Result<()> {
+        let listener = TcpListener::from_std(self.listener)?;
+        let pages = Arc::new(Pages::new(Arc::clone(&state)));
+        let mut crowd = Crowd::new(state.limits.connections);
+        let (stop, stopped) = watch::channel(());
+        let mut shutdown = pin!(shutdown);
+        loop {
+            let (stream, peer) = tokio::select! {
+                accepted = accept(&listener, &state.metrics) => accepted,
+                () = shutdown.as_mut() => break,
+            };
+            let connection =
+                serve_connection(stream, Arc::clone(&pages), state.limits, stopped.clone());
+            crowd.admit(peer.ip(), connection);
+        }
+        drop(listener);
+        drop(stop);
+        crowd.ended().await;
+        Ok(())
+    }
+}
+
+/// The next connection. Accepting fails while descriptors are short; that passes.
+async fn accept(listener: &TcpListener, metrics: &Metrics) -> (TcpStream, SocketAddr) {
+    let mut logged = false;
+    loop {
+        match listener.accept().await {
+            Ok(accepted) => return accepted,
+            Err(error) => {
+                metrics.accept_errors.of(&error).inc();
+                if !logged {
+                    tracing::warn!(%error, "the admin port cannot accept");
+                }
+                logged = true;
+                sleep(ACCEPT_PAUSE).await;
+            }
+        }
+    }
+}
+
+async fn serve_connection(
+    stream: TcpStream,
+    pages: Arc<Pages>,
+    limits: Limits,
+    mut stopped: watch::Receiver<()>,
+) {
+    let service = service_fn(move |request| {
+        let pages = Arc::clone(&pages);
+        async move { pages.answer(&request).await }
+    });
+    let connection = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(limits.header)
+        .max_headers(MAX_FIELDS)
+        .max_header_size(MAX_HEADER)
+        .max_buf_size(2 * MAX_HEADER)
+        .serve_connection(TokioIo::new(stream), service);
+    let mut connection = pin!(connection);
+    // How a client's connection ends is its own affair: errors are not even logged, since any
+    // port scan makes them.
+    tokio::select! {
+        _ = connection.as_mut() => return,
+        () = sleep(limits.lifetime) => {}
+        _ = stopped.changed() => {}
+    }
+    connection.as_mut().graceful_shutdown();
+    let _ = timeout(limits.header, connection).await;
+}

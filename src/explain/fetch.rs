@@ -1,0 +1,152 @@
+//! The routes of a running sluice.
+
+use std::pin::pin;
+use std::time::Duration;
+
+use anyhow::{Context, bail, ensure};
+use http_body_util::{BodyExt, Empty, Limited};
+use hyper::body::Bytes;
+use hyper::client::conn::http1;
+use hyper::header::{ACCEPT, HOST};
+use hyper::{Request, StatusCode, Uri};
+use hyper_util::rt::TokioIo;
+use tokio::net::TcpStream;
+
+use crate::admin::report::RoutesReport;
+
+/// From the name to the last byte.
+const DEADLINE: Duration = Duration::from_secs(5);
+/// The largest report that is read, in bytes: some hundred thousand routes.
+const MAX_REPORT: usize = 64 * 1024 * 1024;
+
+/// Asks the admin port at `url`, such as `http://127.0.0.1:9901`, for its routes. Needs a tokio
+/// runtime with I/O and time.
+///
+/// # Errors
+/// When nothing answers within 5 seconds, or it is no sluice. The message names the URL.
+pub async fn fetch(url: &str) -> anyhow::Result<RoutesReport> {
+    fetch_within(url, DEADLINE, MAX_REPORT).await
+}
+
+async fn fetch_within(url: &str, deadline: Duration, max: usize) -> anyhow::Result<RoutesReport> {
+    let fetched = async {
+        match tokio::time::timeout(deadline, get(&target(url)?, max)).await {
+            Ok(report) => report,
+            Err(_) => bail!("no whole answer within {deadline:?}"),
+        }
+    };
+    fetched.await.with_context(|| format!("cannot get the routes from {url:?}"))
+}
+
+/// Where `/routes` is, for an admin port at `url`.
+fn target(url: &str) -> anyhow::Result<Uri> {
+    let base: Uri = url.parse().context("this is no URL, such as http://127.0.0.1:9901")?;
+    match base.scheme_str() {
+        Some("http") => {}
+        Some("https") => bail!("the admin port speaks plain http://, not https://"),
+        _ => bail!("the URL must begin with http://, as in http://127.0.0.1:9901"),
+    }
+    ensure!(base.query().is_none(), "the URL must not have a query");
+    let target = format!("{}/routes", url.trim_end_matches('/'));
+    target.parse().context("this is no URL, such as http://127.0.0.1:9901")
+}
+
+async fn get(target: &Uri, max: usize) -> anyhow::Result<RoutesReport> {
+    let authority = target.authority().context("the URL has no host")?;
+    // An IPv6 address stands in brackets there, and nowhere else.
+    let host = authority.host().trim_start_matches('[').trim_end_matches(']');
+    let stream = TcpStream::connect((host, authority.port_u16().unwrap_or(80))).await?;
+    let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
+    let mut exchange = pin!(async move {
+        let request = Request::get(target.path())
+            .header(HOST, authority.as_str())
+            .header(ACCEPT, "application/json")
+            .body(Empty::<Bytes>::new())?;
+        let response = sender.send_request(request).await?;
+        let status = response.status();
+        ensure!(status == StatusCode::OK, "the answer is {status}; is this sluice's admin port?");
+        let body = Limited::new(response.into_body(), max).collect().await;
+        let body = body.map_err(anyhow::Error::from_boxed).context("reading the answer")?;
+        serde_json::from_slice(&body.to_bytes()).context("the answer is not what sluice reports")
+    });
+    tokio::select! {
+        report = &mut exchange => report,
+        // The connection ends first when the server closes it: what it sent is still to be read.
+        _ = connection => exchange.await,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read, Write};
+
+    use super::*;
+
+    #[test]
+    fn a_url_is_http_and_may_have_a_path() {
+        for (url, expected) in [
+            ("http://127.0.0.1:9901", "http://127.0.0.1:9901/routes"),
+            ("http://127.0.0.1:9901/", "http://127.0.0.1:9901/routes"),
+            ("http://[::1]:9901", "http://[::1]:9901/routes"),
+            ("http://proxy/sluice/", "http://proxy/sluice/routes"),
+        ] {
+            assert_eq!(target(url).expect(url).to_string(), expected);
+        }
+        for (url, part) in [
+            ("https://127.0.0.1:9901", "not https"),
+            ("localhost:9901", "begin with http://"),
+            ("127.0.0.1", "begin with http://"),
+            ("/routes", "begin with http://"),
+            ("", "no URL"),
+            ("http://", "no URL"),
+            ("http://a b/", "no URL"),
+            ("http://a?b", "query"),
+        ] {
+            let error = format!("{:#}", target(url).expect_err(url));
+            assert!(error.contains(part), "{url:?}: {error}");
+        }
+    }
+
+    /// What comes of a server that answers a request with `answer` and then keeps silent.
+    async fn fetched(answer: &str) -> String {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a listener");
+        let url = format!("http://{}", listener.local_addr().expect("an address"));
+        let answer = answer.to_owned();
+        let server = std::thread::spawn(move || {
+            let (mut stream, _) = listener.accept().expect("a client");
+            assert!(stream.read(&mut [0; 4096]).expect("a request") > 0);
+            stream.write_all(answer.as_bytes()).expect("answered");
+            // Until the client goes away.
+            let _ = stream.read(&mut [0]);
+        });
+        let fetched = fetch_within(&url, Duration::from_millis(300), 100).await;
+        server.join().expect("the server");
+        let error = format!("{:#}", fetched.expect_err("no report"));
+        assert!(error.contains(&url), "{error}");
+        error
+    }
+
+    #[tokio::test]
+    async fn what_is_no_report_is_an_error_that_says_so() {
+        let head = "HTTP/1.1 200 OK\r\ncontent-length:";
+        for (answer, part) in [
+            (String::new(), "no whole answer within 300ms"),
+            (format!("{head} 10\r\n\r\n{{"), "no whole answer within 300ms"),
+            (format!("{head} 2\r\n\r\n[]"), "not what sluice reports"),
+            (format!("{head} 101\r\n\r\n{}", " ".repeat(101)), "length limit exceeded"),
+            ("HTTP/1.1 404 Not Found\r\n\r\n".to_owned(), "404 Not Found"),
+            ("SSH-2.0-OpenSSH\r\n\r\n".to_owned(), "invalid HTTP"),
+        ] {
+            let error = fetched(&answer).await;
+            assert!(error.contains(part), "{answer:?}: {error}");
+        }
+    }
+
+    #[tokio::test]
+    async fn nobody_there_is_an_error_that_names_the_url() {
+        let port = std::net::TcpListener::bind("127.0.0.1:0").expect("a port").local_addr();
+        let url = format!("http://{}", port.expect("an address"));
+        let error = format!("{:#}", fetch(&url).await.expect_err("nobody"));
+        assert!(error.contains(&url) && error.contains("refused"), "{error}");
+    }
+}

@@ -1,0 +1,267 @@
+//! Which route takes a connection, and why the others do not.
+//!
+//! The answer is the data plane's own: [`Table::lookup`] finds the winner. The rest is commentary.
+//! The table comes from manifests, or from a running sluice ([`fetch()`]).
+
+mod fetch;
+mod render;
+
+use std::collections::BTreeSet;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+
+use crate::routing::{
+    Hostname, InvalidHostname, MatchKind, Route, RouteKey, Snapshot, Table, channel,
+};
+
+pub use fetch::fetch;
+
+/// The connection that is asked about.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Query {
+    /// The server name, normalised, as [`server_name`] gives it; `None` when the client sends none.
+    pub name: Option<Box<str>>,
+    /// The protocols that the client offers.
+    pub alpn: Vec<String>,
+    /// The listener that it came to. If `None`, the one where the best route serves, and the
+    /// explanation says where the answer is another.
+    pub listener: Option<String>,
+    /// The client's address.
+    pub source: Option<IpAddr>,
+}
+
+/// Why a text is not what a client can send as its server name.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum InvalidServerName {
+    /// A wildcard: routes claim those, clients do not send them.
+    #[error("{0:?} is a wildcard, which no client sends; give a name that it is to cover")]
+    Wildcard(String),
+    /// No name at all.
+    #[error(transparent)]
+    Hostname(#[from] InvalidHostname),
+}
+
+/// Reads a server name as a client sends it. The empty text stands for a client that sends none.
+///
+/// # Errors
+/// When no client can send it, and sluice would refuse the hello as malformed.
+pub fn server_name(text: &str) -> Result<Option<Box<str>>, InvalidServerName> {
+    if text.is_empty() {
+        return Ok(None);
+    }
+    match text.parse()? {
+        Hostname::Exact(name) => Ok(Some(name)),
+        Hostname::Wildcard(_) | Hostname::Any => Err(InvalidServerName::Wildcard(text.to_owned())),
+    }
+}
+
+/// The table that serves `snapshot`.
+pub fn table(snapshot: Snapshot) -> Arc<Table> {
+    let (mut writer, reader) = channel();
+    writer.apply(snapshot);
+    Arc::clone(&reader.table())
+}
+
+/// What happens to a connection, and why. Its `Display` is what `sluice explain` prints: the winner
+/// as `namespace/name` at the very start, or `no route`.
+#[derive(Clone, Debug)]
+pub struct Explanation {
+    /// What was asked.
+    pub query: Query,
+    /// The route that takes it.
+    pub winner: Option<Winner>,
+    /// The other routes that claim the name, the best claim first.
+    pub losers: Vec<Loser>,
+    /// Where the answer is another, if the query names no listener.
+    pub elsewhere: Vec<Elsewhere>,
+    /// A wildcard whose bare suffix is the name, which it does not cover; only if there is no
+    /// winner.
+    pub bare_suffix: Option<(RouteKey, Hostname)>,
+    /// The endpoint that the client's address leads to, for whoever knows the balancer to fill in.
+    pub endpoint: Option<SocketAddr>,
+}
+
+/// The route that takes a connection.
+#[derive(Clone, Debug)]
+pub struct Winner {
+    /// The route.
+    pub route: Arc<Route>,
+    /// By which of its claims.
+    pub claim: Hostname,
+    /// The first of the protocols it asks for that the client offers.
+    pub alpn: Option<Box<str>>,
+}
+
+/// A route that claims the name and does not get the connection.
+#[derive(Clone, Debug)]
+pub struct Loser {
+    /// The route.
+    pub key: RouteKey,
+    /// The most specific of its claims that cover the name.
+    pub claim: Hostname,
+    /// Why not.
+    pub reason: Lost,
+}
+
+/// Why a route that claims the name does not get the connection.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Lost {
+    /// It serves only these listeners.
+    OtherListener(Vec<Box<str>>),
+    /// It asks for one of these protocols, none of which the client offers.
+    AlpnNotOffered(Vec<Box<str>>),
+    /// The winner's claim is more specific.
+    LessSpecific,
+    /// The winner asks for a protocol that the client offers, and this route asks for none.
+    NoAlpn,
+    /// The winner is older.
+    Younger,
+    /// The winner is as old and its namespace/name comes first.
+    LaterName,
+}
+
+/// The answer on another listener.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Elsewhere {
+    /// The listener, or `None` for all that are not mentioned.
+    pub listener: Option<Box<str>>,
+    /// The route that takes the connection there.
+    pub winner: Option<RouteKey>,
+}
+
+impl Explanation {
+    /// Whether some route takes the connection; if not, the command exits with 1.
+    pub fn found(&self) -> bool {
+        self.winner.is_some()
+    }
+}
+
+/// Explains what `table` does with the connection that `query` describes. Pure.
+pub fn explain(table: &Table, query: &Query) -> Explanation {
+    let claims = claims(table, query.name.as_deref());
+    let listener = query.listener.as_deref().unwrap_or_else(|| best_listener(&claims, query));
+    let winner = winner(table, query, listener);
+    let losers = claims
+        .iter()
+        .filter(|claim| winner.as_ref().is_none_or(|w| w.route.spec.key != claim.route.spec.key))
+        .filter_map(|claim| {
+            let reason = claim.lost(query, listener, winner.as_ref())?;
+            Some(Loser { key: claim.route.spec.key.clone(), claim: claim.hostname.clone(), reason })
+        })
+        .collect();
+    let elsewhere = match query.listener {
+        Some(_) => Vec::new(),
+        None => elsewhere(table, query, &claims, listener),
+    };
+    let bare_suffix = match winner {
+        Some(_) => None,
+        None => bare_suffix(table, query.name.as_deref()),
+    };
+    let query = query.clone();
+    Explanation { query, winner, losers, elsewhere, bare_suffix, endpoint: None }
+}
+
+/// A route's best claim to the name.
+struct Claim<'t> {
+    hostname: &'t Hostname,
+    route: &'t Arc<Route>,
+}
+
+impl Claim<'_> {
+    /// Why this claim is not the winner's. None if it should have won, which the lookup denies.
+    fn lost(&self, query: &Query, listener: &str, winner: Option<&Winner>) -> Option<Lost> {
+        let spec = &self.route.spec;
+        if !spec.admits(listener, |_| true) {
+            return Some(Lost::OtherListener(spec.listeners.clone()));
+        }
+        if !spec.admits(listener, |protocol| query.offers(protocol)) {
+            return Some(Lost::AlpnNotOffered(spec.alpn.clone()));
+        }
+        let winner = winner?;
+        let other = &winner.route.spec;
+        Some(if *self.hostname < winner.claim {
+            Lost::LessSpecific
+        } else if spec.alpn.is_empty() && !other.alpn.is_empty() {
+            Lost::NoAlpn
+        } else if spec.created != other.created {
+            Lost::Younger
+        } else {
+            Lost::LaterName
+        })
+    }
+}
+
+impl Query {
+    fn offers(&self, protocol: &[u8]) -> bool {
+        self.alpn.iter().any(|offered| offered.as_bytes() == protocol)
+    }
+}
+
+/// All routes that claim the name, the one with the best claim first.
+fn claims<'t>(table: &'t Table, name: Option<&str>) -> Vec<Claim<'t>> {
+    let mut claims: Vec<Claim<'_>> = table
+        .routes()
+        .iter()
+        .filter_map(|route| {
+            let covering = route.spec.hostnames.iter().filter(|hostname| hostname.matches(name));
+            Some(Claim { hostname: covering.max()?, route })
+        })
+        .collect();
+    // Stable: the table's routes are in their order of precedence already.
+    claims.sort_by(|a, b| b.hostname.cmp(a.hostname));
+    claims
+}
+
+/// A listener of the best claim whose protocols suit the client; "" is one that nobody names.
+fn best_listener<'t>(claims: &[Claim<'t>], query: &Query) -> &'t str {
+    claims
+        .iter()
+        .map(|claim| {
+            let spec = &claim.route.spec;
+            (spec, spec.listeners.first().map_or("", |listener| &**listener))
+        })
+        .find(|(spec, listener)| spec.admits(listener, |protocol| query.offers(protocol)))
+        .map_or("", |(_, listener)| listener)
+}
+
+fn winner(table: &Table, query: &Query, listener: &str) -> Option<Winner> {
+    let name = query.name.as_deref();
+    let found = table.lookup(name, listener, |protocol| query.offers(protocol))?;
+    let claim = match found.kind {
+        MatchKind::Exact => Hostname::Exact(name?.into()),
+        MatchKind::Wildcard(suffix) => Hostname::Wildcard(suffix.into()),
+        MatchKind::Any => Hostname::Any,
+    };
+    let alpn =
+        found.route.spec.alpn.iter().find(|protocol| query.offers(protocol.as_bytes())).cloned();
+    Some(Winner { route: Arc::clone(found.route), claim, alpn })
+}
+
+/// The listeners where another route wins than at `listener`.
+fn elsewhere(table: &Table, query: &Query, claims: &[Claim<'_>], listener: &str) -> Vec<Elsewhere> {
+    let winner_at = |listener: &str| {
+        let found = table.lookup(query.name.as_deref(), listener, |p| query.offers(p))?;
+        Some(found.route.spec.key.clone())
+    };
+    let here = winner_at(listener);
+    let mentioned: BTreeSet<&str> = claims
+        .iter()
+        .flat_map(|claim| claim.route.spec.listeners.iter().map(|listener| &**listener))
+        .collect();
+    mentioned
+        .into_iter()
+        .map(|listener| Elsewhere { listener: Some(listener.into()), winner: winner_at(listener) })
+        .chain([Elsewhere { listener: None, winner: winner_at("") }])
+        .filter(|there| there.winner != here)
+        .collect()
+}
+
+fn bare_suffix(table: &Table, name: Option<&str>) -> Option<(RouteKey, Hostname)> {
+    let wildcard = Hostname::Wildcard(name?.into());
+    let claims = |route: &&Arc<Route>| route.spec.hostnames.contains(&wildcard);
+    let route = table.routes().iter().find(claims)?;
+    Some((route.spec.key.clone(), wildcard))
+}
+
+#[cfg(test)]
+mod tests;

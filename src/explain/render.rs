@@ -1,0 +1,119 @@
+//! An explanation as text.
+
+use std::fmt::{self, Display, Formatter};
+use std::net::IpAddr;
+
+use super::{Elsewhere, Explanation, Loser, Lost, Winner};
+use crate::routing::{Hostname, Policy, WeightedBackend};
+
+impl Display for Explanation {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        match &self.winner {
+            Some(winner) => self.fmt_winner(winner, f)?,
+            None => self.fmt_none(f)?,
+        }
+        for loser in &self.losers {
+            writeln!(f, "  {loser}")?;
+        }
+        for there in &self.elsewhere {
+            writeln!(f, "  {there}")?;
+        }
+        Ok(())
+    }
+}
+
+impl Explanation {
+    fn fmt_winner(&self, winner: &Winner, f: &mut Formatter<'_>) -> fmt::Result {
+        let spec = &winner.route.spec;
+        writeln!(f, "{}: {}", spec.key, described(&winner.claim))?;
+        if let Some(protocol) = &winner.alpn {
+            writeln!(f, "  alpn: {protocol:?} is offered, one of {:?} is asked for", spec.alpn)?;
+        }
+        if !spec.listeners.is_empty() {
+            writeln!(f, "  listeners: {}", spec.listeners.join(", "))?;
+        }
+        write!(f, "  policy: {}", spec.policy.as_str())?;
+        if let (Policy::SourceAddress, Some(source)) = (spec.policy, self.query.source) {
+            self.fmt_source(source, f)?;
+        }
+        writeln!(f)?;
+        winner.route.backends.iter().try_for_each(|share| fmt_backend(share, f))
+    }
+
+    fn fmt_source(&self, source: IpAddr, f: &mut Formatter<'_>) -> fmt::Result {
+        match self.endpoint {
+            Some(endpoint) => write!(f, ", {source} goes to {endpoint}"),
+            None => write!(f, ", {source} keeps to one endpoint for as long as it is there"),
+        }
+    }
+
+    fn fmt_none(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        writeln!(f, "no route")?;
+        match (&self.query.name, self.losers.is_empty()) {
+            (_, false) => {}
+            (Some(name), true) => writeln!(f, "  no route claims {name}")?,
+            (None, true) => writeln!(f, "  without a server name only * matches; none claims it")?,
+        }
+        match &self.bare_suffix {
+            Some((key, wildcard @ Hostname::Wildcard(suffix))) => {
+                writeln!(f, "  {key} claims {wildcard}: names below {suffix}, not {suffix} itself")
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+fn described(claim: &Hostname) -> String {
+    match claim {
+        Hostname::Exact(name) => format!("exact hostname {name}"),
+        Hostname::Wildcard(_) => format!("wildcard {claim}"),
+        Hostname::Any => "any name".to_owned(),
+    }
+}
+
+fn fmt_backend(share: &WeightedBackend, f: &mut Formatter<'_>) -> fmt::Result {
+    write!(f, "  backend {}, weight {}: ", share.backend.key(), share.weight)?;
+    let endpoints = share.backend.endpoints();
+    if endpoints.is_empty() {
+        return writeln!(f, "no endpoint");
+    }
+    let addresses: Vec<String> =
+        endpoints.iter().map(|endpoint| endpoint.address.to_string()).collect();
+    writeln!(f, "{}", addresses.join(", "))
+}
+
+impl Display for Loser {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        write!(f, "not {}, which claims {}: {}", self.key, self.claim, self.reason)
+    }
+}
+
+impl Display for Lost {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        match self {
+            Lost::OtherListener(listeners) => {
+                write!(f, "it serves only listeners {}", listeners.join(", "))
+            }
+            Lost::AlpnNotOffered(protocols) => {
+                write!(f, "it asks for ALPN {protocols:?}, of which the client offers none")
+            }
+            Lost::LessSpecific => f.write_str("less specific"),
+            Lost::NoAlpn => f.write_str("it asks for no ALPN, and the winner's matches"),
+            Lost::Younger => f.write_str("younger"),
+            Lost::LaterName => f.write_str("as old, and its name comes later"),
+        }
+    }
+}
+
+impl Display for Elsewhere {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        match &self.listener {
+            Some(listener) => write!(f, "on listener {listener}: ")?,
+            None => f.write_str("on any other listener: ")?,
+        }
+        match &self.winner {
+            Some(key) => key.fmt(f),
+            None => f.write_str("no route"),
+        }
+    }
+}

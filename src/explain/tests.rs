@@ -1,0 +1,188 @@
+use super::*;
+use crate::routing::{BackendKey, Policy, RouteSpec, Timeouts};
+
+/// A route from `namespace/name`, its creation and its hostnames.
+fn route(key: &str, created: Option<i64>, hostnames: &[&str]) -> RouteSpec {
+    let (namespace, name) = key.split_once('/').expect("namespace/name");
+    RouteSpec {
+        key: RouteKey { namespace: namespace.into(), name: name.into() },
+        created,
+        hostnames: hostnames.iter().map(|name| name.parse().expect("a hostname")).collect(),
+        listeners: vec![],
+        alpn: vec![],
+        backends: vec![(BackendKey::Address("10.0.0.1:1".into()), 1)],
+        policy: Policy::default(),
+        timeouts: Timeouts::default(),
+    }
+}
+
+fn with_alpn(mut route: RouteSpec, alpn: &[&str]) -> RouteSpec {
+    route.alpn = alpn.iter().map(|protocol| (*protocol).into()).collect();
+    route
+}
+
+fn on(mut route: RouteSpec, listeners: &[&str]) -> RouteSpec {
+    route.listeners = listeners.iter().map(|listener| (*listener).into()).collect();
+    route
+}
+
+fn shop() -> Vec<RouteSpec> {
+    vec![
+        route("a/exact", Some(10), &["www.example.com", "*.example.com"]),
+        route("a/young", Some(20), &["www.example.com"]),
+        route("b/old", Some(10), &["www.example.com"]),
+        with_alpn(route("a/h2", Some(30), &["www.example.com"]), &["h2", "h3"]),
+        on(route("a/inside", Some(5), &["www.example.com"]), &["internal"]),
+        route("a/all", None, &["*"]),
+        route("a/deep", None, &["*.deep.example.com"]),
+        with_alpn(route("a/mail", None, &["mail.example.net", "*.mail.example.net"]), &["smtp"]),
+    ]
+}
+
+/// The explanation of a name, the protocols offered, and a listener.
+fn ask(routes: Vec<RouteSpec>, name: &str, alpn: &[&str], listener: Option<&str>) -> Explanation {
+    let table = table(Snapshot { routes, ..Snapshot::default() });
+    let query = Query {
+        name: server_name(name).expect("a name"),
+        alpn: alpn.iter().map(|protocol| (*protocol).to_owned()).collect(),
+        listener: listener.map(str::to_owned),
+        source: None,
+    };
+    explain(&table, &query)
+}
+
+fn first_line(explanation: &Explanation) -> String {
+    explanation.to_string().lines().next().expect("a line").to_owned()
+}
+
+#[test]
+fn the_first_line_names_the_winner_and_its_claim() {
+    for (name, alpn, listener, line) in [
+        ("www.example.com", &[][..], "https", "a/exact: exact hostname www.example.com"),
+        ("WWW.example.com.", &[], "https", "a/exact: exact hostname www.example.com"),
+        ("www.example.com", &["h2"], "https", "a/h2: exact hostname www.example.com"),
+        ("www.example.com", &[], "internal", "a/inside: exact hostname www.example.com"),
+        ("x.example.com", &[], "https", "a/exact: wildcard *.example.com"),
+        ("x.deep.example.com", &[], "https", "a/deep: wildcard *.deep.example.com"),
+        ("deep.example.com", &[], "https", "a/exact: wildcard *.example.com"),
+        ("example.com", &[], "https", "a/all: any name"),
+        ("mail.example.net", &[], "https", "a/all: any name"),
+        ("mail.example.net", &["smtp"], "https", "a/mail: exact hostname mail.example.net"),
+        ("", &[], "https", "a/all: any name"),
+    ] {
+        let explanation = ask(shop(), name, alpn, Some(listener));
+        assert_eq!(first_line(&explanation), line, "{name} {alpn:?} {listener}");
+        assert!(explanation.found());
+    }
+}
+
+#[test]
+fn every_loser_is_told_why() {
+    let explanation = ask(shop(), "www.example.com", &[], Some("https"));
+    let reasons: Vec<(String, Lost)> =
+        explanation.losers.iter().map(|l| (l.key.to_string(), l.reason.clone())).collect();
+    let lost = |key: &str, reason| (key.to_owned(), reason);
+    assert_eq!(
+        reasons,
+        [
+            lost("a/h2", Lost::AlpnNotOffered(vec!["h2".into(), "h3".into()])),
+            lost("a/inside", Lost::OtherListener(vec!["internal".into()])),
+            lost("b/old", Lost::LaterName),
+            lost("a/young", Lost::Younger),
+            lost("a/all", Lost::LessSpecific),
+        ]
+    );
+    let explanation = ask(shop(), "www.example.com", &["h2"], Some("https"));
+    assert_eq!(explanation.winner.as_ref().and_then(|w| w.alpn.as_deref()), Some("h2"));
+    let exact = explanation.losers.iter().find(|loser| &*loser.key.name == "exact");
+    assert_eq!(exact.map(|loser| &loser.reason), Some(&Lost::NoAlpn));
+}
+
+#[test]
+fn without_a_listener_the_best_route_wins_and_other_answers_are_told() {
+    let explanation = ask(shop(), "www.example.com", &[], None);
+    let text = explanation.to_string();
+    assert!(text.starts_with("a/inside: exact hostname www.example.com\n"), "{text}");
+    assert!(text.contains("\n  on any other listener: a/exact\n"), "{text}");
+
+    // What asks for an ALPN that nobody offers is not the best, whatever its listener.
+    let routes = vec![
+        on(with_alpn(route("a/h2", None, &["a.com"]), &["h2"]), &["x"]),
+        on(route("a/plain", None, &["a.com"]), &["y", "z"]),
+    ];
+    let text = ask(routes, "a.com", &[], None).to_string();
+    assert!(text.starts_with("a/plain: "), "{text}");
+    assert!(text.contains("\n  on listener x: no route\n"), "{text}");
+    assert!(!text.contains("on listener y") && !text.contains("on listener z"), "{text}");
+
+    let explanation = ask(vec![route("a/a", None, &["a.com"])], "a.com", &[], None);
+    assert_eq!(explanation.elsewhere, []);
+}
+
+#[test]
+fn no_route_comes_with_the_reasons() {
+    let mut routes = shop();
+    routes.retain(|route| &*route.key.name != "all");
+    for (name, listener, part) in [
+        ("other.org", "https", "no route claims other.org"),
+        ("", "https", "only * matches"),
+        ("example.com", "https", "names below example.com, not example.com itself"),
+        ("mail.example.net", "https", "asks for ALPN [\"smtp\"], of which the client offers none"),
+    ] {
+        let explanation = ask(routes.clone(), name, &[], Some(listener));
+        let text = explanation.to_string();
+        assert!(text.starts_with("no route\n") && text.contains(part), "{name}: {text}");
+        assert!(!explanation.found());
+    }
+    let inside = vec![on(route("a/inside", None, &["a.com"]), &["internal"])];
+    let text = ask(inside, "a.com", &[], Some("https")).to_string();
+    assert!(text.contains("not a/inside, which claims a.com: it serves only listeners internal"));
+}
+
+#[test]
+fn the_details_of_the_winner_are_told() {
+    let mut spec = with_alpn(route("data/kafka", None, &["kafka.example.com"]), &["h2"]);
+    let service: BackendKey = BackendKey::Service {
+        namespace: "data".into(),
+        name: "kafka".into(),
+        port: crate::routing::ServicePort::Number(9093),
+    };
+    spec.backends = vec![(service.clone(), 90), (BackendKey::Address("far:1".into()), 10)];
+    spec.policy = Policy::SourceAddress;
+    let mut snapshot = Snapshot { routes: vec![spec], ..Snapshot::default() };
+    let address = |last: u8| SocketAddr::from(([10, 0, 0, last], 9093));
+    snapshot.endpoints.insert(service, vec![address(1), address(2)]);
+    let query = Query {
+        name: Some("kafka.example.com".into()),
+        alpn: vec!["h2".to_owned()],
+        listener: None,
+        source: Some([10, 1, 2, 3].into()),
+    };
+    let mut explanation = explain(&table(snapshot), &query);
+    assert_eq!(
+        explanation.to_string(),
+        "data/kafka: exact hostname kafka.example.com\n\
+         \x20 alpn: \"h2\" is offered, one of [\"h2\"] is asked for\n\
+         \x20 policy: SourceAddress, 10.1.2.3 keeps to one endpoint for as long as it is there\n\
+         \x20 backend data/kafka:9093, weight 90: 10.0.0.1:9093, 10.0.0.2:9093\n\
+         \x20 backend far:1, weight 10: no endpoint\n"
+    );
+    explanation.endpoint = Some(address(2));
+    assert!(explanation.to_string().contains("10.1.2.3 goes to 10.0.0.2:9093"));
+}
+
+#[test]
+fn a_server_name_is_what_a_client_can_send() {
+    assert_eq!(server_name(""), Ok(None));
+    assert_eq!(server_name("A.com."), Ok(Some("a.com".into())));
+    for (text, part) in [
+        ("*", "wildcard"),
+        ("*.example.com", "wildcard"),
+        ("10.0.0.1", "IP address"),
+        ("a b", "' '"),
+        ("a:443", "':'"),
+    ] {
+        let error = server_name(text).expect_err(text).to_string();
+        assert!(error.contains(part), "{text}: {error}");
+    }
+}

@@ -1,0 +1,240 @@
+//! What is measured, in Prometheus' terms.
+//!
+//! There is no global registry: a process makes one [`Metrics`] and hands out clones. What the data
+//! plane touches is a plain field, so a worker pays for an atomic addition and never for finding a
+//! series by its labels. Counts by route live in each route's [`Tally`] and are read when somebody
+//! scrapes. A server name is never a label.
+
+mod table;
+
+use std::io;
+use std::sync::Arc;
+
+use prometheus::core::Collector;
+use prometheus::process_collector::ProcessCollector;
+use prometheus::{
+    Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
+    TextEncoder,
+};
+
+use crate::routing::{Reader, Tally};
+use table::TableCollector;
+
+/// The media type of what [`Metrics::encode`] returns.
+pub const CONTENT_TYPE: &str = prometheus::TEXT_FORMAT;
+
+/// The version in `sluice_build_info`.
+const VERSION: &str = env!("CARGO_PKG_VERSION");
+
+/// Upper bounds in seconds for what takes one round trip to a client or an endpoint, in the
+/// cluster or around the world.
+const ROUND_TRIP: &[f64] = &[
+    0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0,
+];
+/// Upper bounds in seconds for whole connections: from one request to a day.
+const LIFETIME: &[f64] = &[
+    0.005, 0.025, 0.1, 0.5, 1.0, 5.0, 15.0, 60.0, 300.0, 900.0, 3600.0, 10800.0, 43200.0, 86400.0,
+];
+/// Upper bounds in seconds for a change of an object to take effect.
+const PROPAGATION: &[f64] =
+    &[0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 15.0, 60.0];
+
+/// All metrics of one process. Clones are cheap and share their values.
+#[derive(Clone, Debug)]
+pub struct Metrics {
+    registry: Registry,
+    /// What became of the connections that found no route: `sluice_connections_total` with empty
+    /// `namespace` and `route`.
+    pub unrouted: Arc<Tally>,
+    /// `sluice_connections_active`: from accept to the outcome.
+    pub connections_active: IntGauge,
+    /// `sluice_splice_pipes{state="idle"}`: in a worker's pool.
+    pub pipes_idle: IntGauge,
+    /// `sluice_splice_pipes{state="busy"}`: lent to a connection.
+    pub pipes_busy: IntGauge,
+    /// `sluice_accept_errors_total`.
+    pub accept_errors: AcceptErrors,
+    /// `sluice_access_log_dropped_total`: lines that were dropped rather than waited for.
+    pub access_log_dropped: IntCounter,
+    /// `sluice_panics_total`: faults of sluice itself, each of which ended one task.
+    pub panics: IntCounter,
+    /// `sluice_hello_duration_seconds`: from accept to a whole ClientHello.
+    pub hello_duration: Histogram,
+    /// `sluice_connect_duration_seconds`: of one successful connect to one endpoint.
+    pub connect_duration: Histogram,
+    /// `sluice_connection_duration_seconds`: from accept to the outcome.
+    pub connection_duration: Histogram,
+    /// `sluice_table_swap_duration_seconds`: from the change of an object to the table with it.
+    pub table_swap_duration: Histogram,
+    /// `sluice_source_errors_total`: failed reads and watches of the source of objects.
+    pub source_errors: IntCounter,
+    /// `sluice_manifest_faults`: objects and files that are refused now.
+    pub manifest_faults: IntGauge,
+}
+
+/// `sluice_accept_errors_total` by its label `error`.
+#[derive(Clone, Debug)]
+pub struct AcceptErrors {
+    /// The process has no descriptor left.
+    pub emfile: IntCounter,
+    /// The whole machine has none left.
+    pub enfile: IntCounter,
+    /// Anything else.
+    pub other: IntCounter,
+}
+
+impl AcceptErrors {
+    /// The counter for an error that accept(2) gave.
+    pub fn of(&self, error: &io::Error) -> &IntCounter {
+        use rustix::io::Errno;
+        match error.raw_os_error().map(Errno::from_raw_os_error) {
+            Some(Errno::MFILE) => &self.emfile,
+            Some(Errno::NFILE) => &self.enfile,
+            _ => &self.other,
+        }
+    }
+}
+
+impl Metrics {
+    /// Metrics of a process that serves the tables of `reader`.
+    ///
+    /// # Errors
+    /// Only when two metrics here share a name.
+    pub fn new(reader: Reader) -> prometheus::Result<Self> {
+        let registry = Registry::new();
+        let unrouted = Arc::new(Tally::default());
+        registry.register(Box::new(TableCollector::new(reader, Arc::clone(&unrouted))?))?;
+        registry.register(Box::new(ProcessCollector::for_self()))?;
+        register_build_info(&registry)?;
+        let new = Registration(&registry);
+        let pipes = new.gauges("splice_pipes", "Pipes of the splice pools, by state.", "state")?;
+        Ok(Metrics {
+            unrouted,
+            connections_active: new
+                .gauge("connections_active", "Client connections that are open now.")?,
+            pipes_idle: pipes.with_label_values(&["idle"]),
+            pipes_busy: pipes.with_label_values(&["busy"]),
+            accept_errors: new.accept_errors()?,
+            access_log_dropped: new.counter(
+                "access_log_dropped_total",
+                "Lines of the access log that were dropped because its reader was too slow.",
+            )?,
+            panics: new.counter("panics_total", "Faults of sluice, each of which ended a task.")?,
+            hello_duration: new.histogram(
+                "hello_duration_seconds",
+                "Time from accept to a whole ClientHello.",
+                ROUND_TRIP,
+            )?,
+            connect_duration: new.histogram(
+                "connect_duration_seconds",
+                "Time of one successful connect to an endpoint.",
+                ROUND_TRIP,
+            )?,
+            connection_duration: new.histogram(
+                "connection_duration_seconds",
+                "Time from accept to the end of a connection.",
+                LIFETIME,
+            )?,
+            table_swap_duration: new.histogram(
+                "table_swap_duration_seconds",
+                "Time from the change of an object to the table that has it.",
+                PROPAGATION,
+            )?,
+            source_errors: new.counter(
+                "source_errors_total",
+                "Failed reads and watches of the source of routes.",
+            )?,
+            manifest_faults: new
+                .gauge("manifest_faults", "Objects and files that are refused now.")?,
+            registry,
+        })
+    }
+
+    /// All metrics in the text format that [`CONTENT_TYPE`] names.
+    ///
+    /// # Errors
+    /// Only when a collector made a family without a name or without a sample.
+    pub fn encode(&self) -> prometheus::Result<String> {
+        TextEncoder::new().encode_to_string(&self.registry.gather())
+    }
+}
+
+/// Makes metrics under `sluice_` and registers them.
+struct Registration<'r>(&'r Registry);
+
+impl Registration<'_> {
+    fn register<C: Collector + Clone + 'static>(&self, metric: C) -> prometheus::Result<C> {
+        self.0.register(Box::new(metric.clone()))?;
+        Ok(metric)
+    }
+
+    fn counter(&self, name: &str, help: &str) -> prometheus::Result<IntCounter> {
+        self.register(IntCounter::with_opts(opts(name, help))?)
+    }
+
+    fn gauge(&self, name: &str, help: &str) -> prometheus::Result<IntGauge> {
+        self.register(IntGauge::with_opts(opts(name, help))?)
+    }
+
+    fn gauges(&self, name: &str, help: &str, label: &str) -> prometheus::Result<IntGaugeVec> {
+        self.register(IntGaugeVec::new(opts(name, help), &[label])?)
+    }
+
+    fn histogram(&self, name: &str, help: &str, buckets: &[f64]) -> prometheus::Result<Histogram> {
+        let opts = HistogramOpts::from(opts(name, help)).buckets(buckets.to_vec());
+        self.register(Histogram::with_opts(opts)?)
+    }
+
+    fn accept_errors(&self) -> prometheus::Result<AcceptErrors> {
+        let opts = opts("accept_errors_total", "Failed accepts on any port, by error.");
+        let errors = self.register(IntCounterVec::new(opts, &["error"])?)?;
+        Ok(AcceptErrors {
+            emfile: errors.with_label_values(&["emfile"]),
+            enfile: errors.with_label_values(&["enfile"]),
+            other: errors.with_label_values(&["other"]),
+        })
+    }
+}
+
+fn opts(name: &str, help: &str) -> Opts {
+    Opts::new(name, help).namespace("sluice")
+}
+
+fn register_build_info(registry: &Registry) -> prometheus::Result<()> {
+    let opts = opts("build_info", "Always 1; the labels say what is running.");
+    let info = Registration(registry).register(IntGaugeVec::new(opts, &["version"])?)?;
+    info.with_label_values(&[VERSION]).set(1);
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::routing::channel;
+
+    #[test]
+    fn an_accept_error_is_counted_under_its_own_label() {
+        let metrics = Metrics::new(channel().1).expect("metrics");
+        for errno in [24, 23, 24, 103] {
+            metrics.accept_errors.of(&io::Error::from_raw_os_error(errno)).inc();
+        }
+        metrics.accept_errors.of(&io::Error::other("no errno")).inc();
+        let text = metrics.encode().expect("text");
+        for line in [
+            "sluice_accept_errors_total{error=\"emfile\"} 2",
+            "sluice_accept_errors_total{error=\"enfile\"} 1",
+            "sluice_accept_errors_total{error=\"other\"} 2",
+        ] {
+            assert!(text.lines().any(|l| l == line), "{line} is not in\n{text}");
+        }
+    }
+
+    #[test]
+    fn clones_share_their_values_and_processes_do_not() {
+        let (one, other) =
+            (Metrics::new(channel().1).expect("one"), Metrics::new(channel().1).expect("other"));
+        one.clone().connections_active.inc();
+        assert!(one.encode().expect("text").contains("\nsluice_connections_active 1\n"));
+        assert!(other.encode().expect("text").contains("\nsluice_connections_active 0\n"));
+    }
+}

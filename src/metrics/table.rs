@@ -1,0 +1,198 @@
+//! What is read off the routing table when somebody scrapes.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use prometheus::core::{Collector, Desc};
+use prometheus::proto::{Counter, Gauge, LabelPair, Metric, MetricFamily, MetricType};
+
+use crate::outcome::Outcome;
+use crate::routing::{Reader, RouteKey, Table, Tally};
+
+/// Reads the table of the moment, and the tallies of its routes.
+#[derive(Debug)]
+pub(super) struct TableCollector {
+    reader: Reader,
+    unrouted: Arc<Tally>,
+    connections: Desc,
+    bytes: Desc,
+    endpoints: Desc,
+    routes: Desc,
+    hostnames: Desc,
+    generation: Desc,
+}
+
+impl TableCollector {
+    pub(super) fn new(reader: Reader, unrouted: Arc<Tally>) -> prometheus::Result<Self> {
+        let desc = |name: &str, help: &str, labels: &[&str]| {
+            let labels = labels.iter().copied().map(str::to_owned).collect();
+            Desc::new(format!("sluice_{name}"), help.to_owned(), labels, HashMap::new())
+        };
+        Ok(TableCollector {
+            reader,
+            unrouted,
+            connections: desc(
+                "connections_total",
+                "Ended client connections by route and by how they ended; those that found no \
+                 route have an empty namespace and route.",
+                &["namespace", "route", "outcome"],
+            )?,
+            bytes: desc(
+                "bytes_total",
+                "Bytes passed on, by route and direction.",
+                &["namespace", "route", "direction"],
+            )?,
+            endpoints: desc(
+                "endpoints",
+                "Endpoints of all backends that routes name, by state.",
+                &["state"],
+            )?,
+            routes: desc("routes", "Routes that are served.", &[])?,
+            hostnames: desc("hostnames", "Hostnames that have a route.", &[])?,
+            generation: desc("table_generation", "Tables that were swapped in.", &[])?,
+        })
+    }
+}
+
+impl Collector for TableCollector {
+    fn desc(&self) -> Vec<&Desc> {
+        let TableCollector { connections, bytes, endpoints, routes, hostnames, generation, .. } =
+            self;
+        vec![connections, bytes, endpoints, routes, hostnames, generation]
+    }
+
+    fn collect(&self) -> Vec<MetricFamily> {
+        let table = self.reader.table();
+        let tallies = Series::of(&table, &self.unrouted);
+        let gauge = |desc: &Desc, labels: &[(&str, &str)], value: u64| {
+            family(desc, MetricType::GAUGE, vec![gauge(labels, value)])
+        };
+        vec![
+            family(
+                &self.connections,
+                MetricType::COUNTER,
+                tallies.iter().flat_map(Series::connections).collect(),
+            ),
+            family(
+                &self.bytes,
+                MetricType::COUNTER,
+                tallies.iter().flat_map(Series::bytes).collect(),
+            ),
+            gauge(&self.endpoints, &[("state", "ready")], endpoints(&table)),
+            gauge(&self.routes, &[], table.routes().len() as u64),
+            gauge(&self.hostnames, &[], table.hostnames() as u64),
+            gauge(&self.generation, &[], table.generation()),
+        ]
+    }
+}
+
+/// The counts of one route.
+struct Series<'t> {
+    namespace: &'t str,
+    route: &'t str,
+    tally: &'t Tally,
+    /// The outcome that is shown from the start, at zero too, so that rate() sees its first
+    /// connection. None for routes that are gone. The others appear once they happened: sixteen
+    /// series a route, most of them zero for ever, are too many.
+    shown: Option<Outcome>,
+}
+
+impl<'t> Series<'t> {
+    /// One for each route of the table, one for each that went lately, and one for connections
+    /// without a route.
+    fn of(table: &'t Table, unrouted: &'t Tally) -> Vec<Self> {
+        let of_route = |key: &'t RouteKey, tally: &'t Tally, shown| Series {
+            namespace: &key.namespace,
+            route: &key.name,
+            tally,
+            shown,
+        };
+        let served = table
+            .routes()
+            .iter()
+            .map(|route| of_route(&route.spec.key, &route.tally, Some(Outcome::Completed)));
+        let gone = table.retired().iter().map(|(key, tally)| of_route(key, tally, None));
+        let mut all: Vec<Self> = served.chain(gone).collect();
+        // The same series twice would make Prometheus refuse the whole scrape.
+        all.sort_by_key(|series| (series.namespace, series.route, series.shown.is_none()));
+        all.dedup_by_key(|series| (series.namespace, series.route));
+        all.push(Series {
+            namespace: "",
+            route: "",
+            tally: unrouted,
+            shown: Some(Outcome::NoRoute),
+        });
+        all
+    }
+
+    fn connections(&self) -> impl Iterator<Item = Metric> {
+        self.tally.ended.iter().zip(Outcome::ALL).filter_map(|(count, outcome)| {
+            let count = read(count);
+            (count > 0 || self.shown == Some(outcome))
+                .then(|| self.counter("outcome", outcome.as_str(), count))
+        })
+    }
+
+    fn bytes(&self) -> impl Iterator<Item = Metric> {
+        [("upstream", &self.tally.bytes_up), ("downstream", &self.tally.bytes_down)]
+            .into_iter()
+            .filter_map(|(direction, bytes)| {
+                let bytes = read(bytes);
+                (bytes > 0 || self.shown == Some(Outcome::Completed))
+                    .then(|| self.counter("direction", direction, bytes))
+            })
+    }
+
+    fn counter(&self, label: &str, value: &str, count: u64) -> Metric {
+        let labels = [("namespace", self.namespace), ("route", self.route), (label, value)];
+        let mut counter = Counter::default();
+        counter.set_value(count as f64);
+        let mut metric = Metric::from_label(pairs(&labels));
+        metric.set_counter(counter);
+        metric
+    }
+}
+
+/// How many endpoints the backends of the table have; those that several routes name count once.
+fn endpoints(table: &Table) -> u64 {
+    let mut seen = HashSet::new();
+    table
+        .routes()
+        .iter()
+        .flat_map(|route| route.backends.iter())
+        .filter(|share| seen.insert(Arc::as_ptr(&share.backend)))
+        .map(|share| share.backend.endpoints().len() as u64)
+        .sum()
+}
+
+fn read(count: &AtomicU64) -> u64 {
+    count.load(Ordering::Relaxed)
+}
+
+fn gauge(labels: &[(&str, &str)], value: u64) -> Metric {
+    let mut gauge = Gauge::default();
+    gauge.set_value(value as f64);
+    let mut metric = Metric::from_label(pairs(labels));
+    metric.set_gauge(gauge);
+    metric
+}
+
+fn pairs(labels: &[(&str, &str)]) -> Vec<LabelPair> {
+    let pair = |(name, value): &(&str, &str)| {
+        let mut pair = LabelPair::default();
+        pair.set_name((*name).to_owned());
+        pair.set_value((*value).to_owned());
+        pair
+    };
+    labels.iter().map(pair).collect()
+}
+
+fn family(desc: &Desc, kind: MetricType, metrics: Vec<Metric>) -> MetricFamily {
+    let mut family = MetricFamily::default();
+    family.set_name(desc.fq_name.clone());
+    family.set_help(desc.help.clone());
+    family.set_field_type(kind);
+    family.set_metric(metrics);
+    family
+}
