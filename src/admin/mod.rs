@@ -164,6 +164,8 @@ async fn serve_connection(
     limits: Limits,
     mut stopped: watch::Receiver<()>,
 ) {
+    // Answers are small and complete: nothing is gained by holding them back.
+    let _ = stream.set_nodelay(true);
     let service = service_fn(move |request| {
         let pages = Arc::clone(&pages);
         async move { pages.answer(&request).await }

@@ -74,7 +74,7 @@ impl Pages {
             let _turn = turn;
             make(&state)
         });
-        made.await.unwrap_or_else(|error| failed(error))
+        made.await.unwrap_or_else(failed)
     }
 }
 

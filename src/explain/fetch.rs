@@ -77,6 +77,7 @@ async fn get(target: &Uri, max: usize) -> anyhow::Result<RoutesReport> {
 }
 
 #[cfg(test)]
+#[allow(clippy::expect_used)]
 mod tests {
     use std::io::{Read, Write};
 

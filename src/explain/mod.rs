@@ -264,4 +264,5 @@ fn bare_suffix(table: &Table, name: Option<&str>) -> Option<(RouteKey, Hostname)
 }
 
 #[cfg(test)]
+#[allow(clippy::expect_used)]
 mod tests;

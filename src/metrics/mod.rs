@@ -208,6 +208,7 @@ fn register_build_info(registry: &Registry) -> prometheus::Result<()> {
 }
 
 #[cfg(test)]
+#[allow(clippy::expect_used)]
 mod tests {
     use super::*;
     use crate::routing::channel;
