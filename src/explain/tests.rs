@@ -115,6 +115,14 @@ fn without_a_listener_the_best_route_wins_and_other_answers_are_told() {
     assert!(text.contains("\n  on listener x: no route\n"), "{text}");
     assert!(!text.contains("on listener y") && !text.contains("on listener z"), "{text}");
 
+    // The better claim counts, not the older route.
+    let routes = vec![
+        on(route("a/wild", Some(1), &["*.a.com"]), &["x"]),
+        on(route("a/exact", Some(2), &["www.a.com"]), &["y"]),
+    ];
+    let text = ask(routes, "www.a.com", &[], None).to_string();
+    assert!(text.starts_with("a/exact: ") && text.contains("on listener x: a/wild"), "{text}");
+
     let explanation = ask(vec![route("a/a", None, &["a.com"])], "a.com", &[], None);
     assert_eq!(explanation.elsewhere, []);
 }

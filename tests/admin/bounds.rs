@@ -1,0 +1,163 @@
+//! What one client may ask of the port, and what becomes of it under pressure.
+
+use super::*;
+
+#[test]
+fn a_header_is_bounded_in_size_and_in_fields() {
+    let server = Server::start();
+    let long = format!("GET /livez HTTP/1.1\r\nx: {}\r\n\r\n", "y".repeat(9000));
+    assert_eq!(server.connect().ask(&long).status, 431);
+    let path = format!("GET /{} HTTP/1.1\r\n\r\n", "y".repeat(9000));
+    assert_eq!(server.connect().ask(&path).status, 431);
+    let many = format!("GET /livez HTTP/1.1\r\n{}\r\n", "x: y\r\n".repeat(65));
+    assert_eq!(server.connect().ask(&many).status, 431);
+    let some = format!("GET /livez HTTP/1.1\r\n{}\r\n", "x: y\r\n".repeat(64));
+    assert_eq!(server.connect().ask(&some).status, 200);
+    // One without an end is not read for ever.
+    let mut client = server.connect();
+    let endless = vec![b'x'; 64 * 1024];
+    let refused = (0..1000).find(|_| client.0.write_all(&endless).is_err());
+    assert!(refused.is_some() || client.closed_within(SOON));
+}
+
+#[test]
+fn a_client_has_only_so_long_for_its_header() {
+    let header = Duration::from_millis(300);
+    let server = Server::with_limits(Limits { header, ..Limits::default() });
+    let started = Instant::now();
+    let (mut silent, mut half, mut kept, mut dripping) =
+        (server.connect(), server.connect(), server.connect(), server.connect());
+    half.send("GET /livez HTTP/1.1\r\nx: ");
+    assert_eq!(kept.ask("GET /livez HTTP/1.1\r\n\r\n").status, 200);
+    // Each byte in time, the whole never.
+    dripping.send("GET /livez HTTP/1.1\r\n");
+    while !dripping.closed_within(Duration::from_millis(20)) {
+        let _ = dripping.0.write_all(b"x");
+        assert!(started.elapsed() < SOON, "a drip kept it open");
+    }
+    for client in [&mut silent, &mut half, &mut kept] {
+        assert!(client.closed_within(SOON));
+    }
+    assert!(started.elapsed() >= header, "closed early");
+}
+
+#[test]
+fn a_connection_takes_requests_only_for_its_lifetime() {
+    let lifetime = Duration::from_millis(500);
+    let server = Server::with_limits(Limits { lifetime, ..Limits::default() });
+    let started = Instant::now();
+    let mut client = server.connect();
+    for _ in 0..3 {
+        assert_eq!(client.ask("GET /livez HTTP/1.1\r\n\r\n").body, "ok\n");
+    }
+    assert!(client.closed_within(SOON), "long before its next header is due");
+    assert!(started.elapsed() >= lifetime);
+    assert!(started.elapsed() < Limits::default().header);
+}
+
+#[test]
+fn a_reader_that_stalls_is_let_go() {
+    let limits = Limits { header: Duration::from_millis(200), ..Limits::default() };
+    let mut server = Server::with_limits(limits);
+    // Larger than all that the sockets between can hold.
+    let routes = (0..40_000).map(|n| plain(key("ns", &format!("r{n}")), &format!("n{n}.example")));
+    server.writer.apply(Snapshot { routes: routes.collect(), ..Snapshot::default() });
+    let mut client = server.connect();
+    client.send("GET /routes HTTP/1.1\r\n\r\n");
+    let head = client.head();
+    let length: usize = field(&head, "content-length").expect("length").parse().expect("n");
+    let started = Instant::now();
+    server.stop();
+    assert!(started.elapsed() < SOON, "a stalled reader held the server");
+    let mut body = Vec::new();
+    let _ = client.0.read_to_end(&mut body);
+    assert!(body.len() < length, "the test's answer is too small to stall");
+}
+
+#[test]
+fn idle_connections_keep_no_probe_out() {
+    let limits = Limits { connections: 64, ..Limits::default() };
+    let server = Server::with_limits(limits);
+    let mut idle: Vec<Client> = (0..100).map(|_| server.connect()).collect();
+    assert_eq!(server.get("/livez").0, 200);
+    // 101 came, so the oldest 37 had to go, and those alone.
+    for client in &mut idle[..37] {
+        assert!(client.closed_within(SOON));
+    }
+    for client in &mut idle[37..] {
+        assert_eq!(client.ask("GET /livez HTTP/1.1\r\n\r\n").status, 200);
+    }
+}
+
+#[test]
+fn a_flood_from_one_address_closes_nobody_elses_connection() {
+    let server = Server::with_limits(Limits { connections: 8, ..Limits::default() });
+    let mut scraper = server.connect();
+    assert_eq!(scraper.ask("GET /livez HTTP/1.1\r\n\r\n").status, 200);
+    let mut flood: Vec<Client> =
+        (0..50).map(|_| server.connect_from([127, 0, 0, 2].into())).collect();
+    for client in &mut flood[..43] {
+        assert!(client.closed_within(SOON));
+    }
+    assert_eq!(scraper.ask("GET /livez HTTP/1.1\r\n\r\n").status, 200);
+}
+
+#[test]
+fn shutdown_ends_idle_connections_and_frees_the_port() {
+    let mut server = Server::start();
+    let mut idle = server.connect();
+    assert_eq!(idle.ask("GET /livez HTTP/1.1\r\n\r\n").status, 200);
+    let started = Instant::now();
+    server.stop();
+    assert!(idle.closed_within(SOON));
+    assert!(started.elapsed() < Duration::from_secs(5), "an idle connection is not waited for");
+    drop(Admin::bind(server.address).expect("free again"));
+}
+
+#[test]
+fn a_port_in_use_is_named() {
+    let first = Admin::bind("127.0.0.1:0".parse().expect("an address")).expect("bound");
+    let error = Admin::bind(first.local_addr()).expect_err("in use");
+    assert_eq!(error.kind(), std::io::ErrorKind::AddrInUse);
+    let expected = format!("cannot bind the admin port {}: ", first.local_addr());
+    assert!(error.to_string().starts_with(&expected), "{error}");
+}
+
+#[test]
+fn descriptors_that_run_out_are_waited_for() {
+    const CHILD: &str = "SLUICE_TEST_WITHOUT_DESCRIPTORS";
+    if std::env::var_os(CHILD).is_none() {
+        // The limit holds for the whole process, so the test runs in one of its own.
+        let output = Command::new(std::env::current_exe().expect("this test"))
+            .args(["--exact", "bounds::descriptors_that_run_out_are_waited_for"])
+            .env(CHILD, "1")
+            .output()
+            .expect("this test again");
+        let text = String::from_utf8_lossy(&output.stdout);
+        assert!(output.status.success() && text.contains("1 passed"), "{text}");
+        return;
+    }
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let server = Server::start();
+    let mut served = server.connect();
+    assert_eq!(served.ask("GET /livez HTTP/1.1\r\n\r\n").status, 200, "it runs");
+    let limit = Rlimit { current: Some(64), ..getrlimit(Resource::Nofile) };
+    setrlimit(Resource::Nofile, limit).expect("a limit");
+    let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None);
+    let socket = socket.expect("a socket");
+    let mut held = Vec::new();
+    while let Ok(file) = std::fs::File::open("/dev/null") {
+        held.push(file);
+    }
+    let started = Instant::now();
+    socket.connect(&server.address.into()).expect("the backlog takes it");
+    let failed = &server.state.metrics.accept_errors.emfile;
+    eventually("three failed accepts", || failed.get() >= 3);
+    let tries = u128::from(failed.get());
+    let pauses = started.elapsed().as_millis() / 100;
+    assert!(tries <= pauses + 1, "{tries} accepts in {pauses} pauses");
+    drop(held);
+    let mut client = Client(socket.into());
+    client.0.set_read_timeout(Some(SOON)).expect("a timeout");
+    assert_eq!(client.ask("GET /livez HTTP/1.1\r\n\r\n").status, 200);
+}

@@ -1,0 +1,252 @@
+//! The admin port, over real sockets. This file has the server and the client of all tests.
+#![allow(clippy::expect_used)]
+
+mod bounds;
+mod metrics;
+mod pages;
+mod routes;
+
+use std::io::{Read, Write};
+use std::net::{IpAddr, Shutdown, SocketAddr, TcpStream};
+use std::process::{Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use arc_swap::ArcSwap;
+use serde_json::{Value, json};
+use sluice::admin::report::RoutesReport;
+use sluice::admin::{Admin, AdminState, Limits};
+use sluice::control::status::{Condition, RouteStatus};
+use sluice::explain::{Query, explain, fetch, table};
+use sluice::health::Health;
+use sluice::metrics::Metrics;
+use sluice::outcome::Outcome;
+use sluice::routing::{
+    BackendKey, Policy, RouteKey, RouteSpec, ServicePort, Snapshot, Timeouts, Writer, channel,
+};
+use tokio::sync::oneshot;
+
+/// How long anything may take that is to happen soon; longer fails the test.
+const SOON: Duration = Duration::from_secs(10);
+
+/// A server on a thread and a runtime of its own, as the program has it.
+struct Server {
+    address: SocketAddr,
+    state: Arc<AdminState>,
+    writer: Writer,
+    stop: Option<oneshot::Sender<()>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Server {
+    fn start() -> Self {
+        Server::with_limits(Limits::default())
+    }
+
+    fn with_limits(limits: Limits) -> Self {
+        let (writer, table) = channel();
+        let state = Arc::new(AdminState {
+            metrics: Metrics::new(table.clone()).expect("metrics"),
+            health: Arc::new(Health::new()),
+            table,
+            statuses: Arc::new(ArcSwap::default()),
+            limits,
+        });
+        let admin = Admin::bind("127.0.0.1:0".parse().expect("an address")).expect("bound");
+        let address = admin.local_addr();
+        let (stop, stopped) = oneshot::channel::<()>();
+        let served = Arc::clone(&state);
+        let thread = std::thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+            let serve = admin.serve(served, async {
+                let _ = stopped.await;
+            });
+            runtime.expect("a runtime").block_on(serve).expect("served");
+        });
+        Server { address, state, writer, stop: Some(stop), thread: Some(thread) }
+    }
+
+    fn url(&self, path: &str) -> String {
+        format!("http://{}{path}", self.address)
+    }
+
+    fn connect(&self) -> Client {
+        self.connect_from(IpAddr::from([127, 0, 0, 1]))
+    }
+
+    fn connect_from(&self, source: IpAddr) -> Client {
+        let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None);
+        let socket = socket.expect("a socket");
+        socket.bind(&SocketAddr::new(source, 0).into()).expect("bound");
+        socket.connect(&self.address.into()).expect("connected");
+        let stream = TcpStream::from(socket);
+        stream.set_read_timeout(Some(SOON)).expect("a timeout");
+        Client(stream)
+    }
+
+    /// The status and the body of GET, with a connection of its own.
+    fn get(&self, path: &str) -> (u16, String) {
+        let answer =
+            self.connect().ask(&format!("GET {path} HTTP/1.1\r\nconnection: close\r\n\r\n"));
+        (answer.status, answer.body)
+    }
+
+    fn routes(&self) -> Value {
+        let (status, body) = self.get("/routes");
+        assert_eq!(status, 200, "{body}");
+        serde_json::from_str(&body).expect("JSON")
+    }
+
+    fn stop(&mut self) {
+        drop(self.stop.take());
+        if let Some(thread) = self.thread.take() {
+            eventually("the server ends", || thread.is_finished());
+            thread.join().expect("the server");
+        }
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        drop(self.stop.take());
+    }
+}
+
+struct Client(TcpStream);
+
+#[derive(Debug)]
+struct Answer {
+    status: u16,
+    head: String,
+    body: String,
+}
+
+impl Client {
+    fn send(&mut self, bytes: &str) {
+        self.0.write_all(bytes.as_bytes()).expect("sent");
+    }
+
+    fn ask(&mut self, request: &str) -> Answer {
+        self.send(request);
+        self.answer()
+    }
+
+    /// Reads one answer by its content-length.
+    fn answer(&mut self) -> Answer {
+        let head = self.head();
+        let length = field(&head, "content-length").map_or(0, |l| l.parse().expect("a length"));
+        let mut body = vec![0; length];
+        self.0.read_exact(&mut body).expect("a body");
+        let body = String::from_utf8(body).expect("UTF-8");
+        Answer { status: head[9..12].parse().expect("a status"), head, body }
+    }
+
+    /// Reads as far as the empty line, and no byte more.
+    fn head(&mut self) -> String {
+        let mut head = Vec::new();
+        while !head.ends_with(b"\r\n\r\n") {
+            let mut byte = [0];
+            self.0.read_exact(&mut byte).expect("a head");
+            head.push(byte[0]);
+        }
+        String::from_utf8(head).expect("UTF-8")
+    }
+
+    /// Whether the server closed it, by a FIN or a reset, within `wait`.
+    fn closed_within(&mut self, wait: Duration) -> bool {
+        self.0.set_read_timeout(Some(wait)).expect("a timeout");
+        let mut rest = Vec::new();
+        match self.0.read_to_end(&mut rest) {
+            Ok(_) => true,
+            Err(error) => error.kind() == std::io::ErrorKind::ConnectionReset,
+        }
+    }
+}
+
+fn field<'h>(head: &'h str, name: &str) -> Option<&'h str> {
+    head.lines().find_map(|line| {
+        let (field, value) = line.split_once(':')?;
+        field.eq_ignore_ascii_case(name).then(|| value.trim())
+    })
+}
+
+fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
+    let deadline = Instant::now() + SOON;
+    while !holds() {
+        assert!(Instant::now() < deadline, "not within {SOON:?}: {what}");
+        std::thread::sleep(Duration::from_millis(2));
+    }
+}
+
+fn key(namespace: &str, name: &str) -> RouteKey {
+    RouteKey { namespace: namespace.into(), name: name.into() }
+}
+
+fn address(text: &str) -> SocketAddr {
+    text.parse().expect("an address")
+}
+
+fn plain(key: RouteKey, hostname: &str) -> RouteSpec {
+    RouteSpec {
+        key,
+        created: None,
+        hostnames: vec![hostname.parse().expect("a hostname")],
+        listeners: vec![],
+        alpn: vec![],
+        backends: vec![(BackendKey::Address("10.9.9.9:443".into()), 1)],
+        policy: Policy::default(),
+        timeouts: Timeouts::default(),
+    }
+}
+
+fn service(port: ServicePort) -> BackendKey {
+    BackendKey::Service { namespace: "data".into(), name: "kafka".into(), port }
+}
+
+/// Two routes, one of them with everything, that share a backend.
+fn snapshot() -> Snapshot {
+    let kafka = RouteSpec {
+        created: Some(1_700_000_000),
+        hostnames: ["kafka.example.com", "*.kafka.example.com"]
+            .map(|name| name.parse().expect("a hostname"))
+            .into(),
+        listeners: vec!["https".into()],
+        alpn: vec!["h2".into(), "http/1.1".into()],
+        backends: vec![
+            (service(ServicePort::Number(9093)), 90),
+            (service(ServicePort::Name("tls".into())), 0),
+            (BackendKey::Address("far.example:9093".into()), 10),
+        ],
+        policy: Policy::LeastConnections,
+        timeouts: Timeouts {
+            connect: Some(Duration::from_secs(5)),
+            idle: Some(Duration::from_millis(1500)),
+        },
+        ..plain(key("data", "kafka"), "unused.example")
+    };
+    let any = RouteSpec {
+        backends: vec![(service(ServicePort::Number(9093)), 1)],
+        ..plain(key("web", "any"), "*")
+    };
+    let endpoints = [
+        (
+            service(ServicePort::Number(9093)),
+            vec![address("10.0.0.1:9093"), address("[fd00::1]:9093")],
+        ),
+        (service(ServicePort::Name("tls".into())), vec![address("10.0.0.3:9094")]),
+    ];
+    Snapshot { routes: vec![any, kafka], endpoints: endpoints.into() }
+}
+
+fn status_of(key: RouteKey, accepted: bool, message: &str) -> RouteStatus {
+    let condition = |kind, status, reason| Condition { kind, status, reason, message: "".into() };
+    let mut conditions = [
+        condition("Accepted", accepted, if accepted { "Accepted" } else { "InvalidHostname" }),
+        condition("ResolvedRefs", true, "ResolvedRefs"),
+        condition("Programmed", accepted, "Programmed"),
+    ];
+    conditions[0].message = message.to_owned();
+    RouteStatus { key, observed_generation: Some(1), conditions }
+}

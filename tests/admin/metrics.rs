@@ -1,0 +1,123 @@
+//! `/metrics`, as promtool and a scraper see it.
+
+use super::*;
+
+#[test]
+fn counts_of_routes_are_read_when_they_are_asked_for() {
+    let mut server = Server::start();
+    server.writer.apply(snapshot());
+    let table = Arc::clone(&server.state.table.table());
+    let any = table.lookup(None, "https", |_| false).expect("any");
+    any.route.tally.ended[Outcome::Completed as usize].store(3, Ordering::Relaxed);
+    any.route.tally.ended[Outcome::IdleTimeout as usize].store(2, Ordering::Relaxed);
+    any.route.tally.bytes_up.store(100, Ordering::Relaxed);
+    any.route.tally.bytes_down.store(5, Ordering::Relaxed);
+    let unrouted = &server.state.metrics.unrouted;
+    unrouted.ended[Outcome::NotTls as usize].store(7, Ordering::Relaxed);
+
+    let connections = |lines: &[String]| {
+        lines.iter().filter(|line| line.starts_with("sluice_connections_total{")).count()
+    };
+    let lines = scrape(&server);
+    for line in [
+        r#"sluice_connections_total{namespace="web",route="any",outcome="completed"} 3"#,
+        r#"sluice_connections_total{namespace="web",route="any",outcome="idle_timeout"} 2"#,
+        r#"sluice_connections_total{namespace="data",route="kafka",outcome="completed"} 0"#,
+        r#"sluice_connections_total{namespace="",route="",outcome="not_tls"} 7"#,
+        r#"sluice_connections_total{namespace="",route="",outcome="no_route"} 0"#,
+        r#"sluice_bytes_total{namespace="web",route="any",direction="upstream"} 100"#,
+        r#"sluice_bytes_total{namespace="web",route="any",direction="downstream"} 5"#,
+        r#"sluice_bytes_total{namespace="data",route="kafka",direction="upstream"} 0"#,
+        r#"sluice_endpoints{state="ready"} 3"#,
+        "sluice_routes 2",
+        "sluice_hostnames 3",
+        "sluice_table_generation 1",
+    ] {
+        assert!(lines.iter().any(|l| l == line), "{line} is not in\n{}", lines.join("\n"));
+    }
+    assert_eq!(connections(&lines), 5);
+
+    // A route that is gone keeps what it counted, and shows no zeros.
+    server.writer.apply(Snapshot::default());
+    let lines = scrape(&server);
+    let kept = r#"sluice_connections_total{namespace="web",route="any",outcome="completed"} 3"#;
+    assert!(lines.iter().any(|line| line == kept));
+    assert!(!lines.iter().any(|line| line.contains("kafka")), "{}", lines.join("\n"));
+    assert_eq!(connections(&lines), 4);
+}
+
+#[test]
+fn every_metric_is_there_and_promtool_finds_no_fault() {
+    let mut server = Server::start();
+    let mut snapshot = snapshot();
+    snapshot.routes.push(plain(key("odd\"\\\n", "a{b=\"c\"}"), "odd.example"));
+    // Nothing makes two routes of one name, but if it happened, the rest must still be scraped.
+    snapshot.routes.push(plain(key("web", "any"), "twice.example"));
+    server.writer.apply(snapshot);
+    let metrics = &server.state.metrics;
+    for histogram in [
+        &metrics.hello_duration,
+        &metrics.connect_duration,
+        &metrics.connection_duration,
+        &metrics.table_swap_duration,
+    ] {
+        histogram.observe(0.004);
+    }
+    metrics.pipes_idle.set(4);
+    metrics.pipes_busy.set(2);
+    let lines = scrape(&server);
+    for start in [
+        "sluice_connections_active 0",
+        "sluice_splice_pipes{state=\"idle\"} 4",
+        "sluice_splice_pipes{state=\"busy\"} 2",
+        "sluice_accept_errors_total{error=\"emfile\"} 0",
+        "sluice_access_log_dropped_total 0",
+        "sluice_panics_total 0",
+        "sluice_hello_duration_seconds_bucket{le=\"0.0025\"} 0",
+        "sluice_hello_duration_seconds_bucket{le=\"0.005\"} 1",
+        "sluice_connect_duration_seconds_count 1",
+        "sluice_connection_duration_seconds_sum 0.004",
+        "sluice_table_swap_duration_seconds_count 1",
+        "sluice_source_errors_total 0",
+        "sluice_manifest_faults 0",
+        concat!("sluice_build_info{version=\"", env!("CARGO_PKG_VERSION"), "\"} 1"),
+        "process_open_fds ",
+        "process_resident_memory_bytes ",
+        "process_cpu_seconds_total ",
+        "process_start_time_seconds ",
+    ] {
+        let found = lines.iter().any(|line| line.starts_with(start));
+        assert!(found, "{start} is not in\n{}", lines.join("\n"));
+    }
+    let mut samples: Vec<&str> = lines
+        .iter()
+        .filter(|line| !line.starts_with('#'))
+        .filter_map(|line| Some(line.rsplit_once(' ')?.0))
+        .collect();
+    let all = samples.len();
+    samples.sort_unstable();
+    samples.dedup();
+    assert_eq!(samples.len(), all, "a series is there twice");
+}
+
+/// The lines of `/metrics`, which promtool has found good.
+fn scrape(server: &Server) -> Vec<String> {
+    let (status, text) = server.get("/metrics");
+    assert_eq!(status, 200);
+    let mut promtool = Command::new("promtool")
+        .args(["check", "metrics"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("promtool (package prometheus)");
+    promtool.stdin.take().expect("stdin").write_all(text.as_bytes()).expect("written");
+    let output = promtool.wait_with_output().expect("promtool");
+    let findings = [output.stdout, output.stderr].concat();
+    assert!(
+        output.status.success() && findings.is_empty(),
+        "{}\n{text}",
+        String::from_utf8_lossy(&findings)
+    );
+    text.lines().map(str::to_owned).collect()
+}

@@ -1,0 +1,116 @@
+//! `/routes`, and the way back from it to a table.
+
+use super::*;
+
+#[test]
+fn routes_show_everything_in_force_and_everything_refused() {
+    let mut server = Server::start();
+    assert_eq!(server.routes(), json!({ "generation": 0, "routes": [] }));
+    server.writer.apply(snapshot());
+    server.state.statuses.store(Arc::new(vec![
+        status_of(key("data", "kafka"), true, "accepted"),
+        status_of(key("web", "bad"), false, "hostname \"a..b\" has an empty label"),
+    ]));
+    let table = Arc::clone(&server.state.table.table());
+    let found = table.lookup(Some("kafka.example.com"), "https", |p| p == b"h2").expect("kafka");
+    let _active = found.route.backends[0].backend.endpoints()[0].begin();
+
+    let condition = |kind: &str, status: &str, reason: &str, message: &str| json!({ "type": kind, "status": status, "reason": reason, "message": message });
+    let endpoint = |address: &str, active: u32| json!({ "address": address, "state": "ready", "activeConnections": active });
+    let shared = [endpoint("10.0.0.1:9093", 1), endpoint("[fd00::1]:9093", 0)];
+    assert_eq!(
+        server.routes(),
+        json!({ "generation": 1, "routes": [
+            {
+                "namespace": "data", "name": "kafka", "served": true, "created": 1_700_000_000,
+                "hostnames": ["kafka.example.com", "*.kafka.example.com"],
+                "listeners": ["https"], "alpn": ["h2", "http/1.1"],
+                "policy": "LeastConnections", "timeouts": { "connect": "5s", "idle": "1500ms" },
+                "backends": [
+                    { "backend": "data/kafka:9093", "kind": "service", "weight": 90,
+                      "endpoints": shared },
+                    { "backend": "data/kafka:tls", "kind": "service", "weight": 0,
+                      "endpoints": [endpoint("10.0.0.3:9094", 0)] },
+                    { "backend": "far.example:9093", "kind": "address", "weight": 10,
+                      "endpoints": [] },
+                ],
+                "conditions": [
+                    condition("Accepted", "True", "Accepted", "accepted"),
+                    condition("ResolvedRefs", "True", "ResolvedRefs", ""),
+                    condition("Programmed", "True", "Programmed", ""),
+                ],
+            },
+            {
+                "namespace": "web", "name": "any", "served": true, "hostnames": ["*"],
+                "listeners": [], "alpn": [], "policy": "RoundRobin", "timeouts": {},
+                "backends": [{ "backend": "data/kafka:9093", "kind": "service", "weight": 1,
+                               "endpoints": shared }],
+                "conditions": [],
+            },
+            {
+                "namespace": "web", "name": "bad", "served": false, "hostnames": [],
+                "listeners": [], "alpn": [], "policy": "", "timeouts": {}, "backends": [],
+                "conditions": [
+                    condition("Accepted", "False", "InvalidHostname",
+                              "hostname \"a..b\" has an empty label"),
+                    condition("ResolvedRefs", "True", "ResolvedRefs", ""),
+                    condition("Programmed", "False", "Programmed", ""),
+                ],
+            },
+        ] })
+    );
+}
+
+#[test]
+fn a_report_gives_back_the_table_that_it_came_from() {
+    let mut server = Server::start();
+    server.writer.apply(snapshot());
+    let refused = status_of(key("web", "bad"), false, "refused");
+    server.state.statuses.store(Arc::new(vec![refused]));
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let report = runtime.expect("a runtime").block_on(fetch(&server.url(""))).expect("a report");
+
+    let again = report.snapshot().expect("a snapshot");
+    let by_key = |mut routes: Vec<RouteSpec>| {
+        routes.sort_by(|a, b| a.key.cmp(&b.key));
+        routes
+    };
+    assert_eq!(by_key(again.routes.clone()), by_key(snapshot().routes));
+    for (backend, endpoints) in snapshot().endpoints {
+        assert_eq!(again.endpoints.get(&backend), Some(&endpoints));
+    }
+    let remote = table(again);
+    for (name, alpn) in
+        [(Some("kafka.example.com"), "h2"), (Some("kafka.example.com"), "x"), (None, "h2")]
+    {
+        let query =
+            Query { name: name.map(Into::into), alpn: vec![alpn.to_owned()], ..Query::default() };
+        let local = explain(&server.state.table.table(), &query).to_string();
+        assert_eq!(explain(&remote, &query).to_string(), local);
+    }
+}
+
+#[test]
+fn a_report_with_a_fault_names_the_route() {
+    let good = json!({ "generation": 1, "later": true, "routes": [
+        { "namespace": "ns", "name": "r", "served": true, "hostnames": ["a.com"],
+          "policy": "Random", "unknown": {}, "backends": [
+            { "backend": "ns/s:1", "kind": "service", "weight": 1, "endpoints": [] }] }] });
+    let read = |value: &Value| {
+        serde_json::from_value::<RoutesReport>(value.clone()).expect("a report").snapshot()
+    };
+    assert_eq!(read(&good).expect("a snapshot").routes.len(), 1);
+    for (pointer, bad) in [
+        ("/routes/0/hostnames/0", json!("a..b")),
+        ("/routes/0/policy", json!("Best")),
+        ("/routes/0/backends/0/backend", json!("s")),
+    ] {
+        let mut value = good.clone();
+        *value.pointer_mut(pointer).expect(pointer) = bad.clone();
+        let error = read(&value).expect_err(pointer).to_string();
+        let bad = bad.as_str().expect("text");
+        assert!(error.starts_with("route ns/r: ") && error.contains(bad), "{error}");
+        value["routes"][0]["served"] = json!(false);
+        assert!(read(&value).expect("refused routes are skipped").routes.is_empty());
+    }
+}
