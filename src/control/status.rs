@@ -1,5 +1,9 @@
 //! What became of each route, said in conditions.
 
+use std::collections::HashMap;
+
+use tracing::{info, warn};
+
 use crate::routing::RouteKey;
 
 /// The conditions of one route.
@@ -24,4 +28,31 @@ pub struct Condition {
     pub reason: &'static str,
     /// For people.
     pub message: String,
+}
+
+/// Logs what is wrong now and was not wrong in the same way `before`, and what is wrong no longer.
+pub fn log_changes(before: &[RouteStatus], now: &[RouteStatus]) {
+    let before: HashMap<&RouteKey, &RouteStatus> =
+        before.iter().map(|status| (&status.key, status)).collect();
+    for status in now {
+        let former = before.get(&status.key);
+        for (index, condition) in status.conditions.iter().enumerate() {
+            let former = former.and_then(|status| status.conditions.get(index));
+            if former == Some(condition) {
+                continue;
+            }
+            log_change(&status.key, condition, former);
+        }
+    }
+}
+
+fn log_change(route: &RouteKey, condition: &Condition, former: Option<&Condition>) {
+    let Condition { kind, reason, message, .. } = condition;
+    if !condition.status {
+        warn!(%route, condition = kind, reason, message, "a route is not in order");
+    } else if !message.is_empty() {
+        warn!(%route, condition = kind, reason, message, "a route is only partly in force");
+    } else if former.is_some_and(|former| !former.status) {
+        info!(%route, condition = kind, "a route is in order again");
+    }
 }

@@ -1,0 +1,203 @@
+//! Backends, and the rules over whole lists and objects.
+
+use std::fmt;
+use std::marker::PhantomData;
+
+use schemars::JsonSchema;
+use serde::de::value::{MapAccessDeserializer, SeqAccessDeserializer};
+use serde::de::{Error, MapAccess, SeqAccess, Visitor};
+use serde::{Deserialize, Deserializer, Serialize};
+
+use super::{Address, Invalid, ServiceName};
+use crate::routing::{Hostname, ServicePort};
+
+const MAX_HOSTNAMES: usize = 64;
+const MAX_BACKENDS: usize = 16;
+const MAX_WEIGHT: u32 = 1_000_000;
+
+/// One of the places where a route's connections go.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(into = "Fields")]
+pub struct Backend {
+    /// The place.
+    pub target: BackendTarget,
+    /// Its share of the connections, relative to the sum of all weights; at most 1,000,000.
+    pub weight: u32,
+}
+
+/// A backend is either a Service or an address.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum BackendTarget {
+    /// A port of a Service in the route's namespace.
+    Service(ServiceRef),
+    /// An address outside the cluster.
+    Address(Address),
+}
+
+/// A port of a Service in the route's own namespace.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct ServiceRef {
+    /// The Service's name. It lives in the namespace of the route.
+    #[schemars(length(min = 1, max = 63))]
+    pub name: ServiceName,
+
+    /// The port of the Service, by its number or its name. Connections go to the endpoints of that
+    /// port, not to the Service's own address.
+    pub port: ServicePort,
+}
+
+/// One of the places where a route's connections go.
+// Optional fields have the schema of what they hold: `null` is nothing to write here, and CEL's
+// `has` would take it for a value.
+#[derive(Serialize, Deserialize, JsonSchema)]
+#[schemars(extend("x-kubernetes-validations" = [{
+    "rule": "has(self.service) != has(self.address)",
+    "message": "a backend has exactly one of service and address"
+}]))]
+struct Fields {
+    /// A Service in the route's namespace. Either this or `address` is given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "ServiceRef")]
+    service: Option<ServiceRef>,
+
+    /// An address outside the cluster with its port, such as `203.0.113.7:9093` or
+    /// `[2001:db8::7]:9093`. Either this or `service` is given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Address")]
+    address: Option<Address>,
+
+    /// The share of the connections that this backend gets, relative to the sum of all weights. A
+    /// backend of weight 0 gets none.
+    #[serde(default = "default_weight")]
+    #[schemars(with = "i32", range(min = 0, max = 1_000_000))]
+    weight: u32,
+}
+
+fn default_weight() -> u32 {
+    1
+}
+
+impl TryFrom<Fields> for Backend {
+    type Error = Invalid;
+
+    fn try_from(fields: Fields) -> Result<Self, Invalid> {
+        let target = match (fields.service, fields.address) {
+            (Some(service), None) => BackendTarget::Service(service),
+            (None, Some(address)) => BackendTarget::Address(address),
+            (Some(_), Some(_)) => {
+                return Err(Invalid::new("has both service and address; give exactly one"));
+            }
+            (None, None) => {
+                return Err(Invalid::new("has neither service nor address; give exactly one"));
+            }
+        };
+        if fields.weight > MAX_WEIGHT {
+            return Err(Invalid::new(format!(
+                "weight {} is over the maximum of {MAX_WEIGHT}",
+                fields.weight
+            )));
+        }
+        Ok(Backend { target, weight: fields.weight })
+    }
+}
+
+impl From<Backend> for Fields {
+    fn from(backend: Backend) -> Self {
+        let (service, address) = match backend.target {
+            BackendTarget::Service(service) => (Some(service), None),
+            BackendTarget::Address(address) => (None, Some(address)),
+        };
+        Fields { service, address, weight: backend.weight }
+    }
+}
+
+/// By hand and not with `try_from`: an error that is raised inside the visitor gets the place of
+/// this object, one that is raised after it only that of the list.
+impl<'de> Deserialize<'de> for Backend {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct BackendVisitor;
+
+        impl<'de> Visitor<'de> for BackendVisitor {
+            type Value = Backend;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a backend with a service or an address")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Backend, A::Error> {
+                let fields = Fields::deserialize(MapAccessDeserializer::new(map))?;
+                Backend::try_from(fields).map_err(A::Error::custom)
+            }
+        }
+
+        deserializer.deserialize_map(BackendVisitor)
+    }
+}
+
+impl JsonSchema for Backend {
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        "Backend".into()
+    }
+
+    fn json_schema(generator: &mut schemars::SchemaGenerator) -> schemars::Schema {
+        Fields::json_schema(generator)
+    }
+}
+
+/// At least one hostname, and not so many that one route could fill the table.
+pub(super) fn hostnames<'de, D: Deserializer<'de>>(d: D) -> Result<Vec<Hostname>, D::Error> {
+    list(d, "a list of hostnames", |hostnames: &[Hostname]| match hostnames.len() {
+        0 => Err(Invalid::new("is empty; a route needs at least one hostname (* takes any)")),
+        1..=MAX_HOSTNAMES => Ok(()),
+        n => Err(Invalid::new(format!("has {n} hostnames; at most {MAX_HOSTNAMES} are allowed"))),
+    })
+}
+
+/// One to sixteen backends, at least one of which gets connections.
+pub(super) fn backends<'de, D: Deserializer<'de>>(d: D) -> Result<Vec<Backend>, D::Error> {
+    list(d, "a list of backends", |backends: &[Backend]| match backends.len() {
+        0 => Err(Invalid::new("is empty; a route needs at least one backend")),
+        1..=MAX_BACKENDS if backends.iter().all(|backend| backend.weight == 0) => {
+            Err(Invalid::new("all have weight 0; at least one needs a weight above 0"))
+        }
+        1..=MAX_BACKENDS => Ok(()),
+        n => Err(Invalid::new(format!("has {n} backends; at most {MAX_BACKENDS} are allowed"))),
+    })
+}
+
+/// Parses a list and checks it while the parser still knows where it is.
+fn list<'de, D, T>(
+    deserializer: D,
+    expected: &'static str,
+    check: impl Fn(&[T]) -> Result<(), Invalid>,
+) -> Result<Vec<T>, D::Error>
+where
+    D: Deserializer<'de>,
+    T: Deserialize<'de>,
+{
+    struct ListVisitor<T, F> {
+        expected: &'static str,
+        check: F,
+        item: PhantomData<T>,
+    }
+
+    impl<'de, T, F> Visitor<'de> for ListVisitor<T, F>
+    where
+        T: Deserialize<'de>,
+        F: Fn(&[T]) -> Result<(), Invalid>,
+    {
+        type Value = Vec<T>;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str(self.expected)
+        }
+
+        fn visit_seq<A: SeqAccess<'de>>(self, seq: A) -> Result<Vec<T>, A::Error> {
+            let items = Vec::deserialize(SeqAccessDeserializer::new(seq))?;
+            (self.check)(&items).map_err(A::Error::custom)?;
+            Ok(items)
+        }
+    }
+
+    deserializer.deserialize_seq(ListVisitor { expected, check, item: PhantomData })
+}

@@ -1,0 +1,368 @@
+use std::path::Path;
+use std::time::Duration;
+
+use proptest::prelude::*;
+use serde_json::{Value, json};
+
+use super::*;
+use crate::routing::ServicePort;
+
+fn spec(text: &str) -> Result<SniRouteSpec, serde_yaml::Error> {
+    serde_yaml::from_str(text)
+}
+
+const BACKENDS: &str = "backends: [{address: '192.0.2.1:1'}]";
+
+#[test]
+fn the_committed_definition_is_fresh() {
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("crds/sniroutes.sluice.dev.yaml");
+    let committed = std::fs::read_to_string(&file).expect("crds/sniroutes.sluice.dev.yaml");
+    assert!(
+        committed == crds(),
+        "the definition is stale; run: sluice crds > crds/sniroutes.sluice.dev.yaml"
+    );
+}
+
+#[test]
+fn a_whole_route_is_read_and_written_back_the_same() {
+    let text = "
+className: sluice
+hostnames: [KAFKA.example.com., '*.kafka.example.com', '*']
+listeners: [https]
+alpn: [h2, http/1.1]
+backends:
+- service: {name: kafka, port: 9093}
+  weight: 90
+- service: {name: kafka, port: tls}
+- address: 203.0.113.7:9093
+  weight: 0
+- address: '[2001:db8::7]:9093'
+loadBalancing: {policy: LeastConnections}
+timeouts: {connect: 5s, idle: 1h30m}
+";
+    let route = spec(text).expect("a route");
+    assert_eq!(route.hostnames[0].to_string(), "kafka.example.com");
+    assert_eq!(route.load_balancing.policy, Policy::LeastConnections);
+    assert_eq!(route.timeouts.connect.map(Timeout::get), Some(Duration::from_secs(5)));
+    assert_eq!(route.timeouts.idle.map(Timeout::get), Some(Duration::from_secs(5400)));
+    let weights: Vec<u32> = route.backends.iter().map(|backend| backend.weight).collect();
+    assert_eq!(weights, [90, 1, 0, 1]);
+    let BackendTarget::Service(service) = &route.backends[1].target else { panic!("a Service") };
+    assert_eq!(service.port, ServicePort::Name("tls".into()));
+
+    let written = serde_yaml::to_string(&route).expect("YAML");
+    assert_eq!(spec(&written).expect("the same route"), route, "{written}");
+}
+
+#[test]
+fn what_is_left_out_has_its_default_and_is_left_out_when_written() {
+    let route = spec(&format!("hostnames: [a.com]\n{BACKENDS}")).expect("a route");
+    assert_eq!(route.class_name, None);
+    assert_eq!(route.load_balancing.policy, Policy::RoundRobin);
+    assert_eq!(route.timeouts, RouteTimeouts::default());
+    let written = serde_json::to_value(&route).expect("JSON");
+    let backends = json!([{ "address": "192.0.2.1:1", "weight": 1 }]);
+    assert_eq!(written, json!({ "hostnames": ["a.com"], "backends": backends }));
+}
+
+#[test]
+fn unknown_fields_are_for_strict_sources_to_find() {
+    let text = format!("hostnames: [a.com]\nlater: {{a: 1}}\n{BACKENDS}");
+    assert!(spec(&text).is_ok());
+}
+
+/// Each is refused with the field and the line of the YAML error, beside a neighbour that passes.
+#[test]
+fn every_rule_names_the_field_and_the_line() {
+    let many = |n: usize, item: &str| vec![item; n].join(", ");
+    let address = "{address: '192.0.2.1:1'}";
+    for (good, bad, part) in [
+        ("a.com", "10.0.0.1", "hostnames[0]: hostname \"10.0.0.1\" is an IP address"),
+        ("*.a.com", "w*.a.com", "hostnames[0]: hostname \"w*.a.com\": '*' may only"),
+    ] {
+        refused(
+            &format!("hostnames: ['{good}']\n{BACKENDS}"),
+            &format!("hostnames: ['{bad}']\n{BACKENDS}"),
+            1,
+            part,
+        );
+    }
+    for (good, bad, part) in [
+        (many(1, "a.com"), String::new(), "hostnames: is empty"),
+        (many(64, "a.com"), many(65, "a.com"), "hostnames: has 65 hostnames"),
+    ] {
+        refused(
+            &format!("hostnames: [{good}]\n{BACKENDS}"),
+            &format!("hostnames: [{bad}]\n{BACKENDS}"),
+            1,
+            part,
+        );
+    }
+    for (good, bad, part) in [
+        (address.to_owned(), String::new(), "backends: is empty"),
+        (many(16, address), many(17, address), "backends: has 17 backends"),
+        (
+            "{address: '192.0.2.1:1', weight: 0}, {address: '192.0.2.1:1'}".to_owned(),
+            "{address: '192.0.2.1:1', weight: 0}".to_owned(),
+            "backends: all have weight 0",
+        ),
+    ] {
+        refused(
+            &format!("hostnames: [a.com]\nbackends: [{good}]"),
+            &format!("hostnames: [a.com]\nbackends: [{bad}]"),
+            2,
+            part,
+        );
+    }
+    for (field, good, bad, part) in [
+        ("className", "in-house/a.b_c", "''", "className: \"\" is not a class"),
+        ("className", "a", "a b", "className: \"a b\" is not a class"),
+        ("listeners", "[https]", "[a/b]", "listeners[0]: \"a/b\" is not a listener's name"),
+        ("alpn", "[h2]", "[h2, '']", "alpn[1]: an ALPN protocol has 1 to 255 bytes"),
+        (
+            "loadBalancing",
+            "{policy: Random}",
+            "{policy: random}",
+            "loadBalancing.policy: \"random\" is not a policy; write one of RoundRobin, ",
+        ),
+        (
+            "timeouts",
+            "{connect: 1ms}",
+            "{connect: 0s}",
+            "timeouts.connect: \"0s\" is no time at all",
+        ),
+        (
+            "timeouts",
+            "{idle: 720h}",
+            "{idle: 720h1ms}",
+            "timeouts.idle: \"720h1ms\" is over the maximum",
+        ),
+        ("timeouts", "{idle: 5s}", "{idle: -5s}", "timeouts.idle: \"-5s\" is not a duration"),
+        ("timeouts", "{idle: 5s}", "{idle: 5}", "timeouts.idle: \"5\" is not a duration"),
+        (
+            "timeouts",
+            "{idle: 5s}",
+            "{idle: [5s]}",
+            "timeouts.idle: invalid type: sequence, expected a duration",
+        ),
+    ] {
+        let around = format!("hostnames: [a.com]\n{BACKENDS}\n{field}: ");
+        refused(&format!("{around}{good}"), &format!("{around}{bad}"), 3, part);
+    }
+    let long = "x".repeat(256);
+    let around = format!("hostnames: [a.com]\n{BACKENDS}\nalpn: ");
+    refused(
+        &format!("{around}[{}]", &long[1..]),
+        &format!("{around}[{long}]"),
+        3,
+        "this one has 256",
+    );
+}
+
+#[test]
+fn every_rule_of_a_backend_names_the_field_and_the_line() {
+    for (good, bad, part) in [
+        ("address: '192.0.2.1:1'", "weight: 1", "backends[1]: has neither service nor address"),
+        (
+            "address: '192.0.2.1:1'",
+            "{address: '192.0.2.1:1', service: {name: a, port: 1}}",
+            "backends[1]: has both service and address",
+        ),
+        (
+            "{address: '192.0.2.1:1', weight: 1000000}",
+            "{address: '192.0.2.1:1', weight: 1000001}",
+            "backends[1]: weight 1000001 is over the maximum of 1000000",
+        ),
+        (
+            "{address: '192.0.2.1:1', weight: 0}",
+            "{address: '192.0.2.1:1', weight: -1}",
+            "backends[1].weight: invalid",
+        ),
+        (
+            "address: '192.0.2.1:1'",
+            "address: kafka.example.com:9093",
+            "backends[1].address: \"kafka.example.com:9093\" is not an IP address, and names are not resolved yet",
+        ),
+        (
+            "address: '192.0.2.1:1'",
+            "address: 192.0.2.1",
+            "backends[1].address: \"192.0.2.1\" has no port",
+        ),
+        ("address: '[::1]:1'", "address: '::1'", "backends[1].address: \"::1\" has no port"),
+        (
+            "address: '[::1]:1'",
+            "address: '[::1]'",
+            "backends[1].address: \"[::1]\" is not an address",
+        ),
+        (
+            "address: '192.0.2.1:1'",
+            "address: 192.0.2.1:0",
+            "backends[1].address: \"192.0.2.1:0\": nothing can be reached at port 0",
+        ),
+        (
+            "address: '192.0.2.1:65535'",
+            "address: 192.0.2.1:65536",
+            "backends[1].address: \"192.0.2.1:65536\" is not an address",
+        ),
+        ("address: '192.0.2.1:1'", "address: 0.0.0.0:1", "nothing can be reached at 0.0.0.0"),
+        ("address: '192.0.2.1:1'", "address: 224.0.0.1:1", "nothing can be reached at 224.0.0.1"),
+        (
+            "service: {name: a, port: 65535}",
+            "service: {name: a, port: 65536}",
+            "backends[1].service.port: 65536 is not a port",
+        ),
+        (
+            "service: {name: a, port: 1}",
+            "service: {name: a, port: 0}",
+            "backends[1].service.port: 0 is not a port",
+        ),
+        (
+            "service: {name: a, port: 1}",
+            "service: {name: a, port: -1}",
+            "backends[1].service.port: -1 is not a port",
+        ),
+        (
+            "service: {name: a, port: 443}",
+            "service: {name: a, port: '443'}",
+            "write the number without quotes",
+        ),
+        (
+            "service: {name: a, port: h-2}",
+            "service: {name: a, port: H2}",
+            "\"H2\" is not the name of a port",
+        ),
+        (
+            "service: {name: a, port: 1}",
+            "service: {name: a}",
+            "backends[1].service: missing field `port`",
+        ),
+        (
+            "service: {name: a, port: 1}",
+            "service: {name: ns/a, port: 1}",
+            "backends[1].service.name: \"ns/a\" is not the name of a Service",
+        ),
+        (
+            "address: '192.0.2.1:1'",
+            "[1]",
+            "backends[1]: invalid type: sequence, expected a backend",
+        ),
+    ] {
+        let around = "hostnames: [a.com]\nbackends:\n- address: '192.0.2.2:2'\n- ";
+        refused(&format!("{around}{good}"), &format!("{around}{bad}"), 4, part);
+    }
+}
+
+#[track_caller]
+fn refused(good: &str, bad: &str, line: usize, part: &str) {
+    if let Err(error) = spec(good) {
+        panic!("the neighbour does not pass: {error}\n{good}");
+    }
+    let error = spec(bad).expect_err(bad);
+    let shown = error.to_string();
+    assert!(shown.contains(part), "{shown:?} has no {part:?}");
+    assert_eq!(error.location().map(|place| place.line()), Some(line), "{shown}");
+}
+
+#[test]
+fn durations_are_read_and_written_as_gateway_api_has_them() {
+    for (text, millis, shown) in [
+        ("5s", 5_000, "5s"),
+        ("500ms", 500, "500ms"),
+        ("1h30m", 5_400_000, "1h30m"),
+        ("90m", 5_400_000, "1h30m"),
+        ("1h2m3s4ms", 3_723_004, "1h2m3s4ms"),
+        ("30m1h", 5_400_000, "1h30m"),
+    ] {
+        let timeout: Timeout = text.parse().expect(text);
+        assert_eq!(timeout.get(), Duration::from_millis(millis), "{text}");
+        assert_eq!(timeout.to_string(), shown);
+    }
+    for text in [
+        "",
+        "5",
+        "s",
+        "0",
+        "5 s",
+        " 5s",
+        "5s ",
+        "1.5s",
+        "-5s",
+        "+5s",
+        "5S",
+        "1d",
+        "5us",
+        "100000s",
+        "1h1m1s1ms1ms",
+        "5s5",
+        "٥s",
+        "1e3s",
+        "00s",
+    ] {
+        assert!(text.parse::<Timeout>().is_err(), "{text:?}");
+    }
+}
+
+fn schema() -> Value {
+    let crd = serde_json::to_value(SniRoute::crd()).expect("JSON");
+    crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"].clone()
+}
+
+fn field<'s>(schema: &'s Value, path: &str) -> &'s Value {
+    path.split('.').fold(schema, |schema, key| &schema["properties"][key])
+}
+
+/// What the API server asks of a structural schema: every node has a type (or is an int-or-string)
+/// and every field a description, and nothing is said by reference.
+#[test]
+fn the_schema_is_structural_and_explains_every_field() {
+    fn visit(path: &str, node: &Value) {
+        let is_port = node["x-kubernetes-int-or-string"] == json!(true);
+        assert!(is_port != node["type"].is_string(), "{path}: {node}");
+        assert!(node.get("$ref").is_none() && node.get("anyOf").is_none(), "{path}");
+        for (name, property) in node["properties"].as_object().into_iter().flatten() {
+            let path = format!("{path}.{name}");
+            assert!(property["description"].is_string(), "{path} has no description");
+            visit(&path, property);
+        }
+        if let Some(items) = node.get("items") {
+            visit(&format!("{path}[]"), items);
+        }
+    }
+    let schema = schema();
+    visit("", &json!({ "type": "object", "properties": { "spec": schema["properties"]["spec"] } }));
+    let backend = &field(&schema, "spec.backends")["items"];
+    assert_eq!(field(backend, "service.port")["x-kubernetes-int-or-string"], json!(true));
+    assert_eq!(field(&schema, "spec")["required"], json!(["backends", "hostnames"]));
+    assert!(!backend.to_string().contains("nullable"), "has() would take null for a value");
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 64, ..ProptestConfig::default() })]
+
+    /// Whatever the API server lets pass by the pattern of a field, sluice can read.
+    #[test]
+    fn what_a_pattern_lets_pass_is_a_hostname(text in pattern("hostnames")) {
+        let numeric = text.trim_start_matches("*.").chars().all(|c| c.is_ascii_digit() || c == '.');
+        prop_assume!(text.len() <= 253 && !numeric);
+        prop_assert!(text.parse::<Hostname>().is_ok(), "{}", text);
+    }
+
+    #[test]
+    fn what_a_pattern_lets_pass_is_a_listener(text in pattern("listeners")) {
+        prop_assume!(text.len() <= 63);
+        prop_assert!(text.parse::<ListenerName>().is_ok(), "{}", text);
+    }
+
+    #[test]
+    fn no_text_panics(text in ".{0,40}") {
+        let _ = (text.parse::<Timeout>(), text.parse::<Address>(), text.parse::<ClassName>());
+        let _ = (text.parse::<Alpn>(), text.parse::<ServiceName>(), spec(&text));
+    }
+}
+
+fn pattern(list: &str) -> impl Strategy<Value = String> + use<> {
+    let schema = schema();
+    let pattern = field(&schema, "spec")["properties"][list]["items"]["pattern"].clone();
+    let pattern = pattern.as_str().expect("a pattern").trim_matches(['^', '$']).to_owned();
+    proptest::string::string_regex(&pattern).expect("a regex")
+}

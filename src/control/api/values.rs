@@ -1,0 +1,399 @@
+//! The single values in a route: what is written as one word, and checked while it is parsed.
+
+use std::borrow::Cow;
+use std::fmt;
+use std::net::SocketAddr;
+use std::str::FromStr;
+use std::time::Duration;
+
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+use serde::de::{Error, Visitor};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+use crate::routing::{Hostname, Policy};
+
+/// Why a value is refused, and what to write instead.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct Invalid(String);
+
+impl Invalid {
+    pub(super) fn new(message: impl Into<String>) -> Self {
+        Invalid(message.into())
+    }
+}
+
+/// The class of an installation: 1 to 253 letters, digits and `-`, `.`, `_`, `/`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ClassName(Box<str>);
+
+/// The name of a listener: 1 to 63 letters, digits and `-`, `.`, `_`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ListenerName(Box<str>);
+
+/// An ALPN protocol identifier: 1 to 255 bytes (RFC 7301 §3.1).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Alpn(Box<str>);
+
+/// The name of a Service (an RFC 1123 label).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ServiceName(Box<str>);
+
+/// An IP address with a port that can be connected to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Address(SocketAddr);
+
+/// A deadline: above zero and at most 30 days, written as in Gateway API (GEP-2257): one to four
+/// numbers of at most five digits, each with its unit `h`, `m`, `s` or `ms`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Timeout(Duration);
+
+macro_rules! word {
+    ($($name:ident),*) => {$(
+        impl $name {
+            /// The text.
+            pub fn as_str(&self) -> &str {
+                &self.0
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(&self.0)
+            }
+        }
+    )*};
+}
+
+word!(ClassName, ListenerName, Alpn, ServiceName);
+
+impl FromStr for ClassName {
+    type Err = Invalid;
+
+    fn from_str(text: &str) -> Result<Self, Invalid> {
+        word(text, "-._/", 253, "a class").map(ClassName)
+    }
+}
+
+impl FromStr for ListenerName {
+    type Err = Invalid;
+
+    fn from_str(text: &str) -> Result<Self, Invalid> {
+        word(text, "-._", 63, "a listener's name").map(ListenerName)
+    }
+}
+
+fn word(text: &str, marks: &str, longest: usize, what: &str) -> Result<Box<str>, Invalid> {
+    let fits = |c: char| c.is_ascii_alphanumeric() || marks.contains(c);
+    if text.is_empty() || text.len() > longest || !text.chars().all(fits) {
+        let marks: Vec<String> = marks.chars().map(String::from).collect();
+        return Err(Invalid::new(format!(
+            "{text:?} is not {what}; write letters, digits, and any of {} (1 to {longest})",
+            marks.join(" ")
+        )));
+    }
+    Ok(text.into())
+}
+
+impl FromStr for Alpn {
+    type Err = Invalid;
+
+    fn from_str(text: &str) -> Result<Self, Invalid> {
+        match text.len() {
+            1..=255 => Ok(Alpn(text.into())),
+            n => Err(Invalid::new(format!(
+                "an ALPN protocol has 1 to 255 bytes, as in h2 or http/1.1; this one has {n}"
+            ))),
+        }
+    }
+}
+
+impl FromStr for ServiceName {
+    type Err = Invalid;
+
+    fn from_str(text: &str) -> Result<Self, Invalid> {
+        let fits = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
+        let hyphens = text.starts_with('-') || text.ends_with('-');
+        if text.is_empty() || text.len() > 63 || hyphens || !text.chars().all(fits) {
+            return Err(Invalid::new(format!(
+                "{text:?} is not the name of a Service; it has 1 to 63 of a-z, 0-9 and '-', and \
+                 lives in the namespace of the route"
+            )));
+        }
+        Ok(ServiceName(text.into()))
+    }
+}
+
+impl Address {
+    /// Where to connect to.
+    pub fn get(self) -> SocketAddr {
+        self.0
+    }
+}
+
+impl fmt::Display for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl FromStr for Address {
+    type Err = Invalid;
+
+    fn from_str(text: &str) -> Result<Self, Invalid> {
+        let Ok(address) = text.parse::<SocketAddr>() else {
+            return Err(why_no_address(text));
+        };
+        if address.port() == 0 {
+            return Err(Invalid::new(format!("{text:?}: nothing can be reached at port 0")));
+        }
+        if address.ip().is_unspecified() || address.ip().is_multicast() {
+            return Err(Invalid::new(format!(
+                "{text:?}: nothing can be reached at {}; write the address of one machine",
+                address.ip()
+            )));
+        }
+        Ok(Address(address))
+    }
+}
+
+fn why_no_address(text: &str) -> Invalid {
+    let host = text.rsplit_once(':').map_or(text, |(host, _)| host);
+    let reason = if text.parse::<std::net::IpAddr>().is_ok() {
+        "has no port"
+    } else if matches!(host.parse(), Ok(Hostname::Exact(_))) {
+        "is not an IP address, and names are not resolved yet"
+    } else {
+        "is not an address"
+    };
+    Invalid::new(format!(
+        "{text:?} {reason}; write an IP address with a port, as in 203.0.113.7:9093 or \
+         [2001:db8::7]:9093"
+    ))
+}
+
+const UNITS: [(&str, u64); 4] = [("h", 3_600_000), ("m", 60_000), ("s", 1_000), ("ms", 1)];
+
+impl Timeout {
+    /// The longest that is accepted.
+    pub const MAX: Duration = Duration::from_secs(30 * 24 * 3600);
+
+    /// How long.
+    pub fn get(self) -> Duration {
+        self.0
+    }
+}
+
+impl fmt::Display for Timeout {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut left = self.0.as_millis();
+        for (unit, scale) in UNITS {
+            let count = left / u128::from(scale);
+            left %= u128::from(scale);
+            if count > 0 {
+                write!(f, "{count}{unit}")?;
+            }
+        }
+        Ok(())
+    }
+}
+
+impl FromStr for Timeout {
+    type Err = Invalid;
+
+    fn from_str(text: &str) -> Result<Self, Invalid> {
+        let duration = sum_of_parts(text).ok_or_else(|| {
+            Invalid::new(format!("{text:?} is not a duration; write e.g. 5s, 500ms or 1h30m"))
+        })?;
+        if duration.is_zero() {
+            return Err(Invalid::new(format!(
+                "{text:?} is no time at all; leave the field out to have the installation's own"
+            )));
+        }
+        if duration > Timeout::MAX {
+            return Err(Invalid::new(format!("{text:?} is over the maximum of 720h (30 days)")));
+        }
+        Ok(Timeout(duration))
+    }
+}
+
+/// At most 99999 h four times over, so nothing overflows.
+fn sum_of_parts(text: &str) -> Option<Duration> {
+    let mut rest = text;
+    let mut millis = 0;
+    for _ in 0..4 {
+        let (digits, after) = rest.split_at(rest.find(|c: char| !c.is_ascii_digit())?);
+        let (unit, after) =
+            after.split_at(after.find(|c: char| c.is_ascii_digit()).unwrap_or(after.len()));
+        let (_, scale) = UNITS.into_iter().find(|(name, _)| *name == unit)?;
+        if digits.len() > 5 {
+            return None;
+        }
+        millis += digits.parse::<u64>().ok()? * scale;
+        rest = after;
+        if rest.is_empty() {
+            return Some(Duration::from_millis(millis));
+        }
+    }
+    None
+}
+
+/// A value that is one string in a manifest.
+trait Text: FromStr<Err: fmt::Display> + fmt::Display {
+    /// What is expected where something else than a string is found.
+    const EXPECTED: &'static str;
+
+    /// What the API server checks.
+    fn schema() -> Schema;
+}
+
+macro_rules! text {
+    ($($type:ty),*) => {$(
+        impl Serialize for $type {
+            fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+                serializer.collect_str(self)
+            }
+        }
+
+        impl<'de> Deserialize<'de> for $type {
+            fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+                deserializer.deserialize_str(TextVisitor(std::marker::PhantomData))
+            }
+        }
+
+        impl JsonSchema for $type {
+            fn inline_schema() -> bool {
+                true
+            }
+
+            fn schema_name() -> Cow<'static, str> {
+                stringify!($type).into()
+            }
+
+            fn json_schema(_: &mut SchemaGenerator) -> Schema {
+                <$type as Text>::schema()
+            }
+        }
+    )*};
+}
+
+text!(Hostname, ClassName, ListenerName, Alpn, ServiceName, Address, Timeout, Policy);
+
+/// Parses inside the visitor, so that the parser still knows the place when the text is refused.
+struct TextVisitor<T>(std::marker::PhantomData<T>);
+
+impl<T: Text> Visitor<'_> for TextVisitor<T> {
+    type Value = T;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(T::EXPECTED)
+    }
+
+    fn visit_str<E: Error>(self, text: &str) -> Result<T, E> {
+        text.parse().map_err(E::custom)
+    }
+}
+
+impl Text for Hostname {
+    const EXPECTED: &'static str = "a hostname";
+
+    fn schema() -> Schema {
+        const LABEL: &str = "[A-Za-z0-9_]([A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?";
+        json_schema!({
+            "type": "string",
+            "minLength": 1,
+            "maxLength": 254,
+            "pattern": format!(r"^(\*|(\*\.)?{LABEL}(\.{LABEL})*\.?)$"),
+            // IP addresses, which no client sends as a server name.
+            "not": { "pattern": r"^(\*\.)?[0-9.]+$" }
+        })
+    }
+}
+
+impl Text for ClassName {
+    const EXPECTED: &'static str = "the name of a class";
+
+    fn schema() -> Schema {
+        json_schema!({ "type": "string", "maxLength": 253, "pattern": "^[A-Za-z0-9._/-]+$" })
+    }
+}
+
+impl Text for ListenerName {
+    const EXPECTED: &'static str = "the name of a listener";
+
+    fn schema() -> Schema {
+        json_schema!({ "type": "string", "maxLength": 63, "pattern": "^[A-Za-z0-9._-]+$" })
+    }
+}
+
+impl Text for Alpn {
+    const EXPECTED: &'static str = "an ALPN protocol";
+
+    fn schema() -> Schema {
+        json_schema!({ "type": "string", "minLength": 1, "maxLength": 255 })
+    }
+}
+
+impl Text for ServiceName {
+    const EXPECTED: &'static str = "the name of a Service";
+
+    fn schema() -> Schema {
+        json_schema!({
+            "type": "string",
+            "maxLength": 63,
+            "pattern": "^[a-z0-9]([a-z0-9-]*[a-z0-9])?$"
+        })
+    }
+}
+
+impl Text for Address {
+    const EXPECTED: &'static str = "an IP address with a port";
+
+    fn schema() -> Schema {
+        json_schema!({
+            "type": "string",
+            "maxLength": 64,
+            "pattern": r"^([0-9.]+|\[[0-9A-Fa-f:.%]+\]):[1-9][0-9]{0,4}$"
+        })
+    }
+}
+
+impl Text for Timeout {
+    const EXPECTED: &'static str = "a duration such as 5s";
+
+    fn schema() -> Schema {
+        json_schema!({ "type": "string", "pattern": "^([0-9]{1,5}(h|m|s|ms)){1,4}$" })
+    }
+}
+
+const POLICIES: [Policy; 4] =
+    [Policy::RoundRobin, Policy::LeastConnections, Policy::Random, Policy::SourceAddress];
+
+impl Text for Policy {
+    const EXPECTED: &'static str = "a balancing policy";
+
+    fn schema() -> Schema {
+        json_schema!({
+            "type": "string",
+            "enum": POLICIES.map(Policy::as_str),
+            "default": Policy::default().as_str()
+        })
+    }
+}
+
+impl fmt::Display for Policy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+impl FromStr for Policy {
+    type Err = Invalid;
+
+    fn from_str(text: &str) -> Result<Self, Invalid> {
+        POLICIES.into_iter().find(|policy| policy.as_str() == text).ok_or_else(|| {
+            let names = POLICIES.map(Policy::as_str).join(", ");
+            Invalid::new(format!("{text:?} is not a policy; write one of {names}"))
+        })
+    }
+}

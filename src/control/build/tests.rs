@@ -1,0 +1,416 @@
+use std::net::SocketAddr;
+
+use proptest::prelude::*;
+use serde::de::DeserializeOwned;
+
+use super::*;
+
+fn yaml<T: DeserializeOwned>(text: &str) -> T {
+    serde_yaml::from_str(text).unwrap_or_else(|error| panic!("{error}\n{text}"))
+}
+
+/// A route in namespace `data` with the given fields of its spec beside its backends.
+fn route(name: &str, fields: &str, backends: &str) -> SniRoute {
+    yaml(&format!(
+        "metadata: {{name: {name}, namespace: data}}\nspec: {{{fields}, backends: [{backends}]}}"
+    ))
+}
+
+const ADDRESS: &str = "{address: '192.0.2.1:1'}";
+
+fn service(name: &str, spec: &str) -> Service {
+    yaml(&format!(
+        "{{apiVersion: v1, kind: Service, metadata: {{name: {name}, namespace: data}}, spec: {spec}}}"
+    ))
+}
+
+fn slice(service: &str, family: &str, ports: &str, endpoints: &str) -> EndpointSlice {
+    yaml(&format!(
+        "{{apiVersion: discovery.k8s.io/v1, kind: EndpointSlice, addressType: {family}, \
+         metadata: {{name: {service}-1, namespace: data, \
+         labels: {{kubernetes.io/service-name: {service}}}}}, \
+         ports: {ports}, endpoints: {endpoints}}}"
+    ))
+}
+
+fn installation() -> Installation {
+    Installation {
+        class: "sluice".to_owned(),
+        require_class: false,
+        listeners: vec!["https".to_owned(), "kafka".to_owned()],
+    }
+}
+
+fn plan(resources: &Resources) -> Plan {
+    build(resources, &installation())
+}
+
+fn of_routes(routes: &[SniRoute]) -> Plan {
+    plan(&Resources { routes: routes.to_vec(), ..Resources::default() })
+}
+
+/// The names of the routes that are served.
+fn served(plan: &Plan) -> Vec<&str> {
+    plan.snapshot.routes.iter().map(|route| &*route.key.name).collect()
+}
+
+/// The three conditions of a route as `status reason message`.
+fn conditions(plan: &Plan, name: &str) -> [String; 3] {
+    let status = plan.statuses.iter().find(|status| &*status.key.name == name);
+    let status = status.unwrap_or_else(|| panic!("{name} has no status"));
+    assert_eq!(
+        status.conditions.each_ref().map(|condition| condition.kind),
+        ["Accepted", "ResolvedRefs", "Programmed"]
+    );
+    status.conditions.each_ref().map(|condition| {
+        format!("{} {} {}", condition.status, condition.reason, condition.message)
+            .trim_end()
+            .to_owned()
+    })
+}
+
+const ALL_GOOD: [&str; 3] = ["true Accepted", "true ResolvedRefs", "true Programmed"];
+
+/// The endpoints of the one backend of the route `r` that names port `port` of Service `s`.
+fn endpoints(port: &str, service_spec: &str, slices: &[EndpointSlice]) -> Vec<String> {
+    let backend = format!("{{service: {{name: s, port: {port}}}}}");
+    let plan = plan(&Resources {
+        routes: vec![route("r", "hostnames: [a.com]", &backend)],
+        services: vec![service("s", service_spec)],
+        slices: slices.to_vec(),
+    });
+    assert_eq!(conditions(&plan, "r"), ALL_GOOD);
+    let key = &plan.snapshot.routes[0].backends[0].0;
+    plan.snapshot.endpoints[key].iter().map(SocketAddr::to_string).collect()
+}
+
+#[test]
+fn a_class_is_served_by_its_installation_alone() {
+    let routes = [
+        route("mine", "hostnames: [a.com], className: sluice", ADDRESS),
+        route("other", "hostnames: [b.com], className: other", ADDRESS),
+        route("none", "hostnames: [c.com]", ADDRESS),
+    ];
+    let plan = of_routes(&routes);
+    assert_eq!(served(&plan), ["mine", "none"]);
+    assert_eq!(plan.statuses.len(), 2, "other installations report their own");
+
+    let strict = Installation { require_class: true, ..installation() };
+    let resources = Resources { routes: routes.to_vec(), ..Resources::default() };
+    assert_eq!(served(&build(&resources, &strict)), ["mine"]);
+}
+
+#[test]
+fn a_route_is_carried_over_whole() {
+    let whole: SniRoute = yaml(
+        "metadata: {name: r, creationTimestamp: '1970-01-01T00:01:00Z', generation: 7}
+spec:
+  hostnames: [a.com, '*.a.com', A.com]
+  listeners: [kafka]
+  alpn: [h2]
+  backends: [{address: '192.0.2.1:1', weight: 3}, {address: '[::1]:2', weight: 0}]
+  loadBalancing: {policy: Random}
+  timeouts: {connect: 1s}",
+    );
+    let plan = of_routes(&[whole]);
+    assert_eq!(conditions(&plan, "r"), ALL_GOOD);
+    assert_eq!(plan.statuses[0].observed_generation, Some(7));
+    let spec = &plan.snapshot.routes[0];
+    assert_eq!(spec.key.to_string(), "default/r");
+    assert_eq!(spec.created, Some(60));
+    let hostnames: Vec<String> = spec.hostnames.iter().map(|name| name.to_string()).collect();
+    assert_eq!(hostnames, ["a.com", "*.a.com"], "each once");
+    assert_eq!(spec.listeners, ["kafka".into()]);
+    assert_eq!(spec.alpn, ["h2".into()]);
+    assert_eq!(spec.policy, crate::routing::Policy::Random);
+    assert_eq!(spec.timeouts.connect, Some(std::time::Duration::from_secs(1)));
+    assert_eq!(spec.timeouts.idle, None);
+    let backends: Vec<String> =
+        spec.backends.iter().map(|(key, weight)| format!("{key} {weight}")).collect();
+    assert_eq!(backends, ["192.0.2.1:1 3", "[::1]:2 0"]);
+    for (key, _) in &spec.backends {
+        assert_eq!(plan.snapshot.endpoints[key][0].to_string(), key.to_string());
+    }
+}
+
+#[test]
+fn a_route_for_listeners_that_do_not_exist_is_not_accepted() {
+    let plan = of_routes(&[
+        route("none", "hostnames: [a.com], listeners: [nope, nor]", ADDRESS),
+        route("some", "hostnames: [b.com], listeners: [nope, kafka]", ADDRESS),
+        route("other", "hostnames: [a.com]", ADDRESS),
+    ]);
+    assert_eq!(served(&plan), ["other", "some"], "and takes no name from another");
+    assert_eq!(plan.snapshot.routes[1].listeners, ["kafka".into()]);
+    let message = "there is no listener \"nope\"";
+    assert_eq!(
+        conditions(&plan, "none"),
+        [
+            &format!("false UnknownListener {message}; there is no listener \"nor\""),
+            "true ResolvedRefs",
+            "false NotAccepted the route is not accepted, so it gets no connection"
+        ]
+    );
+    assert_eq!(conditions(&plan, "some")[0], format!("true Accepted {message}"));
+    assert_eq!(conditions(&plan, "other"), ALL_GOOD);
+    assert_eq!(conditions(&plan, "some")[2], "true Programmed");
+}
+
+#[test]
+fn without_known_listeners_every_name_is_taken_for_good() {
+    let routes = vec![route("r", "hostnames: [a.com], listeners: [nope]", ADDRESS)];
+    let resources = Resources { routes, ..Resources::default() };
+    let offline = Installation { listeners: vec![], ..installation() };
+    assert_eq!(conditions(&build(&resources, &offline), "r"), ALL_GOOD);
+}
+
+#[test]
+fn a_backend_that_leads_nowhere_is_named_and_leaves_the_others_alone() {
+    let plan = plan(&Resources {
+        routes: vec![route(
+            "r",
+            "hostnames: [a.com]",
+            "{service: {name: gone, port: 1}}, {service: {name: s, port: 2}}, \
+             {service: {name: s, port: www}}, {service: {name: ext, port: 1}}, \
+             {service: {name: s, port: 53}}, {service: {name: s, port: 1}}",
+        )],
+        services: vec![
+            service("s", "{ports: [{port: 1, name: tls}, {port: 53, protocol: UDP}]}"),
+            service("ext", "{type: ExternalName, externalName: a.b, ports: [{port: 1}]}"),
+            yaml("{apiVersion: v1, kind: Service, metadata: {name: gone, namespace: elsewhere}}"),
+        ],
+        slices: vec![slice("s", "IPv4", "[{name: tls, port: 8443}]", "[{addresses: [10.0.0.1]}]")],
+    });
+    assert_eq!(
+        conditions(&plan, "r"),
+        [
+            "true Accepted",
+            "false BackendNotFound there is no Service data/gone; \
+             Service data/s has no port 2; it has 1 (tls), 53; \
+             Service data/s has no port www; it has 1 (tls), 53; \
+             Service data/ext is an ExternalName; names are not resolved yet; \
+             Service data/s has port 53 for UDP only; sluice routes TCP",
+            "true Programmed"
+        ]
+    );
+    let backends = &plan.snapshot.routes[0].backends;
+    assert_eq!(backends.len(), 6, "they keep their share, without endpoints");
+    assert_eq!(plan.snapshot.endpoints.len(), 1);
+    assert_eq!(plan.snapshot.endpoints[&backends[5].0], ["10.0.0.1:8443".parse().unwrap()]);
+}
+
+#[test]
+fn each_way_of_leading_nowhere_has_its_reason_and_its_field() {
+    let services = vec![
+        service("s", "{ports: [{port: 1}]}"),
+        service("ext", "{type: ExternalName, ports: [{port: 1}]}"),
+    ];
+    for (backend, reason, field) in [
+        ("gone, port: 1", "BackendNotFound", "spec.backends[1].service.name"),
+        ("s, port: 2", "PortNotFound", "spec.backends[1].service.port"),
+        ("ext, port: 1", "UnsupportedService", "spec.backends[1].service.name"),
+    ] {
+        let backends = format!("{ADDRESS}, {{service: {{name: {backend}}}}}");
+        let routes = vec![route("r", "hostnames: [a.com]", &backends)];
+        let resources = Resources { routes, services: services.clone(), slices: vec![] };
+        let (plan, findings) = examine(&resources, &installation());
+        assert_eq!(plan.statuses[0].conditions[1].reason, reason);
+        let fields: Vec<&str> = findings.iter().map(|finding| finding.field.as_str()).collect();
+        assert_eq!(fields, [field]);
+    }
+}
+
+#[test]
+fn the_endpoints_of_a_port_are_found_by_the_name_of_the_port() {
+    let spec = "{ports: [{port: 80, name: web}, {port: 443, name: tls}]}";
+    let slices = [slice(
+        "s",
+        "IPv4",
+        "[{name: web, port: 8080}, {name: tls, port: 8443}]",
+        "[{addresses: [10.0.0.2]}, {addresses: [10.0.0.1]}]",
+    )];
+    assert_eq!(endpoints("443", spec, &slices), ["10.0.0.1:8443", "10.0.0.2:8443"]);
+    assert_eq!(endpoints("tls", spec, &slices), ["10.0.0.1:8443", "10.0.0.2:8443"]);
+    assert_eq!(endpoints("web", spec, &slices), ["10.0.0.1:8080", "10.0.0.2:8080"]);
+    // Without a name there is one port, and its name is the empty one.
+    let unnamed = [
+        slice("s", "IPv4", "[{name: '', port: 1}]", "[{addresses: [10.0.0.1]}]"),
+        slice("s", "IPv4", "[{port: 2}]", "[{addresses: [10.0.0.2]}]"),
+        slice("s", "IPv4", "[{name: tls, port: 3}]", "[{addresses: [10.0.0.3]}]"),
+        slice("s", "IPv4", "[{port: 4, protocol: UDP}]", "[{addresses: [10.0.0.4]}]"),
+    ];
+    assert_eq!(endpoints("443", "{ports: [{port: 443}]}", &unnamed), ["10.0.0.1:1", "10.0.0.2:2"]);
+}
+
+#[test]
+fn the_same_number_for_udp_does_not_hide_the_port_for_tcp() {
+    let spec =
+        "{ports: [{port: 443, protocol: UDP, name: quic}, {port: 443, name: tls, protocol: TCP}]}";
+    let slices = [slice("s", "IPv4", "[{name: tls, port: 1}]", "[{addresses: [10.0.0.1]}]")];
+    assert_eq!(endpoints("443", spec, &slices), ["10.0.0.1:1"]);
+}
+
+#[test]
+fn both_families_are_taken_and_names_are_not() {
+    let ports = "[{port: 1}]";
+    let slices = [
+        slice("s", "IPv6", ports, "[{addresses: ['2001:db8::1']}]"),
+        slice("s", "IPv4", ports, "[{addresses: [10.0.0.1]}]"),
+        slice("s", "FQDN", ports, "[{addresses: [10.0.0.2]}]"),
+        slice("s", "IPv4", ports, "[{addresses: ['2001:db8::2', rubbish, '']}]"),
+        slice("other", "IPv4", ports, "[{addresses: [10.0.0.3]}]"),
+        yaml(
+            "{apiVersion: discovery.k8s.io/v1, kind: EndpointSlice, addressType: IPv4, \
+              metadata: {name: x, namespace: elsewhere, labels: {kubernetes.io/service-name: s}}, \
+              ports: [{port: 1}], endpoints: [{addresses: [10.0.0.4]}]}",
+        ),
+    ];
+    assert_eq!(endpoints("1", "{ports: [{port: 1}]}", &slices), ["10.0.0.1:1", "[2001:db8::1]:1"]);
+}
+
+#[test]
+fn an_endpoint_of_two_slices_counts_once_and_is_ready_if_one_says_so() {
+    let one = |ready: bool| {
+        slice(
+            "s",
+            "IPv4",
+            "[{port: 1}]",
+            &format!("[{{addresses: [10.0.0.1], conditions: {{ready: {ready}}}}}]"),
+        )
+    };
+    let spec = "{ports: [{port: 1}]}";
+    assert_eq!(endpoints("1", spec, &[one(true), one(true)]), ["10.0.0.1:1"]);
+    assert_eq!(endpoints("1", spec, &[one(false), one(true)]), ["10.0.0.1:1"]);
+    assert_eq!(endpoints("1", spec, &[one(false), one(false)]), [""; 0]);
+}
+
+#[test]
+fn terminating_endpoints_serve_only_when_no_other_does() {
+    let endpoint = |last: u8, conditions: &str| {
+        format!("{{addresses: [10.0.0.{last}], conditions: {{{conditions}}}}}")
+    };
+    let of =
+        |items: &[String]| slice("s", "IPv4", "[{port: 1}]", &format!("[{}]", items.join(", ")));
+    let spec = "{ports: [{port: 1}]}";
+    let going = of(&[
+        endpoint(1, "ready: false, serving: true, terminating: true"),
+        endpoint(2, "ready: false, serving: false, terminating: true"),
+        endpoint(3, "ready: false, serving: true, terminating: false"),
+        endpoint(4, "ready: false"),
+    ]);
+    assert_eq!(endpoints("1", spec, &[going.clone()]), ["10.0.0.1:1"]);
+    // A ready one in any other slice ends that; what is not said means ready.
+    for conditions in ["ready: true", "", "serving: true"] {
+        let ready = of(&[endpoint(9, conditions)]);
+        assert_eq!(endpoints("1", spec, &[going.clone(), ready]), ["10.0.0.9:1"]);
+    }
+}
+
+#[test]
+fn a_service_without_endpoints_is_resolved() {
+    assert_eq!(endpoints("1", "{ports: [{port: 1}]}", &[]), [""; 0]);
+    assert_eq!(endpoints("1", "{clusterIP: None, ports: [{port: 1}]}", &[]), [""; 0]);
+}
+
+#[test]
+fn routes_that_name_the_same_port_share_a_backend() {
+    let backend = "{service: {name: s, port: 1}}";
+    let plan = plan(&Resources {
+        routes: vec![
+            route("a", "hostnames: [a.com]", backend),
+            route("b", "hostnames: [b.com]", backend),
+        ],
+        services: vec![service("s", "{ports: [{port: 1}]}")],
+        slices: vec![],
+    });
+    assert_eq!(plan.snapshot.endpoints.len(), 1);
+    assert_eq!(plan.snapshot.routes[0].backends, plan.snapshot.routes[1].backends);
+}
+
+#[test]
+fn the_loser_of_a_hostname_is_told_so() {
+    let plan = of_routes(&[
+        route("a", "hostnames: [one.com, two.com]", ADDRESS),
+        route("b", "hostnames: [one.com, two.com]", ADDRESS),
+        route("c", "hostnames: [two.com, three.com]", ADDRESS),
+        route("d", "hostnames: [three.com], listeners: [kafka]", ADDRESS),
+        route("e", "hostnames: [five.com], listeners: [kafka]", ADDRESS),
+        route("f", "hostnames: [five.com]", ADDRESS),
+        route("g", "hostnames: [five.com], alpn: [h2]", ADDRESS),
+    ]);
+    assert_eq!(served(&plan), ["a", "c", "e", "f", "g"]);
+    assert_eq!(conditions(&plan, "a"), ALL_GOOD);
+    assert_eq!(
+        conditions(&plan, "b"),
+        [
+            "false HostnameConflict one.com belongs to data/a; two.com belongs to data/a",
+            "true ResolvedRefs",
+            "false NotAccepted the route is not accepted, so it gets no connection"
+        ]
+    );
+    let c = conditions(&plan, "c");
+    assert_eq!(c[0], "true PartiallyConflicted two.com belongs to data/a");
+    assert_eq!(c[2], "true Programmed");
+    assert_eq!(conditions(&plan, "d")[0], "false HostnameConflict three.com belongs to data/c");
+    assert_eq!(conditions(&plan, "e"), ALL_GOOD);
+    assert_eq!(
+        conditions(&plan, "f")[0],
+        "true PartiallyConflicted five.com belongs to data/e where both take the same listener and ALPN"
+    );
+    assert_eq!(conditions(&plan, "g"), ALL_GOOD);
+}
+
+#[test]
+fn the_first_of_two_objects_with_one_name_counts() {
+    let plan = of_routes(&[
+        route("r", "hostnames: [a.com]", ADDRESS),
+        route("r", "hostnames: [b.com]", ADDRESS),
+    ]);
+    assert_eq!(served(&plan), ["r"]);
+    assert_eq!(plan.snapshot.routes[0].hostnames[0].to_string(), "a.com");
+    assert_eq!(plan.statuses.len(), 1);
+}
+
+#[test]
+fn objects_without_names_are_left_out() {
+    let unnamed: SniRoute =
+        yaml(&format!("metadata: {{}}\nspec: {{hostnames: [a.com], backends: [{ADDRESS}]}}"));
+    let plan = plan(&Resources {
+        routes: vec![unnamed],
+        services: vec![Service::default()],
+        slices: vec![EndpointSlice::default()],
+    });
+    assert!(plan.statuses.is_empty() && plan.snapshot.routes.is_empty());
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 64, ..ProptestConfig::default() })]
+
+    /// In whatever order a source has its objects, the plan is the same.
+    #[test]
+    fn the_order_of_the_objects_makes_no_difference(
+        order in Just((0..6usize).collect::<Vec<_>>()).prop_shuffle(),
+        slices in Just((1..4u8).collect::<Vec<_>>()).prop_shuffle(),
+    ) {
+        let names = ["a", "b", "c", "d", "e", "f"];
+        let made = |order: &[usize], slices: &[u8]| Resources {
+            routes: order
+                .iter()
+                .map(|&n| route(names[n], &format!("hostnames: [x{}.com]", n / 2), "{service: {name: s, port: 1}}"))
+                .collect(),
+            services: vec![service("s", "{ports: [{port: 1}]}")],
+            slices: slices
+                .iter()
+                .map(|n| slice("s", "IPv4", "[{port: 1}]", &format!("[{{addresses: [10.0.0.{n}]}}]")))
+                .collect(),
+        };
+        let one = plan(&made(&[0, 1, 2, 3, 4, 5], &[1, 2, 3]));
+        let other = plan(&made(&order, &slices));
+        prop_assert_eq!(&one.statuses, &other.statuses);
+        prop_assert_eq!(&one.snapshot.routes, &other.snapshot.routes);
+        prop_assert_eq!(&one.snapshot.endpoints, &other.snapshot.endpoints);
+        let mut keys: Vec<_> = one.statuses.iter().map(|status| status.key.clone()).collect();
+        keys.sort();
+        prop_assert!(keys.iter().eq(one.statuses.iter().map(|status| &status.key)));
+    }
+}

@@ -1,1 +1,0 @@
-//! Manifests from files and folders.

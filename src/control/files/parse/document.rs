@@ -1,0 +1,344 @@
+//! From one document to its objects.
+
+use std::fmt;
+use std::path::Path;
+use std::sync::Arc;
+
+use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde::{Deserialize, de};
+use serde_yaml::Value;
+
+use super::{Object, Parsed, suggest};
+use crate::control::build::{DEFAULT_NAMESPACE, key};
+use crate::control::files::Fault;
+use crate::control::files::locate::{FieldPath, Origin, line_of};
+
+/// Adds the objects of a document to `objects`, and what is wrong with it to `faults`.
+///
+/// The text is parsed twice: first as it is, which tells what it claims to be and finds keys that
+/// are given twice, then as what it claims to be, which finds all the rest with its line.
+pub(super) fn parse(
+    file: &Path,
+    first_line: usize,
+    text: Arc<str>,
+    objects: &mut Vec<Parsed>,
+    faults: &mut Vec<Fault>,
+) {
+    let document = Document { file, first_line, text };
+    let value = match serde_yaml::from_str::<Value>(&document.text) {
+        Ok(Value::Null) => return,
+        Ok(value) => value,
+        Err(error) => return faults.push(document.refused(&error, &[])),
+    };
+    let heads = match heads(&value) {
+        Ok(heads) => heads,
+        Err((within, wrong)) => return faults.push(document.fault(&within, None, None, wrong)),
+    };
+    let mut unknown = Vec::new();
+    let outcome = {
+        let deserializer = serde_yaml::Deserializer::from_str(&document.text);
+        Objects { heads: &heads, unknown: &mut unknown }.deserialize(deserializer)
+    };
+    for (index, field) in unknown {
+        faults.push(document.unknown_field(&heads, index, &field));
+    }
+    match outcome {
+        Ok(found) => {
+            for (head, object) in heads.iter().zip(found) {
+                match document.parsed(head, object) {
+                    Ok(parsed) => objects.push(parsed),
+                    Err(fault) => faults.push(fault),
+                }
+            }
+        }
+        Err(error) => faults.push(document.refused(&error, &heads)),
+    }
+}
+
+/// What an object claims to be.
+struct Head {
+    kind: Kind,
+    /// For people, such as `SniRoute data/kafka`.
+    shown: String,
+    /// Where it is in its document.
+    within: FieldPath,
+}
+
+#[derive(Clone, Copy)]
+enum Kind {
+    SniRoute,
+    Service,
+    EndpointSlice,
+}
+
+impl Kind {
+    fn named(api_version: &str, kind: &str) -> Option<Self> {
+        match (api_version, kind) {
+            ("sluice.dev/v1alpha1", "SniRoute") => Some(Kind::SniRoute),
+            ("v1", "Service") => Some(Kind::Service),
+            ("discovery.k8s.io/v1", "EndpointSlice") => Some(Kind::EndpointSlice),
+            _ => None,
+        }
+    }
+}
+
+/// The objects that a document claims to hold; or where it claims something else, and what is wrong
+/// with that.
+fn heads(value: &Value) -> Result<Vec<Head>, (FieldPath, String)> {
+    let text = |key: &str| value.get(key).and_then(Value::as_str).unwrap_or_default();
+    if (text("apiVersion"), text("kind")) != ("v1", "List") {
+        return Ok(vec![head(value, FieldPath::default())?]);
+    }
+    match value.get("items") {
+        None | Some(Value::Null) => Ok(Vec::new()),
+        Some(Value::Sequence(items)) => items
+            .iter()
+            .enumerate()
+            .map(|(index, item)| head(item, FieldPath::item("items", index)))
+            .collect(),
+        Some(_) => Err((FieldPath::parse("items"), "items is not a list".to_owned())),
+    }
+}
+
+fn head(value: &Value, within: FieldPath) -> Result<Head, (FieldPath, String)> {
+    const SUPPORTED: &str = "supported are SniRoute (sluice.dev/v1alpha1), Service (v1), \
+                             EndpointSlice (discovery.k8s.io/v1) and List (v1) of these";
+    if !value.is_mapping() {
+        return Err((within, format!("is not an object; {SUPPORTED}")));
+    }
+    let text = |key: &str| value.get(key).and_then(Value::as_str);
+    let (Some(api_version), Some(kind)) = (text("apiVersion"), text("kind")) else {
+        let missing = if text("kind").is_none() { "kind" } else { "apiVersion" };
+        return Err((within, format!("has no {missing}; {SUPPORTED}")));
+    };
+    let Some(known) = Kind::named(api_version, kind) else {
+        return Err((within, format!("{kind} ({api_version}) is not supported; {SUPPORTED}")));
+    };
+    let metadata = value.get("metadata");
+    let named = |key: &str| metadata.and_then(|metadata| metadata.get(key)).and_then(Value::as_str);
+    let shown = match named("name") {
+        Some(name) => format!("{kind} {}/{name}", named("namespace").unwrap_or(DEFAULT_NAMESPACE)),
+        None => kind.to_owned(),
+    };
+    Ok(Head { kind: known, shown, within })
+}
+
+/// Deserializes a document as what its heads say, and notes the fields that do not exist.
+struct Objects<'a> {
+    heads: &'a [Head],
+    unknown: &'a mut Vec<(usize, FieldPath)>,
+}
+
+impl<'de> DeserializeSeed<'de> for Objects<'_> {
+    type Value = Vec<Object>;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Vec<Object>, D::Error> {
+        match self.heads {
+            [head] if head.within == FieldPath::default() => {
+                Ok(vec![object(head.kind, 0, self.unknown, deserializer)?])
+            }
+            _ => deserializer.deserialize_map(self),
+        }
+    }
+}
+
+/// The `List` itself.
+impl<'de> Visitor<'de> for Objects<'_> {
+    type Value = Vec<Object>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a List")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Vec<Object>, A::Error> {
+        let Objects { heads, unknown } = self;
+        let mut objects = Vec::new();
+        while let Some(key) = map.next_key::<String>()? {
+            match key.as_str() {
+                "items" => {
+                    objects = map.next_value_seed(Items { heads, unknown: &mut *unknown })?
+                }
+                "apiVersion" | "kind" | "metadata" => {
+                    map.next_value::<IgnoredAny>()?;
+                }
+                _ => return Err(de::Error::custom(format!("a List has no field {key}"))),
+            }
+        }
+        Ok(objects)
+    }
+}
+
+struct Items<'a> {
+    heads: &'a [Head],
+    unknown: &'a mut Vec<(usize, FieldPath)>,
+}
+
+impl<'de> DeserializeSeed<'de> for Items<'_> {
+    type Value = Vec<Object>;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Vec<Object>, D::Error> {
+        deserializer.deserialize_seq(self)
+    }
+}
+
+impl<'de> Visitor<'de> for Items<'_> {
+    type Value = Vec<Object>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a list of objects")
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Vec<Object>, A::Error> {
+        let mut objects = Vec::new();
+        for (index, head) in self.heads.iter().enumerate() {
+            let item = Item { kind: head.kind, index, unknown: &mut *self.unknown };
+            objects.extend(seq.next_element_seed(item)?);
+        }
+        Ok(objects)
+    }
+}
+
+struct Item<'a> {
+    kind: Kind,
+    index: usize,
+    unknown: &'a mut Vec<(usize, FieldPath)>,
+}
+
+impl<'de> DeserializeSeed<'de> for Item<'_> {
+    type Value = Object;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Object, D::Error> {
+        object(self.kind, self.index, self.unknown, deserializer)
+    }
+}
+
+fn object<'de, D: Deserializer<'de>>(
+    kind: Kind,
+    index: usize,
+    unknown: &mut Vec<(usize, FieldPath)>,
+    deserializer: D,
+) -> Result<Object, D::Error> {
+    fn strict<'de, T: Deserialize<'de>, D: Deserializer<'de>>(
+        index: usize,
+        unknown: &mut Vec<(usize, FieldPath)>,
+        deserializer: D,
+    ) -> Result<Box<T>, D::Error> {
+        serde_ignored::deserialize(deserializer, |path| {
+            let field = FieldPath::from_ignored(&path);
+            // The type of a route stands for these two; they were looked at before.
+            if !matches!(field.to_string().as_str(), "apiVersion" | "kind") {
+                unknown.push((index, field));
+            }
+        })
+        .map(Box::new)
+    }
+    Ok(match kind {
+        Kind::SniRoute => Object::SniRoute(strict(index, unknown, deserializer)?),
+        Kind::Service => Object::Service(strict(index, unknown, deserializer)?),
+        Kind::EndpointSlice => Object::EndpointSlice(strict(index, unknown, deserializer)?),
+    })
+}
+
+/// A document with its place.
+struct Document<'f> {
+    file: &'f Path,
+    first_line: usize,
+    text: Arc<str>,
+}
+
+impl Document<'_> {
+    fn origin(&self, within: &FieldPath) -> Origin {
+        let text = Arc::clone(&self.text);
+        Origin { text, first_line: self.first_line, within: within.clone() }
+    }
+
+    fn fault(
+        &self,
+        within: &FieldPath,
+        object: Option<&str>,
+        field: Option<&FieldPath>,
+        message: String,
+    ) -> Fault {
+        let nowhere = FieldPath::default();
+        Fault {
+            file: self.file.to_owned(),
+            line: Some(line_of(&self.origin(within), field.unwrap_or(&nowhere))),
+            object: object.map(str::to_owned),
+            field: field.map(FieldPath::to_string),
+            message,
+        }
+    }
+
+    fn unknown_field(&self, heads: &[Head], index: usize, field: &FieldPath) -> Fault {
+        let head = heads.get(index);
+        let hint = match head {
+            Some(Head { kind: Kind::SniRoute, .. }) => suggest::field_of_route(field),
+            _ => None,
+        };
+        let hint = hint.map(|hint| format!("; {hint}")).unwrap_or_default();
+        let within = head.map(|head| head.within.clone()).unwrap_or_default();
+        let shown = head.map(|head| head.shown.as_str());
+        self.fault(&within, shown, Some(field), format!("unknown field{hint}"))
+    }
+
+    /// Says what the parser says, with the line in the file and the field in the object.
+    fn refused(&self, error: &serde_yaml::Error, heads: &[Head]) -> Fault {
+        let place = error.location();
+        let mut message = error.to_string();
+        if let Some(place) = &place {
+            let suffix = format!(" at line {} column {}", place.line(), place.column());
+            message = message.replace(&suffix, "");
+        }
+        // The parser puts the path first, unless it is at the root.
+        let (path, message) = match message.split_once(": ") {
+            Some((path, rest)) if !path.contains(char::is_whitespace) => (path, rest.to_owned()),
+            _ => ("", message),
+        };
+        let head = heads.iter().find(|head| is_within(path, &head.within));
+        let prefix = head.map(|head| head.within.to_string()).unwrap_or_default();
+        let field = path.strip_prefix(&prefix).unwrap_or(path).trim_start_matches('.');
+        Fault {
+            file: self.file.to_owned(),
+            line: Some(self.first_line + place.map_or(0, |place| place.line().saturating_sub(1))),
+            object: head.map(|head| head.shown.clone()),
+            field: Some(field.to_owned()).filter(|field| !field.is_empty()),
+            message,
+        }
+    }
+
+    fn parsed(&self, head: &Head, object: Object) -> Result<Parsed, Fault> {
+        let metadata = object.metadata();
+        let wrong = |field: &str, message: String| {
+            let field = FieldPath::parse(field);
+            self.fault(&head.within, Some(&head.shown), Some(&field), message)
+        };
+        let key = key(metadata).ok_or_else(|| wrong("metadata.name", "is missing".to_owned()))?;
+        for (field, name) in [("metadata.name", &key.name), ("metadata.namespace", &key.namespace)]
+        {
+            if !is_dns_name(name) {
+                let rule = "lower-case letters, digits, '-' and '.', at most 253, beginning and \
+                            ending with a letter or digit";
+                return Err(wrong(field, format!("{name:?} is not a name; write {rule}")));
+            }
+        }
+        Ok(Parsed { object, key, origin: self.origin(&head.within) })
+    }
+}
+
+/// Whether a path of the parser leads into the object.
+fn is_within(path: &str, object: &FieldPath) -> bool {
+    path.strip_prefix(&object.to_string()).is_some_and(|rest| {
+        *object == FieldPath::default() || rest.is_empty() || rest.starts_with('.')
+    })
+}
+
+/// RFC 1123 subdomain, as Kubernetes asks of most names.
+fn is_dns_name(name: &str) -> bool {
+    let alphanumeric = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit();
+    name.len() <= 253
+        && name.split('.').all(|label| {
+            label.starts_with(alphanumeric)
+                && label.ends_with(alphanumeric)
+                && label.chars().all(|c| alphanumeric(c) || c == '-')
+        })
+}

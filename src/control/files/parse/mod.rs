@@ -1,0 +1,111 @@
+//! From the bytes of a file to its objects, without I/O.
+
+mod document;
+mod split;
+mod suggest;
+
+use std::collections::HashMap;
+use std::path::Path;
+use std::sync::Arc;
+
+use k8s_openapi::api::core::v1::Service;
+use k8s_openapi::api::discovery::v1::EndpointSlice;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+
+use self::split::documents;
+use super::Fault;
+use super::locate::Origin;
+use crate::control::api::SniRoute;
+use crate::control::build::Resources;
+use crate::routing::RouteKey;
+
+/// An object of a file.
+#[derive(Clone, Debug)]
+pub(super) struct Parsed {
+    pub(super) object: Object,
+    pub(super) key: RouteKey,
+    pub(super) origin: Origin,
+}
+
+/// An object of one of the supported kinds.
+#[derive(Clone, Debug)]
+pub(super) enum Object {
+    SniRoute(Box<SniRoute>),
+    Service(Box<Service>),
+    EndpointSlice(Box<EndpointSlice>),
+}
+
+impl Object {
+    pub(super) fn kind(&self) -> &'static str {
+        match self {
+            Object::SniRoute(_) => "SniRoute",
+            Object::Service(_) => "Service",
+            Object::EndpointSlice(_) => "EndpointSlice",
+        }
+    }
+
+    fn metadata(&self) -> &ObjectMeta {
+        match self {
+            Object::SniRoute(route) => &route.metadata,
+            Object::Service(service) => &service.metadata,
+            Object::EndpointSlice(slice) => &slice.metadata,
+        }
+    }
+
+    /// Adds a copy to those of its kind.
+    pub(super) fn add_to(&self, resources: &mut Resources) {
+        match self {
+            Object::SniRoute(route) => resources.routes.push((**route).clone()),
+            Object::Service(service) => resources.services.push((**service).clone()),
+            Object::EndpointSlice(slice) => resources.slices.push((**slice).clone()),
+        }
+    }
+}
+
+/// All objects of a file, or all that is wrong with it.
+pub(super) fn parse(file: &Path, bytes: &[u8]) -> Result<Vec<Parsed>, Vec<Fault>> {
+    let text = match std::str::from_utf8(bytes) {
+        Ok(text) => text.strip_prefix('\u{feff}').unwrap_or(text),
+        Err(error) => return Err(vec![not_text(file, bytes, error.valid_up_to())]),
+    };
+    let mut objects = Vec::new();
+    let mut faults = Vec::new();
+    for (first_line, text) in documents(text) {
+        document::parse(file, first_line, Arc::from(text), &mut objects, &mut faults);
+    }
+    faults.extend(twice(file, &objects));
+    if faults.is_empty() { Ok(objects) } else { Err(faults) }
+}
+
+fn not_text(file: &Path, bytes: &[u8], valid: usize) -> Fault {
+    let line = 1 + bytes.iter().take(valid).filter(|&&byte| byte == b'\n').count();
+    Fault {
+        file: file.to_owned(),
+        line: Some(line),
+        object: None,
+        field: None,
+        message: "is not UTF-8 text".to_owned(),
+    }
+}
+
+/// Objects that the file holds more than once.
+fn twice(file: &Path, objects: &[Parsed]) -> Vec<Fault> {
+    let mut seen = HashMap::new();
+    let mut faults = Vec::new();
+    for Parsed { object, key, origin } in objects {
+        let line = origin.line();
+        match seen.get(&(object.kind(), key)) {
+            None => {
+                seen.insert((object.kind(), key), line);
+            }
+            Some(first) => faults.push(Fault {
+                file: file.to_owned(),
+                line: Some(line),
+                object: Some(format!("{} {key}", object.kind())),
+                field: None,
+                message: format!("is in this file twice, first in line {first}"),
+            }),
+        }
+    }
+    faults
+}
