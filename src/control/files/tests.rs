@@ -1,1 +1,400 @@
+use std::fs;
+use std::path::Path;
 
+use proptest::prelude::*;
+use tempfile::TempDir;
+
+use super::*;
+
+/// A route with the given lines of its spec; `hostnames` is in line 5.
+fn route(name: &str, spec: &str) -> String {
+    let spec = spec.replace('\n', "\n  ");
+    format!(
+        "apiVersion: sluice.dev/v1alpha1\nkind: SniRoute\n\
+         metadata: {{name: {name}, namespace: data}}\nspec:\n  {spec}\n"
+    )
+}
+
+fn good(name: &str) -> String {
+    route(name, &format!("hostnames: [{name}.com]\nbackends: [{{address: '192.0.2.1:1'}}]"))
+}
+
+fn service(name: &str, port: u16) -> String {
+    format!(
+        "apiVersion: v1\nkind: Service\nmetadata: {{name: {name}, namespace: data}}\n\
+         spec: {{ports: [{{port: {port}}}]}}\n"
+    )
+}
+
+fn slice(service: &str, address: &str) -> String {
+    format!(
+        "apiVersion: discovery.k8s.io/v1\nkind: EndpointSlice\n\
+         metadata: {{name: {service}-1, namespace: data, \
+         labels: {{kubernetes.io/service-name: {service}}}}}\n\
+         addressType: IPv4\nports: [{{port: 8443}}]\nendpoints: [{{addresses: [{address}]}}]\n"
+    )
+}
+
+/// A folder with these files.
+fn folder(files: &[(&str, &str)]) -> TempDir {
+    let folder = tempfile::tempdir().expect("a folder");
+    for (name, content) in files {
+        fs::write(folder.path().join(name), content).expect("a file");
+    }
+    folder
+}
+
+fn load_folder(folder: &Path) -> Loaded {
+    load(&[folder.to_owned()])
+}
+
+fn names(loaded: &Loaded) -> Vec<&str> {
+    loaded.resources.routes.iter().filter_map(|route| route.metadata.name.as_deref()).collect()
+}
+
+/// The faults as they are shown, without the folder.
+fn shown(folder: &Path, faults: &[Fault]) -> Vec<String> {
+    let folder = format!("{}/", folder.display());
+    faults.iter().map(|fault| fault.to_string().replace(&folder, "")).collect()
+}
+
+/// The faults of one file of this content.
+fn faults_of(content: &str) -> Vec<String> {
+    let folder = folder(&[("a.yaml", content)]);
+    let loaded = load_folder(folder.path());
+    let faults = shown(folder.path(), &loaded.faults);
+    if !faults.is_empty() {
+        let nothing = Resources::default();
+        assert_eq!(loaded.resources.routes, nothing.routes, "a file at fault contributes nothing");
+        assert_eq!(loaded.resources.services, nothing.services);
+        assert_eq!(loaded.resources.slices, nothing.slices);
+    }
+    faults
+}
+
+fn installation() -> Installation {
+    Installation { class: "sluice".into(), require_class: false, listeners: vec!["https".into()] }
+}
+
+#[test]
+fn a_folder_is_read_in_order_with_all_its_kinds_of_documents() {
+    let many =
+        format!("# head\n---\n{}---\n{}\n---\n# nothing\n--- \n", good("b"), service("s", 1));
+    let json = r#"{"apiVersion": "sluice.dev/v1alpha1", "kind": "SniRoute",
+        "metadata": {"name": "c", "uid": "5", "labels": {"a.b/c": "d"},
+            "managedFields": [{"manager": "m", "fieldsV1": {"f:spec": {}}}]},
+        "spec": {"hostnames": ["c.com"], "backends": [{"address": "[::1]:1"}]},
+        "status": {"conditions": []}}"#;
+    let list = format!(
+        "apiVersion: v1\nkind: List\nmetadata: {{resourceVersion: ''}}\nitems:\n- {}- {}",
+        good("d").replace('\n', "\n  ").trim_end_matches(' '),
+        slice("s", "10.0.0.1").replace('\n', "\n  ").trim_end_matches(' '),
+    );
+    let folder = folder(&[
+        ("1.yaml", &many),
+        ("2.json", json),
+        ("3.yml", &list),
+        ("4.yaml", "\u{feff}# only a comment"),
+        ("5.yaml", ""),
+        ("6.txt", "not: [ours"),
+        (".hidden.yaml", "not: [ours"),
+        ("7.yaml~", "not: [ours"),
+        ("0.yaml", &good("a").replace('\n', "\r\n")),
+    ]);
+    fs::create_dir(folder.path().join("deeper.yaml")).expect("a folder");
+    fs::write(folder.path().join("deeper.yaml/x.yaml"), "not: [ours").expect("a file");
+
+    let loaded = load_folder(folder.path());
+    assert_eq!(shown(folder.path(), &loaded.faults), [""; 0]);
+    assert_eq!(names(&loaded), ["a", "b", "c", "d"]);
+    assert_eq!(loaded.resources.services.len(), 1);
+    assert_eq!(loaded.resources.slices.len(), 1);
+}
+
+#[test]
+fn paths_may_be_files_of_any_name_and_each_file_counts_once() {
+    let folder = folder(&[("a.yaml", &good("a")), ("b.conf", &good("b"))]);
+    std::os::unix::fs::symlink("a.yaml", folder.path().join("z.yaml")).expect("a link");
+    let paths = ["b.conf", "a.yaml", "", "a.yaml"].map(|name| folder.path().join(name));
+    let loaded = load(&paths);
+    assert_eq!(shown(folder.path(), &loaded.faults), [""; 0]);
+    assert_eq!(names(&loaded), ["a", "b"]);
+}
+
+#[test]
+fn what_cannot_be_read_is_named() {
+    let folder = folder(&[("a.yaml", &good("a")), ("latin.yaml", "")]);
+    fs::write(folder.path().join("latin.yaml"), b"# one\n# b\xfccher\n").expect("a file");
+    std::os::unix::fs::symlink("gone", folder.path().join("link.yaml")).expect("a link");
+    let socket = std::os::unix::net::UnixListener::bind(folder.path().join("s.yaml"));
+    let huge = fs::File::create(folder.path().join("huge.yaml")).expect("a file");
+    huge.set_len((16 << 20) + 1).expect("a length");
+
+    let loaded = load(&[folder.path().to_owned(), folder.path().join("missing.yaml")]);
+    assert_eq!(
+        shown(folder.path(), &loaded.faults),
+        [
+            "missing.yaml: No such file or directory (os error 2)",
+            "huge.yaml: is over 16 MiB",
+            "latin.yaml:2: is not UTF-8 text",
+            "link.yaml: No such file or directory (os error 2)",
+            "s.yaml: is not a regular file",
+        ]
+    );
+    assert_eq!(names(&loaded), ["a"], "the others are loaded");
+    drop(socket);
+}
+
+const SUPPORTED: &str = "supported are SniRoute (sluice.dev/v1alpha1), Service (v1), EndpointSlice \
+                         (discovery.k8s.io/v1) and List (v1) of these";
+
+#[test]
+fn what_is_no_object_of_ours_is_told_what_is() {
+    for (content, fault) in [
+        ("# x\n\nfoo", "3: is not an object; "),
+        ("- a", "1: is not an object; "),
+        ("a: 1", "1: has no kind; "),
+        ("kind: SniRoute", "1: has no apiVersion; "),
+        ("apiVersion: v1\nkind: 1", "1: has no kind; "),
+        ("---\napiVersion: v1\nkind: Pod", "2: Pod (v1) is not supported; "),
+        (
+            "apiVersion: sluice.dev/v1\nkind: SniRoute",
+            "1: SniRoute (sluice.dev/v1) is not supported; ",
+        ),
+        (
+            "apiVersion: v1\nkind: List\nitems:\n- apiVersion: v1\n  kind: Secret",
+            "4: Secret (v1) is not supported; ",
+        ),
+    ] {
+        assert_eq!(faults_of(content), [format!("a.yaml:{fault}{SUPPORTED}")]);
+    }
+    assert_eq!(
+        faults_of("apiVersion: v1\nkind: List\nitems: 5"),
+        ["a.yaml:3: items is not a list"]
+    );
+    assert_eq!(faults_of("apiVersion: v1\nkind: List\nitems:"), [""; 0]);
+    assert_eq!(
+        faults_of("apiVersion: v1\nkind: List\nitem: []"),
+        ["a.yaml:1: a List has no field item"]
+    );
+}
+
+#[test]
+fn faults_name_line_object_and_field() {
+    let object = "SniRoute data/r";
+    for (spec, fault) in [
+        (
+            "hostnames: [a.com]\nbackends:\n- address: '192.0.2.1:1'\n- address: x:1",
+            "9: S: spec.backends[1].address: \"x:1\" is not an IP address, and names",
+        ),
+        (
+            "hostnames: [a.com]\nbackends:\n- address: '192.0.2.1:1'\n- weight: 1",
+            "9: S: spec.backends[1]: has neither service nor address",
+        ),
+        (
+            "hostnames:\n- a.com\n- a:1\nbackends: []",
+            "8: S: spec.hostnames[1]: hostname \"a:1\" has the character ':'",
+        ),
+        ("hostnames: [a.com]\nbackends: []", "7: S: spec.backends: is empty"),
+        ("hostnames: [a.com]", "6: S: spec: missing field `backends`"),
+        (
+            "hostnames: a.com\nbackends: []",
+            "6: S: spec.hostnames: invalid type: string \"a.com\", expected a list of hostnames",
+        ),
+        ("hostnames: [a.com\nbackends: []", "7: did not find expected ',' or ']'"),
+        (
+            "hostnames: [a.com]\nalpn: [h2]\nalpn: [h3]",
+            "6: spec: duplicate entry with key \"alpn\"",
+        ),
+        ("hostnames: [a.com]\n\ttabs: 1", "7: found character that cannot start any token"),
+        ("hostnames: [*nope]", "6: unknown anchor"),
+    ] {
+        // One line further down, after another document.
+        let faults = faults_of(&format!("---\n{}", route("r", spec)));
+        assert_eq!(faults.len(), 1, "{faults:?}");
+        let fault = format!("a.yaml:{}", fault.replace("S:", &format!("{object}:")));
+        assert!(faults[0].starts_with(&fault), "{:?} does not start with {fault:?}", faults[0]);
+    }
+}
+
+#[test]
+fn lines_are_those_of_the_file() {
+    let text = format!("{}---\n\n{}", good("a"), route("r", "hostnames: [a.com]\nbackends: []"));
+    assert!(faults_of(&text)[0].starts_with("a.yaml:14: SniRoute data/r: spec.backends: is empty"));
+    // In a list, the object and its field are those of the item.
+    let item = route("r", "hostnames: [a.com]\nbackends: [{weight: x}]").replace('\n', "\n  ");
+    let list = format!(
+        "apiVersion: v1\nkind: List\nitems:\n- {}- {item}",
+        good("a").replace('\n', "\n  ").trim_end_matches(' ')
+    );
+    let faults = faults_of(&list);
+    assert!(
+        faults[0].starts_with("a.yaml:15: SniRoute data/r: spec.backends[0].weight: invalid type"),
+        "{faults:?}"
+    );
+    // Every document of a file is looked at.
+    let bad = |name: &str| route(name, "hostnames: []\nbackends: []");
+    let two = faults_of(&format!("{}---\n{}", bad("a"), bad("b")));
+    assert_eq!(two.len(), 2);
+    assert!(two[1].starts_with("a.yaml:12: SniRoute data/b: spec.hostnames: is empty"), "{two:?}");
+}
+
+#[test]
+fn unknown_fields_are_faults_with_the_nearest_name() {
+    let backends = "backends: [{address: '192.0.2.1:1'}]";
+    for (spec, faults) in [
+        (format!("hostname: [a.com]\nhostnames: [a.com]\n{backends}"), vec!["5: S: spec.hostname: unknown field; did you mean hostnames?"]),
+        // What is missing does not hide why.
+        (format!("hostname: [a.com]\n{backends}"), vec!["5: S: spec.hostname: unknown field; did you mean hostnames?", "5: S: spec: missing field `hostnames`"]),
+        (
+            "hostnames: [a.com]\nbackends:\n- adress: '192.0.2.1:1'\n  address: '192.0.2.1:1'\n- service:\n    name: s\n    port: 1\n    namespace: x".to_owned(),
+            vec!["7: S: spec.backends[0].adress: unknown field; did you mean address?", "12: S: spec.backends[1].service.namespace: unknown field; there are name, port"],
+        ),
+        (format!("hostnames: [a.com]\n{backends}\ntimeouts:\n  Connect: 5s"), vec!["8: S: spec.timeouts.Connect: unknown field; did you mean connect?"]),
+        (format!("hostnames: [a.com]\n{backends}\n<<: {{}}"), vec!["7: S: spec.<<: unknown field; there are alpn, backends, className, hostnames, listeners, loadBalancing, timeouts"]),
+    ] {
+        let expected: Vec<String> = faults.iter().map(|fault| format!("a.yaml:{}", fault.replace("S:", "SniRoute data/r:"))).collect();
+        assert_eq!(faults_of(&route("r", &spec)), expected);
+    }
+    let service = service("s", 1).replace("spec: {", "spec: {\n  selectors: {},");
+    assert_eq!(faults_of(&service), ["a.yaml:5: Service data/s: spec.selectors: unknown field"]);
+    let slice = slice("s", "10.0.0.1").replace("addresses:", "ready: true, addresses:");
+    assert_eq!(
+        faults_of(&slice),
+        ["a.yaml:6: EndpointSlice data/s-1: endpoints[0].ready: unknown field"]
+    );
+    let root = good("r").replace("spec:", "speck: 1\nspec:");
+    assert_eq!(
+        faults_of(&root),
+        ["a.yaml:4: SniRoute data/r: speck: unknown field; did you mean spec?"]
+    );
+}
+
+#[test]
+fn objects_need_a_name_that_a_cluster_would_take() {
+    let unnamed = good("r").replace("name: r, ", "");
+    assert_eq!(faults_of(&unnamed), ["a.yaml:3: SniRoute: metadata.name: is missing"]);
+    for bad in ["R", "-r", "r..s", "'r/s'", "'r s'"] {
+        let faults = faults_of(&good("r").replace("name: r,", &format!("name: {bad},")));
+        assert!(faults[0].contains("metadata.name: "), "{faults:?}");
+        let faults = faults_of(&good("r").replace("namespace: data", &format!("namespace: {bad}")));
+        assert!(faults[0].contains("metadata.namespace: "), "{faults:?}");
+    }
+    assert_eq!(faults_of(&good("r").replace("name: r,", "name: 4.r-s.5,")), [""; 0]);
+}
+
+#[test]
+fn the_same_object_twice_is_a_fault_that_names_both_places() {
+    let text = format!("{}---\n{}---\n{}", good("r"), service("r", 1), good("r"));
+    assert_eq!(
+        faults_of(&text),
+        ["a.yaml:13: SniRoute data/r: is in this file twice, first in line 1"]
+    );
+    let folder = folder(&[
+        ("a.yaml", &good("r")),
+        ("b.yaml", &format!("{}---\n{}", good("x"), good("r"))),
+        ("c.yaml", &good("r").replace(": data", ": other")),
+    ]);
+    let loaded = load_folder(folder.path());
+    let first = folder.path().join("a.yaml");
+    assert_eq!(
+        shown(folder.path(), &loaded.faults),
+        [format!("b.yaml:8: SniRoute data/r: is in {}:1 already", first.display())
+            .replace(&format!("{}/", folder.path().display()), "")]
+    );
+    assert_eq!(names(&loaded), ["r", "r"], "the second file is left out whole");
+}
+
+#[test]
+fn aliases_and_depth_are_bounded() {
+    let mut bomb = String::from("a0: &a0 [x]\n");
+    for level in 1..30 {
+        let inner = level - 1;
+        bomb += &format!("a{level}: &a{level} [{}]\n", vec![format!("*a{inner}"); 9].join(", "));
+    }
+    let deep = format!("a: {}", "[".repeat(100_000));
+    let indented = format!("a: {}", "- ".repeat(10_000));
+    for content in
+        [bomb, deep, indented, format!("a: {}", "[".repeat(500)), "a: &a [*a]".to_owned()]
+    {
+        let faults = faults_of(&content);
+        assert_eq!(faults.len(), 1, "{faults:?}");
+    }
+}
+
+#[test]
+fn check_finds_what_keeps_routes_from_being_in_force() {
+    let backends = "backends:\n- service: {name: s, port: 1}\n- service: {name: s, port: 2}\n- service: {name: t, port: 1}";
+    let folder = folder(&[
+        (
+            "a.yaml",
+            &format!(
+                "{}---\n{}",
+                service("s", 1),
+                route(
+                    "a",
+                    &format!("hostnames: [a.com, b.com]\nlisteners: [https, nope]\n{backends}")
+                )
+            ),
+        ),
+        (
+            "b.yaml",
+            &route("b", "hostnames:\n- c.com\n- b.com\nbackends: [{address: '192.0.2.1:1'}]"),
+        ),
+        ("c.yaml", &route("c", "hostnames: []\nbackends: []")),
+        (
+            "d.yaml",
+            &route(
+                "d",
+                "className: other\nhostnames: [b.com]\nbackends: [{address: '192.0.2.1:1'}]",
+            ),
+        ),
+    ]);
+    let paths = [folder.path().to_owned()];
+    let faults = shown(folder.path(), &check(&paths, &installation()));
+    assert_eq!(
+        faults,
+        [
+            "a.yaml:11: SniRoute data/a: spec.listeners[1]: there is no listener \"nope\"",
+            "a.yaml:14: SniRoute data/a: spec.backends[1].service.port: Service data/s has no port 2; it has 1",
+            "a.yaml:15: SniRoute data/a: spec.backends[2].service.name: there is no Service data/t",
+            "b.yaml:7: SniRoute data/b: spec.hostnames[1]: b.com belongs to data/a where both take the same listener and ALPN",
+            "c.yaml:5: SniRoute data/c: spec.hostnames: is empty; a route needs at least one hostname (* takes any)",
+        ]
+    );
+    let offline = Installation { listeners: vec![], ..installation() };
+    assert!(!shown(folder.path(), &check(&paths, &offline))[0].contains("listener"));
+    assert_eq!(check(&[folder.path().join("b.yaml")], &installation()), []);
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 256, ..ProptestConfig::default() })]
+
+    /// A file that is cut anywhere, or damaged anywhere, ends in objects or in faults with a line
+    /// of the file.
+    #[test]
+    fn no_content_panics_and_lines_are_in_the_file(
+        cut in 0..2000usize,
+        damage in proptest::collection::vec((0..2000usize, select_byte()), 0..4),
+    ) {
+        let whole = format!("{}---\n{}---\n{}", good("a"), service("s", 1), slice("s", "10.0.0.1"));
+        let mut bytes = whole.into_bytes();
+        for (at, byte) in damage {
+            let length = bytes.len();
+            bytes[at % length] = byte;
+        }
+        bytes.truncate(cut);
+        let lines = 1 + bytes.iter().filter(|&&byte| byte == b'\n').count();
+        if let Err(faults) = parse::parse(Path::new("a.yaml"), &bytes) {
+            prop_assert!(!faults.is_empty());
+            for fault in faults {
+                prop_assert!(fault.line.is_some_and(|line| (1..=lines).contains(&line)), "{}", fault);
+                prop_assert!(!fault.to_string().contains('\n'));
+            }
+        }
+    }
+}
+
+fn select_byte() -> impl Strategy<Value = u8> {
+    proptest::sample::select(b":-{}[]&*!|>'\"%@`#,?\n\t \0\xffa0".to_vec())
+}

@@ -8,10 +8,14 @@ use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess,
 use serde::{Deserialize, de};
 use serde_yaml::Value;
 
-use super::{Object, Parsed, suggest};
+use super::{MAX_FAULTS, Object, Parsed, suggest};
 use crate::control::build::{DEFAULT_NAMESPACE, key};
 use crate::control::files::Fault;
 use crate::control::files::locate::{FieldPath, Origin, line_of};
+
+/// How many brackets may be open at once. The parser refuses a depth of 128, but only after it has
+/// read all of it, in time that grows with the square of the depth.
+const MAX_UNCLOSED: usize = 512;
 
 /// Adds the objects of a document to `objects`, and what is wrong with it to `faults`.
 ///
@@ -25,6 +29,16 @@ pub(super) fn parse(
     faults: &mut Vec<Fault>,
 ) {
     let document = Document { file, first_line, text };
+    if unclosed(&document.text) > MAX_UNCLOSED {
+        let message = format!("has over {MAX_UNCLOSED} brackets open at once");
+        return faults.push(Fault {
+            file: file.to_owned(),
+            line: Some(first_line),
+            object: None,
+            field: None,
+            message,
+        });
+    }
     let value = match serde_yaml::from_str::<Value>(&document.text) {
         Ok(Value::Null) => return,
         Ok(value) => value,
@@ -39,7 +53,7 @@ pub(super) fn parse(
         let deserializer = serde_yaml::Deserializer::from_str(&document.text);
         Objects { heads: &heads, unknown: &mut unknown }.deserialize(deserializer)
     };
-    for (index, field) in unknown {
+    for (index, field) in unknown.into_iter().take(MAX_FAULTS) {
         faults.push(document.unknown_field(&heads, index, &field));
     }
     match outcome {
@@ -283,12 +297,10 @@ impl Document<'_> {
 
     /// Says what the parser says, with the line in the file and the field in the object.
     fn refused(&self, error: &serde_yaml::Error, heads: &[Head]) -> Fault {
-        let place = error.location();
-        let mut message = error.to_string();
-        if let Some(place) = &place {
-            let suffix = format!(" at line {} column {}", place.line(), place.column());
-            message = message.replace(&suffix, "");
-        }
+        // At the end of a file that is cut, the parser is past the last line.
+        let last = self.text.lines().count().max(1);
+        let line = error.location().map_or(1, |place| place.line().clamp(1, last));
+        let message = without_places(&error.to_string());
         // The parser puts the path first, unless it is at the root.
         let (path, message) = match message.split_once(": ") {
             Some((path, rest)) if !path.contains(char::is_whitespace) => (path, rest.to_owned()),
@@ -299,7 +311,7 @@ impl Document<'_> {
         let field = path.strip_prefix(&prefix).unwrap_or(path).trim_start_matches('.');
         Fault {
             file: self.file.to_owned(),
-            line: Some(self.first_line + place.map_or(0, |place| place.line().saturating_sub(1))),
+            line: Some(self.first_line + line - 1),
             object: head.map(|head| head.shown.clone()),
             field: Some(field.to_owned()).filter(|field| !field.is_empty()),
             message,
@@ -323,6 +335,38 @@ impl Document<'_> {
         }
         Ok(Parsed { object, key, origin: self.origin(&head.within) })
     }
+}
+
+/// How many brackets are open at most at once, those in quotes and comments included.
+fn unclosed(text: &str) -> usize {
+    let mut open: usize = 0;
+    let mut most = 0;
+    for byte in text.bytes() {
+        match byte {
+            b'[' | b'{' => open += 1,
+            b']' | b'}' => open = open.saturating_sub(1),
+            _ => {}
+        }
+        most = most.max(open);
+    }
+    most
+}
+
+/// A message of the parser without its ` at line 3 column 4`: those count from where the document
+/// begins, not the file.
+fn without_places(message: &str) -> String {
+    let digits = |text: &'_ str| text.trim_start_matches(|c: char| c.is_ascii_digit()).len();
+    let mut kept = String::new();
+    let mut rest = message;
+    while let Some((before, after)) = rest.split_once(" at line ") {
+        kept.push_str(before);
+        let after_line = &after[after.len() - digits(after)..];
+        rest = match after_line.strip_prefix(" column ") {
+            Some(column) => &column[column.len() - digits(column)..],
+            None => after_line,
+        };
+    }
+    kept + rest
 }
 
 /// Whether a path of the parser leads into the object.

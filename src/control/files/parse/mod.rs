@@ -19,6 +19,9 @@ use crate::control::api::SniRoute;
 use crate::control::build::Resources;
 use crate::routing::RouteKey;
 
+/// How many faults of one sort are reported of one document. Who mends those sees the next.
+const MAX_FAULTS: usize = 16;
+
 /// An object of a file.
 #[derive(Clone, Debug)]
 pub(super) struct Parsed {
@@ -90,21 +93,25 @@ fn not_text(file: &Path, bytes: &[u8], valid: usize) -> Fault {
 
 /// Objects that the file holds more than once.
 fn twice(file: &Path, objects: &[Parsed]) -> Vec<Fault> {
-    let mut seen = HashMap::new();
+    let mut seen: HashMap<_, &Parsed> = HashMap::new();
     let mut faults = Vec::new();
-    for Parsed { object, key, origin } in objects {
-        let line = origin.line();
-        match seen.get(&(object.kind(), key)) {
-            None => {
-                seen.insert((object.kind(), key), line);
-            }
-            Some(first) => faults.push(Fault {
+    for parsed in objects {
+        let Parsed { object, key, origin } = parsed;
+        if let Some(first) = seen.get(&(object.kind(), key)) {
+            // Only now: to find a line is to parse the document once more.
+            let first = first.origin.line();
+            faults.push(Fault {
                 file: file.to_owned(),
-                line: Some(line),
+                line: Some(origin.line()),
                 object: Some(format!("{} {key}", object.kind())),
                 field: None,
                 message: format!("is in this file twice, first in line {first}"),
-            }),
+            });
+            if faults.len() == MAX_FAULTS {
+                break;
+            }
+        } else {
+            seen.insert((object.kind(), key), parsed);
         }
     }
     faults
