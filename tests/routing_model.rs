@@ -1,5 +1,7 @@
 //! The routing table against a slow model that is right by looking at it.
 
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
 use std::cmp::Reverse;
 
 use proptest::prelude::*;

@@ -294,4 +294,5 @@ fn said(findings: &[Finding]) -> String {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::expect_used)]
 mod tests;

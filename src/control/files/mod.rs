@@ -104,4 +104,5 @@ fn read_once(paths: &[PathBuf]) -> Source {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::expect_used)]
 mod tests;

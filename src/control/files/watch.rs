@@ -26,7 +26,7 @@ pub struct Update {
     pub complete: bool,
     /// How many faults the files have now.
     pub faults: usize,
-    /// When the change was noticed.
+    /// When it was first noticed that anything changed.
     pub noticed: Instant,
 }
 
@@ -44,17 +44,17 @@ pub async fn watch(
 
 /// How often things happen.
 #[derive(Clone, Copy, Debug)]
-struct Pace {
+pub(super) struct Pace {
     /// For how long files must stay as they are to count as written.
-    quiet: Duration,
+    pub(super) quiet: Duration,
     /// For how long to wait for that at most.
-    longest: Duration,
+    pub(super) longest: Duration,
     /// How often to look without being told, where the kernel cannot tell.
-    poll: Duration,
+    pub(super) poll: Duration,
     /// How often to look without being told, where it can: some file systems do not.
-    idle: Duration,
+    pub(super) idle: Duration,
     /// Whether the kernel is asked at all.
-    notify: bool,
+    pub(super) notify: bool,
 }
 
 impl Default for Pace {
@@ -69,7 +69,7 @@ impl Default for Pace {
     }
 }
 
-async fn watch_at(
+pub(super) async fn watch_at(
     pace: Pace,
     paths: Vec<PathBuf>,
     installation: Installation,
@@ -294,5 +294,32 @@ impl Seen {
             }
         }
         matters
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::expect_used)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn reading_is_no_change_and_writing_is() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let file = folder.path().join("a.yaml");
+        std::fs::write(&file, "").expect("written");
+        let paths = [folder.path().to_owned()];
+        let mut watches = Watches::new(true);
+        watches.shared.wake.notified().await;
+        watches.renew(Interest::of(&paths));
+        assert!(watches.healthy);
+
+        Reading::of(&paths);
+        std::fs::write(folder.path().with_extension("beside"), "").expect("written");
+        let told = watches.shared.wake.notified();
+        assert!(tokio::time::timeout(Duration::from_millis(200), told).await.is_err());
+        std::fs::write(&file, "x").expect("written");
+        let told = watches.shared.wake.notified();
+        assert!(tokio::time::timeout(Duration::from_secs(10), told).await.is_ok());
+        let _ = std::fs::remove_file(folder.path().with_extension("beside"));
     }
 }

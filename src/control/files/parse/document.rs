@@ -17,6 +17,9 @@ use crate::control::files::locate::{FieldPath, Origin, line_of};
 /// read all of it, in time that grows with the square of the depth.
 const MAX_UNCLOSED: usize = 512;
 
+/// How much of what the parser says is passed on, in characters.
+const MAX_MESSAGE: usize = 500;
+
 /// Adds the objects of a document to `objects`, and what is wrong with it to `faults`.
 ///
 /// The text is parsed twice: first as it is, which tells what it claims to be and finds keys that
@@ -366,7 +369,9 @@ fn without_places(message: &str) -> String {
             None => after_line,
         };
     }
-    kept + rest
+    kept.push_str(rest);
+    // It may quote a value of any length.
+    kept.chars().take(MAX_MESSAGE).collect()
 }
 
 /// Whether a path of the parser leads into the object.

@@ -1,3 +1,6 @@
+mod source;
+mod watch;
+
 use std::fs;
 use std::path::Path;
 

@@ -1,0 +1,182 @@
+//! What is in force of files that change.
+
+use std::fs;
+use std::path::Path;
+
+use tempfile::TempDir;
+
+use super::{folder, good, shown};
+use crate::control::files::read::Reading;
+use crate::control::files::source::Source;
+
+/// A folder and what is in force of it.
+struct Served {
+    folder: TempDir,
+    source: Source,
+}
+
+impl Served {
+    fn new(files: &[(&str, &str)]) -> Self {
+        let mut served = Served { folder: folder(files), source: Source::default() };
+        served.read();
+        served
+    }
+
+    /// Writes (or with `None` removes) all these files, then reads once; returns what changed.
+    fn change(&mut self, files: &[(&str, Option<&str>)]) -> Vec<String> {
+        for (name, content) in files {
+            let file = self.path().join(name);
+            match content {
+                Some(content) => fs::write(file, content).expect("written"),
+                None => fs::remove_file(file).expect("removed"),
+            }
+        }
+        self.read()
+    }
+
+    fn read(&mut self) -> Vec<String> {
+        let changed = self.source.apply(&Reading::of(&[self.path().to_owned()]));
+        let name = |path: &std::path::PathBuf| {
+            path.strip_prefix(self.path()).unwrap_or(path).display().to_string()
+        };
+        changed.iter().map(name).collect()
+    }
+
+    fn path(&self) -> &Path {
+        self.folder.path()
+    }
+
+    fn routes(&self) -> Vec<String> {
+        let routes = self.source.resources().routes;
+        let mut names: Vec<String> =
+            routes.into_iter().filter_map(|route| route.metadata.name).collect();
+        names.sort();
+        names
+    }
+
+    fn faults(&self) -> Vec<String> {
+        shown(self.path(), &self.source.faults())
+    }
+}
+
+fn both(one: &str, other: &str) -> String {
+    format!("{}---\n{}", good(one), good(other))
+}
+
+#[test]
+fn a_broken_file_changes_nothing_until_it_is_mended() {
+    let mut served = Served::new(&[("a.yaml", &both("a1", "a2")), ("b.yaml", &good("b"))]);
+    assert!(served.source.complete());
+    let half = &both("a1", "new")[..200];
+    for broken in ["rubbish", half, &both("a1", "UPPER")] {
+        assert_eq!(served.change(&[("a.yaml", Some(broken))]), ["a.yaml"]);
+        assert_eq!(served.routes(), ["a1", "a2", "b"], "{broken}");
+        assert_eq!(served.faults().len(), 1);
+        assert!(served.source.complete(), "nothing is missing that was there once");
+    }
+    // The other files go on.
+    served.change(&[("b.yaml", Some(&good("b2")))]);
+    assert_eq!(served.routes(), ["a1", "a2", "b2"]);
+    served.change(&[("a.yaml", Some(&both("a1", "new")))]);
+    assert_eq!(served.routes(), ["a1", "b2", "new"]);
+    assert_eq!(served.faults(), [""; 0]);
+}
+
+#[test]
+fn what_did_not_change_is_no_change() {
+    let mut served = Served::new(&[("a.yaml", &good("a")), ("b.yaml", "rubbish")]);
+    assert_eq!(served.read(), [""; 0]);
+    let same = good("a");
+    assert_eq!(served.change(&[("a.yaml", Some(&same)), ("b.yaml", Some("rubbish"))]), [""; 0]);
+    assert_eq!(served.change(&[("b.yaml", Some("rubbish!"))]), ["b.yaml"]);
+}
+
+#[test]
+fn a_file_that_was_never_good_contributes_nothing_and_leaves_the_whole_incomplete() {
+    let mut served = Served::new(&[("a.yaml", &good("a")), ("b.yaml", "rubbish")]);
+    assert_eq!(served.routes(), ["a"]);
+    assert!(!served.source.complete());
+    served.change(&[("b.yaml", Some(&good("b")))]);
+    assert!(served.source.complete());
+    served.change(&[("c.yaml", Some("rubbish"))]);
+    assert!(served.source.complete(), "once it is, it stays so");
+}
+
+#[test]
+fn the_routes_of_a_deleted_file_go() {
+    let mut served = Served::new(&[("a.yaml", &good("a")), ("b.yaml", &good("b"))]);
+    assert_eq!(served.change(&[("a.yaml", None)]), ["a.yaml"]);
+    assert_eq!(served.routes(), ["b"]);
+    served.change(&[("b.yaml", Some("rubbish"))]);
+    served.change(&[("b.yaml", None)]);
+    assert_eq!(served.routes(), [""; 0]);
+    assert_eq!(served.faults(), [""; 0]);
+}
+
+#[test]
+fn what_was_read_stays_while_its_path_cannot_be_read() {
+    let mut served = Served::new(&[("a.yaml", &good("a"))]);
+    let away = served.path().with_extension("away");
+    fs::rename(served.path(), &away).expect("renamed");
+    let folder = served.path().display().to_string();
+    assert_eq!(served.read(), [""]);
+    assert_eq!(served.routes(), ["a"]);
+    assert_eq!(served.faults(), [format!("{folder}: No such file or directory (os error 2)")]);
+    assert_eq!(served.read(), [""; 0]);
+    fs::rename(&away, served.path()).expect("renamed");
+    assert_eq!(served.read(), [""]);
+    assert_eq!(served.faults(), [""; 0]);
+}
+
+#[test]
+fn of_two_files_with_one_object_the_one_that_changed_gives_way() {
+    let mut served = Served::new(&[("a.yaml", &good("a")), ("b.yaml", &good("b"))]);
+    served.change(&[("a.yaml", Some(&both("a", "b")))]);
+    assert_eq!(served.routes(), ["a", "b"]);
+    assert_eq!(served.faults(), ["a.yaml:8: SniRoute data/b: is in b.yaml:1 already"]);
+    // The other way round.
+    served.change(&[("a.yaml", Some(&good("a"))), ("b.yaml", Some(&both("x", "a")))]);
+    assert_eq!(served.routes(), ["a", "b"]);
+    assert_eq!(served.faults(), ["b.yaml:8: SniRoute data/a: is in a.yaml:1 already"]);
+    // As soon as the object is free, what was refused comes in force.
+    served.change(&[("a.yaml", Some(&good("a2")))]);
+    assert_eq!(served.routes(), ["a", "a2", "x"]);
+    assert_eq!(served.faults(), [""; 0]);
+}
+
+#[test]
+fn of_two_files_that_both_changed_the_second_gives_way() {
+    let mut served = Served::new(&[("a.yaml", &good("a")), ("b.yaml", &good("b"))]);
+    served.change(&[("a.yaml", Some(&good("x"))), ("b.yaml", Some(&both("x", "y")))]);
+    assert_eq!(served.routes(), ["b", "x"]);
+    assert_eq!(served.faults(), ["b.yaml:1: SniRoute data/x: is in a.yaml:1 already"]);
+}
+
+#[test]
+fn objects_may_change_places() {
+    let mut served = Served::new(&[("a.yaml", &good("a")), ("b.yaml", &good("b"))]);
+    served.change(&[("a.yaml", Some(&good("b"))), ("b.yaml", Some(&good("a")))]);
+    assert_eq!(served.faults(), [""; 0]);
+    assert_eq!(served.routes(), ["a", "b"]);
+    served.change(&[("a.yaml", Some("")), ("b.yaml", Some(&both("b", "a")))]);
+    assert_eq!(served.faults(), [""; 0]);
+    assert_eq!(served.routes(), ["a", "b"]);
+}
+
+#[test]
+fn a_file_that_gives_way_may_make_another_give_way() {
+    let mut served =
+        Served::new(&[("a.yaml", &good("k")), ("b.yaml", &good("b")), ("c.yaml", &good("m"))]);
+    served.change(&[("a.yaml", Some(&good("m"))), ("b.yaml", Some(&good("k")))]);
+    assert_eq!(served.routes(), ["b", "k", "m"]);
+    assert_eq!(
+        served.faults(),
+        [
+            "a.yaml:1: SniRoute data/m: is in c.yaml:1 already",
+            "b.yaml:1: SniRoute data/k: is in a.yaml:1 already"
+        ]
+    );
+    served.change(&[("c.yaml", None)]);
+    assert_eq!(served.routes(), ["k", "m"]);
+    assert_eq!(served.faults(), [""; 0]);
+}

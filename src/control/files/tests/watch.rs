@@ -1,0 +1,358 @@
+//! Files that change while sluice runs.
+
+use std::fs;
+use std::io::{self, Write};
+use std::os::unix::fs::symlink;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use tempfile::TempDir;
+use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
+use tokio::task::JoinHandle;
+use tokio::time::timeout;
+
+use super::{good, installation};
+use crate::control::files::Update;
+use crate::control::files::watch::{Pace, watch_at};
+
+/// Nothing is found by chance: without being told, nobody looks.
+const TOLD: Pace = Pace {
+    quiet: Duration::from_millis(50),
+    longest: Duration::from_millis(500),
+    poll: Duration::from_secs(3600),
+    idle: Duration::from_secs(3600),
+    notify: true,
+};
+
+struct Watched {
+    updates: UnboundedReceiver<Update>,
+    last: Update,
+    task: JoinHandle<std::convert::Infallible>,
+}
+
+impl Drop for Watched {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+impl Watched {
+    async fn new(pace: Pace, paths: &[&Path]) -> Self {
+        let (sender, mut updates) = unbounded_channel();
+        let paths: Vec<PathBuf> = paths.iter().map(|path| path.to_path_buf()).collect();
+        let publish = move |update| sender.send(update).unwrap_or_default();
+        let task = tokio::spawn(watch_at(pace, paths, installation(), publish));
+        let last = timeout(Duration::from_secs(10), updates.recv()).await;
+        Watched { updates, last: last.expect("in time").expect("a first update"), task }
+    }
+
+    /// The names of the routes in force.
+    fn routes(&self) -> Vec<&str> {
+        self.last.plan.snapshot.routes.iter().map(|route| &*route.key.name).collect()
+    }
+
+    /// Waits for an update with these routes and this many faults.
+    #[track_caller]
+    fn until<'w>(&'w mut self, routes: &'w [&str], faults: usize) -> impl Future<Output = ()> + 'w {
+        let caller = std::panic::Location::caller();
+        async move {
+            let deadline = tokio::time::Instant::now() + Duration::from_secs(10);
+            while self.routes() != routes || self.last.faults != faults {
+                match tokio::time::timeout_at(deadline, self.updates.recv()).await {
+                    Ok(update) => self.last = update.expect("an update"),
+                    Err(_) => panic!(
+                        "{caller}: {:?} with {} faults, not {routes:?} with {faults}",
+                        self.routes(),
+                        self.last.faults
+                    ),
+                }
+            }
+        }
+    }
+
+    /// Checks that nothing is published for a while.
+    async fn stays(&mut self, time: Duration) {
+        if let Ok(update) = timeout(time, self.updates.recv()).await {
+            panic!("published {update:?}");
+        }
+    }
+}
+
+fn temporary() -> TempDir {
+    tempfile::tempdir().expect("a folder")
+}
+
+fn write(file: &Path, content: &str) {
+    fs::write(file, content).expect("written");
+}
+
+#[tokio::test]
+async fn a_change_is_live_within_a_second() {
+    let folder = temporary();
+    let a = folder.path().join("a.yaml");
+    write(&a, &good("a"));
+    let mut watched = Watched::new(Pace::default(), &[folder.path()]).await;
+    assert_eq!(watched.routes(), ["a"]);
+    assert!(watched.last.complete);
+    for round in ["one", "two", "three"] {
+        let start = Instant::now();
+        write(&a, &good(round));
+        watched.until(&[round], 0).await;
+        assert!(start.elapsed() < Duration::from_secs(1), "{:?}", start.elapsed());
+        assert!(watched.last.noticed.elapsed() < Duration::from_secs(1));
+    }
+}
+
+#[tokio::test]
+async fn files_are_added_broken_mended_and_deleted() {
+    let folder = temporary();
+    let file = |name: &str| folder.path().join(name);
+    let mut watched = Watched::new(TOLD, &[folder.path()]).await;
+    assert!(watched.routes().is_empty() && watched.last.complete);
+    write(&file("a.yaml"), &good("a"));
+    watched.until(&["a"], 0).await;
+    write(&file("b.yaml"), "rubbish");
+    watched.until(&["a"], 1).await;
+    write(&file("b.yaml"), &good("b"));
+    watched.until(&["a", "b"], 0).await;
+    write(&file("b.yaml"), &good("b")[..50]);
+    watched.until(&["a", "b"], 1).await;
+    fs::remove_file(file("b.yaml")).expect("removed");
+    watched.until(&["a"], 0).await;
+    // What is not ours makes no update, and neither does the same content again.
+    write(&file("notes.txt"), "x");
+    write(&file("a.yaml"), &good("a"));
+    watched.stays(Duration::from_millis(300)).await;
+}
+
+#[tokio::test]
+async fn editors_replace_files() {
+    let folder = temporary();
+    let file = |name: &str| folder.path().join(name);
+    write(&file("a.yaml"), &good("a"));
+    // The file alone is named: its folder is watched all the same.
+    let mut watched = Watched::new(TOLD, &[&file("a.yaml")]).await;
+    write(&file(".a.yaml.tmp"), &good("one"));
+    fs::rename(file(".a.yaml.tmp"), file("a.yaml")).expect("renamed over");
+    watched.until(&["one"], 0).await;
+    fs::rename(file("a.yaml"), file("a.yaml~")).expect("renamed away");
+    write(&file("a.yaml"), &good("two"));
+    watched.until(&["two"], 0).await;
+    fs::remove_file(file("a.yaml")).expect("removed");
+    write(&file("a.yaml"), &good("three"));
+    watched.until(&["three"], 0).await;
+    // What was asked for by its name stays in force while it is not there.
+    fs::remove_file(file("a.yaml")).expect("removed");
+    watched.until(&["three"], 1).await;
+    write(&file("a.yaml"), &good("four"));
+    watched.until(&["four"], 0).await;
+}
+
+#[tokio::test]
+async fn a_file_counts_when_it_is_whole() {
+    let folder = temporary();
+    let file = folder.path().join("a.yaml");
+    write(&file, &format!("{}---\n{}", good("a"), good("b")));
+    let pace = Pace { longest: Duration::from_secs(3600), ..TOLD };
+    let mut watched = Watched::new(pace, &[folder.path()]).await;
+    assert_eq!(watched.routes(), ["a", "b"]);
+    // Truncated, then half of it, which on its own is a good file.
+    let mut writer = fs::File::create(&file).expect("a file");
+    writer.write_all(good("c").as_bytes()).expect("written");
+    watched.stays(Duration::from_millis(400)).await;
+    write!(writer, "---\n{}", good("d")).expect("written");
+    drop(writer);
+    watched.until(&["c", "d"], 0).await;
+}
+
+#[tokio::test]
+async fn a_writer_that_never_closes_is_not_waited_for() {
+    let folder = temporary();
+    let file = folder.path().join("a.yaml");
+    let mut watched = Watched::new(TOLD, &[folder.path()]).await;
+    let mut writer = fs::File::create(&file).expect("a file");
+    writer.write_all(good("a").as_bytes()).expect("written");
+    watched.until(&["a"], 0).await;
+    drop(writer);
+}
+
+/// Writes a ConfigMap volume as kubelet's AtomicWriter does.
+fn project(volume: &Path, version: &str, files: &[(&str, String)]) {
+    let former = fs::read_link(volume.join("..data"));
+    fs::create_dir(volume.join(version)).expect("a folder");
+    for (name, content) in files {
+        write(&volume.join(version).join(name), content);
+    }
+    symlink(version, volume.join("..data_tmp")).expect("a link");
+    fs::rename(volume.join("..data_tmp"), volume.join("..data")).expect("swapped");
+    for (name, _) in files {
+        if !volume.join(name).is_symlink() {
+            symlink(Path::new("..data").join(name), volume.join(name)).expect("a link");
+        }
+    }
+    if let Ok(former) = former {
+        fs::remove_dir_all(volume.join(former)).expect("removed");
+    }
+}
+
+#[tokio::test]
+async fn a_config_map_is_swapped_whole() {
+    let volume = temporary();
+    let both = |one: &str, other: &str| [("a.yaml", one.to_owned()), ("b.yaml", other.to_owned())];
+    project(volume.path(), "..0", &both(&good("x"), &good("fix")));
+    let mut watched = Watched::new(TOLD, &[volume.path()]).await;
+    assert_eq!(watched.routes(), ["fix", "x"]);
+    // A route goes from one file to the other and back: no update is without it.
+    for round in 1..12 {
+        let (one, other) = (good("x"), good(&format!("fix{round}")));
+        let files = if round % 2 == 0 { both(&one, &other) } else { both(&other, &one) };
+        project(volume.path(), &format!("..{round}"), &files);
+        let fix = format!("fix{round}");
+        while watched.routes() != [fix.as_str(), "x"] {
+            let update = timeout(Duration::from_secs(10), watched.updates.recv()).await;
+            watched.last = update.expect("in time").expect("an update");
+            assert!(watched.routes().contains(&"x"), "{:?}", watched.routes());
+            assert_eq!(watched.last.faults, 0);
+        }
+    }
+}
+
+#[tokio::test]
+async fn one_file_of_a_config_map_is_followed_too() {
+    let volume = temporary();
+    project(volume.path(), "..0", &[("a.yaml", good("zero"))]);
+    let mut watched = Watched::new(TOLD, &[&volume.path().join("a.yaml")]).await;
+    for (version, route) in [("..1", "one"), ("..2", "two"), ("..3", "three")] {
+        project(volume.path(), version, &[("a.yaml", good(route))]);
+        watched.until(&[route], 0).await;
+    }
+}
+
+#[tokio::test]
+async fn links_are_followed_to_where_the_files_are() {
+    let folder = temporary();
+    let at = |path: &str| folder.path().join(path);
+    for made in ["v1", "v2", "far", "routes"] {
+        fs::create_dir(at(made)).expect("a folder");
+    }
+    write(&at("v1/a.yaml"), &good("v1"));
+    write(&at("v2/a.yaml"), &good("v2"));
+    write(&at("far/b.yaml"), &good("far"));
+    symlink("v1", at("current")).expect("a link");
+    symlink("../far/b.yaml", at("routes/b.yaml")).expect("a link");
+
+    let mut watched = Watched::new(TOLD, &[&at("current"), &at("routes")]).await;
+    assert_eq!(watched.routes(), ["far", "v1"]);
+    write(&at("far/b.yaml"), &good("far2"));
+    watched.until(&["far2", "v1"], 0).await;
+    symlink("v2", at("next")).expect("a link");
+    fs::rename(at("next"), at("current")).expect("swapped");
+    watched.until(&["far2", "v2"], 0).await;
+    // Where the link leads now is watched, too.
+    write(&at("v2/a.yaml"), &good("v3"));
+    watched.until(&["far2", "v3"], 0).await;
+}
+
+#[tokio::test]
+async fn a_path_may_come_later_go_and_come_back() {
+    let folder = temporary();
+    let routes = folder.path().join("deep/er/routes");
+    let mut watched = Watched::new(TOLD, &[&routes]).await;
+    assert!(!watched.last.complete);
+    assert_eq!(watched.last.faults, 1);
+    fs::create_dir_all(&routes).expect("folders");
+    watched.until(&[], 0).await;
+    assert!(watched.last.complete);
+    write(&routes.join("a.yaml"), &good("a"));
+    watched.until(&["a"], 0).await;
+    for round in ["one", "two"] {
+        fs::remove_dir_all(folder.path().join("deep")).expect("removed");
+        let before = if round == "one" { "a" } else { "one" };
+        watched.until(&[before], 1).await;
+        fs::create_dir_all(&routes).expect("folders");
+        write(&routes.join("a.yaml"), &good(round));
+        watched.until(&[round], 0).await;
+    }
+}
+
+#[tokio::test]
+async fn without_the_kernels_help_files_are_polled() {
+    let folder = temporary();
+    let pace = Pace { notify: false, poll: Duration::from_millis(20), ..TOLD };
+    let mut watched = Watched::new(pace, &[folder.path()]).await;
+    for round in ["one", "two"] {
+        write(&folder.path().join("a.yaml"), &good(round));
+        watched.until(&[round], 0).await;
+    }
+}
+
+/// Log lines of this thread.
+#[derive(Clone, Default)]
+struct Log(Arc<Mutex<Vec<u8>>>);
+
+impl Write for Log {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.lock().expect("the log").extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Log {
+    fn take(&self) -> Vec<serde_json::Value> {
+        let bytes = std::mem::take(&mut *self.0.lock().expect("the log"));
+        let text = String::from_utf8(bytes).expect("text");
+        text.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect()
+    }
+}
+
+#[tokio::test]
+async fn a_fault_is_said_once_per_change() {
+    let log = Log::default();
+    let writer = log.clone();
+    let subscriber = tracing_subscriber::fmt().json().with_writer(move || writer.clone()).finish();
+    let _guard = tracing::subscriber::set_default(subscriber);
+
+    let folder = temporary();
+    let file = folder.path().join("a.yaml");
+    write(&file, &good("a"));
+    let mut watched = Watched::new(TOLD, &[folder.path()]).await;
+    assert_eq!(log.take().len(), 0);
+
+    let broken = good("a").replace("a.com", "a:1");
+    write(&file, &broken);
+    watched.until(&["a"], 1).await;
+    let lines = log.take();
+    assert_eq!(lines.len(), 1, "{lines:?}");
+    assert_eq!(lines[0]["level"], "WARN");
+    let fields = &lines[0]["fields"];
+    assert_eq!(fields["file"], file.display().to_string());
+    assert_eq!(fields["line"], 5);
+    assert_eq!(fields["object"], "SniRoute data/a");
+    assert_eq!(fields["field"], "spec.hostnames[0]");
+
+    // Another file changes, and this one is written with the same content.
+    write(&file, &broken);
+    write(&folder.path().join("b.yaml"), &good("b"));
+    watched.until(&["a", "b"], 1).await;
+    assert_eq!(log.take().len(), 0);
+    // The same fault in other content is a change.
+    write(&file, &format!("{broken}\n"));
+    let update = timeout(Duration::from_secs(10), watched.updates.recv()).await;
+    watched.last = update.expect("in time").expect("an update");
+    assert_eq!(log.take().len(), 1);
+    write(&file, &good("a"));
+    watched.until(&["a", "b"], 0).await;
+    assert_eq!(log.take()[0]["level"], "INFO");
+    // What is wrong with a route is said once, too.
+    write(&folder.path().join("c.yaml"), &good("c").replace("c.com", "a.com"));
+    timeout(Duration::from_secs(10), watched.updates.recv()).await.expect("in time");
+    let lines = log.take();
+    assert_eq!(lines[0]["fields"]["condition"], "Accepted");
+    assert_eq!(lines[0]["fields"]["reason"], "HostnameConflict");
+    assert_eq!(lines[0]["fields"]["message"], "a.com belongs to data/a");
+}
