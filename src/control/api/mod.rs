@@ -24,6 +24,8 @@ use crate::routing::{Hostname, Policy};
 pub const SERVICE_NAME_LABEL: &str = "kubernetes.io/service-name";
 
 /// What is routed, and where to.
+// Clippy takes what two printer columns have in common for a duplicate.
+#[allow(clippy::duplicated_attributes)]
 #[derive(Clone, Debug, PartialEq, CustomResource, Serialize, Deserialize, JsonSchema)]
 #[kube(
     group = "sluice.dev",

@@ -1,10 +1,10 @@
+mod damage;
 mod source;
 mod watch;
 
 use std::fs;
 use std::path::Path;
 
-use proptest::prelude::*;
 use tempfile::TempDir;
 
 use super::*;
@@ -309,23 +309,6 @@ fn the_same_object_twice_is_a_fault_that_names_both_places() {
 }
 
 #[test]
-fn aliases_and_depth_are_bounded() {
-    let mut bomb = String::from("a0: &a0 [x]\n");
-    for level in 1..30 {
-        let inner = level - 1;
-        bomb += &format!("a{level}: &a{level} [{}]\n", vec![format!("*a{inner}"); 9].join(", "));
-    }
-    let deep = format!("a: {}", "[".repeat(100_000));
-    let indented = format!("a: {}", "- ".repeat(10_000));
-    for content in
-        [bomb, deep, indented, format!("a: {}", "[".repeat(500)), "a: &a [*a]".to_owned()]
-    {
-        let faults = faults_of(&content);
-        assert_eq!(faults.len(), 1, "{faults:?}");
-    }
-}
-
-#[test]
 fn check_finds_what_keeps_routes_from_being_in_force() {
     let backends = "backends:\n- service: {name: s, port: 1}\n- service: {name: s, port: 2}\n- service: {name: t, port: 1}";
     let folder = folder(&[
@@ -368,36 +351,4 @@ fn check_finds_what_keeps_routes_from_being_in_force() {
     let offline = Installation { listeners: vec![], ..installation() };
     assert!(!shown(folder.path(), &check(&paths, &offline))[0].contains("listener"));
     assert_eq!(check(&[folder.path().join("b.yaml")], &installation()), []);
-}
-
-proptest! {
-    #![proptest_config(ProptestConfig { cases: 256, ..ProptestConfig::default() })]
-
-    /// A file that is cut anywhere, or damaged anywhere, ends in objects or in faults with a line
-    /// of the file.
-    #[test]
-    fn no_content_panics_and_lines_are_in_the_file(
-        cut in 0..2000usize,
-        damage in proptest::collection::vec((0..2000usize, select_byte()), 0..4),
-    ) {
-        let whole = format!("{}---\n{}---\n{}", good("a"), service("s", 1), slice("s", "10.0.0.1"));
-        let mut bytes = whole.into_bytes();
-        for (at, byte) in damage {
-            let length = bytes.len();
-            bytes[at % length] = byte;
-        }
-        bytes.truncate(cut);
-        let lines = 1 + bytes.iter().filter(|&&byte| byte == b'\n').count();
-        if let Err(faults) = parse::parse(Path::new("a.yaml"), &bytes) {
-            prop_assert!(!faults.is_empty());
-            for fault in faults {
-                prop_assert!(fault.line.is_some_and(|line| (1..=lines).contains(&line)), "{}", fault);
-                prop_assert!(!fault.to_string().contains('\n'));
-            }
-        }
-    }
-}
-
-fn select_byte() -> impl Strategy<Value = u8> {
-    proptest::sample::select(b":-{}[]&*!|>'\"%@`#,?\n\t \0\xffa0".to_vec())
 }
