@@ -2,34 +2,35 @@
 //!
 //! The map, from the rim to the core:
 //!
-//! | module | what it is | may import, of ours |
+//! | module | what it is | may name, of ours |
 //! |---|---|---|
 //! | [`app`] | binds everything, runs it, drains it; the only one that knows every part | all |
-//! | [`control`] | the control plane: manifests in, a table and statuses out | `routing` |
-//! | [`proxy`] | the data plane: the life of a connection | `routing`, `tls` |
-//! | [`admin`] | the side port: metrics, probes, the routes in force | `routing`, `control::status` |
-//! | [`cli`], [`config`], [`logging`] | the command line, the settings, the log | each other, `duration` |
+//! | [`control`] | the control plane: manifests in, a table and statuses out | `routing`, `duration` |
+//! | [`proxy`] | the data plane: the life of a connection | `routing`, `tls`, `outcome`, `config`, `metrics`, `access_log` |
 //! | [`admin`] | the side port: metrics, probes, the routes in force | `routing`, `control::status`, `metrics`, `health` |
 //! | [`explain`] | which route wins, and why | `routing`, `admin::report` |
 //! | [`metrics`] | what is measured | `routing`, `outcome` |
+//! | [`access_log`] | one line for each connection | `tls`, `outcome` |
 //! | [`health`] | what the probes report | nothing |
+//! | [`cli`], [`config`], [`logging`] | the command line, the settings, the log | each other, `duration` |
 //! | [`routing`] | pure: which route owns a connection | nothing |
 //! | [`tls`] | pure: bytes in, a typed ClientHello out | nothing |
-//! | [`duration`] | pure: durations as people write them | nothing |
+//! | [`outcome`], [`duration`] | pure: how connections end; durations as people write them | nothing |
 //!
 //! Invariants: `control` and `proxy` never import each other, and meet only in `routing`;
 //! `routing` and `tls` do no I/O and know neither tokio nor Kubernetes. `tests/walls.rs` holds them.
 //! Nothing that a peer or a manifest can cause panics, and there is no `unsafe`.
 
+pub mod access_log;
 pub mod admin;
 pub mod app;
 pub mod cli;
 pub mod config;
 pub mod control;
 pub mod duration;
-pub mod logging;
 pub mod explain;
 pub mod health;
+pub mod logging;
 pub mod metrics;
 pub mod outcome;
 pub mod proxy;

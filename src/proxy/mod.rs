@@ -1,1 +1,242 @@
-//! The data plane.
+//! The data plane: one thread per core, each with its own listening sockets, and a connection stays
+//! on its thread from accept to close.
+//!
+//! [`Proxy::bind`] binds, [`Proxy::start`] serves, [`Running`] ends it. The story of a connection
+//! is [`connection::serve`].
+
+mod balance;
+mod connect;
+mod connection;
+mod listener;
+mod peek;
+mod reactor;
+mod record;
+mod refuse;
+mod relay;
+mod socket;
+mod wheel;
+mod worker;
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::thread::JoinHandle;
+
+pub use self::balance::endpoint_of_source;
+use self::listener::Bound;
+use self::relay::Pipes;
+use self::worker::{Bell, Phase, Seed};
+use crate::access_log::{self, AccessLog};
+use crate::config::{self, Config};
+use crate::metrics::Metrics;
+use crate::routing::Reader;
+
+/// Descriptors that connections leave to everything else: the admin port, manifests, logs, epolls.
+const RESERVED_DESCRIPTORS: usize = 128;
+/// A connection has a socket on either side.
+const DESCRIPTORS_PER_CONNECTION: usize = 2;
+
+/// An address that cannot be listened on.
+#[derive(Debug, thiserror::Error)]
+#[error("listener {name:?} cannot listen on {address}: {error}")]
+pub struct BindError {
+    name: String,
+    address: SocketAddr,
+    #[source]
+    error: io::Error,
+}
+
+/// What all workers do alike.
+#[derive(Debug)]
+struct Settings {
+    timeouts: config::Timeouts,
+    max_hello: usize,
+    access_log: config::AccessLog,
+    workers: usize,
+    most_connections: usize,
+}
+
+/// What all workers count together.
+#[derive(Debug, Default)]
+struct Shared {
+    connections: AtomicUsize,
+}
+
+/// A data plane whose listeners are bound.
+#[derive(Debug)]
+pub struct Proxy {
+    settings: Settings,
+    bound: Vec<Bound>,
+}
+
+impl Proxy {
+    /// Binds every listener. An optional one whose address family the machine does not have is
+    /// left out.
+    ///
+    /// # Errors
+    /// The first address that cannot be had.
+    pub fn bind(config: &Config) -> Result<Self, BindError> {
+        let workers = config.workers.get();
+        let mut bound = Vec::new();
+        for listener in &config.listeners {
+            match listener::bind(listener, workers) {
+                Ok(one) => bound.push(one),
+                Err(error) if listener.optional && no_such_family(&error) => {
+                    tracing::info!(address = %listener.address, %error, "not listening there");
+                }
+                Err(error) => {
+                    let (name, address) = (listener.name.clone(), listener.address);
+                    return Err(BindError { name, address, error });
+                }
+            }
+        }
+        let settings = Settings {
+            timeouts: config.timeouts,
+            max_hello: config.max_hello,
+            access_log: config.access_log,
+            workers,
+            most_connections: most_connections(workers, bound.len()),
+        };
+        Ok(Proxy { settings, bound })
+    }
+
+    /// The name and the address of every listener.
+    pub fn addresses(&self) -> impl Iterator<Item = (&str, SocketAddr)> {
+        self.bound.iter().map(|bound| (bound.listener.name.as_str(), bound.address))
+    }
+
+    /// How many connections are served at the same time at most; those beyond are closed at once.
+    pub fn most_connections(&self) -> usize {
+        self.settings.most_connections
+    }
+
+    /// Begins to serve. `ended` is called each time a worker is over.
+    ///
+    /// # Errors
+    /// When threads or descriptors cannot be had.
+    pub fn start(
+        self,
+        routes: &Reader,
+        metrics: &Metrics,
+        log: Option<&AccessLog>,
+        ended: impl Fn() + Clone + Send + 'static,
+    ) -> io::Result<Running> {
+        let settings = Arc::new(self.settings);
+        let shared = Arc::new(Shared::default());
+        let mut bound = self.bound;
+        let mut running = Running { workers: Vec::new() };
+        for number in 0..settings.workers {
+            let mut listeners = Vec::new();
+            for one in &mut bound {
+                listeners.extend(one.sockets.pop().map(|socket| (one.listener.clone(), socket)));
+            }
+            let bell = Arc::new(Bell::new()?);
+            let seed = Seed {
+                number,
+                routes: routes.clone(),
+                settings: Arc::clone(&settings),
+                metrics: metrics.clone(),
+                shared: Arc::clone(&shared),
+                log: log.cloned().map(access_log::Buffer::new),
+                listeners,
+                bell: Arc::clone(&bell),
+            };
+            let ended = Ended { call: ended.clone(), over: Arc::default() };
+            let over = Arc::clone(&ended.over);
+            let thread =
+                std::thread::Builder::new().name(format!("worker-{number}")).spawn(move || {
+                    let _ended = ended;
+                    worker::run(seed)
+                })?;
+            running.workers.push(WorkerThread { bell, over, thread });
+        }
+        Ok(running)
+    }
+}
+
+/// Tells that a worker is over, however it came to that.
+struct Ended<F: Fn()> {
+    call: F,
+    over: Arc<AtomicBool>,
+}
+
+impl<F: Fn()> Drop for Ended<F> {
+    fn drop(&mut self) {
+        self.over.store(true, Ordering::Release);
+        (self.call)();
+    }
+}
+
+/// A data plane that serves.
+#[derive(Debug)]
+pub struct Running {
+    workers: Vec<WorkerThread>,
+}
+
+#[derive(Debug)]
+struct WorkerThread {
+    bell: Arc<Bell>,
+    over: Arc<AtomicBool>,
+    thread: JoinHandle<io::Result<()>>,
+}
+
+impl Running {
+    /// Stops accepting. Clients that the kernel has taken already are still served.
+    pub fn close(&self) {
+        self.advance(Phase::Closing);
+    }
+
+    /// Resets every connection that is left, and accepts no more.
+    pub fn abort(&self) {
+        self.advance(Phase::Aborting);
+    }
+
+    fn advance(&self, phase: Phase) {
+        self.workers.iter().for_each(|worker| worker.bell.advance(phase));
+    }
+
+    /// Whether all workers are over, as they are when it was closed and the last connection ended.
+    pub fn is_over(&self) -> bool {
+        self.workers.iter().all(|worker| worker.over.load(Ordering::Acquire))
+    }
+
+    /// Waits for all workers.
+    ///
+    /// # Errors
+    /// Why a worker ended before its time.
+    pub fn join(self) -> io::Result<()> {
+        for worker in self.workers {
+            worker.thread.join().map_err(|_| io::Error::other("a worker panicked"))??;
+        }
+        Ok(())
+    }
+}
+
+fn no_such_family(error: &io::Error) -> bool {
+    use rustix::io::Errno;
+    [Errno::AFNOSUPPORT, Errno::ADDRNOTAVAIL]
+        .iter()
+        .any(|errno| error.raw_os_error() == Some(errno.raw_os_error()))
+}
+
+/// How many connections the process has descriptors for, after raising its soft limit as far as it
+/// may.
+fn most_connections(workers: usize, listeners: usize) -> usize {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let limit = getrlimit(Resource::Nofile);
+    let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
+    let limit = match setrlimit(Resource::Nofile, raised) {
+        Ok(()) => limit.maximum,
+        Err(_) => limit.current,
+    };
+    let Some(descriptors) = limit.and_then(|limit| usize::try_from(limit).ok()) else {
+        return usize::MAX;
+    };
+    let pipes = 2 * workers * Pipes::fair_share(workers);
+    let sockets = workers * (listeners + 2);
+    let left = descriptors.saturating_sub(RESERVED_DESCRIPTORS + pipes + sockets);
+    // With very few descriptors, pipes have to give way, as they do: without one, bytes are copied.
+    let least = descriptors / 4;
+    (left.max(least) / DESCRIPTORS_PER_CONNECTION).max(1)
+}

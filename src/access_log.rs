@@ -1,0 +1,234 @@
+//! One JSON line for each connection, written without ever holding a connection up.
+//!
+//! A worker formats lines into a buffer of its own and hands full or old buffers over to one
+//! writing thread through a bounded queue. If the output stalls, the queue fills up and lines are
+//! dropped and counted; nothing waits.
+
+use std::convert::Infallible;
+use std::io::{self, Write};
+use std::net::SocketAddr;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
+use std::thread;
+use std::time::Duration;
+
+use prometheus::IntCounter;
+use serde::{Serialize, Serializer};
+
+use crate::outcome::Outcome;
+use crate::tls::Alpn;
+
+/// A worker's buffer is handed over when it has as many bytes.
+const BATCH: usize = 32 * 1024;
+/// How many buffers may wait for the output.
+const QUEUE: usize = 64;
+
+/// A connection, as the access log tells of it. Times are in milliseconds.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Entry<'a> {
+    /// The name of the listener.
+    pub listener: &'a str,
+    /// The client's address.
+    pub source: SocketAddr,
+    /// The server name of the hello, normalised.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub server_name: Option<&'a str>,
+    /// The protocols that the client offered.
+    #[serde(skip_serializing_if = "Option::is_none", serialize_with = "protocols")]
+    pub alpn: Option<&'a Alpn>,
+    /// The highest version that the client offered.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tls_version: Option<&'static str>,
+    /// Whether the hello has an encrypted one inside: then the name is the outer one.
+    pub ech: bool,
+    /// Whether the client offered a post-quantum key share.
+    pub post_quantum: bool,
+    /// The route's namespace.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub namespace: Option<&'a str>,
+    /// The route's name.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub route: Option<&'a str>,
+    /// The endpoint that was connected to, or tried last.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub endpoint: Option<SocketAddr>,
+    /// How many endpoints were tried.
+    pub attempts: u8,
+    /// How it ended.
+    #[serde(serialize_with = "word")]
+    pub outcome: Outcome,
+    /// Bytes from the client to the endpoint.
+    pub bytes_up: u64,
+    /// Bytes from the endpoint to the client.
+    pub bytes_down: u64,
+    /// From accept to a whole hello.
+    #[serde(
+        rename = "helloMs",
+        skip_serializing_if = "Option::is_none",
+        serialize_with = "optional_millis"
+    )]
+    pub hello_took: Option<Duration>,
+    /// From the hello to the upstream connection, all attempts together.
+    #[serde(
+        rename = "connectMs",
+        skip_serializing_if = "Option::is_none",
+        serialize_with = "optional_millis"
+    )]
+    pub connect_took: Option<Duration>,
+    /// From accept to the end.
+    #[serde(rename = "durationMs", serialize_with = "millis")]
+    pub lasted: Duration,
+}
+
+#[derive(Serialize)]
+struct Line<'a> {
+    time: jiff::Timestamp,
+    log: &'static str,
+    #[serde(flatten)]
+    entry: &'a Entry<'a>,
+}
+
+/// The way to the writing thread; every worker has a clone, in a [`Buffer`].
+#[derive(Clone, Debug)]
+pub struct AccessLog {
+    queue: SyncSender<Batch>,
+    dropped: IntCounter,
+}
+
+#[derive(Debug)]
+struct Batch {
+    bytes: Vec<u8>,
+    lines: u64,
+}
+
+/// The writing thread.
+#[derive(Debug)]
+pub struct Writing {
+    /// Hung up when the thread is over.
+    over: Receiver<Infallible>,
+}
+
+impl AccessLog {
+    /// Starts the thread that writes to `output`. `dropped` counts the lines that found no room,
+    /// and those that the output refused.
+    ///
+    /// # Errors
+    /// When no thread can be started.
+    pub fn start(
+        output: impl Write + Send + 'static,
+        dropped: IntCounter,
+    ) -> io::Result<(AccessLog, Writing)> {
+        let (queue, batches) = sync_channel(QUEUE);
+        let (alive, over) = sync_channel(0);
+        let counter = dropped.clone();
+        thread::Builder::new().name("access-log".into()).spawn(move || {
+            write(output, &batches, &counter);
+            drop(alive);
+        })?;
+        Ok((AccessLog { queue, dropped }, Writing { over }))
+    }
+}
+
+impl Writing {
+    /// Waits until every [`AccessLog`] and [`Buffer`] is gone and all lines are written. An output
+    /// that has stalled is given up after `limit`; returns whether all was written.
+    pub fn finish(self, limit: Duration) -> bool {
+        self.over.recv_timeout(limit) == Err(RecvTimeoutError::Disconnected)
+    }
+}
+
+fn write(mut output: impl Write, batches: &Receiver<Batch>, dropped: &IntCounter) {
+    let mut failed = false;
+    for batch in batches {
+        let written = output.write_all(&batch.bytes).and_then(|()| output.flush());
+        match written {
+            Ok(()) => failed = false,
+            Err(error) => {
+                dropped.inc_by(batch.lines);
+                if !std::mem::replace(&mut failed, true) {
+                    tracing::warn!(%error, "cannot write the access log");
+                }
+            }
+        }
+    }
+}
+
+/// A worker's lines that are not handed over yet.
+#[derive(Debug)]
+pub struct Buffer {
+    log: AccessLog,
+    batch: Batch,
+}
+
+impl Buffer {
+    /// An empty buffer.
+    pub fn new(log: AccessLog) -> Self {
+        Buffer { log, batch: Batch { bytes: Vec::new(), lines: 0 } }
+    }
+
+    /// Whether nothing waits to be handed over.
+    pub fn is_empty(&self) -> bool {
+        self.batch.lines == 0
+    }
+
+    /// Adds a line; hands the buffer over when it is full.
+    pub fn push(&mut self, entry: &Entry<'_>) {
+        let line = Line { time: jiff::Timestamp::now(), log: "access", entry };
+        let start = self.batch.bytes.len();
+        match serde_json::to_writer(&mut self.batch.bytes, &line) {
+            Ok(()) => {
+                self.batch.bytes.push(b'\n');
+                self.batch.lines += 1;
+            }
+            // Nothing in an entry can fail, but half a line must not stay.
+            Err(_) => {
+                self.batch.bytes.truncate(start);
+                self.log.dropped.inc();
+            }
+        }
+        if self.batch.bytes.len() >= BATCH {
+            self.hand_over();
+        }
+    }
+
+    /// Hands over what there is; drops and counts it when there is no room.
+    pub fn hand_over(&mut self) {
+        if self.is_empty() {
+            return;
+        }
+        let lines = self.batch.lines;
+        let batch = Batch { bytes: std::mem::take(&mut self.batch.bytes), lines };
+        self.batch.lines = 0;
+        if self.log.queue.try_send(batch).is_err() {
+            self.log.dropped.inc_by(lines);
+        }
+    }
+}
+
+impl Drop for Buffer {
+    fn drop(&mut self) {
+        self.hand_over();
+    }
+}
+
+fn word<S: Serializer>(outcome: &Outcome, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(outcome.as_str())
+}
+
+/// The protocols as text; bytes that are none are escaped.
+fn protocols<S: Serializer>(alpn: &Option<&Alpn>, serializer: S) -> Result<S::Ok, S::Error> {
+    let protocols = alpn.iter().flat_map(|alpn| alpn.iter());
+    serializer.collect_seq(protocols.map(|protocol| protocol.escape_ascii().to_string()))
+}
+
+fn millis<S: Serializer>(duration: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
+    let micros = u64::try_from(duration.as_micros()).unwrap_or(u64::MAX);
+    serializer.serialize_f64(micros as f64 / 1000.0)
+}
+
+fn optional_millis<S: Serializer>(
+    duration: &Option<Duration>,
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
+    millis(&duration.unwrap_or_default(), serializer)
+}

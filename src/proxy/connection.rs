@@ -1,0 +1,54 @@
+//! The life of a connection.
+
+use std::rc::Rc;
+use std::sync::Arc;
+
+use super::connect::connect;
+use super::listener::Listener;
+use super::peek::{Peeked, peek};
+use super::record::Record;
+use super::refuse::refuse;
+use super::relay::Relay;
+use super::socket::Socket;
+use super::worker::Worker;
+use crate::outcome::Outcome;
+use crate::routing::Route;
+
+/// Serves one client, from accept to record.
+pub(super) async fn serve(
+    worker: Rc<Worker>,
+    listener: Rc<Listener>,
+    downstream: Socket,
+    mut record: Record,
+) {
+    let served = async {
+        let Peeked { hello, received } = peek(&worker, &listener, &downstream).await?;
+        record.peeked(hello);
+        let route = lookup(&worker, &listener, &record)?;
+        record.routed(&route);
+        let upstream = connect(&worker, &route, &mut record).await?;
+        record.connected();
+        let idle = route.spec.timeouts.idle.unwrap_or(worker.settings.timeouts.idle);
+        let relay = Relay::new(&worker, &downstream, &upstream.socket, received);
+        Ok(relay.run(idle, |passed| record.passed(passed)).await)
+    };
+    let outcome = match served.await {
+        Ok(outcome) => outcome,
+        Err(refused) => {
+            refuse(&worker, &listener, &downstream, refused).await;
+            refused
+        }
+    };
+    drop(downstream);
+    record.close(outcome);
+}
+
+fn lookup(worker: &Worker, listener: &Listener, record: &Record) -> Result<Arc<Route>, Outcome> {
+    let hello = record.hello();
+    let name = hello.and_then(|hello| hello.server_name.as_ref());
+    let offers = |protocol: &[u8]| hello.is_some_and(|hello| hello.alpn.offers(protocol));
+    let table = worker.routes.table();
+    let found = table.lookup(name.map(|name| name.as_str()), &listener.name, offers);
+    let none = if name.is_none() && hello.is_some() { Outcome::NoSni } else { Outcome::NoRoute };
+    found.map(|found| Arc::clone(found.route)).ok_or(none)
+}

@@ -1,0 +1,171 @@
+//! Where clients come in.
+
+use std::future::{pending, poll_fn};
+use std::io;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::task::Poll;
+use std::time::Duration;
+
+use rustix::event::epoll::EventFlags;
+use rustix::fd::{AsFd, OwnedFd};
+use rustix::io::Errno;
+use rustix::net::{SocketFlags, acceptfrom_with};
+use socket2::{Domain, Socket as Socket2, Type};
+
+use super::connection::serve;
+use super::reactor::Ready;
+use super::record::Record;
+use super::socket::{Socket, set_keep_alive};
+use super::worker::Worker;
+use crate::config::{self, Protocol};
+use crate::outcome::Outcome;
+
+/// Connections that may wait to be accepted; the kernel cuts it down to `net.core.somaxconn`.
+const BACKLOG: i32 = 16 * 1024;
+/// Connections that are accepted before those that are there have their turn.
+const ACCEPTS_A_TURN: usize = 64;
+/// How long a listener rests after the system was out of descriptors or memory.
+const REST: Duration = Duration::from_millis(100);
+
+/// A listener, as connections see it.
+#[derive(Clone, Debug)]
+pub(super) struct Listener {
+    pub(super) name: String,
+    pub(super) protocol: Protocol,
+    pub(super) alerts: bool,
+}
+
+/// A bound address: one listening socket for each worker, among which the kernel spreads the
+/// clients.
+#[derive(Debug)]
+pub(super) struct Bound {
+    pub(super) listener: Listener,
+    pub(super) address: SocketAddr,
+    pub(super) sockets: Vec<OwnedFd>,
+}
+
+/// Binds `config` for `workers`.
+pub(super) fn bind(config: &config::Listener, workers: usize) -> io::Result<Bound> {
+    if config.address.port() != 0 {
+        // Among sockets that share a port, a second process would silently take its share of the
+        // clients. Alone, the port is either free or not.
+        listen(config.address, false)?;
+    }
+    let first = listen(config.address, true)?;
+    let address = first.local_addr()?.as_socket().unwrap_or(config.address);
+    let mut sockets = vec![first.into()];
+    for _ in 1..workers {
+        sockets.push(listen(address, true)?.into());
+    }
+    let listener =
+        Listener { name: config.name.clone(), protocol: config.protocol, alerts: config.alerts };
+    Ok(Bound { listener, address, sockets })
+}
+
+fn listen(address: SocketAddr, shared: bool) -> io::Result<Socket2> {
+    let socket = Socket2::new(Domain::for_address(address), Type::STREAM.nonblocking(), None)?;
+    if address.is_ipv6() {
+        // [::] is IPv6 alone: IPv4 has a listener of its own, and clients keep their addresses.
+        socket.set_only_v6(true)?;
+    }
+    socket.set_reuse_address(true)?;
+    socket.set_reuse_port(shared)?;
+    // Inherited by every connection, which saves each the system calls.
+    socket.set_tcp_nodelay(true)?;
+    set_keep_alive(&socket)?;
+    socket.bind(&address.into())?;
+    socket.listen(BACKLOG)?;
+    Ok(socket)
+}
+
+/// Accepts clients until the worker stops accepting, and then those that are waiting already.
+pub(super) async fn accept(worker: Rc<Worker>, listener: Rc<Listener>, socket: OwnedFd) {
+    let reactor = &worker.reactor;
+    let id = match reactor.register(&socket, EventFlags::IN, Ready::READ) {
+        Ok(id) => id,
+        Err(error) => {
+            tracing::error!(listener = listener.name, %error, "cannot watch the listener");
+            return;
+        }
+    };
+    loop {
+        match accept_some(&worker, &listener, &socket) {
+            Ok(true) => {
+                reactor.wake_current();
+                yield_now().await;
+            }
+            Ok(false) if worker.is_closing() => break,
+            Ok(false) => {
+                reactor.clear(id, Ready::READ);
+                poll_fn(|_| match reactor.ready(id).has(Ready::READ) || worker.is_closing() {
+                    true => Poll::Ready(()),
+                    false => Poll::Pending,
+                })
+                .await;
+            }
+            Err(error) => {
+                worker.accept_failed(&listener.name, &error);
+                if worker.is_closing() {
+                    break;
+                }
+                let _ = reactor.within(REST, pending::<()>()).await;
+            }
+        }
+    }
+    reactor.forget(id);
+    drop(socket);
+    worker.listener_closed();
+}
+
+/// Accepts what one turn may; tells whether there may be more.
+///
+/// # Errors
+/// When the system is out of something, and trying again at once would only fail again.
+fn accept_some(worker: &Rc<Worker>, listener: &Rc<Listener>, fd: &OwnedFd) -> io::Result<bool> {
+    for _ in 0..ACCEPTS_A_TURN {
+        let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
+        match acceptfrom_with(fd.as_fd(), flags) {
+            Ok((client, address)) => admit(worker, listener, client, address),
+            Err(Errno::AGAIN) => return Ok(false),
+            Err(error @ (Errno::MFILE | Errno::NFILE | Errno::NOBUFS | Errno::NOMEM)) => {
+                return Err(error.into());
+            }
+            // The others are about the one client, which is gone already (accept(2)).
+            Err(_) => {}
+        }
+    }
+    Ok(true)
+}
+
+fn admit(
+    worker: &Rc<Worker>,
+    listener: &Rc<Listener>,
+    client: OwnedFd,
+    address: Option<rustix::net::SocketAddrAny>,
+) {
+    let Some(source) = address.and_then(|address| SocketAddr::try_from(address).ok()) else {
+        return;
+    };
+    let record = Record::open(worker, listener, source);
+    if worker.is_full() {
+        return record.close(Outcome::LimitExceeded);
+    }
+    let (task_worker, listener) = (Rc::clone(worker), Rc::clone(listener));
+    worker.reactor.spawn(async move {
+        match Socket::accepted(&task_worker.reactor, client) {
+            Ok(downstream) => serve(task_worker, listener, downstream, record).await,
+            // The user's epoll watches are used up (`fs.epoll.max_user_watches`).
+            Err(_) => record.close(Outcome::LimitExceeded),
+        }
+    });
+}
+
+async fn yield_now() {
+    let mut yielded = false;
+    poll_fn(|_| match std::mem::replace(&mut yielded, true) {
+        true => Poll::Ready(()),
+        false => Poll::Pending,
+    })
+    .await;
+}

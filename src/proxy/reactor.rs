@@ -1,0 +1,436 @@
+//! The runtime of a worker: one thread, one epoll, one future for each connection.
+//!
+//! It knows what a general runtime cannot: a task waits for its own sockets and its own deadline
+//! and for nothing else, and never leaves its thread. So there are no wakers, no locks and no
+//! atomics; a socket's event names its task directly, a connection costs one allocation for its
+//! future, and nothing is deregistered, for closing a socket does that.
+
+use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
+use std::future::{Future, poll_fn};
+use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::{Pin, pin};
+use std::rc::Rc;
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
+use prometheus::IntCounter;
+use rustix::buffer::spare_capacity;
+use rustix::event::{Timespec, epoll};
+use rustix::fd::{AsFd, OwnedFd};
+use rustix::time::{ClockId, clock_gettime};
+use slab::Slab;
+
+use super::wheel::Wheel;
+
+/// How many events one call of `epoll_wait` may bring.
+const EVENTS: usize = 256;
+
+/// The runtime of a worker.
+pub(super) struct Reactor {
+    epoll: OwnedFd,
+    sources: RefCell<Slab<Source>>,
+    tasks: RefCell<Slab<Task>>,
+    /// Tasks to poll in this turn.
+    runnable: RefCell<VecDeque<TaskId>>,
+    /// The task that is being polled.
+    current: Cell<TaskId>,
+    wheel: RefCell<Wheel<TaskId>>,
+    /// Milliseconds since the start by the coarse monotonic clock, read once a turn.
+    now: Cell<u64>,
+    start: u64,
+    /// Tells a slab's entries from those that had the same index before.
+    serial: Cell<u32>,
+    cancelled: Cell<bool>,
+    panics: IntCounter,
+}
+
+/// A descriptor that the epoll watches for a task.
+struct Source {
+    serial: u32,
+    task: TaskId,
+    ready: Ready,
+}
+
+struct Task {
+    serial: u32,
+    /// `None` while it is being polled.
+    future: Option<Pin<Box<dyn Future<Output = ()>>>>,
+    queued: bool,
+    /// When it wants to be polled at the latest; `u64::MAX` is never.
+    deadline: u64,
+    /// When the wheel will hand it out; `u64::MAX` while it is not there.
+    scheduled: u64,
+}
+
+/// Names a task for as long as it lives, and nothing after.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct TaskId {
+    index: u32,
+    serial: u32,
+}
+
+/// Names a registered descriptor.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct SourceId {
+    index: u32,
+    serial: u32,
+}
+
+/// What a descriptor is known to be ready for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Ready(u8);
+
+impl Ready {
+    pub(super) const NONE: Ready = Ready(0);
+    pub(super) const READ: Ready = Ready(1);
+    pub(super) const WRITE: Ready = Ready(2);
+    /// The peer has sent its last byte; a read will say so, however short the ones before.
+    pub(super) const READ_CLOSED: Ready = Ready(4);
+    pub(super) const ERROR: Ready = Ready(8);
+
+    pub(super) fn has(self, other: Ready) -> bool {
+        self.0 & other.0 == other.0
+    }
+
+    fn of(flags: epoll::EventFlags) -> Self {
+        use epoll::EventFlags as E;
+        let mut ready = 0;
+        if flags.intersects(E::IN | E::RDHUP | E::HUP | E::ERR) {
+            ready |= Ready::READ.0;
+        }
+        if flags.intersects(E::OUT | E::HUP | E::ERR) {
+            ready |= Ready::WRITE.0;
+        }
+        if flags.intersects(E::RDHUP | E::HUP) {
+            ready |= Ready::READ_CLOSED.0;
+        }
+        if flags.contains(E::ERR) {
+            ready |= Ready::ERROR.0;
+        }
+        Ready(ready)
+    }
+}
+
+/// Why [`Reactor::within`] gave up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Interrupted {
+    /// The time was up.
+    Elapsed,
+    /// Every connection is being ended.
+    Cancelled,
+}
+
+impl Reactor {
+    /// `panics` counts the tasks that ended in one.
+    pub(super) fn new(panics: IntCounter) -> io::Result<Rc<Self>> {
+        Ok(Rc::new(Reactor {
+            epoll: epoll::create(epoll::CreateFlags::CLOEXEC)?,
+            sources: RefCell::default(),
+            tasks: RefCell::default(),
+            runnable: RefCell::default(),
+            current: Cell::new(TaskId { index: u32::MAX, serial: 0 }),
+            wheel: RefCell::new(Wheel::new()),
+            now: Cell::new(0),
+            start: coarse_millis(),
+            serial: Cell::new(0),
+            cancelled: Cell::new(false),
+            panics,
+        }))
+    }
+
+    /// Runs `main`, and everything that is spawned meanwhile, until `main` ends.
+    pub(super) fn block_on<T: 'static>(
+        self: &Rc<Self>,
+        main: impl Future<Output = T> + 'static,
+    ) -> io::Result<T> {
+        let result = Rc::new(Cell::new(None));
+        let slot = Rc::clone(&result);
+        self.spawn(async move { slot.set(Some(main.await)) });
+        let mut events = Vec::with_capacity(EVENTS);
+        loop {
+            self.run_queued();
+            if let Some(value) = result.take() {
+                // What is left goes with it: tasks hold what holds the reactor, and would keep
+                // each other alive.
+                drop(self.tasks.take());
+                return Ok(value);
+            }
+            self.wait(&mut events)?;
+        }
+    }
+
+    /// Starts a task; it is polled for the first time in the turn that comes.
+    pub(super) fn spawn(&self, future: impl Future<Output = ()> + 'static) -> TaskId {
+        let serial = self.next_serial();
+        let index = self.tasks.borrow_mut().insert(Task {
+            serial,
+            future: Some(Box::pin(future)),
+            queued: false,
+            deadline: u64::MAX,
+            scheduled: u64::MAX,
+        });
+        let id = TaskId { index: index as u32, serial };
+        self.wake(id);
+        id
+    }
+
+    /// Has `task` polled in this turn, or in the next if it is being polled now.
+    pub(super) fn wake(&self, task: TaskId) {
+        if let Some(entry) = self.tasks.borrow_mut().get_mut(task.index as usize)
+            && entry.serial == task.serial
+            && !entry.queued
+        {
+            entry.queued = true;
+            self.runnable.borrow_mut().push_back(task);
+        }
+    }
+
+    /// Has the current task polled again after all others had their turn.
+    pub(super) fn wake_current(&self) {
+        self.wake(self.current.get());
+    }
+
+    /// The task that is being polled.
+    pub(super) fn current(&self) -> TaskId {
+        self.current.get()
+    }
+
+    /// Milliseconds of a clock that never goes back, as of this turn.
+    pub(super) fn now(&self) -> u64 {
+        self.now.get()
+    }
+
+    /// Has `task` polled once `at` (in the time of [`Reactor::now`]) has come. A task has one such
+    /// time; a new one replaces the old.
+    pub(super) fn wake_at(&self, task: TaskId, at: u64) {
+        let mut tasks = self.tasks.borrow_mut();
+        let Some(entry) = tasks.get_mut(task.index as usize) else { return };
+        if entry.serial != task.serial {
+            return;
+        }
+        entry.deadline = at;
+        // A task that is in the wheel for an earlier time is put back when that comes.
+        if at < entry.scheduled {
+            entry.scheduled = self.wheel.borrow_mut().insert(at, task);
+        }
+    }
+
+    /// The time, in that of [`Reactor::now`], after `duration`.
+    pub(super) fn after(&self, duration: Duration) -> u64 {
+        let millis = u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
+        self.now.get().saturating_add(millis)
+    }
+
+    /// Ends every wait of [`Reactor::within`], now and from now on.
+    pub(super) fn cancel(&self) {
+        self.cancelled.set(true);
+        let all: Vec<TaskId> = self
+            .tasks
+            .borrow()
+            .iter()
+            .map(|(index, task)| TaskId { index: index as u32, serial: task.serial })
+            .collect();
+        all.into_iter().for_each(|task| self.wake(task));
+    }
+
+    /// Whether every connection is being ended.
+    pub(super) fn is_cancelled(&self) -> bool {
+        self.cancelled.get()
+    }
+
+    /// Awaits `future`, which belongs to the current task, for at most `limit`.
+    pub(super) async fn within<T>(
+        &self,
+        limit: Duration,
+        future: impl Future<Output = T>,
+    ) -> Result<T, Interrupted> {
+        let mut future = pin!(future);
+        let end = self.after(limit);
+        self.wake_at(self.current.get(), end);
+        poll_fn(|context| {
+            if let Poll::Ready(value) = future.as_mut().poll(context) {
+                return Poll::Ready(Ok(value));
+            }
+            if self.cancelled.get() {
+                return Poll::Ready(Err(Interrupted::Cancelled));
+            }
+            if self.now.get() >= end {
+                return Poll::Ready(Err(Interrupted::Elapsed));
+            }
+            Poll::Pending
+        })
+        .await
+    }
+
+    /// Watches `fd` for the current task. Edge-triggered: what becomes ready is told once.
+    pub(super) fn register(
+        &self,
+        fd: impl AsFd,
+        interest: epoll::EventFlags,
+        ready: Ready,
+    ) -> io::Result<SourceId> {
+        let serial = self.next_serial();
+        let task = self.current.get();
+        let index = self.sources.borrow_mut().insert(Source { serial, task, ready }) as u32;
+        let id = SourceId { index, serial };
+        match epoll::add(&self.epoll, fd, id.token(), interest | epoll::EventFlags::ET) {
+            Ok(()) => Ok(id),
+            Err(error) => {
+                self.forget(id);
+                Err(error.into())
+            }
+        }
+    }
+
+    /// Changes what a registered `fd` is watched for. What is ready already is told again.
+    pub(super) fn change(
+        &self,
+        id: SourceId,
+        fd: impl AsFd,
+        interest: epoll::EventFlags,
+    ) -> io::Result<()> {
+        Ok(epoll::modify(&self.epoll, fd, id.token(), interest | epoll::EventFlags::ET)?)
+    }
+
+    /// Forgets a descriptor, which its owner closes.
+    pub(super) fn forget(&self, id: SourceId) {
+        let mut sources = self.sources.borrow_mut();
+        if sources.get(id.index as usize).is_some_and(|source| source.serial == id.serial) {
+            sources.remove(id.index as usize);
+        }
+    }
+
+    pub(super) fn ready(&self, id: SourceId) -> Ready {
+        self.with_source(id, |source| source.ready).unwrap_or_default()
+    }
+
+    /// Takes back that the descriptor is ready: a system call showed that it no longer is.
+    pub(super) fn clear(&self, id: SourceId, ready: Ready) {
+        self.with_source(id, |source| source.ready.0 &= !ready.0);
+    }
+
+    fn with_source<T>(&self, id: SourceId, act: impl FnOnce(&mut Source) -> T) -> Option<T> {
+        let mut sources = self.sources.borrow_mut();
+        sources.get_mut(id.index as usize).filter(|source| source.serial == id.serial).map(act)
+    }
+
+    fn next_serial(&self) -> u32 {
+        let serial = self.serial.get().wrapping_add(1);
+        self.serial.set(serial);
+        serial
+    }
+
+    /// Polls every task that is queued now; what they queue meanwhile waits for the next turn.
+    fn run_queued(&self) {
+        let count = self.runnable.borrow().len();
+        for _ in 0..count {
+            let Some(id) = self.runnable.borrow_mut().pop_front() else { break };
+            self.poll_task(id);
+        }
+    }
+
+    fn poll_task(&self, id: TaskId) {
+        let future = match self.tasks.borrow_mut().get_mut(id.index as usize) {
+            Some(task) if task.serial == id.serial => {
+                task.queued = false;
+                task.future.take()
+            }
+            _ => None,
+        };
+        let Some(mut future) = future else { return };
+        self.current.set(id);
+        let mut context = Context::from_waker(Waker::noop());
+        // A fault in one connection ends that connection and nothing else.
+        let poll = catch_unwind(AssertUnwindSafe(|| future.as_mut().poll(&mut context)));
+        match poll {
+            Ok(Poll::Pending) => {
+                if let Some(task) = self.tasks.borrow_mut().get_mut(id.index as usize) {
+                    task.future = Some(future);
+                }
+            }
+            Ok(Poll::Ready(())) | Err(_) => {
+                if poll.is_err() {
+                    self.panics.inc();
+                }
+                // Its own drops may wake others, so the slab must not be borrowed meanwhile.
+                drop(future);
+                self.tasks.borrow_mut().try_remove(id.index as usize);
+            }
+        }
+    }
+
+    /// Waits for events and queues the tasks that they and the clock concern.
+    fn wait(&self, events: &mut Vec<epoll::Event>) -> io::Result<()> {
+        let timeout = if self.runnable.borrow().is_empty() {
+            self.wheel.borrow().until_next(self.now.get())
+        } else {
+            Some(0)
+        };
+        let timeout = timeout.map(|millis| Timespec {
+            tv_sec: (millis / 1000) as i64,
+            tv_nsec: ((millis % 1000) * 1_000_000) as i64,
+        });
+        match epoll::wait(&self.epoll, spare_capacity(events), timeout.as_ref()) {
+            Ok(_) | Err(rustix::io::Errno::INTR) => {}
+            Err(error) => return Err(error.into()),
+        }
+        self.now.set(coarse_millis().saturating_sub(self.start));
+        for event in events.drain(..) {
+            let id = SourceId::from_token(event.data);
+            let ready = Ready::of(event.flags);
+            let task = self.with_source(id, |source| {
+                source.ready.0 |= ready.0;
+                source.task
+            });
+            if let Some(task) = task {
+                self.wake(task);
+            }
+        }
+        self.expire();
+        Ok(())
+    }
+
+    /// Queues the tasks whose time has come; puts those back that have more of it by now.
+    fn expire(&self) {
+        let now = self.now.get();
+        let mut early = Vec::new();
+        self.wheel.borrow_mut().expire(now, |id| {
+            let mut tasks = self.tasks.borrow_mut();
+            let task = tasks.get_mut(id.index as usize).filter(|task| task.serial == id.serial);
+            let Some(task) = task else { return };
+            task.scheduled = u64::MAX;
+            if task.deadline <= now {
+                task.deadline = u64::MAX;
+                if !std::mem::replace(&mut task.queued, true) {
+                    self.runnable.borrow_mut().push_back(id);
+                }
+            } else if task.deadline < u64::MAX {
+                early.push((id, task.deadline));
+            }
+        });
+        early.into_iter().for_each(|(id, deadline)| self.wake_at(id, deadline));
+    }
+}
+
+impl SourceId {
+    fn token(self) -> epoll::EventData {
+        epoll::EventData::new_u64(u64::from(self.serial) << 32 | u64::from(self.index))
+    }
+
+    fn from_token(token: epoll::EventData) -> Self {
+        let token = token.u64();
+        SourceId { index: token as u32, serial: (token >> 32) as u32 }
+    }
+}
+
+/// The coarse clock costs a few nanoseconds and is as fine as the kernel's tick, well below the
+/// wheel's slots.
+fn coarse_millis() -> u64 {
+    let time = clock_gettime(ClockId::MonotonicCoarse);
+    time.tv_sec as u64 * 1000 + time.tv_nsec as u64 / 1_000_000
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,162 @@
+use std::future::pending;
+
+use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
+
+use super::*;
+
+fn reactor() -> (Rc<Reactor>, IntCounter) {
+    let panics = IntCounter::new("panics", "Panics.").unwrap();
+    (Reactor::new(panics.clone()).unwrap(), panics)
+}
+
+fn pair() -> (OwnedFd, OwnedFd) {
+    let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
+    socketpair(AddressFamily::UNIX, SocketType::STREAM, flags, None).unwrap()
+}
+
+async fn until(reactor: &Reactor, source: SourceId, ready: Ready) {
+    poll_fn(|_| match reactor.ready(source).has(ready) {
+        true => Poll::Ready(()),
+        false => Poll::Pending,
+    })
+    .await;
+}
+
+#[test]
+fn a_wait_ends_with_its_event_or_its_deadline() {
+    let (reactor, _) = reactor();
+    let (ours, theirs) = pair();
+    let inner = Rc::clone(&reactor);
+    let main = async move {
+        let source = inner.register(&ours, epoll::EventFlags::IN, Ready::NONE).unwrap();
+        let short = Duration::from_millis(100);
+        let start = std::time::Instant::now();
+        let read = until(&inner, source, Ready::READ);
+        assert_eq!(inner.within(short, read).await, Err(Interrupted::Elapsed));
+        // The coarse clock may be a tick behind, but no more.
+        assert!(start.elapsed() >= short - Duration::from_millis(15));
+
+        rustix::io::write(&theirs, b"x").unwrap();
+        let read = until(&inner, source, Ready::READ);
+        assert_eq!(inner.within(Duration::from_secs(60), read).await, Ok(()));
+        inner.clear(source, Ready::READ);
+        drop(theirs);
+        until(&inner, source, Ready::READ_CLOSED).await;
+    };
+    reactor.block_on(main).unwrap();
+}
+
+#[test]
+fn a_panic_ends_its_own_task_and_nothing_else() {
+    let (reactor, panics) = reactor();
+    let inner = Rc::clone(&reactor);
+    let dropped = Rc::new(Cell::new(0));
+    let count = Rc::clone(&dropped);
+    struct OnDrop(Rc<Cell<u32>>);
+    impl Drop for OnDrop {
+        fn drop(&mut self) {
+            self.0.set(self.0.get() + 1);
+        }
+    }
+    let main = async move {
+        for _ in 0..3 {
+            let guard = OnDrop(Rc::clone(&count));
+            inner.spawn(async move {
+                let _guard = guard;
+                panic!("on purpose");
+            });
+        }
+        let short = Duration::from_millis(40);
+        assert_eq!(inner.within(short, pending::<()>()).await, Err(Interrupted::Elapsed));
+    };
+    reactor.block_on(main).unwrap();
+    assert_eq!((panics.get(), dropped.get()), (3, 3));
+}
+
+#[test]
+fn cancel_ends_every_wait_and_what_is_left_is_dropped_at_the_end() {
+    let (reactor, _) = reactor();
+    let inner = Rc::clone(&reactor);
+    let ended = Rc::new(Cell::new(0));
+    let count = Rc::clone(&ended);
+    let main = async move {
+        for _ in 0..10 {
+            let (reactor, count) = (Rc::clone(&inner), Rc::clone(&count));
+            inner.spawn(async move {
+                let wait = reactor.within(Duration::from_secs(600), pending::<()>()).await;
+                assert_eq!(wait, Err(Interrupted::Cancelled));
+                count.set(count.get() + 1);
+            });
+        }
+        let held = Rc::clone(&inner);
+        inner.spawn(async move {
+            pending::<()>().await;
+            drop(held);
+        });
+        let mut turns = 0;
+        poll_fn(|_| {
+            turns += 1;
+            match turns {
+                2 => inner.cancel(),
+                4 => return Poll::Ready(()),
+                _ => {}
+            }
+            inner.wake_current();
+            Poll::Pending
+        })
+        .await;
+    };
+    reactor.block_on(main).unwrap();
+    assert_eq!(ended.get(), 10);
+    assert_eq!(Rc::strong_count(&reactor), 1, "a task that is left holds the reactor");
+}
+
+#[test]
+fn an_event_of_a_closed_descriptor_does_not_reach_its_successor() {
+    let (reactor, _) = reactor();
+    let inner = Rc::clone(&reactor);
+    let main = async move {
+        let (old, theirs) = pair();
+        let gone = inner.register(&old, epoll::EventFlags::IN, Ready::NONE).unwrap();
+        rustix::io::write(&theirs, b"x").unwrap();
+        inner.forget(gone);
+        // The same slot, while the descriptor of before is still watched.
+        let (new, _quiet) = pair();
+        let source = inner.register(&new, epoll::EventFlags::IN, Ready::NONE).unwrap();
+        assert_eq!(source.index, gone.index);
+        let read = until(&inner, source, Ready::READ);
+        let wait = inner.within(Duration::from_millis(40), read).await;
+        assert_eq!(wait, Err(Interrupted::Elapsed));
+        assert_eq!(inner.ready(gone), Ready::NONE);
+    };
+    reactor.block_on(main).unwrap();
+}
+
+#[test]
+fn a_task_that_has_more_to_do_lets_the_others_go_first() {
+    let (reactor, _) = reactor();
+    let inner = Rc::clone(&reactor);
+    let order = Rc::new(RefCell::new(Vec::new()));
+    let log = Rc::clone(&order);
+    let main = async move {
+        for name in ["a", "b"] {
+            let (reactor, log) = (Rc::clone(&inner), Rc::clone(&log));
+            inner.spawn(async move {
+                let mut turns = 0;
+                poll_fn(|_| {
+                    log.borrow_mut().push(name);
+                    turns += 1;
+                    if turns == 3 {
+                        return Poll::Ready(());
+                    }
+                    reactor.wake_current();
+                    Poll::Pending
+                })
+                .await;
+            });
+        }
+        let _ = inner.within(Duration::from_millis(40), pending::<()>()).await;
+    };
+    reactor.block_on(main).unwrap();
+    assert_eq!(*order.borrow(), ["a", "b", "a", "b", "a", "b"]);
+}

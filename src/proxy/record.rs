@@ -1,0 +1,175 @@
+//! What is written down about a connection, once.
+
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use super::listener::Listener;
+use super::relay::Passed;
+use super::worker::Worker;
+use crate::access_log::Entry;
+use crate::config::AccessLog;
+use crate::outcome::Outcome;
+use crate::routing::{Route, Tally};
+use crate::tls::ClientHello;
+
+// Every outcome has a slot of its own.
+const _: () = assert!(Outcome::ALL.len() <= Tally::SLOTS);
+
+/// A connection's entry in metrics and access log. It is made when the connection is accepted and
+/// counted exactly once, when it is closed; should it be dropped instead, by a fault of ours, it
+/// counts as one that sluice ended.
+pub(super) struct Record {
+    worker: Rc<Worker>,
+    listener: Rc<Listener>,
+    source: SocketAddr,
+    opened: Instant,
+    hello: Option<ClientHello>,
+    hello_took: Option<Duration>,
+    route: Option<Arc<Route>>,
+    endpoint: Option<SocketAddr>,
+    attempts: u8,
+    connect_took: Option<Duration>,
+    passed: Passed,
+    closed: bool,
+}
+
+impl Record {
+    /// Begins the record of a connection that was accepted just now.
+    pub(super) fn open(worker: &Rc<Worker>, listener: &Rc<Listener>, source: SocketAddr) -> Self {
+        worker.opened();
+        Record {
+            worker: Rc::clone(worker),
+            listener: Rc::clone(listener),
+            source,
+            opened: Instant::now(),
+            hello: None,
+            hello_took: None,
+            route: None,
+            endpoint: None,
+            attempts: 0,
+            connect_took: None,
+            passed: Passed::default(),
+            closed: false,
+        }
+    }
+
+    /// The client's address.
+    pub(super) fn source(&self) -> SocketAddr {
+        self.source
+    }
+
+    /// What the client said, if the listener looked.
+    pub(super) fn hello(&self) -> Option<&ClientHello> {
+        self.hello.as_ref()
+    }
+
+    /// The client has said whom it wants.
+    pub(super) fn peeked(&mut self, hello: Option<ClientHello>) {
+        if hello.is_some() {
+            let took = self.opened.elapsed();
+            self.hello_took = Some(took);
+            self.worker.metrics.hello_duration.observe(took.as_secs_f64());
+        }
+        self.hello = hello;
+    }
+
+    /// The route is found.
+    pub(super) fn routed(&mut self, route: &Arc<Route>) {
+        self.route = Some(Arc::clone(route));
+        if self.worker.settings.access_log == AccessLog::Off {
+            // Nobody will ask again, and connections may live long.
+            self.hello = None;
+        }
+    }
+
+    /// An endpoint is being tried.
+    pub(super) fn trying(&mut self, endpoint: SocketAddr) {
+        self.endpoint = Some(endpoint);
+        self.attempts = self.attempts.saturating_add(1);
+    }
+
+    /// The upstream connection stands.
+    pub(super) fn connected(&mut self) {
+        let since_open = self.opened.elapsed();
+        let took = since_open.saturating_sub(self.hello_took.unwrap_or_default());
+        self.connect_took = Some(took);
+        self.worker.metrics.connect_duration.observe(took.as_secs_f64());
+    }
+
+    /// So many bytes were passed on in all.
+    pub(super) fn passed(&mut self, passed: Passed) {
+        let tally = self.tally();
+        add(&tally.bytes_up, passed.up.saturating_sub(self.passed.up));
+        add(&tally.bytes_down, passed.down.saturating_sub(self.passed.down));
+        self.passed = passed;
+    }
+
+    /// The connection is over.
+    pub(super) fn close(mut self, outcome: Outcome) {
+        self.count(outcome);
+    }
+
+    fn tally(&self) -> &Tally {
+        self.route.as_ref().map_or(&self.worker.metrics.unrouted, |route| &route.tally)
+    }
+
+    fn count(&mut self, outcome: Outcome) {
+        self.closed = true;
+        if let Some(slot) = self.tally().ended.get(outcome as usize) {
+            add(slot, 1);
+        }
+        let lasted = self.opened.elapsed();
+        self.worker.metrics.connection_duration.observe(lasted.as_secs_f64());
+        let wanted = match self.worker.settings.access_log {
+            AccessLog::Off => false,
+            AccessLog::Errors => outcome.is_error(),
+            AccessLog::All => true,
+        };
+        if wanted {
+            self.worker.log(&self.entry(outcome, lasted));
+        }
+        self.worker.closed();
+    }
+
+    fn entry(&self, outcome: Outcome, lasted: Duration) -> Entry<'_> {
+        let hello = self.hello.as_ref();
+        let route = self.route.as_ref().map(|route| &route.spec.key);
+        Entry {
+            listener: &self.listener.name,
+            source: self.source,
+            server_name: hello.and_then(|hello| hello.server_name.as_ref()).map(|n| n.as_str()),
+            alpn: hello.map(|hello| &hello.alpn),
+            tls_version: hello.and_then(|hello| hello.versions.highest()).map(|v| v.as_str()),
+            ech: hello.is_some_and(|hello| hello.ech),
+            post_quantum: hello.is_some_and(|hello| hello.post_quantum),
+            namespace: route.map(|key| &*key.namespace),
+            route: route.map(|key| &*key.name),
+            endpoint: self.endpoint,
+            attempts: self.attempts,
+            outcome,
+            bytes_up: self.passed.up,
+            bytes_down: self.passed.down,
+            hello_took: self.hello_took,
+            connect_took: self.connect_took,
+            lasted,
+        }
+    }
+}
+
+impl Drop for Record {
+    fn drop(&mut self) {
+        if !self.closed {
+            self.count(Outcome::Drained);
+        }
+    }
+}
+
+/// Adds to a counter that other workers add to as well, and that is often not changed at all.
+fn add(counter: &AtomicU64, by: u64) {
+    if by > 0 {
+        counter.fetch_add(by, Ordering::Relaxed);
+    }
+}

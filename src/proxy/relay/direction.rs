@@ -1,0 +1,254 @@
+//! One direction of a relay: from one socket to the other, in order, within bounded memory.
+
+use std::io;
+use std::task::{Poll, ready};
+
+use rustix::io::Errno;
+
+use super::pipes::{Pipe, Pipes};
+use crate::proxy::socket::Socket;
+
+/// A read of this size or more counts towards bulk.
+const LARGE: usize = 32 * 1024;
+/// A splice below this size counts against it.
+const SMALL: usize = 16 * 1024;
+/// So many large reads in a row make a direction bulk.
+const READS_TO_PROMOTE: u8 = 3;
+/// So many small splices in a row end that.
+const SPLICES_TO_DEMOTE: u8 = 2;
+
+/// One direction of a relay.
+pub(super) struct Direction {
+    held: Held,
+    mode: Mode,
+    stage: Stage,
+    /// Bytes passed on.
+    pub(super) bytes: u64,
+}
+
+/// What was read and not yet accepted by the receiver.
+enum Held {
+    Nothing,
+    /// At most as many as the worker's buffer has, and those before the index are gone.
+    Bytes(Vec<u8>, usize),
+    /// So many bytes in a borrowed pipe.
+    Piped(Pipe, usize),
+}
+
+/// How bytes are moved.
+#[derive(Clone, Copy)]
+enum Mode {
+    /// Through the worker's buffer; counts the large reads in a row.
+    Copy { large: u8 },
+    /// Through a pipe, as long as there is one to borrow; counts the small reads in a row.
+    Splice { small: u8 },
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Stage {
+    Open,
+    /// The sender is done; what is held is still to be passed on.
+    Ended,
+    /// The receiver has all, and was told that no more will come.
+    Done,
+    /// The receiver takes no more.
+    Refused,
+}
+
+/// What a direction came to.
+pub(super) enum Turn {
+    /// It waits for a socket, or is done.
+    Blocked,
+    /// It has had its share and could go on.
+    Spent,
+}
+
+/// What the directions of all connections of a worker share.
+pub(in crate::proxy) struct Means<'a> {
+    pub(in crate::proxy) buffer: &'a mut [u8],
+    pub(in crate::proxy) pipes: &'a Pipes,
+}
+
+impl Direction {
+    /// A direction that has `first` to pass on before anything else.
+    pub(super) fn new(first: Vec<u8>) -> Self {
+        let held = if first.is_empty() { Held::Nothing } else { Held::Bytes(first, 0) };
+        Direction { held, mode: Mode::Copy { large: 0 }, stage: Stage::Open, bytes: 0 }
+    }
+
+    pub(super) fn stage(&self) -> Stage {
+        self.stage
+    }
+
+    /// Passes on what it can, up to about `share` bytes. `last` says that the other direction is
+    /// done, so that the close that follows tells the receiver of the end.
+    ///
+    /// # Errors
+    /// The sender's: it reset the connection. The receiver's only turn the stage to
+    /// [`Stage::Refused`], for what it sent before may still be read.
+    pub(super) fn poll(
+        &mut self,
+        from: &Socket,
+        to: &Socket,
+        means: &mut Means<'_>,
+        share: u64,
+        last: bool,
+    ) -> io::Result<Turn> {
+        let end = self.bytes.saturating_add(share);
+        loop {
+            match self.flush(to, means.pipes) {
+                Poll::Pending => return Ok(Turn::Blocked),
+                Poll::Ready(Ok(())) => {}
+                Poll::Ready(Err(_)) => {
+                    self.discard(means.pipes);
+                    self.stage = Stage::Refused;
+                }
+            }
+            match self.stage {
+                Stage::Open if self.bytes >= end => return Ok(Turn::Spent),
+                Stage::Open => {}
+                Stage::Done | Stage::Refused => return Ok(Turn::Blocked),
+                Stage::Ended => {
+                    let told = if last { Ok(()) } else { to.shutdown_write() };
+                    self.stage = if told.is_ok() { Stage::Done } else { Stage::Refused };
+                    return Ok(Turn::Blocked);
+                }
+            }
+            match self.read(from, to, means) {
+                Poll::Pending => return Ok(Turn::Blocked),
+                Poll::Ready(Err(error)) => return Err(error),
+                Poll::Ready(Ok(0)) => self.stage = Stage::Ended,
+                Poll::Ready(Ok(read)) => self.mode = self.mode.after(read),
+            }
+        }
+    }
+
+    /// Throws away what is held.
+    pub(super) fn discard(&mut self, pipes: &Pipes) {
+        if let Held::Piped(pipe, _) = std::mem::replace(&mut self.held, Held::Nothing) {
+            pipes.close(pipe);
+        }
+    }
+
+    /// Passes on what is held.
+    fn flush(&mut self, to: &Socket, pipes: &Pipes) -> Poll<io::Result<()>> {
+        loop {
+            let (sent, left) = match &mut self.held {
+                Held::Nothing => return Poll::Ready(Ok(())),
+                Held::Bytes(bytes, start) => {
+                    let rest = bytes.get(*start..).unwrap_or_default();
+                    let sent = ready!(to.poll_send(rest))?;
+                    *start += sent;
+                    (sent, rest.len() - sent)
+                }
+                Held::Piped(pipe, size) => match to.poll_splice_from(pipe.read(), *size) {
+                    Poll::Pending => return Poll::Pending,
+                    Poll::Ready(Ok(sent)) => {
+                        *size = size.saturating_sub(sent);
+                        (sent, *size)
+                    }
+                    Poll::Ready(Err(error)) if unsupported(&error) => {
+                        let bytes = empty(pipe, *size)?;
+                        self.discard(pipes);
+                        pipes.disable();
+                        self.held = Held::Bytes(bytes, 0);
+                        continue;
+                    }
+                    Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
+                },
+            };
+            self.bytes += sent as u64;
+            if left == 0
+                && let Held::Piped(pipe, _) = std::mem::replace(&mut self.held, Held::Nothing)
+            {
+                pipes.give_back(pipe);
+            }
+        }
+    }
+
+    /// Reads once; 0 is the end.
+    fn read(
+        &mut self,
+        from: &Socket,
+        to: &Socket,
+        means: &mut Means<'_>,
+    ) -> Poll<io::Result<usize>> {
+        if let Mode::Splice { .. } = self.mode
+            && let Some(pipe) = means.pipes.borrow()
+        {
+            match self.splice(from, pipe, means.pipes) {
+                Poll::Ready(Err(error)) if unsupported(&error) => means.pipes.disable(),
+                read => return read,
+            }
+        }
+        self.copy(from, to, means.buffer)
+    }
+
+    /// Reads once and passes on at once; what does not fit is held.
+    fn copy(&mut self, from: &Socket, to: &Socket, buffer: &mut [u8]) -> Poll<io::Result<usize>> {
+        let read = ready!(from.poll_recv(buffer))?;
+        if read == 0 {
+            return Poll::Ready(Ok(0));
+        }
+        let bytes = buffer.get(..read).unwrap_or_default();
+        let sent = match to.poll_send(bytes) {
+            Poll::Ready(Ok(sent)) => sent,
+            // The next flush meets the same error, and knows what to do.
+            Poll::Ready(Err(_)) | Poll::Pending => 0,
+        };
+        self.bytes += sent as u64;
+        if let Some(rest) = bytes.get(sent..).filter(|rest| !rest.is_empty()) {
+            self.held = Held::Bytes(rest.to_vec(), 0);
+        }
+        Poll::Ready(Ok(read))
+    }
+
+    /// Fills a pipe, which the next flush empties.
+    fn splice(&mut self, from: &Socket, pipe: Pipe, pipes: &Pipes) -> Poll<io::Result<usize>> {
+        let read = from.poll_splice_to(pipe.write(), pipe.size);
+        match read {
+            Poll::Ready(Ok(read)) if read > 0 => self.held = Held::Piped(pipe, read),
+            _ => pipes.give_back(pipe),
+        }
+        read
+    }
+}
+
+impl Mode {
+    /// Copying suits what is small, splicing what is bulk.
+    fn after(self, read: usize) -> Self {
+        match self {
+            Mode::Copy { large } if read >= LARGE && large + 1 >= READS_TO_PROMOTE => {
+                Mode::Splice { small: 0 }
+            }
+            Mode::Copy { large } if read >= LARGE => Mode::Copy { large: large + 1 },
+            Mode::Splice { small } if read < SMALL && small + 1 >= SPLICES_TO_DEMOTE => {
+                Mode::Copy { large: 0 }
+            }
+            Mode::Splice { small } if read < SMALL => Mode::Splice { small: small + 1 },
+            Mode::Copy { .. } => Mode::Copy { large: 0 },
+            Mode::Splice { .. } => Mode::Splice { small: 0 },
+        }
+    }
+}
+
+/// The kernel, or what confines us, does not splice these; copying may still work.
+fn unsupported(error: &io::Error) -> bool {
+    [Errno::INVAL, Errno::NOSYS, Errno::PERM]
+        .iter()
+        .any(|errno| error.raw_os_error() == Some(errno.raw_os_error()))
+}
+
+/// Reads back what is in a pipe.
+fn empty(pipe: &Pipe, size: usize) -> io::Result<Vec<u8>> {
+    let mut bytes = vec![0; size];
+    let mut filled = 0;
+    while let Some(rest) = bytes.get_mut(filled..).filter(|rest| !rest.is_empty()) {
+        match rustix::io::read(pipe.read(), rest)? {
+            0 => break,
+            read => filled += read,
+        }
+    }
+    bytes.truncate(filled);
+    Ok(bytes)
+}

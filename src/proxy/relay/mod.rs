@@ -1,0 +1,137 @@
+//! Both ways at once, until both sides are done.
+
+mod direction;
+mod pipes;
+
+use std::future::poll_fn;
+use std::task::Poll;
+use std::time::Duration;
+
+pub(super) use self::direction::Means;
+use self::direction::{Direction, Stage, Turn};
+pub(super) use self::pipes::Pipes;
+use super::socket::Socket;
+use super::worker::Worker;
+use crate::outcome::Outcome;
+
+/// Bytes that a direction may pass on before the other connections of the worker have their turn.
+const SHARE: u64 = 512 * 1024;
+/// How often a long connection reports its bytes.
+const REPORT_EVERY: Duration = Duration::from_secs(15);
+
+/// Two sockets and what is between them.
+pub(super) struct Relay<'a> {
+    worker: &'a Worker,
+    downstream: &'a Socket,
+    upstream: &'a Socket,
+    up: Direction,
+    down: Direction,
+}
+
+/// Bytes passed on so far.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Passed {
+    /// From the client to the endpoint.
+    pub(super) up: u64,
+    /// From the endpoint to the client.
+    pub(super) down: u64,
+}
+
+impl<'a> Relay<'a> {
+    /// A relay that replays `received`, which came from downstream, before anything else.
+    pub(super) fn new(
+        worker: &'a Worker,
+        downstream: &'a Socket,
+        upstream: &'a Socket,
+        received: Vec<u8>,
+    ) -> Self {
+        let (up, down) = (Direction::new(received), Direction::new(Vec::new()));
+        Relay { worker, downstream, upstream, up, down }
+    }
+
+    /// Relays until both sides are done, one is gone, no byte moved for `idle`, or all connections
+    /// are ended. Reports what was passed on from time to time, and at the end.
+    pub(super) async fn run(mut self, idle: Duration, mut report: impl FnMut(Passed)) -> Outcome {
+        let reactor = &*self.worker.reactor;
+        let mut passed = Passed::default();
+        let mut idle_end = reactor.after(idle);
+        let mut report_at = reactor.after(REPORT_EVERY);
+        let mut probed = false;
+        reactor.wake_at(reactor.current(), idle_end.min(report_at));
+        let outcome = poll_fn(|_| {
+            if let Poll::Ready(outcome) = self.poll() {
+                return Poll::Ready(outcome);
+            }
+            if self.passed() != passed {
+                passed = self.passed();
+                idle_end = reactor.after(idle);
+            }
+            if reactor.is_cancelled() {
+                return Poll::Ready(Outcome::Drained);
+            }
+            if reactor.now() >= idle_end {
+                return Poll::Ready(Outcome::IdleTimeout);
+            }
+            if reactor.now() >= report_at {
+                report_at = reactor.after(REPORT_EVERY);
+                report(passed);
+                // Only connections that last are worth the system calls. If it cannot be set, the
+                // idle timeout still ends a dead one.
+                if !std::mem::replace(&mut probed, true) {
+                    let _ = self.upstream.keep_alive();
+                }
+            }
+            reactor.wake_at(reactor.current(), idle_end.min(report_at));
+            Poll::Pending
+        })
+        .await;
+        report(self.passed());
+        self.end(outcome);
+        outcome
+    }
+
+    fn passed(&self) -> Passed {
+        Passed { up: self.up.bytes, down: self.down.bytes }
+    }
+
+    fn poll(&mut self) -> Poll<Outcome> {
+        let worker = self.worker;
+        let mut buffer = worker.buffer.borrow_mut();
+        let mut means = Means { buffer: &mut buffer, pipes: &worker.pipes };
+        let (downstream, upstream) = (self.downstream, self.upstream);
+
+        let last = self.down.stage() == Stage::Done;
+        let Ok(up) = self.up.poll(downstream, upstream, &mut means, SHARE, last) else {
+            return Poll::Ready(Outcome::DownstreamReset);
+        };
+        let last = self.up.stage() == Stage::Done;
+        let Ok(down) = self.down.poll(upstream, downstream, &mut means, SHARE, last) else {
+            return Poll::Ready(Outcome::UpstreamReset);
+        };
+
+        match (self.up.stage(), self.down.stage()) {
+            (Stage::Done, Stage::Done) => return Poll::Ready(Outcome::Completed),
+            // A side that takes no more may have said something before it went; once that is
+            // passed on, the other is told.
+            (Stage::Refused, Stage::Done | Stage::Refused) => {
+                return Poll::Ready(Outcome::UpstreamReset);
+            }
+            (Stage::Done, Stage::Refused) => return Poll::Ready(Outcome::DownstreamReset),
+            _ => {}
+        }
+        if matches!(up, Turn::Spent) || matches!(down, Turn::Spent) {
+            worker.reactor.wake_current();
+        }
+        Poll::Pending
+    }
+
+    /// Closes both sides, in good order only if all was passed on in good order.
+    fn end(mut self, outcome: Outcome) {
+        self.up.discard(&self.worker.pipes);
+        self.down.discard(&self.worker.pipes);
+        if !matches!(outcome, Outcome::Completed | Outcome::IdleTimeout) {
+            self.downstream.reset_on_close();
+            self.upstream.reset_on_close();
+        }
+    }
+}

@@ -1,0 +1,196 @@
+//! The pipes that a worker splices through.
+
+use std::cell::{Cell, RefCell};
+
+use prometheus::IntGauge;
+use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
+use rustix::pipe::{PipeFlags, fcntl_getpipe_size, fcntl_setpipe_size, pipe_with};
+
+use crate::metrics::Metrics;
+
+/// The size that is asked for. Larger pipes are hardly faster and use the quota up sooner.
+const SIZE: usize = 256 * 1024;
+/// A pipe below this size is slower than copying. The kernel makes such pipes (8 KiB) for a user
+/// who is over the quota.
+const LEAST_SIZE: usize = 64 * 1024;
+/// How many idle pipes are kept.
+const IDLE: usize = 16;
+/// After the kernel refused a pipe of a useful size, how many wishes go by before the next try.
+const WISHES_BETWEEN_TRIES: u32 = 1024;
+/// The share of the user's quota that this process takes, in percent.
+const QUOTA_SHARE: u64 = 75;
+/// What the kernel allows a user by default, in pages (pipe(7), `pipe-user-pages-soft`).
+const DEFAULT_QUOTA: u64 = 16 * 1024;
+const PAGE: u64 = 4096;
+
+/// A pool of pipes. A pipe is borrowed while bytes are in flight and comes back empty.
+pub(in crate::proxy) struct Pipes {
+    idle: RefCell<Vec<Pipe>>,
+    /// Pipes that exist, borrowed ones included.
+    count: Cell<usize>,
+    most: usize,
+    /// Wishes to refuse before a pipe is asked for again; `u32::MAX` is for ever.
+    pause: Cell<u32>,
+    idle_gauge: IntGauge,
+    busy_gauge: IntGauge,
+}
+
+/// A pipe; when borrowed, it is empty.
+pub(in crate::proxy) struct Pipe {
+    read: OwnedFd,
+    write: OwnedFd,
+    /// In bytes.
+    pub(in crate::proxy) size: usize,
+}
+
+impl Pipe {
+    pub(in crate::proxy) fn read(&self) -> BorrowedFd<'_> {
+        self.read.as_fd()
+    }
+
+    pub(in crate::proxy) fn write(&self) -> BorrowedFd<'_> {
+        self.write.as_fd()
+    }
+}
+
+impl Pipes {
+    /// A pool of at most `most` pipes.
+    pub(in crate::proxy) fn new(most: usize, metrics: &Metrics) -> Self {
+        Pipes {
+            idle: RefCell::default(),
+            count: Cell::new(0),
+            most,
+            pause: Cell::new(0),
+            idle_gauge: metrics.pipes_idle.clone(),
+            busy_gauge: metrics.pipes_busy.clone(),
+        }
+    }
+
+    /// How many pipes one of `workers` may have, by the quota of this machine.
+    pub(in crate::proxy) fn fair_share(workers: usize) -> usize {
+        let quota = std::fs::read_to_string("/proc/sys/fs/pipe-user-pages-soft")
+            .ok()
+            .and_then(|text| text.trim().parse().ok())
+            // 0 is "no limit".
+            .filter(|pages| *pages > 0)
+            .unwrap_or(DEFAULT_QUOTA);
+        let pipes = quota * PAGE * QUOTA_SHARE / 100 / SIZE as u64;
+        (usize::try_from(pipes).unwrap_or(usize::MAX) / workers.max(1)).max(1)
+    }
+
+    /// An empty pipe, or `None` when there is no useful one to be had and the caller should copy.
+    pub(in crate::proxy) fn borrow(&self) -> Option<Pipe> {
+        let idle = self.idle.borrow_mut().pop();
+        let pipe = match idle {
+            Some(pipe) => {
+                self.idle_gauge.dec();
+                pipe
+            }
+            None => self.add()?,
+        };
+        self.busy_gauge.inc();
+        Some(pipe)
+    }
+
+    /// Takes back a pipe that is empty.
+    pub(in crate::proxy) fn give_back(&self, pipe: Pipe) {
+        let mut idle = self.idle.borrow_mut();
+        if idle.len() >= IDLE || self.pause.get() == u32::MAX {
+            return self.close(pipe);
+        }
+        self.busy_gauge.dec();
+        self.idle_gauge.inc();
+        idle.push(pipe);
+    }
+
+    /// Closes a borrowed pipe, whatever is in it: bytes left in a pipe must never reach the next
+    /// borrower.
+    pub(in crate::proxy) fn close(&self, pipe: Pipe) {
+        drop(pipe);
+        self.busy_gauge.dec();
+        self.count.set(self.count.get().saturating_sub(1));
+    }
+
+    /// Lends no more: the kernel does not splice here.
+    pub(in crate::proxy) fn disable(&self) {
+        self.pause.set(u32::MAX);
+        for _ in self.idle.take() {
+            self.idle_gauge.dec();
+            self.count.set(self.count.get().saturating_sub(1));
+        }
+    }
+
+    /// Makes another pipe, unless there are enough or the kernel made a useless one lately.
+    fn add(&self) -> Option<Pipe> {
+        match self.pause.get() {
+            0 => {}
+            u32::MAX => return None,
+            pause => {
+                self.pause.set(pause - 1);
+                return None;
+            }
+        }
+        if self.count.get() >= self.most {
+            return None;
+        }
+        let pipe = make();
+        match pipe {
+            Some(_) => self.count.set(self.count.get() + 1),
+            None => self.pause.set(WISHES_BETWEEN_TRIES),
+        }
+        pipe
+    }
+}
+
+fn make() -> Option<Pipe> {
+    let (read, write) = pipe_with(PipeFlags::NONBLOCK | PipeFlags::CLOEXEC).ok()?;
+    // Refused over the quota; then the size that it has decides.
+    let _ = fcntl_setpipe_size(&write, SIZE);
+    let size = fcntl_getpipe_size(&write).ok()?;
+    (size >= LEAST_SIZE).then_some(Pipe { read, write, size })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn metrics() -> Metrics {
+        let (_, reader) = crate::routing::channel();
+        Metrics::new(reader).expect("metrics")
+    }
+
+    fn counts(metrics: &Metrics) -> (i64, i64) {
+        (metrics.pipes_idle.get(), metrics.pipes_busy.get())
+    }
+
+    #[test]
+    fn pipes_are_used_again_and_bounded() {
+        let metrics = metrics();
+        let pipes = Pipes::new(2, &metrics);
+        let first = pipes.borrow().expect("a pipe");
+        let second = pipes.borrow().expect("a pipe");
+        assert!(first.size >= LEAST_SIZE);
+        assert!(pipes.borrow().is_none());
+        assert_eq!(counts(&metrics), (0, 2));
+        pipes.give_back(first);
+        assert_eq!(counts(&metrics), (1, 1));
+        let again = pipes.borrow().expect("the same pipe");
+        pipes.close(again);
+        assert_eq!(counts(&metrics), (0, 1));
+        let third = pipes.borrow().expect("a new pipe");
+        pipes.give_back(third);
+        pipes.disable();
+        pipes.give_back(second);
+        assert_eq!(counts(&metrics), (0, 0));
+        assert!(pipes.borrow().is_none());
+    }
+
+    #[test]
+    fn all_workers_together_stay_under_the_quota() {
+        for workers in [1, 2, 7, 64] {
+            let share = Pipes::fair_share(workers);
+            let bytes = (share * workers * SIZE) as u64;
+            assert!(bytes <= DEFAULT_QUOTA * PAGE || share == 1, "{workers}: {share}");
+        }
+    }
+}

@@ -1,0 +1,199 @@
+//! A TCP socket of a worker's reactor.
+
+use std::cell::Cell;
+use std::io;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::task::{Poll, ready};
+use std::time::Duration;
+
+use rustix::event::epoll::EventFlags;
+use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
+use rustix::io::Errno;
+use rustix::net::{
+    self, AddressFamily, RecvFlags, SendFlags, Shutdown, SocketFlags, SocketType, sockopt,
+};
+use rustix::pipe::{SpliceFlags, splice};
+
+use super::reactor::{Reactor, Ready, SourceId};
+
+/// The first probe of a silent peer, and the time between the next ones.
+const KEEPALIVE: Duration = Duration::from_secs(60);
+const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(15);
+const KEEPALIVE_PROBES: u32 = 4;
+
+/// A non-blocking TCP socket that belongs to one task.
+///
+/// Every operation is tried only when the kernel has said that it may work, and takes that back as
+/// soon as a system call shows that it no longer would: a read that fills less than its buffer has
+/// emptied the socket, so nobody reads again only to be told so.
+pub(super) struct Socket {
+    fd: OwnedFd,
+    id: SourceId,
+    reactor: Rc<Reactor>,
+    /// Whether the kernel tells when the socket becomes writable. Nearly every write fits, so this
+    /// is asked for only after one did not.
+    watches_writes: Cell<bool>,
+}
+
+impl Socket {
+    /// Takes an accepted connection, which may be written to at once.
+    pub(super) fn accepted(reactor: &Rc<Reactor>, fd: OwnedFd) -> io::Result<Self> {
+        let interest = EventFlags::IN | EventFlags::RDHUP;
+        let id = reactor.register(&fd, interest, Ready::WRITE)?;
+        Ok(Socket { fd, id, reactor: Rc::clone(reactor), watches_writes: Cell::new(false) })
+    }
+
+    /// Begins to connect; [`Socket::poll_connected`] tells how that went.
+    pub(super) fn connect(reactor: &Rc<Reactor>, address: SocketAddr) -> io::Result<Self> {
+        let family = if address.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
+        let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
+        let fd = net::socket_with(family, SocketType::STREAM, flags, None)?;
+        sockopt::set_tcp_nodelay(&fd, true)?;
+        match net::connect(&fd, &address) {
+            Ok(()) | Err(Errno::INPROGRESS | Errno::INTR) => {}
+            Err(error) => return Err(error.into()),
+        }
+        let interest = EventFlags::IN | EventFlags::OUT | EventFlags::RDHUP;
+        let id = reactor.register(&fd, interest, Ready::NONE)?;
+        Ok(Socket { fd, id, reactor: Rc::clone(reactor), watches_writes: Cell::new(true) })
+    }
+
+    /// Whether the connection stands.
+    pub(super) fn poll_connected(&self) -> Poll<io::Result<()>> {
+        let ready = self.reactor.ready(self.id);
+        if !ready.has(Ready::WRITE) {
+            return Poll::Pending;
+        }
+        if ready.has(Ready::ERROR) {
+            return Poll::Ready(sockopt::socket_error(&self.fd)?.map_err(io::Error::from));
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    /// Reads into `buffer`; 0 is the end.
+    pub(super) fn poll_recv(&self, buffer: &mut [u8]) -> Poll<io::Result<usize>> {
+        let size = buffer.len();
+        let read = ready!(self.poll_io(Ready::READ, |fd| {
+            net::recv(fd, &mut *buffer, RecvFlags::empty()).map(|(_, read)| read)
+        }))?;
+        if (1..size).contains(&read) {
+            self.drained();
+        }
+        Poll::Ready(Ok(read))
+    }
+
+    /// Writes from `bytes`; what does not fit is left.
+    pub(super) fn poll_send(&self, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        let sent =
+            ready!(self.poll_io(Ready::WRITE, |fd| net::send(fd, bytes, SendFlags::NOSIGNAL)))?;
+        if sent < bytes.len() {
+            self.filled()?;
+        }
+        Poll::Ready(Ok(sent))
+    }
+
+    /// Moves up to `size` bytes into an empty pipe; 0 is the end. The pipe has to be empty, or
+    /// "the pipe is full" would pass for "there is nothing to read" and the reader sleep for ever.
+    pub(super) fn poll_splice_to(
+        &self,
+        pipe: BorrowedFd<'_>,
+        size: usize,
+    ) -> Poll<io::Result<usize>> {
+        self.poll_io(Ready::READ, |fd| {
+            splice(fd, None, pipe, None, size, SpliceFlags::MOVE | SpliceFlags::NONBLOCK)
+        })
+    }
+
+    /// Moves up to `size` bytes, which must be all there are, out of a pipe. Never with
+    /// `SPLICE_F_MORE`, which would hold short messages back for up to 200 ms.
+    pub(super) fn poll_splice_from(
+        &self,
+        pipe: BorrowedFd<'_>,
+        size: usize,
+    ) -> Poll<io::Result<usize>> {
+        self.poll_io(Ready::WRITE, |fd| {
+            splice(pipe, None, fd, None, size, SpliceFlags::MOVE | SpliceFlags::NONBLOCK)
+        })
+    }
+
+    /// Says that no more bytes will come, once all before are sent.
+    pub(super) fn shutdown_write(&self) -> io::Result<()> {
+        match net::shutdown(&self.fd, Shutdown::Write) {
+            // The peer is gone already, which the next read tells.
+            Ok(()) | Err(Errno::NOTCONN) => Ok(()),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Has the close that follows reset the connection, instead of ending it in good order.
+    pub(super) fn reset_on_close(&self) {
+        // Fails only if the socket is gone, and then there is nobody to reset.
+        let _ = sockopt::set_socket_linger(&self.fd, Some(Duration::ZERO));
+    }
+
+    /// Has the kernel find out whether a silent peer is still there.
+    pub(super) fn keep_alive(&self) -> io::Result<()> {
+        set_keep_alive(&self.fd)
+    }
+
+    fn poll_io<T>(
+        &self,
+        need: Ready,
+        mut call: impl FnMut(BorrowedFd<'_>) -> rustix::io::Result<T>,
+    ) -> Poll<io::Result<T>> {
+        if !self.reactor.ready(self.id).has(need) {
+            return Poll::Pending;
+        }
+        loop {
+            match call(self.fd.as_fd()) {
+                Ok(value) => return Poll::Ready(Ok(value)),
+                Err(Errno::INTR) => {}
+                Err(Errno::AGAIN) => {
+                    if need == Ready::READ {
+                        self.reactor.clear(self.id, Ready::READ);
+                    } else {
+                        self.filled()?;
+                    }
+                    return Poll::Pending;
+                }
+                Err(error) => return Poll::Ready(Err(error.into())),
+            }
+        }
+    }
+
+    /// A read took all there was. The end, if it is known to have come, is still to be read.
+    fn drained(&self) {
+        if !self.reactor.ready(self.id).has(Ready::READ_CLOSED) {
+            self.reactor.clear(self.id, Ready::READ);
+        }
+    }
+
+    /// A write did not fit.
+    fn filled(&self) -> io::Result<()> {
+        self.reactor.clear(self.id, Ready::WRITE);
+        if !self.watches_writes.replace(true) {
+            let interest = EventFlags::IN | EventFlags::OUT | EventFlags::RDHUP;
+            // Tells at once if there is room again by now.
+            self.reactor.change(self.id, &self.fd, interest)?;
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Socket {
+    fn drop(&mut self) {
+        // Closing takes it out of the epoll; an event that is already on its way finds no source.
+        self.reactor.forget(self.id);
+    }
+}
+
+/// Has the kernel probe a silent peer of `fd`, or of every connection that the listener `fd`
+/// accepts.
+pub(super) fn set_keep_alive(fd: impl AsFd) -> io::Result<()> {
+    let fd = fd.as_fd();
+    sockopt::set_tcp_keepidle(fd, KEEPALIVE)?;
+    sockopt::set_tcp_keepintvl(fd, KEEPALIVE_INTERVAL)?;
+    sockopt::set_tcp_keepcnt(fd, KEEPALIVE_PROBES)?;
+    Ok(sockopt::set_socket_keepalive(fd, true)?)
+}

@@ -1,0 +1,143 @@
+//! Deadlines, kept cheaply: one coarse wheel for all connections of a worker.
+
+/// The width of a slot. Deadlines are kept to this precision, and never early.
+const SLOT_MILLIS: u64 = 32;
+/// How many slots: the wheel spans about 33 s. A later deadline waits in the last slot and is put
+/// back when that comes round, which is cheap, for it happens twice a minute.
+const SLOTS: u64 = 1024;
+const WORDS: usize = (SLOTS / 64) as usize;
+
+/// Items, each to be handed out at a time in milliseconds.
+///
+/// Inserting and expiring cost a few instructions whatever the number of items; nothing is ever
+/// removed early, the owner knows which items still matter.
+pub(super) struct Wheel<T> {
+    slots: Box<[Vec<T>]>,
+    /// One bit for each slot that holds anything.
+    occupied: [u64; WORDS],
+    /// The number, counted from time 0, of the first slot that has not been handed out.
+    next: u64,
+}
+
+impl<T> Wheel<T> {
+    /// An empty wheel whose time begins at 0.
+    pub(super) fn new() -> Self {
+        Wheel { slots: (0..SLOTS).map(|_| Vec::new()).collect(), occupied: [0; WORDS], next: 0 }
+    }
+
+    /// Keeps `item` until `at` milliseconds, or until the end of the wheel if that is earlier.
+    /// Returns the time at which it will be handed out.
+    pub(super) fn insert(&mut self, at: u64, item: T) -> u64 {
+        let slot = at.div_ceil(SLOT_MILLIS).clamp(self.next, self.next + SLOTS - 1);
+        let index = slot % SLOTS;
+        self.occupied[(index / 64) as usize] |= 1 << (index % 64);
+        if let Some(items) = self.slots.get_mut(index as usize) {
+            items.push(item);
+        }
+        slot * SLOT_MILLIS
+    }
+
+    /// Hands out every item whose time has come at `now` milliseconds.
+    pub(super) fn expire(&mut self, now: u64, mut hand_out: impl FnMut(T)) {
+        let end = now / SLOT_MILLIS + 1;
+        if end <= self.next {
+            return;
+        }
+        while let Some(slot) = self.first_occupied().filter(|slot| *slot < end) {
+            let index = slot % SLOTS;
+            self.occupied[(index / 64) as usize] &= !(1 << (index % 64));
+            // Taken whole: a burst's memory goes back to the allocator.
+            let items = self.slots.get_mut(index as usize).map(std::mem::take);
+            items.into_iter().flatten().for_each(&mut hand_out);
+        }
+        self.next = end;
+    }
+
+    /// How long after `now`, in milliseconds, there will be something to hand out.
+    pub(super) fn until_next(&self, now: u64) -> Option<u64> {
+        Some((self.first_occupied()? * SLOT_MILLIS).saturating_sub(now))
+    }
+
+    /// The number of the first slot that holds anything.
+    fn first_occupied(&self) -> Option<u64> {
+        let start = self.next % SLOTS;
+        let (word, bit) = ((start / 64) as usize, start % 64);
+        // The start's own word is looked at twice: its upper bits first, its lower bits last.
+        (0..=WORDS).find_map(|step| {
+            let index = (word + step) % WORDS;
+            let mask = match step {
+                0 => u64::MAX << bit,
+                WORDS => !(u64::MAX << bit),
+                _ => u64::MAX,
+            };
+            let bits = self.occupied[index] & mask;
+            let at = (index as u64) * 64 + u64::from(bits.trailing_zeros());
+            (bits != 0).then(|| self.next + (at + SLOTS - start) % SLOTS)
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn expired(wheel: &mut Wheel<u64>, now: u64) -> Vec<u64> {
+        let mut items = Vec::new();
+        wheel.expire(now, |item| items.push(item));
+        items
+    }
+
+    #[test]
+    fn an_item_is_handed_out_once_and_not_early() {
+        let mut wheel = Wheel::new();
+        let due = wheel.insert(100, 1);
+        assert!((100..100 + SLOT_MILLIS).contains(&due));
+        assert_eq!(wheel.until_next(0), Some(due));
+        assert!(expired(&mut wheel, 99).is_empty());
+        assert_eq!(expired(&mut wheel, due), [1]);
+        assert!(expired(&mut wheel, due + 1_000_000).is_empty());
+        assert_eq!(wheel.until_next(0), None);
+    }
+
+    #[test]
+    fn what_lies_beyond_the_end_comes_back_at_the_end() {
+        let mut wheel = Wheel::new();
+        let due = wheel.insert(3_600_000, 1);
+        assert_eq!(due, (SLOTS - 1) * SLOT_MILLIS);
+        assert_eq!(expired(&mut wheel, due), [1]);
+    }
+
+    #[test]
+    fn what_is_already_due_is_handed_out_at_the_next_turn() {
+        let mut wheel = Wheel::new();
+        assert!(expired(&mut wheel, 10_000).is_empty());
+        let due = wheel.insert(5, 1);
+        assert!(due > 10_000 && due <= 10_000 + SLOT_MILLIS);
+        assert_eq!(expired(&mut wheel, due), [1]);
+    }
+
+    proptest! {
+        #[test]
+        fn it_agrees_with_a_list(steps in prop::collection::vec((0u64..5_000, 0u64..40_000), 1..60)) {
+            let mut wheel = Wheel::new();
+            let mut list: Vec<(u64, u64)> = Vec::new();
+            let mut now = 0;
+            for (id, (pass, delay)) in steps.into_iter().enumerate() {
+                now += pass;
+                let mut got = expired(&mut wheel, now);
+                let (due, rest): (Vec<_>, Vec<_>) = list.into_iter().partition(|(at, _)| *at <= now);
+                list = rest;
+                let mut want: Vec<u64> = due.into_iter().map(|(_, id)| id).collect();
+                got.sort_unstable();
+                want.sort_unstable();
+                prop_assert_eq!(got, want);
+                let at = wheel.insert(now + delay, id as u64);
+                prop_assert!(at + SLOTS * SLOT_MILLIS >= now + delay);
+                list.push((at, id as u64));
+                let soonest = list.iter().map(|(at, _)| at.saturating_sub(now)).min();
+                prop_assert_eq!(wheel.until_next(now), soonest);
+            }
+        }
+    }
+}

@@ -1,0 +1,239 @@
+//! A data-plane thread, and what its connections share.
+
+use std::cell::{Cell, RefCell};
+use std::future::poll_fn;
+use std::io;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::task::Poll;
+use std::time::Duration;
+
+use rustix::event::epoll::EventFlags;
+use rustix::event::{EventfdFlags, eventfd};
+use rustix::fd::OwnedFd;
+
+use super::balance::mix;
+use super::listener::{Listener, accept};
+use super::reactor::{Reactor, Ready, TaskId};
+use super::relay::Pipes;
+use super::{Settings, Shared};
+use crate::access_log::{Buffer, Entry};
+use crate::metrics::Metrics;
+use crate::routing::Reader;
+
+/// The size of the buffer that all connections of a worker read into, one at a time.
+const BUFFER: usize = 64 * 1024;
+/// How long a line of the access log may wait for others.
+const LOG_DELAY: Duration = Duration::from_millis(200);
+/// The longest silence about a listener that goes on failing.
+const ACCEPT_WARNING_EVERY: Duration = Duration::from_secs(10);
+
+/// What the connections of one thread share.
+pub(super) struct Worker {
+    pub(super) reactor: Rc<Reactor>,
+    pub(super) routes: Reader,
+    pub(super) settings: Arc<Settings>,
+    pub(super) metrics: Metrics,
+    /// Never borrowed across an await.
+    pub(super) buffer: RefCell<Box<[u8]>>,
+    pub(super) pipes: Pipes,
+    shared: Arc<Shared>,
+    log: RefCell<Option<Buffer>>,
+    log_task: Cell<Option<TaskId>>,
+    main_task: Cell<Option<TaskId>>,
+    /// Connections whose record is open.
+    connections: Cell<usize>,
+    listeners: Cell<usize>,
+    closing: Cell<bool>,
+    random: Cell<u64>,
+    /// When a failing listener may be complained about again.
+    warn_at: Cell<u64>,
+}
+
+/// How far the end of the data plane has come. It only goes forward.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[repr(u8)]
+pub(super) enum Phase {
+    /// Serving.
+    Open = 0,
+    /// No new connections; those that are there go on.
+    Closing = 1,
+    /// Every connection is ended.
+    Aborting = 2,
+}
+
+/// How other threads speak to a worker.
+#[derive(Debug)]
+pub(super) struct Bell {
+    phase: AtomicU8,
+    event: OwnedFd,
+}
+
+impl Bell {
+    pub(super) fn new() -> io::Result<Self> {
+        let event = eventfd(0, EventfdFlags::NONBLOCK | EventfdFlags::CLOEXEC)?;
+        Ok(Bell { phase: AtomicU8::new(Phase::Open as u8), event })
+    }
+
+    /// Moves the worker on to `phase`.
+    pub(super) fn advance(&self, phase: Phase) {
+        self.phase.fetch_max(phase as u8, Ordering::Release);
+        // Fails only when the counter is full, and then the bell is ringing already.
+        let _ = rustix::io::write(&self.event, &1u64.to_ne_bytes());
+    }
+
+    fn has_reached(&self, phase: Phase) -> bool {
+        self.phase.load(Ordering::Acquire) >= phase as u8
+    }
+}
+
+/// Everything that a thread is given to make its worker from.
+pub(super) struct Seed {
+    pub(super) number: usize,
+    pub(super) routes: Reader,
+    pub(super) settings: Arc<Settings>,
+    pub(super) metrics: Metrics,
+    pub(super) shared: Arc<Shared>,
+    pub(super) log: Option<Buffer>,
+    pub(super) listeners: Vec<(Listener, OwnedFd)>,
+    pub(super) bell: Arc<Bell>,
+}
+
+/// Serves until the bell has rung for the end and the last connection is over.
+pub(super) fn run(seed: Seed) -> io::Result<()> {
+    let Seed { number, routes, settings, metrics, shared, log, listeners, bell } = seed;
+    let reactor = Reactor::new(metrics.panics.clone())?;
+    let worker = Rc::new(Worker {
+        reactor: Rc::clone(&reactor),
+        routes,
+        pipes: Pipes::new(Pipes::fair_share(settings.workers), &metrics),
+        settings,
+        metrics,
+        buffer: RefCell::new(vec![0; BUFFER].into()),
+        shared,
+        log: RefCell::new(log),
+        log_task: Cell::new(None),
+        main_task: Cell::new(None),
+        connections: Cell::new(0),
+        listeners: Cell::new(listeners.len()),
+        closing: Cell::new(false),
+        random: Cell::new(mix(number as u64 ^ u64::from(std::process::id()) << 32)),
+        warn_at: Cell::new(0),
+    });
+    reactor.block_on(obey(worker, listeners, bell))?
+}
+
+/// The worker's first task: starts the others and does what the bell says.
+async fn obey(
+    worker: Rc<Worker>,
+    listeners: Vec<(Listener, OwnedFd)>,
+    bell: Arc<Bell>,
+) -> io::Result<()> {
+    let reactor = &worker.reactor;
+    worker.main_task.set(Some(reactor.current()));
+    let heard = reactor.register(&bell.event, EventFlags::IN, Ready::READ)?;
+    worker.log_task.set(Some(reactor.spawn(write_log(Rc::clone(&worker)))));
+    let mut accepting: Vec<TaskId> = listeners
+        .into_iter()
+        .map(|(listener, socket)| {
+            reactor.spawn(accept(Rc::clone(&worker), Rc::new(listener), socket))
+        })
+        .collect();
+    poll_fn(|_| {
+        if reactor.ready(heard).has(Ready::READ) {
+            reactor.clear(heard, Ready::READ);
+            let mut count = [0; 8];
+            let _ = rustix::io::read(&bell.event, &mut count);
+        }
+        if bell.has_reached(Phase::Closing) && !worker.closing.replace(true) {
+            accepting.drain(..).for_each(|task| reactor.wake(task));
+        }
+        if bell.has_reached(Phase::Aborting) && !reactor.is_cancelled() {
+            reactor.cancel();
+        }
+        match worker.is_closing() && worker.connections.get() == 0 && worker.listeners.get() == 0 {
+            true => Poll::Ready(Ok(())),
+            false => Poll::Pending,
+        }
+    })
+    .await
+}
+
+/// Hands the lines of the access log over when the first of them is old enough.
+async fn write_log(worker: Rc<Worker>) {
+    poll_fn(|_| {
+        if let Some(log) = worker.log.borrow_mut().as_mut() {
+            log.hand_over();
+        }
+        Poll::<()>::Pending
+    })
+    .await;
+}
+
+impl Worker {
+    /// Whether no new clients are taken.
+    pub(super) fn is_closing(&self) -> bool {
+        self.closing.get()
+    }
+
+    /// Whether the process has as many connections as its descriptors allow for. The connection
+    /// in question is counted already.
+    pub(super) fn is_full(&self) -> bool {
+        self.shared.connections.load(Ordering::Relaxed) > self.settings.most_connections
+    }
+
+    /// Counts a connection in.
+    pub(super) fn opened(&self) {
+        self.connections.set(self.connections.get() + 1);
+        self.shared.connections.fetch_add(1, Ordering::Relaxed);
+        self.metrics.connections_active.inc();
+    }
+
+    /// Counts a connection out.
+    pub(super) fn closed(&self) {
+        self.connections.set(self.connections.get().saturating_sub(1));
+        self.shared.connections.fetch_sub(1, Ordering::Relaxed);
+        self.metrics.connections_active.dec();
+        self.wake_main_at_the_end();
+    }
+
+    /// Counts a listener out.
+    pub(super) fn listener_closed(&self) {
+        self.listeners.set(self.listeners.get().saturating_sub(1));
+        self.wake_main_at_the_end();
+    }
+
+    fn wake_main_at_the_end(&self) {
+        if let Some(task) = self.main_task.get().filter(|_| self.is_closing()) {
+            self.reactor.wake(task);
+        }
+    }
+
+    /// A listener could not accept, for want of descriptors or memory.
+    pub(super) fn accept_failed(&self, listener: &str, error: &io::Error) {
+        self.metrics.accept_errors.of(error).inc();
+        if self.reactor.now() >= self.warn_at.get() {
+            self.warn_at.set(self.reactor.after(ACCEPT_WARNING_EVERY));
+            tracing::warn!(listener, %error, "cannot accept connections; trying again");
+        }
+    }
+
+    /// Adds a line to the access log.
+    pub(super) fn log(&self, entry: &Entry<'_>) {
+        let mut log = self.log.borrow_mut();
+        let Some(log) = log.as_mut() else { return };
+        let first = log.is_empty();
+        log.push(entry);
+        if let Some(task) = self.log_task.get().filter(|_| first) {
+            self.reactor.wake_at(task, self.reactor.after(LOG_DELAY));
+        }
+    }
+
+    /// A random number, good enough to spread connections with.
+    pub(super) fn random(&self) -> u64 {
+        let next = self.random.get().wrapping_add(0x9e37_79b9_7f4a_7c15);
+        self.random.set(next);
+        mix(next)
+    }
+}
