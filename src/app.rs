@@ -1,1 +1,283 @@
-//! Binds everything.
+//! All parts together: bind everything, run it, drain it.
+
+use std::io;
+use std::net::SocketAddr;
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context;
+use arc_swap::ArcSwap;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::{Notify, oneshot};
+use tokio::time::timeout;
+
+use crate::access_log::{AccessLog, Writing};
+use crate::admin::{Admin, AdminState, Limits};
+use crate::config::{self, Config};
+use crate::control::build::Installation;
+use crate::control::files::{self, Update};
+use crate::control::status::RouteStatus;
+use crate::health::Health;
+use crate::metrics::Metrics;
+use crate::proxy::{Proxy, Running};
+use crate::routing::{self, Reader, Writer};
+
+/// How long the resets of the last connections may take.
+const ABORT_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long the output of the access log may take for the last lines.
+const LOG_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// Runs sluice until it is told to end by SIGTERM or SIGINT, and then drains it; a second signal
+/// ends it at once.
+///
+/// # Errors
+/// When something cannot be bound or started, or a worker fails.
+pub fn run(config: Config) -> anyhow::Result<()> {
+    let app = App::bind(config)?;
+    control_runtime()?.block_on(async {
+        let mut terminate = signal(SignalKind::terminate())?;
+        let mut interrupt = signal(SignalKind::interrupt())?;
+        app.run(async move || {
+            tokio::select! {
+                _ = terminate.recv() => "SIGTERM",
+                _ = interrupt.recv() => "SIGINT",
+            }
+        })
+        .await
+    })
+}
+
+/// The runtime of everything but connections: admin port, sources, signals.
+///
+/// # Errors
+/// When the system has no descriptors for it.
+pub fn control_runtime() -> io::Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_current_thread().enable_all().build()
+}
+
+/// A sluice whose addresses are bound and that has not begun to serve.
+#[derive(Debug)]
+pub struct App {
+    config: Config,
+    proxy: Proxy,
+    admin: Admin,
+}
+
+/// What the parts share.
+struct Parts {
+    metrics: Metrics,
+    health: Arc<Health>,
+    table: Reader,
+    statuses: Arc<ArcSwap<Vec<RouteStatus>>>,
+}
+
+impl App {
+    /// Binds the admin port and every listener.
+    ///
+    /// # Errors
+    /// The first address that cannot be had, by name.
+    pub fn bind(config: Config) -> anyhow::Result<Self> {
+        let admin = Admin::bind(config.admin)?;
+        let proxy = Proxy::bind(&config)?;
+        Ok(App { config, proxy, admin })
+    }
+
+    /// The name and the address of every listener.
+    pub fn listeners(&self) -> impl Iterator<Item = (&str, SocketAddr)> {
+        self.proxy.addresses()
+    }
+
+    /// The address of the admin port.
+    pub fn admin(&self) -> SocketAddr {
+        self.admin.local_addr()
+    }
+
+    /// Serves. `signalled` waits for the next signal to end and tells which it was: the first
+    /// begins to drain, the second ends at once.
+    ///
+    /// # Errors
+    /// When threads or descriptors cannot be had, or a worker fails.
+    pub async fn run(self, mut signalled: impl AsyncFnMut() -> &'static str) -> anyhow::Result<()> {
+        for (name, address) in self.proxy.addresses() {
+            tracing::info!(listener = name, %address, "listening");
+        }
+        tracing::info!(address = %self.admin.local_addr(), "admin port");
+        tracing::info!(
+            workers = self.config.workers,
+            most_connections = self.proxy.most_connections(),
+            "serving"
+        );
+        let (writer, table) = routing::channel();
+        let parts = Parts {
+            metrics: Metrics::new(table.clone())?,
+            health: Arc::new(Health::new()),
+            table,
+            statuses: Arc::default(),
+        };
+        parts.health.set_listeners_bound();
+
+        let (first, first_table) = oneshot::channel();
+        let source = follow_files(&self.config, writer, &parts, first);
+        let mut source = pin!(source);
+        let (stop_admin, admin_stopped) = oneshot::channel::<()>();
+        let admin = self.admin.serve(parts.admin_state(), async {
+            let _ = admin_stopped.await;
+        });
+        let mut admin = pin!(admin);
+        let traffic = serve(&self.config, self.proxy, &parts, first_table, &mut signalled);
+
+        // These two go on for as long as there is traffic.
+        let result = tokio::select! {
+            result = traffic => result,
+            result = admin.as_mut() => result.context("the admin port failed"),
+            never = source.as_mut() => match never {},
+        };
+        drop(stop_admin);
+        result
+    }
+}
+
+impl Parts {
+    fn admin_state(&self) -> Arc<AdminState> {
+        Arc::new(AdminState {
+            metrics: self.metrics.clone(),
+            health: Arc::clone(&self.health),
+            table: self.table.clone(),
+            statuses: Arc::clone(&self.statuses),
+            limits: Limits::default(),
+        })
+    }
+}
+
+/// Keeps the table as the files have it. `first` is told of the first table.
+fn follow_files(
+    config: &Config,
+    mut writer: Writer,
+    parts: &Parts,
+    first: oneshot::Sender<()>,
+) -> impl Future<Output = std::convert::Infallible> + use<> {
+    let mut listeners: Vec<String> = config.listeners.iter().map(|l| l.name.clone()).collect();
+    listeners.sort();
+    listeners.dedup();
+    let installation = Installation {
+        class: config.class.clone(),
+        require_class: config.require_class,
+        listeners,
+    };
+    let (metrics, health) = (parts.metrics.clone(), Arc::clone(&parts.health));
+    let statuses = Arc::clone(&parts.statuses);
+    let mut first = Some(first);
+    files::watch(config.routes.clone(), installation, move |update: Update| {
+        let Update { plan, complete, faults, noticed } = update;
+        let routes = plan.snapshot.routes.len();
+        let applied = writer.apply(plan.snapshot);
+        statuses.store(Arc::new(plan.statuses));
+        metrics.table_swap_duration.observe(noticed.elapsed().as_secs_f64());
+        metrics.manifest_faults.set(i64::try_from(faults).unwrap_or(i64::MAX));
+        tracing::info!(
+            routes,
+            faults,
+            new_table = applied.table,
+            changed_backends = applied.backends,
+            "routes are live"
+        );
+        if complete {
+            health.set_table_complete();
+        }
+        if let Some(first) = first.take() {
+            // Fails only if sluice is ending already.
+            let _ = first.send(());
+        }
+    })
+}
+
+/// Serves traffic from the first table to the end of the drain.
+async fn serve(
+    config: &Config,
+    proxy: Proxy,
+    parts: &Parts,
+    first_table: oneshot::Receiver<()>,
+    signalled: &mut impl AsyncFnMut() -> &'static str,
+) -> anyhow::Result<()> {
+    // Clients that come before wait in the kernel instead of finding no route.
+    tokio::select! {
+        _ = first_table => {}
+        signal = signalled() => {
+            tracing::info!(signal, "ending before the first table");
+            return Ok(());
+        }
+    }
+    let (log, writing) = access_log(config, &parts.metrics)?;
+    let ended = Arc::new(Notify::new());
+    let notify = Arc::clone(&ended);
+    let running = proxy.start(&parts.table, &parts.metrics, log.as_ref(), move || {
+        notify.notify_one();
+    })?;
+    drop(log);
+
+    tokio::select! {
+        signal = signalled() => tracing::info!(signal, "draining"),
+        () = ended.notified() => {
+            parts.health.set_worker_lost();
+            running.abort();
+            running.join()?;
+            anyhow::bail!("a worker ended by itself");
+        }
+    }
+    parts.health.set_draining();
+    let hurry = async {
+        let signal = signalled().await;
+        tracing::warn!(signal, "ending at once");
+    };
+    drain(config.drain, &running, &ended, pin!(hurry)).await;
+    let left = parts.metrics.connections_active.get();
+    running.abort();
+    if timeout(ABORT_TIMEOUT, over(&running, &ended)).await.is_err() {
+        anyhow::bail!("the workers did not end in {ABORT_TIMEOUT:?}");
+    }
+    running.join()?;
+    if writing.is_some_and(|writing| !writing.finish(LOG_TIMEOUT)) {
+        tracing::warn!("the reader of the access log has stalled; its last lines are lost");
+    }
+    tracing::info!(reset = left, "ended");
+    Ok(())
+}
+
+/// Goes on accepting while load balancers learn that this replica is unready, then lets
+/// connections end by themselves; `hurry` cuts both short.
+async fn drain(
+    config: config::Drain,
+    running: &Running,
+    ended: &Notify,
+    mut hurry: Pin<&mut impl Future<Output = ()>>,
+) {
+    tokio::select! {
+        () = tokio::time::sleep(config.delay) => {}
+        () = hurry.as_mut() => return,
+    }
+    running.close();
+    tracing::info!("no longer accepting");
+    tokio::select! {
+        _ = timeout(config.timeout, over(running, ended)) => {}
+        () = hurry => {}
+    }
+}
+
+/// Waits until all workers are over.
+async fn over(running: &Running, ended: &Notify) {
+    while !running.is_over() {
+        ended.notified().await;
+    }
+}
+
+fn access_log(
+    config: &Config,
+    metrics: &Metrics,
+) -> io::Result<(Option<AccessLog>, Option<Writing>)> {
+    if config.access_log == config::AccessLog::Off {
+        return Ok((None, None));
+    }
+    let (log, writing) = AccessLog::start(io::stdout(), metrics.access_log_dropped.clone())?;
+    Ok((Some(log), Some(writing)))
+}

@@ -81,9 +81,9 @@ pub struct Explain {
     /// The client's address
     #[arg(long, value_name = "IP")]
     pub source_ip: Option<IpAddr>,
-    /// The name of the listener that it connects to
-    #[arg(long, value_name = "NAME", default_value = "https")]
-    pub listener: String,
+    /// The name of the listener that it connects to; without it, the answers of all
+    #[arg(long, value_name = "NAME")]
+    pub listener: Option<String>,
     /// The class of the installation. Only with `routes`.
     #[command(flatten)]
     pub class: Class,

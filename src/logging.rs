@@ -30,10 +30,17 @@ pub enum LoggingError {
     Twice,
 }
 
-/// Starts logging for the whole process. To be called once.
+/// Starts logging for the whole process, panics included. To be called once.
 pub fn init(log: &Log) -> Result<(), LoggingError> {
     let subscriber = subscriber(log, io::stderr().is_terminal(), io::stderr)?;
-    subscriber.try_init().map_err(|_| LoggingError::Twice)
+    subscriber.try_init().map_err(|_| LoggingError::Twice)?;
+    std::panic::set_hook(Box::new(|panic| {
+        let thread = std::thread::current();
+        let location = panic.location().map(ToString::to_string);
+        let message = panic.payload_as_str();
+        tracing::error!(thread = thread.name(), location, message, "a fault in sluice itself");
+    }));
+    Ok(())
 }
 
 /// Whether a text is a filter.

@@ -1,12 +1,17 @@
 //! The command: arguments, log, dispatch. The work is in the library.
 
 use std::io::{self, Write};
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Parser;
-use sluice::cli::{Check, Cli, Command, Explain, Run};
+use sluice::cli::{Check, Class, Cli, Command, Explain, Run};
 use sluice::config::{Config, ConfigError};
+use sluice::control::build::{Installation, build};
+use sluice::control::{api, files};
 use sluice::logging::{self, LoggingError};
+use sluice::routing::Snapshot;
+use sluice::{app, explain, proxy};
 
 /// Faults found, no route, or a failure at work.
 const FAILED: u8 = 1;
@@ -15,7 +20,8 @@ const MISUSED: u8 = 2;
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
-    let mut out = UntilClosed(io::stdout().lock());
+    // Not locked: the access log writes there too.
+    let mut out = UntilClosed(io::stdout());
     let done = dispatch(&cli.command, &mut out).and_then(|code| {
         out.flush()?;
         Ok(code)
@@ -44,23 +50,77 @@ fn run(args: &Run) -> anyhow::Result<ExitCode> {
         config = config.in_force(),
         "the configuration in force"
     );
-    anyhow::bail!("this build cannot run")
+    app::run(config)?;
+    Ok(ExitCode::SUCCESS)
 }
 
-fn check(_args: &Check, _out: &mut dyn Write) -> anyhow::Result<ExitCode> {
-    anyhow::bail!("this build cannot check")
+fn check(args: &Check, out: &mut dyn Write) -> anyhow::Result<ExitCode> {
+    require_paths(&args.paths)?;
+    let faults = files::check(&args.paths, &installation(&args.class, args.listeners.clone()));
+    for fault in &faults {
+        writeln!(out, "{fault}")?;
+    }
+    Ok(if faults.is_empty() { ExitCode::SUCCESS } else { ExitCode::from(FAILED) })
 }
 
-fn explain(_args: &Explain, _out: &mut dyn Write) -> anyhow::Result<ExitCode> {
-    anyhow::bail!("this build cannot explain")
+fn explain(args: &Explain, out: &mut dyn Write) -> anyhow::Result<ExitCode> {
+    let name =
+        explain::server_name(&args.sni).map_err(|error| Misuse(format!("--sni: {error}")))?;
+    let snapshot = match &args.admin {
+        Some(url) => app::control_runtime()?.block_on(explain::fetch(url))?.snapshot()?,
+        None => offline(args)?,
+    };
+    let query = explain::Query {
+        name,
+        alpn: args.alpn.clone(),
+        listener: args.listener.clone(),
+        source: args.source_ip,
+    };
+    let mut explanation = explain::explain(&explain::table(snapshot), &query);
+    if let (Some(winner), Some(source)) = (&explanation.winner, query.source) {
+        explanation.endpoint = proxy::endpoint_of_source(&winner.route, source);
+    }
+    writeln!(out, "{explanation}")?;
+    Ok(if explanation.found() { ExitCode::SUCCESS } else { ExitCode::from(FAILED) })
 }
 
-fn crds(_out: &mut dyn Write) -> anyhow::Result<ExitCode> {
-    anyhow::bail!("this build has no custom resource definitions")
+/// What an installation with every listener that the routes name would serve.
+fn offline(args: &Explain) -> anyhow::Result<Snapshot> {
+    require_paths(&args.routes)?;
+    let loaded = files::load(&args.routes);
+    for fault in &loaded.faults {
+        // Nobody is left to tell if stderr is closed.
+        let _ = writeln!(io::stderr(), "warning: left out: {fault}");
+    }
+    let named = loaded.resources.routes.iter().flat_map(|route| &route.spec.listeners);
+    let listeners = named.map(ToString::to_string).chain(args.listener.clone()).collect();
+    Ok(build(&loaded.resources, &installation(&args.class, listeners)).snapshot)
 }
+
+fn crds(out: &mut dyn Write) -> anyhow::Result<ExitCode> {
+    out.write_all(api::crds().as_bytes())?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn installation(class: &Class, listeners: Vec<String>) -> Installation {
+    Installation { class: class.class.clone(), require_class: class.require_class, listeners }
+}
+
+/// A path that is not there is more likely a slip of the hand than a fault of the manifests.
+fn require_paths(paths: &[PathBuf]) -> Result<(), Misuse> {
+    match paths.iter().find(|path| !path.exists()) {
+        Some(path) => Err(Misuse(format!("{} does not exist", path.display()))),
+        None => Ok(()),
+    }
+}
+
+/// The command was given something that it cannot be given.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+struct Misuse(String);
 
 fn is_misuse(error: &anyhow::Error) -> bool {
-    error.is::<ConfigError>() || error.is::<LoggingError>()
+    error.is::<ConfigError>() || error.is::<LoggingError>() || error.is::<Misuse>()
 }
 
 /// Drops what is written after the reader has gone: `sluice crds | head -1` is no failure.

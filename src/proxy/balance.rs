@@ -160,7 +160,7 @@ fn by_source<'a>(
 
 fn hash_ip(ip: IpAddr) -> u64 {
     let bits = match ip {
-        IpAddr::V4(ip) => u128::from(ip.to_ipv6_mapped().to_bits()),
+        IpAddr::V4(ip) => ip.to_ipv6_mapped().to_bits(),
         IpAddr::V6(ip) => ip.to_bits(),
     };
     mix(bits as u64 ^ mix((bits >> 64) as u64))
