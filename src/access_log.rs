@@ -109,6 +109,15 @@ pub struct Writing {
 }
 
 impl AccessLog {
+    /// Starts the thread that writes to stdout, which is the access log's alone while sluice
+    /// serves. `dropped` is as for [`AccessLog::start`].
+    ///
+    /// # Errors
+    /// When no thread can be started.
+    pub fn to_stdout(dropped: IntCounter) -> io::Result<(AccessLog, Writing)> {
+        AccessLog::start(io::stdout(), dropped)
+    }
+
     /// Starts the thread that writes to `output`. `dropped` counts the lines that found no room,
     /// and those that the output refused.
     ///

@@ -278,6 +278,6 @@ fn access_log(
     if config.access_log == config::AccessLog::Off {
         return Ok((None, None));
     }
-    let (log, writing) = AccessLog::start(io::stdout(), metrics.access_log_dropped.clone())?;
+    let (log, writing) = AccessLog::to_stdout(metrics.access_log_dropped.clone())?;
     Ok((Some(log), Some(writing)))
 }
