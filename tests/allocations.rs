@@ -1,0 +1,68 @@
+//! What the paths that every connection takes allocate: nothing that a client could make large.
+
+#![allow(clippy::unwrap_used)]
+
+use allocation_counter::measure;
+use sluice::routing::{BackendKey, Policy, RouteKey, RouteSpec, Snapshot, Timeouts, channel};
+use sluice::tls::{HelloReader, Progress, Refusal};
+
+const HELLO: &[u8] = include_bytes!("corpus/hello/chromium.bin");
+
+fn route(hostname: &str, alpn: &[&str]) -> RouteSpec {
+    RouteSpec {
+        key: RouteKey { namespace: "ns".into(), name: hostname.into() },
+        created: None,
+        hostnames: vec![hostname.parse().unwrap()],
+        listeners: vec!["https".into()],
+        alpn: alpn.iter().map(|protocol| (*protocol).into()).collect(),
+        backends: vec![(BackendKey::Address("one".into()), 1)],
+        policy: Policy::default(),
+        timeouts: Timeouts::default(),
+    }
+}
+
+#[test]
+fn a_lookup_allocates_nothing() {
+    let (mut writer, reader) = channel();
+    let routes = ["a.example.com", "*.example.com", "*.b.c.example.com", "*"];
+    let routes = routes.iter().map(|name| route(name, &[])).chain([route("h2.com", &["h2"])]);
+    writer.apply(Snapshot { routes: routes.collect(), ..Snapshot::default() });
+    let longest = format!("{}com", "a.".repeat(125));
+    let table = reader.table();
+    for (name, listener, found) in [
+        (Some("a.example.com"), "https", true),
+        (Some("x.y.b.c.example.com"), "https", true),
+        (Some(&*longest), "https", true),
+        (Some("h2.com"), "https", true),
+        (None, "https", true),
+        (Some("a.example.com"), "other", false),
+    ] {
+        let mut result = None;
+        let count = measure(|| result = table.lookup(name, listener, |_| false));
+        assert_eq!((count.count_total, result.is_some()), (0, found), "{name:?}");
+    }
+}
+
+#[test]
+fn a_hello_in_one_record_is_not_copied() {
+    let mut progress = Progress::Incomplete;
+    let count = measure(|| progress = HelloReader::new(16384).read(HELLO));
+    assert!(matches!(progress, Progress::Hello(_)));
+    // Its name and its protocols are kept; nothing else, and nothing large on the way.
+    assert_eq!(count.count_current, 2, "{count:?}");
+    assert!(count.count_total <= 4 && count.bytes_max <= 64, "{count:?}");
+}
+
+#[test]
+fn a_declared_length_allocates_nothing() {
+    // A handshake message of 16 MiB, and one of the most that is taken, in their first bytes.
+    for (length, refused) in [([0xff, 0xff, 0xff], true), ([0x00, 0x40, 0x00], false)] {
+        let mut bytes = vec![22, 3, 1, 0x40, 0x00, 1];
+        bytes.extend(length);
+        let mut progress = Progress::Incomplete;
+        let count = measure(|| progress = HelloReader::new(16384).read(&bytes));
+        let too_large = matches!(progress, Progress::Refused(Refusal::TooLarge));
+        assert_eq!(too_large, refused);
+        assert!(count.bytes_max <= bytes.len() as u64, "{count:?}");
+    }
+}
