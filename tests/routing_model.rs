@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 use std::cmp::Reverse;
+use std::collections::HashSet;
 
 use proptest::prelude::*;
 use proptest::sample::{select, subsequence};
@@ -141,6 +142,9 @@ proptest! {
         writer.apply(Snapshot { routes: former, ..Snapshot::default() });
         writer.apply(Snapshot { routes: routes.clone(), ..Snapshot::default() });
         let table = reader.table();
+        prop_assert_eq!(table.len(), routes.len());
+        let hostnames: HashSet<_> = routes.iter().flat_map(|route| &route.hostnames).collect();
+        prop_assert_eq!(table.hostnames(), hostnames.len());
         let special = routes.iter().flat_map(|route| &route.hostnames).flat_map(asks_for);
         for ask in asks.into_iter().chain(special) {
             let name = ask.name.as_deref();

@@ -152,7 +152,7 @@ impl RoutesReport {
     /// What is served and what is refused, at this moment.
     pub fn new(table: &Table, statuses: &[RouteStatus]) -> Self {
         let mut routes: BTreeMap<&RouteKey, RouteReport> =
-            table.routes().iter().map(|route| (&route.spec.key, RouteReport::of(route))).collect();
+            table.routes().map(|route| (&route.spec.key, RouteReport::of(route))).collect();
         for status in statuses {
             let route =
                 routes.entry(&status.key).or_insert_with(|| RouteReport::refused(&status.key));

@@ -50,7 +50,7 @@ pub fn server_name(text: &str) -> Result<Option<Box<str>>, InvalidServerName> {
         return Ok(None);
     }
     match text.parse()? {
-        Hostname::Exact(name) => Ok(Some(name)),
+        Hostname::Exact(name) => Ok(Some((*name).into())),
         Hostname::Wildcard(_) | Hostname::Any => Err(InvalidServerName::Wildcard(text.to_owned())),
     }
 }
@@ -201,14 +201,15 @@ impl Query {
 fn claims<'t>(table: &'t Table, name: Option<&str>) -> Vec<Claim<'t>> {
     let mut claims: Vec<Claim<'_>> = table
         .routes()
-        .iter()
         .filter_map(|route| {
             let covering = route.spec.hostnames.iter().filter(|hostname| hostname.matches(name));
             Some(Claim { hostname: covering.max()?, route })
         })
         .collect();
-    // Stable: the table's routes are in their order of precedence already.
-    claims.sort_by(|a, b| b.hostname.cmp(a.hostname));
+    claims.sort_by(|a, b| {
+        let precedence = || b.route.spec.precedence().cmp(&a.route.spec.precedence());
+        b.hostname.cmp(a.hostname).then_with(precedence)
+    });
     claims
 }
 
@@ -259,7 +260,9 @@ fn elsewhere(table: &Table, query: &Query, claims: &[Claim<'_>], listener: &str)
 fn bare_suffix(table: &Table, name: Option<&str>) -> Option<(RouteKey, Hostname)> {
     let wildcard = Hostname::Wildcard(name?.into());
     let claims = |route: &&Arc<Route>| route.spec.hostnames.contains(&wildcard);
-    let route = table.routes().iter().find(claims)?;
+    let precedence =
+        |a: &&Arc<Route>, b: &&Arc<Route>| a.spec.precedence().cmp(&b.spec.precedence());
+    let route = table.routes().filter(claims).max_by(precedence)?;
     Some((route.spec.key.clone(), wildcard))
 }
 

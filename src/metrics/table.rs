@@ -80,7 +80,7 @@ impl Collector for TableCollector {
                 tallies.iter().flat_map(Series::bytes).collect(),
             ),
             gauge(&self.endpoints, &[("state", "ready")], endpoints(&table)),
-            gauge(&self.routes, &[], table.routes().len() as u64),
+            gauge(&self.routes, &[], table.len() as u64),
             gauge(&self.hostnames, &[], table.hostnames() as u64),
             gauge(&self.generation, &[], table.generation()),
         ]
@@ -110,7 +110,6 @@ impl<'t> Series<'t> {
         };
         let served = table
             .routes()
-            .iter()
             .map(|route| of_route(&route.spec.key, &route.tally, Some(Outcome::Completed)));
         let gone = table.retired().iter().map(|(key, tally)| of_route(key, tally, None));
         let mut all: Vec<Self> = served.chain(gone).collect();
@@ -159,7 +158,6 @@ fn endpoints(table: &Table) -> u64 {
     let mut seen = HashSet::new();
     table
         .routes()
-        .iter()
         .flat_map(|route| route.backends.iter())
         .filter(|share| seen.insert(Arc::as_ptr(&share.backend)))
         .map(|share| share.backend.endpoints().len() as u64)

@@ -215,7 +215,7 @@ mod tests {
         let (mut writer, reader) = channel();
         writer.apply(Snapshot { routes: vec![spec], endpoints });
         let table = reader.table();
-        Arc::clone(&table.routes()[0])
+        Arc::clone(table.routes().next().unwrap())
     }
 
     fn pick(

@@ -3,6 +3,7 @@
 use std::cmp::Ordering;
 use std::fmt;
 use std::str::FromStr;
+use std::sync::Arc;
 
 /// The longest name in characters, without the trailing dot (RFC 1035 §2.3.4).
 const MAX_NAME: usize = 253;
@@ -23,9 +24,9 @@ pub enum Hostname {
     Any,
     /// `*.example.com`, held as its suffix `example.com`: one or more labels before the suffix,
     /// never the bare suffix.
-    Wildcard(Box<str>),
+    Wildcard(Arc<str>),
     /// `www.example.com`: this name and no other.
-    Exact(Box<str>),
+    Exact(Arc<str>),
 }
 
 /// Why a text is not a [`Hostname`]. The messages say what to write instead.

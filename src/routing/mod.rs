@@ -12,11 +12,12 @@
 mod backend;
 mod hostname;
 mod route;
+mod shards;
 mod swap;
 mod table;
 
 pub use backend::{ActiveConnection, Backend, BackendKey, Endpoint, EndpointSet, ServicePort};
 pub use hostname::{Hostname, InvalidHostname};
 pub use route::{Policy, Route, RouteKey, RouteSpec, Tally, Timeouts, WeightedBackend};
-pub use swap::{Applied, Reader, Snapshot, Writer, channel};
+pub use swap::{Applied, Changes, Reader, Snapshot, Writer, channel};
 pub use table::{Conflict, Match, MatchKind, Table, conflicts};

@@ -1,5 +1,6 @@
 //! The way of a table from the control plane to the workers: one writer, many readers.
 
+use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -23,7 +24,17 @@ pub struct Snapshot {
     pub endpoints: HashMap<BackendKey, Vec<SocketAddr>>,
 }
 
-/// What [`Writer::apply`] did.
+/// What is to be served differently.
+#[derive(Clone, Debug, Default)]
+pub struct Changes {
+    /// The routes that are new or changed, by their own keys, and `None` for those that go.
+    pub routes: HashMap<RouteKey, Option<RouteSpec>>,
+    /// The endpoints of backends whose endpoints changed, and of those that a route here is the
+    /// first to name.
+    pub endpoints: HashMap<BackendKey, Vec<SocketAddr>>,
+}
+
+/// What a change did.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Applied {
     /// Whether a new table was swapped in.
@@ -36,7 +47,7 @@ pub struct Applied {
 pub fn channel() -> (Writer, Reader) {
     let shared = Arc::new(ArcSwap::default());
     let writer =
-        Writer { shared: Arc::clone(&shared), backends: HashMap::new(), tallies: BTreeMap::new() };
+        Writer { shared: Arc::clone(&shared), backends: HashMap::new(), retired: BTreeMap::new() };
     (writer, Reader { shared })
 }
 
@@ -57,100 +68,124 @@ impl Reader {
 #[derive(Debug)]
 pub struct Writer {
     shared: Arc<ArcSwap<Table>>,
-    backends: HashMap<BackendKey, Arc<Backend>>,
-    /// The counts of every route that is served or was lately, with the moment it went.
-    tallies: BTreeMap<RouteKey, (Arc<Tally>, Option<Instant>)>,
+    /// Every backend that some route names, with how many times.
+    backends: HashMap<BackendKey, (Arc<Backend>, usize)>,
+    /// The counts of routes that went, with the moment they did.
+    retired: BTreeMap<RouteKey, (Arc<Tally>, Instant)>,
 }
 
 impl Writer {
-    /// Serves `snapshot` from now on. Established connections keep the route that they have.
+    /// Serves `snapshot`, and nothing else, from now on. Established connections keep the route
+    /// that they have.
     ///
     /// Routes and backends that did not change are carried over with their state. When only
     /// endpoints changed, the table stays as it is.
     pub fn apply(&mut self, snapshot: Snapshot) -> Applied {
-        self.apply_at(snapshot, Instant::now())
+        let table = self.shared.load_full();
+        let wanted: HashSet<RouteKey> =
+            snapshot.routes.iter().map(|route| route.key.clone()).collect();
+        let gone = table.routes().map(|route| &route.spec.key).filter(|key| !wanted.contains(key));
+        let mut changes = Changes {
+            routes: gone.map(|key| (key.clone(), None)).collect(),
+            endpoints: snapshot.endpoints,
+        };
+        for backend in self.backends.keys() {
+            // A backend that the snapshot says nothing about has no endpoints.
+            changes.endpoints.entry(backend.clone()).or_default();
+        }
+        changes.routes.extend(snapshot.routes.into_iter().map(|r| (r.key.clone(), Some(r))));
+        self.update(changes)
     }
 
-    fn apply_at(&mut self, snapshot: Snapshot, now: Instant) -> Applied {
-        let old = self.shared.load_full();
-        self.keep_named_backends(&snapshot.routes);
-        let backends = self
-            .backends
-            .iter()
-            .filter(|(key, backend)| {
-                backend.set_endpoints(snapshot.endpoints.get(*key).map_or(&[][..], Vec::as_slice))
-            })
-            .count();
+    /// Changes what is served. It costs as much as there is to change, whatever the size of the
+    /// table.
+    pub fn update(&mut self, changes: Changes) -> Applied {
+        self.update_at(changes, Instant::now())
+    }
 
-        let mut known: HashMap<&RouteKey, &Arc<Route>> =
-            old.routes().iter().map(|route| (&route.spec.key, route)).collect();
-        let same = snapshot.routes.len() == known.len()
-            && snapshot
-                .routes
-                .iter()
-                .all(|spec| known.get(&spec.key).is_some_and(|r| r.spec == *spec));
-        if same && old.generation() > 0 {
+    fn update_at(&mut self, changes: Changes, now: Instant) -> Applied {
+        let old = self.shared.load_full();
+        let mut routes = changes.routes;
+        routes.retain(|key, new| old.route(key).map(|route| &route.spec) != new.as_ref());
+
+        // New backends are there before the routes that name them, and get their endpoints before
+        // these routes are served.
+        let wanted = routes.values().flatten().flat_map(|route| &route.backends);
+        for (key, _) in wanted {
+            let backend = || (Arc::new(Backend::new(key.clone())), 0);
+            self.backends.entry(key.clone()).or_insert_with(backend).1 += 1;
+        }
+        let backends = changes
+            .endpoints
+            .iter()
+            .filter_map(|(key, addresses)| Some((&self.backends.get(key)?.0, addresses)))
+            .filter(|(backend, addresses)| backend.set_endpoints(addresses))
+            .count();
+        if routes.is_empty() && old.generation() > 0 {
             return Applied { table: false, backends };
         }
 
-        let retired = self.retire(&snapshot.routes, now);
-        let routes = snapshot
-            .routes
+        let new: HashMap<RouteKey, Option<Arc<Route>>> = routes
             .into_iter()
-            .map(|spec| match known.remove(&spec.key) {
-                Some(route) if route.spec == spec => Arc::clone(route),
-                _ => Arc::new(self.route(spec)),
+            .map(|(key, spec)| {
+                let before = old.route(&key);
+                let new = match spec {
+                    Some(spec) => Some(Arc::new(self.route(spec, before))),
+                    None => {
+                        self.retire(before, now);
+                        None
+                    }
+                };
+                self.release(before);
+                (key, new)
             })
             .collect();
-        self.shared.store(Arc::new(Table::new(routes, retired, old.generation() + 1)));
+        let retired = self.still_reported(now);
+        self.shared.store(Arc::new(old.with(new, retired)));
         Applied { table: true, backends }
     }
 
-    /// Makes `backends` hold exactly those that some route names.
-    fn keep_named_backends(&mut self, routes: &[RouteSpec]) {
-        let named: HashSet<&BackendKey> =
-            routes.iter().flat_map(|route| route.backends.iter().map(|(key, _)| key)).collect();
-        self.backends.retain(|key, _| named.contains(key));
-        for key in named {
-            if !self.backends.contains_key(key) {
-                self.backends.insert(key.clone(), Arc::new(Backend::new(key.clone())));
-            }
-        }
-    }
-
-    /// Marks the routes that went, forgets those that nobody will ask for again, and returns what
-    /// is left of the former.
-    fn retire(&mut self, routes: &[RouteSpec], now: Instant) -> Vec<(RouteKey, Arc<Tally>)> {
-        let served: HashSet<&RouteKey> = routes.iter().map(|route| &route.key).collect();
-        let mut retired = Vec::new();
-        self.tallies.retain(|key, (tally, gone)| {
-            if served.contains(key) {
-                *gone = None;
-                return true;
-            }
-            let since = *gone.get_or_insert(now);
-            // This map and the old table hold one each; any more are connections.
-            let kept = now.duration_since(since) < RETIRED_FOR || Arc::strong_count(tally) > 2;
-            if kept {
-                retired.push((key.clone(), Arc::clone(tally)));
-            }
-            kept
-        });
-        retired
-    }
-
-    fn route(&mut self, spec: RouteSpec) -> Route {
+    fn route(&mut self, spec: RouteSpec, before: Option<&Arc<Route>>) -> Route {
         let backends = spec
             .backends
             .iter()
             .filter_map(|(key, weight)| {
-                let backend = Arc::clone(self.backends.get(key)?);
+                let backend = Arc::clone(&self.backends.get(key)?.0);
                 Some(WeightedBackend { weight: *weight, backend })
             })
             .collect();
-        let (tally, _) = self.tallies.entry(spec.key.clone()).or_default();
-        let tally = Arc::clone(tally);
+        let tally = match before {
+            Some(before) => Arc::clone(&before.tally),
+            None => self.retired.remove(&spec.key).map(|(tally, _)| tally).unwrap_or_default(),
+        };
         Route::new(spec, backends, tally)
+    }
+
+    fn retire(&mut self, route: Option<&Arc<Route>>, now: Instant) {
+        if let Some(route) = route {
+            self.retired.insert(route.spec.key.clone(), (Arc::clone(&route.tally), now));
+        }
+    }
+
+    /// Forgets the backends of a route that is no longer served, unless others name them.
+    fn release(&mut self, route: Option<&Arc<Route>>) {
+        for (key, _) in route.iter().flat_map(|route| &route.spec.backends) {
+            if let Entry::Occupied(mut backend) = self.backends.entry(key.clone()) {
+                backend.get_mut().1 = backend.get().1.saturating_sub(1);
+                if backend.get().1 == 0 {
+                    backend.remove();
+                }
+            }
+        }
+    }
+
+    /// The counts of the routes that are gone, without those that nobody will ask for again.
+    fn still_reported(&mut self, now: Instant) -> Vec<(RouteKey, Arc<Tally>)> {
+        // This map holds one and the old table may hold another; any more are connections.
+        self.retired.retain(|_, (tally, since)| {
+            now.duration_since(*since) < RETIRED_FOR || Arc::strong_count(tally) > 2
+        });
+        self.retired.iter().map(|(key, (tally, _))| (key.clone(), Arc::clone(tally))).collect()
     }
 }
 
@@ -222,21 +257,51 @@ mod tests {
     }
 
     #[test]
+    fn a_backend_lasts_as_long_as_a_route_names_it() {
+        let (mut writer, reader) = channel();
+        let (a, b) = (spec("a", "a.com", "one"), spec("b", "b.com", "one"));
+        writer.apply(snapshot(&[a.clone(), b.clone()], &[("one", "10.0.0.1:1")]));
+        assert!(writer.apply(snapshot(&[b], &[("one", "10.0.0.1:1")])).table);
+        let kept = find(&reader, "b.com").expect("b");
+        assert_eq!(kept.backends[0].backend.endpoints().len(), 1);
+        writer.apply(snapshot(&[], &[]));
+        assert!(writer.backends.is_empty());
+        // Named again, it is a new one, and has the endpoints that come with the route.
+        let again = Changes {
+            routes: HashMap::from([(a.key.clone(), Some(a))]),
+            endpoints: snapshot(&[], &[("one", "10.0.0.2:1")]).endpoints,
+        };
+        assert_eq!(writer.update(again), Applied { table: true, backends: 1 });
+        let served = find(&reader, "a.com").expect("a");
+        assert_eq!(served.backends[0].backend.endpoints()[0].address.to_string(), "10.0.0.2:1");
+    }
+
+    #[test]
     fn the_counts_of_a_gone_route_stay_a_while_and_as_long_as_it_has_connections() {
         let (mut writer, reader) = channel();
         let a = spec("a", "a.com", "one");
         let start = Instant::now();
         let later = |steps: u32| start + RETIRED_FOR * steps + Duration::from_secs(1);
-        let other = |n: u32| snapshot(&[spec("other", &format!("n{n}.com"), "one")], &[]);
-        writer.apply_at(snapshot(&[a], &[]), start);
+        let change = |name: &str, spec: Option<RouteSpec>| {
+            let key = RouteKey { namespace: "ns".into(), name: name.into() };
+            Changes { routes: HashMap::from([(key, spec)]), ..Changes::default() }
+        };
+        let other = |n: u32| change("other", Some(spec("other", &format!("n{n}.com"), "one")));
+        writer.update_at(change("a", Some(a.clone())), start);
         let connection = find(&reader, "a.com").expect("a");
 
-        writer.apply_at(other(1), later(0));
+        writer.update_at(change("a", None), start);
+        assert!(find(&reader, "a.com").is_none());
         assert_eq!(reader.table().retired().len(), 1);
-        writer.apply_at(other(2), later(2));
+        writer.update_at(other(2), later(2));
         assert_eq!(reader.table().retired().len(), 1, "a connection still counts there");
-        drop(connection);
-        writer.apply_at(other(3), later(3));
+        let tally = Arc::clone(&connection.tally);
+        writer.update_at(change("a", Some(a)), later(2));
+        assert!(Arc::ptr_eq(&tally, &find(&reader, "a.com").expect("a").tally));
+        assert_eq!(reader.table().retired().len(), 0);
+        writer.update_at(change("a", None), later(2));
+        drop((connection, tally));
+        writer.update_at(other(3), later(4));
         assert_eq!(reader.table().retired().len(), 0);
     }
 }
