@@ -130,10 +130,9 @@ impl Interest {
     }
 
     /// Whether a change at `path` may matter: it is one of the entries, is in one of the folders, or
-    /// is a watched folder itself.
+    /// is the folder of an entry.
     pub(super) fn includes(&self, path: &Path) -> bool {
         self.entries.contains(path)
-            || self.folders.contains(path)
             || path.parent().is_some_and(|parent| self.folders.contains(parent))
             || self.entries.iter().any(|entry| entry.parent() == Some(path))
     }

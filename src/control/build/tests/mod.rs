@@ -232,8 +232,10 @@ fn the_loser_of_a_hostname_is_told_so() {
         route("e", "hostnames: [five.com], listeners: [kafka]", ADDRESS),
         route("f", "hostnames: [five.com]", ADDRESS),
         route("g", "hostnames: [five.com], alpn: [h2]", ADDRESS),
+        route("h", "hostnames: [six.com], alpn: [h2]", ADDRESS),
+        route("i", "hostnames: [six.com]", ADDRESS),
     ]);
-    assert_eq!(served(&plan), ["a", "c", "e", "f", "g"]);
+    assert_eq!(served(&plan), ["a", "c", "e", "f", "g", "h", "i"]);
     assert_eq!(conditions(&plan, "a"), ALL_GOOD);
     assert_eq!(
         conditions(&plan, "b"),
@@ -253,6 +255,7 @@ fn the_loser_of_a_hostname_is_told_so() {
         "true PartiallyConflicted five.com belongs to data/e where both take the same listener and ALPN"
     );
     assert_eq!(conditions(&plan, "g"), ALL_GOOD);
+    assert_eq!(conditions(&plan, "i"), ALL_GOOD, "to share a name by ALPN is no conflict");
 }
 
 #[test]

@@ -1,0 +1,84 @@
+//! What is logged of files that change.
+
+use std::fs;
+use std::io::{self, Write};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use tokio::time::timeout;
+
+use super::good;
+use super::watch::{TOLD, Watched, temporary, write};
+
+/// Log lines of this thread.
+#[derive(Clone, Default)]
+struct Log(Arc<Mutex<Vec<u8>>>);
+
+impl Write for Log {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.lock().expect("the log").extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Log {
+    fn take(&self) -> Vec<serde_json::Value> {
+        let bytes = std::mem::take(&mut *self.0.lock().expect("the log"));
+        let text = String::from_utf8(bytes).expect("text");
+        text.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect()
+    }
+}
+
+#[tokio::test]
+async fn a_fault_is_said_once_per_change() {
+    let log = Log::default();
+    let writer = log.clone();
+    let subscriber = tracing_subscriber::fmt().json().with_writer(move || writer.clone()).finish();
+    let _guard = tracing::subscriber::set_default(subscriber);
+
+    let folder = temporary();
+    let file = folder.path().join("a.yaml");
+    write(&file, &good("a"));
+    let mut watched = Watched::new(TOLD, &[folder.path()]).await;
+    assert_eq!(log.take().len(), 0);
+
+    let broken = good("a").replace("a.com", "a:1");
+    write(&file, &broken);
+    watched.until(&["a"], 1).await;
+    let lines = log.take();
+    assert_eq!(lines.len(), 1, "{lines:?}");
+    assert_eq!(lines[0]["level"], "WARN");
+    let fields = &lines[0]["fields"];
+    assert_eq!(fields["file"], file.display().to_string());
+    assert_eq!(fields["line"], 5);
+    assert_eq!(fields["object"], "SniRoute data/a");
+    assert_eq!(fields["field"], "spec.hostnames[0]");
+
+    // Another file changes, and this one is written with the same content.
+    write(&file, &broken);
+    write(&folder.path().join("b.yaml"), &good("b"));
+    watched.until(&["a", "b"], 1).await;
+    assert_eq!(log.take().len(), 0);
+    // The same fault in other content is a change.
+    write(&file, &format!("{broken}\n"));
+    let update = timeout(Duration::from_secs(10), watched.updates.recv()).await;
+    watched.last = update.expect("in time").expect("an update");
+    assert_eq!(log.take().len(), 1);
+    write(&file, &good("a"));
+    watched.until(&["a", "b"], 0).await;
+    assert_eq!(log.take()[0]["level"], "INFO");
+    // What is wrong with a route is said once, too.
+    write(&folder.path().join("c.yaml"), &good("c").replace("c.com", "a.com"));
+    timeout(Duration::from_secs(10), watched.updates.recv()).await.expect("in time");
+    let lines = log.take();
+    assert_eq!(lines[0]["fields"]["condition"], "Accepted");
+    assert_eq!(lines[0]["fields"]["reason"], "HostnameConflict");
+    assert_eq!(lines[0]["fields"]["message"], "a.com belongs to data/a");
+    fs::remove_file(folder.path().join("b.yaml")).expect("removed");
+    watched.until(&["a"], 0).await;
+    assert_eq!(log.take().len(), 0);
+}
