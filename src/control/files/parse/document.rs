@@ -33,14 +33,7 @@ pub(super) fn parse(
 ) {
     let document = Document { file, first_line, text };
     if unclosed(&document.text) > MAX_UNCLOSED {
-        let message = format!("has over {MAX_UNCLOSED} brackets open at once");
-        return faults.push(Fault {
-            file: file.to_owned(),
-            line: Some(first_line),
-            object: None,
-            field: None,
-            message,
-        });
+        return faults.push(document.too_deep());
     }
     let value = match serde_yaml::from_str::<Value>(&document.text) {
         Ok(Value::Null) => return,
@@ -283,6 +276,16 @@ impl Document<'_> {
             object: object.map(str::to_owned),
             field: field.map(FieldPath::to_string),
             message,
+        }
+    }
+
+    fn too_deep(&self) -> Fault {
+        Fault {
+            file: self.file.to_owned(),
+            line: Some(self.first_line),
+            object: None,
+            field: None,
+            message: format!("has over {MAX_UNCLOSED} brackets open at once"),
         }
     }
 
