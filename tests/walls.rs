@@ -25,7 +25,7 @@ const MAY_NAME: &[(&str, &[&str])] = &[
     ("control", &["routing", "duration"]),
     ("proxy", &["routing", "tls", "outcome", "config", "metrics", "access_log"]),
     // What an operator touches.
-    ("admin", &["routing", "outcome", "metrics", "health", "control::status"]),
+    ("admin", &["routing", "outcome", "metrics", "health", "control::status", "duration"]),
     ("explain", &["routing", "admin::report"]),
     ("metrics", &["routing", "outcome"]),
     ("access_log", &["tls", "outcome"]),

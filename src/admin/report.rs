@@ -11,6 +11,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::control::status::{Condition, RouteStatus};
+use crate::duration;
 use crate::routing::{
     Backend, BackendKey, Hostname, InvalidHostname, Policy, Route, RouteKey, RouteSpec,
     ServicePort, Snapshot, Table, Timeouts,
@@ -297,69 +298,23 @@ fn service(text: &str) -> Option<BackendKey> {
 }
 
 fn policy(text: &str) -> Result<Policy, Fault> {
-    [Policy::RoundRobin, Policy::LeastConnections, Policy::Random, Policy::SourceAddress]
+    Policy::ALL
         .into_iter()
         .find(|policy| policy.as_str() == text)
         .ok_or_else(|| Fault::Policy(text.to_owned()))
 }
 
-/// The units of [`duration_text`] in nanoseconds, the largest first.
-const UNITS: [(&str, u128); 5] = [
-    ("h", 3_600_000_000_000),
-    ("m", 60_000_000_000),
-    ("s", 1_000_000_000),
-    ("ms", 1_000_000),
-    ("ns", 1),
-];
-
-/// A duration as a whole number of the largest unit that fits, such as `90s` or `1h`.
-fn duration_text(duration: Duration) -> String {
-    let nanos = duration.as_nanos();
-    if nanos == 0 {
-        return "0s".to_owned();
-    }
-    UNITS
-        .iter()
-        .find(|(_, unit)| nanos.is_multiple_of(*unit))
-        .map_or_else(|| format!("{nanos}ns"), |(name, unit)| format!("{}{name}", nanos / unit))
+fn duration_text(value: Duration) -> String {
+    duration::display(value).to_string()
 }
 
-/// Reads what [`duration_text`] wrote.
 fn duration(text: &str) -> Result<Duration, Fault> {
-    let read = || {
-        let digits = text.find(|c: char| !c.is_ascii_digit())?;
-        let (number, unit) = text.split_at_checked(digits)?;
-        let (_, unit) = UNITS.iter().find(|(name, _)| *name == unit)?;
-        let nanos = number.parse::<u128>().ok()?.checked_mul(*unit)?;
-        let seconds = u64::try_from(nanos / 1_000_000_000).ok()?;
-        Some(Duration::new(seconds, u32::try_from(nanos % 1_000_000_000).ok()?))
-    };
-    read().ok_or_else(|| Fault::Duration(text.to_owned()))
+    duration::parse(text).map_err(|_| Fault::Duration(text.to_owned()))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn durations_survive_their_text() {
-        for (text, nanos) in [
-            ("0s", 0),
-            ("1h", 3_600_000_000_000),
-            ("90m", 5_400_000_000_000),
-            ("5s", 5_000_000_000),
-            ("1500ms", 1_500_000_000),
-            ("1500ns", 1_500),
-        ] {
-            let value = Duration::from_nanos(nanos);
-            assert_eq!(duration_text(value), text);
-            assert_eq!(duration(text), Ok(value));
-        }
-        assert_eq!(duration(&duration_text(Duration::MAX)), Ok(Duration::MAX));
-        for text in ["", "5", "s", "5 s", "-5s", "5d", "1h30m", "99999999999999999999999999h"] {
-            assert!(duration(text).is_err(), "{text:?}");
-        }
-    }
 
     #[test]
     fn backends_survive_their_text() {

@@ -37,6 +37,10 @@ pub enum Policy {
 }
 
 impl Policy {
+    /// All of them, the default first.
+    pub const ALL: [Policy; 4] =
+        [Policy::RoundRobin, Policy::LeastConnections, Policy::Random, Policy::SourceAddress];
+
     /// The name that manifests and reports use.
     pub fn as_str(self) -> &'static str {
         match self {

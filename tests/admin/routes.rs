@@ -25,7 +25,7 @@ fn routes_show_everything_in_force_and_everything_refused() {
                 "namespace": "data", "name": "kafka", "served": true, "created": 1_700_000_000,
                 "hostnames": ["kafka.example.com", "*.kafka.example.com"],
                 "listeners": ["https"], "alpn": ["h2", "http/1.1"],
-                "policy": "LeastConnections", "timeouts": { "connect": "5s", "idle": "1500ms" },
+                "policy": "LeastConnections", "timeouts": { "connect": "5s", "idle": "1s500ms" },
                 "backends": [
                     { "backend": "data/kafka:9093", "kind": "service", "weight": 90,
                       "endpoints": shared },

@@ -10,6 +10,7 @@ use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::de::{Error, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+use crate::duration;
 use crate::routing::{Hostname, Policy};
 
 /// Why a value is refused, and what to write instead.
@@ -172,8 +173,6 @@ fn why_no_address(text: &str) -> Invalid {
     ))
 }
 
-const UNITS: [(&str, u64); 4] = [("h", 3_600_000), ("m", 60_000), ("s", 1_000), ("ms", 1)];
-
 impl Timeout {
     /// The longest that is accepted.
     pub const MAX: Duration = Duration::from_secs(30 * 24 * 3600);
@@ -186,15 +185,7 @@ impl Timeout {
 
 impl fmt::Display for Timeout {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut left = self.0.as_millis();
-        for (unit, scale) in UNITS {
-            let count = left / u128::from(scale);
-            left %= u128::from(scale);
-            if count > 0 {
-                write!(f, "{count}{unit}")?;
-            }
-        }
-        Ok(())
+        duration::display(self.0).fmt(f)
     }
 }
 
@@ -202,9 +193,8 @@ impl FromStr for Timeout {
     type Err = Invalid;
 
     fn from_str(text: &str) -> Result<Self, Invalid> {
-        let duration = sum_of_parts(text).ok_or_else(|| {
-            Invalid::new(format!("{text:?} is not a duration; write e.g. 5s, 500ms or 1h30m"))
-        })?;
+        let duration =
+            duration::parse(text).map_err(|error| Invalid::new(format!("{text:?} {error}")))?;
         if duration.is_zero() {
             return Err(Invalid::new(format!(
                 "{text:?} is no time at all; leave the field out to have the installation's own"
@@ -215,27 +205,6 @@ impl FromStr for Timeout {
         }
         Ok(Timeout(duration))
     }
-}
-
-/// At most 99999 h four times over, so nothing overflows.
-fn sum_of_parts(text: &str) -> Option<Duration> {
-    let mut rest = text;
-    let mut millis = 0;
-    for _ in 0..4 {
-        let (digits, after) = rest.split_at(rest.find(|c: char| !c.is_ascii_digit())?);
-        let (unit, after) =
-            after.split_at(after.find(|c: char| c.is_ascii_digit()).unwrap_or(after.len()));
-        let (_, scale) = UNITS.into_iter().find(|(name, _)| *name == unit)?;
-        if digits.len() > 5 {
-            return None;
-        }
-        millis += digits.parse::<u64>().ok()? * scale;
-        rest = after;
-        if rest.is_empty() {
-            return Some(Duration::from_millis(millis));
-        }
-    }
-    None
 }
 
 /// A value that is one string in a manifest.
@@ -366,16 +335,13 @@ impl Text for Timeout {
     }
 }
 
-const POLICIES: [Policy; 4] =
-    [Policy::RoundRobin, Policy::LeastConnections, Policy::Random, Policy::SourceAddress];
-
 impl Text for Policy {
     const EXPECTED: &'static str = "a balancing policy";
 
     fn schema() -> Schema {
         json_schema!({
             "type": "string",
-            "enum": POLICIES.map(Policy::as_str),
+            "enum": Policy::ALL.map(Policy::as_str),
             "default": Policy::default().as_str()
         })
     }
@@ -391,8 +357,8 @@ impl FromStr for Policy {
     type Err = Invalid;
 
     fn from_str(text: &str) -> Result<Self, Invalid> {
-        POLICIES.into_iter().find(|policy| policy.as_str() == text).ok_or_else(|| {
-            let names = POLICIES.map(Policy::as_str).join(", ");
+        Policy::ALL.into_iter().find(|policy| policy.as_str() == text).ok_or_else(|| {
+            let names = Policy::ALL.map(Policy::as_str).join(", ");
             Invalid::new(format!("{text:?} is not a policy; write one of {names}"))
         })
     }
