@@ -20,4 +20,4 @@ pub use backend::{ActiveConnection, Backend, BackendKey, Endpoint, EndpointSet, 
 pub use hostname::{Hostname, InvalidHostname};
 pub use route::{Policy, Route, RouteKey, RouteSpec, Tally, Timeouts, WeightedBackend};
 pub use swap::{Applied, Changes, Reader, Snapshot, Writer, channel};
-pub use table::{Conflict, Match, MatchKind, Table, conflicts};
+pub use table::{Conflict, Match, MatchKind, Table, conflicts_over};

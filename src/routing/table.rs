@@ -298,34 +298,20 @@ pub struct Conflict {
     pub whole: bool,
 }
 
-/// The conflicts that each route loses, by the route's index in `routes`.
-pub fn conflicts(routes: &[&RouteSpec]) -> Vec<Vec<Conflict>> {
-    let mut order: Vec<usize> = (0..routes.len()).collect();
-    order.sort_by(|&a, &b| routes[b].precedence().cmp(&routes[a].precedence()));
-    let mut owners: HashMap<&Hostname, Vec<usize>> = HashMap::new();
-    let mut lost = vec![Vec::new(); routes.len()];
-    for index in order {
-        let route = routes[index];
-        for hostname in &route.hostnames {
-            let earlier = owners.entry(hostname).or_default();
-            let conflict = |whole: bool| {
-                let meets = if whole { covers } else { overlaps };
-                let winner = earlier
-                    .iter()
-                    .find(|&&winner| winner != index && meets(routes[winner], route))?;
-                Some(Conflict {
-                    hostname: hostname.clone(),
-                    winner: routes[*winner].key.clone(),
-                    whole,
-                })
-            };
-            lost[index].extend(conflict(true).or_else(|| conflict(false)));
-            if earlier.last() != Some(&index) {
-                earlier.push(index);
-            }
-        }
-    }
-    lost
+/// What each of `claimants`, all of which claim `hostname`, loses to another of them; in their
+/// order.
+pub fn conflicts_over(hostname: &Hostname, claimants: &[&RouteSpec]) -> Vec<Option<Conflict>> {
+    let mut order: Vec<&RouteSpec> = claimants.to_vec();
+    order.sort_by(|a, b| b.precedence().cmp(&a.precedence()));
+    let lost = |loser: &RouteSpec| {
+        let better = || order.iter().take_while(|winner| winner.key != loser.key);
+        let (winner, whole) = match better().find(|winner| covers(winner, loser)) {
+            Some(winner) => (winner, true),
+            None => (better().find(|winner| overlaps(winner, loser))?, false),
+        };
+        Some(Conflict { hostname: hostname.clone(), winner: winner.key.clone(), whole })
+    };
+    claimants.iter().map(|claimant| lost(claimant)).collect()
 }
 
 /// Whether the winner takes all that the loser could get by the same hostname.

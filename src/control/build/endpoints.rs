@@ -1,25 +1,31 @@
 //! From a Service's port to the addresses behind it.
 
-use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
-use k8s_openapi::api::core::v1::{Service, ServicePort as PortSpec};
+use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::api::discovery::v1::{Endpoint, EndpointSlice};
 
-use super::DEFAULT_NAMESPACE;
+use super::ObjectKey;
 use crate::control::api::SERVICE_NAME_LABEL;
 use crate::routing::ServicePort;
 
-/// Namespace and name of a Service.
-type ServiceKey<'r> = (&'r str, &'r str);
+/// What a Service says about its ports.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct ServicePorts {
+    external_name: bool,
+    ports: Vec<Port>,
+}
 
-/// The Services and their endpoints, indexed.
-pub(super) struct Cluster<'r> {
-    services: HashMap<ServiceKey<'r>, &'r Service>,
-    slices: HashMap<ServiceKey<'r>, Vec<&'r EndpointSlice>>,
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Port {
+    name: Option<Box<str>>,
+    number: i32,
+    /// `None` for TCP.
+    protocol: Option<Box<str>>,
 }
 
 /// Why a reference leads nowhere.
+#[derive(Debug)]
 pub(super) struct Unresolved {
     /// One CamelCase word.
     pub(super) reason: &'static str,
@@ -29,146 +35,158 @@ pub(super) struct Unresolved {
     pub(super) message: String,
 }
 
-impl<'r> Cluster<'r> {
-    pub(super) fn new(services: &'r [Service], slices: &'r [EndpointSlice]) -> Self {
-        let mut cluster = Cluster { services: HashMap::new(), slices: HashMap::new() };
-        for service in services {
-            if let Some(name) = service.metadata.name.as_deref() {
-                let namespace = namespace(service.metadata.namespace.as_deref());
-                cluster.services.entry((namespace, name)).or_insert(service);
-            }
-        }
-        for slice in slices {
-            let labels = slice.metadata.labels.as_ref();
-            if let Some(name) = labels.and_then(|labels| labels.get(SERVICE_NAME_LABEL)) {
-                let namespace = namespace(slice.metadata.namespace.as_deref());
-                cluster.slices.entry((namespace, name)).or_default().push(slice);
-            }
-        }
-        cluster
-    }
-
-    /// The endpoints of a Service's port, sorted, each once.
-    pub(super) fn endpoints(
-        &self,
-        namespace: &str,
-        name: &str,
-        port: &ServicePort,
-    ) -> Result<Vec<SocketAddr>, Unresolved> {
-        let service = self.services.get(&(namespace, name)).ok_or_else(|| Unresolved {
+impl Unresolved {
+    pub(super) fn no_service(key: &ObjectKey) -> Self {
+        Unresolved {
             reason: "BackendNotFound",
             field: "service.name",
-            message: format!("there is no Service {namespace}/{name}"),
-        })?;
+            message: format!("there is no Service {key}"),
+        }
+    }
+}
+
+impl ServicePorts {
+    pub(super) fn of(service: &Service) -> Self {
         let spec = service.spec.as_ref();
-        if spec.and_then(|spec| spec.type_.as_deref()) == Some("ExternalName") {
+        let ports = spec.and_then(|spec| spec.ports.as_deref()).unwrap_or_default();
+        ServicePorts {
+            external_name: spec.and_then(|spec| spec.type_.as_deref()) == Some("ExternalName"),
+            ports: ports
+                .iter()
+                .map(|port| Port {
+                    name: port.name.as_deref().map(Into::into),
+                    number: port.port,
+                    protocol: port.protocol.as_deref().filter(|p| *p != "TCP").map(Into::into),
+                })
+                .collect(),
+        }
+    }
+
+    /// The name of the port that a route means, by which slices know it; "" if it has none.
+    pub(super) fn find(&self, key: &ObjectKey, wanted: &ServicePort) -> Result<&str, Unresolved> {
+        if self.external_name {
             return Err(Unresolved {
                 reason: "UnsupportedService",
                 field: "service.name",
-                message: format!(
-                    "Service {namespace}/{name} is an ExternalName; names are not resolved yet"
-                ),
+                message: format!("Service {key} is an ExternalName; names are not resolved yet"),
             });
         }
-        let ports = spec.and_then(|spec| spec.ports.as_deref()).unwrap_or_default();
-        let found = find_port(ports, port).map_err(|why| Unresolved {
+        self.find_port(wanted).map_err(|why| Unresolved {
             reason: "PortNotFound",
             field: "service.port",
-            message: format!("Service {namespace}/{name} {why}"),
-        })?;
-        let slices = self.slices.get(&(namespace, name)).map_or(&[][..], Vec::as_slice);
-        Ok(usable_addresses(slices, found.name.as_deref().unwrap_or_default()))
+            message: format!("Service {key} {why}"),
+        })
     }
-}
 
-fn namespace(given: Option<&str>) -> &str {
-    given.unwrap_or(DEFAULT_NAMESPACE)
-}
-
-fn find_port<'s>(ports: &'s [PortSpec], wanted: &ServicePort) -> Result<&'s PortSpec, String> {
-    let meant = |port: &&PortSpec| match wanted {
-        ServicePort::Number(number) => port.port == i32::from(*number),
-        ServicePort::Name(name) => port.name.as_deref() == Some(&**name),
-    };
-    if let Some(port) = ports.iter().filter(|port| is_tcp(port.protocol.as_deref())).find(meant) {
-        return Ok(port);
-    }
-    Err(match ports.iter().find(meant) {
-        Some(port) => {
-            let protocol = port.protocol.as_deref().unwrap_or_default();
-            format!("has port {wanted} for {protocol} only; sluice routes TCP")
+    fn find_port(&self, wanted: &ServicePort) -> Result<&str, String> {
+        let meant = |port: &&Port| match wanted {
+            ServicePort::Number(number) => port.number == i32::from(*number),
+            ServicePort::Name(name) => port.name.as_deref() == Some(&**name),
+        };
+        let mut tcp = self.ports.iter().filter(|port| port.protocol.is_none());
+        if let Some(port) = tcp.find(meant) {
+            return Ok(port.name.as_deref().unwrap_or_default());
         }
-        None => format!("has no port {wanted}{}", offered(ports)),
-    })
+        Err(match self.ports.iter().find(meant) {
+            Some(port) => {
+                let protocol = port.protocol.as_deref().unwrap_or_default();
+                format!("has port {wanted} for {protocol} only; sluice routes TCP")
+            }
+            None => format!("has no port {wanted}{}", offered(&self.ports)),
+        })
+    }
 }
 
-fn offered(ports: &[PortSpec]) -> String {
+fn offered(ports: &[Port]) -> String {
     let shown: Vec<String> = ports
         .iter()
         .map(|port| match &port.name {
-            Some(name) => format!("{} ({name})", port.port),
-            None => port.port.to_string(),
+            Some(name) => format!("{} ({name})", port.number),
+            None => port.number.to_string(),
         })
         .collect();
     if shown.is_empty() { String::new() } else { format!("; it has {}", shown.join(", ")) }
 }
 
-fn is_tcp(protocol: Option<&str>) -> bool {
-    matches!(protocol, None | Some("TCP"))
+/// The Service of a slice, which is in the same namespace.
+pub(super) fn service_of(slice: &EndpointSlice, key: &ObjectKey) -> Option<ObjectKey> {
+    let name = slice.metadata.labels.as_ref()?.get(SERVICE_NAME_LABEL)?;
+    Some(ObjectKey { namespace: key.namespace.clone(), name: name.as_str().into() })
 }
 
-/// The ready endpoints; if there are none, those that still serve while they terminate.
-fn usable_addresses(slices: &[&EndpointSlice], port_name: &str) -> Vec<SocketAddr> {
-    let addresses_of = |wanted: fn(&Endpoint) -> bool| {
-        let mut addresses: Vec<SocketAddr> =
-            slices.iter().flat_map(|slice| slice_addresses(slice, port_name, wanted)).collect();
+/// What an EndpointSlice says that matters here.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Slice {
+    /// Its TCP ports by name, "" for one without.
+    ports: Vec<(Box<str>, u16)>,
+    addresses: Vec<(IpAddr, State)>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    Ready,
+    /// It terminates, and serves until it is done.
+    Leaving,
+}
+
+impl Slice {
+    /// Every address of every endpoint that serves. Addresses that are not of the slice's family
+    /// are passed over, and so are slices of names (FQDN).
+    pub(super) fn of(slice: &EndpointSlice) -> Self {
+        let ports = slice.ports.iter().flatten();
+        let endpoints = slice.endpoints.iter().flatten();
+        Slice {
+            ports: ports
+                .filter(|port| matches!(port.protocol.as_deref(), None | Some("TCP")))
+                .filter_map(|port| {
+                    let number = u16::try_from(port.port?).ok().filter(|&number| number > 0)?;
+                    Some((port.name.as_deref().unwrap_or_default().into(), number))
+                })
+                .collect(),
+            addresses: endpoints
+                .filter_map(|endpoint| Some((endpoint, state(endpoint)?)))
+                .flat_map(|(endpoint, state)| endpoint.addresses.iter().map(move |a| (a, state)))
+                .filter_map(|(text, state)| Some((address(&slice.address_type, text)?, state)))
+                .collect(),
+        }
+    }
+}
+
+/// The ready endpoints; if there are none in any slice, those that still serve while they
+/// terminate.
+pub(super) fn usable_addresses<'s>(
+    slices: impl Iterator<Item = &'s Slice> + Clone,
+    port_name: &str,
+) -> Vec<SocketAddr> {
+    let addresses_in = |wanted: State| {
+        let mut addresses = Vec::new();
+        for slice in slices.clone() {
+            let ports = slice.ports.iter().filter(|(name, _)| **name == *port_name);
+            for (_, port) in ports {
+                let fit = slice.addresses.iter().filter(|(_, state)| *state == wanted);
+                addresses.extend(fit.map(|(ip, _)| SocketAddr::new(*ip, *port)));
+            }
+        }
         addresses.sort_unstable();
         addresses.dedup();
         addresses
     };
-    let ready = addresses_of(is_ready);
-    if ready.is_empty() { addresses_of(serves_while_terminating) } else { ready }
+    let ready = addresses_in(State::Ready);
+    if ready.is_empty() { addresses_in(State::Leaving) } else { ready }
 }
 
 /// A condition that is not there means ready.
-fn is_ready(endpoint: &Endpoint) -> bool {
-    endpoint.conditions.as_ref().and_then(|conditions| conditions.ready).unwrap_or(true)
+fn state(endpoint: &Endpoint) -> Option<State> {
+    let conditions = endpoint.conditions.as_ref();
+    if conditions.and_then(|conditions| conditions.ready).unwrap_or(true) {
+        return Some(State::Ready);
+    }
+    let conditions = conditions?;
+    let leaving = conditions.serving == Some(true) && conditions.terminating == Some(true);
+    leaving.then_some(State::Leaving)
 }
 
-fn serves_while_terminating(endpoint: &Endpoint) -> bool {
-    endpoint.conditions.as_ref().is_some_and(|conditions| {
-        conditions.serving == Some(true) && conditions.terminating == Some(true)
-    })
-}
-
-/// Every address of every wanted endpoint, at every port of that name. Addresses that are not of
-/// the slice's family are passed over, and so are slices of names (FQDN).
-fn slice_addresses<'s>(
-    slice: &'s EndpointSlice,
-    port_name: &'s str,
-    wanted: fn(&Endpoint) -> bool,
-) -> impl Iterator<Item = SocketAddr> + use<'s> {
-    let numbers: Vec<u16> = slice
-        .ports
-        .iter()
-        .flatten()
-        .filter(|port| is_tcp(port.protocol.as_deref()))
-        .filter(|port| port.name.as_deref().unwrap_or_default() == port_name)
-        .filter_map(|port| u16::try_from(port.port?).ok().filter(|&number| number > 0))
-        .collect();
-    slice
-        .endpoints
-        .iter()
-        .flatten()
-        .filter(move |endpoint| wanted(endpoint))
-        .flat_map(|endpoint| &endpoint.addresses)
-        .filter_map(|text| parse_address(&slice.address_type, text))
-        .flat_map(move |ip| {
-            numbers.iter().map(|&port| SocketAddr::new(ip, port)).collect::<Vec<_>>()
-        })
-}
-
-fn parse_address(family: &str, text: &str) -> Option<IpAddr> {
+fn address(family: &str, text: &str) -> Option<IpAddr> {
     match family {
         "IPv4" => text.parse::<Ipv4Addr>().ok().map(IpAddr::V4),
         "IPv6" => text.parse::<Ipv6Addr>().ok().map(IpAddr::V6),

@@ -1,0 +1,214 @@
+//! One route on its way into the table.
+
+use std::collections::BTreeMap;
+
+use super::endpoints::Unresolved;
+use super::{Installation, ObjectKey};
+use crate::control::api::{BackendTarget, SniRoute};
+use crate::control::status::{Condition, RouteStatus};
+use crate::routing::{BackendKey, Conflict, Hostname, RouteKey, RouteSpec, Timeouts};
+
+/// Something that keeps a route from being wholly in force.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(in crate::control) struct Finding {
+    /// The route.
+    pub(in crate::control) key: RouteKey,
+    /// Where in the route, such as `spec.backends[0].service.port`.
+    pub(in crate::control) field: String,
+    /// One CamelCase word.
+    pub(super) reason: &'static str,
+    /// For people.
+    pub(in crate::control) message: String,
+}
+
+/// A route, and what is known about it.
+#[derive(Debug)]
+pub(super) struct Draft {
+    /// As it is served, if it is.
+    pub(super) spec: RouteSpec,
+    generation: Option<i64>,
+    listeners: Vec<Finding>,
+    /// The hostnames that other routes own, wholly or in part.
+    conflicts: BTreeMap<Hostname, Conflict>,
+    refs: Vec<Finding>,
+}
+
+impl Draft {
+    pub(super) fn new(key: RouteKey, route: &SniRoute, installation: &Installation) -> Self {
+        let spec = &route.spec;
+        let mut draft = Draft {
+            spec: RouteSpec {
+                created: route.metadata.creation_timestamp.as_ref().map(|time| time.0.as_second()),
+                hostnames: Vec::with_capacity(spec.hostnames.len()),
+                listeners: Vec::new(),
+                alpn: spec.alpn.iter().map(|protocol| protocol.as_str().into()).collect(),
+                backends: backends(&key, route),
+                policy: spec.load_balancing.policy,
+                timeouts: Timeouts {
+                    connect: spec.timeouts.connect.map(|timeout| timeout.get()),
+                    idle: spec.timeouts.idle.map(|timeout| timeout.get()),
+                },
+                key,
+            },
+            generation: route.metadata.generation,
+            listeners: Vec::new(),
+            conflicts: BTreeMap::new(),
+            refs: Vec::new(),
+        };
+        for hostname in &spec.hostnames {
+            if !draft.spec.hostnames.contains(hostname) {
+                draft.spec.hostnames.push(hostname.clone());
+            }
+        }
+        draft.bind(route, installation);
+        draft
+    }
+
+    /// Keeps the listeners that exist.
+    fn bind(&mut self, route: &SniRoute, installation: &Installation) {
+        let known = &installation.listeners;
+        for (index, listener) in route.spec.listeners.iter().enumerate() {
+            if known.is_empty() || known.iter().any(|name| name == listener.as_str()) {
+                self.spec.listeners.push(listener.as_str().into());
+            } else {
+                self.listeners.push(Finding {
+                    key: self.spec.key.clone(),
+                    field: format!("spec.listeners[{index}]"),
+                    reason: "UnknownListener",
+                    message: format!("there is no listener {:?}", listener.as_str()),
+                });
+            }
+        }
+    }
+
+    /// Whether some listener takes its connections, so that it contends for its hostnames. Of
+    /// listeners that do not exist none is kept, and an empty list would mean every listener.
+    pub(super) fn contends(&self) -> bool {
+        self.listeners.is_empty() || !self.spec.listeners.is_empty()
+    }
+
+    /// Notes who owns `hostname`, if it is another route. Returns whether that is news.
+    pub(super) fn set_conflict(&mut self, hostname: &Hostname, conflict: Option<Conflict>) -> bool {
+        if self.conflicts.get(hostname) == conflict.as_ref() {
+            return false;
+        }
+        match conflict {
+            Some(conflict) => self.conflicts.insert(hostname.clone(), conflict),
+            None => self.conflicts.remove(hostname),
+        };
+        true
+    }
+
+    /// Looks its backends up again.
+    pub(super) fn resolve(&mut self, find: impl Fn(&BackendKey) -> Result<(), Unresolved>) {
+        self.refs.clear();
+        for (index, (backend, _)) in self.spec.backends.iter().enumerate() {
+            if let Err(Unresolved { reason, field, message }) = find(backend) {
+                self.refs.push(Finding {
+                    key: self.spec.key.clone(),
+                    field: format!("spec.backends[{index}].{field}"),
+                    reason,
+                    message,
+                });
+            }
+        }
+    }
+
+    /// What it is in the table; nothing if it could get no connection there.
+    pub(super) fn served(&self) -> Option<&RouteSpec> {
+        self.rejected().is_none().then_some(&self.spec)
+    }
+
+    fn rejected(&self) -> Option<&'static str> {
+        let lost = self.conflicts.values().filter(|conflict| conflict.whole).count();
+        match self.contends() {
+            false => Some("UnknownListener"),
+            true if lost > 0 && lost == self.spec.hostnames.len() => Some("HostnameConflict"),
+            true => None,
+        }
+    }
+
+    /// All that is not as it should be: listeners, then conflicts, then references.
+    pub(super) fn findings(&self) -> Vec<Finding> {
+        [self.listeners.clone(), self.conflict_findings(), self.refs.clone()].concat()
+    }
+
+    fn conflict_findings(&self) -> Vec<Finding> {
+        let hostnames = self.spec.hostnames.iter().enumerate();
+        hostnames
+            .filter_map(|(index, hostname)| {
+                let Conflict { winner, whole, .. } = self.conflicts.get(hostname)?;
+                Some(Finding {
+                    key: self.spec.key.clone(),
+                    field: format!("spec.hostnames[{index}]"),
+                    reason: "HostnameConflict",
+                    message: if *whole {
+                        format!("{hostname} belongs to {winner}")
+                    } else {
+                        format!(
+                            "{hostname} belongs to {winner} where both take the same listener and \
+                             ALPN"
+                        )
+                    },
+                })
+            })
+            .collect()
+    }
+
+    pub(super) fn status(&self) -> RouteStatus {
+        let conflicts = self.conflict_findings();
+        let accepted_message = {
+            let parts = [said(&self.listeners), said(&conflicts)];
+            parts.into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>().join("; ")
+        };
+        let accepted = match self.rejected() {
+            Some(reason) => condition("Accepted", false, reason, accepted_message),
+            None if !conflicts.is_empty() => {
+                condition("Accepted", true, "PartiallyConflicted", accepted_message)
+            }
+            None => condition("Accepted", true, "Accepted", accepted_message),
+        };
+        let resolved = match self.refs.first() {
+            Some(first) => condition("ResolvedRefs", false, first.reason, said(&self.refs)),
+            None => condition("ResolvedRefs", true, "ResolvedRefs", String::new()),
+        };
+        let programmed = match self.rejected() {
+            Some(_) => {
+                let message = "the route is not accepted, so it gets no connection".to_owned();
+                condition("Programmed", false, "NotAccepted", message)
+            }
+            None => condition("Programmed", true, "Programmed", String::new()),
+        };
+        RouteStatus {
+            key: self.spec.key.clone(),
+            observed_generation: self.generation,
+            conditions: [accepted, resolved, programmed],
+        }
+    }
+}
+
+fn backends(route_key: &ObjectKey, route: &SniRoute) -> Vec<(BackendKey, u32)> {
+    let backends = route.spec.backends.iter();
+    backends
+        .map(|backend| {
+            let key = match &backend.target {
+                BackendTarget::Address(address) => BackendKey::Address(address.to_string().into()),
+                BackendTarget::Service(service) => BackendKey::Service {
+                    namespace: route_key.namespace.clone(),
+                    name: service.name.as_str().into(),
+                    port: service.port.clone(),
+                },
+            };
+            (key, backend.weight)
+        })
+        .collect()
+}
+
+fn condition(kind: &'static str, status: bool, reason: &'static str, message: String) -> Condition {
+    Condition { kind, status, reason, message }
+}
+
+fn said(findings: &[Finding]) -> String {
+    let messages: Vec<&str> = findings.iter().map(|finding| finding.message.as_str()).collect();
+    messages.join("; ")
+}
