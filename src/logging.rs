@@ -37,8 +37,8 @@ pub fn init(log: &Log) -> Result<(), LoggingError> {
     std::panic::set_hook(Box::new(|panic| {
         let thread = std::thread::current();
         let location = panic.location().map(ToString::to_string);
-        let message = panic.payload_as_str();
-        tracing::error!(thread = thread.name(), location, message, "a fault in sluice itself");
+        let detail = panic.payload_as_str();
+        tracing::error!(thread = thread.name(), location, detail, "a fault in sluice itself");
     }));
     Ok(())
 }
