@@ -30,6 +30,10 @@ pub enum LoggingError {
     Twice,
 }
 
+/// What is never logged unless the filter names it. The library that watches files warns about every
+/// folder that is removed, as each update of a ConfigMap removes one; its errors reach us as values.
+const QUIET: &str = "notify=off";
+
 /// Starts logging for the whole process, panics included. To be called once.
 pub fn init(log: &Log) -> Result<(), LoggingError> {
     let subscriber = subscriber(log, io::stderr().is_terminal(), io::stderr)?;
@@ -60,7 +64,8 @@ fn parse_filter(filter: &str) -> Result<EnvFilter, LoggingError> {
             return Err(fault(format!("{part:?} is not a level")));
         }
     }
-    EnvFilter::try_new(parts.join(",")).map_err(|error| fault(error.to_string()))
+    EnvFilter::try_new(format!("{QUIET},{}", parts.join(",")))
+        .map_err(|error| fault(error.to_string()))
 }
 
 /// Times are RFC 3339 in UTC, the default of the formatter.

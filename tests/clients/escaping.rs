@@ -1,0 +1,89 @@
+//! What clients put into their hellos, in the logs: escaped, or not at all.
+
+use super::hello::{Greeted, greeter, hello};
+use super::process::eventually;
+use super::sluice::{Sluice, route};
+
+/// Bytes that no server's name has, each with a part that is not to be seen anywhere.
+const NAMES: [&[u8]; 12] = [
+    b"x\n{\"outcome\":\"forged\"}",
+    b"forged\r\n.test",
+    b"forged\x1b[2J.test",
+    b"forged\".test",
+    b"forged\\.test",
+    b"forged\0.test",
+    b"forged\x7f.test",
+    b"f\xc3\xb6rged.test",
+    b"forged\xff\xfe.test",
+    b"forged .test",
+    b"<forged>.test",
+    b"forged\xe2\x80\xae.test",
+];
+
+#[test]
+fn names_that_are_none_are_malformed_and_never_shown() {
+    let any = route("any", &["*"], greeter("any"));
+    let mut sluice = Sluice::start_with(&[("any.yaml", any)], &["--log-level", "trace"]);
+    for name in NAMES {
+        let refused = Greeted::send(sluice.address, &hello(name, &[]));
+        assert!(refused.is_err(), "{}", name.escape_ascii());
+    }
+    let log = eventually("all are in the access log", || {
+        Some(sluice.access_log()).filter(|log| log.len() == NAMES.len())
+    });
+    for entry in log {
+        assert_eq!(entry["outcome"], "malformed_hello", "{entry}");
+        assert_eq!(entry.get("serverName"), None, "{entry}");
+        assert_eq!(entry.get("route"), None, "{entry}");
+    }
+    assert!(sluice.is_running());
+    assert_printable(&sluice);
+    for (stream, text) in [("stdout", sluice.stdout()), ("stderr", sluice.stderr())] {
+        let text = String::from_utf8(text).unwrap();
+        assert!(!text.contains("forged"), "{stream}: {text}");
+        assert!(!text.contains("rged.test"), "{stream}: {text}");
+    }
+}
+
+#[test]
+fn protocols_of_any_bytes_are_shown_escaped() {
+    let any = route("any", &["*"], greeter("any"));
+    let sluice = Sluice::start_with(&[("any.yaml", any)], &["--log-level", "trace"]);
+    let protocols: [&[u8]; 6] = [
+        b"h2",
+        b"\x0a\x0a",
+        b"a\"b\\c",
+        b"\xff\x00\x1b[2J",
+        "\u{202e}ü".as_bytes(),
+        b"\n{\"x\":1}",
+    ];
+    let greeted = Greeted::send(sluice.address, &hello(b"a.test", &protocols)).unwrap();
+    assert_eq!(greeted.by, "any");
+    greeted.close().unwrap();
+
+    let entry = sluice.entry_of("a.test");
+    let shown: Vec<_> =
+        entry["alpn"].as_array().unwrap().iter().map(|p| p.as_str().unwrap()).collect();
+    let expected = [
+        "h2",
+        r"\n\n",
+        r#"a\"b\\c"#,
+        r"\xff\x00\x1b[2J",
+        r"\xe2\x80\xae\xc3\xbc",
+        r#"\n{\"x\":1}"#,
+    ];
+    assert_eq!(shown, expected);
+    assert_printable(&sluice);
+    assert_eq!(sluice.access_log().len(), 1);
+}
+
+/// A terminal or a collector of logs gets whole lines of printable ASCII, each a JSON object.
+fn assert_printable(sluice: &Sluice) {
+    for text in [sluice.stdout(), sluice.stderr()] {
+        let raw = text.iter().find(|byte| !matches!(byte, b'\n' | b' '..=b'~'));
+        assert_eq!(raw, None, "{}", text.escape_ascii());
+    }
+    // Both fail at a line that is no JSON object.
+    sluice.access_log();
+    sluice.log();
+}

@@ -1,0 +1,21 @@
+//! The real binary between real TLS clients and real TLS servers, as an operator runs it.
+
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+mod authority;
+mod client;
+mod hello;
+mod process;
+mod recut;
+mod server;
+mod sluice;
+
+mod churn;
+mod early_data;
+mod escaping;
+mod faults;
+mod fragments;
+mod live;
+mod matrix;
+mod metrics;
+mod names;

@@ -1,0 +1,156 @@
+//! `/metrics` after all kinds of connections: what Prometheus' own checker says, and what adds up.
+
+use std::io::{Read, Write};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::thread;
+
+use super::hello::{Greeted, greeter, hello};
+use super::process::{DEADLINE, Program, eventually, tool};
+use super::sluice::{Metrics, Sluice, route, route_with};
+
+/// How often each way to end is gone.
+const TIMES: usize = 2;
+
+/// All that DESIGN.md names and that does not wait for a later feature.
+const NAMES: [&str; 19] = [
+    "sluice_connections_total",
+    "sluice_connections_active",
+    "sluice_bytes_total",
+    "sluice_hello_duration_seconds_bucket",
+    "sluice_connect_duration_seconds_bucket",
+    "sluice_connection_duration_seconds_bucket",
+    "sluice_endpoints",
+    "sluice_routes",
+    "sluice_hostnames",
+    "sluice_table_generation",
+    "sluice_table_swap_duration_seconds_bucket",
+    "sluice_source_errors_total",
+    "sluice_manifest_faults",
+    "sluice_splice_pipes",
+    "sluice_accept_errors_total",
+    "sluice_access_log_dropped_total",
+    "sluice_build_info",
+    "process_resident_memory_bytes",
+    "process_open_fds",
+];
+
+#[test]
+fn promtool_has_nothing_to_say_and_the_counts_add_up() {
+    let sluice = Sluice::start_with(&manifests(), &["--timeouts-hello", "100ms"]);
+    assert_clean(&sluice.metrics());
+
+    for _ in 0..TIMES {
+        OUTCOMES.iter().for_each(|(_, end)| end(sluice.address));
+    }
+    let metrics = eventually("all connections have ended", || {
+        let metrics = sluice.metrics();
+        (metrics.sum("sluice_connections_active", &[]) == 0.0).then_some(metrics)
+    });
+    for (outcome, _) in OUTCOMES {
+        assert_eq!(metrics.connections(outcome), TIMES as f64, "{outcome}\n{}", metrics.0);
+    }
+    let all = (TIMES * OUTCOMES.len()) as f64;
+    assert_eq!(metrics.sum("sluice_connections_total", &[]), all, "{}", metrics.0);
+    assert_eq!(metrics.sum("sluice_connection_duration_seconds_count", &[]), all);
+
+    let routed = |route: &str| {
+        metrics
+            .sum("sluice_connections_total", &["namespace=\"test\"", &format!("route=\"{route}\"")])
+    };
+    for name in ["echo", "idle", "absent", "refused", "rude"] {
+        assert_eq!(routed(name), TIMES as f64, "{name}\n{}", metrics.0);
+    }
+    let unrouted = metrics.sum("sluice_connections_total", &["namespace=\"\",", "route=\"\""]);
+    assert_eq!(unrouted, all - 5.0 * TIMES as f64, "{}", metrics.0);
+    let bytes = |direction| metrics.sum("sluice_bytes_total", &["\"echo\"", direction]);
+    let up = hello(b"echo.test", &[]).len() + "over and out\n".len();
+    let down = "echo\n".len() + "over and out\n".len();
+    assert_eq!(bytes("upstream"), (TIMES * up) as f64);
+    assert_eq!(bytes("downstream"), (TIMES * down) as f64);
+    assert!(!metrics.0.contains("echo.test"), "a server name is in a label\n{}", metrics.0);
+
+    let logged = eventually("all are in the access log", || {
+        Some(sluice.access_log()).filter(|log| log.len() == TIMES * OUTCOMES.len())
+    });
+    for (outcome, _) in OUTCOMES {
+        assert_eq!(logged.iter().filter(|e| e["outcome"] == outcome).count(), TIMES, "{outcome}");
+    }
+    assert_clean(&metrics);
+}
+
+fn assert_clean(metrics: &Metrics) {
+    for name in NAMES {
+        let there = metrics.0.lines().any(|line| line.starts_with(name));
+        assert!(there, "{name} is not in\n{}", metrics.0);
+    }
+    let mut promtool = Program::start(tool("promtool").args(["check", "metrics"]));
+    promtool.say(&metrics.0);
+    promtool.close_stdin();
+    let finished = promtool.finish();
+    assert!(finished.status.success(), "{finished:?}");
+    assert_eq!((finished.stdout.as_str(), finished.stderr.as_str()), ("", ""));
+}
+
+fn manifests() -> Vec<(&'static str, String)> {
+    let closed = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let echo = greeter("echo");
+    let idle = "  timeouts: { idle: 100ms }\n";
+    let absent = route("absent", &["absent.test"], echo)
+        .replace(&format!("address: '{echo}'"), "service: { name: absent, port: 443 }");
+    vec![
+        ("echo.yaml", route("echo", &["echo.test"], echo)),
+        ("idle.yaml", route_with("idle", &["idle.test"], echo, idle)),
+        ("absent.yaml", absent),
+        ("refused.yaml", route("refused", &["refused.test"], closed)),
+        ("rude.yaml", route("rude", &["rude.test"], rude())),
+    ]
+}
+
+/// A server that resets: it closes without reading what it was sent.
+fn rude() -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    thread::spawn(move || {
+        for client in listener.incoming() {
+            let _ = client.unwrap().peek(&mut [0]);
+        }
+    });
+    address
+}
+
+/// How to get each outcome, as a client.
+const OUTCOMES: [(&str, fn(SocketAddr)); 11] = [
+    ("completed", |sluice| {
+        let mut greeted = Greeted::ask(sluice, "echo.test").unwrap();
+        greeted.echo("over and out").unwrap();
+        greeted.close().unwrap();
+    }),
+    ("no_sni", |sluice| {
+        // Without the extension: the type of the first one is made an unknown one.
+        let mut nameless = hello(b"echo.test", &[]);
+        let name = nameless.windows(9).position(|window| window == b"echo.test").unwrap();
+        nameless[name - 9..name - 7].copy_from_slice(&[0xfa, 0xfa]);
+        send(sluice, &nameless);
+    }),
+    ("not_tls", |sluice| send(sluice, b"GET / HTTP/1.1\r\n\r\n")),
+    ("malformed_hello", |sluice| send(sluice, &hello(b"*", &[]))),
+    ("hello_too_large", |sluice| send(sluice, &[22, 3, 1, 0, 4, 1, 0xff, 0, 0])),
+    ("hello_timeout", |sluice| send(sluice, &[22, 3])),
+    ("no_route", |sluice| send(sluice, &hello(b"nobody.test", &[]))),
+    ("no_endpoints", |sluice| send(sluice, &hello(b"absent.test", &[]))),
+    ("connect_failed", |sluice| send(sluice, &hello(b"refused.test", &[]))),
+    ("upstream_reset", |sluice| send(sluice, &hello(b"rude.test", &[]))),
+    ("idle_timeout", |sluice| send(sluice, &hello(b"idle.test", &[]))),
+];
+
+/// Sends bytes and waits until the other side ends the connection, whichever way.
+fn send(sluice: SocketAddr, bytes: &[u8]) {
+    let mut stream = TcpStream::connect(sluice).unwrap();
+    stream.set_read_timeout(Some(DEADLINE)).unwrap();
+    stream.write_all(bytes).unwrap();
+    if let Err(error) = stream.read_to_end(&mut Vec::new()) {
+        assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset);
+    }
+    // It fails after a reset.
+    let _ = stream.shutdown(Shutdown::Both);
+}
