@@ -47,11 +47,12 @@ pub fn log_changes(before: &[RouteStatus], now: &[RouteStatus]) {
 }
 
 fn log_change(route: &RouteKey, condition: &Condition, former: Option<&Condition>) {
-    let Condition { kind, reason, message, .. } = condition;
+    // `message` is the log line's own.
+    let Condition { kind, reason, message: detail, .. } = condition;
     if !condition.status {
-        warn!(%route, condition = kind, reason, message, "a route is not in order");
-    } else if !message.is_empty() {
-        warn!(%route, condition = kind, reason, message, "a route is only partly in force");
+        warn!(%route, condition = kind, reason, detail, "a route is not in order");
+    } else if !detail.is_empty() {
+        warn!(%route, condition = kind, reason, detail, "a route is only partly in force");
     } else if former.is_some_and(|former| !former.status) {
         info!(%route, condition = kind, "a route is in order again");
     }

@@ -161,10 +161,10 @@ impl State {
 }
 
 fn log_fault(fault: &Fault) {
-    let Fault { file, line, object, field, message } = fault;
+    let Fault { file, line, object, field, message: detail } = fault;
     let (object, field) = (object.as_deref(), field.as_deref());
     let file = file.display();
-    warn!(%file, line, object, field, message, "a file of manifests is at fault and changes nothing");
+    warn!(%file, line, object, field, detail, "a file of manifests is at fault and changes nothing");
 }
 
 /// The kernel's watches over the folders of interest.
