@@ -43,7 +43,6 @@ const DESCRIPTORS_PER_CONNECTION: usize = 2;
 pub struct BindError {
     name: String,
     address: SocketAddr,
-    #[source]
     error: io::Error,
 }
 
