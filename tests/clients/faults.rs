@@ -31,7 +31,8 @@ fn a_broken_file_changes_nothing_and_is_named_once() {
     let named = faults(&sluice);
     assert_eq!(named.len(), 1, "{named:#?}");
     assert_named(&named[0], "a.yaml", 7, Some("SniRoute test/a"), Some("spec.idel"));
-    assert!(named[0].to_string().contains("unknown field"), "{}", named[0]);
+    let detail = named[0]["detail"].as_str().unwrap();
+    assert!(detail.starts_with("unknown field; there are alpn, "), "{detail}");
 
     // Another fault in the same file is another change.
     fs::write(&file, first.replace("a.test", "a..test").replace("  idel: 5s\n", "")).unwrap();
@@ -117,6 +118,7 @@ fn faults(sluice: &Sluice) -> Vec<Value> {
 
 fn assert_named(line: &Value, file: &str, at: u64, object: Option<&str>, field: Option<&str>) {
     assert_eq!(line["level"], "WARN", "{line}");
+    assert_eq!(line["message"], "a file of manifests is at fault and changes nothing", "{line}");
     assert!(line["file"].as_str().is_some_and(|path| path.ends_with(file)), "{line}");
     assert_eq!(line["line"], at, "{line}");
     assert_eq!(line.get("object").and_then(Value::as_str), object, "{line}");

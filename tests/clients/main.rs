@@ -11,6 +11,7 @@ mod server;
 mod sluice;
 
 mod churn;
+mod command;
 mod early_data;
 mod escaping;
 mod faults;

@@ -118,8 +118,10 @@ fn rude() -> SocketAddr {
     address
 }
 
-/// How to get each outcome, as a client.
-const OUTCOMES: [(&str, fn(SocketAddr)); 11] = [
+/// What a client does to get an outcome.
+type End = fn(SocketAddr);
+
+const OUTCOMES: [(&str, End); 12] = [
     ("completed", |sluice| {
         let mut greeted = Greeted::ask(sluice, "echo.test").unwrap();
         greeted.echo("over and out").unwrap();
@@ -140,6 +142,7 @@ const OUTCOMES: [(&str, fn(SocketAddr)); 11] = [
     ("no_endpoints", |sluice| send(sluice, &hello(b"absent.test", &[]))),
     ("connect_failed", |sluice| send(sluice, &hello(b"refused.test", &[]))),
     ("upstream_reset", |sluice| send(sluice, &hello(b"rude.test", &[]))),
+    ("downstream_reset", |sluice| drop(TcpStream::connect(sluice).unwrap())),
     ("idle_timeout", |sluice| send(sluice, &hello(b"idle.test", &[]))),
 ];
 

@@ -1,11 +1,13 @@
 //! The binary itself, as an operator runs and sees it.
 
+use std::fmt;
 use std::fs;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use serde::de::{Deserialize, Deserializer, Error, MapAccess, Visitor};
 use serde_json::Value;
 
 use super::process::{DEADLINE, Program, eventually};
@@ -130,13 +132,39 @@ fn said(log: &[Value], message: &str) -> Option<SocketAddr> {
     line["address"].as_str()?.parse().ok()
 }
 
-/// Every line is one JSON object, or the test fails.
+/// Every line is one JSON object that has no key twice, or the test fails.
 fn json_lines(lines: &[String]) -> Vec<Value> {
     let parse = |line: &String| match serde_json::from_str(line) {
-        Ok(value @ Value::Object(_)) => value,
-        other => panic!("{line:?} is no JSON object: {other:?}"),
+        Ok(Line(fields)) => Value::Object(fields),
+        Err(error) => panic!("{line:?}: {error}"),
     };
     lines.iter().map(parse).collect()
+}
+
+/// `serde_json` alone takes the last of two values.
+struct Line(serde_json::Map<String, Value>);
+
+impl<'de> Deserialize<'de> for Line {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_map(Line(serde_json::Map::new()))
+    }
+}
+
+impl<'de> Visitor<'de> for Line {
+    type Value = Line;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an object with no key twice")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(mut self, mut map: A) -> Result<Line, A::Error> {
+        while let Some((key, value)) = map.next_entry::<String, Value>()? {
+            if self.0.insert(key.clone(), value).is_some() {
+                return Err(A::Error::custom(format!("{key} is there twice")));
+            }
+        }
+        Ok(self)
+    }
 }
 
 /// Prometheus' text format.
