@@ -34,6 +34,9 @@ pub(super) struct Socket {
     /// Whether the kernel tells when the socket becomes writable. Nearly every write fits, so this
     /// is asked for only after one did not.
     watches_writes: Cell<bool>,
+    /// Whether a call has failed because the connection is broken. The kernel says so only once;
+    /// to a read after that, it looks like an end in good order.
+    broken: Cell<bool>,
 }
 
 impl Socket {
@@ -41,7 +44,7 @@ impl Socket {
     pub(super) fn accepted(reactor: &Rc<Reactor>, fd: OwnedFd) -> io::Result<Self> {
         let interest = EventFlags::IN | EventFlags::RDHUP;
         let id = reactor.register(&fd, interest, Ready::WRITE)?;
-        Ok(Socket { fd, id, reactor: Rc::clone(reactor), watches_writes: Cell::new(false) })
+        Ok(Socket::new(reactor, fd, id, false))
     }
 
     /// Begins to connect; [`Socket::poll_connected`] tells how that went.
@@ -56,7 +59,17 @@ impl Socket {
         }
         let interest = EventFlags::IN | EventFlags::OUT | EventFlags::RDHUP;
         let id = reactor.register(&fd, interest, Ready::NONE)?;
-        Ok(Socket { fd, id, reactor: Rc::clone(reactor), watches_writes: Cell::new(true) })
+        Ok(Socket::new(reactor, fd, id, true))
+    }
+
+    fn new(reactor: &Rc<Reactor>, fd: OwnedFd, id: SourceId, watches_writes: bool) -> Self {
+        Socket {
+            fd,
+            id,
+            reactor: Rc::clone(reactor),
+            watches_writes: Cell::new(watches_writes),
+            broken: Cell::new(false),
+        }
     }
 
     /// Whether the connection stands.
@@ -80,7 +93,7 @@ impl Socket {
         if (1..size).contains(&read) {
             self.drained();
         }
-        Poll::Ready(Ok(read))
+        Poll::Ready(self.unless_broken(read))
     }
 
     /// Writes from `bytes`; what does not fit is left.
@@ -100,9 +113,10 @@ impl Socket {
         pipe: BorrowedFd<'_>,
         size: usize,
     ) -> Poll<io::Result<usize>> {
-        self.poll_io(Ready::READ, |fd| {
+        let read = ready!(self.poll_io(Ready::READ, |fd| {
             splice(fd, None, pipe, None, size, SpliceFlags::MOVE | SpliceFlags::NONBLOCK)
-        })
+        }))?;
+        Poll::Ready(self.unless_broken(read))
     }
 
     /// Moves up to `size` bytes, which must be all there are, out of a pipe. Never with
@@ -157,8 +171,22 @@ impl Socket {
                     }
                     return Poll::Pending;
                 }
-                Err(error) => return Poll::Ready(Err(error.into())),
+                Err(error) => {
+                    // Not EPIPE: that is a reset after the end, and the end is what a read tells.
+                    if matches!(error, Errno::CONNRESET | Errno::TIMEDOUT) {
+                        self.broken.set(true);
+                    }
+                    return Poll::Ready(Err(error.into()));
+                }
             }
+        }
+    }
+
+    /// What was read, except that there is no end in good order to a connection that broke.
+    fn unless_broken(&self, read: usize) -> io::Result<usize> {
+        match read {
+            0 if self.broken.get() => Err(Errno::CONNRESET.into()),
+            _ => Ok(read),
         }
     }
 
