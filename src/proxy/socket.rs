@@ -140,6 +140,12 @@ impl Socket {
         }
     }
 
+    /// Whether the peer has reset the connection, or cannot be reached any more. Says so before any
+    /// read does, and while there is still something to read.
+    pub(super) fn is_broken(&self) -> bool {
+        self.broken.get() || self.reactor.ready(self.id).has(Ready::ERROR)
+    }
+
     /// Has the close that follows reset the connection, instead of ending it in good order.
     pub(super) fn reset_on_close(&self) {
         // Fails only if the socket is gone, and then there is nobody to reset.

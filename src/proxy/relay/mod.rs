@@ -119,6 +119,11 @@ impl<'a> Relay<'a> {
             (Stage::Done, Stage::Refused) => return Poll::Ready(Outcome::DownstreamReset),
             _ => {}
         }
+        // While the server is slow to take what the client sent, nobody reads from the client, and
+        // a read would be late to tell that it is gone.
+        if downstream.is_broken() {
+            return Poll::Ready(Outcome::DownstreamReset);
+        }
         if matches!(up, Turn::Spent) || matches!(down, Turn::Spent) {
             worker.reactor.wake_current();
         }
