@@ -5,8 +5,10 @@
 //! dropped and counted; nothing waits.
 
 use std::convert::Infallible;
+use std::fs::File;
 use std::io::{self, Write};
 use std::net::SocketAddr;
+use std::os::fd::AsFd;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::thread;
 use std::time::Duration;
@@ -113,9 +115,12 @@ impl AccessLog {
     /// serves. `dropped` is as for [`AccessLog::start`].
     ///
     /// # Errors
-    /// When no thread can be started.
+    /// When no thread or descriptor can be had.
     pub fn to_stdout(dropped: IntCounter) -> io::Result<(AccessLog, Writing)> {
-        AccessLog::start(io::stdout(), dropped)
+        // A descriptor of its own: a writer that hangs must not hold the lock of stdout, which the
+        // end of the process waits for.
+        let stdout = File::from(io::stdout().as_fd().try_clone_to_owned()?);
+        AccessLog::start(stdout, dropped)
     }
 
     /// Starts the thread that writes to `output`. `dropped` counts the lines that found no room,
