@@ -1,0 +1,207 @@
+//! The access log of the real binary: a line for each connection, and none that anybody waits for.
+
+use std::io::{BufRead, BufReader, Write};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
+
+use rustix::process::Signal;
+use serde_json::{Value, json};
+
+use crate::support::{
+    Backend, Blackhole, Process, answering, ask, hello, hello_with_alpn, hello_without_name,
+    malformed_hello, manifest, open, refusing, reset, rest, wait_until,
+};
+
+const NO_ENDPOINTS: &str = "---
+apiVersion: v1
+kind: Service
+metadata: { name: empty, namespace: test }
+spec: { ports: [{ port: 443 }], selector: { app: empty } }
+---
+apiVersion: sluice.dev/v1alpha1
+kind: SniRoute
+metadata: { name: empty, namespace: test }
+spec:
+  hostnames: [empty.test]
+  backends: [{ service: { name: empty, port: 443 } }]
+";
+
+/// The line of a client that says `bytes` and listens to the end.
+#[track_caller]
+fn line_of(process: &Process, bytes: &[u8]) -> Value {
+    let mut client = open(process.address, bytes);
+    let source = client.local_addr().unwrap().to_string();
+    rest(&mut client);
+    drop(client);
+    let line = process.access_line();
+    assert_eq!(line["source"], source);
+    assert_eq!(line["listener"], "https");
+    assert_eq!(line["log"], "access");
+    assert!(line["durationMs"].is_number() && line["time"].is_string(), "{line}");
+    line
+}
+
+#[track_caller]
+fn has(line: &Value, expected: Value) {
+    for (key, value) in expected.as_object().unwrap() {
+        assert_eq!(line.get(key).unwrap_or(&Value::Null), value, "{key} of {line}");
+    }
+}
+
+#[test]
+fn of_clients_that_found_no_route() {
+    let process = Process::start("", &["--timeouts-hello", "100ms", "--max-hello", "1024"]);
+    has(
+        &line_of(&process, &hello_with_alpn("B.Test", vec![b"h2".to_vec(), vec![b'"', 7, 200]])),
+        json!({ "outcome": "no_route", "serverName": "b.test", "tlsVersion": "TLSv1.3",
+                "alpn": ["h2", "\\\"\\x07\\xc8"], "attempts": 0, "bytesUp": 0, "bytesDown": 0,
+                "namespace": null, "route": null, "endpoint": null, "connectMs": null }),
+    );
+    for (bytes, outcome) in [
+        (hello_without_name(), "no_sni"),
+        (b"GET / HTTP/1.1\r\n\r\n".to_vec(), "not_tls"),
+        (malformed_hello(), "malformed_hello"),
+        (b"\x16\x03\x01\x10\x00\x01\x00\x10\x00".to_vec(), "hello_too_large"),
+        (vec![], "hello_timeout"),
+    ] {
+        let line = line_of(&process, &bytes);
+        has(&line, json!({ "outcome": outcome, "serverName": null, "route": null }));
+    }
+    reset(open(process.address, &hello("a.test")[..40]));
+    has(&process.access_line(), json!({ "outcome": "downstream_reset", "route": null }));
+}
+
+#[test]
+fn of_clients_whose_route_has_no_answer() {
+    let (blackhole, (dead, _socket)) = (Blackhole::new(), refusing());
+    let manifests = [
+        manifest("dead.test", dead, ""),
+        manifest("silent.test", blackhole.address(), "  timeouts: { connect: 100ms }\n"),
+        NO_ENDPOINTS.to_owned(),
+    ];
+    let process = Process::start(&manifests.concat(), &[]);
+    for (name, outcome, endpoint) in [
+        ("dead", "connect_failed", Some(dead)),
+        ("silent", "connect_timeout", Some(blackhole.address())),
+        ("empty", "no_endpoints", None),
+    ] {
+        let line = line_of(&process, &hello(&format!("{name}.test")));
+        has(
+            &line,
+            json!({ "outcome": outcome, "namespace": "test", "route": name,
+                    "endpoint": endpoint, "attempts": u8::from(endpoint.is_some()),
+                    "connectMs": null, "bytesUp": 0, "bytesDown": 0 }),
+        );
+    }
+}
+
+#[test]
+fn of_clients_that_were_served() {
+    let backend = Backend::new();
+    let manifests = manifest("a.test", backend.address(), "  timeouts: { idle: 200ms }\n");
+    let mut process = Process::start(&manifests, &["--drain-delay", "0s", "--drain-timeout", "0s"]);
+    let hello = hello("a.test");
+    let expected = |outcome: &str, down: usize| {
+        json!({ "outcome": outcome, "namespace": "test", "route": "a", "attempts": 1,
+                "endpoint": backend.address(), "serverName": "a.test",
+                "bytesUp": hello.len(), "bytesDown": down })
+    };
+
+    let client = open(process.address, &hello);
+    let mut server = backend.accept_with(&hello);
+    server.write_all(b"answer").unwrap();
+    drop((server, client));
+    let line = process.access_line();
+    assert!(["completed", "downstream_reset"].contains(&line["outcome"].as_str().unwrap()));
+
+    let mut client = open(process.address, &hello);
+    let mut server = backend.accept_with(&hello);
+    server.write_all(b"answer").unwrap();
+    drop(server);
+    rest(&mut client);
+    drop(client);
+    let line = process.access_line();
+    has(&line, expected("completed", 6));
+    assert!(line["helloMs"].is_number() && line["connectMs"].is_number(), "{line}");
+
+    let client = open(process.address, &hello);
+    let server = backend.accept_with(&hello);
+    reset(client);
+    has(&process.access_line(), expected("downstream_reset", 0));
+    drop(server);
+
+    let client = open(process.address, &hello);
+    reset(backend.accept_with(&hello));
+    has(&process.access_line(), expected("upstream_reset", 0));
+    drop(client);
+
+    let client = open(process.address, &hello);
+    let server = backend.accept_with(&hello);
+    has(&process.access_line(), expected("idle_timeout", 0));
+    drop((client, server));
+
+    let _client = open(process.address, &hello);
+    let _server = backend.accept_with(&hello);
+    process.signal(Signal::TERM);
+    process.wait();
+    let last = process.last_access_lines();
+    assert_eq!(last.len(), 1);
+    has(&last[0], expected("drained", 0));
+}
+
+#[test]
+fn of_errors_alone_or_of_nothing() {
+    for (setting, expected) in [("errors", vec!["no_route"]), ("off", vec![])] {
+        let mut process = Process::start(
+            &manifest("a.test", answering("served"), ""),
+            &["--access-log", setting, "--drain-delay", "0s"],
+        );
+        assert_eq!(ask(process.address, "a.test"), "served");
+        assert_eq!(ask(process.address, "b.test"), "");
+        process.signal(Signal::TERM);
+        process.wait();
+        let lines = process.last_access_lines();
+        let outcomes: Vec<_> = lines.iter().map(|line| &line["outcome"]).collect();
+        assert_eq!(outcomes, expected);
+    }
+}
+
+#[test]
+fn that_nobody_reads_holds_no_connection_up_and_counts_what_it_drops() {
+    const CLIENTS: usize = 500;
+    let manifests = manifest("a.test", answering("served"), "");
+    let mut process = Process::start_unread("", &manifests, &[]);
+    let stdout = process.stdout.take().unwrap();
+    // Some 10 KB a line.
+    let long = hello_with_alpn("b.test", (0..40).map(|_| vec![b'a'; 250]).collect());
+    for _ in 0..CLIENTS {
+        rest(&mut open(process.address, &long));
+    }
+    assert_eq!(ask(process.address, "a.test"), "served");
+    let dropped = || process.metric("sluice_access_log_dropped_total") as usize;
+    wait_until("drops", || dropped() > 0);
+
+    let read = Arc::new(AtomicUsize::new(0));
+    let count = Arc::clone(&read);
+    thread::spawn(move || {
+        for line in BufReader::new(stdout).lines() {
+            serde_json::from_str::<Value>(&line.unwrap()).unwrap();
+            count.fetch_add(1, Ordering::Relaxed);
+        }
+    });
+    wait_until("each line to be read or counted", || {
+        read.load(Ordering::Relaxed) + dropped() == CLIENTS + 1
+    });
+}
+
+#[test]
+fn that_nobody_reads_does_not_hold_the_end_up() {
+    let mut process = Process::start_unread("", "", &["--drain-delay", "0s"]);
+    let long = hello_with_alpn("b.test", (0..40).map(|_| vec![b'a'; 250]).collect());
+    for _ in 0..50 {
+        rest(&mut open(process.address, &long));
+    }
+    process.signal(Signal::TERM);
+    assert_eq!(process.wait().code(), Some(0));
+}

@@ -1,0 +1,144 @@
+//! Deadlines: what they end, what keeps them off, and whose they are.
+
+use std::io::{ErrorKind, Read, Write};
+use std::net::{Shutdown, TcpStream};
+use std::time::{Duration, Instant};
+
+use sluice::outcome::Outcome;
+
+use crate::support::{
+    Backend, Blackhole, End, PATIENCE, Plane, connect, exchange, expect, hello, millis, open, rest,
+    target,
+};
+
+const LONG: Duration = Duration::from_secs(600);
+
+/// Hears nothing from `stream` for `time`.
+#[track_caller]
+fn silence(stream: &mut TcpStream, time: Duration) {
+    stream.set_read_timeout(Some(time)).unwrap();
+    let error = stream.read(&mut [0]).expect_err("silence");
+    assert_eq!(error.kind(), ErrorKind::WouldBlock);
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+}
+
+#[test]
+fn a_client_that_drips_its_hello_has_one_deadline_for_all_of_it() {
+    let plane = Plane::with(vec![], |config| config.timeouts.hello = millis(300));
+    let mut client = connect(plane.address());
+    let begun = Instant::now();
+    client.set_read_timeout(Some(millis(20))).unwrap();
+    for byte in hello("a.test") {
+        // Once the connection is closed, a write may fail.
+        let _ = client.write_all(&[byte]);
+        match client.read(&mut [0]) {
+            Err(error) if error.kind() == ErrorKind::WouldBlock => {}
+            ended => {
+                assert!(matches!(ended, Ok(0) | Err(_)), "{ended:?}");
+                break;
+            }
+        }
+    }
+    assert!(begun.elapsed() >= millis(300), "too early: {:?}", begun.elapsed());
+    plane.assert_ended(&[("", Outcome::HelloTimeout, 1)]);
+}
+
+#[test]
+fn the_deadline_of_the_hello_ends_with_it() {
+    let backend = Backend::new();
+    let plane = Plane::with(vec![target("a.test", &[backend.address()])], |config| {
+        config.timeouts.hello = millis(100);
+    });
+    let hello = hello("a.test");
+    let mut client = open(plane.address(), &hello);
+    let mut server = backend.accept_with(&hello);
+    silence(&mut client, millis(400));
+    exchange(&mut client, &mut server);
+}
+
+/// Both ends of a connection whose idle timeout is the installation's or the route's.
+fn idle(installation: Duration, route: Option<Duration>) -> (Plane, TcpStream, TcpStream) {
+    let backend = Backend::new();
+    let target = target("a.test", &[backend.address()]).with(|spec| spec.timeouts.idle = route);
+    let plane = Plane::with(vec![target], |config| config.timeouts.idle = installation);
+    let hello = hello("a.test");
+    let client = open(plane.address(), &hello);
+    let server = backend.accept_with(&hello);
+    (plane, client, server)
+}
+
+#[test]
+fn a_route_may_be_idle_for_a_shorter_time() {
+    let (plane, mut client, mut server) = idle(LONG, Some(millis(150)));
+    let begun = Instant::now();
+    assert_eq!(rest(&mut client), (vec![], End::Eof));
+    assert_eq!(rest(&mut server), (vec![], End::Eof));
+    assert!(begun.elapsed() >= millis(100));
+    plane.assert_ended(&[("a.test", Outcome::IdleTimeout, 1)]);
+}
+
+#[test]
+fn a_route_may_be_idle_for_a_longer_time() {
+    let (_plane, mut client, mut server) = idle(millis(100), Some(LONG));
+    silence(&mut client, millis(500));
+    exchange(&mut client, &mut server);
+}
+
+#[test]
+fn traffic_in_one_direction_keeps_a_connection() {
+    let (plane, mut client, mut server) = idle(millis(300), None);
+    for _ in 0..12 {
+        client.write_all(b"up").unwrap();
+        expect(&mut server, b"up");
+        silence(&mut client, millis(60));
+    }
+    for _ in 0..12 {
+        server.write_all(b"down").unwrap();
+        expect(&mut client, b"down");
+        silence(&mut server, millis(60));
+    }
+    assert_eq!(rest(&mut client), (vec![], End::Eof));
+    plane.assert_ended(&[("a.test", Outcome::IdleTimeout, 1)]);
+}
+
+#[test]
+fn traffic_after_one_side_has_ended_keeps_a_connection() {
+    let (plane, mut client, mut server) = idle(millis(300), None);
+    client.shutdown(Shutdown::Write).unwrap();
+    assert_eq!(rest(&mut server), (vec![], End::Eof));
+    for _ in 0..12 {
+        server.write_all(b"down").unwrap();
+        expect(&mut client, b"down");
+        silence(&mut client, millis(60));
+    }
+    drop(server);
+    assert_eq!(rest(&mut client), (vec![], End::Eof));
+    plane.assert_ended(&[("a.test", Outcome::Completed, 1)]);
+}
+
+#[test]
+fn a_half_closed_connection_is_idle_too() {
+    let (plane, client, mut server) = idle(millis(150), None);
+    client.shutdown(Shutdown::Write).unwrap();
+    assert_eq!(rest(&mut server), (vec![], End::Eof));
+    plane.assert_ended(&[("a.test", Outcome::IdleTimeout, 1)]);
+}
+
+#[test]
+fn a_route_has_its_own_deadline_for_connects() {
+    let blackhole = Blackhole::new();
+    for (installation, route) in [(LONG, Some(millis(150))), (millis(150), None)] {
+        let target =
+            target("a.test", &[blackhole.address()]).with(|spec| spec.timeouts.connect = route);
+        let plane = Plane::with(vec![target], |config| config.timeouts.connect = installation);
+        let begun = Instant::now();
+        let mut client = open(plane.address(), &hello("a.test"));
+        assert_eq!(rest(&mut client), (vec![], End::Eof));
+        assert!(begun.elapsed() >= millis(100));
+        plane.assert_ended(&[("a.test", Outcome::ConnectTimeout, 1)]);
+    }
+    let target =
+        target("a.test", &[blackhole.address()]).with(|spec| spec.timeouts.connect = Some(LONG));
+    let plane = Plane::with(vec![target], |config| config.timeouts.connect = millis(50));
+    silence(&mut open(plane.address(), &hello("a.test")), millis(300));
+}

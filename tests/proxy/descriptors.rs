@@ -1,0 +1,83 @@
+//! Descriptors run out: nothing spins, nothing is lost for good.
+
+use std::net::TcpStream;
+use std::time::{Duration, Instant};
+
+use rustix::process::{Resource, Rlimit, prlimit};
+
+use crate::support::{
+    Process, answering, ask, connect, hello, manifest, millis, open, rest, wait_until,
+};
+
+const EMFILE: &str = "sluice_accept_errors_total{error=\"emfile\"}";
+const REFUSED: &str =
+    "sluice_connections_total{namespace=\"\",route=\"\",outcome=\"limit_exceeded\"}";
+
+fn manifests() -> String {
+    manifest("a.test", answering("served"), "")
+}
+
+fn limit_descriptors(process: &Process, current: u64) -> Rlimit {
+    let limit = Rlimit { current: Some(current), maximum: Some(20_000) };
+    prlimit(Some(process.pid()), Resource::Nofile, limit).unwrap()
+}
+
+#[test]
+fn out_of_descriptors_it_waits_and_then_goes_on() {
+    let process = Process::start(&manifests(), &["--timeouts-hello", "600s"]);
+    // So many clients meet every worker: all have started.
+    for _ in 0..20 {
+        assert_eq!(ask(process.address, "a.test"), "served");
+    }
+    let before = limit_descriptors(&process, 60);
+    let clients: Vec<TcpStream> = (0..200).map(|_| connect(process.address)).collect();
+
+    // It has accepted what it can, and the rest of the queue would wake it up for ever.
+    let begun = Instant::now();
+    let used = process.cpu();
+    wait_until("a second", || begun.elapsed() > Duration::from_secs(1));
+    let used = process.cpu() - used;
+    assert!(used < millis(250), "{used:?} of CPU in a second");
+
+    prlimit(Some(process.pid()), Resource::Nofile, before).unwrap();
+    wait_until("all to be accepted", || process.metric("sluice_connections_active") == 200.0);
+    assert!(process.metric(EMFILE) > 0.0);
+    assert_eq!(ask(process.address, "a.test"), "served");
+    drop(clients);
+    wait_until("the ends", || process.metric("sluice_connections_active") == 0.0);
+    assert_eq!(process.get("/readyz").0, 200);
+}
+
+#[test]
+fn with_a_low_limit_the_admin_port_keeps_its_share() {
+    let process = Process::start_unread(
+        "ulimit -n 300",
+        &manifests(),
+        &["--access-log", "off", "--timeouts-hello", "600s"],
+    );
+    let mut clients: Vec<TcpStream> = (0..500).map(|_| connect(process.address)).collect();
+    wait_until("all to be counted", || {
+        process.metric(REFUSED) + process.metric("sluice_connections_active") == 500.0
+    });
+    let refused = process.metric(REFUSED) as usize;
+    assert!((400..500).contains(&refused), "{refused}");
+    assert_eq!(process.metric(EMFILE), 0.0);
+    assert_eq!(process.get("/readyz").0, 200);
+
+    let mut turned_away = 0;
+    clients.retain_mut(|client| {
+        client.set_nonblocking(true).unwrap();
+        let open = std::io::Read::read(client, &mut [0]).is_err();
+        client.set_nonblocking(false).unwrap();
+        turned_away += usize::from(!open);
+        open
+    });
+    assert_eq!(turned_away, refused);
+    for client in &mut clients {
+        std::io::Write::write_all(client, &hello("a.test")).unwrap();
+        assert_eq!(rest(client).0, b"served");
+    }
+    drop(clients);
+    wait_until("the ends", || process.metric("sluice_connections_active") == 0.0);
+    assert_eq!(rest(&mut open(process.address, &hello("a.test"))).0, b"served");
+}

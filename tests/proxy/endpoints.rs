@@ -1,0 +1,144 @@
+//! Endpoints that do not answer, beside others that do.
+
+use std::net::SocketAddr;
+
+use serde_json::Value;
+use sluice::config::Config;
+use sluice::outcome::Outcome;
+use sluice::routing::Policy;
+use socket2::Socket;
+
+use crate::support::{
+    Backend, Blackhole, Plane, Target, answering, ask, hello, millis, open, refusing, rest, target,
+};
+
+const POLICIES: [Policy; 4] =
+    [Policy::RoundRobin, Policy::LeastConnections, Policy::Random, Policy::SourceAddress];
+
+fn impatient(config: &mut Config) {
+    config.timeouts.connect = millis(50);
+}
+
+/// Addresses that refuse, as long as the sockets live.
+fn dead(count: usize) -> (Vec<SocketAddr>, Vec<Socket>) {
+    (0..count).map(|_| refusing()).unzip()
+}
+
+#[test]
+fn a_dead_one_beside_a_live_one_costs_no_client() {
+    for policy in POLICIES {
+        let (mut addresses, _sockets) = dead(2);
+        addresses.push(answering("served"));
+        let plane =
+            Plane::start(vec![target("a.test", &addresses).with(|spec| spec.policy = policy)]);
+        for _ in 0..20 {
+            assert_eq!(ask(plane.address(), "a.test"), "served", "{policy:?}");
+        }
+        plane.assert_ended(&[("a.test", Outcome::Completed, 20)]);
+    }
+}
+
+#[test]
+fn a_silent_one_beside_a_live_one_costs_no_client() {
+    let blackhole = Blackhole::new();
+    let addresses = [blackhole.address(), answering("served")];
+    let plane = Plane::with(vec![target("a.test", &addresses)], impatient);
+    for _ in 0..10 {
+        assert_eq!(ask(plane.address(), "a.test"), "served");
+    }
+    plane.assert_ended(&[("a.test", Outcome::Completed, 10)]);
+}
+
+#[test]
+fn a_dead_backend_beside_a_live_one_costs_no_client() {
+    let (addresses, _sockets) = dead(1);
+    for policy in POLICIES {
+        let target = target("a.test", &addresses)
+            .and(1, &[answering("served")])
+            .with(|spec| spec.policy = policy);
+        let plane = Plane::start(vec![target]);
+        for _ in 0..10 {
+            assert_eq!(ask(plane.address(), "a.test"), "served", "{policy:?}");
+        }
+    }
+}
+
+/// The last line of the access log after one client was turned away.
+fn turned_away(target: Target, outcome: Outcome) -> Value {
+    let plane = Plane::with(vec![target], impatient);
+    rest(&mut open(plane.address(), &hello("a.test")));
+    plane.assert_ended(&[("a.test", outcome, 1)]);
+    plane.access_log().pop().unwrap()
+}
+
+#[test]
+fn at_most_three_are_tried() {
+    let (addresses, _sockets) = dead(5);
+    for policy in POLICIES {
+        let target = target("a.test", &addresses).with(|spec| spec.policy = policy);
+        assert_eq!(turned_away(target, Outcome::ConnectFailed)["attempts"], 3, "{policy:?}");
+    }
+}
+
+#[test]
+fn none_is_tried_twice() {
+    for policy in POLICIES {
+        for count in [1, 2] {
+            let (addresses, _sockets) = dead(count);
+            let target = target("a.test", &addresses).with(|spec| spec.policy = policy);
+            let line = turned_away(target, Outcome::ConnectFailed);
+            assert_eq!(line["attempts"], count, "{policy:?}");
+        }
+        let (addresses, _sockets) = dead(1);
+        let twice =
+            target("a.test", &addresses).and(1, &addresses).with(|spec| spec.policy = policy);
+        assert_eq!(turned_away(twice, Outcome::ConnectFailed)["attempts"], 1, "{policy:?}");
+    }
+}
+
+/// A connect that is given up must not come to pass later: the backend would see an empty
+/// connection, or worse.
+#[test]
+fn one_that_was_given_up_gets_nothing() {
+    let (blackhole, backend) = (Blackhole::new(), Backend::new());
+    let addresses = [blackhole.address(), backend.address()];
+    let plane = Plane::with(vec![target("a.test", &addresses)], impatient);
+    let hello = hello("a.test");
+    let mut client = open(plane.address(), &hello);
+    drop(backend.accept_with(&hello));
+    rest(&mut client);
+    drop(client);
+    plane.assert_ended(&[("a.test", Outcome::Completed, 1)]);
+    assert!(!backend.is_wanted(), "one client, one connection");
+    assert_eq!(blackhole.late(), 0);
+}
+
+#[test]
+fn the_last_failure_names_the_outcome() {
+    let (blackhole, (addresses, _sockets)) = (Blackhole::new(), dead(1));
+    let first_dead = target("a.test", &[addresses[0], blackhole.address()]);
+    assert_eq!(turned_away(first_dead, Outcome::ConnectTimeout)["attempts"], 2);
+    let first_silent = target("a.test", &[blackhole.address(), addresses[0]]);
+    assert_eq!(turned_away(first_silent, Outcome::ConnectFailed)["attempts"], 2);
+}
+
+#[test]
+fn endpoints_count_a_connection_as_long_as_it_lasts() {
+    let (addresses, _sockets) = dead(1);
+    let backend = Backend::new();
+    let plane = Plane::start(vec![target("a.test", &[addresses[0], backend.address()])]);
+    let active = || -> Vec<usize> {
+        let table = plane.reader.table();
+        let endpoints = table.routes()[0].backends[0].backend.endpoints();
+        endpoints.iter().map(|endpoint| endpoint.active()).collect()
+    };
+    let hello = hello("a.test");
+    let mut client = open(plane.address(), &hello);
+    let server = backend.accept_with(&hello);
+    assert_eq!(active(), [0, 1]);
+    drop(server);
+    rest(&mut client);
+    drop(client);
+    plane.assert_ended(&[("a.test", Outcome::Completed, 1)]);
+    assert_eq!(active(), [0, 0]);
+}

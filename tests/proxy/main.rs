@@ -1,0 +1,22 @@
+//! The data plane through real connections: what each side of a connection sees, and what is
+//! counted. Most tests run it in their own process; those about descriptors, memory, signals and
+//! the access log run the real binary.
+
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+mod access_log;
+mod alerts;
+mod bulk;
+mod crowd;
+mod deadlines;
+mod descriptors;
+mod drain;
+mod endpoints;
+mod half_close;
+mod listeners;
+mod outcomes;
+mod replay;
+mod resets;
+mod routes;
+mod stalls;
+mod support;

@@ -1,0 +1,219 @@
+//! Every way in which a connection ends: what the client sees of it, and that it is counted once.
+//! `limit_exceeded` is in `descriptors.rs`.
+
+use std::io::Write;
+use std::net::Shutdown;
+
+use sluice::outcome::Outcome;
+
+use crate::support::{
+    Backend, Blackhole, End, Plane, hello, hello_without_name, malformed_hello, millis, open,
+    refusing, reset, rest, target, wait_until,
+};
+
+/// A client that says `bytes` is turned away without a word, and counted under `outcome`.
+#[track_caller]
+fn refused(plane: &Plane, bytes: &[u8], route: &str, outcome: Outcome) {
+    let mut client = open(plane.address(), bytes);
+    assert_eq!(rest(&mut client), (vec![], End::Eof));
+    plane.assert_ended(&[(route, outcome, 1)]);
+    assert_eq!(plane.bytes(route), (0, 0));
+}
+
+#[test]
+fn completed() {
+    let backend = Backend::new();
+    let plane = Plane::start(vec![target("a.test", &[backend.address()])]);
+    let hello = hello("a.test");
+    let mut client = open(plane.address(), &hello);
+    let mut server = backend.accept_with(&hello);
+    server.write_all(b"an answer").unwrap();
+    drop(server);
+    assert_eq!(rest(&mut client), (b"an answer".to_vec(), End::Eof));
+    drop(client);
+    plane.assert_ended(&[("a.test", Outcome::Completed, 1)]);
+    assert_eq!(plane.bytes("a.test"), (hello.len() as u64, 9));
+}
+
+#[test]
+fn no_sni() {
+    let backend = Backend::new();
+    let plane = Plane::start(vec![target("a.test", &[backend.address()])]);
+    refused(&plane, &hello_without_name(), "", Outcome::NoSni);
+}
+
+#[test]
+fn without_a_name_the_route_for_any_name_is_taken() {
+    let backend = Backend::new();
+    let plane = Plane::start(vec![target("*", &[backend.address()])]);
+    let hello = hello_without_name();
+    let client = open(plane.address(), &hello);
+    drop(backend.accept_with(&hello));
+    drop(client);
+    wait_until("the end", || plane.bytes("*") == (hello.len() as u64, 0));
+}
+
+#[test]
+fn not_tls() {
+    let plane = Plane::start(vec![]);
+    refused(&plane, b"GET / HTTP/1.1\r\n\r\n", "", Outcome::NotTls);
+}
+
+#[test]
+fn malformed_hello_is_routed_by_nobody() {
+    let backend = Backend::new();
+    let plane = Plane::start(vec![target("*", &[backend.address()])]);
+    refused(&plane, &malformed_hello(), "", Outcome::MalformedHello);
+    assert!(!backend.is_wanted());
+}
+
+#[test]
+fn hello_too_large_is_told_at_its_header() {
+    let plane = Plane::start(vec![]);
+    refused(&plane, b"\x16\x03\x01\x40\x00\x01\xff\xff\xff", "", Outcome::HelloTooLarge);
+}
+
+#[test]
+fn hello_too_large_by_the_setting() {
+    let plane = Plane::with(vec![], |config| config.max_hello = 128);
+    refused(&plane, &hello("a.test")[..20], "", Outcome::HelloTooLarge);
+}
+
+#[test]
+fn hello_timeout() {
+    let plane = Plane::with(vec![], |config| config.timeouts.hello = millis(100));
+    refused(&plane, b"", "", Outcome::HelloTimeout);
+}
+
+#[test]
+fn no_route() {
+    let backend = Backend::new();
+    let plane = Plane::start(vec![target("a.test", &[backend.address()])]);
+    refused(&plane, &hello("b.test"), "", Outcome::NoRoute);
+}
+
+#[test]
+fn no_endpoints() {
+    let plane = Plane::start(vec![target("a.test", &[])]);
+    refused(&plane, &hello("a.test"), "a.test", Outcome::NoEndpoints);
+}
+
+#[test]
+fn connect_failed() {
+    let (address, _socket) = refusing();
+    let plane = Plane::start(vec![target("a.test", &[address])]);
+    refused(&plane, &hello("a.test"), "a.test", Outcome::ConnectFailed);
+}
+
+#[test]
+fn connect_timeout() {
+    let blackhole = Blackhole::new();
+    let plane = Plane::with(vec![target("a.test", &[blackhole.address()])], |config| {
+        config.timeouts.connect = millis(100);
+    });
+    refused(&plane, &hello("a.test"), "a.test", Outcome::ConnectTimeout);
+}
+
+#[test]
+fn idle_timeout() {
+    let backend = Backend::new();
+    let plane = Plane::with(vec![target("a.test", &[backend.address()])], |config| {
+        config.timeouts.idle = millis(150);
+    });
+    let hello = hello("a.test");
+    let mut client = open(plane.address(), &hello);
+    let mut server = backend.accept_with(&hello);
+    assert_eq!(rest(&mut client), (vec![], End::Eof));
+    assert_eq!(rest(&mut server), (vec![], End::Eof));
+    plane.assert_ended(&[("a.test", Outcome::IdleTimeout, 1)]);
+    assert_eq!(plane.bytes("a.test"), (hello.len() as u64, 0));
+}
+
+#[test]
+fn downstream_reset_before_the_hello_is_whole() {
+    let plane = Plane::start(vec![]);
+    let hello = hello("a.test");
+    let mut ends = open(plane.address(), &hello[..hello.len() / 2]);
+    ends.shutdown(Shutdown::Write).unwrap();
+    assert_eq!(rest(&mut ends), (vec![], End::Eof));
+    reset(open(plane.address(), &hello[..hello.len() / 2]));
+    reset(open(plane.address(), b""));
+    plane.assert_ended(&[("", Outcome::DownstreamReset, 3)]);
+}
+
+#[test]
+fn downstream_reset() {
+    let backend = Backend::new();
+    let plane = Plane::start(vec![target("a.test", &[backend.address()])]);
+    let client = open(plane.address(), &hello("a.test"));
+    let mut server = backend.accept();
+    reset(client);
+    assert_eq!(rest(&mut server).1, End::Reset);
+    plane.assert_ended(&[("a.test", Outcome::DownstreamReset, 1)]);
+}
+
+#[test]
+fn upstream_reset() {
+    let backend = Backend::new();
+    let plane = Plane::start(vec![target("a.test", &[backend.address()])]);
+    let hello = hello("a.test");
+    let mut client = open(plane.address(), &hello);
+    reset(backend.accept_with(&hello));
+    assert_eq!(rest(&mut client), (vec![], End::Reset));
+    plane.assert_ended(&[("a.test", Outcome::UpstreamReset, 1)]);
+    assert_eq!(plane.bytes("a.test"), (hello.len() as u64, 0));
+}
+
+#[test]
+fn drained_at_every_stage() {
+    let (backend, blackhole) = (Backend::new(), Blackhole::new());
+    let targets =
+        vec![target("a.test", &[backend.address()]), target("b.test", &[blackhole.address()])];
+    let plane = Plane::start(targets);
+    let mut silent = open(plane.address(), b"");
+    let hello_a = hello("a.test");
+    let mut relayed = open(plane.address(), &hello_a);
+    let mut server = backend.accept_with(&hello_a);
+    let mut connecting = open(plane.address(), &hello("b.test"));
+    wait_until("all to be there", || {
+        let table = plane.reader.table();
+        let endpoints = table.routes().iter().map(|route| route.backends[0].backend.endpoints());
+        let active: usize = endpoints.map(|endpoints| endpoints[0].active()).sum();
+        active == 2 && plane.metrics.connections_active.get() == 3
+    });
+    plane.running().abort();
+    assert_eq!(rest(&mut silent).1, End::Eof);
+    assert_eq!(rest(&mut connecting).1, End::Eof);
+    assert_eq!(rest(&mut relayed).1, End::Reset);
+    assert_eq!(rest(&mut server).1, End::Reset);
+    plane.assert_ended(&[
+        ("", Outcome::Drained, 1),
+        ("a.test", Outcome::Drained, 1),
+        ("b.test", Outcome::Drained, 1),
+    ]);
+}
+
+#[test]
+fn every_attempt_is_counted_once() {
+    let (backend, (dead, _socket)) = (Backend::new(), refusing());
+    let plane = Plane::start(vec![
+        target("a.test", &[backend.address()]),
+        target("b.test", &[dead]),
+        target("c.test", &[]),
+    ]);
+    for _ in 0..20 {
+        for hello in
+            [hello("b.test"), hello("c.test"), hello("d.test"), hello_without_name(), vec![0]]
+        {
+            rest(&mut open(plane.address(), &hello));
+        }
+        let mut client = open(plane.address(), &hello("a.test"));
+        drop(backend.accept_with(&hello("a.test")[..5]));
+        rest(&mut client);
+    }
+    wait_until("the end of all", || plane.metrics.connection_duration.get_sample_count() >= 120);
+    assert_eq!(plane.metrics.connection_duration.get_sample_count(), 120);
+    assert_eq!(plane.metrics.hello_duration.get_sample_count(), 100);
+    assert_eq!(plane.metrics.connect_duration.get_sample_count(), 20);
+    assert_eq!(plane.access_log().len(), 120);
+}

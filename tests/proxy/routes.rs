@@ -1,0 +1,125 @@
+//! Routes that change while their connections live, and how connections are spread.
+
+use std::collections::BTreeMap;
+use std::io::Read;
+use std::net::TcpStream;
+
+use sluice::outcome::Outcome;
+use sluice::routing::Policy;
+
+use crate::support::{
+    Backend, End, Plane, answering, ask, exchange, hello, millis, open, rest, target,
+};
+
+/// Both ends of a connection to `backend`.
+fn connected(plane: &Plane, backend: &Backend) -> (TcpStream, TcpStream) {
+    let hello = hello("a.test");
+    let client = open(plane.address(), &hello);
+    (client, backend.accept_with(&hello))
+}
+
+/// Whether the other side has ended it.
+fn is_over(client: &mut TcpStream) -> bool {
+    client.set_read_timeout(Some(millis(200))).unwrap();
+    matches!(client.read(&mut [0]), Ok(0))
+}
+
+#[test]
+fn a_changed_route_is_for_the_next_connection() {
+    let backend = Backend::new();
+    let mut plane = Plane::start(vec![target("a.test", &[backend.address()])]);
+    let (mut client, mut server) = connected(&plane, &backend);
+    let elsewhere = answering("elsewhere");
+    for change in 0..100 {
+        plane.apply(vec![
+            target("a.test", &[elsewhere])
+                .with(|spec| spec.alpn = vec![])
+                .with(|spec| spec.created = Some(change)),
+        ]);
+        exchange(&mut client, &mut server);
+    }
+    assert_eq!(ask(plane.address(), "a.test"), "elsewhere");
+    exchange(&mut client, &mut server);
+    drop(client);
+    assert_eq!(rest(&mut server), (vec![], End::Eof));
+    drop(server);
+    plane.assert_ended(&[("a.test", Outcome::Completed, 2)]);
+}
+
+#[test]
+fn a_removed_route_keeps_its_connections_and_counts_them() {
+    let backend = Backend::new();
+    let mut plane = Plane::start(vec![target("a.test", &[backend.address()])]);
+    let (mut client, mut server) = connected(&plane, &backend);
+    plane.apply(vec![]);
+    assert_eq!(ask(plane.address(), "a.test"), "");
+    exchange(&mut client, &mut server);
+    drop(client);
+    assert_eq!(rest(&mut server), (vec![], End::Eof));
+    drop(server);
+    plane.assert_ended(&[("a.test", Outcome::Completed, 1), ("", Outcome::NoRoute, 1)]);
+    assert_eq!(plane.bytes("a.test"), (hello("a.test").len() as u64 + 4, 4));
+}
+
+#[test]
+fn a_removed_endpoint_keeps_its_connections() {
+    let (gone, stays) = (Backend::new(), Backend::new());
+    let mut plane = Plane::start(vec![target("a.test", &[gone.address()])]);
+    let (mut client, mut server) = connected(&plane, &gone);
+    plane.apply(vec![target("a.test", &[stays.address()])]);
+    let (_other_client, _other_server) = connected(&plane, &stays);
+    assert!(!gone.is_wanted());
+    exchange(&mut client, &mut server);
+}
+
+#[test]
+fn round_robin_takes_endpoints_in_turn() {
+    let endpoints = [answering("1"), answering("2"), answering("3")];
+    let plane = Plane::start(vec![target("a.test", &endpoints)]);
+    let answers: String = (0..9).map(|_| ask(plane.address(), "a.test")).collect();
+    assert_eq!(answers, "123123123");
+}
+
+#[test]
+fn round_robin_follows_the_weights() {
+    let plane = Plane::start(vec![
+        target("a.test", &[answering("light")])
+            .and(3, &[answering("heavy")])
+            .and(0, &[answering("never")]),
+    ]);
+    let mut answers = BTreeMap::new();
+    for _ in 0..40 {
+        *answers.entry(ask(plane.address(), "a.test")).or_insert(0) += 1;
+    }
+    assert_eq!(answers, BTreeMap::from([("light".to_owned(), 10), ("heavy".to_owned(), 30)]));
+}
+
+#[test]
+fn least_connections_fills_up_what_is_free() {
+    let backends = [Backend::new(), Backend::new(), Backend::new()];
+    let addresses: Vec<_> = backends.iter().map(Backend::address).collect();
+    let target = target("a.test", &addresses).with(|spec| spec.policy = Policy::LeastConnections);
+    let plane = Plane::start(vec![target]);
+    let hello = hello("a.test");
+    let mut clients: Vec<_> = (0..3).map(|_| open(plane.address(), &hello)).collect();
+    let mut servers: Vec<_> = backends.iter().map(|one| one.accept_with(&hello)).collect();
+
+    // The connection of the second ends: the next client is for it.
+    drop(servers.remove(1));
+    clients.retain_mut(|client| !is_over(client));
+    assert_eq!(clients.len(), 2);
+    plane.assert_active(2);
+    clients.push(open(plane.address(), &hello));
+    backends[1].accept_with(&hello);
+}
+
+#[test]
+fn source_addresses_stay_with_their_endpoint() {
+    let endpoints = [answering("1"), answering("2"), answering("3"), answering("4")];
+    let target = target("a.test", &endpoints).with(|spec| spec.policy = Policy::SourceAddress);
+    let plane = Plane::start(vec![target]);
+    let first = ask(plane.address(), "a.test");
+    for _ in 0..10 {
+        assert_eq!(ask(plane.address(), "a.test"), first);
+    }
+}

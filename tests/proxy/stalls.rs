@@ -1,0 +1,76 @@
+//! Peers that do not read cost a bounded amount of memory and hold nobody else up.
+
+use std::net::{SocketAddr, TcpStream};
+use std::sync::Arc;
+
+use socket2::{Domain, SockRef, Socket, Type};
+
+use crate::support::{
+    Backend, Bulk, Flow, Process, answering, ask, hello, manifest, settle, stall, wait_until,
+};
+
+const CLIENTS: usize = 200;
+/// What each side would like to send: more than the kernel takes on the way.
+const MUCH: usize = 8 << 20;
+/// Too small for sluice to take it for bulk: what stalls is held in its own memory, not in pipes.
+const CHUNK: usize = 16 * 1024;
+/// What sluice may hold for a direction that stalls: what it read at once, and a little more.
+const KIB_PER_CLIENT: i64 = 64 + 8;
+
+#[test]
+fn stalled_readers_cost_little_and_lose_nothing() {
+    let backend = Backend::with_small_buffers();
+    let manifests = [
+        manifest("stalls.test", backend.address(), ""),
+        manifest("flows.test", answering("flows"), ""),
+    ];
+    let process = Process::start(&manifests.concat(), &[]);
+    let pairs: Vec<_> = (0..CLIENTS).map(|_| pair(process.address, &backend)).collect();
+    let bulk = Arc::new(Bulk::new(1));
+    let mut flows: Vec<_> = pairs
+        .iter()
+        .enumerate()
+        .map(|(number, (client, server))| match number % 2 {
+            0 => Flow::new(client, server, &bulk, number * 1000, CHUNK),
+            _ => Flow::new(server, client, &bulk, number * 1000, CHUNK),
+        })
+        .collect();
+    let idle = process.memory();
+
+    let stuck = stall(&mut flows, MUCH);
+    assert!(stuck > CLIENTS / 2, "the kernel took all but {stuck}");
+    at_rest(&process);
+    let grown = process.memory() - idle;
+    assert!(grown < CLIENTS as i64 * KIB_PER_CLIENT, "{} KiB a client", grown / CLIENTS as i64);
+    for _ in 0..20 {
+        assert_eq!(ask(process.address, "flows.test"), "flows");
+    }
+
+    settle(&mut flows);
+}
+
+/// Both ends of a connection; neither takes much before it reads.
+fn pair(address: SocketAddr, backend: &Backend) -> (TcpStream, TcpStream) {
+    let client = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+    client.set_recv_buffer_size(128 * 1024).unwrap();
+    client.set_send_buffer_size(64 * 1024).unwrap();
+    client.connect(&address.into()).unwrap();
+    let mut client = TcpStream::from(client);
+    let hello = hello("stalls.test");
+    std::io::Write::write_all(&mut client, &hello).unwrap();
+    let server = backend.accept_with(&hello);
+    SockRef::from(&server).set_send_buffer_size(64 * 1024).unwrap();
+    (client, server)
+}
+
+/// Waits until sluice has nothing to do.
+fn at_rest(process: &Process) {
+    let mut before = process.cpu();
+    let mut quiet = 0;
+    wait_until("rest", || {
+        let now = process.cpu();
+        quiet = if now == before { quiet + 1 } else { 0 };
+        before = now;
+        quiet > 200
+    });
+}

@@ -1,0 +1,204 @@
+//! Clients and backends, with blocking sockets that lose patience.
+
+use std::io::{self, ErrorKind, Read, Write};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::thread;
+use std::time::Duration;
+
+use socket2::{Domain, SockRef, Socket, Type};
+
+use super::{PATIENCE, hello, millis};
+
+/// How a connection ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum End {
+    /// In good order.
+    Eof,
+    /// By a reset.
+    Reset,
+}
+
+pub(crate) fn connect(address: SocketAddr) -> TcpStream {
+    patient(TcpStream::connect_timeout(&address, PATIENCE).unwrap())
+}
+
+/// A client that has sent `bytes`.
+pub(crate) fn open(address: SocketAddr, bytes: &[u8]) -> TcpStream {
+    let mut client = connect(address);
+    client.write_all(bytes).unwrap();
+    client
+}
+
+fn patient(stream: TcpStream) -> TcpStream {
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    stream.set_write_timeout(Some(PATIENCE)).unwrap();
+    stream.set_nodelay(true).unwrap();
+    stream
+}
+
+/// What is left to read, and how it ends.
+#[track_caller]
+pub(crate) fn rest(stream: &mut TcpStream) -> (Vec<u8>, End) {
+    let mut bytes = Vec::new();
+    let mut buffer = vec![0; 64 * 1024];
+    loop {
+        match stream.read(&mut buffer) {
+            Ok(0) => return (bytes, End::Eof),
+            Ok(read) => bytes.extend_from_slice(&buffer[..read]),
+            Err(error) if error.kind() == ErrorKind::ConnectionReset => {
+                return (bytes, End::Reset);
+            }
+            Err(error) => panic!("neither end nor reset after {} bytes: {error}", bytes.len()),
+        }
+    }
+}
+
+/// The next bytes are these.
+#[track_caller]
+pub(crate) fn expect(stream: &mut TcpStream, bytes: &[u8]) {
+    let mut received = vec![0; bytes.len()];
+    let mut filled = 0;
+    while filled < bytes.len() {
+        match stream.read(&mut received[filled..]) {
+            Ok(0) => panic!("the end after {filled} of {} bytes", bytes.len()),
+            Ok(read) => filled += read,
+            Err(error) => panic!("{error} after {filled} of {} bytes", bytes.len()),
+        }
+    }
+    let differs = received.iter().zip(bytes).position(|(a, b)| a != b);
+    assert_eq!(differs, None, "of {} bytes, the first that differs", bytes.len());
+}
+
+/// The connection was reset; what came before does not matter.
+#[track_caller]
+pub(crate) fn expect_reset(mut stream: TcpStream) {
+    assert_eq!(rest(&mut stream).1, End::Reset);
+}
+
+/// Closes with a reset.
+pub(crate) fn reset(stream: TcpStream) {
+    SockRef::from(&stream).set_linger(Some(Duration::ZERO)).unwrap();
+}
+
+/// One message each way shows that the relay works.
+#[track_caller]
+pub(crate) fn exchange(client: &mut TcpStream, server: &mut TcpStream) {
+    client.write_all(b"ping").unwrap();
+    expect(server, b"ping");
+    server.write_all(b"pong").unwrap();
+    expect(client, b"pong");
+}
+
+/// A backend whose connections the test itself accepts.
+pub(crate) struct Backend {
+    listener: TcpListener,
+}
+
+impl Backend {
+    pub(crate) fn new() -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        // accept(2) heeds it too.
+        SockRef::from(&listener).set_read_timeout(Some(PATIENCE)).unwrap();
+        Backend { listener }
+    }
+
+    /// One whose connections have small receive buffers.
+    pub(crate) fn with_small_buffers() -> Self {
+        let backend = Backend::new();
+        SockRef::from(&backend.listener).set_recv_buffer_size(128 * 1024).unwrap();
+        backend
+    }
+
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.listener.local_addr().unwrap()
+    }
+
+    /// The next connection.
+    #[track_caller]
+    pub(crate) fn accept(&self) -> TcpStream {
+        patient(self.listener.accept().expect("no connection").0)
+    }
+
+    /// The next connection, which begins with `bytes`.
+    #[track_caller]
+    pub(crate) fn accept_with(&self, bytes: &[u8]) -> TcpStream {
+        let mut server = self.accept();
+        expect(&mut server, bytes);
+        server
+    }
+
+    /// Whether a connection waits to be accepted.
+    pub(crate) fn is_wanted(&self) -> bool {
+        self.listener.set_nonblocking(true).unwrap();
+        let accepted = self.listener.accept();
+        self.listener.set_nonblocking(false).unwrap();
+        accepted.is_ok()
+    }
+}
+
+/// A backend that answers every client's first bytes with `tag`, then ends.
+pub(crate) fn answering(tag: &'static str) -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let answer = move |mut stream: TcpStream| -> io::Result<()> {
+        stream.read(&mut [0; 4096])?;
+        stream.write_all(tag.as_bytes())?;
+        stream.shutdown(Shutdown::Write)?;
+        io::copy(&mut stream, &mut io::sink()).map(drop)
+    };
+    thread::spawn(move || {
+        for stream in listener.incoming().map_while(Result::ok) {
+            let stream = patient(stream);
+            thread::spawn(move || answer(stream));
+        }
+    });
+    address
+}
+
+/// What a whole connection for `name` to an [`answering`] backend is told.
+#[track_caller]
+pub(crate) fn ask(address: SocketAddr, name: &str) -> String {
+    let mut client = open(address, &hello(name));
+    let (answer, end) = rest(&mut client);
+    assert_eq!(end, End::Eof);
+    String::from_utf8(answer).unwrap()
+}
+
+/// An address that refuses connections for as long as the socket lives: bound, not listening.
+pub(crate) fn refusing() -> (SocketAddr, Socket) {
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+    socket.bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into()).unwrap();
+    (socket.local_addr().unwrap().as_socket().unwrap(), socket)
+}
+
+/// An address that answers nothing: its accept queue is full.
+pub(crate) struct Blackhole {
+    listener: Socket,
+    fill: Vec<TcpStream>,
+}
+
+impl Blackhole {
+    pub(crate) fn new() -> Self {
+        let (address, listener) = refusing();
+        listener.listen(0).unwrap();
+        let fill: Vec<_> =
+            std::iter::from_fn(|| TcpStream::connect_timeout(&address, millis(200)).ok())
+                .take(100)
+                .collect();
+        assert!(fill.len() < 100, "the queue never fills");
+        Blackhole { listener, fill }
+    }
+
+    /// How many connections come to pass once there is room for them.
+    pub(crate) fn late(mut self) -> usize {
+        let filled = self.fill.len();
+        self.fill.clear();
+        // A client that still wants in tries again within a second or two.
+        self.listener.set_read_timeout(Some(millis(1500))).unwrap();
+        std::iter::from_fn(|| self.listener.accept().ok()).count() - filled
+    }
+
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.listener.local_addr().unwrap().as_socket().unwrap()
+    }
+}

@@ -1,0 +1,235 @@
+//! A data plane in this process; the test is its control plane.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex};
+use std::thread;
+
+use serde_json::Value;
+use sluice::access_log::{AccessLog, Writing};
+use sluice::config::{Config, Listener, Protocol};
+use sluice::metrics::Metrics;
+use sluice::outcome::Outcome;
+use sluice::proxy::{Proxy, Running};
+use sluice::routing::{
+    BackendKey, Policy, Reader, RouteKey, RouteSpec, Snapshot, Tally, Timeouts, Writer, channel,
+};
+
+use super::{PATIENCE, wait_until};
+
+/// A route and the endpoints of each of its backends.
+pub(crate) struct Target {
+    pub(crate) spec: RouteSpec,
+    endpoints: Vec<(BackendKey, Vec<SocketAddr>)>,
+}
+
+/// A route for `hostname` that is named like it, with one backend.
+pub(crate) fn target(hostname: &str, endpoints: &[SocketAddr]) -> Target {
+    let backend = BackendKey::Address(format!("{hostname} backend").into());
+    Target {
+        spec: RouteSpec {
+            key: RouteKey { namespace: "test".into(), name: hostname.into() },
+            created: None,
+            hostnames: vec![hostname.parse().unwrap()],
+            listeners: vec![],
+            alpn: vec![],
+            backends: vec![(backend.clone(), 1)],
+            policy: Policy::default(),
+            timeouts: Timeouts::default(),
+        },
+        endpoints: vec![(backend, endpoints.to_vec())],
+    }
+}
+
+impl Target {
+    pub(crate) fn with(mut self, change: impl FnOnce(&mut RouteSpec)) -> Self {
+        change(&mut self.spec);
+        self
+    }
+
+    /// With one more backend.
+    pub(crate) fn and(mut self, weight: u32, endpoints: &[SocketAddr]) -> Self {
+        let number = self.endpoints.len();
+        let key = BackendKey::Address(format!("{} backend {number}", self.spec.key.name).into());
+        self.spec.backends.push((key.clone(), weight));
+        self.endpoints.push((key, endpoints.to_vec()));
+        self
+    }
+}
+
+/// A listener on a free port.
+pub(crate) fn listener(name: &str, protocol: Protocol, alerts: bool) -> Listener {
+    let address = SocketAddr::from(([127, 0, 0, 1], 0));
+    Listener { name: name.to_owned(), address, protocol, alerts, optional: false }
+}
+
+/// A data plane that serves. When it is dropped, it must end without a trace.
+pub(crate) struct Plane {
+    pub(crate) writer: Writer,
+    pub(crate) reader: Reader,
+    pub(crate) metrics: Metrics,
+    running: Option<Running>,
+    writing: Option<Writing>,
+    lines: Lines,
+    addresses: Vec<(String, SocketAddr)>,
+}
+
+impl Plane {
+    pub(crate) fn start(targets: Vec<Target>) -> Self {
+        Plane::with(targets, |_| {})
+    }
+
+    pub(crate) fn with(targets: Vec<Target>, configure: impl FnOnce(&mut Config)) -> Self {
+        Plane::with_waiting(targets, configure, |_| {})
+    }
+
+    /// One whose first clients come before it begins to serve.
+    pub(crate) fn with_waiting(
+        targets: Vec<Target>,
+        configure: impl FnOnce(&mut Config),
+        early: impl FnOnce(SocketAddr),
+    ) -> Self {
+        let mut config = Config {
+            listeners: vec![listener("https", Protocol::Tls, false)],
+            workers: 2.try_into().unwrap(),
+            ..Config::default()
+        };
+        configure(&mut config);
+        let proxy = Proxy::bind(&config).unwrap();
+        let addresses: Vec<_> = proxy.addresses().map(|(n, a)| (n.to_owned(), a)).collect();
+        early(addresses[0].1);
+        let (mut writer, reader) = channel();
+        writer.apply(snapshot(targets));
+        let metrics = Metrics::new(reader.clone()).unwrap();
+        let lines = Lines::default();
+        let dropped = metrics.access_log_dropped.clone();
+        let (log, writing) = AccessLog::start(lines.clone(), dropped).unwrap();
+        let running = Some(proxy.start(&reader, &metrics, Some(&log), || {}).unwrap());
+        Plane { writer, reader, metrics, running, writing: Some(writing), lines, addresses }
+    }
+
+    /// Where clients connect to: the first listener.
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.addresses[0].1
+    }
+
+    pub(crate) fn address_of(&self, listener: &str) -> SocketAddr {
+        self.addresses.iter().find(|(name, _)| name == listener).unwrap().1
+    }
+
+    /// Serves these routes instead.
+    pub(crate) fn apply(&mut self, targets: Vec<Target>) {
+        self.writer.apply(snapshot(targets));
+    }
+
+    pub(crate) fn running(&self) -> &Running {
+        self.running.as_ref().unwrap()
+    }
+
+    /// Waits until all connections are over; then exactly these have ended, and in this way. The
+    /// route of a connection that found none is "".
+    #[track_caller]
+    pub(crate) fn assert_ended(&self, expected: &[(&str, Outcome, u64)]) {
+        let expected: BTreeMap<_, _> = expected
+            .iter()
+            .map(|(route, outcome, count)| (((*route).to_owned(), outcome.as_str()), *count))
+            .collect();
+        let total = expected.values().sum();
+        wait_until(&format!("{expected:?}, so far {:?}", self.ended()), || {
+            self.ended().values().sum::<u64>() >= total
+                && self.metrics.connections_active.get() == 0
+        });
+        assert_eq!(self.ended(), expected);
+    }
+
+    /// Waits until just so many connections are open.
+    #[track_caller]
+    pub(crate) fn assert_active(&self, count: i64) {
+        wait_until("the open connections", || self.metrics.connections_active.get() == count);
+    }
+
+    fn ended(&self) -> BTreeMap<(String, &'static str), u64> {
+        let mut ended = BTreeMap::new();
+        self.tallies(|route, tally| {
+            for outcome in Outcome::ALL {
+                let count = tally.ended[outcome as usize].load(Ordering::Relaxed);
+                if count > 0 {
+                    ended.insert((route.to_owned(), outcome.as_str()), count);
+                }
+            }
+        });
+        ended
+    }
+
+    fn tallies(&self, mut each: impl FnMut(&str, &Tally)) {
+        let table = self.reader.table();
+        each("", &self.metrics.unrouted);
+        table.routes().iter().for_each(|route| each(&route.spec.key.name, &route.tally));
+        table.retired().iter().for_each(|(key, tally)| each(&key.name, tally));
+    }
+
+    /// Bytes up and down that were counted for a route.
+    pub(crate) fn bytes(&self, of: &str) -> (u64, u64) {
+        let mut bytes = (0, 0);
+        self.tallies(|route, tally| {
+            if route == of {
+                let load = |counter: &std::sync::atomic::AtomicU64| counter.load(Ordering::Relaxed);
+                bytes = (load(&tally.bytes_up), load(&tally.bytes_down));
+            }
+        });
+        bytes
+    }
+
+    /// Ends it, and returns the lines of its access log.
+    #[track_caller]
+    pub(crate) fn access_log(mut self) -> Vec<Value> {
+        self.end();
+        let text = String::from_utf8(self.lines.0.lock().unwrap().clone()).unwrap();
+        text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+    }
+
+    #[track_caller]
+    fn end(&mut self) {
+        let Some(running) = self.running.take() else { return };
+        running.abort();
+        wait_until("the end of the workers", || running.is_over());
+        running.join().unwrap();
+        assert!(self.writing.take().unwrap().wait(PATIENCE));
+        assert_eq!(self.metrics.panics.get(), 0, "panics");
+        assert_eq!(self.metrics.connections_active.get(), 0, "connections that are never over");
+        assert_eq!(self.metrics.pipes_busy.get(), 0, "pipes that never come back");
+    }
+}
+
+impl Drop for Plane {
+    fn drop(&mut self) {
+        if !thread::panicking() {
+            self.end();
+        }
+    }
+}
+
+fn snapshot(targets: Vec<Target>) -> Snapshot {
+    let mut snapshot = Snapshot::default();
+    for target in targets {
+        snapshot.routes.push(target.spec);
+        snapshot.endpoints.extend(target.endpoints);
+    }
+    snapshot
+}
+
+/// Where the access log goes.
+#[derive(Clone, Default)]
+struct Lines(Arc<Mutex<Vec<u8>>>);
+
+impl io::Write for Lines {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.lock().unwrap().write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}

@@ -1,0 +1,167 @@
+//! The real binary, as a process of its own.
+
+use std::fs;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::SocketAddr;
+use std::process::{Child, ChildStdout, Command, ExitStatus, Stdio};
+use std::sync::mpsc::{Receiver, channel};
+use std::thread;
+use std::time::Duration;
+
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::Value;
+use tempfile::TempDir;
+
+use super::{PATIENCE, connect, wait_until};
+
+/// A running `sluice run`; killed when dropped.
+pub(crate) struct Process {
+    child: Child,
+    _manifests: TempDir,
+    pub(crate) address: SocketAddr,
+    pub(crate) admin: SocketAddr,
+    access_log: Option<Receiver<Value>>,
+    /// The access log, where it is not read.
+    pub(crate) stdout: Option<ChildStdout>,
+}
+
+/// A route for `hostname` that is named like its first label, with more lines of its spec.
+pub(crate) fn manifest(hostname: &str, endpoint: SocketAddr, more: &str) -> String {
+    let name = hostname.split('.').next().unwrap();
+    format!(
+        "---\napiVersion: sluice.dev/v1alpha1\nkind: SniRoute\n\
+         metadata: {{ name: {name}, namespace: test }}\n\
+         spec:\n  hostnames: [\"{hostname}\"]\n  backends: [{{ address: \"{endpoint}\" }}]\n{more}"
+    )
+}
+
+impl Process {
+    pub(crate) fn start(manifests: &str, arguments: &[&str]) -> Self {
+        let mut process = Process::start_unread("", manifests, arguments);
+        let stdout = process.stdout.take().unwrap();
+        let (send, access_log) = channel();
+        thread::spawn(move || {
+            for line in BufReader::new(stdout).lines().map_while(Result::ok) {
+                let _ = send.send(serde_json::from_str(&line).expect("a line of JSON"));
+            }
+        });
+        process.access_log = Some(access_log);
+        process
+    }
+
+    /// One whose access log nobody reads, started by a shell that does `before` first.
+    pub(crate) fn start_unread(before: &str, manifests: &str, arguments: &[&str]) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        fs::write(folder.path().join("routes.yaml"), manifests).unwrap();
+        let mut child = Command::new("sh")
+            .args(["-c", &format!("{before}\nexec \"$0\" \"$@\"")])
+            .args([env!("CARGO_BIN_EXE_sluice"), "run", "--admin", "127.0.0.1:0", "--workers=2"])
+            .args(["--listen", "127.0.0.1:0", "--routes", folder.path().to_str().unwrap()])
+            .args(arguments)
+            .env_clear()
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let log = BufReader::new(child.stderr.take().unwrap());
+        let (address, admin) = addresses(log);
+        let stdout = child.stdout.take();
+        Process { child, _manifests: folder, address, admin, access_log: None, stdout }
+    }
+
+    /// The next line of the access log.
+    #[track_caller]
+    pub(crate) fn access_line(&self) -> Value {
+        self.access_log.as_ref().unwrap().recv_timeout(PATIENCE).expect("no line")
+    }
+
+    /// The lines of the access log up to its end, once the process has ended.
+    #[track_caller]
+    pub(crate) fn last_access_lines(&self) -> Vec<Value> {
+        self.access_log.as_ref().unwrap().iter().collect()
+    }
+
+    pub(crate) fn pid(&self) -> Pid {
+        Pid::from_child(&self.child)
+    }
+
+    pub(crate) fn signal(&self, signal: Signal) {
+        kill_process(self.pid(), signal).unwrap();
+    }
+
+    /// How it ended.
+    #[track_caller]
+    pub(crate) fn wait(&mut self) -> ExitStatus {
+        let mut status = None;
+        wait_until("the end of the process", || {
+            status = self.child.try_wait().unwrap();
+            status.is_some()
+        });
+        status.unwrap()
+    }
+
+    /// Status and body of a page of the admin port.
+    #[track_caller]
+    pub(crate) fn get(&self, path: &str) -> (u16, String) {
+        let mut stream = connect(self.admin);
+        write!(stream, "GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        let (head, body) = answer.split_once("\r\n\r\n").expect("an answer");
+        (head[9..12].parse().unwrap(), body.to_owned())
+    }
+
+    /// The value of a series; 0 if it is not there.
+    #[track_caller]
+    pub(crate) fn metric(&self, series: &str) -> f64 {
+        let (_, page) = self.get("/metrics");
+        let value = page.lines().find_map(|line| line.strip_prefix(series)?.strip_prefix(' '));
+        value.map_or(0.0, |value| value.parse().unwrap())
+    }
+
+    /// The CPU time that it has used.
+    pub(crate) fn cpu(&self) -> Duration {
+        let stat = fs::read_to_string(format!("/proc/{}/stat", self.child.id())).unwrap();
+        let fields: Vec<&str> = stat.rsplit_once(')').unwrap().1.split_whitespace().collect();
+        let ticks = fields[11].parse::<u64>().unwrap() + fields[12].parse::<u64>().unwrap();
+        // Linux shows times in hundredths of a second, whatever its clock does.
+        Duration::from_millis(ticks * 10)
+    }
+
+    /// Its resident memory, in KiB.
+    pub(crate) fn memory(&self) -> i64 {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+        line.trim().trim_end_matches(" kB").parse().unwrap()
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Reads the log until routes are served, and the rest of it in the background.
+fn addresses(mut log: impl BufRead + Send + 'static) -> (SocketAddr, SocketAddr) {
+    let (mut listener, mut admin) = (None, None);
+    let mut text = String::new();
+    loop {
+        let start = text.len();
+        assert!(log.read_line(&mut text).unwrap() > 0, "it ended:\n{text}");
+        let Ok(line) = serde_json::from_str::<Value>(&text[start..]) else { continue };
+        let address = || line["address"].as_str()?.parse().ok();
+        match line["message"].as_str() {
+            Some("listening") => listener = listener.or(address()),
+            Some("admin port") => admin = address(),
+            Some("routes are live") => break,
+            _ => {}
+        }
+    }
+    thread::spawn(move || {
+        let _ = std::io::copy(&mut log, &mut std::io::sink());
+    });
+    (listener.unwrap(), admin.unwrap())
+}
