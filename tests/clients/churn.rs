@@ -74,11 +74,16 @@ fn change_routes_under_load(burst: usize) {
     assert_eq!(served(&sluice.report()), files.expected());
 
     older.end();
+    assert_all_completed(&sluice, done + 3 * OLDER);
+}
+
+/// So many connections have ended, all of them well, and nothing was wrong on the way.
+fn assert_all_completed(sluice: &Sluice, connections: usize) {
     let metrics = eventually("all connections have ended", || {
         let metrics = sluice.metrics();
         (metrics.sum("sluice_connections_active", &[]) == 0.0).then_some(metrics)
     });
-    let ended = (done + 3 * OLDER) as f64;
+    let ended = connections as f64;
     assert_eq!(metrics.connections("completed"), ended, "{}", metrics.0);
     assert_eq!(metrics.sum("sluice_connections_total", &[]), ended, "{}", metrics.0);
     let warnings: Vec<_> =

@@ -68,7 +68,7 @@ fn check_has_a_line_for_each_fault_with_file_line_object_and_field() {
             "apiVersion: apps/v1\nkind: Deployment\n".to_owned(),
             &["1: Deployment (apps/v1) is not supported; supported are SniRoute"],
         ),
-        (format!("{HEAD}  backends: [\n"), &["7: did not find expected node content"]),
+        (format!("{HEAD}  backends: [\n"), &["6: did not find expected node content"]),
         (
             format!("{HEAD}{two_lines}    wieght: 1\n---\n{HEAD}"),
             &[

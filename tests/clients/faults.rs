@@ -61,7 +61,7 @@ fn yaml_that_is_no_yaml_is_named_with_its_line() {
     fs::write(sluice.routes().join("a.yaml"), "apiVersion: v1\nkind: [\n").unwrap();
     fs::write(sluice.routes().join("new.yaml"), "kind: SniRoute\n").unwrap();
     let named = eventually("both are named", || Some(faults(&sluice)).filter(|f| f.len() == 2));
-    assert_named(&named[0], "a.yaml", 3, None, None);
+    assert_named(&named[0], "a.yaml", 2, None, None);
     assert_named(&named[1], "new.yaml", 1, None, None);
     assert_eq!(server_of(&sluice, "a.test"), "one");
 }

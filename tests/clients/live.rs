@@ -106,6 +106,29 @@ fn swap(volume: &Path, number: usize, files: &[(&str, String)]) -> std::io::Resu
 }
 
 #[test]
+fn what_a_link_leads_to_is_live_within_a_second() {
+    let (one, two) = (greeter("one"), greeter("two"));
+    let sluice = Sluice::start(&[]);
+    let elsewhere = tempfile::tempdir().unwrap();
+    for (file, backend) in [("one.yaml", one), ("two.yaml", two)] {
+        fs::write(elsewhere.path().join(file), route("a", &["a.test"], backend)).unwrap();
+    }
+    let link = sluice.routes().join("a.yaml");
+    live(&sluice, "a.test", Some("one"), || symlink(elsewhere.path().join("one.yaml"), &link));
+    live(&sluice, "a.test", Some("two"), || {
+        fs::write(elsewhere.path().join("one.yaml"), route("a", &["a.test"], two))
+    });
+    live(&sluice, "b.test", Some("two"), || {
+        rename_over(&elsewhere.path().join("one.yaml"), &route("b", &["b.test"], two));
+        Ok(())
+    });
+    live(&sluice, "a.test", Some("two"), || {
+        fs::remove_file(&link)?;
+        symlink(elsewhere.path().join("two.yaml"), &link)
+    });
+}
+
+#[test]
 fn a_file_that_is_half_written_changes_nothing_until_it_is_whole() {
     let (one, two) = (greeter("one"), greeter("two"));
     let both = |backend| {

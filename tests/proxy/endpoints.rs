@@ -129,7 +129,7 @@ fn endpoints_count_a_connection_as_long_as_it_lasts() {
     let plane = Plane::start(vec![target("a.test", &[addresses[0], backend.address()])]);
     let active = || -> Vec<usize> {
         let table = plane.reader.table();
-        let endpoints = table.routes()[0].backends[0].backend.endpoints();
+        let endpoints = table.routes().next().unwrap().backends[0].backend.endpoints();
         endpoints.iter().map(|endpoint| endpoint.active()).collect()
     };
     let hello = hello("a.test");

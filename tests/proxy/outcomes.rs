@@ -177,7 +177,7 @@ fn drained_at_every_stage() {
     let mut connecting = open(plane.address(), &hello("b.test"));
     wait_until("all to be there", || {
         let table = plane.reader.table();
-        let endpoints = table.routes().iter().map(|route| route.backends[0].backend.endpoints());
+        let endpoints = table.routes().map(|route| route.backends[0].backend.endpoints());
         let active: usize = endpoints.map(|endpoints| endpoints[0].active()).sum();
         active == 2 && plane.metrics.connections_active.get() == 3
     });

@@ -19,7 +19,7 @@ pub(super) struct Reading {
 }
 
 /// One file at one moment.
-#[derive(Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 pub(super) struct FileRead {
     /// Where it really is. When that changes (a ConfigMap volume was swapped), the reading was made
     /// across the swap.
@@ -29,6 +29,42 @@ pub(super) struct FileRead {
 }
 
 impl Reading {
+    /// What of this reading is as it was in the `last`, and for the rest what is `applied`: a file
+    /// that is caught in the middle of a change keeps what it had.
+    pub(super) fn where_steady(
+        mut self,
+        last: &Reading,
+        applied: &Reading,
+        is_written: impl Fn(&Path) -> bool,
+    ) -> Reading {
+        for (path, root) in &mut self.roots {
+            let (last, applied) = (last.roots.get(path), applied.roots.get(path));
+            let (Ok(files), Some(Ok(last))) = (&mut *root, last) else {
+                if let (true, Some(applied)) = (last != Some(root), applied) {
+                    *root = applied.clone();
+                }
+                continue;
+            };
+            let applied = applied.and_then(|applied| applied.as_ref().ok());
+            let names: BTreeSet<PathBuf> = files
+                .keys()
+                .chain(last.keys())
+                .chain(applied.iter().flat_map(|a| a.keys()))
+                .cloned()
+                .collect();
+            for name in names {
+                if files.get(&name) == last.get(&name) && !is_written(&name) {
+                    continue;
+                }
+                match applied.and_then(|applied| applied.get(&name)) {
+                    Some(file) => files.insert(name, file.clone()),
+                    None => files.remove(&name),
+                };
+            }
+        }
+        self
+    }
+
     /// Reads everything. A file that is reached in more than one way counts once.
     ///
     /// This blocks. It runs on the control plane's own thread, where nothing waits for it, and

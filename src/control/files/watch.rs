@@ -116,8 +116,11 @@ async fn settled(
             return reading;
         }
         if Instant::now() >= deadline {
-            watches.shared.forget_writers();
-            return reading;
+            // Somebody goes on writing. What rests is taken, the rest in another turn.
+            let writing = watches.shared.take_writing();
+            watches.shared.wake.notify_one();
+            let last = last.unwrap_or_default();
+            return reading.where_steady(&last, applied, |file| writing.contains(file));
         }
         last = Some(reading);
         tokio::time::sleep(pace.quiet).await;
@@ -256,6 +259,11 @@ impl Shared {
 
     fn forget_writers(&self) {
         self.lock().writing.clear();
+    }
+
+    /// The files that are being written, which are forgotten: their writers may be gone untold.
+    fn take_writing(&self) -> HashSet<PathBuf> {
+        std::mem::take(&mut self.lock().writing)
     }
 
     /// Called by the watcher's thread. Nothing is taken from an event but that something happened:

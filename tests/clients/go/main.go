@@ -12,7 +12,6 @@ import (
 	"fmt"
 	"io"
 	"log"
-	"net"
 	"net/http"
 	"os"
 	"slices"
@@ -55,14 +54,14 @@ func serve(certificate, key string, alpn []string) error {
 		}
 		go func() {
 			defer connection.Close()
-			if err := answer(connection); err != nil {
+			if err := answer(connection.(*tls.Conn)); err != nil {
 				log.Print(err)
 			}
 		}()
 	}
 }
 
-func answer(connection net.Conn) error {
+func answer(connection *tls.Conn) error {
 	reader := bufio.NewReader(connection)
 	for {
 		start, err := reader.Peek(4)
@@ -85,14 +84,20 @@ func answer(connection net.Conn) error {
 	}
 }
 
-func answerRequest(reader *bufio.Reader, connection net.Conn) error {
+func answerRequest(reader *bufio.Reader, connection *tls.Conn) error {
 	request, err := http.ReadRequest(reader)
 	if err != nil {
 		return err
 	}
 	body := reversed(strings.TrimPrefix(request.URL.Path, "/"))
-	_, err = fmt.Fprintf(connection, "HTTP/1.1 200 OK\r\ncontent-length: %d\r\nconnection: close\r\n\r\n%s", len(body), body)
-	return err
+	if _, err := fmt.Fprintf(connection, "HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n%s", len(body), body); err != nil {
+		return err
+	}
+	// The client ends it, and does not wait for a close_notify: one sent then would be reset.
+	if _, err := io.Copy(io.Discard, connection); err != nil {
+		return err
+	}
+	return connection.NetConn().Close()
 }
 
 func reversed(text string) string {

@@ -166,7 +166,7 @@ impl Plane {
     fn tallies(&self, mut each: impl FnMut(&str, &Tally)) {
         let table = self.reader.table();
         each("", &self.metrics.unrouted);
-        table.routes().iter().for_each(|route| each(&route.spec.key.name, &route.tally));
+        table.routes().for_each(|route| each(&route.spec.key.name, &route.tally));
         table.retired().iter().for_each(|(key, tally)| each(&key.name, tally));
     }
 
@@ -196,7 +196,7 @@ impl Plane {
         running.abort();
         wait_until("the end of the workers", || running.is_over());
         running.join().unwrap();
-        assert!(self.writing.take().unwrap().wait(PATIENCE));
+        assert!(self.writing.take().unwrap().finish(PATIENCE));
         assert_eq!(self.metrics.panics.get(), 0, "panics");
         assert_eq!(self.metrics.connections_active.get(), 0, "connections that are never over");
         assert_eq!(self.metrics.pipes_busy.get(), 0, "pipes that never come back");

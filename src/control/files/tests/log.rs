@@ -77,7 +77,7 @@ async fn a_fault_is_said_once_per_change() {
     let lines = log.take();
     assert_eq!(lines[0]["fields"]["condition"], "Accepted");
     assert_eq!(lines[0]["fields"]["reason"], "HostnameConflict");
-    assert_eq!(lines[0]["fields"]["message"], "a.com belongs to data/a");
+    assert_eq!(lines[0]["fields"]["detail"], "a.com belongs to data/a");
     fs::remove_file(folder.path().join("b.yaml")).expect("removed");
     watched.until(&["a"], 0).await;
     assert_eq!(log.take().len(), 0);
