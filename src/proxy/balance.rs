@@ -96,9 +96,18 @@ fn smooth<'c, 'a>(route: &Route, candidates: &'c [Candidate<'a>]) -> Option<&'c 
     Some(chosen)
 }
 
-fn turn(route: &Route, candidate: &Candidate<'_>) -> usize {
+/// Whose turn it is. Only a client's first endpoint takes a turn: if each retry took one as well,
+/// the turns would keep step with an endpoint that is dead, and lead to it every time.
+fn turn(route: &Route, candidate: &Candidate<'_>, tried: &[SocketAddr]) -> usize {
     let backend = route.backends.get(candidate.index);
-    let turn = backend.map_or(0, |backend| backend.backend.turn.fetch_add(1, Ordering::Relaxed));
+    let turn = backend.map_or(0, |backend| {
+        let turn = &backend.backend.turn;
+        if tried.is_empty() {
+            turn.fetch_add(1, Ordering::Relaxed)
+        } else {
+            turn.load(Ordering::Relaxed)
+        }
+    });
     turn % candidate.set.len().max(1)
 }
 
@@ -107,7 +116,7 @@ fn in_turn<'a>(
     candidate: &Candidate<'a>,
     tried: &[SocketAddr],
 ) -> Option<&'a Arc<Endpoint>> {
-    let start = turn(route, candidate);
+    let start = turn(route, candidate, tried);
     let (before, from) = candidate.set.split_at_checked(start)?;
     from.iter().chain(before).find(|endpoint| !tried.contains(&endpoint.address))
 }
@@ -120,7 +129,7 @@ fn least<'a>(
 ) -> Option<&'a Arc<Endpoint>> {
     let mut best: Option<(&Arc<Endpoint>, u128, u128)> = None;
     for candidate in candidates {
-        let (before, from) = candidate.set.split_at_checked(turn(route, candidate))?;
+        let (before, from) = candidate.set.split_at_checked(turn(route, candidate, tried))?;
         // Its share is weight / endpoints; its load is connections / share.
         let (endpoints, weight) = (candidate.set.len() as u128, u128::from(candidate.weight));
         for endpoint in from.iter().chain(before) {
@@ -253,6 +262,19 @@ mod tests {
         let route = route(Policy::RoundRobin, &[(1, 3)]);
         let turns: Vec<_> = (0..6).map(|_| pick(&route, client(0), &[], 0).unwrap()).collect();
         assert_eq!(turns, [0, 1, 2, 0, 1, 2].map(|n| address(0, n)));
+    }
+
+    #[test]
+    fn a_dead_endpoint_gets_its_turn_and_no_more() {
+        for endpoints in [2, 3] {
+            let route = route(Policy::RoundRobin, &[(1, endpoints)]);
+            let dead = address(0, 0);
+            let retries = (0..60)
+                .filter(|_| pick(&route, client(0), &[], 0) == Some(dead))
+                .filter(|_| pick(&route, client(0), &[dead], 0).is_some())
+                .count();
+            assert_eq!(retries, 60 / endpoints);
+        }
     }
 
     #[test]

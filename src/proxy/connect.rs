@@ -3,6 +3,7 @@
 use std::future::poll_fn;
 use std::io;
 use std::net::SocketAddr;
+use std::time::Instant;
 
 use super::balance;
 use super::reactor::Interrupted;
@@ -36,8 +37,12 @@ pub(super) async fn connect(
         let Some(active) = balance::choose(route, source, &tried, worker.random()) else { break };
         let address = active.endpoint().address;
         record.trying(address);
+        let begun = Instant::now();
         match worker.reactor.within(limit, attempt(worker, address)).await {
-            Ok(Ok(socket)) => return Ok(Upstream { socket, _active: active }),
+            Ok(Ok(socket)) => {
+                worker.metrics.connect_duration.observe(begun.elapsed().as_secs_f64());
+                return Ok(Upstream { socket, _active: active });
+            }
             Ok(Err(error)) => {
                 tracing::debug!(route = %route.spec.key, endpoint = %address, %error, "cannot connect");
                 failure = Outcome::ConnectFailed;
@@ -51,6 +56,9 @@ pub(super) async fn connect(
 }
 
 async fn attempt(worker: &Worker, address: SocketAddr) -> io::Result<Socket> {
+    if worker.is_own(address) {
+        return Err(io::Error::other("the endpoint is sluice itself"));
+    }
     let socket = Socket::connect(&worker.reactor, address)?;
     poll_fn(|_| socket.poll_connected()).await?;
     Ok(socket)

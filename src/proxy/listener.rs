@@ -10,12 +10,13 @@ use std::time::Duration;
 use rustix::event::epoll::EventFlags;
 use rustix::fd::{AsFd, OwnedFd};
 use rustix::io::Errno;
-use rustix::net::{SocketFlags, acceptfrom_with};
+use rustix::net::{SendFlags, SocketFlags, acceptfrom_with};
 use socket2::{Domain, Socket as Socket2, Type};
 
 use super::connection::serve;
 use super::reactor::Ready;
 use super::record::Record;
+use super::refuse::alert_of;
 use super::socket::{Socket, set_keep_alive};
 use super::worker::Worker;
 use crate::config::{self, Protocol};
@@ -82,6 +83,8 @@ fn listen(address: SocketAddr, shared: bool) -> io::Result<Socket2> {
 /// Accepts clients until the worker stops accepting, and then those that are waiting already.
 pub(super) async fn accept(worker: Rc<Worker>, listener: Rc<Listener>, socket: OwnedFd) {
     let reactor = &worker.reactor;
+    // However this ends, the worker is told.
+    let _open = OpenListener(&worker);
     let id = match reactor.register(&socket, EventFlags::IN, Ready::READ) {
         Ok(id) => id,
         Err(error) => {
@@ -91,6 +94,7 @@ pub(super) async fn accept(worker: Rc<Worker>, listener: Rc<Listener>, socket: O
     };
     loop {
         match accept_some(&worker, &listener, &socket) {
+            Ok(true) if reactor.is_cancelled() => break,
             Ok(true) => {
                 reactor.wake_current();
                 yield_now().await;
@@ -114,8 +118,14 @@ pub(super) async fn accept(worker: Rc<Worker>, listener: Rc<Listener>, socket: O
         }
     }
     reactor.forget(id);
-    drop(socket);
-    worker.listener_closed();
+}
+
+struct OpenListener<'a>(&'a Worker);
+
+impl Drop for OpenListener<'_> {
+    fn drop(&mut self) {
+        self.0.listener_closed();
+    }
 }
 
 /// Accepts what one turn may; tells whether there may be more.
@@ -149,6 +159,11 @@ fn admit(
     };
     let record = Record::open(worker, listener, source);
     if worker.is_full() {
+        worker.refused_for_want_of_descriptors();
+        if let Some(alert) = alert_of(listener, Outcome::LimitExceeded) {
+            // A connection that was sent nothing yet takes it at once; more is not done for it.
+            let _ = rustix::net::send(&client, &alert, SendFlags::NOSIGNAL);
+        }
         return record.close(Outcome::LimitExceeded);
     }
     let (task_worker, listener) = (Rc::clone(worker), Rc::clone(listener));

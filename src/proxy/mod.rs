@@ -54,6 +54,8 @@ struct Settings {
     access_log: config::AccessLog,
     workers: usize,
     most_connections: usize,
+    /// Those of every listener.
+    addresses: Vec<SocketAddr>,
 }
 
 /// What all workers count together.
@@ -96,6 +98,7 @@ impl Proxy {
             access_log: config.access_log,
             workers,
             most_connections: most_connections(workers, bound.len()),
+            addresses: bound.iter().map(|one| one.address).collect(),
         };
         Ok(Proxy { settings, bound })
     }

@@ -89,6 +89,8 @@ impl Ready {
     /// The peer has sent its last byte; a read will say so, however short the ones before.
     pub(super) const READ_CLOSED: Ready = Ready(4);
     pub(super) const ERROR: Ready = Ready(8);
+    /// The peer has marked a byte as urgent (RFC 6093).
+    pub(super) const URGENT: Ready = Ready(16);
 
     pub(super) fn has(self, other: Ready) -> bool {
         self.0 & other.0 == other.0
@@ -97,7 +99,7 @@ impl Ready {
     fn of(flags: epoll::EventFlags) -> Self {
         use epoll::EventFlags as E;
         let mut ready = 0;
-        if flags.intersects(E::IN | E::RDHUP | E::HUP | E::ERR) {
+        if flags.intersects(E::IN | E::PRI | E::RDHUP | E::HUP | E::ERR) {
             ready |= Ready::READ.0;
         }
         if flags.intersects(E::OUT | E::HUP | E::ERR) {
@@ -108,6 +110,9 @@ impl Ready {
         }
         if flags.contains(E::ERR) {
             ready |= Ready::ERROR.0;
+        }
+        if flags.contains(E::PRI) {
+            ready |= Ready::URGENT.0;
         }
         Ready(ready)
     }
@@ -211,9 +216,11 @@ impl Reactor {
             return;
         }
         entry.deadline = at;
-        // A task that is in the wheel for an earlier time is put back when that comes.
-        if at < entry.scheduled {
-            entry.scheduled = self.wheel.borrow_mut().insert(at, task);
+        // A task that is in the wheel for this time or an earlier one is put back when that comes:
+        // a task is told of a new deadline far more often than it meets one.
+        let mut wheel = self.wheel.borrow_mut();
+        if wheel.due(at) < entry.scheduled {
+            entry.scheduled = wheel.insert(at, task);
         }
     }
 
@@ -430,6 +437,14 @@ impl SourceId {
 fn coarse_millis() -> u64 {
     let time = clock_gettime(ClockId::MonotonicCoarse);
     time.tv_sec as u64 * 1000 + time.tv_nsec as u64 / 1_000_000
+}
+
+#[cfg(test)]
+impl Reactor {
+    /// How many deadlines the wheel keeps.
+    fn deadlines(&self) -> usize {
+        self.wheel.borrow().len()
+    }
 }
 
 #[cfg(test)]

@@ -18,6 +18,9 @@ use crate::tls::ClientHello;
 // Every outcome has a slot of its own.
 const _: () = assert!(Outcome::ALL.len() <= Tally::SLOTS);
 
+/// How many bytes of a client's protocols are kept for the access log, which shows less.
+const KEPT_ALPN: usize = 1024;
+
 /// A connection's entry in metrics and access log. It is made when the connection is accepted and
 /// counted exactly once, when it is closed; should it be dropped instead, by a fault of ours, it
 /// counts as one that sluice ended.
@@ -79,9 +82,14 @@ impl Record {
     /// The route is found.
     pub(super) fn routed(&mut self, route: &Arc<Route>) {
         self.route = Some(Arc::clone(route));
-        if self.worker.settings.access_log == AccessLog::Off {
-            // Nobody will ask again, and connections may live long.
-            self.hello = None;
+        // Connections may live long, so what nobody will ask for again is not kept.
+        match self.worker.settings.access_log {
+            AccessLog::Off => self.hello = None,
+            AccessLog::Errors | AccessLog::All => {
+                if let Some(hello) = &mut self.hello {
+                    hello.alpn.shorten(KEPT_ALPN);
+                }
+            }
         }
     }
 
@@ -91,12 +99,10 @@ impl Record {
         self.attempts = self.attempts.saturating_add(1);
     }
 
-    /// The upstream connection stands.
+    /// The upstream connection stands, after however many attempts.
     pub(super) fn connected(&mut self) {
         let since_open = self.opened.elapsed();
-        let took = since_open.saturating_sub(self.hello_took.unwrap_or_default());
-        self.connect_took = Some(took);
-        self.worker.metrics.connect_duration.observe(took.as_secs_f64());
+        self.connect_took = Some(since_open.saturating_sub(self.hello_took.unwrap_or_default()));
     }
 
     /// So many bytes were passed on in all.

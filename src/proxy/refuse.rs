@@ -24,12 +24,8 @@ pub(super) async fn refuse(
     downstream: &Socket,
     outcome: Outcome,
 ) {
-    if !listener.alerts || listener.protocol != Protocol::Tls {
-        return;
-    }
-    let Some(description) = description(outcome) else { return };
+    let Some(alert) = alert_of(listener, outcome) else { return };
     // Seven bytes into a connection that was sent nothing yet: they fit, or it is broken.
-    let alert = alert(description);
     if matches!(downstream.poll_send(&alert), Poll::Ready(Ok(_)))
         && downstream.shutdown_write().is_ok()
     {
@@ -37,6 +33,12 @@ pub(super) async fn refuse(
         // Whether the client listens to the end is its own affair.
         let _ = worker.reactor.within(LINGER, rest).await;
     }
+}
+
+/// What a client of this listener is sent about an outcome, if anything.
+pub(super) fn alert_of(listener: &Listener, outcome: Outcome) -> Option<[u8; 7]> {
+    let speaks_tls = listener.alerts && listener.protocol == Protocol::Tls;
+    speaks_tls.then(|| description(outcome))?.map(alert)
 }
 
 /// Reads to the end, but not more than about `most` bytes.

@@ -22,6 +22,9 @@ const KEEPALIVE: Duration = Duration::from_secs(60);
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(15);
 const KEEPALIVE_PROBES: u32 = 4;
 
+/// What a read waits for: bytes, urgent ones, and the end.
+const READS: EventFlags = EventFlags::IN.union(EventFlags::PRI).union(EventFlags::RDHUP);
+
 /// A non-blocking TCP socket that belongs to one task.
 ///
 /// Every operation is tried only when the kernel has said that it may work, and takes that back as
@@ -37,13 +40,13 @@ pub(super) struct Socket {
     /// Whether a call has failed because the connection is broken. The kernel says so only once;
     /// to a read after that, it looks like an end in good order.
     broken: Cell<bool>,
+    urgent_in_line: Cell<bool>,
 }
 
 impl Socket {
     /// Takes an accepted connection, which may be written to at once.
     pub(super) fn accepted(reactor: &Rc<Reactor>, fd: OwnedFd) -> io::Result<Self> {
-        let interest = EventFlags::IN | EventFlags::RDHUP;
-        let id = reactor.register(&fd, interest, Ready::WRITE)?;
+        let id = reactor.register(&fd, READS, Ready::WRITE)?;
         Ok(Socket::new(reactor, fd, id, false))
     }
 
@@ -57,8 +60,7 @@ impl Socket {
             Ok(()) | Err(Errno::INPROGRESS | Errno::INTR) => {}
             Err(error) => return Err(error.into()),
         }
-        let interest = EventFlags::IN | EventFlags::OUT | EventFlags::RDHUP;
-        let id = reactor.register(&fd, interest, Ready::NONE)?;
+        let id = reactor.register(&fd, READS | EventFlags::OUT, Ready::NONE)?;
         Ok(Socket::new(reactor, fd, id, true))
     }
 
@@ -69,6 +71,7 @@ impl Socket {
             reactor: Rc::clone(reactor),
             watches_writes: Cell::new(watches_writes),
             broken: Cell::new(false),
+            urgent_in_line: Cell::new(false),
         }
     }
 
@@ -87,6 +90,11 @@ impl Socket {
     /// Reads into `buffer`; 0 is the end.
     pub(super) fn poll_recv(&self, buffer: &mut [u8]) -> Poll<io::Result<usize>> {
         let size = buffer.len();
+        if self.has_urgent() && !self.urgent_in_line.replace(true) {
+            // Urgent bytes are passed on in their place, as RFC 6093 §5 has it; the kernel would
+            // leave them out. If it does so all the same, that is one byte, and nobody's fault here.
+            let _ = sockopt::set_socket_oobinline(&self.fd, true);
+        }
         let read = ready!(self.poll_io(Ready::READ, |fd| {
             net::recv(fd, &mut *buffer, RecvFlags::empty()).map(|(_, read)| read)
         }))?;
@@ -104,6 +112,12 @@ impl Socket {
             self.filled()?;
         }
         Poll::Ready(Ok(sent))
+    }
+
+    /// Whether the peer has marked bytes as urgent. From then on reads may end before such a byte
+    /// though there is more, and a splice gets stuck there.
+    pub(super) fn has_urgent(&self) -> bool {
+        self.reactor.ready(self.id).has(Ready::URGENT)
     }
 
     /// Moves up to `size` bytes into an empty pipe; 0 is the end. The pipe has to be empty, or
@@ -196,9 +210,10 @@ impl Socket {
         }
     }
 
-    /// A read took all there was. The end, if it is known to have come, is still to be read.
+    /// A read took all there was, unless it ended before an urgent byte. The end, if it is known to
+    /// have come, is still to be read.
     fn drained(&self) {
-        if !self.reactor.ready(self.id).has(Ready::READ_CLOSED) {
+        if !self.reactor.ready(self.id).has(Ready::READ_CLOSED) && !self.has_urgent() {
             self.reactor.clear(self.id, Ready::READ);
         }
     }
@@ -207,9 +222,8 @@ impl Socket {
     fn filled(&self) -> io::Result<()> {
         self.reactor.clear(self.id, Ready::WRITE);
         if !self.watches_writes.replace(true) {
-            let interest = EventFlags::IN | EventFlags::OUT | EventFlags::RDHUP;
             // Tells at once if there is room again by now.
-            self.reactor.change(self.id, &self.fd, interest)?;
+            self.reactor.change(self.id, &self.fd, READS | EventFlags::OUT)?;
         }
         Ok(())
     }
@@ -224,6 +238,9 @@ impl Drop for Socket {
 
 /// Has the kernel probe a silent peer of `fd`, or of every connection that the listener `fd`
 /// accepts.
+///
+/// `TCP_USER_TIMEOUT` is not set: it also ends a connection whose peer is there and merely does not
+/// read for so long (the kernel's tcp_probe_timer), which is the idle timeout's to judge.
 pub(super) fn set_keep_alive(fd: impl AsFd) -> io::Result<()> {
     let fd = fd.as_fd();
     sockopt::set_tcp_keepidle(fd, KEEPALIVE)?;

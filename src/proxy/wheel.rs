@@ -25,16 +25,21 @@ impl<T> Wheel<T> {
         Wheel { slots: (0..SLOTS).map(|_| Vec::new()).collect(), occupied: [0; WORDS], next: 0 }
     }
 
-    /// Keeps `item` until `at` milliseconds, or until the end of the wheel if that is earlier.
-    /// Returns the time at which it will be handed out.
+    /// When an item that is inserted for `at` milliseconds will be handed out: not before, unless
+    /// that is beyond the end of the wheel.
+    pub(super) fn due(&self, at: u64) -> u64 {
+        at.div_ceil(SLOT_MILLIS).clamp(self.next, self.next + SLOTS - 1) * SLOT_MILLIS
+    }
+
+    /// Keeps `item` until it is due, and returns when that is.
     pub(super) fn insert(&mut self, at: u64, item: T) -> u64 {
-        let slot = at.div_ceil(SLOT_MILLIS).clamp(self.next, self.next + SLOTS - 1);
-        let index = slot % SLOTS;
+        let due = self.due(at);
+        let index = due / SLOT_MILLIS % SLOTS;
         self.occupied[(index / 64) as usize] |= 1 << (index % 64);
         if let Some(items) = self.slots.get_mut(index as usize) {
             items.push(item);
         }
-        slot * SLOT_MILLIS
+        due
     }
 
     /// Hands out every item whose time has come at `now` milliseconds.
@@ -74,6 +79,14 @@ impl<T> Wheel<T> {
             let at = (index as u64) * 64 + u64::from(bits.trailing_zeros());
             (bits != 0).then(|| self.next + (at + SLOTS - start) % SLOTS)
         })
+    }
+}
+
+#[cfg(test)]
+impl<T> Wheel<T> {
+    /// How many items it keeps.
+    pub(super) fn len(&self) -> usize {
+        self.slots.iter().map(Vec::len).sum()
     }
 }
 

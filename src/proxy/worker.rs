@@ -1,8 +1,10 @@
 //! A data-plane thread, and what its connections share.
 
 use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
 use std::future::poll_fn;
 use std::io;
+use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
@@ -26,8 +28,11 @@ use crate::routing::Reader;
 const BUFFER: usize = 64 * 1024;
 /// How long a line of the access log may wait for others.
 const LOG_DELAY: Duration = Duration::from_millis(200);
-/// The longest silence about a listener that goes on failing.
-const ACCEPT_WARNING_EVERY: Duration = Duration::from_secs(10);
+/// The longest silence about something that goes on failing.
+const WARNING_EVERY: Duration = Duration::from_secs(10);
+
+/// How many addresses are remembered to be this machine's or not.
+const MOST_LOCAL: usize = 4096;
 
 /// What the connections of one thread share.
 pub(super) struct Worker {
@@ -47,8 +52,10 @@ pub(super) struct Worker {
     listeners: Cell<usize>,
     closing: Cell<bool>,
     random: Cell<u64>,
-    /// When a failing listener may be complained about again.
+    /// When something that fails may be complained about again.
     warn_at: Cell<u64>,
+    /// Whether an address of the right port is one of this machine's, as far as it was asked.
+    local: RefCell<HashMap<IpAddr, bool>>,
 }
 
 /// How far the end of the data plane has come. It only goes forward.
@@ -120,6 +127,7 @@ pub(super) fn run(seed: Seed) -> io::Result<()> {
         closing: Cell::new(false),
         random: Cell::new(mix(number as u64 ^ u64::from(std::process::id()) << 32)),
         warn_at: Cell::new(0),
+        local: RefCell::default(),
     });
     reactor.block_on(obey(worker, listeners, bell))?
 }
@@ -140,6 +148,7 @@ async fn obey(
             reactor.spawn(accept(Rc::clone(&worker), Rc::new(listener), socket))
         })
         .collect();
+    let all = accepting.len();
     poll_fn(|_| {
         if reactor.ready(heard).has(Ready::READ) {
             reactor.clear(heard, Ready::READ);
@@ -152,9 +161,12 @@ async fn obey(
         if bell.has_reached(Phase::Aborting) && !reactor.is_cancelled() {
             reactor.cancel();
         }
-        match worker.is_closing() && worker.connections.get() == 0 && worker.listeners.get() == 0 {
-            true => Poll::Ready(Ok(())),
-            false => Poll::Pending,
+        match (worker.is_closing(), worker.listeners.get(), worker.connections.get()) {
+            (true, 0, 0) => Poll::Ready(Ok(())),
+            (false, left, _) if left < all => {
+                Poll::Ready(Err(io::Error::other("a listener ended by itself")))
+            }
+            _ => Poll::Pending,
         }
     })
     .await
@@ -195,17 +207,15 @@ impl Worker {
         self.connections.set(self.connections.get().saturating_sub(1));
         self.shared.connections.fetch_sub(1, Ordering::Relaxed);
         self.metrics.connections_active.dec();
-        self.wake_main_at_the_end();
+        if let Some(task) = self.main_task.get().filter(|_| self.is_closing()) {
+            self.reactor.wake(task);
+        }
     }
 
     /// Counts a listener out.
     pub(super) fn listener_closed(&self) {
         self.listeners.set(self.listeners.get().saturating_sub(1));
-        self.wake_main_at_the_end();
-    }
-
-    fn wake_main_at_the_end(&self) {
-        if let Some(task) = self.main_task.get().filter(|_| self.is_closing()) {
+        if let Some(task) = self.main_task.get() {
             self.reactor.wake(task);
         }
     }
@@ -213,10 +223,54 @@ impl Worker {
     /// A listener could not accept, for want of descriptors or memory.
     pub(super) fn accept_failed(&self, listener: &str, error: &io::Error) {
         self.metrics.accept_errors.of(error).inc();
-        if self.reactor.now() >= self.warn_at.get() {
-            self.warn_at.set(self.reactor.after(ACCEPT_WARNING_EVERY));
+        if self.may_warn() {
             tracing::warn!(listener, %error, "cannot accept connections; trying again");
         }
+    }
+
+    /// A client was closed at once.
+    pub(super) fn refused_for_want_of_descriptors(&self) {
+        if self.may_warn() {
+            let most = self.settings.most_connections;
+            tracing::warn!(most, "as many connections as the limit of open files allows");
+        }
+    }
+
+    /// Whether connecting to `address` would come back to a listener of this process, and so go
+    /// round until there are no descriptors left.
+    pub(super) fn is_own(&self, address: SocketAddr) -> bool {
+        let is_listener = |listener: &SocketAddr| {
+            listener.port() == address.port()
+                && listener.is_ipv4() == address.is_ipv4()
+                && (listener.ip() == address.ip()
+                    || listener.ip().is_unspecified() && self.is_local(address.ip()))
+        };
+        let own = self.settings.addresses.iter().any(is_listener);
+        if own && self.may_warn() {
+            tracing::warn!(%address, "an endpoint is sluice itself; not connecting");
+        }
+        own
+    }
+
+    /// Asked of the kernel only for backends on a port that sluice listens on, and once for each.
+    fn is_local(&self, ip: IpAddr) -> bool {
+        if ip.is_loopback() || ip.is_unspecified() {
+            return true;
+        }
+        let mut known = self.local.borrow_mut();
+        if known.len() >= MOST_LOCAL {
+            known.clear();
+        }
+        // Only an address of this machine can be bound.
+        *known.entry(ip).or_insert_with(|| UdpSocket::bind((ip, 0)).is_ok())
+    }
+
+    fn may_warn(&self) -> bool {
+        let now = self.reactor.now() >= self.warn_at.get();
+        if now {
+            self.warn_at.set(self.reactor.after(WARNING_EVERY));
+        }
+        now
     }
 
     /// Adds a line to the access log.

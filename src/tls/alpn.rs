@@ -27,6 +27,19 @@ impl Alpn {
         self.wire.is_empty()
     }
 
+    /// Forgets the last protocols until the list takes at most `most` bytes.
+    pub fn shorten(&mut self, most: usize) {
+        if self.wire.len() <= most {
+            return;
+        }
+        let fits = |taken: &mut usize, name: &[u8]| {
+            *taken += 1 + name.len();
+            (*taken <= most).then_some(*taken)
+        };
+        let kept = self.iter().scan(0, fits).last().unwrap_or(0);
+        self.wire = self.wire.get(..kept).unwrap_or_default().into();
+    }
+
     /// Reads the extension's body; none if it does not follow its format, in which neither the list
     /// nor a protocol may be empty (RFC 7301 §3.1).
     pub(super) fn parse(body: &[u8]) -> Option<Self> {
@@ -58,6 +71,17 @@ fn protocols(list: &[u8]) -> impl Iterator<Item = &[u8]> {
 #[allow(clippy::expect_used)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_does_not_fit_is_forgotten_protocol_by_protocol() {
+        let whole = Alpn { wire: (*b"\x02h2\x08http/1.1\x03foo").into() };
+        for (most, left) in [(100, 3), (16, 3), (15, 2), (12, 2), (11, 1), (3, 1), (2, 0), (0, 0)] {
+            let mut alpn = whole.clone();
+            alpn.shorten(most);
+            assert_eq!(alpn.iter().count(), left, "{most}");
+            assert!(alpn.iter().eq(whole.iter().take(left)));
+        }
+    }
 
     #[test]
     fn protocols_come_in_the_order_of_the_client() {

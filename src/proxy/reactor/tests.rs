@@ -160,3 +160,20 @@ fn a_task_that_has_more_to_do_lets_the_others_go_first() {
     reactor.block_on(main).unwrap();
     assert_eq!(*order.borrow(), ["a", "b", "a", "b", "a", "b"]);
 }
+
+#[test]
+fn a_deadline_that_is_told_again_and_again_is_kept_once() {
+    let (reactor, _) = reactor();
+    let inner = Rc::clone(&reactor);
+    let main = async move {
+        let task = inner.current();
+        for at in [15_001, 15_002, 15_033, 600_000, 15_001, 15_001] {
+            inner.wake_at(task, at);
+        }
+        assert_eq!(inner.deadlines(), 1);
+        // An earlier one counts at once.
+        inner.wake_at(task, 5_001);
+        assert_eq!(inner.deadlines(), 2);
+    };
+    reactor.block_on(main).unwrap();
+}

@@ -174,6 +174,7 @@ impl Direction {
         means: &mut Means<'_>,
     ) -> Poll<io::Result<usize>> {
         if let Mode::Splice { .. } = self.mode
+            && !from.has_urgent()
             && let Some(pipe) = means.pipes.borrow()
         {
             match self.splice(from, pipe, means.pipes) {
