@@ -2,14 +2,14 @@
 //! still has in flight.
 
 use std::io::{ErrorKind, Write};
-use std::net::TcpStream;
+use std::net::{Shutdown, TcpStream};
 use std::time::Instant;
 
 use sluice::config::{Config, Protocol};
 use sluice::outcome::Outcome;
 
 use crate::support::{
-    Backend, Blackhole, End, PATIENCE, Plane, Target, hello, hello_without_name, listener,
+    Backend, Blackhole, End, PATIENCE, Plane, Target, expect, hello, hello_without_name, listener,
     malformed_hello, millis, open, refusing, rest, target, wait_until,
 };
 
@@ -125,6 +125,20 @@ fn of_nothing_that_happens_after_the_connect() {
     let _server = backend.accept();
     assert_eq!(rest(&mut client), (vec![], End::Eof));
     plane.assert_ended(&[("a.test", Outcome::IdleTimeout, 1)]);
+}
+
+/// A reset would take the alert from a client that has not come to read yet.
+#[test]
+fn a_refused_client_may_finish_what_it_is_sending() {
+    let plane = plane(vec![]);
+    let mut client = open(plane.address(), &[hello("a.test"), vec![0x17; 50_000]].concat());
+    expect(&mut client, &fatal(UNRECOGNIZED_NAME));
+    for _ in 0..20 {
+        client.write_all(&[0x17; 2500]).unwrap();
+    }
+    client.shutdown(Shutdown::Write).unwrap();
+    assert_eq!(rest(&mut client), (vec![], End::Eof));
+    plane.assert_ended(&[("", Outcome::NoRoute, 1)]);
 }
 
 #[test]

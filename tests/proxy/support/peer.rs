@@ -141,7 +141,7 @@ pub(crate) fn answering(tag: &'static str) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
     let answer = move |mut stream: TcpStream| -> io::Result<()> {
-        stream.read(&mut [0; 4096])?;
+        let _some = stream.read(&mut [0; 4096])?;
         stream.write_all(tag.as_bytes())?;
         stream.shutdown(Shutdown::Write)?;
         io::copy(&mut stream, &mut io::sink()).map(drop)
