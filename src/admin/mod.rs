@@ -1,8 +1,9 @@
-//! The side port: `/metrics`, `/livez`, `/readyz` and `/routes`, for scrapers, probes and people.
+//! The admin port: `/metrics`, `/livez`, `/readyz` and `/routes`, for scrapers, probes and people.
 //!
 //! It changes nothing and needs no body. It has bounds of its own, so that whoever reaches it can
-//! at most disturb others who use it: a fixed number of connections, each with a
-//! deadline for its header and for its whole life, and one large answer in the making at a time.
+//! at most disturb others who use it: a fixed number of connections, each with a deadline for its
+//! header and for its whole life; one large answer in the making at a time, and of each large page
+//! at most four in memory, however slowly they are read. One more waits until one of them is sent.
 
 mod crowd;
 mod pages;

@@ -7,12 +7,15 @@ use http_body_util::Full;
 use hyper::body::{Body, Bytes, Incoming};
 use hyper::header::{ALLOW, CACHE_CONTROL, CONNECTION, CONTENT_TYPE, HeaderValue};
 use hyper::{Method, Request, Response, StatusCode};
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::AdminState;
 use super::report::RoutesReport;
 use crate::metrics;
 
+/// How many answers of one large page are in memory at once. More than one, so that a client that
+/// takes its time holds nobody up.
+const COPIES: usize = 4;
 const TEXT: &str = "text/plain; charset=utf-8";
 const JSON: &str = "application/json";
 
@@ -21,13 +24,37 @@ pub(super) type Answer = Response<Full<Bytes>>;
 /// The pages, with what they show.
 pub(super) struct Pages {
     state: Arc<AdminState>,
-    /// The turn to make a large answer: with many thousand routes one takes time and memory.
+    /// The turn to make a large answer: with many thousand routes that takes a while.
     turn: Arc<Semaphore>,
+    metrics: Large,
+    routes: Large,
+}
+
+/// A page that may have many megabytes.
+struct Large {
+    media_type: &'static str,
+    make: fn(&AdminState) -> Result<Vec<u8>, String>,
+    /// The right to have an answer of this page in memory, from its making until it is sent. Each
+    /// page has its own: who reads the routes slowly holds no scraper up.
+    copies: Arc<Semaphore>,
+}
+
+/// The text of a large answer. What is left to send shares it, so the right is given back with it.
+struct Held {
+    text: Vec<u8>,
+    _right: OwnedSemaphorePermit,
 }
 
 impl Pages {
     pub(super) fn new(state: Arc<AdminState>) -> Self {
-        Pages { state, turn: Arc::new(Semaphore::new(1)) }
+        let large =
+            |media_type, make| Large { media_type, make, copies: Arc::new(Semaphore::new(COPIES)) };
+        Pages {
+            state,
+            turn: Arc::new(Semaphore::new(1)),
+            metrics: large(metrics::CONTENT_TYPE, metrics_text),
+            routes: large(JSON, routes_text),
+        }
     }
 
     /// The answer to a request. A body is never read: a request that has one is refused, and its
@@ -57,41 +84,50 @@ impl Pages {
         match path {
             "/livez" => probe(self.state.health.live()),
             "/readyz" => probe(self.state.health.ready()),
-            "/metrics" => self.large(metrics_page).await,
-            _ => self.large(routes_page).await,
+            "/metrics" => self.large(&self.metrics).await,
+            _ => self.large(&self.routes).await,
         }
     }
 
     /// An answer that takes long to make. On a thread of its own, one at a time: probes and the
     /// control plane share this runtime's only thread and do not wait for it.
-    async fn large(&self, make: fn(&AdminState) -> Answer) -> Answer {
-        let Ok(turn) = Arc::clone(&self.turn).acquire_owned().await else {
+    async fn large(&self, page: &Large) -> Answer {
+        let right = Arc::clone(&page.copies).acquire_owned().await;
+        let turn = Arc::clone(&self.turn).acquire_owned().await;
+        let (Ok(right), Ok(turn)) = (right, turn) else {
             return failed("the port is closing");
         };
-        let state = Arc::clone(&self.state);
+        let (state, make) = (Arc::clone(&self.state), page.make);
         let made = tokio::task::spawn_blocking(move || {
-            // Held in here, since a client that goes away does not stop this thread.
+            // Both are held in here, since a client that goes away does not stop this thread.
             let _turn = turn;
-            make(&state)
+            let text = make(&state)?;
+            Ok::<_, String>(Bytes::from_owner(Held { text, _right: right }))
         });
-        made.await.unwrap_or_else(failed)
+        match made.await {
+            Ok(Ok(body)) => with_type(StatusCode::OK, page.media_type, body),
+            Ok(Err(error)) => failed(error),
+            Err(error) => failed(error),
+        }
     }
 }
 
-fn metrics_page(state: &AdminState) -> Answer {
-    match state.metrics.encode() {
-        Ok(text) => with_type(StatusCode::OK, metrics::CONTENT_TYPE, text),
-        Err(error) => failed(error),
+impl AsRef<[u8]> for Held {
+    fn as_ref(&self) -> &[u8] {
+        &self.text
     }
 }
 
-fn routes_page(state: &AdminState) -> Answer {
+fn metrics_text(state: &AdminState) -> Result<Vec<u8>, String> {
+    state.metrics.encode().map(String::into_bytes).map_err(|error| error.to_string())
+}
+
+fn routes_text(state: &AdminState) -> Result<Vec<u8>, String> {
     let table = Arc::clone(&state.table.table());
     let report = RoutesReport::new(&table, &state.statuses.load());
-    match serde_json::to_string(&report) {
-        Ok(json) => with_type(StatusCode::OK, JSON, json + "\n"),
-        Err(error) => failed(error),
-    }
+    let mut text = serde_json::to_vec(&report).map_err(|error| error.to_string())?;
+    text.push(b'\n');
+    Ok(text)
 }
 
 fn probe(verdict: Result<(), Vec<&'static str>>) -> Answer {

@@ -154,6 +154,14 @@ impl Client {
         String::from_utf8(head).expect("UTF-8")
     }
 
+    /// Whether something was sent that is not read yet.
+    fn has_bytes(&self) -> bool {
+        self.0.set_nonblocking(true).expect("set");
+        let peeked = self.0.peek(&mut [0]);
+        self.0.set_nonblocking(false).expect("set");
+        matches!(peeked, Ok(1))
+    }
+
     /// Whether the server closed it, by a FIN or a reset, within `wait`.
     fn closed_within(&mut self, wait: Duration) -> bool {
         self.0.set_read_timeout(Some(wait)).expect("a timeout");
