@@ -23,6 +23,10 @@ use crate::tls::Alpn;
 const BATCH: usize = 32 * 1024;
 /// How many buffers may wait for the output.
 const QUEUE: usize = 64;
+/// How many of the protocols that a client offers are logged, and how many bytes of them. A hello
+/// has room for thousands.
+const MAX_PROTOCOLS: usize = 16;
+const MAX_PROTOCOL_BYTES: usize = 256;
 
 /// A connection, as the access log tells of it. Times are in milliseconds.
 #[derive(Serialize)]
@@ -35,7 +39,7 @@ pub struct Entry<'a> {
     /// The server name of the hello, normalised.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub server_name: Option<&'a str>,
-    /// The protocols that the client offered.
+    /// The protocols that the client offered; `...` at the end if there were more.
     #[serde(skip_serializing_if = "Option::is_none", serialize_with = "protocols")]
     pub alpn: Option<&'a Alpn>,
     /// The highest version that the client offered.
@@ -229,10 +233,21 @@ fn word<S: Serializer>(outcome: &Outcome, serializer: S) -> Result<S::Ok, S::Err
     serializer.serialize_str(outcome.as_str())
 }
 
-/// The protocols as text; bytes that are none are escaped.
+/// The first protocols as text; bytes that are none are escaped.
 fn protocols<S: Serializer>(alpn: &Option<&Alpn>, serializer: S) -> Result<S::Ok, S::Error> {
-    let protocols = alpn.iter().flat_map(|alpn| alpn.iter());
-    serializer.collect_seq(protocols.map(|protocol| protocol.escape_ascii().to_string()))
+    let mut protocols = alpn.iter().flat_map(|alpn| alpn.iter()).peekable();
+    let mut shown = Vec::new();
+    let mut room = MAX_PROTOCOL_BYTES;
+    while shown.len() < MAX_PROTOCOLS
+        && let Some(protocol) = protocols.next_if(|protocol| protocol.len() <= room)
+    {
+        room -= protocol.len();
+        shown.push(protocol.escape_ascii().to_string());
+    }
+    if protocols.peek().is_some() {
+        shown.push("...".to_owned());
+    }
+    serializer.collect_seq(shown)
 }
 
 fn millis<S: Serializer>(duration: &Duration, serializer: S) -> Result<S::Ok, S::Error> {

@@ -73,6 +73,27 @@ fn of_clients_that_found_no_route() {
 }
 
 #[test]
+fn of_clients_that_offer_more_protocols_than_anybody_reads() {
+    let process = Process::start("", &[]);
+    let numbered = |count: usize| (0..count).map(|n| format!("p{n}").into_bytes()).collect();
+    let long = |count: usize| vec![vec![b'a'; 128]; count];
+    for (offered, shown, cut) in [
+        (numbered(16), 16, false),
+        (numbered(17), 16, true),
+        (numbered(2000), 16, true),
+        (long(2), 2, false),
+        (long(3), 2, true),
+        (vec![vec![b'a'; 255], vec![b'b'; 2]], 1, true),
+    ] {
+        let mut expected: Vec<String> =
+            offered[..shown].iter().map(|p| p.escape_ascii().to_string()).collect();
+        expected.extend(cut.then(|| "...".to_owned()));
+        let line = line_of(&process, &hello_with_alpn("b.test", offered));
+        has(&line, json!({ "outcome": "no_route", "alpn": expected }));
+    }
+}
+
+#[test]
 fn of_clients_whose_route_has_no_answer() {
     let (blackhole, (dead, _socket)) = (Blackhole::new(), refusing());
     let manifests = [
@@ -169,12 +190,11 @@ fn of_errors_alone_or_of_nothing() {
 
 #[test]
 fn that_nobody_reads_holds_no_connection_up_and_counts_what_it_drops() {
-    const CLIENTS: usize = 500;
+    const CLIENTS: usize = 2500;
     let manifests = manifest("a.test", answering("served"), "");
     let mut process = Process::start_unread("", &manifests, &[]);
     let stdout = process.stdout.take().unwrap();
-    // Some 10 KB a line.
-    let long = hello_with_alpn("b.test", (0..40).map(|_| vec![b'a'; 250]).collect());
+    let long = hello_with_a_long_line();
     for _ in 0..CLIENTS {
         rest(&mut open(process.address, &long));
     }
@@ -198,10 +218,15 @@ fn that_nobody_reads_holds_no_connection_up_and_counts_what_it_drops() {
 #[test]
 fn that_nobody_reads_does_not_hold_the_end_up() {
     let mut process = Process::start_unread("", "", &["--drain-delay", "0s"]);
-    let long = hello_with_alpn("b.test", (0..40).map(|_| vec![b'a'; 250]).collect());
-    for _ in 0..50 {
+    let long = hello_with_a_long_line();
+    for _ in 0..200 {
         rest(&mut open(process.address, &long));
     }
     process.signal(Signal::TERM);
     assert_eq!(process.wait().code(), Some(0));
+}
+
+/// One whose line has some 1.5 KB: each byte of its protocols is escaped.
+fn hello_with_a_long_line() -> Vec<u8> {
+    hello_with_alpn("b.test", vec![vec![0; 128]; 2])
 }
