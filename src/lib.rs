@@ -8,7 +8,7 @@
 //! | [`control`] | the control plane: manifests in, a table and statuses out | `routing`, `duration` |
 //! | [`proxy`] | the data plane: the life of a connection | `routing`, `tls`, `outcome`, `config`, `metrics`, `access_log` |
 //! | [`admin`] | the side port: metrics, probes, the routes in force | `routing`, `control::status`, `metrics`, `health` |
-//! | [`explain`] | which route wins, and why | `routing`, `admin::report` |
+//! | [`explain`] | which route wins, and why | `routing`, `tls`, `admin::report` |
 //! | [`metrics`] | what is measured | `routing`, `outcome` |
 //! | [`access_log`] | one line for each connection | `tls`, `outcome` |
 //! | [`health`] | what the probes report | nothing |

@@ -26,7 +26,7 @@ const MAY_NAME: &[(&str, &[&str])] = &[
     ("proxy", &["routing", "tls", "outcome", "config", "metrics", "access_log"]),
     // What an operator touches.
     ("admin", &["routing", "outcome", "metrics", "health", "control::status", "duration"]),
-    ("explain", &["routing", "admin::report"]),
+    ("explain", &["routing", "tls", "admin::report"]),
     ("metrics", &["routing", "outcome"]),
     ("access_log", &["tls", "outcome"]),
     ("health", &[]),

@@ -10,9 +10,8 @@ use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
-use crate::routing::{
-    Hostname, InvalidHostname, MatchKind, Route, RouteKey, Snapshot, Table, channel,
-};
+use crate::routing::{Hostname, MatchKind, Route, RouteKey, Snapshot, Table, channel};
+use crate::tls::{self, ServerName};
 
 pub use fetch::fetch;
 
@@ -36,9 +35,9 @@ pub enum InvalidServerName {
     /// A wildcard: routes claim those, clients do not send them.
     #[error("{0:?} is a wildcard, which no client sends; give a name that it is to cover")]
     Wildcard(String),
-    /// No name at all.
+    /// A hello with it would be refused as malformed.
     #[error(transparent)]
-    Hostname(#[from] InvalidHostname),
+    Malformed(#[from] tls::InvalidServerName),
 }
 
 /// Reads a server name as a client sends it. The empty text stands for a client that sends none.
@@ -49,10 +48,10 @@ pub fn server_name(text: &str) -> Result<Option<Box<str>>, InvalidServerName> {
     if text.is_empty() {
         return Ok(None);
     }
-    match text.parse()? {
-        Hostname::Exact(name) => Ok(Some((*name).into())),
-        Hostname::Wildcard(_) | Hostname::Any => Err(InvalidServerName::Wildcard(text.to_owned())),
+    if matches!(text.parse(), Ok(Hostname::Wildcard(_) | Hostname::Any)) {
+        return Err(InvalidServerName::Wildcard(text.to_owned()));
     }
+    Ok(Some(ServerName::parse(text.as_bytes())?.as_str().into()))
 }
 
 /// The table that serves `snapshot`.

@@ -63,6 +63,7 @@ fn the_first_line_names_the_winner_and_its_claim() {
         ("www.example.com", &["h2"], "https", "a/h2: exact hostname www.example.com"),
         ("www.example.com", &[], "internal", "a/inside: exact hostname www.example.com"),
         ("x.example.com", &[], "https", "a/exact: wildcard *.example.com"),
+        ("-a-.example.com", &[], "https", "a/exact: wildcard *.example.com"),
         ("x.deep.example.com", &[], "https", "a/deep: wildcard *.deep.example.com"),
         ("deep.example.com", &[], "https", "a/exact: wildcard *.example.com"),
         ("example.com", &[], "https", "a/all: any name"),
@@ -183,12 +184,16 @@ fn the_details_of_the_winner_are_told() {
 fn a_server_name_is_what_a_client_can_send() {
     assert_eq!(server_name(""), Ok(None));
     assert_eq!(server_name("A.com."), Ok(Some("a.com".into())));
+    // No route may claim it exactly, but clients do send it, and a wildcard may cover it.
+    assert_eq!(server_name("-A-.example.com"), Ok(Some("-a-.example.com".into())));
     for (text, part) in [
+        (".", "empty"),
         ("*", "wildcard"),
         ("*.example.com", "wildcard"),
         ("10.0.0.1", "IP address"),
-        ("a b", "' '"),
-        ("a:443", "':'"),
+        ("127.1", "IP address"),
+        ("a b", "byte 0x20"),
+        ("a:443", "byte 0x3a"),
     ] {
         let error = server_name(text).expect_err(text).to_string();
         assert!(error.contains(part), "{text}: {error}");
