@@ -7,18 +7,21 @@
 //! | [`app`] | binds everything, runs it, drains it; the only one that knows every part | all |
 //! | [`control`] | the control plane: manifests in, a table and statuses out | `routing`, `duration` |
 //! | [`proxy`] | the data plane: the life of a connection | `routing`, `tls`, `outcome`, `config`, `metrics`, `access_log` |
-//! | [`admin`] | the side port: metrics, probes, the routes in force | `routing`, `control::status`, `metrics`, `health` |
+//! | [`admin`] | the admin port: metrics, probes, the routes in force | `routing`, `control::status`, `metrics`, `health`, `duration` |
 //! | [`explain`] | which route wins, and why | `routing`, `tls`, `admin::report` |
 //! | [`metrics`] | what is measured | `routing`, `outcome` |
 //! | [`access_log`] | one line for each connection | `tls`, `outcome` |
 //! | [`health`] | what the probes report | nothing |
-//! | [`cli`], [`config`], [`logging`] | the command line, the settings, the log | each other, `duration` |
+//! | [`cli`] | the command line | `config` |
+//! | [`config`] | the settings | `logging`, `duration` |
+//! | [`logging`] | the log | `config` |
 //! | [`routing`] | pure: which route owns a connection | nothing |
 //! | [`tls`] | pure: bytes in, a typed ClientHello out | nothing |
 //! | [`outcome`], [`duration`] | pure: how connections end; durations as people write them | nothing |
 //!
 //! Invariants: `control` and `proxy` never import each other, and meet only in `routing`;
-//! `routing` and `tls` do no I/O and know neither tokio nor Kubernetes. `tests/walls.rs` holds them.
+//! `routing` and `tls` do no I/O and know neither tokio nor Kubernetes. `tests/walls.rs` holds them, and
+//! this map to the truth.
 //! Nothing that a peer or a manifest can cause panics, and there is no `unsafe`.
 
 pub mod access_log;
