@@ -106,7 +106,7 @@ pub enum BackendKind {
 pub struct EndpointReport {
     /// Where connections go.
     pub address: SocketAddr,
-    /// `ready`.
+    /// `serving`: new connections may go there.
     pub state: String,
     /// How many connections it has from this process.
     pub active_connections: usize,
@@ -259,7 +259,7 @@ impl BackendReport {
                 .iter()
                 .map(|endpoint| EndpointReport {
                     address: endpoint.address,
-                    state: "ready".to_owned(),
+                    state: "serving".to_owned(),
                     active_connections: endpoint.active(),
                 })
                 .collect(),

@@ -79,7 +79,7 @@ impl Collector for TableCollector {
                 MetricType::COUNTER,
                 tallies.iter().flat_map(Series::bytes).collect(),
             ),
-            gauge(&self.endpoints, &[("state", "ready")], endpoints(&table)),
+            gauge(&self.endpoints, &[("state", "serving")], endpoints(&table)),
             gauge(&self.routes, &[], table.len() as u64),
             gauge(&self.hostnames, &[], table.hostnames() as u64),
             gauge(&self.generation, &[], table.generation()),

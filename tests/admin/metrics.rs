@@ -28,7 +28,7 @@ fn counts_of_routes_are_read_when_they_are_asked_for() {
         r#"sluice_bytes_total{namespace="web",route="any",direction="upstream"} 100"#,
         r#"sluice_bytes_total{namespace="web",route="any",direction="downstream"} 5"#,
         r#"sluice_bytes_total{namespace="data",route="kafka",direction="upstream"} 0"#,
-        r#"sluice_endpoints{state="ready"} 3"#,
+        r#"sluice_endpoints{state="serving"} 3"#,
         "sluice_routes 2",
         "sluice_hostnames 3",
         "sluice_table_generation 1",

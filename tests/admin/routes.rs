@@ -16,7 +16,7 @@ fn routes_show_everything_in_force_and_everything_refused() {
     let _active = found.route.backends[0].backend.endpoints()[0].begin();
 
     let condition = |kind: &str, status: &str, reason: &str, message: &str| json!({ "type": kind, "status": status, "reason": reason, "message": message });
-    let endpoint = |address: &str, active: u32| json!({ "address": address, "state": "ready", "activeConnections": active });
+    let endpoint = |address: &str, active: u32| json!({ "address": address, "state": "serving", "activeConnections": active });
     let shared = [endpoint("10.0.0.1:9093", 1), endpoint("[fd00::1]:9093", 0)];
     assert_eq!(
         server.routes(),
