@@ -3,6 +3,9 @@
 # that are missing; otherwise it names them and fails. It does nothing when all is there.
 set -euo pipefail
 
+# The oldest Go that builds tests/clients/go.
+go=1.24
+
 # A program, and the Debian package that has it.
 programs=(
     cc:build-essential
@@ -20,10 +23,23 @@ main() {
 
 # Named, not installed: Debian's own may be too old.
 require_go() {
-    if ! command -v go >/dev/null; then
-        echo "missing: go, 1.24 or newer (Debian's package is golang-go, in stable or backports)" >&2
+    local version=none
+    if command -v go >/dev/null; then
+        # Such as go1.24.4, or "go1.26.0 X:nocoverageredesign".
+        version=$(go env GOVERSION)
+        version=${version#go}
+        version=${version%% *}
+    fi
+    if [[ $version == none ]] || ! at_least "$go" "$version"; then
+        echo "missing: go, $go or newer (Debian's package is golang-go, in stable or backports);" \
+            "found: $version" >&2
         exit 1
     fi
+}
+
+# Whether version $2 is $1 or newer.
+at_least() {
+    [[ $(printf '%s\n' "$1" "$2" | sort --version-sort | head -n 1) == "$1" ]]
 }
 
 install_packages() {
