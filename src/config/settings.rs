@@ -85,7 +85,7 @@ pub(super) const SETTINGS: &[Setting] = &[
     many(
         "listen",
         "[NAME=][tls://|tcp://]ADDRESS:PORT",
-        "Where clients connect to; NAME is what routes refer to, https if left out; repeatable",
+        "Where clients connect to; [::] is IPv6 alone; NAME, or https, is for routes; repeatable",
         |config, given| {
             config.listeners = listen::parse(given)?;
             Ok(())
