@@ -8,16 +8,17 @@ use std::thread;
 use sluice::outcome::Outcome;
 
 use crate::support::{
-    Backend, Bulk, End, Flow, Plane, expect, flow, hello, open, receive_bulk, rest, send_bulk,
-    stall, target, wait_until,
+    Backend, Bulk, End, Flow, Plane, expect, flow, hello, open_narrow, receive_bulk, reset, rest,
+    send_bulk, stall, target, wait_until,
 };
 
 const MIB: usize = 1 << 20;
 
-/// Both ends of a connection through `plane`.
+/// Both ends of a connection through `plane`. They take little, so that what one says at once does
+/// not disappear in the kernel.
 fn pair(plane: &Plane, backend: &Backend) -> (TcpStream, TcpStream) {
     let hello = hello("a.test");
-    let client = open(plane.address(), &hello);
+    let client = open_narrow(plane.address(), &hello);
     (client, backend.accept_with(&hello))
 }
 
@@ -129,10 +130,32 @@ fn that_turns_to_small_messages_and_back_stays_in_order() {
     assert!(pipes(&plane) > 0, "it never was bulk");
 }
 
+/// What a connection leaves behind in its pipe is another's, and must reach no third.
+#[test]
+fn that_is_cut_off_leaves_nothing_in_a_pipe() {
+    let backend = Backend::narrow();
+    let plane = Plane::with(vec![target("a.test", &[backend.address()])], |config| {
+        config.workers = 1.try_into().unwrap();
+    });
+    let (client, server) = pair(&plane, &backend);
+    let bulk = Arc::new(Bulk::new(60));
+    let mut flows = [Flow::new(&server, &client, &bulk, 0, MIB)];
+    flow(&mut flows, MIB, 2 * MIB);
+    assert_eq!(stall(&mut flows, 64 * MIB), 1);
+    wait_until("bytes in a pipe", || plane.metrics.pipes_busy.get() == 1);
+    drop(flows);
+    reset(client);
+    plane.assert_ended(&[("a.test", Outcome::DownstreamReset, 1)]);
+    assert_eq!(pipes(&plane), 0);
+
+    let (client, server) = pair(&plane, &backend);
+    both_ways(client, server, 70, 4 * MIB);
+}
+
 /// Bulk that stalls keeps its pipe. When all pipes are held in that way, the next one is copied.
 #[test]
 fn beyond_the_pipes_is_copied() {
-    let backend = Backend::with_small_buffers();
+    let backend = Backend::narrow();
     let plane = Plane::with(vec![target("a.test", &[backend.address()])], |config| {
         config.workers = 1.try_into().unwrap();
     });

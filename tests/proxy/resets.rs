@@ -4,21 +4,19 @@ use std::io::{Read, Write};
 use std::net::{Shutdown, TcpStream};
 
 use sluice::outcome::Outcome;
-use socket2::SockRef;
 
 use crate::support::{
-    Backend, End, PATIENCE, Plane, exchange, expect, expect_reset, hello, millis, open, reset,
-    rest, target,
+    Backend, End, PATIENCE, Plane, exchange, expect, expect_reset, hello, millis, open_narrow,
+    reset, rest, target,
 };
 
 /// Both ends of a connection through sluice, which ends with `outcome`.
 #[track_caller]
 fn ends<T>(outcome: Outcome, story: impl FnOnce(TcpStream, TcpStream) -> T) {
-    let backend = Backend::with_small_buffers();
+    let backend = Backend::narrow();
     let plane = Plane::start(vec![target("a.test", &[backend.address()])]);
     let hello = hello("a.test");
-    let client = open(plane.address(), &hello);
-    SockRef::from(&client).set_recv_buffer_size(128 * 1024).unwrap();
+    let client = open_narrow(plane.address(), &hello);
     let server = backend.accept_with(&hello);
     // What it returns stays open meanwhile.
     let _open = story(client, server);

@@ -3,10 +3,9 @@
 use std::net::{SocketAddr, TcpStream};
 use std::sync::Arc;
 
-use socket2::{Domain, SockRef, Socket, Type};
-
 use crate::support::{
-    Backend, Bulk, Flow, Process, answering, ask, hello, manifest, settle, stall, wait_until,
+    Backend, Bulk, Flow, Process, answering, ask, hello, manifest, open_narrow, settle, stall,
+    wait_until,
 };
 
 const CLIENTS: usize = 200;
@@ -19,7 +18,7 @@ const KIB_PER_CLIENT: i64 = 64 + 8;
 
 #[test]
 fn stalled_readers_cost_little_and_lose_nothing() {
-    let backend = Backend::with_small_buffers();
+    let backend = Backend::narrow();
     let manifests = [
         manifest("stalls.test", backend.address(), ""),
         manifest("flows.test", answering("flows"), ""),
@@ -51,16 +50,9 @@ fn stalled_readers_cost_little_and_lose_nothing() {
 
 /// Both ends of a connection; neither takes much before it reads.
 fn pair(address: SocketAddr, backend: &Backend) -> (TcpStream, TcpStream) {
-    let client = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
-    client.set_recv_buffer_size(128 * 1024).unwrap();
-    client.set_send_buffer_size(64 * 1024).unwrap();
-    client.connect(&address.into()).unwrap();
-    let mut client = TcpStream::from(client);
     let hello = hello("stalls.test");
-    std::io::Write::write_all(&mut client, &hello).unwrap();
-    let server = backend.accept_with(&hello);
-    SockRef::from(&server).set_send_buffer_size(64 * 1024).unwrap();
-    (client, server)
+    let client = open_narrow(address, &hello);
+    (client, backend.accept_with(&hello))
 }
 
 /// Waits until sluice has nothing to do.

@@ -13,7 +13,7 @@ pub(crate) use bulk::{Bulk, Flow, flow, receive_bulk, send_bulk, settle, stall};
 pub(crate) use hello::{hello, hello_with_alpn, hello_without_name, in_records, malformed_hello};
 pub(crate) use peer::{
     Backend, Blackhole, End, answering, ask, connect, exchange, expect, expect_reset, open,
-    refusing, reset, rest,
+    open_narrow, refusing, reset, rest,
 };
 pub(crate) use plane::{Plane, Target, listener, target};
 pub(crate) use process::{Process, manifest};

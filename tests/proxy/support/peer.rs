@@ -29,6 +29,21 @@ pub(crate) fn open(address: SocketAddr, bytes: &[u8]) -> TcpStream {
     client
 }
 
+/// A client that has sent `bytes`, and whose buffers take little, so that it stalls soon.
+pub(crate) fn open_narrow(address: SocketAddr, bytes: &[u8]) -> TcpStream {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, None).unwrap();
+    narrow(&SockRef::from(&socket));
+    socket.connect(&address.into()).unwrap();
+    let mut client = patient(socket.into());
+    client.write_all(bytes).unwrap();
+    client
+}
+
+fn narrow(socket: &SockRef<'_>) {
+    socket.set_recv_buffer_size(128 * 1024).unwrap();
+    socket.set_send_buffer_size(64 * 1024).unwrap();
+}
+
 fn patient(stream: TcpStream) -> TcpStream {
     stream.set_read_timeout(Some(PATIENCE)).unwrap();
     stream.set_write_timeout(Some(PATIENCE)).unwrap();
@@ -102,10 +117,10 @@ impl Backend {
         Backend { listener }
     }
 
-    /// One whose connections have small receive buffers.
-    pub(crate) fn with_small_buffers() -> Self {
+    /// One whose connections have buffers that take little.
+    pub(crate) fn narrow() -> Self {
         let backend = Backend::new();
-        SockRef::from(&backend.listener).set_recv_buffer_size(128 * 1024).unwrap();
+        narrow(&SockRef::from(&backend.listener));
         backend
     }
 
