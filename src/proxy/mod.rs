@@ -2,7 +2,7 @@
 //! on its thread from accept to close.
 //!
 //! [`Proxy::bind`] binds, [`Proxy::start`] serves, [`Running`] ends it. The story of a connection
-//! is [`connection::serve`].
+//! is `connection::serve`.
 
 mod balance;
 mod connect;
