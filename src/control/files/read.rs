@@ -15,8 +15,11 @@ const MAX_LINKS: usize = 40;
 #[derive(Debug, Default, PartialEq)]
 pub(super) struct Reading {
     /// By configured path: its files, or why it cannot be read.
-    pub(super) roots: BTreeMap<PathBuf, Result<BTreeMap<PathBuf, FileRead>, String>>,
+    pub(super) roots: BTreeMap<PathBuf, Result<Files, String>>,
 }
+
+/// Files by the paths by which they were found.
+type Files = BTreeMap<PathBuf, FileRead>;
 
 /// One file at one moment.
 #[derive(Clone, Debug, PartialEq)]
@@ -29,40 +32,53 @@ pub(super) struct FileRead {
 }
 
 impl Reading {
-    /// What of this reading is as it was in the `last`, and for the rest what is `applied`: a file
-    /// that is caught in the middle of a change keeps what it had.
-    pub(super) fn where_steady(
+    /// This reading, but with what is `applied` of the files that are being written, which are told
+    /// by their real paths.
+    pub(super) fn except(
         mut self,
-        last: &Reading,
         applied: &Reading,
         is_written: impl Fn(&Path) -> bool,
     ) -> Reading {
         for (path, root) in &mut self.roots {
-            let (last, applied) = (last.roots.get(path), applied.roots.get(path));
+            let Ok(files) = root else { continue };
+            let applied = applied.files(path);
+            let written: Vec<PathBuf> = files
+                .iter()
+                .filter(|(_, file)| is_written(&file.real))
+                .map(|(name, _)| name.clone())
+                .collect();
+            for name in written {
+                keep(files, applied, name);
+            }
+        }
+        self
+    }
+
+    /// What of this reading is as it was in the `last`, and for the rest what is `applied`: a file
+    /// that is caught in the middle of a change keeps what it had.
+    pub(super) fn where_steady(mut self, last: &Reading, applied: &Reading) -> Reading {
+        for (path, root) in &mut self.roots {
+            let last = last.roots.get(path);
             let (Ok(files), Some(Ok(last))) = (&mut *root, last) else {
-                if let (true, Some(applied)) = (last != Some(root), applied) {
+                if let (true, Some(applied)) = (last != Some(root), applied.roots.get(path)) {
                     *root = applied.clone();
                 }
                 continue;
             };
-            let applied = applied.and_then(|applied| applied.as_ref().ok());
-            let names: BTreeSet<PathBuf> = files
-                .keys()
-                .chain(last.keys())
-                .chain(applied.iter().flat_map(|a| a.keys()))
-                .cloned()
-                .collect();
-            for name in names {
-                if files.get(&name) == last.get(&name) && !is_written(&name) {
-                    continue;
-                }
-                match applied.and_then(|applied| applied.get(&name)) {
-                    Some(file) => files.insert(name, file.clone()),
-                    None => files.remove(&name),
-                };
+            let applied = applied.files(path);
+            let names = files.keys().chain(last.keys());
+            let changing: BTreeSet<PathBuf> =
+                names.filter(|name| files.get(*name) != last.get(*name)).cloned().collect();
+            for name in changing {
+                keep(files, applied, name);
             }
         }
         self
+    }
+
+    /// The files that were found by way of a configured path.
+    fn files(&self, path: &Path) -> Option<&Files> {
+        self.roots.get(path)?.as_ref().ok()
     }
 
     /// Reads everything. A file that is reached in more than one way counts once.
@@ -82,7 +98,15 @@ impl Reading {
     }
 }
 
-fn read_root(path: &Path, seen: &mut HashSet<PathBuf>) -> io::Result<BTreeMap<PathBuf, FileRead>> {
+/// Puts a file back to what is applied.
+fn keep(files: &mut Files, applied: Option<&Files>, name: PathBuf) {
+    match applied.and_then(|applied| applied.get(&name)) {
+        Some(file) => files.insert(name, file.clone()),
+        None => files.remove(&name),
+    };
+}
+
+fn read_root(path: &Path, seen: &mut HashSet<PathBuf>) -> io::Result<Files> {
     let files = match fs::metadata(path)?.is_dir() {
         true => manifests(path)?,
         false => vec![path.to_owned()],

@@ -1,6 +1,6 @@
 //! Manifests while sluice runs: every change is live within a second.
 
-use std::collections::{BTreeSet, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::convert::Infallible;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -47,8 +47,10 @@ pub async fn watch(
 pub(super) struct Pace {
     /// For how long files must stay as they are to count as written.
     pub(super) quiet: Duration,
-    /// For how long to wait for that at most.
+    /// For how long to wait for that at most, of all files as of one that is being written.
     pub(super) longest: Duration,
+    /// For how long nothing may happen to a file that is open for writing: then it counts as it is.
+    pub(super) silence: Duration,
     /// How often to look without being told, where the kernel cannot tell.
     pub(super) poll: Duration,
     /// How often to look without being told, where it can: some file systems do not.
@@ -62,6 +64,7 @@ impl Default for Pace {
         Pace {
             quiet: Duration::from_millis(50),
             longest: Duration::from_millis(500),
+            silence: Duration::from_secs(30),
             poll: Duration::from_millis(300),
             idle: Duration::from_secs(10),
             notify: true,
@@ -84,6 +87,8 @@ pub(super) async fn watch_at(
     publish(state.update(noticed));
     loop {
         let longest = if watches.healthy { pace.idle } else { pace.poll };
+        let longest =
+            watches.shared.until_silence(pace.silence).map_or(longest, |t| t.min(longest));
         let told = tokio::time::timeout(longest, watches.shared.wake.notified()).await.is_ok();
         let noticed = Instant::now();
         if told {
@@ -97,8 +102,9 @@ pub(super) async fn watch_at(
     }
 }
 
-/// Reads until two readings, some time apart, agree and no file is being written as far as is
-/// known: a change counts when it is whole.
+/// Reads until two readings, some time apart, agree and no file has just begun to be written as far
+/// as is known: a change counts when it is whole. A file that is open for writing for longer keeps
+/// what it had, and the others go on.
 async fn settled(
     pace: Pace,
     paths: &[PathBuf],
@@ -111,16 +117,16 @@ async fn settled(
         // Watch first, read then: what changes in between is told.
         watches.renew(Interest::of(paths));
         let reading = Reading::of(paths);
+        let Writing { files, fresh } = watches.shared.writing(pace);
+        let reading = reading.except(applied, |file| files.contains(file));
         let agrees = reading == *applied || last.as_ref() == Some(&reading);
-        if agrees && !watches.shared.writing() {
+        if agrees && !fresh {
             return reading;
         }
         if Instant::now() >= deadline {
-            // Somebody goes on writing. What rests is taken, the rest in another turn.
-            let writing = watches.shared.take_writing();
+            // Somebody goes on changing files. What rests is taken, the rest in another turn.
             watches.shared.wake.notify_one();
-            let last = last.unwrap_or_default();
-            return reading.where_steady(&last, applied, |file| writing.contains(file));
+            return reading.where_steady(&last.unwrap_or_default(), applied);
         }
         last = Some(reading);
         tokio::time::sleep(pace.quiet).await;
@@ -190,8 +196,23 @@ struct Shared {
 #[derive(Default)]
 struct Seen {
     interest: Interest,
-    /// Files that were written to and not closed since.
-    writing: HashSet<PathBuf>,
+    /// Files that were written to and not closed since, by their real paths.
+    writing: HashMap<PathBuf, Writer>,
+}
+
+/// What is known of a file that is open for writing.
+struct Writer {
+    /// When it was first written to.
+    since: Instant,
+    /// When anything last happened to it.
+    last: Instant,
+}
+
+/// The files that are open for writing.
+struct Writing {
+    files: HashSet<PathBuf>,
+    /// Whether any of them has not been so for long, and so will probably be whole in a moment.
+    fresh: bool,
 }
 
 impl Watches {
@@ -208,7 +229,7 @@ impl Watches {
     /// of the former one. For the same folder, the kernel does nothing.
     fn renew(&mut self, interest: Interest) {
         let wanted = interest.watched();
-        self.shared.lock().interest = interest;
+        self.shared.lock().look_at(interest);
         match self.try_renew(&wanted) {
             Ok(()) if !self.healthy => {
                 info!("manifests are watched again");
@@ -253,17 +274,31 @@ impl Shared {
         self.seen.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn writing(&self) -> bool {
-        !self.lock().writing.is_empty()
+    /// The files that are being written. Those to which nothing has happened for long are given up.
+    fn writing(&self, pace: Pace) -> Writing {
+        let mut seen = self.lock();
+        seen.writing.retain(|file, writer| {
+            let silent = writer.last.elapsed() >= pace.silence;
+            if silent {
+                let (file, silence) = (file.display(), pace.silence);
+                warn!(%file, ?silence, "a file is left open for writing; it is read as it is");
+            }
+            !silent
+        });
+        Writing {
+            files: seen.writing.keys().cloned().collect(),
+            fresh: seen.writing.values().any(|writer| writer.since.elapsed() < pace.longest),
+        }
+    }
+
+    /// How long it is until one of the files that are being written may be given up.
+    fn until_silence(&self, silence: Duration) -> Option<Duration> {
+        let last = self.lock().writing.values().map(|writer| writer.last).min()?;
+        Some(silence.saturating_sub(last.elapsed()))
     }
 
     fn forget_writers(&self) {
         self.lock().writing.clear();
-    }
-
-    /// The files that are being written, which are forgotten: their writers may be gone untold.
-    fn take_writing(&self) -> HashSet<PathBuf> {
-        std::mem::take(&mut self.lock().writing)
     }
 
     /// Called by the watcher's thread. Nothing is taken from an event but that something happened:
@@ -284,6 +319,12 @@ impl Shared {
 }
 
 impl Seen {
+    /// Nothing will be told any more of files that are not of interest.
+    fn look_at(&mut self, interest: Interest) {
+        self.writing.retain(|file, _| interest.includes(file));
+        self.interest = interest;
+    }
+
     /// Keeps track of writers; returns whether the event may mean a change.
     fn note(&mut self, event: &Event) -> bool {
         let written = matches!(event.kind, EventKind::Modify(ModifyKind::Data(_)));
@@ -292,13 +333,19 @@ impl Seen {
         if event.kind.is_access() && !closed {
             return false;
         }
+        let attributes = matches!(event.kind, EventKind::Modify(ModifyKind::Metadata(_)));
+        let now = Instant::now();
         let mut matters = false;
         for path in event.paths.iter().filter(|path| self.interest.includes(path)) {
             matters = true;
             if written {
-                self.writing.insert(path.clone());
-            } else {
-                self.writing.remove(path);
+                self.writing.entry(path.clone()).or_insert(Writer { since: now, last: now }).last =
+                    now;
+            } else if let (true, Some(writer)) = (attributes, self.writing.get_mut(path)) {
+                writer.last = now;
+            } else if !attributes {
+                // Closed, or something else is at this path now, be it a file or a folder.
+                self.writing.retain(|file, _| !file.starts_with(path));
             }
         }
         matters
