@@ -67,7 +67,7 @@ fn yaml_that_is_no_yaml_is_named_with_its_line() {
 }
 
 #[test]
-fn ready_waits_for_the_first_complete_load_and_stays_from_then_on() {
+fn a_broken_file_does_not_keep_a_replica_that_starts_from_being_ready() {
     let folder = tempfile::tempdir().unwrap();
     let routes = folder.path().join("routes");
     fs::create_dir(&routes).unwrap();
@@ -77,16 +77,35 @@ fn ready_waits_for_the_first_complete_load_and_stays_from_then_on() {
     let sluice = Sluice::over(folder, &[]);
 
     await_server(&sluice, "good.test", "good");
+    eventually("sluice is ready", || (sluice.get("/readyz").0 == 200).then_some(()));
+    await_faults(&sluice, 1.0);
+    assert_named(&faults(&sluice)[0], "late.yaml", 1, None, None);
+    fs::write(routes.join("late.yaml"), route("late", &["late.test"], greeter("late"))).unwrap();
+    await_server(&sluice, "late.test", "late");
+}
+
+#[test]
+fn ready_waits_for_the_first_complete_load_and_stays_from_then_on() {
+    let folder = tempfile::tempdir().unwrap();
+    let routes = folder.path().join("routes");
+    fs::create_dir(&routes).unwrap();
+    let late = routes.join("late.yaml");
+    fs::write(routes.join("good.yaml"), route("good", &["good.test"], greeter("good"))).unwrap();
+    std::os::unix::fs::symlink("gone.yaml", &late).unwrap();
+    let sluice = Sluice::over(folder, &[]);
+
+    await_server(&sluice, "good.test", "good");
     let not_yet = "the first complete table is not built yet\n".to_owned();
     assert_eq!(sluice.get("/readyz"), (503, not_yet));
     assert_eq!(sluice.get("/livez"), (200, "ok\n".to_owned()));
 
-    fs::write(routes.join("late.yaml"), route("late", &["late.test"], greeter("late"))).unwrap();
+    fs::remove_file(&late).unwrap();
+    fs::write(&late, route("late", &["late.test"], greeter("late"))).unwrap();
     await_server(&sluice, "late.test", "late");
     eventually("sluice is ready", || (sluice.get("/readyz").0 == 200).then_some(()));
 
     for file in ["good.yaml", "late.yaml"] {
-        fs::write(routes.join(file), broken).unwrap();
+        fs::write(routes.join(file), "kind: SniRoute\n").unwrap();
     }
     await_faults(&sluice, 2.0);
     assert_eq!(sluice.get("/readyz"), (200, "ok\n".to_owned()));

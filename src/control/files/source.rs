@@ -75,11 +75,12 @@ impl Source {
             self.settle();
         }
         self.complete |=
-            self.unreadable.is_empty() && self.files.values().all(|file| file.in_force.is_some());
+            self.unreadable.is_empty() && self.files.values().all(|file| file.content.is_ok());
         changed
     }
 
-    /// Whether every file was good at some time, so that nothing is missing that once was asked for.
+    /// Whether everything could be read at some time. A file with faults counts as read and refused:
+    /// the fault of one tenant must not keep a replica that starts from serving the others.
     pub(super) fn complete(&self) -> bool {
         self.complete
     }

@@ -22,7 +22,8 @@ use crate::control::status::{RouteStatus, log_changes};
 pub struct Update {
     /// The table and the statuses.
     pub plan: Plan,
-    /// Whether every file has been good at some time. Once true, it stays so.
+    /// Whether every path and file could be read at some time, be it with faults. Once true, it
+    /// stays so.
     pub complete: bool,
     /// How many faults the files have now.
     pub faults: usize,

@@ -92,14 +92,36 @@ fn what_did_not_change_is_no_change() {
 }
 
 #[test]
-fn a_file_that_was_never_good_contributes_nothing_and_leaves_the_whole_incomplete() {
-    let mut served = Served::new(&[("a.yaml", &good("a")), ("b.yaml", "rubbish")]);
+fn a_file_that_was_never_good_contributes_nothing_and_counts_as_read() {
+    let served = Served::new(&[("a.yaml", &good("a")), ("b.yaml", "rubbish")]);
     assert_eq!(served.routes(), ["a"]);
-    assert!(!served.source.complete());
-    served.change(&[("b.yaml", Some(&good("b")))]);
+    assert_eq!(served.faults().len(), 1);
     assert!(served.source.complete());
-    served.change(&[("c.yaml", Some("rubbish"))]);
-    assert!(served.source.complete(), "once it is, it stays so");
+}
+
+#[test]
+fn what_cannot_be_read_leaves_the_whole_incomplete() {
+    let folder = folder(&[("a.yaml", &good("a"))]);
+    let link = folder.path().join("b.yaml");
+    std::os::unix::fs::symlink("gone", &link).expect("a link");
+    let mut served = Served { folder, source: Source::default() };
+    served.read();
+    assert_eq!(served.routes(), ["a"]);
+    assert!(!served.source.complete(), "one of the files cannot be read");
+    fs::remove_file(&link).expect("removed");
+    served.read();
+    assert!(served.source.complete());
+
+    let missing = [served.path().to_owned(), served.path().join("missing")];
+    let mut source = Source::default();
+    source.apply(&Reading::of(&missing));
+    assert!(!source.complete(), "one of the paths cannot be read");
+    fs::create_dir(&missing[1]).expect("a folder");
+    source.apply(&Reading::of(&missing));
+    assert!(source.complete());
+    fs::remove_dir(&missing[1]).expect("removed");
+    source.apply(&Reading::of(&missing));
+    assert!(source.complete(), "once it is, it stays so");
 }
 
 #[test]
