@@ -8,7 +8,7 @@ use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess,
 use serde::{Deserialize, de};
 use serde_yaml::Value;
 
-use super::{MAX_FAULTS, Object, Parsed, suggest};
+use super::{MAX_FAULTS, Object, Parsed, suggest, weight};
 use crate::control::build::{DEFAULT_NAMESPACE, key};
 use crate::control::files::Fault;
 use crate::control::files::locate::{FieldPath, Origin, line_of};
@@ -34,6 +34,9 @@ pub(super) fn parse(
     let document = Document { file, first_line, text };
     if unclosed(&document.text) > MAX_UNCLOSED {
         return faults.push(document.too_deep());
+    }
+    if !weight::is_bounded(&document.text) {
+        return faults.push(document.too_heavy());
     }
     let value = match serde_yaml::from_str::<Value>(&document.text) {
         Ok(Value::Null) => return,
@@ -280,12 +283,23 @@ impl Document<'_> {
     }
 
     fn too_deep(&self) -> Fault {
+        self.whole(format!("has over {MAX_UNCLOSED} brackets open at once"))
+    }
+
+    fn too_heavy(&self) -> Fault {
+        let message = "stands for far more than is written in it, by its aliases (*); write out what \
+                       they stand for";
+        self.whole(message.to_owned())
+    }
+
+    /// What is wrong with the document as a whole.
+    fn whole(&self, message: String) -> Fault {
         Fault {
             file: self.file.to_owned(),
             line: Some(self.first_line),
             object: None,
             field: None,
-            message: format!("has over {MAX_UNCLOSED} brackets open at once"),
+            message,
         }
     }
 

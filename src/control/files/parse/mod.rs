@@ -3,6 +3,7 @@
 mod document;
 mod split;
 mod suggest;
+mod weight;
 
 use std::collections::HashMap;
 use std::path::Path;

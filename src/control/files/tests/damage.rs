@@ -15,8 +15,12 @@ fn aliases_and_depth_are_bounded() {
     }
     let deep = format!("a: {}", "[".repeat(100_000));
     let indented = format!("a: {}", "- ".repeat(10_000));
+    let numbers = vec!["1"; 3000].join(",");
+    let square = format!("x: &x [{numbers}]\ny: [{}]", vec!["*x"; 3000].join(","));
+    let faults = faults_of(&square);
+    assert!(faults[0].starts_with("a.yaml:1: stands for far more than is written"), "{faults:?}");
     for content in
-        [bomb, deep, indented, format!("a: {}", "[".repeat(500)), "a: &a [*a]".to_owned()]
+        [square, bomb, deep, indented, format!("a: {}", "[".repeat(500)), "a: &a [*a]".to_owned()]
     {
         let faults = faults_of(&content);
         assert_eq!(faults.len(), 1, "{faults:?}");
