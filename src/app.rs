@@ -35,7 +35,8 @@ const LOG_TIMEOUT: Duration = Duration::from_secs(1);
 /// When something cannot be bound or started, or a worker fails.
 pub fn run(config: Config) -> anyhow::Result<()> {
     let app = App::bind(config)?;
-    control_runtime()?.block_on(async {
+    let runtime = control_runtime()?;
+    let result = runtime.block_on(async {
         let mut terminate = signal(SignalKind::terminate())?;
         let mut interrupt = signal(SignalKind::interrupt())?;
         app.run(async move || {
@@ -45,7 +46,10 @@ pub fn run(config: Config) -> anyhow::Result<()> {
             }
         })
         .await
-    })
+    });
+    // A file system that does not answer must not keep the process from ending.
+    runtime.shutdown_background();
+    result
 }
 
 /// The runtime of everything but connections: admin port, sources, signals.
@@ -168,7 +172,7 @@ fn follow_files(
     let (metrics, health) = (parts.metrics.clone(), Arc::clone(&parts.health));
     let statuses = Arc::clone(&parts.statuses);
     let mut first = Some(first);
-    files::watch(config.routes.clone(), installation, move |update: Update| {
+    let publish = move |update: Update| {
         let Update { plan, complete, faults, noticed } = update;
         let routes = plan.snapshot.routes.len();
         let applied = writer.apply(plan.snapshot);
@@ -189,7 +193,9 @@ fn follow_files(
             // Fails only if sluice is ending already.
             let _ = first.send(());
         }
-    })
+    };
+    let errors = parts.metrics.source_errors.clone();
+    files::watch(config.routes.clone(), installation, publish, move || errors.inc())
 }
 
 /// Serves traffic from the first table to the end of the drain.

@@ -10,13 +10,15 @@
 //! * `read` gets bytes and says where they lie;
 //! * `parse` turns them into objects or [`Fault`]s, without I/O;
 //! * `source` keeps what is in force, without I/O;
-//! * [`watch`] drives them while sluice runs; [`load`] and [`check`] do it once.
+//! * `watches` has the kernel tell of changes;
+//! * [`watch`] drives them all while sluice runs; [`load`] and [`check`] do it once.
 
 mod locate;
 mod parse;
 mod read;
 mod source;
 mod watch;
+mod watches;
 
 use std::fmt;
 use std::path::PathBuf;

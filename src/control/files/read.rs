@@ -83,8 +83,7 @@ impl Reading {
 
     /// Reads everything. A file that is reached in more than one way counts once.
     ///
-    /// This blocks. It runs on the control plane's own thread, where nothing waits for it, and
-    /// manifests are small files on a local disk.
+    /// This blocks.
     pub(super) fn of(paths: &[PathBuf]) -> Self {
         let mut seen = HashSet::new();
         let mut reading = Reading::default();

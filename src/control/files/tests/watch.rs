@@ -4,6 +4,9 @@ use std::fs;
 use std::io::Write;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
+use std::pin::pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
@@ -28,6 +31,8 @@ pub(super) const TOLD: Pace = Pace {
 pub(super) struct Watched {
     pub(super) updates: UnboundedReceiver<Update>,
     pub(super) last: Update,
+    /// How often something could not be watched or read.
+    failed: Arc<AtomicUsize>,
     task: JoinHandle<std::convert::Infallible>,
 }
 
@@ -42,9 +47,16 @@ impl Watched {
         let (sender, mut updates) = unbounded_channel();
         let paths: Vec<PathBuf> = paths.iter().map(|path| path.to_path_buf()).collect();
         let publish = move |update| sender.send(update).unwrap_or_default();
-        let task = tokio::spawn(watch_at(pace, paths, installation(), publish));
+        let failed = Arc::new(AtomicUsize::new(0));
+        let count = Arc::clone(&failed);
+        let failure = move || _ = count.fetch_add(1, Ordering::Relaxed);
+        let task = tokio::spawn(watch_at(pace, paths, installation(), publish, failure));
         let last = timeout(Duration::from_secs(10), updates.recv()).await;
-        Watched { updates, last: last.expect("in time").expect("a first update"), task }
+        Watched { updates, last: last.expect("in time").expect("a first update"), failed, task }
+    }
+
+    fn failures(&self) -> usize {
+        self.failed.load(Ordering::Relaxed)
     }
 
     /// The names of the routes in force.
@@ -310,6 +322,7 @@ async fn a_path_may_come_later_go_and_come_back() {
     let mut watched = Watched::new(TOLD, &[&routes]).await;
     assert!(!watched.last.complete);
     assert_eq!(watched.last.faults, 1);
+    assert!(watched.failures() > 0, "what cannot be read is counted");
     watched.calm().await;
     fs::create_dir_all(&routes).expect("folders");
     watched.until(&[], 0).await;
@@ -359,6 +372,36 @@ async fn without_the_kernels_help_files_are_polled() {
     for round in ["one", "two"] {
         write(&folder.path().join("a.yaml"), &good(round));
         watched.until(&[round], 0).await;
+    }
+    assert!(watched.failures() > 2, "each time that nothing could be watched is counted");
+}
+
+#[tokio::test]
+async fn a_large_change_does_not_hold_up_the_runtime() {
+    let folder = temporary();
+    let file = folder.path().join("a.yaml");
+    let routes = |many: usize, name: &str| {
+        let routes: Vec<String> = (0..many).map(|n| good(&format!("{name}{n}"))).collect();
+        routes.join("---\n")
+    };
+    write(&file, &routes(800, "a"));
+    let (sender, mut updates) = unbounded_channel();
+    let publish = move |update| sender.send(update).unwrap_or_default();
+    let paths = vec![folder.path().to_owned()];
+    let mut watching = pin!(watch_at(TOLD, paths, installation(), publish, || {}));
+    for name in ["b", "c"] {
+        let mut longest = Duration::ZERO;
+        let start = Instant::now();
+        let update = std::future::poll_fn(|context| {
+            let start = Instant::now();
+            let _ = watching.as_mut().poll(context);
+            longest = longest.max(start.elapsed());
+            updates.poll_recv(context)
+        });
+        let update = timeout(Duration::from_secs(20), update).await.expect("in time");
+        assert_eq!(update.expect("an update").plan.snapshot.routes.len(), 800);
+        assert!(longest * 3 < start.elapsed(), "{longest:?} of {:?} in one go", start.elapsed());
+        write(&file, &routes(800, name));
     }
 }
 
