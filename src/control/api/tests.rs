@@ -118,6 +118,10 @@ fn every_rule_names_the_field_and_the_line() {
         ("className", "in-house/a.b_c", "''", "className: \"\" is not a class"),
         ("className", "a", "a b", "className: \"a b\" is not a class"),
         ("listeners", "[https]", "[a/b]", "listeners[0]: \"a/b\" is not a listener's name"),
+        // As strict as the configuration: a listener of these names cannot be.
+        ("listeners", "[a-1]", "[Https]", "listeners[0]: \"Https\" is not a listener's name"),
+        ("listeners", "['0']", "[a.b]", "listeners[0]: \"a.b\" is not a listener's name"),
+        ("listeners", "[a--b]", "[-a]", "listeners[0]: \"-a\" is not a listener's name"),
         ("alpn", "[h2]", "[h2, '']", "alpn[1]: an ALPN protocol has 1 to 255 bytes"),
         (
             "loadBalancing",
@@ -350,6 +354,7 @@ proptest! {
     #[test]
     fn what_a_pattern_lets_pass_is_a_listener(text in pattern("listeners")) {
         prop_assume!(text.len() <= 63);
+        prop_assert!(!text.contains(|c: char| c.is_ascii_uppercase() || c == '.'), "{}", text);
         prop_assert!(text.parse::<ListenerName>().is_ok(), "{}", text);
     }
 

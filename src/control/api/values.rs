@@ -28,7 +28,7 @@ impl Invalid {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ClassName(Box<str>);
 
-/// The name of a listener: 1 to 63 letters, digits and `-`, `.`, `_`.
+/// The name of a listener, as the configuration has it (an RFC 1123 label).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ListenerName(Box<str>);
 
@@ -72,7 +72,13 @@ impl FromStr for ClassName {
     type Err = Invalid;
 
     fn from_str(text: &str) -> Result<Self, Invalid> {
-        word(text, "-._/", 253, "a class").map(ClassName)
+        let fits = |c: char| c.is_ascii_alphanumeric() || "-._/".contains(c);
+        if !(1..=253).contains(&text.len()) || !text.chars().all(fits) {
+            return Err(Invalid::new(format!(
+                "{text:?} is not a class; write letters, digits, and any of - . _ / (1 to 253)"
+            )));
+        }
+        Ok(ClassName(text.into()))
     }
 }
 
@@ -80,20 +86,30 @@ impl FromStr for ListenerName {
     type Err = Invalid;
 
     fn from_str(text: &str) -> Result<Self, Invalid> {
-        word(text, "-._", 63, "a listener's name").map(ListenerName)
+        if !is_label(text) {
+            return Err(Invalid::new(format!(
+                "{text:?} is not a listener's name; it has 1 to 63 of a-z, 0-9 and '-', and begins \
+                 and ends with a letter or digit"
+            )));
+        }
+        Ok(ListenerName(text.into()))
     }
 }
 
-fn word(text: &str, marks: &str, longest: usize, what: &str) -> Result<Box<str>, Invalid> {
-    let fits = |c: char| c.is_ascii_alphanumeric() || marks.contains(c);
-    if text.is_empty() || text.len() > longest || !text.chars().all(fits) {
-        let marks: Vec<String> = marks.chars().map(String::from).collect();
-        return Err(Invalid::new(format!(
-            "{text:?} is not {what}; write letters, digits, and any of {} (1 to {longest})",
-            marks.join(" ")
-        )));
-    }
-    Ok(text.into())
+/// RFC 1123, in lower case as Kubernetes has it.
+fn is_label(text: &str) -> bool {
+    let fits = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
+    let hyphens = text.starts_with('-') || text.ends_with('-');
+    (1..=63).contains(&text.len()) && !hyphens && text.chars().all(fits)
+}
+
+/// The schema of what [`is_label`].
+fn label() -> Schema {
+    json_schema!({
+        "type": "string",
+        "maxLength": 63,
+        "pattern": "^[a-z0-9]([a-z0-9-]*[a-z0-9])?$"
+    })
 }
 
 impl FromStr for Alpn {
@@ -113,9 +129,7 @@ impl FromStr for ServiceName {
     type Err = Invalid;
 
     fn from_str(text: &str) -> Result<Self, Invalid> {
-        let fits = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
-        let hyphens = text.starts_with('-') || text.ends_with('-');
-        if text.is_empty() || text.len() > 63 || hyphens || !text.chars().all(fits) {
+        if !is_label(text) {
             return Err(Invalid::new(format!(
                 "{text:?} is not the name of a Service; it has 1 to 63 of a-z, 0-9 and '-', and \
                  lives in the namespace of the route"
@@ -291,7 +305,7 @@ impl Text for ListenerName {
     const EXPECTED: &'static str = "the name of a listener";
 
     fn schema() -> Schema {
-        json_schema!({ "type": "string", "maxLength": 63, "pattern": "^[A-Za-z0-9._-]+$" })
+        label()
     }
 }
 
@@ -307,11 +321,7 @@ impl Text for ServiceName {
     const EXPECTED: &'static str = "the name of a Service";
 
     fn schema() -> Schema {
-        json_schema!({
-            "type": "string",
-            "maxLength": 63,
-            "pattern": "^[a-z0-9]([a-z0-9-]*[a-z0-9])?$"
-        })
+        label()
     }
 }
 
