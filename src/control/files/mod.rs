@@ -20,10 +20,10 @@ mod source;
 mod watch;
 mod watches;
 
-use std::fmt;
+use std::fmt::{self, Write};
 use std::path::PathBuf;
 
-use self::locate::{FieldPath, line_of};
+use self::locate::{FieldPath, lines_of};
 use self::read::Reading;
 use self::source::Source;
 use super::build::{Installation, Resources, examine};
@@ -47,17 +47,32 @@ pub struct Fault {
 }
 
 impl fmt::Display for Fault {
+    /// One line, whatever the file holds.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}", self.file.display())?;
-        if let Some(line) = self.line {
+        let Fault { file, line, object, field, message } = self;
+        write_visibly(f, &file.to_string_lossy())?;
+        if let Some(line) = line {
             write!(f, ":{line}")?;
         }
-        for part in [&self.object, &self.field].into_iter().flatten() {
-            write!(f, ": {part}")?;
-        }
         // Messages of the YAML parser may quote what spans lines.
-        write!(f, ": {}", self.message.replace('\n', " "))
+        let message = message.replace('\n', " ");
+        for part in [object, field, &Some(message)].into_iter().flatten() {
+            f.write_str(": ")?;
+            write_visibly(f, part)?;
+        }
+        Ok(())
     }
+}
+
+/// Writes a text in which whatever moves a cursor or ends a line is escaped.
+fn write_visibly(f: &mut fmt::Formatter<'_>, text: &str) -> fmt::Result {
+    for c in text.chars() {
+        match c.is_control() || matches!(c, '\u{2028}' | '\u{2029}') {
+            true => write!(f, "{}", c.escape_default())?,
+            false => f.write_char(c)?,
+        }
+    }
+    Ok(())
 }
 
 /// What files hold, read once.
@@ -83,13 +98,21 @@ pub fn check(paths: &[PathBuf], installation: &Installation) -> Vec<Fault> {
     let source = read_once(paths);
     let mut faults = source.faults();
     let (_, findings) = examine(&source.resources(), installation);
-    for finding in findings {
-        // The route comes from some file: `examine` makes none up.
-        let Some((file, origin)) = source.origin("SniRoute", &finding.key) else { continue };
-        let field = FieldPath::parse(&finding.field);
+    let origins = source.origins("SniRoute");
+    // Each route comes from some file: `examine` makes none up.
+    let found: Vec<_> = findings
+        .into_iter()
+        .filter_map(|finding| {
+            let (file, origin) = *origins.get(&finding.key)?;
+            Some((file, origin, FieldPath::parse(&finding.field), finding))
+        })
+        .collect();
+    let places: Vec<_> = found.iter().map(|(_, origin, field, _)| (*origin, field)).collect();
+    let lines = lines_of(&places);
+    for ((file, _, _, finding), line) in found.into_iter().zip(lines) {
         faults.push(Fault {
             file: file.to_owned(),
-            line: Some(line_of(origin, &field)),
+            line: Some(line),
             object: Some(format!("SniRoute {}", finding.key)),
             field: Some(finding.field),
             message: finding.message,

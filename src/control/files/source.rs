@@ -104,13 +104,16 @@ impl Source {
         unreadable.chain(files.cloned()).collect()
     }
 
-    /// Where an object in force was written down.
-    pub(super) fn origin(&self, kind: &str, key: &RouteKey) -> Option<(&Path, &Origin)> {
-        self.files.iter().find_map(|(file, state)| {
-            let objects = state.in_force.as_deref()?;
-            let found = objects.iter().find(|p| p.object.kind() == kind && p.key == *key)?;
-            Some((file.as_path(), &found.origin))
-        })
+    /// Where the objects in force of one kind were written down.
+    pub(super) fn origins(&self, kind: &str) -> HashMap<&RouteKey, (&Path, &Origin)> {
+        let objects = self.files.iter().flat_map(|(file, state)| {
+            let objects = state.in_force.as_deref().unwrap_or_default();
+            objects.iter().map(move |parsed| (file.as_path(), parsed))
+        });
+        objects
+            .filter(|(_, parsed)| parsed.object.kind() == kind)
+            .map(|(file, parsed)| (&parsed.key, (file, &parsed.origin)))
+            .collect()
     }
 
     /// Parses a file if its content is new; returns whether it is.

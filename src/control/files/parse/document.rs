@@ -4,6 +4,7 @@ use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
 
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, de};
 use serde_yaml::Value;
@@ -11,7 +12,8 @@ use serde_yaml::Value;
 use super::{MAX_FAULTS, Object, Parsed, suggest, weight};
 use crate::control::build::{DEFAULT_NAMESPACE, key};
 use crate::control::files::Fault;
-use crate::control::files::locate::{FieldPath, Origin, line_of};
+use crate::control::files::locate::{FieldPath, Origin, lines_of};
+use crate::routing::RouteKey;
 
 /// How many brackets may be open at once. The parser refuses a depth of 128, but only after it has
 /// read all of it, in time that grows with the square of the depth.
@@ -31,41 +33,9 @@ pub(super) fn parse(
     objects: &mut Vec<Parsed>,
     faults: &mut Vec<Fault>,
 ) {
-    let document = Document { file, first_line, text };
-    if unclosed(&document.text) > MAX_UNCLOSED {
-        return faults.push(document.too_deep());
-    }
-    if !weight::is_bounded(&document.text) {
-        return faults.push(document.too_heavy());
-    }
-    let value = match serde_yaml::from_str::<Value>(&document.text) {
-        Ok(Value::Null) => return,
-        Ok(value) => value,
-        Err(error) => return faults.push(document.refused(&error, &[])),
-    };
-    let heads = match heads(&value) {
-        Ok(heads) => heads,
-        Err((within, wrong)) => return faults.push(document.fault(&within, None, None, wrong)),
-    };
-    let mut unknown = Vec::new();
-    let outcome = {
-        let deserializer = serde_yaml::Deserializer::from_str(&document.text);
-        Objects { heads: &heads, unknown: &mut unknown }.deserialize(deserializer)
-    };
-    for (index, field) in unknown.into_iter().take(MAX_FAULTS) {
-        faults.push(document.unknown_field(&heads, index, &field));
-    }
-    match outcome {
-        Ok(found) => {
-            for (head, object) in heads.iter().zip(found) {
-                match document.parsed(head, object) {
-                    Ok(parsed) => objects.push(parsed),
-                    Err(fault) => faults.push(fault),
-                }
-            }
-        }
-        Err(error) => faults.push(document.refused(&error, &heads)),
-    }
+    let mut document = Document { file, first_line, text, faults: Vec::new() };
+    document.parse(objects);
+    document.report(faults);
 }
 
 /// What an object claims to be.
@@ -257,53 +227,113 @@ struct Document<'f> {
     file: &'f Path,
     first_line: usize,
     text: Arc<str>,
+    /// What is wrong with it, and where that is if it has no line yet.
+    faults: Vec<(Fault, Option<(Origin, FieldPath)>)>,
 }
 
 impl Document<'_> {
+    fn parse(&mut self, objects: &mut Vec<Parsed>) {
+        if unclosed(&self.text) > MAX_UNCLOSED {
+            return self.too_deep();
+        }
+        if !weight::is_bounded(&self.text) {
+            return self.too_heavy();
+        }
+        let value = match serde_yaml::from_str::<Value>(&self.text) {
+            Ok(Value::Null) => return,
+            Ok(value) => value,
+            Err(error) => return self.refused(&error, &[]),
+        };
+        let heads = match heads(&value) {
+            Ok(heads) => heads,
+            Err((within, wrong)) => return self.fault(&within, None, None, wrong),
+        };
+        let mut unknown = Vec::new();
+        let outcome = {
+            let deserializer = serde_yaml::Deserializer::from_str(&self.text);
+            Objects { heads: &heads, unknown: &mut unknown }.deserialize(deserializer)
+        };
+        for (index, field) in unknown {
+            self.unknown_field(&heads, index, &field);
+        }
+        match outcome {
+            Ok(found) => {
+                for (head, object) in heads.iter().zip(found) {
+                    objects.extend(self.parsed(head, object));
+                }
+            }
+            Err(error) => self.refused(&error, &heads),
+        }
+    }
+
+    /// Passes on what is wrong, with the lines, as far as anybody reads that many.
+    fn report(self, faults: &mut Vec<Fault>) {
+        let more = self.faults.len().saturating_sub(MAX_FAULTS);
+        let mut found: Vec<_> = self.faults.into_iter().take(MAX_FAULTS).collect();
+        let places: Vec<_> = found.iter().filter_map(|(_, place)| place.as_ref()).collect();
+        let places: Vec<_> = places.into_iter().map(|(origin, field)| (origin, field)).collect();
+        let mut lines = lines_of(&places).into_iter();
+        for (fault, _) in found.iter_mut().filter(|(_, place)| place.is_some()) {
+            fault.line = lines.next();
+        }
+        faults.extend(found.into_iter().map(|(fault, _)| fault));
+        if more > 0 {
+            faults.push(Fault {
+                file: self.file.to_owned(),
+                line: Some(self.first_line),
+                object: None,
+                field: None,
+                message: format!("and {more} more in the document that begins here"),
+            });
+        }
+    }
+
     fn origin(&self, within: &FieldPath) -> Origin {
         let text = Arc::clone(&self.text);
         Origin { text, first_line: self.first_line, within: within.clone() }
     }
 
     fn fault(
-        &self,
+        &mut self,
         within: &FieldPath,
         object: Option<&str>,
         field: Option<&FieldPath>,
         message: String,
-    ) -> Fault {
-        let nowhere = FieldPath::default();
-        Fault {
+    ) {
+        let place = (self.origin(within), field.cloned().unwrap_or_default());
+        let fault = Fault {
             file: self.file.to_owned(),
-            line: Some(line_of(&self.origin(within), field.unwrap_or(&nowhere))),
+            line: None,
             object: object.map(str::to_owned),
             field: field.map(FieldPath::to_string),
             message,
-        }
+        };
+        self.faults.push((fault, Some(place)));
     }
 
-    fn too_deep(&self) -> Fault {
-        self.whole(format!("has over {MAX_UNCLOSED} brackets open at once"))
+    fn too_deep(&mut self) {
+        self.whole(format!("has over {MAX_UNCLOSED} brackets open at once"));
     }
 
-    fn too_heavy(&self) -> Fault {
+    fn too_heavy(&mut self) {
         let message = "stands for far more than is written in it, by its aliases (*); write out what \
                        they stand for";
-        self.whole(message.to_owned())
+        self.whole(message.to_owned());
     }
 
     /// What is wrong with the document as a whole.
-    fn whole(&self, message: String) -> Fault {
-        Fault {
+    fn whole(&mut self, message: String) {
+        let fault = Fault {
             file: self.file.to_owned(),
             line: Some(self.first_line),
             object: None,
             field: None,
             message,
-        }
+        };
+        self.faults.push((fault, None));
     }
 
-    fn unknown_field(&self, heads: &[Head], index: usize, field: &FieldPath) -> Fault {
+    fn unknown_field(&mut self, heads: &[Head], index: usize, field: &FieldPath) {
         let head = heads.get(index);
         let hint = match head {
             Some(Head { kind: Kind::SniRoute, .. }) => suggest::field_of_route(field),
@@ -312,11 +342,11 @@ impl Document<'_> {
         let hint = hint.map(|hint| format!("; {hint}")).unwrap_or_default();
         let within = head.map(|head| head.within.clone()).unwrap_or_default();
         let shown = head.map(|head| head.shown.as_str());
-        self.fault(&within, shown, Some(field), format!("unknown field{hint}"))
+        self.fault(&within, shown, Some(field), format!("unknown field{hint}"));
     }
 
     /// Says what the parser says, with the line in the file and the field in the object.
-    fn refused(&self, error: &serde_yaml::Error, heads: &[Head]) -> Fault {
+    fn refused(&mut self, error: &serde_yaml::Error, heads: &[Head]) {
         // At the end of a file that is cut, the parser is past the last line.
         let last = self.text.lines().count().max(1);
         let line = error.location().map_or(1, |place| place.line().clamp(1, last));
@@ -329,32 +359,40 @@ impl Document<'_> {
         let head = heads.iter().find(|head| is_within(path, &head.within));
         let prefix = head.map(|head| head.within.to_string()).unwrap_or_default();
         let field = path.strip_prefix(&prefix).unwrap_or(path).trim_start_matches('.');
-        Fault {
+        let fault = Fault {
             file: self.file.to_owned(),
             line: Some(self.first_line + line - 1),
             object: head.map(|head| head.shown.clone()),
             field: Some(field.to_owned()).filter(|field| !field.is_empty()),
             message,
-        }
+        };
+        self.faults.push((fault, None));
     }
 
-    fn parsed(&self, head: &Head, object: Object) -> Result<Parsed, Fault> {
-        let metadata = object.metadata();
-        let wrong = |field: &str, message: String| {
-            let field = FieldPath::parse(field);
-            self.fault(&head.within, Some(&head.shown), Some(&field), message)
-        };
-        let key = key(metadata).ok_or_else(|| wrong("metadata.name", "is missing".to_owned()))?;
-        for (field, name) in [("metadata.name", &key.name), ("metadata.namespace", &key.namespace)]
-        {
-            if !is_dns_name(name) {
-                let rule = "lower-case letters, digits, '-' and '.', at most 253, beginning and \
-                            ending with a letter or digit";
-                return Err(wrong(field, format!("{name:?} is not a name; write {rule}")));
+    /// The object with its key, if its name is one.
+    fn parsed(&mut self, head: &Head, object: Object) -> Option<Parsed> {
+        match checked_key(object.metadata()) {
+            Ok(key) => Some(Parsed { object, key, origin: self.origin(&head.within) }),
+            Err((field, message)) => {
+                let field = FieldPath::parse(field);
+                self.fault(&head.within, Some(&head.shown), Some(&field), message);
+                None
             }
         }
-        Ok(Parsed { object, key, origin: self.origin(&head.within) })
     }
+}
+
+/// The key of an object, or the field that makes none and why.
+fn checked_key(metadata: &ObjectMeta) -> Result<RouteKey, (&'static str, String)> {
+    let key = key(metadata).ok_or_else(|| ("metadata.name", "is missing".to_owned()))?;
+    for (field, name) in [("metadata.name", &key.name), ("metadata.namespace", &key.namespace)] {
+        if !is_dns_name(name) {
+            let rule = "lower-case letters, digits, '-' and '.', at most 253, beginning and \
+                        ending with a letter or digit";
+            return Err((field, format!("{name:?} is not a name; write {rule}")));
+        }
+    }
+    Ok(key)
 }
 
 /// How many brackets are open at most at once, those in quotes and comments included.

@@ -6,6 +6,7 @@ mod suggest;
 mod weight;
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -15,13 +16,13 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
 use self::split::documents;
 use super::Fault;
-use super::locate::Origin;
+use super::locate::{FieldPath, Origin, lines_of};
 use crate::control::api::SniRoute;
 use crate::control::build::Resources;
 use crate::routing::RouteKey;
 
-/// How many faults of one sort are reported of one document. Who mends those sees the next.
-const MAX_FAULTS: usize = 16;
+/// How many faults are reported of one document. Who mends those sees the next.
+const MAX_FAULTS: usize = 20;
 
 /// An object of a file.
 #[derive(Clone, Debug)]
@@ -95,25 +96,26 @@ fn not_text(file: &Path, bytes: &[u8], valid: usize) -> Fault {
 /// Objects that the file holds more than once.
 fn twice(file: &Path, objects: &[Parsed]) -> Vec<Fault> {
     let mut seen: HashMap<_, &Parsed> = HashMap::new();
-    let mut faults = Vec::new();
+    let mut pairs = Vec::new();
     for parsed in objects {
-        let Parsed { object, key, origin } = parsed;
-        if let Some(first) = seen.get(&(object.kind(), key)) {
-            // Only now: to find a line is to parse the document once more.
-            let first = first.origin.line();
-            faults.push(Fault {
-                file: file.to_owned(),
-                line: Some(origin.line()),
-                object: Some(format!("{} {key}", object.kind())),
-                field: None,
-                message: format!("is in this file twice, first in line {first}"),
-            });
-            if faults.len() == MAX_FAULTS {
-                break;
-            }
-        } else {
-            seen.insert((object.kind(), key), parsed);
+        match seen.entry((parsed.object.kind(), &parsed.key)) {
+            Entry::Vacant(entry) => _ = entry.insert(parsed),
+            Entry::Occupied(entry) => pairs.push((*entry.get(), parsed)),
         }
     }
-    faults
+    pairs.truncate(MAX_FAULTS);
+    let whole = FieldPath::default();
+    let origins = pairs.iter().flat_map(|(first, second)| [&first.origin, &second.origin]);
+    let lines = lines_of(&origins.map(|origin| (origin, &whole)).collect::<Vec<_>>());
+    let fault = |((_, second), lines): (&(&Parsed, &Parsed), &[usize])| {
+        let &[first, line] = lines else { return None };
+        Some(Fault {
+            file: file.to_owned(),
+            line: Some(line),
+            object: Some(format!("{} {}", second.object.kind(), second.key)),
+            field: None,
+            message: format!("is in this file twice, first in line {first}"),
+        })
+    };
+    pairs.iter().zip(lines.chunks(2)).filter_map(fault).collect()
 }

@@ -1,4 +1,5 @@
 mod damage;
+mod lines;
 mod log;
 mod source;
 mod watch;

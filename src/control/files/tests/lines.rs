@@ -1,0 +1,111 @@
+//! Where faults are said to be, and how many.
+
+use std::time::Instant;
+
+use super::*;
+use crate::control::files::locate::{FieldPath, Origin, lines_of};
+
+#[test]
+fn many_lines_of_documents_are_found_at_once() {
+    let text = "# head\na:\n- x\n-\n  b: 1\n  c: {d: 1,\n    e: [1,\n    2]}\n- &f\n  g:\n  - !t h\n  - ~\n\
+                z: *f\n'q': []\n1: {}\n";
+    let origin = Origin { text: text.into(), first_line: 11, within: FieldPath::default() };
+    let other = Origin { text: "---\na:\n- x".into(), first_line: 41, ..origin.clone() };
+    let inner = Origin { within: FieldPath::parse("a[1]"), ..origin.clone() };
+    let places = [
+        (&origin, "", 12),
+        (&origin, "a", 12),
+        (&origin, "a[0]", 13),
+        (&origin, "a[1]", 15),
+        (&origin, "a[1].c", 16),
+        (&origin, "a[1].c.e", 17),
+        (&origin, "a[1].c.e[1]", 18),
+        (&inner, "c.e", 17),
+        (&inner, "", 15),
+        (&origin, "a[2].g[0]", 21),
+        (&origin, "a[2].g[1]", 22),
+        (&origin, "q", 24),
+        // What is not there is where its surroundings are.
+        (&origin, "a[7]", 12),
+        (&origin, "a[0].b", 13),
+        (&origin, "q[0]", 24),
+        (&origin, "nope", 12),
+        (&other, "a[0]", 43),
+        (&other, "", 42),
+    ];
+    let fields: Vec<FieldPath> = places.iter().map(|(_, f, _)| FieldPath::parse(f)).collect();
+    let wanted: Vec<_> = places.iter().zip(&fields).map(|((o, ..), field)| (*o, field)).collect();
+    let found = lines_of(&wanted);
+    for ((_, field, line), found) in places.iter().zip(found) {
+        assert_eq!(found, *line, "{field:?}");
+    }
+}
+
+#[test]
+fn a_document_of_faults_is_told_in_few_lines() {
+    let unknown: String = (0..1500).map(|n| format!("nope{n}: 1\n")).collect();
+    let faults = faults_of(&format!("---\n{}---\n{}{unknown}", good("a"), good("b")));
+    assert_eq!(faults.len(), 21);
+    for (index, fault) in faults.iter().take(20).enumerate() {
+        let start = format!("a.yaml:{}: SniRoute data/b: nope{index}: unknown field", 15 + index);
+        assert!(fault.starts_with(&start), "{fault}");
+    }
+    assert_eq!(faults[20], "a.yaml:8: and 1480 more in the document that begins here");
+    // The cap is each document's own.
+    let three: String = unknown.lines().take(3).map(|line| format!("{line}\n")).collect();
+    let text = format!("{}{three}---\n{}{three}", good("a"), good("b"));
+    assert_eq!(faults_of(&text).len(), 6);
+}
+
+#[test]
+fn all_findings_of_a_list_are_placed_in_one_go() {
+    let routes = 150;
+    let mut list = "apiVersion: v1\nkind: List\nitems:\n".to_owned();
+    for n in 0..routes {
+        let spec = format!(
+            "hostnames: [r{n}.com]\nlisteners: [nope]\nbackends: [{{address: '192.0.2.1:1'}}]"
+        );
+        list += &format!("- {}", route(&format!("r{n}"), &spec).replace('\n', "\n  "));
+        list.truncate(list.trim_end_matches(' ').len());
+    }
+    let folder = folder(&[("a.yaml", &list)]);
+    let paths = [folder.path().to_owned()];
+    let start = Instant::now();
+    assert_eq!(load(&paths).resources.routes.len(), routes);
+    let once = start.elapsed();
+    let start = Instant::now();
+    let faults = check(&paths, &installation());
+    // Far less than to parse the list again for each of them.
+    assert!(start.elapsed() < once * 10, "{:?} against {once:?}", start.elapsed());
+    let lines: Vec<_> = faults.iter().filter_map(|fault| fault.line).collect();
+    assert_eq!(lines, (0..routes).map(|n| 9 + 7 * n).collect::<Vec<_>>());
+}
+
+#[test]
+fn a_fault_is_one_line_whatever_it_quotes() {
+    let evil = r#""x\n\e[31mb.yaml:1: \u2028\r""#;
+    for content in [
+        good("a").replace("name: a,", &format!("name: {evil},")),
+        good("a").replace("namespace: data", &format!("namespace: {evil}")),
+        format!("{}{evil}: 1\n", good("a")),
+        format!("apiVersion: v1\nkind: {evil}\n"),
+        format!("apiVersion: v1\nkind: List\n{evil}: 1\n"),
+        format!("{evil}: 1\n{evil}: 2\n"),
+        good("a")
+            .replace("hostnames:", &format!("loadBalancing: {{policy: {evil}}}\n  hostnames:")),
+    ] {
+        let faults = faults_of(&content);
+        assert!(!faults.is_empty(), "{content}");
+        for fault in faults {
+            assert!(!fault.contains(|c: char| c.is_control() || c == '\u{2028}'), "{fault:?}");
+        }
+    }
+    let fault = Fault {
+        file: "a\n.yaml".into(),
+        line: None,
+        object: Some("é\u{1b}".into()),
+        field: Some("b\t".into()),
+        message: "two\nlines".into(),
+    };
+    assert_eq!(fault.to_string(), r"a\n.yaml: é\u{1b}: b\t: two lines");
+}
