@@ -78,7 +78,7 @@ pub(super) const SETTINGS: &[Setting] = &[
     many(
         "routes",
         "PATH",
-        "A file or folder of SniRoute, Service and EndpointSlice manifests; repeatable",
+        "A file, or a folder without its sub-folders, of SniRoute, Service and EndpointSlice manifests; repeatable",
         |config, given| store_each(&mut config.routes, given, existing_path),
         |config| commas(config.routes.iter().map(|path| path.display())),
     ),

@@ -113,6 +113,17 @@ fn read_root(path: &Path, seen: &mut HashSet<PathBuf>) -> io::Result<Files> {
     Ok(files.into_iter().filter_map(|file| Some((file.clone(), read_file(&file, seen)?))).collect())
 }
 
+/// Whether a folder holds other folders and no manifest: probably the manifests are in those.
+pub(super) fn is_too_high(folder: &Path) -> bool {
+    let holds_folder = |entries: fs::ReadDir| {
+        entries.flatten().any(|entry| {
+            !entry.file_name().as_encoded_bytes().starts_with(b".") && entry.path().is_dir()
+        })
+    };
+    manifests(folder).is_ok_and(|files| files.is_empty())
+        && fs::read_dir(folder).is_ok_and(holds_folder)
+}
+
 /// The entries of a folder that are manifests by their name, sorted.
 fn manifests(folder: &Path) -> io::Result<Vec<PathBuf>> {
     let mut files = Vec::new();

@@ -1,5 +1,6 @@
 //! Manifests while sluice runs: every change is live within a second.
 
+use std::collections::BTreeSet;
 use std::convert::Infallible;
 use std::mem;
 use std::panic::resume_unwind;
@@ -11,7 +12,7 @@ use tokio::task::spawn_blocking;
 use tracing::{Dispatch, dispatcher, info, warn};
 
 use super::Fault;
-use super::read::{Interest, Reading};
+use super::read::{Interest, Reading, is_too_high};
 use super::source::Source;
 use super::watches::{Watches, Writing};
 use crate::control::build::{Installation, Plan, build};
@@ -168,18 +169,38 @@ struct State {
     installation: Installation,
     /// Whether there was any update yet.
     begun: bool,
+    /// The configured folders of which it was said that the folders in them are not read.
+    too_high: BTreeSet<PathBuf>,
 }
 
 impl State {
     fn new(installation: Installation) -> Self {
-        State { source: Source::default(), statuses: Vec::new(), installation, begun: false }
+        State {
+            source: Source::default(),
+            statuses: Vec::new(),
+            installation,
+            begun: false,
+            too_high: BTreeSet::new(),
+        }
     }
 
     /// Takes a reading over; returns what is to be served if that is new.
     fn take(&mut self, reading: &Reading, noticed: Instant) -> Option<Update> {
+        self.warn_of_sub_folders(reading);
         let changed = self.apply(reading);
         let first = !mem::replace(&mut self.begun, true);
         (changed || first).then(|| self.update(noticed))
+    }
+
+    /// Says, once for each folder, when it holds no manifest but folders.
+    fn warn_of_sub_folders(&mut self, reading: &Reading) {
+        for (folder, files) in &reading.roots {
+            let empty = files.as_ref().is_ok_and(|files| files.is_empty());
+            if empty && is_too_high(folder) && self.too_high.insert(folder.clone()) {
+                let folder = folder.display();
+                warn!(%folder, "no manifests are in this folder; the folders in it are not read");
+            }
+        }
     }
 
     /// Takes a reading over and says what is wrong with what changed; returns whether anything did.

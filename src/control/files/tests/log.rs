@@ -26,6 +26,13 @@ impl Write for Log {
 }
 
 impl Log {
+    /// Has this thread, and those that work for it, log here.
+    fn listen(&self) -> tracing::subscriber::DefaultGuard {
+        let writer = self.clone();
+        let subscriber = tracing_subscriber::fmt().json().with_writer(move || writer.clone());
+        tracing::subscriber::set_default(subscriber.finish())
+    }
+
     fn take(&self) -> Vec<serde_json::Value> {
         let bytes = std::mem::take(&mut *self.0.lock().expect("the log"));
         let text = String::from_utf8(bytes).expect("text");
@@ -34,11 +41,42 @@ impl Log {
 }
 
 #[tokio::test]
+async fn a_folder_of_nothing_but_folders_is_named_once() {
+    let log = Log::default();
+    let _guard = log.listen();
+    let folder = temporary();
+    let deeper = folder.path().join("data");
+    fs::create_dir(&deeper).expect("a folder");
+    fs::create_dir(folder.path().join(".git")).expect("a folder");
+    write(&deeper.join("a.yaml"), &good("a"));
+    let mut watched = Watched::new(TOLD, &[folder.path()]).await;
+    let lines = log.take();
+    assert_eq!(lines.len(), 1, "{lines:?}");
+    assert_eq!(lines[0]["level"], "WARN");
+    assert_eq!(lines[0]["fields"]["folder"], folder.path().display().to_string());
+    let message = "no manifests are in this folder; the folders in it are not read";
+    assert_eq!(lines[0]["fields"]["message"], message);
+
+    let file = folder.path().join("b.yaml");
+    write(&file, &good("b"));
+    watched.until(&["b"], 0).await;
+    fs::remove_file(&file).expect("removed");
+    watched.until(&[], 0).await;
+    assert_eq!(log.take().len(), 0);
+
+    // Neither a folder without anything nor one with manifests is worth a word.
+    fs::remove_dir_all(&deeper).expect("removed");
+    let _empty = Watched::new(TOLD, &[folder.path()]).await;
+    write(&file, &good("b"));
+    fs::create_dir(&deeper).expect("a folder");
+    let _mixed = Watched::new(TOLD, &[folder.path()]).await;
+    assert_eq!(log.take().len(), 0);
+}
+
+#[tokio::test]
 async fn a_fault_is_said_once_per_change() {
     let log = Log::default();
-    let writer = log.clone();
-    let subscriber = tracing_subscriber::fmt().json().with_writer(move || writer.clone()).finish();
-    let _guard = tracing::subscriber::set_default(subscriber);
+    let _guard = log.listen();
 
     let folder = temporary();
     let file = folder.path().join("a.yaml");
