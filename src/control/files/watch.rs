@@ -142,11 +142,17 @@ async fn settled(
 }
 
 async fn read(paths: &Arc<[PathBuf]>, watches: &mut Watches) -> Reading {
-    // Watch first, read then: what changes in between is told.
     let wanted = Arc::clone(paths);
-    watches.renew(aside(move || Interest::of(&wanted)).await);
-    let wanted = Arc::clone(paths);
-    aside(move || Reading::of(&wanted)).await
+    let mut renewed = std::mem::replace(watches, Watches::new(false));
+    let reading;
+    (*watches, reading) = aside(move || {
+        // Watch first, read then: what changes in between is told. A folder with much coming and
+        // going keeps the watcher busy, and whoever asks it for something waiting.
+        renewed.renew(Interest::of(&wanted));
+        (renewed, Reading::of(&wanted))
+    })
+    .await;
+    reading
 }
 
 /// Does work that takes time on a thread of its own: this one answers probes and signals, too.
