@@ -113,6 +113,16 @@ fn ready_waits_for_the_first_complete_load_and_stays_from_then_on() {
     assert_eq!(server_of(&sluice, "late.test"), "late");
 }
 
+#[test]
+fn a_folder_that_cannot_be_read_is_counted_and_its_routes_stay() {
+    let sluice = Sluice::start(&[("a.yaml", route("a", &["a.test"], greeter("a")))]);
+    let errors = || sluice.metrics().sum("sluice_source_errors_total", &[]);
+    assert_eq!(errors(), 0.0);
+    fs::remove_dir_all(sluice.routes()).unwrap();
+    eventually("the error is counted", || (errors() > 0.0).then_some(()));
+    assert_eq!(server_of(&sluice, "a.test"), "a");
+}
+
 fn await_faults(sluice: &Sluice, count: f64) {
     eventually(&format!("{count} faults"), || {
         (sluice.metrics().sum("sluice_manifest_faults", &[]) == count).then_some(())

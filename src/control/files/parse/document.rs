@@ -9,8 +9,9 @@ use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess,
 use serde::{Deserialize, de};
 use serde_yaml::Value;
 
+use super::head::{Head, Kind, heads};
 use super::{MAX_FAULTS, Object, Parsed, suggest, weight};
-use crate::control::build::{DEFAULT_NAMESPACE, key};
+use crate::control::build::key;
 use crate::control::files::Fault;
 use crate::control::files::locate::{FieldPath, Origin, lines_of};
 use crate::routing::RouteKey;
@@ -36,74 +37,6 @@ pub(super) fn parse(
     let mut document = Document { file, first_line, text, faults: Vec::new() };
     document.parse(objects);
     document.report(faults);
-}
-
-/// What an object claims to be.
-struct Head {
-    kind: Kind,
-    /// For people, such as `SniRoute data/kafka`.
-    shown: String,
-    /// Where it is in its document.
-    within: FieldPath,
-}
-
-#[derive(Clone, Copy)]
-enum Kind {
-    SniRoute,
-    Service,
-    EndpointSlice,
-}
-
-impl Kind {
-    fn named(api_version: &str, kind: &str) -> Option<Self> {
-        match (api_version, kind) {
-            ("sluice.dev/v1alpha1", "SniRoute") => Some(Kind::SniRoute),
-            ("v1", "Service") => Some(Kind::Service),
-            ("discovery.k8s.io/v1", "EndpointSlice") => Some(Kind::EndpointSlice),
-            _ => None,
-        }
-    }
-}
-
-/// The objects that a document claims to hold; or where it claims something else, and what is wrong
-/// with that.
-fn heads(value: &Value) -> Result<Vec<Head>, (FieldPath, String)> {
-    let text = |key: &str| value.get(key).and_then(Value::as_str).unwrap_or_default();
-    if (text("apiVersion"), text("kind")) != ("v1", "List") {
-        return Ok(vec![head(value, FieldPath::default())?]);
-    }
-    match value.get("items") {
-        None | Some(Value::Null) => Ok(Vec::new()),
-        Some(Value::Sequence(items)) => items
-            .iter()
-            .enumerate()
-            .map(|(index, item)| head(item, FieldPath::item("items", index)))
-            .collect(),
-        Some(_) => Err((FieldPath::parse("items"), "items is not a list".to_owned())),
-    }
-}
-
-fn head(value: &Value, within: FieldPath) -> Result<Head, (FieldPath, String)> {
-    const SUPPORTED: &str = "supported are SniRoute (sluice.dev/v1alpha1), Service (v1), \
-                             EndpointSlice (discovery.k8s.io/v1) and List (v1) of these";
-    if !value.is_mapping() {
-        return Err((within, format!("is not an object; {SUPPORTED}")));
-    }
-    let text = |key: &str| value.get(key).and_then(Value::as_str);
-    let (Some(api_version), Some(kind)) = (text("apiVersion"), text("kind")) else {
-        let missing = if text("kind").is_none() { "kind" } else { "apiVersion" };
-        return Err((within, format!("has no {missing}; {SUPPORTED}")));
-    };
-    let Some(known) = Kind::named(api_version, kind) else {
-        return Err((within, format!("{kind} ({api_version}) is not supported; {SUPPORTED}")));
-    };
-    let metadata = value.get("metadata");
-    let named = |key: &str| metadata.and_then(|metadata| metadata.get(key)).and_then(Value::as_str);
-    let shown = match named("name") {
-        Some(name) => format!("{kind} {}/{name}", named("namespace").unwrap_or(DEFAULT_NAMESPACE)),
-        None => kind.to_owned(),
-    };
-    Ok(Head { kind: known, shown, within })
 }
 
 /// Deserializes a document as what its heads say, and notes the fields that do not exist.

@@ -1,6 +1,7 @@
 //! From the bytes of a file to its objects, without I/O.
 
 mod document;
+mod head;
 mod split;
 mod suggest;
 mod weight;

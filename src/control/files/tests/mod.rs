@@ -3,6 +3,7 @@ mod lines;
 mod log;
 mod source;
 mod watch;
+mod writers;
 
 use std::fs;
 use std::path::Path;

@@ -1,0 +1,70 @@
+//! Files that are read while somebody writes them.
+
+use std::fs;
+use std::io::Write;
+use std::os::unix::fs::symlink;
+use std::time::{Duration, Instant};
+
+use super::good;
+use super::watch::{TOLD, Watched, temporary, write};
+use crate::control::files::watch::Pace;
+
+#[tokio::test]
+async fn a_file_counts_when_it_is_whole() {
+    let folder = temporary();
+    let file = folder.path().join("a.yaml");
+    write(&file, &format!("{}---\n{}", good("a"), good("b")));
+    let pace = Pace { longest: Duration::from_secs(3600), ..TOLD };
+    let mut watched = Watched::new(pace, &[folder.path()]).await;
+    assert_eq!(watched.routes(), ["a", "b"]);
+    // Truncated, then half of it, which on its own is a good file.
+    let mut writer = fs::File::create(&file).expect("a file");
+    writer.write_all(good("c").as_bytes()).expect("written");
+    watched.stays(Duration::from_millis(400)).await;
+    write!(writer, "---\n{}", good("d")).expect("written");
+    drop(writer);
+    watched.until(&["c", "d"], 0).await;
+}
+
+#[tokio::test]
+async fn a_file_that_is_written_slowly_keeps_its_routes_and_holds_nobody_up() {
+    let folder = temporary();
+    let file = |name: &str| folder.path().join(name);
+    write(&file("a.yaml"), &good("a"));
+    // Reached by a link: the kernel tells of files by their real paths.
+    let link = file("link");
+    symlink(".", &link).expect("a link");
+    let mut watched = Watched::new(TOLD, &[&link]).await;
+    watched.calm().await;
+    let mut slow = fs::File::create(file("a.yaml")).expect("truncated");
+    let mut new = fs::File::create(file("new.yaml")).expect("a file");
+    new.write_all(good("half").as_bytes()).expect("written");
+    // Longer than anything is waited for.
+    watched.stays(Duration::from_millis(1200)).await;
+    for round in ["b", "c"] {
+        let start = Instant::now();
+        write(&file("b.yaml"), &good(round));
+        watched.until(&["a", round], 0).await;
+        assert!(start.elapsed() < Duration::from_secs(1), "{:?}", start.elapsed());
+    }
+    let start = Instant::now();
+    slow.write_all(good("one").as_bytes()).expect("written");
+    drop(slow);
+    watched.until(&["c", "one"], 0).await;
+    drop(new);
+    watched.until(&["c", "half", "one"], 0).await;
+    assert!(start.elapsed() < Duration::from_secs(2), "{:?}", start.elapsed());
+}
+
+#[tokio::test]
+async fn a_writer_that_never_closes_is_not_waited_for() {
+    let folder = temporary();
+    let file = folder.path().join("a.yaml");
+    let pace = Pace { silence: Duration::from_millis(1500), ..TOLD };
+    let mut watched = Watched::new(pace, &[folder.path()]).await;
+    let mut writer = fs::File::create(&file).expect("a file");
+    writer.write_all(good("a").as_bytes()).expect("written");
+    watched.stays(Duration::from_millis(900)).await;
+    watched.until(&["a"], 0).await;
+    drop(writer);
+}
