@@ -5,7 +5,7 @@ SHELL := bash
 .DEFAULT_GOAL := help
 # The order of the checks is part of what they say: the quickest to fail comes first.
 .NOTPARALLEL:
-.PHONY: help build run test lint test-quick test-slow doc audit fuzz tools
+.PHONY: help build run test lint test-quick test-slow doc audit fuzz tools kube
 
 # How long `make fuzz` runs.
 FUZZ_SECONDS ?= 60
@@ -27,10 +27,10 @@ lint: tools ## check form, clippy's lints and the dependencies
 	cargo clippy --all-targets --locked -- -D warnings
 	cargo deny --locked check licenses bans sources
 
-test-quick: tools ## the quick tests
+test-quick: kube ## the quick tests
 	cargo test --locked
 
-test-slow: tools ## the tests that are marked as slow
+test-slow: kube ## the tests that are marked as slow
 	cargo test --locked --lib --bins --tests -- --ignored
 
 doc: ## build the documentation; a broken link is an error
@@ -50,3 +50,6 @@ fuzz: ## fuzz the ClientHello parser (FUZZ_SECONDS=60); wants a nightly toolchai
 
 tools: ## install what the tests need, or say what is missing
 	@tests/env/prepare.sh
+
+kube: tools ## build the Kubernetes that the tests use, into your cache; takes minutes, once
+	@tests/env/kube.sh

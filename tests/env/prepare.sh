@@ -4,7 +4,7 @@
 set -euo pipefail
 
 # The oldest Go that builds tests/clients/go.
-go=1.24
+go=1.26
 
 # A program, and the Debian package that has it.
 programs=(
@@ -13,9 +13,15 @@ programs=(
     curl:curl
     python3:python3
     promtool:prometheus
+    etcd:etcd-server
+    ip:iproute2
+    unshare:util-linux
+    mount:mount
 )
 
 main() {
+    # Programs that the caller brings along need no package.
+    PATH+=${KUBEBUILDER_ASSETS:+:$KUBEBUILDER_ASSETS}
     require_go
     install_packages
     install_rust_tools
