@@ -1,0 +1,70 @@
+//! kubectl, as the user of a kubeconfig.
+
+use std::ffi::OsString;
+use std::fs;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+use tempfile::NamedTempFile;
+
+/// A kubeconfig: an API server, and a user of it.
+pub(crate) struct Kubeconfig {
+    path: PathBuf,
+}
+
+impl Kubeconfig {
+    /// Writes one for whoever has `token`. `authority` is the certificate that the server is known by.
+    pub(super) fn write(path: PathBuf, server: &str, authority: &Path, token: &str) -> Self {
+        let authority = authority.to_str().expect("UTF-8");
+        let text = format!(
+            "apiVersion: v1
+kind: Config
+current-context: test
+clusters:
+- name: test
+  cluster: {{ server: {server:?}, certificate-authority: {authority:?} }}
+users:
+- name: test
+  user: {{ token: {token:?} }}
+contexts:
+- name: test
+  context: {{ cluster: test, user: test }}
+"
+        );
+        fs::write(&path, text).expect("a kubeconfig");
+        Self { path }
+    }
+
+    /// Where it is: for `KUBECONFIG` or `--kubeconfig`.
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Runs kubectl to its end.
+    pub(crate) fn kubectl(&self, arguments: &[&str]) -> Output {
+        let mut command = Command::new(program("kubectl"));
+        command.arg("--kubeconfig").arg(&self.path).args(arguments);
+        command.output().unwrap_or_else(|error| panic!("{command:?}: {error}"))
+    }
+
+    /// `kubectl apply` of manifests.
+    pub(crate) fn apply(&self, manifests: &str) -> Output {
+        let mut file = NamedTempFile::with_suffix(".yaml").expect("a temporary file");
+        file.write_all(manifests.as_bytes()).expect("room for it");
+        self.kubectl(&["apply", "-f", file.path().to_str().expect("UTF-8")])
+    }
+}
+
+/// What a command that succeeded wrote to stdout; panics with what it wrote if it failed.
+pub(crate) fn succeeded(output: Output) -> String {
+    let error = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{}: {error}", output.status);
+    String::from_utf8(output.stdout).expect("UTF-8")
+}
+
+/// The path of etcd, kube-apiserver or kubectl.
+pub(super) fn program(name: &str) -> OsString {
+    let folder = std::env::var_os("KUBEBUILDER_ASSETS").expect("set by the sandbox");
+    Path::new(&folder).join(name).into()
+}
