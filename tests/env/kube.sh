@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # Prints the folder that holds etcd, kube-apiserver and kubectl, which the tests against a real API
 # server run. It is KUBEBUILDER_ASSETS if that has them all. Otherwise it is a folder of the user's
-# cache, by version: etcd is the one in PATH, the others are built there if they are missing. That
-# takes minutes, once; any number of runs at once build once.
+# cache, by Kubernetes' version, where what is missing is built. That takes minutes, once; any number
+# of runs at once build once.
 #
 #   tests/env/kube.sh         find or build
 #   tests/env/kube.sh find    only find; fails if something is missing
@@ -10,8 +10,14 @@ set -euo pipefail
 
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 
-# What is built from kube/go.mod, where each is a `tool` too: `go get -tool` there adds another.
-commands=(kube-apiserver kubectl)
+# A program, and the package that is built for it. Each is a `tool` of kube/go.mod too: `go get -tool`
+# there adds another. etcd is of the version that this Kubernetes is made for, because with Debian's
+# 3.4 the API server has no streaming lists and serves no list from its cache.
+programs=(
+    etcd:go.etcd.io/etcd/server/v3
+    kube-apiserver:k8s.io/kubernetes/cmd/kube-apiserver
+    kubectl:k8s.io/kubernetes/cmd/kubectl
+)
 
 main() {
     local version root lacking
@@ -39,50 +45,38 @@ main() {
 # Which programs are not in the folder.
 lacking() {
     local program
-    for program in etcd "${commands[@]}"; do
+    for program in "${programs[@]%%:*}"; do
         [[ -x $1/$program ]] || echo "$program"
     done
 }
 
-# One at a time: who comes second finds it done.
+# One at a time: who comes second finds it done. A program is built elsewhere and renamed, so that it
+# is whole or absent.
 provide() {
-    local version=$1 root=$2
+    local version=$1 root=$2 building program name
     mkdir -p "$root/bin"
     exec {lock}>"$root/lock"
     flock "$lock"
-    link_etcd "$root/bin"
-    build "$version" "$root"
-    exec {lock}>&-
-}
-
-link_etcd() {
-    local etcd
-    if ! etcd=$(command -v etcd); then
-        say "missing; as root: apt-get install etcd-server"
-        exit 1
-    fi
-    ln -sfn "$etcd" "$1/etcd"
-}
-
-# Builds elsewhere and renames, so that a program is whole or absent.
-build() {
-    local version=$1 root=$2 command packages=()
-    for command in "${commands[@]}"; do
-        [[ -x $root/bin/$command ]] || packages+=("k8s.io/kubernetes/cmd/$command")
-    done
-    if ((${#packages[@]} == 0)); then
-        return
-    fi
-    say "building ${packages[*]##*/} $version; this takes minutes, once"
     # What a killed run left behind.
     rm -rf "$root"/building.*
-    local building
     building=$(mktemp -d "$root/building.XXXXXX")
     # shellcheck disable=SC2064
     trap "rm -rf '$building'" EXIT
+    for program in "${programs[@]}"; do
+        name=${program%%:*}
+        if [[ ! -x $root/bin/$name ]]; then
+            say "building $name for Kubernetes $version; this takes minutes, once"
+            build "$version" "${program#*:}" "$building/$name"
+            mv "$building/$name" "$root/bin/"
+        fi
+    done
+    exec {lock}>&-
+}
+
+build() {
+    local version=$1 package=$2 output=$3
     CGO_ENABLED=0 GOWORK=off go build -C "$here/kube" -buildvcs=false -trimpath \
-        -ldflags "$(linker_flags "$version")" -o "$building/" "${packages[@]}" >&2 {lock}>&-
-    mv "$building"/* "$root/bin/"
+        -ldflags "$(linker_flags "$version")" -o "$output" "$package" >&2 {lock}>&-
 }
 
 # The version that the API server tells; without them it is "v0.0.0-master".

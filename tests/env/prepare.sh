@@ -13,15 +13,12 @@ programs=(
     curl:curl
     python3:python3
     promtool:prometheus
-    etcd:etcd-server
     ip:iproute2
     unshare:util-linux
     mount:mount
 )
 
 main() {
-    # Programs that the caller brings along need no package.
-    PATH+=${KUBEBUILDER_ASSETS:+:$KUBEBUILDER_ASSETS}
     require_go
     install_packages
     install_rust_tools
