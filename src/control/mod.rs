@@ -7,4 +7,5 @@
 pub mod api;
 pub mod build;
 pub mod files;
+pub mod kubernetes;
 pub mod status;

@@ -5,8 +5,9 @@ use std::net::SocketAddr;
 
 use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
-use super::draft::{Draft, Finding};
+use super::draft::{Draft, Finding, invalid_status};
 use super::endpoints::{ServicePorts, Slice, Unresolved, service_of, usable_addresses};
 use super::{Installation, key};
 use crate::control::api::SniRoute;
@@ -29,6 +30,8 @@ pub struct Builder {
     installation: Installation,
     /// The routes of this installation.
     drafts: BTreeMap<RouteKey, Draft>,
+    /// What is said of its routes that cannot be read.
+    invalid: BTreeMap<RouteKey, RouteStatus>,
     /// Who claims a hostname.
     claims: HashMap<Hostname, BTreeSet<RouteKey>>,
     services: HashMap<ObjectKey, ServicePorts>,
@@ -68,6 +71,7 @@ impl Builder {
         Builder {
             installation,
             drafts: BTreeMap::new(),
+            invalid: BTreeMap::new(),
             claims: HashMap::new(),
             services: HashMap::new(),
             slices: HashMap::new(),
@@ -81,11 +85,7 @@ impl Builder {
     pub fn put_route(&mut self, route: &SniRoute) {
         let Some(key) = key(&route.metadata) else { return };
         self.remove_route(&key);
-        let mine = match &route.spec.class_name {
-            Some(class) => class.as_str() == self.installation.class,
-            None => !self.installation.require_class,
-        };
-        if !mine {
+        if !self.installation.serves(route.spec.class_name.as_ref().map(|class| class.as_str())) {
             return;
         }
         let draft = Draft::new(key.clone(), route, &self.installation);
@@ -102,9 +102,20 @@ impl Builder {
         self.drafts.insert(key, draft);
     }
 
+    /// A route is there that cannot be read, as far as its `class` tells whose it is.
+    pub fn put_invalid_route(&mut self, metadata: &ObjectMeta, class: Option<&str>, why: &str) {
+        let Some(key) = key(metadata) else { return };
+        self.remove_route(&key);
+        if self.installation.serves(class) {
+            let status = invalid_status(key.clone(), metadata.generation, why);
+            self.invalid.insert(key, status);
+        }
+    }
+
     /// A route is gone.
     pub fn remove_route(&mut self, key: &RouteKey) {
         self.dirty.routes.insert(key.clone());
+        self.invalid.remove(key);
         let Some(draft) = self.drafts.remove(key) else { return };
         for (service, port) in draft.spec.backends.iter().filter_map(|(key, _)| service(key)) {
             let Some(ports) = self.users.get_mut(&service) else { continue };
@@ -211,6 +222,7 @@ impl Builder {
     #[cfg(test)]
     pub(super) fn is_empty(&self) -> bool {
         self.drafts.is_empty()
+            && self.invalid.is_empty()
             && self.claims.is_empty()
             && self.services.is_empty()
             && self.slices.is_empty()
@@ -235,6 +247,7 @@ impl Builder {
 
     /// Works out one route: what it is in the table, its status, and its backends' endpoints.
     fn settle_route(&mut self, key: &RouteKey, settled: &mut Settled) -> Option<RouteSpec> {
+        settled.statuses.extend(self.invalid.get(key).cloned());
         // Taken out meanwhile, so that the rest can be read.
         let mut draft = self.drafts.remove(key)?;
         draft.resolve(|backend| self.endpoints(backend).map(drop));

@@ -187,6 +187,20 @@ impl Draft {
     }
 }
 
+/// The status of a route that cannot be read.
+pub(super) fn invalid_status(key: RouteKey, generation: Option<i64>, why: &str) -> RouteStatus {
+    let not_accepted = "the route is not accepted, so it gets no connection".to_owned();
+    RouteStatus {
+        key,
+        observed_generation: generation,
+        conditions: [
+            condition("Accepted", false, "Invalid", why.to_owned()),
+            condition("ResolvedRefs", false, "NotAccepted", not_accepted.clone()),
+            condition("Programmed", false, "NotAccepted", not_accepted),
+        ],
+    }
+}
+
 fn backends(route_key: &ObjectKey, route: &SniRoute) -> Vec<(BackendKey, u32)> {
     let backends = route.spec.backends.iter();
     backends

@@ -43,6 +43,16 @@ pub struct Installation {
     pub listeners: Vec<String>,
 }
 
+impl Installation {
+    /// Whether it serves the routes of this class.
+    fn serves(&self, class: Option<&str>) -> bool {
+        match class {
+            Some(class) => class == self.class,
+            None => !self.require_class,
+        }
+    }
+}
+
 /// What is to be served and what is to be reported.
 #[derive(Clone, Debug, Default)]
 pub struct Plan {

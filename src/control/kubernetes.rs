@@ -1,0 +1,282 @@
+//! Routes, Services and EndpointSlices from the API server.
+//!
+//! Each kind is listed in pages and then watched by kube's runtime, which starts anew after errors,
+//! with growing pauses, and after the server has forgotten where a watch was. What comes goes into a
+//! [`Builder`]; bursts are settled together, after a short quiet or at the latest after a bounded
+//! time. Nothing is published before every kind has been listed once.
+
+use std::collections::HashSet;
+use std::convert::Infallible;
+use std::fmt;
+use std::pin::Pin;
+use std::time::{Duration, Instant};
+
+use futures::stream::SelectAll;
+use futures::{Stream, StreamExt};
+use k8s_openapi::NamespaceResourceScope;
+use k8s_openapi::api::core::v1::Service;
+use k8s_openapi::api::discovery::v1::EndpointSlice;
+use kube::api::{Api, DynamicObject};
+use kube::core::ApiResource;
+use kube::runtime::{WatchStreamExt, watcher};
+use kube::{Client, Resource};
+use serde::de::DeserializeOwned;
+use tokio::time::{Instant as TokioInstant, timeout_at};
+use tracing::warn;
+
+use super::api::SniRoute;
+use super::build::{Builder, Installation, ObjectKey, Settled, key};
+
+/// How long nothing has to come for a burst to be over.
+const QUIET: Duration = Duration::from_millis(2);
+/// How long a burst may delay what came first.
+const LONGEST_BURST: Duration = Duration::from_millis(50);
+/// How many objects a page of a list has.
+const PAGE: u32 = 500;
+
+/// What is to be served and reported differently from now on.
+#[derive(Clone, Debug)]
+pub struct Update {
+    /// The changes, and the statuses of the routes that were looked at again.
+    pub settled: Settled,
+    /// When the first of the changes came.
+    pub noticed: Instant,
+}
+
+/// Where the objects come from: all namespaces, or those that are given.
+#[derive(Clone)]
+pub struct Source {
+    /// Speaks to the API server.
+    pub client: Client,
+    /// Empty means all.
+    pub namespaces: Vec<String>,
+}
+
+impl fmt::Debug for Source {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Source").field("namespaces", &self.namespaces).finish_non_exhaustive()
+    }
+}
+
+/// Follows the API server for good; drop it to end it. `failed` is called for each failed list or
+/// watch.
+pub async fn watch(
+    source: Source,
+    installation: Installation,
+    mut publish: impl FnMut(Update),
+    mut failed: impl FnMut(),
+) -> Infallible {
+    let (mut streams, listings) = source.streams();
+    let mut state = State { builder: Builder::new(installation), listings };
+    loop {
+        let mut told = streams.next().await;
+        let noticed = Instant::now();
+        let latest = TokioInstant::now() + LONGEST_BURST;
+        while let Some(Told { listing, what }) = told {
+            match what {
+                Ok(what) => state.take(listing, what),
+                Err(error) => {
+                    failed();
+                    log_failure(state.listings.get(listing), &error);
+                }
+            }
+            let quiet = (TokioInstant::now() + QUIET).min(latest);
+            told = timeout_at(quiet, streams.next()).await.ok().flatten();
+        }
+        if state.is_complete() {
+            publish(Update { settled: state.builder.settle(), noticed });
+        }
+    }
+}
+
+/// What the API server said in answer to one of the lists and watches.
+struct Told {
+    /// Which: an index of [`State::listings`].
+    listing: usize,
+    what: Result<What, watcher::Error>,
+}
+
+enum What {
+    Route(watcher::Event<DynamicObject>),
+    Service(watcher::Event<Service>),
+    Slice(watcher::Event<EndpointSlice>),
+}
+
+type Streams = SelectAll<Pin<Box<dyn Stream<Item = Told> + Send>>>;
+
+impl Source {
+    /// A stream for each kind in each namespace, and what is known of each.
+    fn streams(&self) -> (Streams, Vec<Listing>) {
+        let resource = ApiResource::erase::<SniRoute>(&());
+        let scopes: Vec<Option<&str>> = match self.namespaces.as_slice() {
+            [] => vec![None],
+            some => some.iter().map(|namespace| Some(namespace.as_str())).collect(),
+        };
+        let mut streams = SelectAll::new();
+        let mut listings = Vec::new();
+        for scope in scopes {
+            let client = || self.client.clone();
+            let routes = match scope {
+                Some(namespace) => Api::namespaced_with(client(), namespace, &resource),
+                None => Api::all_with(client(), &resource),
+            };
+            streams.push(stream(listings.len(), routes, What::Route));
+            streams.push(stream(listings.len() + 1, api(client(), scope), What::Service));
+            streams.push(stream(listings.len() + 2, api(client(), scope), What::Slice));
+            let kinds = ["sniroutes.sluice.dev", "services", "endpointslices.discovery.k8s.io"];
+            listings.extend(kinds.map(|kind| Listing::new(kind, scope)));
+        }
+        (streams, listings)
+    }
+}
+
+fn api<K>(client: Client, scope: Option<&str>) -> Api<K>
+where
+    K: Resource<DynamicType = (), Scope = NamespaceResourceScope>,
+{
+    match scope {
+        Some(namespace) => Api::namespaced(client, namespace),
+        None => Api::all(client),
+    }
+}
+
+fn stream<K>(
+    listing: usize,
+    api: Api<K>,
+    what: fn(watcher::Event<K>) -> What,
+) -> Pin<Box<dyn Stream<Item = Told> + Send>>
+where
+    K: Resource + Clone + DeserializeOwned + fmt::Debug + Send + 'static,
+{
+    let events = watcher(api, watcher::Config::default().page_size(PAGE)).default_backoff();
+    events.map(move |event| Told { listing, what: event.map(what) }).boxed()
+}
+
+/// What one list and watch has brought so far.
+#[derive(Debug)]
+struct Listing {
+    kind: &'static str,
+    namespace: Option<String>,
+    /// Whether it was listed as a whole at some time.
+    done: bool,
+    known: HashSet<ObjectKey>,
+    /// While it is listed: what has come.
+    seen: HashSet<ObjectKey>,
+}
+
+impl Listing {
+    fn new(kind: &'static str, namespace: Option<&str>) -> Self {
+        Listing {
+            kind,
+            namespace: namespace.map(str::to_owned),
+            done: false,
+            known: HashSet::new(),
+            seen: HashSet::new(),
+        }
+    }
+
+    /// Follows an event; returns what is to be done about it.
+    fn follow<K: Resource>(&mut self, event: watcher::Event<K>) -> Todo<K> {
+        use watcher::Event;
+        match event {
+            Event::Init => {
+                self.seen.clear();
+                Todo::Nothing
+            }
+            Event::InitApply(object) => {
+                self.seen.extend(key(object.meta()));
+                Todo::Put(object)
+            }
+            Event::InitDone => {
+                self.done = true;
+                let gone = self.known.difference(&self.seen).cloned().collect();
+                self.known = std::mem::take(&mut self.seen);
+                Todo::Remove(gone)
+            }
+            Event::Apply(object) => {
+                self.known.extend(key(object.meta()));
+                Todo::Put(object)
+            }
+            Event::Delete(object) => {
+                let gone: Vec<ObjectKey> = key(object.meta()).into_iter().collect();
+                gone.iter().for_each(|key| {
+                    self.known.remove(key);
+                });
+                Todo::Remove(gone)
+            }
+        }
+    }
+}
+
+enum Todo<K> {
+    Nothing,
+    Put(K),
+    Remove(Vec<ObjectKey>),
+}
+
+struct State {
+    builder: Builder,
+    listings: Vec<Listing>,
+}
+
+impl State {
+    /// Whether every kind was listed as a whole.
+    fn is_complete(&self) -> bool {
+        self.listings.iter().all(|listing| listing.done)
+    }
+
+    fn take(&mut self, listing: usize, what: What) {
+        let Some(listing) = self.listings.get_mut(listing) else { return };
+        let builder = &mut self.builder;
+        match what {
+            What::Route(event) => match listing.follow(event) {
+                Todo::Nothing => {}
+                Todo::Put(object) => put_route(builder, object),
+                Todo::Remove(gone) => gone.iter().for_each(|key| builder.remove_route(key)),
+            },
+            What::Service(event) => match listing.follow(event) {
+                Todo::Nothing => {}
+                Todo::Put(service) => builder.put_service(&service),
+                Todo::Remove(gone) => gone.iter().for_each(|key| builder.remove_service(key)),
+            },
+            What::Slice(event) => match listing.follow(event) {
+                Todo::Nothing => {}
+                Todo::Put(slice) => builder.put_slice(&slice),
+                Todo::Remove(gone) => gone.iter().for_each(|key| builder.remove_slice(key)),
+            },
+        }
+    }
+}
+
+/// One object that is not what it should be must not keep the others from being read, so routes
+/// are read one by one.
+fn put_route(builder: &mut Builder, object: DynamicObject) {
+    let metadata = object.metadata.clone();
+    let class = object.data.pointer("/spec/className").and_then(|class| class.as_str());
+    let class = class.map(str::to_owned);
+    match object.try_parse::<SniRoute>() {
+        Ok(route) => builder.put_route(&route),
+        Err(error) => builder.put_invalid_route(&metadata, class.as_deref(), &error.to_string()),
+    }
+}
+
+fn log_failure(listing: Option<&Listing>, error: &watcher::Error) {
+    let kind = listing.map(|listing| listing.kind);
+    let namespace = listing.and_then(|listing| listing.namespace.as_deref());
+    let hint = match status_code(error) {
+        Some(403) => "the service account needs the verbs list and watch on this resource",
+        Some(404) => "is the CRD installed? `sluice crds | kubectl apply -f -` does that",
+        _ => "trying again; what was known before is still served",
+    };
+    warn!(kind, namespace, %error, hint, "cannot list or watch");
+}
+
+fn status_code(error: &watcher::Error) -> Option<u16> {
+    match error {
+        watcher::Error::InitialListFailed(kube::Error::Api(status))
+        | watcher::Error::WatchStartFailed(kube::Error::Api(status))
+        | watcher::Error::WatchFailed(kube::Error::Api(status))
+        | watcher::Error::WatchError(status) => Some(status.code),
+        _ => None,
+    }
+}
