@@ -84,9 +84,9 @@ fn run_says_what_is_missing() {
         "error: --config: cannot read \"/nowhere.yaml\": No such file or directory (os error 2)\n";
     assert_eq!(stderr(&output), expected);
 
-    let output = sluice(&["run", "--source", "kubernetes"]);
+    let output = sluice(&["run", "--source", "etcd"]);
     assert_eq!(code(&output), 2);
-    assert!(stderr(&output).contains("no kubernetes source yet"), "{}", stderr(&output));
+    assert!(stderr(&output).contains("is not one of kubernetes, files"), "{}", stderr(&output));
 }
 
 #[test]

@@ -47,7 +47,7 @@ pub struct AdminState {
     /// For `/routes`.
     pub table: Reader,
     /// The conditions in `/routes`, of routes that are served and of routes that are refused.
-    pub statuses: Arc<ArcSwap<Vec<RouteStatus>>>,
+    pub statuses: Arc<ArcSwap<Vec<Arc<RouteStatus>>>>,
     /// How much one client may ask of the port.
     pub limits: Limits,
 }

@@ -151,7 +151,7 @@ enum Fault {
 
 impl RoutesReport {
     /// What is served and what is refused, at this moment.
-    pub fn new(table: &Table, statuses: &[RouteStatus]) -> Self {
+    pub fn new(table: &Table, statuses: &[Arc<RouteStatus>]) -> Self {
         let mut routes: BTreeMap<&RouteKey, RouteReport> =
             table.routes().map(|route| (&route.spec.key, RouteReport::of(route))).collect();
         for status in statuses {

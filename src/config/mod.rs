@@ -35,7 +35,13 @@ pub struct Config {
     pub listeners: Vec<Listener>,
     /// Where metrics and probes are served.
     pub admin: SocketAddr,
-    /// Files and folders of manifests. Never empty once loaded.
+    /// Where routes come from.
+    pub source: Source,
+    /// How to reach the API server outside a cluster.
+    pub kubeconfig: Option<PathBuf>,
+    /// The namespaces that are watched in the API server; all if it is empty.
+    pub namespaces: Vec<String>,
+    /// Files and folders of manifests. Never empty once loaded with [`Source::Files`].
     pub routes: Vec<PathBuf>,
     /// The class of this installation.
     pub class: String,
@@ -79,9 +85,12 @@ pub enum ConfigError {
     /// There is nothing to serve.
     #[error(
         "no routes: give a file or folder of SniRoute manifests with --routes PATH \
-         (or SLUICE_ROUTES, or routes: in the configuration file)"
+         (or SLUICE_ROUTES, or routes: in the configuration file), or a cluster with --kubeconfig"
     )]
     NoRoutes,
+    /// Two sources at once.
+    #[error("routes come from kubernetes or from files, not from both: leave out source or routes")]
+    TwoSources,
 }
 
 impl Config {
@@ -101,9 +110,16 @@ impl Config {
                     .map_err(|fault| given.origin.error(setting, fault))?;
             }
         }
-        if config.routes.is_empty() {
-            return Err(ConfigError::NoRoutes);
-        }
+        let in_cluster = variable("KUBERNETES_SERVICE_HOST").is_some();
+        config.source = match config.source {
+            Source::Kubernetes if !config.routes.is_empty() => {
+                return Err(ConfigError::TwoSources);
+            }
+            Source::Kubernetes => Source::Kubernetes,
+            _ if !config.routes.is_empty() => Source::Files,
+            Source::Auto if in_cluster || config.kubeconfig.is_some() => Source::Kubernetes,
+            Source::Auto | Source::Files => return Err(ConfigError::NoRoutes),
+        };
         Ok(config)
     }
 
@@ -127,6 +143,9 @@ impl Default for Config {
         Config {
             listeners: listen::defaults(),
             admin: SocketAddr::from((Ipv4Addr::LOCALHOST, 9901)),
+            source: Source::Auto,
+            kubeconfig: None,
+            namespaces: Vec::new(),
             routes: Vec::new(),
             class: "sluice".to_owned(),
             require_class: false,
@@ -140,6 +159,30 @@ impl Default for Config {
             drain: Drain { delay: Duration::from_secs(5), timeout: Duration::from_secs(30) },
             access_log: AccessLog::All,
             log: Log { level: "info".to_owned(), format: LogFormat::Auto },
+        }
+    }
+}
+
+/// Where routes come from.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Source {
+    /// What the other settings and the surroundings suggest; decided while the configuration is
+    /// loaded.
+    #[default]
+    Auto,
+    /// The API server.
+    Kubernetes,
+    /// Manifests.
+    Files,
+}
+
+impl Source {
+    /// The word that stands for it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Source::Auto => "auto",
+            Source::Kubernetes => "kubernetes",
+            Source::Files => "files",
         }
     }
 }

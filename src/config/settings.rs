@@ -5,8 +5,8 @@
 
 use super::layers::{Fault, Value};
 use super::values::{
-    access_log, boolean, class, duration, existing_path, log_format, log_level, max_hello, source,
-    store, store_each, workers, zero_or_duration,
+    access_log, boolean, class, duration, existing_path, log_format, log_level, max_hello,
+    namespace, source, store, store_each, workers, zero_or_duration,
 };
 use super::{Config, listen};
 use crate::duration::display;
@@ -71,9 +71,25 @@ pub(super) const SETTINGS: &[Setting] = &[
     one(
         "source",
         "SOURCE",
-        "Where routes come from: files",
-        |_, given| store(&mut (), given, source),
-        |_| "files".to_owned(),
+        "Where routes come from, kubernetes or files; by default files where routes are given, else \
+         kubernetes inside a cluster or where a kubeconfig is",
+        |config, given| store(&mut config.source, given, source),
+        |config| config.source.as_str().to_owned(),
+    ),
+    one(
+        "kubeconfig",
+        "FILE",
+        "How to reach the API server, outside a cluster",
+        |config, given| store(&mut config.kubeconfig, given, |text| existing_path(text).map(Some)),
+        |config| config.kubeconfig.iter().map(|path| path.display().to_string()).collect(),
+    )
+    .beaten_by("KUBECONFIG"),
+    many(
+        "namespaces",
+        "NAMESPACE",
+        "A namespace that is watched; all if none is given; repeatable",
+        |config, given| store_each(&mut config.namespaces, given, namespace),
+        |config| commas(config.namespaces.iter()),
     ),
     many(
         "routes",

@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::layers::{Fault, Step, Value};
-use super::{AccessLog, LogFormat};
+use super::{AccessLog, LogFormat, Source};
 use crate::{duration, logging};
 
 /// Reads the value of a setting that takes one.
@@ -37,15 +37,18 @@ pub(super) fn store_each<T>(
     Ok(())
 }
 
-/// Nothing to keep yet: there is one source.
-pub(super) fn source(text: &str) -> Result<(), String> {
-    match text {
-        "files" => Ok(()),
-        "kubernetes" => Err("this build has no kubernetes source yet; write files, and give the \
-                             manifests with --routes"
-            .to_owned()),
-        _ => Err(format!("{text:?} is not a source; write files")),
+pub(super) fn source(text: &str) -> Result<Source, String> {
+    word(text, &["kubernetes", "files"], [Source::Kubernetes, Source::Files])
+}
+
+pub(super) fn namespace(text: &str) -> Result<String, String> {
+    let fits = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
+    if text.is_empty() || text.len() > 63 || !text.chars().all(fits) {
+        return Err(format!(
+            "{text:?} is not a namespace; write lower-case letters, digits and - (at most 63)"
+        ));
     }
+    Ok(text.to_owned())
 }
 
 pub(super) fn existing_path(text: &str) -> Result<PathBuf, String> {

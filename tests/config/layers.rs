@@ -27,6 +27,20 @@ const ROWS: &[Row] = &[
         shown: ["src,tests", "src/tls,Cargo.toml", "src/proxy,src/lib.rs"],
     },
     Row {
+        name: "kubeconfig",
+        file: "kubeconfig: Cargo.toml",
+        variable: ("SLUICE_KUBECONFIG", "README.md"),
+        flags: &["--kubeconfig", "LICENSE"],
+        shown: ["Cargo.toml", "README.md", "LICENSE"],
+    },
+    Row {
+        name: "namespaces",
+        file: "namespaces: [a, b]",
+        variable: ("SLUICE_NAMESPACES", "c, d"),
+        flags: &["--namespaces", "e", "--namespaces", "f"],
+        shown: ["a,b", "c,d", "e,f"],
+    },
+    Row {
         name: "listen",
         file: "listen: ['127.0.0.1:1', {name: db, address: '127.0.0.1:2', protocol: tcp}]",
         variable: ("SLUICE_LISTEN", "a=127.0.0.1:3,db=tcp://[::1]:4"),
@@ -177,15 +191,36 @@ fn help_names_flag_variable_and_default_of_every_setting() {
 }
 
 #[test]
-fn the_source_obeys_the_layers() {
-    let variable = [("SLUICE_SOURCE", "kubernetes")];
-    let source = |flags: &[&str]| load("source: kubernetes", &variable, flags);
-    assert!(source(&["--source", "files"]).is_ok());
-    assert!(fault(source(&[])).starts_with("SLUICE_SOURCE: this build has no kubernetes source"));
-    let by_file = load("source: kubernetes", &[("SLUICE_SOURCE", "files")], &[]);
-    assert!(by_file.is_ok());
-    let fault = fault(load("source: kubernetes", &[], &[]));
-    assert!(fault.starts_with("sluice.yaml:1: source: this build has no kubernetes"), "{fault}");
+fn the_source_follows_from_what_is_given() {
+    let source = |file: &str, variables: &[(&str, &str)], flags: &[&str]| {
+        load_alone(file, variables, flags).map(|config| config.source.as_str())
+    };
+    let in_cluster = ("KUBERNETES_SERVICE_HOST", "10.96.0.1");
+    let routes = "routes: [src]";
+    let both = "source: kubernetes\nroutes: [src]";
+    for (file, variables, flags, expected) in [
+        (routes, &[][..], &[][..], "files"),
+        (routes, &[in_cluster], &[], "files"),
+        ("", &[in_cluster], &[], "kubernetes"),
+        ("", &[("KUBECONFIG", "Cargo.toml")], &[], "kubernetes"),
+        ("", &[], &["--kubeconfig", "Cargo.toml"], "kubernetes"),
+        ("source: kubernetes", &[], &[], "kubernetes"),
+        (both, &[("SLUICE_SOURCE", "files")], &[], "files"),
+        (both, &[("SLUICE_SOURCE", "kubernetes")], &["--source", "files"], "files"),
+    ] {
+        let found = source(file, variables, flags);
+        assert_eq!(found.ok(), Some(expected), "{file:?} {variables:?} {flags:?}");
+    }
+    for (file, flags, part) in [
+        ("", &[][..], "no routes: give"),
+        ("source: files", &[], "no routes: give"),
+        (routes, &["--source", "kubernetes"], "not from both"),
+        (routes, &["--source", "etcd"], "--source: \"etcd\" is not one of"),
+        ("source: etcd", &[], "sluice.yaml:1: source: \"etcd\" is not one of"),
+    ] {
+        let fault = source(file, &[], flags).unwrap_err().to_string();
+        assert!(fault.contains(part), "{fault}");
+    }
 }
 
 #[test]

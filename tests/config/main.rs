@@ -13,16 +13,25 @@ use sluice::config::{Config, ConfigError};
 
 /// Loads with a configuration file `sluice.yaml` and, unless a layer has some, routes.
 fn load(file: &str, variables: &[(&str, &str)], flags: &[&str]) -> Result<Config, ConfigError> {
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("sluice.yaml");
     let given =
         file.contains("routes:") || variables.iter().any(|(name, _)| *name == "SLUICE_ROUTES");
-    std::fs::write(&path, file).unwrap();
     let mut flags: Vec<_> = flags.to_vec();
     if !given && !flags.contains(&"--routes") {
         flags.extend(["--routes", "src"]);
     }
-    flags.extend(["--config", path.to_str().unwrap()]);
+    load_alone(file, variables, &flags)
+}
+
+/// [`load`], with no routes but those that are given.
+fn load_alone(
+    file: &str,
+    variables: &[(&str, &str)],
+    flags: &[&str],
+) -> Result<Config, ConfigError> {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("sluice.yaml");
+    std::fs::write(&path, file).unwrap();
+    let flags = [flags, &["--config", path.to_str().unwrap()]].concat();
     parse(variables, &flags).map_err(|error| without_folder(error, folder.path()))
 }
 
