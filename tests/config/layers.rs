@@ -6,7 +6,7 @@ use clap::CommandFactory;
 use sluice::cli::Cli;
 use sluice::config::{AccessLog, Config, Listener, LogFormat, Protocol};
 
-use super::{fault, load, parse};
+use super::{fault, load, load_alone, parse};
 
 /// One setting in all three layers, with another value in each.
 struct Row {
