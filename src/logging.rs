@@ -31,8 +31,9 @@ pub enum LoggingError {
 }
 
 /// What is never logged unless the filter names it. The library that watches files warns about every
-/// folder that is removed, as each update of a ConfigMap removes one; its errors reach us as values.
-const QUIET: &str = "notify=off";
+/// folder that is removed, as each update of a ConfigMap removes one, and the one that watches the API
+/// server says in its own words what we say in ours; the errors of both reach us as values.
+const QUIET: &str = "notify=off,kube_runtime=off,kube_client=off";
 
 /// Starts logging for the whole process, panics included. To be called once.
 pub fn init(log: &Log) -> Result<(), LoggingError> {

@@ -97,9 +97,9 @@ struct Told {
 }
 
 enum What {
-    Route(watcher::Event<DynamicObject>),
-    Service(watcher::Event<Service>),
-    Slice(watcher::Event<EndpointSlice>),
+    Route(Box<watcher::Event<DynamicObject>>),
+    Service(Box<watcher::Event<Service>>),
+    Slice(Box<watcher::Event<EndpointSlice>>),
 }
 
 type Streams = SelectAll<Pin<Box<dyn Stream<Item = Told> + Send>>>;
@@ -143,13 +143,15 @@ where
 fn stream<K>(
     listing: usize,
     api: Api<K>,
-    what: fn(watcher::Event<K>) -> What,
+    what: fn(Box<watcher::Event<K>>) -> What,
 ) -> Pin<Box<dyn Stream<Item = Told> + Send>>
 where
     K: Resource + Clone + DeserializeOwned + fmt::Debug + Send + 'static,
 {
     let events = watcher(api, watcher::Config::default().page_size(PAGE)).default_backoff();
-    events.map(move |event| Told { listing, what: event.map(what) }).boxed()
+    events
+        .map(move |event| Told { listing, what: event.map(|event| what(Box::new(event))) })
+        .boxed()
 }
 
 /// What one list and watch has brought so far.
@@ -229,17 +231,17 @@ impl State {
         let Some(listing) = self.listings.get_mut(listing) else { return };
         let builder = &mut self.builder;
         match what {
-            What::Route(event) => match listing.follow(event) {
+            What::Route(event) => match listing.follow(*event) {
                 Todo::Nothing => {}
                 Todo::Put(object) => put_route(builder, object),
                 Todo::Remove(gone) => gone.iter().for_each(|key| builder.remove_route(key)),
             },
-            What::Service(event) => match listing.follow(event) {
+            What::Service(event) => match listing.follow(*event) {
                 Todo::Nothing => {}
                 Todo::Put(service) => builder.put_service(&service),
                 Todo::Remove(gone) => gone.iter().for_each(|key| builder.remove_service(key)),
             },
-            What::Slice(event) => match listing.follow(event) {
+            What::Slice(event) => match listing.follow(*event) {
                 Todo::Nothing => {}
                 Todo::Put(slice) => builder.put_slice(&slice),
                 Todo::Remove(gone) => gone.iter().for_each(|key| builder.remove_slice(key)),

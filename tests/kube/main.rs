@@ -5,11 +5,16 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+mod controlled;
+mod controller;
 mod environment;
+#[path = "../proxy/support/hello.rs"]
+#[allow(dead_code)]
+mod hello;
 mod support;
 
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    support::run([environment::tests()])
+    support::run([environment::tests(), controller::tests()])
 }

@@ -65,7 +65,10 @@ use std::time::{Duration, Instant};
 use libtest_mimic::{Arguments, Trial};
 
 pub(crate) use api_server::ApiServer;
-pub(crate) use kubectl::succeeded;
+pub(crate) use kubectl::{Kubeconfig, succeeded};
+
+/// How long things may take that take a moment.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 
 /// Runs the tests that the arguments select, in the sandbox.
 pub(crate) fn run<const N: usize>(modules: [Vec<Trial>; N]) -> ExitCode {

@@ -1,0 +1,116 @@
+//! A sluice that follows an API server, and what it leads to.
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::process::{Child, Command, Stdio};
+use std::sync::{Arc, Mutex};
+use std::thread;
+
+use serde_json::Value;
+
+use crate::hello::hello;
+use crate::support::{Kubeconfig, PATIENCE, within};
+
+/// A server that reads a hello, says its name and closes.
+pub(crate) struct Backend {
+    pub(crate) address: SocketAddr,
+}
+
+impl Backend {
+    pub(crate) fn start(name: &'static str) -> Self {
+        let listener = TcpListener::bind("198.18.1.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        thread::spawn(move || {
+            for stream in listener.incoming() {
+                let mut stream = stream.unwrap();
+                let mut hello = [0; 4096];
+                if stream.read(&mut hello).is_ok_and(|read| read > 0) {
+                    let _ = stream.write_all(name.as_bytes());
+                }
+            }
+        });
+        Backend { address }
+    }
+}
+
+/// What the server behind a name says; nothing if there is none.
+pub(crate) fn ask(address: SocketAddr, name: &str) -> String {
+    let mut stream = TcpStream::connect(address).unwrap();
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    stream.write_all(&hello(name)).unwrap();
+    let mut answer = String::new();
+    // A refused connection may end in a reset.
+    let _ = stream.read_to_string(&mut answer);
+    answer
+}
+
+/// The real binary.
+pub(crate) struct Sluice {
+    child: Child,
+    pub(crate) address: SocketAddr,
+    admin: SocketAddr,
+    log: Arc<Mutex<Vec<Value>>>,
+}
+
+impl Sluice {
+    pub(crate) fn start(account: &Kubeconfig, class: &str, arguments: &[&str]) -> Self {
+        let mut child = Command::new(env!("CARGO_BIN_EXE_sluice"))
+            .args(["run", "--source", "kubernetes", "--class", class, "--log-format", "json"])
+            .args(["--listen", "198.18.0.1:0", "--admin", "127.0.0.1:0", "--access-log", "off"])
+            .args(["--kubeconfig", account.path().to_str().unwrap()])
+            .args(arguments)
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let log = Arc::new(Mutex::new(Vec::new()));
+        let (lines, kept) = (BufReader::new(child.stderr.take().unwrap()), Arc::clone(&log));
+        thread::spawn(move || {
+            for line in lines.lines().map_while(Result::ok) {
+                let line = serde_json::from_str(&line).unwrap_or(Value::String(line));
+                kept.lock().unwrap().push(line);
+            }
+        });
+        let address = |message: &str| {
+            within(PATIENCE, message, || {
+                let lines = log.lock().unwrap();
+                let line = lines.iter().find(|line| line["message"] == message)?;
+                line["address"].as_str()?.parse().ok()
+            })
+        };
+        let (address, admin) = (address("listening"), address("admin port"));
+        Sluice { child, address, admin, log }
+    }
+
+    pub(crate) fn await_ready(&self) {
+        within(PATIENCE, "sluice is ready", || (self.get("/readyz").0 == 200).then_some(()));
+    }
+
+    /// What was logged above INFO.
+    pub(crate) fn warnings(&self) -> Vec<Value> {
+        let quiet = |line: &&Value| line["level"] != "INFO";
+        self.log.lock().unwrap().iter().filter(quiet).cloned().collect()
+    }
+
+    /// Status and body of a page of the admin port.
+    pub(crate) fn get(&self, path: &str) -> (u16, String) {
+        let mut stream = TcpStream::connect(self.admin).unwrap();
+        write!(stream, "GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+        (head.split(' ').nth(1).unwrap().parse().unwrap(), body.to_owned())
+    }
+
+    pub(crate) fn metric(&self, name: &str) -> f64 {
+        let (_, metrics) = self.get("/metrics");
+        let line = metrics.lines().find(|line| line.starts_with(&format!("{name} ")));
+        line.unwrap().rsplit(' ').next().unwrap().parse().unwrap()
+    }
+}
+
+impl Drop for Sluice {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
