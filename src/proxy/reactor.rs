@@ -5,6 +5,8 @@
 //! atomics; a socket's event names its task directly, a connection costs one allocation for its
 //! future, and nothing is deregistered, for closing a socket does that.
 
+mod ready;
+
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::future::{Future, poll_fn};
@@ -22,6 +24,7 @@ use rustix::fd::{AsFd, OwnedFd};
 use rustix::time::{ClockId, clock_gettime};
 use slab::Slab;
 
+pub(super) use self::ready::Ready;
 use super::wheel::Wheel;
 
 /// How many events one call of `epoll_wait` may bring.
@@ -76,46 +79,6 @@ pub(super) struct TaskId {
 pub(super) struct SourceId {
     index: u32,
     serial: u32,
-}
-
-/// What a descriptor is known to be ready for.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Ready(u8);
-
-impl Ready {
-    pub(super) const NONE: Ready = Ready(0);
-    pub(super) const READ: Ready = Ready(1);
-    pub(super) const WRITE: Ready = Ready(2);
-    /// The peer has sent its last byte; a read will say so, however short the ones before.
-    pub(super) const READ_CLOSED: Ready = Ready(4);
-    pub(super) const ERROR: Ready = Ready(8);
-    /// The peer has marked a byte as urgent (RFC 6093).
-    pub(super) const URGENT: Ready = Ready(16);
-
-    pub(super) fn has(self, other: Ready) -> bool {
-        self.0 & other.0 == other.0
-    }
-
-    fn of(flags: epoll::EventFlags) -> Self {
-        use epoll::EventFlags as E;
-        let mut ready = 0;
-        if flags.intersects(E::IN | E::PRI | E::RDHUP | E::HUP | E::ERR) {
-            ready |= Ready::READ.0;
-        }
-        if flags.intersects(E::OUT | E::HUP | E::ERR) {
-            ready |= Ready::WRITE.0;
-        }
-        if flags.intersects(E::RDHUP | E::HUP) {
-            ready |= Ready::READ_CLOSED.0;
-        }
-        if flags.contains(E::ERR) {
-            ready |= Ready::ERROR.0;
-        }
-        if flags.contains(E::PRI) {
-            ready |= Ready::URGENT.0;
-        }
-        Ready(ready)
-    }
 }
 
 /// Why [`Reactor::within`] gave up.
@@ -315,7 +278,7 @@ impl Reactor {
 
     /// Takes back that the descriptor is ready: a system call showed that it no longer is.
     pub(super) fn clear(&self, id: SourceId, ready: Ready) {
-        self.with_source(id, |source| source.ready.0 &= !ready.0);
+        self.with_source(id, |source| source.ready.remove(ready));
     }
 
     fn with_source<T>(&self, id: SourceId, act: impl FnOnce(&mut Source) -> T) -> Option<T> {
@@ -388,7 +351,7 @@ impl Reactor {
             let id = SourceId::from_token(event.data);
             let ready = Ready::of(event.flags);
             let task = self.with_source(id, |source| {
-                source.ready.0 |= ready.0;
+                source.ready.insert(ready);
                 source.task
             });
             if let Some(task) = task {

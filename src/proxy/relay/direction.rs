@@ -253,3 +253,26 @@ fn empty(pipe: &Pipe, size: usize) -> io::Result<Vec<u8>> {
     bytes.truncate(filled);
     Ok(bytes)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn is_bulk(reads: &[usize]) -> bool {
+        let mode = reads.iter().fold(Mode::Copy { large: 0 }, |mode, read| mode.after(*read));
+        matches!(mode, Mode::Splice { .. })
+    }
+
+    #[test]
+    fn large_reads_in_a_row_make_it_bulk_and_small_ones_in_a_row_end_that() {
+        let (large, middling, small) = (LARGE, LARGE - 1, SMALL - 1);
+        assert!(!is_bulk(&[large, large]));
+        assert!(is_bulk(&[large, large, large]));
+        assert!(!is_bulk(&[large, large, middling, large, large]));
+        let bulk = [large; 3];
+        assert!(is_bulk(&[&bulk[..], &[small]].concat()));
+        assert!(!is_bulk(&[&bulk[..], &[small, small]].concat()));
+        assert!(is_bulk(&[&bulk[..], &[small, middling, small]].concat()));
+        assert!(!is_bulk(&[&bulk[..], &[small, small, large, large]].concat()));
+    }
+}
