@@ -20,7 +20,7 @@ run: ## the quick start: two TLS servers and sluice in front of them (PORT=8443)
 	@cargo build --locked --bin sluice --example quickstart
 	@cargo run --quiet --locked --example quickstart
 
-test: lint test-quick test-slow doc ## install what the tests need, and run everything
+test: lint doc test-slow test-quick ## install what the tests need, and run everything
 
 lint: tools ## check form, clippy's lints and the dependencies
 	cargo fmt --check
@@ -28,7 +28,8 @@ lint: tools ## check form, clippy's lints and the dependencies
 	cargo deny --locked check licenses bans sources
 
 test-quick: kube ## the quick tests
-	cargo test --locked
+	cargo test --locked --doc
+	cargo test --locked --lib --bins --tests
 
 test-slow: kube ## the tests that are marked as slow
 	cargo test --locked --lib --bins --tests -- --ignored
