@@ -206,7 +206,12 @@ fn installation(config: &Config) -> Installation {
     let mut listeners: Vec<String> = config.listeners.iter().map(|l| l.name.clone()).collect();
     listeners.sort();
     listeners.dedup();
-    Installation { class: config.class.clone(), require_class: config.require_class, listeners }
+    Installation {
+        class: config.class.clone(),
+        require_class: config.require_class,
+        listeners,
+        local_addresses: config.source != Source::Kubernetes,
+    }
 }
 
 async fn kubernetes_client(config: &Config) -> anyhow::Result<kube::Client> {
@@ -241,12 +246,10 @@ fn follow_kubernetes(
     let mut first = Some(first);
     let source = kubernetes::Source { client, namespaces: config.namespaces.clone() };
     let publish = move |update: kubernetes::Update| {
-        let Settled { changes, statuses: told } = update.settled;
-        let before: Vec<RouteStatus> = changes
-            .routes
-            .keys()
-            .filter_map(|key| Some((*statuses.remove(key)?).clone()))
-            .collect();
+        let Settled { changes, statuses: told, .. } = update.settled;
+        let concerned = changes.routes.keys().chain(told.iter().map(|status| &status.key));
+        let before: Vec<RouteStatus> =
+            concerned.filter_map(|key| Some((*statuses.remove(key)?).clone())).collect();
         log_changes(&before, &told);
         statuses.extend(told.into_iter().map(|one| (one.key.clone(), Arc::new(one))));
         let applied = writer.update(changes);

@@ -103,7 +103,12 @@ fn crds(out: &mut dyn Write) -> anyhow::Result<ExitCode> {
 }
 
 fn installation(class: &Class, listeners: Vec<String>) -> Installation {
-    Installation { class: class.class.clone(), require_class: class.require_class, listeners }
+    Installation {
+        class: class.class.clone(),
+        require_class: class.require_class,
+        listeners,
+        local_addresses: true,
+    }
 }
 
 /// A path that is not there is more likely a slip of the hand than a fault of the manifests.

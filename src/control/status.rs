@@ -15,6 +15,8 @@ pub struct RouteStatus {
     pub observed_generation: Option<i64>,
     /// `Accepted`, `ResolvedRefs` and `Programmed`, in this order.
     pub conditions: [Condition; 3],
+    /// How many endpoints its backends have.
+    pub endpoints: usize,
 }
 
 /// One condition.

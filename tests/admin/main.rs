@@ -256,5 +256,5 @@ fn status_of(key: RouteKey, accepted: bool, message: &str) -> RouteStatus {
         condition("Programmed", accepted, "Programmed"),
     ];
     conditions[0].message = message.to_owned();
-    RouteStatus { key, observed_generation: Some(1), conditions }
+    RouteStatus { key, observed_generation: Some(1), conditions, endpoints: 0 }
 }

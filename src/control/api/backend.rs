@@ -8,7 +8,7 @@ use serde::de::value::{MapAccessDeserializer, SeqAccessDeserializer};
 use serde::de::{Error, MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
 
-use super::{Address, Invalid, ServiceName};
+use super::{Address, Invalid, Namespace, ServiceName};
 use crate::routing::{Hostname, ServicePort};
 
 const MAX_HOSTNAMES: usize = 64;
@@ -28,17 +28,22 @@ pub struct Backend {
 /// A backend is either a Service or an address.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum BackendTarget {
-    /// A port of a Service in the route's namespace.
+    /// A port of a Service.
     Service(ServiceRef),
     /// An address outside the cluster.
     Address(Address),
 }
 
-/// A port of a Service in the route's own namespace.
+/// A port of a Service.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct ServiceRef {
-    /// The Service's name. It lives in the namespace of the route.
-    #[schemars(length(min = 1, max = 63))]
+    /// The Service's namespace. Without it: the namespace of the route. A Service of another
+    /// namespace is used only as long as a ReferenceGrant there allows it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Namespace")]
+    pub namespace: Option<Namespace>,
+
+    /// The Service's name.
     pub name: ServiceName,
 
     /// The port of the Service, by its number or its name. Connections go to the endpoints of that
@@ -55,13 +60,14 @@ pub struct ServiceRef {
     "message": "a backend has exactly one of service and address"
 }]))]
 struct Fields {
-    /// A Service in the route's namespace. Either this or `address` is given.
+    /// A Service. Either this or `address` is given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "ServiceRef")]
     service: Option<ServiceRef>,
 
-    /// An address outside the cluster with its port, such as `203.0.113.7:9093` or
-    /// `[2001:db8::7]:9093`. Either this or `service` is given.
+    /// A place outside the cluster: an IP address or a DNS name with a port, such as
+    /// `203.0.113.7:9093`, `[2001:db8::7]:9093` or `kafka.example.com:9093`. A name is looked up as
+    /// it stands, and again when its records expire. Either this or `service` is given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Address")]
     address: Option<Address>,

@@ -6,7 +6,9 @@
 //!
 //! The doc comments of the fields are what `kubectl explain` shows.
 
+mod address;
 mod backend;
+mod grant;
 mod port;
 mod values;
 
@@ -15,8 +17,11 @@ use kube::{CustomResource, CustomResourceExt};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+pub(super) use address::dns_name;
+pub use address::{Address, DnsName};
 pub use backend::{Backend, BackendTarget, ServiceRef};
-pub use values::{Address, Alpn, ClassName, Invalid, ListenerName, ServiceName, Timeout};
+pub use grant::{GATEWAY_GROUP, GrantFrom, GrantTo, ReferenceGrant, ReferenceGrantSpec};
+pub use values::{Alpn, ClassName, Invalid, ListenerName, Namespace, ServiceName, Timeout};
 
 use crate::routing::{Hostname, Policy};
 
@@ -49,6 +54,7 @@ pub const SERVICE_NAME_LABEL: &str = "kubernetes.io/service-name";
         type_ = "string",
         json_path = ".status.conditions[?(@.type==\"Programmed\")].status"
     ),
+    printcolumn(name = "Endpoints", type_ = "integer", json_path = ".status.endpoints"),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
 )]
 #[serde(rename_all = "camelCase")]
@@ -130,6 +136,11 @@ pub struct SniRouteStatus {
         "x-kubernetes-list-map-keys" = ["type"]
     ))]
     pub conditions: Vec<Condition>,
+
+    /// How many endpoints its backends have, over all of them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "i32", range(min = 0))]
+    pub endpoints: Option<i32>,
 }
 
 /// The custom resource definitions as YAML: what `sluice crds` prints and `kubectl apply` takes.

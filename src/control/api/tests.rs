@@ -37,6 +37,8 @@ backends:
 - address: 203.0.113.7:9093
   weight: 0
 - address: '[2001:db8::7]:9093'
+- address: Kafka.example.com.:9093
+- service: {name: kafka, namespace: other, port: 1}
 loadBalancing: {policy: LeastConnections}
 timeouts: {connect: 5s, idle: 1h30m}
 ";
@@ -46,7 +48,9 @@ timeouts: {connect: 5s, idle: 1h30m}
     assert_eq!(route.timeouts.connect.map(Timeout::get), Some(Duration::from_secs(5)));
     assert_eq!(route.timeouts.idle.map(Timeout::get), Some(Duration::from_secs(5400)));
     let weights: Vec<u32> = route.backends.iter().map(|backend| backend.weight).collect();
-    assert_eq!(weights, [90, 1, 0, 1]);
+    assert_eq!(weights, [90, 1, 0, 1, 1, 1]);
+    let BackendTarget::Address(name) = &route.backends[4].target else { panic!("an address") };
+    assert_eq!(name.to_string(), "kafka.example.com:9093");
     let BackendTarget::Service(service) = &route.backends[1].target else { panic!("a Service") };
     assert_eq!(service.port, ServicePort::Name("tls".into()));
 
@@ -183,10 +187,29 @@ fn every_rule_of_a_backend_names_the_field_and_the_line() {
             "backends[1].weight: invalid",
         ),
         (
-            "address: '192.0.2.1:1'",
             "address: kafka.example.com:9093",
-            "backends[1].address: \"kafka.example.com:9093\" is not an IP address, and names are not resolved yet",
+            "address: kafka.example.com",
+            "backends[1].address: \"kafka.example.com\" has no port; write an IP address or a DNS name",
         ),
+        (
+            "address: KAFKA_1.example.com.:1",
+            "address: kafka.example.com:tls",
+            "backends[1].address: \"kafka.example.com:tls\" has no port number",
+        ),
+        (
+            "address: kafka:65535",
+            "address: kafka:65536",
+            "backends[1].address: \"kafka:65536\" has a port over 65535",
+        ),
+        ("address: kafka:1", "address: kafka:0", "nothing can be reached at port 0"),
+        ("address: a.b:1", "address: '*.b:1'", "backends[1].address: \"*.b:1\" is not an address"),
+        (
+            "address: a.b:1",
+            "address: 'a..b:1'",
+            "backends[1].address: \"a..b:1\" is not an address",
+        ),
+        ("address: '192.0.2.1:1'", "address: 1.2.3:1", "\"1.2.3:1\" is not an address"),
+        ("address: '[::1]:1'", "address: '2001:db8::g:1'", "\"2001:db8::g:1\" is not an address"),
         (
             "address: '192.0.2.1:1'",
             "address: 192.0.2.1",
@@ -244,6 +267,11 @@ fn every_rule_of_a_backend_names_the_field_and_the_line() {
             "service: {name: a, port: 1}",
             "service: {name: ns/a, port: 1}",
             "backends[1].service.name: \"ns/a\" is not the name of a Service",
+        ),
+        (
+            "service: {name: a, port: 1, namespace: ns-1}",
+            "service: {name: a, port: 1, namespace: Ns}",
+            "backends[1].service.namespace: \"Ns\" is not the name of a namespace",
         ),
         (
             "address: '192.0.2.1:1'",

@@ -2,7 +2,6 @@
 
 use std::borrow::Cow;
 use std::fmt;
-use std::net::SocketAddr;
 use std::str::FromStr;
 use std::time::Duration;
 
@@ -10,6 +9,7 @@ use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::de::{Error, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+use super::Address;
 use crate::duration;
 use crate::routing::{Hostname, Policy};
 
@@ -40,9 +40,9 @@ pub struct Alpn(Box<str>);
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ServiceName(Box<str>);
 
-/// An IP address with a port that can be connected to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Address(SocketAddr);
+/// The name of a namespace (an RFC 1123 label).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Namespace(Box<str>);
 
 /// A deadline: above zero and at most 30 days, written as in Gateway API (GEP-2257): one to four
 /// numbers of at most five digits, each with its unit `h`, `m`, `s` or `ms`.
@@ -66,7 +66,7 @@ macro_rules! word {
     )*};
 }
 
-word!(ClassName, ListenerName, Alpn, ServiceName);
+word!(ClassName, ListenerName, Alpn, ServiceName, Namespace);
 
 impl FromStr for ClassName {
     type Err = Invalid;
@@ -131,60 +131,25 @@ impl FromStr for ServiceName {
     fn from_str(text: &str) -> Result<Self, Invalid> {
         if !is_label(text) {
             return Err(Invalid::new(format!(
-                "{text:?} is not the name of a Service; it has 1 to 63 of a-z, 0-9 and '-', and \
-                 lives in the namespace of the route"
+                "{text:?} is not the name of a Service; it has 1 to 63 of a-z, 0-9 and '-', and its \
+                 namespace goes into a field of its own"
             )));
         }
         Ok(ServiceName(text.into()))
     }
 }
 
-impl Address {
-    /// Where to connect to.
-    pub fn get(self) -> SocketAddr {
-        self.0
-    }
-}
-
-impl fmt::Display for Address {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.fmt(f)
-    }
-}
-
-impl FromStr for Address {
+impl FromStr for Namespace {
     type Err = Invalid;
 
     fn from_str(text: &str) -> Result<Self, Invalid> {
-        let Ok(address) = text.parse::<SocketAddr>() else {
-            return Err(why_no_address(text));
-        };
-        if address.port() == 0 {
-            return Err(Invalid::new(format!("{text:?}: nothing can be reached at port 0")));
-        }
-        if address.ip().is_unspecified() || address.ip().is_multicast() {
+        if !is_label(text) {
             return Err(Invalid::new(format!(
-                "{text:?}: nothing can be reached at {}; write the address of one machine",
-                address.ip()
+                "{text:?} is not the name of a namespace; it has 1 to 63 of a-z, 0-9 and '-'"
             )));
         }
-        Ok(Address(address))
+        Ok(Namespace(text.into()))
     }
-}
-
-fn why_no_address(text: &str) -> Invalid {
-    let host = text.rsplit_once(':').map_or(text, |(host, _)| host);
-    let reason = if text.parse::<std::net::IpAddr>().is_ok() {
-        "has no port"
-    } else if matches!(host.parse(), Ok(Hostname::Exact(_))) {
-        "is not an IP address, and names are not resolved yet"
-    } else {
-        "is not an address"
-    };
-    Invalid::new(format!(
-        "{text:?} {reason}; write an IP address with a port, as in 203.0.113.7:9093 or \
-         [2001:db8::7]:9093"
-    ))
 }
 
 impl Timeout {
@@ -222,7 +187,7 @@ impl FromStr for Timeout {
 }
 
 /// A value that is one string in a manifest.
-trait Text: FromStr<Err: fmt::Display> + fmt::Display {
+pub(super) trait Text: FromStr<Err: fmt::Display> + fmt::Display {
     /// What is expected where something else than a string is found.
     const EXPECTED: &'static str;
 
@@ -260,7 +225,7 @@ macro_rules! text {
     )*};
 }
 
-text!(Hostname, ClassName, ListenerName, Alpn, ServiceName, Address, Timeout, Policy);
+text!(Hostname, ClassName, ListenerName, Alpn, ServiceName, Namespace, Address, Timeout, Policy);
 
 /// Parses inside the visitor, so that the parser still knows the place when the text is refused.
 struct TextVisitor<T>(std::marker::PhantomData<T>);
@@ -325,15 +290,11 @@ impl Text for ServiceName {
     }
 }
 
-impl Text for Address {
-    const EXPECTED: &'static str = "an IP address with a port";
+impl Text for Namespace {
+    const EXPECTED: &'static str = "the name of a namespace";
 
     fn schema() -> Schema {
-        json_schema!({
-            "type": "string",
-            "maxLength": 64,
-            "pattern": r"^([0-9.]+|\[[0-9A-Fa-f:.%]+\]):[1-9][0-9]{0,4}$"
-        })
+        label()
     }
 }
 

@@ -1,16 +1,18 @@
 //! What a source has, and what a change of it comes to.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
-use std::net::SocketAddr;
+use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
 use super::draft::{Draft, Finding, invalid_status};
-use super::endpoints::{ServicePorts, Slice, Unresolved, service_of, usable_addresses};
+use super::endpoints::{ServicePorts, Slice, service_of};
+use super::grants::Grants;
+use super::names::{Answer, NameChanges, Names};
 use super::{Installation, key};
-use crate::control::api::SniRoute;
+use crate::control::api::{DnsName, ReferenceGrant, SniRoute};
 use crate::control::status::RouteStatus;
 use crate::routing::{
     BackendKey, Changes, Hostname, RouteKey, RouteSpec, ServicePort, conflicts_over,
@@ -27,20 +29,22 @@ pub type ObjectKey = RouteKey;
 /// it.
 #[derive(Debug)]
 pub struct Builder {
-    installation: Installation,
+    pub(super) installation: Installation,
     /// The routes of this installation.
     drafts: BTreeMap<RouteKey, Draft>,
     /// What is said of its routes that cannot be read.
     invalid: BTreeMap<RouteKey, RouteStatus>,
     /// Who claims a hostname.
     claims: HashMap<Hostname, BTreeSet<RouteKey>>,
-    services: HashMap<ObjectKey, ServicePorts>,
+    pub(super) services: HashMap<ObjectKey, ServicePorts>,
     /// The slices of a Service, by their own keys.
-    slices: HashMap<ObjectKey, BTreeMap<ObjectKey, Slice>>,
+    pub(super) slices: HashMap<ObjectKey, BTreeMap<ObjectKey, Slice>>,
     /// The Service of a slice.
     slice_services: HashMap<ObjectKey, ObjectKey>,
     /// Who names a Service, by the port that is named.
     users: HashMap<ObjectKey, BTreeMap<ServicePort, BTreeSet<RouteKey>>>,
+    pub(super) grants: Grants,
+    pub(super) names: Names,
     dirty: Dirty,
 }
 
@@ -53,6 +57,10 @@ struct Dirty {
     services: HashSet<ObjectKey>,
     /// Services whose endpoints changed.
     endpoints: HashSet<ObjectKey>,
+    /// Namespaces whose grants changed.
+    granting: HashSet<Arc<str>>,
+    /// Names with other answers.
+    names: HashSet<DnsName>,
 }
 
 /// What came of the changes since the last time.
@@ -63,6 +71,8 @@ pub struct Settled {
     /// The statuses of the routes that were looked at again, in the order of their keys. Some may
     /// be as they were.
     pub statuses: Vec<RouteStatus>,
+    /// What is to be resolved.
+    pub names: NameChanges,
 }
 
 impl Builder {
@@ -77,6 +87,8 @@ impl Builder {
             slices: HashMap::new(),
             slice_services: HashMap::new(),
             users: HashMap::new(),
+            grants: Grants::default(),
+            names: Names::default(),
             dirty: Dirty::default(),
         }
     }
@@ -89,7 +101,8 @@ impl Builder {
             return;
         }
         let draft = Draft::new(key.clone(), route, &self.installation);
-        for (service, port) in draft.spec.backends.iter().filter_map(|(key, _)| service(key)) {
+        for (service, port) in draft.services() {
+            self.grants.add_user(&key, &service.namespace);
             let users = self.users.entry(service).or_default().entry(port).or_default();
             users.insert(key.clone());
         }
@@ -117,7 +130,9 @@ impl Builder {
         self.dirty.routes.insert(key.clone());
         self.invalid.remove(key);
         let Some(draft) = self.drafts.remove(key) else { return };
-        for (service, port) in draft.spec.backends.iter().filter_map(|(key, _)| service(key)) {
+        self.names.set_user(key, &draft.names, &BTreeSet::new());
+        for (service, port) in draft.services() {
+            self.grants.remove_user(key, &service.namespace);
             let Some(ports) = self.users.get_mut(&service) else { continue };
             if let Some(users) = ports.get_mut(&port) {
                 users.remove(key);
@@ -183,9 +198,37 @@ impl Builder {
         self.dirty.endpoints.insert(service);
     }
 
+    /// A grant is there, or is different.
+    pub fn put_grant(&mut self, grant: &ReferenceGrant) {
+        let Some(key) = key(&grant.metadata) else { return };
+        if self.grants.put(&key, grant) {
+            self.dirty.granting.insert(key.namespace);
+        }
+    }
+
+    /// A grant is gone.
+    pub fn remove_grant(&mut self, key: &ObjectKey) {
+        if self.grants.remove(key) {
+            self.dirty.granting.insert(key.namespace.clone());
+        }
+    }
+
+    /// The resolver has said something of a name.
+    pub fn put_answer(&mut self, name: &DnsName, answer: Answer) {
+        if self.names.put(name, answer) {
+            self.dirty.names.insert(name.clone());
+        }
+    }
+
+    /// Whether some route leads to a name of which nothing is known yet.
+    pub fn awaits_names(&self) -> bool {
+        self.names.is_pending()
+    }
+
     /// Works out what the changes since the last time come to.
     pub fn settle(&mut self) -> Settled {
-        let Dirty { mut routes, hostnames, services, endpoints } = std::mem::take(&mut self.dirty);
+        let Dirty { mut routes, hostnames, services, endpoints, granting, names } =
+            std::mem::take(&mut self.dirty);
         for hostname in &hostnames {
             self.settle_conflicts(hostname, &mut routes);
         }
@@ -193,23 +236,32 @@ impl Builder {
             let users = self.users.get(&service).into_iter().flat_map(BTreeMap::values);
             routes.extend(users.flatten().cloned());
         }
+        routes.extend(granting.iter().flat_map(|namespace| self.grants.users(namespace)).cloned());
+        routes.extend(names.iter().flat_map(|name| self.names.users(name)).cloned());
 
         let mut settled = Settled::default();
-        for key in routes {
-            let spec = self.settle_route(&key, &mut settled);
-            settled.changes.routes.insert(key, spec);
+        for key in &routes {
+            let spec = self.settle_route(key, &mut settled);
+            settled.changes.routes.insert(key.clone(), spec);
         }
+        let mut counted = BTreeSet::new();
         for service in endpoints {
-            for port in self.users.get(&service).into_iter().flat_map(BTreeMap::keys) {
+            for (port, users) in self.users.get(&service).into_iter().flatten() {
                 let backend = BackendKey::Service {
                     namespace: service.namespace.clone(),
                     name: service.name.clone(),
                     port: port.clone(),
                 };
-                let addresses = self.endpoints(&backend).unwrap_or_default();
+                let addresses = self.resolve(&backend).addresses;
                 settled.changes.endpoints.insert(backend, addresses);
+                counted.extend(users.difference(&routes).cloned());
             }
         }
+        for key in counted {
+            settled.statuses.extend(self.count_again(&key));
+        }
+        settled.statuses.sort_unstable_by(|a, b| a.key.cmp(&b.key));
+        settled.names = self.names.settle();
         settled
     }
 
@@ -228,6 +280,8 @@ impl Builder {
             && self.slices.is_empty()
             && self.slice_services.is_empty()
             && self.users.is_empty()
+            && self.grants.is_empty()
+            && self.names.is_empty()
     }
 
     /// Tells those that claim `hostname` who owns it; marks those for whom that is news.
@@ -250,36 +304,24 @@ impl Builder {
         settled.statuses.extend(self.invalid.get(key).cloned());
         // Taken out meanwhile, so that the rest can be read.
         let mut draft = self.drafts.remove(key)?;
-        draft.resolve(|backend| self.endpoints(backend).map(drop));
+        let names = std::mem::take(&mut draft.names);
+        draft.resolve(|backend| self.resolve_for(key, backend));
+        self.names.set_user(key, &names, &draft.names);
         settled.statuses.push(draft.status());
         let spec = draft.served().cloned();
         for (backend, _) in spec.iter().flat_map(|spec| &spec.backends) {
-            let addresses = self.endpoints(backend).unwrap_or_default();
+            let addresses = self.resolve(backend).addresses;
             settled.changes.endpoints.insert(backend.clone(), addresses);
         }
         self.drafts.insert(key.clone(), draft);
         spec
     }
 
-    /// The endpoints of a backend, sorted, each once.
-    fn endpoints(&self, backend: &BackendKey) -> Result<Vec<SocketAddr>, Unresolved> {
-        let Some((service, port)) = service(backend) else {
-            let BackendKey::Address(address) = backend else { return Ok(Vec::new()) };
-            return Ok(address.parse().into_iter().collect());
-        };
-        let ports = self.services.get(&service).ok_or_else(|| Unresolved::no_service(&service))?;
-        let port_name = ports.find(&service, &port)?;
-        let slices = self.slices.get(&service).into_iter().flat_map(BTreeMap::values);
-        Ok(usable_addresses(slices, port_name))
-    }
-}
-
-fn service(backend: &BackendKey) -> Option<(ObjectKey, ServicePort)> {
-    match backend {
-        BackendKey::Service { namespace, name, port } => {
-            let key = ObjectKey { namespace: namespace.clone(), name: name.clone() };
-            Some((key, port.clone()))
-        }
-        BackendKey::Address(_) => None,
+    /// The status of a route whose backends have got other endpoints, if that changes it.
+    fn count_again(&mut self, key: &RouteKey) -> Option<RouteStatus> {
+        let backends = self.drafts.get(key)?.spec.backends.iter();
+        let endpoints = backends.map(|(backend, _)| self.resolve(backend).addresses.len()).sum();
+        let draft = self.drafts.get_mut(key)?;
+        draft.set_endpoints(endpoints).then(|| draft.status())
     }
 }

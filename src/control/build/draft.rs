@@ -1,12 +1,13 @@
 //! One route on its way into the table.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::endpoints::Unresolved;
+use super::resolve::Resolution;
 use super::{Installation, ObjectKey};
-use crate::control::api::{BackendTarget, SniRoute};
+use crate::control::api::{BackendTarget, DnsName, SniRoute};
 use crate::control::status::{Condition, RouteStatus};
-use crate::routing::{BackendKey, Conflict, Hostname, RouteKey, RouteSpec, Timeouts};
+use crate::routing::{BackendKey, Conflict, Hostname, RouteKey, RouteSpec, ServicePort, Timeouts};
 
 /// Something that keeps a route from being wholly in force.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -24,8 +25,14 @@ pub(in crate::control) struct Finding {
 /// A route, and what is known about it.
 #[derive(Debug)]
 pub(super) struct Draft {
-    /// As it is served, if it is.
+    /// As it is served, if it is: without the backends that it may not have.
     pub(super) spec: RouteSpec,
+    /// Every backend that it names.
+    backends: Vec<(BackendKey, u32)>,
+    /// The DNS names that its backends lead to.
+    pub(super) names: BTreeSet<DnsName>,
+    /// How many endpoints its backends have.
+    endpoints: usize,
     generation: Option<i64>,
     listeners: Vec<Finding>,
     /// The hostnames that other routes own, wholly or in part.
@@ -37,12 +44,15 @@ impl Draft {
     pub(super) fn new(key: RouteKey, route: &SniRoute, installation: &Installation) -> Self {
         let spec = &route.spec;
         let mut draft = Draft {
+            backends: backends(&key, route),
+            names: BTreeSet::new(),
+            endpoints: 0,
             spec: RouteSpec {
                 created: route.metadata.creation_timestamp.as_ref().map(|time| time.0.as_second()),
                 hostnames: Vec::with_capacity(spec.hostnames.len()),
                 listeners: Vec::new(),
                 alpn: spec.alpn.iter().map(|protocol| protocol.as_str().into()).collect(),
-                backends: backends(&key, route),
+                backends: Vec::new(),
                 policy: spec.load_balancing.policy,
                 timeouts: Timeouts {
                     connect: spec.timeouts.connect.map(|timeout| timeout.get()),
@@ -99,11 +109,26 @@ impl Draft {
         true
     }
 
+    /// The ports of Services that it names.
+    pub(super) fn services(&self) -> impl Iterator<Item = (ObjectKey, ServicePort)> {
+        self.backends.iter().filter_map(|(backend, _)| match backend {
+            BackendKey::Service { namespace, name, port } => {
+                let key = ObjectKey { namespace: namespace.clone(), name: name.clone() };
+                Some((key, port.clone()))
+            }
+            BackendKey::Address(_) => None,
+        })
+    }
+
     /// Looks its backends up again.
-    pub(super) fn resolve(&mut self, find: impl Fn(&BackendKey) -> Result<(), Unresolved>) {
+    pub(super) fn resolve(&mut self, find: impl Fn(&BackendKey) -> Resolution) {
         self.refs.clear();
-        for (index, (backend, _)) in self.spec.backends.iter().enumerate() {
-            if let Err(Unresolved { reason, field, message }) = find(backend) {
+        self.names.clear();
+        self.spec.backends.clear();
+        self.endpoints = 0;
+        for (index, (backend, weight)) in self.backends.iter().enumerate() {
+            let Resolution { addresses, name, fault, refused } = find(backend);
+            if let Some(Unresolved { reason, field, message }) = fault {
                 self.refs.push(Finding {
                     key: self.spec.key.clone(),
                     field: format!("spec.backends[{index}].{field}"),
@@ -111,7 +136,17 @@ impl Draft {
                     message,
                 });
             }
+            if !refused {
+                self.spec.backends.push((backend.clone(), *weight));
+                self.names.extend(name);
+                self.endpoints += addresses.len();
+            }
         }
+    }
+
+    /// Notes how many endpoints its backends have. Returns whether that is news.
+    pub(super) fn set_endpoints(&mut self, endpoints: usize) -> bool {
+        std::mem::replace(&mut self.endpoints, endpoints) != endpoints
     }
 
     /// What it is in the table; nothing if it could get no connection there.
@@ -183,6 +218,7 @@ impl Draft {
             key: self.spec.key.clone(),
             observed_generation: self.generation,
             conditions: [accepted, resolved, programmed],
+            endpoints: self.endpoints,
         }
     }
 }
@@ -198,6 +234,7 @@ pub(super) fn invalid_status(key: RouteKey, generation: Option<i64>, why: &str) 
             condition("ResolvedRefs", false, "NotAccepted", not_accepted.clone()),
             condition("Programmed", false, "NotAccepted", not_accepted),
         ],
+        endpoints: 0,
     }
 }
 
@@ -208,7 +245,10 @@ fn backends(route_key: &ObjectKey, route: &SniRoute) -> Vec<(BackendKey, u32)> {
             let key = match &backend.target {
                 BackendTarget::Address(address) => BackendKey::Address(address.to_string().into()),
                 BackendTarget::Service(service) => BackendKey::Service {
-                    namespace: route_key.namespace.clone(),
+                    namespace: match &service.namespace {
+                        Some(namespace) => namespace.as_str().into(),
+                        None => route_key.namespace.clone(),
+                    },
                     name: service.name.as_str().into(),
                     port: service.port.clone(),
                 },

@@ -6,14 +6,24 @@ use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::api::discovery::v1::{Endpoint, EndpointSlice};
 
 use super::ObjectKey;
-use crate::control::api::SERVICE_NAME_LABEL;
-use crate::routing::ServicePort;
+use crate::control::api::{DnsName, SERVICE_NAME_LABEL, dns_name};
+use crate::routing::{RouteKey, ServicePort};
 
 /// What a Service says about its ports.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct ServicePorts {
-    external_name: bool,
+    /// For a Service of type ExternalName: what it says, and the name that this is, if it is one.
+    external_name: Option<(Box<str>, Option<DnsName>)>,
     ports: Vec<Port>,
+}
+
+/// What a port of a Service stands for.
+#[derive(Debug)]
+pub(super) enum Named<'s> {
+    /// Endpoints of slices, which know the port by this name; "" if it has none.
+    Port(&'s str),
+    /// A DNS name and the port there.
+    Name(&'s DnsName, u16),
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -43,6 +53,46 @@ impl Unresolved {
             message: format!("there is no Service {key}"),
         }
     }
+
+    pub(super) fn not_granted(route: &RouteKey, service: &ObjectKey) -> Self {
+        Unresolved {
+            reason: "RefNotPermitted",
+            field: "service.namespace",
+            message: format!(
+                "no ReferenceGrant in namespace {} lets the SniRoutes of {} refer to Service {}",
+                service.namespace, route.namespace, service.name
+            ),
+        }
+    }
+
+    pub(super) fn local(address: &str) -> Self {
+        Unresolved {
+            reason: "AddressNotPermitted",
+            field: "address",
+            message: format!(
+                "{address} is local to the machine that sluice runs on; write an address of the \
+                 network"
+            ),
+        }
+    }
+
+    pub(super) fn local_name(name: &str, field: &'static str) -> Self {
+        Unresolved {
+            reason: "AddressNotPermitted",
+            field,
+            message: format!("{name} has only addresses local to the machine that sluice runs on"),
+        }
+    }
+
+    /// `held` tells whether there are addresses of an earlier answer.
+    pub(super) fn no_answer(name: &str, why: &str, held: bool, field: &'static str) -> Self {
+        let meanwhile = if held { "; its last known addresses are still used" } else { "" };
+        Unresolved {
+            reason: "NameNotResolved",
+            field,
+            message: format!("{name} cannot be resolved: {why}{meanwhile}"),
+        }
+    }
 }
 
 impl ServicePorts {
@@ -50,7 +100,10 @@ impl ServicePorts {
         let spec = service.spec.as_ref();
         let ports = spec.and_then(|spec| spec.ports.as_deref()).unwrap_or_default();
         ServicePorts {
-            external_name: spec.and_then(|spec| spec.type_.as_deref()) == Some("ExternalName"),
+            external_name: spec
+                .filter(|spec| spec.type_.as_deref() == Some("ExternalName"))
+                .map(|spec| spec.external_name.as_deref().unwrap_or_default())
+                .map(|name| (name.into(), dns_name(name))),
             ports: ports
                 .iter()
                 .map(|port| Port {
@@ -62,30 +115,50 @@ impl ServicePorts {
         }
     }
 
-    /// The name of the port that a route means, by which slices know it; "" if it has none.
-    pub(super) fn find(&self, key: &ObjectKey, wanted: &ServicePort) -> Result<&str, Unresolved> {
-        if self.external_name {
-            return Err(Unresolved {
-                reason: "UnsupportedService",
-                field: "service.name",
-                message: format!("Service {key} is an ExternalName; names are not resolved yet"),
-            });
-        }
-        self.find_port(wanted).map_err(|why| Unresolved {
+    /// What the port that a route means stands for.
+    pub(super) fn find(
+        &self,
+        key: &ObjectKey,
+        wanted: &ServicePort,
+    ) -> Result<Named<'_>, Unresolved> {
+        let missing = |why| Unresolved {
             reason: "PortNotFound",
             field: "service.port",
             message: format!("Service {key} {why}"),
-        })
+        };
+        match &self.external_name {
+            None => {
+                let port = self.find_port(wanted).map_err(missing)?;
+                Ok(Named::Port(port.name.as_deref().unwrap_or_default()))
+            }
+            Some((_, Some(name))) => Ok(Named::Name(name, self.outside(wanted).map_err(missing)?)),
+            Some((text, None)) => Err(Unresolved {
+                reason: "UnsupportedService",
+                field: "service.name",
+                message: format!(
+                    "Service {key} has the externalName {text:?}, which is no DNS name"
+                ),
+            }),
+        }
     }
 
-    fn find_port(&self, wanted: &ServicePort) -> Result<&str, String> {
+    /// The port of an external name. Such a Service need not list its ports.
+    fn outside(&self, wanted: &ServicePort) -> Result<u16, String> {
+        match wanted {
+            ServicePort::Number(number) if self.ports.is_empty() => Ok(*number),
+            _ => u16::try_from(self.find_port(wanted)?.number)
+                .map_err(|_| format!("has a port {wanted} that is no port")),
+        }
+    }
+
+    fn find_port(&self, wanted: &ServicePort) -> Result<&Port, String> {
         let meant = |port: &&Port| match wanted {
             ServicePort::Number(number) => port.number == i32::from(*number),
             ServicePort::Name(name) => port.name.as_deref() == Some(&**name),
         };
         let mut tcp = self.ports.iter().filter(|port| port.protocol.is_none());
         if let Some(port) = tcp.find(meant) {
-            return Ok(port.name.as_deref().unwrap_or_default());
+            return Ok(port);
         }
         Err(match self.ports.iter().find(meant) {
             Some(port) => {
@@ -94,6 +167,22 @@ impl ServicePorts {
             }
             None => format!("has no port {wanted}{}", offered(&self.ports)),
         })
+    }
+}
+
+/// Whether an address leads to this machine itself or to what only its link knows, such as the
+/// metadata service of a cloud: places that not everybody who may write a route may reach.
+pub(super) fn is_local(ip: IpAddr) -> bool {
+    match ip.to_canonical() {
+        IpAddr::V4(ip) => {
+            ip.is_loopback() || ip.is_link_local() || ip.is_unspecified() || ip.is_multicast()
+        }
+        IpAddr::V6(ip) => {
+            ip.is_loopback()
+                || ip.is_unicast_link_local()
+                || ip.is_unspecified()
+                || ip.is_multicast()
+        }
     }
 }
 

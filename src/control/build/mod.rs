@@ -6,6 +6,11 @@
 mod builder;
 mod draft;
 mod endpoints;
+mod grants;
+mod names;
+mod resolve;
+
+use std::collections::HashMap;
 
 use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
@@ -13,7 +18,8 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
 pub use self::builder::{Builder, ObjectKey, Settled};
 pub(super) use self::draft::Finding;
-use super::api::SniRoute;
+pub use self::names::{Answer, NameChanges};
+use super::api::{DnsName, ReferenceGrant, SniRoute};
 use super::status::RouteStatus;
 use crate::routing::Snapshot;
 
@@ -29,6 +35,10 @@ pub struct Resources {
     pub services: Vec<Service>,
     /// Their endpoints.
     pub slices: Vec<EndpointSlice>,
+    /// What lets routes refer to Services of other namespaces.
+    pub grants: Vec<ReferenceGrant>,
+    /// What is known of the DNS names that routes lead to.
+    pub answers: HashMap<DnsName, Answer>,
 }
 
 /// Which routes an installation serves, and where.
@@ -41,6 +51,9 @@ pub struct Installation {
     /// The names of its listeners. Empty when they are not known, as in an offline check: then
     /// every name that a route gives is taken for good.
     pub listeners: Vec<String>,
+    /// Whether routes may lead to this machine itself and to its link's own addresses, as they may
+    /// where those who write routes run sluice, too.
+    pub local_addresses: bool,
 }
 
 impl Installation {
@@ -60,6 +73,8 @@ pub struct Plan {
     pub snapshot: Snapshot,
     /// One for each route of this installation, in the order of their keys.
     pub statuses: Vec<RouteStatus>,
+    /// The DNS names that routes lead to, sorted.
+    pub names: Vec<DnsName>,
 }
 
 /// Turns resources into a plan. Pure: the same objects give the same plan. Their order counts only
@@ -78,12 +93,18 @@ pub(super) fn examine(resources: &Resources, installation: &Installation) -> (Pl
     // Backwards, for of two objects with one name the builder takes the last.
     resources.services.iter().rev().for_each(|service| builder.put_service(service));
     resources.slices.iter().rev().for_each(|slice| builder.put_slice(slice));
+    resources.grants.iter().rev().for_each(|grant| builder.put_grant(grant));
+    for (name, answer) in &resources.answers {
+        builder.put_answer(name, answer.clone());
+    }
     resources.routes.iter().rev().for_each(|route| builder.put_route(route));
-    let Settled { changes, statuses } = builder.settle();
+    let Settled { changes, statuses, names } = builder.settle();
     let mut routes: Vec<_> = changes.routes.into_values().flatten().collect();
     routes.sort_unstable_by(|a, b| a.key.cmp(&b.key));
     let snapshot = Snapshot { routes, endpoints: changes.endpoints };
-    (Plan { snapshot, statuses }, builder.findings())
+    let mut names = names.wanted;
+    names.sort_unstable();
+    (Plan { snapshot, statuses, names }, builder.findings())
 }
 
 /// The key of a namespaced object; `None` when it has no name.

@@ -11,6 +11,7 @@ fn endpoints(port: &str, service_spec: &str, slices: &[EndpointSlice]) -> Vec<St
         routes: vec![route("r", "hostnames: [a.com]", &backend)],
         services: vec![service("s", service_spec)],
         slices: slices.to_vec(),
+        ..Resources::default()
     });
     assert_eq!(conditions(&plan, "r"), ALL_GOOD);
     let key = &plan.snapshot.routes[0].backends[0].0;

@@ -1,13 +1,17 @@
 //! A builder that is told of one change after another says in the end what it says about the whole.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use proptest::prelude::*;
 
 use super::*;
-use crate::control::build::{Builder, ObjectKey, Settled};
+use crate::control::api::{DnsName, ReferenceGrant};
+use crate::control::build::{Answer, Builder, ObjectKey, Settled};
 use crate::control::status::RouteStatus;
 use crate::routing::{Reader, RouteKey, Writer, channel};
+
+/// The name of a Service, and the only one, of another namespace.
+const FOREIGN: char = 'f';
 
 /// One change of one object.
 #[derive(Clone, Debug)]
@@ -15,19 +19,23 @@ enum Step {
     Route { name: char, spec: Option<(u8, u8, u8, bool)> },
     Service { name: char, kind: Option<u8> },
     Slice { name: char, of: Option<(char, u8)> },
+    Grant { kind: Option<u8> },
+    Answer { kind: u8 },
     Settle,
 }
 
 fn steps() -> impl Strategy<Value = Vec<Step>> {
     let name = || prop::sample::select(vec!['a', 'b', 'c', 'd']);
-    let service = || prop::sample::select(vec!['s', 't']);
+    let service = || prop::sample::select(vec!['s', 't', FOREIGN]);
     let step = prop_oneof![
-        4 => (name(), prop::option::weighted(0.8, (0..8u8, 0..3u8, 0..5u8, any::<bool>())))
+        4 => (name(), prop::option::weighted(0.8, (0..8u8, 0..3u8, 0..7u8, any::<bool>())))
             .prop_map(|(name, spec)| Step::Route { name, spec }),
         2 => (service(), prop::option::weighted(0.8, 0..4u8))
             .prop_map(|(name, kind)| Step::Service { name, kind }),
         3 => (name(), prop::option::weighted(0.8, (service(), 0..6u8)))
             .prop_map(|(name, of)| Step::Slice { name, of }),
+        1 => prop::option::weighted(0.7, 0..3u8).prop_map(|kind| Step::Grant { kind }),
+        1 => (0..4u8).prop_map(|kind| Step::Answer { kind }),
         2 => Just(Step::Settle),
     ];
     prop::collection::vec(step, 1..60)
@@ -48,6 +56,8 @@ fn made_route(name: char, (hostnames, binding, backend, mine): (u8, u8, u8, bool
         "{service: {name: s, port: web}}",
         "{service: {name: t, port: 1}}",
         "{service: {name: s, port: 1}}, {service: {name: t, port: 9}}",
+        "{service: {name: f, port: 1, namespace: other}}, {service: {name: s, port: 1}}",
+        "{address: 'x.example:7'}",
     ][usize::from(backend)];
     route(
         &name.to_string(),
@@ -66,7 +76,9 @@ fn made_service(name: char, kind: u8) -> Service {
         "{ports: []}",
         "{type: ExternalName, externalName: x.example}",
     ][usize::from(kind)];
-    service(&name.to_string(), spec)
+    let mut service = service(&name.to_string(), spec);
+    service.metadata.namespace = Some(namespace(name).to_owned());
+    service
 }
 
 fn made_slice(name: char, (service, kind): (char, u8)) -> EndpointSlice {
@@ -81,11 +93,40 @@ fn made_slice(name: char, (service, kind): (char, u8)) -> EndpointSlice {
     .clone();
     let mut slice = slice(&service.to_string(), "IPv4", ports, &endpoints);
     slice.metadata.name = Some(name.to_string());
+    slice.metadata.namespace = Some(namespace(service).to_owned());
     slice
 }
 
+fn made_grant(kind: u8) -> ReferenceGrant {
+    let (from, to) = [("data", ""), ("data", ", name: g"), ("elsewhere", "")][usize::from(kind)];
+    yaml(&format!(
+        "{{metadata: {{name: grant, namespace: other}}, spec: {{\
+         from: [{{group: sluice.dev, kind: SniRoute, namespace: {from}}}], \
+         to: [{{group: '', kind: Service{to}}}]}}}}"
+    ))
+}
+
+fn made_answer(kind: u8) -> Answer {
+    let ip = |text: &str| text.parse().expect("an address");
+    match kind {
+        0 => Answer::default(),
+        1 => Answer { addresses: vec![ip("10.9.0.2"), ip("10.9.0.1")], fault: None },
+        2 => Answer { addresses: vec![ip("10.9.0.3")], fault: Some("it is away".into()) },
+        _ => Answer { addresses: vec![ip("127.0.0.1")], fault: None },
+    }
+}
+
+fn namespace(service: char) -> &'static str {
+    if service == FOREIGN { "other" } else { "data" }
+}
+
 fn object(name: char) -> ObjectKey {
-    ObjectKey { namespace: "data".into(), name: name.to_string().into() }
+    ObjectKey { namespace: namespace(name).into(), name: name.to_string().into() }
+}
+
+/// A slice's own name tells nothing of its namespace.
+fn slice_object(name: char, of: char) -> ObjectKey {
+    ObjectKey { namespace: namespace(of).into(), name: name.to_string().into() }
 }
 
 /// What a table serves: each route, and the endpoints behind it.
@@ -106,11 +147,18 @@ struct Follower {
     builder: Builder,
     writer: Writer,
     statuses: BTreeMap<RouteKey, RouteStatus>,
+    names: BTreeSet<DnsName>,
 }
 
 impl Follower {
     fn settle(&mut self) {
-        let Settled { changes, statuses } = self.builder.settle();
+        let Settled { changes, statuses, names } = self.builder.settle();
+        for name in names.unwanted {
+            assert!(self.names.remove(&name), "{name} was not wanted");
+        }
+        for name in names.wanted {
+            assert!(self.names.insert(name), "wanted twice");
+        }
         for key in changes.routes.keys() {
             self.statuses.remove(key);
         }
@@ -129,7 +177,10 @@ proptest! {
             (HashMap::new(), HashMap::new(), HashMap::new());
         let (writer, reader) = channel();
         let builder = Builder::new(installation());
-        let mut follower = Follower { builder, writer, statuses: BTreeMap::new() };
+        let mut follower =
+            Follower { builder, writer, statuses: BTreeMap::new(), names: BTreeSet::new() };
+        let (mut grant, mut answers) = (None, HashMap::new());
+        let mut origins: HashMap<char, char> = HashMap::new();
         for step in steps {
             let builder = &mut follower.builder;
             match step {
@@ -152,36 +203,72 @@ proptest! {
                     services.remove(&name);
                 }
                 Step::Slice { name, of: Some(of) } => {
+                    // One that moves to another namespace is another one.
+                    if let Some(before) = origins.insert(name, of.0)
+                        && namespace(before) != namespace(of.0) {
+                            builder.remove_slice(&slice_object(name, before));
+                        }
                     let slice = made_slice(name, of);
                     builder.put_slice(&slice);
                     slices.insert(name, slice);
                 }
                 Step::Slice { name, of: None } => {
-                    builder.remove_slice(&object(name));
+                    if let Some(before) = origins.remove(&name) {
+                        builder.remove_slice(&slice_object(name, before));
+                    }
                     slices.remove(&name);
+                }
+                Step::Grant { kind: Some(kind) } => {
+                    builder.put_grant(&made_grant(kind));
+                    grant = Some(made_grant(kind));
+                }
+                Step::Grant { kind: None } => {
+                    builder.remove_grant(&grant_key());
+                    grant = None;
+                }
+                Step::Answer { kind } => {
+                    // As a resolver does: it speaks of what is wanted.
+                    if follower.names.contains("x.example") {
+                        builder.put_answer(&"x.example".into(), made_answer(kind));
+                        answers.insert(DnsName::from("x.example"), made_answer(kind));
+                    }
                 }
                 Step::Settle => follower.settle(),
             }
         }
         follower.settle();
+        // What nobody wanted any more is forgotten, even if it is wanted again.
+        answers.retain(|name, _| follower.builder.names.answer(name).is_some());
 
         let whole = plan(&Resources {
             routes: routes.into_values().collect(),
             services: services.into_values().collect(),
             slices: slices.into_values().collect(),
+            grants: grant.into_iter().collect(),
+            answers,
         });
         let (mut writer, whole_reader) = channel();
         writer.apply(whole.snapshot);
         prop_assert_eq!(served(&reader), served(&whole_reader));
+        let names: Vec<DnsName> = follower.names.iter().cloned().collect();
+        prop_assert_eq!(names, whole.names);
         prop_assert_eq!(follower.statuses.into_values().collect::<Vec<_>>(), whole.statuses);
 
-        for name in ['a', 'b', 'c', 'd', 's', 't'] {
+        for name in ['a', 'b', 'c', 'd', 's', 't', FOREIGN] {
             follower.builder.remove_route(&object(name));
             follower.builder.remove_service(&object(name));
-            follower.builder.remove_slice(&object(name));
+            for of in ['s', FOREIGN] {
+                follower.builder.remove_slice(&slice_object(name, of));
+            }
         }
+        follower.builder.remove_grant(&grant_key());
+        follower.builder.settle();
         prop_assert!(follower.builder.is_empty(), "{:?}", follower.builder);
     }
+}
+
+fn grant_key() -> ObjectKey {
+    ObjectKey { namespace: "other".into(), name: "grant".into() }
 }
 
 #[test]
@@ -194,8 +281,10 @@ fn a_change_of_endpoints_concerns_no_route() {
     builder.settle();
     builder.put_slice(&made_slice('x', ('s', 0)));
     let settled = builder.settle();
-    assert!(settled.changes.routes.is_empty() && settled.statuses.is_empty());
+    assert!(settled.changes.routes.is_empty());
     assert_eq!(settled.changes.endpoints.len(), 1);
+    let counted: Vec<usize> = settled.statuses.iter().map(|status| status.endpoints).collect();
+    assert_eq!(counted, [1, 1], "their number is told");
     // The same again is no change at all.
     builder.put_slice(&made_slice('x', ('s', 0)));
     builder.put_service(&made_service('s', 0));

@@ -1,3 +1,4 @@
+mod elsewhere;
 mod endpoints;
 mod incremental;
 
@@ -45,6 +46,7 @@ fn installation() -> Installation {
         class: "sluice".to_owned(),
         require_class: false,
         listeners: vec!["https".to_owned(), "kafka".to_owned()],
+        local_addresses: false,
     }
 }
 
@@ -102,7 +104,7 @@ spec:
   hostnames: [a.com, '*.a.com', A.com]
   listeners: [kafka]
   alpn: [h2]
-  backends: [{address: '192.0.2.1:1', weight: 3}, {address: '[::1]:2', weight: 0}]
+  backends: [{address: '192.0.2.1:1', weight: 3}, {address: '[2001:db8::1]:2', weight: 0}]
   loadBalancing: {policy: Random}
   timeouts: {connect: 1s}",
     );
@@ -121,7 +123,7 @@ spec:
     assert_eq!(spec.timeouts.idle, None);
     let backends: Vec<String> =
         spec.backends.iter().map(|(key, weight)| format!("{key} {weight}")).collect();
-    assert_eq!(backends, ["192.0.2.1:1 3", "[::1]:2 0"]);
+    assert_eq!(backends, ["192.0.2.1:1 3", "[2001:db8::1]:2 0"]);
     for (key, _) in &spec.backends {
         assert_eq!(plan.snapshot.endpoints[key][0].to_string(), key.to_string());
     }
@@ -170,10 +172,11 @@ fn a_backend_that_leads_nowhere_is_named_and_leaves_the_others_alone() {
         )],
         services: vec![
             service("s", "{ports: [{port: 1, name: tls}, {port: 53, protocol: UDP}]}"),
-            service("ext", "{type: ExternalName, externalName: a.b, ports: [{port: 1}]}"),
+            service("ext", "{type: ExternalName, externalName: 192.0.2.1, ports: [{port: 1}]}"),
             yaml("{apiVersion: v1, kind: Service, metadata: {name: gone, namespace: elsewhere}}"),
         ],
         slices: vec![slice("s", "IPv4", "[{name: tls, port: 8443}]", "[{addresses: [10.0.0.1]}]")],
+        ..Resources::default()
     });
     assert_eq!(
         conditions(&plan, "r"),
@@ -182,7 +185,7 @@ fn a_backend_that_leads_nowhere_is_named_and_leaves_the_others_alone() {
             "false BackendNotFound there is no Service data/gone; \
              Service data/s has no port 2; it has 1 (tls), 53; \
              Service data/s has no port www; it has 1 (tls), 53; \
-             Service data/ext is an ExternalName; names are not resolved yet; \
+             Service data/ext has the externalName \"192.0.2.1\", which is no DNS name; \
              Service data/s has port 53 for UDP only; sluice routes TCP",
             "true Programmed"
         ]
@@ -206,7 +209,7 @@ fn each_way_of_leading_nowhere_has_its_reason_and_its_field() {
     ] {
         let backends = format!("{ADDRESS}, {{service: {{name: {backend}}}}}");
         let routes = vec![route("r", "hostnames: [a.com]", &backends)];
-        let resources = Resources { routes, services: services.clone(), slices: vec![] };
+        let resources = Resources { routes, services: services.clone(), ..Resources::default() };
         let (plan, findings) = examine(&resources, &installation());
         assert_eq!(plan.statuses[0].conditions[1].reason, reason);
         let fields: Vec<&str> = findings.iter().map(|finding| finding.field.as_str()).collect();
@@ -224,6 +227,7 @@ fn routes_that_name_the_same_port_share_a_backend() {
         ],
         services: vec![service("s", "{ports: [{port: 1}]}")],
         slices: vec![],
+        ..Resources::default()
     });
     assert_eq!(plan.snapshot.endpoints.len(), 1);
     assert_eq!(plan.snapshot.routes[0].backends, plan.snapshot.routes[1].backends);
@@ -284,6 +288,7 @@ fn objects_without_names_are_left_out() {
         routes: vec![unnamed],
         services: vec![Service::default()],
         slices: vec![EndpointSlice::default()],
+        ..Resources::default()
     });
     assert!(plan.statuses.is_empty() && plan.snapshot.routes.is_empty());
 }
@@ -308,6 +313,7 @@ proptest! {
                 .iter()
                 .map(|n| slice("s", "IPv4", "[{port: 1}]", &format!("[{{addresses: [10.0.0.{n}]}}]")))
                 .collect(),
+            ..Resources::default()
         };
         let one = plan(&made(&[0, 1, 2, 3, 4, 5], &[1, 2, 3]));
         let other = plan(&made(&order, &slices));

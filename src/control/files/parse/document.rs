@@ -152,6 +152,7 @@ fn object<'de, D: Deserializer<'de>>(
         Kind::SniRoute => Object::SniRoute(strict(index, unknown, deserializer)?),
         Kind::Service => Object::Service(strict(index, unknown, deserializer)?),
         Kind::EndpointSlice => Object::EndpointSlice(strict(index, unknown, deserializer)?),
+        Kind::ReferenceGrant => Object::ReferenceGrant(strict(index, unknown, deserializer)?),
     })
 }
 

@@ -19,6 +19,7 @@ pub(super) enum Kind {
     SniRoute,
     Service,
     EndpointSlice,
+    ReferenceGrant,
 }
 
 impl Kind {
@@ -27,6 +28,10 @@ impl Kind {
             ("sluice.dev/v1alpha1", "SniRoute") => Some(Kind::SniRoute),
             ("v1", "Service") => Some(Kind::Service),
             ("discovery.k8s.io/v1", "EndpointSlice") => Some(Kind::EndpointSlice),
+            (
+                "gateway.networking.k8s.io/v1" | "gateway.networking.k8s.io/v1beta1",
+                "ReferenceGrant",
+            ) => Some(Kind::ReferenceGrant),
             _ => None,
         }
     }
@@ -52,7 +57,8 @@ pub(super) fn heads(value: &Value) -> Result<Vec<Head>, (FieldPath, String)> {
 
 fn head(value: &Value, within: FieldPath) -> Result<Head, (FieldPath, String)> {
     const SUPPORTED: &str = "supported are SniRoute (sluice.dev/v1alpha1), Service (v1), \
-                             EndpointSlice (discovery.k8s.io/v1) and List (v1) of these";
+                             EndpointSlice (discovery.k8s.io/v1), ReferenceGrant \
+                             (gateway.networking.k8s.io/v1) and List (v1) of these";
     if !value.is_mapping() {
         return Err((within, format!("is not an object; {SUPPORTED}")));
     }

@@ -18,7 +18,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use self::split::documents;
 use super::Fault;
 use super::locate::{FieldPath, Origin, lines_of};
-use crate::control::api::SniRoute;
+use crate::control::api::{ReferenceGrant, SniRoute};
 use crate::control::build::Resources;
 use crate::routing::RouteKey;
 
@@ -39,6 +39,7 @@ pub(super) enum Object {
     SniRoute(Box<SniRoute>),
     Service(Box<Service>),
     EndpointSlice(Box<EndpointSlice>),
+    ReferenceGrant(Box<ReferenceGrant>),
 }
 
 impl Object {
@@ -47,6 +48,7 @@ impl Object {
             Object::SniRoute(_) => "SniRoute",
             Object::Service(_) => "Service",
             Object::EndpointSlice(_) => "EndpointSlice",
+            Object::ReferenceGrant(_) => "ReferenceGrant",
         }
     }
 
@@ -55,6 +57,7 @@ impl Object {
             Object::SniRoute(route) => &route.metadata,
             Object::Service(service) => &service.metadata,
             Object::EndpointSlice(slice) => &slice.metadata,
+            Object::ReferenceGrant(grant) => &grant.metadata,
         }
     }
 
@@ -64,6 +67,7 @@ impl Object {
             Object::SniRoute(route) => resources.routes.push((**route).clone()),
             Object::Service(service) => resources.services.push((**service).clone()),
             Object::EndpointSlice(slice) => resources.slices.push((**slice).clone()),
+            Object::ReferenceGrant(grant) => resources.grants.push((**grant).clone()),
         }
     }
 }

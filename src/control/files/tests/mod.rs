@@ -79,7 +79,12 @@ fn faults_of(content: &str) -> Vec<String> {
 }
 
 fn installation() -> Installation {
-    Installation { class: "sluice".into(), require_class: false, listeners: vec!["https".into()] }
+    Installation {
+        class: "sluice".into(),
+        require_class: false,
+        listeners: vec!["https".into()],
+        local_addresses: true,
+    }
 }
 
 #[test]
@@ -152,7 +157,7 @@ fn what_cannot_be_read_is_named() {
 }
 
 const SUPPORTED: &str = "supported are SniRoute (sluice.dev/v1alpha1), Service (v1), EndpointSlice \
-                         (discovery.k8s.io/v1) and List (v1) of these";
+                         (discovery.k8s.io/v1), ReferenceGrant (gateway.networking.k8s.io/v1) and List (v1) of these";
 
 #[test]
 fn what_is_no_object_of_ours_is_told_what_is() {
@@ -190,8 +195,8 @@ fn faults_name_line_object_and_field() {
     let object = "SniRoute data/r";
     for (spec, fault) in [
         (
-            "hostnames: [a.com]\nbackends:\n- address: '192.0.2.1:1'\n- address: x:1",
-            "9: S: spec.backends[1].address: \"x:1\" is not an IP address, and names",
+            "hostnames: [a.com]\nbackends:\n- address: '192.0.2.1:1'\n- address: x",
+            "9: S: spec.backends[1].address: \"x\" has no port",
         ),
         (
             "hostnames: [a.com]\nbackends:\n- address: '192.0.2.1:1'\n- weight: 1",
@@ -253,8 +258,8 @@ fn unknown_fields_are_faults_with_the_nearest_name() {
         // What is missing does not hide why.
         (format!("hostname: [a.com]\n{backends}"), vec!["5: S: spec.hostname: unknown field; did you mean hostnames?", "5: S: spec: missing field `hostnames`"]),
         (
-            "hostnames: [a.com]\nbackends:\n- adress: '192.0.2.1:1'\n  address: '192.0.2.1:1'\n- service:\n    name: s\n    port: 1\n    namespace: x".to_owned(),
-            vec!["7: S: spec.backends[0].adress: unknown field; did you mean address?", "12: S: spec.backends[1].service.namespace: unknown field; there are name, port"],
+            "hostnames: [a.com]\nbackends:\n- adress: '192.0.2.1:1'\n  address: '192.0.2.1:1'\n- service:\n    name: s\n    port: 1\n    ns: x".to_owned(),
+            vec!["7: S: spec.backends[0].adress: unknown field; did you mean address?", "12: S: spec.backends[1].service.ns: unknown field; there are name, namespace, port"],
         ),
         (format!("hostnames: [a.com]\n{backends}\ntimeouts:\n  Connect: 5s"), vec!["8: S: spec.timeouts.Connect: unknown field; did you mean connect?"]),
         (format!("hostnames: [a.com]\n{backends}\n<<: {{}}"), vec!["7: S: spec.<<: unknown field; there are alpn, backends, className, hostnames, listeners, loadBalancing, timeouts"]),
