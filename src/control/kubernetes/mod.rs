@@ -5,7 +5,8 @@
 //! [`Builder`]; bursts are settled together, after a short quiet or at the latest after a bounded
 //! time. Nothing is published before every kind has been listed once.
 
-use std::collections::HashSet;
+mod listing;
+
 use std::convert::Infallible;
 use std::fmt;
 use std::pin::Pin;
@@ -24,8 +25,9 @@ use serde::de::DeserializeOwned;
 use tokio::time::{Instant as TokioInstant, timeout_at};
 use tracing::warn;
 
+use self::listing::{Listing, Todo};
 use super::api::SniRoute;
-use super::build::{Builder, Installation, ObjectKey, Settled, key};
+use super::build::{Builder, Installation, Settled};
 
 /// How long nothing has to come for a burst to be over.
 const QUIET: Duration = Duration::from_millis(2);
@@ -152,68 +154,6 @@ where
     events
         .map(move |event| Told { listing, what: event.map(|event| what(Box::new(event))) })
         .boxed()
-}
-
-/// What one list and watch has brought so far.
-#[derive(Debug)]
-struct Listing {
-    kind: &'static str,
-    namespace: Option<String>,
-    /// Whether it was listed as a whole at some time.
-    done: bool,
-    known: HashSet<ObjectKey>,
-    /// While it is listed: what has come.
-    seen: HashSet<ObjectKey>,
-}
-
-impl Listing {
-    fn new(kind: &'static str, namespace: Option<&str>) -> Self {
-        Listing {
-            kind,
-            namespace: namespace.map(str::to_owned),
-            done: false,
-            known: HashSet::new(),
-            seen: HashSet::new(),
-        }
-    }
-
-    /// Follows an event; returns what is to be done about it.
-    fn follow<K: Resource>(&mut self, event: watcher::Event<K>) -> Todo<K> {
-        use watcher::Event;
-        match event {
-            Event::Init => {
-                self.seen.clear();
-                Todo::Nothing
-            }
-            Event::InitApply(object) => {
-                self.seen.extend(key(object.meta()));
-                Todo::Put(object)
-            }
-            Event::InitDone => {
-                self.done = true;
-                let gone = self.known.difference(&self.seen).cloned().collect();
-                self.known = std::mem::take(&mut self.seen);
-                Todo::Remove(gone)
-            }
-            Event::Apply(object) => {
-                self.known.extend(key(object.meta()));
-                Todo::Put(object)
-            }
-            Event::Delete(object) => {
-                let gone: Vec<ObjectKey> = key(object.meta()).into_iter().collect();
-                gone.iter().for_each(|key| {
-                    self.known.remove(key);
-                });
-                Todo::Remove(gone)
-            }
-        }
-    }
-}
-
-enum Todo<K> {
-    Nothing,
-    Put(K),
-    Remove(Vec<ObjectKey>),
 }
 
 struct State {

@@ -1,0 +1,71 @@
+//! What a list and watch of one kind has brought so far.
+
+use std::collections::HashSet;
+
+use kube::Resource;
+use kube::runtime::watcher;
+
+use crate::control::build::{ObjectKey, key};
+
+/// What one list and watch has brought so far.
+#[derive(Debug)]
+pub(super) struct Listing {
+    pub(super) kind: &'static str,
+    pub(super) namespace: Option<String>,
+    /// Whether it was listed as a whole at some time.
+    pub(super) done: bool,
+    known: HashSet<ObjectKey>,
+    /// While it is listed: what has come.
+    seen: HashSet<ObjectKey>,
+}
+
+impl Listing {
+    pub(super) fn new(kind: &'static str, namespace: Option<&str>) -> Self {
+        Listing {
+            kind,
+            namespace: namespace.map(str::to_owned),
+            done: false,
+            known: HashSet::new(),
+            seen: HashSet::new(),
+        }
+    }
+
+    /// Follows an event; returns what is to be done about it.
+    pub(super) fn follow<K: Resource>(&mut self, event: watcher::Event<K>) -> Todo<K> {
+        use watcher::Event;
+        match event {
+            Event::Init => {
+                self.seen.clear();
+                Todo::Nothing
+            }
+            Event::InitApply(object) => {
+                self.seen.extend(key(object.meta()));
+                Todo::Put(object)
+            }
+            Event::InitDone => {
+                self.done = true;
+                let gone = self.known.difference(&self.seen).cloned().collect();
+                self.known = std::mem::take(&mut self.seen);
+                Todo::Remove(gone)
+            }
+            Event::Apply(object) => {
+                self.known.extend(key(object.meta()));
+                Todo::Put(object)
+            }
+            Event::Delete(object) => {
+                let gone: Vec<ObjectKey> = key(object.meta()).into_iter().collect();
+                gone.iter().for_each(|key| {
+                    self.known.remove(key);
+                });
+                Todo::Remove(gone)
+            }
+        }
+    }
+}
+
+/// What is to be done about an event.
+pub(super) enum Todo<K> {
+    Nothing,
+    Put(K),
+    Remove(Vec<ObjectKey>),
+}
