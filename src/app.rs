@@ -1,6 +1,7 @@
 //! All parts together: bind everything, run it, drain it.
 
-use std::collections::BTreeMap;
+mod kubernetes;
+
 use std::convert::Infallible;
 use std::io;
 use std::net::SocketAddr;
@@ -10,7 +11,6 @@ use std::time::Duration;
 
 use anyhow::Context;
 use arc_swap::ArcSwap;
-use kube::config::{KubeConfigOptions, Kubeconfig};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{Notify, oneshot};
 use tokio::time::timeout;
@@ -18,14 +18,13 @@ use tokio::time::timeout;
 use crate::access_log::{AccessLog, Writing};
 use crate::admin::{Admin, AdminState, Limits};
 use crate::config::{self, Config, Source};
-use crate::control::build::{Installation, Settled};
+use crate::control::build::Installation;
 use crate::control::files::{self, Update};
-use crate::control::kubernetes;
-use crate::control::status::{RouteStatus, log_changes};
+use crate::control::status::RouteStatus;
 use crate::health::Health;
 use crate::metrics::Metrics;
 use crate::proxy::{Proxy, Running};
-use crate::routing::{self, Reader, RouteKey, Writer};
+use crate::routing::{self, Reader, Writer};
 
 /// How long the resets of the last connections may take.
 const ABORT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -128,8 +127,8 @@ impl App {
         let (first, first_table) = oneshot::channel();
         let mut source: Pin<Box<dyn Future<Output = Infallible>>> = match self.config.source {
             Source::Kubernetes => {
-                let client = kubernetes_client(&self.config).await?;
-                Box::pin(follow_kubernetes(client, &self.config, writer, &parts, first))
+                let client = kubernetes::client(&self.config).await?;
+                Box::pin(kubernetes::follow(client, &self.config, writer, &parts, first))
             }
             Source::Auto | Source::Files => {
                 Box::pin(follow_files(&self.config, writer, &parts, first))
@@ -212,63 +211,6 @@ fn installation(config: &Config) -> Installation {
         listeners,
         local_addresses: config.source != Source::Kubernetes,
     }
-}
-
-async fn kubernetes_client(config: &Config) -> anyhow::Result<kube::Client> {
-    let kube_config = match &config.kubeconfig {
-        Some(path) => {
-            let kubeconfig = Kubeconfig::read_from(path)
-                .with_context(|| format!("cannot use the kubeconfig {}", path.display()))?;
-            kube::Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default())
-                .await
-                .with_context(|| format!("cannot use the kubeconfig {}", path.display()))?
-        }
-        None => kube::Config::incluster().context(
-            "no access to the API server: this is no pod with a service account; give --kubeconfig",
-        )?,
-    };
-    tracing::info!(server = %kube_config.cluster_url, "the API server");
-    Ok(kube::Client::try_from(kube_config)?)
-}
-
-/// Keeps the table as the API server has it. `first` is told of the first table.
-fn follow_kubernetes(
-    client: kube::Client,
-    config: &Config,
-    mut writer: Writer,
-    parts: &Parts,
-    first: oneshot::Sender<()>,
-) -> impl Future<Output = Infallible> + use<> {
-    let (metrics, health) = (parts.metrics.clone(), Arc::clone(&parts.health));
-    let failures = parts.metrics.source_errors.clone();
-    let shared = Arc::clone(&parts.statuses);
-    let mut statuses: BTreeMap<RouteKey, Arc<RouteStatus>> = BTreeMap::new();
-    let mut first = Some(first);
-    let source = kubernetes::Source { client, namespaces: config.namespaces.clone() };
-    let publish = move |update: kubernetes::Update| {
-        let Settled { changes, statuses: told, .. } = update.settled;
-        let concerned = changes.routes.keys().chain(told.iter().map(|status| &status.key));
-        let before: Vec<RouteStatus> =
-            concerned.filter_map(|key| Some((*statuses.remove(key)?).clone())).collect();
-        log_changes(&before, &told);
-        statuses.extend(told.into_iter().map(|one| (one.key.clone(), Arc::new(one))));
-        let applied = writer.update(changes);
-        shared.store(Arc::new(statuses.values().cloned().collect()));
-        metrics.table_swap_duration.observe(update.noticed.elapsed().as_secs_f64());
-        tracing::debug!(
-            routes = statuses.len(),
-            new_table = applied.table,
-            changed_backends = applied.backends,
-            "routes are live"
-        );
-        health.set_table_complete();
-        if let Some(first) = first.take() {
-            tracing::info!(routes = statuses.len(), "the first table is complete");
-            // Fails only if sluice is ending already.
-            let _ = first.send(());
-        }
-    };
-    kubernetes::watch(source, installation(config), publish, move || failures.inc())
 }
 
 /// Serves traffic from the first table to the end of the drain.
