@@ -189,6 +189,7 @@ fn follow_files(
             changed_backends = applied.backends,
             "routes are live"
         );
+        metrics.source_up.set(i64::from(complete));
         if complete {
             health.set_table_complete();
         }

@@ -82,8 +82,11 @@ impl Pages {
 
     async fn page(&self, path: &str) -> Answer {
         match path {
-            "/livez" => probe(self.state.health.live()),
-            "/readyz" => probe(self.state.health.ready()),
+            "/livez" => probe(self.state.health.live(), &[]),
+            "/readyz" => {
+                let health = &self.state.health;
+                probe(health.ready(), &health.notices())
+            }
             "/metrics" => self.large(&self.metrics).await,
             _ => self.large(&self.routes).await,
         }
@@ -130,11 +133,15 @@ fn routes_text(state: &AdminState) -> Result<Vec<u8>, String> {
     Ok(text)
 }
 
-fn probe(verdict: Result<(), Vec<&'static str>>) -> Answer {
-    match verdict {
-        Ok(()) => text(StatusCode::OK, "ok\n"),
-        Err(reasons) => text(StatusCode::SERVICE_UNAVAILABLE, reasons.join("\n") + "\n"),
+fn probe(verdict: Result<(), Vec<&'static str>>, notices: &[String]) -> Answer {
+    let (status, mut lines) = match verdict {
+        Ok(()) => (StatusCode::OK, "ok\n".to_owned()),
+        Err(reasons) => (StatusCode::SERVICE_UNAVAILABLE, reasons.join("\n") + "\n"),
+    };
+    for notice in notices {
+        lines.push_str(&format!("notice: {notice}\n"));
     }
+    text(status, lines)
 }
 
 fn method_refused() -> Answer {

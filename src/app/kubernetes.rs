@@ -11,7 +11,7 @@ use tokio::sync::oneshot;
 use super::{Parts, installation};
 use crate::config::Config;
 use crate::control::build::Settled;
-use crate::control::kubernetes;
+use crate::control::kubernetes::{self, Notice};
 use crate::control::status::{RouteStatus, log_changes};
 use crate::routing::{RouteKey, Writer};
 
@@ -30,7 +30,7 @@ pub(super) async fn client(config: &Config) -> anyhow::Result<kube::Client> {
         )?,
     };
     tracing::info!(server = %kube_config.cluster_url, "the API server");
-    Ok(kube::Client::try_from(kube_config)?)
+    Ok(kube::Client::try_from(kubernetes::tuned(kube_config))?)
 }
 
 /// Keeps the table as the API server has it. `first` is told of the first table.
@@ -42,7 +42,7 @@ pub(super) fn follow(
     first: oneshot::Sender<()>,
 ) -> impl Future<Output = Infallible> + use<> {
     let (metrics, health) = (parts.metrics.clone(), Arc::clone(&parts.health));
-    let failures = parts.metrics.source_errors.clone();
+    let told = notices(parts);
     let shared = Arc::clone(&parts.statuses);
     let mut statuses: BTreeMap<RouteKey, Arc<RouteStatus>> = BTreeMap::new();
     let mut first = Some(first);
@@ -70,5 +70,21 @@ pub(super) fn follow(
             let _ = first.send(());
         }
     };
-    kubernetes::watch(source, installation(config), publish, move || failures.inc())
+    kubernetes::watch(source, installation(config), publish, told)
+}
+
+/// Passes on what is to be known of the API server.
+fn notices(parts: &Parts) -> impl Fn(Notice) + Send + Sync + use<> {
+    let (metrics, health) = (parts.metrics.clone(), Arc::clone(&parts.health));
+    move |notice| match notice {
+        Notice::Failed => metrics.source_errors.inc(),
+        Notice::Down { what } => {
+            metrics.source_up.set(0);
+            health.set_source_down(what);
+        }
+        Notice::Up => {
+            metrics.source_up.set(1);
+            health.set_source_up();
+        }
+    }
 }

@@ -68,6 +68,14 @@ pub struct Metrics {
     pub table_swap_duration: Histogram,
     /// `sluice_source_errors_total`: failed reads and watches of the source of objects.
     pub source_errors: IntCounter,
+    /// `sluice_source_up`: 1 while everything is followed at the source of objects, else 0.
+    pub source_up: IntGauge,
+    /// `sluice_table_from_saved`: 1 while a table is served that an earlier process saved, else 0.
+    pub table_from_saved: IntGauge,
+    /// `sluice_table_saved_timestamp_seconds`: of the last table that was saved, 0 before the first.
+    pub table_saved: IntGauge,
+    /// `sluice_table_save_errors_total`: tables that could not be saved.
+    pub table_save_errors: IntCounter,
     /// `sluice_manifest_faults`: objects and files that are refused now.
     pub manifest_faults: IntGauge,
 }
@@ -144,6 +152,20 @@ impl Metrics {
                 "source_errors_total",
                 "Failed reads and watches of the source of routes.",
             )?,
+            source_up: new.gauge(
+                "source_up",
+                "1 while everything is followed at the source of routes, else 0.",
+            )?,
+            table_from_saved: new.gauge(
+                "table_from_saved",
+                "1 while a table is served that an earlier process saved, else 0.",
+            )?,
+            table_saved: new.gauge(
+                "table_saved_timestamp_seconds",
+                "Unix time of the last table that was saved; 0 before the first.",
+            )?,
+            table_save_errors: new
+                .counter("table_save_errors_total", "Tables that could not be saved.")?,
             manifest_faults: new
                 .gauge("manifest_faults", "Objects and files that are refused now.")?,
             registry,

@@ -5,13 +5,13 @@ use std::collections::HashSet;
 use kube::Resource;
 use kube::runtime::watcher;
 
+use super::health::ListingHealth;
 use crate::control::build::{ObjectKey, key};
 
 /// What one list and watch has brought so far.
 #[derive(Debug)]
 pub(super) struct Listing {
-    pub(super) kind: &'static str,
-    pub(super) namespace: Option<String>,
+    pub(super) health: ListingHealth,
     /// Whether it was listed as a whole at some time.
     pub(super) done: bool,
     known: HashSet<ObjectKey>,
@@ -20,14 +20,8 @@ pub(super) struct Listing {
 }
 
 impl Listing {
-    pub(super) fn new(kind: &'static str, namespace: Option<&str>) -> Self {
-        Listing {
-            kind,
-            namespace: namespace.map(str::to_owned),
-            done: false,
-            known: HashSet::new(),
-            seen: HashSet::new(),
-        }
+    pub(super) fn new(health: ListingHealth) -> Self {
+        Listing { health, done: false, known: HashSet::new(), seen: HashSet::new() }
     }
 
     /// Follows an event; returns what is to be done about it.

@@ -5,11 +5,14 @@
 //! [`Builder`]; bursts are settled together, after a short quiet or at the latest after a bounded
 //! time. Nothing is published before every kind has been listed once.
 
+mod health;
 mod listing;
+mod request;
 
 use std::convert::Infallible;
 use std::fmt;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use futures::stream::SelectAll;
@@ -23,9 +26,12 @@ use kube::runtime::{WatchStreamExt, watcher};
 use kube::{Client, Resource};
 use serde::de::DeserializeOwned;
 use tokio::time::{Instant as TokioInstant, timeout_at};
-use tracing::warn;
 
+pub use self::health::Notice;
+use self::health::{ListingHealth, SourceHealth};
 use self::listing::{Listing, Todo};
+pub use self::request::tuned;
+use self::request::{Pauses, WATCH_SECONDS, noting};
 use super::api::SniRoute;
 use super::build::{Builder, Installation, Settled};
 
@@ -60,15 +66,14 @@ impl fmt::Debug for Source {
     }
 }
 
-/// Follows the API server for good; drop it to end it. `failed` is called for each failed list or
-/// watch.
+/// Follows the API server for good; drop it to end it. `told` learns how the lists and watches fare.
 pub async fn watch(
     source: Source,
     installation: Installation,
     mut publish: impl FnMut(Update),
-    mut failed: impl FnMut(),
+    told: impl Fn(Notice) + Send + Sync + 'static,
 ) -> Infallible {
-    let (mut streams, listings) = source.streams();
+    let (mut streams, listings) = source.streams(&SourceHealth::new(told));
     let mut state = State { builder: Builder::new(installation), listings };
     loop {
         let mut told = streams.next().await;
@@ -77,10 +82,7 @@ pub async fn watch(
         while let Some(Told { listing, what }) = told {
             match what {
                 Ok(what) => state.take(listing, what),
-                Err(error) => {
-                    failed();
-                    log_failure(state.listings.get(listing), &error);
-                }
+                Err(error) => state.fail(listing, &error),
             }
             let quiet = (TokioInstant::now() + QUIET).min(latest);
             told = timeout_at(quiet, streams.next()).await.ok().flatten();
@@ -108,7 +110,7 @@ type Streams = SelectAll<Pin<Box<dyn Stream<Item = Told> + Send>>>;
 
 impl Source {
     /// A stream for each kind in each namespace, and what is known of each.
-    fn streams(&self) -> (Streams, Vec<Listing>) {
+    fn streams(&self, health: &Arc<SourceHealth>) -> (Streams, Vec<Listing>) {
         let resource = ApiResource::erase::<SniRoute>(&());
         let scopes: Vec<Option<&str>> = match self.namespaces.as_slice() {
             [] => vec![None],
@@ -117,16 +119,21 @@ impl Source {
         let mut streams = SelectAll::new();
         let mut listings = Vec::new();
         for scope in scopes {
-            let client = || self.client.clone();
-            let routes = match scope {
-                Some(namespace) => Api::namespaced_with(client(), namespace, &resource),
-                None => Api::all_with(client(), &resource),
+            let mut begin = |kind| {
+                let health = health.listing(kind, scope);
+                listings.push(Listing::new(health.clone()));
+                (listings.len() - 1, noting(&self.client, health.clone()), health)
             };
-            streams.push(stream(listings.len(), routes, What::Route));
-            streams.push(stream(listings.len() + 1, api(client(), scope), What::Service));
-            streams.push(stream(listings.len() + 2, api(client(), scope), What::Slice));
-            let kinds = ["sniroutes.sluice.dev", "services", "endpointslices.discovery.k8s.io"];
-            listings.extend(kinds.map(|kind| Listing::new(kind, scope)));
+            let (at, client, health) = begin("sniroutes.sluice.dev");
+            let routes = match scope {
+                Some(namespace) => Api::namespaced_with(client, namespace, &resource),
+                None => Api::all_with(client, &resource),
+            };
+            streams.push(stream(at, health, routes, What::Route));
+            let (at, client, health) = begin("services");
+            streams.push(stream(at, health, api(client, scope), What::Service));
+            let (at, client, health) = begin("endpointslices.discovery.k8s.io");
+            streams.push(stream(at, health, api(client, scope), What::Slice));
         }
         (streams, listings)
     }
@@ -144,13 +151,15 @@ where
 
 fn stream<K>(
     listing: usize,
+    health: ListingHealth,
     api: Api<K>,
     what: fn(Box<watcher::Event<K>>) -> What,
 ) -> Pin<Box<dyn Stream<Item = Told> + Send>>
 where
     K: Resource + Clone + DeserializeOwned + fmt::Debug + Send + 'static,
 {
-    let events = watcher(api, watcher::Config::default().page_size(PAGE)).default_backoff();
+    let config = watcher::Config::default().page_size(PAGE).timeout(WATCH_SECONDS);
+    let events = watcher(api, config).backoff(Pauses::new(health));
     events
         .map(move |event| Told { listing, what: event.map(|event| what(Box::new(event))) })
         .boxed()
@@ -165,6 +174,12 @@ impl State {
     /// Whether every kind was listed as a whole.
     fn is_complete(&self) -> bool {
         self.listings.iter().all(|listing| listing.done)
+    }
+
+    fn fail(&self, listing: usize, error: &watcher::Error) {
+        if let Some(listing) = self.listings.get(listing) {
+            listing.health.failed(error);
+        }
     }
 
     fn take(&mut self, listing: usize, what: What) {
@@ -199,26 +214,5 @@ fn put_route(builder: &mut Builder, object: DynamicObject) {
     match object.try_parse::<SniRoute>() {
         Ok(route) => builder.put_route(&route),
         Err(error) => builder.put_invalid_route(&metadata, class.as_deref(), &error.to_string()),
-    }
-}
-
-fn log_failure(listing: Option<&Listing>, error: &watcher::Error) {
-    let kind = listing.map(|listing| listing.kind);
-    let namespace = listing.and_then(|listing| listing.namespace.as_deref());
-    let hint = match status_code(error) {
-        Some(403) => "the service account needs the verbs list and watch on this resource",
-        Some(404) => "is the CRD installed? `sluice crds | kubectl apply -f -` does that",
-        _ => "trying again; what was known before is still served",
-    };
-    warn!(kind, namespace, %error, hint, "cannot list or watch");
-}
-
-fn status_code(error: &watcher::Error) -> Option<u16> {
-    match error {
-        watcher::Error::InitialListFailed(kube::Error::Api(status))
-        | watcher::Error::WatchStartFailed(kube::Error::Api(status))
-        | watcher::Error::WatchFailed(kube::Error::Api(status))
-        | watcher::Error::WatchError(status) => Some(status.code),
-        _ => None,
     }
 }

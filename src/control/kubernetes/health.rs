@@ -1,0 +1,310 @@
+//! How the lists and watches of the API server fare, and what is said about that.
+//!
+//! kube's runtime tells of each failure, but not that a watch is on again when nothing has changed
+//! meanwhile. So the requests themselves tell of that ([`super::request`]).
+
+use std::collections::HashSet;
+use std::error::Error;
+use std::fmt;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use kube::runtime::watcher;
+use tracing::{debug, info, warn};
+
+/// During an outage, another cause than the first is only logged if it lasts: an API server that
+/// starts refuses for a moment what it does not know yet.
+const LASTING: Duration = Duration::from_secs(10);
+
+/// What is told besides updates.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Notice {
+    /// A list or watch has failed.
+    Failed,
+    /// Something that is to be watched cannot be. Told again when that has another cause.
+    Down {
+        /// What, and why: `services: 403 Forbidden`.
+        what: String,
+    },
+    /// Everything is watched.
+    Up,
+}
+
+/// How all lists and watches fare.
+pub(super) struct SourceHealth {
+    state: Mutex<State>,
+    tell: Box<dyn Fn(Notice) + Send + Sync>,
+}
+
+/// How one of them fares.
+#[derive(Clone)]
+pub(super) struct ListingHealth {
+    of: Arc<SourceHealth>,
+    listing: usize,
+}
+
+#[derive(Default)]
+struct State {
+    listings: Vec<Standing>,
+    /// Whether [`Notice::Up`] was the last to be told.
+    up: bool,
+    outage: Option<Outage>,
+}
+
+struct Standing {
+    kind: &'static str,
+    namespace: Option<String>,
+    /// Whether it is watched, as far as is known.
+    on: bool,
+    /// The cause for which it fails, and since when.
+    failing: Option<(Cause, Instant)>,
+    /// How long the server has asked to be left alone.
+    retry_after: Option<Duration>,
+}
+
+struct Outage {
+    since: Instant,
+    /// What has been logged.
+    said: HashSet<Cause>,
+}
+
+/// What makes a failure the same as another.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+enum Cause {
+    /// The server is away, or in trouble.
+    Server,
+    /// The server does not allow it, or does not know it: a matter of one listing.
+    Refused { listing: usize, code: u16 },
+}
+
+impl SourceHealth {
+    pub(super) fn new(tell: impl Fn(Notice) + Send + Sync + 'static) -> Arc<Self> {
+        Arc::new(SourceHealth { state: Mutex::default(), tell: Box::new(tell) })
+    }
+
+    /// Counts one more list and watch among those that must be on. To be called for all of them
+    /// before the first of them begins.
+    pub(super) fn listing(
+        self: &Arc<Self>,
+        kind: &'static str,
+        namespace: Option<&str>,
+    ) -> ListingHealth {
+        let mut state = self.lock();
+        state.listings.push(Standing {
+            kind,
+            namespace: namespace.map(str::to_owned),
+            on: false,
+            failing: None,
+            retry_after: None,
+        });
+        ListingHealth { of: Arc::clone(self), listing: state.listings.len() - 1 }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        // Every change of it is whole.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl ListingHealth {
+    /// Its watch is on.
+    pub(super) fn watching(&self) {
+        let mut state = self.of.lock();
+        let Some(standing) = state.listings.get_mut(self.listing) else { return };
+        standing.on = true;
+        standing.failing = None;
+        if state.up || !state.listings.iter().all(|standing| standing.on) {
+            return;
+        }
+        state.up = true;
+        if let Some(outage) = state.outage.take() {
+            let away = outage.since.elapsed().as_secs_f64();
+            info!(away_seconds = away, "everything is watched again at the API server");
+        }
+        drop(state);
+        (self.of.tell)(Notice::Up);
+    }
+
+    /// The server has asked to be left alone for so long.
+    pub(super) fn set_retry_after(&self, pause: Duration) {
+        if let Some(standing) = self.of.lock().listings.get_mut(self.listing) {
+            standing.retry_after = Some(pause);
+        }
+    }
+
+    /// How long the server has asked to be left alone since this was last called.
+    pub(super) fn take_retry_after(&self) -> Option<Duration> {
+        self.of.lock().listings.get_mut(self.listing)?.retry_after.take()
+    }
+
+    /// It has failed. Logged above debug when that is news.
+    pub(super) fn failed(&self, error: &watcher::Error) {
+        (self.of.tell)(Notice::Failed);
+        let reasons = reasons(error);
+        let mut state = self.of.lock();
+        let Some(standing) = state.listings.get_mut(self.listing) else { return };
+        let (kind, namespace) = (standing.kind, standing.namespace.clone());
+        // A watch that breaks off is no outage; the next request tells whether there is one.
+        if matches!(error, watcher::Error::WatchFailed(_) | watcher::Error::WatchError(_)) {
+            debug!(kind, namespace, error = reasons, "a watch has broken off");
+            return;
+        }
+        let code = status_code(error);
+        let news = state.fail(self.listing, code, Instant::now());
+        drop(state);
+        if !news {
+            debug!(kind, namespace, error = reasons, "cannot list or watch");
+            return;
+        }
+        let hint = match code {
+            Some(401) => "the server does not know the token or certificate of this client",
+            Some(403) => "the service account needs the verbs list and watch on this resource",
+            Some(404) => "is the CRD installed? `sluice crds | kubectl apply -f -` does that",
+            _ => "trying again; what was known before is still served",
+        };
+        warn!(kind, namespace, error = reasons, hint, "cannot list or watch");
+        (self.of.tell)(Notice::Down { what: format!("{kind}: {}", brief(error)) });
+    }
+}
+
+impl State {
+    /// Notes a failure. Returns whether it is worth a word.
+    fn fail(&mut self, listing: usize, code: Option<u16>, now: Instant) -> bool {
+        let cause = match code {
+            Some(code @ 400..=499) if code != 429 => Cause::Refused { listing, code },
+            _ => Cause::Server,
+        };
+        self.up = false;
+        let outage = self.outage.get_or_insert(Outage { since: now, said: HashSet::new() });
+        let Some(standing) = self.listings.get_mut(listing) else { return false };
+        standing.on = false;
+        let since = match standing.failing {
+            Some((same, since)) if same == cause => since,
+            _ => now,
+        };
+        standing.failing = Some((cause, since));
+        let worth = outage.said.is_empty() || now.duration_since(since) >= LASTING;
+        worth && outage.said.insert(cause)
+    }
+}
+
+impl fmt::Debug for ListingHealth {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ListingHealth").field("listing", &self.listing).finish_non_exhaustive()
+    }
+}
+
+fn status_code(error: &watcher::Error) -> Option<u16> {
+    match error {
+        watcher::Error::InitialListFailed(kube::Error::Api(status))
+        | watcher::Error::WatchStartFailed(kube::Error::Api(status)) => Some(status.code),
+        _ => None,
+    }
+}
+
+/// The error and what caused it, each once.
+fn reasons(error: &watcher::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause: Option<&dyn Error> = error.source();
+    while let Some(error) = cause {
+        let more = error.to_string();
+        if !text.contains(&more) {
+            text = format!("{text}: {more}");
+        }
+        cause = error.source();
+    }
+    text
+}
+
+/// In a few words, without names of users or objects: it is shown on the admin port.
+fn brief(error: &watcher::Error) -> String {
+    if let watcher::Error::InitialListFailed(kube::Error::Api(status))
+    | watcher::Error::WatchStartFailed(kube::Error::Api(status)) = error
+    {
+        return format!("{} {}", status.code, status.reason).trim_end().to_owned();
+    }
+    let mut root: &dyn Error = error;
+    while let Some(cause) = root.source() {
+        root = cause;
+    }
+    root.to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use kube::core::Status;
+
+    use super::*;
+
+    fn status(code: u16) -> watcher::Error {
+        let status = Status { code, reason: "Because".into(), ..Status::default() };
+        watcher::Error::InitialListFailed(kube::Error::Api(Box::new(status)))
+    }
+
+    fn told() -> (Arc<SourceHealth>, Arc<Mutex<Vec<Notice>>>) {
+        let told = Arc::new(Mutex::new(Vec::new()));
+        let kept = Arc::clone(&told);
+        (SourceHealth::new(move |notice| kept.lock().expect("told").push(notice)), told)
+    }
+
+    fn down(what: &str) -> Notice {
+        Notice::Down { what: what.to_owned() }
+    }
+
+    #[test]
+    fn up_is_when_every_watch_is_on_and_is_told_once() {
+        let (health, told) = told();
+        let (a, b) = (health.listing("as", None), health.listing("bs", None));
+        a.watching();
+        assert_eq!(*told.lock().expect("told"), []);
+        b.watching();
+        a.watching();
+        assert_eq!(*told.lock().expect("told"), [Notice::Up]);
+        b.failed(&status(500));
+        a.watching();
+        b.watching();
+        assert_eq!(
+            *told.lock().expect("told"),
+            [Notice::Up, Notice::Failed, down("bs: 500 Because"), Notice::Up]
+        );
+    }
+
+    #[test]
+    fn an_outage_is_told_once_however_often_it_shows() {
+        let (health, told) = told();
+        let (a, b) = (health.listing("as", None), health.listing("bs", None));
+        a.failed(&status(503));
+        b.failed(&status(500));
+        a.failed(&watcher::Error::NoResourceVersion);
+        b.failed(&status(403));
+        let told: Vec<Notice> = std::mem::take(&mut *told.lock().expect("told"));
+        let told: Vec<_> = told.iter().filter(|notice| **notice != Notice::Failed).collect();
+        assert_eq!(told, [&down("as: 503 Because")]);
+    }
+
+    #[test]
+    fn another_cause_is_worth_a_word_once_it_has_lasted() {
+        let (health, _) = told();
+        let (_, _) = (health.listing("as", None), health.listing("bs", None));
+        let mut state = health.lock();
+        let start = Instant::now();
+        assert!(state.fail(0, None, start));
+        assert!(!state.fail(1, Some(403), start));
+        assert!(!state.fail(1, Some(403), start + LASTING / 2));
+        assert!(state.fail(1, Some(403), start + LASTING));
+        assert!(!state.fail(1, Some(403), start + LASTING * 2));
+        assert!(!state.fail(1, Some(429), start + LASTING * 2), "the server's, as the first");
+        assert!(!state.fail(1, Some(403), start + LASTING * 4), "anew, and said already");
+        assert!(!state.fail(1, Some(404), start + LASTING * 4));
+        assert!(state.fail(1, Some(404), start + LASTING * 5));
+    }
+
+    #[test]
+    fn a_watch_that_breaks_off_is_no_outage() {
+        let (health, told) = told();
+        let a = health.listing("as", None);
+        a.watching();
+        a.failed(&watcher::Error::WatchError(Box::new(Status { code: 410, ..Status::default() })));
+        assert_eq!(*told.lock().expect("told"), [Notice::Up, Notice::Failed]);
+    }
+}

@@ -1,0 +1,239 @@
+//! The requests of lists and watches: how long they may take, when the next may come, and what is
+//! learnt from their answers.
+
+use std::hash::{BuildHasher, RandomState};
+use std::io;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use futures::FutureExt;
+use futures::future::BoxFuture;
+use hyper::header::RETRY_AFTER;
+use hyper::{Request, Response};
+use kube::Client;
+use kube::client::{Body, ClientBuilder};
+use kube::runtime::utils::Backoff;
+use tokio::time::{Instant, sleep_until, timeout};
+use tower_service::Service;
+
+use super::health::ListingHealth;
+
+/// How long a watch is asked for, in seconds. One whose server has vanished without a word is
+/// given up 5 s after that, so this is what it takes to notice. The server sends a bookmark before
+/// it ends a watch, so the next one begins where this one ended.
+pub(super) const WATCH_SECONDS: u32 = 40;
+
+/// To connect, TLS included.
+const CONNECT_WITHIN: Duration = Duration::from_secs(10);
+/// To begin to answer a watch, which a server does at once.
+const WATCH_WITHIN: Duration = Duration::from_secs(15);
+/// To answer a list, or without a byte in an answer. A server gives a request up after 60 s.
+const LIST_WITHIN: Duration = Duration::from_secs(65);
+/// From the start of a watch to the start of the next one: kube's runtime begins anew at once when
+/// a watch ends, and a server may end each at once.
+const WATCH_EVERY: Duration = Duration::from_secs(1);
+
+/// The first pause after a failure, and the longest: after an outage, changes are to be live soon.
+const FIRST_PAUSE: Duration = Duration::from_millis(250);
+const LONGEST_PAUSE: Duration = Duration::from_secs(5);
+/// When a failure is no longer one in a row.
+const FORGET_AFTER: Duration = Duration::from_secs(30);
+/// The longest pause that a server can ask for.
+const LONGEST_RETRY_AFTER: Duration = Duration::from_secs(30);
+
+/// A configuration of the client with deadlines that fit lists and watches.
+///
+/// The client itself repeats no request: kube's way to do that goes on for minutes without a word.
+/// Whoever uses the client sees a 429 or 503 as an error and tries again in its own time.
+pub fn tuned(mut config: kube::Config) -> kube::Config {
+    config.connect_timeout = Some(CONNECT_WITHIN);
+    config.read_timeout = Some(LIST_WITHIN);
+    config.reset_reader_on_write = true;
+    config.default_retry = false;
+    config
+}
+
+/// A client for one list and watch, whose health learns from it. Needs a runtime.
+pub(super) fn noting(client: &Client, health: ListingHealth) -> Client {
+    let namespace = client.default_namespace().to_owned();
+    let noting = Noting { client: client.clone(), health, not_before: Instant::now() };
+    ClientBuilder::new(noting, namespace).build()
+}
+
+struct Noting {
+    client: Client,
+    health: ListingHealth,
+    /// When the next watch may begin.
+    not_before: Instant,
+}
+
+impl Service<Request<Body>> for Noting {
+    type Response = Response<Body>;
+    type Error = Box<dyn std::error::Error + Send + Sync>;
+    type Future = BoxFuture<'static, Result<Self::Response, Self::Error>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: Request<Body>) -> Self::Future {
+        let (client, health) = (self.client.clone(), self.health.clone());
+        let watch = is_watch(&request);
+        let start = if watch { self.not_before.max(Instant::now()) } else { Instant::now() };
+        if watch {
+            self.not_before = start + WATCH_EVERY;
+        }
+        let within = if watch { WATCH_WITHIN } else { LIST_WITHIN };
+        async move {
+            sleep_until(start).await;
+            let answer = timeout(within, client.send(request)).await.map_err(|_| {
+                let text = format!("no answer in {} s", within.as_secs());
+                io::Error::new(io::ErrorKind::TimedOut, text)
+            })??;
+            if watch && answer.status().is_success() {
+                health.watching();
+            }
+            if let Some(pause) = retry_after(&answer) {
+                health.set_retry_after(pause);
+            }
+            Ok(answer)
+        }
+        .boxed()
+    }
+}
+
+fn is_watch(request: &Request<Body>) -> bool {
+    let query = request.uri().query().unwrap_or_default();
+    query.split('&').any(|pair| pair == "watch=true" || pair == "watch=1")
+}
+
+/// In seconds; a date, which no API server sends, is passed over.
+fn retry_after(answer: &Response<Body>) -> Option<Duration> {
+    let text = answer.headers().get(RETRY_AFTER)?.to_str().ok()?;
+    Some(Duration::from_secs(text.parse().ok()?).min(LONGEST_RETRY_AFTER))
+}
+
+/// The pauses of one list and watch after failures.
+pub(super) struct Pauses {
+    health: ListingHealth,
+    /// How many failures there were in a row.
+    row: u32,
+    last: Option<Instant>,
+    random: RandomState,
+}
+
+impl Pauses {
+    pub(super) fn new(health: ListingHealth) -> Self {
+        Pauses { health, row: 0, last: None, random: RandomState::new() }
+    }
+
+    /// The pause after one more failure: twice that of before, half of it by chance, so that the
+    /// replicas do not all come at once.
+    fn after_failure(&mut self, now: Instant) -> Duration {
+        if self.last.is_none_or(|last| now.duration_since(last) > FORGET_AFTER) {
+            self.row = 0;
+        }
+        self.last = Some(now);
+        let whole = FIRST_PAUSE.saturating_mul(1 << self.row.min(16)).min(LONGEST_PAUSE);
+        self.row = self.row.saturating_add(1);
+        let chance = self.random.hash_one(now) % 1024;
+        let half = whole / 2;
+        let pause = half + half.mul_f64(chance as f64 / 1024.0);
+        match self.health.take_retry_after() {
+            Some(asked) => pause.max(asked + pause / 4),
+            None => pause,
+        }
+    }
+}
+
+impl Iterator for Pauses {
+    type Item = Duration;
+
+    fn next(&mut self) -> Option<Duration> {
+        Some(self.after_failure(Instant::now()))
+    }
+}
+
+impl Backoff for Pauses {
+    /// Called after every event, and so also between one failed list and the next, of whose
+    /// beginning kube's runtime makes an event. So it says nothing about success.
+    fn reset(&mut self) {}
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use super::super::health::SourceHealth;
+    use super::*;
+
+    fn pauses() -> Pauses {
+        Pauses::new(SourceHealth::new(|_| {}).listing("as", None))
+    }
+
+    #[test]
+    fn pauses_grow_to_a_bound_and_are_not_all_the_same() {
+        let mut pauses = pauses();
+        let mut now = Instant::now();
+        let mut whole = FIRST_PAUSE;
+        for _ in 0..40 {
+            let pause = pauses.after_failure(now);
+            assert!(whole / 2 <= pause && pause <= whole, "{pause:?} of {whole:?}");
+            now += pause;
+            whole = (whole * 2).min(LONGEST_PAUSE);
+            // Whatever events come between.
+            pauses.reset();
+        }
+        let different: HashSet<_> =
+            (0..20).map(|step| pauses.after_failure(now + Duration::from_millis(step))).collect();
+        assert!(different.len() > 1, "{different:?}");
+    }
+
+    #[test]
+    fn after_a_while_without_failure_pauses_begin_anew() {
+        let mut pauses = pauses();
+        let mut now = Instant::now();
+        for _ in 0..10 {
+            pauses.after_failure(now);
+        }
+        now += FORGET_AFTER + Duration::from_millis(1);
+        assert!(pauses.after_failure(now) <= FIRST_PAUSE);
+    }
+
+    #[test]
+    fn what_the_server_asks_for_is_waited_once() {
+        let mut pauses = pauses();
+        let asked = Duration::from_secs(7);
+        pauses.health.set_retry_after(asked);
+        assert!(pauses.after_failure(Instant::now()) >= asked);
+        assert!(pauses.after_failure(Instant::now()) < asked);
+    }
+
+    #[test]
+    fn an_endless_retry_after_is_bounded() {
+        for (text, expected) in [
+            ("1", Some(1)),
+            ("86400", Some(30)),
+            ("Wed, 21 Oct 2026 07:28:00 GMT", None),
+            ("-1", None),
+        ] {
+            let answer = Response::builder().header(RETRY_AFTER, text).body(Body::empty());
+            let found = retry_after(&answer.expect("an answer"));
+            assert_eq!(found, expected.map(Duration::from_secs), "{text}");
+        }
+    }
+
+    #[test]
+    fn watches_are_told_from_lists() {
+        for (query, watch) in [
+            ("?&watch=true&timeoutSeconds=40", true),
+            ("?watch=1", true),
+            ("?limit=500", false),
+            ("?watch=false", false),
+            ("", false),
+        ] {
+            let request = Request::get(format!("/api/v1/services{query}")).body(Body::empty());
+            assert_eq!(is_watch(&request.expect("a request")), watch, "{query}");
+        }
+    }
+}
