@@ -6,6 +6,7 @@
 
 pub mod api;
 pub mod build;
+mod burst;
 pub mod files;
 pub mod kubernetes;
 pub mod status;

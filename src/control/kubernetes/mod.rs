@@ -13,7 +13,7 @@ use std::convert::Infallible;
 use std::fmt;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use futures::stream::SelectAll;
 use futures::{Stream, StreamExt};
@@ -25,7 +25,6 @@ use kube::core::ApiResource;
 use kube::runtime::{WatchStreamExt, watcher};
 use kube::{Client, Resource};
 use serde::de::DeserializeOwned;
-use tokio::time::{Instant as TokioInstant, timeout_at};
 
 pub use self::health::Notice;
 use self::health::{ListingHealth, SourceHealth};
@@ -34,11 +33,8 @@ pub use self::request::tuned;
 use self::request::{Pauses, WATCH_SECONDS, noting};
 use super::api::SniRoute;
 use super::build::{Builder, Installation, Settled};
+use super::burst::take_burst;
 
-/// How long nothing has to come for a burst to be over.
-const QUIET: Duration = Duration::from_millis(2);
-/// How long a burst may delay what came first.
-const LONGEST_BURST: Duration = Duration::from_millis(50);
 /// How many objects a page of a list has.
 const PAGE: u32 = 500;
 
@@ -76,17 +72,11 @@ pub async fn watch(
     let (mut streams, listings) = source.streams(&SourceHealth::new(told));
     let mut state = State { builder: Builder::new(installation), listings };
     loop {
-        let mut told = streams.next().await;
-        let noticed = Instant::now();
-        let latest = TokioInstant::now() + LONGEST_BURST;
-        while let Some(Told { listing, what }) = told {
-            match what {
-                Ok(what) => state.take(listing, what),
-                Err(error) => state.fail(listing, &error),
-            }
-            let quiet = (TokioInstant::now() + QUIET).min(latest);
-            told = timeout_at(quiet, streams.next()).await.ok().flatten();
-        }
+        let noticed = take_burst(&mut streams, |Told { listing, what }| match what {
+            Ok(what) => state.take(listing, what),
+            Err(error) => state.fail(listing, &error),
+        })
+        .await;
         if state.is_complete() {
             publish(Update { settled: state.builder.settle(), noticed });
         }
