@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
+use std::time::Duration;
 
 use serde_json::Value;
 
@@ -15,6 +15,7 @@ use super::hello::{Greeted, greeter};
 use super::process::eventually;
 use super::server::{Kind, Server};
 use super::sluice::{Sluice, rename_over, route, route_with};
+use super::traffic::Traffic;
 
 const CHANGES: usize = 1000;
 /// Connections of each kind that were opened before the first change.
@@ -50,13 +51,13 @@ fn change_routes_under_load(burst: usize) {
         alpn: &[],
     };
     let older = Older::open(&call);
-    let load = Load::default();
+    let load = Traffic::default();
     thread::scope(|scope| {
-        let _stop = StopAtEnd(&load.stop);
-        scope.spawn(|| load.run(|| short_plain(sluice.address)));
-        scope.spawn(|| load.run(|| short_plain(sluice.address)));
-        scope.spawn(|| load.run(|| short_tls(&call)));
-        eventually("the load runs", || (load.done.load(Ordering::Relaxed) > 10).then_some(()));
+        let _stop = load.stop_at_end();
+        scope.spawn(|| load.run(Duration::ZERO, || short_plain(sluice.address)));
+        scope.spawn(|| load.run(Duration::ZERO, || short_plain(sluice.address)));
+        scope.spawn(|| load.run(Duration::ZERO, || short_tls(&call)));
+        eventually("the load runs", || (load.done() > 10).then_some(()));
         for change in 0..CHANGES {
             files.change(change, &sluice);
             if change % burst == burst - 1 {
@@ -67,7 +68,7 @@ fn change_routes_under_load(burst: usize) {
             }
         }
     });
-    let done = load.done.into_inner();
+    let done = load.done();
     assert!(done > CHANGES / burst, "only {done} connections");
     let grown = generation(&sluice) - before;
     assert!(grown >= (CHANGES / burst) as f64, "the table changed only {grown} times");
@@ -227,38 +228,8 @@ impl Older {
     }
 }
 
-/// One connection after the other, until it is stopped or one fails.
-#[derive(Default)]
-struct Load {
-    stop: AtomicBool,
-    done: AtomicUsize,
-}
-
-struct StopAtEnd<'a>(&'a AtomicBool);
-
-impl Drop for StopAtEnd<'_> {
-    fn drop(&mut self) {
-        self.0.store(true, Ordering::Relaxed);
-    }
-}
-
-impl Load {
-    fn run(&self, connection: impl Fn() -> Result<(), String>) {
-        while !self.stop.load(Ordering::Relaxed) {
-            connection().unwrap();
-            self.done.fetch_add(1, Ordering::Relaxed);
-        }
-    }
-}
-
 fn short_plain(sluice: SocketAddr) -> Result<(), String> {
-    let connection = || {
-        let mut greeted = Greeted::ask(sluice, "stay.test")?;
-        greeted.echo("hello")?;
-        let by = greeted.by.clone();
-        greeted.close().map(|()| by)
-    };
-    match connection() {
+    match Greeted::visit(sluice, "stay.test") {
         Ok(by) if by == "one" => Ok(()),
         other => Err(format!("{other:?}")),
     }

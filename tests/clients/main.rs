@@ -9,6 +9,7 @@ mod process;
 mod recut;
 mod server;
 mod sluice;
+mod traffic;
 
 mod churn;
 mod command;
