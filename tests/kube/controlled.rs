@@ -6,6 +6,7 @@ use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex};
 use std::thread;
 
+use rustix::process::Pid;
 use serde_json::Value;
 
 use crate::hello::hello;
@@ -99,6 +100,16 @@ impl Sluice {
         stream.read_to_string(&mut answer).unwrap();
         let (head, body) = answer.split_once("\r\n\r\n").unwrap();
         (head.split(' ').nth(1).unwrap().parse().unwrap(), body.to_owned())
+    }
+
+    /// The routes that `/routes` tells of.
+    pub(crate) fn routes(&self) -> Vec<Value> {
+        let report: Value = serde_json::from_str(&self.get("/routes").1).unwrap();
+        report["routes"].as_array().unwrap().clone()
+    }
+
+    pub(crate) fn pid(&self) -> Pid {
+        Pid::from_child(&self.child)
     }
 
     pub(crate) fn metric(&self, name: &str) -> f64 {

@@ -5,16 +5,25 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+mod changes;
 mod controlled;
 mod controller;
 mod environment;
+#[path = "../clients/hello.rs"]
+#[allow(dead_code)]
+mod greeted;
 #[path = "../proxy/support/hello.rs"]
 #[allow(dead_code)]
 mod hello;
+mod load;
+mod objects;
 mod support;
+#[path = "../clients/traffic.rs"]
+mod traffic;
 
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    support::run([environment::tests(), controller::tests()])
+    // The longest tests come first, for the others to run beside them.
+    support::run([load::tests(), environment::tests(), controller::tests()])
 }

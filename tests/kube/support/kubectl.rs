@@ -6,6 +6,7 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
+use kube::config::KubeConfigOptions;
 use tempfile::NamedTempFile;
 
 /// A kubeconfig: an API server, and a user of it.
@@ -39,6 +40,15 @@ contexts:
     /// Where it is: for `KUBECONFIG` or `--kubeconfig`.
     pub(crate) fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// A client for more changes than kubectl makes in a short time. Has to be called, and used, in
+    /// a runtime of tokio.
+    pub(crate) async fn client(&self) -> kube::Client {
+        let kubeconfig = kube::config::Kubeconfig::read_from(&self.path).expect("as written");
+        let options = KubeConfigOptions::default();
+        let config = kube::Config::from_custom_kubeconfig(kubeconfig, &options).await;
+        kube::Client::try_from(config.expect("a configuration")).expect("a client")
     }
 
     /// Runs kubectl to its end.

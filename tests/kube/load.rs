@@ -1,0 +1,184 @@
+//! Connections that come all the time, while routes change and while the API server is away.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use libtest_mimic::Trial;
+use rustix::process::{Signal, kill_process};
+use serde_json::Value;
+
+use crate::changes::{Changes, OLDER, served};
+use crate::controlled::Sluice;
+use crate::greeted::{Greeted, greeter_at};
+use crate::objects::{Objects, route, service, slice};
+use crate::support::{ApiServer, Kubeconfig, PATIENCE, quick, slow, succeeded, within};
+use crate::traffic::Traffic;
+
+pub(crate) fn tests() -> Vec<Trial> {
+    vec![
+        slow!(an_outage_of_half_a_minute_under_load_loses_no_connection),
+        slow!(a_thousand_changes_under_load_lose_no_connection),
+        quick!(changes_that_come_at_once_make_few_tables),
+    ]
+}
+
+const ROLE: &str = include_str!("../../deploy/clusterrole.yaml");
+
+const OUTAGE: Duration = Duration::from_secs(30);
+/// Each of [`VISITORS`] opens a connection in this time.
+const INTERVAL: Duration = Duration::from_millis(10);
+const VISITORS: usize = 2;
+const CHANGES: usize = 1000;
+/// So many changes are made before the last of them has to be live.
+const BURST: usize = 50;
+
+fn an_outage_of_half_a_minute_under_load_loses_no_connection() {
+    let api = ApiServer::start();
+    api.install_crds();
+    let namespace = api.namespace("load-outage");
+    let [one, two] = servers(["198.18.3.1", "198.18.3.2"]);
+    let objects = Objects::of(api.admin(), namespace);
+    objects.put(&service("app"));
+    objects.put(&slice("app", &[one]));
+    objects.put(&route("app", "load-outage", "stay.test", "app"));
+    let sluice = Sluice::start(&account(&api, namespace), "load-outage", &[]);
+    sluice.await_ready();
+
+    let visits = under_load(&sluice, &["stay.test"; OLDER], || {
+        api.kill();
+        let killed = Instant::now();
+        within(PATIENCE, "the outage is noticed", || sluice.warnings().into_iter().next());
+        while killed.elapsed() < OUTAGE {
+            assert_eq!(sluice.get("/readyz").0, 200);
+            thread::sleep(INTERVAL);
+        }
+        api.start_again();
+        objects.put(&route("app", "load-outage", "*.test", "app"));
+        objects.put(&slice("app", &[two]));
+        let changed = [("app".to_owned(), ("*.test".to_owned(), [two].into()))].into();
+        within(PATIENCE * 4, "changes are live again", || {
+            (served(&sluice) == changed).then_some(())
+        });
+    });
+    assert_eq!(Greeted::visit(sluice.address, "new.test").unwrap(), "two");
+    let least = OUTAGE.as_secs() as usize * 20;
+    assert!(visits > least, "only {visits} connections");
+}
+
+fn a_thousand_changes_under_load_lose_no_connection() {
+    let api = ApiServer::shared();
+    let namespace = api.namespace("load-changes");
+    let servers = servers(["198.18.4.1", "198.18.4.2"]);
+    let objects = Objects::of(api.admin(), namespace);
+    let mut changes = Changes::begin(objects, "load-changes", servers);
+    let arguments = ["--require-class", "--namespaces", namespace];
+    let sluice = Sluice::start(&account(api, namespace), "load-changes", &arguments);
+    sluice.await_ready();
+    let before = sluice.metric("sluice_table_generation");
+
+    let names: Vec<String> = (0..OLDER).map(|number| format!("older-{number}.test")).collect();
+    let older: Vec<&str> = names.iter().map(String::as_str).chain(["stay.test"; OLDER]).collect();
+    let visits = under_load(&sluice, &older, || {
+        for change in 0..CHANGES {
+            changes.change(change, CHANGES);
+            if change % BURST == BURST - 1 {
+                let marker = format!("after-{change}.test");
+                changes.mark(&marker);
+                within(PATIENCE, &marker, || {
+                    sluice.get("/routes").1.contains(&marker).then_some(())
+                });
+            }
+        }
+        // Endpoints come by a watch of their own, so they may be later than the last route.
+        within(PATIENCE, "the table is what was applied", || {
+            (served(&sluice) == changes.expected()).then_some(())
+        });
+    });
+    assert!(visits > CHANGES / BURST, "only {visits} connections");
+    let grown = sluice.metric("sluice_table_generation") - before;
+    assert!(grown >= (CHANGES / BURST) as f64, "the table changed only {grown} times");
+    assert_eq!(sluice.warnings(), Vec::<Value>::new());
+}
+
+/// They wait for a sluice that is held up.
+fn changes_that_come_at_once_make_few_tables() {
+    const AT_ONCE: usize = 200;
+    let api = ApiServer::shared();
+    let namespace = api.namespace("load-burst");
+    let objects = Objects::of(api.admin(), namespace);
+    objects.put(&service("app"));
+    let arguments = ["--require-class", "--namespaces", namespace];
+    let sluice = Sluice::start(&account(api, namespace), "load-burst", &arguments);
+    sluice.await_ready();
+    let before = sluice.metric("sluice_table_generation");
+
+    kill_process(sluice.pid(), Signal::STOP).unwrap();
+    objects.put_all((0..AT_ONCE).map(|number| {
+        let name = format!("route-{number}");
+        route(&name, "load-burst", &format!("{name}.test"), "app")
+    }));
+    kill_process(sluice.pid(), Signal::CONT).unwrap();
+    within(PATIENCE, "all are served", || (served(&sluice).len() == AT_ONCE).then_some(()));
+    let grown = sluice.metric("sluice_table_generation") - before;
+    assert!(grown <= AT_ONCE as f64 / 10.0, "{grown} tables for {AT_ONCE} changes");
+}
+
+/// Makes connections to `stay.test` all the time, has those that were opened before to `older` talk,
+/// and does `what` meanwhile. Panics if any connection ends otherwise than its client wants. Returns
+/// how many came.
+fn under_load(sluice: &Sluice, older: &[&str], what: impl FnOnce()) -> usize {
+    let open = |name: &&str| Greeted::ask(sluice.address, name).unwrap();
+    let mut older: Vec<Greeted> = older.iter().map(open).collect();
+    let (visits, talk) = (Traffic::default(), Traffic::default());
+    thread::scope(|scope| {
+        let _stop = (visits.stop_at_end(), talk.stop_at_end());
+        for _ in 0..VISITORS {
+            scope.spawn(|| {
+                visits.run(INTERVAL, || Greeted::visit(sluice.address, "stay.test").map(drop));
+            });
+        }
+        let talk_once = || older.iter_mut().try_for_each(|one| one.echo("still there"));
+        scope.spawn(|| talk.run(10 * INTERVAL, talk_once));
+        within(PATIENCE, "the load runs", || (visits.done() > 10).then_some(()));
+        what();
+    });
+    let opened = visits.done() + older.len();
+    for mut connection in older {
+        connection.echo("and still").unwrap();
+        assert_eq!(connection.by, "one", "they came before any change");
+        connection.close().unwrap();
+    }
+    let ended = within(PATIENCE, "all connections have ended", || {
+        (sluice.metric("sluice_connections_active") == 0.0).then(|| ended(sluice))
+    });
+    assert_eq!(ended, [("completed".to_owned(), opened)].into());
+    visits.done()
+}
+
+/// How many connections ended, by how they did.
+fn ended(sluice: &Sluice) -> BTreeMap<String, usize> {
+    let mut ended = BTreeMap::new();
+    let (_, metrics) = sluice.get("/metrics");
+    let series = metrics.lines().filter_map(|line| line.strip_prefix("sluice_connections_total{"));
+    for (labels, count) in series.filter_map(|series| series.rsplit_once(' ')) {
+        let (_, outcome) = labels.split_once("outcome=\"").unwrap();
+        let outcome = outcome.split('"').next().unwrap().to_owned();
+        *ended.entry(outcome).or_default() += count.parse::<usize>().unwrap();
+    }
+    ended.retain(|_, count| *count > 0);
+    ended
+}
+
+/// Two greeters on the same port, as the endpoints of one slice have it.
+fn servers([one, two]: [&str; 2]) -> [SocketAddr; 2] {
+    let one = greeter_at((one, 0), "one");
+    [one, greeter_at((two, one.port()), "two")]
+}
+
+/// A sluice's account: bound to just the role that is shipped.
+fn account(api: &ApiServer, namespace: &str) -> Kubeconfig {
+    succeeded(api.admin().apply(ROLE));
+    api.service_account(namespace, "sluice", "sluice")
+}

@@ -1,0 +1,108 @@
+//! Objects of one namespace, for more changes than kubectl makes in a short time.
+
+use std::net::SocketAddr;
+
+use futures::{StreamExt, stream};
+use kube::api::{Api, DynamicObject, Patch, PatchParams};
+use kube::core::{ApiResource, GroupVersionKind};
+use serde_json::{Value, json};
+use tokio::runtime::{self, Runtime};
+
+use crate::support::Kubeconfig;
+
+/// How many requests [`Objects::put_all`] has under way at a time.
+const AT_A_TIME: usize = 16;
+
+pub(crate) struct Objects {
+    runtime: Runtime,
+    client: kube::Client,
+    namespace: String,
+}
+
+impl Objects {
+    pub(crate) fn of(user: &Kubeconfig, namespace: &str) -> Self {
+        let runtime = runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let client = runtime.block_on(user.client());
+        Objects { runtime, client, namespace: namespace.to_owned() }
+    }
+
+    /// Applies one, and returns when the API server has it.
+    pub(crate) fn put(&self, object: &Value) {
+        self.runtime.block_on(self.apply(object));
+    }
+
+    /// Applies many at the same time.
+    pub(crate) fn put_all(&self, objects: impl IntoIterator<Item = Value>) {
+        let all = stream::iter(objects).for_each_concurrent(AT_A_TIME, async |object| {
+            self.apply(&object).await;
+        });
+        self.runtime.block_on(all);
+    }
+
+    /// Deletes one. Of `object`, only kind and name count.
+    pub(crate) fn delete(&self, object: &Value) {
+        let deleted = self.runtime.block_on(self.api(object).delete(name(object), &<_>::default()));
+        deleted.unwrap_or_else(|error| panic!("{object}: {error}"));
+    }
+
+    async fn apply(&self, object: &Value) {
+        let parameters = PatchParams::apply("test").force();
+        let applied =
+            self.api(object).patch(name(object), &parameters, &Patch::Apply(object)).await;
+        applied.unwrap_or_else(|error| panic!("{object}: {error}"));
+    }
+
+    fn api(&self, object: &Value) -> Api<DynamicObject> {
+        let text = |key: &str| object[key].as_str().unwrap();
+        let (group, version) = text("apiVersion").split_once('/').unwrap_or(("", "v1"));
+        let kind = GroupVersionKind::gvk(group, version, text("kind"));
+        let resource = ApiResource::from_gvk(&kind);
+        Api::namespaced_with(self.client.clone(), &self.namespace, &resource)
+    }
+}
+
+fn name(object: &Value) -> &str {
+    object["metadata"]["name"].as_str().unwrap()
+}
+
+/// A route to a [`service`].
+pub(crate) fn route(name: &str, class: &str, hostname: &str, service: &str) -> Value {
+    json!({
+        "apiVersion": "sluice.dev/v1alpha1",
+        "kind": "SniRoute",
+        "metadata": { "name": name },
+        "spec": {
+            "className": class,
+            "hostnames": [hostname],
+            "backends": [{ "service": { "name": service, "port": "tls" } }],
+        },
+    })
+}
+
+/// A headless Service: making one takes the API server least.
+pub(crate) fn service(name: &str) -> Value {
+    json!({
+        "apiVersion": "v1",
+        "kind": "Service",
+        "metadata": { "name": name },
+        "spec": { "clusterIP": "None", "ports": [{ "name": "tls", "port": 443 }] },
+    })
+}
+
+/// The endpoints of a [`service`], which have the same port.
+pub(crate) fn slice(service: &str, endpoints: &[SocketAddr]) -> Value {
+    let port = endpoints.first().map_or(1, SocketAddr::port);
+    let endpoints: Vec<Value> =
+        endpoints.iter().map(|endpoint| json!({ "addresses": [endpoint.ip()] })).collect();
+    json!({
+        "apiVersion": "discovery.k8s.io/v1",
+        "kind": "EndpointSlice",
+        "metadata": {
+            "name": service,
+            "labels": { "kubernetes.io/service-name": service },
+        },
+        "addressType": "IPv4",
+        "ports": [{ "name": "tls", "port": port }],
+        "endpoints": endpoints,
+    })
+}
