@@ -45,7 +45,7 @@ impl Changes {
         changes
     }
 
-    /// Adds a route that was not there, with which to see that all before it is live.
+    /// Gives a route a hostname by which to see that all changes of routes before it are live.
     pub(crate) fn mark(&mut self, hostname: &str) {
         self.set_route("marker", hostname.to_owned(), "stay");
     }
@@ -55,11 +55,12 @@ impl Changes {
         let round = number / 8;
         let some_route = format!("route-{}", round % 40);
         let some_service = format!("service-{}", round % SERVICES);
+        let next_service = format!("service-{}", (round + 1) % SERVICES);
         match number % 8 {
             0 => self.set_route(&some_route, format!("name-{number}.test"), &some_service),
             1 => self.set_route(&some_route, format!("*.name-{number}.test"), &some_service),
             2 if round.is_multiple_of(3) => self.remove_route(&some_route),
-            2 => self.set_route(&some_route, format!("name-{number}.test"), "stay"),
+            2 => self.set_route(&some_route, format!("name-{number}.test"), &next_service),
             3 => self.set_endpoints(&some_service, self.some_servers(round)),
             4 => self.set_endpoints(&some_service, self.some_servers(round + 1)),
             // The endpoints of older connections go, and their routes go elsewhere, or altogether.
