@@ -19,6 +19,7 @@ use crate::access_log::{AccessLog, Writing};
 use crate::admin::{Admin, AdminState, Limits};
 use crate::config::{self, Config, Source};
 use crate::control::build::Installation;
+use crate::control::dns::Names;
 use crate::control::files::{self, Update};
 use crate::control::status::RouteStatus;
 use crate::health::Health;
@@ -199,7 +200,8 @@ fn follow_files(
         }
     };
     let errors = parts.metrics.source_errors.clone();
-    files::watch(config.routes.clone(), installation, publish, move || errors.inc())
+    let names = Names::new(&config.dns_servers);
+    files::watch(config.routes.clone(), installation, names, publish, move || errors.inc())
 }
 
 fn installation(config: &Config) -> Installation {

@@ -11,6 +11,7 @@ use tokio::sync::oneshot;
 use super::{Parts, installation};
 use crate::config::Config;
 use crate::control::build::Settled;
+use crate::control::dns::Names;
 use crate::control::kubernetes::{self, Notice};
 use crate::control::status::{RouteStatus, log_changes};
 use crate::routing::{RouteKey, Writer};
@@ -70,7 +71,8 @@ pub(super) fn follow(
             let _ = first.send(());
         }
     };
-    kubernetes::watch(source, installation(config), publish, told)
+    let names = Names::new(&config.dns_servers);
+    kubernetes::watch(source, installation(config), names, publish, told)
 }
 
 /// Passes on what is to be known of the API server.

@@ -41,6 +41,8 @@ pub struct Config {
     pub kubeconfig: Option<PathBuf>,
     /// The namespaces that are watched in the API server; all if it is empty.
     pub namespaces: Vec<String>,
+    /// The DNS servers that names of backends are looked up at; the system's if it is empty.
+    pub dns_servers: Vec<SocketAddr>,
     /// Files and folders of manifests. Never empty once loaded with [`Source::Files`].
     pub routes: Vec<PathBuf>,
     /// The class of this installation.
@@ -146,6 +148,7 @@ impl Default for Config {
             source: Source::Auto,
             kubeconfig: None,
             namespaces: Vec::new(),
+            dns_servers: Vec::new(),
             routes: Vec::new(),
             class: "sluice".to_owned(),
             require_class: false,

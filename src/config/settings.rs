@@ -5,8 +5,8 @@
 
 use super::layers::{Fault, Value};
 use super::values::{
-    access_log, boolean, class, duration, existing_path, log_format, log_level, max_hello,
-    namespace, source, store, store_each, workers, zero_or_duration,
+    access_log, boolean, class, dns_server, duration, existing_path, log_format, log_level,
+    max_hello, namespace, source, store, store_each, workers, zero_or_duration,
 };
 use super::{Config, listen};
 use crate::duration::display;
@@ -90,6 +90,14 @@ pub(super) const SETTINGS: &[Setting] = &[
         "A namespace that is watched; all if none is given; repeatable",
         |config, given| store_each(&mut config.namespaces, given, namespace),
         |config| commas(config.namespaces.iter()),
+    ),
+    many(
+        "dns.servers",
+        "ADDRESS[:PORT]",
+        "A DNS server that backends' names are looked up at; by default those of /etc/resolv.conf; \
+         repeatable",
+        |config, given| store_each(&mut config.dns_servers, given, dns_server),
+        |config| commas(config.dns_servers.iter()),
     ),
     many(
         "routes",

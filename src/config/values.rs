@@ -2,6 +2,7 @@
 //! setting's place; they quote what was given and say what to write.
 
 use std::fs;
+use std::net::{IpAddr, SocketAddr};
 use std::num::NonZeroUsize;
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
@@ -66,6 +67,18 @@ pub(super) fn class(text: &str) -> Result<String, String> {
         ));
     }
     Ok(text.to_owned())
+}
+
+/// An IP address, with the port of DNS unless another is given.
+pub(super) fn dns_server(text: &str) -> Result<SocketAddr, String> {
+    let address: Result<SocketAddr, _> = text.parse();
+    let address = address.or_else(|_| {
+        let ip = text.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(text);
+        ip.parse().map(|ip: IpAddr| SocketAddr::new(ip, 53))
+    });
+    address.ok().filter(|address| address.port() != 0).ok_or_else(|| {
+        format!("{text:?} is not the address of a DNS server; write an IP address, as in 10.96.0.10 or [2001:db8::53]:5353")
+    })
 }
 
 pub(super) fn boolean(text: &str) -> Result<bool, String> {

@@ -7,6 +7,7 @@
 pub mod api;
 pub mod build;
 mod burst;
+pub mod dns;
 pub mod files;
 pub mod kubernetes;
 pub mod status;

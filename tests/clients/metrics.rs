@@ -12,7 +12,7 @@ use super::sluice::{Metrics, Sluice, route, route_with};
 const TIMES: usize = 2;
 
 /// All that DESIGN.md names and that does not wait for a later feature.
-const NAMES: [&str; 19] = [
+const NAMES: [&str; 23] = [
     "sluice_connections_total",
     "sluice_connections_active",
     "sluice_bytes_total",

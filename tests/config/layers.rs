@@ -41,6 +41,13 @@ const ROWS: &[Row] = &[
         shown: ["a,b", "c,d", "e,f"],
     },
     Row {
+        name: "dns.servers",
+        file: "dns: {servers: [10.96.0.10]}",
+        variable: ("SLUICE_DNS_SERVERS", "[::1], 127.0.0.1:5353"),
+        flags: &["--dns-servers", "[2001:db8::53]:5353", "--dns-servers", "::1"],
+        shown: ["10.96.0.10:53", "[::1]:53,127.0.0.1:5353", "[2001:db8::53]:5353,[::1]:53"],
+    },
+    Row {
         name: "listen",
         file: "listen: ['127.0.0.1:1', {name: db, address: '127.0.0.1:2', protocol: tcp}]",
         variable: ("SLUICE_LISTEN", "a=127.0.0.1:3,db=tcp://[::1]:4"),

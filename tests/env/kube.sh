@@ -4,8 +4,9 @@
 # cache, by Kubernetes' version, where what is missing is built. That takes minutes, once; any number
 # of runs at once build once.
 #
-#   tests/env/kube.sh         find or build
-#   tests/env/kube.sh find    only find; fails if something is missing
+#   tests/env/kube.sh            find or build
+#   tests/env/kube.sh find       only find; fails if something is missing
+#   tests/env/kube.sh gateway    print instead the folder that holds Gateway API's CRDs
 set -euo pipefail
 
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
@@ -13,6 +14,7 @@ here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 # A program, and the package that is built for it. Each is a `tool` of kube/go.mod too: `go get -tool`
 # there adds another. etcd is of the version that this Kubernetes is made for, because with Debian's
 # 3.4 the API server has no streaming lists and serves no list from its cache.
+gateway_api=v1.6.1
 programs=(
     etcd:go.etcd.io/etcd/server/v3
     kube-apiserver:k8s.io/kubernetes/cmd/kube-apiserver
@@ -21,6 +23,10 @@ programs=(
 
 main() {
     local version root lacking
+    if [[ ${1:-} == gateway ]]; then
+        gateway_crds
+        return
+    fi
     if [[ -n ${KUBEBUILDER_ASSETS:-} ]]; then
         lacking=$(lacking "$KUBEBUILDER_ASSETS")
         if [[ -z $lacking ]]; then
@@ -39,7 +45,16 @@ main() {
         fi
         provide "$version" "$root"
     fi
+    # So that tests find it without a network.
+    [[ ${1:-} == find ]] || gateway_crds >/dev/null
     echo "$root/bin"
+}
+
+# The module has them as files. It is fetched once, into the cache of Go's modules.
+gateway_crds() {
+    local module
+    module=$(GOWORK=off go mod download -json "sigs.k8s.io/gateway-api@$gateway_api")
+    sed -n 's|^\s*"Dir": "\(.*\)",$|\1/config/crd/standard|p' <<<"$module"
 }
 
 # Which programs are not in the folder.

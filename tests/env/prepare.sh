@@ -13,6 +13,7 @@ programs=(
     curl:curl
     python3:python3
     promtool:prometheus
+    dnsmasq:dnsmasq-base
     ip:iproute2
     unshare:util-linux
     mount:mount

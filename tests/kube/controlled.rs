@@ -19,7 +19,11 @@ pub(crate) struct Backend {
 
 impl Backend {
     pub(crate) fn start(name: &'static str) -> Self {
-        let listener = TcpListener::bind("198.18.1.1:0").unwrap();
+        Self::start_at(name, "198.18.1.1")
+    }
+
+    pub(crate) fn start_at(name: &'static str, ip: &str) -> Self {
+        let listener = TcpListener::bind((ip, 0)).unwrap();
         let address = listener.local_addr().unwrap();
         thread::spawn(move || {
             for stream in listener.incoming() {

@@ -22,7 +22,7 @@ pub(crate) fn tests() -> Vec<Trial> {
 const ROLE: &str = include_str!("../../deploy/clusterrole.yaml");
 
 /// A sluice's account: bound to just the role that is shipped.
-fn account(api: &ApiServer, namespace: &str) -> Kubeconfig {
+pub(crate) fn account(api: &ApiServer, namespace: &str) -> Kubeconfig {
     succeeded(api.admin().apply(ROLE));
     api.service_account(namespace, "sluice", "sluice")
 }
@@ -173,7 +173,7 @@ spec: {{ ports: [{{ name: tls, port: 443 }}] }}
     )
 }
 
-fn slice(namespace: &str, endpoint: SocketAddr) -> String {
+pub(crate) fn slice(namespace: &str, endpoint: SocketAddr) -> String {
     format!(
         "apiVersion: discovery.k8s.io/v1
 kind: EndpointSlice

@@ -8,6 +8,7 @@
 mod changes;
 mod controlled;
 mod controller;
+mod elsewhere;
 mod environment;
 #[path = "../clients/hello.rs"]
 #[allow(dead_code)]
@@ -25,5 +26,5 @@ use std::process::ExitCode;
 
 fn main() -> ExitCode {
     // The longest tests come first, for the others to run beside them.
-    support::run([load::tests(), environment::tests(), controller::tests()])
+    support::run([load::tests(), environment::tests(), controller::tests(), elsewhere::tests()])
 }

@@ -225,6 +225,11 @@ impl Builder {
         self.names.is_pending()
     }
 
+    /// Has the next [`Builder::settle`] tell of all routes, as the first one does.
+    pub fn tell_all(&mut self) {
+        self.dirty.routes.extend(self.drafts.keys().chain(self.invalid.keys()).cloned());
+    }
+
     /// Works out what the changes since the last time come to.
     pub fn settle(&mut self) -> Settled {
         let Dirty { mut routes, hostnames, services, endpoints, granting, names } =

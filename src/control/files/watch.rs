@@ -1,6 +1,6 @@
 //! Manifests while sluice runs: every change is live within a second.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::convert::Infallible;
 use std::mem;
 use std::panic::resume_unwind;
@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use futures::StreamExt;
 use tokio::task::spawn_blocking;
 use tracing::{Dispatch, dispatcher, info, warn};
 
@@ -15,7 +16,9 @@ use super::Fault;
 use super::read::{Interest, Reading, is_too_high};
 use super::source::Source;
 use super::watches::{Watches, Writing};
-use crate::control::build::{Installation, Plan, build};
+use crate::control::api::DnsName;
+use crate::control::build::{Answer, Installation, Plan, Resources, build};
+use crate::control::dns::{self, Answers, Names};
 use crate::control::status::{RouteStatus, log_changes};
 
 /// What to serve from now on.
@@ -33,17 +36,19 @@ pub struct Update {
 }
 
 /// Reads the manifests and calls `publish` with the first plan at once, then after every change;
-/// `failed` is called whenever it looked and could not watch or read a configured path.
+/// `failed` is called whenever it looked and could not watch or read a configured path. `names`
+/// resolves the names that routes lead to; the first plan waits for them, but not for long.
 ///
 /// Never returns; drop it to end it. It needs a tokio runtime with time enabled, and leaves all work
 /// that takes time to the runtime's blocking threads.
 pub async fn watch(
     paths: Vec<PathBuf>,
     installation: Installation,
+    names: (Names, Answers),
     publish: impl FnMut(Update),
     failed: impl FnMut(),
 ) -> Infallible {
-    watch_at(Pace::default(), paths, installation, publish, failed).await
+    watch_at(Pace::default(), paths, installation, names, publish, failed).await
 }
 
 /// How often things happen.
@@ -80,6 +85,7 @@ pub(super) async fn watch_at(
     pace: Pace,
     paths: Vec<PathBuf>,
     installation: Installation,
+    (mut names, mut answers): (Names, Answers),
     mut publish: impl FnMut(Update),
     mut failed: impl FnMut(),
 ) -> Infallible {
@@ -91,6 +97,7 @@ pub(super) async fn watch_at(
     loop {
         let unread = reading.roots.values().filter(|root| root.is_err()).count();
         (0..unread + usize::from(!watches.healthy)).for_each(|_| failed());
+        let first = !state.begun;
         let update;
         (state, reading, update) = aside(move || {
             let update = state.take(&reading, noticed);
@@ -98,18 +105,64 @@ pub(super) async fn watch_at(
         })
         .await;
         if let Some(update) = update {
+            names.set(&update.plan.names);
+            let update = if first && !update.plan.names.is_empty() {
+                state.answers = first_answers(&mut answers, &update.plan.names).await;
+                let update;
+                (state, update) = updated(state, noticed).await;
+                update
+            } else {
+                update
+            };
             publish(update);
         }
         let longest = if watches.healthy { pace.idle } else { pace.poll };
         let longest =
             watches.shared.until_silence(pace.silence).map_or(longest, |t| t.min(longest));
-        let told = tokio::time::timeout(longest, watches.shared.wake.notified()).await.is_ok();
+        let longest = tokio::time::Instant::now() + longest;
+        let told = loop {
+            tokio::select! {
+                () = watches.shared.wake.notified() => break true,
+                () = tokio::time::sleep_until(longest) => break false,
+                Some((name, answer)) = answers.next() => {
+                    let noticed = Instant::now();
+                    state.answers.insert(name, answer);
+                    let update;
+                    (state, update) = updated(state, noticed).await;
+                    publish(update);
+                }
+            }
+        };
         noticed = Instant::now();
         if told {
             tokio::time::sleep(pace.quiet).await;
         }
         reading = settled(pace, &paths, &reading, &mut watches).await;
     }
+}
+
+/// What is said of all these names, as far as it is said soon.
+async fn first_answers(told: &mut Answers, wanted: &[DnsName]) -> HashMap<DnsName, Answer> {
+    let mut missing: HashSet<&DnsName> = wanted.iter().collect();
+    let mut answers = HashMap::new();
+    let deadline = tokio::time::Instant::now() + dns::PATIENCE;
+    while !missing.is_empty() {
+        let Ok(Some((name, answer))) = tokio::time::timeout_at(deadline, told.next()).await else {
+            break;
+        };
+        missing.remove(&name);
+        answers.insert(name, answer);
+    }
+    answers
+}
+
+/// What is to be served by now.
+async fn updated(mut state: State, noticed: Instant) -> (State, Update) {
+    aside(move || {
+        let update = state.update(noticed);
+        (state, update)
+    })
+    .await
 }
 
 /// Reads until two readings, some time apart, agree and no file has just begun to be written as far
@@ -172,6 +225,8 @@ async fn aside<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> 
 struct State {
     source: Source,
     statuses: Vec<RouteStatus>,
+    /// What is known of the names that routes lead to.
+    answers: HashMap<DnsName, Answer>,
     installation: Installation,
     /// Whether there was any update yet.
     begun: bool,
@@ -184,6 +239,7 @@ impl State {
         State {
             source: Source::default(),
             statuses: Vec::new(),
+            answers: HashMap::new(),
             installation,
             begun: false,
             too_high: BTreeSet::new(),
@@ -229,7 +285,9 @@ impl State {
     }
 
     fn update(&mut self, noticed: Instant) -> Update {
-        let plan = build(&self.source.resources(), &self.installation);
+        let resources = Resources { answers: self.answers.clone(), ..self.source.resources() };
+        let plan = build(&resources, &self.installation);
+        self.answers.retain(|name, _| plan.names.binary_search(name).is_ok());
         log_changes(&self.statuses, &plan.statuses);
         self.statuses.clone_from(&plan.statuses);
         let faults = self.source.faults().len();

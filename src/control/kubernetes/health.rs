@@ -194,6 +194,11 @@ impl fmt::Debug for ListingHealth {
     }
 }
 
+/// Whether the service account lacks a permission.
+pub(super) fn is_forbidden(error: &watcher::Error) -> bool {
+    status_code(error) == Some(403)
+}
+
 fn status_code(error: &watcher::Error) -> Option<u16> {
     match error {
         watcher::Error::InitialListFailed(kube::Error::Api(status))

@@ -14,6 +14,8 @@ pub(super) struct Listing {
     pub(super) health: ListingHealth,
     /// Whether it was listed as a whole at some time.
     pub(super) done: bool,
+    /// Whether sluice may do without it where it is not allowed to have it.
+    pub(super) optional: bool,
     known: HashSet<ObjectKey>,
     /// While it is listed: what has come.
     seen: HashSet<ObjectKey>,
@@ -21,7 +23,20 @@ pub(super) struct Listing {
 
 impl Listing {
     pub(super) fn new(health: ListingHealth) -> Self {
-        Listing { health, done: false, known: HashSet::new(), seen: HashSet::new() }
+        Listing {
+            health,
+            done: false,
+            optional: false,
+            known: HashSet::new(),
+            seen: HashSet::new(),
+        }
+    }
+
+    /// Forgets everything, for there is nothing; returns what was known.
+    pub(super) fn clear(&mut self) -> Vec<ObjectKey> {
+        self.done = true;
+        self.seen.clear();
+        self.known.drain().collect()
     }
 
     /// Follows an event; returns what is to be done about it.

@@ -1,10 +1,12 @@
-//! Routes, Services and EndpointSlices from the API server.
+//! Routes, Services, EndpointSlices and ReferenceGrants from the API server.
 //!
 //! Each kind is listed in pages and then watched by kube's runtime, which starts anew after errors,
 //! with growing pauses, and after the server has forgotten where a watch was. What comes goes into a
 //! [`Builder`]; bursts are settled together, after a short quiet or at the latest after a bounded
-//! time. Nothing is published before every kind has been listed once.
+//! time. Nothing is published before every kind has been listed once, and the names that routes lead
+//! to have been looked up, or that has taken too long.
 
+mod grants;
 mod health;
 mod listing;
 mod request;
@@ -16,7 +18,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use futures::stream::SelectAll;
-use futures::{Stream, StreamExt};
+use futures::{FutureExt, Stream, StreamExt};
 use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
@@ -25,15 +27,18 @@ use kube::core::ApiResource;
 use kube::runtime::{WatchStreamExt, watcher};
 use kube::{Client, Resource};
 use serde::de::DeserializeOwned;
+use tracing::warn;
 
+use self::grants::{Events, Grants};
 pub use self::health::Notice;
 use self::health::{ListingHealth, SourceHealth};
 use self::listing::{Listing, Todo};
 pub use self::request::tuned;
 use self::request::{Pauses, WATCH_SECONDS, noting};
-use super::api::SniRoute;
-use super::build::{Builder, Installation, Settled};
+use super::api::{DnsName, ReferenceGrant, SniRoute};
+use super::build::{Answer, Builder, Installation, Settled, key};
 use super::burst::take_burst;
+use super::dns::{self, Answers, Names};
 
 /// How many objects a page of a list has.
 const PAGE: u32 = 500;
@@ -62,38 +67,71 @@ impl fmt::Debug for Source {
     }
 }
 
-/// Follows the API server for good; drop it to end it. `told` learns how the lists and watches fare.
+/// Follows the API server for good; drop it to end it. `names` resolves the names that routes lead
+/// to; `told` learns how the lists and watches fare.
 pub async fn watch(
     source: Source,
     installation: Installation,
+    (mut names, answers): (Names, Answers),
     mut publish: impl FnMut(Update),
     told: impl Fn(Notice) + Send + Sync + 'static,
 ) -> Infallible {
     let (mut streams, listings) = source.streams(&SourceHealth::new(told));
-    let mut state = State { builder: Builder::new(installation), listings };
+    streams.push(answers.map(|(name, answer)| Told::Name(name, answer)).boxed());
+    let mut state = State { builder: Builder::new(installation), listings, patient: true };
+    let mut start = Start::Listing;
     loop {
-        let noticed = take_burst(&mut streams, |Told { listing, what }| match what {
-            Ok(what) => state.take(listing, what),
-            Err(error) => state.fail(listing, &error),
-        })
-        .await;
-        if state.is_complete() {
-            publish(Update { settled: state.builder.settle(), noticed });
+        let noticed = take_burst(&mut streams, |told| state.take(told)).await;
+        if !state.is_complete() {
+            continue;
         }
+        if start == Start::Naming {
+            state.builder.tell_all();
+        }
+        let mut settled = state.builder.settle();
+        names.change(std::mem::take(&mut settled.names));
+        if start != Start::Over && state.patient && state.builder.awaits_names() {
+            if start == Start::Listing {
+                let patience = tokio::time::sleep(dns::PATIENCE);
+                streams.push(patience.map(|()| Told::Impatience).into_stream().boxed());
+                start = Start::Naming;
+            }
+            continue;
+        }
+        start = Start::Over;
+        publish(Update { settled, noticed });
     }
 }
 
-/// What the API server said in answer to one of the lists and watches.
-struct Told {
-    /// Which: an index of [`State::listings`].
-    listing: usize,
-    what: Result<What, watcher::Error>,
+/// How far the first table is.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Start {
+    /// Not everything is listed.
+    Listing,
+    /// Names are looked up that it leads to.
+    Naming,
+    /// It is published.
+    Over,
+}
+
+/// What has come.
+enum Told {
+    /// In answer to a list and watch, an index of [`State::listings`].
+    Event(usize, What),
+    Failure(usize, watcher::Error),
+    /// The resolver has said something of a name.
+    Name(DnsName, Answer),
+    /// The first table has waited long enough for names.
+    Impatience,
 }
 
 enum What {
     Route(Box<watcher::Event<DynamicObject>>),
     Service(Box<watcher::Event<Service>>),
     Slice(Box<watcher::Event<EndpointSlice>>),
+    Grant(Box<watcher::Event<DynamicObject>>),
+    /// There can be no grants.
+    NoGrants,
 }
 
 type Streams = SelectAll<Pin<Box<dyn Stream<Item = Told> + Send>>>;
@@ -119,11 +157,21 @@ impl Source {
                 Some(namespace) => Api::namespaced_with(client, namespace, &resource),
                 None => Api::all_with(client, &resource),
             };
-            streams.push(stream(at, health, routes, What::Route));
+            streams.push(told(at, events(health, routes), What::Route));
             let (at, client, health) = begin("services");
-            streams.push(stream(at, health, api(client, scope), What::Service));
+            streams.push(told(at, events(health, api(client, scope)), What::Service));
             let (at, client, health) = begin("endpointslices.discovery.k8s.io");
-            streams.push(stream(at, health, api(client, scope), What::Slice));
+            streams.push(told(at, events(health, api(client, scope)), What::Slice));
+            let (at, client, health) = begin("referencegrants.gateway.networking.k8s.io");
+            listings.iter_mut().last().into_iter().for_each(|listing| listing.optional = true);
+            let watch = move |api| events(health.clone(), api);
+            let grants =
+                grants::follow(self.client.clone(), client, watch, scope.map(str::to_owned));
+            let what = |grants| match grants {
+                Grants::Undefined => What::NoGrants,
+                Grants::Event(event) => What::Grant(Box::new(event)),
+            };
+            streams.push(grants.map(move |told| heard(at, told, what)).boxed());
         }
         (streams, listings)
     }
@@ -139,25 +187,34 @@ where
     }
 }
 
-fn stream<K>(
-    listing: usize,
-    health: ListingHealth,
-    api: Api<K>,
-    what: fn(Box<watcher::Event<K>>) -> What,
-) -> Pin<Box<dyn Stream<Item = Told> + Send>>
+fn events<K>(health: ListingHealth, api: Api<K>) -> Events<K>
 where
     K: Resource + Clone + DeserializeOwned + fmt::Debug + Send + 'static,
 {
     let config = watcher::Config::default().page_size(PAGE).timeout(WATCH_SECONDS);
-    let events = watcher(api, config).backoff(Pauses::new(health));
-    events
-        .map(move |event| Told { listing, what: event.map(|event| what(Box::new(event))) })
-        .boxed()
+    watcher(api, config).backoff(Pauses::new(health)).boxed()
+}
+
+fn told<K: 'static>(
+    listing: usize,
+    events: Events<K>,
+    what: fn(Box<watcher::Event<K>>) -> What,
+) -> Pin<Box<dyn Stream<Item = Told> + Send>> {
+    events.map(move |event| heard(listing, event, |event| what(Box::new(event)))).boxed()
+}
+
+fn heard<T>(listing: usize, heard: watcher::Result<T>, what: impl Fn(T) -> What) -> Told {
+    match heard {
+        Ok(heard) => Told::Event(listing, what(heard)),
+        Err(error) => Told::Failure(listing, error),
+    }
 }
 
 struct State {
     builder: Builder,
     listings: Vec<Listing>,
+    /// Whether the first table may still wait for names.
+    patient: bool,
 }
 
 impl State {
@@ -166,13 +223,25 @@ impl State {
         self.listings.iter().all(|listing| listing.done)
     }
 
-    fn fail(&self, listing: usize, error: &watcher::Error) {
-        if let Some(listing) = self.listings.get(listing) {
-            listing.health.failed(error);
+    fn take(&mut self, told: Told) {
+        match told {
+            Told::Event(listing, what) => self.follow(listing, what),
+            Told::Failure(listing, error) => self.fail(listing, &error),
+            Told::Name(name, answer) => self.builder.put_answer(&name, answer),
+            Told::Impatience => self.patient = false,
         }
     }
 
-    fn take(&mut self, listing: usize, what: What) {
+    fn fail(&mut self, listing: usize, error: &watcher::Error) {
+        let Some(listing) = self.listings.get_mut(listing) else { return };
+        listing.health.failed(error);
+        // Without grants, what needs one is not served; all else is.
+        if listing.optional && health::is_forbidden(error) {
+            listing.done = true;
+        }
+    }
+
+    fn follow(&mut self, listing: usize, what: What) {
         let Some(listing) = self.listings.get_mut(listing) else { return };
         let builder = &mut self.builder;
         match what {
@@ -191,6 +260,15 @@ impl State {
                 Todo::Put(slice) => builder.put_slice(&slice),
                 Todo::Remove(gone) => gone.iter().for_each(|key| builder.remove_slice(key)),
             },
+            What::Grant(event) => match listing.follow(*event) {
+                Todo::Nothing => {}
+                Todo::Put(object) => put_grant(builder, object),
+                Todo::Remove(gone) => gone.iter().for_each(|key| builder.remove_grant(key)),
+            },
+            What::NoGrants => {
+                listing.health.watching();
+                listing.clear().iter().for_each(|key| builder.remove_grant(key));
+            }
         }
     }
 }
@@ -204,5 +282,18 @@ fn put_route(builder: &mut Builder, object: DynamicObject) {
     match object.try_parse::<SniRoute>() {
         Ok(route) => builder.put_route(&route),
         Err(error) => builder.put_invalid_route(&metadata, class.as_deref(), &error.to_string()),
+    }
+}
+
+/// One that cannot be read grants nothing.
+fn put_grant(builder: &mut Builder, object: DynamicObject) {
+    let Some(key) = key(&object.metadata) else { return };
+    let spec = object.data.get("spec").cloned().unwrap_or_default();
+    match serde_json::from_value(spec) {
+        Ok(spec) => builder.put_grant(&ReferenceGrant { metadata: object.metadata, spec }),
+        Err(error) => {
+            warn!(grant = %key, %error, "a ReferenceGrant cannot be read, and grants nothing");
+            builder.remove_grant(&key);
+        }
     }
 }

@@ -90,6 +90,24 @@ impl ApiServer {
         });
     }
 
+    /// Applies Gateway API's definition of ReferenceGrant, and waits until they are served.
+    pub(crate) fn install_grants(&self) {
+        let file = Self::grants();
+        succeeded(self.admin.kubectl(&["apply", "-f", &file]));
+        let wait = ["wait", "--for=condition=Established", "--timeout=60s", "-f", &file];
+        succeeded(self.admin.kubectl(&wait));
+    }
+
+    /// Takes the definition away, and with it all grants.
+    pub(crate) fn uninstall_grants(&self) {
+        succeeded(self.admin.kubectl(&["delete", "-f", &Self::grants(), "--timeout=60s"]));
+    }
+
+    fn grants() -> String {
+        let folder = std::env::var(sandbox::GATEWAY_CRDS).expect("set in the sandbox");
+        format!("{folder}/gateway.networking.k8s.io_referencegrants.yaml")
+    }
+
     /// A user who may do everything.
     pub(crate) fn admin(&self) -> &Kubeconfig {
         &self.admin

@@ -55,6 +55,7 @@ macro_rules! slow {
 pub(crate) use {quick, slow};
 
 mod api_server;
+mod dns;
 mod kubectl;
 mod process;
 mod sandbox;
@@ -65,6 +66,7 @@ use std::time::{Duration, Instant};
 use libtest_mimic::{Arguments, Trial};
 
 pub(crate) use api_server::ApiServer;
+pub(crate) use dns::DnsServer;
 pub(crate) use kubectl::{Kubeconfig, succeeded};
 
 /// How long things may take that take a moment.

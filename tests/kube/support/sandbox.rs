@@ -13,6 +13,9 @@ const NETWORK_V6: &str = "fd00:198:18::/64";
 /// Set inside, to the temporary folder.
 const MARK: &str = "SLUICE_TEST_SANDBOX";
 
+/// The folder of Gateway API's CRDs.
+pub(super) const GATEWAY_CRDS: &str = "SLUICE_TEST_GATEWAY_CRDS";
+
 /// What would lead a client out of the sandbox, or to somebody's real cluster.
 const LEADING_OUT: &[&str] = &[
     "KUBECONFIG",
@@ -31,7 +34,9 @@ const LEADING_OUT: &[&str] = &[
 /// Whoever kills this process kills that one (`--pdeathsig`), and with it, as it is the first of its
 /// process namespace, whatever has been started there.
 pub(super) fn run() -> ExitCode {
-    let Some(assets) = assets() else { return ExitCode::FAILURE };
+    let (Some(assets), Some(gateway)) = (found("find"), found("gateway")) else {
+        return ExitCode::FAILURE;
+    };
     let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("sandbox");
     fs::create_dir_all(&folder).expect("a folder to mount on");
 
@@ -46,7 +51,7 @@ pub(super) fn run() -> ExitCode {
         command.env_remove(variable);
     }
     command.env(MARK, &folder).env("TMPDIR", &folder).env("HOME", &folder);
-    command.env("KUBEBUILDER_ASSETS", assets);
+    command.env("KUBEBUILDER_ASSETS", assets).env(GATEWAY_CRDS, gateway);
 
     let status = command.status().expect("setpriv, of util-linux, runs");
     match status.code() {
@@ -81,10 +86,10 @@ fn set_up(line: &[&str], last: Option<&PathBuf>) {
     assert!(status.as_ref().is_ok_and(|status| status.success()), "{line:?}: {status:?}");
 }
 
-/// The folder of etcd, kube-apiserver and kubectl, or nothing after it has been said what to do.
-fn assets() -> Option<PathBuf> {
+/// A folder that the environment provides, or nothing after it has been said what to do.
+fn found(what: &str) -> Option<PathBuf> {
     let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/env/kube.sh");
-    let output = Command::new(script).arg("find").stderr(Stdio::inherit()).output();
+    let output = Command::new(script).arg(what).stderr(Stdio::inherit()).output();
     let output = output.expect("tests/env/kube.sh runs");
     let folder = String::from_utf8(output.stdout).expect("UTF-8");
     output.status.success().then(|| PathBuf::from(folder.trim_end()))

@@ -14,6 +14,7 @@ use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
 use super::{good, installation};
+use crate::control::dns::Names;
 use crate::control::files::Update;
 use crate::control::files::watch::{Pace, watch_at};
 
@@ -49,7 +50,8 @@ impl Watched {
         let failed = Arc::new(AtomicUsize::new(0));
         let count = Arc::clone(&failed);
         let failure = move || _ = count.fetch_add(1, Ordering::Relaxed);
-        let task = tokio::spawn(watch_at(pace, paths, installation(), publish, failure));
+        let task =
+            tokio::spawn(watch_at(pace, paths, installation(), Names::new(&[]), publish, failure));
         let last = timeout(Duration::from_secs(10), updates.recv()).await;
         Watched { updates, last: last.expect("in time").expect("a first update"), failed, task }
     }
@@ -327,7 +329,7 @@ async fn a_large_change_does_not_hold_up_the_runtime() {
     let (sender, mut updates) = unbounded_channel();
     let publish = move |update| sender.send(update).unwrap_or_default();
     let paths = vec![folder.path().to_owned()];
-    let mut watching = pin!(watch_at(TOLD, paths, installation(), publish, || {}));
+    let mut watching = pin!(watch_at(TOLD, paths, installation(), Names::new(&[]), publish, || {}));
     for name in ["b", "c"] {
         let mut longest = Duration::ZERO;
         let start = Instant::now();
