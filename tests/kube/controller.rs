@@ -6,7 +6,8 @@ use libtest_mimic::Trial;
 use serde_json::Value;
 
 use crate::controlled::{Backend, Sluice, ask};
-use crate::support::{ApiServer, Kubeconfig, PATIENCE, quick, slow, succeeded, within};
+use crate::objects::{account, install_role};
+use crate::support::{ApiServer, PATIENCE, quick, slow, succeeded, within};
 
 pub(crate) fn tests() -> Vec<Trial> {
     vec![
@@ -17,14 +18,6 @@ pub(crate) fn tests() -> Vec<Trial> {
         quick!(a_forbidden_watch_says_what_is_missing),
         slow!(an_outage_of_the_api_server_changes_nothing),
     ]
-}
-
-const ROLE: &str = include_str!("../../deploy/clusterrole.yaml");
-
-/// A sluice's account: bound to just the role that is shipped.
-pub(crate) fn account(api: &ApiServer, namespace: &str) -> Kubeconfig {
-    succeeded(api.admin().apply(ROLE));
-    api.service_account(namespace, "sluice", "sluice")
 }
 
 fn a_route_leads_to_the_endpoints_of_its_service() {
@@ -130,7 +123,7 @@ fn a_forbidden_watch_says_what_is_missing() {
     let (status, body) = sluice.get("/readyz");
     assert_eq!(status, 503, "{body}");
 
-    succeeded(api.admin().apply(ROLE));
+    install_role(api);
     let binding = ["create", "clusterrolebinding", "no-slices-mended", "--clusterrole=sluice"];
     let subject = format!("--serviceaccount={namespace}:sluice");
     succeeded(api.admin().kubectl(&[&binding[..], &[&subject]].concat()));

@@ -8,8 +8,9 @@ use libtest_mimic::Trial;
 use serde_json::Value;
 
 use crate::controlled::{Backend, Sluice, ask};
-use crate::controller::{account, slice};
+use crate::controller::slice;
 use crate::hello::hello;
+use crate::objects::account;
 use crate::support::{ApiServer, DnsServer, PATIENCE, quick, slow, succeeded, within};
 
 pub(crate) fn tests() -> Vec<Trial> {

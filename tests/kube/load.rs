@@ -1,7 +1,6 @@
 //! Connections that come all the time, while routes change and while the API server is away.
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -11,9 +10,9 @@ use serde_json::Value;
 
 use crate::changes::{Changes, OLDER, served};
 use crate::controlled::Sluice;
-use crate::greeted::{Greeted, greeter_at};
-use crate::objects::{Objects, route, service, slice};
-use crate::support::{ApiServer, Kubeconfig, PATIENCE, quick, slow, succeeded, within};
+use crate::greeted::Greeted;
+use crate::objects::{Objects, account, route, servers, service, slice};
+use crate::support::{ApiServer, PATIENCE, quick, slow, within};
 use crate::traffic::Traffic;
 
 pub(crate) fn tests() -> Vec<Trial> {
@@ -23,8 +22,6 @@ pub(crate) fn tests() -> Vec<Trial> {
         quick!(changes_that_come_at_once_make_few_tables),
     ]
 }
-
-const ROLE: &str = include_str!("../../deploy/clusterrole.yaml");
 
 const OUTAGE: Duration = Duration::from_secs(30);
 /// Each of [`VISITORS`] opens a connection in this time.
@@ -169,16 +166,4 @@ fn ended(sluice: &Sluice) -> BTreeMap<String, usize> {
     }
     ended.retain(|_, count| *count > 0);
     ended
-}
-
-/// Two greeters on the same port, as the endpoints of one slice have it.
-fn servers([one, two]: [&str; 2]) -> [SocketAddr; 2] {
-    let one = greeter_at((one, 0), "one");
-    [one, greeter_at((two, one.port()), "two")]
-}
-
-/// A sluice's account: bound to just the role that is shipped.
-fn account(api: &ApiServer, namespace: &str) -> Kubeconfig {
-    succeeded(api.admin().apply(ROLE));
-    api.service_account(namespace, "sluice", "sluice")
 }

@@ -21,10 +21,17 @@ mod objects;
 mod support;
 #[path = "../clients/traffic.rs"]
 mod traffic;
+mod weird;
 
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
     // The longest tests come first, for the others to run beside them.
-    support::run([load::tests(), environment::tests(), controller::tests(), elsewhere::tests()])
+    support::run([
+        load::tests(),
+        environment::tests(),
+        controller::tests(),
+        elsewhere::tests(),
+        weird::tests(),
+    ])
 }

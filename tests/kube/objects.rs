@@ -8,7 +8,10 @@ use kube::core::{ApiResource, GroupVersionKind};
 use serde_json::{Value, json};
 use tokio::runtime::{self, Runtime};
 
-use crate::support::Kubeconfig;
+use crate::greeted::greeter_at;
+use crate::support::{ApiServer, Kubeconfig, PATIENCE, within};
+
+const ROLE: &str = include_str!("../../deploy/clusterrole.yaml");
 
 /// How many requests [`Objects::put_all`] has under way at a time.
 const AT_A_TIME: usize = 16;
@@ -105,4 +108,24 @@ pub(crate) fn slice(service: &str, endpoints: &[SocketAddr]) -> Value {
         "ports": [{ "name": "tls", "port": port }],
         "endpoints": endpoints,
     })
+}
+
+/// Two servers on the same port, as the endpoints of one slice are. They say that they are "one" and
+/// "two", and echo.
+pub(crate) fn servers([one, two]: [&str; 2]) -> [SocketAddr; 2] {
+    let one = greeter_at((one, 0), "one");
+    [one, greeter_at((two, one.port()), "two")]
+}
+
+/// A sluice's account: bound to just the role that is shipped.
+pub(crate) fn account(api: &ApiServer, namespace: &str) -> Kubeconfig {
+    install_role(api);
+    api.service_account(namespace, "sluice", "sluice")
+}
+
+/// Applies the role that is shipped. Of tests that do so at the same time, one fails to make it.
+pub(crate) fn install_role(api: &ApiServer) {
+    within(PATIENCE, "the role is there", || {
+        api.admin().apply(ROLE).status.success().then_some(())
+    });
 }
