@@ -262,9 +262,11 @@ mod tests {
         Outcome::Failed("away".to_owned())
     }
 
-    /// What is known after each lookup: the addresses, what is wrong, and for how long it holds.
+    /// A lookup, and what is known then: the addresses, what is wrong, and for how long it holds.
+    type Step<'s> = ([Outcome; 2], &'s [&'s str], Option<&'s str>, Option<u64>);
+
     #[track_caller]
-    fn goes(steps: &[([Outcome; 2], &[&str], Option<&str>, Option<u64>)]) {
+    fn goes(steps: &[Step<'_>]) {
         let mut held = Held::default();
         for (outcomes, addresses, fault, seconds) in steps {
             let (answer, valid) = held.take(outcomes.clone());

@@ -22,7 +22,7 @@ const VERSIONS: [&str; 2] = ["v1", "v1beta1"];
 pub(super) enum Grants {
     /// There are none, for nobody can make any.
     Undefined,
-    Event(watcher::Event<DynamicObject>),
+    Event(Box<watcher::Event<DynamicObject>>),
 }
 
 /// What a list and watch brings.
@@ -81,7 +81,7 @@ impl<W: Fn(Api<DynamicObject>) -> Events<DynamicObject>> Follow<W> {
                     info!("ReferenceGrants are no longer defined");
                     self.events = None;
                 }
-                Some(event) => return event.map(Grants::Event),
+                Some(event) => return event.map(|event| Grants::Event(Box::new(event))),
                 None => self.events = None,
             }
         }

@@ -169,7 +169,7 @@ impl Source {
                 grants::follow(self.client.clone(), client, watch, scope.map(str::to_owned));
             let what = |grants| match grants {
                 Grants::Undefined => What::NoGrants,
-                Grants::Event(event) => What::Grant(Box::new(event)),
+                Grants::Event(event) => What::Grant(event),
             };
             streams.push(grants.map(move |told| heard(at, told, what)).boxed());
         }
