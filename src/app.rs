@@ -1,6 +1,7 @@
 //! All parts together: bind everything, run it, drain it.
 
 mod kubernetes;
+mod saving;
 
 use std::convert::Infallible;
 use std::io;
@@ -26,6 +27,7 @@ use crate::health::Health;
 use crate::metrics::Metrics;
 use crate::proxy::{Proxy, Running};
 use crate::routing::{self, Reader, Writer};
+use saving::Saver;
 
 /// How long the resets of the last connections may take.
 const ABORT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -78,6 +80,7 @@ struct Parts {
     health: Arc<Health>,
     table: Reader,
     statuses: Arc<ArcSwap<Vec<Arc<RouteStatus>>>>,
+    saver: Option<Saver>,
 }
 
 impl App {
@@ -117,8 +120,10 @@ impl App {
             "serving"
         );
         let (writer, table) = routing::channel();
+        let metrics = Metrics::new(table.clone())?;
         let parts = Parts {
-            metrics: Metrics::new(table.clone())?,
+            saver: Saver::new(&self.config, &table, &metrics),
+            metrics,
             health: Arc::new(Health::new()),
             table,
             statuses: Arc::default(),
@@ -128,8 +133,7 @@ impl App {
         let (first, first_table) = oneshot::channel();
         let mut source: Pin<Box<dyn Future<Output = Infallible>>> = match self.config.source {
             Source::Kubernetes => {
-                let client = kubernetes::client(&self.config).await?;
-                Box::pin(kubernetes::follow(client, &self.config, writer, &parts, first))
+                Box::pin(kubernetes::follow(&self.config, writer, &parts, first).await?)
             }
             Source::Auto | Source::Files => {
                 Box::pin(follow_files(&self.config, writer, &parts, first))
@@ -149,6 +153,9 @@ impl App {
             never = source.as_mut() => match never {},
         };
         drop(stop_admin);
+        if let Some(saver) = &parts.saver {
+            saver.finish().await;
+        }
         result
     }
 }

@@ -1,23 +1,99 @@
-//! The table as an API server has it.
+//! The table as an API server has it, and as it was saved while there is none.
 
+use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::convert::Infallible;
+use std::future;
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::Context;
+use arc_swap::ArcSwap;
 use kube::config::{KubeConfigOptions, Kubeconfig};
-use tokio::sync::oneshot;
+use tokio::sync::{Notify, oneshot};
+use tokio::time::{sleep, timeout};
 
+use super::saving::Saver;
 use super::{Parts, installation};
 use crate::config::Config;
 use crate::control::build::Settled;
 use crate::control::dns::Names;
-use crate::control::kubernetes::{self, Notice};
+use crate::control::kubernetes::{self, Notice, Update};
+use crate::control::saved::SavedTable;
 use crate::control::status::{RouteStatus, log_changes};
-use crate::routing::{RouteKey, Writer};
+use crate::health::Health;
+use crate::metrics::Metrics;
+use crate::routing::{RouteKey, Snapshot, Writer};
+
+/// How long an API server may take for the first list before a saved table is served, if it does
+/// not fail before: some seconds for many thousand objects.
+const GRACE: Duration = Duration::from_secs(5);
+/// Between two attempts to make a client.
+const CLIENT_PAUSE: Duration = Duration::from_secs(5);
+
+/// Keeps the table as the API server has it. `first` is told of the first table.
+///
+/// # Errors
+/// When there is no way to the API server, and nothing that was saved.
+pub(super) async fn follow(
+    config: &Config,
+    writer: Writer,
+    parts: &Parts,
+    first: oneshot::Sender<()>,
+) -> anyhow::Result<impl Future<Output = Infallible> + use<>> {
+    let config = config.clone();
+    let made = match client(&config).await {
+        Err(error) if parts.saver.as_ref().is_none_or(|saver| !saver.path().exists()) => {
+            return Err(error);
+        }
+        made => made,
+    };
+    let decided = Arc::new(Notify::new());
+    let told = notices(parts, Arc::clone(&decided));
+    let serving = Serving {
+        writer,
+        statuses: BTreeMap::new(),
+        shared: Arc::clone(&parts.statuses),
+        metrics: parts.metrics.clone(),
+        health: Arc::clone(&parts.health),
+        saver: parts.saver.clone(),
+        decided,
+        first: Some(first),
+        live: false,
+        saved: false,
+    };
+    Ok(async move {
+        let serving = RefCell::new(serving);
+        let (saver, decided) = {
+            let serving = serving.borrow();
+            (serving.saver.clone(), Arc::clone(&serving.decided))
+        };
+        let watch = async {
+            let client = patient_client(&config, made, &told).await;
+            let source = kubernetes::Source { client, namespaces: config.namespaces.clone() };
+            let publish = |update| serving.borrow_mut().publish(update);
+            let names = Names::new(&config.dns_servers);
+            kubernetes::watch(source, installation(&config), names, publish, told).await
+        };
+        let saved = async {
+            let Some(saver) = &saver else { return future::pending().await };
+            let _ = timeout(GRACE, decided.notified()).await;
+            if !serving.borrow().live
+                && let Some(saved) = saver.saved_table().await
+            {
+                serving.borrow_mut().serve_saved(saved);
+            }
+            saver.run().await
+        };
+        tokio::select! {
+            never = watch => never,
+            never = saved => never,
+        }
+    })
+}
 
 /// What speaks to the API server.
-pub(super) async fn client(config: &Config) -> anyhow::Result<kube::Client> {
+async fn client(config: &Config) -> anyhow::Result<kube::Client> {
     let kube_config = match &config.kubeconfig {
         Some(path) => {
             let kubeconfig = Kubeconfig::read_from(path)
@@ -34,59 +110,138 @@ pub(super) async fn client(config: &Config) -> anyhow::Result<kube::Client> {
     Ok(kube::Client::try_from(kubernetes::tuned(kube_config))?)
 }
 
-/// Keeps the table as the API server has it. `first` is told of the first table.
-pub(super) fn follow(
-    client: kube::Client,
+/// The client that was made, or else one that can be made later: a program that gets credentials
+/// may need what is away now.
+async fn patient_client(
     config: &Config,
-    mut writer: Writer,
-    parts: &Parts,
-    first: oneshot::Sender<()>,
-) -> impl Future<Output = Infallible> + use<> {
-    let (metrics, health) = (parts.metrics.clone(), Arc::clone(&parts.health));
-    let told = notices(parts);
-    let shared = Arc::clone(&parts.statuses);
-    let mut statuses: BTreeMap<RouteKey, Arc<RouteStatus>> = BTreeMap::new();
-    let mut first = Some(first);
-    let source = kubernetes::Source { client, namespaces: config.namespaces.clone() };
-    let publish = move |update: kubernetes::Update| {
-        let Settled { changes, statuses: told, .. } = update.settled;
-        let concerned = changes.routes.keys().chain(told.iter().map(|status| &status.key));
-        let before: Vec<RouteStatus> =
-            concerned.filter_map(|key| Some((*statuses.remove(key)?).clone())).collect();
-        log_changes(&before, &told);
-        statuses.extend(told.into_iter().map(|one| (one.key.clone(), Arc::new(one))));
-        let applied = writer.update(changes);
-        shared.store(Arc::new(statuses.values().cloned().collect()));
-        metrics.table_swap_duration.observe(update.noticed.elapsed().as_secs_f64());
-        tracing::debug!(
-            routes = statuses.len(),
-            new_table = applied.table,
-            changed_backends = applied.backends,
-            "routes are live"
-        );
-        health.set_table_complete();
-        if let Some(first) = first.take() {
-            tracing::info!(routes = statuses.len(), "the first table is complete");
-            // Fails only if sluice is ending already.
-            let _ = first.send(());
+    mut made: anyhow::Result<kube::Client>,
+    told: &impl Fn(Notice),
+) -> kube::Client {
+    let mut said = String::new();
+    loop {
+        let error = match made {
+            Ok(client) => return client,
+            Err(error) => format!("{error:#}"),
+        };
+        told(Notice::Failed);
+        if error != said {
+            tracing::warn!(error, "no way to the API server; trying again");
+            told(Notice::Down { what: error.clone() });
+            said = error;
         }
-    };
-    let names = Names::new(&config.dns_servers);
-    kubernetes::watch(source, installation(config), names, publish, told)
+        sleep(CLIENT_PAUSE).await;
+        made = client(config).await;
+    }
 }
 
-/// Passes on what is to be known of the API server.
-fn notices(parts: &Parts) -> impl Fn(Notice) + Send + Sync + use<> {
+/// Passes on what is to be known of the API server; `decided` wakes who waits for
+/// the first list or a failure.
+fn notices(parts: &Parts, decided: Arc<Notify>) -> impl Fn(Notice) + Send + Sync + use<> {
     let (metrics, health) = (parts.metrics.clone(), Arc::clone(&parts.health));
     move |notice| match notice {
         Notice::Failed => metrics.source_errors.inc(),
         Notice::Down { what } => {
             metrics.source_up.set(0);
             health.set_source_down(what);
+            decided.notify_one();
         }
         Notice::Up => {
             metrics.source_up.set(1);
             health.set_source_up();
+        }
+    }
+}
+
+/// What is served and reported.
+struct Serving {
+    writer: Writer,
+    statuses: BTreeMap<RouteKey, Arc<RouteStatus>>,
+    shared: Arc<ArcSwap<Vec<Arc<RouteStatus>>>>,
+    metrics: Metrics,
+    health: Arc<Health>,
+    saver: Option<Saver>,
+    /// Wakes who waits for the first list or a failure.
+    decided: Arc<Notify>,
+    /// Waits for the first table.
+    first: Option<oneshot::Sender<()>>,
+    /// Whether the table is the API server's.
+    live: bool,
+    /// Whether the table is one that was saved.
+    saved: bool,
+}
+
+impl Serving {
+    fn publish(&mut self, update: Update) {
+        let Settled { changes, statuses: told, .. } = update.settled;
+        let concerned = changes.routes.keys().chain(told.iter().map(|status| &status.key));
+        let before: Vec<RouteStatus> =
+            concerned.filter_map(|key| Some((*self.statuses.remove(key)?).clone())).collect();
+        log_changes(&before, &told);
+        self.statuses.extend(told.into_iter().map(|one| (one.key.clone(), Arc::new(one))));
+        let applied = if self.live {
+            self.writer.update(changes)
+        } else {
+            // The first changes are all that there is. Whatever else a saved table has goes.
+            let routes = changes.routes.into_values().flatten().collect();
+            self.writer.apply(Snapshot { routes, endpoints: changes.endpoints })
+        };
+        self.shared.store(Arc::new(self.statuses.values().cloned().collect()));
+        self.metrics.table_swap_duration.observe(update.noticed.elapsed().as_secs_f64());
+        tracing::debug!(
+            routes = self.statuses.len(),
+            new_table = applied.table,
+            changed_backends = applied.backends,
+            "routes are live"
+        );
+        // The first one counts even if it is the same: now it is known to be true.
+        if (applied.table || applied.backends > 0 || !self.live)
+            && let Some(saver) = &self.saver
+        {
+            saver.table_changed();
+        }
+        if !self.live {
+            self.live = true;
+            self.decided.notify_one();
+            tracing::info!(routes = self.statuses.len(), "the first table is complete");
+            self.leave_saved();
+        }
+        self.have_table();
+    }
+
+    fn leave_saved(&mut self) {
+        if std::mem::take(&mut self.saved) {
+            self.metrics.table_from_saved.set(0);
+            self.health.set_saved_table(None);
+            tracing::info!("the table of the API server has replaced the saved one");
+        }
+    }
+
+    /// Serves what an earlier process has saved, unless there is something better by now.
+    fn serve_saved(&mut self, saved: SavedTable) {
+        if self.live {
+            return;
+        }
+        let SavedTable { snapshot, saved_at, saved_by } = saved;
+        let saved_at = format!("{saved_at:.0}");
+        let routes = snapshot.routes.len();
+        self.writer.apply(snapshot);
+        self.saved = true;
+        self.metrics.table_from_saved.set(1);
+        self.health.set_saved_table(Some(saved_at.clone()));
+        tracing::warn!(
+            routes,
+            saved_at,
+            saved_by,
+            "serving the saved table until the API server has been listed"
+        );
+        self.have_table();
+    }
+
+    fn have_table(&mut self) {
+        self.health.set_table_complete();
+        if let Some(first) = self.first.take() {
+            // Fails only if sluice is ending already.
+            let _ = first.send(());
         }
     }
 }

@@ -43,6 +43,8 @@ pub struct Config {
     pub namespaces: Vec<String>,
     /// The DNS servers that names of backends are looked up at; the system's if it is empty.
     pub dns_servers: Vec<SocketAddr>,
+    /// The folder in which the table is saved, if it is to be. Only with [`Source::Kubernetes`].
+    pub state_dir: Option<PathBuf>,
     /// Files and folders of manifests. Never empty once loaded with [`Source::Files`].
     pub routes: Vec<PathBuf>,
     /// The class of this installation.
@@ -93,6 +95,12 @@ pub enum ConfigError {
     /// Two sources at once.
     #[error("routes come from kubernetes or from files, not from both: leave out source or routes")]
     TwoSources,
+    /// Files are there whenever sluice is.
+    #[error(
+        "stateDir is for routes from kubernetes: a table that comes from files is never saved; \
+         leave it out"
+    )]
+    StateOfFiles,
 }
 
 impl Config {
@@ -122,6 +130,9 @@ impl Config {
             Source::Auto if in_cluster || config.kubeconfig.is_some() => Source::Kubernetes,
             Source::Auto | Source::Files => return Err(ConfigError::NoRoutes),
         };
+        if config.source == Source::Files && config.state_dir.is_some() {
+            return Err(ConfigError::StateOfFiles);
+        }
         Ok(config)
     }
 
@@ -149,6 +160,7 @@ impl Default for Config {
             kubeconfig: None,
             namespaces: Vec::new(),
             dns_servers: Vec::new(),
+            state_dir: None,
             routes: Vec::new(),
             class: "sluice".to_owned(),
             require_class: false,

@@ -5,7 +5,7 @@
 
 use super::layers::{Fault, Value};
 use super::values::{
-    access_log, boolean, class, dns_server, duration, existing_path, log_format, log_level,
+    access_log, boolean, class, dns_server, duration, existing_path, folder, log_format, log_level,
     max_hello, namespace, source, store, store_each, workers, zero_or_duration,
 };
 use super::{Config, listen};
@@ -90,6 +90,13 @@ pub(super) const SETTINGS: &[Setting] = &[
         "A namespace that is watched; all if none is given; repeatable",
         |config, given| store_each(&mut config.namespaces, given, namespace),
         |config| commas(config.namespaces.iter()),
+    ),
+    one(
+        "stateDir",
+        "DIR",
+        "A folder for the table, from which a sluice serves that starts while the API server is away",
+        |config, given| store(&mut config.state_dir, given, |text| folder(text).map(Some)),
+        |config| config.state_dir.iter().map(|path| path.display().to_string()).collect(),
     ),
     many(
         "dns.servers",

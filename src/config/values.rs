@@ -59,6 +59,15 @@ pub(super) fn existing_path(text: &str) -> Result<PathBuf, String> {
     }
 }
 
+/// A folder that may not be there yet.
+pub(super) fn folder(text: &str) -> Result<PathBuf, String> {
+    match fs::metadata(text) {
+        Ok(found) if !found.is_dir() => Err(format!("{text:?} is not a folder")),
+        _ if text.is_empty() => Err("an empty path names no folder".to_owned()),
+        _ => Ok(PathBuf::from(text)),
+    }
+}
+
 pub(super) fn class(text: &str) -> Result<String, String> {
     let fits = |c: char| c.is_ascii_alphanumeric() || "-._/".contains(c);
     if text.is_empty() || text.len() > 253 || !text.chars().all(fits) {

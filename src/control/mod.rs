@@ -10,4 +10,5 @@ mod burst;
 pub mod dns;
 pub mod files;
 pub mod kubernetes;
+pub mod saved;
 pub mod status;

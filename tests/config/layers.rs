@@ -223,6 +223,9 @@ fn the_source_follows_from_what_is_given() {
         ("source: files", &[], "no routes: give"),
         (routes, &["--source", "kubernetes"], "not from both"),
         (routes, &["--source", "etcd"], "--source: \"etcd\" is not one of"),
+        (routes, &["--state-dir", "state"], "stateDir is for routes from kubernetes"),
+        ("", &["--state-dir", "LICENSE"], "--state-dir: \"LICENSE\" is not a folder"),
+        ("stateDir: ''", &[], "sluice.yaml:1: stateDir: an empty path names no folder"),
         ("source: etcd", &[], "sluice.yaml:1: source: \"etcd\" is not one of"),
     ] {
         let fault = source(file, &[], flags).unwrap_err().to_string();

@@ -119,7 +119,7 @@ impl ListingHealth {
         state.up = true;
         if let Some(outage) = state.outage.take() {
             let away = outage.since.elapsed().as_secs_f64();
-            info!(away_seconds = away, "everything is watched again at the API server");
+            info!(away_seconds = away, "the API server is followed again");
         }
         drop(state);
         (self.of.tell)(Notice::Up);

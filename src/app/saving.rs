@@ -1,0 +1,158 @@
+//! Saves the table whenever it has changed, in the background.
+
+use std::convert::Infallible;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use jiff::Timestamp;
+use tokio::sync::Notify;
+use tokio::time::{sleep, timeout};
+
+use crate::config::Config;
+use crate::control::saved::{self, Identity, Refused, SavedTable};
+use crate::metrics::Metrics;
+use crate::routing::Reader;
+
+/// From one saving to the next, at least, and how many times as long as a saving took.
+const PAUSE: Duration = Duration::from_secs(5);
+const PAUSE_FACTOR: u32 = 20;
+/// How long the last saving may hold the end of the process up.
+const LAST_WITHIN: Duration = Duration::from_secs(5);
+
+/// Saves tables, and reads the one that an earlier process has saved. Clones are the same.
+#[derive(Clone)]
+pub(super) struct Saver(Arc<Inner>);
+
+struct Inner {
+    folder: PathBuf,
+    identity: Identity,
+    table: Reader,
+    metrics: Metrics,
+    /// Whether the table is not the one that was saved last.
+    changed: AtomicBool,
+    wake: Notify,
+    /// The right to save, and why that failed the last time.
+    turn: Mutex<Option<String>>,
+}
+
+impl Saver {
+    /// One for the folder of the settings, if they have one.
+    pub(super) fn new(config: &Config, table: &Reader, metrics: &Metrics) -> Option<Self> {
+        let inner = Inner {
+            folder: config.state_dir.clone()?,
+            identity: Identity {
+                class: config.class.clone(),
+                require_class: config.require_class,
+                namespaces: config.namespaces.clone(),
+            },
+            table: table.clone(),
+            metrics: metrics.clone(),
+            changed: AtomicBool::new(false),
+            wake: Notify::new(),
+            turn: Mutex::default(),
+        };
+        Some(Saver(Arc::new(inner)))
+    }
+
+    /// The table is another one now, and not one that was saved.
+    pub(super) fn table_changed(&self) {
+        self.0.changed.store(true, Ordering::Release);
+        self.0.wake.notify_one();
+    }
+
+    /// Saves after changes, for good. Many changes in a row are saved together.
+    pub(super) async fn run(&self) -> Infallible {
+        loop {
+            self.0.wake.notified().await;
+            let start = Instant::now();
+            if !self.save().await {
+                // To be tried again, whether there are more changes or not.
+                self.0.wake.notify_one();
+            }
+            sleep(PAUSE.max(start.elapsed().saturating_mul(PAUSE_FACTOR))).await;
+        }
+    }
+
+    /// Saves what is not saved yet. The last thing to be done here.
+    pub(super) async fn finish(&self) {
+        if timeout(LAST_WITHIN, self.save()).await.is_err() {
+            tracing::warn!("the last table is not saved: the disk does not answer");
+        }
+    }
+
+    /// The table that is there, unless it is refused, which is logged.
+    pub(super) async fn saved_table(&self) -> Option<SavedTable> {
+        let inner = Arc::clone(&self.0);
+        tokio::task::spawn_blocking(move || inner.load()).await.ok().flatten()
+    }
+
+    /// Where the table is saved.
+    pub(super) fn path(&self) -> PathBuf {
+        saved::path(&self.0.folder)
+    }
+
+    /// Returns whether there is nothing left to save. What it does goes on if it is dropped.
+    async fn save(&self) -> bool {
+        let inner = Arc::clone(&self.0);
+        tokio::task::spawn_blocking(move || inner.save()).await.unwrap_or(false)
+    }
+}
+
+impl Inner {
+    fn save(&self) -> bool {
+        let mut failure = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
+        if !self.changed.swap(false, Ordering::AcqRel) {
+            return true;
+        }
+        let now = Timestamp::now();
+        let table = Arc::clone(&self.table.table());
+        let file = saved::path(&self.folder);
+        match saved::save(&self.folder, &table, &self.identity, now) {
+            Ok(()) => {
+                self.metrics.table_saved.set(now.as_second());
+                if failure.take().is_some() {
+                    tracing::info!(file = %file.display(), "the table can be saved again");
+                }
+                tracing::debug!(file = %file.display(), routes = table.len(), "saved the table");
+                true
+            }
+            Err(error) => {
+                self.changed.store(true, Ordering::Release);
+                self.metrics.table_save_errors.inc();
+                let error = error.to_string();
+                if failure.as_ref() != Some(&error) {
+                    log_failure(&file, &error);
+                }
+                *failure = Some(error);
+                false
+            }
+        }
+    }
+
+    fn load(&self) -> Option<SavedTable> {
+        match saved::load(&self.folder, &self.identity) {
+            Ok(None) => None,
+            Ok(Some(saved)) => {
+                self.metrics.table_saved.set(saved.saved_at.as_second());
+                Some(saved)
+            }
+            Err(refused) => {
+                log_refused(&saved::path(&self.folder), &refused);
+                None
+            }
+        }
+    }
+}
+
+fn log_failure(file: &Path, error: &str) {
+    let hint = "trying again; a sluice that starts while the API server is away serves what was \
+                saved before";
+    tracing::error!(file = %file.display(), error, hint, "cannot save the table");
+}
+
+fn log_refused(file: &Path, error: &Refused) {
+    let hint = "nothing is served before the API server has been listed; it is replaced then";
+    tracing::error!(file = %file.display(), %error, hint, "the saved table is refused");
+}
