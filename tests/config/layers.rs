@@ -48,6 +48,13 @@ const ROWS: &[Row] = &[
         shown: ["10.96.0.10:53", "[::1]:53,127.0.0.1:5353", "[2001:db8::53]:5353,[::1]:53"],
     },
     Row {
+        name: "stateDir",
+        file: "stateDir: src",
+        variable: ("SLUICE_STATE_DIR", "not/there/yet"),
+        flags: &["--state-dir", "/var/lib/sluice"],
+        shown: ["src", "not/there/yet", "/var/lib/sluice"],
+    },
+    Row {
         name: "listen",
         file: "listen: ['127.0.0.1:1', {name: db, address: '127.0.0.1:2', protocol: tcp}]",
         variable: ("SLUICE_LISTEN", "a=127.0.0.1:3,db=tcp://[::1]:4"),
@@ -279,12 +286,16 @@ fn defaults_are_those_of_the_documentation() {
 
 #[test]
 fn what_is_in_force_reads_back_as_variables() {
-    let flags: Vec<_> = ROWS.iter().flat_map(|row| row.flags.iter().copied()).collect();
-    let config = parse(&[], &flags).unwrap();
-    let shown: Vec<_> =
-        ROWS.iter().map(|row| (row.variable.0, shown_value(&config, row.name))).collect();
-    let variables: Vec<_> = shown.iter().map(|(name, value)| (*name, value.as_str())).collect();
-    assert_eq!(parse(&variables, &[]).unwrap(), config);
+    // These two exclude each other.
+    for without in ["routes", "stateDir"] {
+        let rows = || ROWS.iter().filter(|row| row.name != without);
+        let flags: Vec<_> = rows().flat_map(|row| row.flags.iter().copied()).collect();
+        let config = parse(&[], &flags).unwrap();
+        let shown: Vec<_> =
+            rows().map(|row| (row.variable.0, shown_value(&config, row.name))).collect();
+        let variables: Vec<_> = shown.iter().map(|(name, value)| (*name, value.as_str())).collect();
+        assert_eq!(parse(&variables, &[]).unwrap(), config);
+    }
 }
 
 #[test]

@@ -11,12 +11,18 @@ use clap::Parser;
 use sluice::cli::{Cli, Command};
 use sluice::config::{Config, ConfigError};
 
-/// Loads with a configuration file `sluice.yaml` and, unless a layer has some, routes.
+/// Loads with a configuration file `sluice.yaml` and, unless a layer has some, routes; or with
+/// Kubernetes, if a layer has what only that takes.
 fn load(file: &str, variables: &[(&str, &str)], flags: &[&str]) -> Result<Config, ConfigError> {
     let given =
         file.contains("routes:") || variables.iter().any(|(name, _)| *name == "SLUICE_ROUTES");
     let mut flags: Vec<_> = flags.to_vec();
-    if !given && !flags.contains(&"--routes") {
+    if file.contains("stateDir:")
+        || variables.iter().any(|(name, _)| *name == "SLUICE_STATE_DIR")
+        || flags.contains(&"--state-dir")
+    {
+        flags.extend(["--source", "kubernetes"]);
+    } else if !given && !flags.contains(&"--routes") {
         flags.extend(["--routes", "src"]);
     }
     load_alone(file, variables, &flags)
