@@ -6,11 +6,11 @@ use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex};
 use std::thread;
 
-use rustix::process::Pid;
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
 use crate::hello::hello;
-use crate::support::{Kubeconfig, PATIENCE, within};
+use crate::support::{ApiServer, Kubeconfig, PATIENCE, succeeded, within};
 
 /// A server that reads a hello, says its name and closes.
 pub(crate) struct Backend {
@@ -47,6 +47,52 @@ pub(crate) fn ask(address: SocketAddr, name: &str) -> String {
     // A refused connection may end in a reset.
     let _ = stream.read_to_string(&mut answer);
     answer
+}
+
+/// A connection by the name `held.test` that stays open.
+pub(crate) struct Held(TcpStream);
+
+impl Held {
+    /// The route of `held.test`, to a server that sends back what it gets.
+    pub(crate) fn apply(api: &ApiServer, namespace: &str, class: &str) {
+        let listener = TcpListener::bind("198.18.1.2:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        thread::spawn(move || {
+            for stream in listener.incoming() {
+                let stream = stream.unwrap();
+                thread::spawn(move || std::io::copy(&mut &stream, &mut &stream));
+            }
+        });
+        succeeded(api.admin().apply(&format!(
+            "apiVersion: sluice.dev/v1alpha1
+kind: SniRoute
+metadata: {{ name: held, namespace: {namespace} }}
+spec:
+  className: {class}
+  hostnames: [held.test]
+  backends: [{{ address: \"{address}\" }}]
+"
+        )));
+    }
+
+    pub(crate) fn connect(sluice: &Sluice) -> Self {
+        let mut stream = TcpStream::connect(sluice.address).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        let hello = hello("held.test");
+        stream.write_all(&hello).unwrap();
+        let mut back = vec![0; hello.len()];
+        stream.read_exact(&mut back).expect("the hello comes back");
+        assert_eq!(back, hello);
+        Held(stream)
+    }
+
+    /// It still carries what is sent.
+    pub(crate) fn assert_open(&mut self) {
+        self.0.write_all(b"still here").unwrap();
+        let mut back = [0; 10];
+        self.0.read_exact(&mut back).expect("an open connection");
+        assert_eq!(&back, b"still here");
+    }
 }
 
 /// The real binary.
@@ -114,6 +160,18 @@ impl Sluice {
 
     pub(crate) fn pid(&self) -> Pid {
         Pid::from_child(&self.child)
+    }
+
+    /// The first line of the log with this message.
+    pub(crate) fn logged(&self, message: &str) -> Option<Value> {
+        self.log.lock().unwrap().iter().find(|line| line["message"] == message).cloned()
+    }
+
+    /// Ends it by SIGTERM, as it should end.
+    pub(crate) fn terminate(mut self) {
+        let pid = Pid::from_child(&self.child);
+        kill_process(pid, Signal::TERM).unwrap();
+        assert!(self.child.wait().unwrap().success());
     }
 
     pub(crate) fn metric(&self, name: &str) -> f64 {

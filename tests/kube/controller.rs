@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use crate::controlled::{Backend, Sluice, ask};
 use crate::objects::{account, install_role};
-use crate::support::{ApiServer, PATIENCE, quick, slow, succeeded, within};
+use crate::support::{ApiServer, PATIENCE, quick, succeeded, within};
 
 pub(crate) fn tests() -> Vec<Trial> {
     vec![
@@ -16,7 +16,6 @@ pub(crate) fn tests() -> Vec<Trial> {
         quick!(a_route_that_cannot_be_read_hurts_itself_alone),
         quick!(only_the_given_namespaces_are_watched),
         quick!(a_forbidden_watch_says_what_is_missing),
-        slow!(an_outage_of_the_api_server_changes_nothing),
     ]
 }
 
@@ -130,33 +129,7 @@ fn a_forbidden_watch_says_what_is_missing() {
     sluice.await_ready();
 }
 
-fn an_outage_of_the_api_server_changes_nothing() {
-    let api = ApiServer::start();
-    api.install_crds();
-    let namespace = api.namespace("outage");
-    let backend = Backend::start("here");
-    succeeded(api.admin().apply(&service(namespace)));
-    succeeded(api.admin().apply(&slice(namespace, backend.address)));
-    succeeded(api.admin().apply(&route(namespace, "app", "outage", "app.test")));
-    let sluice = Sluice::start(&account(&api, namespace), "outage", &[]);
-    sluice.await_ready();
-
-    api.kill();
-    within(PATIENCE, "the outage is noticed", || sluice.warnings().into_iter().next());
-    for _ in 0..20 {
-        assert_eq!(ask(sluice.address, "app.test"), "here");
-    }
-    assert_eq!(sluice.get("/readyz").0, 200);
-    assert!(sluice.metric("sluice_source_errors_total") > 0.0);
-
-    api.start_again();
-    succeeded(api.admin().apply(&route(namespace, "app", "outage", "new.test")));
-    within(PATIENCE * 4, "changes are live again", || {
-        (ask(sluice.address, "new.test") == "here").then_some(())
-    });
-}
-
-fn service(namespace: &str) -> String {
+pub(crate) fn service(namespace: &str) -> String {
     format!(
         "apiVersion: v1
 kind: Service
@@ -183,7 +156,7 @@ endpoints: [{{ addresses: [\"{}\"], conditions: {{ ready: true }} }}]
     )
 }
 
-fn route(namespace: &str, name: &str, class: &str, hostname: &str) -> String {
+pub(crate) fn route(namespace: &str, name: &str, class: &str, hostname: &str) -> String {
     format!(
         "apiVersion: sluice.dev/v1alpha1
 kind: SniRoute

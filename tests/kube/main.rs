@@ -18,6 +18,8 @@ mod greeted;
 mod hello;
 mod load;
 mod objects;
+mod outage;
+mod saved;
 mod support;
 #[path = "../clients/traffic.rs"]
 mod traffic;
@@ -29,6 +31,8 @@ fn main() -> ExitCode {
     // The longest tests come first, for the others to run beside them.
     support::run([
         load::tests(),
+        outage::tests(),
+        saved::tests(),
         environment::tests(),
         controller::tests(),
         elsewhere::tests(),

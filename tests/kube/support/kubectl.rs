@@ -12,6 +12,8 @@ use tempfile::NamedTempFile;
 /// A kubeconfig: an API server, and a user of it.
 pub(crate) struct Kubeconfig {
     path: PathBuf,
+    authority: PathBuf,
+    token: String,
 }
 
 impl Kubeconfig {
@@ -34,7 +36,16 @@ contexts:
 "
         );
         fs::write(&path, text).expect("a kubeconfig");
-        Self { path }
+        Self { path, authority: authority.into(), token: token.to_owned() }
+    }
+
+    /// The same user at another address, where a server may also have the certificate `other`.
+    pub(super) fn at(&self, server: &str, port: u16, other: &str) -> Self {
+        let authority = self.path.with_extension(format!("{port}.authorities"));
+        let own = fs::read_to_string(&self.authority).expect("the certificate");
+        fs::write(&authority, format!("{own}\n{other}")).expect("room for it");
+        let path = self.path.with_extension(format!("{port}.kubeconfig"));
+        Self::write(path, server, &authority, &self.token)
     }
 
     /// Where it is: for `KUBECONFIG` or `--kubeconfig`.

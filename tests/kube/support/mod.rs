@@ -24,6 +24,7 @@
 //!   no controller that would empty it.
 //! * [`ApiServer::start`] gives a test its own, without CRDs, for outages and what else would disturb
 //!   others. It takes about three seconds and 400 MB.
+//! * [`Proxy`] is a way to an API server that can be cut, slow, silent or in trouble, for one test alone.
 //! * [`ApiServer::service_account`] gives the kubeconfig of a user with no right but a ClusterRole's.
 //!
 //! # The sandbox
@@ -58,6 +59,7 @@ mod api_server;
 mod dns;
 mod kubectl;
 mod process;
+mod proxy;
 mod sandbox;
 
 use std::process::ExitCode;
@@ -68,6 +70,7 @@ use libtest_mimic::{Arguments, Trial};
 pub(crate) use api_server::ApiServer;
 pub(crate) use dns::DnsServer;
 pub(crate) use kubectl::{Kubeconfig, succeeded};
+pub(crate) use proxy::{Mode, Proxy};
 
 /// How long things may take that take a moment.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(20);

@@ -1,0 +1,182 @@
+//! The API server away, slow, silent or in trouble: traffic goes on, sluice says so, and is up to
+//! date soon after.
+
+use std::time::{Duration, Instant};
+
+use libtest_mimic::Trial;
+use serde_json::Value;
+
+use crate::controlled::{Backend, Held, Sluice, ask};
+use crate::controller::{route, service, slice};
+use crate::objects::account;
+use crate::support::{ApiServer, Mode, PATIENCE, Proxy, quick, slow, succeeded, within};
+
+pub(crate) fn tests() -> Vec<Trial> {
+    vec![
+        slow!(an_api_server_that_is_killed_and_comes_back),
+        quick!(watches_that_break_off_are_no_outage),
+        slow!(an_api_server_in_trouble),
+        quick!(a_slow_api_server_is_none_that_is_away),
+        slow!(an_api_server_that_falls_silent),
+    ]
+}
+
+/// How soon after an API server is back everything is as it was: the longest pause is 5 s.
+const SOON: Duration = Duration::from_secs(8);
+
+const DOWN: &str = "cannot list or watch";
+const UP: &str = "the API server is followed again";
+
+fn an_api_server_that_is_killed_and_comes_back() {
+    let api = ApiServer::start();
+    api.install_crds();
+    let namespace = api.namespace("outage");
+    let backend = Backend::start("here");
+    apply(&api, namespace, "outage", &backend);
+    Held::apply(&api, namespace, "outage");
+    let sluice = Sluice::start(&account(&api, namespace), "outage", &[]);
+    sluice.await_ready();
+    let mut held = Held::connect(&sluice);
+    within(PATIENCE, "everything is watched", || is_up(&sluice));
+    assert_eq!(sluice.get("/readyz"), (200, "ok\n".to_owned()));
+
+    api.kill();
+    within(PATIENCE, "the outage is noticed", || is_down(&sluice));
+    assert_notice(&sluice, "serving the table of before");
+    // It is tried again and again, and said once.
+    let errors = || sluice.metric("sluice_source_errors_total");
+    let begun = errors();
+    within(PATIENCE, "it is tried again", || (errors() >= begun + 12.0).then_some(()));
+    assert_eq!(messages(&sluice.warnings()), [DOWN]);
+    for _ in 0..20 {
+        assert_eq!(ask(sluice.address, "app.test"), "here");
+        held.assert_open();
+    }
+
+    api.start_again();
+    // No object has changed, so no event comes.
+    within(SOON, "sluice knows that it is back", || is_up(&sluice));
+    assert_eq!(sluice.get("/readyz"), (200, "ok\n".to_owned()));
+    let back = sluice.logged(UP).expect("it is logged");
+    assert!(back["away_seconds"].as_f64().is_some_and(|away| away > 1.0), "{back}");
+    assert_change_is_live(&api, namespace, "outage", &sluice);
+    assert_eq!(messages(&sluice.warnings()), [DOWN]);
+    held.assert_open();
+}
+
+fn watches_that_break_off_are_no_outage() {
+    let api = ApiServer::shared();
+    let namespace = api.namespace("outage-cut");
+    let backend = Backend::start("here");
+    apply(api, namespace, "cut", &backend);
+    let proxy = Proxy::start(api);
+    let sluice = Sluice::start(&proxy.kubeconfig(&account(api, namespace)), "cut", &[]);
+    sluice.await_ready();
+    within(PATIENCE, "everything is watched", || is_up(&sluice));
+    for _ in 0..2 {
+        let before = proxy.taken();
+        proxy.cut();
+        within(PATIENCE, "there are new ones", || (proxy.taken() >= before + 3).then_some(()));
+        assert_eq!(sluice.metric("sluice_source_up"), 1.0);
+    }
+    assert_change_is_live(api, namespace, "cut", &sluice);
+    assert_eq!(sluice.get("/readyz"), (200, "ok\n".to_owned()));
+    assert_eq!(messages(&sluice.warnings()), [""; 0]);
+}
+
+fn an_api_server_in_trouble() {
+    let api = ApiServer::shared();
+    let namespace = api.namespace("outage-trouble");
+    let backend = Backend::start("here");
+    apply(api, namespace, "trouble", &backend);
+    let proxy = Proxy::start(api);
+    let sluice = Sluice::start(&proxy.kubeconfig(&account(api, namespace)), "trouble", &[]);
+    sluice.await_ready();
+    within(PATIENCE, "everything is watched", || is_up(&sluice));
+
+    for code in [429, 500, 503] {
+        proxy.set(Mode::Answer(code));
+        proxy.cut();
+        let start = (Instant::now(), proxy.taken());
+        within(PATIENCE, "the trouble is noticed", || is_down(&sluice));
+        within(PATIENCE, "it is tried again", || (proxy.taken() > start.1 + 9).then_some(()));
+        // It has asked for a second each time, on each of three watches.
+        assert!(start.0.elapsed() > Duration::from_secs(2), "{:?}", start.0.elapsed());
+        assert_notice(&sluice, &format!("{code} Trouble); serving the table of before"));
+        assert_eq!(ask(sluice.address, "app.test"), "here");
+
+        proxy.set(Mode::Pass);
+        within(SOON, "sluice knows that it is over", || is_up(&sluice));
+        assert_eq!(sluice.get("/readyz"), (200, "ok\n".to_owned()));
+    }
+    assert_change_is_live(api, namespace, "trouble", &sluice);
+    assert_eq!(messages(&sluice.warnings()), [DOWN; 3]);
+}
+
+fn a_slow_api_server_is_none_that_is_away() {
+    let api = ApiServer::shared();
+    let namespace = api.namespace("outage-slow");
+    let backend = Backend::start("here");
+    apply(api, namespace, "slow", &backend);
+    let proxy = Proxy::start(api);
+    proxy.set(Mode::Slow(Duration::from_millis(200)));
+    let sluice = Sluice::start(&proxy.kubeconfig(&account(api, namespace)), "slow", &[]);
+    sluice.await_ready();
+    within(PATIENCE, "everything is watched", || is_up(&sluice));
+    assert_change_is_live(api, namespace, "slow", &sluice);
+    assert_eq!(messages(&sluice.warnings()), [""; 0]);
+}
+
+fn an_api_server_that_falls_silent() {
+    let api = ApiServer::shared();
+    let namespace = api.namespace("outage-silent");
+    let backend = Backend::start("here");
+    apply(api, namespace, "silent", &backend);
+    let proxy = Proxy::start(api);
+    let sluice = Sluice::start(&proxy.kubeconfig(&account(api, namespace)), "silent", &[]);
+    sluice.await_ready();
+    within(PATIENCE, "everything is watched", || is_up(&sluice));
+
+    proxy.set(Mode::Silent);
+    let about_a_minute = Duration::from_secs(75);
+    within(about_a_minute, "the silence is noticed", || is_down(&sluice));
+    assert_notice(&sluice, "serving the table of before");
+    assert_eq!(ask(sluice.address, "app.test"), "here");
+
+    proxy.set(Mode::Pass);
+    // A connection that is being made is waited for a while.
+    within(SOON * 2, "sluice knows that it is over", || is_up(&sluice));
+    assert_change_is_live(api, namespace, "silent", &sluice);
+    assert_eq!(messages(&sluice.warnings()), [DOWN]);
+}
+
+/// The objects of `app.test`.
+pub(crate) fn apply(api: &ApiServer, namespace: &str, class: &str, backend: &Backend) {
+    succeeded(api.admin().apply(&service(namespace)));
+    succeeded(api.admin().apply(&slice(namespace, backend.address)));
+    succeeded(api.admin().apply(&route(namespace, "app", class, "app.test")));
+}
+
+fn assert_change_is_live(api: &ApiServer, namespace: &str, class: &str, sluice: &Sluice) {
+    succeeded(api.admin().apply(&route(namespace, "app", class, "new.test")));
+    within(SOON, "a change is live", || (ask(sluice.address, "new.test") == "here").then_some(()));
+}
+
+fn assert_notice(sluice: &Sluice, part: &str) {
+    let (status, body) = sluice.get("/readyz");
+    assert!(status == 200 && body.starts_with("ok\nnotice: ") && body.contains(part), "{body}");
+    assert_eq!(body.lines().count(), 2, "{body}");
+    assert_eq!(sluice.get("/livez"), (200, "ok\n".to_owned()));
+}
+
+fn is_up(sluice: &Sluice) -> Option<()> {
+    (sluice.metric("sluice_source_up") == 1.0).then_some(())
+}
+
+fn is_down(sluice: &Sluice) -> Option<()> {
+    (sluice.metric("sluice_source_up") == 0.0).then_some(())
+}
+
+fn messages(lines: &[Value]) -> Vec<&str> {
+    lines.iter().map(|line| line["message"].as_str().unwrap_or("no JSON")).collect()
+}

@@ -1,0 +1,225 @@
+//! The saved table: what a replica serves that starts while the API server is away.
+
+use std::fs;
+use std::path::Path;
+
+use libtest_mimic::Trial;
+use tempfile::TempDir;
+
+use crate::controlled::{Backend, Held, Sluice, ask};
+use crate::controller::route;
+use crate::objects::account;
+use crate::outage::apply;
+use crate::support::{
+    ApiServer, Kubeconfig, Mode, PATIENCE, Proxy, quick, slow, succeeded, within,
+};
+
+pub(crate) fn tests() -> Vec<Trial> {
+    vec![
+        slow!(a_replica_that_starts_in_an_outage),
+        slow!(a_change_is_saved_soon_and_survives_a_kill),
+        quick!(a_change_is_saved_at_the_end),
+        quick!(a_saved_table_that_is_not_good_is_refused),
+        quick!(the_live_table_wins_even_if_it_is_empty),
+        quick!(a_disk_that_cannot_be_written_hurts_nothing_else),
+    ]
+}
+
+/// A sluice with a folder of its own for the table, and its way to the API server.
+struct Setup {
+    api: &'static ApiServer,
+    namespace: &'static str,
+    class: &'static str,
+    proxy: Proxy,
+    account: Kubeconfig,
+    folder: TempDir,
+}
+
+impl Setup {
+    /// With the objects of `app.test`.
+    fn new(namespace: &'static str, class: &'static str, backend: &Backend) -> Self {
+        let api = ApiServer::shared();
+        api.namespace(namespace);
+        apply(api, namespace, class, backend);
+        let proxy = Proxy::start(api);
+        let account = proxy.kubeconfig(&account(api, namespace));
+        Setup { api, namespace, class, proxy, account, folder: tempfile::tempdir().unwrap() }
+    }
+
+    fn start(&self) -> Sluice {
+        self.start_as(self.class)
+    }
+
+    fn start_as(&self, class: &str) -> Sluice {
+        let folder = self.folder.path().to_str().unwrap();
+        let quick_end = ["--drain-delay", "0s", "--drain-timeout", "0s"];
+        let state = ["--state-dir", folder, "--require-class"];
+        Sluice::start(&self.account, class, &[&quick_end[..], &state].concat())
+    }
+
+    fn apply(&self, name: &str, hostname: &str) {
+        let manifest = route(self.namespace, name, self.class, hostname);
+        succeeded(self.api.admin().apply(&manifest));
+    }
+
+    fn delete(&self, name: &str) {
+        succeeded(self.api.admin().kubectl(&["delete", "sni", name, "-n", self.namespace]));
+    }
+
+    fn saved(&self) -> String {
+        fs::read_to_string(self.folder.path().join("table")).unwrap_or_default()
+    }
+
+    fn await_saved(&self, hostname: &str) {
+        within(PATIENCE, "it is saved", || self.saved().contains(hostname).then_some(()));
+    }
+}
+
+fn a_replica_that_starts_in_an_outage() {
+    let backend = Backend::start("here");
+    let setup = Setup::new("saved-replica", "saved-replica", &backend);
+    setup.apply("gone", "gone.test");
+    Held::apply(setup.api, setup.namespace, setup.class);
+    let sluice = setup.start();
+    sluice.await_ready();
+    setup.await_saved("gone.test");
+    within(PATIENCE, "the metric says so", || {
+        (sluice.metric("sluice_table_saved_timestamp_seconds") > 1.7e9).then_some(())
+    });
+    assert_eq!(sluice.metric("sluice_table_from_saved"), 0.0);
+    // By SIGKILL.
+    drop(sluice);
+    let saved = setup.saved();
+    let saved_at = saved.split_once(r#""savedAt":""#).unwrap().1.split('"').next().unwrap();
+
+    setup.proxy.set(Mode::Refuse);
+    setup.delete("gone");
+    setup.apply("new", "new.test");
+    let sluice = setup.start();
+    sluice.await_ready();
+    assert_eq!(ask(sluice.address, "app.test"), "here");
+    assert_eq!(ask(sluice.address, "gone.test"), "here");
+    assert_eq!(ask(sluice.address, "new.test"), "");
+    let mut held = Held::connect(&sluice);
+    assert_eq!(sluice.metric("sluice_table_from_saved"), 1.0);
+    assert_eq!(sluice.metric("sluice_source_up"), 0.0);
+    let notice = format!("; serving the table that was saved at {saved_at}\n");
+    let (_, body) = sluice.get("/readyz");
+    assert!(body.starts_with("ok\nnotice: ") && body.ends_with(&notice), "{body}");
+    let logged = sluice.logged("serving the saved table until the API server has been listed");
+    assert_eq!(logged.expect("it is logged")["saved_at"], saved_at);
+    assert_eq!(setup.saved(), saved, "it is not saved as if it were new");
+
+    setup.proxy.set(Mode::Pass);
+    within(PATIENCE, "the live table is served", || {
+        (sluice.metric("sluice_table_from_saved") == 0.0).then_some(())
+    });
+    assert_eq!(ask(sluice.address, "gone.test"), "");
+    assert_eq!(ask(sluice.address, "new.test"), "here");
+    assert_eq!(ask(sluice.address, "app.test"), "here");
+    held.assert_open();
+    assert!(sluice.logged("the table of the API server has replaced the saved one").is_some());
+    within(PATIENCE, "it is followed", || {
+        (sluice.get("/readyz") == (200, "ok\n".to_owned())).then_some(())
+    });
+    setup.await_saved("new.test");
+    assert!(!setup.saved().contains("gone.test"));
+}
+
+fn a_change_is_saved_soon_and_survives_a_kill() {
+    let backend = Backend::start("here");
+    let setup = Setup::new("saved-kill", "saved-kill", &backend);
+    let sluice = setup.start();
+    sluice.await_ready();
+    setup.await_saved("app.test");
+    setup.apply("app", "later.test");
+    setup.await_saved("later.test");
+    drop(sluice);
+
+    // Nothing fails at once here: it is a matter of patience.
+    setup.proxy.set(Mode::Silent);
+    let sluice = setup.start();
+    sluice.await_ready();
+    assert_eq!(ask(sluice.address, "later.test"), "here");
+    let (_, body) = sluice.get("/readyz");
+    assert!(body.contains("notice: serving the table that was saved at 20"), "{body}");
+    // The end of a process that has served nothing else saves nothing.
+    let saved = setup.saved();
+    sluice.terminate();
+    assert_eq!(setup.saved(), saved);
+}
+
+fn a_change_is_saved_at_the_end() {
+    let backend = Backend::start("here");
+    let setup = Setup::new("saved-end", "saved-end", &backend);
+    let sluice = setup.start();
+    sluice.await_ready();
+    setup.await_saved("app.test");
+    // Sooner than the next one is due.
+    setup.apply("app", "last.test");
+    within(PATIENCE, "it is live", || (ask(sluice.address, "last.test") == "here").then_some(()));
+    sluice.terminate();
+    assert!(setup.saved().contains("last.test"));
+}
+
+fn a_saved_table_that_is_not_good_is_refused() {
+    let backend = Backend::start("here");
+    let setup = Setup::new("saved-refused", "saved-refused", &backend);
+    let sluice = setup.start();
+    sluice.await_ready();
+    setup.await_saved("app.test");
+    drop(sluice);
+    let good = setup.saved();
+    let file = setup.folder.path().join("table");
+    setup.proxy.set(Mode::Refuse);
+
+    let refused = |class: &str, text: &str, fault: &str| {
+        fs::write(&file, text).unwrap();
+        let sluice = setup.start_as(class);
+        let line = within(PATIENCE, fault, || sluice.logged("the saved table is refused"));
+        assert!(line["error"].as_str().unwrap().contains(fault), "{line}");
+        assert_eq!(line["file"], file.to_str().unwrap());
+        assert_eq!(line["level"], "ERROR");
+        let (status, body) = sluice.get("/readyz");
+        assert!(status == 503 && body.starts_with("the first complete table"), "{body}");
+        assert_eq!(sluice.metric("sluice_table_from_saved"), 0.0);
+    };
+    refused("saved-refused", &good.replace("app.test", "bad.test"), "does not fit its checksum");
+    refused("saved-refused", &good[..good.len() / 2], "cut off");
+    refused("saved-refused", &good.replacen(" 1 ", " 0 ", 1), "its format has version 0");
+    refused("another", &good, "with class \"saved-refused\", and this one has class \"another\"");
+}
+
+fn the_live_table_wins_even_if_it_is_empty() {
+    let backend = Backend::start("here");
+    let setup = Setup::new("saved-empty", "saved-empty", &backend);
+    let sluice = setup.start();
+    sluice.await_ready();
+    setup.await_saved("app.test");
+    drop(sluice);
+    setup.delete("app");
+    let sluice = setup.start();
+    sluice.await_ready();
+    assert_eq!(sluice.metric("sluice_table_from_saved"), 0.0);
+    assert_eq!(ask(sluice.address, "app.test"), "");
+    within(PATIENCE, "that is saved too", || (!setup.saved().contains("app.test")).then_some(()));
+}
+
+fn a_disk_that_cannot_be_written_hurts_nothing_else() {
+    let backend = Backend::start("here");
+    let setup = Setup::new("saved-disk", "saved-disk", &backend);
+    let nowhere = Path::new("/proc/sluice");
+    let arguments = ["--state-dir", nowhere.to_str().unwrap()];
+    let sluice = Sluice::start(&setup.account, setup.class, &arguments);
+    sluice.await_ready();
+    let line = within(PATIENCE, "it is logged", || sluice.logged("cannot save the table"));
+    assert_eq!(line["file"], "/proc/sluice/table");
+    assert!(line["error"].as_str().unwrap().contains("cannot make the folder"), "{line}");
+    assert!(sluice.metric("sluice_table_save_errors_total") >= 1.0);
+    assert_eq!(sluice.metric("sluice_table_saved_timestamp_seconds"), 0.0);
+    setup.apply("app", "new.test");
+    within(PATIENCE, "changes are live", || {
+        (ask(sluice.address, "new.test") == "here").then_some(())
+    });
+    assert_eq!(sluice.get("/readyz"), (200, "ok\n".to_owned()));
+}
