@@ -1,6 +1,10 @@
 //! The API server away, slow, silent or in trouble: traffic goes on, sluice says so, and is up to
 //! date soon after.
 
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use libtest_mimic::Trial;
@@ -15,6 +19,7 @@ pub(crate) fn tests() -> Vec<Trial> {
     vec![
         slow!(an_api_server_that_is_killed_and_comes_back),
         quick!(watches_that_break_off_are_no_outage),
+        slow!(what_was_missed_in_an_outage_is_listed_anew),
         slow!(an_api_server_in_trouble),
         quick!(a_slow_api_server_is_none_that_is_away),
         slow!(an_api_server_that_falls_silent),
@@ -40,6 +45,7 @@ fn an_api_server_that_is_killed_and_comes_back() {
     within(PATIENCE, "everything is watched", || is_up(&sluice));
     assert_eq!(sluice.get("/readyz"), (200, "ok\n".to_owned()));
 
+    let load = Load::start(sluice.address);
     api.kill();
     within(PATIENCE, "the outage is noticed", || is_down(&sluice));
     assert_notice(&sluice, "serving the table of before");
@@ -48,10 +54,7 @@ fn an_api_server_that_is_killed_and_comes_back() {
     let begun = errors();
     within(PATIENCE, "it is tried again", || (errors() >= begun + 12.0).then_some(()));
     assert_eq!(messages(&sluice.warnings()), [DOWN]);
-    for _ in 0..20 {
-        assert_eq!(ask(sluice.address, "app.test"), "here");
-        held.assert_open();
-    }
+    held.assert_open();
 
     api.start_again();
     // No object has changed, so no event comes.
@@ -59,9 +62,43 @@ fn an_api_server_that_is_killed_and_comes_back() {
     assert_eq!(sluice.get("/readyz"), (200, "ok\n".to_owned()));
     let back = sluice.logged(UP).expect("it is logged");
     assert!(back["away_seconds"].as_f64().is_some_and(|away| away > 1.0), "{back}");
+    assert!(load.stop() > 100, "that is no load");
     assert_change_is_live(&api, namespace, "outage", &sluice);
     assert_eq!(messages(&sluice.warnings()), [DOWN]);
     held.assert_open();
+}
+
+fn what_was_missed_in_an_outage_is_listed_anew() {
+    let api = ApiServer::start();
+    api.install_crds();
+    let namespace = api.namespace("outage-missed");
+    let backend = Backend::start("here");
+    apply(&api, namespace, "missed", &backend);
+    succeeded(api.admin().apply(&route(namespace, "gone", "missed", "gone.test")));
+    let proxy = Proxy::start(&api);
+    let account = proxy.kubeconfig(&account(&api, namespace));
+    let sluice = Sluice::start(&account, "missed", &["--log-level", "debug"]);
+    sluice.await_ready();
+    within(PATIENCE, "everything is watched", || is_up(&sluice));
+
+    proxy.set(Mode::Refuse);
+    proxy.cut();
+    within(PATIENCE, "the outage is noticed", || is_down(&sluice));
+    succeeded(api.admin().kubectl(&["delete", "sni", "gone", "-n", namespace]));
+    succeeded(api.admin().apply(&route(namespace, "more", "missed", "more.test")));
+    // One that has started knows nothing of what was before.
+    api.kill();
+    api.start_again();
+    assert_eq!(ask(sluice.address, "gone.test"), "here");
+
+    proxy.set(Mode::Pass);
+    within(SOON, "what is new is served", || {
+        (ask(sluice.address, "more.test") == "here").then_some(())
+    });
+    assert_eq!(ask(sluice.address, "gone.test"), "");
+    let broken_off = sluice.logged("a watch has broken off").expect("the watch was too old");
+    assert!(broken_off["error"].as_str().unwrap().contains("too old"), "{broken_off}");
+    within(SOON, "everything is watched", || is_up(&sluice));
 }
 
 fn watches_that_break_off_are_no_outage() {
@@ -148,6 +185,34 @@ fn an_api_server_that_falls_silent() {
     within(SOON * 2, "sluice knows that it is over", || is_up(&sluice));
     assert_change_is_live(api, namespace, "silent", &sluice);
     assert_eq!(messages(&sluice.warnings()), [DOWN]);
+}
+
+/// A client that comes again and again, and finds `here` each time.
+struct Load {
+    stop: Arc<AtomicBool>,
+    client: JoinHandle<usize>,
+}
+
+impl Load {
+    fn start(address: SocketAddr) -> Self {
+        let stop = Arc::new(AtomicBool::new(false));
+        let stopped = Arc::clone(&stop);
+        let client = thread::spawn(move || {
+            let mut count = 0;
+            while !stopped.load(Ordering::Relaxed) {
+                assert_eq!(ask(address, "app.test"), "here", "connection {count}");
+                count += 1;
+            }
+            count
+        });
+        Load { stop, client }
+    }
+
+    /// How often it came.
+    fn stop(self) -> usize {
+        self.stop.store(true, Ordering::Relaxed);
+        self.client.join().expect("every connection was served")
+    }
 }
 
 /// The objects of `app.test`.

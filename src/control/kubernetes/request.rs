@@ -1,6 +1,7 @@
 //! The requests of lists and watches: how long they may take, when the next may come, and what is
 //! learnt from their answers.
 
+use std::error::Error;
 use std::hash::{BuildHasher, RandomState};
 use std::io;
 use std::task::{Context, Poll};
@@ -69,7 +70,7 @@ struct Noting {
 
 impl Service<Request<Body>> for Noting {
     type Response = Response<Body>;
-    type Error = Box<dyn std::error::Error + Send + Sync>;
+    type Error = Box<dyn Error + Send + Sync>;
     type Future = BoxFuture<'static, Result<Self::Response, Self::Error>>;
 
     fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
@@ -86,7 +87,7 @@ impl Service<Request<Body>> for Noting {
         let within = if watch { WATCH_WITHIN } else { LIST_WITHIN };
         async move {
             sleep_until(start).await;
-            let answer = timeout(within, client.send(request)).await.map_err(|_| {
+            let answer = timeout(within, send(&client, request)).await.map_err(|_| {
                 let text = format!("no answer in {} s", within.as_secs());
                 io::Error::new(io::ErrorKind::TimedOut, text)
             })??;
@@ -100,6 +101,33 @@ impl Service<Request<Body>> for Noting {
         }
         .boxed()
     }
+}
+
+/// Sends a request, and once more if the connection it was sent on breaks off, as one does that was
+/// kept for later use and whose server has ended meanwhile: that is no failure of the server.
+async fn send(client: &Client, request: Request<Body>) -> kube::Result<Response<Body>> {
+    // Lists and watches have no body.
+    let mut again = Request::new(Body::empty());
+    again.method_mut().clone_from(request.method());
+    again.uri_mut().clone_from(request.uri());
+    again.headers_mut().clone_from(request.headers());
+    again.extensions_mut().clone_from(request.extensions());
+    match client.send(request).await {
+        Err(error) if has_broken_off(&error) => client.send(again).await,
+        answer => answer,
+    }
+}
+
+/// Whether there was a connection. That none can be made is not an error of hyper's.
+fn has_broken_off(error: &kube::Error) -> bool {
+    let mut cause: Option<&(dyn Error + 'static)> = Some(error);
+    while let Some(error) = cause {
+        if error.is::<hyper::Error>() {
+            return true;
+        }
+        cause = error.source();
+    }
+    false
 }
 
 fn is_watch(request: &Request<Body>) -> bool {
