@@ -2,7 +2,7 @@
 //!
 //! Sources ([`files`]) gather [`build::Resources`]; [`build::build`] turns them, without I/O, into a
 //! [`build::Plan`]; the plan's snapshot goes to the data plane through [`crate::routing::Writer`]
-//! and its statuses to whoever reports them.
+//! and its statuses to whoever reports them. What is served outlives the process in [`saved`].
 
 pub mod api;
 pub mod build;

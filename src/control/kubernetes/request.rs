@@ -192,8 +192,56 @@ impl Backoff for Pauses {
 mod tests {
     use std::collections::HashSet;
 
-    use super::super::health::SourceHealth;
+    use std::sync::{Arc, Mutex};
+
+    use super::super::health::{Notice, SourceHealth};
     use super::*;
+
+    /// A server that answers at once.
+    struct Server;
+
+    impl Service<Request<Body>> for Server {
+        type Response = Response<Body>;
+        type Error = kube::Error;
+        type Future = std::future::Ready<Result<Response<Body>, kube::Error>>;
+
+        fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), kube::Error>> {
+            Poll::Ready(Ok(()))
+        }
+
+        fn call(&mut self, request: Request<Body>) -> Self::Future {
+            let mut answer = Response::new(Body::empty());
+            if request.uri().path() == "/busy" {
+                *answer.status_mut() = hyper::StatusCode::TOO_MANY_REQUESTS;
+                answer.headers_mut().insert(RETRY_AFTER, 3.into());
+            }
+            std::future::ready(Ok(answer))
+        }
+    }
+
+    #[tokio::test]
+    async fn health_learns_from_answers_and_watches_do_not_follow_at_once() {
+        let told = Arc::new(Mutex::new(Vec::new()));
+        let kept = Arc::clone(&told);
+        let health = SourceHealth::new(move |notice| kept.lock().expect("told").push(notice));
+        let health = health.listing("as", None);
+        let client = noting(&Client::new(Server, "default"), health.clone());
+        let ask = async |uri: &str| {
+            let request = Request::get(uri).body(Body::empty()).expect("a request");
+            client.send(request).await.expect("an answer").status().as_u16()
+        };
+        assert_eq!(ask("/as?limit=500").await, 200);
+        assert_eq!(ask("/busy?watch=true").await, 429);
+        assert_eq!(*told.lock().expect("told"), []);
+        assert_eq!(health.take_retry_after(), Some(Duration::from_secs(3)));
+        let start = Instant::now();
+        assert_eq!(ask("/as?limit=500").await, 200);
+        assert!(start.elapsed() < WATCH_EVERY, "lists do follow at once");
+        assert_eq!(ask("/as?watch=true").await, 200);
+        assert_eq!(*told.lock().expect("told"), [Notice::Up]);
+        assert_eq!(ask("/as?watch=true").await, 200);
+        assert!(start.elapsed() > WATCH_EVERY);
+    }
 
     fn pauses() -> Pauses {
         Pauses::new(SourceHealth::new(|_| {}).listing("as", None))

@@ -6,9 +6,9 @@
 //! sluice-table 1 00000000000000000412 SHA-256 in 64 hexadecimal digits
 //! ```
 //!
-//! The rest is one JSON object a line ([`format`](mod@format)): when the table was saved, by which version and
-//! for which installation, and then each backend with its endpoints and each route. So neither
-//! writing nor reading it takes the whole text into memory.
+//! The rest is one JSON object a line: when the table was saved, by which version and for which
+//! installation, and then each backend with its endpoints and each route. So neither writing nor
+//! reading it takes the whole text into memory.
 //!
 //! A file is replaced as a whole or not at all, and one that is not whole is refused.
 
