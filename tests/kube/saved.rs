@@ -18,6 +18,7 @@ pub(crate) fn tests() -> Vec<Trial> {
     vec![
         slow!(a_replica_that_starts_in_an_outage),
         slow!(a_change_is_saved_soon_and_survives_a_kill),
+        slow!(a_client_that_cannot_be_made_is_made_later),
         quick!(a_change_is_saved_at_the_end),
         quick!(a_saved_table_that_is_not_good_is_refused),
         quick!(the_live_table_wins_even_if_it_is_empty),
@@ -147,6 +148,36 @@ fn a_change_is_saved_soon_and_survives_a_kill() {
     let saved = setup.saved();
     sluice.terminate();
     assert_eq!(setup.saved(), saved);
+}
+
+fn a_client_that_cannot_be_made_is_made_later() {
+    let backend = Backend::start("here");
+    let setup = Setup::new("saved-client", "saved-client", &backend);
+    let sluice = setup.start();
+    sluice.await_ready();
+    setup.await_saved("app.test");
+    drop(sluice);
+
+    // Credentials come from a program that needs what is away.
+    let good = fs::read_to_string(setup.account.path()).unwrap();
+    let (before, _) = good.split_once("user: {").unwrap();
+    let exec = "apiVersion: client.authentication.k8s.io/v1, command: \"false\"";
+    let (_, after) = good.split_once("contexts:").unwrap();
+    let bad = format!("{before}user: {{ exec: {{ {exec} }} }}\ncontexts:{after}");
+    fs::write(setup.account.path(), bad).unwrap();
+    let sluice = setup.start();
+    sluice.await_ready();
+    assert_eq!(ask(sluice.address, "app.test"), "here");
+    assert_eq!(sluice.metric("sluice_table_from_saved"), 1.0);
+    assert!(sluice.logged("no way to the API server; trying again").is_some());
+
+    fs::write(setup.account.path(), good).unwrap();
+    within(PATIENCE, "the live table is served", || {
+        (sluice.metric("sluice_table_from_saved") == 0.0).then_some(())
+    });
+    within(PATIENCE, "it is followed", || {
+        (sluice.get("/readyz") == (200, "ok\n".to_owned())).then_some(())
+    });
 }
 
 fn a_change_is_saved_at_the_end() {
