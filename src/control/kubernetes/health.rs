@@ -60,6 +60,8 @@ struct Standing {
     failing: Option<(Cause, Instant)>,
     /// How long the server has asked to be left alone.
     retry_after: Option<Duration>,
+    /// Whether a watch was on since that was last asked.
+    succeeded: bool,
 }
 
 struct Outage {
@@ -96,6 +98,7 @@ impl SourceHealth {
             on: false,
             failing: None,
             retry_after: None,
+            succeeded: false,
         });
         ListingHealth { of: Arc::clone(self), listing: state.listings.len() - 1 }
     }
@@ -112,6 +115,7 @@ impl ListingHealth {
         let mut state = self.of.lock();
         let Some(standing) = state.listings.get_mut(self.listing) else { return };
         standing.on = true;
+        standing.succeeded = true;
         standing.failing = None;
         if state.up || !state.listings.iter().all(|standing| standing.on) {
             return;
@@ -135,6 +139,13 @@ impl ListingHealth {
     /// How long the server has asked to be left alone since this was last called.
     pub(super) fn take_retry_after(&self) -> Option<Duration> {
         self.of.lock().listings.get_mut(self.listing)?.retry_after.take()
+    }
+
+    /// Whether its watch was on at some time since this was last called.
+    pub(super) fn take_succeeded(&self) -> bool {
+        let mut state = self.of.lock();
+        let standing = state.listings.get_mut(self.listing);
+        standing.is_some_and(|standing| std::mem::take(&mut standing.succeeded))
     }
 
     /// It has failed. Logged above debug when that is news.

@@ -37,7 +37,8 @@ const WATCH_EVERY: Duration = Duration::from_secs(1);
 /// The first pause after a failure, and the longest: after an outage, changes are to be live soon.
 const FIRST_PAUSE: Duration = Duration::from_millis(250);
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
-/// When a failure is no longer one in a row.
+/// When a failure is no longer one in a row; and how often success may end a row, so that a server
+/// whose every answer leads to the next failure is not asked in haste for ever.
 const FORGET_AFTER: Duration = Duration::from_secs(30);
 /// The longest pause that a server can ask for.
 const LONGEST_RETRY_AFTER: Duration = Duration::from_secs(30);
@@ -147,19 +148,29 @@ pub(super) struct Pauses {
     /// How many failures there were in a row.
     row: u32,
     last: Option<Instant>,
+    /// When success has last ended a row.
+    ended: Option<Instant>,
     random: RandomState,
 }
 
 impl Pauses {
     pub(super) fn new(health: ListingHealth) -> Self {
-        Pauses { health, row: 0, last: None, random: RandomState::new() }
+        Pauses { health, row: 0, last: None, ended: None, random: RandomState::new() }
     }
 
     /// The pause after one more failure: twice that of before, half of it by chance, so that the
     /// replicas do not all come at once.
     fn after_failure(&mut self, now: Instant) -> Duration {
-        if self.last.is_none_or(|last| now.duration_since(last) > FORGET_AFTER) {
+        let long_ago = |time: Option<Instant>| {
+            time.is_none_or(|time| now.saturating_duration_since(time) > FORGET_AFTER)
+        };
+        let succeeded = self.health.take_succeeded();
+        if long_ago(self.last) {
             self.row = 0;
+        } else if succeeded && long_ago(self.ended) {
+            // The end of an outage. A watch that then turns out to be too old is no new one.
+            self.row = 0;
+            self.ended = Some(now);
         }
         self.last = Some(now);
         let whole = FIRST_PAUSE.saturating_mul(1 << self.row.min(16)).min(LONGEST_PAUSE);
@@ -274,6 +285,24 @@ mod tests {
         }
         now += FORGET_AFTER + Duration::from_millis(1);
         assert!(pauses.after_failure(now) <= FIRST_PAUSE);
+    }
+
+    #[test]
+    fn success_ends_a_row_and_not_every_time() {
+        let mut pauses = pauses();
+        let now = Instant::now();
+        let row = |pauses: &mut Pauses, now| {
+            for _ in 0..10 {
+                pauses.after_failure(now);
+            }
+            assert!(pauses.after_failure(now) >= LONGEST_PAUSE / 2);
+        };
+        row(&mut pauses, now);
+        pauses.health.watching();
+        assert!(pauses.after_failure(now) <= FIRST_PAUSE);
+        row(&mut pauses, now);
+        pauses.health.watching();
+        assert!(pauses.after_failure(now) >= LONGEST_PAUSE / 2);
     }
 
     #[test]
