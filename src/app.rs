@@ -3,15 +3,16 @@
 mod kubernetes;
 mod saving;
 
+use std::cell::RefCell;
 use std::convert::Infallible;
 use std::io;
 use std::net::SocketAddr;
 use std::pin::{Pin, pin};
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
-use arc_swap::ArcSwap;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{Notify, oneshot};
 use tokio::time::timeout;
@@ -22,7 +23,7 @@ use crate::config::{self, Config, Source};
 use crate::control::build::Installation;
 use crate::control::dns::Names;
 use crate::control::files::{self, Update};
-use crate::control::status::RouteStatus;
+use crate::control::status::{Reporter, Statuses};
 use crate::health::Health;
 use crate::metrics::Metrics;
 use crate::proxy::{Proxy, Running};
@@ -79,8 +80,10 @@ struct Parts {
     metrics: Metrics,
     health: Arc<Health>,
     table: Reader,
-    statuses: Arc<ArcSwap<Vec<Arc<RouteStatus>>>>,
+    statuses: Statuses,
     saver: Option<Saver>,
+    /// Once there is a client.
+    reporter: Rc<RefCell<Option<Reporter>>>,
 }
 
 impl App {
@@ -126,7 +129,8 @@ impl App {
             metrics,
             health: Arc::new(Health::new()),
             table,
-            statuses: Arc::default(),
+            statuses: Statuses::default(),
+            reporter: Rc::default(),
         };
         parts.health.set_listeners_bound();
 
@@ -144,7 +148,8 @@ impl App {
             let _ = admin_stopped.await;
         });
         let mut admin = pin!(admin);
-        let traffic = serve(&self.config, self.proxy, &parts, first_table, &mut signalled);
+        let leave = || parts.reporter.borrow().iter().for_each(Reporter::leave);
+        let traffic = serve(&self.config, self.proxy, &parts, first_table, &mut signalled, leave);
 
         // These two go on for as long as there is traffic.
         let result = tokio::select! {
@@ -156,6 +161,10 @@ impl App {
         if let Some(saver) = &parts.saver {
             saver.finish().await;
         }
+        let reporter = parts.reporter.take();
+        if let Some(reporter) = reporter {
+            reporter.left().await;
+        }
         result
     }
 }
@@ -166,7 +175,7 @@ impl Parts {
             metrics: self.metrics.clone(),
             health: Arc::clone(&self.health),
             table: self.table.clone(),
-            statuses: Arc::clone(&self.statuses),
+            statuses: self.statuses.clone(),
             limits: Limits::default(),
         })
     }
@@ -181,13 +190,13 @@ fn follow_files(
 ) -> impl Future<Output = Infallible> + use<> {
     let installation = installation(config);
     let (metrics, health) = (parts.metrics.clone(), Arc::clone(&parts.health));
-    let statuses = Arc::clone(&parts.statuses);
+    let statuses = parts.statuses.clone();
     let mut first = Some(first);
     let publish = move |update: Update| {
         let Update { plan, complete, faults, noticed } = update;
         let routes = plan.snapshot.routes.len();
         let applied = writer.apply(plan.snapshot);
-        statuses.store(Arc::new(plan.statuses.into_iter().map(Arc::new).collect()));
+        statuses.replace(plan.statuses);
         metrics.table_swap_duration.observe(noticed.elapsed().as_secs_f64());
         metrics.manifest_faults.set(i64::try_from(faults).unwrap_or(i64::MAX));
         tracing::info!(
@@ -223,13 +232,14 @@ fn installation(config: &Config) -> Installation {
     }
 }
 
-/// Serves traffic from the first table to the end of the drain.
+/// Serves traffic from the first table to the end of the drain; `leave` is called when that begins.
 async fn serve(
     config: &Config,
     proxy: Proxy,
     parts: &Parts,
     first_table: oneshot::Receiver<()>,
     signalled: &mut impl AsyncFnMut() -> &'static str,
+    leave: impl Fn(),
 ) -> anyhow::Result<()> {
     // Clients that come before wait in the kernel instead of finding no route.
     tokio::select! {
@@ -257,6 +267,7 @@ async fn serve(
         }
     }
     parts.health.set_draining();
+    leave();
     let hurry = async {
         let signal = signalled().await;
         tracing::warn!(signal, "ending at once");

@@ -16,7 +16,6 @@ use std::sync::Arc;
 use std::time::Duration;
 use std::{fmt, io};
 
-use arc_swap::ArcSwap;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -24,7 +23,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
 
-use crate::control::status::RouteStatus;
+use crate::control::status::Statuses;
 use crate::health::Health;
 use crate::metrics::Metrics;
 use crate::routing::Reader;
@@ -47,7 +46,7 @@ pub struct AdminState {
     /// For `/routes`.
     pub table: Reader,
     /// The conditions in `/routes`, of routes that are served and of routes that are refused.
-    pub statuses: Arc<ArcSwap<Vec<Arc<RouteStatus>>>>,
+    pub statuses: Statuses,
     /// How much one client may ask of the port.
     pub limits: Limits,
 }

@@ -1,29 +1,29 @@
 //! The table as an API server has it, and as it was saved while there is none.
 
 use std::cell::RefCell;
-use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::future;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
-use arc_swap::ArcSwap;
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use tokio::sync::{Notify, oneshot};
 use tokio::time::{sleep, timeout};
 
 use super::saving::Saver;
 use super::{Parts, installation};
-use crate::config::Config;
+use crate::config::{self, Config};
 use crate::control::build::Settled;
 use crate::control::dns::Names;
 use crate::control::kubernetes::{self, Notice, Update};
+use crate::control::lease;
 use crate::control::saved::SavedTable;
-use crate::control::status::{RouteStatus, log_changes};
+use crate::control::status::{self, Reporter, Reporting, Statuses, log_changes};
 use crate::health::Health;
 use crate::metrics::Metrics;
-use crate::routing::{RouteKey, Snapshot, Writer};
+use crate::routing::{Snapshot, Writer};
 
 /// How long an API server may take for the first list before a saved table is served, if it does
 /// not fail before: some seconds for many thousand objects.
@@ -52,8 +52,7 @@ pub(super) async fn follow(
     let told = notices(parts, Arc::clone(&decided));
     let serving = Serving {
         writer,
-        statuses: BTreeMap::new(),
-        shared: Arc::clone(&parts.statuses),
+        statuses: parts.statuses.clone(),
         metrics: parts.metrics.clone(),
         health: Arc::clone(&parts.health),
         saver: parts.saver.clone(),
@@ -62,6 +61,8 @@ pub(super) async fn follow(
         live: false,
         saved: false,
     };
+    let (statuses, metrics) = (parts.statuses.clone(), parts.metrics.clone());
+    let reporter = Rc::clone(&parts.reporter);
     Ok(async move {
         let serving = RefCell::new(serving);
         let (saver, decided) = {
@@ -70,6 +71,10 @@ pub(super) async fn follow(
         };
         let watch = async {
             let client = patient_client(&config, made, &told).await;
+            if config.write_status {
+                let reporting = reporting(client.clone(), &config, &statuses, &metrics);
+                reporter.replace(Some(Reporter::start(reporting)));
+            }
             let source = kubernetes::Source { client, namespaces: config.namespaces.clone() };
             let publish = |update| serving.borrow_mut().publish(update);
             let names = Names::new(&config.dns_servers);
@@ -134,6 +139,35 @@ async fn patient_client(
     }
 }
 
+/// What it takes to write what is said of the routes to them while this replica leads.
+fn reporting(
+    client: kube::Client,
+    config: &Config,
+    statuses: &Statuses,
+    metrics: &Metrics,
+) -> Reporting {
+    let config::Lease { namespace, name } = config
+        .lease
+        .clone()
+        .unwrap_or_else(|| config::Lease { namespace: None, name: lease::name_for(&config.class) });
+    Reporting {
+        lease: lease::Settings {
+            namespace: namespace.unwrap_or_else(|| client.default_namespace().to_owned()),
+            name,
+            identity: lease::identity(),
+            duration: config.lease_duration,
+        },
+        client,
+        namespaces: config.namespaces.clone(),
+        statuses: statuses.clone(),
+        meters: status::Meters {
+            leader: metrics.leader.clone(),
+            written: metrics.status_written.clone(),
+            failed: metrics.status_failed.clone(),
+        },
+    }
+}
+
 /// Passes on what is to be known of the API server; `decided` wakes who waits for
 /// the first list or a failure.
 fn notices(parts: &Parts, decided: Arc<Notify>) -> impl Fn(Notice) + Send + Sync + use<> {
@@ -155,8 +189,7 @@ fn notices(parts: &Parts, decided: Arc<Notify>) -> impl Fn(Notice) + Send + Sync
 /// What is served and reported.
 struct Serving {
     writer: Writer,
-    statuses: BTreeMap<RouteKey, Arc<RouteStatus>>,
-    shared: Arc<ArcSwap<Vec<Arc<RouteStatus>>>>,
+    statuses: Statuses,
     metrics: Metrics,
     health: Arc<Health>,
     saver: Option<Saver>,
@@ -173,11 +206,9 @@ struct Serving {
 impl Serving {
     fn publish(&mut self, update: Update) {
         let Settled { changes, statuses: told, .. } = update.settled;
-        let concerned = changes.routes.keys().chain(told.iter().map(|status| &status.key));
-        let before: Vec<RouteStatus> =
-            concerned.filter_map(|key| Some((*self.statuses.remove(key)?).clone())).collect();
+        let told: Vec<_> = told.into_iter().map(Arc::new).collect();
+        let before = self.statuses.update(changes.routes.keys(), &told);
         log_changes(&before, &told);
-        self.statuses.extend(told.into_iter().map(|one| (one.key.clone(), Arc::new(one))));
         let applied = if self.live {
             self.writer.update(changes)
         } else {
@@ -185,10 +216,9 @@ impl Serving {
             let routes = changes.routes.into_values().flatten().collect();
             self.writer.apply(Snapshot { routes, endpoints: changes.endpoints })
         };
-        self.shared.store(Arc::new(self.statuses.values().cloned().collect()));
         self.metrics.table_swap_duration.observe(update.noticed.elapsed().as_secs_f64());
         tracing::debug!(
-            routes = self.statuses.len(),
+            routes = self.statuses.count(),
             new_table = applied.table,
             changed_backends = applied.backends,
             "routes are live"
@@ -202,7 +232,7 @@ impl Serving {
         if !self.live {
             self.live = true;
             self.decided.notify_one();
-            tracing::info!(routes = self.statuses.len(), "the first table is complete");
+            tracing::info!(routes = self.statuses.count(), "the first table is complete");
             self.leave_saved();
         }
         self.have_table();

@@ -20,7 +20,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
-use std::{io, thread};
+use std::{fmt, io, thread};
 
 pub use flags::Flags;
 
@@ -51,6 +51,13 @@ pub struct Config {
     pub class: String,
     /// Whether routes that name no class are left alone.
     pub require_class: bool,
+    /// Whether the status of routes, and Events on them, are written to the API server.
+    pub write_status: bool,
+    /// Which Lease says which replica writes them; one that follows from the class if there is none
+    /// here.
+    pub lease: Option<Lease>,
+    /// How long a replica that is not heard of any more keeps the Lease.
+    pub lease_duration: Duration,
     /// How many data-plane threads.
     pub workers: NonZeroUsize,
     /// The installation's own deadlines.
@@ -164,6 +171,9 @@ impl Default for Config {
             routes: Vec::new(),
             class: "sluice".to_owned(),
             require_class: false,
+            write_status: true,
+            lease: None,
+            lease_duration: Duration::from_secs(15),
             workers: thread::available_parallelism().unwrap_or(NonZeroUsize::MIN),
             timeouts: Timeouts {
                 hello: Duration::from_secs(5),
@@ -226,6 +236,24 @@ pub enum Protocol {
     Tls,
     /// Anything: the listener's route for `*` takes every connection.
     Tcp,
+}
+
+/// The name of a Lease.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Lease {
+    /// Its namespace; the replica's own if there is none here.
+    pub namespace: Option<String>,
+    /// Its name there.
+    pub name: String,
+}
+
+impl fmt::Display for Lease {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.namespace {
+            Some(namespace) => write!(f, "{namespace}/{}", self.name),
+            None => f.write_str(&self.name),
+        }
+    }
 }
 
 /// Deadlines.

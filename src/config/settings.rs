@@ -5,8 +5,9 @@
 
 use super::layers::{Fault, Value};
 use super::values::{
-    access_log, boolean, class, dns_server, duration, existing_path, folder, log_format, log_level,
-    max_hello, namespace, source, store, store_each, workers, zero_or_duration,
+    access_log, boolean, class, dns_server, duration, existing_path, folder, lease, lease_duration,
+    log_format, log_level, max_hello, namespace, source, store, store_each, workers,
+    zero_or_duration,
 };
 use super::{Config, listen};
 use crate::duration::display;
@@ -142,6 +143,26 @@ pub(super) const SETTINGS: &[Setting] = &[
         "Leave routes alone that name no class",
         |config, given| store(&mut config.require_class, given, boolean),
         |config| config.require_class.to_string(),
+    ),
+    switch(
+        "writeStatus",
+        "Write the status of routes, and Events on them, to the API server",
+        |config, given| store(&mut config.write_status, given, boolean),
+        |config| config.write_status.to_string(),
+    ),
+    one(
+        "lease",
+        "[NAMESPACE/]NAME",
+        "The Lease that says which replica does; by default sluice-CLASS in the replica's namespace",
+        |config, given| store(&mut config.lease, given, |text| lease(text).map(Some)),
+        |config| config.lease.iter().map(ToString::to_string).collect(),
+    ),
+    one(
+        "leaseDuration",
+        "DURATION",
+        "How long a replica that ended without a word keeps that Lease, 1s to 1h",
+        |config, given| store(&mut config.lease_duration, given, lease_duration),
+        |config| display(config.lease_duration).to_string(),
     ),
     one(
         "workers",

@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::layers::{Fault, Step, Value};
-use super::{AccessLog, LogFormat, Source};
+use super::{AccessLog, Lease, LogFormat, Source};
 use crate::{duration, logging};
 
 /// Reads the value of a setting that takes one.
@@ -88,6 +88,32 @@ pub(super) fn dns_server(text: &str) -> Result<SocketAddr, String> {
     address.ok().filter(|address| address.port() != 0).ok_or_else(|| {
         format!("{text:?} is not the address of a DNS server; write an IP address, as in 10.96.0.10 or [2001:db8::53]:5353")
     })
+}
+
+pub(super) fn lease(text: &str) -> Result<Lease, String> {
+    let (namespace, name) = match text.split_once('/') {
+        Some((namespace, name)) => (Some(self::namespace(namespace)?), name),
+        None => (None, text),
+    };
+    let fits = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit();
+    let label = |label: &str| {
+        label.starts_with(fits)
+            && label.ends_with(fits)
+            && label.chars().all(|c| fits(c) || c == '-')
+    };
+    if name.len() > 253 || !name.split('.').all(label) {
+        return Err(format!(
+            "{text:?} is not the name of a Lease; write NAME or NAMESPACE/NAME, in lower-case \
+             letters, digits, - and ."
+        ));
+    }
+    Ok(Lease { namespace, name: name.to_owned() })
+}
+
+pub(super) fn lease_duration(text: &str) -> Result<Duration, String> {
+    let duration = zero_or_duration(text)?;
+    let fits = (Duration::from_secs(1)..=Duration::from_hours(1)).contains(&duration);
+    fits.then_some(duration).ok_or_else(|| format!("{text:?} is not from 1s to 1h"))
 }
 
 pub(super) fn boolean(text: &str) -> Result<bool, String> {

@@ -78,6 +78,12 @@ pub struct Metrics {
     pub table_save_errors: IntCounter,
     /// `sluice_manifest_faults`: objects and files that are refused now.
     pub manifest_faults: IntGauge,
+    /// `sluice_leader`: 1 while this replica writes the status of routes, else 0.
+    pub leader: IntGauge,
+    /// `sluice_status_writes_total{result="ok"}`.
+    pub status_written: IntCounter,
+    /// `sluice_status_writes_total{result="error"}`.
+    pub status_failed: IntCounter,
 }
 
 /// `sluice_accept_errors_total` by its label `error`.
@@ -115,6 +121,11 @@ impl Metrics {
         registry.register(Box::new(ProcessCollector::for_self()))?;
         register_build_info(&registry)?;
         let new = Registration(&registry);
+        let status_writes = new.counters(
+            "status_writes_total",
+            "Writes of the status of a route to the API server, by result.",
+            "result",
+        )?;
         let pipes = new.gauges("splice_pipes", "Pipes of the splice pools, by state.", "state")?;
         Ok(Metrics {
             unrouted,
@@ -168,6 +179,12 @@ impl Metrics {
                 .counter("table_save_errors_total", "Tables that could not be saved.")?,
             manifest_faults: new
                 .gauge("manifest_faults", "Objects and files that are refused now.")?,
+            leader: new.gauge(
+                "leader",
+                "1 while this replica is the one that writes the status of routes, else 0.",
+            )?,
+            status_written: status_writes.with_label_values(&["ok"]),
+            status_failed: status_writes.with_label_values(&["error"]),
             registry,
         })
     }
@@ -192,6 +209,10 @@ impl Registration<'_> {
 
     fn counter(&self, name: &str, help: &str) -> prometheus::Result<IntCounter> {
         self.register(IntCounter::with_opts(opts(name, help))?)
+    }
+
+    fn counters(&self, name: &str, help: &str, label: &str) -> prometheus::Result<IntCounterVec> {
+        self.register(IntCounterVec::new(opts(name, help), &[label])?)
     }
 
     fn gauge(&self, name: &str, help: &str) -> prometheus::Result<IntGauge> {

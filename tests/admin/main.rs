@@ -14,11 +14,10 @@ use std::sync::atomic::Ordering;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use arc_swap::ArcSwap;
 use serde_json::{Value, json};
 use sluice::admin::report::RoutesReport;
 use sluice::admin::{Admin, AdminState, Limits};
-use sluice::control::status::{Condition, RouteStatus};
+use sluice::control::status::{Condition, RouteStatus, Statuses};
 use sluice::explain::{Query, explain, fetch, table};
 use sluice::health::Health;
 use sluice::metrics::Metrics;
@@ -51,7 +50,7 @@ impl Server {
             metrics: Metrics::new(table.clone()).expect("metrics"),
             health: Arc::new(Health::new()),
             table,
-            statuses: Arc::new(ArcSwap::default()),
+            statuses: Statuses::default(),
             limits,
         });
         let admin = Admin::bind("127.0.0.1:0".parse().expect("an address")).expect("bound");
@@ -256,5 +255,12 @@ fn status_of(key: RouteKey, accepted: bool, message: &str) -> RouteStatus {
         condition("Programmed", accepted, "Programmed"),
     ];
     conditions[0].message = message.to_owned();
-    RouteStatus { key, observed_generation: Some(1), conditions, endpoints: 0 }
+    RouteStatus {
+        key,
+        uid: None,
+        resource_version: None,
+        observed_generation: Some(1),
+        conditions,
+        endpoints: 0,
+    }
 }

@@ -48,6 +48,22 @@ fn faults_in_the_file_have_line_and_name() {
             "1: timeouts.hello: \"0s\" is no time at all; write more, e.g. 5s",
         ),
         ("requireClass: yes", "1: requireClass: \"yes\" is not one of true, false"),
+        (
+            "lease: a/b/c",
+            "1: lease: \"a/b/c\" is not the name of a Lease; write NAME or NAMESPACE/NAME, in \
+             lower-case letters, digits, - and .",
+        ),
+        (
+            "lease: -a",
+            "1: lease: \"-a\" is not the name of a Lease; write NAME or NAMESPACE/NAME, in \
+             lower-case letters, digits, - and .",
+        ),
+        (
+            "lease: /a",
+            "1: lease: \"\" is not a namespace; write lower-case letters, digits and - (at most 63)",
+        ),
+        ("leaseDuration: 999ms", "1: leaseDuration: \"999ms\" is not from 1s to 1h"),
+        ("leaseDuration: 2h", "1: leaseDuration: \"2h\" is not from 1s to 1h"),
         ("accessLog: some", "1: accessLog: \"some\" is not one of off, errors, all"),
         ("log:\n  format: xml", "2: log.format: \"xml\" is not one of auto, json, text"),
         ("workers: 0", "1: workers: \"0\" is not a number from 1 to 1024"),

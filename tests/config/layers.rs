@@ -87,6 +87,27 @@ const ROWS: &[Row] = &[
         shown: ["true", "false", "true"],
     },
     Row {
+        name: "writeStatus",
+        file: "writeStatus: false",
+        variable: ("SLUICE_WRITE_STATUS", "true"),
+        flags: &["--write-status", "false"],
+        shown: ["false", "true", "false"],
+    },
+    Row {
+        name: "lease",
+        file: "lease: one",
+        variable: ("SLUICE_LEASE", "ns/two"),
+        flags: &["--lease", "three.a-b"],
+        shown: ["one", "ns/two", "three.a-b"],
+    },
+    Row {
+        name: "leaseDuration",
+        file: "leaseDuration: 1s",
+        variable: ("SLUICE_LEASE_DURATION", "90s"),
+        flags: &["--lease-duration", "1h"],
+        shown: ["1s", "1m30s", "1h"],
+    },
+    Row {
         name: "workers",
         file: "workers: 3",
         variable: ("SLUICE_WORKERS", "4"),

@@ -109,6 +109,8 @@ impl Sluice {
             .args(["run", "--source", "kubernetes", "--class", class, "--log-format", "json"])
             .args(["--listen", "198.18.0.1:0", "--admin", "127.0.0.1:0", "--access-log", "off"])
             .args(["--kubeconfig", account.path().to_str().unwrap()])
+            // Of the account's namespace, whatever the class is: the name that the role has.
+            .args(["--lease", "sluice-sluice"])
             .args(arguments)
             .stderr(Stdio::piped())
             .spawn()

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use tokio::runtime::{self, Runtime};
 
 use crate::greeted::greeter_at;
-use crate::support::{ApiServer, Kubeconfig, PATIENCE, within};
+use crate::support::{ApiServer, Kubeconfig, PATIENCE, succeeded, within};
 
 const ROLE: &str = include_str!("../../deploy/clusterrole.yaml");
 
@@ -117,13 +117,24 @@ pub(crate) fn servers([one, two]: [&str; 2]) -> [SocketAddr; 2] {
     [one, greeter_at((two, one.port()), "two")]
 }
 
-/// A sluice's account: bound to just the role that is shipped.
+/// A sluice's account: bound to just the roles that are shipped.
 pub(crate) fn account(api: &ApiServer, namespace: &str) -> Kubeconfig {
     install_role(api);
-    api.service_account(namespace, "sluice", "sluice")
+    let account = api.service_account(namespace, "sluice", "sluice");
+    bind_role(api, namespace);
+    account
 }
 
-/// Applies the role that is shipped. Of tests that do so at the same time, one fails to make it.
+/// Gives a sluice's account its role in its own namespace.
+pub(crate) fn bind_role(api: &ApiServer, namespace: &str) {
+    let role = concat!(env!("CARGO_MANIFEST_DIR"), "/deploy/role.yaml");
+    succeeded(api.admin().kubectl(&["apply", "-n", namespace, "-f", role]));
+    let binding = ["create", "rolebinding", "sluice", "--role=sluice", "-n", namespace];
+    let subject = format!("--serviceaccount={namespace}:sluice");
+    succeeded(api.admin().kubectl(&[&binding[..], &[&subject]].concat()));
+}
+
+/// Applies the cluster role that is shipped. Of tests that do so at the same time, one fails to make it.
 pub(crate) fn install_role(api: &ApiServer) {
     within(PATIENCE, "the role is there", || {
         api.admin().apply(ROLE).status.success().then_some(())

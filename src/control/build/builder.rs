@@ -120,7 +120,7 @@ impl Builder {
         let Some(key) = key(metadata) else { return };
         self.remove_route(&key);
         if self.installation.serves(class) {
-            let status = invalid_status(key.clone(), metadata.generation, why);
+            let status = invalid_status(key.clone(), metadata, why);
             self.invalid.insert(key, status);
         }
     }

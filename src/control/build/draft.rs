@@ -1,6 +1,9 @@
 //! One route on its way into the table.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
 use super::endpoints::Unresolved;
 use super::resolve::Resolution;
@@ -33,7 +36,7 @@ pub(super) struct Draft {
     pub(super) names: BTreeSet<DnsName>,
     /// How many endpoints its backends have.
     endpoints: usize,
-    generation: Option<i64>,
+    object: Object,
     listeners: Vec<Finding>,
     /// The hostnames that other routes own, wholly or in part.
     conflicts: BTreeMap<Hostname, Conflict>,
@@ -60,7 +63,7 @@ impl Draft {
                 },
                 key,
             },
-            generation: route.metadata.generation,
+            object: Object::of(&route.metadata),
             listeners: Vec::new(),
             conflicts: BTreeMap::new(),
             refs: Vec::new(),
@@ -216,19 +219,42 @@ impl Draft {
         };
         RouteStatus {
             key: self.spec.key.clone(),
-            observed_generation: self.generation,
+            uid: self.object.uid.clone(),
+            resource_version: self.object.resource_version.clone(),
+            observed_generation: self.object.generation,
             conditions: [accepted, resolved, programmed],
             endpoints: self.endpoints,
         }
     }
 }
 
+/// Which object a status speaks of, and which state of it.
+#[derive(Debug)]
+struct Object {
+    uid: Option<Arc<str>>,
+    resource_version: Option<Arc<str>>,
+    generation: Option<i64>,
+}
+
+impl Object {
+    fn of(metadata: &ObjectMeta) -> Self {
+        Object {
+            uid: metadata.uid.as_deref().map(Arc::from),
+            resource_version: metadata.resource_version.as_deref().map(Arc::from),
+            generation: metadata.generation,
+        }
+    }
+}
+
 /// The status of a route that cannot be read.
-pub(super) fn invalid_status(key: RouteKey, generation: Option<i64>, why: &str) -> RouteStatus {
+pub(super) fn invalid_status(key: RouteKey, metadata: &ObjectMeta, why: &str) -> RouteStatus {
+    let object = Object::of(metadata);
     let not_accepted = "the route is not accepted, so it gets no connection".to_owned();
     RouteStatus {
         key,
-        observed_generation: generation,
+        uid: object.uid,
+        resource_version: object.resource_version,
+        observed_generation: object.generation,
         conditions: [
             condition("Accepted", false, "Invalid", why.to_owned()),
             condition("ResolvedRefs", false, "NotAccepted", not_accepted.clone()),

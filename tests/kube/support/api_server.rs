@@ -52,6 +52,7 @@ impl ApiServer {
             &server,
             &authority(folder.path()),
             ADMIN_TOKEN,
+            "default",
         );
         let process = Mutex::new(None);
         let api = Self { process, _etcd: etcd, etcd_url, port, admin, folder };
@@ -114,7 +115,7 @@ impl ApiServer {
     }
 
     /// Makes a service account, binds it to a ClusterRole, in all namespaces, and gives its
-    /// kubeconfig. Its token is good for a day.
+    /// kubeconfig, of which the namespace is the account's. Its token is good for a day.
     pub(crate) fn service_account(&self, namespace: &str, name: &str, role: &str) -> Kubeconfig {
         let of = ["-n", namespace];
         succeeded(self.admin.kubectl(&[&["create", "serviceaccount", name], &of[..]].concat()));
@@ -129,7 +130,8 @@ impl ApiServer {
         let token = ["create", "token", name, "--duration=24h"];
         let token = succeeded(self.admin.kubectl(&[&token, &of[..]].concat()));
         let path = self.folder.path().join(format!("{binding}.kubeconfig"));
-        Kubeconfig::write(path, &self.url(), &authority(self.folder.path()), token.trim_end())
+        let authority = authority(self.folder.path());
+        Kubeconfig::write(path, &self.url(), &authority, token.trim_end(), namespace)
     }
 
     /// Makes a namespace, and gives back its name. A name that a test has already taken is refused.

@@ -14,11 +14,19 @@ pub(crate) struct Kubeconfig {
     path: PathBuf,
     authority: PathBuf,
     token: String,
+    namespace: String,
 }
 
 impl Kubeconfig {
-    /// Writes one for whoever has `token`. `authority` is the certificate that the server is known by.
-    pub(super) fn write(path: PathBuf, server: &str, authority: &Path, token: &str) -> Self {
+    /// Writes one for whoever has `token` and is at home in `namespace`. `authority` is the
+    /// certificate that the server is known by.
+    pub(super) fn write(
+        path: PathBuf,
+        server: &str,
+        authority: &Path,
+        token: &str,
+        namespace: &str,
+    ) -> Self {
         let authority = authority.to_str().expect("UTF-8");
         let text = format!(
             "apiVersion: v1
@@ -32,11 +40,16 @@ users:
   user: {{ token: {token:?} }}
 contexts:
 - name: test
-  context: {{ cluster: test, user: test }}
+  context: {{ cluster: test, user: test, namespace: {namespace} }}
 "
         );
         fs::write(&path, text).expect("a kubeconfig");
-        Self { path, authority: authority.into(), token: token.to_owned() }
+        Self {
+            path,
+            authority: authority.into(),
+            token: token.to_owned(),
+            namespace: namespace.to_owned(),
+        }
     }
 
     /// The same user at another address, where a server may also have the certificate `other`.
@@ -45,7 +58,7 @@ contexts:
         let own = fs::read_to_string(&self.authority).expect("the certificate");
         fs::write(&authority, format!("{own}\n{other}")).expect("room for it");
         let path = self.path.with_extension(format!("{port}.kubeconfig"));
-        Self::write(path, server, &authority, &self.token)
+        Self::write(path, server, &authority, &self.token, &self.namespace)
     }
 
     /// Where it is: for `KUBECONFIG` or `--kubeconfig`.

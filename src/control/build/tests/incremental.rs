@@ -305,3 +305,25 @@ fn a_change_of_a_route_concerns_those_that_claim_the_same() {
     assert_eq!(keys, ["data/b"], "it owns the name now");
     assert!(settled.changes.routes.contains_key(&object('a')));
 }
+
+/// Who writes statuses names the version of the object that it has seen, so each new one counts.
+#[test]
+fn a_status_names_the_newest_version_of_its_object() {
+    let mut builder = Builder::new(installation());
+    let mut route = made_route('a', (1, 0, 0, true));
+    let mut named = |version: &str| {
+        route.metadata.uid = Some("one".to_owned());
+        route.metadata.resource_version = Some(version.to_owned());
+        builder.put_route(&route);
+        let mut valid = builder.settle().statuses;
+        builder.put_invalid_route(&route.metadata, None, "no reason");
+        valid.append(&mut builder.settle().statuses);
+        let versions = valid.iter().map(|status| {
+            assert_eq!(status.uid.as_deref(), Some("one"));
+            status.resource_version.as_deref().unwrap().to_owned()
+        });
+        versions.collect::<Vec<_>>()
+    };
+    assert_eq!(named("1"), ["1", "1"]);
+    assert_eq!(named("2"), ["2", "2"]);
+}

@@ -1,0 +1,397 @@
+//! Who leads: one replica at a time, by a Lease in the API server.
+//!
+//! The protocol is that of client-go, and any mix of versions of the two understands it:
+//!
+//! * The leader renews the Lease, and stops leading when it could not for the renew deadline, which
+//!   is shorter than the Lease's duration. So it has stopped before anybody else can lead, even while
+//!   the API server does not answer.
+//! * The others take the Lease over once they have seen it unchanged for its whole duration. Each
+//!   measures that by its own monotonic clock: the times in the Lease are for people, and the clocks
+//!   of different machines are never compared.
+//! * Each write names the `resourceVersion` that it is based on, so of two that want it one wins.
+//! * Who ends gives the Lease up, so that nobody has to wait for it to run out.
+
+use std::fmt;
+use std::time::Duration;
+
+use k8s_openapi::api::coordination::v1::{Lease, LeaseSpec};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
+use k8s_openapi::jiff::Timestamp;
+use kube::api::{Api, ObjectMeta, PostParams};
+use kube::{Client, Error};
+use tokio::time::{Instant, sleep, sleep_until, timeout, timeout_at};
+use tracing::{debug, info, warn};
+
+use super::fnv::fnv;
+use super::random::{jitter, random};
+
+/// How long giving the Lease up may take.
+const RELEASE_TIMEOUT: Duration = Duration::from_secs(1);
+/// The longest name that an object may have.
+const MAX_NAME: usize = 253;
+
+/// Which Lease, and who wants it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Settings {
+    /// Where the Lease is.
+    pub namespace: String,
+    /// Its name.
+    pub name: String,
+    /// Who this replica is: of all replicas no other is named like that. At most 128 bytes are
+    /// sensible.
+    pub identity: String,
+    /// How long a leader that is not heard of any more keeps the Lease, at least a second. It is
+    /// renewed each 2/15 of that, and the leader gives up after 2/3 of it without.
+    pub duration: Duration,
+}
+
+impl Settings {
+    fn renew_deadline(&self) -> Duration {
+        self.duration * 2 / 3
+    }
+
+    fn retry(&self) -> Duration {
+        self.duration * 2 / 15
+    }
+}
+
+impl fmt::Display for Settings {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.namespace, self.name)
+    }
+}
+
+/// The name of the Lease of an installation: `sluice-` and its class, made a valid name of an
+/// object. What had to be changed for that is told apart by a hash at the end.
+pub fn name_for(class: &str) -> String {
+    let fits = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
+    let mut name = format!("sluice-{class}");
+    if name.chars().all(fits) && !name.ends_with('-') && name.len() <= MAX_NAME {
+        return name;
+    }
+    let plain = |c: char| if fits(c) { c } else { '-' };
+    name = name.to_ascii_lowercase().chars().map(plain).collect();
+    name.truncate(MAX_NAME - 9);
+    format!("{name}-{:08x}", fnv(class.as_bytes()) as u32)
+}
+
+/// A name for this replica: the pod's or the machine's, and a random end, so that not even a
+/// container that was started again is taken for the one before.
+pub fn identity() -> String {
+    let pod = std::env::var("POD_NAME").ok().filter(|name| !name.is_empty());
+    let machine = || rustix::system::uname().nodename().to_string_lossy().into_owned();
+    format!("{}_{:08x}", pod.unwrap_or_else(machine), random() as u32)
+}
+
+/// A replica that wants to lead.
+pub(super) struct Candidate {
+    api: Api<Lease>,
+    settings: Settings,
+    /// The Lease as this replica wrote it last, as long as nobody else is known to have.
+    ours: Option<Lease>,
+    seen: Seen,
+    /// When the last successful renewal was sent.
+    renewed: Instant,
+    /// The failure that was logged last.
+    logged: Option<u16>,
+}
+
+/// The Lease as it was read last, and since when it has been like that.
+#[derive(Debug, Default)]
+struct Seen(Option<(LeaseSpec, Instant)>);
+
+impl Candidate {
+    pub(super) fn new(client: Client, settings: Settings) -> Self {
+        let api = Api::namespaced(client, &settings.namespace);
+        let renewed = Instant::now();
+        Candidate { api, settings, ours: None, seen: Seen::default(), renewed, logged: None }
+    }
+
+    /// Returns when this replica leads.
+    pub(super) async fn acquire(&mut self) {
+        loop {
+            match timeout(self.settings.renew_deadline(), self.attempt()).await {
+                Ok(Ok(true)) => break,
+                Ok(Ok(false)) => {}
+                Ok(Err(error)) => self.log(&error),
+                Err(_) => debug!(lease = %self.settings, "no answer about the Lease"),
+            }
+            let retry = self.settings.retry();
+            sleep(retry / 2 + jitter(retry)).await;
+        }
+        let Settings { identity, .. } = &self.settings;
+        info!(lease = %self.settings, identity, "this replica leads: it writes the status of routes");
+    }
+
+    /// Renews; returns when this replica leads no longer.
+    pub(super) async fn keep(&mut self) {
+        let deadline = self.settings.renew_deadline();
+        loop {
+            let until = self.renewed + deadline;
+            sleep_until(until.min(Instant::now() + self.settings.retry())).await;
+            if Instant::now() >= until {
+                warn!(lease = %self.settings, "leads no longer: the Lease could not be renewed in time");
+                return;
+            }
+            // A request that is lost must leave time for another.
+            let attempt_until = until.min(Instant::now() + deadline / 2);
+            match timeout_at(attempt_until, self.attempt()).await {
+                Ok(Ok(true)) => {}
+                Ok(Ok(false)) => {
+                    warn!(lease = %self.settings, "leads no longer: another replica does");
+                    return;
+                }
+                Ok(Err(error)) => self.log(&error),
+                Err(_) => debug!(lease = %self.settings, "no answer about the Lease"),
+            }
+        }
+    }
+
+    /// Gives the Lease up if this replica has it. Best effort, in a second at most.
+    pub(super) async fn release(&mut self) {
+        match timeout(RELEASE_TIMEOUT, self.give_up()).await {
+            Ok(Ok(true)) => info!(lease = %self.settings, "gave up the Lease"),
+            Ok(Ok(false)) => {}
+            Ok(Err(error)) => warn!(lease = %self.settings, %error, "cannot give up the Lease"),
+            Err(_) => warn!(lease = %self.settings, "cannot give up the Lease: no answer"),
+        }
+    }
+
+    /// Takes or renews the Lease; returns whether this replica has it now.
+    async fn attempt(&mut self) -> Result<bool, Error> {
+        let sent = Instant::now();
+        // Taken out, so that what becomes of a request that is not waited for is looked up.
+        if let Some(ours) = self.ours.take() {
+            match self.write(ours).await {
+                Err(error) if code(&error) == Some(409) => {}
+                result => return result.map(|()| self.has_renewed(sent)),
+            }
+        }
+        let name = &self.settings.name;
+        let lease = match self.api.get_opt(name).await? {
+            None => {
+                let metadata = ObjectMeta { name: Some(name.clone()), ..ObjectMeta::default() };
+                Lease { metadata, spec: None }
+            }
+            Some(lease) => {
+                let spec = lease.spec.clone().unwrap_or_default();
+                if !self.seen.is_free(spec, &self.settings, Instant::now()) {
+                    self.logged = None;
+                    return Ok(false);
+                }
+                lease
+            }
+        };
+        match self.write(lease).await {
+            // Another was quicker.
+            Err(error) if code(&error) == Some(409) => Ok(false),
+            result => result.map(|()| self.has_renewed(sent)),
+        }
+    }
+
+    fn has_renewed(&mut self, sent: Instant) -> bool {
+        (self.renewed, self.logged) = (sent, None);
+        true
+    }
+
+    /// Writes the Lease with this replica as its holder, unless it is no longer as it was read.
+    async fn write(&mut self, mut lease: Lease) -> Result<(), Error> {
+        let before = lease.spec.take().unwrap_or_default();
+        lease.spec = Some(held(before, &self.settings, Timestamp::now()));
+        let params = PostParams::default();
+        let written = match lease.metadata.resource_version {
+            None => self.api.create(&params, &lease).await?,
+            Some(_) => self.api.replace(&self.settings.name, &params, &lease).await?,
+        };
+        self.ours = Some(written);
+        Ok(())
+    }
+
+    async fn give_up(&mut self) -> Result<bool, Error> {
+        loop {
+            // Looked up, for what was sent last may have arrived or not.
+            let name = &self.settings.name;
+            let Some(mut lease) = self.api.get_opt(name).await? else { return Ok(false) };
+            let spec = lease.spec.take().unwrap_or_default();
+            if spec.holder_identity.as_deref() != Some(&self.settings.identity) {
+                return Ok(false);
+            }
+            lease.spec = Some(released(spec, Timestamp::now()));
+            match self.api.replace(name, &PostParams::default(), &lease).await {
+                Err(error) if code(&error) == Some(409) => {}
+                result => return result.map(|_| true),
+            }
+        }
+    }
+
+    /// Says what keeps this replica from leading, once for each way to fail in a row.
+    fn log(&mut self, error: &Error) {
+        let code = code(error).unwrap_or_default();
+        if self.logged.replace(code) == Some(code) {
+            return;
+        }
+        let hint = match code {
+            403 => {
+                "the service account needs the verbs get, create and update on leases in the API \
+                    group coordination.k8s.io, as deploy/role.yaml has them"
+            }
+            404 => "is there such a namespace?",
+            _ => "trying again; traffic does not depend on it",
+        };
+        warn!(lease = %self.settings, %error, hint, "cannot take part in choosing who writes statuses");
+    }
+}
+
+impl Seen {
+    /// Whether a Lease that is like this `now` may be taken: nobody has it, or who has it has not
+    /// renewed it for its whole duration.
+    fn is_free(&mut self, spec: LeaseSpec, settings: &Settings, now: Instant) -> bool {
+        let holder = spec.holder_identity.as_deref().unwrap_or_default();
+        let free = holder.is_empty() || holder == settings.identity;
+        let seconds = spec.lease_duration_seconds.and_then(|seconds| u64::try_from(seconds).ok());
+        let duration = seconds.map_or(settings.duration, Duration::from_secs);
+        let since = match &self.0 {
+            Some((before, since)) if *before == spec => *since,
+            _ => now,
+        };
+        self.0 = Some((spec, since));
+        free || now.duration_since(since) >= duration
+    }
+}
+
+/// A Lease as this replica holds it from `now` on.
+fn held(before: LeaseSpec, settings: &Settings, now: Timestamp) -> LeaseSpec {
+    let renewal = before.holder_identity.as_deref() == Some(&settings.identity);
+    let transitions = match before.renew_time {
+        Some(_) if !renewal => Some(before.lease_transitions.unwrap_or(0).saturating_add(1)),
+        _ => Some(before.lease_transitions.unwrap_or(0)),
+    };
+    let seconds = settings.duration.as_millis().div_ceil(1000).max(1);
+    LeaseSpec {
+        holder_identity: Some(settings.identity.clone()),
+        lease_duration_seconds: Some(i32::try_from(seconds).unwrap_or(i32::MAX)),
+        renew_time: Some(MicroTime(now)),
+        acquire_time: before.acquire_time.clone().filter(|_| renewal).or(Some(MicroTime(now))),
+        lease_transitions: transitions,
+        ..before
+    }
+}
+
+/// A Lease that nobody holds.
+fn released(before: LeaseSpec, now: Timestamp) -> LeaseSpec {
+    LeaseSpec {
+        holder_identity: None,
+        lease_duration_seconds: Some(1),
+        renew_time: Some(MicroTime(now)),
+        acquire_time: Some(MicroTime(now)),
+        ..before
+    }
+}
+
+fn code(error: &Error) -> Option<u16> {
+    match error {
+        Error::Api(status) => Some(status.code),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    fn settings(identity: &str) -> Settings {
+        Settings {
+            namespace: "ns".to_owned(),
+            name: "lease".to_owned(),
+            identity: identity.to_owned(),
+            duration: Duration::from_millis(14_500),
+        }
+    }
+
+    fn at(second: i64) -> Timestamp {
+        Timestamp::from_second(second).unwrap()
+    }
+
+    #[test]
+    fn a_lease_is_named_after_the_class() {
+        assert_eq!(name_for("sluice"), "sluice-sluice");
+        assert_eq!(name_for("a-1"), "sluice-a-1");
+        // For good: replicas of different versions have to agree.
+        assert_eq!(name_for("Example.com/Edge"), "sluice-example-com-edge-fa92e676");
+        assert_ne!(name_for("example.com/edge"), name_for("example-com.edge"));
+        assert_ne!(name_for("example.com/edge"), name_for("Example.com/Edge"));
+        let names = ["a-", "a.", &"x".repeat(253), &"A".repeat(253), ".", "ä"].map(name_for);
+        for name in names {
+            let fits = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
+            assert!(name.len() <= 253 && name.chars().all(fits) && !name.ends_with('-'), "{name}");
+        }
+    }
+
+    #[test]
+    fn no_two_identities_are_the_same() {
+        assert_ne!(identity(), identity());
+    }
+
+    #[test]
+    fn a_lease_is_taken_renewed_and_released() {
+        let (one, two) = (settings("one"), settings("two"));
+        let first = held(LeaseSpec::default(), &one, at(10));
+        assert_eq!(first.holder_identity.as_deref(), Some("one"));
+        assert_eq!(first.lease_duration_seconds, Some(15));
+        assert_eq!(
+            (first.acquire_time.clone(), first.lease_transitions),
+            (Some(MicroTime(at(10))), Some(0))
+        );
+        let renewed = held(first, &one, at(12));
+        assert_eq!(renewed.renew_time, Some(MicroTime(at(12))));
+        assert_eq!(renewed.acquire_time, Some(MicroTime(at(10))));
+        assert_eq!(renewed.lease_transitions, Some(0));
+        let taken = held(renewed, &two, at(30));
+        assert_eq!(taken.holder_identity.as_deref(), Some("two"));
+        assert_eq!(
+            (taken.acquire_time.clone(), taken.lease_transitions),
+            (Some(MicroTime(at(30))), Some(1))
+        );
+        let given_up = released(taken, at(31));
+        assert_eq!(
+            (given_up.holder_identity.as_ref(), given_up.lease_duration_seconds),
+            (None, Some(1))
+        );
+        assert_eq!(held(given_up, &one, at(32)).lease_transitions, Some(2));
+    }
+
+    #[test]
+    fn another_replicas_lease_is_free_once_it_was_not_renewed_for_its_duration() {
+        let (one, two) = (settings("one"), settings("two"));
+        let (start, second) = (Instant::now(), Duration::from_secs(1));
+        let mut seen = Seen::default();
+        // Its times say that it ran out long ago, by whatever clock.
+        let lease = held(LeaseSpec::default(), &one, at(10));
+        assert!(!seen.is_free(lease.clone(), &two, start));
+        assert!(!seen.is_free(lease.clone(), &two, start + 14 * second));
+        let renewed = held(lease, &one, at(11));
+        assert!(!seen.is_free(renewed.clone(), &two, start + 15 * second), "it was renewed");
+        assert!(!seen.is_free(renewed.clone(), &two, start + 29 * second));
+        assert!(seen.is_free(renewed.clone(), &two, start + 30 * second));
+        assert!(Seen::default().is_free(renewed.clone(), &one, start), "its own");
+        assert!(Seen::default().is_free(released(renewed, at(12)), &two, start));
+        assert!(Seen::default().is_free(LeaseSpec::default(), &two, start));
+        // What somebody else may have written there.
+        let odd = LeaseSpec {
+            holder_identity: Some("other".to_owned()),
+            lease_duration_seconds: Some(i32::MIN),
+            ..LeaseSpec::default()
+        };
+        let mut seen = Seen::default();
+        assert!(!seen.is_free(odd.clone(), &two, start));
+        assert!(seen.is_free(odd, &two, start + 15 * second));
+    }
+
+    #[test]
+    fn a_leader_gives_up_before_another_may_lead() {
+        let settings = settings("one");
+        assert!(settings.renew_deadline() < settings.duration);
+        assert!(settings.retry() * 4 < settings.renew_deadline());
+    }
+}

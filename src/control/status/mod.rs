@@ -1,0 +1,126 @@
+//! What became of each route, said in conditions.
+//!
+//! [`Statuses`] holds what every replica has to say of its routes. A [`Reporter`] writes it to the
+//! API server, if this replica leads:
+//!
+//! * `queue` says when a status may be written;
+//! * `object` says what is written, and what has been;
+//! * `warning` tells of what is wrong in Events;
+//! * `writer` does it, for as long as this replica leads.
+
+mod object;
+mod queue;
+mod reporter;
+mod statuses;
+mod warning;
+mod writer;
+
+use std::borrow::Borrow;
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use tracing::{info, warn};
+
+use crate::routing::RouteKey;
+
+pub use self::reporter::{Meters, Reporter, Reporting};
+pub use self::statuses::Statuses;
+
+/// Who says so: the field manager of statuses, the reporting controller of Events.
+const REPORTER: &str = "sluice";
+/// The kinds of a route's conditions, in their order.
+const KINDS: [&str; 3] = ["Accepted", "ResolvedRefs", "Programmed"];
+
+/// The conditions of one route.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RouteStatus {
+    /// Whose they are.
+    pub key: RouteKey,
+    /// `metadata.uid` of the object that they speak of, if it comes from an API server.
+    pub uid: Option<Arc<str>>,
+    /// `metadata.resourceVersion` of that object.
+    pub resource_version: Option<Arc<str>>,
+    /// `metadata.generation` of the object that they speak of.
+    pub observed_generation: Option<i64>,
+    /// `Accepted`, `ResolvedRefs` and `Programmed`, in this order.
+    pub conditions: [Condition; 3],
+    /// How many endpoints its backends have.
+    pub endpoints: usize,
+}
+
+impl RouteStatus {
+    /// Whether it says the same of the same object, whatever else became of that object meanwhile.
+    pub fn agrees_with(&self, other: &RouteStatus) -> bool {
+        let resource_version = self.resource_version.clone();
+        *self == RouteStatus { resource_version, ..other.clone() }
+    }
+}
+
+/// One condition.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Condition {
+    /// `Accepted`, `ResolvedRefs` or `Programmed`.
+    pub kind: &'static str,
+    /// Whether it holds.
+    pub status: bool,
+    /// One CamelCase word.
+    pub reason: &'static str,
+    /// For people.
+    pub message: String,
+}
+
+/// Logs what is wrong now and was not wrong in the same way `before`, and what is wrong no longer.
+pub fn log_changes(before: &[impl Borrow<RouteStatus>], now: &[impl Borrow<RouteStatus>]) {
+    let before: HashMap<&RouteKey, &RouteStatus> =
+        before.iter().map(Borrow::borrow).map(|status| (&status.key, status)).collect();
+    for status in now.iter().map(Borrow::borrow) {
+        let former = before.get(&status.key);
+        for (index, condition) in status.conditions.iter().enumerate() {
+            let former = former.and_then(|status| status.conditions.get(index));
+            if former == Some(condition) {
+                continue;
+            }
+            log_change(&status.key, condition, former);
+        }
+    }
+}
+
+fn log_change(route: &RouteKey, condition: &Condition, former: Option<&Condition>) {
+    // `message` is the log line's own.
+    let Condition { kind, reason, message: detail, .. } = condition;
+    if !condition.status {
+        warn!(%route, condition = kind, reason, detail, "a route is not in order");
+    } else if !detail.is_empty() {
+        warn!(%route, condition = kind, reason, detail, "a route is only partly in force");
+    } else if former.is_some_and(|former| !former.status) {
+        info!(%route, condition = kind, "a route is in order again");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    pub(super) fn key(name: &str) -> RouteKey {
+        RouteKey { namespace: "ns".into(), name: name.into() }
+    }
+
+    /// A status of the first generation: all good, or not accepted for the reason `Bad` with a
+    /// message.
+    pub(super) fn status(name: &str, bad: Option<&str>) -> RouteStatus {
+        let good = |kind| Condition { kind, status: true, reason: kind, message: String::new() };
+        let mut conditions = KINDS.map(good);
+        if let Some(message) = bad {
+            let message = message.to_owned();
+            conditions[0] = Condition { kind: "Accepted", status: false, reason: "Bad", message };
+        }
+        RouteStatus {
+            key: key(name),
+            uid: Some("uid".into()),
+            resource_version: Some("1".into()),
+            observed_generation: Some(1),
+            conditions,
+            endpoints: 0,
+        }
+    }
+}

@@ -1,0 +1,214 @@
+//! The status of a route as the API server has it.
+
+use std::sync::Arc;
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition as ApiCondition, Time};
+use k8s_openapi::jiff::Timestamp;
+use kube::Resource;
+use kube::api::DynamicObject;
+use serde_json::{Value, json};
+
+use super::{Condition, KINDS, RouteStatus};
+use crate::control::api::{SniRoute, SniRouteStatus};
+use crate::control::build::key;
+use crate::routing::RouteKey;
+
+/// What is known to be written.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Written {
+    /// To which object.
+    pub(super) uid: Arc<str>,
+    pub(super) status: SniRouteStatus,
+}
+
+impl Written {
+    /// What an object that was read has: of its conditions those that are ours, in our order. A
+    /// status that cannot be read is as good as none.
+    pub(super) fn of(object: &DynamicObject) -> Option<(RouteKey, Written)> {
+        let key = key(&object.metadata)?;
+        let uid = object.metadata.uid.as_deref()?.into();
+        let status = object.data.get("status").cloned()?;
+        let mut status: SniRouteStatus = serde_json::from_value(status).ok()?;
+        let place = |condition: &ApiCondition| KINDS.iter().position(|k| *k == condition.type_);
+        status.conditions.retain(|condition| place(condition).is_some());
+        status.conditions.sort_by_key(place);
+        Some((key, Written { uid, status }))
+    }
+
+    /// What is to be written `now` instead of `before`. A condition keeps the time of its last
+    /// transition unless its status changes.
+    pub(super) fn next(
+        said: &RouteStatus,
+        before: Option<&Written>,
+        now: Timestamp,
+    ) -> Option<Self> {
+        let uid = Arc::clone(said.uid.as_ref()?);
+        let before = before.filter(|before| before.uid == uid);
+        let conditions = said.conditions.iter();
+        let conditions = conditions.map(|condition| {
+            let former = before.and_then(|before| before.condition(condition.kind));
+            made(condition, said.observed_generation, former, now)
+        });
+        let endpoints = i32::try_from(said.endpoints).unwrap_or(i32::MAX);
+        let status =
+            SniRouteStatus { conditions: conditions.collect(), endpoints: Some(endpoints) };
+        Some(Written { uid, status })
+    }
+
+    /// The patch for server-side apply. It is refused if the object is another one by now, or not
+    /// as it was when `said` was worked out: it may have come to belong to another installation.
+    pub(super) fn patch(&self, said: &RouteStatus) -> Value {
+        json!({
+            "apiVersion": SniRoute::api_version(&()),
+            "kind": SniRoute::kind(&()),
+            "metadata": {
+                "name": &*said.key.name,
+                "namespace": &*said.key.namespace,
+                "uid": &*self.uid,
+                "resourceVersion": said.resource_version.as_deref(),
+            },
+            "status": self.status,
+        })
+    }
+
+    /// The conditions that are to be warned of, since they were not there before.
+    pub(super) fn warnings(&self, before: Option<&Written>) -> Vec<&ApiCondition> {
+        let before = before.filter(|before| before.uid == self.uid);
+        let conditions = self.status.conditions.iter();
+        conditions
+            .filter(|condition| {
+                let former = before.and_then(|before| before.condition(&condition.type_));
+                is_warning(condition) && !former.is_some_and(|former| same(former, condition))
+            })
+            .collect()
+    }
+
+    fn condition(&self, kind: &str) -> Option<&ApiCondition> {
+        self.status.conditions.iter().find(|condition| condition.type_ == kind)
+    }
+}
+
+fn made(
+    condition: &Condition,
+    observed_generation: Option<i64>,
+    former: Option<&ApiCondition>,
+    now: Timestamp,
+) -> ApiCondition {
+    let status = if condition.status { "True" } else { "False" };
+    let former = former.filter(|former| former.status == status);
+    // Written in whole seconds, and so kept in whole seconds.
+    let now = Timestamp::from_second(now.as_second()).unwrap_or(now);
+    ApiCondition {
+        last_transition_time: former
+            .map_or(Time(now), |former| former.last_transition_time.clone()),
+        message: condition.message.clone(),
+        observed_generation,
+        reason: condition.reason.to_owned(),
+        status: status.to_owned(),
+        type_: condition.kind.to_owned(),
+    }
+}
+
+/// Whether something is wrong: a condition does not hold, or holds only in part. What only follows
+/// from another condition is not told twice.
+fn is_warning(condition: &ApiCondition) -> bool {
+    let wrong = condition.status == "False" || !condition.message.is_empty();
+    wrong && condition.reason != "NotAccepted"
+}
+
+fn same(one: &ApiCondition, other: &ApiCondition) -> bool {
+    (&one.status, &one.reason, &one.message) == (&other.status, &other.reason, &other.message)
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::super::tests::{key, status};
+    use super::*;
+
+    fn at(second: i64) -> Timestamp {
+        Timestamp::from_millisecond(second * 1000 + 321).unwrap()
+    }
+
+    fn next(said: &RouteStatus, before: Option<&Written>, second: i64) -> Written {
+        Written::next(said, before, at(second)).unwrap()
+    }
+
+    fn transitions(written: &Written) -> Vec<i64> {
+        let conditions = written.status.conditions.iter();
+        conditions.map(|one| one.last_transition_time.0.as_second()).collect()
+    }
+
+    #[test]
+    fn the_time_of_a_transition_stays_until_the_status_changes() {
+        let first = next(&status("r", None), None, 10);
+        assert_eq!(transitions(&first), [10, 10, 10]);
+        assert_eq!(next(&status("r", None), Some(&first), 20), first, "nothing to write");
+        let newer = RouteStatus { observed_generation: Some(2), ..status("r", None) };
+        let second = next(&newer, Some(&first), 20);
+        assert_ne!(second, first, "another generation is written");
+        assert_eq!(transitions(&second), [10, 10, 10]);
+        let third = next(&status("r", Some("bad")), Some(&second), 30);
+        assert_eq!(transitions(&third), [30, 10, 10]);
+        let fourth = next(&status("r", Some("worse")), Some(&third), 40);
+        assert_ne!(fourth, third, "another message is written");
+        assert_eq!(transitions(&fourth), [30, 10, 10]);
+        assert_eq!(transitions(&next(&status("r", None), Some(&fourth), 50)), [50, 10, 10]);
+        let recreated = RouteStatus { uid: Some("other".into()), ..status("r", None) };
+        assert_eq!(transitions(&next(&recreated, Some(&first), 60)), [60, 60, 60]);
+        let of_a_file = RouteStatus { uid: None, ..status("r", None) };
+        assert_eq!(Written::next(&of_a_file, None, at(70)), None);
+    }
+
+    #[test]
+    fn what_was_written_is_read_back_and_found_the_same() {
+        let said = status("r", Some("bad"));
+        let written = next(&said, None, 10);
+        let patch = written.patch(&said);
+        assert_eq!(
+            patch["metadata"],
+            json!({ "name": "r", "namespace": "ns", "uid": "uid", "resourceVersion": "1" })
+        );
+        let read = |patch: &Value| Written::of(&serde_json::from_value(patch.clone()).unwrap());
+        assert_eq!(read(&patch), Some((key("r"), written.clone())));
+        // Others may add conditions, and the server may have its own order.
+        let mut changed = patch.clone();
+        let conditions = changed["status"]["conditions"].as_array_mut().unwrap();
+        conditions.reverse();
+        let mut foreign = conditions[0].clone();
+        foreign["type"] = "Foreign".into();
+        conditions.insert(1, foreign);
+        changed["status"]["later"] = true.into();
+        assert_eq!(read(&changed), Some((key("r"), written)));
+        for (field, odd) in [("status", json!(null)), ("status", json!({ "conditions": [7] }))] {
+            let mut changed = patch.clone();
+            changed[field] = odd;
+            assert_eq!(read(&changed), None);
+        }
+    }
+
+    #[test]
+    fn warnings_are_of_what_is_wrong_and_new() {
+        let warned = |said: &RouteStatus, before: Option<&Written>| {
+            let written = next(said, before, 10);
+            let warnings = written.warnings(before).into_iter();
+            let warnings: Vec<String> = warnings.map(|one| one.message.clone()).collect();
+            (written, warnings)
+        };
+        let mut bad = status("r", Some("bad"));
+        bad.conditions[2].status = false;
+        bad.conditions[2].reason = "NotAccepted";
+        let (first, warnings) = warned(&bad, None);
+        assert_eq!(warnings, ["bad"], "and not what only follows from it");
+        let again = RouteStatus { observed_generation: Some(2), ..bad.clone() };
+        assert!(warned(&again, Some(&first)).1.is_empty());
+        assert_eq!(warned(&status("r", Some("worse")), Some(&first)).1, ["worse"]);
+        let (good, warnings) = warned(&status("r", None), Some(&first));
+        assert!(warnings.is_empty());
+        let mut partial = status("r", None);
+        partial.conditions[0].message = "one hostname is another's".to_owned();
+        assert_eq!(warned(&partial, Some(&good)).1.len(), 1);
+        let recreated = RouteStatus { uid: Some("other".into()), ..bad };
+        assert_eq!(warned(&recreated, Some(&first)).1, ["bad"]);
+    }
+}

@@ -1,0 +1,301 @@
+//! Which routes wait for their status to be written, and when which of them has its turn.
+
+use std::collections::{BTreeMap, HashMap};
+use std::time::{Duration, Instant};
+
+use crate::routing::RouteKey;
+
+/// How many writes are under way at once.
+const MOST_IN_FLIGHT: usize = 4;
+/// How many writes may come at once after a quiet time.
+const BURST: u32 = 50;
+/// One more write for each of these.
+const PER_WRITE: Duration = Duration::from_millis(20);
+/// The pause after the first failure; it doubles with each.
+const FIRST_PAUSE: Duration = Duration::from_millis(100);
+const LONGEST_PAUSE: Duration = Duration::from_secs(30);
+
+/// Each route is in it once, however often its status changes: what is written is what is to be said
+/// when its turn comes. Pure: it is told what time it is.
+#[derive(Debug)]
+pub(super) struct Queue {
+    places: HashMap<RouteKey, Place>,
+    /// In the order of their turns, by urgency.
+    waiting: [BTreeMap<Turn, RouteKey>; 2],
+    /// Each second turn is the backlog's, so that a route that never rests does not stop it.
+    backlogs_turn: bool,
+    tickets: u64,
+    in_flight: usize,
+    allowance: Allowance,
+}
+
+/// Why a status is to be written: the more urgent first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Urgency {
+    /// It has changed just now, and somebody may be waiting for it.
+    Change,
+    /// It has been different from what is written for who knows how long.
+    Backlog,
+}
+
+/// How a turn ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Ended {
+    /// Written, or there is nothing to write it to any more.
+    Done,
+    /// There was nothing to write.
+    Idle,
+    /// To be tried again.
+    Failed,
+}
+
+type Turn = (Instant, u64);
+
+#[derive(Debug)]
+enum Place {
+    Waiting {
+        urgency: Urgency,
+        turn: Turn,
+        failures: u32,
+    },
+    /// `again`: it has changed since.
+    InFlight {
+        failures: u32,
+        again: bool,
+    },
+}
+
+impl Queue {
+    pub(super) fn new(now: Instant) -> Self {
+        Queue {
+            places: HashMap::new(),
+            waiting: Default::default(),
+            backlogs_turn: false,
+            tickets: 0,
+            in_flight: 0,
+            allowance: Allowance { full_at: now },
+        }
+    }
+
+    /// Puts a route in, unless it is. One that waits keeps its turn: after failures that is a while.
+    pub(super) fn push(&mut self, key: RouteKey, urgency: Urgency, now: Instant) {
+        match self.places.get_mut(&key) {
+            None => self.wait(key, urgency, now, 0),
+            Some(Place::InFlight { again, .. }) => *again = true,
+            Some(Place::Waiting { urgency: Urgency::Backlog, turn, failures: 0 })
+                if urgency == Urgency::Change =>
+            {
+                let turn = *turn;
+                self.waiting[Urgency::Backlog as usize].remove(&turn);
+                self.wait(key, urgency, now, 0);
+            }
+            Some(Place::Waiting { .. }) => {}
+        }
+    }
+
+    /// The route whose turn it is, if there is one. It is in flight until [`Queue::end`].
+    pub(super) fn next(&mut self, now: Instant) -> Option<RouteKey> {
+        if self.in_flight >= MOST_IN_FLIGHT || !self.allowance.pause(now).is_zero() {
+            return None;
+        }
+        let due = |waiting: &&mut BTreeMap<Turn, RouteKey>| {
+            waiting.first_key_value().is_some_and(|((at, _), _)| *at <= now)
+        };
+        let waiting = match self.backlogs_turn {
+            false => self.waiting.iter_mut().find(due),
+            true => self.waiting.iter_mut().rev().find(due),
+        };
+        let (_, key) = waiting?.pop_first()?;
+        self.backlogs_turn = !self.backlogs_turn;
+        let failures = match self.places.get(&key) {
+            Some(Place::Waiting { failures, .. }) => *failures,
+            _ => 0,
+        };
+        self.places.insert(key.clone(), Place::InFlight { failures, again: false });
+        self.in_flight += 1;
+        self.allowance.take(now);
+        Some(key)
+    }
+
+    /// When there may be a turn; nothing if that depends on what is in flight or comes.
+    pub(super) fn wake(&self, now: Instant) -> Option<Instant> {
+        let firsts = self.waiting.iter().filter_map(BTreeMap::first_key_value);
+        let first = firsts.map(|((at, _), _)| *at).min()?;
+        (self.in_flight < MOST_IN_FLIGHT).then(|| first.max(now + self.allowance.pause(now)))
+    }
+
+    /// A turn has ended. `jitter` makes a pause a little shorter.
+    pub(super) fn end(
+        &mut self,
+        key: &RouteKey,
+        how: Ended,
+        now: Instant,
+        jitter: impl Fn(Duration) -> Duration,
+    ) {
+        let Some(Place::InFlight { failures, again }) = self.places.remove(key) else { return };
+        self.in_flight -= 1;
+        if how == Ended::Idle {
+            self.allowance.give_back();
+        }
+        if how == Ended::Failed {
+            let pause = FIRST_PAUSE.saturating_mul(1 << failures.min(16)).min(LONGEST_PAUSE);
+            self.wait(key.clone(), Urgency::Change, now + jitter(pause), failures + 1);
+        } else if again {
+            self.wait(key.clone(), Urgency::Change, now, 0);
+        }
+    }
+
+    /// How often the write that is in flight for a route has failed before.
+    pub(super) fn failures(&self, key: &RouteKey) -> u32 {
+        match self.places.get(key) {
+            Some(Place::InFlight { failures, .. } | Place::Waiting { failures, .. }) => *failures,
+            None => 0,
+        }
+    }
+
+    fn wait(&mut self, key: RouteKey, urgency: Urgency, at: Instant, failures: u32) {
+        let turn = (at, self.tickets);
+        self.tickets += 1;
+        self.waiting[urgency as usize].insert(turn, key.clone());
+        self.places.insert(key, Place::Waiting { urgency, turn, failures });
+    }
+}
+
+/// A bucket of tokens, kept as the time at which it will be full.
+#[derive(Debug)]
+struct Allowance {
+    full_at: Instant,
+}
+
+impl Allowance {
+    /// How long until a token is there.
+    fn pause(&self, now: Instant) -> Duration {
+        let missing = self.full_at.saturating_duration_since(now);
+        missing.saturating_sub(PER_WRITE * (BURST - 1))
+    }
+
+    fn take(&mut self, now: Instant) {
+        self.full_at = self.full_at.max(now) + PER_WRITE;
+    }
+
+    fn give_back(&mut self) {
+        self.full_at = self.full_at.checked_sub(PER_WRITE).unwrap_or(self.full_at);
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::super::tests::key;
+    use super::*;
+
+    const MS: Duration = Duration::from_millis(1);
+
+    fn queue(names: &[&str], urgency: Urgency, now: Instant) -> Queue {
+        let mut queue = Queue::new(now);
+        names.iter().for_each(|name| queue.push(key(name), urgency, now));
+        queue
+    }
+
+    fn next(queue: &mut Queue, now: Instant) -> Option<String> {
+        queue.next(now).map(|key| key.name.to_string())
+    }
+
+    fn end(queue: &mut Queue, name: &str, how: Ended, now: Instant) {
+        queue.end(&key(name), how, now, |pause| pause);
+    }
+
+    #[test]
+    fn a_route_waits_once_and_in_the_order_of_the_first_change() {
+        let now = Instant::now();
+        let mut queue = queue(&["b", "a", "b"], Urgency::Change, now);
+        assert_eq!(queue.wake(now), Some(now));
+        assert_eq!(next(&mut queue, now).as_deref(), Some("b"));
+        assert_eq!(next(&mut queue, now).as_deref(), Some("a"));
+        assert_eq!((next(&mut queue, now), queue.wake(now)), (None, None));
+        end(&mut queue, "b", Ended::Done, now);
+        assert_eq!(next(&mut queue, now), None);
+    }
+
+    #[test]
+    fn what_changes_while_it_is_written_is_written_again() {
+        let now = Instant::now();
+        for how in [Ended::Done, Ended::Idle, Ended::Failed] {
+            let mut queue = queue(&["a"], Urgency::Change, now);
+            next(&mut queue, now).unwrap();
+            queue.push(key("a"), Urgency::Change, now);
+            assert_eq!(next(&mut queue, now), None, "never twice at once");
+            end(&mut queue, "a", how, now);
+            assert_eq!(next(&mut queue, now + 100 * MS).as_deref(), Some("a"), "{how:?}");
+        }
+    }
+
+    #[test]
+    fn pauses_grow_with_each_failure_to_a_bound_and_end_with_a_success() {
+        let mut now = Instant::now();
+        let mut queue = queue(&["a"], Urgency::Change, now);
+        let mut pauses = Vec::new();
+        for failures in 0..40 {
+            next(&mut queue, now).unwrap();
+            assert_eq!(queue.failures(&key("a")), failures);
+            end(&mut queue, "a", Ended::Failed, now);
+            // A change makes no difference to that.
+            queue.push(key("a"), Urgency::Change, now);
+            assert_eq!(next(&mut queue, now), None);
+            let wake = queue.wake(now).unwrap();
+            pauses.push((wake - now).as_millis());
+            now = wake;
+        }
+        assert_eq!(pauses[..5], [100, 200, 400, 800, 1600]);
+        assert_eq!(pauses[8..], [[25_600].as_slice(), &[30_000; 31]].concat());
+        next(&mut queue, now).unwrap();
+        end(&mut queue, "a", Ended::Done, now);
+        queue.push(key("a"), Urgency::Change, now);
+        assert!(next(&mut queue, now).is_some());
+        assert_eq!(queue.failures(&key("a")), 0);
+    }
+
+    #[test]
+    fn writes_come_in_bounded_bursts_and_few_at_once() {
+        let now = Instant::now();
+        let names: Vec<String> = (0..200).map(|number| number.to_string()).collect();
+        let names: Vec<&str> = names.iter().map(String::as_str).collect();
+        let mut crowd = queue(&names, Urgency::Change, now);
+        let at_once: Vec<_> = std::iter::from_fn(|| next(&mut crowd, now)).collect();
+        assert_eq!((at_once.len(), crowd.wake(now)), (4, None), "the rest waits for one to end");
+
+        let mut queue = queue(&names, Urgency::Change, now);
+        let mut write = |now, how| {
+            let name = next(&mut queue, now)?;
+            end(&mut queue, &name, how, now);
+            Some(queue.wake(now).unwrap())
+        };
+        let burst = std::iter::from_fn(|| write(now, Ended::Done));
+        assert_eq!(burst.last(), Some(now + 20 * MS));
+        let count = |now, write: &mut dyn FnMut(Instant, Ended) -> Option<Instant>| {
+            std::iter::from_fn(|| write(now, Ended::Done)).count()
+        };
+        assert_eq!(count(now + 19 * MS, &mut write), 0);
+        assert_eq!(count(now + 20 * MS, &mut write), 1);
+        assert_eq!(count(now + 220 * MS, &mut write), 10);
+        // What needs no write costs no turn.
+        let idle = (0..50).filter_map(|_| write(now + 240 * MS, Ended::Idle)).count();
+        assert_eq!((idle, count(now + 240 * MS, &mut write)), (50, 1));
+    }
+
+    #[test]
+    fn changes_share_the_turns_with_the_backlog() {
+        let now = Instant::now();
+        let mut queue = queue(&["a", "b", "c", "d"], Urgency::Backlog, now);
+        queue.push(key("x"), Urgency::Change, now);
+        queue.push(key("y"), Urgency::Change, now);
+        queue.push(key("d"), Urgency::Change, now);
+        let order: Vec<String> = std::iter::from_fn(|| {
+            let name = next(&mut queue, now)?;
+            end(&mut queue, &name, Ended::Done, now);
+            Some(name)
+        })
+        .collect();
+        assert_eq!(order, ["x", "a", "y", "b", "d", "c"]);
+    }
+}

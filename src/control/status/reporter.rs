@@ -1,0 +1,134 @@
+//! The part of a replica that writes statuses while it leads, and wants to lead while it does not.
+
+use std::convert::Infallible;
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use kube::Client;
+use prometheus::{IntCounter, IntGauge};
+use tokio::sync::Notify;
+use tokio::sync::mpsc::UnboundedReceiver;
+use tokio::task::JoinHandle;
+use tokio::time::timeout;
+
+use super::Statuses;
+use super::writer::Writer;
+use crate::control::lease::{self, Candidate};
+use crate::routing::RouteKey;
+
+/// How long [`Reporter::left`] waits at most. Giving up the Lease takes less.
+const LEAVE_TIMEOUT: Duration = Duration::from_millis(1500);
+
+/// What it takes to write statuses.
+pub struct Reporting {
+    /// Speaks to the API server.
+    pub client: Client,
+    /// Where the routes are; empty means in all namespaces.
+    pub namespaces: Vec<String>,
+    /// Which Lease says who writes.
+    pub lease: lease::Settings,
+    /// What is to be said.
+    pub statuses: Statuses,
+    /// What is measured.
+    pub meters: Meters,
+}
+
+/// What is measured about it.
+#[derive(Clone, Debug)]
+pub struct Meters {
+    /// 1 while this replica leads.
+    pub leader: IntGauge,
+    /// Statuses that were written.
+    pub written: IntCounter,
+    /// Writes that failed. One that is refused because the route has changed meanwhile is none.
+    pub failed: IntCounter,
+}
+
+impl fmt::Debug for Reporting {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Reporting").field("lease", &self.lease).finish_non_exhaustive()
+    }
+}
+
+/// Writes statuses in a task of its own, so that whatever happens there ends nothing else.
+#[derive(Debug)]
+pub struct Reporter {
+    leaving: Arc<Notify>,
+    task: JoinHandle<()>,
+}
+
+/// What has changed, as [`Statuses::follow`] tells it.
+pub(super) type Changes = UnboundedReceiver<Vec<RouteKey>>;
+
+impl Reporter {
+    /// Starts it on the runtime of whoever calls. It begins once there are statuses.
+    pub fn start(reporting: Reporting) -> Self {
+        let changes = reporting.statuses.follow();
+        let leaving = Arc::new(Notify::new());
+        let task = tokio::spawn(run(reporting, changes, Arc::clone(&leaving)));
+        Reporter { leaving, task }
+    }
+
+    /// Has it write no more, and give up the Lease, so that another replica leads at once.
+    pub fn leave(&self) {
+        self.leaving.notify_one();
+    }
+
+    /// Waits until it has left, for a short time at most.
+    pub async fn left(self) {
+        self.leave();
+        let _ = timeout(LEAVE_TIMEOUT, self.task).await;
+    }
+}
+
+async fn run(reporting: Reporting, mut changes: Changes, leaving: Arc<Notify>) {
+    let mut candidate = Candidate::new(reporting.client.clone(), reporting.lease.clone());
+    tokio::select! {
+        biased;
+        () = leaving.notified() => {}
+        never = report(&reporting, &mut candidate, &mut changes) => match never {},
+    }
+    reporting.meters.leader.set(0);
+    candidate.release().await;
+}
+
+async fn report(
+    reporting: &Reporting,
+    candidate: &mut Candidate,
+    changes: &mut Changes,
+) -> Infallible {
+    // Who has no table has nothing to write, and would only keep others from it.
+    heard(changes).await;
+    let leader = &reporting.meters.leader;
+    loop {
+        tokio::select! {
+            () = candidate.acquire() => {}
+            never = ignore(changes) => match never {},
+        }
+        leader.set(1);
+        tokio::select! {
+            biased;
+            // To drop the writer is to drop what it has under way.
+            () = candidate.keep() => {}
+            never = Writer::new(reporting).run(changes) => match never {},
+        }
+        leader.set(0);
+    }
+}
+
+/// The next change.
+pub(super) async fn heard(changes: &mut Changes) -> Vec<RouteKey> {
+    match changes.recv().await {
+        Some(changed) => changed,
+        // Somebody else follows now.
+        None => std::future::pending().await,
+    }
+}
+
+/// Who does not lead remembers nothing of changes: what is to be said is in [`Statuses`].
+pub(super) async fn ignore(changes: &mut Changes) -> Infallible {
+    loop {
+        heard(changes).await;
+    }
+}

@@ -1,0 +1,135 @@
+//! What is to be said of the routes, shared by who works it out, who shows it and who writes it.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+
+use super::RouteStatus;
+use crate::routing::RouteKey;
+
+/// The statuses of all routes of this installation. Clones share them. A change costs what it
+/// changes.
+#[derive(Clone, Debug, Default)]
+pub struct Statuses(Arc<Mutex<Shared>>);
+
+#[derive(Debug, Default)]
+struct Shared {
+    by_route: BTreeMap<RouteKey, Arc<RouteStatus>>,
+    follower: Option<UnboundedSender<Vec<RouteKey>>>,
+}
+
+impl Statuses {
+    /// Takes over what is said `now` of the routes that were looked at again; those of which
+    /// nothing is said are gone. Returns what was said of them before.
+    pub fn update<'k>(
+        &self,
+        looked_at: impl Iterator<Item = &'k RouteKey>,
+        now: &[Arc<RouteStatus>],
+    ) -> Vec<Arc<RouteStatus>> {
+        let mut shared = self.lock();
+        let before: Vec<_> = looked_at.filter_map(|key| shared.by_route.remove(key)).collect();
+        let mut changed: BTreeMap<&RouteKey, &Arc<RouteStatus>> =
+            before.iter().map(|status| (&status.key, status)).collect();
+        for status in now {
+            let former = changed.insert(&status.key, status);
+            if former.is_some_and(|former| former.agrees_with(status)) {
+                changed.remove(&status.key);
+            }
+            shared.by_route.insert(status.key.clone(), Arc::clone(status));
+        }
+        shared.tell(changed.into_keys());
+        before
+    }
+
+    /// Takes over what is said of all routes.
+    pub fn replace(&self, all: Vec<RouteStatus>) {
+        let all = all.into_iter().map(|status| (status.key.clone(), Arc::new(status))).collect();
+        let before = std::mem::replace(&mut self.lock().by_route, all);
+        // Many thousand may be freed here, and that is nothing to wait for with the lock held.
+        drop(before);
+    }
+
+    /// What is said of all routes, in the order of their keys.
+    pub fn snapshot(&self) -> Vec<Arc<RouteStatus>> {
+        self.lock().by_route.values().cloned().collect()
+    }
+
+    /// What is said of one route; nothing if it is gone or not this installation's.
+    pub fn get(&self, key: &RouteKey) -> Option<Arc<RouteStatus>> {
+        self.lock().by_route.get(key).cloned()
+    }
+
+    /// How many routes there are.
+    pub fn count(&self) -> usize {
+        self.lock().by_route.len()
+    }
+
+    /// From now on tells which routes each [`Statuses::update`] changes, be it none. There is one
+    /// follower: the last who asked.
+    pub(super) fn follow(&self) -> UnboundedReceiver<Vec<RouteKey>> {
+        let (follower, changes) = unbounded_channel();
+        self.lock().follower = Some(follower);
+        changes
+    }
+
+    /// Nothing that panics is done with the lock held, so what is in there is whole.
+    fn lock(&self) -> MutexGuard<'_, Shared> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Shared {
+    fn tell<'k>(&mut self, changed: impl Iterator<Item = &'k RouteKey>) {
+        let Some(follower) = &self.follower else { return };
+        // Fails when nobody follows any more.
+        if follower.send(changed.cloned().collect()).is_err() {
+            self.follower = None;
+        }
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::super::tests::{key, status};
+    use super::*;
+
+    fn update(statuses: &Statuses, looked_at: &[&str], now: &[RouteStatus]) -> Vec<String> {
+        let looked_at: Vec<RouteKey> = looked_at.iter().map(|name| key(name)).collect();
+        let now: Vec<_> = now.iter().cloned().map(Arc::new).collect();
+        let before = statuses.update(looked_at.iter(), &now);
+        before.iter().map(|status| status.key.name.to_string()).collect()
+    }
+
+    #[test]
+    fn what_was_looked_at_again_is_taken_over_and_the_rest_stays() {
+        let statuses = Statuses::default();
+        statuses.replace(vec![status("a", None), status("b", None), status("c", None)]);
+        let now = [status("b", Some("bad")), status("d", None)];
+        assert_eq!(update(&statuses, &["b", "c", "d"], &now), ["b", "c"]);
+        let names: Vec<_> = statuses.snapshot().iter().map(|one| one.key.name.clone()).collect();
+        assert_eq!(names, ["a".into(), "b".into(), "d".into()]);
+        assert!(!statuses.get(&key("b")).unwrap().conditions[0].status);
+        assert_eq!(statuses.get(&key("c")), None);
+        assert_eq!(statuses.count(), 3);
+    }
+
+    #[test]
+    fn a_follower_hears_of_what_changed_and_of_nothing_else() {
+        let statuses = Statuses::default();
+        let mut changes = statuses.follow();
+        update(&statuses, &["a", "b", "c"], &[status("a", None), status("b", None)]);
+        assert_eq!(changes.try_recv().unwrap(), [key("a"), key("b")]);
+        // Looked at again; only b is different, for another version of an object is no news.
+        let newer = RouteStatus { resource_version: Some("2".into()), ..status("a", None) };
+        update(&statuses, &["a", "b"], &[newer.clone(), status("b", Some("bad"))]);
+        assert_eq!(changes.try_recv().unwrap(), [key("b")]);
+        assert_eq!(*statuses.get(&key("a")).unwrap(), newer);
+        update(&statuses, &["a"], &[]);
+        assert_eq!(changes.try_recv().unwrap(), [key("a")]);
+        let other = RouteStatus { uid: Some("other".into()), ..status("b", Some("bad")) };
+        update(&statuses, &["b"], &[other]);
+        assert_eq!(changes.try_recv().unwrap(), [key("b")]);
+    }
+}

@@ -1,0 +1,180 @@
+//! Warnings: Kubernetes Events on the routes that are not in order. Best effort: one that cannot be
+//! written is dropped.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use k8s_openapi::api::core::v1::ObjectReference;
+use k8s_openapi::api::events::v1::{Event, EventSeries};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{
+    Condition as ApiCondition, MicroTime, ObjectMeta,
+};
+use k8s_openapi::jiff::Timestamp;
+use kube::api::{Patch, PatchParams, PostParams};
+use kube::{Api, Client, Error, Resource};
+use serde_json::json;
+use tokio::time::timeout;
+
+use super::REPORTER;
+use crate::control::api::SniRoute;
+use crate::control::fnv::fnv;
+use crate::routing::RouteKey;
+
+/// How long the API server may take for one Event.
+const TIMEOUT: Duration = Duration::from_secs(5);
+/// The largest note, in bytes, that the API server takes.
+const MAX_NOTE: usize = 1024;
+/// The longest `reportingInstance`.
+const MAX_INSTANCE: usize = 128;
+/// How much of a route's name goes into the name of its Events, of which 253 bytes are the most.
+const MAX_NAME: usize = 200;
+/// Of how many different warnings it is known how often there was one.
+const MOST_COUNTED: usize = 10_000;
+
+/// What is warned of, and how often.
+#[derive(Debug)]
+pub(super) struct Warnings {
+    instance: String,
+    /// By the name of the Event, as a hash.
+    counts: HashMap<u64, i32>,
+}
+
+impl Warnings {
+    /// `instance`: which replica says so.
+    pub(super) fn new(instance: &str) -> Self {
+        Warnings { instance: bounded(instance, MAX_INSTANCE), counts: HashMap::new() }
+    }
+
+    /// Writes an Event for a condition. The same warning about the same object has the same name: if
+    /// it is still there, it becomes a series instead of one more object.
+    ///
+    /// kube's own recorder keeps the note of the first Event when the next one says something else,
+    /// and makes names that are too long of those that just fit.
+    pub(super) fn publish(
+        &mut self,
+        client: Client,
+        route: &RouteKey,
+        uid: &str,
+        condition: &ApiCondition,
+    ) -> impl Future<Output = Result<(), Error>> + Send + use<> {
+        let event = event(&self.instance, route, uid, condition, Timestamp::now());
+        let name = event.metadata.name.clone().unwrap_or_default();
+        if self.counts.len() >= MOST_COUNTED {
+            self.counts.clear();
+        }
+        let count = self.counts.entry(fnv(format!("{}/{name}", route.namespace).as_bytes()));
+        let count = count.and_modify(|count| *count = count.saturating_add(1)).or_insert(1);
+        let series =
+            EventSeries { count: (*count).max(2), last_observed_time: MicroTime(Timestamp::now()) };
+        let events: Api<Event> = Api::namespaced(client, &route.namespace);
+        async move {
+            let write = async {
+                match events.create(&PostParams::default(), &event).await {
+                    Err(Error::Api(status)) if status.is_already_exists() => {}
+                    result => return result.map(drop),
+                }
+                let params = PatchParams {
+                    field_manager: Some(REPORTER.to_owned()),
+                    ..PatchParams::default()
+                };
+                let patch = Patch::Merge(json!({ "series": series }));
+                events.patch(&name, &params, &patch).await.map(drop)
+            };
+            // One that takes this long is as good as lost.
+            timeout(TIMEOUT, write).await.unwrap_or(Ok(()))
+        }
+    }
+}
+
+fn event(
+    instance: &str,
+    route: &RouteKey,
+    uid: &str,
+    condition: &ApiCondition,
+    now: Timestamp,
+) -> Event {
+    let note = bounded(&condition.message, MAX_NOTE);
+    let told = format!("{uid} {} {} {note}", condition.type_, condition.reason);
+    // A label of a name ends with a letter or a digit.
+    let start = bounded(&route.name, MAX_NAME);
+    let start = start.trim_end_matches(|c: char| !c.is_ascii_alphanumeric());
+    Event {
+        metadata: ObjectMeta {
+            name: Some(format!("{start}.{:016x}", fnv(told.as_bytes()))),
+            namespace: Some(route.namespace.to_string()),
+            ..ObjectMeta::default()
+        },
+        event_time: Some(MicroTime(now)),
+        type_: Some("Warning".to_owned()),
+        reason: Some(condition.reason.clone()),
+        action: Some("Reconcile".to_owned()),
+        note: Some(note),
+        regarding: Some(ObjectReference {
+            api_version: Some(SniRoute::api_version(&()).into_owned()),
+            kind: Some(SniRoute::kind(&()).into_owned()),
+            namespace: Some(route.namespace.to_string()),
+            name: Some(route.name.to_string()),
+            uid: Some(uid.to_owned()),
+            ..ObjectReference::default()
+        }),
+        reporting_controller: Some(REPORTER.to_owned()),
+        reporting_instance: Some(instance.to_owned()),
+        ..Event::default()
+    }
+}
+
+/// A text of at most so many bytes: if it is longer, its beginning and an ellipsis.
+fn bounded(text: &str, most: usize) -> String {
+    const ELLIPSIS: &str = "...";
+    match text.len() <= most {
+        true => text.to_owned(),
+        false => {
+            let end = text.floor_char_boundary(most.saturating_sub(ELLIPSIS.len()));
+            text.get(..end).unwrap_or_default().to_owned() + ELLIPSIS
+        }
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+
+    use super::super::tests::key;
+    use super::*;
+
+    fn made(route: &RouteKey, uid: &str, message: &str) -> Event {
+        let condition = ApiCondition {
+            last_transition_time: Time(Timestamp::UNIX_EPOCH),
+            message: message.to_owned(),
+            observed_generation: None,
+            reason: "Bad".to_owned(),
+            status: "False".to_owned(),
+            type_: "Accepted".to_owned(),
+        };
+        event("me", route, uid, &condition, Timestamp::UNIX_EPOCH)
+    }
+
+    #[test]
+    fn the_same_warning_has_the_same_name_and_any_other_another() {
+        let name = |event: Event| event.metadata.name.unwrap();
+        let one = name(made(&key("r"), "uid", "bad"));
+        assert!(one.starts_with("r."), "{one}");
+        assert_eq!(name(made(&key("r"), "uid", "bad")), one);
+        for other in [made(&key("r"), "uid", "worse"), made(&key("r"), "other", "bad")] {
+            assert_ne!(name(other), one);
+        }
+    }
+
+    #[test]
+    fn names_and_notes_stay_within_what_is_taken() {
+        let long = format!("{}.{}", "a".repeat(199), "b".repeat(53));
+        let event = made(&key(&long), "uid", &"é".repeat(2000));
+        let name = event.metadata.name.unwrap();
+        assert!(name.len() <= 253 && !name.contains("..") && !name.contains("-."), "{name}");
+        let note = event.note.unwrap();
+        assert!(note.len() <= 1024 && note.len() > 1000 && note.ends_with("é..."), "{note}");
+        assert_eq!(bounded("short", 5), "short");
+        assert_eq!(bounded("longer", 5), "lo...");
+    }
+}
