@@ -2,7 +2,7 @@
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex};
 use std::thread;
 
@@ -132,6 +132,23 @@ impl Sluice {
         };
         let (address, admin) = (address("listening"), address("admin port"));
         Sluice { child, address, admin, log }
+    }
+
+    /// Sends SIGTERM.
+    pub(crate) fn terminate(&self) {
+        let process = rustix::process::Pid::from_child(&self.child);
+        rustix::process::kill_process(process, rustix::process::Signal::TERM).unwrap();
+    }
+
+    /// Sends SIGKILL and waits for the end.
+    pub(crate) fn kill(&mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+
+    /// How it ends.
+    pub(crate) fn ended(&mut self) -> ExitStatus {
+        within(PATIENCE, "sluice ends", || self.child.try_wait().unwrap())
     }
 
     pub(crate) fn await_ready(&self) {

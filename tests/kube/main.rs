@@ -20,6 +20,7 @@ mod load;
 mod objects;
 mod outage;
 mod saved;
+mod status;
 mod support;
 #[path = "../clients/traffic.rs"]
 mod traffic;
@@ -33,6 +34,7 @@ fn main() -> ExitCode {
         load::tests(),
         outage::tests(),
         saved::tests(),
+        status::tests(),
         environment::tests(),
         controller::tests(),
         elsewhere::tests(),

@@ -2,11 +2,11 @@
 
 use std::collections::HashMap;
 use std::convert::Infallible;
-use std::pin::Pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use futures::StreamExt;
+use futures::future::BoxFuture;
 use futures::stream::FuturesUnordered;
 use k8s_openapi::jiff::Timestamp;
 use kube::api::{Api, DynamicObject, ListParams, Patch, PatchParams};
@@ -16,7 +16,7 @@ use tokio::time::{sleep, sleep_until, timeout};
 use tracing::{debug, info, warn};
 
 use super::object::Written;
-use super::queue::{Ended, Queue, Urgency};
+use super::queue::{Ended, Lane, Queue};
 use super::reporter::{Changes, Reporting, heard, ignore};
 use super::warning::Warnings;
 use super::{REPORTER, RouteStatus};
@@ -43,8 +43,8 @@ pub(super) struct Writer<'r> {
     routes: ApiResource,
     written: HashMap<RouteKey, Written>,
     queue: Queue,
-    in_flight: FuturesUnordered<Pin<Box<dyn Future<Output = Answer> + Send>>>,
-    events: FuturesUnordered<Pin<Box<dyn Future<Output = Result<(), Error>> + Send>>>,
+    in_flight: FuturesUnordered<BoxFuture<'static, Answer>>,
+    events: FuturesUnordered<BoxFuture<'static, Result<(), Error>>>,
     warnings: Warnings,
     troubles: Troubles,
 }
@@ -91,7 +91,7 @@ impl<'r> Writer<'r> {
         let now = Instant::now();
         for said in self.reporting.statuses.snapshot() {
             if self.next(&said).is_some() {
-                self.queue.push(said.key.clone(), Urgency::Backlog, now);
+                self.queue.push(said.key.clone(), Lane::Backlog, now);
             }
         }
         loop {
@@ -101,7 +101,7 @@ impl<'r> Writer<'r> {
             tokio::select! {
                 changed = heard(changes) => {
                     let now = Instant::now();
-                    changed.into_iter().for_each(|key| self.queue.push(key, Urgency::Change, now));
+                    changed.into_iter().for_each(|key| self.queue.push(key, Lane::Change, now));
                 }
                 Some(answer) = self.in_flight.next() => self.take(answer),
                 Some(result) = self.events.next() => self.troubles.of_event(result),
@@ -202,11 +202,16 @@ impl<'r> Writer<'r> {
                 // It has changed, and this replica is about to hear of it.
                 Some(409) => {
                     self.troubles.of_conflict(&key, self.queue.failures(&key));
-                    Ended::Failed
+                    Ended::Refused
                 }
-                _ => {
+                Some(400 | 413 | 422) => {
                     meters.failed.inc();
-                    self.troubles.of_write(&key, self.queue.failures(&key), &failure);
+                    self.troubles.of_status(&key, self.queue.failures(&key), &failure);
+                    Ended::Refused
+                }
+                code => {
+                    meters.failed.inc();
+                    self.troubles.of_writes(&key, code, &failure);
                     Ended::Failed
                 }
             },
@@ -263,24 +268,28 @@ impl Failure {
 }
 
 impl Troubles {
-    /// A status that is refused for what it is concerns its route; everything else concerns all.
-    fn of_write(&mut self, route: &RouteKey, failures: u32, failure: &Failure) {
-        let error = failure.text();
-        let code = failure.code().unwrap_or_default();
-        if matches!(code, 400 | 413 | 422) {
-            if failures == 0 {
-                warn!(%route, error, "the status of a route is refused; trying again, ever slower");
-            }
-        } else if self.writes.replace(code) != Some(code) {
-            let hint = match code {
-                403 => {
-                    "the service account needs the verb patch on sniroutes/status in the API \
-                        group sluice.dev, as deploy/clusterrole.yaml has it"
-                }
-                _ => "trying again, ever slower; traffic does not depend on it",
-            };
-            warn!(%route, error, hint, "cannot write the status of a route");
+    /// A status is refused for what it is. That concerns its route alone.
+    fn of_status(&mut self, route: &RouteKey, failures: u32, failure: &Failure) {
+        if failures == 0 {
+            let error = failure.text();
+            warn!(%route, error, "the status of a route is refused; trying again, ever slower");
         }
+    }
+
+    /// A status could not be written, and no other could.
+    fn of_writes(&mut self, route: &RouteKey, code: Option<u16>, failure: &Failure) {
+        let code = code.unwrap_or_default();
+        if self.writes.replace(code) == Some(code) {
+            return;
+        }
+        let hint = match code {
+            403 => {
+                "the service account needs the verb patch on sniroutes/status in the API group \
+                    sluice.dev, as deploy/clusterrole.yaml has it"
+            }
+            _ => "trying again, ever slower; traffic does not depend on it",
+        };
+        warn!(%route, error = failure.text(), hint, "cannot write the status of a route");
     }
 
     fn writes_work(&mut self) {
