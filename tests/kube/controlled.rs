@@ -136,8 +136,7 @@ impl Sluice {
 
     /// Sends SIGTERM.
     pub(crate) fn terminate(&self) {
-        let process = rustix::process::Pid::from_child(&self.child);
-        rustix::process::kill_process(process, rustix::process::Signal::TERM).unwrap();
+        kill_process(self.pid(), Signal::TERM).unwrap();
     }
 
     /// Sends SIGKILL and waits for the end.
@@ -187,10 +186,9 @@ impl Sluice {
     }
 
     /// Ends it by SIGTERM, as it should end.
-    pub(crate) fn terminate(mut self) {
-        let pid = Pid::from_child(&self.child);
-        kill_process(pid, Signal::TERM).unwrap();
-        assert!(self.child.wait().unwrap().success());
+    pub(crate) fn end(mut self) {
+        self.terminate();
+        assert!(self.ended().success());
     }
 
     pub(crate) fn metric(&self, name: &str) -> f64 {

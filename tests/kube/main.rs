@@ -16,6 +16,7 @@ mod greeted;
 #[path = "../proxy/support/hello.rs"]
 #[allow(dead_code)]
 mod hello;
+mod leader;
 mod load;
 mod objects;
 mod outage;
@@ -34,6 +35,7 @@ fn main() -> ExitCode {
         load::tests(),
         outage::tests(),
         saved::tests(),
+        leader::tests(),
         status::tests(),
         environment::tests(),
         controller::tests(),

@@ -146,7 +146,7 @@ fn a_change_is_saved_soon_and_survives_a_kill() {
     assert!(body.contains("notice: serving the table that was saved at 20"), "{body}");
     // The end of a process that has served nothing else saves nothing.
     let saved = setup.saved();
-    sluice.terminate();
+    sluice.end();
     assert_eq!(setup.saved(), saved);
 }
 
@@ -189,7 +189,7 @@ fn a_change_is_saved_at_the_end() {
     // Sooner than the next one is due.
     setup.apply("app", "last.test");
     within(PATIENCE, "it is live", || (ask(sluice.address, "last.test") == "here").then_some(()));
-    sluice.terminate();
+    sluice.end();
     assert!(setup.saved().contains("last.test"));
 }
 

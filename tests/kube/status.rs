@@ -1,6 +1,4 @@
-//! What `kubectl` shows of routes: their status and the Events on them, and who writes them.
-
-use std::time::{Duration, Instant};
+//! What `kubectl` shows of routes: their status and the Events on them.
 
 use libtest_mimic::Trial;
 
@@ -17,15 +15,11 @@ pub(crate) fn tests() -> Vec<Trial> {
         quick!(nothing_is_written_when_nothing_changes),
         quick!(a_recreated_route_gets_its_status),
         quick!(who_may_not_write_serves_and_says_which_permission_is_missing),
-        quick!(who_is_told_not_to_write_leaves_no_trace),
-        slow!(one_replica_writes_and_another_takes_over_when_it_dies),
-        slow!(a_replica_that_ends_hands_over_at_once),
-        slow!(who_cannot_renew_the_lease_leads_no_longer),
         slow!(two_installations_do_not_answer_each_other),
     ]
 }
 
-const GOOD: &str = "Accepted=True/Accepted/1 ResolvedRefs=True/ResolvedRefs/1 \
+pub(crate) const GOOD: &str = "Accepted=True/Accepted/1 ResolvedRefs=True/ResolvedRefs/1 \
                     Programmed=True/Programmed/1 ";
 
 fn every_reason_is_told_with_its_generation() {
@@ -101,8 +95,7 @@ fn a_conflict_is_told_warned_of_and_undone() {
     succeeded(api.admin().kubectl(&["delete", "sni", "a-winner", "-n", namespace]));
     await_status(api, namespace, "b-loser", GOOD);
     // And again, by another winner: the same reason with another message is another warning.
-    let older = route(namespace, "a-second", "conflict", "x.test");
-    succeeded(api.admin().apply(&older));
+    succeeded(api.admin().apply(&route(namespace, "a-second", "conflict", "x.test")));
     succeeded(api.admin().kubectl(&["delete", "sni", "b-loser", "-n", namespace]));
     succeeded(api.admin().apply(&route(namespace, "b-loser", "conflict", "x.test")));
     let again = format!("Warning HostnameConflict x.test belongs to {namespace}/a-second\n");
@@ -206,7 +199,7 @@ fn who_may_not_write_serves_and_says_which_permission_is_missing() {
     role("status-writer", "patch", "sniroutes.sluice.dev/status");
     role("status-warner", "create,patch", "events.events.k8s.io");
     let account = api.service_account(namespace, "sluice", "status-reader");
-    let sluice = Sluice::start(&account, "unwritten", &["--require-class", "--lease-duration=1s"]);
+    let sluice = Sluice::start(&account, "unwritten", &["--require-class", "--lease-duration=5s"]);
     sluice.await_ready();
     let hinted = |hint: &str| {
         within(PATIENCE, hint, || {
@@ -234,106 +227,6 @@ fn who_may_not_write_serves_and_says_which_permission_is_missing() {
     assert_eq!(hints.count(), 3, "each is said once");
 }
 
-fn who_is_told_not_to_write_leaves_no_trace() {
-    let api = ApiServer::shared();
-    let namespace = api.namespace("status-off");
-    let backend = Backend::start("here");
-    succeeded(api.admin().apply(&service(namespace)));
-    succeeded(api.admin().apply(&slice(namespace, backend.address)));
-    succeeded(api.admin().apply(&route(namespace, "app", "silent", "app.test")));
-    let account = account(api, namespace);
-    let off = ["--require-class", "--write-status=false", "--lease-duration=1s"];
-    let quiet = Sluice::start(&account, "silent", &off);
-    quiet.await_ready();
-    assert_eq!(ask(quiet.address, "app.test"), "here");
-    // Whoever writes has done so by the time that another sluice, which does, has.
-    let _loud = Sluice::start(&account, "loud", &["--require-class"]);
-    marker(api, namespace, "loud");
-    let holder =
-        ["get", "leases", "-n", namespace, "-o", "jsonpath={.items[*].spec.leaseTransitions}"];
-    assert_eq!(succeeded(api.admin().kubectl(&holder)), "0", "nobody had the Lease before");
-    assert_eq!(status(api, namespace, "app"), "");
-    assert_eq!(quiet.metric("sluice_leader"), 0.0);
-}
-
-fn one_replica_writes_and_another_takes_over_when_it_dies() {
-    let api = ApiServer::shared();
-    let namespace = api.namespace("status-killed");
-    succeeded(api.admin().apply(&service(namespace)));
-    let account = account(api, namespace);
-    let arguments = ["--require-class", "--lease-duration", "3s"];
-    let start = || Sluice::start(&account, "killed", &arguments);
-    let (mut leader, follower) = in_order([start(), start()]);
-    for number in 0..20 {
-        let (name, hostname) = (format!("app-{number}"), format!("app-{number}.test"));
-        succeeded(api.admin().apply(&route(namespace, &name, "killed", &hostname)));
-    }
-    for number in 0..20 {
-        await_status(api, namespace, &format!("app-{number}"), GOOD);
-    }
-    follower.await_ready();
-    let written = "sluice_status_writes_total{result=\"ok\"}";
-    assert_eq!((leader.metric(written), follower.metric(written)), (20.0, 0.0));
-
-    leader.kill();
-    let killed = Instant::now();
-    succeeded(api.admin().apply(&route(namespace, "late", "killed", "late.test")));
-    await_status(api, namespace, "late", GOOD);
-    let took = killed.elapsed();
-    assert!(took < Duration::from_secs(10), "{took:?}");
-    assert_eq!(follower.metric("sluice_leader"), 1.0);
-    // It found the others as they have to be.
-    assert_eq!(follower.metric(written), 1.0);
-    let transitions = ["get", "lease", "sluice-sluice", "-n", namespace];
-    let transitions = [&transitions[..], &["-o", "jsonpath={.spec.leaseTransitions}"]].concat();
-    assert_eq!(succeeded(api.admin().kubectl(&transitions)), "1");
-}
-
-fn a_replica_that_ends_hands_over_at_once() {
-    let api = ApiServer::shared();
-    let namespace = api.namespace("status-ended");
-    succeeded(api.admin().apply(&service(namespace)));
-    let account = account(api, namespace);
-    // Of two minutes: whoever had to wait for its end would be too late.
-    let start = |arguments: &[&str]| {
-        Sluice::start(&account, "ended", &[&["--require-class"], arguments].concat())
-    };
-    let long = start(&["--lease-duration", "2m"]);
-    await_leader(&long);
-    let short = start(&["--lease-duration", "1s"]);
-    short.await_ready();
-    long.terminate();
-    await_leader(&short);
-    // It goes on serving until its load balancers know, and writes no more.
-    assert_eq!(long.metric("sluice_leader"), 0.0);
-    marker(api, namespace, "ended");
-    assert_eq!(long.metric("sluice_status_writes_total{result=\"ok\"}"), 0.0);
-}
-
-fn who_cannot_renew_the_lease_leads_no_longer() {
-    let api = ApiServer::start();
-    api.install_crds();
-    let namespace = api.namespace("status-outage");
-    succeeded(api.admin().apply(&service(namespace)));
-    let arguments = ["--lease-duration", "3s"];
-    let sluice = Sluice::start(&account(&api, namespace), "outage", &arguments);
-    await_leader(&sluice);
-    api.kill();
-    let killed = Instant::now();
-    within(PATIENCE, "it leads no longer", || {
-        (sluice.metric("sluice_leader") == 0.0).then_some(())
-    });
-    let took = killed.elapsed();
-    assert!(took < Duration::from_secs(3), "others may lead by now: {took:?}");
-
-    api.start_again();
-    succeeded(api.admin().apply(&route(namespace, "app", "outage", "app.test")));
-    within(PATIENCE * 4, "it writes again", || {
-        (status(&api, namespace, "app") == GOOD).then_some(())
-    });
-    assert_eq!(sluice.metric("sluice_leader"), 1.0);
-}
-
 fn two_installations_do_not_answer_each_other() {
     let api = ApiServer::start();
     api.install_crds();
@@ -357,21 +250,13 @@ fn two_installations_do_not_answer_each_other() {
     marker(&api, spaces[1], "two");
     assert_eq!(version(&api, spaces[0], "shared"), before);
     assert_eq!((one.metric(written), two.metric(written)), (3.0, 2.0));
-}
-
-/// The one that leads, and the other.
-fn in_order([one, two]: [Sluice; 2]) -> (Sluice, Sluice) {
-    let leads = |sluice: &Sluice| sluice.metric("sluice_leader") == 1.0;
-    within(PATIENCE, "one of them leads", || (leads(&one) || leads(&two)).then_some(()));
-    if leads(&one) { (one, two) } else { (two, one) }
-}
-
-fn await_leader(sluice: &Sluice) {
-    within(PATIENCE, "it leads", || (sluice.metric("sluice_leader") == 1.0).then_some(()));
+    // To come second is no error.
+    let failed = "sluice_status_writes_total{result=\"error\"}";
+    assert_eq!((one.metric(failed), two.metric(failed)), (0.0, 0.0));
 }
 
 /// Makes a route and waits for its status: what was to be written before is written then.
-fn marker(api: &ApiServer, namespace: &str, class: &str) {
+pub(crate) fn marker(api: &ApiServer, namespace: &str, class: &str) {
     let hostname = format!("marker.{namespace}.test");
     succeeded(api.admin().apply(&route(namespace, "marker", class, &hostname)));
     within(PATIENCE, "the marker has its status", || {
@@ -379,14 +264,14 @@ fn marker(api: &ApiServer, namespace: &str, class: &str) {
     });
 }
 
-fn await_status(api: &ApiServer, namespace: &str, name: &str, expected: &str) {
+pub(crate) fn await_status(api: &ApiServer, namespace: &str, name: &str, expected: &str) {
     within(PATIENCE, &format!("the status of {name} is {expected:?}"), || {
         (status(api, namespace, name) == expected).then_some(())
     });
 }
 
 /// The conditions of a route: `TYPE=STATUS/REASON/GENERATION`, each with a space.
-fn status(api: &ApiServer, namespace: &str, name: &str) -> String {
+pub(crate) fn status(api: &ApiServer, namespace: &str, name: &str) -> String {
     let path = "jsonpath={range .status.conditions[*]}{.type}={.status}/{.reason}/\
                 {.observedGeneration} {end}";
     get(api, namespace, name, path)
