@@ -207,7 +207,8 @@ impl Serving {
     fn publish(&mut self, update: Update) {
         let Settled { changes, statuses: told, .. } = update.settled;
         let told: Vec<_> = told.into_iter().map(Arc::new).collect();
-        let before = self.statuses.update(changes.routes.keys(), &told);
+        let looked_at = changes.routes.keys().chain(told.iter().map(|status| &status.key));
+        let before = self.statuses.update(looked_at, &told);
         log_changes(&before, &told);
         let applied = if self.live {
             self.writer.update(changes)

@@ -27,6 +27,9 @@ use super::random::{jitter, random};
 
 /// How long giving the Lease up may take.
 const RELEASE_TIMEOUT: Duration = Duration::from_secs(1);
+/// What is refused for so long is logged: a server that starts refuses for a moment what it does not
+/// know yet.
+const LASTING: Duration = Duration::from_secs(4);
 /// The longest name that an object may have.
 const MAX_NAME: usize = 253;
 
@@ -92,8 +95,17 @@ pub(super) struct Candidate {
     seen: Seen,
     /// When the last successful renewal was sent.
     renewed: Instant,
-    /// The failure that was logged last.
-    logged: Option<u16>,
+    /// The refusal that was the last answer.
+    refused: Option<Refused>,
+}
+
+/// The same refusal, once or several times in a row.
+#[derive(Clone, Copy, Debug)]
+struct Refused {
+    code: u16,
+    since: Instant,
+    /// Whether it was logged.
+    said: bool,
 }
 
 /// The Lease as it was read last, and since when it has been like that.
@@ -104,7 +116,7 @@ impl Candidate {
     pub(super) fn new(client: Client, settings: Settings) -> Self {
         let api = Api::namespaced(client, &settings.namespace);
         let renewed = Instant::now();
-        Candidate { api, settings, ours: None, seen: Seen::default(), renewed, logged: None }
+        Candidate { api, settings, ours: None, seen: Seen::default(), renewed, refused: None }
     }
 
     /// Returns when this replica leads.
@@ -130,7 +142,7 @@ impl Candidate {
             let until = self.renewed + deadline;
             sleep_until(until.min(Instant::now() + self.settings.retry())).await;
             if Instant::now() >= until {
-                warn!(lease = %self.settings, "leads no longer: the Lease could not be renewed in time");
+                info!(lease = %self.settings, "leads no longer: the Lease could not be renewed in time");
                 return;
             }
             // A request that is lost must leave time for another.
@@ -138,7 +150,7 @@ impl Candidate {
             match timeout_at(attempt_until, self.attempt()).await {
                 Ok(Ok(true)) => {}
                 Ok(Ok(false)) => {
-                    warn!(lease = %self.settings, "leads no longer: another replica does");
+                    info!(lease = %self.settings, "leads no longer: another replica does");
                     return;
                 }
                 Ok(Err(error)) => self.log(&error),
@@ -176,7 +188,7 @@ impl Candidate {
             Some(lease) => {
                 let spec = lease.spec.clone().unwrap_or_default();
                 if !self.seen.is_free(spec, &self.settings, Instant::now()) {
-                    self.logged = None;
+                    self.refused = None;
                     return Ok(false);
                 }
                 lease
@@ -190,7 +202,7 @@ impl Candidate {
     }
 
     fn has_renewed(&mut self, sent: Instant) -> bool {
-        (self.renewed, self.logged) = (sent, None);
+        (self.renewed, self.refused) = (sent, None);
         true
     }
 
@@ -226,8 +238,19 @@ impl Candidate {
 
     /// Says what keeps this replica from leading, once for each way to fail in a row.
     fn log(&mut self, error: &Error) {
-        let code = code(error).unwrap_or_default();
-        if self.logged.replace(code) == Some(code) {
+        // Whoever watches tells of a server in trouble.
+        let Some(code) = refusal(error) else {
+            debug!(lease = %self.settings, %error, "cannot take part in choosing who writes statuses");
+            return;
+        };
+        let now = Instant::now();
+        let refused = match self.refused {
+            Some(same) if same.code == code => same,
+            _ => Refused { code, since: now, said: false },
+        };
+        let said = refused.said || now.duration_since(refused.since) >= LASTING;
+        self.refused = Some(Refused { said, ..refused });
+        if refused.said || !said {
             return;
         }
         let hint = match code {
@@ -288,6 +311,12 @@ fn released(before: LeaseSpec, now: Timestamp) -> LeaseSpec {
     }
 }
 
+/// The code of an error that is not the server's own trouble: it does not allow what was asked for,
+/// or does not know it.
+pub(super) fn refusal(error: &Error) -> Option<u16> {
+    code(error).filter(|code| (400..500).contains(code) && *code != 429)
+}
+
 fn code(error: &Error) -> Option<u16> {
     match error {
         Error::Api(status) => Some(status.code),
@@ -297,101 +326,4 @@ fn code(error: &Error) -> Option<u16> {
 
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
-mod tests {
-    use super::*;
-
-    fn settings(identity: &str) -> Settings {
-        Settings {
-            namespace: "ns".to_owned(),
-            name: "lease".to_owned(),
-            identity: identity.to_owned(),
-            duration: Duration::from_millis(14_500),
-        }
-    }
-
-    fn at(second: i64) -> Timestamp {
-        Timestamp::from_second(second).unwrap()
-    }
-
-    #[test]
-    fn a_lease_is_named_after_the_class() {
-        assert_eq!(name_for("sluice"), "sluice-sluice");
-        assert_eq!(name_for("a-1"), "sluice-a-1");
-        // For good: replicas of different versions have to agree.
-        assert_eq!(name_for("Example.com/Edge"), "sluice-example-com-edge-fa92e676");
-        assert_ne!(name_for("example.com/edge"), name_for("example-com.edge"));
-        assert_ne!(name_for("example.com/edge"), name_for("Example.com/Edge"));
-        let names = ["a-", "a.", &"x".repeat(253), &"A".repeat(253), ".", "ä"].map(name_for);
-        for name in names {
-            let fits = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
-            assert!(name.len() <= 253 && name.chars().all(fits) && !name.ends_with('-'), "{name}");
-        }
-    }
-
-    #[test]
-    fn no_two_identities_are_the_same() {
-        assert_ne!(identity(), identity());
-    }
-
-    #[test]
-    fn a_lease_is_taken_renewed_and_released() {
-        let (one, two) = (settings("one"), settings("two"));
-        let first = held(LeaseSpec::default(), &one, at(10));
-        assert_eq!(first.holder_identity.as_deref(), Some("one"));
-        assert_eq!(first.lease_duration_seconds, Some(15));
-        assert_eq!(
-            (first.acquire_time.clone(), first.lease_transitions),
-            (Some(MicroTime(at(10))), Some(0))
-        );
-        let renewed = held(first, &one, at(12));
-        assert_eq!(renewed.renew_time, Some(MicroTime(at(12))));
-        assert_eq!(renewed.acquire_time, Some(MicroTime(at(10))));
-        assert_eq!(renewed.lease_transitions, Some(0));
-        let taken = held(renewed, &two, at(30));
-        assert_eq!(taken.holder_identity.as_deref(), Some("two"));
-        assert_eq!(
-            (taken.acquire_time.clone(), taken.lease_transitions),
-            (Some(MicroTime(at(30))), Some(1))
-        );
-        let given_up = released(taken, at(31));
-        assert_eq!(
-            (given_up.holder_identity.as_ref(), given_up.lease_duration_seconds),
-            (None, Some(1))
-        );
-        assert_eq!(held(given_up, &one, at(32)).lease_transitions, Some(2));
-    }
-
-    #[test]
-    fn another_replicas_lease_is_free_once_it_was_not_renewed_for_its_duration() {
-        let (one, two) = (settings("one"), settings("two"));
-        let (start, second) = (Instant::now(), Duration::from_secs(1));
-        let mut seen = Seen::default();
-        // Its times say that it ran out long ago, by whatever clock.
-        let lease = held(LeaseSpec::default(), &one, at(10));
-        assert!(!seen.is_free(lease.clone(), &two, start));
-        assert!(!seen.is_free(lease.clone(), &two, start + 14 * second));
-        let renewed = held(lease, &one, at(11));
-        assert!(!seen.is_free(renewed.clone(), &two, start + 15 * second), "it was renewed");
-        assert!(!seen.is_free(renewed.clone(), &two, start + 29 * second));
-        assert!(seen.is_free(renewed.clone(), &two, start + 30 * second));
-        assert!(Seen::default().is_free(renewed.clone(), &one, start), "its own");
-        assert!(Seen::default().is_free(released(renewed, at(12)), &two, start));
-        assert!(Seen::default().is_free(LeaseSpec::default(), &two, start));
-        // What somebody else may have written there.
-        let odd = LeaseSpec {
-            holder_identity: Some("other".to_owned()),
-            lease_duration_seconds: Some(i32::MIN),
-            ..LeaseSpec::default()
-        };
-        let mut seen = Seen::default();
-        assert!(!seen.is_free(odd.clone(), &two, start));
-        assert!(seen.is_free(odd, &two, start + 15 * second));
-    }
-
-    #[test]
-    fn a_leader_gives_up_before_another_may_lead() {
-        let settings = settings("one");
-        assert!(settings.renew_deadline() < settings.duration);
-        assert!(settings.retry() * 4 < settings.renew_deadline());
-    }
-}
+mod tests;

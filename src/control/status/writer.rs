@@ -21,6 +21,7 @@ use super::reporter::{Changes, Reporting, heard, ignore};
 use super::warning::Warnings;
 use super::{REPORTER, RouteStatus};
 use crate::control::api::SniRoute;
+use crate::control::lease::refusal;
 use crate::control::random::jitter;
 use crate::routing::RouteKey;
 
@@ -115,13 +116,14 @@ impl<'r> Writer<'r> {
         loop {
             match self.list().await {
                 Ok(()) => return,
-                Err(Failure::Refused(error)) => warn!(
+                Err(Failure::Refused(error)) if refusal(&error).is_some() => warn!(
                     %error,
                     hint = "trying again; the service account needs the verb list on \
                             sniroutes.sluice.dev",
                     "cannot read the statuses that are written"
                 ),
-                Err(Failure::NoAnswer) => warn!("cannot read the statuses: no answer"),
+                // Whoever watches tells of a server in trouble.
+                Err(failure) => debug!(error = failure.text(), "cannot read the statuses"),
             }
             sleep(jitter(LIST_PAUSE)).await;
         }
@@ -278,7 +280,10 @@ impl Troubles {
 
     /// A status could not be written, and no other could.
     fn of_writes(&mut self, route: &RouteKey, code: Option<u16>, failure: &Failure) {
-        let code = code.unwrap_or_default();
+        let Some(code) = code else {
+            debug!(%route, error = failure.text(), "cannot write the status of a route");
+            return;
+        };
         if self.writes.replace(code) == Some(code) {
             return;
         }
