@@ -44,7 +44,7 @@ spec:
     )
 }
 
-fn external_name(namespace: &str, name: &str) -> String {
+pub(crate) fn external_name(namespace: &str, name: &str) -> String {
     format!(
         "apiVersion: v1
 kind: Service

@@ -4,8 +4,9 @@ use libtest_mimic::Trial;
 
 use crate::controlled::{Backend, Sluice, ask};
 use crate::controller::{route, service, slice};
+use crate::elsewhere::external_name;
 use crate::objects::{account, bind_role};
-use crate::support::{ApiServer, PATIENCE, quick, slow, succeeded, within};
+use crate::support::{ApiServer, DnsServer, PATIENCE, quick, slow, succeeded, within};
 
 pub(crate) fn tests() -> Vec<Trial> {
     vec![
@@ -38,7 +39,18 @@ fn every_reason_is_told_with_its_generation() {
     made("e-invalid", "e.test", &|route| format!("{route}  timeouts: {{ idle: 9999h }}\n"));
     made("f-backend", "f.test", &|route| route.replace("name: app, port", "name: none, port"));
     made("g-port", "g.test", &|route| route.replace("port: tls", "port: none"));
-    let sluice = Sluice::start(&account(api, namespace), "reasons", &["--require-class"]);
+    let backend = |backend: &'static str| {
+        move |route: String| route.replace("service: { name: app, port: tls }", backend)
+    };
+    let elsewhere = "service: { name: app, namespace: default, port: tls }";
+    made("h-grant", "h.test", &backend(elsewhere));
+    made("i-local", "i.test", &backend("address: 127.0.0.1:1"));
+    made("j-name", "j.test", &backend("address: gone.test:1"));
+    made("k-service", "k.test", &backend("service: { name: outside, port: 1 }"));
+    succeeded(api.admin().apply(&external_name(namespace, "192.0.2.1")));
+    let dns = DnsServer::start("");
+    let servers = ["--require-class", "--dns-servers", &dns.address.to_string()];
+    let sluice = Sluice::start(&account(api, namespace), "reasons", &servers);
     let lost = |reason: &str| {
         format!(
             "Accepted=False/{reason}/1 ResolvedRefs=True/ResolvedRefs/1 Programmed=False/NotAccepted/1 "
@@ -57,13 +69,17 @@ fn every_reason_is_told_with_its_generation() {
         ("e-invalid", lost("Invalid").replace("True/ResolvedRefs", "False/NotAccepted")),
         ("f-backend", unresolved("BackendNotFound")),
         ("g-port", unresolved("PortNotFound")),
+        ("h-grant", unresolved("RefNotPermitted")),
+        ("i-local", unresolved("AddressNotPermitted")),
+        ("j-name", unresolved("NameNotResolved")),
+        ("k-service", unresolved("UnsupportedService")),
     ] {
         await_status(api, namespace, name, &expected);
     }
     let listed = succeeded(api.admin().kubectl(&["get", "sni", "b-lost", "-n", namespace]));
     assert!(listed.contains("False"), "{listed}");
     assert_eq!(sluice.metric("sluice_leader"), 1.0);
-    assert_eq!(sluice.metric("sluice_status_writes_total{result=\"ok\"}"), 7.0);
+    assert_eq!(sluice.metric("sluice_status_writes_total{result=\"ok\"}"), 11.0);
     assert_eq!(sluice.metric("sluice_status_writes_total{result=\"error\"}"), 0.0);
 
     // Mended, and told of the next generation.
