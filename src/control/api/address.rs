@@ -5,11 +5,14 @@ use std::net::{IpAddr, SocketAddr};
 use std::str::FromStr;
 use std::sync::Arc;
 
-use schemars::{Schema, json_schema};
+use schemars::Schema;
 
-use super::Invalid;
 use super::values::Text;
+use super::{Invalid, schema};
 use crate::routing::Hostname;
+
+/// The longest in characters: a DNS name of 253 with its trailing dot, and five digits of a port.
+pub(super) const MAX_LENGTH: usize = 260;
 
 /// A place outside the cluster that can be connected to: a host and a port above 0.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -37,6 +40,9 @@ impl FromStr for Address {
     type Err = Invalid;
 
     fn from_str(text: &str) -> Result<Self, Invalid> {
+        if text.len() > MAX_LENGTH {
+            return Err(wrong(text, "is too long"));
+        }
         let Ok(address) = text.parse::<SocketAddr>() else {
             return name(text);
         };
@@ -97,10 +103,6 @@ impl Text for Address {
     const EXPECTED: &'static str = "an address with a port";
 
     fn schema() -> Schema {
-        json_schema!({
-            "type": "string",
-            "maxLength": 260,
-            "pattern": r"^([A-Za-z0-9_.-]+|\[[0-9A-Fa-f:.%]+\]):[1-9][0-9]{0,4}$"
-        })
+        schema::address()
     }
 }

@@ -1,18 +1,15 @@
-//! Backends, and the rules over whole lists and objects.
+//! Backends, and the rules over one of them.
 
 use std::fmt;
-use std::marker::PhantomData;
 
 use schemars::JsonSchema;
-use serde::de::value::{MapAccessDeserializer, SeqAccessDeserializer};
-use serde::de::{Error, MapAccess, SeqAccess, Visitor};
+use serde::de::value::MapAccessDeserializer;
+use serde::de::{Error, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
 
-use super::{Address, Invalid, Namespace, ServiceName};
-use crate::routing::{Hostname, ServicePort};
+use super::{Address, Invalid, Namespace, ServiceName, schema};
+use crate::routing::ServicePort;
 
-const MAX_HOSTNAMES: usize = 64;
-const MAX_BACKENDS: usize = 16;
 const MAX_WEIGHT: u32 = 1_000_000;
 
 /// One of the places where a route's connections go.
@@ -46,34 +43,38 @@ pub struct ServiceRef {
     /// The Service's name.
     pub name: ServiceName,
 
-    /// The port of the Service, by its number or its name. Connections go to the endpoints of that
-    /// port, not to the Service's own address.
+    /// The port of the Service, by its number (`443`, without quotes) or its name (`https`).
+    /// Connections go to the endpoints of that port, not to the Service's own address.
     pub port: ServicePort,
 }
 
-/// One of the places where a route's connections go.
+/// A backend is either a Service or an address.
 // Optional fields have the schema of what they hold: `null` is nothing to write here, and CEL's
 // `has` would take it for a value.
 #[derive(Serialize, Deserialize, JsonSchema)]
-#[schemars(extend("x-kubernetes-validations" = [{
-    "rule": "has(self.service) != has(self.address)",
-    "message": "a backend has exactly one of service and address"
-}]))]
+#[schemars(extend("x-kubernetes-validations" = [schema::rule_telling(
+    "has(self.service) != has(self.address)",
+    "(has(self.service) ? 'has both service and address' : 'has neither service nor address') \
+     + '; give exactly one'"
+)]))]
 struct Fields {
-    /// A Service. Either this or `address` is given.
+    /// A port of a Service, whose ready endpoints get the connections. Either this or `address` is
+    /// given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "ServiceRef")]
     service: Option<ServiceRef>,
 
     /// A place outside the cluster: an IP address or a DNS name with a port, such as
     /// `203.0.113.7:9093`, `[2001:db8::7]:9093` or `kafka.example.com:9093`. A name is looked up as
-    /// it stands, and again when its records expire. Either this or `service` is given.
+    /// it stands, without search domains, and again when its records expire. Either this or
+    /// `service` is given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Address")]
     address: Option<Address>,
 
-    /// The share of the connections that this backend gets, relative to the sum of all weights. A
-    /// backend of weight 0 gets none.
+    /// The share of the connections that this backend gets, relative to the sum of all weights: of
+    /// two backends with the weights 90 and 10, the second gets a tenth. A backend of weight 0 gets
+    /// none. At most 1,000,000.
     #[serde(default = "default_weight")]
     #[schemars(with = "i32", range(min = 0, max = 1_000_000))]
     weight: u32,
@@ -148,62 +149,4 @@ impl JsonSchema for Backend {
     fn json_schema(generator: &mut schemars::SchemaGenerator) -> schemars::Schema {
         Fields::json_schema(generator)
     }
-}
-
-/// At least one hostname, and not so many that one route could fill the table.
-pub(super) fn hostnames<'de, D: Deserializer<'de>>(d: D) -> Result<Vec<Hostname>, D::Error> {
-    list(d, "a list of hostnames", |hostnames: &[Hostname]| match hostnames.len() {
-        0 => Err(Invalid::new("is empty; a route needs at least one hostname (* takes any)")),
-        1..=MAX_HOSTNAMES => Ok(()),
-        n => Err(Invalid::new(format!("has {n} hostnames; at most {MAX_HOSTNAMES} are allowed"))),
-    })
-}
-
-/// One to sixteen backends, at least one of which gets connections.
-pub(super) fn backends<'de, D: Deserializer<'de>>(d: D) -> Result<Vec<Backend>, D::Error> {
-    list(d, "a list of backends", |backends: &[Backend]| match backends.len() {
-        0 => Err(Invalid::new("is empty; a route needs at least one backend")),
-        1..=MAX_BACKENDS if backends.iter().all(|backend| backend.weight == 0) => {
-            Err(Invalid::new("all have weight 0; at least one needs a weight above 0"))
-        }
-        1..=MAX_BACKENDS => Ok(()),
-        n => Err(Invalid::new(format!("has {n} backends; at most {MAX_BACKENDS} are allowed"))),
-    })
-}
-
-/// Parses a list and checks it while the parser still knows where it is.
-fn list<'de, D, T>(
-    deserializer: D,
-    expected: &'static str,
-    check: impl Fn(&[T]) -> Result<(), Invalid>,
-) -> Result<Vec<T>, D::Error>
-where
-    D: Deserializer<'de>,
-    T: Deserialize<'de>,
-{
-    struct ListVisitor<T, F> {
-        expected: &'static str,
-        check: F,
-        item: PhantomData<T>,
-    }
-
-    impl<'de, T, F> Visitor<'de> for ListVisitor<T, F>
-    where
-        T: Deserialize<'de>,
-        F: Fn(&[T]) -> Result<(), Invalid>,
-    {
-        type Value = Vec<T>;
-
-        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-            f.write_str(self.expected)
-        }
-
-        fn visit_seq<A: SeqAccess<'de>>(self, seq: A) -> Result<Vec<T>, A::Error> {
-            let items = Vec::deserialize(SeqAccessDeserializer::new(seq))?;
-            (self.check)(&items).map_err(A::Error::custom)?;
-            Ok(items)
-        }
-    }
-
-    deserializer.deserialize_seq(ListVisitor { expected, check, item: PhantomData })
 }

@@ -9,7 +9,9 @@
 mod address;
 mod backend;
 mod grant;
+mod list;
 mod port;
+mod schema;
 mod values;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
@@ -28,7 +30,7 @@ use crate::routing::{Hostname, Policy};
 /// The label that says whose endpoints an `EndpointSlice` holds.
 pub const SERVICE_NAME_LABEL: &str = "kubernetes.io/service-name";
 
-/// What is routed, and where to.
+/// Which connections this route takes, and where they go.
 // Clippy takes what two printer columns have in common for a duplicate.
 #[allow(clippy::duplicated_attributes)]
 #[derive(Clone, Debug, PartialEq, CustomResource, Serialize, Deserialize, JsonSchema)]
@@ -42,12 +44,26 @@ pub const SERVICE_NAME_LABEL: &str = "kubernetes.io/service-name";
     namespaced,
     status = "SniRouteStatus",
     derive = "PartialEq",
-    doc = "Routes TLS connections by the server name (SNI) of their ClientHello, without opening them.",
+    doc = "A SniRoute leads TLS connections to backends by the server name (SNI) that the client asks \
+           for. They are passed on as they are: nothing is decrypted.",
     printcolumn(name = "Hostnames", type_ = "string", json_path = ".spec.hostnames"),
+    printcolumn(name = "Class", type_ = "string", json_path = ".spec.className", priority = 1),
     printcolumn(
         name = "Accepted",
         type_ = "string",
         json_path = ".status.conditions[?(@.type==\"Accepted\")].status"
+    ),
+    printcolumn(
+        name = "Reason",
+        type_ = "string",
+        json_path = ".status.conditions[?(@.type==\"Accepted\")].reason",
+        priority = 1
+    ),
+    printcolumn(
+        name = "Resolved",
+        type_ = "string",
+        json_path = ".status.conditions[?(@.type==\"ResolvedRefs\")].status",
+        priority = 1
     ),
     printcolumn(
         name = "Programmed",
@@ -59,36 +75,55 @@ pub const SERVICE_NAME_LABEL: &str = "kubernetes.io/service-name";
 )]
 #[serde(rename_all = "camelCase")]
 pub struct SniRouteSpec {
-    /// Which installation of sluice serves this route: the one whose class this is. A route that
-    /// names no class is served by every installation that does not require one.
+    /// Which installation of sluice serves this route: the one that has this class (its setting
+    /// `--class`, which is `sluice` unless it is set). A route that names no class is served by
+    /// every installation that does not require one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "ClassName")]
     pub class_name: Option<ClassName>,
 
-    /// The server names that this route takes: exact names (`www.example.com`), wildcards
-    /// (`*.example.com` takes `a.example.com` and `a.b.example.com`, not `example.com` itself) or
-    /// `*` for any name and for clients that send none. An exact name beats a wildcard, a wildcard
-    /// with more labels beats one with fewer, and `*` loses to all. If several routes claim the
-    /// same hostname, those with a matching `alpn` come first, then the oldest.
-    #[serde(deserialize_with = "backend::hostnames")]
-    #[schemars(length(min = 1, max = 64))]
+    /// The server names that this route takes, 1 to 64. Each is
+    /// - an exact name, such as `www.example.com`,
+    /// - a wildcard: `*.example.com` takes `a.example.com` and `a.b.example.com`, but not
+    ///   `example.com` itself, or
+    /// - `*`, which takes any name, and clients that send none.
+    ///
+    /// An exact name beats a wildcard, a wildcard with more labels beats one with fewer, and `*`
+    /// loses to all. If several routes claim the same hostname, those with a matching `alpn` come
+    /// first, then the oldest.
+    ///
+    /// Upper case is the same as lower case. International names are written in their `xn--` form.
+    /// Clients send no server name for an IP address.
+    #[serde(deserialize_with = "list::hostnames")]
+    #[schemars(
+        length(min = 1, max = list::MAX_HOSTNAMES),
+        extend("x-kubernetes-list-type" = "atomic")
+    )]
     pub hostnames: Vec<Hostname>,
 
-    /// The names of the listeners whose connections this route takes. Without any: all listeners.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    /// Only connections of these listeners are taken: names of listeners, as the installation has
+    /// them, at most 16. Without any: connections of all listeners.
+    #[serde(default, deserialize_with = "list::listeners", skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = list::MAX_LISTENERS), extend("x-kubernetes-list-type" = "set"))]
     pub listeners: Vec<ListenerName>,
 
-    /// The application protocols (ALPN) that this route takes, such as `h2`: the client must offer
-    /// one of them. Without any, it makes no difference what the client offers.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    /// Only connections whose client offers one of these application protocols (ALPN) are taken,
+    /// such as `h2` or `http/1.1`, at most 16. Without any, it makes no difference what the client
+    /// offers. Client and backend still agree on the protocol by themselves.
+    #[serde(default, deserialize_with = "list::alpn", skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = list::MAX_ALPN), extend("x-kubernetes-list-type" = "set"))]
     pub alpn: Vec<Alpn>,
 
-    /// Where the connections go: 1 to 16 backends, which share them by weight.
-    #[serde(deserialize_with = "backend::backends")]
-    #[schemars(length(min = 1, max = 16), extend("x-kubernetes-validations" = [{
-        "rule": "self.exists(b, b.weight > 0)",
-        "message": "at least one backend needs a weight above 0"
-    }]))]
+    /// Where the connections go: 1 to 16 backends, which share them by weight. At least one needs a
+    /// weight above 0.
+    #[serde(deserialize_with = "list::backends")]
+    #[schemars(length(min = 1, max = list::MAX_BACKENDS), extend(
+        "x-kubernetes-list-type" = "atomic",
+        "x-kubernetes-validations" = [schema::rule(
+            "size(self) == 0 || self.exists(b, b.weight > 0)",
+            "all have weight 0; at least one needs a weight above 0"
+        )]
+    ))]
     pub backends: Vec<Backend>,
 
     /// How an endpoint is chosen for each connection.
@@ -96,7 +131,8 @@ pub struct SniRouteSpec {
     pub load_balancing: LoadBalancing,
 
     /// Deadlines of this route's connections. What is not given here is as the installation has
-    /// it.
+    /// it. A duration is one to four numbers, each with its unit `h`, `m`, `s` or `ms`, such as
+    /// `1h30m`. It is above zero and at most `720h`.
     #[serde(default, skip_serializing_if = "is_default")]
     pub timeouts: RouteTimeouts,
 }
@@ -104,9 +140,11 @@ pub struct SniRouteSpec {
 /// How an endpoint is chosen for each connection.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct LoadBalancing {
-    /// `RoundRobin`: each in turn, by weight. `LeastConnections`: the endpoint with the fewest
-    /// connections for its weight. `Random`: any, by weight. `SourceAddress`: the same client
-    /// address to the same endpoint, as long as that endpoint is there.
+    /// - `RoundRobin`: each in turn, by weight.
+    /// - `LeastConnections`: the endpoint with the fewest connections for its weight.
+    /// - `Random`: any, by weight.
+    /// - `SourceAddress`: the same client address to the same endpoint, as long as that endpoint is
+    ///   there.
     #[serde(default)]
     pub policy: Policy,
 }
@@ -114,22 +152,26 @@ pub struct LoadBalancing {
 /// Deadlines of a route's connections.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct RouteTimeouts {
-    /// How long one attempt to connect to one endpoint may take, such as `5s`.
+    /// How long one attempt to connect to one endpoint may take, such as `5s` or `500ms`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Timeout")]
     pub connect: Option<Timeout>,
 
-    /// How long a connection may go without a byte in either direction, such as `1h` or `1h30m`.
+    /// How long a connection may go without a byte in either direction before it is closed, such as
+    /// `1h` or `1h30m`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Timeout")]
     pub idle: Option<Timeout>,
 }
 
-/// What became of a route.
+/// What became of this route. Written by sluice alone.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct SniRouteStatus {
-    /// `Accepted`: the route is valid and owns at least one of its hostnames. `ResolvedRefs`: the
-    /// Services and ports that it names exist. `Programmed`: it is in the routing table.
+    /// - `Accepted`: the route is valid and owns at least one of its hostnames.
+    /// - `ResolvedRefs`: the Services and ports that it names exist and may be used.
+    /// - `Programmed`: it is in the routing table.
+    ///
+    /// Where one of them is not `True`, its message says what to do.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(extend(
         "x-kubernetes-list-type" = "map",
@@ -137,7 +179,8 @@ pub struct SniRouteStatus {
     ))]
     pub conditions: Vec<Condition>,
 
-    /// How many endpoints its backends have, over all of them.
+    /// How many endpoints the backends have, all together. As long as there are none, the
+    /// connections that this route takes are closed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "i32", range(min = 0))]
     pub endpoints: Option<i32>,
@@ -146,7 +189,9 @@ pub struct SniRouteStatus {
 /// The custom resource definitions as YAML: what `sluice crds` prints and `kubectl apply` takes.
 pub fn crds() -> String {
     // A definition is made of maps, lists and scalars: there is nothing in it that YAML cannot say.
-    serde_yaml::to_string(&SniRoute::crd()).unwrap_or_default()
+    let mut definition = serde_json::to_value(SniRoute::crd()).unwrap_or_default();
+    schema::reflow(&mut definition);
+    serde_yaml::to_string(&definition).unwrap_or_default()
 }
 
 fn is_default<T: Default + PartialEq>(value: &T) -> bool {

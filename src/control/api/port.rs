@@ -3,10 +3,11 @@
 use std::borrow::Cow;
 use std::fmt;
 
-use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::de::{Error, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+use super::schema;
 use crate::routing::ServicePort;
 
 impl Serialize for ServicePort {
@@ -73,12 +74,6 @@ impl JsonSchema for ServicePort {
     }
 
     fn json_schema(_: &mut SchemaGenerator) -> Schema {
-        json_schema!({
-            "x-kubernetes-int-or-string": true,
-            "minimum": 1,
-            "maximum": 65535,
-            "maxLength": 63,
-            "pattern": "^[a-z0-9-]*[a-z-][a-z0-9-]*$"
-        })
+        schema::port()
     }
 }

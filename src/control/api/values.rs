@@ -5,11 +5,11 @@ use std::fmt;
 use std::str::FromStr;
 use std::time::Duration;
 
-use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::de::{Error, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use super::Address;
+use super::{Address, schema};
 use crate::duration;
 use crate::routing::{Hostname, Policy};
 
@@ -101,15 +101,6 @@ fn is_label(text: &str) -> bool {
     let fits = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
     let hyphens = text.starts_with('-') || text.ends_with('-');
     (1..=63).contains(&text.len()) && !hyphens && text.chars().all(fits)
-}
-
-/// The schema of what [`is_label`].
-fn label() -> Schema {
-    json_schema!({
-        "type": "string",
-        "maxLength": 63,
-        "pattern": "^[a-z0-9]([a-z0-9-]*[a-z0-9])?$"
-    })
 }
 
 impl FromStr for Alpn {
@@ -246,15 +237,7 @@ impl Text for Hostname {
     const EXPECTED: &'static str = "a hostname";
 
     fn schema() -> Schema {
-        const LABEL: &str = "[A-Za-z0-9_]([A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?";
-        json_schema!({
-            "type": "string",
-            "minLength": 1,
-            "maxLength": 254,
-            "pattern": format!(r"^(\*|(\*\.)?{LABEL}(\.{LABEL})*\.?)$"),
-            // IP addresses, which no client sends as a server name.
-            "not": { "pattern": r"^(\*\.)?[0-9.]+$" }
-        })
+        schema::hostname()
     }
 }
 
@@ -262,7 +245,7 @@ impl Text for ClassName {
     const EXPECTED: &'static str = "the name of a class";
 
     fn schema() -> Schema {
-        json_schema!({ "type": "string", "maxLength": 253, "pattern": "^[A-Za-z0-9._/-]+$" })
+        schema::class()
     }
 }
 
@@ -270,7 +253,7 @@ impl Text for ListenerName {
     const EXPECTED: &'static str = "the name of a listener";
 
     fn schema() -> Schema {
-        label()
+        schema::listener()
     }
 }
 
@@ -278,7 +261,7 @@ impl Text for Alpn {
     const EXPECTED: &'static str = "an ALPN protocol";
 
     fn schema() -> Schema {
-        json_schema!({ "type": "string", "minLength": 1, "maxLength": 255 })
+        schema::alpn()
     }
 }
 
@@ -286,7 +269,7 @@ impl Text for ServiceName {
     const EXPECTED: &'static str = "the name of a Service";
 
     fn schema() -> Schema {
-        label()
+        schema::service()
     }
 }
 
@@ -294,7 +277,7 @@ impl Text for Namespace {
     const EXPECTED: &'static str = "the name of a namespace";
 
     fn schema() -> Schema {
-        label()
+        schema::namespace()
     }
 }
 
@@ -302,7 +285,7 @@ impl Text for Timeout {
     const EXPECTED: &'static str = "a duration such as 5s";
 
     fn schema() -> Schema {
-        json_schema!({ "type": "string", "pattern": "^([0-9]{1,5}(h|m|s|ms)){1,4}$" })
+        schema::timeout()
     }
 }
 
@@ -310,11 +293,7 @@ impl Text for Policy {
     const EXPECTED: &'static str = "a balancing policy";
 
     fn schema() -> Schema {
-        json_schema!({
-            "type": "string",
-            "enum": Policy::ALL.map(Policy::as_str),
-            "default": Policy::default().as_str()
-        })
+        schema::policy()
     }
 }
 
