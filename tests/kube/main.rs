@@ -5,9 +5,11 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+mod agreement;
 mod changes;
 mod controlled;
 mod controller;
+mod dry_run;
 mod elsewhere;
 mod environment;
 #[path = "../clients/hello.rs"]
@@ -20,6 +22,7 @@ mod leader;
 mod load;
 mod objects;
 mod outage;
+mod rules;
 mod saved;
 mod status;
 mod support;
@@ -41,5 +44,7 @@ fn main() -> ExitCode {
         controller::tests(),
         elsewhere::tests(),
         weird::tests(),
+        rules::tests(),
+        agreement::tests(),
     ])
 }

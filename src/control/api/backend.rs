@@ -7,7 +7,7 @@ use serde::de::value::MapAccessDeserializer;
 use serde::de::{Error, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
 
-use super::{Address, Invalid, Namespace, ServiceName, schema};
+use super::{Address, Invalid, Namespace, ServiceName, object, schema};
 use crate::routing::ServicePort;
 
 const MAX_WEIGHT: u32 = 1_000_000;
@@ -60,7 +60,11 @@ pub struct ServiceRef {
 struct Fields {
     /// A port of a Service, whose ready endpoints get the connections. Either this or `address` is
     /// given.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(
+        default,
+        deserialize_with = "object::optional",
+        skip_serializing_if = "Option::is_none"
+    )]
     #[schemars(with = "ServiceRef")]
     service: Option<ServiceRef>,
 

@@ -10,6 +10,7 @@ mod address;
 mod backend;
 mod grant;
 mod list;
+mod object;
 mod port;
 mod schema;
 mod values;
@@ -127,13 +128,13 @@ pub struct SniRouteSpec {
     pub backends: Vec<Backend>,
 
     /// How an endpoint is chosen for each connection.
-    #[serde(default, skip_serializing_if = "is_default")]
+    #[serde(default, deserialize_with = "object::or_default", skip_serializing_if = "is_default")]
     pub load_balancing: LoadBalancing,
 
     /// Deadlines of this route's connections. What is not given here is as the installation has
     /// it. A duration is one to four numbers, each with its unit `h`, `m`, `s` or `ms`, such as
     /// `1h30m`. It is above zero and at most `720h`.
-    #[serde(default, skip_serializing_if = "is_default")]
+    #[serde(default, deserialize_with = "object::or_default", skip_serializing_if = "is_default")]
     pub timeouts: RouteTimeouts,
 }
 

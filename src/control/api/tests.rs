@@ -148,6 +148,8 @@ fn every_rule_names_the_field_and_the_line() {
             "timeouts.idle: \"720h1ms\" is over the maximum",
         ),
         ("timeouts", "{idle: 5s}", "{idle: -5s}", "timeouts.idle: \"-5s\" is not a duration"),
+        ("timeouts", "{}", "[5s]", "timeouts: invalid type: sequence, expected an object"),
+        ("timeouts", "", "5s", "timeouts: invalid type: string \"5s\", expected an object"),
         ("timeouts", "{idle: 5s}", "{idle: 5}", "timeouts.idle: \"5\" is not a duration"),
         (
             "timeouts",
@@ -280,6 +282,11 @@ fn every_rule_of_a_backend_names_the_field_and_the_line() {
             "service: {name: a, port: 1, namespace: ns-1}",
             "service: {name: a, port: 1, namespace: Ns}",
             "backends[1].service.namespace: \"Ns\" is not the name of a namespace",
+        ),
+        (
+            "service: {name: a, port: 1}",
+            "service: [ns, a, 1]",
+            "backends[1].service: invalid type: sequence, expected an object",
         ),
         (
             "address: '192.0.2.1:1'",

@@ -7,6 +7,7 @@ use std::sync::{Mutex, OnceLock};
 use std::time::Duration;
 
 use rcgen::KeyPair;
+use serde_json::Value;
 use tempfile::TempDir;
 
 use super::kubectl::{Kubeconfig, program, succeeded};
@@ -81,9 +82,24 @@ impl ApiServer {
 
     /// Applies `crds/` and waits until its objects and their descriptions are served.
     pub(crate) fn install_crds(&self) {
-        let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/crds");
-        succeeded(self.admin.kubectl(&["apply", "-f", folder]));
-        let wait = ["wait", "--for=condition=Established", "--timeout=60s", "-f", folder];
+        self.install(Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/crds")));
+    }
+
+    /// The same without the rules, so that there can be objects that break them: of a definition
+    /// that was older, say.
+    pub(crate) fn install_crds_without_rules(&self) {
+        let definition = include_str!("../../../crds/sniroutes.sluice.dev.yaml");
+        let mut definition: Value = serde_yaml::from_str(definition).expect("YAML");
+        remove_everywhere(&mut definition, "x-kubernetes-validations");
+        let file = self.folder.path().join("without-rules.json");
+        fs::write(&file, definition.to_string()).expect("room for it");
+        self.install(&file);
+    }
+
+    fn install(&self, definitions: &Path) {
+        let definitions = definitions.to_str().expect("UTF-8");
+        succeeded(self.admin.kubectl(&["apply", "-f", definitions]));
+        let wait = ["wait", "--for=condition=Established", "--timeout=60s", "-f", definitions];
         succeeded(self.admin.kubectl(&wait));
         // Which is a moment later.
         within(READY_WITHIN, "SniRoutes are explained", || {
@@ -179,6 +195,17 @@ impl ApiServer {
 /// The certificate that the API server makes for itself when it first starts.
 fn authority(folder: &Path) -> PathBuf {
     folder.join("certificates/apiserver.crt")
+}
+
+fn remove_everywhere(node: &mut Value, key: &str) {
+    match node {
+        Value::Array(items) => items.iter_mut().for_each(|item| remove_everywhere(item, key)),
+        Value::Object(fields) => {
+            fields.remove(key);
+            fields.values_mut().for_each(|field| remove_everywhere(field, key));
+        }
+        _ => {}
+    }
 }
 
 fn write_credentials(folder: &Path) {

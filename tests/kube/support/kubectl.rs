@@ -84,9 +84,15 @@ contexts:
 
     /// `kubectl apply` of manifests.
     pub(crate) fn apply(&self, manifests: &str) -> Output {
+        self.apply_with(&[], manifests)
+    }
+
+    /// `kubectl apply` of manifests, with flags.
+    pub(crate) fn apply_with(&self, flags: &[&str], manifests: &str) -> Output {
         let mut file = NamedTempFile::with_suffix(".yaml").expect("a temporary file");
         file.write_all(manifests.as_bytes()).expect("room for it");
-        self.kubectl(&["apply", "-f", file.path().to_str().expect("UTF-8")])
+        let file = file.path().to_str().expect("UTF-8");
+        self.kubectl(&[&["apply", "-f", file], flags].concat())
     }
 }
 

@@ -49,7 +49,7 @@ macro_rules! quick {
 /// A test that takes longer than about two seconds.
 macro_rules! slow {
     ($test:ident) => {
-        quick!($test).with_ignored_flag(true)
+        $crate::support::quick!($test).with_ignored_flag(true)
     };
 }
 
