@@ -5,7 +5,7 @@ SHELL := bash
 .DEFAULT_GOAL := help
 # The order of the checks is part of what they say: the quickest to fail comes first.
 .NOTPARALLEL:
-.PHONY: help build run test lint test-quick test-slow doc audit fuzz tools kube
+.PHONY: help build run test lint test-quick test-slow bench-control doc audit fuzz tools kube
 
 # How long `make fuzz` runs.
 FUZZ_SECONDS ?= 60
@@ -30,9 +30,16 @@ lint: tools ## check form, clippy's lints and the dependencies
 test-quick: kube ## the quick tests
 	cargo test --locked --doc
 	cargo test --locked --lib --bins --tests
+	cargo test --locked --bench build
 
 test-slow: kube ## the tests that are marked as slow
 	cargo test --locked --lib --bins --tests -- --ignored
+
+# The controller that is measured is the released one; the program that measures it need not be.
+bench-control: build kube ## measure the control plane at scale; takes many minutes, mostly to build
+	cargo bench --locked --bench build
+	SLUICE_BINARY=$(CURDIR)/target/release/sluice \
+	    cargo bench --locked --profile dev --bench controller
 
 doc: ## build the documentation; a broken link is an error
 	RUSTDOCFLAGS="-D warnings" cargo doc --no-deps --locked

@@ -1,5 +1,7 @@
 //! A sluice that follows an API server, and what it leads to.
 
+use std::env;
+use std::ffi::OsString;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -105,7 +107,7 @@ pub(crate) struct Sluice {
 
 impl Sluice {
     pub(crate) fn start(account: &Kubeconfig, class: &str, arguments: &[&str]) -> Self {
-        let mut child = Command::new(env!("CARGO_BIN_EXE_sluice"))
+        let mut child = Command::new(binary())
             .args(["run", "--source", "kubernetes", "--class", class, "--log-format", "json"])
             .args(["--listen", "198.18.0.1:0", "--admin", "127.0.0.1:0", "--access-log", "off"])
             .args(["--kubeconfig", account.path().to_str().unwrap()])
@@ -196,6 +198,11 @@ impl Sluice {
         let line = metrics.lines().find(|line| line.starts_with(&format!("{name} ")));
         line.unwrap().rsplit(' ').next().unwrap().parse().unwrap()
     }
+}
+
+/// What `SLUICE_BINARY` names, or else what Cargo has built for the tests.
+fn binary() -> OsString {
+    env::var_os("SLUICE_BINARY").unwrap_or_else(|| env!("CARGO_BIN_EXE_sluice").into())
 }
 
 impl Drop for Sluice {
