@@ -55,7 +55,7 @@ fn an_outage_of_half_a_minute_under_load_loses_no_connection() {
         objects.put(&route("app", "load-outage", "*.test", "app"));
         objects.put(&slice("app", &[two]));
         let changed = [("app".to_owned(), ("*.test".to_owned(), [two].into()))].into();
-        within(PATIENCE * 4, "changes are live again", || {
+        within(PATIENCE, "changes are live again", || {
             (served(&sluice) == changed).then_some(())
         });
     });
