@@ -55,9 +55,7 @@ fn an_outage_of_half_a_minute_under_load_loses_no_connection() {
         objects.put(&route("app", "load-outage", "*.test", "app"));
         objects.put(&slice("app", &[two]));
         let changed = [("app".to_owned(), ("*.test".to_owned(), [two].into()))].into();
-        within(PATIENCE, "changes are live again", || {
-            (served(&sluice) == changed).then_some(())
-        });
+        within(PATIENCE, "changes are live again", || (served(&sluice) == changed).then_some(()));
     });
     assert_eq!(Greeted::visit(sluice.address, "new.test").unwrap(), "two");
     let least = OUTAGE.as_secs() as usize * 20;
