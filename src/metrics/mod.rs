@@ -48,6 +48,8 @@ pub struct Metrics {
     pub unrouted: Arc<Tally>,
     /// `sluice_connections_active`: from accept to the outcome.
     pub connections_active: IntGauge,
+    /// `sluice_worker_connections`, by worker.
+    worker_connections: IntGaugeVec,
     /// `sluice_splice_pipes{state="idle"}`: in a worker's pool.
     pub pipes_idle: IntGauge,
     /// `sluice_splice_pipes{state="busy"}`: lent to a connection.
@@ -131,6 +133,11 @@ impl Metrics {
             unrouted,
             connections_active: new
                 .gauge("connections_active", "Client connections that are open now.")?,
+            worker_connections: new.gauges(
+                "worker_connections",
+                "Client connections that are open now, by the thread that serves them.",
+                "worker",
+            )?,
             pipes_idle: pipes.with_label_values(&["idle"]),
             pipes_busy: pipes.with_label_values(&["busy"]),
             accept_errors: new.accept_errors()?,
@@ -187,6 +194,11 @@ impl Metrics {
             status_failed: status_writes.with_label_values(&["error"]),
             registry,
         })
+    }
+
+    /// `sluice_worker_connections` of one worker, by its number.
+    pub fn worker_connections(&self, worker: usize) -> IntGauge {
+        self.worker_connections.with_label_values(&[&worker.to_string()])
     }
 
     /// All metrics in the text format that [`CONTENT_TYPE`] names.

@@ -14,6 +14,7 @@ use rustix::net::{SendFlags, SocketFlags, acceptfrom_with};
 use socket2::{Domain, Socket as Socket2, Type};
 
 use super::connection::serve;
+use super::crew::Given;
 use super::reactor::Ready;
 use super::record::Record;
 use super::refuse::alert_of;
@@ -81,7 +82,13 @@ fn listen(address: SocketAddr, shared: bool) -> io::Result<Socket2> {
 }
 
 /// Accepts clients until the worker stops accepting, and then those that are waiting already.
-pub(super) async fn accept(worker: Rc<Worker>, listener: Rc<Listener>, socket: OwnedFd) {
+/// `place` is the listener's among all listeners.
+pub(super) async fn accept(
+    worker: Rc<Worker>,
+    place: usize,
+    listener: Rc<Listener>,
+    socket: OwnedFd,
+) {
     let reactor = &worker.reactor;
     // However this ends, the worker is told.
     let _open = OpenListener(&worker);
@@ -93,7 +100,7 @@ pub(super) async fn accept(worker: Rc<Worker>, listener: Rc<Listener>, socket: O
         }
     };
     loop {
-        match accept_some(&worker, &listener, &socket) {
+        match accept_some(&worker, place, &listener, &socket) {
             Ok(true) if reactor.is_cancelled() => break,
             Ok(true) => {
                 reactor.wake_current();
@@ -132,11 +139,23 @@ impl Drop for OpenListener<'_> {
 ///
 /// # Errors
 /// When the system is out of something, and trying again at once would only fail again.
-fn accept_some(worker: &Rc<Worker>, listener: &Rc<Listener>, fd: &OwnedFd) -> io::Result<bool> {
+fn accept_some(
+    worker: &Rc<Worker>,
+    place: usize,
+    listener: &Rc<Listener>,
+    fd: &OwnedFd,
+) -> io::Result<bool> {
     for _ in 0..ACCEPTS_A_TURN {
         let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
         match acceptfrom_with(fd.as_fd(), flags) {
-            Ok((client, address)) => admit(worker, listener, client, address),
+            Ok((client, address)) => {
+                let source = address.and_then(|address| SocketAddr::try_from(address).ok());
+                let Some(source) = source else { continue };
+                let given = Given { listener: place, client, source };
+                if let Some(Given { client, source, .. }) = worker.hand_over(given) {
+                    admit(worker, listener, client, source);
+                }
+            }
             Err(Errno::AGAIN) => return Ok(false),
             Err(error @ (Errno::MFILE | Errno::NFILE | Errno::NOBUFS | Errno::NOMEM)) => {
                 return Err(error.into());
@@ -148,15 +167,13 @@ fn accept_some(worker: &Rc<Worker>, listener: &Rc<Listener>, fd: &OwnedFd) -> io
     Ok(true)
 }
 
-fn admit(
+/// Serves a client, unless there are too many.
+pub(super) fn admit(
     worker: &Rc<Worker>,
     listener: &Rc<Listener>,
     client: OwnedFd,
-    address: Option<rustix::net::SocketAddrAny>,
+    source: SocketAddr,
 ) {
-    let Some(source) = address.and_then(|address| SocketAddr::try_from(address).ok()) else {
-        return;
-    };
     let record = Record::open(worker, listener, source);
     if worker.is_full() {
         worker.refused_for_want_of_descriptors();

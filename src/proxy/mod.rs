@@ -1,5 +1,5 @@
-//! The data plane: one thread per core, each with its own listening sockets, and a connection stays
-//! on its thread from accept to close.
+//! The data plane: one thread per core, each with its own listening sockets. A connection may be
+//! handed to a less busy thread as soon as it is accepted, and stays there to its close.
 //!
 //! [`Proxy::bind`] binds, [`Proxy::start`] serves, [`Running`] ends it. The story of a connection
 //! is `connection::serve`.
@@ -7,6 +7,7 @@
 mod balance;
 mod connect;
 mod connection;
+mod crew;
 mod listener;
 mod peek;
 mod reactor;
@@ -20,13 +21,14 @@ mod worker;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 
 pub use self::balance::endpoint_of_source;
+use self::crew::{Crew, Phase};
 use self::listener::Bound;
 use self::relay::Pipes;
-use self::worker::{Bell, Phase, Seed};
+use self::worker::Seed;
 use crate::access_log::{self, AccessLog};
 use crate::config::{self, Config};
 use crate::metrics::Metrics;
@@ -56,12 +58,6 @@ struct Settings {
     most_connections: usize,
     /// Those of every listener.
     addresses: Vec<SocketAddr>,
-}
-
-/// What all workers count together.
-#[derive(Debug, Default)]
-struct Shared {
-    connections: AtomicUsize,
 }
 
 /// A data plane whose listeners are bound.
@@ -125,24 +121,23 @@ impl Proxy {
         ended: impl Fn() + Clone + Send + 'static,
     ) -> io::Result<Running> {
         let settings = Arc::new(self.settings);
-        let shared = Arc::new(Shared::default());
+        let loads = (0..settings.workers).map(|number| metrics.worker_connections(number));
+        let crew = Arc::new(Crew::new(loads)?);
         let mut bound = self.bound;
-        let mut running = Running { workers: Vec::new() };
+        let mut running = Running { crew: Arc::clone(&crew), workers: Vec::new() };
         for number in 0..settings.workers {
             let mut listeners = Vec::new();
             for one in &mut bound {
                 listeners.extend(one.sockets.pop().map(|socket| (one.listener.clone(), socket)));
             }
-            let bell = Arc::new(Bell::new()?);
             let seed = Seed {
                 number,
                 routes: routes.clone(),
                 settings: Arc::clone(&settings),
                 metrics: metrics.clone(),
-                shared: Arc::clone(&shared),
+                crew: Arc::clone(&crew),
                 log: log.cloned().map(access_log::Buffer::new),
                 listeners,
-                bell: Arc::clone(&bell),
             };
             let ended = Ended { call: ended.clone(), over: Arc::default() };
             let over = Arc::clone(&ended.over);
@@ -151,7 +146,7 @@ impl Proxy {
                     let _ended = ended;
                     worker::run(seed)
                 })?;
-            running.workers.push(WorkerThread { bell, over, thread });
+            running.workers.push(WorkerThread { over, thread });
         }
         Ok(running)
     }
@@ -173,12 +168,12 @@ impl<F: Fn()> Drop for Ended<F> {
 /// A data plane that serves.
 #[derive(Debug)]
 pub struct Running {
+    crew: Arc<Crew>,
     workers: Vec<WorkerThread>,
 }
 
 #[derive(Debug)]
 struct WorkerThread {
-    bell: Arc<Bell>,
     over: Arc<AtomicBool>,
     thread: JoinHandle<io::Result<()>>,
 }
@@ -186,16 +181,12 @@ struct WorkerThread {
 impl Running {
     /// Stops accepting. Clients that the kernel has taken already are still served.
     pub fn close(&self) {
-        self.advance(Phase::Closing);
+        self.crew.advance(Phase::Closing);
     }
 
     /// Resets every connection that is left, and accepts no more.
     pub fn abort(&self) {
-        self.advance(Phase::Aborting);
-    }
-
-    fn advance(&self, phase: Phase) {
-        self.workers.iter().for_each(|worker| worker.bell.advance(phase));
+        self.crew.advance(Phase::Aborting);
     }
 
     /// Whether all workers are over, as they are when it was closed and the last connection ended.

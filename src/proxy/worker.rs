@@ -7,19 +7,19 @@ use std::io;
 use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::atomic::Ordering;
 use std::task::Poll;
 use std::time::Duration;
 
 use rustix::event::epoll::EventFlags;
-use rustix::event::{EventfdFlags, eventfd};
 use rustix::fd::OwnedFd;
 
+use super::Settings;
 use super::balance::mix;
-use super::listener::{Listener, accept};
+use super::crew::{Crew, Given, Member, Phase};
+use super::listener::{Listener, accept, admit};
 use super::reactor::{Reactor, Ready, TaskId};
 use super::relay::Pipes;
-use super::{Settings, Shared};
 use crate::access_log::{Buffer, Entry};
 use crate::metrics::Metrics;
 use crate::routing::Reader;
@@ -43,7 +43,9 @@ pub(super) struct Worker {
     /// Never borrowed across an await.
     pub(super) buffer: RefCell<Box<[u8]>>,
     pub(super) pipes: Pipes,
-    shared: Arc<Shared>,
+    crew: Arc<Crew>,
+    /// Its place in the crew.
+    number: usize,
     log: RefCell<Option<Buffer>>,
     log_task: Cell<Option<TaskId>>,
     main_task: Cell<Option<TaskId>>,
@@ -58,58 +60,20 @@ pub(super) struct Worker {
     local: RefCell<HashMap<IpAddr, bool>>,
 }
 
-/// How far the end of the data plane has come. It only goes forward.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-#[repr(u8)]
-pub(super) enum Phase {
-    /// Serving.
-    Open = 0,
-    /// No new connections; those that are there go on.
-    Closing = 1,
-    /// Every connection is ended.
-    Aborting = 2,
-}
-
-/// How other threads speak to a worker.
-#[derive(Debug)]
-pub(super) struct Bell {
-    phase: AtomicU8,
-    event: OwnedFd,
-}
-
-impl Bell {
-    pub(super) fn new() -> io::Result<Self> {
-        let event = eventfd(0, EventfdFlags::NONBLOCK | EventfdFlags::CLOEXEC)?;
-        Ok(Bell { phase: AtomicU8::new(Phase::Open as u8), event })
-    }
-
-    /// Moves the worker on to `phase`.
-    pub(super) fn advance(&self, phase: Phase) {
-        self.phase.fetch_max(phase as u8, Ordering::Release);
-        // Fails only when the counter is full, and then the bell is ringing already.
-        let _ = rustix::io::write(&self.event, &1u64.to_ne_bytes());
-    }
-
-    fn has_reached(&self, phase: Phase) -> bool {
-        self.phase.load(Ordering::Acquire) >= phase as u8
-    }
-}
-
 /// Everything that a thread is given to make its worker from.
 pub(super) struct Seed {
     pub(super) number: usize,
     pub(super) routes: Reader,
     pub(super) settings: Arc<Settings>,
     pub(super) metrics: Metrics,
-    pub(super) shared: Arc<Shared>,
+    pub(super) crew: Arc<Crew>,
     pub(super) log: Option<Buffer>,
     pub(super) listeners: Vec<(Listener, OwnedFd)>,
-    pub(super) bell: Arc<Bell>,
 }
 
 /// Serves until the bell has rung for the end and the last connection is over.
 pub(super) fn run(seed: Seed) -> io::Result<()> {
-    let Seed { number, routes, settings, metrics, shared, log, listeners, bell } = seed;
+    let Seed { number, routes, settings, metrics, crew, log, listeners } = seed;
     let reactor = Reactor::new(metrics.panics.clone())?;
     let worker = Rc::new(Worker {
         reactor: Rc::clone(&reactor),
@@ -118,7 +82,8 @@ pub(super) fn run(seed: Seed) -> io::Result<()> {
         settings,
         metrics,
         buffer: RefCell::new(vec![0; BUFFER].into()),
-        shared,
+        crew,
+        number,
         log: RefCell::new(log),
         log_task: Cell::new(None),
         main_task: Cell::new(None),
@@ -129,41 +94,50 @@ pub(super) fn run(seed: Seed) -> io::Result<()> {
         warn_at: Cell::new(0),
         local: RefCell::default(),
     });
-    reactor.block_on(obey(worker, listeners, bell))?
+    reactor.block_on(obey(worker, listeners))?
 }
 
 /// The worker's first task: starts the others and does what the bell says.
-async fn obey(
-    worker: Rc<Worker>,
-    listeners: Vec<(Listener, OwnedFd)>,
-    bell: Arc<Bell>,
-) -> io::Result<()> {
+async fn obey(worker: Rc<Worker>, listeners: Vec<(Listener, OwnedFd)>) -> io::Result<()> {
     let reactor = &worker.reactor;
+    let crew = Arc::clone(&worker.crew);
+    let Some(member) = crew.member(worker.number) else {
+        return Err(io::Error::other("a worker that is none of the crew"));
+    };
     worker.main_task.set(Some(reactor.current()));
-    let heard = reactor.register(&bell.event, EventFlags::IN, Ready::READ)?;
+    let heard = reactor.register(member.event(), EventFlags::IN, Ready::READ)?;
     worker.log_task.set(Some(reactor.spawn(write_log(Rc::clone(&worker)))));
-    let mut accepting: Vec<TaskId> = listeners
-        .into_iter()
-        .map(|(listener, socket)| {
-            reactor.spawn(accept(Rc::clone(&worker), Rc::new(listener), socket))
-        })
-        .collect();
-    let all = accepting.len();
+    let (known, sockets): (Vec<_>, Vec<_>) =
+        listeners.into_iter().map(|(listener, socket)| (Rc::new(listener), socket)).unzip();
+    let accepting = known.iter().zip(sockets).enumerate().map(|(place, (listener, socket))| {
+        reactor.spawn(accept(Rc::clone(&worker), place, Rc::clone(listener), socket))
+    });
+    let mut accepting: Vec<TaskId> = accepting.collect();
+    let adopt = |all: Vec<Given>| {
+        for Given { listener, client, source } in all {
+            if let Some(listener) = known.get(listener) {
+                admit(&worker, listener, client, source);
+            }
+        }
+    };
     poll_fn(|_| {
         if reactor.ready(heard).has(Ready::READ) {
             reactor.clear(heard, Ready::READ);
-            let mut count = [0; 8];
-            let _ = rustix::io::read(&bell.event, &mut count);
+            member.heard();
+            adopt(member.take());
         }
-        if bell.has_reached(Phase::Closing) && !worker.closing.replace(true) {
+        if member.has_reached(Phase::Closing) && !worker.closing.replace(true) {
             accepting.drain(..).for_each(|task| reactor.wake(task));
         }
-        if bell.has_reached(Phase::Aborting) && !reactor.is_cancelled() {
+        if member.has_reached(Phase::Aborting) && !reactor.is_cancelled() {
             reactor.cancel();
+        }
+        if worker.is_closing() && worker.listeners.get() == 0 {
+            adopt(member.take_last());
         }
         match (worker.is_closing(), worker.listeners.get(), worker.connections.get()) {
             (true, 0, 0) => Poll::Ready(Ok(())),
-            (false, left, _) if left < all => {
+            (false, left, _) if left < known.len() => {
                 Poll::Ready(Err(io::Error::other("a listener ended by itself")))
             }
             _ => Poll::Pending,
@@ -192,24 +166,39 @@ impl Worker {
     /// Whether the process has as many connections as its descriptors allow for. The connection
     /// in question is counted already.
     pub(super) fn is_full(&self) -> bool {
-        self.shared.connections.load(Ordering::Relaxed) > self.settings.most_connections
+        self.crew.connections.load(Ordering::Relaxed) > self.settings.most_connections
     }
 
     /// Counts a connection in.
     pub(super) fn opened(&self) {
         self.connections.set(self.connections.get() + 1);
-        self.shared.connections.fetch_add(1, Ordering::Relaxed);
+        self.crew.connections.fetch_add(1, Ordering::Relaxed);
         self.metrics.connections_active.inc();
+        self.member().into_iter().for_each(Member::opened);
     }
 
     /// Counts a connection out.
     pub(super) fn closed(&self) {
         self.connections.set(self.connections.get().saturating_sub(1));
-        self.shared.connections.fetch_sub(1, Ordering::Relaxed);
+        self.crew.connections.fetch_sub(1, Ordering::Relaxed);
         self.metrics.connections_active.dec();
+        self.member().into_iter().for_each(Member::closed);
         if let Some(task) = self.main_task.get().filter(|_| self.is_closing()) {
             self.reactor.wake(task);
         }
+    }
+
+    /// Hands a connection that was just accepted to a worker that has clearly fewer; gives it back if
+    /// there is none.
+    pub(super) fn hand_over(&self, given: Given) -> Option<Given> {
+        match self.crew.less_busy_than(self.number) {
+            Some(member) => member.give(given).err(),
+            None => Some(given),
+        }
+    }
+
+    fn member(&self) -> Option<&Member> {
+        self.crew.member(self.number)
     }
 
     /// Counts a listener out.

@@ -63,11 +63,13 @@ fn every_metric_is_there_and_promtool_finds_no_fault() {
     ] {
         histogram.observe(0.004);
     }
+    metrics.worker_connections(1).set(3);
     metrics.pipes_idle.set(4);
     metrics.pipes_busy.set(2);
     let lines = scrape(&server);
     for start in [
         "sluice_connections_active 0",
+        "sluice_worker_connections{worker=\"1\"} 3",
         "sluice_splice_pipes{state=\"idle\"} 4",
         "sluice_splice_pipes{state=\"busy\"} 2",
         "sluice_accept_errors_total{error=\"emfile\"} 0",

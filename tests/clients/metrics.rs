@@ -12,9 +12,10 @@ use super::sluice::{Metrics, Sluice, route, route_with};
 const TIMES: usize = 2;
 
 /// All that DESIGN.md names and that does not wait for a later feature.
-const NAMES: [&str; 23] = [
+const NAMES: [&str; 24] = [
     "sluice_connections_total",
     "sluice_connections_active",
+    "sluice_worker_connections",
     "sluice_bytes_total",
     "sluice_hello_duration_seconds_bucket",
     "sluice_connect_duration_seconds_bucket",

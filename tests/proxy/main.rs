@@ -19,6 +19,7 @@ mod outcomes;
 mod replay;
 mod resets;
 mod routes;
+mod spread;
 mod stalls;
 mod support;
 mod urgent;
