@@ -125,7 +125,7 @@ impl Writer {
             return Applied { table: false, backends };
         }
 
-        let new: HashMap<RouteKey, Option<Arc<Route>>> = routes
+        let new: Vec<(RouteKey, Option<Arc<Route>>)> = routes
             .into_iter()
             .map(|(key, spec)| {
                 let before = old.route(&key);

@@ -78,11 +78,12 @@ pub enum MatchKind<'t> {
 }
 
 impl Table {
-    /// This table but for `changes`: for each key, the route that is to be there, or `None`.
+    /// This table but for `changes`: for each key, of which there is one, the route that is to be
+    /// there, or `None`.
     /// `retired` are the tallies of routes that are gone.
     pub(super) fn with(
         &self,
-        changes: HashMap<RouteKey, Option<Arc<Route>>>,
+        changes: Vec<(RouteKey, Option<Arc<Route>>)>,
         retired: Vec<(RouteKey, Arc<Tally>)>,
     ) -> Self {
         let mut edits = Edits::default();
@@ -279,6 +280,7 @@ impl Edit {
     fn into_change(self, name: Arc<str>, old: Option<&Claims>) -> (Arc<str>, Option<Claimed>) {
         let claims = match old {
             Some(old) => self.apply(old),
+            None if self.new.len() == 1 => self.new.into(),
             None => self.apply(&Claims::default()),
         };
         let claimed = (!claims.is_empty()).then(|| Claimed { name: Arc::clone(&name), claims });

@@ -11,6 +11,7 @@ use super::draft::{Draft, Finding, invalid_status};
 use super::endpoints::{ServicePorts, Slice, service_of};
 use super::grants::Grants;
 use super::names::{Answer, NameChanges, Names};
+use super::resolve::Resolution;
 use super::{Installation, key};
 use crate::control::api::{DnsName, ReferenceGrant, SniRoute};
 use crate::control::status::RouteStatus;
@@ -31,7 +32,7 @@ pub type ObjectKey = RouteKey;
 pub struct Builder {
     pub(super) installation: Installation,
     /// The routes of this installation.
-    drafts: BTreeMap<RouteKey, Draft>,
+    drafts: HashMap<RouteKey, Box<Draft>>,
     /// What is said of its routes that cannot be read.
     invalid: BTreeMap<RouteKey, RouteStatus>,
     /// Who claims a hostname.
@@ -51,7 +52,7 @@ pub struct Builder {
 /// What is to be looked at again.
 #[derive(Debug, Default)]
 struct Dirty {
-    routes: BTreeSet<RouteKey>,
+    routes: HashSet<RouteKey>,
     hostnames: HashSet<Hostname>,
     /// Services whose ports changed.
     services: HashSet<ObjectKey>,
@@ -80,7 +81,7 @@ impl Builder {
     pub fn new(installation: Installation) -> Self {
         Builder {
             installation,
-            drafts: BTreeMap::new(),
+            drafts: HashMap::new(),
             invalid: BTreeMap::new(),
             claims: HashMap::new(),
             services: HashMap::new(),
@@ -112,7 +113,7 @@ impl Builder {
                 self.dirty.hostnames.insert(hostname.clone());
             }
         }
-        self.drafts.insert(key, draft);
+        self.drafts.insert(key, Box::new(draft));
     }
 
     /// A route is there that cannot be read, as far as its `class` tells whose it is.
@@ -245,13 +246,20 @@ impl Builder {
         routes.extend(names.iter().flat_map(|name| self.names.users(name)).cloned());
 
         let mut settled = Settled::default();
+        settled.changes.routes.reserve(routes.len());
+        settled.statuses.reserve(routes.len());
         for key in &routes {
             let spec = self.settle_route(key, &mut settled);
             settled.changes.routes.insert(key.clone(), spec);
         }
-        let mut counted = BTreeSet::new();
+        let mut counted = HashSet::new();
         for service in endpoints {
             for (port, users) in self.users.get(&service).into_iter().flatten() {
+                let others: Vec<&RouteKey> = users.iter().filter(|u| !routes.contains(u)).collect();
+                // Those that were settled have brought the endpoints of their backends along.
+                if others.is_empty() {
+                    continue;
+                }
                 let backend = BackendKey::Service {
                     namespace: service.namespace.clone(),
                     name: service.name.clone(),
@@ -259,7 +267,7 @@ impl Builder {
                 };
                 let addresses = self.resolve(&backend).addresses;
                 settled.changes.endpoints.insert(backend, addresses);
-                counted.extend(users.difference(&routes).cloned());
+                counted.extend(others.into_iter().cloned());
             }
         }
         for key in counted {
@@ -272,7 +280,10 @@ impl Builder {
 
     /// All that is not as it should be, in the order of the routes' keys.
     pub(super) fn findings(&self) -> Vec<Finding> {
-        self.drafts.values().flat_map(Draft::findings).collect()
+        let mut findings: Vec<Finding> =
+            self.drafts.values().flat_map(|draft| draft.findings()).collect();
+        findings.sort_by(|a, b| a.key.cmp(&b.key));
+        findings
     }
 
     /// Whether nothing is left of anything.
@@ -290,8 +301,16 @@ impl Builder {
     }
 
     /// Tells those that claim `hostname` who owns it; marks those for whom that is news.
-    fn settle_conflicts(&mut self, hostname: &Hostname, routes: &mut BTreeSet<RouteKey>) {
+    fn settle_conflicts(&mut self, hostname: &Hostname, routes: &mut HashSet<RouteKey>) {
         let Some(claims) = self.claims.get(hostname) else { return };
+        // As it is with almost all.
+        if let (Some(only), 1) = (claims.first(), claims.len()) {
+            let draft = self.drafts.get_mut(only);
+            if draft.is_some_and(|draft| draft.set_conflict(hostname, None)) {
+                routes.insert(only.clone());
+            }
+            return;
+        }
         let claimants: Vec<&RouteSpec> =
             claims.iter().filter_map(|key| Some(&self.drafts.get(key)?.spec)).collect();
         let conflicts = conflicts_over(hostname, &claimants);
@@ -307,19 +326,19 @@ impl Builder {
     /// Works out one route: what it is in the table, its status, and its backends' endpoints.
     fn settle_route(&mut self, key: &RouteKey, settled: &mut Settled) -> Option<RouteSpec> {
         settled.statuses.extend(self.invalid.get(key).cloned());
-        // Taken out meanwhile, so that the rest can be read.
-        let mut draft = self.drafts.remove(key)?;
+        let backends = self.drafts.get(key)?.backends.iter();
+        let resolved: Vec<Resolution> =
+            backends.map(|(backend, _)| self.resolve_for(key, backend)).collect();
+        let draft = self.drafts.get_mut(key)?;
         let names = std::mem::take(&mut draft.names);
-        draft.resolve(|backend| self.resolve_for(key, backend));
+        draft.resolve(&resolved);
         self.names.set_user(key, &names, &draft.names);
         settled.statuses.push(draft.status());
-        let spec = draft.served().cloned();
-        for (backend, _) in spec.iter().flat_map(|spec| &spec.backends) {
-            let addresses = self.resolve(backend).addresses;
-            settled.changes.endpoints.insert(backend.clone(), addresses);
-        }
-        self.drafts.insert(key.clone(), draft);
-        spec
+        let spec = draft.served().cloned()?;
+        let permitted = draft.backends.iter().zip(resolved).filter(|(_, found)| !found.refused);
+        let endpoints = permitted.map(|((backend, _), found)| (backend.clone(), found.addresses));
+        settled.changes.endpoints.extend(endpoints);
+        Some(spec)
     }
 
     /// The status of a route whose backends have got other endpoints, if that changes it.

@@ -31,7 +31,7 @@ pub(super) struct Draft {
     /// As it is served, if it is: without the backends that it may not have.
     pub(super) spec: RouteSpec,
     /// Every backend that it names.
-    backends: Vec<(BackendKey, u32)>,
+    pub(super) backends: Vec<(BackendKey, u32)>,
     /// The DNS names that its backends lead to.
     pub(super) names: BTreeSet<DnsName>,
     /// How many endpoints its backends have.
@@ -123,26 +123,25 @@ impl Draft {
         })
     }
 
-    /// Looks its backends up again.
-    pub(super) fn resolve(&mut self, find: impl Fn(&BackendKey) -> Resolution) {
+    /// Takes over what its backends came to, in their order.
+    pub(super) fn resolve(&mut self, resolved: &[Resolution]) {
         self.refs.clear();
         self.names.clear();
         self.spec.backends.clear();
         self.endpoints = 0;
-        for (index, (backend, weight)) in self.backends.iter().enumerate() {
-            let Resolution { addresses, name, fault, refused } = find(backend);
-            if let Some(Unresolved { reason, field, message }) = fault {
+        for (index, ((backend, weight), found)) in self.backends.iter().zip(resolved).enumerate() {
+            if let Some(Unresolved { reason, field, message }) = &found.fault {
                 self.refs.push(Finding {
                     key: self.spec.key.clone(),
                     field: format!("spec.backends[{index}].{field}"),
                     reason,
-                    message,
+                    message: message.clone(),
                 });
             }
-            if !refused {
+            if !found.refused {
                 self.spec.backends.push((backend.clone(), *weight));
-                self.names.extend(name);
-                self.endpoints += addresses.len();
+                self.names.extend(found.name.clone());
+                self.endpoints += found.addresses.len();
             }
         }
     }
