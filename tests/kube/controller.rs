@@ -87,7 +87,8 @@ fn a_route_that_cannot_be_read_hurts_itself_alone() {
     assert_eq!(bad["served"], false);
     assert_eq!(bad["conditions"][0]["reason"], "Invalid");
     let message = bad["conditions"][0]["message"].as_str().unwrap();
-    assert!(message.contains("\"9999h\" is over the maximum of 720h"), "{message}");
+    let expected = "spec.timeouts.idle: \"9999h\" is over the maximum of 720h (30 days)";
+    assert_eq!(message, expected);
 
     let invalid = "Accepted=False/Invalid/1 ResolvedRefs=False/NotAccepted/1 \
                    Programmed=False/NotAccepted/1 ";

@@ -279,10 +279,16 @@ fn put_route(builder: &mut Builder, object: DynamicObject) {
     let metadata = object.metadata.clone();
     let class = object.data.pointer("/spec/className").and_then(|class| class.as_str());
     let class = class.map(str::to_owned);
-    match object.try_parse::<SniRoute>() {
+    match parse_route(object) {
         Ok(route) => builder.put_route(&route),
-        Err(error) => builder.put_invalid_route(&metadata, class.as_deref(), &error.to_string()),
+        Err(why) => builder.put_invalid_route(&metadata, class.as_deref(), &why),
     }
+}
+
+/// The route that an object is, or the field that is at fault and why.
+fn parse_route(object: DynamicObject) -> Result<SniRoute, String> {
+    let value = serde_json::to_value(object).map_err(|error| error.to_string())?;
+    serde_path_to_error::deserialize(value).map_err(|error| error.to_string())
 }
 
 /// One that cannot be read grants nothing.
