@@ -3,11 +3,12 @@
 //! The report holds all that a lookup needs, so that [`RoutesReport::snapshot`] gives back a table
 //! which decides like the one it came from. Readers ignore fields that they do not know.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use ahash::AHashMap as HashMap;
 use serde::{Deserialize, Serialize};
 
 use crate::control::status::{Condition, RouteStatus};

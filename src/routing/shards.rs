@@ -1,9 +1,11 @@
 //! A map that is cheap to change a little: a new version shares with the old all that is the same.
 
 use std::borrow::Borrow;
-use std::collections::HashMap;
-use std::hash::{BuildHasher, Hash, RandomState};
+
+use std::hash::Hash;
 use std::sync::Arc;
+
+use ahash::{AHashMap as HashMap, RandomState};
 
 /// How many parts. A change copies this many pointers and the one part that it concerns; a lookup
 /// searches one part. With a million items, either is a matter of microseconds.

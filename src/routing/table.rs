@@ -1,7 +1,8 @@
 //! The whole set of routes, laid out for lookup.
 
-use std::collections::HashMap;
 use std::sync::Arc;
+
+use ahash::AHashMap as HashMap;
 
 use super::hostname::labels;
 use super::shards::{Keyed, Shards};

@@ -1,7 +1,9 @@
 //! Which routes may refer to Services of other namespaces.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+
+use ahash::AHashMap as HashMap;
 
 use super::ObjectKey;
 use crate::control::api::{ReferenceGrant, ReferenceGrantSpec};

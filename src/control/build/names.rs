@@ -1,8 +1,10 @@
 //! DNS names that routes lead to, and what the resolver said of them.
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::sync::Arc;
+
+use ahash::{AHashMap as HashMap, AHashSet as HashSet};
 
 use crate::control::api::DnsName;
 use crate::routing::RouteKey;

@@ -1,9 +1,9 @@
-use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use ahash::AHashMap as HashMap;
 use proptest::prelude::*;
 use tempfile::TempDir;
 
