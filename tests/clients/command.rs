@@ -23,8 +23,8 @@ fn check_has_a_line_for_each_fault_with_file_line_object_and_field() {
         (good.clone(), &[][..]),
         (HEAD.to_owned(), &["5: SniRoute test/a: spec: missing field `backends`"]),
         (
-            good.replace("127.0.0.1", "localhost"),
-            &["6: SniRoute test/a: spec.backends[0].address: \"localhost:1\" is not an IP address"],
+            good.replace("127.0.0.1:", "localhost:x"),
+            &["6: SniRoute test/a: spec.backends[0].address: \"localhost:x1\" has no port number"],
         ),
         (
             format!("{HEAD}{two_lines}    wieght: 1\n"),
