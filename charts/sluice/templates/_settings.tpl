@@ -1,0 +1,101 @@
+{{/* What sluice is told, and what follows from it for the pod. */}}
+
+{{- define "sluice.kubernetes" -}}
+{{- if eq .Values.source "kubernetes" }}true{{ end -}}
+{{- end -}}
+
+{{/* Whether two pods cannot be on the same node. */}}
+{{- define "sluice.takesNodePorts" -}}
+{{- $takes := .Values.hostNetwork -}}
+{{- range .Values.listeners -}}
+{{- $takes = or $takes .hostPort -}}
+{{- end -}}
+{{- if $takes }}true{{ end -}}
+{{- end -}}
+
+{{/* The smallest port that is listened on. */}}
+{{- define "sluice.lowestPort" -}}
+{{- $lowest := int .Values.admin.port -}}
+{{- range .Values.listeners -}}
+{{- $lowest = min $lowest (int .containerPort) -}}
+{{- end -}}
+{{- $lowest -}}
+{{- end -}}
+
+{{/* With IPv6, the socket takes IPv4 as well. */}}
+{{- define "sluice.adminAddress" -}}
+{{- $any := ternary "::" "0.0.0.0" (has "IPv6" .Values.addressFamilies) -}}
+{{- $address := default $any .Values.admin.address | trimPrefix "[" | trimSuffix "]" -}}
+{{- ternary (printf "[%s]" $address) $address (contains ":" $address) -}}:{{ .Values.admin.port }}
+{{- end -}}
+
+{{/* A duration such as 1m30s in milliseconds. */}}
+{{- define "sluice.milliseconds" -}}
+{{- $scale := dict "h" 3600000 "m" 60000 "s" 1000 "ms" 1 -}}
+{{- $sum := 0 -}}
+{{- range regexFindAll "[0-9]+(h|ms|m|s)" . -1 -}}
+{{- $sum = add $sum (mul (regexFind "[0-9]+" . | atoi) (get $scale (regexFind "[a-z]+" .))) -}}
+{{- end -}}
+{{- $sum -}}
+{{- end -}}
+
+{{/* The grace period that the drain needs, in seconds: the last resets, log lines and the saving of
+     the table take some. */}}
+{{- define "sluice.neededGrace" -}}
+{{- $drain := add (include "sluice.milliseconds" .Values.drain.delay | int64) (include "sluice.milliseconds" .Values.drain.timeout | int64) -}}
+{{- $sleep := dig "preStop" "sleep" "seconds" 0 .Values.lifecycle | int64 -}}
+{{- add (div (add $drain 999) 1000) $sleep 10 -}}
+{{- end -}}
+
+{{- define "sluice.grace" -}}
+{{- if kindIs "invalid" .Values.terminationGracePeriodSeconds -}}
+{{- include "sluice.neededGrace" . -}}
+{{- else -}}
+{{- .Values.terminationGracePeriodSeconds -}}
+{{- end -}}
+{{- end -}}
+
+{{/* The configuration file. */}}
+{{- define "sluice.config" -}}
+{{- $values := .Values -}}
+{{- $config := dict "source" $values.source "class" $values.class "requireClass" $values.requireClass -}}
+{{- $config = merge $config (dict "admin" (include "sluice.adminAddress" .) "maxHello" ($values.maxHello | int)) -}}
+{{- $config = merge $config (pick $values "timeouts" "drain" "log" "accessLog" | deepCopy) -}}
+{{- $listen := list -}}
+{{- range $name, $listener := $values.listeners -}}
+{{- range $family := $values.addressFamilies -}}
+{{- $any := ternary "0.0.0.0" "[::]" (eq $family "IPv4") -}}
+{{- $one := dict "name" $name "address" (printf "%s:%d" $any (int $listener.containerPort)) -}}
+{{- $listen = append $listen (merge $one (pick $listener "protocol" "alerts")) -}}
+{{- end -}}
+{{- end -}}
+{{- $_ := set $config "listen" $listen -}}
+{{- with $values.dns.servers }}{{ $_ := set $config "dns" (dict "servers" .) }}{{ end -}}
+{{- with $values.workers }}{{ $_ := set $config "workers" (int .) }}{{ end -}}
+{{- if include "sluice.kubernetes" . -}}
+{{- $_ := set $config "writeStatus" $values.writeStatus -}}
+{{- with $values.namespaces }}{{ $_ := set $config "namespaces" . }}{{ end -}}
+{{- if $values.writeStatus -}}
+{{- $config = merge $config (dict "lease" (include "sluice.lease" .) "leaseDuration" $values.leaseDuration) -}}
+{{- end -}}
+{{- if $values.state.enabled }}{{ $_ := set $config "stateDir" $values.state.mountPath }}{{ end -}}
+{{- else -}}
+{{- $_ := set $config "routes" (list "/etc/sluice/routes") -}}
+{{- end -}}
+{{- range $key, $value := $values.extraConfig -}}
+{{- $own := get $config $key -}}
+{{- if and (hasKey $config $key) (not (and (kindIs "map" $own) (kindIs "map" $value))) -}}
+{{- fail (printf "\nextraConfig.%s: is there already; set it by the value that is named like it" $key) -}}
+{{- else if hasKey $config $key -}}
+{{- range $inner := keys $value | sortAlpha -}}
+{{- if hasKey $own $inner -}}
+{{- fail (printf "\nextraConfig.%s.%s: is there already; set it by the value that is named like it" $key $inner) -}}
+{{- end -}}
+{{- end -}}
+{{- $_ := set $config $key (merge (deepCopy $own) $value) -}}
+{{- else -}}
+{{- $_ := set $config $key $value -}}
+{{- end -}}
+{{- end -}}
+{{- toYaml $config -}}
+{{- end -}}
