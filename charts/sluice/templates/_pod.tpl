@@ -140,6 +140,9 @@ spec:
     httpGet:
       path: {{ $path }}
       port: admin
+      {{- if and $.Values.hostNetwork $.Values.admin.address }}
+      host: {{ $.Values.admin.address | quote }}
+      {{- end }}
     {{- end }}
     {{- toYaml $given | nindent 4 }}
   {{- end }}

@@ -68,6 +68,10 @@
 {{- end -}}
 {{- end -}}
 
+{{- if and (not $values.hostNetwork) (or (hasPrefix "127." (default "" $values.admin.address)) (eq "::1" (default "" $values.admin.address))) -}}
+{{- $faults = append $faults (printf "admin.address: probes cannot reach %s in a pod; leave it out" $values.admin.address) -}}
+{{- end -}}
+
 {{- if include "sluice.kubernetes" . -}}
 {{- if or $values.files.routes $values.files.existingConfigMap -}}
 {{- $faults = append $faults "files: routes come from the API server; set source: files, or leave them out" -}}

@@ -1,0 +1,358 @@
+package chart
+
+import (
+	"os"
+	"os/exec"
+	"path/filepath"
+	"reflect"
+	"strings"
+	"testing"
+
+	"sigs.k8s.io/yaml"
+)
+
+func TestLint(t *testing.T) {
+	for name, file := range matrix(t) {
+		if out, fault, err := helm("lint", "--strict", chart, "--values", file); err != nil {
+			t.Errorf("%s: %s%s", name, out, fault)
+		}
+	}
+}
+
+func TestGeneratedFilesAreFresh(t *testing.T) {
+	out, fault, err := run(exec.Command(root+"/deploy/render.sh", "check"))
+	if err != nil {
+		t.Errorf("%s%s", out, fault)
+	}
+}
+
+// What the chart makes of the definition is what the program prints, but for its metadata.
+func TestDefinitionIsTheProgramsOwn(t *testing.T) {
+	var own object
+	if err := yaml.Unmarshal([]byte(read(t, root+"/crds/sniroutes.sluice.dev.yaml")), &own); err != nil {
+		t.Fatal(err)
+	}
+	crd := find(render(t), "CustomResourceDefinition", "sniroutes.sluice.dev")
+	if !reflect.DeepEqual(crd.at("spec"), own.at("spec")) {
+		t.Error("the definition differs from crds/")
+	}
+	if keep := crd.at("metadata", "annotations", "helm.sh/resource-policy"); keep != "keep" {
+		t.Errorf("it would go with the release: %v", keep)
+	}
+	free := find(render(t, set("crds.keep=false")...), "CustomResourceDefinition", "sniroutes.sluice.dev")
+	if free.at("metadata", "annotations") != nil {
+		t.Error("crds.keep has no effect")
+	}
+}
+
+// The program itself reads the configuration file of each installation.
+func TestConfigurationIsValid(t *testing.T) {
+	routes := t.TempDir()
+	for name, file := range matrix(t) {
+		objects := render(t, "--values", file)
+		config := configuration(t, objects)
+		// The only path that has to be there.
+		config = strings.ReplaceAll(config, "/etc/sluice/routes", routes)
+		path := filepath.Join(t.TempDir(), "sluice.yaml")
+		if err := os.WriteFile(path, []byte(config), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		// The last setting is wrong: who complains of it alone has read all others.
+		command := exec.Command(os.Getenv("SLUICE_BINARY"), "run", "--config", path, "--log-format=bogus")
+		command.Env = []string{"KUBERNETES_SERVICE_HOST=192.0.2.1"}
+		_, fault, _ := run(command)
+		if !strings.Contains(fault, "--log-format") {
+			t.Errorf("%s: %s\n%s", name, fault, config)
+		}
+	}
+}
+
+func configuration(t *testing.T, objects []object) string {
+	t.Helper()
+	for _, one := range objects {
+		if config, ok := one.at("data", "sluice.yaml").(string); ok {
+			return config
+		}
+	}
+	t.Fatal("there is no configuration")
+	return ""
+}
+
+// The roles that deploy/ has for those who write their own manifests, and that the tests of the program
+// run with.
+func TestRightsAreThoseOfDeploy(t *testing.T) {
+	rules := func(file string) any {
+		return parse(t, read(t, root+"/deploy/"+file))[0].at("rules")
+	}
+	objects := render(t)
+	cluster := find(objects, "ClusterRole", "sluice-edge")
+	if !reflect.DeepEqual(cluster.at("rules"), rules("clusterrole.yaml")) {
+		t.Errorf("the ClusterRole differs from deploy/clusterrole.yaml: %s", cluster.text("rules"))
+	}
+	leader := find(objects, "Role", "sluice-edge-leader")
+	if !reflect.DeepEqual(leader.at("rules"), rules("role.yaml")) {
+		t.Errorf("the Role differs from deploy/role.yaml: %s", leader.text("rules"))
+	}
+	if count(objects, "ClusterRole") != 1 || count(objects, "Role") != 1 {
+		t.Error("there are more roles")
+	}
+
+	some := render(t, set("namespaces={a,b}")...)
+	if count(some, "ClusterRole") != 0 || count(some, "ClusterRoleBinding") != 0 {
+		t.Error("an installation for namespaces has rights for the cluster")
+	}
+	for _, one := range some {
+		if namespace := one.at("metadata", "namespace"); one.at("kind") == "Role" && namespace != "edge" &&
+			!reflect.DeepEqual(one.at("rules"), rules("clusterrole.yaml")) {
+			t.Errorf("other rights in %v", namespace)
+		}
+	}
+	if roles := count(some, "Role"); roles != 3 {
+		t.Errorf("%d roles instead of 3", roles)
+	}
+
+	reader := renderText(t, "--values", "values/read-only.yaml")
+	for _, verb := range []string{"patch", "create", "update"} {
+		if strings.Contains(reader, "verbs: ["+verb) {
+			t.Errorf("without statuses to write, it may %s", verb)
+		}
+	}
+	if files := render(t, "--values", "values/files.yaml"); count(files, "ClusterRole")+count(files, "Role") != 0 {
+		t.Error("with files there are roles")
+	}
+}
+
+func count(objects []object, kind string) (found int) {
+	for _, one := range objects {
+		if one.at("kind") == kind {
+			found++
+		}
+	}
+	return found
+}
+
+// Every release has a Lease of its own, and may write no other.
+func TestLease(t *testing.T) {
+	for _, c := range []struct {
+		values []string
+		role   string
+		lease  string
+	}{
+		{nil, "sluice-edge-leader", "sluice-sluice"},
+		{set("class=internal"), "sluice-edge-leader", "sluice-internal"},
+		{set("class=Internal/Edge_1.x"), "sluice-edge-leader", "sluice-internal-edge-1-x"},
+		{set("fullnameOverride=second"), "second-edge-leader", "second-sluice"},
+		{set("lease=other/mine"), "sluice-edge-leader", "other/mine"},
+	} {
+		objects := render(t, c.values...)
+		if !strings.Contains(configuration(t, objects), "lease: "+c.lease+"\n") {
+			t.Errorf("%q: the Lease is not %s", c.values, c.lease)
+		}
+		role := find(objects, "Role", c.role)
+		namespace, name := "edge", c.lease
+		if before, after, cut := strings.Cut(c.lease, "/"); cut {
+			namespace, name = before, after
+		}
+		if role.at("metadata", "namespace") != namespace || role.at("rules", 1, "resourceNames", 0) != name {
+			t.Errorf("%q: the Role is for %s", c.values, role.text("rules"))
+		}
+	}
+}
+
+func TestGracePeriodFollowsFromTheDrain(t *testing.T) {
+	for _, c := range []struct {
+		values []string
+		grace  string
+	}{
+		{nil, "45"},
+		{set("drain.delay=0s", "drain.timeout=0s"), "10"},
+		{set("drain.delay=500ms", "drain.timeout=1h1m1s1ms"), "3672"},
+		{set("drain.delay=008s"), "48"},
+		{set("lifecycle.preStop.sleep.seconds=7"), "52"},
+		{set("terminationGracePeriodSeconds=45"), "45"},
+		{set("terminationGracePeriodSeconds=3600"), "3600"},
+	} {
+		pod := workload(t, render(t, c.values...))
+		if grace := pod.text("spec", "template", "spec", "terminationGracePeriodSeconds"); grace != c.grace {
+			t.Errorf("%q: %s instead of %s", c.values, grace, c.grace)
+		}
+	}
+}
+
+// One value, and the place where it has to arrive.
+func TestValuesArrive(t *testing.T) {
+	pod := []any{"spec", "template", "spec"}
+	container := append(pod, "containers", 0)
+	in := func(path []any, more ...any) []any { return append(append([]any{}, path...), more...) }
+	for _, c := range []struct {
+		values []string
+		kind   string
+		name   string
+		path   []any
+		want   string
+	}{
+		{nil, "Deployment", "sluice", in(container, "image"), "sluice:0.1.0"},
+		{set("image.registry=r.example.com/x", "image.tag=v1"), "Deployment", "sluice", in(container, "image"), "r.example.com/x/sluice:v1"},
+		{set("global.imageRegistry=g", "image.registry=r"), "Deployment", "sluice", in(container, "image"), "g/sluice:0.1.0"},
+		{set("image.tag=v1", "image.digest=sha256:"+strings.Repeat("a", 64)), "Deployment", "sluice", in(container, "image"), "sluice@sha256:" + strings.Repeat("a", 64)},
+		{nil, "Deployment", "sluice", in(pod, "securityContext", "sysctls"), "null"},
+		{set("listeners.https.containerPort=443"), "Deployment", "sluice", in(pod, "securityContext", "sysctls", 0, "value"), `"443"`},
+		{set("listeners.https.containerPort=443"), "Deployment", "sluice", in(container, "securityContext", "capabilities", "add"), "null"},
+		{set("listeners.https.containerPort=443", "hostNetwork=true"), "Deployment", "sluice", in(container, "securityContext", "capabilities", "add"), "- NET_BIND_SERVICE"},
+		{set("listeners.https.containerPort=443", "hostNetwork=true"), "Deployment", "sluice", in(pod, "securityContext", "sysctls"), "null"},
+		{set("hostNetwork=true"), "Deployment", "sluice", in(pod, "dnsPolicy"), "ClusterFirstWithHostNet"},
+		{nil, "Deployment", "sluice", []any{"spec", "strategy", "rollingUpdate"}, "maxSurge: 1\nmaxUnavailable: 0"},
+		{set("listeners.https.hostPort=443"), "Deployment", "sluice", []any{"spec", "strategy", "rollingUpdate"}, "maxSurge: 0\nmaxUnavailable: 1"},
+		{set("kind=DaemonSet", "hostNetwork=true"), "DaemonSet", "sluice", []any{"spec", "updateStrategy", "rollingUpdate"}, "maxSurge: 0\nmaxUnavailable: 1"},
+		{set("kind=DaemonSet"), "DaemonSet", "sluice", in(pod, "topologySpreadConstraints"), "null"},
+		{set("autoscaling.enabled=true"), "Deployment", "sluice", []any{"spec", "replicas"}, "null"},
+		{set("replicas=0"), "Deployment", "sluice", []any{"spec", "replicas"}, "0"},
+		{set("revisionHistoryLimit=0"), "Deployment", "sluice", []any{"spec", "revisionHistoryLimit"}, "0"},
+		{set("startupProbe=null"), "Deployment", "sluice", in(container, "startupProbe"), "null"},
+		{nil, "Deployment", "sluice", in(container, "startupProbe", "httpGet"), "path: /livez\nport: admin"},
+		{nil, "Deployment", "sluice", in(container, "readinessProbe", "httpGet"), "path: /readyz\nport: admin"},
+		{set("readinessProbe.tcpSocket.port=admin"), "Deployment", "sluice", in(container, "readinessProbe", "httpGet"), "null"},
+		{set("metrics.annotations=true"), "Deployment", "sluice", []any{"spec", "template", "metadata", "annotations", "prometheus.io/port"}, `"9901"`},
+		{nil, "Deployment", "sluice", in(pod, "topologySpreadConstraints", 0, "labelSelector", "matchLabels", "app.kubernetes.io/instance"), "sluice"},
+		{nil, "Service", "sluice", []any{"spec", "externalTrafficPolicy"}, "Local"},
+		{set("service.type=NodePort"), "Service", "sluice", []any{"spec", "externalTrafficPolicy"}, "null"},
+		{set("service.externalTrafficPolicy=Cluster"), "Service", "sluice", []any{"spec", "externalTrafficPolicy"}, "Cluster"},
+		{set("service.allocateLoadBalancerNodePorts=false"), "Service", "sluice", []any{"spec", "allocateLoadBalancerNodePorts"}, "false"},
+		{set("listeners.more.containerPort=9000", "listeners.https.expose=false"), "Service", "sluice", []any{"spec", "ports"}, "- name: more\n  port: 9000\n  protocol: TCP\n  targetPort: more"},
+		{set("service.externalIPs={192.0.2.11}"), "Service", "sluice", []any{"spec", "externalIPs"}, "- 192.0.2.11"},
+		{set("additionalServices.in.listeners={https}", "listeners.more.containerPort=9000"), "Service", "sluice-in", []any{"spec", "ports", 1}, "null"},
+		{set("podDisruptionBudget.minAvailable=0"), "PodDisruptionBudget", "sluice", []any{"spec", "minAvailable"}, "0"},
+		{set("metrics.serviceMonitor.enabled=true", "metrics.serviceMonitor.namespace=m"), "ServiceMonitor", "sluice", []any{"spec", "namespaceSelector", "matchNames", 0}, "edge"},
+	} {
+		found := find(render(t, c.values...), c.kind, c.name)
+		if got := found.text(c.path...); got != c.want {
+			t.Errorf("%q: %v is %q, not %q", c.values, c.path, got, c.want)
+		}
+	}
+}
+
+// A changed configuration makes new pods; changed routes in a ConfigMap do not.
+func TestConfigurationRollsOut(t *testing.T) {
+	sum := func(args ...string) any {
+		return workload(t, render(t, args...)).at("spec", "template", "metadata", "annotations", "checksum/config")
+	}
+	if sum() == sum(set("timeouts.idle=2h")...) {
+		t.Error("a changed configuration changes no pod")
+	}
+	files := []string{"--values", "values/files.yaml"}
+	if sum(files...) != sum(append(files, set("files.routes.text\\.yaml=x")...)...) {
+		t.Error("changed routes restart pods")
+	}
+}
+
+// A sidecar starts before the app and ends after it: it is an init container that goes on.
+func TestSidecar(t *testing.T) {
+	pod := object(workload(t, render(t, "--values", "values/sidecar.yaml")).at("spec", "template", "spec").(map[string]any))
+	for _, c := range []struct {
+		path []any
+		want string
+	}{
+		{[]any{"initContainers", 0, "name"}, "first"},
+		{[]any{"initContainers", 0, "image"}, "sluice-first:1"},
+		{[]any{"initContainers", 1, "name"}, "sluice"},
+		{[]any{"initContainers", 1, "restartPolicy"}, "Always"},
+		{[]any{"initContainers", 1, "startupProbe", "httpGet", "path"}, "/readyz"},
+		{[]any{"containers", 0, "name"}, "app"},
+		{[]any{"containers", 1}, "null"},
+		{[]any{"automountServiceAccountToken"}, "false"},
+		{[]any{"volumes", 1, "configMap", "name"}, "routes"},
+	} {
+		if got := pod.text(c.path...); got != c.want {
+			t.Errorf("%v is %q, not %q", c.path, got, c.want)
+		}
+	}
+}
+
+// Nothing but the pods has the labels that Services and budgets select by.
+func TestTestPodGetsNoTraffic(t *testing.T) {
+	objects := render(t)
+	selector := find(objects, "Service", "sluice").at("spec", "selector").(map[string]any)
+	labels := find(objects, "Pod", "sluice-test").at("metadata", "labels").(map[string]any)
+	if labels["app.kubernetes.io/name"] == selector["app.kubernetes.io/name"] {
+		t.Error("the Service selects the test's pod")
+	}
+}
+
+// Releases of one name in two namespaces have no object in common but the definition.
+func TestReleasesDoNotClash(t *testing.T) {
+	names := map[string]bool{}
+	for _, namespace := range []string{"a", "b"} {
+		args := []string{"--namespace", namespace}
+		for _, one := range render(t, append(args, set("crds.enabled=false", "rbac.aggregateTo={view}")...)...) {
+			if one.at("metadata", "namespace") != nil {
+				continue
+			}
+			if names[one.String()] {
+				t.Errorf("both have %s", one)
+			}
+			names[one.String()] = true
+		}
+	}
+	if len(names) != 6 {
+		t.Errorf("%d objects of the cluster", len(names))
+	}
+}
+
+// The notes have a route to begin with, and the way to it, for each kind of installation.
+func TestNotes(t *testing.T) {
+	for _, c := range []struct{ values, want string }{
+		{"service.type=LoadBalancer", "jsonpath='{.status.loadBalancer"},
+		{"service.type=NodePort", "curl --connect-to ::$NODE:$PORT https://"},
+		{"service.type=ClusterIP", "port-forward service/sluice 8443:443"},
+		{"service.enabled=false", "There is no Service"},
+		{"listeners.https.hostPort=444", "port 444 of the nodes"},
+		{"hostNetwork=true", "port 8443 of the nodes"},
+		{"requireClass=true", "className: sluice"},
+		{"namespaces={team}", "namespace: team }"},
+	} {
+		out, fault, err := helm("install", "sluice", chart, "--namespace", "edge", "--dry-run=client", "--set", c.values)
+		_, notes, _ := strings.Cut(out, "NOTES:")
+		for _, part := range []string{c.want, "kubectl apply -f -", "hostnames: [my-app.example.com]", "helm test sluice -n edge"} {
+			if err != nil || !strings.Contains(notes, part) {
+				t.Errorf("%s: %q is not in %s%s", c.values, part, notes, fault)
+			}
+		}
+	}
+}
+
+// What a release puts into the ConfigMap of routes is served.
+func TestRoutesOfFilesAreValid(t *testing.T) {
+	for name, file := range matrix(t) {
+		for _, one := range render(t, "--values", file) {
+			routes, _ := one.at("data").(map[string]any)
+			if !strings.HasSuffix(one.String(), "-routes") {
+				continue
+			}
+			folder := t.TempDir()
+			for key, text := range routes {
+				if err := os.WriteFile(filepath.Join(folder, key), []byte(text.(string)), 0o600); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if out, fault, err := run(exec.Command(os.Getenv("SLUICE_BINARY"), "check", folder)); err != nil {
+				t.Errorf("%s: %s%s", name, out, fault)
+			}
+		}
+	}
+}
+
+// Every sample is right but for the Services, which are the reader's.
+func TestSamples(t *testing.T) {
+	files, err := filepath.Glob(root + "/deploy/samples/*.yaml")
+	if err != nil || len(files) < 6 {
+		t.Fatalf("%d samples, %v", len(files), err)
+	}
+	for _, file := range files {
+		out, fault, _ := run(exec.Command(os.Getenv("SLUICE_BINARY"), "check", file))
+		for _, line := range strings.Split(strings.TrimSpace(out+fault), "\n") {
+			if !strings.Contains(line, "there is no Service") {
+				t.Error(line)
+			}
+		}
+	}
+}

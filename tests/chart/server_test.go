@@ -1,0 +1,198 @@
+package chart
+
+import (
+	"crypto/rand"
+	"crypto/rsa"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/pem"
+	"fmt"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// How long a server may take to be ready, on a machine with other work to do.
+const readyWithin = 90 * time.Second
+
+// A server is etcd and kube-apiserver, without any controller.
+type server struct {
+	folder, kubeconfig string
+	processes          []*exec.Cmd
+}
+
+var (
+	shared     *server
+	startOnce  sync.Once
+	startFault error
+)
+
+// apiServer is the one that all tests share. The first call starts it.
+func apiServer(t *testing.T) *server {
+	t.Helper()
+	startOnce.Do(func() { shared, startFault = startServer() })
+	if startFault != nil {
+		t.Fatal(startFault)
+	}
+	return shared
+}
+
+func stopServer() {
+	if shared != nil {
+		shared.stop()
+	}
+}
+
+// kubectl runs kubectl as the administrator.
+func (s *server) kubectl(args ...string) (stdout, stderr string, err error) {
+	all := append([]string{"--kubeconfig", s.kubeconfig, "--cache-dir", filepath.Join(s.folder, "cache")}, args...)
+	return run(exec.Command(program("kubectl"), all...))
+}
+
+// must runs kubectl, which has to succeed.
+func (s *server) must(t *testing.T, args ...string) string {
+	t.Helper()
+	out, fault, err := s.kubectl(args...)
+	if err != nil {
+		t.Fatalf("kubectl %q: %s", args, fault)
+	}
+	return out
+}
+
+// helm runs helm as the administrator.
+func (s *server) helm(args ...string) (stdout, stderr string, err error) {
+	return helm(append(args, "--kubeconfig", s.kubeconfig)...)
+}
+
+func startServer() (*server, error) {
+	folder, err := os.MkdirTemp("", "sluice-chart-")
+	if err != nil {
+		return nil, err
+	}
+	s := &server{folder: folder, kubeconfig: filepath.Join(folder, "kubeconfig")}
+	if err := s.start(); err != nil {
+		log, _ := os.ReadFile(filepath.Join(folder, "kube-apiserver.log"))
+		s.stop()
+		return nil, fmt.Errorf("%w: %s", err, log[max(0, len(log)-2000):])
+	}
+	return s, nil
+}
+
+func (s *server) start() error {
+	key, err := rsa.GenerateKey(rand.Reader, 2048)
+	if err != nil {
+		return err
+	}
+	public, err := x509.MarshalPKIXPublicKey(&key.PublicKey)
+	if err != nil {
+		return err
+	}
+	for name, content := range map[string][]byte{
+		"sa.key":     pem.EncodeToMemory(&pem.Block{Type: "RSA PRIVATE KEY", Bytes: x509.MarshalPKCS1PrivateKey(key)}),
+		"sa.pub":     pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: public}),
+		"tokens.csv": []byte("admin-token,admin,admin,\"system:masters\"\n"),
+	} {
+		if err := os.WriteFile(filepath.Join(s.folder, name), content, 0o600); err != nil {
+			return err
+		}
+	}
+	ports, err := freePorts(3)
+	if err != nil {
+		return err
+	}
+	etcd, peer := fmt.Sprintf("http://127.0.0.1:%d", ports[0]), fmt.Sprintf("http://127.0.0.1:%d", ports[1])
+	if err := s.run("etcd", "--data-dir="+s.in("etcd"), "--listen-client-urls="+etcd, "--advertise-client-urls="+etcd,
+		"--listen-peer-urls="+peer, "--initial-advertise-peer-urls="+peer, "--initial-cluster=default="+peer,
+		"--unsafe-no-fsync"); err != nil {
+		return err
+	}
+	if err := s.run("kube-apiserver", "--etcd-servers="+etcd, "--bind-address=127.0.0.1",
+		fmt.Sprintf("--secure-port=%d", ports[2]), "--cert-dir="+s.in("certificates"),
+		// No address of this machine: without a default route it would find none and end.
+		"--advertise-address=198.18.0.1",
+		"--service-cluster-ip-range=10.96.0.0/16,fd00:96::/112", "--service-account-issuer=https://kubernetes.default.svc",
+		"--service-account-key-file="+s.in("sa.pub"), "--service-account-signing-key-file="+s.in("sa.key"),
+		"--authorization-mode=RBAC", "--token-auth-file="+s.in("tokens.csv")); err != nil {
+		return err
+	}
+	url := fmt.Sprintf("https://127.0.0.1:%d", ports[2])
+	if err := s.ready(url); err != nil {
+		return err
+	}
+	return os.WriteFile(s.kubeconfig, fmt.Appendf(nil, `apiVersion: v1
+kind: Config
+clusters: [{ name: test, cluster: { server: "%s", certificate-authority: "%s" } }]
+users: [{ name: admin, user: { token: admin-token } }]
+contexts: [{ name: test, context: { cluster: test, user: admin } }]
+current-context: test
+`, url, s.in("certificates/apiserver.crt")), 0o600)
+}
+
+func (s *server) in(name string) string { return filepath.Join(s.folder, name) }
+
+// run starts a program that ends with this one, even if this one is killed.
+func (s *server) run(name string, args ...string) error {
+	log, err := os.Create(s.in(name + ".log"))
+	if err != nil {
+		return err
+	}
+	defer log.Close()
+	command := exec.Command(program(name), args...)
+	command.Stdout, command.Stderr = log, log
+	command.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	if err := command.Start(); err != nil {
+		return err
+	}
+	s.processes = append(s.processes, command)
+	return nil
+}
+
+func (s *server) ready(url string) error {
+	// The certificate is not there before the server is.
+	client := http.Client{Timeout: 5 * time.Second, Transport: &http.Transport{TLSClientConfig: &tls.Config{InsecureSkipVerify: true}}}
+	request, err := http.NewRequest(http.MethodGet, url+"/readyz", nil)
+	if err != nil {
+		return err
+	}
+	request.Header.Set("Authorization", "Bearer admin-token")
+	for deadline := time.Now().Add(readyWithin); time.Now().Before(deadline); time.Sleep(100 * time.Millisecond) {
+		if answer, err := client.Do(request); err == nil {
+			answer.Body.Close()
+			if answer.StatusCode == http.StatusOK {
+				return nil
+			}
+		}
+	}
+	return fmt.Errorf("the API server is not ready after %s", readyWithin)
+}
+
+// By SIGKILL: by SIGTERM the API server takes a minute.
+func (s *server) stop() {
+	for _, process := range s.processes {
+		_ = process.Process.Kill()
+		_ = process.Wait()
+	}
+	_ = os.RemoveAll(s.folder)
+}
+
+func program(name string) string {
+	return filepath.Join(os.Getenv("KUBEBUILDER_ASSETS"), name)
+}
+
+func freePorts(count int) (ports []int, err error) {
+	for range count {
+		listener, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			return nil, err
+		}
+		defer listener.Close()
+		ports = append(ports, listener.Addr().(*net.TCPAddr).Port)
+	}
+	return ports, nil
+}
