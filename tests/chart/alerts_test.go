@@ -46,6 +46,7 @@ func promtool(t *testing.T, args ...string) {
 }
 
 func TestRulesAreValid(t *testing.T) {
+	t.Parallel()
 	promtool(t, "check", "rules", writeRules(t, set("metrics.prometheusRule.enabled=true")...))
 	for _, values := range []string{"service-monitor", "pod-monitor"} {
 		promtool(t, "check", "rules", writeRules(t, "--values", "values/"+values+".yaml"))
@@ -55,6 +56,7 @@ func TestRulesAreValid(t *testing.T) {
 // Each alert fires when it should and not before: alerts/*.yaml, as promtool has it. They are about the
 // rules as they are by default, of a release with a ServiceMonitor.
 func TestAlertsFire(t *testing.T) {
+	t.Parallel()
 	rules := writeRules(t, set("metrics.prometheusRule.enabled=true", "metrics.serviceMonitor.enabled=true")...)
 	tests, err := filepath.Glob("alerts/*.yaml")
 	if err != nil || len(tests) == 0 {
@@ -92,6 +94,7 @@ func alerts(t *testing.T) map[string]object {
 }
 
 func TestAlertsAreWhole(t *testing.T) {
+	t.Parallel()
 	var values map[string]any
 	if err := yaml.Unmarshal([]byte(read(t, chart+"/values.yaml")), &values); err != nil {
 		t.Fatal(err)
@@ -129,6 +132,7 @@ func TestAlertsAreWhole(t *testing.T) {
 }
 
 func TestAlertValuesArrive(t *testing.T) {
+	t.Parallel()
 	rule := find(render(t, "--values", "values/service-monitor.yaml"), "PrometheusRule", "sluice")
 	text := rule.text("spec")
 	for _, part := range []string{"> 7.5", "severity: page", "team: edge", "dashboard: sluice",
@@ -181,6 +185,7 @@ func dashboard(t *testing.T) (board object, queries []string) {
 }
 
 func TestDashboard(t *testing.T) {
+	t.Parallel()
 	board, queries := dashboard(t)
 	if len(queries) < 30 {
 		t.Errorf("%d queries", len(queries))
@@ -216,6 +221,7 @@ func TestDashboard(t *testing.T) {
 // Every metric that an alert or the dashboard asks for is in a real scrape, with the labels and their
 // values.
 func TestMetricsExist(t *testing.T) {
+	t.Parallel()
 	scrape := scrape(t)
 	labels := map[string]map[string]bool{"up": {}}
 	for _, line := range strings.Split(scrape, "\n") {

@@ -13,6 +13,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 
 	"sigs.k8s.io/yaml"
@@ -88,12 +89,20 @@ func render(t *testing.T, args ...string) []object {
 	return parse(t, renderText(t, args...))
 }
 
+// rendered is what was rendered before, by the arguments: helm takes a while.
+var rendered sync.Map
+
 func renderText(t *testing.T, args ...string) string {
 	t.Helper()
+	key := strings.Join(args, " ")
+	if text, ok := rendered.Load(key); ok {
+		return text.(string)
+	}
 	out, fault, err := helm(append([]string{"template", "sluice", chart, "--namespace", "edge"}, args...)...)
 	if err != nil {
 		t.Fatalf("helm template %q: %s", args, fault)
 	}
+	rendered.Store(key, out)
 	return out
 }
 

@@ -5,6 +5,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"reflect"
+	"regexp"
 	"strings"
 	"testing"
 
@@ -12,6 +13,7 @@ import (
 )
 
 func TestLint(t *testing.T) {
+	t.Parallel()
 	for name, file := range matrix(t) {
 		if out, fault, err := helm("lint", "--strict", chart, "--values", file); err != nil {
 			t.Errorf("%s: %s%s", name, out, fault)
@@ -19,7 +21,17 @@ func TestLint(t *testing.T) {
 	}
 }
 
+func TestChartIsOfTheProgramsVersion(t *testing.T) {
+	t.Parallel()
+	manifest := parse(t, read(t, chart+"/Chart.yaml"))[0]
+	version := regexp.MustCompile(`(?m)^version = "(.*)"$`).FindStringSubmatch(read(t, root+"/Cargo.toml"))[1]
+	if manifest.at("appVersion") != version {
+		t.Errorf("the chart is for %v, the program is %s", manifest.at("appVersion"), version)
+	}
+}
+
 func TestGeneratedFilesAreFresh(t *testing.T) {
+	t.Parallel()
 	out, fault, err := run(exec.Command(root+"/deploy/render.sh", "check"))
 	if err != nil {
 		t.Errorf("%s%s", out, fault)
@@ -28,6 +40,7 @@ func TestGeneratedFilesAreFresh(t *testing.T) {
 
 // What the chart makes of the definition is what the program prints, but for its metadata.
 func TestDefinitionIsTheProgramsOwn(t *testing.T) {
+	t.Parallel()
 	var own object
 	if err := yaml.Unmarshal([]byte(read(t, root+"/crds/sniroutes.sluice.dev.yaml")), &own); err != nil {
 		t.Fatal(err)
@@ -47,6 +60,7 @@ func TestDefinitionIsTheProgramsOwn(t *testing.T) {
 
 // The program itself reads the configuration file of each installation.
 func TestConfigurationIsValid(t *testing.T) {
+	t.Parallel()
 	routes := t.TempDir()
 	for name, file := range matrix(t) {
 		objects := render(t, "--values", file)
@@ -81,6 +95,7 @@ func configuration(t *testing.T, objects []object) string {
 // The roles that deploy/ has for those who write their own manifests, and that the tests of the program
 // run with.
 func TestRightsAreThoseOfDeploy(t *testing.T) {
+	t.Parallel()
 	rules := func(file string) any {
 		return parse(t, read(t, root+"/deploy/"+file))[0].at("rules")
 	}
@@ -133,6 +148,7 @@ func count(objects []object, kind string) (found int) {
 
 // Every release has a Lease of its own, and may write no other.
 func TestLease(t *testing.T) {
+	t.Parallel()
 	for _, c := range []struct {
 		values []string
 		role   string
@@ -160,6 +176,7 @@ func TestLease(t *testing.T) {
 }
 
 func TestGracePeriodFollowsFromTheDrain(t *testing.T) {
+	t.Parallel()
 	for _, c := range []struct {
 		values []string
 		grace  string
@@ -181,6 +198,7 @@ func TestGracePeriodFollowsFromTheDrain(t *testing.T) {
 
 // One value, and the place where it has to arrive.
 func TestValuesArrive(t *testing.T) {
+	t.Parallel()
 	pod := []any{"spec", "template", "spec"}
 	container := append(pod, "containers", 0)
 	in := func(path []any, more ...any) []any { return append(append([]any{}, path...), more...) }
@@ -211,9 +229,13 @@ func TestValuesArrive(t *testing.T) {
 		{set("startupProbe=null"), "Deployment", "sluice", in(container, "startupProbe"), "null"},
 		{nil, "Deployment", "sluice", in(container, "startupProbe", "httpGet"), "path: /livez\nport: admin"},
 		{nil, "Deployment", "sluice", in(container, "readinessProbe", "httpGet"), "path: /readyz\nport: admin"},
+		{set("hostNetwork=true", "admin.address=127.0.0.1"), "Deployment", "sluice", in(container, "readinessProbe", "httpGet", "host"), "127.0.0.1"},
 		{set("readinessProbe.tcpSocket.port=admin"), "Deployment", "sluice", in(container, "readinessProbe", "httpGet"), "null"},
 		{set("metrics.annotations=true"), "Deployment", "sluice", []any{"spec", "template", "metadata", "annotations", "prometheus.io/port"}, `"9901"`},
 		{nil, "Deployment", "sluice", in(pod, "topologySpreadConstraints", 0, "labelSelector", "matchLabels", "app.kubernetes.io/instance"), "sluice"},
+		{nil, "Pod", "sluice-test", []any{"spec", "containers", 0, "args", 1}, "--admin=http://$(SLUICE_ADMIN_SERVICE_HOST):9901"},
+		{set("fullnameOverride=a-b"), "Pod", "a-b-test", []any{"spec", "containers", 0, "args", 1}, "--admin=http://$(A_B_ADMIN_SERVICE_HOST):9901"},
+		{set("admin.service.clusterIP=None"), "Pod", "sluice-test", []any{"spec", "containers", 0, "args", 1}, "--admin=http://sluice-admin.edge.svc:9901"},
 		{nil, "Service", "sluice", []any{"spec", "externalTrafficPolicy"}, "Local"},
 		{set("service.type=NodePort"), "Service", "sluice", []any{"spec", "externalTrafficPolicy"}, "null"},
 		{set("service.externalTrafficPolicy=Cluster"), "Service", "sluice", []any{"spec", "externalTrafficPolicy"}, "Cluster"},
@@ -233,6 +255,7 @@ func TestValuesArrive(t *testing.T) {
 
 // A changed configuration makes new pods; changed routes in a ConfigMap do not.
 func TestConfigurationRollsOut(t *testing.T) {
+	t.Parallel()
 	sum := func(args ...string) any {
 		return workload(t, render(t, args...)).at("spec", "template", "metadata", "annotations", "checksum/config")
 	}
@@ -247,6 +270,7 @@ func TestConfigurationRollsOut(t *testing.T) {
 
 // A sidecar starts before the app and ends after it: it is an init container that goes on.
 func TestSidecar(t *testing.T) {
+	t.Parallel()
 	pod := object(workload(t, render(t, "--values", "values/sidecar.yaml")).at("spec", "template", "spec").(map[string]any))
 	for _, c := range []struct {
 		path []any
@@ -270,6 +294,7 @@ func TestSidecar(t *testing.T) {
 
 // Nothing but the pods has the labels that Services and budgets select by.
 func TestTestPodGetsNoTraffic(t *testing.T) {
+	t.Parallel()
 	objects := render(t)
 	selector := find(objects, "Service", "sluice").at("spec", "selector").(map[string]any)
 	labels := find(objects, "Pod", "sluice-test").at("metadata", "labels").(map[string]any)
@@ -280,6 +305,7 @@ func TestTestPodGetsNoTraffic(t *testing.T) {
 
 // Releases of one name in two namespaces have no object in common but the definition.
 func TestReleasesDoNotClash(t *testing.T) {
+	t.Parallel()
 	names := map[string]bool{}
 	for _, namespace := range []string{"a", "b"} {
 		args := []string{"--namespace", namespace}
@@ -300,6 +326,7 @@ func TestReleasesDoNotClash(t *testing.T) {
 
 // The notes have a route to begin with, and the way to it, for each kind of installation.
 func TestNotes(t *testing.T) {
+	t.Parallel()
 	for _, c := range []struct{ values, want string }{
 		{"service.type=LoadBalancer", "jsonpath='{.status.loadBalancer"},
 		{"service.type=NodePort", "curl --connect-to ::$NODE:$PORT https://"},
@@ -322,6 +349,7 @@ func TestNotes(t *testing.T) {
 
 // What a release puts into the ConfigMap of routes is served.
 func TestRoutesOfFilesAreValid(t *testing.T) {
+	t.Parallel()
 	for name, file := range matrix(t) {
 		for _, one := range render(t, "--values", file) {
 			routes, _ := one.at("data").(map[string]any)
@@ -343,6 +371,7 @@ func TestRoutesOfFilesAreValid(t *testing.T) {
 
 // Every sample is right but for the Services, which are the reader's.
 func TestSamples(t *testing.T) {
+	t.Parallel()
 	files, err := filepath.Glob(root + "/deploy/samples/*.yaml")
 	if err != nil || len(files) < 6 {
 		t.Fatalf("%d samples, %v", len(files), err)

@@ -12,8 +12,10 @@ import (
 
 // What does not fit is refused, with a message that names the place and says what would.
 func TestRefusals(t *testing.T) {
+	t.Parallel()
 	const files = "source=files,files.existingConfigMap=r"
 	for values, message := range map[string]string{
+		"fullnameOverride=a.b":                 "'/fullnameOverride': 'a.b' does not match pattern",
 		"kind=StatefulSet":                     "'/kind': value must be one of 'Deployment', 'DaemonSet'",
 		"replica=3":                            "additional properties 'replica' not allowed",
 		"replicas=two":                         "'/replicas': got string, want integer",
@@ -38,6 +40,7 @@ func TestRefusals(t *testing.T) {
 
 		"terminationGracePeriodSeconds=44":                         "terminationGracePeriodSeconds: 44 is too short: drain.delay (5s), drain.timeout (30s), a preStop sleep and 10s to end take 45",
 		"kind=DaemonSet,autoscaling.enabled=true":                  "autoscaling.enabled: a DaemonSet has one pod on each node",
+		"admin.address=127.0.0.1":                                  "admin.address: probes cannot reach 127.0.0.1 in a pod",
 		"autoscaling.minReplicas=20":                               "autoscaling.minReplicas: is more than maxReplicas",
 		"listeners.https=null":                                     "listeners: there is none",
 		"listeners.more.containerPort=8443":                        "listeners.more.containerPort: 8443 is the port of listeners.https, too",
@@ -75,6 +78,7 @@ func TestRefusals(t *testing.T) {
 
 // A setting that the chart does not know yet can be given all the same.
 func TestExtraConfigIsAdded(t *testing.T) {
+	t.Parallel()
 	config := configuration(t, render(t, set("extraConfig.drain.newer=1s", "extraConfig.newest=true")...))
 	for _, part := range []string{"drain:\n  delay: 5s\n  newer: 1s\n", "newest: true\n"} {
 		if !strings.Contains(config, part) {
@@ -95,6 +99,7 @@ type schema struct {
 // Every value has its default in values.yaml, and every key there is in the schema: so none is
 // undocumented, and none is refused.
 func TestSchemaAndValuesAgree(t *testing.T) {
+	t.Parallel()
 	var top schema
 	if err := json.Unmarshal([]byte(read(t, chart+"/values.schema.json")), &top); err != nil {
 		t.Fatal(err)
@@ -143,6 +148,7 @@ func names[V any](of map[string]V) []string {
 
 // Each value, or what it is a part of, has a line of documentation; and the table has it.
 func TestEveryValueIsDocumented(t *testing.T) {
+	t.Parallel()
 	var values map[string]any
 	if err := yaml.Unmarshal([]byte(read(t, chart+"/values.yaml")), &values); err != nil {
 		t.Fatal(err)
