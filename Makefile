@@ -5,7 +5,7 @@ SHELL := bash
 .DEFAULT_GOAL := help
 # The order of the checks is part of what they say: the quickest to fail comes first.
 .NOTPARALLEL:
-.PHONY: help build run test lint test-quick test-slow bench-control doc audit fuzz tools kube
+.PHONY: help build run test lint test-quick test-slow test-chart bench-control doc audit fuzz tools kube render
 
 # How long `make fuzz` runs.
 FUZZ_SECONDS ?= 60
@@ -20,7 +20,7 @@ run: ## the quick start: two TLS servers and sluice in front of them (PORT=8443)
 	@cargo build --locked --bin sluice --example quickstart
 	@cargo run --quiet --locked --example quickstart
 
-test: lint doc test-slow test-quick ## install what the tests need, and run everything
+test: lint doc test-slow test-quick test-chart ## install what the tests need, and run everything
 
 lint: tools ## check form, clippy's lints and the dependencies
 	cargo fmt --check
@@ -34,6 +34,15 @@ test-quick: kube ## the quick tests
 
 test-slow: kube ## the tests that are marked as slow
 	cargo test --locked --lib --bins --tests -- --ignored
+
+test-chart: kube ## the Helm chart: what it renders and refuses, its alerts, on a real API server
+	cargo build --locked --bin sluice
+	HELM_BIN="$$(tests/env/helm.sh)" KUBEBUILDER_ASSETS="$$(tests/env/kube.sh)" \
+	    SLUICE_BINARY=$(CURDIR)/target/debug/sluice \
+	    go test -C tests/chart -count=1 -v ./... | grep -v '^=== '
+
+render: ## make deploy/ and the chart's generated files anew
+	deploy/render.sh
 
 # The controller that is measured is the released one; the program that measures it need not be.
 bench-control: build kube ## measure the control plane at scale; takes many minutes, mostly to build
