@@ -3,16 +3,18 @@
 #![allow(clippy::unwrap_used)]
 
 use allocation_counter::measure;
-use sluice::routing::{BackendKey, Policy, RouteKey, RouteSpec, Snapshot, Timeouts, channel};
+use sluice::routing::{
+    BackendKey, Hostname, Policy, RouteKey, RouteSpec, Snapshot, Timeouts, channel,
+};
 use sluice::tls::{HelloReader, Progress, Refusal};
 
 const HELLO: &[u8] = include_bytes!("corpus/hello/chromium.bin");
 
 fn route(hostname: &str, alpn: &[&str]) -> RouteSpec {
     RouteSpec {
-        key: RouteKey { namespace: "ns".into(), name: hostname.into() },
+        key: RouteKey::new("ns", hostname),
         created: None,
-        hostnames: vec![hostname.parse().unwrap()],
+        hostnames: hostname.parse::<Hostname>().unwrap().into(),
         listeners: vec!["https".into()],
         alpn: alpn.iter().map(|protocol| (*protocol).into()).collect(),
         backends: vec![(BackendKey::Address("one".into()), 1)],

@@ -49,14 +49,14 @@ fn admits(route: &RouteSpec, ask: &Ask) -> bool {
 }
 
 /// What decides between claims, the greatest first: the hostname, ALPN, age, then the key.
-fn rank<'r>(hostname: &'r Hostname, route: &'r RouteSpec) -> impl Ord + use<'r> {
+fn rank<'r>(hostname: Hostname<&'r str>, route: &'r RouteSpec) -> impl Ord + use<'r> {
     let age = Reverse(route.created.unwrap_or(i64::MAX));
-    let key = (&*route.key.namespace, &*route.key.name);
+    let key = (route.key.namespace(), route.key.name());
     (hostname, !route.alpn.is_empty(), age, Reverse(key))
 }
 
 /// Looks at every claim of every route.
-fn model<'r>(routes: &'r [RouteSpec], ask: &Ask) -> Option<(&'r RouteKey, &'r Hostname)> {
+fn model<'r>(routes: &'r [RouteSpec], ask: &Ask) -> Option<(&'r RouteKey, Hostname<&'r str>)> {
     routes
         .iter()
         .filter(|route| admits(route, ask))
@@ -81,9 +81,12 @@ fn routes() -> impl Strategy<Value = Vec<RouteSpec>> {
         keys.into_iter()
             .zip(claims)
             .map(|(key, (names, listeners, alpn, created))| RouteSpec {
-                key: RouteKey { namespace: key.0.into(), name: key.1.into() },
+                key: RouteKey::new(key.0, key.1),
                 created,
-                hostnames: names.iter().map(|name| name.parse().expect("a hostname")).collect(),
+                hostnames: names
+                    .iter()
+                    .map(|name| name.parse::<Hostname>().expect("a hostname"))
+                    .collect(),
                 listeners: listeners.into_iter().map(Into::into).collect(),
                 alpn: alpn.into_iter().map(Into::into).collect(),
                 backends: vec![(BackendKey::Address("192.0.2.1:1".into()), 1)],
@@ -103,7 +106,7 @@ fn ask() -> impl Strategy<Value = Ask> {
 
 /// Every listener with every set of protocols, for a name that meets this hostname and none that
 /// beats it.
-fn asks_for(hostname: &Hostname) -> Vec<Ask> {
+fn asks_for(hostname: Hostname<&str>) -> Vec<Ask> {
     let name = match hostname {
         Hostname::Any => None,
         Hostname::Exact(name) => Some(name.to_string()),
@@ -143,9 +146,9 @@ proptest! {
         writer.apply(Snapshot { routes: routes.clone(), ..Snapshot::default() });
         let table = reader.table();
         prop_assert_eq!(table.len(), routes.len());
-        let hostnames: HashSet<_> = routes.iter().flat_map(|route| &route.hostnames).collect();
+        let hostnames: HashSet<_> = routes.iter().flat_map(|route| route.hostnames.iter()).collect();
         prop_assert_eq!(table.hostnames(), hostnames.len());
-        let special = routes.iter().flat_map(|route| &route.hostnames).flat_map(asks_for);
+        let special = routes.iter().flat_map(|route| route.hostnames.iter()).flat_map(asks_for);
         for ask in asks.into_iter().chain(special) {
             let name = ask.name.as_deref();
             let offers = |protocol: &[u8]| PROTOCOLS.iter().any(|p| p.as_bytes() == protocol && ask.offers(p));
@@ -158,14 +161,14 @@ proptest! {
 
     #[test]
     fn a_conflict_tells_the_truth(routes in routes()) {
-        let hostnames: HashSet<_> = routes.iter().flat_map(|route| &route.hostnames).collect();
+        let hostnames: HashSet<_> = routes.iter().flat_map(|route| route.hostnames.iter()).collect();
         for hostname in hostnames {
-            let claims = |route: &&RouteSpec| route.hostnames.contains(hostname);
+            let claims = |route: &&RouteSpec| route.hostnames.contains(&hostname);
             let claimants: Vec<&RouteSpec> = routes.iter().filter(claims).collect();
-            let lost = conflicts_over(hostname, &claimants);
+            let lost = conflicts_over(&hostname.owned(), &claimants);
             prop_assert_eq!(lost.len(), claimants.len());
             for (route, told) in claimants.into_iter().zip(lost) {
-                prop_assert!(told.iter().all(|conflict| conflict.hostname == *hostname));
+                prop_assert!(told.iter().all(|conflict| conflict.hostname.borrowed() == hostname));
                 let asks = asks_for(hostname);
                 let mine = |ask: &Ask| model(&routes, ask) == Some((&route.key, hostname));
                 match told {
@@ -173,7 +176,7 @@ proptest! {
                     None => prop_assert!(asks.iter().any(mine), "{} gets no {hostname}", route.key),
                     Some(conflict) => {
                         let winner = routes.iter().find(|other| other.key == conflict.winner);
-                        prop_assert!(winner.is_some_and(|winner| winner.hostnames.contains(hostname)));
+                        prop_assert!(winner.is_some_and(|winner| winner.hostnames.contains(&hostname)));
                         prop_assert!(winner.is_some_and(|winner| rank(hostname, winner) > rank(hostname, route)));
                         if conflict.whole {
                             prop_assert!(!asks.iter().any(mine), "{} gets {hostname}", route.key);

@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 use crate::control::status::{Condition, RouteStatus};
 use crate::duration;
 use crate::routing::{
-    Backend, BackendKey, Hostname, InvalidHostname, Policy, Route, RouteKey, RouteSpec,
+    Backend, BackendKey, Hostname, InvalidHostname, ObjectKey, Policy, Route, RouteKey, RouteSpec,
     ServicePort, Snapshot, Table, Timeouts,
 };
 
@@ -186,11 +186,11 @@ impl RouteReport {
         let spec = &route.spec;
         let owned = |items: &[Box<str>]| items.iter().map(|item| item.to_string()).collect();
         RouteReport {
-            namespace: spec.key.namespace.to_string(),
-            name: spec.key.name.to_string(),
+            namespace: spec.key.namespace().to_owned(),
+            name: spec.key.name().to_owned(),
             served: true,
             created: spec.created,
-            hostnames: spec.hostnames.iter().map(Hostname::to_string).collect(),
+            hostnames: spec.hostnames.iter().map(|hostname| hostname.to_string()).collect(),
             listeners: owned(&spec.listeners),
             alpn: owned(&spec.alpn),
             policy: spec.policy.as_str().to_owned(),
@@ -209,8 +209,8 @@ impl RouteReport {
 
     fn refused(key: &RouteKey) -> Self {
         RouteReport {
-            namespace: key.namespace.to_string(),
-            name: key.name.to_string(),
+            namespace: key.namespace().to_owned(),
+            name: key.name().to_owned(),
             ..RouteReport::default()
         }
     }
@@ -228,12 +228,13 @@ impl RouteReport {
             backends.push((key, report.weight));
         }
         Ok(RouteSpec {
-            key: RouteKey {
-                namespace: self.namespace.as_str().into(),
-                name: self.name.as_str().into(),
-            },
+            key: RouteKey::new(self.namespace.as_str(), self.name.as_str()),
             created: self.created,
-            hostnames: self.hostnames.iter().map(|name| name.parse()).collect::<Result<_, _>>()?,
+            hostnames: self
+                .hostnames
+                .iter()
+                .map(|name| name.parse::<Hostname>())
+                .collect::<Result<_, _>>()?,
             listeners: boxed(&self.listeners),
             alpn: boxed(&self.alpn),
             backends,
@@ -295,7 +296,7 @@ fn service(text: &str) -> Option<BackendKey> {
     // The name of a port has a letter in it, so a number is never a name.
     let port =
         port.parse().map_or_else(|_| ServicePort::Name(Arc::from(port)), ServicePort::Number);
-    Some(BackendKey::Service { namespace: namespace.into(), name: name.into(), port })
+    Some(BackendKey::Service { service: ObjectKey::new(namespace, name), port })
 }
 
 fn policy(text: &str) -> Result<Policy, Fault> {
@@ -320,7 +321,7 @@ mod tests {
     #[test]
     fn backends_survive_their_text() {
         for port in [ServicePort::Number(9093), ServicePort::Name("kafka-tls".into())] {
-            let key = BackendKey::Service { namespace: "data".into(), name: "kafka".into(), port };
+            let key = BackendKey::Service { service: ObjectKey::new("data", "kafka"), port };
             assert_eq!(service(&key.to_string()), Some(key));
         }
         for text in ["", "kafka:1", "data/kafka"] {

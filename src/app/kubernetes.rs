@@ -206,15 +206,18 @@ struct Serving {
 impl Serving {
     fn publish(&mut self, update: Update) {
         let Settled { changes, statuses: told, .. } = update.settled;
-        let told: Vec<_> = told.into_iter().map(Arc::new).collect();
-        let looked_at = changes.routes.keys().chain(told.iter().map(|status| &status.key));
+        let mut told: Vec<_> = told.into_iter().map(Arc::new).collect();
+        // The log tells of them in this order.
+        told.sort_unstable_by(|a, b| a.key.cmp(&b.key));
+        let looked_at =
+            changes.routes.iter().map(|(key, _)| key).chain(told.iter().map(|status| &status.key));
         let before = self.statuses.update(looked_at, &told);
         log_changes(&before, &told);
         let applied = if self.live {
             self.writer.update(changes)
         } else {
             // The first changes are all that there is. Whatever else a saved table has goes.
-            let routes = changes.routes.into_values().flatten().collect();
+            let routes = changes.routes.into_iter().filter_map(|(_, spec)| spec).collect();
             self.writer.apply(Snapshot { routes, endpoints: changes.endpoints })
         };
         self.metrics.table_swap_duration.observe(update.noticed.elapsed().as_secs_f64());

@@ -145,7 +145,7 @@ pub fn explain(table: &Table, query: &Query) -> Explanation {
         .filter(|claim| winner.as_ref().is_none_or(|w| w.route.spec.key != claim.route.spec.key))
         .filter_map(|claim| {
             let reason = claim.lost(query, listener, winner.as_ref())?;
-            Some(Loser { key: claim.route.spec.key.clone(), claim: claim.hostname.clone(), reason })
+            Some(Loser { key: claim.route.spec.key.clone(), claim: claim.hostname.owned(), reason })
         })
         .collect();
     let elsewhere = match query.listener {
@@ -162,7 +162,7 @@ pub fn explain(table: &Table, query: &Query) -> Explanation {
 
 /// A route's best claim to the name.
 struct Claim<'t> {
-    hostname: &'t Hostname,
+    hostname: Hostname<&'t str>,
     route: &'t Arc<Route>,
 }
 
@@ -178,7 +178,7 @@ impl Claim<'_> {
         }
         let winner = winner?;
         let other = &winner.route.spec;
-        Some(if *self.hostname < winner.claim {
+        Some(if self.hostname < winner.claim.borrowed() {
             Lost::LessSpecific
         } else if spec.alpn.is_empty() && !other.alpn.is_empty() {
             Lost::NoAlpn
@@ -207,7 +207,7 @@ fn claims<'t>(table: &'t Table, name: Option<&str>) -> Vec<Claim<'t>> {
         .collect();
     claims.sort_by(|a, b| {
         let precedence = || b.route.spec.precedence().cmp(&a.route.spec.precedence());
-        b.hostname.cmp(a.hostname).then_with(precedence)
+        b.hostname.cmp(&a.hostname).then_with(precedence)
     });
     claims
 }

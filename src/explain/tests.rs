@@ -5,9 +5,12 @@ use crate::routing::{BackendKey, Policy, RouteSpec, Timeouts};
 fn route(key: &str, created: Option<i64>, hostnames: &[&str]) -> RouteSpec {
     let (namespace, name) = key.split_once('/').expect("namespace/name");
     RouteSpec {
-        key: RouteKey { namespace: namespace.into(), name: name.into() },
+        key: RouteKey::new(namespace, name),
         created,
-        hostnames: hostnames.iter().map(|name| name.parse().expect("a hostname")).collect(),
+        hostnames: hostnames
+            .iter()
+            .map(|name| name.parse::<Hostname>().expect("a hostname"))
+            .collect(),
         listeners: vec![],
         alpn: vec![],
         backends: vec![(BackendKey::Address("10.0.0.1:1".into()), 1)],
@@ -95,7 +98,7 @@ fn every_loser_is_told_why() {
     );
     let explanation = ask(shop(), "www.example.com", &["h2"], Some("https"));
     assert_eq!(explanation.winner.as_ref().and_then(|w| w.alpn.as_deref()), Some("h2"));
-    let exact = explanation.losers.iter().find(|loser| &*loser.key.name == "exact");
+    let exact = explanation.losers.iter().find(|loser| loser.key.name() == "exact");
     assert_eq!(exact.map(|loser| &loser.reason), Some(&Lost::NoAlpn));
 }
 
@@ -131,7 +134,7 @@ fn without_a_listener_the_best_route_wins_and_other_answers_are_told() {
 #[test]
 fn no_route_comes_with_the_reasons() {
     let mut routes = shop();
-    routes.retain(|route| &*route.key.name != "all");
+    routes.retain(|route| route.key.name() != "all");
     for (name, listener, part) in [
         ("other.org", "https", "no route claims other.org"),
         ("", "https", "only * matches"),
@@ -152,8 +155,7 @@ fn no_route_comes_with_the_reasons() {
 fn the_details_of_the_winner_are_told() {
     let mut spec = with_alpn(route("data/kafka", None, &["kafka.example.com"]), &["h2"]);
     let service: BackendKey = BackendKey::Service {
-        namespace: "data".into(),
-        name: "kafka".into(),
+        service: crate::routing::ObjectKey::new("data", "kafka"),
         port: crate::routing::ServicePort::Number(9093),
     };
     spec.backends = vec![(service.clone(), 90), (BackendKey::Address("far:1".into()), 10)];

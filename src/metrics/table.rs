@@ -103,8 +103,8 @@ impl<'t> Series<'t> {
     /// without a route.
     fn of(table: &'t Table, unrouted: &'t Tally) -> Vec<Self> {
         let of_route = |key: &'t RouteKey, tally: &'t Tally, shown| Series {
-            namespace: &key.namespace,
-            route: &key.name,
+            namespace: key.namespace(),
+            route: key.name(),
             tally,
             shown,
         };

@@ -189,7 +189,7 @@ mod tests {
     use std::collections::HashMap;
 
     use super::*;
-    use crate::routing::{BackendKey, RouteKey, RouteSpec, Snapshot, Timeouts, channel};
+    use crate::routing::{BackendKey, Hostname, RouteKey, RouteSpec, Snapshot, Timeouts, channel};
 
     fn address(backend: usize, endpoint: usize) -> SocketAddr {
         SocketAddr::from(([10, 0, backend as u8, endpoint as u8], 443))
@@ -203,9 +203,9 @@ mod tests {
     fn route(policy: Policy, backends: &[(u32, usize)]) -> Arc<Route> {
         let key = |index: usize| BackendKey::Address(index.to_string().into());
         let spec = RouteSpec {
-            key: RouteKey { namespace: "ns".into(), name: "r".into() },
+            key: RouteKey::new("ns", "r"),
             created: None,
-            hostnames: vec!["a.com".parse().unwrap()],
+            hostnames: Hostname::Exact("a.com").into(),
             listeners: vec![],
             alpn: vec![],
             backends: backends

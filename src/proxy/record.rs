@@ -12,7 +12,7 @@ use super::worker::Worker;
 use crate::access_log::Entry;
 use crate::config::AccessLog;
 use crate::outcome::Outcome;
-use crate::routing::{Route, Tally};
+use crate::routing::{Route, RouteKey, Tally};
 use crate::tls::ClientHello;
 
 // Every outcome has a slot of its own.
@@ -151,8 +151,8 @@ impl Record {
             tls_version: hello.and_then(|hello| hello.versions.highest()).map(|v| v.as_str()),
             ech: hello.is_some_and(|hello| hello.ech),
             post_quantum: hello.is_some_and(|hello| hello.post_quantum),
-            namespace: route.map(|key| &*key.namespace),
-            route: route.map(|key| &*key.name),
+            namespace: route.map(RouteKey::namespace),
+            route: route.map(RouteKey::name),
             endpoint: self.endpoint,
             attempts: self.attempts,
             outcome,

@@ -7,15 +7,15 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use arc_swap::{ArcSwap, Guard};
 
+use super::ObjectKey;
+
 /// The identity of a backend. Routes that name the same Service and port share one [`Backend`].
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum BackendKey {
     /// A port of a Service.
     Service {
-        /// The Service's namespace.
-        namespace: Arc<str>,
-        /// The Service's name.
-        name: Arc<str>,
+        /// The Service.
+        service: ObjectKey,
         /// The port, as the route names it.
         port: ServicePort,
     },
@@ -44,7 +44,7 @@ impl fmt::Display for ServicePort {
 impl fmt::Display for BackendKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            BackendKey::Service { namespace, name, port } => write!(f, "{namespace}/{name}:{port}"),
+            BackendKey::Service { service, port } => write!(f, "{service}:{port}"),
             BackendKey::Address(address) => f.write_str(address),
         }
     }
@@ -63,8 +63,10 @@ pub struct Backend {
 }
 
 impl Backend {
-    pub(super) fn new(key: BackendKey) -> Self {
-        Backend { key, endpoints: ArcSwap::default(), turn: AtomicUsize::new(0) }
+    pub(super) fn new(key: BackendKey, addresses: &[SocketAddr]) -> Self {
+        let endpoints = addresses.iter().map(|address| Arc::new(Endpoint::new(*address)));
+        let endpoints = ArcSwap::from_pointee(EndpointSet(endpoints.collect()));
+        Backend { key, endpoints, turn: AtomicUsize::new(0) }
     }
 
     /// What this backend is.
@@ -160,7 +162,7 @@ mod tests {
 
     #[test]
     fn endpoints_that_stay_keep_their_connections() {
-        let backend = Backend::new(BackendKey::Address("x".into()));
+        let backend = Backend::new(BackendKey::Address("x".into()), &[]);
         let (a, b, c) = (address("10.0.0.1:1"), address("10.0.0.2:1"), address("10.0.0.3:1"));
         assert!(backend.set_endpoints(&[a, b]));
         let busy = backend.endpoints()[1].begin();
@@ -173,7 +175,7 @@ mod tests {
 
     #[test]
     fn the_same_endpoints_again_are_no_change() {
-        let backend = Backend::new(BackendKey::Address("x".into()));
+        let backend = Backend::new(BackendKey::Address("x".into()), &[]);
         assert!(!backend.set_endpoints(&[]));
         assert!(backend.set_endpoints(&[address("10.0.0.1:1")]));
         assert!(!backend.set_endpoints(&[address("10.0.0.1:1")]));

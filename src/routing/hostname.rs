@@ -12,21 +12,22 @@ const MAX_LABEL: usize = 63;
 
 /// A hostname as a route claims it: an exact name, a wildcard, or any name at all.
 ///
-/// Held in its normalised form: lower case, without a trailing dot.
+/// Held in its normalised form: lower case, without a trailing dot. Its text is its own, or, in a
+/// `Hostname<&str>`, another's.
 ///
 /// The order is the precedence: the greater of two hostnames that both match a name wins. An exact
 /// name beats every wildcard, a wildcard with more labels beats one with fewer, and
 /// [`Hostname::Any`] loses to all. Hostnames of equal precedence can never match the same name
 /// unless they are equal; they are ordered by their text so that the order is total.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub enum Hostname {
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Hostname<S = Arc<str>> {
     /// `*`: any name, and connections that name none.
     Any,
     /// `*.example.com`, held as its suffix `example.com`: one or more labels before the suffix,
     /// never the bare suffix.
-    Wildcard(Arc<str>),
+    Wildcard(S),
     /// `www.example.com`: this name and no other.
-    Exact(Arc<str>),
+    Exact(S),
 }
 
 /// Why a text is not a [`Hostname`]. The messages say what to write instead.
@@ -80,15 +81,44 @@ pub enum InvalidHostname {
     IpAddress(String),
 }
 
-impl Hostname {
+impl<'t> Hostname<&'t str> {
+    /// The hostname that is shown as `text`, which is normalised.
+    pub(super) fn shown_as(text: &'t str) -> Self {
+        match text.strip_prefix("*.") {
+            Some(suffix) => Hostname::Wildcard(suffix),
+            None if text == "*" => Hostname::Any,
+            None => Hostname::Exact(text),
+        }
+    }
+
+    /// The same with a text of its own.
+    pub fn owned(self) -> Hostname {
+        match self {
+            Hostname::Any => Hostname::Any,
+            Hostname::Wildcard(suffix) => Hostname::Wildcard(suffix.into()),
+            Hostname::Exact(name) => Hostname::Exact(name.into()),
+        }
+    }
+}
+
+impl<S: AsRef<str>> Hostname<S> {
+    /// The same with the text of this one.
+    pub fn borrowed(&self) -> Hostname<&str> {
+        match self {
+            Hostname::Any => Hostname::Any,
+            Hostname::Wildcard(suffix) => Hostname::Wildcard(suffix.as_ref()),
+            Hostname::Exact(name) => Hostname::Exact(name.as_ref()),
+        }
+    }
+
     /// Whether `name`, already normalised, or the absence of a name is covered.
     pub fn matches(&self, name: Option<&str>) -> bool {
         match (self, name) {
             (Hostname::Any, _) => true,
             (_, None) => false,
-            (Hostname::Exact(exact), Some(name)) => **exact == *name,
+            (Hostname::Exact(exact), Some(name)) => exact.as_ref() == name,
             (Hostname::Wildcard(suffix), Some(name)) => name
-                .strip_suffix(&**suffix)
+                .strip_suffix(suffix.as_ref())
                 .is_some_and(|rest| rest.len() > 1 && rest.ends_with('.')),
         }
     }
@@ -97,37 +127,38 @@ impl Hostname {
     fn rank(&self) -> (u8, usize) {
         match self {
             Hostname::Any => (0, 0),
-            Hostname::Wildcard(suffix) => (1, labels(suffix)),
+            Hostname::Wildcard(suffix) => (1, labels(suffix.as_ref())),
             Hostname::Exact(_) => (2, 0),
         }
     }
 
-    fn text(&self) -> &str {
+    /// The name or the suffix; nothing for [`Hostname::Any`].
+    pub(super) fn text(&self) -> &str {
         match self {
             Hostname::Any => "",
-            Hostname::Wildcard(text) | Hostname::Exact(text) => text,
+            Hostname::Wildcard(text) | Hostname::Exact(text) => text.as_ref(),
         }
     }
 }
 
-impl Ord for Hostname {
+impl<S: AsRef<str> + Eq> Ord for Hostname<S> {
     fn cmp(&self, other: &Self) -> Ordering {
         self.rank().cmp(&other.rank()).then_with(|| self.text().cmp(other.text()))
     }
 }
 
-impl PartialOrd for Hostname {
+impl<S: AsRef<str> + Eq> PartialOrd for Hostname<S> {
     fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
         Some(self.cmp(other))
     }
 }
 
-impl fmt::Display for Hostname {
+impl<S: AsRef<str>> fmt::Display for Hostname<S> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Hostname::Any => f.write_str("*"),
-            Hostname::Wildcard(suffix) => write!(f, "*.{suffix}"),
-            Hostname::Exact(name) => f.write_str(name),
+            Hostname::Wildcard(suffix) => write!(f, "*.{}", suffix.as_ref()),
+            Hostname::Exact(name) => f.write_str(name.as_ref()),
         }
     }
 }

@@ -1,5 +1,6 @@
 //! Which route owns a connection, decided without I/O.
 //!
+//! * [`ObjectKey`] tells objects apart.
 //! * [`Hostname`] is what a route claims; its `Ord` is the precedence between claims.
 //! * [`RouteSpec`] is a route as the control plane asks for it; [`Route`] is the same route as the
 //!   data plane serves it, with the state that outlives a change of the table.
@@ -11,6 +12,8 @@
 
 mod backend;
 mod hostname;
+mod hostnames;
+mod key;
 mod route;
 mod shards;
 mod swap;
@@ -18,6 +21,8 @@ mod table;
 
 pub use backend::{ActiveConnection, Backend, BackendKey, Endpoint, EndpointSet, ServicePort};
 pub use hostname::{Hostname, InvalidHostname};
-pub use route::{Policy, Route, RouteKey, RouteSpec, Tally, Timeouts, WeightedBackend};
+pub use hostnames::Hostnames;
+pub use key::{ObjectKey, RouteKey};
+pub use route::{Policy, Route, RouteSpec, Tally, Timeouts, WeightedBackend};
 pub use swap::{Applied, Changes, Reader, Snapshot, Writer, channel};
 pub use table::{Conflict, Match, MatchKind, Table, conflicts_over};

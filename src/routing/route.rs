@@ -1,26 +1,10 @@
 //! Routes: as they are asked for, and as they are served.
 
-use std::fmt;
 use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use super::{Backend, BackendKey, Hostname};
-
-/// A route's identity, shown as `namespace/name`.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct RouteKey {
-    /// The namespace it lives in.
-    pub namespace: Arc<str>,
-    /// Its name there.
-    pub name: Arc<str>,
-}
-
-impl fmt::Display for RouteKey {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}/{}", self.namespace, self.name)
-    }
-}
+use super::{Backend, BackendKey, Hostnames, RouteKey};
 
 /// How a connection's endpoint is chosen.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -69,7 +53,7 @@ pub struct RouteSpec {
     /// When it was created, in seconds since the epoch. Routes without a time count as the youngest.
     pub created: Option<i64>,
     /// The names it claims.
-    pub hostnames: Vec<Hostname>,
+    pub hostnames: Hostnames,
     /// The listeners it is bound to; empty means all.
     pub listeners: Vec<Box<str>>,
     /// The protocols of which the client must offer one; empty means that none is asked for.
@@ -107,7 +91,8 @@ pub struct Route {
     pub spec: RouteSpec,
     /// Its backends, in the order of the spec.
     pub backends: Box<[WeightedBackend]>,
-    /// Current weights of the smooth round robin, one for each backend; the balancer's state.
+    /// Current weights of the smooth round robin, one for each backend if there are several; the
+    /// balancer's state.
     pub turns: Mutex<Box<[i64]>>,
     /// What became of its connections.
     pub tally: Arc<Tally>,
@@ -128,7 +113,8 @@ impl Route {
         backends: Box<[WeightedBackend]>,
         tally: Arc<Tally>,
     ) -> Self {
-        let turns = Mutex::new(vec![0; backends.len()].into());
+        let several = if backends.len() > 1 { backends.len() } else { 0 };
+        let turns = Mutex::new(vec![0; several].into());
         Route { spec, backends, turns, tally }
     }
 }

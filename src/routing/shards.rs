@@ -1,48 +1,47 @@
-//! A map that is cheap to change a little: a new version shares with the old all that is the same.
+//! A set that is cheap to change a little: a new version shares with the old all that is the same.
 
-use std::borrow::Borrow;
-
-use std::hash::Hash;
+use std::cmp::Ordering;
 use std::sync::Arc;
 
-use ahash::{AHashMap as HashMap, RandomState};
+/// How many bits of a hash tell the shard. A change copies 2¹⁰ pointers and the shards that it
+/// concerns; a lookup searches one. With a million items, either is a matter of microseconds.
+const SHARD_BITS: u32 = 10;
 
-/// How many parts. A change copies this many pointers and the one part that it concerns; a lookup
-/// searches one part. With a million items, either is a matter of microseconds.
-const SHARDS: usize = 1024;
+/// What a set may hold. An item knows its own hash, so that finding it and putting it in order
+/// hardly ever reads what it points at.
+pub(super) trait Item: Clone {
+    /// The hash of its key. All bits count, the upper ones first.
+    fn hash(&self) -> u32;
 
-/// Something that can be found by a key of its own.
-pub(super) trait Keyed {
-    /// By what it is found.
-    type Key: Ord + Hash + ?Sized;
+    /// The order among items of one hash, in which those of one key are neighbours.
+    fn order(&self, other: &Self) -> Ordering;
 
-    fn key(&self) -> &Self::Key;
+    /// Whether both have the same key.
+    fn shares_key(&self, other: &Self) -> bool;
+
+    /// Whether the two are one.
+    fn is(&self, other: &Self) -> bool;
 }
 
-/// An immutable set of items by their keys.
+/// An immutable set of items, found by the hashes of their keys. Several may have the same key.
 #[derive(Debug)]
 pub(super) struct Shards<T> {
-    /// Each is sorted by key. Empty ones are all the same.
+    /// Each is sorted by hash, then as the items say. Empty ones are all the same.
     shards: Box<[Arc<[T]>]>,
-    /// Keyed, so that nobody can choose names that meet in one shard.
-    hasher: RandomState,
-    len: usize,
+    keys: usize,
 }
 
 impl<T> Default for Shards<T> {
     fn default() -> Self {
         let empty: Arc<[T]> = Arc::new([]);
-        let shards = std::iter::repeat_n(empty, SHARDS).collect();
-        Shards { shards, hasher: RandomState::new(), len: 0 }
+        Shards { shards: std::iter::repeat_n(empty, 1 << SHARD_BITS).collect(), keys: 0 }
     }
 }
 
-impl<T: Keyed + Clone> Shards<T> {
-    /// The item with this key.
-    pub(super) fn get(&self, key: &T::Key) -> Option<&T> {
-        let shard = self.shards.get(self.shard(key))?;
-        let index = shard.binary_search_by(|item| item.key().cmp(key)).ok()?;
-        shard.get(index)
+impl<T: Item> Shards<T> {
+    /// The items of this hash, in their order.
+    pub(super) fn with_hash(&self, hash: u32) -> &[T] {
+        self.shards.get(shard_of(hash)).map_or(&[], |shard| with_hash(shard, hash))
     }
 
     /// All items, in no order.
@@ -50,114 +49,136 @@ impl<T: Keyed + Clone> Shards<T> {
         self.shards.iter().flat_map(|shard| shard.iter())
     }
 
-    /// How many items there are.
-    pub(super) fn len(&self) -> usize {
-        self.len
+    /// How many different keys there are.
+    pub(super) fn keys(&self) -> usize {
+        self.keys
     }
 
-    /// The same set but for `changes`: for each key, the item that is to be there, or `None`. Of
-    /// several changes with one key, the last holds.
-    pub(super) fn with<K: Borrow<T::Key>>(
-        &self,
-        changes: impl IntoIterator<Item = (K, Option<T>)>,
-    ) -> Self {
-        let mut by_shard: HashMap<usize, Vec<(K, Option<T>)>> = HashMap::new();
-        for (key, item) in changes {
-            by_shard.entry(self.shard(key.borrow())).or_default().push((key, item));
-        }
+    /// The same set without the items of `gone` and with those of `new`.
+    pub(super) fn with(&self, gone: Vec<T>, new: Vec<T>) -> Self {
+        let (gone, new) = (sorted(gone), sorted(new));
+        let (mut gone, mut new) = (&gone[..], &new[..]);
         let mut shards = self.shards.clone();
-        let mut len = self.len;
-        for (index, changes) in by_shard {
-            let Some(shard) = shards.get_mut(index) else { continue };
-            let new = merge(shard, changes);
-            len = len - shard.len() + new.len();
-            *shard = new;
+        let mut keys = self.keys;
+        for (index, shard) in shards.iter_mut().enumerate() {
+            let (gone, new) = (take_shard(&mut gone, index), take_shard(&mut new, index));
+            if !gone.is_empty() || !new.is_empty() {
+                let before = count_keys(shard);
+                *shard = merge(shard, gone, new);
+                keys = keys - before + count_keys(shard);
+            }
         }
-        Shards { shards, hasher: self.hasher.clone(), len }
-    }
-
-    fn shard(&self, key: &T::Key) -> usize {
-        self.hasher.hash_one(key) as usize % SHARDS
+        Shards { shards, keys }
     }
 }
 
-/// The items of `old` but for `changes`, sorted.
-fn merge<T: Keyed + Clone, K: Borrow<T::Key>>(
-    old: &[T],
-    mut changes: Vec<(K, Option<T>)>,
-) -> Arc<[T]> {
-    // Stable: changes with one key stay in their order, and the last of them is taken.
-    changes.sort_by(|(a, _), (b, _)| a.borrow().cmp(b.borrow()));
-    let mut new = Vec::with_capacity(old.len() + changes.len());
-    let mut old = old.iter().peekable();
-    let mut changes = changes.into_iter().peekable();
-    while let Some((key, item)) = changes.next() {
-        while let Some(before) = old.next_if(|item| item.key() < key.borrow()) {
-            new.push(before.clone());
-        }
-        if changes.peek().is_some_and(|(next, _)| next.borrow() == key.borrow()) {
-            continue;
-        }
-        old.next_if(|item| item.key() == key.borrow());
-        new.extend(item);
-    }
-    new.extend(old.cloned());
-    new.into()
+fn shard_of(hash: u32) -> usize {
+    (hash >> (u32::BITS - SHARD_BITS)) as usize
+}
+
+fn with_hash<T: Item>(sorted: &[T], hash: u32) -> &[T] {
+    let start = sorted.partition_point(|item| item.hash() < hash);
+    let rest = sorted.get(start..).unwrap_or_default();
+    let length = rest.iter().take_while(|item| item.hash() == hash).count();
+    rest.get(..length).unwrap_or_default()
+}
+
+fn order<T: Item>(a: &T, b: &T) -> Ordering {
+    a.hash().cmp(&b.hash()).then_with(|| a.order(b))
+}
+
+fn sorted<T: Item>(mut items: Vec<T>) -> Vec<T> {
+    items.sort_by(order);
+    items
+}
+
+/// Takes the items of one shard off the front.
+fn take_shard<'i, T: Item>(items: &mut &'i [T], index: usize) -> &'i [T] {
+    let length = items.partition_point(|item| shard_of(item.hash()) <= index);
+    let (shard, rest) = items.split_at(length);
+    *items = rest;
+    shard
+}
+
+fn merge<T: Item>(old: &[T], gone: &[T], new: &[T]) -> Arc<[T]> {
+    let stays = |item: &&T| !with_hash(gone, item.hash()).iter().any(|gone| gone.is(item));
+    let mut merged: Vec<T> = old.iter().filter(stays).chain(new).cloned().collect();
+    // Two sorted runs, which this sort merges.
+    merged.sort_by(order);
+    merged.into()
+}
+
+fn count_keys<T: Item>(shard: &[T]) -> usize {
+    let same = |a: &T, b: &T| a.hash() == b.hash() && a.shares_key(b);
+    shard.chunk_by(same).count()
 }
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
+    use std::collections::{BTreeMap, BTreeSet};
 
     use proptest::prelude::*;
 
     use super::*;
 
-    #[derive(Clone, Debug, PartialEq)]
-    struct Item(u16, u32);
+    /// A key and a value. Keys are few, and their hashes fewer.
+    #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+    struct Pair(u8, u16);
 
-    impl Keyed for Item {
-        type Key = u16;
-
-        fn key(&self) -> &u16 {
-            &self.0
+    impl Item for Pair {
+        fn hash(&self) -> u32 {
+            u32::from(self.0 % 5).wrapping_mul(0x4000_0001)
         }
+
+        fn order(&self, other: &Self) -> Ordering {
+            self.cmp(other)
+        }
+
+        fn shares_key(&self, other: &Self) -> bool {
+            self.0 == other.0
+        }
+
+        fn is(&self, other: &Self) -> bool {
+            self == other
+        }
+    }
+
+    fn pairs() -> impl Strategy<Value = BTreeSet<Pair>> {
+        let pair = (0..12u8, 0..4u16).prop_map(|(key, value)| Pair(key, value));
+        prop::collection::btree_set(pair, 0..20)
     }
 
     proptest! {
         #[test]
-        fn it_agrees_with_a_map(steps in prop::collection::vec(
-            prop::collection::vec((0u16..3000, prop::option::of(any::<u32>())), 0..200), 1..8,
-        )) {
-            let mut shards = Shards::<Item>::default();
-            let mut map = BTreeMap::new();
-            for changes in steps {
-                let before: Vec<Item> = shards.iter().cloned().collect();
-                let next = shards.with(changes.iter().map(|(key, value)| (*key, value.map(|v| Item(*key, v)))));
-                prop_assert_eq!(shards.iter().cloned().collect::<Vec<_>>(), before);
-                shards = next;
-                for (key, value) in changes {
-                    match value {
-                        Some(value) => map.insert(key, value),
-                        None => map.remove(&key),
-                    };
+        fn it_is_the_set_that_a_tree_is(steps in prop::collection::vec((pairs(), pairs()), 0..6)) {
+            let (mut shards, mut tree) = (Shards::default(), BTreeSet::new());
+            for (gone, new) in steps {
+                // Only what is there goes, and only what is not there comes.
+                let gone: Vec<Pair> = gone.intersection(&tree).cloned().collect();
+                tree.retain(|pair| !gone.contains(pair));
+                let new: Vec<Pair> = new.difference(&tree).cloned().collect();
+                tree.extend(new.iter().cloned());
+                shards = shards.with(gone, new);
+
+                let mut by_key: BTreeMap<u8, Vec<Pair>> = BTreeMap::new();
+                tree.iter().for_each(|pair| by_key.entry(pair.0).or_default().push(pair.clone()));
+                prop_assert_eq!(shards.keys(), by_key.len());
+                prop_assert_eq!(shards.iter().cloned().collect::<BTreeSet<_>>(), tree.clone());
+                for key in 0..12 {
+                    let hash = Pair(key, 0).hash();
+                    let found = shards.with_hash(hash).iter().filter(|pair| pair.0 == key).cloned();
+                    prop_assert_eq!(found.collect::<Vec<_>>(), by_key.remove(&key).unwrap_or_default());
                 }
-                prop_assert_eq!(shards.len(), map.len());
-                for key in 0..3000 {
-                    prop_assert_eq!(shards.get(&key).map(|item| item.1), map.get(&key).copied());
-                }
-                let mut all: Vec<u16> = shards.iter().map(|item| item.0).collect();
-                all.sort_unstable();
-                prop_assert!(all.iter().eq(map.keys()));
             }
         }
     }
 
     #[test]
-    fn what_did_not_change_is_shared() {
-        let all = Shards::<Item>::default().with((0..3000).map(|key| (key, Some(Item(key, 0)))));
-        let next = all.with([(7, Some(Item(7, 1)))]);
-        let same = all.shards.iter().zip(&next.shards).filter(|(a, b)| Arc::ptr_eq(a, b)).count();
-        assert_eq!(same, SHARDS - 1);
+    fn a_change_leaves_the_other_shards_as_they_are() {
+        let many: Vec<Pair> = (0..5).map(|key| Pair(key, 0)).collect();
+        let before = Shards::default().with(vec![], many);
+        let after = before.with(vec![Pair(1, 0)], vec![Pair(1, 1)]);
+        let changed = before.shards.iter().zip(&after.shards).filter(|(a, b)| !Arc::ptr_eq(a, b));
+        assert_eq!(changed.count(), 1);
     }
 }

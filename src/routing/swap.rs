@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use ahash::{AHashMap as HashMap, AHashSet as HashSet};
+use ahash::AHashMap as HashMap;
 use arc_swap::ArcSwap;
 
 use super::route::WeightedBackend;
@@ -28,8 +28,9 @@ pub struct Snapshot {
 /// What is to be served differently.
 #[derive(Clone, Debug, Default)]
 pub struct Changes {
-    /// The routes that are new or changed, by their own keys, and `None` for those that go.
-    pub routes: HashMap<RouteKey, Option<RouteSpec>>,
+    /// The routes that are new or changed, each once and with its own key, and `None` for those
+    /// that go.
+    pub routes: Vec<(RouteKey, Option<RouteSpec>)>,
     /// The endpoints of backends whose endpoints changed, and of those that a route here is the
     /// first to name.
     pub endpoints: HashMap<BackendKey, Vec<SocketAddr>>,
@@ -83,18 +84,16 @@ impl Writer {
     /// endpoints changed, the table stays as it is.
     pub fn apply(&mut self, snapshot: Snapshot) -> Applied {
         let table = self.shared.load_full();
-        let wanted: HashSet<RouteKey> =
-            snapshot.routes.iter().map(|route| route.key.clone()).collect();
-        let gone = table.routes().map(|route| &route.spec.key).filter(|key| !wanted.contains(key));
-        let mut changes = Changes {
-            routes: gone.map(|key| (key.clone(), None)).collect(),
-            endpoints: snapshot.endpoints,
-        };
+        // Of several with one key, the last is taken.
+        let mut routes: HashMap<RouteKey, Option<RouteSpec>> =
+            table.routes().map(|route| (route.spec.key.clone(), None)).collect();
+        routes.extend(snapshot.routes.into_iter().map(|route| (route.key.clone(), Some(route))));
+        let mut changes =
+            Changes { routes: routes.into_iter().collect(), endpoints: snapshot.endpoints };
         for backend in self.backends.keys() {
             // A backend that the snapshot says nothing about has no endpoints.
             changes.endpoints.entry(backend.clone()).or_default();
         }
-        changes.routes.extend(snapshot.routes.into_iter().map(|r| (r.key.clone(), Some(r))));
         self.update(changes)
     }
 
@@ -107,59 +106,67 @@ impl Writer {
     fn update_at(&mut self, changes: Changes, now: Instant) -> Applied {
         let old = self.shared.load_full();
         let mut routes = changes.routes;
-        routes.retain(|key, new| old.route(key).map(|route| &route.spec) != new.as_ref());
+        routes.retain(|(key, new)| old.route(key).map(|route| &route.spec) != new.as_ref());
 
-        // New backends are there before the routes that name them, and get their endpoints before
-        // these routes are served.
-        let wanted = routes.values().flatten().flat_map(|route| &route.backends);
-        for (key, _) in wanted {
-            let backend = || (Arc::new(Backend::new(key.clone())), 0);
-            self.backends.entry(key.clone()).or_insert_with(backend).1 += 1;
-        }
-        let backends = changes
+        let known = changes
             .endpoints
             .iter()
-            .filter_map(|(key, addresses)| Some((&self.backends.get(key)?.0, addresses)))
-            .filter(|(backend, addresses)| backend.set_endpoints(addresses))
-            .count();
+            .filter_map(|(key, addresses)| Some((&self.backends.get(key)?.0, addresses)));
+        let mut changed =
+            known.filter(|(backend, addresses)| backend.set_endpoints(addresses)).count();
         if routes.is_empty() && old.generation() > 0 {
-            return Applied { table: false, backends };
+            return Applied { table: false, backends: changed };
         }
 
-        let new: Vec<(RouteKey, Option<Arc<Route>>)> = routes
-            .into_iter()
-            .map(|(key, spec)| {
-                let before = old.route(&key);
-                let new = match spec {
-                    Some(spec) => Some(Arc::new(self.route(spec, before))),
-                    None => {
-                        self.retire(before, now);
-                        None
-                    }
-                };
-                self.release(before);
-                (key, new)
-            })
-            .collect();
+        self.backends.reserve(changes.endpoints.len());
+        let mut new = Vec::with_capacity(routes.len());
+        for (key, spec) in routes {
+            let before = old.route(&key);
+            let route = spec.map(|spec| {
+                let tally = self.tally(&key, before);
+                let backends = self.name_backends(&spec, &changes.endpoints, &mut changed);
+                Arc::new(Route::new(spec, backends, tally))
+            });
+            if route.is_none() {
+                self.retire(before, now);
+            }
+            new.push((key, route));
+        }
+        // Not before all are named again, so that a backend that goes from route to route stays.
+        new.iter().for_each(|(key, _)| self.release(old.route(key)));
         let retired = self.still_reported(now);
-        self.shared.store(Arc::new(old.with(new, retired)));
-        Applied { table: true, backends }
+        self.shared.store(Arc::new(old.with(&new, retired)));
+        Applied { table: true, backends: changed }
     }
 
-    fn route(&mut self, spec: RouteSpec, before: Option<&Arc<Route>>) -> Route {
-        let backends = spec
-            .backends
-            .iter()
-            .filter_map(|(key, weight)| {
-                let backend = Arc::clone(&self.backends.get(key)?.0);
-                Some(WeightedBackend { weight: *weight, backend })
+    /// The backends of a route that is to be served. Those that no route named before get their
+    /// endpoints here, before it is served.
+    fn name_backends(
+        &mut self,
+        spec: &RouteSpec,
+        endpoints: &HashMap<BackendKey, Vec<SocketAddr>>,
+        changed: &mut usize,
+    ) -> Box<[WeightedBackend]> {
+        let backends = spec.backends.iter();
+        backends
+            .map(|(key, weight)| {
+                let (backend, named) = self.backends.entry(key.clone()).or_insert_with(|| {
+                    let addresses = endpoints.get(key).map(Vec::as_slice).unwrap_or_default();
+                    *changed += usize::from(!addresses.is_empty());
+                    (Arc::new(Backend::new(key.clone(), addresses)), 0)
+                });
+                *named += 1;
+                WeightedBackend { weight: *weight, backend: Arc::clone(backend) }
             })
-            .collect();
-        let tally = match before {
+            .collect()
+    }
+
+    /// The counts of a route that is to be served: those that it has, if it has any.
+    fn tally(&mut self, key: &RouteKey, before: Option<&Arc<Route>>) -> Arc<Tally> {
+        match before {
             Some(before) => Arc::clone(&before.tally),
-            None => self.retired.remove(&spec.key).map(|(tally, _)| tally).unwrap_or_default(),
-        };
-        Route::new(spec, backends, tally)
+            None => self.retired.remove(key).map(|(tally, _)| tally).unwrap_or_default(),
+        }
     }
 
     fn retire(&mut self, route: Option<&Arc<Route>>, now: Instant) {
@@ -193,13 +200,13 @@ impl Writer {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::routing::{Policy, Timeouts};
+    use crate::routing::{Hostname, Policy, Timeouts};
 
     fn spec(name: &str, hostname: &str, backend: &str) -> RouteSpec {
         RouteSpec {
-            key: RouteKey { namespace: "ns".into(), name: name.into() },
+            key: RouteKey::new("ns", name),
             created: None,
-            hostnames: vec![hostname.parse().expect("a hostname")],
+            hostnames: hostname.parse::<Hostname>().expect("a hostname").into(),
             listeners: vec![],
             alpn: vec![],
             backends: vec![(BackendKey::Address(backend.into()), 1)],
@@ -269,7 +276,7 @@ mod tests {
         assert!(writer.backends.is_empty());
         // Named again, it is a new one, and has the endpoints that come with the route.
         let again = Changes {
-            routes: HashMap::from([(a.key.clone(), Some(a))]),
+            routes: vec![(a.key.clone(), Some(a))],
             endpoints: snapshot(&[], &[("one", "10.0.0.2:1")]).endpoints,
         };
         assert_eq!(writer.update(again), Applied { table: true, backends: 1 });
@@ -284,8 +291,8 @@ mod tests {
         let start = Instant::now();
         let later = |steps: u32| start + RETIRED_FOR * steps + Duration::from_secs(1);
         let change = |name: &str, spec: Option<RouteSpec>| {
-            let key = RouteKey { namespace: "ns".into(), name: name.into() };
-            Changes { routes: HashMap::from([(key, spec)]), ..Changes::default() }
+            let key = RouteKey::new("ns", name);
+            Changes { routes: vec![(key, spec)], ..Changes::default() }
         };
         let other = |n: u32| change("other", Some(spec("other", &format!("n{n}.com"), "one")));
         writer.update_at(change("a", Some(a.clone())), start);

@@ -1,57 +1,103 @@
 //! The whole set of routes, laid out for lookup.
 
+use std::cmp::Ordering;
+use std::hash::Hash;
 use std::sync::Arc;
 
-use ahash::AHashMap as HashMap;
+use ahash::RandomState;
 
 use super::hostname::labels;
-use super::shards::{Keyed, Shards};
+use super::hostnames::Place;
+use super::shards::{Item, Shards};
 use super::{Hostname, Route, RouteKey, RouteSpec, Tally};
 
 /// The whole set of routes as the data plane sees it. Immutable; a change makes a new one, which
 /// shares with the old all that is the same.
 #[derive(Debug, Default)]
 pub struct Table {
-    routes: Shards<Arc<Route>>,
-    exact: Shards<Claimed>,
+    routes: Shards<Keyed>,
+    exact: Shards<Claim>,
     /// By suffix, without the `*.`.
-    wildcards: Shards<Claimed>,
+    wildcards: Shards<Claim>,
     depths: Depths,
-    any: Claims,
+    /// Those that claim `*`, the one with the highest precedence first.
+    any: Box<[Arc<Route>]>,
+    /// Keyed, so that nobody can choose names that meet.
+    hasher: RandomState,
     retired: Box<[(RouteKey, Arc<Tally>)]>,
     generation: u64,
 }
 
-/// The routes that claim one hostname, the one with the highest precedence first.
-type Claims = Arc<[Arc<Route>]>;
-
-/// A name, or a wildcard's suffix, with those that claim it.
+/// A route, to be found by its key.
 #[derive(Clone, Debug)]
-struct Claimed {
-    name: Arc<str>,
-    claims: Claims,
+struct Keyed {
+    route: Arc<Route>,
+    /// Of the key.
+    hash: u32,
 }
 
-impl Keyed for Claimed {
-    type Key = str;
+/// A hostname that a route claims. There may be a million of them, so it is two words, and the name
+/// is read in the route.
+#[derive(Clone, Debug)]
+struct Claim {
+    route: Arc<Route>,
+    /// Of the name, or of a wildcard's suffix.
+    hash: u32,
+    place: Place,
+}
 
-    fn key(&self) -> &str {
-        &self.name
+impl Claim {
+    /// The name, or a wildcard's suffix.
+    fn name(&self) -> &str {
+        match self.route.spec.hostnames.at(self.place) {
+            Hostname::Exact(name) | Hostname::Wildcard(name) => name,
+            Hostname::Any => "",
+        }
     }
 }
 
-impl Keyed for Arc<Route> {
-    type Key = RouteKey;
+impl Item for Keyed {
+    fn hash(&self) -> u32 {
+        self.hash
+    }
 
-    fn key(&self) -> &RouteKey {
-        &self.spec.key
+    fn order(&self, other: &Self) -> Ordering {
+        self.route.spec.key.cmp(&other.route.spec.key)
+    }
+
+    fn shares_key(&self, other: &Self) -> bool {
+        self.route.spec.key == other.route.spec.key
+    }
+
+    fn is(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.route, &other.route)
+    }
+}
+
+impl Item for Claim {
+    fn hash(&self) -> u32 {
+        self.hash
+    }
+
+    /// By name, and the one with the highest precedence first.
+    fn order(&self, other: &Self) -> Ordering {
+        let precedence = || other.route.spec.precedence().cmp(&self.route.spec.precedence());
+        self.name().cmp(other.name()).then_with(precedence)
+    }
+
+    fn shares_key(&self, other: &Self) -> bool {
+        self.name() == other.name()
+    }
+
+    fn is(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.route, &other.route) && self.place == other.place
     }
 }
 
 /// The depths at which wildcards exist: only those suffixes of a name are looked up.
 #[derive(Clone, Debug)]
 struct Depths {
-    /// How many wildcards have a suffix of so many labels. A name has at most 127 of them
+    /// How many claims are of wildcards with a suffix of so many labels. A name has at most 127 of them
     /// (RFC 1035 §2.3.4).
     count: Box<[u32; 128]>,
     /// A bit for each that is not 0.
@@ -84,41 +130,25 @@ impl Table {
     /// `retired` are the tallies of routes that are gone.
     pub(super) fn with(
         &self,
-        changes: Vec<(RouteKey, Option<Arc<Route>>)>,
+        changes: &[(RouteKey, Option<Arc<Route>>)],
         retired: Vec<(RouteKey, Arc<Tally>)>,
     ) -> Self {
-        let mut edits = Edits::default();
-        for (key, new) in &changes {
-            if let Some(old) = self.routes.get(key) {
-                edits.remove(old);
-            }
-            if let Some(new) = new {
-                edits.add(new);
-            }
-        }
-        let any = edits.any.apply(&self.any);
+        let old = changes.iter().filter_map(|(key, _)| self.route(key));
+        let gone = Entries::of(old, &self.hasher);
+        let new = Entries::of(changes.iter().filter_map(|(_, route)| route.as_ref()), &self.hasher);
         let mut depths = self.depths.clone();
-        let exact = edits.exact.into_iter().map(|(name, edit)| {
-            let old = self.exact.get(&name).map(|claimed| &claimed.claims);
-            edit.into_change(name, old)
-        });
-        let exact = self.exact.with(exact);
-        let wildcards: Vec<_> = edits
-            .wildcards
-            .into_iter()
-            .map(|(suffix, edit)| {
-                let old = self.wildcards.get(&suffix).map(|claimed| &claimed.claims);
-                let (suffix, new) = edit.into_change(suffix, old);
-                depths.change(labels(&suffix), old.is_some(), new.is_some());
-                (suffix, new)
-            })
-            .collect();
+        gone.wildcards.iter().for_each(|claim| depths.remove(labels(claim.name())));
+        new.wildcards.iter().for_each(|claim| depths.add(labels(claim.name())));
+        let stays = |route: &&Arc<Route>| !gone.any.iter().any(|gone| Arc::ptr_eq(gone, route));
+        let mut any: Vec<_> = self.any.iter().filter(stays).cloned().chain(new.any).collect();
+        any.sort_by(|a, b| b.spec.precedence().cmp(&a.spec.precedence()));
         Table {
-            exact,
-            wildcards: self.wildcards.with(wildcards),
+            routes: self.routes.with(gone.routes, new.routes),
+            exact: self.exact.with(gone.exact, new.exact),
+            wildcards: self.wildcards.with(gone.wildcards, new.wildcards),
             depths,
-            any,
-            routes: self.routes.with(changes),
+            any: any.into(),
+            hasher: self.hasher.clone(),
             retired: retired.into(),
             generation: self.generation + 1,
         }
@@ -135,35 +165,49 @@ impl Table {
         listener: &str,
         offers: impl Fn(&[u8]) -> bool,
     ) -> Option<Match<'_>> {
-        let first = |claims| first(claims, listener, &offers);
+        let admits = |route: &&Arc<Route>| route.spec.admits(listener, &offers);
         if let Some(name) = name {
-            if let Some(route) = self.exact.get(name).and_then(|claimed| first(&claimed.claims)) {
+            if let Some(route) =
+                self.claims(&self.exact, name).map(|claim| &claim.route).find(admits)
+            {
                 return Some(Match { route, kind: MatchKind::Exact });
             }
             for suffix in self.depths.suffixes(name) {
-                if let Some(Claimed { name: suffix, claims }) = self.wildcards.get(suffix)
-                    && let Some(route) = first(claims)
-                {
-                    return Some(Match { route, kind: MatchKind::Wildcard(suffix) });
+                let mut claims = self.claims(&self.wildcards, suffix);
+                if let Some(claim) = claims.find(|claim| admits(&&claim.route)) {
+                    let kind = MatchKind::Wildcard(claim.name());
+                    return Some(Match { route: &claim.route, kind });
                 }
             }
         }
-        first(&self.any).map(|route| Match { route, kind: MatchKind::Any })
+        self.any.iter().find(admits).map(|route| Match { route, kind: MatchKind::Any })
+    }
+
+    /// Who claims `name`, the one with the highest precedence first.
+    fn claims<'t, 'n>(
+        &self,
+        claims: &'t Shards<Claim>,
+        name: &'n str,
+    ) -> impl Iterator<Item = &'t Claim> + use<'t, 'n> {
+        let same_hash = claims.with_hash(hash(&self.hasher, name)).iter();
+        same_hash.filter(move |claim| claim.name() == name)
     }
 
     /// The route of this key.
     pub fn route(&self, key: &RouteKey) -> Option<&Arc<Route>> {
-        self.routes.get(key)
+        let mut same_hash =
+            self.routes.with_hash(hash(&self.hasher, key)).iter().map(|keyed| &keyed.route);
+        same_hash.find(|route| route.spec.key == *key)
     }
 
     /// All routes, in no order.
     pub fn routes(&self) -> impl Iterator<Item = &Arc<Route>> {
-        self.routes.iter()
+        self.routes.iter().map(|keyed| &keyed.route)
     }
 
     /// How many routes there are.
     pub fn len(&self) -> usize {
-        self.routes.len()
+        self.routes.keys()
     }
 
     /// Whether there is no route.
@@ -179,22 +223,13 @@ impl Table {
 
     /// How many hostnames have an owner.
     pub fn hostnames(&self) -> usize {
-        self.exact.len() + self.wildcards.len() + usize::from(!self.any.is_empty())
+        self.exact.keys() + self.wildcards.keys() + usize::from(!self.any.is_empty())
     }
 
     /// How many tables came before this one; 0 is the empty table before the first.
     pub fn generation(&self) -> u64 {
         self.generation
     }
-}
-
-/// The first claim that admits the connection.
-fn first<'c>(
-    claims: &'c [Arc<Route>],
-    listener: &str,
-    offers: &impl Fn(&[u8]) -> bool,
-) -> Option<&'c Arc<Route>> {
-    claims.iter().find(|route| route.spec.admits(listener, offers))
 }
 
 impl Default for Depths {
@@ -204,12 +239,22 @@ impl Default for Depths {
 }
 
 impl Depths {
-    /// A wildcard of this depth was there or not, and is there now or not.
-    fn change(&mut self, labels: usize, before: bool, now: bool) {
-        let Some(count) = self.count.get_mut(labels) else { return };
-        *count = (*count + u32::from(now)).saturating_sub(u32::from(before));
-        let bit = depth(labels);
-        self.bits = if *count == 0 { self.bits & !bit } else { self.bits | bit };
+    /// A wildcard whose suffix has so many labels comes.
+    fn add(&mut self, labels: usize) {
+        if let Some(count) = self.count.get_mut(labels) {
+            *count = count.saturating_add(1);
+            self.bits |= depth(labels);
+        }
+    }
+
+    /// A wildcard whose suffix has so many labels goes.
+    fn remove(&mut self, labels: usize) {
+        if let Some(count) = self.count.get_mut(labels) {
+            *count = count.saturating_sub(1);
+            if *count == 0 {
+                self.bits &= !depth(labels);
+            }
+        }
     }
 
     /// The parent suffixes of `name`, longest first, at the depths where a wildcard exists.
@@ -228,65 +273,38 @@ fn depth(labels: usize) -> u128 {
     u32::try_from(labels).ok().and_then(|labels| 1u128.checked_shl(labels)).unwrap_or(0)
 }
 
-/// What is to change about the claims, by hostname.
+/// All that a table has of some routes.
 #[derive(Default)]
-struct Edits {
-    exact: HashMap<Arc<str>, Edit>,
-    wildcards: HashMap<Arc<str>, Edit>,
-    any: Edit,
+struct Entries {
+    routes: Vec<Keyed>,
+    exact: Vec<Claim>,
+    wildcards: Vec<Claim>,
+    any: Vec<Arc<Route>>,
 }
 
-/// Claims that go and claims that come.
-#[derive(Default)]
-struct Edit {
-    gone: Vec<Arc<Route>>,
-    new: Vec<Arc<Route>>,
-}
-
-impl Edits {
-    fn remove(&mut self, route: &Arc<Route>) {
-        for hostname in &route.spec.hostnames {
-            self.of(hostname).gone.push(Arc::clone(route));
+impl Entries {
+    fn of<'r>(routes: impl Iterator<Item = &'r Arc<Route>>, hasher: &RandomState) -> Self {
+        let mut entries = Entries::default();
+        for route in routes {
+            entries
+                .routes
+                .push(Keyed { route: route.clone(), hash: hash(hasher, &route.spec.key) });
+            for (place, hostname) in route.spec.hostnames.places() {
+                let claim =
+                    |name| Claim { route: Arc::clone(route), hash: hash(hasher, name), place };
+                match hostname {
+                    Hostname::Any => entries.any.push(Arc::clone(route)),
+                    Hostname::Exact(name) => entries.exact.push(claim(name)),
+                    Hostname::Wildcard(suffix) => entries.wildcards.push(claim(suffix)),
+                }
+            }
         }
-    }
-
-    fn add(&mut self, route: &Arc<Route>) {
-        for hostname in &route.spec.hostnames {
-            self.of(hostname).new.push(Arc::clone(route));
-        }
-    }
-
-    fn of(&mut self, hostname: &Hostname) -> &mut Edit {
-        match hostname {
-            Hostname::Any => &mut self.any,
-            Hostname::Exact(name) => self.exact.entry(Arc::clone(name)).or_default(),
-            Hostname::Wildcard(suffix) => self.wildcards.entry(Arc::clone(suffix)).or_default(),
-        }
+        entries
     }
 }
 
-impl Edit {
-    fn apply(mut self, old: &Claims) -> Claims {
-        if self.gone.is_empty() && self.new.is_empty() {
-            return Arc::clone(old);
-        }
-        let stays =
-            |claim: &&Arc<Route>| !self.gone.iter().any(|gone| gone.spec.key == claim.spec.key);
-        let mut claims: Vec<_> = old.iter().filter(stays).cloned().collect();
-        claims.append(&mut self.new);
-        claims.sort_by(|a, b| b.spec.precedence().cmp(&a.spec.precedence()));
-        claims.into()
-    }
-
-    fn into_change(self, name: Arc<str>, old: Option<&Claims>) -> (Arc<str>, Option<Claimed>) {
-        let claims = match old {
-            Some(old) => self.apply(old),
-            None if self.new.len() == 1 => self.new.into(),
-            None => self.apply(&Claims::default()),
-        };
-        let claimed = (!claims.is_empty()).then(|| Claimed { name: Arc::clone(&name), claims });
-        (name, claimed)
-    }
+fn hash<K: Hash + ?Sized>(hasher: &RandomState, key: &K) -> u32 {
+    (hasher.hash_one(key) >> 32) as u32
 }
 
 /// A hostname that a route claims and another route owns.

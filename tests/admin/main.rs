@@ -23,7 +23,8 @@ use sluice::health::Health;
 use sluice::metrics::Metrics;
 use sluice::outcome::Outcome;
 use sluice::routing::{
-    BackendKey, Policy, RouteKey, RouteSpec, ServicePort, Snapshot, Timeouts, Writer, channel,
+    BackendKey, Hostname, ObjectKey, Policy, RouteKey, RouteSpec, ServicePort, Snapshot, Timeouts,
+    Writer, channel,
 };
 use tokio::sync::oneshot;
 
@@ -188,7 +189,7 @@ fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
 }
 
 fn key(namespace: &str, name: &str) -> RouteKey {
-    RouteKey { namespace: namespace.into(), name: name.into() }
+    RouteKey::new(namespace, name)
 }
 
 fn address(text: &str) -> SocketAddr {
@@ -199,7 +200,7 @@ fn plain(key: RouteKey, hostname: &str) -> RouteSpec {
     RouteSpec {
         key,
         created: None,
-        hostnames: vec![hostname.parse().expect("a hostname")],
+        hostnames: hostname.parse::<Hostname>().expect("a hostname").into(),
         listeners: vec![],
         alpn: vec![],
         backends: vec![(BackendKey::Address("10.9.9.9:443".into()), 1)],
@@ -209,7 +210,7 @@ fn plain(key: RouteKey, hostname: &str) -> RouteSpec {
 }
 
 fn service(port: ServicePort) -> BackendKey {
-    BackendKey::Service { namespace: "data".into(), name: "kafka".into(), port }
+    BackendKey::Service { service: ObjectKey::new("data", "kafka"), port }
 }
 
 /// Two routes, one of them with everything, that share a backend.
@@ -217,8 +218,9 @@ fn snapshot() -> Snapshot {
     let kafka = RouteSpec {
         created: Some(1_700_000_000),
         hostnames: ["kafka.example.com", "*.kafka.example.com"]
-            .map(|name| name.parse().expect("a hostname"))
-            .into(),
+            .map(|name| name.parse::<Hostname>().expect("a hostname"))
+            .into_iter()
+            .collect(),
         listeners: vec!["https".into()],
         alpn: vec!["h2".into(), "http/1.1".into()],
         backends: vec![

@@ -1,6 +1,6 @@
 //! What a source has, and what a change of it comes to.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use ahash::{AHashMap as HashMap, AHashSet as HashSet};
@@ -10,18 +10,17 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
 use super::draft::{Draft, Finding, invalid_status};
 use super::endpoints::{ServicePorts, Slice, service_of};
+use super::few::Few;
 use super::grants::Grants;
 use super::names::{Answer, NameChanges, Names};
-use super::resolve::Resolution;
+use super::resolve::Targets;
+use super::services::Services;
 use super::{Installation, key};
 use crate::control::api::{DnsName, ReferenceGrant, SniRoute};
 use crate::control::status::RouteStatus;
 use crate::routing::{
-    BackendKey, Changes, Hostname, RouteKey, RouteSpec, ServicePort, conflicts_over,
+    BackendKey, Changes, Conflict, Hostname, ObjectKey, RouteKey, RouteSpec, conflicts_over,
 };
-
-/// Namespace and name of an object of any kind.
-pub type ObjectKey = RouteKey;
 
 /// Holds what a source has, and works out what a change of it comes to. Pure: what it says depends
 /// on the objects alone, not on the order or the way in which they came.
@@ -31,34 +30,64 @@ pub type ObjectKey = RouteKey;
 /// it.
 #[derive(Debug)]
 pub struct Builder {
-    pub(super) installation: Installation,
-    /// The routes of this installation.
-    drafts: HashMap<RouteKey, Box<Draft>>,
-    /// What is said of its routes that cannot be read.
-    invalid: BTreeMap<RouteKey, RouteStatus>,
-    /// Who claims a hostname.
-    claims: HashMap<Hostname, BTreeSet<RouteKey>>,
-    pub(super) services: HashMap<ObjectKey, ServicePorts>,
-    /// The slices of a Service, by their own keys.
-    pub(super) slices: HashMap<ObjectKey, BTreeMap<ObjectKey, Slice>>,
-    /// The Service of a slice.
-    slice_services: HashMap<ObjectKey, ObjectKey>,
-    /// Who names a Service, by the port that is named.
-    users: HashMap<ObjectKey, BTreeMap<ServicePort, BTreeSet<RouteKey>>>,
-    pub(super) grants: Grants,
-    pub(super) names: Names,
+    installation: Installation,
+    /// The routes of this installation, and those that went since the last time.
+    routes: HashMap<RouteKey, Route>,
+    claims: HashMap<Hostname, Claims>,
+    pub(super) targets: Targets,
     dirty: Dirty,
+    /// How many times it was settled.
+    settled: u64,
+}
+
+/// What is known of a route.
+#[derive(Debug, Default)]
+struct Route {
+    state: State,
+    /// Whether it is to be looked at again; then it is in [`Dirty::routes`].
+    dirty: bool,
+    /// When it was last looked at, as [`Builder::settled`] counts.
+    settled: u64,
+}
+
+#[derive(Debug, Default)]
+enum State {
+    #[default]
+    Gone,
+    /// It cannot be read, and this is what is said of it.
+    Invalid(Box<RouteStatus>),
+    Read(Box<Draft>),
+}
+
+impl Route {
+    fn draft(&self) -> Option<&Draft> {
+        match &self.state {
+            State::Read(draft) => Some(draft),
+            State::Gone | State::Invalid(_) => None,
+        }
+    }
+
+    fn draft_mut(&mut self) -> Option<&mut Draft> {
+        match &mut self.state {
+            State::Read(draft) => Some(draft),
+            State::Gone | State::Invalid(_) => None,
+        }
+    }
+}
+
+/// Who claims a hostname.
+#[derive(Debug, Default)]
+struct Claims {
+    claimants: Few<RouteKey>,
+    /// Whether it is to be looked at again; then it is in [`Dirty::hostnames`].
+    dirty: bool,
 }
 
 /// What is to be looked at again.
 #[derive(Debug, Default)]
 struct Dirty {
-    routes: HashSet<RouteKey>,
-    hostnames: HashSet<Hostname>,
-    /// Services whose ports changed.
-    services: HashSet<ObjectKey>,
-    /// Services whose endpoints changed.
-    endpoints: HashSet<ObjectKey>,
+    routes: Vec<RouteKey>,
+    hostnames: Vec<Hostname>,
     /// Namespaces whose grants changed.
     granting: HashSet<Arc<str>>,
     /// Names with other answers.
@@ -70,8 +99,7 @@ struct Dirty {
 pub struct Settled {
     /// For the data plane.
     pub changes: Changes,
-    /// The statuses of the routes that were looked at again, in the order of their keys. Some may
-    /// be as they were.
+    /// The statuses of the routes that were looked at again, in no order. Some may be as they were.
     pub statuses: Vec<RouteStatus>,
     /// What is to be resolved.
     pub names: NameChanges,
@@ -81,17 +109,17 @@ impl Builder {
     /// A builder that has nothing.
     pub fn new(installation: Installation) -> Self {
         Builder {
+            targets: Targets {
+                services: Services::default(),
+                grants: Grants::default(),
+                names: Names::default(),
+                local_addresses: installation.local_addresses,
+            },
             installation,
-            drafts: HashMap::new(),
-            invalid: BTreeMap::new(),
+            routes: HashMap::new(),
             claims: HashMap::new(),
-            services: HashMap::new(),
-            slices: HashMap::new(),
-            slice_services: HashMap::new(),
-            users: HashMap::new(),
-            grants: Grants::default(),
-            names: Names::default(),
             dirty: Dirty::default(),
+            settled: 0,
         }
     }
 
@@ -104,17 +132,17 @@ impl Builder {
         }
         let draft = Draft::new(key.clone(), route, &self.installation);
         for (service, port) in draft.services() {
-            self.grants.add_user(&key, &service.namespace);
-            let users = self.users.entry(service).or_default().entry(port).or_default();
-            users.insert(key.clone());
+            self.targets.grants.add_user(&key, service.namespace());
+            self.targets.services.add_user(service, port, &key);
         }
         if draft.contends() {
-            for hostname in &draft.spec.hostnames {
-                self.claims.entry(hostname.clone()).or_default().insert(key.clone());
-                self.dirty.hostnames.insert(hostname.clone());
+            for hostname in &route.spec.hostnames {
+                let claims = self.claims.entry(hostname.clone()).or_default();
+                claims.claimants.insert(key.clone(), ());
+                self.dirty.mark_hostname(hostname, claims);
             }
         }
-        self.drafts.insert(key, Box::new(draft));
+        self.set_route(key, State::Read(Box::new(draft)));
     }
 
     /// A route is there that cannot be read, as far as its `class` tells whose it is.
@@ -123,166 +151,124 @@ impl Builder {
         self.remove_route(&key);
         if self.installation.serves(class) {
             let status = invalid_status(key.clone(), metadata, why);
-            self.invalid.insert(key, status);
+            self.set_route(key, State::Invalid(Box::new(status)));
         }
     }
 
     /// A route is gone.
     pub fn remove_route(&mut self, key: &RouteKey) {
-        self.dirty.routes.insert(key.clone());
-        self.invalid.remove(key);
-        let Some(draft) = self.drafts.remove(key) else { return };
-        self.names.set_user(key, &draft.names, &BTreeSet::new());
+        let Some(route) = self.routes.get_mut(key) else { return };
+        self.dirty.mark_route(key, route);
+        let State::Read(draft) = std::mem::take(&mut route.state) else { return };
+        self.targets.names.set_user(key, &draft.names, &BTreeSet::new());
         for (service, port) in draft.services() {
-            self.grants.remove_user(key, &service.namespace);
-            let Some(ports) = self.users.get_mut(&service) else { continue };
-            if let Some(users) = ports.get_mut(&port) {
-                users.remove(key);
-            }
-            ports.retain(|_, users| !users.is_empty());
-            if ports.is_empty() {
-                self.users.remove(&service);
-            }
+            self.targets.grants.remove_user(key, service.namespace());
+            self.targets.services.remove_user(service, port, key);
         }
-        for hostname in draft.spec.hostnames {
-            let Some(claims) = self.claims.get_mut(&hostname) else { continue };
-            claims.remove(key);
-            if claims.is_empty() {
-                self.claims.remove(&hostname);
+        for hostname in draft.spec.hostnames.iter().map(Hostname::owned) {
+            if let Some(claims) = self.claims.get_mut(&hostname) {
+                claims.claimants.remove(key);
+                self.dirty.mark_hostname(&hostname, claims);
             }
-            self.dirty.hostnames.insert(hostname);
         }
     }
 
     /// A Service is there, or is different.
     pub fn put_service(&mut self, service: &Service) {
         let Some(key) = key(&service.metadata) else { return };
-        let ports = ServicePorts::of(service);
-        if self.services.get(&key) != Some(&ports) {
-            self.services.insert(key.clone(), ports);
-            self.dirty.services.insert(key);
-        }
+        self.targets.services.put(key, ServicePorts::of(service));
     }
 
     /// A Service is gone.
     pub fn remove_service(&mut self, key: &ObjectKey) {
-        if self.services.remove(key).is_some() {
-            self.dirty.services.insert(key.clone());
-        }
+        self.targets.services.remove(key);
     }
 
     /// An EndpointSlice is there, or is different.
     pub fn put_slice(&mut self, slice: &EndpointSlice) {
         let Some(key) = key(&slice.metadata) else { return };
-        let service = service_of(slice, &key);
-        if self.slice_services.get(&key) != service.as_ref() {
-            self.remove_slice(&key);
-        }
-        let Some(service) = service else { return };
-        let slice = Slice::of(slice);
-        let slices = self.slices.entry(service.clone()).or_default();
-        if slices.get(&key) != Some(&slice) {
-            slices.insert(key.clone(), slice);
-            self.slice_services.insert(key, service.clone());
-            self.dirty.endpoints.insert(service);
+        match service_of(slice, &key) {
+            Some(service) => self.targets.services.put_slice(key, service, Slice::of(slice)),
+            None => self.targets.services.remove_slice(&key),
         }
     }
 
     /// An EndpointSlice is gone.
     pub fn remove_slice(&mut self, key: &ObjectKey) {
-        let Some(service) = self.slice_services.remove(key) else { return };
-        if let Some(slices) = self.slices.get_mut(&service) {
-            slices.remove(key);
-            if slices.is_empty() {
-                self.slices.remove(&service);
-            }
-        }
-        self.dirty.endpoints.insert(service);
+        self.targets.services.remove_slice(key);
     }
 
     /// A grant is there, or is different.
     pub fn put_grant(&mut self, grant: &ReferenceGrant) {
         let Some(key) = key(&grant.metadata) else { return };
-        if self.grants.put(&key, grant) {
-            self.dirty.granting.insert(key.namespace);
+        if self.targets.grants.put(&key, grant) {
+            self.dirty.granting.insert(key.namespace().into());
         }
     }
 
     /// A grant is gone.
     pub fn remove_grant(&mut self, key: &ObjectKey) {
-        if self.grants.remove(key) {
-            self.dirty.granting.insert(key.namespace.clone());
+        if self.targets.grants.remove(key) {
+            self.dirty.granting.insert(key.namespace().into());
         }
     }
 
     /// The resolver has said something of a name.
     pub fn put_answer(&mut self, name: &DnsName, answer: Answer) {
-        if self.names.put(name, answer) {
+        if self.targets.names.put(name, answer) {
             self.dirty.names.insert(name.clone());
         }
     }
 
     /// Whether some route leads to a name of which nothing is known yet.
     pub fn awaits_names(&self) -> bool {
-        self.names.is_pending()
+        self.targets.names.is_pending()
     }
 
     /// Has the next [`Builder::settle`] tell of all routes, as the first one does.
     pub fn tell_all(&mut self) {
-        self.dirty.routes.extend(self.drafts.keys().chain(self.invalid.keys()).cloned());
+        for (key, route) in &mut self.routes {
+            self.dirty.mark_route(key, route);
+        }
     }
 
     /// Works out what the changes since the last time come to.
     pub fn settle(&mut self) -> Settled {
-        let Dirty { mut routes, hostnames, services, endpoints, granting, names } =
-            std::mem::take(&mut self.dirty);
-        for hostname in &hostnames {
-            self.settle_conflicts(hostname, &mut routes);
+        for hostname in std::mem::take(&mut self.dirty.hostnames) {
+            self.settle_conflicts(&hostname);
         }
-        for service in services {
-            let users = self.users.get(&service).into_iter().flat_map(BTreeMap::values);
-            routes.extend(users.flatten().cloned());
+        let services = self.targets.services.take_news();
+        for (service, _) in services.iter().filter(|(_, news)| news.ports) {
+            let users = self.targets.services.users(service).flat_map(|(_, users)| users.keys());
+            mark(&mut self.routes, &mut self.dirty, users);
         }
-        routes.extend(granting.iter().flat_map(|namespace| self.grants.users(namespace)).cloned());
-        routes.extend(names.iter().flat_map(|name| self.names.users(name)).cloned());
+        for namespace in std::mem::take(&mut self.dirty.granting) {
+            mark(&mut self.routes, &mut self.dirty, self.targets.grants.users(&namespace));
+        }
+        for name in std::mem::take(&mut self.dirty.names) {
+            mark(&mut self.routes, &mut self.dirty, self.targets.names.users(&name));
+        }
 
+        self.settled += 1;
+        let routes = std::mem::take(&mut self.dirty.routes);
         let mut settled = Settled::default();
         settled.changes.routes.reserve(routes.len());
+        settled.changes.endpoints.reserve(routes.len());
         settled.statuses.reserve(routes.len());
-        for key in &routes {
-            let spec = self.settle_route(key, &mut settled);
-            settled.changes.routes.insert(key.clone(), spec);
+        for key in routes {
+            let spec = self.settle_route(&key, &mut settled);
+            settled.changes.routes.push((key, spec));
         }
-        let mut counted = HashSet::new();
-        for service in endpoints {
-            for (port, users) in self.users.get(&service).into_iter().flatten() {
-                let others: Vec<&RouteKey> = users.iter().filter(|u| !routes.contains(u)).collect();
-                // Those that were settled have brought the endpoints of their backends along.
-                if others.is_empty() {
-                    continue;
-                }
-                let backend = BackendKey::Service {
-                    namespace: service.namespace.clone(),
-                    name: service.name.clone(),
-                    port: port.clone(),
-                };
-                let addresses = self.resolve(&backend).addresses;
-                settled.changes.endpoints.insert(backend, addresses);
-                counted.extend(others.into_iter().cloned());
-            }
-        }
-        for key in counted {
-            settled.statuses.extend(self.count_again(&key));
-        }
-        settled.statuses.sort_unstable_by(|a, b| a.key.cmp(&b.key));
-        settled.names = self.names.settle();
+        let endpoints = services.into_iter().filter(|(_, news)| news.endpoints);
+        self.settle_endpoints(endpoints.map(|(service, _)| service), &mut settled);
+        settled.names = self.targets.names.settle();
         settled
     }
 
     /// All that is not as it should be, in the order of the routes' keys.
     pub(super) fn findings(&self) -> Vec<Finding> {
         let mut findings: Vec<Finding> =
-            self.drafts.values().flat_map(|draft| draft.findings()).collect();
+            self.routes.values().filter_map(Route::draft).flat_map(Draft::findings).collect();
         findings.sort_by(|a, b| a.key.cmp(&b.key));
         findings
     }
@@ -290,63 +276,133 @@ impl Builder {
     /// Whether nothing is left of anything.
     #[cfg(test)]
     pub(super) fn is_empty(&self) -> bool {
-        self.drafts.is_empty()
-            && self.invalid.is_empty()
+        self.routes.is_empty()
             && self.claims.is_empty()
-            && self.services.is_empty()
-            && self.slices.is_empty()
-            && self.slice_services.is_empty()
-            && self.users.is_empty()
-            && self.grants.is_empty()
-            && self.names.is_empty()
+            && self.targets.services.is_empty()
+            && self.targets.grants.is_empty()
+            && self.targets.names.is_empty()
+    }
+
+    fn set_route(&mut self, key: RouteKey, state: State) {
+        let route = self.routes.entry(key.clone()).or_default();
+        route.state = state;
+        self.dirty.mark_route(&key, route);
     }
 
     /// Tells those that claim `hostname` who owns it; marks those for whom that is news.
-    fn settle_conflicts(&mut self, hostname: &Hostname, routes: &mut HashSet<RouteKey>) {
-        let Some(claims) = self.claims.get(hostname) else { return };
+    fn settle_conflicts(&mut self, hostname: &Hostname) {
+        let Some(claims) = self.claims.get_mut(hostname) else { return };
+        claims.dirty = false;
         // As it is with almost all.
-        if let (Some(only), 1) = (claims.first(), claims.len()) {
-            let draft = self.drafts.get_mut(only);
-            if draft.is_some_and(|draft| draft.set_conflict(hostname, None)) {
-                routes.insert(only.clone());
-            }
+        if let Few::One(only, ()) = &claims.claimants {
+            let only = only.clone();
+            self.tell_conflict(&only, hostname, None);
             return;
         }
+        if claims.claimants.is_empty() {
+            self.claims.remove(hostname);
+            return;
+        }
+        let claimants = claims.claimants.keys();
         let claimants: Vec<&RouteSpec> =
-            claims.iter().filter_map(|key| Some(&self.drafts.get(key)?.spec)).collect();
+            claimants.filter_map(|key| Some(&self.routes.get(key)?.draft()?.spec)).collect();
         let conflicts = conflicts_over(hostname, &claimants);
         let keys: Vec<RouteKey> = claimants.iter().map(|claimant| claimant.key.clone()).collect();
-        for (key, conflict) in keys.into_iter().zip(conflicts) {
-            let draft = self.drafts.get_mut(&key);
-            if draft.is_some_and(|draft| draft.set_conflict(hostname, conflict)) {
-                routes.insert(key);
-            }
+        for (key, conflict) in keys.iter().zip(conflicts) {
+            self.tell_conflict(key, hostname, conflict);
+        }
+    }
+
+    fn tell_conflict(&mut self, key: &RouteKey, hostname: &Hostname, conflict: Option<Conflict>) {
+        let Some(route) = self.routes.get_mut(key) else { return };
+        let draft = route.draft_mut();
+        if draft.is_some_and(|draft| draft.set_conflict(hostname, conflict)) {
+            self.dirty.mark_route(key, route);
         }
     }
 
     /// Works out one route: what it is in the table, its status, and its backends' endpoints.
     fn settle_route(&mut self, key: &RouteKey, settled: &mut Settled) -> Option<RouteSpec> {
-        settled.statuses.extend(self.invalid.get(key).cloned());
-        let backends = self.drafts.get(key)?.backends.iter();
-        let resolved: Vec<Resolution> =
-            backends.map(|(backend, _)| self.resolve_for(key, backend)).collect();
-        let draft = self.drafts.get_mut(key)?;
-        let names = std::mem::take(&mut draft.names);
-        draft.resolve(&resolved);
-        self.names.set_user(key, &names, &draft.names);
-        settled.statuses.push(draft.status());
-        let spec = draft.served().cloned()?;
-        let permitted = draft.backends.iter().zip(resolved).filter(|(_, found)| !found.refused);
-        let endpoints = permitted.map(|((backend, _), found)| (backend.clone(), found.addresses));
-        settled.changes.endpoints.extend(endpoints);
-        Some(spec)
+        let route = self.routes.get_mut(key)?;
+        route.dirty = false;
+        route.settled = self.settled;
+        match &mut route.state {
+            State::Gone => {
+                self.routes.remove(key);
+                None
+            }
+            State::Invalid(status) => {
+                settled.statuses.push(RouteStatus::clone(status));
+                None
+            }
+            State::Read(draft) => {
+                let names = std::mem::take(&mut draft.names);
+                draft.resolve(&self.targets, &mut settled.changes.endpoints);
+                self.targets.names.set_user(key, &names, &draft.names);
+                settled.statuses.push(draft.status());
+                draft.served().cloned()
+            }
+        }
+    }
+
+    /// Works out the endpoints of `services` for the routes that are not looked at anyway, which
+    /// bring the endpoints of their backends along.
+    fn settle_endpoints(
+        &mut self,
+        services: impl Iterator<Item = ObjectKey>,
+        settled: &mut Settled,
+    ) {
+        let mut counted = HashSet::new();
+        for service in services {
+            for (port, users) in self.targets.services.users(&service) {
+                let before = |key: &&RouteKey| {
+                    self.routes.get(*key).is_some_and(|route| route.settled < self.settled)
+                };
+                let others: Vec<&RouteKey> = users.keys().filter(before).collect();
+                if others.is_empty() {
+                    continue;
+                }
+                let backend = BackendKey::Service { service: service.clone(), port: port.clone() };
+                let addresses = self.targets.resolve(&backend).addresses;
+                settled.changes.endpoints.insert(backend, addresses);
+                counted.extend(others.into_iter().cloned());
+            }
+        }
+        settled.statuses.extend(counted.iter().filter_map(|key| self.count_again(key)));
     }
 
     /// The status of a route whose backends have got other endpoints, if that changes it.
     fn count_again(&mut self, key: &RouteKey) -> Option<RouteStatus> {
-        let backends = self.drafts.get(key)?.spec.backends.iter();
-        let endpoints = backends.map(|(backend, _)| self.resolve(backend).addresses.len()).sum();
-        let draft = self.drafts.get_mut(key)?;
+        let backends = self.routes.get(key)?.draft()?.spec.backends.iter();
+        let endpoints = backends.map(|(key, _)| self.targets.resolve(key).addresses.len()).sum();
+        let draft = self.routes.get_mut(key)?.draft_mut()?;
         draft.set_endpoints(endpoints).then(|| draft.status())
+    }
+}
+
+impl Dirty {
+    fn mark_route(&mut self, key: &RouteKey, route: &mut Route) {
+        if !std::mem::replace(&mut route.dirty, true) {
+            self.routes.push(key.clone());
+        }
+    }
+
+    fn mark_hostname(&mut self, hostname: &Hostname, claims: &mut Claims) {
+        if !std::mem::replace(&mut claims.dirty, true) {
+            self.hostnames.push(hostname.clone());
+        }
+    }
+}
+
+/// Marks all routes of `keys`.
+fn mark<'k>(
+    routes: &mut HashMap<RouteKey, Route>,
+    dirty: &mut Dirty,
+    keys: impl Iterator<Item = &'k RouteKey>,
+) {
+    for key in keys {
+        if let Some(route) = routes.get_mut(key) {
+            dirty.mark_route(key, route);
+        }
     }
 }

@@ -1,16 +1,21 @@
 //! One route on its way into the table.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
 use std::sync::Arc;
 
+use ahash::AHashMap as HashMap;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
+use super::Installation;
 use super::endpoints::Unresolved;
-use super::resolve::Resolution;
-use super::{Installation, ObjectKey};
+use super::resolve::Targets;
 use crate::control::api::{BackendTarget, DnsName, SniRoute};
 use crate::control::status::{Condition, RouteStatus};
-use crate::routing::{BackendKey, Conflict, Hostname, RouteKey, RouteSpec, ServicePort, Timeouts};
+use crate::routing::{
+    BackendKey, Conflict, Hostname, Hostnames, ObjectKey, RouteKey, RouteSpec, ServicePort,
+    Timeouts,
+};
 
 /// Something that keeps a route from being wholly in force.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -24,6 +29,9 @@ pub(in crate::control) struct Finding {
     /// For people.
     pub(in crate::control) message: String,
 }
+
+/// The endpoints of backends.
+type Endpoints = HashMap<BackendKey, Vec<SocketAddr>>;
 
 /// A route, and what is known about it.
 #[derive(Debug)]
@@ -52,7 +60,7 @@ impl Draft {
             endpoints: 0,
             spec: RouteSpec {
                 created: route.metadata.creation_timestamp.as_ref().map(|time| time.0.as_second()),
-                hostnames: Vec::with_capacity(spec.hostnames.len()),
+                hostnames: distinct(&spec.hostnames),
                 listeners: Vec::new(),
                 alpn: spec.alpn.iter().map(|protocol| protocol.as_str().into()).collect(),
                 backends: Vec::new(),
@@ -68,11 +76,6 @@ impl Draft {
             conflicts: BTreeMap::new(),
             refs: Vec::new(),
         };
-        for hostname in &spec.hostnames {
-            if !draft.spec.hostnames.contains(hostname) {
-                draft.spec.hostnames.push(hostname.clone());
-            }
-        }
         draft.bind(route, installation);
         draft
     }
@@ -113,35 +116,37 @@ impl Draft {
     }
 
     /// The ports of Services that it names.
-    pub(super) fn services(&self) -> impl Iterator<Item = (ObjectKey, ServicePort)> {
+    pub(super) fn services(&self) -> impl Iterator<Item = (&ObjectKey, &ServicePort)> {
         self.backends.iter().filter_map(|(backend, _)| match backend {
-            BackendKey::Service { namespace, name, port } => {
-                let key = ObjectKey { namespace: namespace.clone(), name: name.clone() };
-                Some((key, port.clone()))
-            }
+            BackendKey::Service { service, port } => Some((service, port)),
             BackendKey::Address(_) => None,
         })
     }
 
-    /// Takes over what its backends came to, in their order.
-    pub(super) fn resolve(&mut self, resolved: &[Resolution]) {
+    /// Works out what its backends come to. Adds their endpoints to `endpoints`, if it is served.
+    pub(super) fn resolve(&mut self, targets: &Targets, endpoints: &mut Endpoints) {
+        let served = self.rejected().is_none();
         self.refs.clear();
         self.names.clear();
         self.spec.backends.clear();
         self.endpoints = 0;
-        for (index, ((backend, weight), found)) in self.backends.iter().zip(resolved).enumerate() {
-            if let Some(Unresolved { reason, field, message }) = &found.fault {
+        for (index, (backend, weight)) in self.backends.iter().enumerate() {
+            let found = targets.resolve_for(&self.spec.key, backend);
+            if let Some(Unresolved { reason, field, message }) = found.fault {
                 self.refs.push(Finding {
                     key: self.spec.key.clone(),
                     field: format!("spec.backends[{index}].{field}"),
                     reason,
-                    message: message.clone(),
+                    message,
                 });
             }
             if !found.refused {
                 self.spec.backends.push((backend.clone(), *weight));
-                self.names.extend(found.name.clone());
+                self.names.extend(found.name);
                 self.endpoints += found.addresses.len();
+                if served {
+                    endpoints.insert(backend.clone(), found.addresses);
+                }
             }
         }
     }
@@ -171,10 +176,13 @@ impl Draft {
     }
 
     fn conflict_findings(&self) -> Vec<Finding> {
+        if self.conflicts.is_empty() {
+            return Vec::new();
+        }
         let hostnames = self.spec.hostnames.iter().enumerate();
         hostnames
             .filter_map(|(index, hostname)| {
-                let Conflict { winner, whole, .. } = self.conflicts.get(hostname)?;
+                let Conflict { winner, whole, .. } = self.conflicts.get(&hostname.owned())?;
                 Some(Finding {
                     key: self.spec.key.clone(),
                     field: format!("spec.hostnames[{index}]"),
@@ -194,10 +202,7 @@ impl Draft {
 
     pub(super) fn status(&self) -> RouteStatus {
         let conflicts = self.conflict_findings();
-        let accepted_message = {
-            let parts = [said(&self.listeners), said(&conflicts)];
-            parts.into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>().join("; ")
-        };
+        let accepted_message = said(self.listeners.iter().chain(&conflicts));
         let accepted = match self.rejected() {
             Some(reason) => condition("Accepted", false, reason, accepted_message),
             None if !conflicts.is_empty() => {
@@ -206,7 +211,7 @@ impl Draft {
             None => condition("Accepted", true, "Accepted", accepted_message),
         };
         let resolved = match self.refs.first() {
-            Some(first) => condition("ResolvedRefs", false, first.reason, said(&self.refs)),
+            Some(first) => condition("ResolvedRefs", false, first.reason, said(self.refs.iter())),
             None => condition("ResolvedRefs", true, "ResolvedRefs", String::new()),
         };
         let programmed = match self.rejected() {
@@ -263,6 +268,12 @@ pub(super) fn invalid_status(key: RouteKey, metadata: &ObjectMeta, why: &str) ->
     }
 }
 
+/// Each hostname once, in the order of their first mentions.
+fn distinct(hostnames: &[Hostname]) -> Hostnames {
+    let mut seen = BTreeSet::new();
+    hostnames.iter().map(Hostname::borrowed).filter(|hostname| seen.insert(*hostname)).collect()
+}
+
 fn backends(route_key: &ObjectKey, route: &SniRoute) -> Vec<(BackendKey, u32)> {
     let backends = route.spec.backends.iter();
     backends
@@ -270,11 +281,13 @@ fn backends(route_key: &ObjectKey, route: &SniRoute) -> Vec<(BackendKey, u32)> {
             let key = match &backend.target {
                 BackendTarget::Address(address) => BackendKey::Address(address.to_string().into()),
                 BackendTarget::Service(service) => BackendKey::Service {
-                    namespace: match &service.namespace {
-                        Some(namespace) => namespace.as_str().into(),
-                        None => route_key.namespace.clone(),
-                    },
-                    name: service.name.as_str().into(),
+                    service: ObjectKey::new(
+                        match &service.namespace {
+                            Some(namespace) => namespace.as_str(),
+                            None => route_key.namespace(),
+                        },
+                        service.name.as_str(),
+                    ),
                     port: service.port.clone(),
                 },
             };
@@ -287,7 +300,12 @@ fn condition(kind: &'static str, status: bool, reason: &'static str, message: St
     Condition { kind, status, reason, message }
 }
 
-fn said(findings: &[Finding]) -> String {
-    let messages: Vec<&str> = findings.iter().map(|finding| finding.message.as_str()).collect();
-    messages.join("; ")
+fn said<'f>(findings: impl Iterator<Item = &'f Finding>) -> String {
+    findings.fold(String::new(), |mut said, finding| {
+        if !said.is_empty() {
+            said.push_str("; ");
+        }
+        said.push_str(&finding.message);
+        said
+    })
 }

@@ -5,9 +5,8 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::api::discovery::v1::{Endpoint, EndpointSlice};
 
-use super::ObjectKey;
 use crate::control::api::{DnsName, SERVICE_NAME_LABEL, dns_name};
-use crate::routing::{RouteKey, ServicePort};
+use crate::routing::{ObjectKey, RouteKey, ServicePort};
 
 /// What a Service says about its ports.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -60,7 +59,9 @@ impl Unresolved {
             field: "service.namespace",
             message: format!(
                 "no ReferenceGrant in namespace {} lets the SniRoutes of {} refer to Service {}",
-                service.namespace, route.namespace, service.name
+                service.namespace(),
+                route.namespace(),
+                service.name()
             ),
         }
     }
@@ -200,7 +201,7 @@ fn offered(ports: &[Port]) -> String {
 /// The Service of a slice, which is in the same namespace.
 pub(super) fn service_of(slice: &EndpointSlice, key: &ObjectKey) -> Option<ObjectKey> {
     let name = slice.metadata.labels.as_ref()?.get(SERVICE_NAME_LABEL)?;
-    Some(ObjectKey { namespace: key.namespace.clone(), name: name.as_str().into() })
+    Some(ObjectKey::new(key.namespace(), name))
 }
 
 /// What an EndpointSlice says that matters here.

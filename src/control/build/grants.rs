@@ -5,15 +5,14 @@ use std::sync::Arc;
 
 use ahash::AHashMap as HashMap;
 
-use super::ObjectKey;
 use crate::control::api::{ReferenceGrant, ReferenceGrantSpec};
-use crate::routing::RouteKey;
+use crate::routing::{ObjectKey, RouteKey};
 
 /// The grants, and the routes that need one.
 #[derive(Debug, Default)]
 pub(super) struct Grants {
-    /// By the namespace that they open, then by name.
-    known: HashMap<Arc<str>, BTreeMap<Arc<str>, ReferenceGrantSpec>>,
+    /// By the namespace that they open.
+    known: HashMap<Arc<str>, BTreeMap<ObjectKey, ReferenceGrantSpec>>,
     /// The routes that refer to a namespace which is not their own.
     users: HashMap<Arc<str>, BTreeSet<RouteKey>>,
 }
@@ -21,33 +20,33 @@ pub(super) struct Grants {
 impl Grants {
     /// Takes a grant over; returns whether it is news.
     pub(super) fn put(&mut self, key: &ObjectKey, grant: &ReferenceGrant) -> bool {
-        let grants = self.known.entry(key.namespace.clone()).or_default();
-        if grants.get(&key.name) == Some(&grant.spec) {
+        let grants = self.known.entry(key.namespace().into()).or_default();
+        if grants.get(key) == Some(&grant.spec) {
             return false;
         }
-        grants.insert(key.name.clone(), grant.spec.clone());
+        grants.insert(key.clone(), grant.spec.clone());
         true
     }
 
     /// Forgets a grant; returns whether there was one.
     pub(super) fn remove(&mut self, key: &ObjectKey) -> bool {
-        let Some(grants) = self.known.get_mut(&key.namespace) else { return false };
-        let known = grants.remove(&key.name).is_some();
+        let Some(grants) = self.known.get_mut(key.namespace()) else { return false };
+        let known = grants.remove(key).is_some();
         if grants.is_empty() {
-            self.known.remove(&key.namespace);
+            self.known.remove(key.namespace());
         }
         known
     }
 
     /// Whether the routes of `namespace` may refer to `service`.
     pub(super) fn allow(&self, namespace: &str, service: &ObjectKey) -> bool {
-        *namespace == *service.namespace
+        namespace == service.namespace()
             || self
                 .known
-                .get(&service.namespace)
+                .get(service.namespace())
                 .into_iter()
                 .flat_map(BTreeMap::values)
-                .any(|grant| grant.allows(namespace, &service.name))
+                .any(|grant| grant.allows(namespace, service.name()))
     }
 
     /// The routes that refer to `namespace` from another one.
@@ -56,14 +55,14 @@ impl Grants {
     }
 
     /// Notes that `route` refers to Services of `namespace`.
-    pub(super) fn add_user(&mut self, route: &RouteKey, namespace: &Arc<str>) {
-        if route.namespace != *namespace {
-            self.users.entry(namespace.clone()).or_default().insert(route.clone());
+    pub(super) fn add_user(&mut self, route: &RouteKey, namespace: &str) {
+        if route.namespace() != namespace {
+            self.users.entry(namespace.into()).or_default().insert(route.clone());
         }
     }
 
     /// Notes that `route` refers to nothing in `namespace` any more.
-    pub(super) fn remove_user(&mut self, route: &RouteKey, namespace: &Arc<str>) {
+    pub(super) fn remove_user(&mut self, route: &RouteKey, namespace: &str) {
         if let Some(users) = self.users.get_mut(namespace) {
             users.remove(route);
             if users.is_empty() {

@@ -6,9 +6,11 @@
 mod builder;
 mod draft;
 mod endpoints;
+mod few;
 mod grants;
 mod names;
 mod resolve;
+mod services;
 
 use std::collections::HashMap;
 
@@ -16,12 +18,12 @@ use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
-pub use self::builder::{Builder, ObjectKey, Settled};
+pub use self::builder::{Builder, Settled};
 pub(super) use self::draft::Finding;
 pub use self::names::{Answer, NameChanges};
 use super::api::{DnsName, ReferenceGrant, SniRoute};
 use super::status::RouteStatus;
-use crate::routing::Snapshot;
+use crate::routing::{ObjectKey, Snapshot};
 
 /// The namespace of documents that name none.
 pub const DEFAULT_NAMESPACE: &str = "default";
@@ -98,8 +100,9 @@ pub(super) fn examine(resources: &Resources, installation: &Installation) -> (Pl
         builder.put_answer(name, answer.clone());
     }
     resources.routes.iter().rev().for_each(|route| builder.put_route(route));
-    let Settled { changes, statuses, names } = builder.settle();
-    let mut routes: Vec<_> = changes.routes.into_values().flatten().collect();
+    let Settled { changes, mut statuses, names } = builder.settle();
+    statuses.sort_unstable_by(|a, b| a.key.cmp(&b.key));
+    let mut routes: Vec<_> = changes.routes.into_iter().filter_map(|(_, spec)| spec).collect();
     routes.sort_unstable_by(|a, b| a.key.cmp(&b.key));
     let snapshot = Snapshot { routes, endpoints: changes.endpoints };
     let mut names = names.wanted;
@@ -111,7 +114,7 @@ pub(super) fn examine(resources: &Resources, installation: &Installation) -> (Pl
 pub(super) fn key(metadata: &ObjectMeta) -> Option<ObjectKey> {
     let name = metadata.name.as_deref().filter(|name| !name.is_empty())?;
     let namespace = metadata.namespace.as_deref().unwrap_or(DEFAULT_NAMESPACE);
-    Some(ObjectKey { namespace: namespace.into(), name: name.into() })
+    Some(ObjectKey::new(namespace, name))
 }
 
 #[cfg(test)]

@@ -1,13 +1,13 @@
 //! From what a route names to the addresses behind it.
 
-use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 
 use super::endpoints::{Named, Unresolved, is_local, usable_addresses};
-use super::names::Answer;
-use super::{Builder, ObjectKey};
+use super::grants::Grants;
+use super::names::{Answer, Names};
+use super::services::Services;
 use crate::control::api::{Address, DnsName};
-use crate::routing::{BackendKey, RouteKey, ServicePort};
+use crate::routing::{BackendKey, ObjectKey, RouteKey, ServicePort};
 
 /// What a backend comes to.
 #[derive(Debug, Default)]
@@ -36,19 +36,28 @@ impl Resolution {
     }
 }
 
-impl Builder {
+/// What routes may lead to.
+#[derive(Debug)]
+pub(super) struct Targets {
+    pub(super) services: Services,
+    pub(super) grants: Grants,
+    pub(super) names: Names,
+    /// Whether routes may lead to this machine itself and to its link's own addresses.
+    pub(super) local_addresses: bool,
+}
+
+impl Targets {
     /// What a backend comes to for a route: what it may not have, it does not get.
     pub(super) fn resolve_for(&self, route: &RouteKey, backend: &BackendKey) -> Resolution {
         match backend {
-            BackendKey::Service { namespace, name, .. } => {
-                let service = ObjectKey { namespace: namespace.clone(), name: name.clone() };
-                if !self.grants.allow(&route.namespace, &service) {
-                    return Resolution::refused(Unresolved::not_granted(route, &service));
+            BackendKey::Service { service, .. } => {
+                if !self.grants.allow(route.namespace(), service) {
+                    return Resolution::refused(Unresolved::not_granted(route, service));
                 }
             }
             BackendKey::Address(address) => {
                 let local = |address: SocketAddr| is_local(address.ip());
-                if !self.installation.local_addresses && address.parse().is_ok_and(local) {
+                if !self.local_addresses && address.parse().is_ok_and(local) {
                     return Resolution::refused(Unresolved::local(address));
                 }
             }
@@ -59,10 +68,7 @@ impl Builder {
     /// What a backend comes to.
     pub(super) fn resolve(&self, backend: &BackendKey) -> Resolution {
         match backend {
-            BackendKey::Service { namespace, name, port } => {
-                let service = ObjectKey { namespace: namespace.clone(), name: name.clone() };
-                self.resolve_service(&service, port)
-            }
+            BackendKey::Service { service, port } => self.resolve_service(service, port),
             BackendKey::Address(address) => match address.parse() {
                 Ok(Address::Socket(address)) => Resolution::found(vec![address]),
                 Ok(Address::Name(name, port)) => self.resolve_name(name, port, "address"),
@@ -73,13 +79,12 @@ impl Builder {
     }
 
     fn resolve_service(&self, service: &ObjectKey, port: &ServicePort) -> Resolution {
-        let Some(ports) = self.services.get(service) else {
+        let Some(ports) = self.services.ports(service) else {
             return Resolution::failed(Unresolved::no_service(service));
         };
         match ports.find(service, port) {
             Ok(Named::Port(port_name)) => {
-                let slices = self.slices.get(service).into_iter().flat_map(BTreeMap::values);
-                Resolution::found(usable_addresses(slices, port_name))
+                Resolution::found(usable_addresses(self.services.slices(service), port_name))
             }
             Ok(Named::Name(name, port)) => self.resolve_name(name.clone(), port, "service.name"),
             Err(fault) => Resolution::failed(fault),
@@ -90,7 +95,7 @@ impl Builder {
     fn resolve_name(&self, name: DnsName, port: u16, field: &'static str) -> Resolution {
         let mut resolution = Resolution::default();
         if let Some(Answer { addresses, fault }) = self.names.answer(&name) {
-            let permitted = |ip: &&IpAddr| self.installation.local_addresses || !is_local(**ip);
+            let permitted = |ip: &&IpAddr| self.local_addresses || !is_local(**ip);
             let sockets = addresses.iter().filter(permitted).map(|ip| SocketAddr::new(*ip, port));
             resolution.addresses = sockets.collect();
             resolution.addresses.sort_unstable();

@@ -6,7 +6,8 @@ use kube::Resource;
 use kube::runtime::watcher;
 
 use super::health::ListingHealth;
-use crate::control::build::{ObjectKey, key};
+use crate::control::build::key;
+use crate::routing::ObjectKey;
 
 /// What one list and watch has brought so far.
 #[derive(Debug)]

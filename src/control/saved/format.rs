@@ -11,7 +11,8 @@ use serde::{Deserialize, Serialize};
 
 use super::Identity;
 use crate::routing::{
-    Backend, BackendKey, Hostname, Policy, RouteKey, RouteSpec, ServicePort, Snapshot, Timeouts,
+    Backend, BackendKey, Hostname, ObjectKey, Policy, RouteKey, RouteSpec, ServicePort, Snapshot,
+    Timeouts,
 };
 
 /// The first of these lines.
@@ -137,7 +138,7 @@ impl Record {
     pub(super) fn route(spec: &RouteSpec) -> Self {
         // Every field, so that one that is added is not forgotten here.
         let RouteSpec {
-            key: RouteKey { namespace, name },
+            key,
             created,
             hostnames,
             listeners,
@@ -149,10 +150,10 @@ impl Record {
         let millis = |timeout: &Duration| u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX);
         let backends = backends.iter();
         Record::Route(SavedRoute {
-            namespace: namespace.to_string(),
-            name: name.to_string(),
+            namespace: key.namespace().to_owned(),
+            name: key.name().to_owned(),
             created: *created,
-            hostnames: hostnames.iter().map(Hostname::to_string).collect(),
+            hostnames: hostnames.iter().map(|hostname| hostname.to_string()).collect(),
             listeners: listeners.clone(),
             alpn: alpn.clone(),
             backends: backends
@@ -198,7 +199,7 @@ impl TryFrom<SavedRoute> for RouteSpec {
     type Error = String;
 
     fn try_from(route: SavedRoute) -> Result<Self, String> {
-        let key = RouteKey { namespace: route.namespace.into(), name: route.name.into() };
+        let key = RouteKey::new(&route.namespace, &route.name);
         if route.hostnames.is_empty() || route.backends.is_empty() {
             return Err(format!("the route {key} lacks hostnames or backends"));
         }
@@ -229,9 +230,9 @@ impl TryFrom<SavedRoute> for RouteSpec {
 impl From<&BackendKey> for Target {
     fn from(key: &BackendKey) -> Self {
         match key {
-            BackendKey::Service { namespace, name, port } => Target::Service {
-                namespace: namespace.to_string(),
-                name: name.to_string(),
+            BackendKey::Service { service, port } => Target::Service {
+                namespace: service.namespace().to_owned(),
+                name: service.name().to_owned(),
                 port: match port {
                     ServicePort::Number(number) => Port::Number(*number),
                     ServicePort::Name(name) => Port::Name(name.to_string()),
@@ -246,8 +247,7 @@ impl From<Target> for BackendKey {
     fn from(target: Target) -> Self {
         match target {
             Target::Service { namespace, name, port } => BackendKey::Service {
-                namespace: namespace.into(),
-                name: name.into(),
+                service: ObjectKey::new(&namespace, &name),
                 port: match port {
                     Port::Number(number) => ServicePort::Number(number),
                     Port::Name(name) => ServicePort::Name(name.into()),

@@ -9,7 +9,8 @@ use tempfile::TempDir;
 
 use super::*;
 use crate::routing::{
-    BackendKey, Policy, RouteKey, RouteSpec, ServicePort, Timeouts, WeightedBackend, channel,
+    BackendKey, Hostname, ObjectKey, Policy, RouteKey, RouteSpec, ServicePort, Timeouts,
+    WeightedBackend, channel,
 };
 
 #[test]
@@ -295,7 +296,7 @@ fn served(snapshot: Snapshot) -> Vec<(RouteSpec, Vec<Vec<SocketAddr>>)> {
 }
 
 fn snapshot() -> Snapshot {
-    let kafka = |port| BackendKey::Service { namespace: "data".into(), name: "kafka".into(), port };
+    let kafka = |port| BackendKey::Service { service: ObjectKey::new("data", "kafka"), port };
     let (number, name) = (ServicePort::Number(9093), ServicePort::Name("tls".into()));
     let plain = BackendKey::Address("203.0.113.7:443".into());
     let addresses = |texts: &[&str]| {
@@ -308,11 +309,12 @@ fn snapshot() -> Snapshot {
         ]),
         routes: vec![
             RouteSpec {
-                key: RouteKey { namespace: "data".into(), name: "kafka".into() },
+                key: RouteKey::new("data", "kafka"),
                 created: Some(1_700_000_000),
                 hostnames: ["kafka.test", "*.kafka.test", "*"]
-                    .map(|text| text.parse().expect("a hostname"))
-                    .to_vec(),
+                    .map(|text| text.parse::<Hostname>().expect("a hostname"))
+                    .into_iter()
+                    .collect(),
                 listeners: vec!["https".into()],
                 alpn: vec!["h2".into()],
                 backends: vec![(kafka(number), 90), (kafka(name), 10)],
@@ -323,9 +325,9 @@ fn snapshot() -> Snapshot {
                 },
             },
             RouteSpec {
-                key: RouteKey { namespace: "web".into(), name: "plain".into() },
+                key: RouteKey::new("web", "plain"),
                 created: None,
-                hostnames: vec!["plain.test".parse().expect("a hostname")],
+                hostnames: Hostname::Exact("plain.test").into(),
                 listeners: vec![],
                 alpn: vec![],
                 backends: vec![(plain, 1)],

@@ -102,7 +102,7 @@ mod tests {
     use super::*;
 
     pub(super) fn key(name: &str) -> RouteKey {
-        RouteKey { namespace: "ns".into(), name: name.into() }
+        RouteKey::new("ns", name)
     }
 
     /// A status of the first generation: all good, or not accepted for the reason `Bad` with a

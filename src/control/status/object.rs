@@ -62,8 +62,8 @@ impl Written {
             "apiVersion": SniRoute::api_version(&()),
             "kind": SniRoute::kind(&()),
             "metadata": {
-                "name": &*said.key.name,
-                "namespace": &*said.key.namespace,
+                "name": said.key.name(),
+                "namespace": said.key.namespace(),
                 "uid": &*self.uid,
                 "resourceVersion": said.resource_version.as_deref(),
             },

@@ -224,7 +224,7 @@ mod tests {
     }
 
     fn next(queue: &mut Queue, now: Instant) -> Option<String> {
-        queue.next(now).map(|key| key.name.to_string())
+        queue.next(now).map(|key| key.name().to_owned())
     }
 
     fn end(queue: &mut Queue, name: &str, how: Ended, now: Instant) {

@@ -99,7 +99,7 @@ mod tests {
         let looked_at: Vec<RouteKey> = looked_at.iter().map(|name| key(name)).collect();
         let now: Vec<_> = now.iter().cloned().map(Arc::new).collect();
         let before = statuses.update(looked_at.iter(), &now);
-        before.iter().map(|status| status.key.name.to_string()).collect()
+        before.iter().map(|status| status.key.name().to_owned()).collect()
     }
 
     #[test]
@@ -108,8 +108,9 @@ mod tests {
         statuses.replace(vec![status("a", None), status("b", None), status("c", None)]);
         let now = [status("b", Some("bad")), status("d", None)];
         assert_eq!(update(&statuses, &["b", "c", "d"], &now), ["b", "c"]);
-        let names: Vec<_> = statuses.snapshot().iter().map(|one| one.key.name.clone()).collect();
-        assert_eq!(names, ["a".into(), "b".into(), "d".into()]);
+        let names: Vec<_> =
+            statuses.snapshot().iter().map(|one| one.key.name().to_owned()).collect();
+        assert_eq!(names, ["a", "b", "d"]);
         assert!(!statuses.get(&key("b")).unwrap().conditions[0].status);
         assert_eq!(statuses.get(&key("c")), None);
         assert_eq!(statuses.count(), 3);

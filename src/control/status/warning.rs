@@ -62,11 +62,11 @@ impl Warnings {
         if self.counts.len() >= MOST_COUNTED {
             self.counts.clear();
         }
-        let count = self.counts.entry(fnv(format!("{}/{name}", route.namespace).as_bytes()));
+        let count = self.counts.entry(fnv(format!("{}/{name}", route.namespace()).as_bytes()));
         let count = count.and_modify(|count| *count = count.saturating_add(1)).or_insert(1);
         let series =
             EventSeries { count: (*count).max(2), last_observed_time: MicroTime(Timestamp::now()) };
-        let events: Api<Event> = Api::namespaced(client, &route.namespace);
+        let events: Api<Event> = Api::namespaced(client, route.namespace());
         async move {
             let write = async {
                 match events.create(&PostParams::default(), &event).await {
@@ -96,12 +96,12 @@ fn event(
     let note = bounded(&condition.message, MAX_NOTE);
     let told = format!("{uid} {} {} {note}", condition.type_, condition.reason);
     // A label of a name ends with a letter or a digit.
-    let start = bounded(&route.name, MAX_NAME);
+    let start = bounded(route.name(), MAX_NAME);
     let start = start.trim_end_matches(|c: char| !c.is_ascii_alphanumeric());
     Event {
         metadata: ObjectMeta {
             name: Some(format!("{start}.{:016x}", fnv(told.as_bytes()))),
-            namespace: Some(route.namespace.to_string()),
+            namespace: Some(route.namespace().to_owned()),
             ..ObjectMeta::default()
         },
         event_time: Some(MicroTime(now)),
@@ -112,8 +112,8 @@ fn event(
         regarding: Some(ObjectReference {
             api_version: Some(SniRoute::api_version(&()).into_owned()),
             kind: Some(SniRoute::kind(&()).into_owned()),
-            namespace: Some(route.namespace.to_string()),
-            name: Some(route.name.to_string()),
+            namespace: Some(route.namespace().to_owned()),
+            name: Some(route.name().to_owned()),
             uid: Some(uid.to_owned()),
             ..ObjectReference::default()
         }),

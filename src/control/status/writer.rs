@@ -239,10 +239,10 @@ async fn write(
     said: Arc<RouteStatus>,
     next: Written,
 ) -> Answer {
-    let api: Api<DynamicObject> = Api::namespaced_with(client, &said.key.namespace, &routes);
+    let api: Api<DynamicObject> = Api::namespaced_with(client, said.key.namespace(), &routes);
     let patch = Patch::Apply(next.patch(&said));
     let params = PatchParams::apply(REPORTER).force();
-    let result = answered(api.patch_status(&said.key.name, &params, &patch)).await.map(drop);
+    let result = answered(api.patch_status(said.key.name(), &params, &patch)).await.map(drop);
     Answer { key: said.key.clone(), written: next, result }
 }
 

@@ -14,7 +14,8 @@ use sluice::metrics::Metrics;
 use sluice::outcome::Outcome;
 use sluice::proxy::{Proxy, Running};
 use sluice::routing::{
-    BackendKey, Policy, Reader, RouteKey, RouteSpec, Snapshot, Tally, Timeouts, Writer, channel,
+    BackendKey, Hostname, Policy, Reader, RouteKey, RouteSpec, Snapshot, Tally, Timeouts, Writer,
+    channel,
 };
 
 use super::{PATIENCE, wait_until};
@@ -30,9 +31,9 @@ pub(crate) fn target(hostname: &str, endpoints: &[SocketAddr]) -> Target {
     let backend = BackendKey::Address(format!("{hostname} backend").into());
     Target {
         spec: RouteSpec {
-            key: RouteKey { namespace: "test".into(), name: hostname.into() },
+            key: RouteKey::new("test", hostname),
             created: None,
-            hostnames: vec![hostname.parse().unwrap()],
+            hostnames: hostname.parse::<Hostname>().unwrap().into(),
             listeners: vec![],
             alpn: vec![],
             backends: vec![(backend.clone(), 1)],
@@ -52,7 +53,7 @@ impl Target {
     /// With one more backend.
     pub(crate) fn and(mut self, weight: u32, endpoints: &[SocketAddr]) -> Self {
         let number = self.endpoints.len();
-        let key = BackendKey::Address(format!("{} backend {number}", self.spec.key.name).into());
+        let key = BackendKey::Address(format!("{} backend {number}", self.spec.key.name()).into());
         self.spec.backends.push((key.clone(), weight));
         self.endpoints.push((key, endpoints.to_vec()));
         self
@@ -166,8 +167,8 @@ impl Plane {
     fn tallies(&self, mut each: impl FnMut(&str, &Tally)) {
         let table = self.reader.table();
         each("", &self.metrics.unrouted);
-        table.routes().for_each(|route| each(&route.spec.key.name, &route.tally));
-        table.retired().iter().for_each(|(key, tally)| each(&key.name, tally));
+        table.routes().for_each(|route| each(route.spec.key.name(), &route.tally));
+        table.retired().iter().for_each(|(key, tally)| each(key.name(), tally));
     }
 
     /// Bytes up and down that were counted for a route.

@@ -6,7 +6,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::control::api::{DnsName, ReferenceGrant};
-use crate::control::build::{Answer, Builder, ObjectKey, Settled};
+use crate::control::build::{Answer, Builder, Settled};
 use crate::control::status::RouteStatus;
 use crate::routing::{Reader, RouteKey, Writer, channel};
 
@@ -121,12 +121,12 @@ fn namespace(service: char) -> &'static str {
 }
 
 fn object(name: char) -> ObjectKey {
-    ObjectKey { namespace: namespace(name).into(), name: name.to_string().into() }
+    ObjectKey::new(namespace(name), &name.to_string())
 }
 
 /// A slice's own name tells nothing of its namespace.
 fn slice_object(name: char, of: char) -> ObjectKey {
-    ObjectKey { namespace: namespace(of).into(), name: name.to_string().into() }
+    ObjectKey::new(namespace(of), &name.to_string())
 }
 
 /// What a table serves: each route, and the endpoints behind it.
@@ -159,7 +159,7 @@ impl Follower {
         for name in names.wanted {
             assert!(self.names.insert(name), "wanted twice");
         }
-        for key in changes.routes.keys() {
+        for (key, _) in &changes.routes {
             self.statuses.remove(key);
         }
         let told = statuses.into_iter().map(|status| (status.key.clone(), status));
@@ -238,7 +238,7 @@ proptest! {
         }
         follower.settle();
         // What nobody wanted any more is forgotten, even if it is wanted again.
-        answers.retain(|name, _| follower.builder.names.answer(name).is_some());
+        answers.retain(|name, _| follower.builder.targets.names.answer(name).is_some());
 
         let whole = plan(&Resources {
             routes: routes.into_values().collect(),
@@ -268,7 +268,7 @@ proptest! {
 }
 
 fn grant_key() -> ObjectKey {
-    ObjectKey { namespace: "other".into(), name: "grant".into() }
+    ObjectKey::new("other", "grant")
 }
 
 #[test]
@@ -303,7 +303,7 @@ fn a_change_of_a_route_concerns_those_that_claim_the_same() {
     let settled = builder.settle();
     let keys: Vec<String> = settled.statuses.iter().map(|status| status.key.to_string()).collect();
     assert_eq!(keys, ["data/b"], "it owns the name now");
-    assert!(settled.changes.routes.contains_key(&object('a')));
+    assert!(settled.changes.routes.iter().any(|(key, _)| *key == object('a')));
 }
 
 /// Who writes statuses names the version of the object that it has seen, so each new one counts.

@@ -8,7 +8,7 @@ use proptest::prelude::*;
 use serde::de::DeserializeOwned;
 
 use super::*;
-use crate::routing::RouteSpec;
+use crate::routing::{Hostname, RouteSpec};
 
 fn yaml<T: DeserializeOwned>(text: &str) -> T {
     serde_yaml::from_str(text).unwrap_or_else(|error| panic!("{error}\n{text}"))
@@ -60,12 +60,12 @@ fn of_routes(routes: &[SniRoute]) -> Plan {
 
 /// The names of the routes that are served.
 fn served(plan: &Plan) -> Vec<&str> {
-    plan.snapshot.routes.iter().map(|route| &*route.key.name).collect()
+    plan.snapshot.routes.iter().map(|route| route.key.name()).collect()
 }
 
 /// The three conditions of a route as `status reason message`.
 fn conditions(plan: &Plan, name: &str) -> [String; 3] {
-    let status = plan.statuses.iter().find(|status| &*status.key.name == name);
+    let status = plan.statuses.iter().find(|status| status.key.name() == name);
     let status = status.unwrap_or_else(|| panic!("{name} has no status"));
     assert_eq!(
         status.conditions.each_ref().map(|condition| condition.kind),
@@ -276,7 +276,7 @@ fn the_first_of_two_objects_with_one_name_counts() {
         route("r", "hostnames: [b.com]", ADDRESS),
     ]);
     assert_eq!(served(&plan), ["r"]);
-    assert_eq!(plan.snapshot.routes[0].hostnames[0].to_string(), "a.com");
+    assert_eq!(plan.snapshot.routes[0].hostnames, Hostname::Exact("a.com").into());
     assert_eq!(plan.statuses.len(), 1);
 }
 

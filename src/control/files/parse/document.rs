@@ -319,7 +319,7 @@ impl Document<'_> {
 /// The key of an object, or the field that makes none and why.
 fn checked_key(metadata: &ObjectMeta) -> Result<RouteKey, (&'static str, String)> {
     let key = key(metadata).ok_or_else(|| ("metadata.name", "is missing".to_owned()))?;
-    for (field, name) in [("metadata.name", &key.name), ("metadata.namespace", &key.namespace)] {
+    for (field, name) in [("metadata.name", key.name()), ("metadata.namespace", key.namespace())] {
         if !is_dns_name(name) {
             let rule = "lower-case letters, digits, '-' and '.', at most 253, beginning and \
                         ending with a letter or digit";

@@ -62,7 +62,7 @@ impl Watched {
 
     /// The names of the routes in force.
     pub(super) fn routes(&self) -> Vec<&str> {
-        self.last.plan.snapshot.routes.iter().map(|route| &*route.key.name).collect()
+        self.last.plan.snapshot.routes.iter().map(|route| route.key.name()).collect()
     }
 
     /// Waits for an update with these routes and this many faults.

@@ -1,0 +1,119 @@
+//! All names that a route claims.
+
+use std::fmt::{self, Write};
+use std::sync::Arc;
+
+use super::Hostname;
+
+/// The hostnames of a route, in the order in which it names them.
+///
+/// They are one text, which clones share, whatever their number: a table may hold a million of them,
+/// and points into these texts.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Hostnames {
+    /// As they are shown, with a space between them.
+    text: Arc<str>,
+}
+
+impl Hostnames {
+    /// Each of them.
+    pub fn iter(&self) -> impl Iterator<Item = Hostname<&str>> {
+        self.texts().map(Hostname::shown_as)
+    }
+
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        self.texts().count()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.text.is_empty()
+    }
+
+    /// Whether this one is among them.
+    pub fn contains<S: AsRef<str>>(&self, hostname: &Hostname<S>) -> bool {
+        self.iter().any(|own| own == hostname.borrowed())
+    }
+
+    /// Each of them, with where it is.
+    pub(super) fn places(&self) -> impl Iterator<Item = (Place, Hostname<&str>)> {
+        let mut next = 0;
+        self.texts().map(move |text| {
+            let place = Place(next);
+            // A text of more than 4 GiB has places that lead nowhere.
+            let length = u32::try_from(text.len()).unwrap_or(u32::MAX);
+            next = next.saturating_add(length).saturating_add(1);
+            (place, Hostname::shown_as(text))
+        })
+    }
+
+    /// The one at a place of [`Hostnames::places`].
+    pub(super) fn at(&self, place: Place) -> Hostname<&str> {
+        let rest = usize::try_from(place.0).ok().and_then(|start| self.text.get(start..));
+        let text = rest.and_then(|rest| rest.split(' ').next());
+        Hostname::shown_as(text.unwrap_or_default())
+    }
+
+    fn texts(&self) -> impl Iterator<Item = &str> {
+        self.text.split(' ').filter(|text| !text.is_empty())
+    }
+}
+
+/// Where a hostname is among those of its route.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Place(u32);
+
+impl<S: AsRef<str>> From<Hostname<S>> for Hostnames {
+    fn from(hostname: Hostname<S>) -> Self {
+        Hostnames::from_iter([hostname])
+    }
+}
+
+impl<S: AsRef<str>> FromIterator<Hostname<S>> for Hostnames {
+    fn from_iter<I: IntoIterator<Item = Hostname<S>>>(hostnames: I) -> Self {
+        let mut text = String::new();
+        for hostname in hostnames {
+            let space = if text.is_empty() { "" } else { " " };
+            // Writing to a String cannot fail.
+            _ = write!(text, "{space}{hostname}");
+        }
+        Hostnames { text: text.into() }
+    }
+}
+
+impl fmt::Debug for Hostnames {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_list().entries(self.texts()).finish()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn hostnames(texts: &[&str]) -> Hostnames {
+        texts.iter().map(|text| text.parse::<Hostname>().expect("a hostname")).collect()
+    }
+
+    #[test]
+    fn what_goes_in_comes_out_in_its_order() {
+        let all = ["b.com", "*.a.com", "*", "a.com"];
+        let packed = hostnames(&all);
+        assert_eq!(packed.iter().map(|hostname| hostname.to_string()).collect::<Vec<_>>(), all);
+        assert_eq!(packed.len(), 4);
+        assert!(packed.contains(&Hostname::Wildcard("a.com")));
+        assert!(!packed.contains(&Hostname::Wildcard("b.com")));
+        assert!(!packed.is_empty() && hostnames(&[]).is_empty());
+        assert_eq!(hostnames(&[]).iter().count(), 0);
+    }
+
+    #[test]
+    fn each_is_found_again_at_its_place() {
+        let packed = hostnames(&["b.com", "*.a.com", "*", "a.com"]);
+        assert_eq!(packed.places().count(), 4);
+        for (place, hostname) in packed.places() {
+            assert_eq!(packed.at(place), hostname);
+        }
+    }
+}
