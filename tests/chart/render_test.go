@@ -225,11 +225,24 @@ func TestValuesArrive(t *testing.T) {
 		{set("kind=DaemonSet"), "DaemonSet", "sluice", in(pod, "topologySpreadConstraints"), "null"},
 		{set("autoscaling.enabled=true"), "Deployment", "sluice", []any{"spec", "replicas"}, "null"},
 		{set("replicas=0"), "Deployment", "sluice", []any{"spec", "replicas"}, "0"},
+		{set("replicas=null"), "Deployment", "sluice", []any{"spec", "replicas"}, "null"},
+		{set("state.persistence.enabled=true"), "Deployment", "sluice", []any{"spec", "strategy", "rollingUpdate"}, "maxSurge: 0\nmaxUnavailable: 1"},
+		{set("state.persistence.enabled=true", "state.persistence.accessModes={ReadWriteMany}"), "Deployment", "sluice", []any{"spec", "strategy", "rollingUpdate"}, "maxSurge: 1\nmaxUnavailable: 0"},
+		{set("state.persistence.enabled=true", "state.persistence.subPath=edge"), "Deployment", "sluice", in(container, "volumeMounts", 1, "subPath"), "edge"},
+		{nil, "Deployment", "sluice", in(container, "readinessProbe", "failureThreshold"), "2"},
+		{set("drain.delay=60s"), "Deployment", "sluice", in(container, "readinessProbe", "failureThreshold"), "13"},
+		{set("drain.delay=61s", "readinessProbe.periodSeconds=10"), "Deployment", "sluice", in(container, "readinessProbe", "failureThreshold"), "8"},
+		{set("drain.delay=60s", "readinessProbe.failureThreshold=1"), "Deployment", "sluice", in(container, "readinessProbe", "failureThreshold"), "1"},
+		{set("podAnnotations.a=x-{{ .Release.Name }}"), "Deployment", "sluice", []any{"spec", "template", "metadata", "annotations", "a"}, "x-sluice"},
+		{set("serviceAccount.annotations.a=x-{{ .Release.Namespace }}"), "ServiceAccount", "sluice", []any{"metadata", "annotations", "a"}, "x-edge"},
+		{set("extraVolumes=- name: {{ .Release.Name }}-more"), "Deployment", "sluice", in(pod, "volumes", 2, "name"), "sluice-more"},
+		{set("extraVolumeMounts=- name: {{ .Release.Name }}-more"), "Deployment", "sluice", in(container, "volumeMounts", 2, "name"), "sluice-more"},
+		{set("env=- name: A"), "Deployment", "sluice", in(container, "env", 1, "name"), "A"},
 		{set("revisionHistoryLimit=0"), "Deployment", "sluice", []any{"spec", "revisionHistoryLimit"}, "0"},
 		{set("startupProbe=null"), "Deployment", "sluice", in(container, "startupProbe"), "null"},
 		{nil, "Deployment", "sluice", in(container, "startupProbe", "httpGet"), "path: /livez\nport: admin"},
 		{nil, "Deployment", "sluice", in(container, "readinessProbe", "httpGet"), "path: /readyz\nport: admin"},
-		{set("hostNetwork=true", "admin.address=127.0.0.1"), "Deployment", "sluice", in(container, "readinessProbe", "httpGet", "host"), "127.0.0.1"},
+		{set("hostNetwork=true", "admin.address=127.0.0.1", "admin.service.enabled=false"), "Deployment", "sluice", in(container, "readinessProbe", "httpGet", "host"), "127.0.0.1"},
 		{set("readinessProbe.tcpSocket.port=admin"), "Deployment", "sluice", in(container, "readinessProbe", "httpGet"), "null"},
 		{set("metrics.annotations=true"), "Deployment", "sluice", []any{"spec", "template", "metadata", "annotations", "prometheus.io/port"}, `"9901"`},
 		{nil, "Deployment", "sluice", in(pod, "topologySpreadConstraints", 0, "labelSelector", "matchLabels", "app.kubernetes.io/instance"), "sluice"},
@@ -241,6 +254,14 @@ func TestValuesArrive(t *testing.T) {
 		{set("service.externalTrafficPolicy=Cluster"), "Service", "sluice", []any{"spec", "externalTrafficPolicy"}, "Cluster"},
 		{set("service.allocateLoadBalancerNodePorts=false"), "Service", "sluice", []any{"spec", "allocateLoadBalancerNodePorts"}, "false"},
 		{set("listeners.more.containerPort=9000", "listeners.https.expose=false"), "Service", "sluice", []any{"spec", "ports"}, "- name: more\n  port: 9000\n  protocol: TCP\n  targetPort: more"},
+		{set("service.clusterIPs={10.96.0.9,fd00:96::9}"), "Service", "sluice", []any{"spec", "clusterIPs"}, "- 10.96.0.9\n- fd00:96::9"},
+		{[]string{"--values", "values/sidecar.yaml"}, "Service", "sluice", []any{"spec", "ports", 0, "targetPort"}, "8443"},
+		{[]string{"--values", "values/sidecar.yaml"}, "Service", "sluice-admin", []any{"spec", "ports", 0, "targetPort"}, "9901"},
+		{set("networkPolicy.enabled=true"), "NetworkPolicy", "sluice", []any{"spec", "ingress", 0, "ports", 0, "port"}, "8443"},
+		{set("networkPolicy.enabled=true"), "NetworkPolicy", "sluice", []any{"spec", "ingress", 1, "ports", 0, "port"}, "9901"},
+		{set("metrics.podMonitor.enabled=true", "metrics.podMonitor.apiVersion=azmonitoring.coreos.com/v1"), "PodMonitor", "sluice", []any{"apiVersion"}, "azmonitoring.coreos.com/v1"},
+		{set("metrics.serviceMonitor.enabled=true", "metrics.serviceMonitor.apiVersion=azmonitoring.coreos.com/v1"), "ServiceMonitor", "sluice", []any{"apiVersion"}, "azmonitoring.coreos.com/v1"},
+		{set("metrics.prometheusRule.enabled=true", "metrics.prometheusRule.apiVersion=example.com/v1"), "PrometheusRule", "sluice", []any{"apiVersion"}, "example.com/v1"},
 		{set("service.externalIPs={192.0.2.11}"), "Service", "sluice", []any{"spec", "externalIPs"}, "- 192.0.2.11"},
 		{set("additionalServices.in.listeners={https}", "listeners.more.containerPort=9000"), "Service", "sluice-in", []any{"spec", "ports", 1}, "null"},
 		{set("podDisruptionBudget.minAvailable=0"), "PodDisruptionBudget", "sluice", []any{"spec", "minAvailable"}, "0"},
@@ -343,6 +364,30 @@ func TestNotes(t *testing.T) {
 			if err != nil || !strings.Contains(notes, part) {
 				t.Errorf("%s: %q is not in %s%s", c.values, part, notes, fault)
 			}
+		}
+	}
+}
+
+// A budget that lets no pod go is told of: it would hold up whoever drains a node.
+func TestNotesWarnOfABudgetThatBlocks(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		values string
+		warns  bool
+	}{
+		{"replicas=1", false},
+		{"podDisruptionBudget.minAvailable=1", false},
+		{"podDisruptionBudget.minAvailable=50%", false},
+		{"podDisruptionBudget.minAvailable=1,replicas=1", true},
+		{"podDisruptionBudget.minAvailable=100%", true},
+		{"podDisruptionBudget.maxUnavailable=0", true},
+		{"podDisruptionBudget.maxUnavailable=0,podDisruptionBudget.enabled=false", false},
+		{"podDisruptionBudget.minAvailable=3,autoscaling.enabled=true,autoscaling.minReplicas=3", true},
+		{"podDisruptionBudget.minAvailable=3,autoscaling.enabled=true,autoscaling.minReplicas=4", false},
+	} {
+		out, fault, err := helm("install", "sluice", chart, "--namespace", "edge", "--dry-run=client", "--set", c.values)
+		if warns := strings.Contains(out, "WARNING: the PodDisruptionBudget"); err != nil || warns != c.warns {
+			t.Errorf("%s: warns: %v %s", c.values, warns, fault)
 		}
 	}
 }

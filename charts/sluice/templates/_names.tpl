@@ -54,14 +54,15 @@ app.kubernetes.io/instance: {{ .Release.Name }}
 {{- merge $own .Values.commonLabels | toYaml -}}
 {{- end -}}
 
-{{/* Labels and annotations of an object: (dict "context" $ "labels" … "annotations" …) */}}
+{{/* Labels and annotations of an object: (dict "context" $ "labels" … "annotations" …). Annotations may
+     be templates. */}}
 {{- define "sluice.metadata" -}}
 {{- $labels := merge (include "sluice.labels" .context | fromYaml) (default dict .labels) -}}
 labels:
   {{- toYaml $labels | nindent 2 }}
 {{- with merge (deepCopy (default dict .annotations)) .context.Values.commonAnnotations }}
 annotations:
-  {{- toYaml . | nindent 2 }}
+  {{- tpl (toYaml .) $.context | nindent 2 }}
 {{- end }}
 {{- end -}}
 

@@ -11,7 +11,7 @@ metadata:
     {{- $_ := set $annotations "prometheus.io/port" (toString .Values.admin.port) }}
     {{- $_ := set $annotations "prometheus.io/path" "/metrics" }}
     {{- end }}
-    {{- toYaml (merge (deepCopy .Values.podAnnotations) $annotations .Values.commonAnnotations) | nindent 4 }}
+    {{- tpl (merge (deepCopy .Values.podAnnotations) $annotations .Values.commonAnnotations | toYaml) . | nindent 4 }}
 spec:
   {{- if include "sluice.kubernetes" . }}
   serviceAccountName: {{ include "sluice.serviceAccountName" . }}
@@ -55,7 +55,7 @@ spec:
   {{- end }}
   securityContext:
     {{- include "sluice.podSecurityContext" . | nindent 4 }}
-  {{- $init := include "sluice.containerList" (dict "context" . "value" .Values.initContainers) }}
+  {{- $init := include "sluice.listOrTemplate" (dict "context" . "value" .Values.initContainers) }}
   {{- if or .Values.sidecar $init }}
   initContainers:
     {{- with $init }}
@@ -69,7 +69,7 @@ spec:
     {{- if not .Values.sidecar }}
     {{- include "sluice.container" . | nindent 4 }}
     {{- end }}
-    {{- with include "sluice.containerList" (dict "context" . "value" .Values.extraContainers) }}
+    {{- with include "sluice.listOrTemplate" (dict "context" . "value" .Values.extraContainers) }}
     {{- . | nindent 4 }}
     {{- end }}
   volumes:
@@ -110,8 +110,8 @@ spec:
       valueFrom:
         fieldRef:
           fieldPath: metadata.name
-    {{- with .Values.env }}
-    {{- toYaml . | nindent 4 }}
+    {{- with include "sluice.listOrTemplate" (dict "context" . "value" .Values.env) }}
+    {{- . | nindent 4 }}
     {{- end }}
   {{- with .Values.envFrom }}
   envFrom:
@@ -144,7 +144,12 @@ spec:
       host: {{ $.Values.admin.address | quote }}
       {{- end }}
     {{- end }}
-    {{- toYaml $given | nindent 4 }}
+    {{- if and (eq $probe "readinessProbe") (kindIs "invalid" $given.failureThreshold) }}
+    failureThreshold: {{ include "sluice.unreadyAfter" $ }}
+    {{- end }}
+    {{- with $given }}
+    {{- toYaml . | nindent 4 }}
+    {{- end }}
   {{- end }}
   {{- end }}
   {{- with .Values.lifecycle }}
@@ -168,9 +173,12 @@ spec:
     {{- else if .Values.state.enabled }}
     - name: state
       mountPath: {{ .Values.state.mountPath }}
+      {{- if and .Values.state.persistence.enabled .Values.state.persistence.subPath }}
+      subPath: {{ .Values.state.persistence.subPath }}
+      {{- end }}
     {{- end }}
-    {{- with .Values.extraVolumeMounts }}
-    {{- toYaml . | nindent 4 }}
+    {{- with include "sluice.listOrTemplate" (dict "context" . "value" .Values.extraVolumeMounts) }}
+    {{- . | nindent 4 }}
     {{- end }}
 {{- end -}}
 
@@ -195,8 +203,8 @@ spec:
   emptyDir: {{ toJson .Values.state.emptyDir }}
   {{- end }}
 {{- end }}
-{{- with .Values.extraVolumes }}
-{{ toYaml . }}
+{{- with include "sluice.listOrTemplate" (dict "context" . "value" .Values.extraVolumes) }}
+{{ . }}
 {{- end }}
 {{- end -}}
 
@@ -229,8 +237,8 @@ spec:
 {{- toYaml $context -}}
 {{- end -}}
 
-{{/* Containers of a value that is a list, or a template of one. */}}
-{{- define "sluice.containerList" -}}
+{{/* A value that is a list, or a template of one. */}}
+{{- define "sluice.listOrTemplate" -}}
 {{- if kindIs "string" .value -}}
 {{- tpl .value .context | fromYamlArray | toYaml -}}
 {{- else if .value -}}

@@ -1,3 +1,8 @@
+{{/* A port of the pod: by name, but for a sidecar, whose names older Kubernetes does not know. */}}
+{{- define "sluice.targetPort" -}}
+{{- ternary (int .port) .name .context.Values.sidecar -}}
+{{- end -}}
+
 {{/* A Service for listeners: (dict "context" $ "name" … "service" …) */}}
 {{- define "sluice.service" -}}
 {{- $service := .service -}}
@@ -26,7 +31,7 @@ spec:
   {{ $field }}: {{ . }}
   {{- end }}
   {{- end }}
-  {{- range $field := list "loadBalancerSourceRanges" "ipFamilies" "externalIPs" "sessionAffinityConfig" }}
+  {{- range $field := list "loadBalancerSourceRanges" "ipFamilies" "clusterIPs" "externalIPs" "sessionAffinityConfig" }}
   {{- with get $service $field }}
   {{ $field }}:
     {{- toYaml . | nindent 4 }}
@@ -47,7 +52,7 @@ spec:
     {{- if $has }}
     - name: {{ $name }}
       port: {{ default $listener.containerPort $listener.port | int }}
-      targetPort: {{ $name }}
+      targetPort: {{ include "sluice.targetPort" (dict "context" $.context "name" $name "port" $listener.containerPort) }}
       protocol: TCP
       {{- with $listener.appProtocol }}
       appProtocol: {{ . }}

@@ -4,13 +4,18 @@
 {{- if eq .Values.source "kubernetes" }}true{{ end -}}
 {{- end -}}
 
-{{/* Whether two pods cannot be on the same node. */}}
-{{- define "sluice.takesNodePorts" -}}
-{{- $takes := .Values.hostNetwork -}}
+{{/* Whether a pod may have to go before the next one can come: they would want the same port of a node, or a
+     volume that one node at a time can have. */}}
+{{- define "sluice.standsInTheWay" -}}
+{{- $stands := .Values.hostNetwork -}}
 {{- range .Values.listeners -}}
-{{- $takes = or $takes .hostPort -}}
+{{- $stands = or $stands .hostPort -}}
 {{- end -}}
-{{- if $takes }}true{{ end -}}
+{{- $claim := .Values.state.persistence -}}
+{{- if and (include "sluice.kubernetes" .) .Values.state.enabled $claim.enabled -}}
+{{- $stands = or $stands (not (has "ReadWriteMany" $claim.accessModes)) -}}
+{{- end -}}
+{{- if $stands }}true{{ end -}}
 {{- end -}}
 
 {{/* The smallest port that is listened on. */}}
@@ -53,6 +58,15 @@
 {{- else -}}
 {{- .Values.terminationGracePeriodSeconds -}}
 {{- end -}}
+{{- end -}}
+
+{{/* How many failures of the readiness probe the drain's delay has room for, and one more. A pod that ends is
+     taken off the list of ready endpoints at once; if it is the last of its node, it goes on getting what
+     load balancers still send there, but only as long as the probe does not fail. */}}
+{{- define "sluice.unreadyAfter" -}}
+{{- $period := default 10 .Values.readinessProbe.periodSeconds | int64 | mul 1000 -}}
+{{- $delay := include "sluice.milliseconds" .Values.drain.delay | int64 -}}
+{{- max 2 (add 1 (div (add $delay (sub $period 1)) $period)) -}}
 {{- end -}}
 
 {{/* The configuration file. */}}

@@ -15,6 +15,19 @@
 {{- $faults = append $faults "autoscaling.minReplicas: is more than maxReplicas" -}}
 {{- end -}}
 
+{{- if $values.autoscaling.enabled -}}
+{{- $scaling := $values.autoscaling -}}
+{{- if not (or $scaling.targetCPUUtilizationPercentage $scaling.targetMemoryUtilizationPercentage $scaling.metrics) -}}
+{{- $faults = append $faults "autoscaling: by what? Give targetCPUUtilizationPercentage, targetMemoryUtilizationPercentage or metrics" -}}
+{{- end -}}
+{{- range $resource, $target := dict "cpu" $scaling.targetCPUUtilizationPercentage "memory" $scaling.targetMemoryUtilizationPercentage -}}
+{{- $given := or (dig "requests" $resource "" $values.resources) (dig "limits" $resource "" $values.resources) -}}
+{{- if and $target (not $given) -}}
+{{- $faults = append $faults (printf "autoscaling: a percentage of which %s? Set resources.requests.%s" $resource $resource) -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+
 {{- if not $values.listeners -}}
 {{- $faults = append $faults "listeners: there is none; clients need at least one" -}}
 {{- end -}}
@@ -68,8 +81,16 @@
 {{- end -}}
 {{- end -}}
 
-{{- if and (not $values.hostNetwork) (or (hasPrefix "127." (default "" $values.admin.address)) (eq "::1" (default "" $values.admin.address))) -}}
-{{- $faults = append $faults (printf "admin.address: probes cannot reach %s in a pod; leave it out" $values.admin.address) -}}
+{{- $address := default "" $values.admin.address | trimPrefix "[" | trimSuffix "]" -}}
+{{- if or (hasPrefix "127." $address) (eq "::1" $address) -}}
+{{- if not $values.hostNetwork -}}
+{{- $faults = append $faults (printf "admin.address: probes cannot reach %s in a pod; leave it out" $address) -}}
+{{- end -}}
+{{- range $name, $wanted := dict "admin.service.enabled" $values.admin.service.enabled "metrics.podMonitor.enabled" $values.metrics.podMonitor.enabled "metrics.annotations" $values.metrics.annotations -}}
+{{- if $wanted -}}
+{{- $faults = append $faults (printf "%s: nobody but the node can reach the admin port at admin.address %s; set it to false" $name $address) -}}
+{{- end -}}
+{{- end -}}
 {{- end -}}
 
 {{- if include "sluice.kubernetes" . -}}
