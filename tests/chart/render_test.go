@@ -221,6 +221,8 @@ func TestValuesArrive(t *testing.T) {
 		{set("hostNetwork=true"), "Deployment", "sluice", in(pod, "dnsPolicy"), "ClusterFirstWithHostNet"},
 		{nil, "Deployment", "sluice", []any{"spec", "strategy", "rollingUpdate"}, "maxSurge: 1\nmaxUnavailable: 0"},
 		{set("listeners.https.hostPort=443"), "Deployment", "sluice", []any{"spec", "strategy", "rollingUpdate"}, "maxSurge: 0\nmaxUnavailable: 1"},
+		{set("admin.hostPort=9901"), "Deployment", "sluice", []any{"spec", "strategy", "rollingUpdate"}, "maxSurge: 0\nmaxUnavailable: 1"},
+		{set("admin.hostPort=19901", "admin.hostIP=192.0.2.1"), "Deployment", "sluice", in(container, "ports", 1), "containerPort: 9901\nhostIP: 192.0.2.1\nhostPort: 19901\nname: admin\nprotocol: TCP"},
 		{set("kind=DaemonSet", "hostNetwork=true"), "DaemonSet", "sluice", []any{"spec", "updateStrategy", "rollingUpdate"}, "maxSurge: 0\nmaxUnavailable: 1"},
 		{set("kind=DaemonSet"), "DaemonSet", "sluice", in(pod, "topologySpreadConstraints"), "null"},
 		{set("autoscaling.enabled=true"), "Deployment", "sluice", []any{"spec", "replicas"}, "null"},

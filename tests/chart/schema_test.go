@@ -55,6 +55,7 @@ func TestRefusals(t *testing.T) {
 		"listeners.admin.containerPort=1":                                                                "listeners.admin: the admin port has that name",
 		"listeners.https.alerts=true,listeners.https.protocol=tcp":                                       "listeners.https.alerts: alerts are TLS alerts; they need protocol: tls",
 		"hostNetwork=true,listeners.https.hostPort=443":                                                  "listeners.https.hostPort: with hostNetwork the containerPort is the node's",
+		"hostNetwork=true,admin.hostPort=9902":                                                           "admin.hostPort: with hostNetwork admin.port is the node's",
 		"hostNetwork=true,networkPolicy.enabled=true":                                                    "networkPolicy.enabled: has no effect with hostNetwork",
 		"service.type=NodePort,service.loadBalancerClass=x":                                              "service.loadBalancerClass: is for type: LoadBalancer",
 		"additionalServices.in.loadBalancerIP=192.0.2.1":                                                 "additionalServices.in.loadBalancerIP: is for type: LoadBalancer",

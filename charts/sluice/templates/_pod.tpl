@@ -132,6 +132,12 @@ spec:
     - name: admin
       containerPort: {{ .Values.admin.port }}
       protocol: TCP
+      {{- with .Values.admin.hostPort }}
+      hostPort: {{ int . }}
+      {{- end }}
+      {{- with .Values.admin.hostIP }}
+      hostIP: {{ . | quote }}
+      {{- end }}
   {{- range $probe, $path := dict "livenessProbe" "/livez" "readinessProbe" "/readyz" "startupProbe" (ternary "/readyz" "/livez" .Values.sidecar) }}
   {{- $given := get $.Values $probe }}
   {{- if kindIs "map" $given }}

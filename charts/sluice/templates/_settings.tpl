@@ -7,7 +7,7 @@
 {{/* Whether a pod may have to go before the next one can come: they would want the same port of a node, or a
      volume that one node at a time can have. */}}
 {{- define "sluice.standsInTheWay" -}}
-{{- $stands := .Values.hostNetwork -}}
+{{- $stands := or .Values.hostNetwork .Values.admin.hostPort -}}
 {{- range .Values.listeners -}}
 {{- $stands = or $stands .hostPort -}}
 {{- end -}}

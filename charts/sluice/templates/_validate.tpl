@@ -58,6 +58,10 @@
 {{- end -}}
 {{- end -}}
 
+{{- if and $values.hostNetwork $values.admin.hostPort (ne (int $values.admin.hostPort) (int $values.admin.port)) -}}
+{{- $faults = append $faults "admin.hostPort: with hostNetwork admin.port is the node's; leave hostPort out" -}}
+{{- end -}}
+
 {{- if and $values.service.enabled (not $exposed) -}}
 {{- $faults = append $faults "service.enabled: no listener is exposed; set it to false, or expose: true on a listener" -}}
 {{- end -}}
