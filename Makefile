@@ -41,8 +41,9 @@ test-chart: kube ## the Helm chart: what it renders and refuses, its alerts, on 
 	    SLUICE_BINARY=$(CURDIR)/target/debug/sluice \
 	    go test -C tests/chart -count=1 -v ./... | grep -v '^=== '
 
-render: ## make deploy/ and the chart's generated files anew
+render: ## make deploy/, the chart's generated files and the reference of routes anew
 	deploy/render.sh
+	UPDATE_DOCS=1 cargo test --locked --test docs reference
 
 # The controller that is measured is the released one; the program that measures it need not be.
 bench-control: build kube ## measure the control plane at scale; takes many minutes, mostly to build

@@ -1,0 +1,44 @@
+//! Every route in the documentation is one that sluice takes.
+
+use std::fs;
+
+use sluice::control::build::Installation;
+use sluice::control::files;
+
+use super::markdown::blocks;
+use super::{pages, read};
+
+#[test]
+fn every_route_is_valid() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut faults = Vec::new();
+    let mut count = 0;
+    for page in pages() {
+        for block in blocks(&read(&page)) {
+            if block.language != "yaml" || !block.text.contains("kind: SniRoute") {
+                continue;
+            }
+            count += 1;
+            let path = folder.path().join(format!("{count}.yaml"));
+            fs::write(&path, &block.text).unwrap();
+            for fault in files::check(&[path], &installation()) {
+                // Services are the reader's.
+                if !fault.message.starts_with("there is no Service") {
+                    faults.push(format!("{}:{}: {fault}", page.display(), block.line));
+                }
+            }
+        }
+    }
+    assert!(faults.is_empty(), "{}", faults.join("\n"));
+    assert!(count > 15, "only {count} blocks were found");
+}
+
+/// One that has every listener.
+fn installation() -> Installation {
+    Installation {
+        class: "sluice".to_owned(),
+        require_class: false,
+        listeners: Vec::new(),
+        local_addresses: true,
+    }
+}
