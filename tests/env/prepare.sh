@@ -17,6 +17,7 @@ programs=(
     ip:iproute2
     unshare:util-linux
     mount:mount
+    strace:strace
 )
 
 main() {

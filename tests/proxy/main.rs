@@ -7,6 +7,7 @@
 mod access_log;
 mod alerts;
 mod bulk;
+mod costs;
 mod crowd;
 mod deadlines;
 mod descriptors;

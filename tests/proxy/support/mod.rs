@@ -5,6 +5,7 @@ mod hello;
 mod peer;
 mod plane;
 mod process;
+mod trace;
 
 use std::thread;
 use std::time::{Duration, Instant};
@@ -17,6 +18,7 @@ pub(crate) use peer::{
 };
 pub(crate) use plane::{Plane, Target, listener, target};
 pub(crate) use process::{Process, manifest};
+pub(crate) use trace::{Calls, Traced, since};
 
 /// Longer than anything may take on a busy machine. Only a test that fails waits for so long.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(20);

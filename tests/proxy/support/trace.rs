@@ -1,0 +1,108 @@
+//! The system calls of a process's workers, as strace sees them.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::PathBuf;
+
+use rustix::process::{Pid, Signal, kill_process};
+use tempfile::TempDir;
+
+use super::{Process, wait_until};
+
+/// How many workers the fixture's processes have.
+const WORKERS: usize = 2;
+
+/// A sluice whose every system call is written down. It ends with this.
+pub(crate) struct Traced {
+    pub(crate) process: Process,
+    folder: TempDir,
+}
+
+/// How often each system call was made.
+pub(crate) type Calls = BTreeMap<String, usize>;
+
+impl Traced {
+    pub(crate) fn start(manifests: &str) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let trace = folder.path().join("trace");
+        let strace = format!("exec strace -f -qq -s 64 -o '{}' \"$0\" \"$@\"", trace.display());
+        // A log would be calls of its own.
+        let process = Process::start_unread(&strace, manifests, &["--access-log", "off"]);
+        let traced = Traced { process, folder };
+        wait_until("the workers", || workers(&traced.lines()).len() == WORKERS);
+        traced
+    }
+
+    /// The calls of all workers so far. One that is still waiting counts.
+    pub(crate) fn calls(&self) -> Calls {
+        let lines = self.lines();
+        let workers = workers(&lines);
+        let mut calls = Calls::new();
+        for Line { thread, call } in &lines {
+            // What is left are signals, ends, and the rest of calls that began before.
+            if let Some((name, _)) = call.split_once('(').filter(|(name, _)| is_name(name))
+                && workers.contains(thread.as_str())
+                && !is_check(call)
+            {
+                *calls.entry(name.to_owned()).or_default() += 1;
+            }
+        }
+        calls
+    }
+
+    /// The lines of the trace that are whole.
+    fn lines(&self) -> Vec<Line> {
+        let text = fs::read_to_string(self.path()).expect("strace is missing: make tools");
+        let whole = text.rsplit_once('\n').map_or("", |(whole, _)| whole);
+        let lines = whole.lines().filter_map(|line| line.split_once(' '));
+        let owned = |(thread, call): (&str, &str)| Line {
+            thread: thread.to_owned(),
+            call: call.trim_start().to_owned(),
+        };
+        lines.map(owned).collect()
+    }
+
+    fn path(&self) -> PathBuf {
+        self.folder.path().join("trace")
+    }
+}
+
+impl Drop for Traced {
+    fn drop(&mut self) {
+        // The process that the fixture knows is strace, which would leave sluice behind.
+        let first = self.lines().first().and_then(|line| line.thread.parse().ok());
+        if let Some(sluice) = first.and_then(Pid::from_raw) {
+            let _ = kill_process(sluice, Signal::KILL);
+        }
+    }
+}
+
+/// What was called since `before`.
+pub(crate) fn since(before: &Calls, now: Calls) -> Calls {
+    let new = now.into_iter().map(|(name, count)| {
+        let old = before.get(&name).copied().unwrap_or_default();
+        (name, count - old)
+    });
+    new.filter(|(_, count)| *count > 0).collect()
+}
+
+struct Line {
+    thread: String,
+    call: String,
+}
+
+/// The threads that have said that they are workers.
+fn workers(lines: &[Line]) -> BTreeSet<&str> {
+    let named = |line: &&Line| line.call.starts_with("prctl(PR_SET_NAME, \"worker-");
+    lines.iter().filter(named).map(|line| line.thread.as_str()).collect()
+}
+
+/// Whether it is the standard library that looks, before a close, if the descriptor is open. A release
+/// does not.
+fn is_check(call: &str) -> bool {
+    cfg!(debug_assertions) && call.starts_with("fcntl(") && call.contains("F_GETFD")
+}
+
+fn is_name(text: &str) -> bool {
+    text.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_')
+}
