@@ -45,6 +45,31 @@ fn a_lookup_allocates_nothing() {
     }
 }
 
+/// Of what the allocator was asked for, so that it is the same on any machine.
+#[test]
+fn a_hostname_takes_few_bytes_of_the_table() {
+    const ROUTES: usize = 1000;
+    const HOSTNAMES_A_ROUTE: usize = 64;
+    /// Its name, of 33 bytes here, is there once. The rest are what counts and points to it, what finds
+    /// it, and its part of the route.
+    const MOST_BYTES: i64 = 152;
+    let host = |route: usize, n: usize| format!("app-{n:02}.team-{route:04}.prod.example.com");
+    let routes = (0..ROUTES).map(|number| {
+        let hostnames = (0..HOSTNAMES_A_ROUTE).map(|n| host(number, n).parse().unwrap());
+        RouteSpec { hostnames: hostnames.collect(), ..route(&host(number, 0), &[]) }
+    });
+    let mut served = None;
+    let count = measure(|| {
+        let (mut writer, reader) = channel();
+        writer.apply(Snapshot { routes: routes.collect(), ..Snapshot::default() });
+        served = Some((writer, reader));
+    });
+    let (_, reader) = served.unwrap();
+    assert_eq!(reader.table().hostnames(), ROUTES * HOSTNAMES_A_ROUTE);
+    let bytes = count.bytes_current / (ROUTES * HOSTNAMES_A_ROUTE) as i64;
+    assert!(bytes <= MOST_BYTES, "{bytes} bytes for each");
+}
+
 #[test]
 fn a_hello_in_one_record_is_not_copied() {
     let mut progress = Progress::Incomplete;
