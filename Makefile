@@ -5,7 +5,8 @@ SHELL := bash
 .DEFAULT_GOAL := help
 # The order of the checks is part of what they say: the quickest to fail comes first.
 .NOTPARALLEL:
-.PHONY: help build run test lint test-quick test-slow test-chart bench-control doc audit fuzz tools kube render
+.PHONY: help build run test lint test-quick test-slow test-chart bench-parts\
+    bench-control doc audit fuzz tools kube render
 
 # How long `make fuzz` runs.
 FUZZ_SECONDS ?= 60
@@ -30,7 +31,7 @@ lint: tools ## check form, clippy's lints and the dependencies
 test-quick: kube ## the quick tests
 	cargo test --locked --doc
 	cargo test --locked --lib --bins --tests
-	cargo test --locked --bench build
+	cargo test --locked --bench build --bench hello --bench table
 
 test-slow: kube ## the tests that are marked as slow
 	cargo test --locked --lib --bins --tests -- --ignored
@@ -44,6 +45,9 @@ test-chart: kube ## the Helm chart: what it renders and refuses, its alerts, on 
 render: ## make deploy/, the chart's generated files and the reference of routes anew
 	deploy/render.sh
 	UPDATE_DOCS=1 cargo test --locked --test docs reference
+
+bench-parts: ## measure the parser and the table; takes many minutes, mostly to build
+	cargo bench --locked --bench hello --bench table
 
 # The controller that is measured is the released one; the program that measures it need not be.
 bench-control: build kube ## measure the control plane at scale; takes many minutes, mostly to build

@@ -1,0 +1,158 @@
+//! The table: what a lookup, a change and the whole of it cost, up to a million hostnames.
+//!
+//! Without `--bench`, as in a test, a small table shows that this works.
+
+#![allow(missing_docs, clippy::unwrap_used, clippy::print_stdout)]
+
+use std::env;
+use std::fs;
+
+use ahash::AHashMap as HashMap;
+use allocation_counter::measure;
+use criterion::measurement::WallTime;
+use criterion::{BatchSize, BenchmarkGroup, Criterion, criterion_group, criterion_main};
+use sluice::routing::{
+    BackendKey, Changes, MatchKind, Policy, Reader, RouteKey, RouteSpec, Snapshot, Timeouts,
+    Writer, channel,
+};
+
+/// How many hostnames there are.
+const SIZES: [usize; 3] = [1_000, 100_000, 1_000_000];
+const SIZE_IN_A_TEST: usize = 1_000;
+/// The most that a route may have.
+const HOSTNAMES_A_ROUTE: usize = 64;
+/// One hostname of so many is a wildcard.
+const WILDCARD_EVERY: usize = 10;
+/// So many different names are looked up in turn, so that not all that they touch is in a cache.
+const NAMES: usize = 1 << 16;
+/// Takes them out of their order: a prime, and so of no common measure with any size.
+const STRIDE: usize = 7_368_787;
+const LISTENER: &str = "https";
+
+criterion_group!(benches, table);
+criterion_main!(benches);
+
+fn table(criterion: &mut Criterion) {
+    let measured = env::args().any(|argument| argument == "--bench");
+    // The largest first: its memory is measured in a process that has not been used yet.
+    let sizes = if measured { SIZES.to_vec() } else { vec![SIZE_IN_A_TEST] };
+    for size in sizes.into_iter().rev() {
+        let (mut writer, reader) = report_memory(size);
+        let mut group = criterion.benchmark_group(format!("{size} hostnames"));
+        bench_lookups(&mut group, &reader, size);
+        bench_change(&mut group, &mut writer, size);
+        drop((writer, reader));
+        group.sample_size(10);
+        group.bench_function("all at once", |bencher| {
+            bencher.iter_batched(|| snapshot(size), served, BatchSize::PerIteration);
+        });
+        group.finish();
+    }
+}
+
+/// Makes the table, and says what it takes.
+fn report_memory(size: usize) -> (Writer, Reader) {
+    let before = resident();
+    let mut table = None;
+    let allocated = measure(|| table = Some(served(snapshot(size))));
+    let mebibytes = |bytes: i64| bytes as f64 / f64::from(1 << 20);
+    println!(
+        "{size} hostnames take {:.1} MiB in {} allocations; {:.1} MiB more are resident",
+        mebibytes(allocated.bytes_current),
+        allocated.count_current,
+        mebibytes(resident() - before),
+    );
+    table.unwrap()
+}
+
+fn bench_lookups(group: &mut BenchmarkGroup<'_, WallTime>, reader: &Reader, size: usize) {
+    let names = |kind: fn(usize) -> Option<String>| -> Vec<String> {
+        (0..NAMES).filter_map(|number| kind(number * STRIDE % size)).collect()
+    };
+    let exact = names(|number| (!is_wildcard(number)).then(|| name(number)));
+    let wildcard = names(|number| is_wildcard(number).then(|| format!("www.{}", name(number))));
+    let miss = names(|number| Some(format!("www.no-{}", name(number))));
+    let table = reader.table();
+    let mut bench = |what: &str, names: &[String], found: fn(Option<MatchKind<'_>>) -> bool| {
+        let mut turns = names.iter().cycle();
+        group.bench_function(format!("lookup of {what} (goal: 1 µs)"), |bencher| {
+            bencher.iter(|| {
+                let name = turns.next().unwrap();
+                let kind = table.lookup(Some(name), LISTENER, |_| false).map(|found| found.kind);
+                assert!(found(kind), "{name}: {kind:?}");
+            });
+        });
+    };
+    bench("an exact name", &exact, |kind| kind == Some(MatchKind::Exact));
+    bench("a name under a wildcard", &wildcard, |kind| {
+        matches!(kind, Some(MatchKind::Wildcard(_)))
+    });
+    bench("a name that nobody has", &miss, |kind| kind.is_none());
+}
+
+/// A route changes back and forth.
+fn bench_change(group: &mut BenchmarkGroup<'_, WallTime>, writer: &mut Writer, size: usize) {
+    let change = |label: &str| {
+        let mut changed = route(size / HOSTNAMES_A_ROUTE / 2, size);
+        changed.hostnames.truncate(HOSTNAMES_A_ROUTE - 1);
+        changed.hostnames.push(format!("{label}.changed.test").parse().unwrap());
+        let routes = HashMap::from([(changed.key.clone(), Some(changed))]);
+        Changes { routes, ..Changes::default() }
+    };
+    let changes = [change("a"), change("b")];
+    let mut turns = changes.iter().cycle();
+    group.bench_function("one changed route", |bencher| {
+        let next = || turns.next().unwrap().clone();
+        bencher.iter_batched(
+            next,
+            |change| assert!(writer.update(change).table),
+            BatchSize::PerIteration,
+        );
+    });
+}
+
+fn served(snapshot: Snapshot) -> (Writer, Reader) {
+    let (mut writer, reader) = channel();
+    assert!(writer.apply(snapshot).table);
+    (writer, reader)
+}
+
+fn snapshot(size: usize) -> Snapshot {
+    let routes = size.div_ceil(HOSTNAMES_A_ROUTE);
+    let routes: Vec<RouteSpec> = (0..routes).map(|number| route(number, size)).collect();
+    Snapshot { routes, ..Snapshot::default() }
+}
+
+fn route(number: usize, size: usize) -> RouteSpec {
+    let first = number * HOSTNAMES_A_ROUTE;
+    let hostname = |number: usize| match is_wildcard(number) {
+        true => format!("*.{}", name(number)),
+        false => name(number),
+    };
+    let hostnames = first..size.min(first + HOSTNAMES_A_ROUTE);
+    RouteSpec {
+        key: RouteKey { namespace: "bench".into(), name: format!("route-{number}").into() },
+        created: Some(1_700_000_000),
+        hostnames: hostnames.map(|number| hostname(number).parse().unwrap()).collect(),
+        listeners: vec![],
+        alpn: vec![],
+        backends: vec![(BackendKey::Address(format!("backend-{}", number % 100).into()), 1)],
+        policy: Policy::default(),
+        timeouts: Timeouts::default(),
+    }
+}
+
+fn is_wildcard(number: usize) -> bool {
+    number.is_multiple_of(WILDCARD_EVERY)
+}
+
+fn name(number: usize) -> String {
+    format!("app-{number}.team-{}.example.com", number % 997)
+}
+
+/// What the process has in memory, in bytes.
+fn resident() -> i64 {
+    let statm = fs::read_to_string("/proc/self/statm").unwrap();
+    let pages: i64 = statm.split(' ').nth(1).unwrap().parse().unwrap();
+    pages * 4096
+}
