@@ -5,11 +5,13 @@ SHELL := bash
 .DEFAULT_GOAL := help
 # The order of the checks is part of what they say: the quickest to fail comes first.
 .NOTPARALLEL:
-.PHONY: help build run test lint test-quick test-slow test-chart bench-parts\
-    bench-control doc audit fuzz tools kube render
+.PHONY: help build run test lint test-quick test-slow test-chart bench bench-parts bench-control\
+    doc audit fuzz tools kube render
 
 # How long `make fuzz` runs.
 FUZZ_SECONDS ?= 60
+# What `make bench` is told: see benches/compare/compare.py --help.
+ARGS ?=
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -45,6 +47,9 @@ test-chart: kube ## the Helm chart: what it renders and refuses, its alerts, on 
 render: ## make deploy/, the chart's generated files and the reference of routes anew
 	deploy/render.sh
 	UPDATE_DOCS=1 cargo test --locked --test docs reference
+
+bench: build ## measure side by side with other proxies; takes 20 minutes (ARGS=--help)
+	benches/compare/compare.py $(ARGS)
 
 bench-parts: ## measure the parser and the table; takes many minutes, mostly to build
 	cargo bench --locked --bench hello --bench table

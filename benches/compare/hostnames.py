@@ -1,0 +1,133 @@
+"""sluice with very many hostnames: what they take, and what a change does to those who are served."""
+
+import itertools
+import threading
+import time
+import urllib.request
+from pathlib import Path
+from typing import Callable
+
+from proxies import HOST, Running, Stage, answers, sluice_over
+
+# The most that a route may have.
+NAMES_A_ROUTE = 64
+ROUTES_A_FILE = 100
+# How long the process may take until its memory no longer changes, and a change until it is live.
+PATIENCE = 60
+
+Figures = dict[str, float]
+
+
+def measure(
+    stage: Stage, count: int, hello: Callable[[str], bytes], ping: Callable[[Running], Figures]
+) -> Figures:
+    """The figures of one round. `ping` runs that load once."""
+    folder = stage.folder / "hostnames"
+    folder.mkdir()
+    command = sluice_over(stage, folder, "--access-log", "off")
+    write(folder / "ask.yaml", [route("ask", ["ask.example.com"], stage)])
+    with Running(command, stage, hello("ask")) as proxy:
+        without = settled_memory(proxy)
+    fill(folder, count, stage)
+    begun = time.monotonic()
+    with Running(command, stage, hello("ask")) as proxy:
+        ready = time.monotonic() - begun
+        memory = settled_memory(proxy)
+        calm = ping(proxy)["p99_us"]
+        tables = generation(stage)
+        changing, live = ping_through_change(folder, stage, hello("new"), lambda: ping(proxy))
+        if generation(stage) != tables + 1:
+            raise RuntimeError("one change made more than one table")
+    return {
+        "mib": (memory - without) / 1024,
+        "ready_s": ready,
+        "live_s": live,
+        "p99_calm_us": calm,
+        "p99_changing_us": changing,
+    }
+
+
+def ping_through_change(
+    folder: Path, stage: Stage, hello: bytes, ping: Callable[[], Figures]
+) -> tuple[float, float]:
+    """Changes one route and pings until it is live: the worst 99th percentile meanwhile, and how
+    long that took. `hello` is for the route's new name."""
+    begun = time.monotonic()
+    change_one(folder, stage, "new")
+    over, worst = threading.Event(), 0.0
+    took: list[float] = []
+
+    def watch() -> None:
+        while not answers(stage, hello):
+            if over.wait(0.05):
+                return
+        took.append(time.monotonic() - begun)
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    try:
+        while not took:
+            if time.monotonic() - begun > PATIENCE:
+                raise RuntimeError(f"a change is not live after {PATIENCE} s")
+            worst = max(worst, ping()["p99_us"])
+    finally:
+        over.set()
+        watcher.join()
+    return worst, took[0]
+
+
+def fill(folder: Path, count: int, stage: Stage) -> None:
+    names = (f"app-{number}.team-{number % 997}.example.com" for number in range(count))
+    routes = (
+        route(f"many-{number}", list(some), stage)
+        for number, some in enumerate(batches(names, NAMES_A_ROUTE))
+    )
+    for number, some in enumerate(batches(routes, ROUTES_A_FILE)):
+        write(folder / f"many-{number}.yaml", list(some))
+    change_one(folder, stage, "old")
+
+
+def change_one(folder: Path, stage: Stage, name: str) -> None:
+    write(folder / "changed.yaml", [route("changed", [f"{name}.example.com"], stage)])
+
+
+def batches(items, size: int):
+    items = iter(items)
+    while batch := list(itertools.islice(items, size)):
+        yield batch
+
+
+def route(name: str, hostnames: list[str], stage: Stage) -> str:
+    return f"""apiVersion: sluice.dev/v1alpha1
+kind: SniRoute
+metadata: {{ name: {name}, namespace: compare }}
+spec:
+  hostnames: [{", ".join(hostnames)}]
+  backends: [{{ address: "{stage.servers["ask"]}" }}]
+"""
+
+
+def write(path: Path, documents: list[str]) -> None:
+    # In one step, as a reader may come at any time.
+    new = path.with_suffix(".new")
+    new.write_text("---\n".join(documents))
+    new.rename(path)
+
+
+def settled_memory(proxy: Running) -> int:
+    """Its memory in KiB, once that no longer changes."""
+    memory, end = proxy.memory(), time.monotonic() + PATIENCE
+    while time.monotonic() < end:
+        time.sleep(1)
+        before, memory = memory, proxy.memory()
+        if memory == before:
+            break
+    return memory
+
+
+def generation(stage: Stage) -> float:
+    page = urllib.request.urlopen(f"http://{HOST}:{stage.port + 1}/metrics", timeout=10)
+    lines = page.read().decode().splitlines()
+    series = "sluice_table_generation "
+    return next(float(line.removeprefix(series)) for line in lines if line.startswith(series))
+

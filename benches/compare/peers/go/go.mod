@@ -1,0 +1,3 @@
+module sluice/compare/go
+
+go 1.22

@@ -1,0 +1,195 @@
+"""The figures as Markdown tables."""
+
+import argparse
+import datetime
+import os
+import platform
+import shlex
+import statistics
+import subprocess
+import sys
+from dataclasses import KW_ONLY, dataclass
+from pathlib import Path
+from typing import Callable
+
+from proxies import PROXIES, Proxy
+
+# By pinned or free, load and proxy: the figures of each round.
+Results = dict[str, dict[str, dict[str, list[dict[str, float]]]]]
+
+
+@dataclass
+class Row:
+    title: str
+    group: str
+    load: str
+    # The figure's name in the load's output, and what it is multiplied with to be shown.
+    figure: str
+    scale: float = 1
+    _: KW_ONLY
+    more_is_better: bool = False
+    # The peers to be measured against.
+    against: Callable[[Proxy], bool] = lambda proxy: True
+    # What no proxy can be far below.
+    yardstick: str = ""
+
+
+def passes_half_closes_on(proxy: Proxy) -> bool:
+    return proxy.half_closes
+
+
+def has_workers(proxy: Proxy) -> bool:
+    return proxy.workers
+
+
+# A figure that is 1 or 0.
+YES_OR_NO = "half_close"
+OF_BULK = {"scale": 1000, "yardstick": "limit"}
+OF_CONNECTIONS = {"against": passes_half_closes_on, "yardstick": "floor"}
+ROWS = [
+    Row("1 stream: CPU per GB, ms", "pinned", "bulk1", "cpu_s_per_gb", **OF_BULK),
+    Row("16 streams down: CPU per GB, ms", "pinned", "bulk16", "cpu_s_per_gb", **OF_BULK),
+    Row("16 streams up: CPU per GB, ms", "pinned", "bulk16up", "cpu_s_per_gb", **OF_BULK),
+    Row("16 streams down: Gbit/s", "free", "bulk16", "gbit_s", more_is_better=True),
+    Row("CPU per connection, µs", "pinned", "conn", "cpu_us_per_conn", **OF_CONNECTIONS),
+    Row("connections/s", "free", "conn", "conn_s", **OF_CONNECTIONS, more_is_better=True),
+    Row("1 ping: CPU per round trip, µs", "pinned", "ping1", "cpu_us_per_rt", yardstick="floor"),
+    Row("64 pings: CPU per round trip, µs", "pinned", "ping64", "cpu_us_per_rt", yardstick="floor"),
+    Row("64 pings: round trips/s", "free", "ping64", "rt_s", more_is_better=True),
+    Row("64 pings: 99th percentile, µs", "free", "ping64", "p99_us"),
+    Row("the same beside 1 stream, µs", "free", "mix", "p99_us", against=has_workers),
+    Row("idle connection: KiB", "free", "idle", "kib_per_conn"),
+    Row("idle connection: descriptors", "free", "idle", "descriptors_per_conn"),
+    Row("passes half-closes on", "free", "half-close", YES_OR_NO),
+]
+LOG = Row("CPU per connection with the access log, µs", "pinned", "log", "cpu_us_per_conn")
+HOSTNAMES = [
+    Row("memory of the process for them, MiB", "free", "hostnames", "mib"),
+    Row("served after the start, s", "free", "hostnames", "ready_s"),
+    Row("a changed route is live after, s", "free", "hostnames", "live_s"),
+    Row("64 pings: 99th percentile before that, µs", "free", "hostnames", "p99_calm_us"),
+    Row("64 pings: 99th percentile meanwhile, µs", "free", "hostnames", "p99_changing_us"),
+]
+
+
+def tables(results: Results, proxies: dict[str, Proxy]) -> str:
+    columns = [name for name in proxies if any(cell(results, row, name) for row in ROWS)]
+    titles = [proxies[name].title for name in columns]
+    lines = line(["", *titles, "sluice to the best peer", "to the yardstick"])
+    lines += line(["---", *("--:" for _ in columns), "---", "---"])
+    for row in ROWS:
+        cells = [cell(results, row, name) for name in columns]
+        if any(cells):
+            lines += line([row.title, *cells, to_best_peer(results, row), to_yardstick(results, row)])
+    more = [(row.title, cell(results, row, "sluice")) for row in HOSTNAMES]
+    more.insert(0, (LOG.title, log_cell(results)))
+    if any(value for _, value in more):
+        lines += "\n" + line(["sluice alone", ""]) + line(["---", "--:"])
+        lines += "".join(line(row) for row in more if row[1])
+    return lines
+
+
+def line(cells) -> str:
+    return f"| {' | '.join(cells)} |\n"
+
+
+def cell(results: Results, row: Row, name: str) -> str:
+    """The median, and how far half of the way from the least to the greatest is from it."""
+    values = values_of(results, row, name)
+    if not values:
+        return ""
+    if row.figure == YES_OR_NO:
+        return "yes" if all(values) else "no"
+    median = statistics.median(values)
+    spread = (max(values) - min(values)) / 2
+    percent = f" ±{100 * spread / median:.0f} %" if median and len(values) > 1 else ""
+    return f"{number(median)}{percent}"
+
+
+def values_of(results: Results, row: Row, name: str) -> list[float]:
+    rounds = results[row.group].get(row.load, {}).get(name, [])
+    return [figures[row.figure] * row.scale for figures in rounds if row.figure in figures]
+
+
+def number(value: float) -> str:
+    """With three digits that count."""
+    if abs(value) >= 100:
+        return f"{value:,.0f}"
+    return f"{value:.1f}" if abs(value) >= 10 else f"{value:.2f}"
+
+
+def log_cell(results: Results) -> str:
+    """What the access log makes of a connection, and how that is to one without."""
+    of_log = values_of(results, LOG, "sluice-log")
+    without = values_of(results, next(row for row in ROWS if row.load == "conn"), "sluice")
+    more = ""
+    if of_log and without:
+        more = f", {statistics.median(of_log) / statistics.median(without):.2f} of without"
+    return cell(results, LOG, "sluice-log") + more
+
+
+def to_best_peer(results: Results, row: Row) -> str:
+    theirs = {
+        name: statistics.median(values)
+        for name, proxy in PROXIES.items()
+        if proxy.peer and row.against(proxy) and (values := values_of(results, row, name))
+    }
+    if not theirs or row.figure == YES_OR_NO:
+        return ""
+    best = (max if row.more_is_better else min)(theirs, key=theirs.get)
+    return ratio(results, row, best)
+
+
+def to_yardstick(results: Results, row: Row) -> str:
+    return ratio(results, row, row.yardstick) if row.yardstick else ""
+
+
+def ratio(results: Results, row: Row, name: str) -> str:
+    ours, theirs = values_of(results, row, "sluice"), values_of(results, row, name)
+    if not ours or not theirs or not statistics.median(theirs):
+        return ""
+    return f"{statistics.median(ours) / statistics.median(theirs):.2f} of {PROXIES[name].title}"
+
+
+def circumstances(proxies: dict[str, Proxy], options: argparse.Namespace) -> str:
+    """What the figures depend on."""
+    named = [(proxy.title, version(proxy.version)) for proxy in proxies.values() if proxy.version]
+    sluice = version([str(options.sluice), "--version"])
+    what = {
+        "Machine": f"{processor()}, {os.cpu_count()} CPUs, {memory()} of memory",
+        "System": f"{platform.system()} {platform.release()}, {distribution()}",
+        "Versions": ", ".join([f"sluice ({sluice})", *(f"{t} ({v})" for t, v in named)]),
+        "Date": f"{datetime.date.today()}, {options.rounds} rounds of {options.seconds:g} s",
+        "Command": f"`{shlex.join(['benches/compare/compare.py', *sys.argv[1:]])}`",
+    }
+    return "".join(f"* {name}: {value}\n" for name, value in what.items())
+
+
+def version(command: list[str]) -> str:
+    try:
+        done = subprocess.run(command, capture_output=True, text=True)
+    except OSError:
+        return "unknown"
+    said = (done.stdout + done.stderr).strip().splitlines()
+    return said[0].strip() if said else "unknown"
+
+
+def processor() -> str:
+    return field_of("/proc/cpuinfo", "model name", ":") or platform.machine()
+
+
+def memory() -> str:
+    kibibytes = field_of("/proc/meminfo", "MemTotal", ":") or "0 kB"
+    return f"{int(kibibytes.split()[0]) / (1 << 20):.0f} GiB"
+
+
+def distribution() -> str:
+    return field_of("/etc/os-release", "PRETTY_NAME", "=").strip('"') or "unknown distribution"
+
+
+def field_of(path: str, name: str, separator: str) -> str:
+    for text in Path(path).read_text().splitlines():
+        key, _, value = text.partition(separator)
+        if key.strip() == name:
+            return value.strip()
+    return ""

@@ -1,0 +1,229 @@
+"""The loads, and the rounds in which every proxy gets them."""
+
+import argparse
+import json
+import os
+import random
+import subprocess
+import sys
+import tempfile
+import time
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Iterator
+
+import calls
+import hostnames
+from proxies import BUILT, HOST, PROXIES, ROOT, NotStarted, Proxy, Running, Stage, is_taken
+
+PROGRAM = BUILT / "release/load"
+WORKERS = 2
+# How much longer than asked a load may take, its warm-up included.
+GRACE = 60
+# What a proxy gets to come to rest after its start, and another before that is measured.
+REST = 0.5
+# The captured hello of tests/corpus, and the name in it.
+HELLO, NAME = ROOT / "tests/corpus/hello/go-alpn.bin", b"www.example.com"
+
+
+@dataclass
+class Load:
+    # The server that it is about.
+    server: str
+    # The command of the load program, and its flags.
+    command: list[str]
+    # Whether the CPU for each unit is a figure. That is steady only with the proxy alone on a core.
+    pinned: bool = False
+    # Whether there are figures that take a proxy with two workers, wherever the kernel puts them.
+    free: bool = False
+    # The name of a load that runs beside it, and is not measured.
+    beside: str = ""
+    # Whether it is the same in every round, so that one will do.
+    once: bool = False
+
+
+LOADS = {
+    "bulk1": Load("get", ["bulk", "--streams=1"], pinned=True),
+    "bulk16": Load("get", ["bulk", "--streams=16"], pinned=True, free=True),
+    "bulk16up": Load("put", ["bulk", "--streams=16", "--up"], pinned=True),
+    "conn": Load("ask", ["conn", "--at-once=64"], pinned=True, free=True),
+    "log": Load("ask", ["conn", "--at-once=64"], pinned=True),
+    "ping1": Load("ask", ["ping", "--at-once=1"], pinned=True),
+    "ping64": Load("ask", ["ping", "--at-once=64"], pinned=True, free=True),
+    "mix": Load("ask", ["ping", "--at-once=64"], free=True, beside="bulk1"),
+    "idle": Load("ask", ["idle"], free=True),
+    "half-close": Load("ask", ["half-close"], free=True, once=True),
+    "hostnames": Load("ask", ["ping", "--at-once=64"], free=True, once=True),
+}
+
+
+class Comparison:
+    """Runs the rounds and keeps what they came to."""
+
+    def __init__(self, options: argparse.Namespace):
+        self.options = options
+        self.port = free_port()
+        # Pinned or not, by load and proxy: the figures of each round.
+        self.results: dict[str, dict[str, dict[str, list[dict]]]] = {"pinned": {}, "free": {}}
+        self.failures: list[str] = []
+        self.servers = {"ask": HOST, "get": HOST, "put": HOST}
+        self.proxies = {name: PROXIES[name] for name in options.only if self.may_run(PROXIES[name])}
+
+    def may_run(self, proxy: Proxy) -> bool:
+        with self.stage(proxy, "ask", None) as stage:
+            missing = proxy.command and proxy.command(stage) is None
+        other_user = proxy.uid is not None and (os.getuid() != 0 or self.options.uid is not None)
+        if missing or other_user:
+            tell(f"without {proxy.title}: " + ("not installed" if missing else "not as this user"))
+        return not missing and not other_user
+
+    def run(self) -> None:
+        mine = os.sched_getaffinity(0)
+        if self.options.pin != "no" and len(mine) < 2:
+            sys.exit("--pin takes two CPUs")
+        if self.options.pin != "no":
+            load_cpu, proxy_cpu = sorted(mine)[:2]
+            os.sched_setaffinity(0, {load_cpu})
+            self.run_group("pinned", {proxy_cpu})
+            os.sched_setaffinity(0, mine)
+        if self.options.pin != "yes":
+            self.run_group("free", None)
+
+    def run_group(self, group: str, cpus: set[int] | None) -> None:
+        loads = [name for name in self.options.loads if getattr(LOADS[name], group)]
+        with servers() as self.servers:
+            for number in range(self.options.rounds):
+                for name in loads:
+                    if number > 0 and LOADS[name].once:
+                        continue
+                    tell(f"{group}, round {number + 1} of {self.options.rounds}: {name}")
+                    for key, proxy in self.proxies.items():
+                        if proxy.takes(name, LOADS[name].beside):
+                            by_proxy = self.results[group].setdefault(name, {})
+                            by_proxy.setdefault(key, []).append(self.measure(proxy, name, cpus))
+
+    def measure(self, proxy: Proxy, name: str, cpus: set[int] | None) -> dict[str, float]:
+        """The figures of one round; none, if it failed."""
+        load = LOADS[name]
+        try:
+            with self.stage(proxy, load.server, cpus) as stage:
+                if name == "hostnames":
+                    return self.measure_hostnames(stage)
+                if proxy.command is None:
+                    return self.load(load, self.servers[load.server])
+                with self.running(proxy, stage) as running:
+                    self.rest()
+                    return self.load(load, stage.listen, running.pids())
+        except (NotStarted, RuntimeError) as error:
+            self.failures.append(f"{name}: {proxy.title}: {error}")
+            return {}
+
+    def count_calls(self) -> None:
+        """Prints the system calls for a connection and for a round trip."""
+        calls.need_strace()
+        load_cpu, proxy_cpu = sorted(os.sched_getaffinity(0))[:2]
+        os.sched_setaffinity(0, {load_cpu})
+        proxies = [proxy for proxy in self.proxies.values() if proxy.takes("conn", "")]
+        with servers() as self.servers:
+            for what, name in (("a connection", "conn"), ("a round trip", "ping64")):
+                counts = {}
+                for proxy in (proxy for proxy in proxies if proxy.command and proxy.uid is None):
+                    tell(f"calls of {what}: {proxy.title}")
+                    with self.stage(proxy, "ask", {proxy_cpu}) as stage:
+                        with self.running(proxy, stage) as running:
+                            counts[proxy.title] = calls.of_each(running, self.counting(name, stage))
+                print(f"System calls for {what}:\n\n{calls.table(counts)}")
+
+    def counting(self, name: str, stage: Stage) -> calls.Load:
+        load = LOADS[name]
+        return lambda seconds: run_load(self.command(load, stage.listen, [], seconds))["done"]
+
+    def running(self, proxy: Proxy, stage: Stage) -> Running:
+        return Running(proxy.command(stage), stage, hello("ask") if proxy.names else None)
+
+    def measure_hostnames(self, stage: Stage) -> dict[str, float]:
+        def ping(running: Running) -> dict[str, float]:
+            return self.load(LOADS["hostnames"], stage.listen, running.pids())
+
+        return hostnames.measure(stage, self.options.hostnames, hello, ping)
+
+    def load(self, load: Load, address: str, pids: list[int] = []) -> dict[str, float]:
+        beside = LOADS[load.beside] if load.beside else None
+        if beside is None:
+            return run_load(self.command(load, address, pids))
+        # It lasts until it is killed.
+        command = self.command(beside, address, [], 10 * GRACE)
+        with subprocess.Popen(command, stdout=subprocess.DEVNULL) as process:
+            try:
+                self.rest()
+                return run_load(self.command(load, address, pids))
+            finally:
+                process.kill()
+
+    def command(
+        self, load: Load, address: str, pids: list[int], seconds: float | None = None
+    ) -> list[str]:
+        command = [str(PROGRAM), *load.command, f"--to={address}", f"--server={load.server}"]
+        command.append(f"--seconds={seconds or self.options.seconds}")
+        if load.command == ["idle"]:
+            command.append(f"--connections={self.options.connections}")
+        return command + ([f"--pids={','.join(map(str, pids))}"] if pids else [])
+
+    def rest(self) -> None:
+        time.sleep(0 if self.options.quick else REST)
+
+    @contextmanager
+    def stage(self, proxy: Proxy, server: str, cpus: set[int] | None) -> Iterator[Stage]:
+        uid = proxy.uid if self.options.uid is None else self.options.uid
+        with tempfile.TemporaryDirectory(prefix="sluice-compare-") as folder:
+            # The proxy may run as another user.
+            os.chmod(folder, 0o777)
+            yield Stage(
+                servers=self.servers,
+                server=server,
+                port=self.port,
+                workers=1 if cpus else WORKERS,
+                cpus=cpus,
+                uid=uid,
+                folder=Path(folder),
+                sluice=str(Path(self.options.sluice).resolve()),
+            )
+
+
+@contextmanager
+def servers() -> Iterator[dict[str, str]]:
+    """The servers behind all proxies."""
+    process = subprocess.Popen([PROGRAM, "backends"], stdout=subprocess.PIPE, text=True)
+    with process:
+        try:
+            yield dict(process.stdout.readline().split() for _ in range(3))
+        finally:
+            process.kill()
+
+
+def run_load(command: list[str]) -> dict[str, float]:
+    seconds = next(float(flag.partition("=")[2]) for flag in command if "--seconds=" in flag)
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=seconds + GRACE)
+    except subprocess.TimeoutExpired:
+        raise RuntimeError("the load hangs") from None
+    if done.returncode != 0:
+        raise RuntimeError(done.stderr.partition("\n")[0] or "the load failed")
+    return json.loads(done.stdout)
+
+
+def hello(server: str) -> bytes:
+    return HELLO.read_bytes().replace(NAME, f"{server}.example.com".encode())
+
+
+def free_port() -> int:
+    """One that is free together with the next, below those that the kernel gives to clients."""
+    while True:
+        port = random.randrange(20_000, 30_000, 2)
+        if not is_taken(port) and not is_taken(port + 1):
+            return port
+
+
+def tell(what: str) -> None:
+    print(what, file=sys.stderr, flush=True)

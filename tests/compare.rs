@@ -1,0 +1,36 @@
+//! The comparison with other proxies goes on working. What it measures here means nothing.
+
+#![allow(clippy::unwrap_used)]
+
+use std::process::Command;
+
+/// What is measured of sluice whatever else is installed, by its row.
+const ROWS: usize = 14 + 6;
+
+#[test]
+#[ignore = "slow: builds the load and sends it through every proxy that is installed"]
+fn the_comparison_measures_every_proxy_that_is_there() {
+    let root = env!("CARGO_MANIFEST_DIR");
+    let compared = Command::new(format!("{root}/benches/compare/compare.py"))
+        .args(["--quick", "--sluice", env!("CARGO_BIN_EXE_sluice")])
+        .output()
+        .unwrap();
+    let printed = String::from_utf8(compared.stdout).unwrap();
+    let said = String::from_utf8_lossy(&compared.stderr);
+    assert!(compared.status.success(), "{said}\n{printed}");
+
+    let rows: Vec<Vec<&str>> = printed
+        .lines()
+        .filter_map(|line| line.strip_prefix("| ")?.strip_suffix(" |"))
+        .filter(|row| !row.starts_with("---"))
+        .map(|row| row.split(" | ").map(str::trim).collect())
+        .collect();
+    let is_head = |row: &Vec<&str>| row[1] == "sluice" || row[0] == "sluice alone";
+    let (heads, rows): (Vec<_>, Vec<_>) = rows.into_iter().partition(is_head);
+    assert_eq!((heads.len(), rows.len()), (2, ROWS), "{printed}");
+    for row in &rows {
+        assert!(!row[1].is_empty(), "{row:?}");
+    }
+    assert!(heads[0].contains(&"`floor`") && heads[0].contains(&"no proxy"), "{printed}");
+    assert!(rows.iter().any(|row| row[..2] == ["passes half-closes on", "yes"]), "{printed}");
+}
