@@ -5,8 +5,10 @@ SHELL := bash
 .DEFAULT_GOAL := help
 # The order of the checks is part of what they say: the quickest to fail comes first.
 .NOTPARALLEL:
-.PHONY: help build run test lint test-quick test-slow test-chart bench bench-parts bench-control\
-    doc audit fuzz tools kube render
+.PHONY: help build image run test lint test-quick test-slow test-chart e2e bench bench-parts \
+    bench-control doc audit fuzz tools tools-e2e kube render
+
+VERSION := $(shell sed -n '0,/^version/s/^version = "\(.*\)"/\1/p' Cargo.toml)
 
 # How long `make fuzz` runs.
 FUZZ_SECONDS ?= 60
@@ -16,8 +18,14 @@ ARGS ?=
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
 
+# It is static, so that it runs anywhere, in an image that has nothing else too. `cargo rustc` says so
+# to the binary alone: macros and build scripts cannot be.
 build: ## build the release binary, target/release/sluice
-	cargo build --release --locked
+	cargo rustc --release --locked --bin sluice -- -C target-feature=+crt-static
+
+image: build ## build the container image of it, target/image/sluice.tar, with buildah
+	tests/env/image.sh target/image/sluice.tar sluice:$(VERSION) --build-arg BINARY=prebuilt \
+	    --build-arg VERSION=$(VERSION) .
 
 run: ## the quick start: two TLS servers and sluice in front of them (PORT=8443)
 	@cargo build --locked --bin sluice --example quickstart
@@ -54,6 +62,9 @@ bench: build ## measure side by side with other proxies; takes 20 minutes (ARGS=
 bench-parts: ## measure the parser and the table; takes many minutes, mostly to build
 	cargo bench --locked --bench hello --bench table
 
+e2e: tools-e2e image ## test the image and the chart on a real cluster of one node; wants root
+	tests/e2e/run.sh
+
 # The controller that is measured is the released one; the program that measures it need not be.
 bench-control: build kube ## measure the control plane at scale; takes many minutes, mostly to build
 	cargo bench --locked --bench build
@@ -77,6 +88,9 @@ fuzz: ## fuzz the ClientHello parser (FUZZ_SECONDS=60); wants a nightly toolchai
 
 tools: ## install what the tests need, or say what is missing
 	@tests/env/prepare.sh
+
+tools-e2e: tools
+	@tests/env/prepare-e2e.sh
 
 kube: tools ## build the Kubernetes that the tests use, into your cache; takes minutes, once
 	@tests/env/kube.sh

@@ -6,6 +6,7 @@
 #
 #   tests/env/kube.sh            find or build
 #   tests/env/kube.sh find       only find; fails if something is missing
+#   tests/env/kube.sh cluster    find or build, with all else of Kubernetes that a cluster runs
 #   tests/env/kube.sh gateway    print instead the folder that holds Gateway API's CRDs
 set -euo pipefail
 
@@ -20,12 +21,21 @@ programs=(
     kube-apiserver:k8s.io/kubernetes/cmd/kube-apiserver
     kubectl:k8s.io/kubernetes/cmd/kubectl
 )
+cluster_programs=(
+    kube-controller-manager:k8s.io/kubernetes/cmd/kube-controller-manager
+    kube-scheduler:k8s.io/kubernetes/cmd/kube-scheduler
+    kube-proxy:k8s.io/kubernetes/cmd/kube-proxy
+    kubelet:k8s.io/kubernetes/cmd/kubelet
+)
 
 main() {
     local version root lacking
     if [[ ${1:-} == gateway ]]; then
         gateway_crds
         return
+    fi
+    if [[ ${1:-} == cluster ]]; then
+        programs+=("${cluster_programs[@]}")
     fi
     if [[ -n ${KUBEBUILDER_ASSETS:-} ]]; then
         lacking=$(lacking "$KUBEBUILDER_ASSETS")

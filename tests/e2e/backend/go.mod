@@ -1,0 +1,3 @@
+module sluice/backend
+
+go 1.26
