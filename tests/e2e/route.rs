@@ -1,0 +1,47 @@
+//! From the installation to the first byte.
+
+use libtest_mimic::Trial;
+
+use crate::support::{Backend, NODE, Namespace, Sluice, Target, shared, test};
+
+pub(crate) fn tests() -> Vec<Trial> {
+    vec![test!(a_route_of_five_lines_leads_from_outside_to_the_pod)]
+}
+
+fn a_route_of_five_lines_leads_from_outside_to_the_pod() {
+    let _cluster = shared();
+    let namespace = Namespace::new("route");
+    let sluice = Sluice::install(
+        &namespace,
+        "{ service: { type: LoadBalancer }, listeners: { https: { hostPort: 9443 } }, replicas: 1 }",
+    );
+    Backend::new("one").deploy(&namespace);
+    Backend::new("two").deploy(&namespace);
+    sluice.route("one", "one.example.com", "one");
+    sluice.route("two", "two.example.com", "two");
+
+    // What a cloud's load balancer would do.
+    let balancer = "198.18.1.1";
+    let status =
+        format!(r#"{{"status":{{"loadBalancer":{{"ingress":[{{"ip":"{balancer}"}}]}}}}}}"#);
+    let patch = ["patch", "service", "sluice", "--subresource=status", "--type=merge", "-p"];
+    namespace.kubectl(&[&patch[..], &[&status]].concat());
+
+    for name in ["one.example.com", "two.example.com"] {
+        let says = name.split('.').next().unwrap();
+        let node_port = sluice.target(name);
+        assert_eq!(node_port.curl(), says);
+        for address in [format!("{balancer}:443"), format!("{NODE}:9443")] {
+            let target = Target { address: address.parse().unwrap(), name };
+            target.until_says(says);
+        }
+    }
+    for route in ["one", "two"] {
+        for condition in ["Accepted", "ResolvedRefs", "Programmed"] {
+            let condition = format!("--for=condition={condition}");
+            namespace.kubectl(&["wait", &condition, "--timeout=30s", "sniroute", route]);
+        }
+    }
+    let unknown = sluice.target("three.example.com").get();
+    assert!(unknown.is_err(), "a name without a route is not answered: {unknown:?}");
+}

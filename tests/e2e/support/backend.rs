@@ -1,0 +1,103 @@
+//! TLS servers in pods.
+
+use std::fs;
+
+use super::{Namespace, authority};
+
+/// A Deployment of `tests/e2e/backend`, with a Service of the same name on port 443.
+pub(crate) struct Backend {
+    pub(crate) name: &'static str,
+    pub(crate) replicas: u32,
+    /// What it answers.
+    pub(crate) says: &'static str,
+}
+
+impl Backend {
+    /// One replica, which says its name.
+    pub(crate) fn new(name: &'static str) -> Self {
+        Backend { name, replicas: 1, says: name }
+    }
+
+    /// Applies it, and waits until every pod is ready. Its certificate is good for `*.example.com`.
+    pub(crate) fn deploy(&self, namespace: &Namespace) {
+        self.apply(namespace);
+        namespace.rolled_out(&format!("deployment/{}", self.name));
+    }
+
+    /// Applies it.
+    pub(crate) fn apply(&self, namespace: &Namespace) {
+        let Backend { name, replicas, says } = self;
+        let container = container(&format!("[serve, -name, {says}]"));
+        namespace.apply(&format!(
+            "
+{tls}
+---
+apiVersion: v1
+kind: Service
+metadata: {{ name: {name} }}
+spec:
+  selector: {{ app.kubernetes.io/name: {name} }}
+  ports: [{{ name: tls, port: 443, targetPort: 8443 }}]
+---
+apiVersion: apps/v1
+kind: Deployment
+metadata: {{ name: {name} }}
+spec:
+  replicas: {replicas}
+  selector: {{ matchLabels: {{ app.kubernetes.io/name: {name} }} }}
+  strategy: {{ rollingUpdate: {{ maxUnavailable: 0, maxSurge: 1 }} }}
+  template:
+    metadata: {{ labels: {{ app.kubernetes.io/name: {name} }} }}
+    spec:
+      terminationGracePeriodSeconds: 30
+      containers:
+        - name: backend
+{container}
+          # For what is on its way here still.
+          lifecycle: {{ preStop: {{ sleep: {{ seconds: 2 }} }} }}
+      volumes: [{{ name: tls, secret: {{ secretName: tls }} }}]
+",
+            tls = secret()
+        ));
+    }
+}
+
+/// The Secret `tls`.
+pub(crate) fn secret() -> String {
+    let identity = authority().identity();
+    let indented = |path| {
+        let text = fs::read_to_string(path).expect("PEM");
+        text.lines().map(|line| format!("    {line}\n")).collect::<String>()
+    };
+    format!(
+        "apiVersion: v1
+kind: Secret
+metadata: {{ name: tls }}
+type: kubernetes.io/tls
+stringData:
+  tls.crt: |
+{}  tls.key: |
+{}",
+        indented(&identity.certificate_file),
+        indented(&identity.key_file)
+    )
+}
+
+/// A container, without its name, that mounts the volume `tls` and passes the restricted standard.
+pub(crate) fn container(arguments: &str) -> String {
+    format!(
+        "          image: localhost/backend:e2e
+          args: {arguments}
+          ports: [{{ containerPort: 8443 }}]
+          readinessProbe:
+            httpGet: {{ path: /, port: 8443, scheme: HTTPS }}
+            periodSeconds: 1
+          securityContext:
+            allowPrivilegeEscalation: false
+            readOnlyRootFilesystem: true
+            runAsNonRoot: true
+            capabilities: {{ drop: [ALL] }}
+            seccompProfile: {{ type: RuntimeDefault }}
+          volumeMounts: [{{ name: tls, mountPath: /tls, readOnly: true }}]"
+    )
+}
