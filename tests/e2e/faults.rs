@@ -1,5 +1,7 @@
 //! What fails on a node, while there is traffic.
 
+use std::time::{Duration, Instant};
+
 use libtest_mimic::Trial;
 
 use crate::support::{
@@ -68,10 +70,15 @@ fn the_kubelet_may_be_restarted() {
     let namespace = Namespace::new("kubelet");
     let sluice = Sluice::install(&namespace, "{}");
     let target = backend_behind(&sluice, &namespace);
+    let ready = Instant::now();
     let mut held = Held::open(target).unwrap();
     let load = Load::start(target);
 
     node("kill", "kubelet");
+    // A kubelet takes a pod to be new, and so not ready, that began less than 10 s before itself.
+    eventually("the pods are old enough", || {
+        (ready.elapsed() > Duration::from_secs(11)).then_some(())
+    });
     load.goes_on(100);
     node("start", "kubelet");
     // It runs pods again.

@@ -34,16 +34,19 @@ fn helm_installs_tests_upgrades_rolls_back_and_uninstalls() {
 
     let said = helm(&["uninstall", RELEASE, "--wait", "--timeout=120s"]);
     assert!(said.contains(CRD), "it says what is kept: {said}");
+    // The pods drain still.
+    namespace.until_pods(RELEASE, "the pods are gone", <[String]>::is_empty);
     let kinds = "deployments,services,serviceaccounts,configmaps,roles,rolebindings,\
-                 poddisruptionbudgets,pods,clusterroles,clusterrolebindings,leases,crds";
+                 poddisruptionbudgets,pods,leases";
     let of_release = format!("app.kubernetes.io/instance={RELEASE}");
     let left = ["get", kinds, "--output=name", "--selector", &of_release];
-    assert_eq!(
-        namespace.kubectl(&left).trim(),
-        format!("customresourcedefinition.apiextensions.k8s.io/{CRD}")
-    );
+    assert_eq!(namespace.kubectl(&left), "", "left behind in the namespace");
+    let cluster_wide = kubectl(&["get", "clusterroles,clusterrolebindings", "--output=name"]);
+    assert!(!cluster_wide.contains("sluice-release"), "{cluster_wide}");
+    // What remains: the definition, with the routes, and who led last.
     let lease = namespace.kubectl(&["get", "leases", "--output=name"]);
     assert_eq!(lease.trim(), "lease.coordination.k8s.io/sluice-release");
+    kubectl(&["get", "crd", CRD]);
     namespace.kubectl(&["get", "sniroute", "one"]);
 }
 

@@ -15,13 +15,13 @@ main() {
     build_images
     tests=$(build_tests)
     export PATH=$helm:$prometheus:$PATH
-    export SLUICE_E2E_BINARY=$PWD/target/release/sluice
     tests/e2e/cluster.sh --image "$PWD/$images/sluice.tar" --image "$PWD/$images/backend.tar" \
         --image "$PWD/$images/pause.tar" "$tests" "$@"
 }
 
 build_images() {
     local target
+    mkdir -p "$images/backend"
     CGO_ENABLED=0 GOWORK=off go build -C tests/e2e/backend -buildvcs=false -trimpath \
         -ldflags '-s -w' -o "$PWD/$images/backend/backend"
     for target in backend pause; do

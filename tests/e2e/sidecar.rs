@@ -16,10 +16,10 @@ fn a_sidecar_starts_before_the_app_follows_its_config_map_and_drains_after_it() 
     namespace.apply(&secret());
     // The app ends at once, and is started again, if sluice is not ready when it starts.
     let app = container(
+        "app",
         "[serve, -name, app, -listen, '127.0.0.1:9443', -require, 'http://127.0.0.1:9901/readyz']",
+        "resources: {}",
     );
-    let app = app
-        .replace("httpGet: { path: /, port: 8443, scheme: HTTPS }", "tcpSocket: { port: https }");
     let values = format!(
         "sidecar: true
 source: files
@@ -29,12 +29,9 @@ drain: {{ delay: 1s, timeout: 1s }}
 files: {{ routes: {{ app.yaml: {:?} }} }}
 extraVolumes: [{{ name: tls, secret: {{ secretName: tls }} }}]
 extraContainers:
-        - name: app
-{}
+      - {app}
 ",
         route("before.example.com"),
-        app.replace("port: https", "port: 8443")
-            .replace("          ports: [{ containerPort: 8443 }]\n", ""),
     );
     let sluice = Sluice::install(&namespace, &values);
     let before = sluice.target("before.example.com");

@@ -27,7 +27,13 @@ impl Backend {
     /// Applies it.
     pub(crate) fn apply(&self, namespace: &Namespace) {
         let Backend { name, replicas, says } = self;
-        let container = container(&format!("[serve, -name, {says}]"));
+        // preStop is for what is on its way here still.
+        let container = container(
+            "backend",
+            &format!("[serve, -name, {says}]"),
+            "readinessProbe: { httpGet: { path: /, port: 8443, scheme: HTTPS }, periodSeconds: 1 },
+        lifecycle: { preStop: { sleep: { seconds: 2 } } }",
+        );
         namespace.apply(&format!(
             "
 {tls}
@@ -51,10 +57,7 @@ spec:
     spec:
       terminationGracePeriodSeconds: 30
       containers:
-        - name: backend
-{container}
-          # For what is on its way here still.
-          lifecycle: {{ preStop: {{ sleep: {{ seconds: 2 }} }} }}
+      - {container}
       volumes: [{{ name: tls, secret: {{ secretName: tls }} }}]
 ",
             tls = secret()
@@ -83,21 +86,18 @@ stringData:
     )
 }
 
-/// A container, without its name, that mounts the volume `tls` and passes the restricted standard.
-pub(crate) fn container(arguments: &str) -> String {
+/// A container that mounts the volume `tls` and passes the restricted standard. `more` has further
+/// fields.
+pub(crate) fn container(name: &str, arguments: &str, more: &str) -> String {
     format!(
-        "          image: localhost/backend:e2e
-          args: {arguments}
-          ports: [{{ containerPort: 8443 }}]
-          readinessProbe:
-            httpGet: {{ path: /, port: 8443, scheme: HTTPS }}
-            periodSeconds: 1
-          securityContext:
-            allowPrivilegeEscalation: false
-            readOnlyRootFilesystem: true
-            runAsNonRoot: true
-            capabilities: {{ drop: [ALL] }}
-            seccompProfile: {{ type: RuntimeDefault }}
-          volumeMounts: [{{ name: tls, mountPath: /tls, readOnly: true }}]"
+        "{{
+        name: {name},
+        image: 'localhost/backend:e2e',
+        args: {arguments},
+        {more},
+        securityContext: {{
+          allowPrivilegeEscalation: false, readOnlyRootFilesystem: true, runAsNonRoot: true,
+          capabilities: {{ drop: [ALL] }}, seccompProfile: {{ type: RuntimeDefault }} }},
+        volumeMounts: [{{ name: tls, mountPath: /tls, readOnly: true }}] }}"
     )
 }

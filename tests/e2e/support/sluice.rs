@@ -113,6 +113,8 @@ fn tests_values(class: &str) -> String {
 service: {{ type: NodePort }}
 resources: {{ requests: {{ cpu: 10m }} }}
 drain: {{ delay: 2s, timeout: 10s }}
+# Or what a test that failed shows would be thousands of connections that did not.
+accessLog: errors
 "
     )
 }
