@@ -4,6 +4,7 @@
 # the file in SSL_CERT_FILE.
 #
 #   docker buildx build --platform linux/amd64,linux/arm64 --build-arg VERSION=0.1.0 \
+#       --build-arg REVISION=$(git rev-parse HEAD) \
 #       --build-arg SOURCE_DATE_EPOCH=$(git log -1 --format=%ct) --tag sluice:0.1.0 .
 #
 # `make image` puts the binary of `make build` into the same image, without a registry: with
@@ -23,17 +24,14 @@ RUN case "$TARGETARCH" in \
 RUN libc=libc6-dev; \
     test "$(dpkg --print-architecture)" = "$TARGETARCH" || libc="libc6-dev-$TARGETARCH-cross"; \
     apt-get update \
-    && apt-get install --yes --no-install-recommends "gcc-$(tr _ - < /arch)-linux-gnu" "$libc" \
+    && apt-get install --yes --no-install-recommends make "gcc-$(tr _ - < /arch)-linux-gnu" "$libc" \
     && rustup target add "$(cat /arch)-unknown-linux-gnu"
 WORKDIR /src
 COPY . .
 ENV CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_LINKER=x86_64-linux-gnu-gcc \
     CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_LINKER=aarch64-linux-gnu-gcc
-# The same sources give the same binary, wherever they and cargo's registry are.
 RUN target="$(cat /arch)-unknown-linux-gnu" \
-    && export RUSTFLAGS="--remap-path-prefix=$PWD=sluice --remap-path-prefix=$CARGO_HOME=cargo" \
-    && cargo rustc --release --locked --target "$target" --bin sluice -- \
-        -C target-feature=+crt-static \
+    && make build TARGET="$target" \
     && install -D "target/$target/release/sluice" /binary/sluice
 
 FROM scratch AS prebuilt
@@ -43,10 +41,12 @@ FROM ${BINARY} AS binary
 
 FROM scratch
 ARG VERSION=unknown
+ARG REVISION=unknown
 LABEL org.opencontainers.image.title="sluice" \
     org.opencontainers.image.description="An SNI router for Kubernetes: routes TLS connections by name, without opening them" \
     org.opencontainers.image.licenses="Apache-2.0" \
-    org.opencontainers.image.version="$VERSION"
+    org.opencontainers.image.version="$VERSION" \
+    org.opencontainers.image.revision="$REVISION"
 COPY --from=binary --chown=0:0 --chmod=0555 /binary/sluice /sluice
 USER 65532:65532
 EXPOSE 8443 9901

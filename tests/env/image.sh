@@ -6,21 +6,33 @@
 #   tests/env/image.sh ARCHIVE NAME:TAG ARGUMENT...     the arguments are buildah's
 set -euo pipefail
 
-archive=$1 name=$2
-shift 2
-
-mkdir -p "$(dirname "$archive")"
-storage=$(mktemp -d "$archive.XXXXXX")
-trap 'rm -rf "$storage" "$archive.new"' EXIT
-# The driver that works on any file system.
-buildah() {
-    command buildah --root "$storage/root" --runroot "$storage/run" --storage-driver vfs "$@"
+main() {
+    if [[ $1 == --inside ]]; then
+        inside "${@:2}"
+        return
+    fi
+    local user=()
+    (($(id -u) == 0)) || user=(--map-root-user)
+    unshare --mount --propagation private "${user[@]}" -- "${BASH_SOURCE[0]}" --inside "$@"
 }
 
-epoch=${SOURCE_DATE_EPOCH:-$(git log -1 --format=%ct)}
-buildah build --isolation chroot --timestamp "$epoch" --format docker --quiet --tag "$name" "$@" \
-    >/dev/null
-rm -f "$archive.new"
-buildah push --quiet "$name" "docker-archive:$archive.new:$name"
-mv "$archive.new" "$archive"
-echo "$archive: $name, $(stat --format %s "$archive") bytes"
+# Where buildah's storage and caches are in memory, and go with this process.
+inside() {
+    local archive=$1 name=$2
+    shift 2
+    mkdir -p "$(dirname "$archive")"
+    archive=$(realpath "$archive")
+    local epoch=${SOURCE_DATE_EPOCH:-$(git log -1 --format=%ct)}
+    mount -t tmpfs -o mode=0755 buildah /var/lib
+    export TMPDIR=/var/lib
+    # The driver that works on any file system.
+    local storage=(--root /var/lib/root --runroot /var/lib/run --storage-driver vfs)
+    buildah "${storage[@]}" build --isolation chroot --timestamp "$epoch" --format oci --quiet \
+        --tag "$name" "$@" >/dev/null
+    rm -f "$archive.new"
+    buildah "${storage[@]}" push --quiet "$name" "docker-archive:$archive.new:$name"
+    mv "$archive.new" "$archive"
+    echo "$archive: $name, $(stat --format %s "$archive") bytes"
+}
+
+main "$@"
