@@ -1,7 +1,6 @@
 package chart
 
 import (
-	"encoding/json"
 	"fmt"
 	"os"
 	"os/exec"
@@ -11,8 +10,6 @@ import (
 
 	"sigs.k8s.io/yaml"
 )
-
-const operator = "github.com/prometheus-operator/prometheus-operator@v0.85.0"
 
 // A real API server takes every object of each kind of installation, and its pods in a namespace that
 // enforces the level of Pod Security that the file of values promises in its first line.
@@ -121,12 +118,15 @@ func TestRelease(t *testing.T) {
 // prepare makes what releases expect to be there: definitions of others, namespaces, classes.
 func prepare(t *testing.T, api *server) {
 	t.Helper()
-	folders := []string{root + "/crds", module(t, operator) + "/example/prometheus-operator-crd"}
-	out, fault, err := run(exec.Command(root+"/tests/env/kube.sh", "gateway"))
-	if err != nil {
-		t.Fatal(fault)
+	folders := []string{root + "/crds"}
+	for _, script := range [][]string{{"kube.sh", "gateway"}, {"prometheus.sh", "operator"}} {
+		out, fault, err := run(exec.Command(root+"/tests/env/"+script[0], script[1]))
+		if err != nil {
+			t.Fatal(fault)
+		}
+		folders = append(folders, strings.TrimSpace(out))
 	}
-	for _, folder := range append(folders, strings.TrimSpace(out)) {
+	for _, folder := range folders {
 		api.must(t, "apply", "--server-side", "--force-conflicts", "-f", folder)
 	}
 	api.must(t, "wait", "--for=condition=Established", "crd", "--all", "--timeout=60s")
@@ -215,18 +215,4 @@ func tryDryRun(t *testing.T, api *server, objects []object) string {
 	}
 	_, fault, _ := api.kubectl("apply", "--server-side", "--force-conflicts", "--dry-run=server", "--validate=strict", "-f", path)
 	return fault
-}
-
-// module is the folder of a Go module, which is fetched once.
-func module(t *testing.T, path string) string {
-	t.Helper()
-	command := exec.Command("go", "mod", "download", "-json", path)
-	command.Env = append(os.Environ(), "GOWORK=off")
-	command.Dir = os.TempDir()
-	out, fault, err := run(command)
-	var found struct{ Dir string }
-	if err != nil || json.Unmarshal([]byte(out), &found) != nil || found.Dir == "" {
-		t.Fatalf("%s: %s%s", path, out, fault)
-	}
-	return found.Dir
 }

@@ -10,6 +10,8 @@ images=target/image
 
 main() {
     local helm prometheus tests
+    PROMETHEUS_OPERATOR_CRDS=$(tests/env/prometheus.sh operator)
+    export PROMETHEUS_OPERATOR_CRDS
     helm=$(tests/env/helm.sh)
     prometheus=$(tests/env/prometheus.sh)
     build_images

@@ -1,9 +1,21 @@
 #!/usr/bin/env bash
 # Prints the folder that holds a Prometheus server that discovers what it scrapes in Kubernetes, which
 # Debian's does not. It is built there, in the user's cache, if it is missing; that takes minutes, once.
+#
+#   tests/env/prometheus.sh             find or build
+#   tests/env/prometheus.sh operator    print instead the folder that holds the Prometheus operator's CRDs
 set -euo pipefail
 
 version=v0.316.0
+operator=v0.85.0
+
+# The module has them as files. It is fetched once, into the cache of Go's modules.
+if [[ ${1:-} == operator ]]; then
+    module=$(cd / && GOWORK=off go mod download -json \
+        "github.com/prometheus-operator/prometheus-operator@$operator")
+    sed -n 's|^\s*"Dir": "\(.*\)",$|\1/example/prometheus-operator-crd|p' <<<"$module"
+    exit
+fi
 
 root=${XDG_CACHE_HOME:-$HOME/.cache}/sluice/prometheus/$version
 mkdir -p "$root"

@@ -9,6 +9,7 @@ mod client;
 mod kubectl;
 mod load;
 mod namespace;
+pub(crate) mod prometheus;
 mod sluice;
 
 use std::process::{Command, Output};
