@@ -100,6 +100,8 @@ make_networks() {
     ip -n node address add 198.18.0.1/24 dev eth0
     ip -n node link set lo up
     ip -n node link set eth0 up
+    # Services, for what is on the node itself: kube-proxy changes the address of what is on its way.
+    ip -n node route add 10.96.0.0/16 via 198.18.0.2
     ip address add 198.18.0.2/24 dev eth0
     ip link set lo up
     ip link set eth0 up

@@ -5,7 +5,10 @@ use libtest_mimic::Trial;
 use crate::support::{Backend, NODE, Namespace, Sluice, Target, shared, test};
 
 pub(crate) fn tests() -> Vec<Trial> {
-    vec![test!(a_route_of_five_lines_leads_from_outside_to_the_pod)]
+    vec![
+        test!(a_route_of_five_lines_leads_from_outside_to_the_pod),
+        test!(a_daemon_set_listens_on_the_nodes_own_network),
+    ]
 }
 
 fn a_route_of_five_lines_leads_from_outside_to_the_pod() {
@@ -13,7 +16,9 @@ fn a_route_of_five_lines_leads_from_outside_to_the_pod() {
     let namespace = Namespace::new("route");
     let sluice = Sluice::install(
         &namespace,
-        "{ service: { type: LoadBalancer }, listeners: { https: { hostPort: 9443 } }, replicas: 1 }",
+        // A low port, for which there are no rights but a sysctl.
+        "{ service: { type: LoadBalancer }, replicas: 1,
+           listeners: { https: { containerPort: 443, hostPort: 9443 } } }",
     );
     Backend::new("one").deploy(&namespace);
     Backend::new("two").deploy(&namespace);
@@ -44,4 +49,19 @@ fn a_route_of_five_lines_leads_from_outside_to_the_pod() {
     }
     let unknown = sluice.target("three.example.com").get();
     assert!(unknown.is_err(), "a name without a route is not answered: {unknown:?}");
+}
+
+fn a_daemon_set_listens_on_the_nodes_own_network() {
+    let _cluster = shared();
+    let namespace = Namespace::new("daemon-set");
+    let sluice = Sluice::install(
+        &namespace,
+        "{ kind: DaemonSet, hostNetwork: true, admin: { address: 127.0.0.1, port: 19901 },
+           service: { enabled: false }, listeners: { https: { containerPort: 10443 } } }",
+    );
+    Backend::new("one").deploy(&namespace);
+    sluice.route("one", "one.example.com", "one");
+    let address = format!("{NODE}:10443").parse().unwrap();
+    Target { address, name: "one.example.com" }.until_says("one");
+    assert_eq!(sluice.pods().len(), 1, "one for each node");
 }
