@@ -27,8 +27,8 @@ inside() {
     export TMPDIR=/var/lib
     # The driver that works on any file system.
     local storage=(--root /var/lib/root --runroot /var/lib/run --storage-driver vfs)
-    buildah "${storage[@]}" build --isolation chroot --timestamp "$epoch" --format oci --quiet \
-        --tag "$name" "$@" >/dev/null
+    buildah "${storage[@]}" build --isolation chroot --format oci --identity-label=false \
+        --timestamp "$epoch" --quiet --tag "$name" "$@" >/dev/null
     rm -f "$archive.new"
     buildah "${storage[@]}" push --quiet "$name" "docker-archive:$archive.new:$name"
     mv "$archive.new" "$archive"
