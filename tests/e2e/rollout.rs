@@ -4,13 +4,17 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use libtest_mimic::Trial;
+use serde_json::json;
 
-use crate::support::{Backend, Held, Load, Namespace, Sluice, Target, shared, test};
+use crate::support::{
+    Backend, Held, Load, Namespace, RELEASE, Sluice, Target, eventually, kubectl, shared, test,
+};
 
 pub(crate) fn tests() -> Vec<Trial> {
     vec![
         test!(no_connection_fails_while_sluice_is_replaced),
         test!(no_connection_fails_while_a_backend_is_replaced),
+        test!(a_new_pod_gets_no_connection_before_it_knows_the_routes),
     ]
 }
 
@@ -75,6 +79,40 @@ fn no_connection_fails_while_a_backend_is_replaced() {
     assert!(tally.failures.is_empty(), "{tally:?}");
     assert!(tally.answers.keys().eq(["after", "before"]), "{tally:?}");
     target.until_says("after");
+}
+
+fn a_new_pod_gets_no_connection_before_it_knows_the_routes() {
+    let _cluster = shared();
+    let namespace = Namespace::new("unready");
+    let sluice = Sluice::install(&namespace, "replicas: 1");
+    Backend::new("one").deploy(&namespace);
+    sluice.route("one", "one.example.com", "one");
+    let target = sluice.target("one.example.com");
+    target.until_says("one");
+    let bind = |account: &str| {
+        let operation = [json!({ "op": "replace", "path": "/subjects/0/name", "value": account })];
+        let patch = ["--type=json", "--patch", &json!(operation).to_string()];
+        kubectl(&[&["patch", "clusterrolebinding", "sluice-unready"], &patch[..]].concat());
+    };
+
+    let load = Load::start(target);
+    bind("nobody");
+    namespace.kubectl(&["rollout", "restart", "deployment", RELEASE]);
+    let container = |pod: &String| {
+        namespace.get(&format!("pod/{pod}"))["status"]["containerStatuses"][0].clone()
+    };
+    eventually("the new pod runs", || {
+        let pods = sluice.pods();
+        (pods.len() == 2 && pods.iter().all(|pod| container(pod)["started"] == true)).then_some(())
+    });
+    load.goes_on(300);
+    let ready = sluice.pods().iter().filter(|pod| container(pod)["ready"] == true).count();
+    assert_eq!(ready, 1, "it may not list routes");
+    bind(RELEASE);
+    namespace.rolled_out("deployment/sluice");
+    load.goes_on(100);
+    let tally = load.finish();
+    assert!(tally.failures.is_empty(), "{tally:?}");
 }
 
 /// A connection on which an answer is awaited for that time.
