@@ -7,13 +7,12 @@
 use std::env;
 use std::fs;
 
-use ahash::AHashMap as HashMap;
 use allocation_counter::measure;
 use criterion::measurement::WallTime;
 use criterion::{BatchSize, BenchmarkGroup, Criterion, criterion_group, criterion_main};
 use sluice::routing::{
-    BackendKey, Changes, MatchKind, Policy, Reader, RouteKey, RouteSpec, Snapshot, Timeouts,
-    Writer, channel,
+    BackendKey, Changes, Hostname, MatchKind, Policy, Reader, RouteKey, RouteSpec, Snapshot,
+    Timeouts, Writer, channel,
 };
 
 /// How many hostnames there are.
@@ -94,10 +93,10 @@ fn bench_lookups(group: &mut BenchmarkGroup<'_, WallTime>, reader: &Reader, size
 fn bench_change(group: &mut BenchmarkGroup<'_, WallTime>, writer: &mut Writer, size: usize) {
     let change = |label: &str| {
         let mut changed = route(size / HOSTNAMES_A_ROUTE / 2, size);
-        changed.hostnames.truncate(HOSTNAMES_A_ROUTE - 1);
-        changed.hostnames.push(format!("{label}.changed.test").parse().unwrap());
-        let routes = HashMap::from([(changed.key.clone(), Some(changed))]);
-        Changes { routes, ..Changes::default() }
+        let others = changed.hostnames.iter().take(HOSTNAMES_A_ROUTE - 1).map(Hostname::owned);
+        let new: Hostname = format!("{label}.changed.test").parse().unwrap();
+        changed.hostnames = others.chain([new]).collect();
+        Changes { routes: vec![(changed.key.clone(), Some(changed))], ..Changes::default() }
     };
     let changes = [change("a"), change("b")];
     let mut turns = changes.iter().cycle();
@@ -131,9 +130,9 @@ fn route(number: usize, size: usize) -> RouteSpec {
     };
     let hostnames = first..size.min(first + HOSTNAMES_A_ROUTE);
     RouteSpec {
-        key: RouteKey { namespace: "bench".into(), name: format!("route-{number}").into() },
+        key: RouteKey::new("bench", &format!("route-{number}")),
         created: Some(1_700_000_000),
-        hostnames: hostnames.map(|number| hostname(number).parse().unwrap()).collect(),
+        hostnames: hostnames.map(|number| hostname(number).parse::<Hostname>().unwrap()).collect(),
         listeners: vec![],
         alpn: vec![],
         backends: vec![(BackendKey::Address(format!("backend-{}", number % 100).into()), 1)],
