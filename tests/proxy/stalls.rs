@@ -8,9 +8,9 @@ use crate::support::{
     wait_until,
 };
 
-const CLIENTS: usize = 200;
+const CLIENTS: usize = 50;
 /// What each side would like to send: more than the kernel takes on the way.
-const MUCH: usize = 8 << 20;
+const MUCH: usize = 32 << 20;
 /// Too small for sluice to take it for bulk: what stalls is held in its own memory, not in pipes.
 const CHUNK: usize = 16 * 1024;
 /// What sluice may hold for a direction that stalls: what it read at once, and a little more.
