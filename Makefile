@@ -69,8 +69,10 @@ bench: build ## measure side by side with other proxies; takes 20 minutes (ARGS=
 bench-parts: ## measure the parser and the table; takes many minutes, mostly to build
 	cargo bench --locked --bench hello --bench table
 
-e2e: tools-e2e image ## test the image and the chart on a real cluster of one node; wants root
-	tests/e2e/run.sh
+# For minutes the release build keeps one processor busy, while others can build the programs.
+e2e: tools-e2e ## test the image and the chart on a real cluster of one node; wants root
+	{ tests/env/kube.sh cluster && tests/env/helm.sh && tests/env/prometheus.sh; } >/dev/null & \
+	    make image && wait $$! && tests/e2e/run.sh
 
 # The controller that is measured is the released one; the program that measures it need not be.
 bench-control: build kube ## measure the control plane at scale; takes many minutes, mostly to build
