@@ -171,10 +171,22 @@ impl ServicePorts {
     }
 }
 
+/// The metadata services that are not on the link: Amazon's by IPv6, Azure's, Alibaba's, Oracle's.
+const METADATA_SERVICES: [IpAddr; 4] = [
+    IpAddr::V6(Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254)),
+    IpAddr::V4(Ipv4Addr::new(168, 63, 129, 16)),
+    IpAddr::V4(Ipv4Addr::new(100, 100, 100, 200)),
+    IpAddr::V4(Ipv4Addr::new(192, 0, 0, 192)),
+];
+
 /// Whether an address leads to this machine itself or to what only its link knows, such as the
 /// metadata service of a cloud: places that not everybody who may write a route may reach.
 pub(super) fn is_local(ip: IpAddr) -> bool {
-    match ip.to_canonical() {
+    let ip = ip.to_canonical();
+    if METADATA_SERVICES.contains(&ip) {
+        return true;
+    }
+    match ip {
         IpAddr::V4(ip) => {
             ip.is_loopback() || ip.is_link_local() || ip.is_unspecified() || ip.is_multicast()
         }

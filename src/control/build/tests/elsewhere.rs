@@ -152,7 +152,15 @@ fn an_external_name_is_resolved_for_the_port_that_the_route_names() {
 #[test]
 fn nothing_local_is_reached_unless_that_is_allowed() {
     let here = Installation { local_addresses: true, ..installation() };
-    for address in ["127.0.0.1", "169.254.169.254", "[::1]", "[fe80::1]", "[::ffff:127.0.0.1]"] {
+    for address in [
+        "127.0.0.1",
+        "169.254.169.254",
+        "[::1]",
+        "[fe80::1]",
+        "[::ffff:127.0.0.1]",
+        "[fd00:ec2::254]",
+        "[::ffff:100.100.100.200]",
+    ] {
         let backend = format!("{{address: '{address}:443'}}");
         let routes = vec![route("r", "hostnames: [a.com]", &backend)];
         let resources = Resources { routes, ..Resources::default() };
