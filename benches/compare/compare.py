@@ -57,7 +57,7 @@ def parse() -> argparse.Namespace:
     add("--pin", choices=["yes", "no", "both"], default="both", help=pin)
     add("--uid", type=int, help="run every proxy as this user")
     add("--rounds", type=int, default=3, help="how often each load is measured (3)")
-    add("--seconds", type=float, default=2.5, help="how long each load is measured (2.5)")
+    add("--seconds", type=float, default=2, help="how long each load is measured (2)")
     add("--connections", type=int, default=4000, help="how many are idle (4000)")
     add("--hostnames", type=int, default=1_000_000, help="size of the large table (1000000)")
     add("--calls", action="store_true", help="count system calls instead, with strace")
