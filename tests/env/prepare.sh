@@ -72,7 +72,8 @@ install_rust_tools() {
     fi
     if ! cargo deny --version >/dev/null 2>&1; then
         echo "installing cargo-deny; this takes minutes, once"
-        cargo install --locked cargo-deny@0.20.2
+        # Not optimised: it runs for seconds, and optimising it takes minutes.
+        cargo install --locked --debug cargo-deny@0.20.2
     fi
 }
 
