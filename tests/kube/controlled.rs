@@ -3,7 +3,7 @@
 use std::env;
 use std::ffi::OsString;
 use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex};
 use std::thread;
@@ -45,6 +45,8 @@ pub(crate) fn ask(address: SocketAddr, name: &str) -> String {
     let mut stream = TcpStream::connect(address).unwrap();
     stream.set_read_timeout(Some(PATIENCE)).unwrap();
     stream.write_all(&hello(name)).unwrap();
+    // So that a server that waits for more ends it too; a refused connection may be gone by now.
+    let _ = stream.shutdown(Shutdown::Write);
     let mut answer = String::new();
     // A refused connection may end in a reset.
     let _ = stream.read_to_string(&mut answer);
