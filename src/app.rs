@@ -1,6 +1,7 @@
 //! All parts together: bind everything, run it, drain it.
 
 mod kubernetes;
+mod publish;
 mod saving;
 
 use std::cell::RefCell;
@@ -28,6 +29,7 @@ use crate::health::Health;
 use crate::metrics::Metrics;
 use crate::proxy::{Proxy, Running};
 use crate::routing::{self, Reader, Writer};
+use publish::Publisher;
 use saving::Saver;
 
 /// How long the resets of the last connections may take.
@@ -184,23 +186,21 @@ impl Parts {
 /// Keeps the table as the files have it. `first` is told of the first table.
 fn follow_files(
     config: &Config,
-    mut writer: Writer,
+    writer: Writer,
     parts: &Parts,
     first: oneshot::Sender<()>,
 ) -> impl Future<Output = Infallible> + use<> {
     let installation = installation(config);
     let (metrics, health) = (parts.metrics.clone(), Arc::clone(&parts.health));
-    let statuses = parts.statuses.clone();
+    let table = parts.table.clone();
+    let mut publisher = Publisher::new(writer, parts.statuses.clone(), &parts.metrics);
     let mut first = Some(first);
     let publish = move |update: Update| {
-        let Update { plan, complete, faults, noticed } = update;
-        let routes = plan.snapshot.routes.len();
-        let applied = writer.apply(plan.snapshot);
-        statuses.replace(plan.statuses);
-        metrics.table_swap_duration.observe(noticed.elapsed().as_secs_f64());
+        let Update { settled, complete, faults, noticed } = update;
+        let applied = publisher.publish(settled, noticed);
         metrics.manifest_faults.set(i64::try_from(faults).unwrap_or(i64::MAX));
         tracing::info!(
-            routes,
+            routes = table.table().len(),
             faults,
             new_table = applied.table,
             changed_backends = applied.backends,

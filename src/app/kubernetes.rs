@@ -12,18 +12,18 @@ use kube::config::{KubeConfigOptions, Kubeconfig};
 use tokio::sync::{Notify, oneshot};
 use tokio::time::{sleep, timeout};
 
+use super::publish::Publisher;
 use super::saving::Saver;
 use super::{Parts, installation};
 use crate::config::{self, Config};
-use crate::control::build::Settled;
 use crate::control::dns::Names;
 use crate::control::kubernetes::{self, Notice, Update};
 use crate::control::lease;
 use crate::control::saved::SavedTable;
-use crate::control::status::{self, Reporter, Reporting, Statuses, log_changes};
+use crate::control::status::{self, Reporter, Reporting, Statuses};
 use crate::health::Health;
 use crate::metrics::Metrics;
-use crate::routing::{Snapshot, Writer};
+use crate::routing::Writer;
 
 /// How long an API server may take for the first list before a saved table is served, if it does
 /// not fail before: some seconds for many thousand objects.
@@ -51,14 +51,13 @@ pub(super) async fn follow(
     let decided = Arc::new(Notify::new());
     let told = notices(parts, Arc::clone(&decided));
     let serving = Serving {
-        writer,
+        publisher: Publisher::new(writer, parts.statuses.clone(), &parts.metrics),
         statuses: parts.statuses.clone(),
         metrics: parts.metrics.clone(),
         health: Arc::clone(&parts.health),
         saver: parts.saver.clone(),
         decided,
         first: Some(first),
-        live: false,
         saved: false,
     };
     let (statuses, metrics) = (parts.statuses.clone(), parts.metrics.clone());
@@ -83,7 +82,7 @@ pub(super) async fn follow(
         let saved = async {
             let Some(saver) = &saver else { return future::pending().await };
             let _ = timeout(GRACE, decided.notified()).await;
-            if !serving.borrow().live
+            if !serving.borrow().publisher.is_live()
                 && let Some(saved) = saver.saved_table().await
             {
                 serving.borrow_mut().serve_saved(saved);
@@ -188,7 +187,7 @@ fn notices(parts: &Parts, decided: Arc<Notify>) -> impl Fn(Notice) + Send + Sync
 
 /// What is served and reported.
 struct Serving {
-    writer: Writer,
+    publisher: Publisher,
     statuses: Statuses,
     metrics: Metrics,
     health: Arc<Health>,
@@ -197,30 +196,14 @@ struct Serving {
     decided: Arc<Notify>,
     /// Waits for the first table.
     first: Option<oneshot::Sender<()>>,
-    /// Whether the table is the API server's.
-    live: bool,
     /// Whether the table is one that was saved.
     saved: bool,
 }
 
 impl Serving {
     fn publish(&mut self, update: Update) {
-        let Settled { changes, statuses: told, .. } = update.settled;
-        let mut told: Vec<_> = told.into_iter().map(Arc::new).collect();
-        // The log tells of them in this order.
-        told.sort_unstable_by(|a, b| a.key.cmp(&b.key));
-        let looked_at =
-            changes.routes.iter().map(|(key, _)| key).chain(told.iter().map(|status| &status.key));
-        let before = self.statuses.update(looked_at, &told);
-        log_changes(&before, &told);
-        let applied = if self.live {
-            self.writer.update(changes)
-        } else {
-            // The first changes are all that there is. Whatever else a saved table has goes.
-            let routes = changes.routes.into_iter().filter_map(|(_, spec)| spec).collect();
-            self.writer.apply(Snapshot { routes, endpoints: changes.endpoints })
-        };
-        self.metrics.table_swap_duration.observe(update.noticed.elapsed().as_secs_f64());
+        let first = !self.publisher.is_live();
+        let applied = self.publisher.publish(update.settled, update.noticed);
         tracing::debug!(
             routes = self.statuses.count(),
             new_table = applied.table,
@@ -228,13 +211,12 @@ impl Serving {
             "routes are live"
         );
         // The first one counts even if it is the same: now it is known to be true.
-        if (applied.table || applied.backends > 0 || !self.live)
+        if (applied.table || applied.backends > 0 || first)
             && let Some(saver) = &self.saver
         {
             saver.table_changed();
         }
-        if !self.live {
-            self.live = true;
+        if first {
             self.decided.notify_one();
             tracing::info!(routes = self.statuses.count(), "the first table is complete");
             self.leave_saved();
@@ -252,13 +234,13 @@ impl Serving {
 
     /// Serves what an earlier process has saved, unless there is something better by now.
     fn serve_saved(&mut self, saved: SavedTable) {
-        if self.live {
+        if self.publisher.is_live() {
             return;
         }
         let SavedTable { snapshot, saved_at, saved_by } = saved;
         let saved_at = format!("{saved_at:.0}");
         let routes = snapshot.routes.len();
-        self.writer.apply(snapshot);
+        self.publisher.serve_instead(snapshot);
         self.saved = true;
         self.metrics.table_from_saved.set(1);
         self.health.set_saved_table(Some(saved_at.clone()));

@@ -77,13 +77,6 @@ impl Names {
             self.followed.entry(name).or_insert_with(|| Task(tokio::spawn(follow)));
         }
     }
-
-    /// Follows just these names from now on.
-    pub fn set(&mut self, names: &[DnsName]) {
-        let gone = |name: &&DnsName| names.binary_search(name).is_err();
-        let unwanted = self.followed.keys().filter(gone).cloned().collect();
-        self.change(NameChanges { wanted: names.to_vec(), unwanted });
-    }
 }
 
 /// Ends when it is dropped.
@@ -324,15 +317,16 @@ mod tests {
         // That name is known without a server (RFC 6761 §6.3).
         let (mut names, mut answers) = Names::new(&["127.0.0.1:1".parse().unwrap()]);
         let name = DnsName::from("localhost");
-        names.set(std::slice::from_ref(&name));
+        let wanted = || NameChanges { wanted: vec![name.clone()], unwanted: Vec::new() };
+        names.change(wanted());
         let (told, answer) = futures::StreamExt::next(&mut answers).await.unwrap();
         assert_eq!(told, name);
         assert!(answer.fault.is_none(), "{answer:?}");
         assert!(answer.addresses.contains(&IpAddr::from([127, 0, 0, 1])), "{answer:?}");
         let running = |names: &Names| names.followed.len();
-        names.set(&[name]);
+        names.change(wanted());
         assert_eq!(running(&names), 1, "it goes on");
-        names.set(&[]);
+        names.change(NameChanges { wanted: Vec::new(), unwanted: vec![name] });
         assert_eq!(running(&names), 0);
     }
 }

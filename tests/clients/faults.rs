@@ -55,6 +55,29 @@ fn a_broken_file_changes_nothing_and_is_named_once() {
 }
 
 #[test]
+fn a_route_that_loses_its_hostname_is_named_once_and_again_when_it_has_it() {
+    let (one, two) = (greeter("one"), greeter("two"));
+    let sluice = Sluice::start(&[("a.yaml", route("a", &["a.test"], one))]);
+    let told = || -> Vec<Value> {
+        sluice.log().into_iter().filter(|line| line["condition"] == "Accepted").collect()
+    };
+    fs::write(sluice.routes().join("b.yaml"), route("b", &["a.test"], two)).unwrap();
+    let named = eventually("the loser is named", || Some(told()).filter(|told| !told.is_empty()));
+    assert_eq!(named[0]["level"], "WARN");
+    assert_eq!(named[0]["route"], "test/b");
+    assert_eq!(named[0]["reason"], "HostnameConflict");
+    assert_eq!(named[0]["detail"], "a.test belongs to test/a");
+
+    fs::write(sluice.routes().join("c.yaml"), route("c", &["c.test"], two)).unwrap();
+    await_server(&sluice, "c.test", "two");
+    assert_eq!(told().len(), 1);
+    fs::remove_file(sluice.routes().join("a.yaml")).unwrap();
+    await_server(&sluice, "a.test", "two");
+    let named = eventually("it is in order", || Some(told()).filter(|told| told.len() == 2));
+    assert_eq!((&named[1]["level"], &named[1]["route"]), (&"INFO".into(), &"test/b".into()));
+}
+
+#[test]
 fn yaml_that_is_no_yaml_is_named_with_its_line() {
     let one = greeter("one");
     let sluice = Sluice::start(&[("a.yaml", route("a", &["a.test"], one))]);

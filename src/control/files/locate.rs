@@ -35,6 +35,17 @@ impl Origin {
     pub(super) fn line(&self) -> usize {
         lines_of(&[(self, &FieldPath::default())]).pop().unwrap_or(self.first_line)
     }
+
+    /// Whether the same object is written there in the same words, wherever that is.
+    pub(super) fn says_the_same(&self, other: &Origin) -> bool {
+        self.words() == other.words() && self.within == other.within
+    }
+
+    /// The document without what sets it apart from others.
+    fn words(&self) -> &str {
+        let text = self.text.strip_prefix("---").unwrap_or(&self.text);
+        text.trim_start_matches(['\r', '\n']).trim_end()
+    }
 }
 
 impl FieldPath {

@@ -86,8 +86,8 @@ pub struct Loaded {
 
 /// Reads files and folders once.
 pub fn load(paths: &[PathBuf]) -> Loaded {
-    let source = read_once(paths);
-    Loaded { resources: source.resources(), faults: source.faults() }
+    let (source, resources) = read_once(paths);
+    Loaded { resources, faults: source.faults() }
 }
 
 /// Everything that is wrong with the manifests in `paths`, by file and line: what keeps a file from
@@ -95,10 +95,10 @@ pub fn load(paths: &[PathBuf]) -> Loaded {
 /// Services and ports that are not there, listeners that do not exist (unless
 /// [`Installation::listeners`] is empty) and hostnames that another route owns.
 pub fn check(paths: &[PathBuf], installation: &Installation) -> Vec<Fault> {
-    let source = read_once(paths);
+    let (source, resources) = read_once(paths);
     let mut faults = source.faults();
-    let (_, findings) = examine(&source.resources(), installation);
-    let origins = source.origins("SniRoute");
+    let (_, findings) = examine(&resources, installation);
+    let origins = source.origins();
     // Each route comes from some file: `examine` makes none up.
     let found: Vec<_> = findings
         .into_iter()
@@ -122,10 +122,12 @@ pub fn check(paths: &[PathBuf], installation: &Installation) -> Vec<Fault> {
     faults
 }
 
-fn read_once(paths: &[PathBuf]) -> Source {
+fn read_once(paths: &[PathBuf]) -> (Source, Resources) {
     let mut source = Source::default();
-    source.apply(&Reading::of(paths));
-    source
+    let difference = source.apply(&Reading::of(paths, &Reading::default()));
+    let mut resources = Resources::default();
+    difference.put.into_iter().for_each(|object| object.add_to(&mut resources));
+    (source, resources)
 }
 
 #[cfg(test)]

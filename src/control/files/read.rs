@@ -1,18 +1,22 @@
 //! Files and folders as they lie on disk, and where to look for changes of them.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
-use std::fs::{self, File};
+use std::fs::{self, File, Metadata};
 use std::io::{self, Read};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
+use std::time::{Duration, SystemTime};
 
 /// The largest file in bytes. Far above what people write, far below what hurts.
 const MAX_FILE: u64 = 16 << 20;
+/// How coarse the times of a file system may be: FAT counts in steps of two seconds.
+const COARSE: Duration = Duration::from_secs(3);
 /// How many symbolic links one path may lead through, as in the kernel (path_resolution(7)).
 const MAX_LINKS: usize = 40;
 
 /// What the configured paths hold at one moment. Two equal readings mean that nothing changed.
-#[derive(Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub(super) struct Reading {
     /// By configured path: its files, or why it cannot be read.
     pub(super) roots: BTreeMap<PathBuf, Result<Files, String>>,
@@ -22,13 +26,61 @@ pub(super) struct Reading {
 type Files = BTreeMap<PathBuf, FileRead>;
 
 /// One file at one moment.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug)]
 pub(super) struct FileRead {
     /// Where it really is. When that changes (a ConfigMap volume was swapped), the reading was made
     /// across the swap.
     real: PathBuf,
     /// What is in it, or why it cannot be read.
-    pub(super) content: Result<Arc<[u8]>, String>,
+    pub(super) content: Content,
+    /// By what to tell that it is still the same, if anything can.
+    stamp: Option<Stamp>,
+}
+
+impl PartialEq for FileRead {
+    /// The stamp changes with every touch, which is no change of what the file says.
+    fn eq(&self, other: &FileRead) -> bool {
+        self.real == other.real && same(&self.content, &other.content)
+    }
+}
+
+/// What is in a file, or why it cannot be read.
+pub(super) type Content = Result<Arc<[u8]>, String>;
+
+/// Whether the content is the same, which mostly takes no comparing.
+pub(super) fn same(one: &Content, other: &Content) -> bool {
+    match (one, other) {
+        (Ok(one), Ok(other)) => Arc::ptr_eq(one, other) || one == other,
+        (one, other) => one == other,
+    }
+}
+
+/// What the file system tells of a file without opening it. Nobody but the kernel sets the time of
+/// the last change (`st_ctim` in inode(7)), and whatever is written to a file moves it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Stamp {
+    device: u64,
+    inode: u64,
+    size: u64,
+    /// In seconds and nanoseconds since 1970.
+    changed: (i64, i64),
+}
+
+impl Stamp {
+    /// The stamp of what is read from now on. There is none if the file changed just now: it may
+    /// change again before the clock of the file system, which may be coarse, moves on.
+    fn of(file: &Metadata) -> Option<Self> {
+        let changed = SystemTime::UNIX_EPOCH
+            .checked_add(Duration::new(file.ctime().try_into().ok()?, 0))?
+            .checked_add(COARSE)?;
+        let stamp = Stamp {
+            device: file.dev(),
+            inode: file.ino(),
+            size: file.size(),
+            changed: (file.ctime(), file.ctime_nsec()),
+        };
+        (changed < SystemTime::now()).then_some(stamp)
+    }
 }
 
 impl Reading {
@@ -81,15 +133,17 @@ impl Reading {
         self.roots.get(path)?.as_ref().ok()
     }
 
-    /// Reads everything. A file that is reached in more than one way counts once.
+    /// Reads everything, but of files that are still as they were when `known` was read, nothing. A
+    /// file that is reached in more than one way counts once.
     ///
     /// This blocks.
-    pub(super) fn of(paths: &[PathBuf]) -> Self {
+    pub(super) fn of(paths: &[PathBuf], known: &Reading) -> Self {
         let mut seen = HashSet::new();
         let mut reading = Reading::default();
         for path in paths {
             if !reading.roots.contains_key(path) {
-                let files = read_root(path, &mut seen).map_err(|error| error.to_string());
+                let files = read_root(path, known.files(path), &mut seen);
+                let files = files.map_err(|error| error.to_string());
                 reading.roots.insert(path.clone(), files);
             }
         }
@@ -105,12 +159,16 @@ fn keep(files: &mut Files, applied: Option<&Files>, name: PathBuf) {
     };
 }
 
-fn read_root(path: &Path, seen: &mut HashSet<PathBuf>) -> io::Result<Files> {
+fn read_root(path: &Path, known: Option<&Files>, seen: &mut HashSet<PathBuf>) -> io::Result<Files> {
     let files = match fs::metadata(path)?.is_dir() {
         true => manifests(path)?,
         false => vec![path.to_owned()],
     };
-    Ok(files.into_iter().filter_map(|file| Some((file.clone(), read_file(&file, seen)?))).collect())
+    let read = files.into_iter().filter_map(|file| {
+        let read = read_file(&file, known.and_then(|known| known.get(&file)), seen)?;
+        Some((file, read))
+    });
+    Ok(read.collect())
 }
 
 /// Whether a folder holds other folders and no manifest: probably the manifests are in those.
@@ -141,7 +199,11 @@ fn manifests(folder: &Path) -> io::Result<Vec<PathBuf>> {
 }
 
 /// `None` when the file was read before by another name, or went away in the meantime.
-fn read_file(file: &Path, seen: &mut HashSet<PathBuf>) -> Option<FileRead> {
+fn read_file(
+    file: &Path,
+    known: Option<&FileRead>,
+    seen: &mut HashSet<PathBuf>,
+) -> Option<FileRead> {
     if fs::symlink_metadata(file).is_err_and(|error| error.kind() == io::ErrorKind::NotFound) {
         return None;
     }
@@ -149,21 +211,32 @@ fn read_file(file: &Path, seen: &mut HashSet<PathBuf>) -> Option<FileRead> {
     if !seen.insert(real.clone()) {
         return None;
     }
-    let content = read_content(file).map_err(|error| error.to_string());
-    Some(FileRead { real, content })
+    let (content, stamp) = match read_content(file, known.filter(|known| known.real == real)) {
+        Ok((content, stamp)) => (Ok(content), stamp),
+        Err(error) => (Err(error.to_string()), None),
+    };
+    Some(FileRead { real, content, stamp })
 }
 
-fn read_content(file: &Path) -> io::Result<Arc<[u8]>> {
+fn read_content(file: &Path, known: Option<&FileRead>) -> io::Result<(Arc<[u8]>, Option<Stamp>)> {
     // Asked before opening it: to open a named pipe would wait for whoever writes into it.
-    if !fs::metadata(file)?.is_file() {
+    let metadata = fs::metadata(file)?;
+    if !metadata.is_file() {
         return Err(io::Error::other("is not a regular file"));
+    }
+    let stamp = Stamp::of(&metadata);
+    if let Some(FileRead { content: Ok(content), stamp: known, .. }) = known
+        && stamp.is_some()
+        && stamp == *known
+    {
+        return Ok((Arc::clone(content), stamp));
     }
     let mut content = Vec::new();
     File::open(file)?.take(MAX_FILE + 1).read_to_end(&mut content)?;
     if content.len() as u64 > MAX_FILE {
         return Err(io::Error::other(format!("is over {} MiB", MAX_FILE >> 20)));
     }
-    Ok(content.into())
+    Ok((content.into(), stamp))
 }
 
 /// Where a change would have to happen to change a [`Reading`].
@@ -240,4 +313,39 @@ fn trail(path: &Path) -> Vec<PathBuf> {
 fn steps(path: &Path) -> Vec<PathBuf> {
     let given = path.components().filter(|component| *component != Component::CurDir);
     given.rev().map(|component| PathBuf::from(component.as_os_str())).collect()
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    fn read(path: &Path, known: &Reading) -> (Reading, Arc<[u8]>) {
+        let reading = Reading::of(&[path.to_owned()], known);
+        let content = reading.files(path).unwrap().get(path).unwrap().content.clone().unwrap();
+        (reading, content)
+    }
+
+    #[test]
+    fn what_rests_is_read_once() {
+        // Older than any build of this.
+        let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("Cargo.toml");
+        let (reading, once) = read(&file, &Reading::default());
+        let (_, again) = read(&file, &reading);
+        assert!(Arc::ptr_eq(&once, &again));
+    }
+
+    #[test]
+    fn no_change_is_missed_however_soon_it_follows() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("a.yaml");
+        let mut known = Reading::default();
+        for round in 100..300 {
+            let text = format!("# {round}");
+            fs::write(&file, &text).unwrap();
+            let (reading, content) = read(&file, &known);
+            assert_eq!(*content, *text.as_bytes());
+            known = reading;
+        }
+    }
 }

@@ -1,45 +1,84 @@
-//! What is in force of each file, without I/O.
+//! What is in force of each file, and what a reading changes of it; without I/O.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::mem;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::Fault;
 use super::locate::Origin;
-use super::parse::{Parsed, parse};
-use super::read::Reading;
-use crate::control::build::Resources;
-use crate::routing::RouteKey;
+use super::parse::{Kind, Object, parse};
+use super::read::{Content, Reading, same};
+use crate::routing::{ObjectKey, RouteKey};
 
 /// All files with what is in force of them: for a file without faults what it holds, for another
 /// what it held before.
+///
+/// The objects themselves go to whoever takes a reading over. What stays here is which there are
+/// and how they were written, so that the next reading can tell what it changes.
 #[derive(Debug, Default)]
 pub(super) struct Source {
     files: BTreeMap<PathBuf, FileState>,
+    /// The file of each object in force.
+    holders: HashMap<Id, Arc<Path>>,
     /// Configured paths that cannot be read, and why.
     unreadable: BTreeMap<PathBuf, String>,
     complete: bool,
 }
 
+/// What a reading changes.
+#[derive(Debug, Default)]
+pub(super) struct Difference {
+    /// The paths at which anything changed.
+    pub(super) changed: BTreeSet<PathBuf>,
+    /// The objects that are in force no longer.
+    pub(super) gone: Vec<Id>,
+    /// The objects that are new in force, or written in another way than before.
+    pub(super) put: Vec<Object>,
+}
+
+/// What tells an object from all others.
+pub(super) type Id = (Kind, ObjectKey);
+
 #[derive(Debug)]
 struct FileState {
     /// The configured path through which it was found.
     root: PathBuf,
-    content: Result<Arc<[u8]>, String>,
-    /// What the content says.
-    parsed: Result<Arc<[Parsed]>, Vec<Fault>>,
-    /// What is served; `None` when the file was never good.
-    in_force: Option<Arc<[Parsed]>>,
-    /// An object that another file has too, which keeps the content from being in force.
-    taken: Option<Fault>,
+    content: Content,
+    latest: Latest,
+    in_force: Vec<Written>,
+}
+
+/// What became of the content of a file.
+#[derive(Debug)]
+enum Latest {
+    InForce,
+    /// It cannot be in force, so what was before stays.
+    Faulty(Vec<Fault>),
+    /// It may come in force, as soon as no other file has any object of it.
+    Waiting {
+        /// Which objects there are, in the order of the file.
+        written: Vec<Written>,
+        /// The objects themselves.
+        objects: Vec<Object>,
+        /// An object that another file has.
+        taken: Option<Fault>,
+    },
+}
+
+/// Which object was written where, and how.
+#[derive(Debug)]
+struct Written {
+    id: Id,
+    origin: Origin,
 }
 
 impl Source {
-    /// Takes a reading over; returns the paths at which anything changed.
+    /// Takes a reading over.
     ///
     /// Files that are gone go, unless the path through which they were found cannot be read: then
     /// they stay as they were.
-    pub(super) fn apply(&mut self, reading: &Reading) -> BTreeSet<PathBuf> {
+    pub(super) fn apply(&mut self, reading: &Reading) -> Difference {
         let mut changed = BTreeSet::new();
         let mut found = BTreeSet::new();
         for (root, files) in &reading.roots {
@@ -59,24 +98,28 @@ impl Source {
                         if self.take(file, root, &read.content) {
                             changed.insert(file.clone());
                         }
-                        found.insert(file.clone());
+                        found.insert(file);
                     }
                 }
             }
         }
-        self.files.retain(|file, state| {
-            let stays = found.contains(file) || self.unreadable.contains_key(&state.root);
-            if !stays {
-                changed.insert(file.clone());
-            }
-            stays
-        });
-        if !changed.is_empty() {
-            self.settle();
+        let mut former = HashMap::new();
+        let unreadable = &self.unreadable;
+        let gone = |file: &PathBuf, state: &mut FileState| {
+            !found.contains(file) && !unreadable.contains_key(&state.root)
+        };
+        for (file, state) in self.files.extract_if(.., gone) {
+            former.extend(state.in_force.into_iter().map(|written| (written.id, written.origin)));
+            changed.insert(file);
+        }
+        former.keys().for_each(|id| _ = self.holders.remove(id));
+        let mut difference = Difference { changed, ..Difference::default() };
+        if !difference.changed.is_empty() {
+            self.settle(former, &mut difference);
         }
         self.complete |=
             self.unreadable.is_empty() && self.files.values().all(|file| file.content.is_ok());
-        changed
+        difference
     }
 
     /// Whether everything could be read at some time. A file with faults counts as read and refused:
@@ -85,112 +128,144 @@ impl Source {
         self.complete
     }
 
-    /// All objects in force.
-    pub(super) fn resources(&self) -> Resources {
-        let mut resources = Resources::default();
-        for parsed in self.files.values().filter_map(|file| file.in_force.as_deref()).flatten() {
-            parsed.object.add_to(&mut resources);
-        }
-        resources
-    }
-
     /// All that is wrong with what the files hold now.
     pub(super) fn faults(&self) -> Vec<Fault> {
         let unreadable = self.unreadable.iter().map(|(path, error)| unreadable(path, error));
-        let files = self.files.values().flat_map(|file| match &file.parsed {
-            Err(faults) => faults.as_slice(),
-            Ok(_) => file.taken.as_slice(),
+        let files = self.files.values().flat_map(|file| match &file.latest {
+            Latest::InForce => &[],
+            Latest::Faulty(faults) => faults.as_slice(),
+            Latest::Waiting { taken, .. } => taken.as_slice(),
         });
         unreadable.chain(files.cloned()).collect()
     }
 
-    /// Where the objects in force of one kind were written down.
-    pub(super) fn origins(&self, kind: &str) -> HashMap<&RouteKey, (&Path, &Origin)> {
-        let objects = self.files.iter().flat_map(|(file, state)| {
-            let objects = state.in_force.as_deref().unwrap_or_default();
-            objects.iter().map(move |parsed| (file.as_path(), parsed))
+    /// Where the routes in force were written down.
+    pub(super) fn origins(&self) -> HashMap<&RouteKey, (&Path, &Origin)> {
+        let all = self.files.iter().flat_map(|(file, state)| {
+            state.in_force.iter().map(move |written| (file.as_path(), written))
         });
-        objects
-            .filter(|(_, parsed)| parsed.object.kind() == kind)
-            .map(|(file, parsed)| (&parsed.key, (file, &parsed.origin)))
+        all.filter(|(_, written)| written.id.0 == Kind::SniRoute)
+            .map(|(file, written)| (&written.id.1, (file, &written.origin)))
             .collect()
     }
 
     /// Parses a file if its content is new; returns whether it is.
-    fn take(&mut self, file: &Path, root: &Path, content: &Result<Arc<[u8]>, String>) -> bool {
+    fn take(&mut self, file: &Path, root: &Path, content: &Content) -> bool {
         let known = self.files.get_mut(file);
-        if known.as_ref().is_some_and(|state| state.content == *content) {
+        if known.as_ref().is_some_and(|state| same(&state.content, content)) {
             return false;
         }
         let parsed = match content {
-            Ok(bytes) => parse(file, bytes).map(Arc::from),
+            Ok(bytes) => parse(file, bytes),
             Err(error) => Err(vec![unreadable(file, error)]),
         };
-        let in_force = known.and_then(|state| state.in_force.take());
-        let (root, content) = (root.to_owned(), content.clone());
-        let state = FileState { root, content, parsed, in_force, taken: None };
+        let latest = match parsed {
+            Err(faults) => Latest::Faulty(faults),
+            Ok(parsed) => {
+                let (mut written, mut objects) = (Vec::new(), Vec::new());
+                for parsed in parsed {
+                    let id = (parsed.object.kind(), parsed.key);
+                    written.push(Written { id, origin: parsed.origin });
+                    objects.push(parsed.object);
+                }
+                Latest::Waiting { written, objects, taken: None }
+            }
+        };
+        let in_force = known.map(|state| mem::take(&mut state.in_force)).unwrap_or_default();
+        let state = FileState { root: root.to_owned(), content: content.clone(), latest, in_force };
         self.files.insert(file.to_owned(), state);
         true
     }
 
-    /// Decides what is in force: of every file its present content if that is good, else its former
-    /// one. No object is in force twice: the file that changed gives way to the one that did not,
-    /// of two that changed the second. A file gives way whole.
-    fn settle(&mut self) {
-        for file in self.files.values_mut() {
-            file.taken = None;
-        }
-        // Every round makes at least one file give way, for good.
-        while let Some(fault) = self.first_clash() {
-            match self.files.get_mut(&fault.file) {
-                Some(file) => file.taken = Some(fault),
-                None => break,
+    /// Puts in force what waits and can be. No object is in force twice: the file that changed gives
+    /// way to the one that did not, of two that changed the second. A file gives way whole, and keeps
+    /// what it had before. `former` are the objects of files that are gone.
+    fn settle(&mut self, mut former: HashMap<Id, Origin>, difference: &mut Difference) {
+        let mut waiting = Vec::new();
+        for (path, file) in &mut self.files {
+            if let Latest::Waiting { taken, .. } = &mut file.latest {
+                *taken = None;
+                waiting.push(Arc::<Path>::from(path.as_path()));
             }
         }
-        for file in self.files.values_mut() {
-            file.in_force = file.chosen().cloned();
+        while self.give_way(&waiting) {}
+        waiting.retain(|path| self.files.get(&**path).is_some_and(FileState::comes_in_force));
+
+        // First what they had, of all of them: an object may go from one file to another.
+        let mut came = Vec::new();
+        for path in waiting {
+            let Some(file) = self.files.get_mut(&*path) else { continue };
+            for had in mem::take(&mut file.in_force) {
+                self.holders.remove(&had.id);
+                former.insert(had.id, had.origin);
+            }
+            let latest = mem::replace(&mut file.latest, Latest::InForce);
+            if let Latest::Waiting { written, objects, .. } = latest {
+                came.extend(objects.into_iter().zip(&written).map(|(object, written)| {
+                    self.holders.insert(written.id.clone(), Arc::clone(&path));
+                    (written.id.clone(), written.origin.clone(), object)
+                }));
+                file.in_force = written;
+            }
         }
+        for (id, origin, object) in came {
+            let same = former.remove(&id).is_some_and(|former| former.says_the_same(&origin));
+            if !same {
+                difference.put.push(object);
+            }
+        }
+        difference.gone.extend(former.into_keys());
     }
 
-    /// The first object that two files hold, as a fault of the one that is to give way.
-    fn first_clash(&self) -> Option<Fault> {
-        let mut holders: HashMap<(&str, &RouteKey), (&Path, &Parsed)> = HashMap::new();
-        for (path, file) in &self.files {
-            for parsed in file.chosen().into_iter().flat_map(|objects| objects.iter()) {
-                let id = (parsed.object.kind(), &parsed.key);
-                let Some((other_path, other)) = holders.insert(id, (path, parsed)) else {
-                    continue;
+    /// Has each file give way that would come in force with an object that another file has; returns
+    /// whether any did, for what it had before may be what another one wants now.
+    fn give_way(&mut self, waiting: &[Arc<Path>]) -> bool {
+        let mut any = false;
+        let mut wanted: HashMap<Id, Arc<Path>> = HashMap::new();
+        for path in waiting {
+            let Some(Latest::Waiting { written, taken: None, .. }) =
+                self.files.get(&**path).map(|file| &file.latest)
+            else {
+                continue;
+            };
+            let clash = written.iter().find_map(|own| {
+                let keeps = |holder: &&Arc<Path>| {
+                    self.files.get(&***holder).is_some_and(|file| !file.comes_in_force())
                 };
-                let other_file = self.files.get(other_path)?;
-                let (loser, own, winner, theirs) = match file.is_new() {
-                    true => (path.as_path(), parsed, other_path, other),
-                    false => (other_path, other, path.as_path(), parsed),
-                };
-                // What was in force together before has no clash.
-                if !file.is_new() && !other_file.is_new() {
-                    continue;
+                let kept = || self.holders.get(&own.id).filter(keeps);
+                let winner = wanted.get(&own.id).or_else(kept)?;
+                Some(clash(path, own, winner, self.files.get(&**winner)?))
+            });
+            match clash {
+                None => {
+                    let ids = written.iter().map(|own| own.id.clone());
+                    wanted.extend(ids.map(|id| (id, Arc::clone(path))));
                 }
-                return Some(taken(loser, own, winner, theirs));
+                Some(fault) => {
+                    if let Some(file) = self.files.get_mut(&**path)
+                        && let Latest::Waiting { taken, .. } = &mut file.latest
+                    {
+                        *taken = Some(fault);
+                        any = true;
+                    }
+                }
             }
         }
-        None
+        any
     }
 }
 
 impl FileState {
-    /// What is to be in force of this file, as far as it is known.
-    fn chosen(&self) -> Option<&Arc<[Parsed]>> {
-        match &self.parsed {
-            Ok(parsed) if self.taken.is_none() => Some(parsed),
-            _ => self.in_force.as_ref(),
-        }
+    /// Whether something else is to be in force of it, as far as it is known.
+    fn comes_in_force(&self) -> bool {
+        matches!(self.latest, Latest::Waiting { taken: None, .. })
     }
 
-    /// Whether what is chosen is other than what is in force.
-    fn is_new(&self) -> bool {
-        match (self.chosen(), &self.in_force) {
-            (Some(chosen), Some(in_force)) => !Arc::ptr_eq(chosen, in_force),
-            (chosen, in_force) => chosen.is_some() != in_force.is_some(),
+    /// What is to be in force of it, as far as it is known.
+    fn chosen(&self) -> &[Written] {
+        match &self.latest {
+            Latest::Waiting { written, taken: None, .. } => written,
+            _ => &self.in_force,
         }
     }
 }
@@ -205,12 +280,15 @@ fn unreadable(path: &Path, error: &str) -> Fault {
     }
 }
 
-fn taken(loser: &Path, own: &Parsed, winner: &Path, theirs: &Parsed) -> Fault {
+fn clash(loser: &Path, own: &Written, winner: &Path, file: &FileState) -> Fault {
+    let (kind, key) = &own.id;
+    let theirs = file.chosen().iter().find(|written| written.id == own.id);
+    let line = theirs.map_or(1, |written| written.origin.line());
     Fault {
         file: loser.to_owned(),
         line: Some(own.origin.line()),
-        object: Some(format!("{} {}", own.object.kind(), own.key)),
+        object: Some(format!("{kind} {key}")),
         field: None,
-        message: format!("is in {}:{} already", winner.display(), theirs.origin.line()),
+        message: format!("is in {}:{line} already", winner.display()),
     }
 }

@@ -1,6 +1,6 @@
 //! Manifests while sluice runs: every change is live within a second.
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::BTreeSet;
 use std::convert::Infallible;
 use std::mem;
 use std::panic::resume_unwind;
@@ -8,24 +8,23 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use futures::StreamExt;
+use futures::{FutureExt, StreamExt};
 use tokio::task::spawn_blocking;
 use tracing::{Dispatch, dispatcher, info, warn};
 
 use super::Fault;
 use super::read::{Interest, Reading, is_too_high};
-use super::source::Source;
+use super::source::{Difference, Source};
 use super::watches::{Watches, Writing};
-use crate::control::api::DnsName;
-use crate::control::build::{Answer, Installation, Plan, Resources, build};
+use crate::control::build::{Builder, Installation, Settled};
 use crate::control::dns::{self, Answers, Names};
-use crate::control::status::{RouteStatus, log_changes};
 
 /// What to serve from now on.
 #[derive(Clone, Debug)]
 pub struct Update {
-    /// The table and the statuses.
-    pub plan: Plan,
+    /// The changes, and the statuses of the routes that were looked at again. The first are of all
+    /// routes.
+    pub settled: Settled,
     /// Whether every path and file could be read at some time, be it with faults. Once true, it
     /// stays so.
     pub complete: bool,
@@ -35,9 +34,10 @@ pub struct Update {
     pub noticed: Instant,
 }
 
-/// Reads the manifests and calls `publish` with the first plan at once, then after every change;
-/// `failed` is called whenever it looked and could not watch or read a configured path. `names`
-/// resolves the names that routes lead to; the first plan waits for them, but not for long.
+/// Reads the manifests and calls `publish` with all that there is at once, then after every change
+/// with what that comes to; `failed` is called whenever it looked and could not watch or read a
+/// configured path. `names` resolves the names that routes lead to; the first call waits for them,
+/// but not for long.
 ///
 /// Never returns; drop it to end it. It needs a tokio runtime with time enabled, and leaves all work
 /// that takes time to the runtime's blocking threads.
@@ -93,27 +93,24 @@ pub(super) async fn watch_at(
     let mut watches = Watches::new(pace.notify);
     let mut state = State::new(installation);
     let mut noticed = Instant::now();
-    let mut reading = read(&paths, &mut watches).await;
+    let mut reading = Reading::default();
+    let mut next = read(&paths, &reading, &mut watches).await;
     loop {
-        let unread = reading.roots.values().filter(|root| root.is_err()).count();
+        let unread = next.roots.values().filter(|root| root.is_err()).count();
         (0..unread + usize::from(!watches.healthy)).for_each(|_| failed());
         let first = !state.begun;
         let update;
         (state, reading, update) = aside(move || {
-            let update = state.take(&reading, noticed);
-            (state, reading, update)
+            let update = state.take(&next).then(|| state.update(noticed));
+            (state, next, update)
         })
         .await;
-        if let Some(update) = update {
-            names.set(&update.plan.names);
-            let update = if first && !update.plan.names.is_empty() {
-                state.answers = first_answers(&mut answers, &update.plan.names).await;
-                let update;
+        if let Some(mut update) = update {
+            names.change(mem::take(&mut update.settled.names));
+            if first && state.builder.awaits_names() {
+                state = first_answers(state, &mut answers).await;
                 (state, update) = updated(state, noticed).await;
-                update
-            } else {
-                update
-            };
+            }
             publish(update);
         }
         let longest = if watches.healthy { pace.idle } else { pace.poll };
@@ -126,7 +123,10 @@ pub(super) async fn watch_at(
                 () = tokio::time::sleep_until(longest) => break false,
                 Some((name, answer)) = answers.next() => {
                     let noticed = Instant::now();
-                    state.answers.insert(name, answer);
+                    state.builder.put_answer(&name, answer);
+                    while let Some(Some((name, answer))) = answers.next().now_or_never() {
+                        state.builder.put_answer(&name, answer);
+                    }
                     let update;
                     (state, update) = updated(state, noticed).await;
                     publish(update);
@@ -137,23 +137,23 @@ pub(super) async fn watch_at(
         if told {
             tokio::time::sleep(pace.quiet).await;
         }
-        reading = settled(pace, &paths, &reading, &mut watches).await;
+        next = settled(pace, &paths, &reading, &mut watches).await;
     }
 }
 
-/// What is said of all these names, as far as it is said soon.
-async fn first_answers(told: &mut Answers, wanted: &[DnsName]) -> HashMap<DnsName, Answer> {
-    let mut missing: HashSet<&DnsName> = wanted.iter().collect();
-    let mut answers = HashMap::new();
+/// Waits until something is known of every name that routes lead to, but not for long; has the next
+/// update tell of all routes.
+async fn first_answers(mut state: State, answers: &mut Answers) -> State {
     let deadline = tokio::time::Instant::now() + dns::PATIENCE;
-    while !missing.is_empty() {
-        let Ok(Some((name, answer))) = tokio::time::timeout_at(deadline, told.next()).await else {
+    while state.builder.awaits_names() {
+        let Ok(Some((name, answer))) = tokio::time::timeout_at(deadline, answers.next()).await
+        else {
             break;
         };
-        missing.remove(&name);
-        answers.insert(name, answer);
+        state.builder.put_answer(&name, answer);
     }
-    answers
+    state.builder.tell_all();
+    state
 }
 
 /// What is to be served by now.
@@ -177,7 +177,7 @@ async fn settled(
     let deadline = Instant::now() + pace.longest;
     let mut last: Option<Reading> = None;
     loop {
-        let reading = read(paths, watches).await;
+        let reading = read(paths, last.as_ref().unwrap_or(applied), watches).await;
         let Writing { files, fresh } = watches.shared.writing(pace);
         let reading = reading.except(applied, |file| files.contains(file));
         let agrees = reading == *applied || last.as_ref() == Some(&reading);
@@ -194,15 +194,15 @@ async fn settled(
     }
 }
 
-async fn read(paths: &Arc<[PathBuf]>, watches: &mut Watches) -> Reading {
-    let wanted = Arc::clone(paths);
+async fn read(paths: &Arc<[PathBuf]>, known: &Reading, watches: &mut Watches) -> Reading {
+    let (wanted, known) = (Arc::clone(paths), known.clone());
     let mut renewed = std::mem::replace(watches, Watches::new(false));
     let reading;
     (*watches, reading) = aside(move || {
         // Watch first, read then: what changes in between is told. A folder with much coming and
         // going keeps the watcher busy, and whoever asks it for something waiting.
         renewed.renew(Interest::of(&wanted));
-        (renewed, Reading::of(&wanted))
+        (renewed, Reading::of(&wanted, &known))
     })
     .await;
     reading
@@ -221,13 +221,10 @@ async fn aside<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> 
     }
 }
 
-/// What is in force, and what was said about it.
+/// What is in force.
 struct State {
     source: Source,
-    statuses: Vec<RouteStatus>,
-    /// What is known of the names that routes lead to.
-    answers: HashMap<DnsName, Answer>,
-    installation: Installation,
+    builder: Builder,
     /// Whether there was any update yet.
     begun: bool,
     /// The configured folders of which it was said that the folders in them are not read.
@@ -238,20 +235,18 @@ impl State {
     fn new(installation: Installation) -> Self {
         State {
             source: Source::default(),
-            statuses: Vec::new(),
-            answers: HashMap::new(),
-            installation,
+            builder: Builder::new(installation),
             begun: false,
             too_high: BTreeSet::new(),
         }
     }
 
-    /// Takes a reading over; returns what is to be served if that is new.
-    fn take(&mut self, reading: &Reading, noticed: Instant) -> Option<Update> {
+    /// Takes a reading over; returns whether it makes an update, as the first one always does.
+    fn take(&mut self, reading: &Reading) -> bool {
         self.warn_of_sub_folders(reading);
         let changed = self.apply(reading);
         let first = !mem::replace(&mut self.begun, true);
-        (changed || first).then(|| self.update(noticed))
+        changed || first
     }
 
     /// Says, once for each folder, when it holds no manifest but folders.
@@ -268,7 +263,11 @@ impl State {
     /// Takes a reading over and says what is wrong with what changed; returns whether anything did.
     fn apply(&mut self, reading: &Reading) -> bool {
         let before = self.source.faults();
-        let changed = self.source.apply(reading);
+        let Difference { changed, gone, put } = self.source.apply(reading);
+        for (kind, key) in &gone {
+            kind.remove_from(&mut self.builder, key);
+        }
+        put.iter().for_each(|object| object.put_into(&mut self.builder));
         let faults = self.source.faults();
         for fault in &faults {
             if changed.contains(&fault.file) || !before.contains(fault) {
@@ -285,13 +284,9 @@ impl State {
     }
 
     fn update(&mut self, noticed: Instant) -> Update {
-        let resources = Resources { answers: self.answers.clone(), ..self.source.resources() };
-        let plan = build(&resources, &self.installation);
-        self.answers.retain(|name, _| plan.names.binary_search(name).is_ok());
-        log_changes(&self.statuses, &plan.statuses);
-        self.statuses.clone_from(&plan.statuses);
+        let settled = self.builder.settle();
         let faults = self.source.faults().len();
-        Update { plan, complete: self.source.complete(), faults, noticed }
+        Update { settled, complete: self.source.complete(), faults, noticed }
     }
 }
 

@@ -206,7 +206,7 @@ mod tests {
         watches.renew(Interest::of(&paths));
         assert!(watches.healthy);
 
-        Reading::of(&paths);
+        Reading::of(&paths, &Reading::default());
         std::fs::write(folder.path().with_extension("beside"), "").expect("written");
         let told = watches.shared.wake.notified();
         assert!(tokio::time::timeout(Duration::from_millis(200), told).await.is_err());

@@ -8,6 +8,7 @@ mod weight;
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
+use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -19,8 +20,8 @@ use self::split::documents;
 use super::Fault;
 use super::locate::{FieldPath, Origin, lines_of};
 use crate::control::api::{ReferenceGrant, SniRoute};
-use crate::control::build::Resources;
-use crate::routing::RouteKey;
+use crate::control::build::{Builder, Resources};
+use crate::routing::{ObjectKey, RouteKey};
 
 /// How many faults are reported of one document. Who mends those sees the next.
 const MAX_FAULTS: usize = 20;
@@ -42,13 +43,40 @@ pub(super) enum Object {
     ReferenceGrant(Box<ReferenceGrant>),
 }
 
-impl Object {
-    pub(super) fn kind(&self) -> &'static str {
+/// A supported kind, shown by its name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) enum Kind {
+    SniRoute,
+    Service,
+    EndpointSlice,
+    ReferenceGrant,
+}
+
+impl fmt::Display for Kind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(self, f)
+    }
+}
+
+impl Kind {
+    /// Tells a builder that such an object is gone.
+    pub(super) fn remove_from(self, builder: &mut Builder, key: &ObjectKey) {
         match self {
-            Object::SniRoute(_) => "SniRoute",
-            Object::Service(_) => "Service",
-            Object::EndpointSlice(_) => "EndpointSlice",
-            Object::ReferenceGrant(_) => "ReferenceGrant",
+            Kind::SniRoute => builder.remove_route(key),
+            Kind::Service => builder.remove_service(key),
+            Kind::EndpointSlice => builder.remove_slice(key),
+            Kind::ReferenceGrant => builder.remove_grant(key),
+        }
+    }
+}
+
+impl Object {
+    pub(super) fn kind(&self) -> Kind {
+        match self {
+            Object::SniRoute(_) => Kind::SniRoute,
+            Object::Service(_) => Kind::Service,
+            Object::EndpointSlice(_) => Kind::EndpointSlice,
+            Object::ReferenceGrant(_) => Kind::ReferenceGrant,
         }
     }
 
@@ -61,13 +89,23 @@ impl Object {
         }
     }
 
-    /// Adds a copy to those of its kind.
-    pub(super) fn add_to(&self, resources: &mut Resources) {
+    /// Adds it to those of its kind.
+    pub(super) fn add_to(self, resources: &mut Resources) {
         match self {
-            Object::SniRoute(route) => resources.routes.push((**route).clone()),
-            Object::Service(service) => resources.services.push((**service).clone()),
-            Object::EndpointSlice(slice) => resources.slices.push((**slice).clone()),
-            Object::ReferenceGrant(grant) => resources.grants.push((**grant).clone()),
+            Object::SniRoute(route) => resources.routes.push(*route),
+            Object::Service(service) => resources.services.push(*service),
+            Object::EndpointSlice(slice) => resources.slices.push(*slice),
+            Object::ReferenceGrant(grant) => resources.grants.push(*grant),
+        }
+    }
+
+    /// Gives it to a builder.
+    pub(super) fn put_into(&self, builder: &mut Builder) {
+        match self {
+            Object::SniRoute(route) => builder.put_route(route),
+            Object::Service(service) => builder.put_service(service),
+            Object::EndpointSlice(slice) => builder.put_slice(slice),
+            Object::ReferenceGrant(grant) => builder.put_grant(grant),
         }
     }
 }

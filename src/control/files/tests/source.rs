@@ -1,25 +1,37 @@
 //! What is in force of files that change.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
 
 use tempfile::TempDir;
 
 use super::{folder, good, shown};
+use crate::control::build::key;
+use crate::control::files::parse::Object;
 use crate::control::files::read::Reading;
-use crate::control::files::source::Source;
+use crate::control::files::source::{Difference, Source};
+use crate::routing::RouteKey;
 
 /// A folder and what is in force of it.
 struct Served {
     folder: TempDir,
     source: Source,
+    reading: Reading,
+    /// The routes in force by all differences so far.
+    routes: BTreeSet<RouteKey>,
 }
 
 impl Served {
     fn new(files: &[(&str, &str)]) -> Self {
-        let mut served = Served { folder: folder(files), source: Source::default() };
+        let mut served = Served::of(folder(files));
         served.read();
         served
+    }
+
+    fn of(folder: TempDir) -> Self {
+        let (source, reading) = (Source::default(), Reading::default());
+        Served { folder, source, reading, routes: BTreeSet::new() }
     }
 
     /// Writes (or with `None` removes) all these files, then reads once; returns what changed.
@@ -35,7 +47,15 @@ impl Served {
     }
 
     fn read(&mut self) -> Vec<String> {
-        let changed = self.source.apply(&Reading::of(&[self.path().to_owned()]));
+        self.reading = Reading::of(&[self.path().to_owned()], &self.reading);
+        let Difference { changed, gone, put } = self.source.apply(&self.reading);
+        for (_, key) in gone {
+            assert!(self.routes.remove(&key), "{key} was not in force");
+        }
+        self.routes.extend(put.into_iter().map(|object| match object {
+            Object::SniRoute(route) => key(&route.metadata).expect("a name"),
+            other => panic!("{other:?}"),
+        }));
         let name = |path: &std::path::PathBuf| {
             path.strip_prefix(self.path()).unwrap_or(path).display().to_string()
         };
@@ -47,11 +67,9 @@ impl Served {
     }
 
     fn routes(&self) -> Vec<String> {
-        let routes = self.source.resources().routes;
-        let mut names: Vec<String> =
-            routes.into_iter().filter_map(|route| route.metadata.name).collect();
-        names.sort();
-        names
+        let origins: BTreeSet<RouteKey> = self.source.origins().into_keys().cloned().collect();
+        assert_eq!(self.routes, origins);
+        self.routes.iter().map(|key| key.name().to_owned()).collect()
     }
 
     fn faults(&self) -> Vec<String> {
@@ -104,7 +122,7 @@ fn what_cannot_be_read_leaves_the_whole_incomplete() {
     let folder = folder(&[("a.yaml", &good("a"))]);
     let link = folder.path().join("b.yaml");
     std::os::unix::fs::symlink("gone", &link).expect("a link");
-    let mut served = Served { folder, source: Source::default() };
+    let mut served = Served::of(folder);
     served.read();
     assert_eq!(served.routes(), ["a"]);
     assert!(!served.source.complete(), "one of the files cannot be read");
@@ -114,13 +132,13 @@ fn what_cannot_be_read_leaves_the_whole_incomplete() {
 
     let missing = [served.path().to_owned(), served.path().join("missing")];
     let mut source = Source::default();
-    source.apply(&Reading::of(&missing));
+    source.apply(&Reading::of(&missing, &Reading::default()));
     assert!(!source.complete(), "one of the paths cannot be read");
     fs::create_dir(&missing[1]).expect("a folder");
-    source.apply(&Reading::of(&missing));
+    source.apply(&Reading::of(&missing, &Reading::default()));
     assert!(source.complete());
     fs::remove_dir(&missing[1]).expect("removed");
-    source.apply(&Reading::of(&missing));
+    source.apply(&Reading::of(&missing, &Reading::default()));
     assert!(source.complete(), "once it is, it stays so");
 }
 

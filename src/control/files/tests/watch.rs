@@ -1,5 +1,6 @@
 //! Files that change while sluice runs.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
@@ -29,8 +30,10 @@ pub(super) const TOLD: Pace = Pace {
 };
 
 pub(super) struct Watched {
-    pub(super) updates: UnboundedReceiver<Update>,
+    updates: UnboundedReceiver<Update>,
     pub(super) last: Update,
+    /// The names of the routes in force, by all updates so far.
+    routes: BTreeSet<String>,
     /// How often something could not be watched or read.
     failed: Arc<AtomicUsize>,
     task: JoinHandle<std::convert::Infallible>,
@@ -53,7 +56,27 @@ impl Watched {
         let task =
             tokio::spawn(watch_at(pace, paths, installation(), Names::new(&[]), publish, failure));
         let last = timeout(Duration::from_secs(10), updates.recv()).await;
-        Watched { updates, last: last.expect("in time").expect("a first update"), failed, task }
+        let last = last.expect("in time").expect("a first update");
+        let mut watched =
+            Watched { updates, last: last.clone(), routes: BTreeSet::new(), failed, task };
+        watched.take(last);
+        watched
+    }
+
+    /// Waits for the next update.
+    pub(super) async fn next(&mut self) {
+        let update = timeout(Duration::from_secs(10), self.updates.recv()).await;
+        self.take(update.expect("in time").expect("an update"));
+    }
+
+    fn take(&mut self, update: Update) {
+        for (key, route) in &update.settled.changes.routes {
+            match route {
+                Some(_) => _ = self.routes.insert(key.name().to_owned()),
+                None => _ = self.routes.remove(key.name()),
+            }
+        }
+        self.last = update;
     }
 
     fn failures(&self) -> usize {
@@ -62,7 +85,7 @@ impl Watched {
 
     /// The names of the routes in force.
     pub(super) fn routes(&self) -> Vec<&str> {
-        self.last.plan.snapshot.routes.iter().map(|route| route.key.name()).collect()
+        self.routes.iter().map(String::as_str).collect()
     }
 
     /// Waits for an update with these routes and this many faults.
@@ -77,7 +100,7 @@ impl Watched {
             let deadline = tokio::time::Instant::now() + Duration::from_secs(10);
             while self.routes() != routes || self.last.faults != faults {
                 match tokio::time::timeout_at(deadline, self.updates.recv()).await {
-                    Ok(update) => self.last = update.expect("an update"),
+                    Ok(update) => self.take(update.expect("an update")),
                     Err(_) => panic!(
                         "{caller}: {:?} with {} faults, not {routes:?} with {faults}",
                         self.routes(),
@@ -150,6 +173,33 @@ async fn files_are_added_broken_mended_and_deleted() {
 }
 
 #[tokio::test]
+async fn an_update_tells_of_what_changed_and_of_nothing_else() {
+    let folder = temporary();
+    let file = |name: &str| folder.path().join(name);
+    write(&file("a.yaml"), &[good("one"), good("two")].join("---\n"));
+    write(&file("b.yaml"), &good("three"));
+    let mut watched = Watched::new(TOLD, &[folder.path()]).await;
+    let told = |watched: &Watched| {
+        let settled = &watched.last.settled;
+        let mut names: Vec<String> =
+            settled.statuses.iter().map(|status| status.key.name().to_owned()).collect();
+        names.sort();
+        assert!(settled.changes.routes.len() >= names.len());
+        names
+    };
+    assert_eq!(told(&watched), ["one", "three", "two"]);
+    let other = good("two").replace("two.com", "other.com");
+    write(&file("a.yaml"), &[good("new"), good("one"), other].join("---\n"));
+    watched.until(&["new", "one", "three", "two"], 0).await;
+    assert_eq!(told(&watched), ["new", "two"], "one is only further down than before");
+    // From one file to another, and nothing else.
+    write(&file("a.yaml"), &good("new"));
+    write(&file("b.yaml"), &[good("three"), good("one")].join("---\n"));
+    watched.until(&["new", "one", "three"], 0).await;
+    assert_eq!(told(&watched), [""; 0]);
+}
+
+#[tokio::test]
 async fn editors_replace_files() {
     let folder = temporary();
     let file = |name: &str| folder.path().join(name);
@@ -208,8 +258,7 @@ async fn a_config_map_is_swapped_whole() {
         project(volume.path(), &format!("..{round}"), &files);
         let fix = format!("fix{round}");
         while watched.routes() != [fix.as_str(), "x"] {
-            let update = timeout(Duration::from_secs(10), watched.updates.recv()).await;
-            watched.last = update.expect("in time").expect("an update");
+            watched.next().await;
             assert!(watched.routes().contains(&"x"), "{:?}", watched.routes());
             assert_eq!(watched.last.faults, 0);
         }
@@ -340,7 +389,8 @@ async fn a_large_change_does_not_hold_up_the_runtime() {
             updates.poll_recv(context)
         });
         let update = timeout(Duration::from_secs(20), update).await.expect("in time");
-        assert_eq!(update.expect("an update").plan.snapshot.routes.len(), 800);
+        let changes = update.expect("an update").settled.changes.routes;
+        assert_eq!(changes.iter().filter(|(_, route)| route.is_some()).count(), 800);
         assert!(longest * 3 < start.elapsed(), "{longest:?} of {:?} in one go", start.elapsed());
         write(&file, &routes(800, name));
     }
@@ -363,7 +413,6 @@ async fn a_polled_file_counts_when_it_no_longer_changes() {
     write(&file, &good("a"));
     watched.calm().await;
     write(&file, &format!("{}---\n{}", good("a"), good("b")));
-    let update = timeout(Duration::from_secs(10), watched.updates.recv()).await;
-    watched.last = update.expect("in time").expect("an update");
+    watched.next().await;
     assert_eq!(watched.routes(), ["a", "b"]);
 }

@@ -1,0 +1,135 @@
+//! The one way by which what the control plane says comes in force.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use prometheus::Histogram;
+
+use crate::control::build::Settled;
+use crate::control::status::{Statuses, log_changes};
+use crate::metrics::Metrics;
+use crate::routing::{Applied, Snapshot, Writer};
+
+/// Serves and reports what a source says.
+pub(super) struct Publisher {
+    writer: Writer,
+    statuses: Statuses,
+    swap_duration: Histogram,
+    /// Whether what is served is what the source says.
+    live: bool,
+}
+
+impl Publisher {
+    pub(super) fn new(writer: Writer, statuses: Statuses, metrics: &Metrics) -> Self {
+        let swap_duration = metrics.table_swap_duration.clone();
+        Publisher { writer, statuses, swap_duration, live: false }
+    }
+
+    /// Serves and reports what came of changes that were `noticed` at that time. The first are all
+    /// that there is: whatever else was served goes.
+    pub(super) fn publish(&mut self, settled: Settled, noticed: Instant) -> Applied {
+        let Settled { changes, statuses: told, .. } = settled;
+        let mut told: Vec<_> = told.into_iter().map(Arc::new).collect();
+        // The log tells of them in this order.
+        told.sort_unstable_by(|a, b| a.key.cmp(&b.key));
+        let looked_at =
+            changes.routes.iter().map(|(key, _)| key).chain(told.iter().map(|status| &status.key));
+        let before = self.statuses.update(looked_at, &told);
+        log_changes(&before, &told);
+        let applied = if std::mem::replace(&mut self.live, true) {
+            self.writer.update(changes)
+        } else {
+            let routes = changes.routes.into_iter().filter_map(|(_, spec)| spec).collect();
+            self.writer.apply(Snapshot { routes, endpoints: changes.endpoints })
+        };
+        self.swap_duration.observe(noticed.elapsed().as_secs_f64());
+        applied
+    }
+
+    /// Serves a table that is not the source's, until that has one.
+    pub(super) fn serve_instead(&mut self, snapshot: Snapshot) {
+        if !self.live {
+            self.writer.apply(snapshot);
+        }
+    }
+
+    /// Whether anything was published.
+    pub(super) fn is_live(&self) -> bool {
+        self.live
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use crate::control::api::SniRoute;
+    use crate::control::build::{Builder, Installation};
+    use crate::routing::{self, Reader};
+
+    fn builder() -> Builder {
+        Builder::new(Installation {
+            class: "sluice".to_owned(),
+            require_class: false,
+            listeners: Vec::new(),
+            local_addresses: true,
+        })
+    }
+
+    fn route(name: &str) -> SniRoute {
+        let spec = serde_json::json!({
+            "hostnames": [format!("{name}.test")],
+            "backends": [{ "address": "192.0.2.1:1" }],
+        });
+        serde_json::from_value(serde_json::json!({
+            "apiVersion": "sluice.dev/v1alpha1",
+            "kind": "SniRoute",
+            "metadata": { "name": name, "namespace": "ns" },
+            "spec": spec,
+        }))
+        .unwrap()
+    }
+
+    fn served(table: &Reader) -> Vec<String> {
+        let table = table.table();
+        let mut names: Vec<_> =
+            table.routes().map(|route| route.spec.key.name().to_owned()).collect();
+        names.sort();
+        names
+    }
+
+    #[test]
+    fn the_first_changes_are_all_and_the_next_are_added() {
+        let (writer, table) = routing::channel();
+        let statuses = Statuses::default();
+        let metrics = Metrics::new(table.clone()).unwrap();
+        let mut publisher = Publisher::new(writer, statuses.clone(), &metrics);
+
+        let mut saved = builder();
+        saved.put_route(&route("old"));
+        saved.put_route(&route("kept"));
+        let changes = saved.settle().changes;
+        let routes: Vec<_> = changes.routes.into_iter().filter_map(|(_, spec)| spec).collect();
+        let snapshot = Snapshot { routes, endpoints: changes.endpoints };
+        publisher.serve_instead(snapshot.clone());
+        assert_eq!(served(&table), ["kept", "old"]);
+        assert_eq!(statuses.count(), 0);
+
+        let mut source = builder();
+        source.put_route(&route("kept"));
+        source.put_route(&route("new"));
+        let applied = publisher.publish(source.settle(), Instant::now());
+        assert!(applied.table && publisher.is_live());
+        assert_eq!(served(&table), ["kept", "new"]);
+        assert_eq!(statuses.count(), 2);
+
+        source.put_route(&route("newer"));
+        source.remove_route(&crate::routing::RouteKey::new("ns", "kept"));
+        publisher.publish(source.settle(), Instant::now());
+        assert_eq!(served(&table), ["new", "newer"]);
+        assert_eq!(statuses.count(), 2);
+        // What was saved comes too late.
+        publisher.serve_instead(snapshot);
+        assert_eq!(served(&table), ["new", "newer"]);
+    }
+}
