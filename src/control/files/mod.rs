@@ -7,9 +7,9 @@
 //!
 //! Each file is taken whole or not at all: one fault in it, and what it held before stays in force.
 //!
-//! * `read` gets bytes and says where they lie;
+//! * `read` gets the bytes of what changed and says where they lie;
 //! * `parse` turns them into objects or [`Fault`]s, without I/O;
-//! * `source` keeps what is in force, without I/O;
+//! * `source` knows what is in force, and tells what a reading changes, without I/O;
 //! * `watches` has the kernel tell of changes;
 //! * [`watch`] drives them all while sluice runs; [`load`] and [`check`] do it once.
 

@@ -1,5 +1,6 @@
 //! ReferenceGrants, whose definition may be installed or not, and may come and go.
 
+use std::mem;
 use std::pin::Pin;
 use std::time::Duration;
 
@@ -15,6 +16,9 @@ use crate::control::api::GATEWAY_GROUP;
 
 /// How often to look whether the definition is there by now.
 const LOOK_EVERY: Duration = Duration::from_secs(5);
+/// How long to wait when the server names a definition that it has just denied, as it does for a
+/// moment while one goes.
+const DOUBT: Duration = Duration::from_secs(1);
 /// The versions of the definition that say the same, the newest first.
 const VERSIONS: [&str; 2] = ["v1", "v1beta1"];
 
@@ -36,7 +40,8 @@ pub(super) fn follow(
     watch: impl Fn(Api<DynamicObject>) -> Events<DynamicObject> + Send + Sync + 'static,
     namespace: Option<String>,
 ) -> impl Stream<Item = watcher::Result<Grants>> + Send {
-    let state = Follow { finding, client, watch, namespace, events: None, said: false };
+    let state =
+        Follow { finding, client, watch, namespace, events: None, denied: false, said: false };
     stream::unfold(state, |mut state| async {
         let told = state.next().await;
         Some((told, state))
@@ -50,6 +55,8 @@ struct Follow<W> {
     namespace: Option<String>,
     /// As long as they are defined.
     events: Option<Events<DynamicObject>>,
+    /// Whether the server has just denied that they are.
+    denied: bool,
     /// Whether it was told that they are not defined.
     said: bool,
 }
@@ -59,6 +66,10 @@ impl<W: Fn(Api<DynamicObject>) -> Events<DynamicObject>> Follow<W> {
         loop {
             let Some(events) = &mut self.events else {
                 match find(&self.finding).await {
+                    Ok(Some(_)) if mem::take(&mut self.denied) => {
+                        sleep(DOUBT).await;
+                        continue;
+                    }
                     Ok(Some(resource)) => {
                         info!(version = resource.api_version, "ReferenceGrants are honoured");
                         self.events = Some((self.watch)(self.api(&resource)));
@@ -66,6 +77,7 @@ impl<W: Fn(Api<DynamicObject>) -> Events<DynamicObject>> Follow<W> {
                         continue;
                     }
                     Ok(None) if !self.said => {
+                        self.denied = false;
                         self.said = true;
                         return Ok(Grants::Undefined);
                     }
@@ -80,6 +92,7 @@ impl<W: Fn(Api<DynamicObject>) -> Events<DynamicObject>> Follow<W> {
                 Some(Err(error)) if is_undefined(&error) => {
                     info!("ReferenceGrants are no longer defined");
                     self.events = None;
+                    self.denied = true;
                 }
                 Some(event) => return event.map(|event| Grants::Event(Box::new(event))),
                 None => self.events = None,
