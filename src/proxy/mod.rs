@@ -27,7 +27,7 @@ use std::thread::JoinHandle;
 pub use self::balance::endpoint_of_source;
 use self::crew::{Crew, Phase};
 use self::listener::Bound;
-use self::relay::Pipes;
+use self::relay::Allowance;
 use self::worker::Seed;
 use crate::access_log::{self, AccessLog};
 use crate::config::{self, Config};
@@ -226,7 +226,7 @@ fn most_connections(workers: usize, listeners: usize) -> usize {
     let Some(descriptors) = limit.and_then(|limit| usize::try_from(limit).ok()) else {
         return usize::MAX;
     };
-    let pipes = 2 * workers * Pipes::fair_share(workers);
+    let pipes = 2 * workers * Allowance::of(workers).pipes;
     let sockets = workers * (listeners + 2);
     let left = descriptors.saturating_sub(RESERVED_DESCRIPTORS + pipes + sockets);
     // With very few descriptors, pipes have to give way, as they do: without one, bytes are copied.

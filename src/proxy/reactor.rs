@@ -37,6 +37,10 @@ pub(super) struct Reactor {
     tasks: RefCell<Slab<Task>>,
     /// Tasks to poll in this turn.
     runnable: RefCell<VecDeque<TaskId>>,
+    /// Tasks to poll when no other is runnable, one in each turn.
+    background: RefCell<VecDeque<TaskId>>,
+    /// Whether a task of those is being polled.
+    in_background: Cell<bool>,
     /// The task that is being polled.
     current: Cell<TaskId>,
     wheel: RefCell<Wheel<TaskId>>,
@@ -61,6 +65,8 @@ struct Task {
     /// `None` while it is being polled.
     future: Option<Pin<Box<dyn Future<Output = ()>>>>,
     queued: bool,
+    /// Whether it is among those in the background.
+    backgrounded: bool,
     /// When it wants to be polled at the latest; `u64::MAX` is never.
     deadline: u64,
     /// When the wheel will hand it out; `u64::MAX` while it is not there.
@@ -81,6 +87,13 @@ pub(super) struct SourceId {
     serial: u32,
 }
 
+/// Where a task goes in the background.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Place {
+    First,
+    Last,
+}
+
 /// Why [`Reactor::within`] gave up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Interrupted {
@@ -98,6 +111,8 @@ impl Reactor {
             sources: RefCell::default(),
             tasks: RefCell::default(),
             runnable: RefCell::default(),
+            background: RefCell::default(),
+            in_background: Cell::new(false),
             current: Cell::new(TaskId { index: u32::MAX, serial: 0 }),
             wheel: RefCell::new(Wheel::new()),
             now: Cell::new(0),
@@ -119,6 +134,7 @@ impl Reactor {
         let mut events = Vec::with_capacity(EVENTS);
         loop {
             self.run_queued();
+            self.run_background();
             if let Some(value) = result.take() {
                 // What is left goes with it: tasks hold what holds the reactor, and would keep
                 // each other alive.
@@ -136,6 +152,7 @@ impl Reactor {
             serial,
             future: Some(Box::pin(future)),
             queued: false,
+            backgrounded: false,
             deadline: u64::MAX,
             scheduled: u64::MAX,
         });
@@ -158,6 +175,25 @@ impl Reactor {
     /// Has the current task polled again after all others had their turn.
     pub(super) fn wake_current(&self) {
         self.wake(self.current.get());
+    }
+
+    /// Has the current task polled in the background too: after all others, of those like it
+    /// [`Place::First`] or [`Place::Last`]. Each turn polls one of them, and then looks for events.
+    pub(super) fn continue_in_background(&self, place: Place) {
+        let current = self.current.get();
+        if let Some(task) = self.tasks.borrow_mut().get_mut(current.index as usize)
+            && !std::mem::replace(&mut task.backgrounded, true)
+        {
+            match place {
+                Place::First => self.background.borrow_mut().push_front(current),
+                Place::Last => self.background.borrow_mut().push_back(current),
+            }
+        }
+    }
+
+    /// Whether the current task is polled in the background.
+    pub(super) fn is_in_background(&self) -> bool {
+        self.in_background.get()
     }
 
     /// The task that is being polled.
@@ -301,6 +337,20 @@ impl Reactor {
         }
     }
 
+    /// Polls the first of the tasks in the background.
+    fn run_background(&self) {
+        let first = self.background.borrow_mut().pop_front();
+        let Some(id) = first else { return };
+        if let Some(task) = self.tasks.borrow_mut().get_mut(id.index as usize)
+            && task.serial == id.serial
+        {
+            task.backgrounded = false;
+        }
+        self.in_background.set(true);
+        self.poll_task(id);
+        self.in_background.set(false);
+    }
+
     fn poll_task(&self, id: TaskId) {
         let future = match self.tasks.borrow_mut().get_mut(id.index as usize) {
             Some(task) if task.serial == id.serial => {
@@ -333,11 +383,8 @@ impl Reactor {
 
     /// Waits for events and queues the tasks that they and the clock concern.
     fn wait(&self, events: &mut Vec<epoll::Event>) -> io::Result<()> {
-        let timeout = if self.runnable.borrow().is_empty() {
-            self.wheel.borrow().until_next(self.now.get())
-        } else {
-            Some(0)
-        };
+        let idle = self.runnable.borrow().is_empty() && self.background.borrow().is_empty();
+        let timeout = if idle { self.wheel.borrow().until_next(self.now.get()) } else { Some(0) };
         let timeout = timeout.map(|millis| Timespec {
             tv_sec: (millis / 1000) as i64,
             tv_nsec: ((millis % 1000) * 1_000_000) as i64,

@@ -37,6 +37,8 @@ pub(super) struct Socket {
     /// Whether the kernel tells when the socket becomes writable. Nearly every write fits, so this
     /// is asked for only after one did not.
     watches_writes: Cell<bool>,
+    /// Whether the kernel tells of what arrives.
+    watches_reads: Cell<bool>,
     /// Whether a call has failed because the connection is broken. The kernel says so only once;
     /// to a read after that, it looks like an end in good order.
     broken: Cell<bool>,
@@ -70,6 +72,7 @@ impl Socket {
             id,
             reactor: Rc::clone(reactor),
             watches_writes: Cell::new(watches_writes),
+            watches_reads: Cell::new(true),
             broken: Cell::new(false),
             urgent_in_line: Cell::new(false),
         }
@@ -118,6 +121,27 @@ impl Socket {
     /// though there is more, and a splice gets stuck there.
     pub(super) fn has_urgent(&self) -> bool {
         self.reactor.ready(self.id).has(Ready::URGENT)
+    }
+
+    /// Sets whether the kernel tells of what arrives. An end or a break is told all the same.
+    ///
+    /// Where nobody would read it, each segment would wake the worker for nothing.
+    pub(super) fn watch_reads(&self, watch: bool) -> io::Result<()> {
+        match self.watches_reads.replace(watch) == watch {
+            true => Ok(()),
+            // Tells at once of what has arrived meanwhile.
+            false => self.watch(),
+        }
+    }
+
+    /// Whether a read may bring something, as far as is known.
+    pub(super) fn may_read(&self) -> bool {
+        self.reactor.ready(self.id).has(Ready::READ)
+    }
+
+    /// Whether a write may fit, as far as is known.
+    pub(super) fn may_write(&self) -> bool {
+        self.reactor.ready(self.id).has(Ready::WRITE)
     }
 
     /// Moves up to `size` bytes into an empty pipe; 0 is the end. The pipe has to be empty, or
@@ -223,9 +247,22 @@ impl Socket {
         self.reactor.clear(self.id, Ready::WRITE);
         if !self.watches_writes.replace(true) {
             // Tells at once if there is room again by now.
-            self.reactor.change(self.id, &self.fd, READS | EventFlags::OUT)?;
+            self.watch()?;
         }
         Ok(())
+    }
+
+    /// Watches for what is of interest now.
+    fn watch(&self) -> io::Result<()> {
+        let mut interest = READS;
+        if !self.watches_reads.get() {
+            // The kernel tells of any arrival whoever waits for urgent bytes alone.
+            interest.remove(EventFlags::IN | EventFlags::PRI);
+        }
+        if self.watches_writes.get() {
+            interest.insert(EventFlags::OUT);
+        }
+        self.reactor.change(self.id, &self.fd, interest)
     }
 }
 

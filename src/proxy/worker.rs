@@ -19,7 +19,7 @@ use super::balance::mix;
 use super::crew::{Crew, Given, Member, Phase};
 use super::listener::{Listener, accept, admit};
 use super::reactor::{Reactor, Ready, TaskId};
-use super::relay::Pipes;
+use super::relay::{Allowance, Pipes};
 use crate::access_log::{Buffer, Entry};
 use crate::metrics::Metrics;
 use crate::routing::Reader;
@@ -78,7 +78,7 @@ pub(super) fn run(seed: Seed) -> io::Result<()> {
     let worker = Rc::new(Worker {
         reactor: Rc::clone(&reactor),
         routes,
-        pipes: Pipes::new(Pipes::fair_share(settings.workers), &metrics),
+        pipes: Pipes::new(Allowance::of(settings.workers), &metrics),
         settings,
         metrics,
         buffer: RefCell::new(vec![0; BUFFER].into()),

@@ -176,13 +176,13 @@ fn beyond_the_pipes_is_copied() {
     assert_eq!((plane.metrics.pipes_busy.get(), plane.metrics.pipes_idle.get()), (all, 0));
 }
 
-/// How many pipes a process has at most: three quarters of what the kernel allows a user, at 256
-/// KiB each.
+/// How many pipes one worker has at most: three quarters of what the kernel allows a user, at 1 MiB
+/// each.
 fn pool() -> usize {
     let limit = std::fs::read_to_string("/proc/sys/fs/pipe-user-pages-soft").unwrap();
     let pages = match limit.trim().parse().unwrap() {
         0 => 16 * 1024,
         pages => pages,
     };
-    pages * 3 / 4 / 64
+    pages * 3 / 4 / 256
 }

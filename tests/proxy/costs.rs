@@ -3,6 +3,7 @@
 //! docs/performance.md says what these counts are worth.
 
 use std::fs;
+use std::io::Write;
 use std::net::{Shutdown, TcpStream};
 use std::thread;
 
@@ -88,6 +89,29 @@ fn bulk_is_moved_by_splice_and_its_pipe_is_used_again() {
     }
     let idle = || sluice.process.metric("sluice_splice_pipes{state=\"idle\"}");
     wait_until("the pipe to be in its pool", || idle() == 1.0);
+}
+
+#[test]
+fn bulk_that_nobody_takes_wakes_nobody() {
+    const PIECES: usize = 50;
+    let (sluice, backend) = traced();
+    let (client, mut server) = pair(&sluice.process, &backend, &hello("a.test"));
+    let held = || sluice.process.metric("sluice_splice_pipes{state=\"busy\"}") == 1.0;
+    // Until the buffers on the way to the client are full, and a pipe too.
+    wait_until("the client to hold its server back", || {
+        send_bulk(&mut server, &Bulk::new(1), 256 << 10);
+        (0..5).all(|_| held())
+    });
+    let before = sluice.calls();
+    for _ in 0..PIECES {
+        // The scrape leaves the worker time to be woken by each.
+        server.write_all(b"piece").unwrap();
+        assert!(held());
+    }
+    let calls = since(&before, sluice.calls());
+    let waits = calls.get(WAIT).copied().unwrap_or_default();
+    assert!(waits < PIECES / 5, "{calls:#?}");
+    drop(client);
 }
 
 /// Of the two sockets only the process's part counts; what the kernel keeps is not the proxy's to save.

@@ -177,3 +177,49 @@ fn a_deadline_that_is_told_again_and_again_is_kept_once() {
     };
     reactor.block_on(main).unwrap();
 }
+
+#[test]
+fn tasks_in_the_background_have_one_turn_each_after_all_others() {
+    let (reactor, _) = reactor();
+    let inner = Rc::clone(&reactor);
+    let order = Rc::new(RefCell::new(Vec::new()));
+    let log = Rc::clone(&order);
+    let main = async move {
+        // `b` has two turns in a row.
+        for (name, places) in [
+            ("a", [Place::Last, Place::Last]),
+            ("b", [Place::Last, Place::First]),
+            ("c", [Place::Last, Place::Last]),
+        ] {
+            let (reactor, log) = (Rc::clone(&inner), Rc::clone(&log));
+            inner.spawn(async move {
+                let mut places = places.into_iter();
+                poll_fn(|_| {
+                    if reactor.is_in_background() {
+                        log.borrow_mut().push(name);
+                    }
+                    match places.next() {
+                        Some(place) => reactor.continue_in_background(place),
+                        None => return Poll::Ready(()),
+                    }
+                    Poll::Pending
+                })
+                .await;
+            });
+        }
+        // One that is always runnable has a turn between any two of them.
+        let (reactor, log) = (Rc::clone(&inner), Rc::clone(&log));
+        poll_fn(move |_| {
+            log.borrow_mut().push("-");
+            match log.borrow().len() {
+                14.. => return Poll::Ready(()),
+                _ => reactor.wake_current(),
+            }
+            Poll::Pending
+        })
+        .await;
+    };
+    reactor.block_on(main).unwrap();
+    let order = order.borrow().join("");
+    assert_eq!(order.trim_matches('-'), "a-b-b-c-a-c");
+}

@@ -59,7 +59,7 @@ pub(super) enum Stage {
 pub(super) enum Turn {
     /// It waits for a socket, or is done.
     Blocked,
-    /// It has had its share and could go on.
+    /// It could go on: it has had its share, or waits for bulk's turn.
     Spent,
 }
 
@@ -67,6 +67,8 @@ pub(super) enum Turn {
 pub(in crate::proxy) struct Means<'a> {
     pub(in crate::proxy) buffer: &'a mut [u8],
     pub(in crate::proxy) pipes: &'a Pipes,
+    /// Whether bulk has its turn, which comes after everything else.
+    pub(in crate::proxy) bulk: bool,
 }
 
 impl Direction {
@@ -80,7 +82,7 @@ impl Direction {
         self.stage
     }
 
-    /// Passes on what it can, up to about `share` bytes. `last` says that the other direction is
+    /// Passes on what it can, up to about `share` bytes, but bulk only in bulk's turn. `last` says that the other direction is
     /// done, so that the close that follows tells the receiver of the end.
     ///
     /// # Errors
@@ -96,9 +98,18 @@ impl Direction {
     ) -> io::Result<Turn> {
         let end = self.bytes.saturating_add(share);
         loop {
+            if matches!(self.mode, Mode::Splice { .. }) && !means.bulk {
+                return Ok(if self.may_go_on(from, to) { Turn::Spent } else { Turn::Blocked });
+            }
             match self.flush(to, means.pipes) {
-                Poll::Pending => return Ok(Turn::Blocked),
-                Poll::Ready(Ok(())) => {}
+                Poll::Pending => {
+                    // Bulk that nobody takes would come in segment by segment, and each would wake us.
+                    if matches!(self.held, Held::Piped(..)) {
+                        from.watch_reads(false)?;
+                    }
+                    return Ok(Turn::Blocked);
+                }
+                Poll::Ready(Ok(())) => from.watch_reads(true)?,
                 Poll::Ready(Err(_)) => {
                     self.discard(means.pipes);
                     self.stage = Stage::Refused;
@@ -120,6 +131,16 @@ impl Direction {
                 Poll::Ready(Ok(0)) => self.stage = Stage::Ended,
                 Poll::Ready(Ok(read)) => self.mode = self.mode.after(read),
             }
+        }
+    }
+
+    /// Whether [`Direction::poll`] might do anything, as far as is known.
+    fn may_go_on(&self, from: &Socket, to: &Socket) -> bool {
+        match (self.stage, &self.held) {
+            (Stage::Done | Stage::Refused, _) => false,
+            (Stage::Open, Held::Nothing) => from.may_read(),
+            (Stage::Ended, Held::Nothing) => true,
+            (Stage::Open | Stage::Ended, _) => to.may_write(),
         }
     }
 

@@ -9,13 +9,18 @@ use std::time::Duration;
 
 pub(super) use self::direction::Means;
 use self::direction::{Direction, Stage, Turn};
-pub(super) use self::pipes::Pipes;
+pub(super) use self::pipes::{Allowance, Pipes};
+use super::reactor::Place;
 use super::socket::Socket;
 use super::worker::Worker;
 use crate::outcome::Outcome;
 
-/// Bytes that a direction may pass on before the other connections of the worker have their turn.
-const SHARE: u64 = 512 * 1024;
+/// Bytes that a direction may pass on before the worker looks whether others have something to do.
+const SHARE: u64 = 1024 * 1024;
+/// How many shares of bulk in a row a connection may have before the bulk of others has its turn.
+/// Together they are about what the kernel holds of one stream. To empty that at once wakes those at
+/// the ends less often than to come back for a little.
+const SHARES: u8 = 8;
 /// How often a long connection reports its bytes.
 const REPORT_EVERY: Duration = Duration::from_secs(15);
 
@@ -26,6 +31,8 @@ pub(super) struct Relay<'a> {
     upstream: &'a Socket,
     up: Direction,
     down: Direction,
+    /// How many shares of bulk it has had in a row.
+    shares: u8,
 }
 
 /// Bytes passed on so far.
@@ -46,7 +53,7 @@ impl<'a> Relay<'a> {
         received: Vec<u8>,
     ) -> Self {
         let (up, down) = (Direction::new(received), Direction::new(Vec::new()));
-        Relay { worker, downstream, upstream, up, down }
+        Relay { worker, downstream, upstream, up, down, shares: 0 }
     }
 
     /// Relays until both sides are done, one is gone, no byte moved for `idle`, or all connections
@@ -97,7 +104,8 @@ impl<'a> Relay<'a> {
     fn poll(&mut self) -> Poll<Outcome> {
         let worker = self.worker;
         let mut buffer = worker.buffer.borrow_mut();
-        let mut means = Means { buffer: &mut buffer, pipes: &worker.pipes };
+        let background = worker.reactor.is_in_background();
+        let mut means = Means { buffer: &mut buffer, pipes: &worker.pipes, bulk: background };
         let (downstream, upstream) = (self.downstream, self.upstream);
 
         let last = self.down.stage() == Stage::Done;
@@ -124,8 +132,13 @@ impl<'a> Relay<'a> {
         if downstream.is_broken() {
             return Poll::Ready(Outcome::DownstreamReset);
         }
-        if matches!(up, Turn::Spent) || matches!(down, Turn::Spent) {
-            worker.reactor.wake_current();
+        let more = matches!(up, Turn::Spent) || matches!(down, Turn::Spent);
+        if background {
+            self.shares = if more { (self.shares + 1) % SHARES } else { 0 };
+        }
+        if more {
+            let place = if background && self.shares > 0 { Place::First } else { Place::Last };
+            worker.reactor.continue_in_background(place);
         }
         Poll::Pending
     }

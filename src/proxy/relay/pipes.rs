@@ -8,8 +8,13 @@ use rustix::pipe::{PipeFlags, fcntl_getpipe_size, fcntl_setpipe_size, pipe_with}
 
 use crate::metrics::Metrics;
 
-/// The size that is asked for. Larger pipes are hardly faster and use the quota up sooner.
-const SIZE: usize = 256 * 1024;
+/// The size of a pipe, in bytes, where the quota allows for as many as [`ENOUGH`], and else at least. The
+/// more is moved at once, the less often those at both ends are woken. The kernel allows no larger ones
+/// by default (pipe(7), `pipe-max-size`).
+const LARGEST: usize = 1024 * 1024;
+const SMALLEST: usize = 256 * 1024;
+/// How many pipes a worker should rather have than larger ones.
+const ENOUGH: usize = 16;
 /// A pipe below this size is slower than copying. The kernel makes such pipes (8 KiB) for a user
 /// who is over the quota.
 const LEAST_SIZE: usize = 64 * 1024;
@@ -28,7 +33,7 @@ pub(in crate::proxy) struct Pipes {
     idle: RefCell<Vec<Pipe>>,
     /// Pipes that exist, borrowed ones included.
     count: Cell<usize>,
-    most: usize,
+    allowance: Allowance,
     /// Wishes to refuse before a pipe is asked for again; `u32::MAX` is for ever.
     pause: Cell<u32>,
     idle_gauge: IntGauge,
@@ -53,29 +58,48 @@ impl Pipe {
     }
 }
 
-impl Pipes {
-    /// A pool of at most `most` pipes.
-    pub(in crate::proxy) fn new(most: usize, metrics: &Metrics) -> Self {
-        Pipes {
-            idle: RefCell::default(),
-            count: Cell::new(0),
-            most,
-            pause: Cell::new(0),
-            idle_gauge: metrics.pipes_idle.clone(),
-            busy_gauge: metrics.pipes_busy.clone(),
-        }
-    }
+/// What one worker may take of the quota.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::proxy) struct Allowance {
+    /// The size of each pipe, in bytes.
+    size: usize,
+    /// How many pipes there may be.
+    pub(in crate::proxy) pipes: usize,
+}
 
-    /// How many pipes one of `workers` may have, by the quota of this machine.
-    pub(in crate::proxy) fn fair_share(workers: usize) -> usize {
+impl Allowance {
+    /// That of one of `workers`, by the quota of this machine.
+    pub(in crate::proxy) fn of(workers: usize) -> Self {
         let quota = std::fs::read_to_string("/proc/sys/fs/pipe-user-pages-soft")
             .ok()
             .and_then(|text| text.trim().parse().ok())
             // 0 is "no limit".
             .filter(|pages| *pages > 0)
             .unwrap_or(DEFAULT_QUOTA);
-        let pipes = quota * PAGE * QUOTA_SHARE / 100 / SIZE as u64;
-        (usize::try_from(pipes).unwrap_or(usize::MAX) / workers.max(1)).max(1)
+        Self::within(quota, workers)
+    }
+
+    fn within(quota: u64, workers: usize) -> Self {
+        let bytes = quota.saturating_mul(PAGE).saturating_mul(QUOTA_SHARE) / 100;
+        let bytes = usize::try_from(bytes).unwrap_or(usize::MAX) / workers.max(1);
+        // The kernel rounds up to a power of two.
+        let size = (bytes / ENOUGH).clamp(SMALLEST, LARGEST);
+        let size = if size.is_power_of_two() { size } else { size.next_power_of_two() / 2 };
+        Allowance { size, pipes: (bytes / size).max(1) }
+    }
+}
+
+impl Pipes {
+    /// A pool of pipes within `allowance`.
+    pub(in crate::proxy) fn new(allowance: Allowance, metrics: &Metrics) -> Self {
+        Pipes {
+            idle: RefCell::default(),
+            count: Cell::new(0),
+            allowance,
+            pause: Cell::new(0),
+            idle_gauge: metrics.pipes_idle.clone(),
+            busy_gauge: metrics.pipes_busy.clone(),
+        }
     }
 
     /// An empty pipe, or `None` when there is no useful one to be had and the caller should copy.
@@ -130,10 +154,10 @@ impl Pipes {
                 return None;
             }
         }
-        if self.count.get() >= self.most {
+        if self.count.get() >= self.allowance.pipes {
             return None;
         }
-        let pipe = make();
+        let pipe = make(self.allowance.size);
         match pipe {
             Some(_) => self.count.set(self.count.get() + 1),
             None => self.pause.set(WISHES_BETWEEN_TRIES),
@@ -142,10 +166,10 @@ impl Pipes {
     }
 }
 
-fn make() -> Option<Pipe> {
+fn make(size: usize) -> Option<Pipe> {
     let (read, write) = pipe_with(PipeFlags::NONBLOCK | PipeFlags::CLOEXEC).ok()?;
     // Refused over the quota; then the size that it has decides.
-    let _ = fcntl_setpipe_size(&write, SIZE);
+    let _ = fcntl_setpipe_size(&write, size);
     let size = fcntl_getpipe_size(&write).ok()?;
     (size >= LEAST_SIZE).then_some(Pipe { read, write, size })
 }
@@ -166,7 +190,7 @@ mod tests {
     #[test]
     fn pipes_are_used_again_and_bounded() {
         let metrics = metrics();
-        let pipes = Pipes::new(2, &metrics);
+        let pipes = Pipes::new(Allowance { size: SMALLEST, pipes: 2 }, &metrics);
         let first = pipes.borrow().expect("a pipe");
         let second = pipes.borrow().expect("a pipe");
         assert!(first.size >= LEAST_SIZE);
@@ -187,10 +211,23 @@ mod tests {
 
     #[test]
     fn all_workers_together_stay_under_the_quota() {
-        for workers in [1, 2, 7, 64] {
-            let share = Pipes::fair_share(workers);
-            let bytes = (share * workers * SIZE) as u64;
-            assert!(bytes <= DEFAULT_QUOTA * PAGE || share == 1, "{workers}: {share}");
+        for workers in [1, 2, 3, 7, 64, 1000] {
+            let Allowance { size, pipes } = Allowance::within(DEFAULT_QUOTA, workers);
+            let bytes = (pipes * workers * size) as u64;
+            assert!(bytes <= DEFAULT_QUOTA * PAGE || pipes == 1, "{workers}: {pipes} of {size}");
+            assert!(size.is_power_of_two() && (SMALLEST..=LARGEST).contains(&size), "{size}");
         }
+    }
+
+    #[test]
+    fn pipes_are_large_as_long_as_there_are_enough() {
+        let of = |workers| {
+            let Allowance { size, pipes } = Allowance::within(DEFAULT_QUOTA, workers);
+            (size >> 10, pipes)
+        };
+        assert_eq!(
+            [1, 2, 4, 8, 16].map(of),
+            [(1024, 48), (1024, 24), (512, 24), (256, 24), (256, 12)]
+        );
     }
 }
