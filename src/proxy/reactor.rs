@@ -37,7 +37,7 @@ pub(super) struct Reactor {
     tasks: RefCell<Slab<Task>>,
     /// Tasks to poll in this turn.
     runnable: RefCell<VecDeque<TaskId>>,
-    /// Tasks to poll when no other is runnable, one in each turn.
+    /// Tasks of which one is polled in each turn, after those.
     background: RefCell<VecDeque<TaskId>>,
     /// Whether a task of those is being polled.
     in_background: Cell<bool>,

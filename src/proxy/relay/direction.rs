@@ -82,8 +82,9 @@ impl Direction {
         self.stage
     }
 
-    /// Passes on what it can, up to about `share` bytes, but bulk only in bulk's turn. `last` says that the other direction is
-    /// done, so that the close that follows tells the receiver of the end.
+    /// Passes on what it can, up to about `share` bytes, but bulk only in bulk's turn. `last` says
+    /// that the other direction is done, so that the close that follows tells the receiver of the
+    /// end.
     ///
     /// # Errors
     /// The sender's: it reset the connection. The receiver's only turn the stage to
@@ -103,7 +104,7 @@ impl Direction {
             }
             match self.flush(to, means.pipes) {
                 Poll::Pending => {
-                    // Bulk that nobody takes would come in segment by segment, and each would wake us.
+                    // What arrives for a receiver that takes nothing would wake us for nothing.
                     if matches!(self.held, Held::Piped(..)) {
                         from.watch_reads(false)?;
                     }
