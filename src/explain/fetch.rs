@@ -80,6 +80,9 @@ async fn get(target: &Uri, max: usize) -> anyhow::Result<RoutesReport> {
 #[allow(clippy::expect_used)]
 mod tests {
     use std::io::{Read, Write};
+    use std::net::SocketAddr;
+
+    use socket2::{Domain, Socket, Type};
 
     use super::*;
 
@@ -108,19 +111,21 @@ mod tests {
         }
     }
 
-    /// What comes of a server that answers a request with `answer` and then keeps silent.
-    async fn fetched(answer: &str) -> String {
+    /// What comes within a time of a server that answers a request with `answer` and then keeps
+    /// silent.
+    async fn fetched(within: Duration, answer: &str) -> String {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a listener");
         let url = format!("http://{}", listener.local_addr().expect("an address"));
         let answer = answer.to_owned();
         let server = std::thread::spawn(move || {
             let (mut stream, _) = listener.accept().expect("a client");
-            assert!(stream.read(&mut [0; 4096]).expect("a request") > 0);
-            stream.write_all(answer.as_bytes()).expect("answered");
+            // A client that has lost its patience may be gone by now; it tells of that itself.
+            let _ = stream.read(&mut [0; 4096]);
+            let _ = stream.write_all(answer.as_bytes());
             // Until the client goes away.
             let _ = stream.read(&mut [0]);
         });
-        let fetched = fetch_within(&url, Duration::from_millis(300), 100).await;
+        let fetched = fetch_within(&url, within, 100).await;
         server.join().expect("the server");
         let error = format!("{:#}", fetched.expect_err("no report"));
         assert!(error.contains(&url), "{error}");
@@ -130,23 +135,28 @@ mod tests {
     #[tokio::test]
     async fn what_is_no_report_is_an_error_that_says_so() {
         let head = "HTTP/1.1 200 OK\r\ncontent-length:";
+        for answer in [String::new(), format!("{head} 10\r\n\r\n{{")] {
+            let error = fetched(Duration::from_millis(300), &answer).await;
+            assert!(error.contains("no whole answer within 300ms"), "{answer:?}: {error}");
+        }
         for (answer, part) in [
-            (String::new(), "no whole answer within 300ms"),
-            (format!("{head} 10\r\n\r\n{{"), "no whole answer within 300ms"),
             (format!("{head} 2\r\n\r\n[]"), "not what sluice reports"),
             (format!("{head} 101\r\n\r\n{}", " ".repeat(101)), "length limit exceeded"),
             ("HTTP/1.1 404 Not Found\r\n\r\n".to_owned(), "404 Not Found"),
             ("SSH-2.0-OpenSSH\r\n\r\n".to_owned(), "invalid HTTP"),
         ] {
-            let error = fetched(&answer).await;
+            let error = fetched(Duration::from_secs(60), &answer).await;
             assert!(error.contains(part), "{answer:?}: {error}");
         }
     }
 
     #[tokio::test]
     async fn nobody_there_is_an_error_that_names_the_url() {
-        let port = std::net::TcpListener::bind("127.0.0.1:0").expect("a port").local_addr();
-        let url = format!("http://{}", port.expect("an address"));
+        // Bound and not listening, so that nobody else comes to listen there.
+        let socket = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket");
+        socket.bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into()).expect("a port");
+        let address = socket.local_addr().expect("an address").as_socket();
+        let url = format!("http://{}", address.expect("one of IPv4"));
         let error = format!("{:#}", fetch(&url).await.expect_err("nobody"));
         assert!(error.contains(&url) && error.contains("refused"), "{error}");
     }

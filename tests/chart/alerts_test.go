@@ -318,10 +318,10 @@ func scrape(t *testing.T) string {
 	var admin string
 	select {
 	case admin = <-address:
-	case <-time.After(20 * time.Second):
+	case <-time.After(60 * time.Second):
 		t.Fatal("it does not say where the admin port is")
 	}
-	for deadline := time.Now().Add(20 * time.Second); time.Now().Before(deadline); time.Sleep(20 * time.Millisecond) {
+	for deadline := time.Now().Add(60 * time.Second); time.Now().Before(deadline); time.Sleep(20 * time.Millisecond) {
 		text := get("http://" + admin + "/metrics")
 		if strings.Contains(text, "\nsluice_routes 1\n") {
 			return text

@@ -129,7 +129,7 @@ func prepare(t *testing.T, api *server) {
 	for _, folder := range folders {
 		api.must(t, "apply", "--server-side", "--force-conflicts", "-f", folder)
 	}
-	api.must(t, "wait", "--for=condition=Established", "crd", "--all", "--timeout=60s")
+	api.must(t, "wait", "--for=condition=Established", "crd", "--all", "--timeout=300s")
 	for _, namespace := range []string{"edge", "team-a", "team-b", "monitoring"} {
 		ensureNamespace(t, api, namespace)
 	}

@@ -129,7 +129,7 @@ spec: { hostnames: [%q], backends: [%s] }`, namespace, hostname, backend)))
 	}
 	const service, address = "{ service: { name: a, port: 443 } }", "{ address: '192.0.2.1:443' }"
 	// A new policy takes a moment.
-	for deadline := time.Now().Add(30 * time.Second); try("unlabelled", "x", service) == "" && time.Now().Before(deadline); {
+	for deadline := time.Now().Add(60 * time.Second); try("unlabelled", "x", service) == "" && time.Now().Before(deadline); {
 		time.Sleep(100 * time.Millisecond)
 	}
 	for _, c := range []struct{ namespace, hostname, backend, fault string }{

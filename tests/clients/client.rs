@@ -123,7 +123,7 @@ fn curl(call: &Call<'_>) -> Result<Answer, String> {
     let Call { to, name, version, .. } = call;
     let mut command = tool("curl");
     // Without the user's own settings.
-    command.args(["--disable", "--silent", "--show-error", "--verbose", "--max-time", "15"]);
+    command.args(["--disable", "--silent", "--show-error", "--verbose", "--max-time", "60"]);
     command.args(["--noproxy", "*", "--fail", "--cacert"]).arg(call.authority.file());
     command.args([&format!("--tlsv{version}"), "--tls-max", version]);
     command.arg(if call.alpn.is_empty() { "--no-alpn" } else { "--http1.1" });

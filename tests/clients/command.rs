@@ -4,6 +4,7 @@ use std::fs;
 use std::net::TcpListener;
 
 use super::process::{Finished, Program};
+use super::server::refusing;
 use super::sluice::{Sluice, binary, route, route_with};
 
 const HEAD: &str = "\
@@ -155,7 +156,7 @@ fn explain_says_the_same_offline_and_of_a_running_sluice() {
 
 #[test]
 fn explain_names_what_it_cannot_ask() {
-    let closed = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let (closed, _socket) = refusing();
     let url = format!("http://{closed}");
     let asked = Program::run(binary().args(["explain", "--sni", "a.test", "--admin", &url]));
     assert_eq!((asked.code(), asked.stdout.as_str()), (1, ""));

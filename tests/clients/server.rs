@@ -11,6 +11,7 @@ use std::thread;
 
 use rustls::crypto::ring;
 use rustls::{ServerConfig, ServerConnection, StreamOwned};
+use socket2::{Domain, Socket, Type};
 
 use super::authority::{Authority, Identity};
 use super::client::MESSAGE;
@@ -43,6 +44,13 @@ impl Server {
             Kind::Go => go(&identity, alpn),
         }
     }
+}
+
+/// An address that refuses connections for as long as the socket lives: bound, not listening.
+pub(crate) fn refusing() -> (SocketAddr, Socket) {
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+    socket.bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into()).unwrap();
+    (socket.local_addr().unwrap().as_socket().unwrap(), socket)
 }
 
 pub(crate) fn reversed(text: &str) -> String {

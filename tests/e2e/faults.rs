@@ -16,7 +16,7 @@ pub(crate) fn tests() -> Vec<Trial> {
     ]
 }
 
-/// Some seconds for kube-proxy, and as long as a client waits for an answer.
+/// A second for kube-proxy, and the rest for a node with other work to do.
 const KILLED_IS_KNOWN: Duration = Duration::from_secs(20);
 
 fn a_pod_that_is_killed_takes_only_its_own_connections() {
@@ -42,12 +42,12 @@ fn a_pod_that_is_killed_takes_only_its_own_connections() {
     });
     target.until_says("one");
     namespace.rolled_out("deployment/sluice");
-    let early = load.so_far();
+    let replaced = load.elapsed();
     load.goes_on(200);
     let tally = load.finish();
     // Until kube-proxy has heard of it, it still gets new ones.
-    assert!(tally.failures.iter().all(|(when, _)| *when < KILLED_IS_KNOWN), "{tally:?}");
-    assert_eq!(tally.failures.len(), early.failures.len(), "{tally:?}");
+    let known = replaced.min(KILLED_IS_KNOWN);
+    assert!(tally.failures.iter().all(|(begun, _)| *begun < known), "{known:?}: {tally:?}");
     assert!(held.iter_mut().all(|held| held.get().is_ok()), "other connections go on");
     assert_eq!(held.len(), survivors);
 }

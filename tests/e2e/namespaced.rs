@@ -26,7 +26,7 @@ spec: { className: namespaced, hostnames: [other.example.com],
 ",
     );
     sluice.target("one.example.com").until_says("one");
-    own.kubectl(&["wait", "--for=condition=Accepted", "--timeout=30s", "sniroute/one"]);
+    own.kubectl(&["wait", "--for=condition=Accepted", "--timeout=300s", "sniroute/one"]);
     let answer = sluice.target("other.example.com").get();
     assert!(answer.is_err(), "a route of another namespace is served: {answer:?}");
 

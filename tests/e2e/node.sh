@@ -41,8 +41,8 @@ up() {
         start "$part"
     done
     ready kubelet
-    within 60 "the node is ready" node_ready
-    within 60 "pods may be made" kubectl get serviceaccount default
+    within 300 "the node is ready" node_ready
+    within 300 "pods may be made" kubectl get serviceaccount default
     wait "$importing"
 }
 
@@ -100,12 +100,12 @@ start() {
 
 ready() {
     case $1 in
-        etcd) within 30 "$1 is ready" inside curl -sf http://127.0.0.1:2379/health ;;
-        containerd) within 30 "$1 is ready" ctr version ;;
+        etcd) within 300 "$1 is ready" inside curl -sf --max-time 5 http://127.0.0.1:2379/health ;;
+        containerd) within 300 "$1 is ready" ctr version ;;
         kube-apiserver)
-            within 90 "$1 is ready" curl -skf -H "Authorization: Bearer admin" "$server/readyz"
+            within 300 "$1 is ready" curl -skf --max-time 5 -H "Authorization: Bearer admin" "$server/readyz"
             ;;
-        kubelet) within 60 "$1 is ready" inside curl -sf http://127.0.0.1:10248/healthz ;;
+        kubelet) within 300 "$1 is ready" inside curl -sf --max-time 5 http://127.0.0.1:10248/healthz ;;
     esac
 }
 
@@ -117,7 +117,7 @@ end() {
     local pid
     pid=$(cat "pid/$1")
     kill -KILL "$pid"
-    within 10 "$1 has ended" gone "$pid"
+    within 60 "$1 has ended" gone "$pid"
 }
 
 gone() {

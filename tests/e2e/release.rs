@@ -11,12 +11,12 @@ pub(crate) fn tests() -> Vec<Trial> {
 fn helm_installs_tests_upgrades_rolls_back_and_uninstalls() {
     let _cluster = alone();
     // Of the other tests. Theirs is the same.
-    kubectl(&["delete", "crd", CRD, "--ignore-not-found", "--timeout=60s"]);
+    kubectl(&["delete", "crd", CRD, "--ignore-not-found", "--timeout=300s"]);
     let namespace = Namespace::new("release");
     let sluice = Sluice::install_with_definition(&namespace, "{}");
     let helm =
         |arguments: &[&str]| run("helm", &[arguments, &["--namespace", namespace.name()]].concat());
-    helm(&["test", RELEASE, "--timeout=60s"]);
+    helm(&["test", RELEASE, "--timeout=300s"]);
 
     Backend::new("one").deploy(&namespace);
     sluice.route("one", "one.example.com", "one");
@@ -25,14 +25,14 @@ fn helm_installs_tests_upgrades_rolls_back_and_uninstalls() {
     let load = Load::start(target);
     sluice.upgrade("{ replicas: 1, accessLog: errors }");
     assert_eq!(available(&namespace), "1");
-    helm(&["test", RELEASE, "--timeout=60s"]);
-    helm(&["rollback", RELEASE, "1", "--wait", "--timeout=120s"]);
+    helm(&["test", RELEASE, "--timeout=300s"]);
+    helm(&["rollback", RELEASE, "1", "--wait", "--timeout=300s"]);
     assert_eq!(available(&namespace), "2");
     load.goes_on(100);
     let tally = load.finish();
     assert!(tally.failures.is_empty(), "{tally:?}");
 
-    let said = helm(&["uninstall", RELEASE, "--wait", "--timeout=120s"]);
+    let said = helm(&["uninstall", RELEASE, "--wait", "--timeout=300s"]);
     assert!(said.contains(CRD), "it says what is kept: {said}");
     // The pods drain still.
     namespace.until_pods(RELEASE, "the pods are gone", <[String]>::is_empty);

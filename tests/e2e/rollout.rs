@@ -19,8 +19,8 @@ pub(crate) fn tests() -> Vec<Trial> {
 }
 
 /// From SIGTERM to the reset of what is still open then: `drain.delay` and `drain.timeout`.
-const DRAIN: Duration = Duration::from_secs(3 + 9);
-const DRAIN_VALUES: &str = "drain: { delay: 3s, timeout: 9s }";
+const DRAIN: Duration = Duration::from_secs(5 + 9);
+const DRAIN_VALUES: &str = "drain: { delay: 5s, timeout: 9s }";
 
 fn no_connection_fails_while_sluice_is_replaced() {
     let _cluster = shared();
@@ -46,7 +46,7 @@ fn no_connection_fails_while_sluice_is_replaced() {
     for held in held {
         let lasted = held.join().unwrap() - start;
         assert!(lasted >= DRAIN, "a connection was cut off after {lasted:?}");
-        assert!(lasted <= DRAIN * 3, "a connection was never cut off, in {lasted:?}");
+        assert!(lasted <= DRAIN * 10, "a connection was never cut off, in {lasted:?}");
     }
     namespace.until_pods("sluice", "the old pods are gone", |pods| {
         old.iter().all(|pod| !pods.contains(pod))

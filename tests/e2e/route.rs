@@ -44,7 +44,7 @@ fn a_route_of_five_lines_leads_from_outside_to_the_pod() {
     for route in ["one", "two"] {
         for condition in ["Accepted", "ResolvedRefs", "Programmed"] {
             let condition = format!("--for=condition={condition}");
-            namespace.kubectl(&["wait", &condition, "--timeout=30s", "sniroute", route]);
+            namespace.kubectl(&["wait", &condition, "--timeout=300s", "sniroute", route]);
         }
     }
     let unknown = sluice.target("three.example.com").get();

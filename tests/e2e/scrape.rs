@@ -85,7 +85,7 @@ fn define_monitors() {
         // Too large for an annotation of what was last applied.
         kubectl(&["apply", "--server-side", "-f", &file]);
         let definition = format!("{kind}.monitoring.coreos.com");
-        kubectl(&["wait", "--for=condition=Established", "--timeout=60s", "crd", &definition]);
+        kubectl(&["wait", "--for=condition=Established", "--timeout=300s", "crd", &definition]);
     }
 }
 

@@ -154,6 +154,26 @@ impl Sluice {
         within(PATIENCE, "sluice ends", || self.child.try_wait().unwrap())
     }
 
+    /// Waits for the first line of the log with this message. What it tells of may be seen before
+    /// the line has been read.
+    pub(crate) fn await_logged(&self, message: &str) -> Value {
+        within(PATIENCE, message, || self.logged(message))
+    }
+
+    /// Waits until a metric has this value. What it counts may be seen before it is counted.
+    pub(crate) fn await_metric(&self, name: &str, value: f64) {
+        within(PATIENCE, &format!("{name} is {value}"), || {
+            (self.metric(name) == value).then_some(())
+        });
+    }
+
+    /// Waits until it is ready and has nothing to say about that.
+    pub(crate) fn await_plain_ready(&self) {
+        within(PATIENCE, "it is ready without a notice", || {
+            (self.get("/readyz") == (200, "ok\n".to_owned())).then_some(())
+        });
+    }
+
     pub(crate) fn await_ready(&self) {
         within(PATIENCE, "sluice is ready", || (self.get("/readyz").0 == 200).then_some(()));
     }
@@ -167,6 +187,7 @@ impl Sluice {
     /// Status and body of a page of the admin port.
     pub(crate) fn get(&self, path: &str) -> (u16, String) {
         let mut stream = TcpStream::connect(self.admin).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
         write!(stream, "GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").unwrap();
         let mut answer = String::new();
         stream.read_to_string(&mut answer).unwrap();

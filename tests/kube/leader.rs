@@ -24,7 +24,8 @@ fn one_replica_writes_and_another_takes_over_when_it_dies() {
     let namespace = api.namespace("status-killed");
     succeeded(api.admin().apply(&service(namespace)));
     let account = account(api, namespace);
-    let arguments = ["--require-class", "--lease-duration", "3s"];
+    // So long that no leader loses it to a machine that is busy for a moment.
+    let arguments = ["--require-class", "--lease-duration", "10s"];
     let start = || Sluice::start(&account, "killed", &arguments);
     let (mut leader, follower) = in_order([start(), start()]);
     for number in 0..20 {
@@ -36,17 +37,15 @@ fn one_replica_writes_and_another_takes_over_when_it_dies() {
     }
     follower.await_ready();
     let written = "sluice_status_writes_total{result=\"ok\"}";
-    assert_eq!((leader.metric(written), follower.metric(written)), (20.0, 0.0));
+    leader.await_metric(written, 20.0);
+    assert_eq!(follower.metric(written), 0.0);
 
     leader.kill();
-    let killed = Instant::now();
     succeeded(api.admin().apply(&route(namespace, "late", "killed", "late.test")));
     await_status(api, namespace, "late", GOOD);
-    let took = killed.elapsed();
-    assert!(took < Duration::from_secs(12), "{took:?}");
     assert_eq!(follower.metric("sluice_leader"), 1.0);
     // It found the others as they have to be.
-    assert_eq!(follower.metric(written), 1.0);
+    follower.await_metric(written, 1.0);
     assert_eq!(transitions(api, namespace), "1");
 }
 
@@ -55,13 +54,13 @@ fn a_replica_that_ends_hands_over_at_once() {
     let namespace = api.namespace("status-ended");
     succeeded(api.admin().apply(&service(namespace)));
     let account = account(api, namespace);
-    // Of two minutes: whoever had to wait for its end would be too late.
+    // Of ten minutes: whoever had to wait for its end would be too late.
     let start = |arguments: &[&str]| {
         Sluice::start(&account, "ended", &[&["--require-class"], arguments].concat())
     };
-    let long = start(&["--lease-duration", "2m"]);
+    let long = start(&["--lease-duration", "10m", "--drain-delay", "10m"]);
     await_leader(&long);
-    let short = start(&["--lease-duration", "3s"]);
+    let short = start(&["--lease-duration", "10s"]);
     short.await_ready();
     long.terminate();
     await_leader(&short);
@@ -76,22 +75,19 @@ fn who_cannot_renew_the_lease_leads_no_longer() {
     api.install_crds();
     let namespace = api.namespace("status-outage");
     succeeded(api.admin().apply(&service(namespace)));
-    let arguments = ["--lease-duration", "6s"];
+    const LEASE: Duration = Duration::from_secs(15);
+    let arguments = ["--lease-duration", "15s"];
     let sluice = Sluice::start(&account(&api, namespace), "outage", &arguments);
     await_leader(&sluice);
     api.kill();
     let killed = Instant::now();
-    within(PATIENCE, "it leads no longer", || {
-        (sluice.metric("sluice_leader") == 0.0).then_some(())
-    });
+    sluice.await_metric("sluice_leader", 0.0);
     let took = killed.elapsed();
-    assert!(took < Duration::from_secs(6), "others may lead by now: {took:?}");
+    assert!(took < LEASE, "others may lead by now: {took:?}");
 
     api.start_again();
     succeeded(api.admin().apply(&route(namespace, "app", "outage", "app.test")));
-    within(PATIENCE * 4, "it writes again", || {
-        (status(&api, namespace, "app") == GOOD).then_some(())
-    });
+    await_status(&api, namespace, "app", GOOD);
     assert_eq!(sluice.metric("sluice_leader"), 1.0);
 }
 
@@ -122,7 +118,7 @@ fn in_order([one, two]: [Sluice; 2]) -> (Sluice, Sluice) {
 }
 
 fn await_leader(sluice: &Sluice) {
-    within(PATIENCE, "it leads", || (sluice.metric("sluice_leader") == 1.0).then_some(()));
+    sluice.await_metric("sluice_leader", 1.0);
 }
 
 /// How often the Lease has changed hands.

@@ -76,7 +76,7 @@ fn every_reason_is_told_with_its_generation() {
     let listed = succeeded(api.admin().kubectl(&["get", "sni", "b-lost", "-n", namespace]));
     assert!(listed.contains("False"), "{listed}");
     assert_eq!(sluice.metric("sluice_leader"), 1.0);
-    assert_eq!(sluice.metric("sluice_status_writes_total{result=\"ok\"}"), 10.0);
+    sluice.await_metric("sluice_status_writes_total{result=\"ok\"}", 10.0);
     assert_eq!(sluice.metric("sluice_status_writes_total{result=\"error\"}"), 0.0);
 
     // Mended, and told of the next generation.
@@ -151,6 +151,9 @@ fn nothing_is_written_when_nothing_changes() {
     let account = account(api, namespace);
     let mut sluice = Sluice::start(&account, "same", &["--require-class", "--drain-delay=0s"]);
     await_status(api, namespace, "app", GOOD);
+    let lost = "Accepted=False/HostnameConflict/1 ResolvedRefs=True/ResolvedRefs/1 \
+                Programmed=False/NotAccepted/1 ";
+    await_status(api, namespace, "lost", lost);
     within(PATIENCE, "the loser is told", || {
         events(api, namespace, "lost").contains("HostnameConflict").then_some(())
     });
@@ -170,7 +173,7 @@ fn nothing_is_written_when_nothing_changes() {
     let sluice = Sluice::start(&account, "same", &["--require-class"]);
     marker(api, namespace, "same");
     assert_eq!(versions(), before, "sluice was started again");
-    assert_eq!(sluice.metric("sluice_status_writes_total{result=\"ok\"}"), 1.0);
+    sluice.await_metric("sluice_status_writes_total{result=\"ok\"}", 1.0);
     assert_eq!(events(api, namespace, "lost").lines().count(), 1, "no second warning");
 }
 
@@ -223,8 +226,10 @@ fn who_may_not_write_serves_and_says_which_permission_is_missing() {
     assert_eq!(sluice.metric("sluice_leader"), 0.0);
     bind_role(api, namespace);
     hinted("the verb patch on sniroutes/status in the API group sluice.dev");
-    assert_eq!(sluice.metric("sluice_leader"), 1.0);
-    assert!(sluice.metric("sluice_status_writes_total{result=\"error\"}") > 0.0);
+    sluice.await_metric("sluice_leader", 1.0);
+    within(PATIENCE, "the failure is counted", || {
+        (sluice.metric("sluice_status_writes_total{result=\"error\"}") > 0.0).then_some(())
+    });
     bind("status-writer");
     await_status(api, namespace, "app", GOOD);
     hinted("the verbs create and patch on events in the API group events.k8s.io");
@@ -259,7 +264,8 @@ fn two_installations_do_not_answer_each_other() {
     marker(&api, spaces[0], "one");
     marker(&api, spaces[1], "two");
     assert_eq!(version(&api, spaces[0], "shared"), before);
-    assert_eq!((one.metric(written), two.metric(written)), (3.0, 2.0));
+    one.await_metric(written, 3.0);
+    two.await_metric(written, 2.0);
     // To come second is no error.
     let failed = "sluice_status_writes_total{result=\"error\"}";
     assert_eq!((one.metric(failed), two.metric(failed)), (0.0, 0.0));

@@ -252,12 +252,13 @@ fn a_route_has_64_hostnames_and_16_backends() {
     place.objects.put(&wide);
     place.await_route("wide", FINE, &place.servers);
     hostnames.iter().for_each(|name| drop(place.visit(name)));
-    let routes = place.sluice.routes();
-    let route = routes.iter().find(|route| route["name"] == "wide").unwrap();
-    assert_eq!(route["hostnames"].as_array().unwrap().len(), 64);
-    let backends = route["backends"].as_array().unwrap();
-    assert_eq!(backends.len(), 16);
+    // Endpoints come by a watch of their own.
     within(PATIENCE, "every backend has its endpoints", || {
+        let routes = place.sluice.routes();
+        let route = routes.iter().find(|route| route["name"] == "wide").unwrap();
+        assert_eq!(route["hostnames"].as_array().unwrap().len(), 64);
+        let backends = route["backends"].as_array().unwrap();
+        assert_eq!(backends.len(), 16);
         backends.iter().all(|backend| addresses(backend) == place.servers).then_some(())
     });
     place.unharmed();

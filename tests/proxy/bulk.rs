@@ -77,7 +77,7 @@ fn of_one_way_goes_through_a_pipe() {
             scope.spawn(|| send_bulk(&mut from, &Bulk::new(1), 16 * MIB));
             receive_bulk(&mut to, &Bulk::new(1), 16 * MIB);
         });
-        assert_eq!(pipes(&plane), 1, "upward: {upward}");
+        wait_until("the one pipe", || pipes(&plane) == 1);
     }
 }
 
@@ -127,7 +127,7 @@ fn that_turns_to_small_messages_and_back_stays_in_order() {
             expect(&mut client, down.at(turn, 100));
         }
     }
-    assert!(pipes(&plane) > 0, "it never was bulk");
+    wait_until("the pipe of bulk", || pipes(&plane) > 0);
 }
 
 /// What a connection leaves behind in its pipe is another's, and must reach no third.

@@ -1,14 +1,13 @@
 //! Routes that change while their connections live, and how connections are spread.
 
 use std::collections::BTreeMap;
-use std::io::Read;
 use std::net::TcpStream;
 
 use sluice::outcome::Outcome;
 use sluice::routing::Policy;
 
 use crate::support::{
-    Backend, End, Plane, answering, ask, exchange, hello, millis, open, rest, target,
+    Backend, End, Plane, answering, ask, exchange, hello, is_over, open, rest, target, wait_until,
 };
 
 /// Both ends of a connection to `backend`.
@@ -16,12 +15,6 @@ fn connected(plane: &Plane, backend: &Backend) -> (TcpStream, TcpStream) {
     let hello = hello("a.test");
     let client = open(plane.address(), &hello);
     (client, backend.accept_with(&hello))
-}
-
-/// Whether the other side has ended it.
-fn is_over(client: &mut TcpStream) -> bool {
-    client.set_read_timeout(Some(millis(200))).unwrap();
-    matches!(client.read(&mut [0]), Ok(0))
 }
 
 #[test]
@@ -101,12 +94,23 @@ fn least_connections_fills_up_what_is_free() {
     let target = target("a.test", &addresses).with(|spec| spec.policy = Policy::LeastConnections);
     let plane = Plane::start(vec![target]);
     let hello = hello("a.test");
-    let mut clients: Vec<_> = (0..3).map(|_| open(plane.address(), &hello)).collect();
+    let counted = || -> usize {
+        let table = plane.reader.table();
+        let endpoints = table.routes().next().unwrap().backends[0].backend.endpoints();
+        endpoints.iter().map(|endpoint| endpoint.active()).sum()
+    };
+    let mut clients = Vec::new();
+    for number in 1..=backends.len() {
+        clients.push(open(plane.address(), &hello));
+        // One after another, so that each finds the others counted.
+        wait_until("it is counted", || counted() == number);
+    }
     let mut servers: Vec<_> = backends.iter().map(|one| one.accept_with(&hello)).collect();
 
     // The connection of the second ends: the next client is for it.
     drop(servers.remove(1));
-    clients.retain_mut(|client| !is_over(client));
+    wait_until("its client hears of it", || clients.iter().any(is_over));
+    clients.retain(|client| !is_over(client));
     assert_eq!(clients.len(), 2);
     plane.assert_active(2);
     clients.push(open(plane.address(), &hello));

@@ -230,7 +230,7 @@ mod tests {
         }
     }
 
-    #[tokio::test]
+    #[tokio::test(start_paused = true)]
     async fn health_learns_from_answers_and_watches_do_not_follow_at_once() {
         let told = Arc::new(Mutex::new(Vec::new()));
         let kept = Arc::clone(&told);

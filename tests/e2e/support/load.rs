@@ -16,6 +16,7 @@ const PAUSE: Duration = Duration::from_millis(20);
 pub(crate) struct Load {
     stop: Arc<AtomicBool>,
     tally: Arc<Mutex<Tally>>,
+    start: Instant,
     clients: Vec<JoinHandle<()>>,
 }
 
@@ -24,7 +25,7 @@ pub(crate) struct Load {
 pub(crate) struct Tally {
     /// How often each answer was given.
     pub(crate) answers: BTreeMap<String, usize>,
-    /// The failures, and when after the start.
+    /// The failures, and when after the start each connection was begun.
     pub(crate) failures: Vec<(Duration, String)>,
 }
 
@@ -39,14 +40,15 @@ impl Load {
             let (stop, tally) = (Arc::clone(&stop), Arc::clone(&tally));
             thread::spawn(move || {
                 while !stop.load(Ordering::Relaxed) {
+                    let begun = start.elapsed();
                     let answer = target.get();
-                    tally.lock().expect("no panic").add(start, answer);
+                    tally.lock().expect("no panic").add(begun, answer);
                     thread::sleep(PAUSE);
                 }
             })
         };
         let clients = (0..CLIENTS).map(|_| client()).collect();
-        Load { stop, tally, clients }
+        Load { stop, tally, start, clients }
     }
 
     /// Waits until as many more connections have been answered, by any backend.
@@ -57,8 +59,13 @@ impl Load {
         });
     }
 
+    /// How long it has been going on.
+    pub(crate) fn elapsed(&self) -> Duration {
+        self.start.elapsed()
+    }
+
     /// What has become of them until now.
-    pub(crate) fn so_far(&self) -> Tally {
+    fn so_far(&self) -> Tally {
         self.tally.lock().expect("no panic").clone()
     }
 
@@ -88,10 +95,10 @@ impl Tally {
         self.answers.values().sum()
     }
 
-    fn add(&mut self, start: Instant, answer: std::io::Result<String>) {
+    fn add(&mut self, begun: Duration, answer: std::io::Result<String>) {
         match answer {
             Ok(said) => *self.answers.entry(said).or_default() += 1,
-            Err(error) => self.failures.push((start.elapsed(), error.to_string())),
+            Err(error) => self.failures.push((begun, error.to_string())),
         }
     }
 }

@@ -25,8 +25,9 @@ pub(crate) use load::Load;
 pub(crate) use namespace::Namespace;
 pub(crate) use sluice::{CHART, CRD, RELEASE, Sluice};
 
-/// How long things may take that take seconds, on a machine with other work to do.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
+/// How long things may take that take seconds, on a machine with other work to do. Only a test that
+/// fails waits for so long.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(180);
 
 /// The node, and what routes to the pods and to the addresses of load balancers.
 pub(crate) const NODE: &str = "198.18.0.1";

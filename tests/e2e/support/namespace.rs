@@ -54,7 +54,7 @@ impl Namespace {
 
     /// Waits until a rollout is done.
     pub(crate) fn rolled_out(&self, workload: &str) {
-        self.kubectl(&["rollout", "status", workload, "--timeout=90s"]);
+        self.kubectl(&["rollout", "status", workload, "--timeout=300s"]);
     }
 
     /// Waits until the names of the pods are as wanted.

@@ -57,7 +57,7 @@ impl<'n> Sluice<'n> {
                 "--namespace",
                 self.namespace.name(),
                 "--wait",
-                "--timeout=120s",
+                "--timeout=300s",
                 "--values",
                 common,
                 "--values",
@@ -128,7 +128,7 @@ pub(crate) fn define_routes() {
     DEFINED.call_once(|| {
         let definition = include_str!("../../../crds/sniroutes.sluice.dev.yaml");
         apply("default", definition);
-        kubectl(&["wait", "--for=condition=Established", "--timeout=60s", "crd", CRD]);
+        kubectl(&["wait", "--for=condition=Established", "--timeout=300s", "crd", CRD]);
     });
 }
 

@@ -14,8 +14,9 @@ use super::kubectl::{Kubeconfig, program, succeeded};
 use super::process::{Process, port};
 use super::{sandbox, within};
 
-/// How long a server may take to be ready, on a machine with other work to do.
-const READY_WITHIN: Duration = Duration::from_secs(90);
+/// How long a server may take to be ready, on a machine with other work to do that has yet to read
+/// the program from its disk.
+const READY_WITHIN: Duration = Duration::from_secs(300);
 
 const ADMIN_TOKEN: &str = "admin-token";
 
@@ -99,7 +100,7 @@ impl ApiServer {
     fn install(&self, definitions: &Path) {
         let definitions = definitions.to_str().expect("UTF-8");
         succeeded(self.admin.kubectl(&["apply", "-f", definitions]));
-        let wait = ["wait", "--for=condition=Established", "--timeout=60s", "-f", definitions];
+        let wait = ["wait", "--for=condition=Established", "--timeout=300s", "-f", definitions];
         succeeded(self.admin.kubectl(&wait));
         // Which is a moment later.
         within(READY_WITHIN, "SniRoutes are explained", || {
@@ -111,13 +112,13 @@ impl ApiServer {
     pub(crate) fn install_grants(&self) {
         let file = Self::grants();
         succeeded(self.admin.kubectl(&["apply", "-f", &file]));
-        let wait = ["wait", "--for=condition=Established", "--timeout=60s", "-f", &file];
+        let wait = ["wait", "--for=condition=Established", "--timeout=300s", "-f", &file];
         succeeded(self.admin.kubectl(&wait));
     }
 
     /// Takes the definition away, and with it all grants.
     pub(crate) fn uninstall_grants(&self) {
-        succeeded(self.admin.kubectl(&["delete", "-f", &Self::grants(), "--timeout=60s"]));
+        succeeded(self.admin.kubectl(&["delete", "-f", &Self::grants(), "--timeout=300s"]));
     }
 
     fn grants() -> String {

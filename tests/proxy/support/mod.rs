@@ -13,15 +13,15 @@ use std::time::{Duration, Instant};
 pub(crate) use bulk::{Bulk, Flow, flow, receive_bulk, send_bulk, settle, stall};
 pub(crate) use hello::{hello, hello_with_alpn, hello_without_name, in_records, malformed_hello};
 pub(crate) use peer::{
-    Backend, Blackhole, End, answering, ask, connect, exchange, expect, expect_reset, open,
-    open_narrow, refusing, reset, rest,
+    Backend, Blackhole, End, answering, ask, connect, exchange, expect, expect_reset, is_over,
+    open, open_narrow, refusing, reset, rest,
 };
 pub(crate) use plane::{Plane, Target, listener, target};
 pub(crate) use process::{Process, manifest};
 pub(crate) use trace::{Calls, Traced, since};
 
 /// Longer than anything may take on a busy machine. Only a test that fails waits for so long.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Returns as soon as `condition` holds.
 #[track_caller]

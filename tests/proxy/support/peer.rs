@@ -90,6 +90,14 @@ pub(crate) fn expect_reset(mut stream: TcpStream) {
     assert_eq!(rest(&mut stream).1, End::Reset);
 }
 
+/// Whether the other side has ended it by now.
+pub(crate) fn is_over(stream: &TcpStream) -> bool {
+    stream.set_nonblocking(true).unwrap();
+    let over = matches!(stream.peek(&mut [0]), Ok(0));
+    stream.set_nonblocking(false).unwrap();
+    over
+}
+
 /// Closes with a reset.
 pub(crate) fn reset(stream: TcpStream) {
     SockRef::from(&stream).set_linger(Some(Duration::ZERO)).unwrap();

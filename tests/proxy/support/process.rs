@@ -17,7 +17,7 @@ use super::{PATIENCE, connect, wait_until};
 /// A running `sluice run`; killed when dropped.
 pub(crate) struct Process {
     child: Child,
-    _manifests: TempDir,
+    manifests: TempDir,
     pub(crate) address: SocketAddr,
     pub(crate) admin: SocketAddr,
     access_log: Option<Receiver<Value>>,
@@ -67,7 +67,12 @@ impl Process {
         let log = BufReader::new(child.stderr.take().unwrap());
         let (address, admin) = addresses(log);
         let stdout = child.stdout.take();
-        Process { child, _manifests: folder, address, admin, access_log: None, stdout }
+        Process { child, manifests: folder, address, admin, access_log: None, stdout }
+    }
+
+    /// Has it serve these manifests instead.
+    pub(crate) fn serve(&self, manifests: &str) {
+        fs::write(self.manifests.path().join("routes.yaml"), manifests).unwrap();
     }
 
     /// The next line of the access log.

@@ -1,7 +1,5 @@
 //! Where faults are said to be, and how many.
 
-use std::time::Instant;
-
 use super::*;
 use crate::control::files::locate::{FieldPath, Origin, lines_of};
 
@@ -70,13 +68,14 @@ fn all_findings_of_a_list_are_placed_in_one_go() {
     }
     let folder = folder(&[("a.yaml", &list)]);
     let paths = [folder.path().to_owned()];
-    let start = Instant::now();
+    let start = cpu_time();
     assert_eq!(load(&paths).resources.routes.len(), routes);
-    let once = start.elapsed();
-    let start = Instant::now();
+    let once = cpu_time() - start;
+    let start = cpu_time();
     let faults = check(&paths, &installation());
+    let took = cpu_time() - start;
     // Far less than to parse the list again for each of them.
-    assert!(start.elapsed() < once * 10, "{:?} against {once:?}", start.elapsed());
+    assert!(took < once * 10, "{took:?} against {once:?}");
     let lines: Vec<_> = faults.iter().filter_map(|fault| fault.line).collect();
     assert_eq!(lines, (0..routes).map(|n| 9 + 7 * n).collect::<Vec<_>>());
 }

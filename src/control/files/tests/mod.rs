@@ -7,6 +7,7 @@ mod writers;
 
 use std::fs;
 use std::path::Path;
+use std::time::Duration;
 
 use tempfile::TempDir;
 
@@ -48,6 +49,12 @@ fn folder(files: &[(&str, &str)]) -> TempDir {
         fs::write(folder.path().join(name), content).expect("a file");
     }
     folder
+}
+
+/// The CPU time that this thread has used: it does not grow while others have the processor.
+fn cpu_time() -> Duration {
+    let time = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
+    Duration::new(time.tv_sec.unsigned_abs(), u32::try_from(time.tv_nsec).expect("nanoseconds"))
 }
 
 fn load_folder(folder: &Path) -> Loaded {

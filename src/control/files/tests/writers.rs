@@ -42,18 +42,15 @@ async fn a_file_that_is_written_slowly_keeps_its_routes_and_holds_nobody_up() {
     // Longer than anything is waited for.
     watched.stays(Duration::from_millis(1200)).await;
     for round in ["b", "c"] {
-        let start = Instant::now();
+        // Whoever waited for the slow ones would wait for an hour.
         write(&file("b.yaml"), &good(round));
         watched.until(&["a", round], 0).await;
-        assert!(start.elapsed() < Duration::from_secs(1), "{:?}", start.elapsed());
     }
-    let start = Instant::now();
     slow.write_all(good("one").as_bytes()).expect("written");
     drop(slow);
     watched.until(&["c", "one"], 0).await;
     drop(new);
     watched.until(&["c", "half", "one"], 0).await;
-    assert!(start.elapsed() < Duration::from_secs(2), "{:?}", start.elapsed());
 }
 
 #[tokio::test]
@@ -62,9 +59,11 @@ async fn a_writer_that_never_closes_is_not_waited_for() {
     let file = folder.path().join("a.yaml");
     let pace = Pace { silence: Duration::from_millis(1500), ..TOLD };
     let mut watched = Watched::new(pace, &[folder.path()]).await;
+    watched.calm().await;
+    let begun = Instant::now();
     let mut writer = fs::File::create(&file).expect("a file");
     writer.write_all(good("a").as_bytes()).expect("written");
-    watched.stays(Duration::from_millis(900)).await;
     watched.until(&["a"], 0).await;
+    assert!(begun.elapsed() >= pace.silence, "{:?}", begun.elapsed());
     drop(writer);
 }
