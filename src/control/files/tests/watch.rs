@@ -149,7 +149,7 @@ async fn a_change_is_live_within_a_second() {
         let start = Instant::now();
         write(&a, &good(round));
         watched.until(&[round], 0).await;
-        took.push(start.elapsed());
+        took.push(start.elapsed().max(watched.last.noticed.elapsed()));
     }
     // Not each of them, for a busy machine may hold up any.
     assert!(took.iter().any(|took| *took < Duration::from_secs(1)), "{took:?}");
