@@ -6,25 +6,30 @@
 //! future, and nothing is deregistered, for closing a socket does that.
 
 mod ready;
+mod sources;
+mod task;
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::future::{Future, poll_fn};
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::pin::{Pin, pin};
+use std::pin::pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use prometheus::IntCounter;
-use rustix::buffer::spare_capacity;
-use rustix::event::{Timespec, epoll};
-use rustix::fd::{AsFd, OwnedFd};
+use rustix::event::epoll;
+use rustix::fd::AsFd;
 use rustix::time::{ClockId, clock_gettime};
 use slab::Slab;
 
 pub(super) use self::ready::Ready;
+pub(super) use self::sources::SourceId;
+use self::sources::Sources;
+use self::task::Task;
+pub(super) use self::task::{Place, TaskId};
 use super::wheel::Wheel;
 
 /// How many events one call of `epoll_wait` may bring.
@@ -32,8 +37,7 @@ const EVENTS: usize = 256;
 
 /// The runtime of a worker.
 pub(super) struct Reactor {
-    epoll: OwnedFd,
-    sources: RefCell<Slab<Source>>,
+    sources: Sources,
     tasks: RefCell<Slab<Task>>,
     /// Tasks to poll in this turn.
     runnable: RefCell<VecDeque<TaskId>>,
@@ -47,51 +51,10 @@ pub(super) struct Reactor {
     /// Milliseconds since the start by the coarse monotonic clock, read once a turn.
     now: Cell<u64>,
     start: u64,
-    /// Tells a slab's entries from those that had the same index before.
+    /// Tells a task from those that had the same index before.
     serial: Cell<u32>,
     cancelled: Cell<bool>,
     panics: IntCounter,
-}
-
-/// A descriptor that the epoll watches for a task.
-struct Source {
-    serial: u32,
-    task: TaskId,
-    ready: Ready,
-}
-
-struct Task {
-    serial: u32,
-    /// `None` while it is being polled.
-    future: Option<Pin<Box<dyn Future<Output = ()>>>>,
-    queued: bool,
-    /// Whether it is among those in the background.
-    backgrounded: bool,
-    /// When it wants to be polled at the latest; `u64::MAX` is never.
-    deadline: u64,
-    /// When the wheel will hand it out; `u64::MAX` while it is not there.
-    scheduled: u64,
-}
-
-/// Names a task for as long as it lives, and nothing after.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct TaskId {
-    index: u32,
-    serial: u32,
-}
-
-/// Names a registered descriptor.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct SourceId {
-    index: u32,
-    serial: u32,
-}
-
-/// Where a task goes in the background.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Place {
-    First,
-    Last,
 }
 
 /// Why [`Reactor::within`] gave up.
@@ -107,13 +70,12 @@ impl Reactor {
     /// `panics` counts the tasks that ended in one.
     pub(super) fn new(panics: IntCounter) -> io::Result<Rc<Self>> {
         Ok(Rc::new(Reactor {
-            epoll: epoll::create(epoll::CreateFlags::CLOEXEC)?,
-            sources: RefCell::default(),
+            sources: Sources::new()?,
             tasks: RefCell::default(),
             runnable: RefCell::default(),
             background: RefCell::default(),
             in_background: Cell::new(false),
-            current: Cell::new(TaskId { index: u32::MAX, serial: 0 }),
+            current: Cell::new(TaskId::NONE),
             wheel: RefCell::new(Wheel::new()),
             now: Cell::new(0),
             start: coarse_millis(),
@@ -147,15 +109,9 @@ impl Reactor {
 
     /// Starts a task; it is polled for the first time in the turn that comes.
     pub(super) fn spawn(&self, future: impl Future<Output = ()> + 'static) -> TaskId {
-        let serial = self.next_serial();
-        let index = self.tasks.borrow_mut().insert(Task {
-            serial,
-            future: Some(Box::pin(future)),
-            queued: false,
-            backgrounded: false,
-            deadline: u64::MAX,
-            scheduled: u64::MAX,
-        });
+        let serial = self.serial.get().wrapping_add(1);
+        self.serial.set(serial);
+        let index = self.tasks.borrow_mut().insert(Task::new(serial, future));
         let id = TaskId { index: index as u32, serial };
         self.wake(id);
         id
@@ -277,17 +233,7 @@ impl Reactor {
         interest: epoll::EventFlags,
         ready: Ready,
     ) -> io::Result<SourceId> {
-        let serial = self.next_serial();
-        let task = self.current.get();
-        let index = self.sources.borrow_mut().insert(Source { serial, task, ready }) as u32;
-        let id = SourceId { index, serial };
-        match epoll::add(&self.epoll, fd, id.token(), interest | epoll::EventFlags::ET) {
-            Ok(()) => Ok(id),
-            Err(error) => {
-                self.forget(id);
-                Err(error.into())
-            }
-        }
+        self.sources.add(self.current.get(), fd, interest, ready)
     }
 
     /// Changes what a registered `fd` is watched for. What is ready already is told again.
@@ -297,35 +243,21 @@ impl Reactor {
         fd: impl AsFd,
         interest: epoll::EventFlags,
     ) -> io::Result<()> {
-        Ok(epoll::modify(&self.epoll, fd, id.token(), interest | epoll::EventFlags::ET)?)
+        self.sources.change(id, fd, interest)
     }
 
     /// Forgets a descriptor, which its owner closes.
     pub(super) fn forget(&self, id: SourceId) {
-        let mut sources = self.sources.borrow_mut();
-        if sources.get(id.index as usize).is_some_and(|source| source.serial == id.serial) {
-            sources.remove(id.index as usize);
-        }
+        self.sources.forget(id);
     }
 
     pub(super) fn ready(&self, id: SourceId) -> Ready {
-        self.with_source(id, |source| source.ready).unwrap_or_default()
+        self.sources.ready(id)
     }
 
     /// Takes back that the descriptor is ready: a system call showed that it no longer is.
     pub(super) fn clear(&self, id: SourceId, ready: Ready) {
-        self.with_source(id, |source| source.ready.remove(ready));
-    }
-
-    fn with_source<T>(&self, id: SourceId, act: impl FnOnce(&mut Source) -> T) -> Option<T> {
-        let mut sources = self.sources.borrow_mut();
-        sources.get_mut(id.index as usize).filter(|source| source.serial == id.serial).map(act)
-    }
-
-    fn next_serial(&self) -> u32 {
-        let serial = self.serial.get().wrapping_add(1);
-        self.serial.set(serial);
-        serial
+        self.sources.clear(id, ready);
     }
 
     /// Polls every task that is queued now; what they queue meanwhile waits for the next turn.
@@ -385,23 +317,10 @@ impl Reactor {
     fn wait(&self, events: &mut Vec<epoll::Event>) -> io::Result<()> {
         let idle = self.runnable.borrow().is_empty() && self.background.borrow().is_empty();
         let timeout = if idle { self.wheel.borrow().until_next(self.now.get()) } else { Some(0) };
-        let timeout = timeout.map(|millis| Timespec {
-            tv_sec: (millis / 1000) as i64,
-            tv_nsec: ((millis % 1000) * 1_000_000) as i64,
-        });
-        match epoll::wait(&self.epoll, spare_capacity(events), timeout.as_ref()) {
-            Ok(_) | Err(rustix::io::Errno::INTR) => {}
-            Err(error) => return Err(error.into()),
-        }
+        self.sources.wait(events, timeout)?;
         self.now.set(coarse_millis().saturating_sub(self.start));
         for event in events.drain(..) {
-            let id = SourceId::from_token(event.data);
-            let ready = Ready::of(event.flags);
-            let task = self.with_source(id, |source| {
-                source.ready.insert(ready);
-                source.task
-            });
-            if let Some(task) = task {
+            if let Some(task) = self.sources.note(&event) {
                 self.wake(task);
             }
         }
@@ -428,17 +347,6 @@ impl Reactor {
             }
         });
         early.into_iter().for_each(|(id, deadline)| self.wake_at(id, deadline));
-    }
-}
-
-impl SourceId {
-    fn token(self) -> epoll::EventData {
-        epoll::EventData::new_u64(u64::from(self.serial) << 32 | u64::from(self.index))
-    }
-
-    fn from_token(token: epoll::EventData) -> Self {
-        let token = token.u64();
-        SourceId { index: token as u32, serial: (token >> 32) as u32 }
     }
 }
 

@@ -1,5 +1,6 @@
 use std::future::pending;
 
+use rustix::fd::OwnedFd;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 
 use super::*;
@@ -7,6 +8,12 @@ use super::*;
 fn reactor() -> (Rc<Reactor>, IntCounter) {
     let panics = IntCounter::new("panics", "Panics.").unwrap();
     (Reactor::new(panics.clone()).unwrap(), panics)
+}
+
+/// Runs what `main` makes on a reactor of its own.
+fn run<F: Future<Output: 'static> + 'static>(main: impl FnOnce(Rc<Reactor>) -> F) -> F::Output {
+    let (reactor, _) = reactor();
+    reactor.block_on(main(Rc::clone(&reactor))).unwrap()
 }
 
 fn pair() -> (OwnedFd, OwnedFd) {
@@ -24,26 +31,23 @@ async fn until(reactor: &Reactor, source: SourceId, ready: Ready) {
 
 #[test]
 fn a_wait_ends_with_its_event_or_its_deadline() {
-    let (reactor, _) = reactor();
-    let (ours, theirs) = pair();
-    let inner = Rc::clone(&reactor);
-    let main = async move {
-        let source = inner.register(&ours, epoll::EventFlags::IN, Ready::NONE).unwrap();
+    run(|reactor| async move {
+        let (ours, theirs) = pair();
+        let source = reactor.register(&ours, epoll::EventFlags::IN, Ready::NONE).unwrap();
         let short = Duration::from_millis(100);
         let start = std::time::Instant::now();
-        let read = until(&inner, source, Ready::READ);
-        assert_eq!(inner.within(short, read).await, Err(Interrupted::Elapsed));
+        let read = until(&reactor, source, Ready::READ);
+        assert_eq!(reactor.within(short, read).await, Err(Interrupted::Elapsed));
         // The coarse clock may be a tick behind, but no more.
         assert!(start.elapsed() >= short - Duration::from_millis(15));
 
         rustix::io::write(&theirs, b"x").unwrap();
-        let read = until(&inner, source, Ready::READ);
-        assert_eq!(inner.within(Duration::from_secs(60), read).await, Ok(()));
-        inner.clear(source, Ready::READ);
+        let read = until(&reactor, source, Ready::READ);
+        assert_eq!(reactor.within(Duration::from_secs(60), read).await, Ok(()));
+        reactor.clear(source, Ready::READ);
         drop(theirs);
-        until(&inner, source, Ready::READ_CLOSED).await;
-    };
-    reactor.block_on(main).unwrap();
+        until(&reactor, source, Ready::READ_CLOSED).await;
+    });
 }
 
 #[test]
@@ -113,35 +117,29 @@ fn cancel_ends_every_wait_and_what_is_left_is_dropped_at_the_end() {
 
 #[test]
 fn an_event_of_a_closed_descriptor_does_not_reach_its_successor() {
-    let (reactor, _) = reactor();
-    let inner = Rc::clone(&reactor);
-    let main = async move {
+    run(|reactor| async move {
         let (old, theirs) = pair();
-        let gone = inner.register(&old, epoll::EventFlags::IN, Ready::NONE).unwrap();
+        let gone = reactor.register(&old, epoll::EventFlags::IN, Ready::NONE).unwrap();
         rustix::io::write(&theirs, b"x").unwrap();
-        inner.forget(gone);
+        reactor.forget(gone);
         // The same slot, while the descriptor of before is still watched.
         let (new, _quiet) = pair();
-        let source = inner.register(&new, epoll::EventFlags::IN, Ready::NONE).unwrap();
+        let source = reactor.register(&new, epoll::EventFlags::IN, Ready::NONE).unwrap();
         assert_eq!(source.index, gone.index);
-        let read = until(&inner, source, Ready::READ);
-        let wait = inner.within(Duration::from_millis(40), read).await;
+        let read = until(&reactor, source, Ready::READ);
+        let wait = reactor.within(Duration::from_millis(40), read).await;
         assert_eq!(wait, Err(Interrupted::Elapsed));
-        assert_eq!(inner.ready(gone), Ready::NONE);
-    };
-    reactor.block_on(main).unwrap();
+        assert_eq!(reactor.ready(gone), Ready::NONE);
+    });
 }
 
 #[test]
 fn a_task_that_has_more_to_do_lets_the_others_go_first() {
-    let (reactor, _) = reactor();
-    let inner = Rc::clone(&reactor);
-    let order = Rc::new(RefCell::new(Vec::new()));
-    let log = Rc::clone(&order);
-    let main = async move {
+    let order = run(|reactor| async move {
+        let log = Rc::new(RefCell::new(Vec::new()));
         for name in ["a", "b"] {
-            let (reactor, log) = (Rc::clone(&inner), Rc::clone(&log));
-            inner.spawn(async move {
+            let (inner, log) = (Rc::clone(&reactor), Rc::clone(&log));
+            reactor.spawn(async move {
                 let mut turns = 0;
                 poll_fn(|_| {
                     log.borrow_mut().push(name);
@@ -149,57 +147,51 @@ fn a_task_that_has_more_to_do_lets_the_others_go_first() {
                     if turns == 3 {
                         return Poll::Ready(());
                     }
-                    reactor.wake_current();
+                    inner.wake_current();
                     Poll::Pending
                 })
                 .await;
             });
         }
-        let _ = inner.within(Duration::from_millis(40), pending::<()>()).await;
-    };
-    reactor.block_on(main).unwrap();
-    assert_eq!(*order.borrow(), ["a", "b", "a", "b", "a", "b"]);
+        let _ = reactor.within(Duration::from_millis(40), pending::<()>()).await;
+        log.take()
+    });
+    assert_eq!(order, ["a", "b", "a", "b", "a", "b"]);
 }
 
 #[test]
 fn a_deadline_that_is_told_again_and_again_is_kept_once() {
-    let (reactor, _) = reactor();
-    let inner = Rc::clone(&reactor);
-    let main = async move {
-        let task = inner.current();
+    run(|reactor| async move {
+        let task = reactor.current();
         for at in [15_001, 15_002, 15_033, 600_000, 15_001, 15_001] {
-            inner.wake_at(task, at);
+            reactor.wake_at(task, at);
         }
-        assert_eq!(inner.deadlines(), 1);
+        assert_eq!(reactor.deadlines(), 1);
         // An earlier one counts at once.
-        inner.wake_at(task, 5_001);
-        assert_eq!(inner.deadlines(), 2);
-    };
-    reactor.block_on(main).unwrap();
+        reactor.wake_at(task, 5_001);
+        assert_eq!(reactor.deadlines(), 2);
+    });
 }
 
 #[test]
 fn tasks_in_the_background_have_one_turn_each_after_all_others() {
-    let (reactor, _) = reactor();
-    let inner = Rc::clone(&reactor);
-    let order = Rc::new(RefCell::new(Vec::new()));
-    let log = Rc::clone(&order);
-    let main = async move {
+    let order = run(|reactor| async move {
+        let log = Rc::new(RefCell::new(Vec::new()));
         // `b` has two turns in a row.
         for (name, places) in [
             ("a", [Place::Last, Place::Last]),
             ("b", [Place::Last, Place::First]),
             ("c", [Place::Last, Place::Last]),
         ] {
-            let (reactor, log) = (Rc::clone(&inner), Rc::clone(&log));
-            inner.spawn(async move {
+            let (inner, log) = (Rc::clone(&reactor), Rc::clone(&log));
+            reactor.spawn(async move {
                 let mut places = places.into_iter();
                 poll_fn(|_| {
-                    if reactor.is_in_background() {
+                    if inner.is_in_background() {
                         log.borrow_mut().push(name);
                     }
                     match places.next() {
-                        Some(place) => reactor.continue_in_background(place),
+                        Some(place) => inner.continue_in_background(place),
                         None => return Poll::Ready(()),
                     }
                     Poll::Pending
@@ -208,8 +200,7 @@ fn tasks_in_the_background_have_one_turn_each_after_all_others() {
             });
         }
         // One that is always runnable has a turn between any two of them.
-        let (reactor, log) = (Rc::clone(&inner), Rc::clone(&log));
-        poll_fn(move |_| {
+        poll_fn(|_| {
             log.borrow_mut().push("-");
             match log.borrow().len() {
                 14.. => return Poll::Ready(()),
@@ -218,8 +209,7 @@ fn tasks_in_the_background_have_one_turn_each_after_all_others() {
             Poll::Pending
         })
         .await;
-    };
-    reactor.block_on(main).unwrap();
-    let order = order.borrow().join("");
+        log.take().join("")
+    });
     assert_eq!(order.trim_matches('-'), "a-b-b-c-a-c");
 }
