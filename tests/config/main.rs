@@ -4,6 +4,7 @@
 
 mod faults;
 mod layers;
+mod settings;
 
 use std::ffi::OsString;
 

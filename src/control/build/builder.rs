@@ -14,12 +14,13 @@ use super::few::Few;
 use super::grants::Grants;
 use super::names::{Answer, NameChanges, Names};
 use super::resolve::Targets;
+use super::routes::{Routes, State};
 use super::services::Services;
 use super::{Installation, key};
 use crate::control::api::{DnsName, ReferenceGrant, SniRoute};
 use crate::control::status::RouteStatus;
 use crate::routing::{
-    BackendKey, Changes, Conflict, Hostname, ObjectKey, RouteKey, RouteSpec, conflicts_over,
+    BackendKey, Changes, Hostname, ObjectKey, RouteKey, RouteSpec, conflicts_over,
 };
 
 /// Holds what a source has, and works out what a change of it comes to. Pure: what it says depends
@@ -31,48 +32,10 @@ use crate::routing::{
 #[derive(Debug)]
 pub struct Builder {
     installation: Installation,
-    /// The routes of this installation, and those that went since the last time.
-    routes: HashMap<RouteKey, Route>,
+    routes: Routes,
     claims: HashMap<Hostname, Claims>,
     pub(super) targets: Targets,
     dirty: Dirty,
-    /// How many times it was settled.
-    settled: u64,
-}
-
-/// What is known of a route.
-#[derive(Debug, Default)]
-struct Route {
-    state: State,
-    /// Whether it is to be looked at again; then it is in [`Dirty::routes`].
-    dirty: bool,
-    /// When it was last looked at, as [`Builder::settled`] counts.
-    settled: u64,
-}
-
-#[derive(Debug, Default)]
-enum State {
-    #[default]
-    Gone,
-    /// It cannot be read, and this is what is said of it.
-    Invalid(Box<RouteStatus>),
-    Read(Box<Draft>),
-}
-
-impl Route {
-    fn draft(&self) -> Option<&Draft> {
-        match &self.state {
-            State::Read(draft) => Some(draft),
-            State::Gone | State::Invalid(_) => None,
-        }
-    }
-
-    fn draft_mut(&mut self) -> Option<&mut Draft> {
-        match &mut self.state {
-            State::Read(draft) => Some(draft),
-            State::Gone | State::Invalid(_) => None,
-        }
-    }
 }
 
 /// Who claims a hostname.
@@ -83,10 +46,9 @@ struct Claims {
     dirty: bool,
 }
 
-/// What is to be looked at again.
+/// What is to be looked at again, besides routes.
 #[derive(Debug, Default)]
 struct Dirty {
-    routes: Vec<RouteKey>,
     hostnames: Vec<Hostname>,
     /// Namespaces whose grants changed.
     granting: HashSet<Arc<str>>,
@@ -116,10 +78,9 @@ impl Builder {
                 local_addresses: installation.local_addresses,
             },
             installation,
-            routes: HashMap::new(),
+            routes: Routes::default(),
             claims: HashMap::new(),
             dirty: Dirty::default(),
-            settled: 0,
         }
     }
 
@@ -142,7 +103,7 @@ impl Builder {
                 self.dirty.mark_hostname(hostname, claims);
             }
         }
-        self.set_route(key, State::Read(Box::new(draft)));
+        self.routes.set(key, State::Read(Box::new(draft)));
     }
 
     /// A route is there that cannot be read, as far as its `class` tells whose it is.
@@ -151,15 +112,13 @@ impl Builder {
         self.remove_route(&key);
         if self.installation.serves(class) {
             let status = invalid_status(key.clone(), metadata, why);
-            self.set_route(key, State::Invalid(Box::new(status)));
+            self.routes.set(key, State::Invalid(Box::new(status)));
         }
     }
 
     /// A route is gone.
     pub fn remove_route(&mut self, key: &RouteKey) {
-        let Some(route) = self.routes.get_mut(key) else { return };
-        self.dirty.mark_route(key, route);
-        let State::Read(draft) = std::mem::take(&mut route.state) else { return };
+        let State::Read(draft) = self.routes.remove(key) else { return };
         self.targets.names.set_user(key, &draft.names, &BTreeSet::new());
         for (service, port) in draft.services() {
             self.targets.grants.remove_user(key, service.namespace());
@@ -227,9 +186,7 @@ impl Builder {
 
     /// Has the next [`Builder::settle`] tell of all routes, as the first one does.
     pub fn tell_all(&mut self) {
-        for (key, route) in &mut self.routes {
-            self.dirty.mark_route(key, route);
-        }
+        self.routes.mark_all();
     }
 
     /// Works out what the changes since the last time come to.
@@ -240,17 +197,16 @@ impl Builder {
         let services = self.targets.services.take_news();
         for (service, _) in services.iter().filter(|(_, news)| news.ports) {
             let users = self.targets.services.users(service).flat_map(|(_, users)| users.keys());
-            mark(&mut self.routes, &mut self.dirty, users);
+            users.for_each(|key| self.routes.mark(key));
         }
         for namespace in std::mem::take(&mut self.dirty.granting) {
-            mark(&mut self.routes, &mut self.dirty, self.targets.grants.users(&namespace));
+            self.targets.grants.users(&namespace).for_each(|key| self.routes.mark(key));
         }
         for name in std::mem::take(&mut self.dirty.names) {
-            mark(&mut self.routes, &mut self.dirty, self.targets.names.users(&name));
+            self.targets.names.users(&name).for_each(|key| self.routes.mark(key));
         }
 
-        self.settled += 1;
-        let routes = std::mem::take(&mut self.dirty.routes);
+        let routes = self.routes.begin_round();
         let mut settled = Settled::default();
         settled.changes.routes.reserve(routes.len());
         settled.changes.endpoints.reserve(routes.len());
@@ -267,8 +223,7 @@ impl Builder {
 
     /// All that is not as it should be, in the order of the routes' keys.
     pub(super) fn findings(&self) -> Vec<Finding> {
-        let mut findings: Vec<Finding> =
-            self.routes.values().filter_map(Route::draft).flat_map(Draft::findings).collect();
+        let mut findings: Vec<Finding> = self.routes.drafts().flat_map(Draft::findings).collect();
         findings.sort_by(|a, b| a.key.cmp(&b.key));
         findings
     }
@@ -283,20 +238,13 @@ impl Builder {
             && self.targets.names.is_empty()
     }
 
-    fn set_route(&mut self, key: RouteKey, state: State) {
-        let route = self.routes.entry(key.clone()).or_default();
-        route.state = state;
-        self.dirty.mark_route(&key, route);
-    }
-
     /// Tells those that claim `hostname` who owns it; marks those for whom that is news.
     fn settle_conflicts(&mut self, hostname: &Hostname) {
         let Some(claims) = self.claims.get_mut(hostname) else { return };
         claims.dirty = false;
         // As it is with almost all.
         if let Few::One(only, ()) = &claims.claimants {
-            let only = only.clone();
-            self.tell_conflict(&only, hostname, None);
+            self.routes.tell(only, |draft| draft.set_conflict(hostname, None));
             return;
         }
         if claims.claimants.is_empty() {
@@ -305,30 +253,19 @@ impl Builder {
         }
         let claimants = claims.claimants.keys();
         let claimants: Vec<&RouteSpec> =
-            claimants.filter_map(|key| Some(&self.routes.get(key)?.draft()?.spec)).collect();
+            claimants.filter_map(|key| Some(&self.routes.draft(key)?.spec)).collect();
         let conflicts = conflicts_over(hostname, &claimants);
         let keys: Vec<RouteKey> = claimants.iter().map(|claimant| claimant.key.clone()).collect();
         for (key, conflict) in keys.iter().zip(conflicts) {
-            self.tell_conflict(key, hostname, conflict);
-        }
-    }
-
-    fn tell_conflict(&mut self, key: &RouteKey, hostname: &Hostname, conflict: Option<Conflict>) {
-        let Some(route) = self.routes.get_mut(key) else { return };
-        let draft = route.draft_mut();
-        if draft.is_some_and(|draft| draft.set_conflict(hostname, conflict)) {
-            self.dirty.mark_route(key, route);
+            self.routes.tell(key, |draft| draft.set_conflict(hostname, conflict));
         }
     }
 
     /// Works out one route: what it is in the table, its status, and its backends' endpoints.
     fn settle_route(&mut self, key: &RouteKey, settled: &mut Settled) -> Option<RouteSpec> {
-        let route = self.routes.get_mut(key)?;
-        route.dirty = false;
-        route.settled = self.settled;
-        match &mut route.state {
+        match self.routes.look_at(key)? {
             State::Gone => {
-                self.routes.remove(key);
+                self.routes.forget(key);
                 None
             }
             State::Invalid(status) => {
@@ -355,10 +292,8 @@ impl Builder {
         let mut counted = HashSet::new();
         for service in services {
             for (port, users) in self.targets.services.users(&service) {
-                let before = |key: &&RouteKey| {
-                    self.routes.get(*key).is_some_and(|route| route.settled < self.settled)
-                };
-                let others: Vec<&RouteKey> = users.keys().filter(before).collect();
+                let others: Vec<&RouteKey> =
+                    users.keys().filter(|key| self.routes.is_passed_over(key)).collect();
                 if others.is_empty() {
                     continue;
                 }
@@ -373,36 +308,17 @@ impl Builder {
 
     /// The status of a route whose backends have got other endpoints, if that changes it.
     fn count_again(&mut self, key: &RouteKey) -> Option<RouteStatus> {
-        let backends = self.routes.get(key)?.draft()?.spec.backends.iter();
+        let backends = self.routes.draft(key)?.spec.backends.iter();
         let endpoints = backends.map(|(key, _)| self.targets.resolve(key).addresses.len()).sum();
-        let draft = self.routes.get_mut(key)?.draft_mut()?;
+        let draft = self.routes.draft_mut(key)?;
         draft.set_endpoints(endpoints).then(|| draft.status())
     }
 }
 
 impl Dirty {
-    fn mark_route(&mut self, key: &RouteKey, route: &mut Route) {
-        if !std::mem::replace(&mut route.dirty, true) {
-            self.routes.push(key.clone());
-        }
-    }
-
     fn mark_hostname(&mut self, hostname: &Hostname, claims: &mut Claims) {
         if !std::mem::replace(&mut claims.dirty, true) {
             self.hostnames.push(hostname.clone());
-        }
-    }
-}
-
-/// Marks all routes of `keys`.
-fn mark<'k>(
-    routes: &mut HashMap<RouteKey, Route>,
-    dirty: &mut Dirty,
-    keys: impl Iterator<Item = &'k RouteKey>,
-) {
-    for key in keys {
-        if let Some(route) = routes.get_mut(key) {
-            dirty.mark_route(key, route);
         }
     }
 }

@@ -10,6 +10,7 @@ mod few;
 mod grants;
 mod names;
 mod resolve;
+mod routes;
 mod services;
 
 use std::collections::HashMap;

@@ -5,7 +5,7 @@ use std::io::{self, Write};
 use std::sync::{Arc, Mutex};
 
 use super::good;
-use super::watch::{TOLD, Watched, temporary, write};
+use super::watched::{TOLD, Watched, temporary, write};
 
 /// Log lines of this thread.
 #[derive(Clone, Default)]

@@ -3,6 +3,7 @@ mod lines;
 mod log;
 mod source;
 mod watch;
+mod watched;
 mod writers;
 
 use std::fs;

@@ -6,7 +6,7 @@ use std::os::unix::fs::symlink;
 use std::time::{Duration, Instant};
 
 use super::good;
-use super::watch::{TOLD, Watched, temporary, write};
+use super::watched::{TOLD, Watched, temporary, write};
 use crate::control::files::watch::Pace;
 
 #[tokio::test]
