@@ -16,6 +16,7 @@
 mod locate;
 mod parse;
 mod read;
+mod settling;
 mod source;
 mod watch;
 mod watches;

@@ -14,6 +14,7 @@ use tracing::{Dispatch, dispatcher, info, warn};
 
 use super::Fault;
 use super::read::{Interest, Reading, is_too_high};
+use super::settling::{Judgement, Settling};
 use super::source::{Difference, Source};
 use super::watches::{Watches, Writing};
 use crate::control::build::{Builder, Installation, Settled};
@@ -174,23 +175,19 @@ async fn settled(
     applied: &Reading,
     watches: &mut Watches,
 ) -> Reading {
-    let deadline = Instant::now() + pace.longest;
-    let mut last: Option<Reading> = None;
+    let mut settling = Settling::until(Instant::now() + pace.longest);
     loop {
-        let reading = read(paths, last.as_ref().unwrap_or(applied), watches).await;
+        let reading = read(paths, settling.last().unwrap_or(applied), watches).await;
         let Writing { files, fresh } = watches.shared.writing(pace);
         let reading = reading.except(applied, |file| files.contains(file));
-        let agrees = reading == *applied || last.as_ref() == Some(&reading);
-        if agrees && !fresh {
-            return reading;
+        match settling.judge(reading, applied, fresh, Instant::now()) {
+            Judgement::Settled(reading) => return reading,
+            Judgement::Restless(reading) => {
+                watches.shared.wake.notify_one();
+                return reading;
+            }
+            Judgement::Again => tokio::time::sleep(pace.quiet).await,
         }
-        if Instant::now() >= deadline {
-            // Somebody goes on changing files. What rests is taken, the rest in another turn.
-            watches.shared.wake.notify_one();
-            return reading.where_steady(&last.unwrap_or_default(), applied);
-        }
-        last = Some(reading);
-        tokio::time::sleep(pace.quiet).await;
     }
 }
 
