@@ -2,7 +2,7 @@
 
 #![allow(clippy::unwrap_used)]
 
-use std::process::Command;
+use std::process::{Command, Output};
 
 /// What is measured of sluice whatever else is installed, by its row.
 const ROWS: usize = 14 + 6;
@@ -10,11 +10,7 @@ const ROWS: usize = 14 + 6;
 #[test]
 #[ignore = "slow: builds the load and sends it through every proxy that is installed"]
 fn the_comparison_measures_every_proxy_that_is_there() {
-    let root = env!("CARGO_MANIFEST_DIR");
-    let compared = Command::new(format!("{root}/benches/compare/compare.py"))
-        .args(["--quick", "--sluice", env!("CARGO_BIN_EXE_sluice")])
-        .output()
-        .unwrap();
+    let compared = compare(&[]);
     let printed = String::from_utf8(compared.stdout).unwrap();
     let said = String::from_utf8_lossy(&compared.stderr);
     assert!(compared.status.success(), "{said}\n{printed}");
@@ -33,4 +29,30 @@ fn the_comparison_measures_every_proxy_that_is_there() {
     }
     assert!(heads[0].contains(&"`floor`") && heads[0].contains(&"no proxy"), "{printed}");
     assert!(rows.iter().any(|row| row[..2] == ["passes half-closes on", "yes"]), "{printed}");
+}
+
+#[test]
+#[ignore = "slow: builds the load; takes root"]
+fn every_proxy_has_the_congestion_control_that_is_asked_for() {
+    let loads = ["--only", "sluice", "--loads", "ping64", "--pin", "no", "--congestion"];
+    // Every kernel has it. The comparison looks itself whether a connection has it too.
+    let compared = compare(&[&loads[..], &["reno"]].concat());
+    let printed = String::from_utf8_lossy(&compared.stdout);
+    let said = String::from_utf8_lossy(&compared.stderr);
+    assert!(compared.status.success(), "{said}\n{printed}");
+    assert!(printed.contains("\n* Congestion control: reno\n"), "{printed}");
+
+    let compared = compare(&[&loads[..], &["nonsense"]].concat());
+    let said = String::from_utf8_lossy(&compared.stderr);
+    assert!(!compared.status.success(), "{said}");
+    assert!(said.contains("--congestion nonsense: this kernel has "), "{said}");
+}
+
+fn compare(arguments: &[&str]) -> Output {
+    let root = env!("CARGO_MANIFEST_DIR");
+    Command::new(format!("{root}/benches/compare/compare.py"))
+        .args(["--quick", "--sluice", env!("CARGO_BIN_EXE_sluice")])
+        .args(arguments)
+        .output()
+        .unwrap()
 }

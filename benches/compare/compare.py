@@ -18,6 +18,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import network
 import report
 from proxies import BUILT, ENVOY, HERE, PACKAGES, PROXIES, ROOT
 from rounds import LOADS, Comparison
@@ -32,6 +33,8 @@ def main() -> None:
         install()
         install_envoy()
     build()
+    if options.congestion:
+        network.enter(options.congestion)
     limit = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (limit, limit))
     comparison = Comparison(options)
@@ -56,6 +59,8 @@ def parse() -> argparse.Namespace:
     pin = "yes: only what is measured with the proxy alone on a core; no: only the rest"
     add("--pin", choices=["yes", "no", "both"], default="both", help=pin)
     add("--uid", type=int, help="run every proxy as this user")
+    control = "as root: with this TCP congestion control, instead of the system's"
+    add("--congestion", metavar="NAME", help=control)
     add("--rounds", type=int, default=3, help="how often each load is measured (3)")
     add("--seconds", type=float, default=2, help="how long each load is measured (2)")
     add("--connections", type=int, default=4000, help="how many are idle (4000)")

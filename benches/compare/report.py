@@ -13,6 +13,7 @@ from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
 from typing import Callable
 
+import network
 from proxies import PROXIES, Proxy
 
 # By pinned or free, load and proxy: the figures of each round.
@@ -159,6 +160,7 @@ def circumstances(proxies: dict[str, Proxy], options: argparse.Namespace) -> str
     what = {
         "Machine": f"{processor()}, {os.cpu_count()} CPUs, {memory()} of memory",
         "System": f"{platform.system()} {platform.release()}, {distribution()}",
+        "Congestion control": options.congestion or network.congestion_control(),
         "Versions": ", ".join([f"sluice {sluice}", *(f"{t} {v}" for t, v in named)]),
         "Date": f"{datetime.date.today()}, {options.rounds} rounds of {options.seconds:g} s",
         "Command": f"`{shlex.join(['benches/compare/compare.py', *sys.argv[1:]])}`",
