@@ -6,7 +6,7 @@ import signal
 import socket
 import subprocess
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Callable
 
@@ -71,7 +71,8 @@ class Proxy:
     title: str
     # Makes the command that starts it; None where it is not installed. Without one, there is no proxy.
     command: Callable[[Stage], list[str] | None] | None
-    version: list[str] = field(default_factory=list)
+    # Makes the command that prints its version.
+    version: Callable[[], list[str]] | None = None
     # One of those that sluice is compared with.
     peer: bool = False
     # Whether it has the servers by name, or only the one that the load is about.
@@ -161,13 +162,18 @@ PROXIES = {
     "sluice": Proxy("sluice", sluice(*OFF)),
     "sluice-65532": Proxy("sluice as 65532", sluice(*OFF), uid=65532),
     "sluice-log": Proxy("sluice with its log", sluice("--access-log", "all"), loads={"log"}),
-    "haproxy": Proxy("HAProxy", haproxy, ["haproxy", "-v"], peer=True),
-    "nginx": Proxy("nginx", nginx, ["nginx", "-v"], peer=True, half_closes=False),
-    "envoy": Proxy("Envoy", envoy, [envoy_program(), "--version"], peer=True),
+    "haproxy": Proxy("HAProxy", haproxy, lambda: ["haproxy", "-v"], peer=True),
+    "nginx": Proxy("nginx", nginx, lambda: ["nginx", "-v"], peer=True, half_closes=False),
+    "envoy": Proxy("Envoy", envoy, lambda: [envoy_program(), "--version"], peer=True),
     "sniproxy": Proxy(
-        "sniproxy", sniproxy, ["sniproxy", "-V"], peer=True, workers=False, half_closes=False
+        "sniproxy",
+        sniproxy,
+        lambda: ["sniproxy", "-V"],
+        peer=True,
+        workers=False,
+        half_closes=False,
     ),
-    "go": Proxy("Go", go, ["go", "version"], peer=True),
+    "go": Proxy("Go", go, lambda: ["go", "version"], peer=True),
     "floor": Proxy("`floor`", floor, names=False),
     "limit": Proxy("`limit`", limit, names=False, loads={"bulk1", "bulk16", "bulk16up"}),
     "direct": Proxy("no proxy", None),

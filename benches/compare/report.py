@@ -155,7 +155,7 @@ def ratio(results: Results, row: Row, name: str) -> str:
 
 def circumstances(proxies: dict[str, Proxy], options: argparse.Namespace) -> str:
     """What the figures depend on."""
-    named = [(proxy.title, version(proxy.version)) for proxy in proxies.values() if proxy.version]
+    named = [(proxy.title, version(proxy.version())) for proxy in proxies.values() if proxy.version]
     sluice = version([str(options.sluice), "--version"])
     what = {
         "Machine": f"{processor()}, {os.cpu_count()} CPUs, {memory()} of memory",
