@@ -1,7 +1,7 @@
 //! From objects to the table in force: all routes at once, and one change among them.
 //!
-//! `make bench-control` runs it, next to `benches/controller.rs`. Without `--bench`, as in a test, a
-//! small table shows that it works.
+//! `make bench-control` runs it, next to `benches/controller.rs`. Without `--bench`, as in a test,
+//! a small table shows that it works.
 
 #![allow(missing_docs, clippy::unwrap_used)]
 

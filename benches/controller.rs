@@ -1,8 +1,9 @@
 //! The controller at scale, against a real API server: how soon it is ready, how much memory it
 //! takes, and how soon a change is live, as a client sees it.
 //!
-//! `make bench-control` builds and measures the release binary. Without `--bench`, a few routes show
-//! that this still works: as a test, it counts as slow. The environment is that of `tests/kube/`.
+//! `make bench-control` builds and measures the release binary. Without `--bench`, a few routes
+//! show that this still works: as a test, it counts as slow. The environment is that of
+//! `tests/kube/`.
 
 #![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::print_stdout)]
 

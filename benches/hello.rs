@@ -9,8 +9,8 @@ use std::fs;
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use sluice::tls::{HelloReader, Progress};
 
-/// From tests/corpus: a small one, one that is padded, and two with post-quantum key shares, of which
-/// the last has an Encrypted ClientHello too.
+/// From tests/corpus: a small one, one that is padded, and two with post-quantum key shares, of
+/// which the last has an Encrypted ClientHello too.
 const CLIENTS: [&str; 4] = ["openssl-tls13", "curl", "go-alpn", "chromium"];
 const MAX_HELLO: usize = 16 * 1024;
 /// The payload of an Ethernet frame with TCP's timestamps, which the large ones do not fit.

@@ -30,9 +30,10 @@ pub enum LoggingError {
     Twice,
 }
 
-/// What is never logged unless the filter names it. The library that watches files warns about every
-/// folder that is removed, as each update of a ConfigMap removes one, and the one that watches the API
-/// server says in its own words what we say in ours; the errors of both reach us as values.
+/// What is never logged unless the filter names it. The library that watches files warns about
+/// every folder that is removed, as each update of a ConfigMap removes one, and the one that
+/// watches the API server says in its own words what we say in ours; the errors of both reach us as
+/// values.
 const QUIET: &str = "notify=off,kube_runtime=off,kube_client=off";
 
 /// Starts logging for the whole process, panics included. To be called once.

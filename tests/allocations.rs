@@ -50,8 +50,8 @@ fn a_lookup_allocates_nothing() {
 fn a_hostname_takes_few_bytes_of_the_table() {
     const ROUTES: usize = 1000;
     const HOSTNAMES_A_ROUTE: usize = 64;
-    /// Its name, of 33 bytes here, is there once, beside those of its route. 16 bytes find it. The rest
-    /// is its part of the route.
+    /// Its name, of 33 bytes here, is there once, beside those of its route. 16 bytes find it. The
+    /// rest is its part of the route.
     const MOST_BYTES: i64 = 66;
     let host = |route: usize, n: usize| format!("app-{n:02}.team-{route:04}.prod.example.com");
     let routes = (0..ROUTES).map(|number| {

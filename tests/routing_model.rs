@@ -146,12 +146,15 @@ proptest! {
         writer.apply(Snapshot { routes: routes.clone(), ..Snapshot::default() });
         let table = reader.table();
         prop_assert_eq!(table.len(), routes.len());
-        let hostnames: HashSet<_> = routes.iter().flat_map(|route| route.hostnames.iter()).collect();
+        let hostnames: HashSet<_> =
+            routes.iter().flat_map(|route| route.hostnames.iter()).collect();
         prop_assert_eq!(table.hostnames(), hostnames.len());
         let special = routes.iter().flat_map(|route| route.hostnames.iter()).flat_map(asks_for);
         for ask in asks.into_iter().chain(special) {
             let name = ask.name.as_deref();
-            let offers = |protocol: &[u8]| PROTOCOLS.iter().any(|p| p.as_bytes() == protocol && ask.offers(p));
+            let offers = |protocol: &[u8]| {
+                PROTOCOLS.iter().any(|p| p.as_bytes() == protocol && ask.offers(p))
+            };
             let found = table.lookup(name, ask.listener, offers);
             let found = found.map(|found| (&found.route.spec.key, hostname_of(found.kind, name)));
             let expected = model(&routes, &ask).map(|(key, hostname)| (key, hostname.to_string()));
@@ -161,7 +164,8 @@ proptest! {
 
     #[test]
     fn a_conflict_tells_the_truth(routes in routes()) {
-        let hostnames: HashSet<_> = routes.iter().flat_map(|route| route.hostnames.iter()).collect();
+        let hostnames: HashSet<_> =
+            routes.iter().flat_map(|route| route.hostnames.iter()).collect();
         for hostname in hostnames {
             let claims = |route: &&RouteSpec| route.hostnames.contains(&hostname);
             let claimants: Vec<&RouteSpec> = routes.iter().filter(claims).collect();
@@ -176,13 +180,14 @@ proptest! {
                     None => prop_assert!(asks.iter().any(mine), "{} gets no {hostname}", route.key),
                     Some(conflict) => {
                         let winner = routes.iter().find(|other| other.key == conflict.winner);
-                        prop_assert!(winner.is_some_and(|winner| winner.hostnames.contains(&hostname)));
-                        prop_assert!(winner.is_some_and(|winner| rank(hostname, winner) > rank(hostname, route)));
+                        let winner = winner.expect("the winner is one of them");
+                        prop_assert!(winner.hostnames.contains(&hostname));
+                        prop_assert!(rank(hostname, winner) > rank(hostname, route));
                         if conflict.whole {
                             prop_assert!(!asks.iter().any(mine), "{} gets {hostname}", route.key);
                         } else {
                             // Something that both would take goes to another.
-                            let meant = |ask: &Ask| admits(route, ask) && winner.is_some_and(|winner| admits(winner, ask));
+                            let meant = |ask: &Ask| admits(route, ask) && admits(winner, ask);
                             prop_assert!(asks.iter().any(|ask| meant(ask) && !mine(ask)));
                         }
                     }

@@ -72,8 +72,8 @@ pub(super) const SETTINGS: &[Setting] = &[
     one(
         "source",
         "SOURCE",
-        "Where routes come from, kubernetes or files; by default files where routes are given, else \
-         kubernetes inside a cluster or where a kubeconfig is",
+        "Where routes come from, kubernetes or files; by default files where routes are given, \
+         else kubernetes inside a cluster or where a kubeconfig is",
         |config, given| store(&mut config.source, given, source),
         |config| config.source.as_str().to_owned(),
     ),
@@ -95,7 +95,8 @@ pub(super) const SETTINGS: &[Setting] = &[
     one(
         "stateDir",
         "DIR",
-        "A folder for the table, from which a sluice serves that starts while the API server is away",
+        "A folder for the table, from which a sluice serves that starts while the API server is \
+         away",
         |config, given| store(&mut config.state_dir, given, |text| folder(text).map(Some)),
         |config| config.state_dir.iter().map(|path| path.display().to_string()).collect(),
     ),
@@ -110,7 +111,8 @@ pub(super) const SETTINGS: &[Setting] = &[
     many(
         "routes",
         "PATH",
-        "A file, or a folder without its sub-folders, of SniRoute, Service and EndpointSlice manifests; repeatable",
+        "A file, or a folder without its sub-folders, of SniRoute, Service and EndpointSlice \
+         manifests; repeatable",
         |config, given| store_each(&mut config.routes, given, existing_path),
         |config| commas(config.routes.iter().map(|path| path.display())),
     ),
@@ -153,7 +155,8 @@ pub(super) const SETTINGS: &[Setting] = &[
     one(
         "lease",
         "[NAMESPACE/]NAME",
-        "The Lease that says which replica does; by default sluice-CLASS in the replica's namespace",
+        "The Lease that says which replica does; by default sluice-CLASS in the replica's \
+         namespace",
         |config, given| store(&mut config.lease, given, |text| lease(text).map(Some)),
         |config| config.lease.iter().map(ToString::to_string).collect(),
     ),

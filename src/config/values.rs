@@ -86,7 +86,10 @@ pub(super) fn dns_server(text: &str) -> Result<SocketAddr, String> {
         ip.parse().map(|ip: IpAddr| SocketAddr::new(ip, 53))
     });
     address.ok().filter(|address| address.port() != 0).ok_or_else(|| {
-        format!("{text:?} is not the address of a DNS server; write an IP address, as in 10.96.0.10 or [2001:db8::53]:5353")
+        format!(
+            "{text:?} is not the address of a DNS server; write an IP address, as in 10.96.0.10 or \
+             [2001:db8::53]:5353"
+        )
     })
 }
 

@@ -34,8 +34,8 @@ const AT_ONCE: usize = 32;
 /// Keeps names resolved. Needs a tokio runtime.
 ///
 /// Names are looked up as they stand, without search domains, first in the hosts file. Both address
-/// families count. When a lookup fails, the addresses of the last good answer stay; when the servers
-/// say that there are none, they go.
+/// families count. When a lookup fails, the addresses of the last good answer stay; when the
+/// servers say that there are none, they go.
 #[derive(Debug)]
 pub struct Names {
     lookup: Arc<Lookup>,

@@ -3,11 +3,11 @@
 //! The protocol is that of client-go, and any mix of versions of the two understands it:
 //!
 //! * The leader renews the Lease, and stops leading when it could not for the renew deadline, which
-//!   is shorter than the Lease's duration. So it has stopped before anybody else can lead, even while
-//!   the API server does not answer.
+//!   is shorter than the Lease's duration. So it has stopped before anybody else can lead, even
+//!   while the API server does not answer.
 //! * The others take the Lease over once they have seen it unchanged for its whole duration. Each
-//!   measures that by its own monotonic clock: the times in the Lease are for people, and the clocks
-//!   of different machines are never compared.
+//!   measures that by its own monotonic clock: the times in the Lease are for people, and the
+//!   clocks of different machines are never compared.
 //! * Each write names the `resourceVersion` that it is based on, so of two that want it one wins.
 //! * Who ends gives the Lease up, so that nobody has to wait for it to run out.
 
@@ -27,8 +27,8 @@ use super::random::{jitter, random};
 
 /// How long giving the Lease up may take.
 const RELEASE_TIMEOUT: Duration = Duration::from_secs(1);
-/// What is refused for so long is logged: a server that starts refuses for a moment what it does not
-/// know yet.
+/// What is refused for so long is logged: a server that starts refuses for a moment what it does
+/// not know yet.
 const LASTING: Duration = Duration::from_secs(4);
 /// The longest name that an object may have.
 const MAX_NAME: usize = 253;
@@ -131,8 +131,8 @@ impl Candidate {
             let retry = self.settings.retry();
             sleep(retry / 2 + jitter(retry)).await;
         }
-        let Settings { identity, .. } = &self.settings;
-        info!(lease = %self.settings, identity, "this replica leads: it writes the status of routes");
+        let (lease, identity) = (&self.settings, &self.settings.identity);
+        info!(%lease, identity, "this replica leads: it writes the status of routes");
     }
 
     /// Renews; returns when this replica leads no longer.
@@ -142,7 +142,8 @@ impl Candidate {
             let until = self.renewed + deadline;
             sleep_until(until.min(Instant::now() + self.settings.retry())).await;
             if Instant::now() >= until {
-                info!(lease = %self.settings, "leads no longer: the Lease could not be renewed in time");
+                let lease = &self.settings;
+                info!(%lease, "leads no longer: the Lease could not be renewed in time");
                 return;
             }
             // A request that is lost must leave time for another.
@@ -239,8 +240,9 @@ impl Candidate {
     /// Says what keeps this replica from leading, once for each way to fail in a row.
     fn log(&mut self, error: &Error) {
         // Whoever watches tells of a server in trouble.
+        let lease = &self.settings;
         let Some(code) = refusal(error) else {
-            debug!(lease = %self.settings, %error, "cannot take part in choosing who writes statuses");
+            debug!(%lease, %error, "cannot take part in choosing who writes statuses");
             return;
         };
         let now = Instant::now();
@@ -261,7 +263,7 @@ impl Candidate {
             404 => "is there such a namespace?",
             _ => "trying again; traffic does not depend on it",
         };
-        warn!(lease = %self.settings, %error, hint, "cannot take part in choosing who writes statuses");
+        warn!(%lease, %error, hint, "cannot take part in choosing who writes statuses");
     }
 }
 

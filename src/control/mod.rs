@@ -1,9 +1,9 @@
 //! The control plane: manifests in, a routing table and statuses out.
 //!
-//! A source ([`files`], [`kubernetes`]) tells a [`build::Builder`] what there is; that works out, without
-//! I/O, what a change comes to. The routes and endpoints go to the data plane through
-//! [`crate::routing::Writer`], and the statuses to whoever reports them. What is served outlives the
-//! process in [`saved`].
+//! A source ([`files`], [`kubernetes`]) tells a [`build::Builder`] what there is; that works out,
+//! without I/O, what a change comes to. The routes and endpoints go to the data plane through
+//! [`crate::routing::Writer`], and the statuses to whoever reports them. What is served outlives
+//! the process in [`saved`].
 
 pub mod api;
 pub mod build;

@@ -74,7 +74,8 @@ pub struct Metrics {
     pub source_up: IntGauge,
     /// `sluice_table_from_saved`: 1 while a table is served that an earlier process saved, else 0.
     pub table_from_saved: IntGauge,
-    /// `sluice_table_saved_timestamp_seconds`: of the last table that was saved, 0 before the first.
+    /// `sluice_table_saved_timestamp_seconds`: of the last table that was saved, 0 before the
+    /// first.
     pub table_saved: IntGauge,
     /// `sluice_table_save_errors_total`: tables that could not be saved.
     pub table_save_errors: IntCounter,

@@ -44,7 +44,8 @@ pub(super) async fn connect(
                 return Ok(Upstream { socket, _active: active });
             }
             Ok(Err(error)) => {
-                tracing::debug!(route = %route.spec.key, endpoint = %address, %error, "cannot connect");
+                let route = &route.spec.key;
+                tracing::debug!(%route, endpoint = %address, %error, "cannot connect");
                 failure = Outcome::ConnectFailed;
             }
             Err(Interrupted::Elapsed) => failure = Outcome::ConnectTimeout,

@@ -208,7 +208,8 @@ async fn yield_now() {
 mod tests {
     use super::*;
 
-    /// Nearly all that a connection keeps while it is idle. What an `.await` is held across, counts.
+    /// Nearly all that a connection keeps while it is idle. What an `.await` is held across,
+    /// counts.
     const MOST_BYTES: usize = 1344;
 
     #[test]

@@ -95,7 +95,7 @@ impl Socket {
         let size = buffer.len();
         if self.has_urgent() && !self.urgent_in_line.replace(true) {
             // Urgent bytes are passed on in their place, as RFC 6093 §5 has it; the kernel would
-            // leave them out. If it does so all the same, that is one byte, and nobody's fault here.
+            // leave them out. If it does all the same, that is one byte, and nobody's fault here.
             let _ = sockopt::set_socket_oobinline(&self.fd, true);
         }
         let read = ready!(self.poll_io(Ready::READ, |fd| {

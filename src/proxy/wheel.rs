@@ -132,14 +132,17 @@ mod tests {
 
     proptest! {
         #[test]
-        fn it_agrees_with_a_list(steps in prop::collection::vec((0u64..5_000, 0u64..40_000), 1..60)) {
+        fn it_agrees_with_a_list(
+            steps in prop::collection::vec((0u64..5_000, 0u64..40_000), 1..60)
+        ) {
             let mut wheel = Wheel::new();
             let mut list: Vec<(u64, u64)> = Vec::new();
             let mut now = 0;
             for (id, (pass, delay)) in steps.into_iter().enumerate() {
                 now += pass;
                 let mut got = expired(&mut wheel, now);
-                let (due, rest): (Vec<_>, Vec<_>) = list.into_iter().partition(|(at, _)| *at <= now);
+                let (due, rest): (Vec<_>, Vec<_>) =
+                    list.into_iter().partition(|(at, _)| *at <= now);
                 list = rest;
                 let mut want: Vec<u64> = due.into_iter().map(|(_, id)| id).collect();
                 got.sort_unstable();

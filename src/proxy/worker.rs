@@ -188,8 +188,8 @@ impl Worker {
         }
     }
 
-    /// Hands a connection that was just accepted to a worker that has clearly fewer; gives it back if
-    /// there is none.
+    /// Hands a connection that was just accepted to a worker that has clearly fewer; gives it back
+    /// if there is none.
     pub(super) fn hand_over(&self, given: Given) -> Option<Given> {
         match self.crew.less_busy_than(self.number) {
             Some(member) => member.give(given).err(),

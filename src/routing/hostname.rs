@@ -217,7 +217,8 @@ fn check_labels(whole: &str, name: &str) -> Result<(), InvalidHostname> {
             return Err(InvalidHostname::Hyphen { name: whole(), label: label.to_owned() });
         }
     }
-    // What inet_aton(3) takes for an address is refused as a whole family: 127.1, 010.0.0.1, 2130706433.
+    // What inet_aton(3) takes for an address is refused as a whole family: 127.1, 010.0.0.1,
+    // 2130706433.
     if name.split('.').all(|label| label.bytes().all(|b| b.is_ascii_digit())) {
         return Err(InvalidHostname::IpAddress(whole()));
     }

@@ -7,8 +7,8 @@ use super::Hostname;
 
 /// The hostnames of a route, in the order in which it names them.
 ///
-/// They are one text, which clones share, whatever their number: a table may hold a million of them,
-/// and points into these texts.
+/// They are one text, which clones share, whatever their number: a table may hold a million of
+/// them, and points into these texts.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Hostnames {
     /// As they are shown, with a space between them.

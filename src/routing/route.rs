@@ -50,7 +50,8 @@ pub struct Timeouts {
 pub struct RouteSpec {
     /// Who it is.
     pub key: RouteKey,
-    /// When it was created, in seconds since the epoch. Routes without a time count as the youngest.
+    /// When it was created, in seconds since the epoch. Routes without a time count as the
+    /// youngest.
     pub created: Option<i64>,
     /// The names it claims.
     pub hostnames: Hostnames,

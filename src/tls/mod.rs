@@ -1,4 +1,5 @@
-//! TLS as far as a router needs it: bytes in, a typed ClientHello out. Pure, and nothing is decrypted.
+//! TLS as far as a router needs it: bytes in, a typed ClientHello out. Pure, and nothing is
+//! decrypted.
 //!
 //! [`HelloReader`] takes what a connection has received so far and answers with a [`Progress`]: the
 //! [`ClientHello`], the wish for more bytes, or a [`Refusal`]. It reassembles a hello that is cut
@@ -9,8 +10,8 @@
 //! - Strict where routing reads, indifferent elsewhere: the records, the hello's own fields, the
 //!   framing of its extensions and the few extensions that are looked into must be flawless. All
 //!   else (cipher suites, the order of extensions, tickets) is between the client and its server.
-//! - A name that could not be a DNS name makes the hello malformed, not nameless: no route takes it,
-//!   not even one for any name.
+//! - A name that could not be a DNS name makes the hello malformed, not nameless: no route takes
+//!   it, not even one for any name.
 //! - Memory follows what was received, never what a length field declares.
 //! - The client of an Encrypted ClientHello (RFC 9849) is routed by the outer name.
 

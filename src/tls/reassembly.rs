@@ -14,8 +14,9 @@ const CLIENT_HELLO: u8 = 1;
 /// Reads the ClientHello of one connection as it arrives.
 ///
 /// A hello that lies whole in its first record, as nearly all do, is parsed where it was received.
-/// Only one that is cut over records is gathered, record by record: its memory is at most twice what
-/// was received of it, and what was gathered is never looked at again before the hello is whole.
+/// Only one that is cut over records is gathered, record by record: its memory is at most twice
+/// what was received of it, and what was gathered is never looked at again before the hello is
+/// whole.
 #[derive(Debug)]
 pub struct HelloReader {
     max_hello: usize,

@@ -2,6 +2,14 @@
 
 use super::*;
 
+fn condition(kind: &str, status: &str, reason: &str, message: &str) -> Value {
+    json!({ "type": kind, "status": status, "reason": reason, "message": message })
+}
+
+fn endpoint(address: &str, active: u32) -> Value {
+    json!({ "address": address, "state": "serving", "activeConnections": active })
+}
+
 #[test]
 fn routes_show_everything_in_force_and_everything_refused() {
     let mut server = Server::start();
@@ -17,8 +25,6 @@ fn routes_show_everything_in_force_and_everything_refused() {
     let found = table.lookup(Some("kafka.example.com"), "https", |p| p == b"h2").expect("kafka");
     let _active = found.route.backends[0].backend.endpoints()[0].begin();
 
-    let condition = |kind: &str, status: &str, reason: &str, message: &str| json!({ "type": kind, "status": status, "reason": reason, "message": message });
-    let endpoint = |address: &str, active: u32| json!({ "address": address, "state": "serving", "activeConnections": active });
     let shared = [endpoint("10.0.0.1:9093", 1), endpoint("[fd00::1]:9093", 0)];
     assert_eq!(
         server.routes(),

@@ -1,5 +1,5 @@
-//! Hellos written byte by byte, and servers for them that speak no TLS: for what real clients do not
-//! send, and for many connections in a short time.
+//! Hellos written byte by byte, and servers for them that speak no TLS: for what real clients do
+//! not send, and for many connections in a short time.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream, ToSocketAddrs};

@@ -65,8 +65,8 @@ fn what_an_editor_leaves_is_live_within_a_second() {
     live.within_a_second();
 }
 
-/// As kubelet does it: `a.yaml -> ..data/a.yaml`, `..data -> ..2024_1`, and the new folder's link is
-/// renamed over `..data`.
+/// As kubelet does it: `a.yaml -> ..data/a.yaml`, `..data -> ..2024_1`, and the new folder's link
+/// is renamed over `..data`.
 #[test]
 fn a_config_map_that_is_swapped_is_live_within_a_second() {
     let (one, two) = (greeter("one"), greeter("two"));

@@ -144,7 +144,8 @@ fn answer(client: TcpStream, config: Arc<ServerConfig>) -> std::io::Result<()> {
             let length = body.len();
             let answer = format!("HTTP/1.1 200 OK\r\ncontent-length: {length}\r\n\r\n{body}");
             reader.get_mut().write_all(answer.as_bytes())?;
-            // The client ends it, and does not wait for a close_notify: one sent then would be reset.
+            // The client ends it, and does not wait for a close_notify: one sent then would be
+            // reset.
             return std::io::copy(&mut reader.get_mut().sock, &mut std::io::sink()).map(drop);
         }
         let answer = reversed(said) + "\n";

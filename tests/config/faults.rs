@@ -60,7 +60,8 @@ fn faults_in_the_file_have_line_and_name() {
         ),
         (
             "lease: /a",
-            "1: lease: \"\" is not a namespace; write lower-case letters, digits and - (at most 63)",
+            "1: lease: \"\" is not a namespace; write lower-case letters, digits and - (at most \
+             63)",
         ),
         ("leaseDuration: 999ms", "1: leaseDuration: \"999ms\" is not from 1s to 1h"),
         ("leaseDuration: 2h", "1: leaseDuration: \"2h\" is not from 1s to 1h"),

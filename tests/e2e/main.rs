@@ -1,5 +1,5 @@
-//! sluice as people install it: its image and its chart, on a real cluster of one node, with traffic
-//! from outside the pods.
+//! sluice as people install it: its image and its chart, on a real cluster of one node, with
+//! traffic from outside the pods.
 //!
 //! `support` has the environment and says how a test is written. Each module has a function `tests`
 //! that lists its tests.

@@ -56,7 +56,8 @@ fn a_daemon_set_listens_on_the_nodes_own_network() {
     let namespace = Namespace::new("daemon-set");
     let sluice = Sluice::install(
         &namespace,
-        "{ kind: DaemonSet, hostNetwork: true, admin: { address: 127.0.0.1, port: 19901, service: { enabled: false } },
+        "{ kind: DaemonSet, hostNetwork: true,
+           admin: { address: 127.0.0.1, port: 19901, service: { enabled: false } },
            service: { enabled: false }, listeners: { https: { containerPort: 10443 } } }",
     );
     Backend::new("one").deploy(&namespace);

@@ -126,9 +126,9 @@ fn changes_that_come_at_once_make_few_tables() {
     assert!(grown <= AT_ONCE as f64 / 10.0, "{grown} tables for {AT_ONCE} changes");
 }
 
-/// Makes connections to `stay.test` all the time, has those that were opened before to `older` talk,
-/// and does `what` meanwhile. Panics if any connection ends otherwise than its client wants. Returns
-/// how many came.
+/// Makes connections to `stay.test` all the time, has those that were opened before to `older`
+/// talk, and does `what` meanwhile. Panics if any connection ends otherwise than its client wants.
+/// Returns how many came.
 fn under_load(sluice: &Sluice, older: &[&str], what: impl FnOnce()) -> usize {
     let open = |name: &&str| Greeted::ask(sluice.address, name).unwrap();
     let mut older: Vec<Greeted> = older.iter().map(open).collect();

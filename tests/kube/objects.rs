@@ -110,8 +110,8 @@ pub(crate) fn slice(service: &str, endpoints: &[SocketAddr]) -> Value {
     })
 }
 
-/// Two servers on the same port, as the endpoints of one slice are. They say that they are "one" and
-/// "two", and echo.
+/// Two servers on the same port, as the endpoints of one slice are. They say that they are "one"
+/// and "two", and echo.
 pub(crate) fn servers([one, two]: [&str; 2]) -> [SocketAddr; 2] {
     let one = greeter_at((one, 0), "one");
     [one, greeter_at((two, one.port()), "two")]
@@ -134,7 +134,8 @@ pub(crate) fn bind_role(api: &ApiServer, namespace: &str) {
     succeeded(api.admin().kubectl(&[&binding[..], &[&subject]].concat()));
 }
 
-/// Applies the cluster role that is shipped. Of tests that do so at the same time, one fails to make it.
+/// Applies the cluster role that is shipped. Of tests that do so at the same time, one fails to
+/// make it.
 pub(crate) fn install_role(api: &ApiServer) {
     within(PATIENCE, "the role is there", || {
         api.admin().apply(ROLE).status.success().then_some(())

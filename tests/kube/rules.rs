@@ -67,7 +67,10 @@ fn a_route_at_all_its_limits_is_taken() {
         "listeners": (0..16).map(|index| long(index, 63)).collect::<Vec<String>>(),
         "alpn": (0..16).map(|index| long(index, 255)).collect::<Vec<String>>(),
         "backends": backends,
-        "timeouts": { "connect": "99999ms99999ms99999ms99999ms", "idle": "00719h00059m00059s00999ms" },
+        "timeouts": {
+            "connect": "99999ms99999ms99999ms99999ms",
+            "idle": "00719h00059m00059s00999ms",
+        },
     });
     serde_json::from_value::<SniRouteSpec>(spec.clone()).unwrap();
     let api = ApiServer::shared();
@@ -82,7 +85,9 @@ fn a_route_of_nothing_but_faults_is_within_the_budget() {
         "hostnames": (0..64).map(|index| long(index, 254)).collect::<Vec<String>>(),
         "listeners": (0..16).map(|index| long(index, 63)).collect::<Vec<String>>(),
         "alpn": (0..16).map(|index| format!("{index:é<255}")).collect::<Vec<String>>(),
-        "backends": (0..16).map(|index| json!({ "address": long(index, 256) + ":1.1" })).collect::<Vec<_>>(),
+        "backends": (0..16)
+            .map(|index| json!({ "address": long(index, 256) + ":1.1" }))
+            .collect::<Vec<_>>(),
         "timeouts": { "connect": long(0, 28), "idle": long(0, 28) },
     });
     let refusal = try_out(&[spec]).remove(0).unwrap();
@@ -127,7 +132,11 @@ fn routes_are_listed_with_what_became_of_them() {
     let condition = |kind: &str, status: &str, reason: &str| {
         let at = "2026-01-01T00:00:00Z";
         json!({
-            "type": kind, "status": status, "reason": reason, "message": "", "lastTransitionTime": at,
+            "type": kind,
+            "status": status,
+            "reason": reason,
+            "message": "",
+            "lastTransitionTime": at,
         })
     };
     let conditions = [

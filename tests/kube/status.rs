@@ -51,7 +51,8 @@ fn every_reason_is_told_with_its_generation() {
     let sluice = Sluice::start(&account(api, namespace), "reasons", &servers);
     let lost = |reason: &str| {
         format!(
-            "Accepted=False/{reason}/1 ResolvedRefs=True/ResolvedRefs/1 Programmed=False/NotAccepted/1 "
+            "Accepted=False/{reason}/1 ResolvedRefs=True/ResolvedRefs/1 \
+             Programmed=False/NotAccepted/1 "
         )
     };
     let unresolved = |reason: &str| {

@@ -114,7 +114,8 @@ fn bulk_that_nobody_takes_wakes_nobody() {
     drop(client);
 }
 
-/// Of the two sockets only the process's part counts; what the kernel keeps is not the proxy's to save.
+/// Of the two sockets only the process's part counts; what the kernel keeps is not the proxy's to
+/// save.
 #[test]
 fn an_idle_connection_keeps_two_descriptors_and_little_memory() {
     const CONNECTIONS: usize = 2000;

@@ -1,7 +1,7 @@
 //! The load of the comparison, and the servers behind the proxies.
 //!
-//! Nothing here is encrypted: the ClientHello is a real one and the rest are opaque bytes, so what is
-//! measured is the proxy and not TLS. `compare.py` runs this and says what the figures mean.
+//! Nothing here is encrypted: the ClientHello is a real one and the rest are opaque bytes, so what
+//! is measured is the proxy and not TLS. `compare.py` runs this and says what the figures mean.
 
 mod backends;
 mod bulk;

@@ -76,8 +76,8 @@ impl Latencies {
 }
 
 /// The CPU that all threads of these processes have used. `schedstat` counts in nanoseconds, where
-/// `stat` has ticks; a thread that ends takes its share with it, which no proxy that is measured for
-/// CPU has.
+/// `stat` has ticks; a thread that ends takes its share with it, which no proxy that is measured
+/// for CPU has.
 fn cpu(pids: &[u32]) -> anyhow::Result<Duration> {
     let mut nanos = 0;
     for pid in pids {

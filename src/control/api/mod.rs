@@ -45,8 +45,8 @@ pub const SERVICE_NAME_LABEL: &str = "kubernetes.io/service-name";
     namespaced,
     status = "SniRouteStatus",
     derive = "PartialEq",
-    doc = "A SniRoute leads TLS connections to backends by the server name (SNI) that the client asks \
-           for. They are passed on as they are: nothing is decrypted.",
+    doc = "A SniRoute leads TLS connections to backends by the server name (SNI) that the client \
+           asks for. They are passed on as they are: nothing is decrypted.",
     printcolumn(name = "Hostnames", type_ = "string", json_path = ".spec.hostnames"),
     printcolumn(name = "Class", type_ = "string", json_path = ".spec.className", priority = 1),
     printcolumn(

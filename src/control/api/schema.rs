@@ -34,7 +34,8 @@ pub(super) fn hostname() -> Schema {
             ),
             rule(
                 &format!(
-                    "!self.matches(r'^([*][.])?[0-9]+([.][0-9]+)*[.]?$') && !self.matches(r'{IPV6}')"
+                    "!self.matches(r'^([*][.])?[0-9]+([.][0-9]+)*[.]?$') \
+                     && !self.matches(r'{IPV6}')"
                 ),
                 "is an IP address; TLS clients send no server name for those: use * instead",
             ),
@@ -262,8 +263,8 @@ mod tests {
     use super::super::SniRoute;
     use super::*;
 
-    /// What the API server asks of a structural schema: every node has a type (or is an int-or-string)
-    /// and every field a description, and nothing is said by reference.
+    /// What the API server asks of a structural schema: every node has a type (or is an
+    /// int-or-string) and every field a description, and nothing is said by reference.
     #[test]
     fn the_schema_is_structural_and_explains_every_field() {
         let schema = schema();

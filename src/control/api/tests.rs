@@ -199,7 +199,8 @@ fn every_rule_of_a_backend_names_the_field_and_the_line() {
         (
             "address: kafka.example.com:9093",
             "address: kafka.example.com",
-            "backends[1].address: \"kafka.example.com\" has no port; write an IP address or a DNS name",
+            "backends[1].address: \"kafka.example.com\" has no port; write an IP address or a DNS \
+             name",
         ),
         (
             "address: KAFKA_1.example.com.:1",

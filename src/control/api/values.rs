@@ -122,8 +122,8 @@ impl FromStr for ServiceName {
     fn from_str(text: &str) -> Result<Self, Invalid> {
         if !is_label(text) {
             return Err(Invalid::new(format!(
-                "{text:?} is not the name of a Service; it has 1 to 63 of a-z, 0-9 and '-', and its \
-                 namespace goes into a field of its own"
+                "{text:?} is not the name of a Service; it has 1 to 63 of a-z, 0-9 and '-', and \
+                 its namespace goes into a field of its own"
             )));
         }
         Ok(ServiceName(text.into()))

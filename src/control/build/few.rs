@@ -91,7 +91,9 @@ mod tests {
 
     proptest! {
         #[test]
-        fn it_is_the_map_that_a_tree_is(steps in prop::collection::vec((0..4u8, prop::option::of(0..3u8)), 0..20)) {
+        fn it_is_the_map_that_a_tree_is(
+            steps in prop::collection::vec((0..4u8, prop::option::of(0..3u8)), 0..20)
+        ) {
             let (mut few, mut tree) = (Few::default(), BTreeMap::new());
             for (key, value) in steps {
                 match value {

@@ -1,7 +1,7 @@
 //! Resources in, table and statuses out; pure.
 //!
-//! [`Builder`] holds what a source has and turns what changed into what is to be served and reported
-//! differently; [`build`] does it once for a whole set of resources.
+//! [`Builder`] holds what a source has and turns what changed into what is to be served and
+//! reported differently; [`build`] does it once for a whole set of resources.
 
 mod builder;
 mod draft;

@@ -150,8 +150,8 @@ struct Wanted<'p> {
     depth: usize,
 }
 
-/// Walks through a value to all that is wanted in it. The parser tells lines only in errors: so each
-/// key and each text that matters is refused, and goes on from there.
+/// Walks through a value to all that is wanted in it. The parser tells lines only in errors: so
+/// each key and each text that matters is refused, and goes on from there.
 struct Walk<'w, 'p> {
     wanted: Vec<Wanted<'p>>,
     note: &'w mut dyn FnMut(usize, usize),

@@ -272,8 +272,8 @@ impl Interest {
         parents.map(Path::to_owned).chain(self.folders.iter().cloned()).collect()
     }
 
-    /// Whether a change at `path` may matter: it is one of the entries, is in one of the folders, or
-    /// is the folder of an entry.
+    /// Whether a change at `path` may matter: it is one of the entries, is in one of the folders,
+    /// or is the folder of an entry.
     pub(super) fn includes(&self, path: &Path) -> bool {
         self.entries.contains(path)
             || path.parent().is_some_and(|parent| self.folders.contains(parent))

@@ -122,8 +122,9 @@ impl Source {
         difference
     }
 
-    /// Whether everything could be read at some time. A file with faults counts as read and refused:
-    /// the fault of one tenant must not keep a replica that starts from serving the others.
+    /// Whether everything could be read at some time. A file with faults counts as read and
+    /// refused: the fault of one tenant must not keep a replica that starts from serving the
+    /// others.
     pub(super) fn complete(&self) -> bool {
         self.complete
     }
@@ -177,9 +178,9 @@ impl Source {
         true
     }
 
-    /// Puts in force what waits and can be. No object is in force twice: the file that changed gives
-    /// way to the one that did not, of two that changed the second. A file gives way whole, and keeps
-    /// what it had before. `former` are the objects of files that are gone.
+    /// Puts in force what waits and can be. No object is in force twice: the file that changed
+    /// gives way to the one that did not, of two that changed the second. A file gives way whole,
+    /// and keeps what it had before. `former` are the objects of files that are gone.
     fn settle(&mut self, mut former: HashMap<Id, Origin>, difference: &mut Difference) {
         let mut waiting = Vec::new();
         for (path, file) in &mut self.files {
@@ -217,8 +218,8 @@ impl Source {
         difference.gone.extend(former.into_keys());
     }
 
-    /// Has each file give way that would come in force with an object that another file has; returns
-    /// whether any did, for what it had before may be what another one wants now.
+    /// Has each file give way that would come in force with an object that another file has;
+    /// returns whether any did, for what it had before may be what another one wants now.
     fn give_way(&mut self, waiting: &[Arc<Path>]) -> bool {
         let mut any = false;
         let mut wanted: HashMap<Id, Arc<Path>> = HashMap::new();

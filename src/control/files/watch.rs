@@ -40,8 +40,8 @@ pub struct Update {
 /// configured path. `names` resolves the names that routes lead to; the first call waits for them,
 /// but not for long.
 ///
-/// Never returns; drop it to end it. It needs a tokio runtime with time enabled, and leaves all work
-/// that takes time to the runtime's blocking threads.
+/// Never returns; drop it to end it. It needs a tokio runtime with time enabled, and leaves all
+/// work that takes time to the runtime's blocking threads.
 pub async fn watch(
     paths: Vec<PathBuf>,
     installation: Installation,
@@ -290,6 +290,12 @@ impl State {
 fn log_fault(fault: &Fault) {
     let Fault { file, line, object, field, message: detail } = fault;
     let (object, field) = (object.as_deref(), field.as_deref());
-    let file = file.display();
-    warn!(%file, line, object, field, detail, "a file of manifests is at fault and changes nothing");
+    warn!(
+        file = %file.display(),
+        line,
+        object,
+        field,
+        detail,
+        "a file of manifests is at fault and changes nothing"
+    );
 }

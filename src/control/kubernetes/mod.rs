@@ -1,10 +1,10 @@
 //! Routes, Services, EndpointSlices and ReferenceGrants from the API server.
 //!
 //! Each kind is listed in pages and then watched by kube's runtime, which starts anew after errors,
-//! with growing pauses, and after the server has forgotten where a watch was. What comes goes into a
-//! [`Builder`]; bursts are settled together, after a short quiet or at the latest after a bounded
-//! time. Nothing is published before every kind has been listed once, and the names that routes lead
-//! to have been looked up, or that has taken too long.
+//! with growing pauses, and after the server has forgotten where a watch was. What comes goes into
+//! a [`Builder`]; bursts are settled together, after a short quiet or at the latest after a bounded
+//! time. Nothing is published before every kind has been listed once, and the names that routes
+//! lead to have been looked up, or that has taken too long.
 
 mod grants;
 mod health;

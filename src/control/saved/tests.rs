@@ -30,15 +30,33 @@ fn the_format_is_what_it_was() {
     let description = lines[1].replace(env!("CARGO_PKG_VERSION"), "VERSION");
     assert_eq!(
         description,
-        r#"{"savedAt":"2026-11-22T19:00:00Z","savedBy":"VERSION","class":"sluice","requireClass":false,"namespaces":["a","b"]}"#
+        concat!(
+            r#"{"savedAt":"2026-11-22T19:00:00Z","savedBy":"VERSION","class":"sluice","#,
+            r#""requireClass":false,"namespaces":["a","b"]}"#
+        )
     );
     // Routes are in no order.
     let lines = lines.split_off(2);
     for line in [
-        r#"{"backend":{"target":{"service":{"namespace":"data","name":"kafka","port":9093}},"endpoints":["10.0.0.1:9093","[fd00::1]:9093"]}}"#,
+        concat!(
+            r#"{"backend":{"target":{"service":{"namespace":"data","name":"kafka","port":9093}},"#,
+            r#""endpoints":["10.0.0.1:9093","[fd00::1]:9093"]}}"#
+        ),
         r#"{"backend":{"target":{"address":"203.0.113.7:443"},"endpoints":[]}}"#,
-        r#"{"route":{"namespace":"data","name":"kafka","created":1700000000,"hostnames":["kafka.test","*.kafka.test","*"],"listeners":["https"],"alpn":["h2"],"backends":[{"target":{"service":{"namespace":"data","name":"kafka","port":9093}},"weight":90},{"target":{"service":{"namespace":"data","name":"kafka","port":"tls"}},"weight":10}],"policy":"SourceAddress","connectTimeoutMillis":1500,"idleTimeoutMillis":3600000}}"#,
-        r#"{"route":{"namespace":"web","name":"plain","created":null,"hostnames":["plain.test"],"listeners":[],"alpn":[],"backends":[{"target":{"address":"203.0.113.7:443"},"weight":1}],"policy":"RoundRobin","connectTimeoutMillis":null,"idleTimeoutMillis":null}}"#,
+        concat!(
+            r#"{"route":{"namespace":"data","name":"kafka","created":1700000000,"#,
+            r#""hostnames":["kafka.test","*.kafka.test","*"],"listeners":["https"],"alpn":["h2"],"#,
+            r#""backends":[{"target":{"service":{"namespace":"data","name":"kafka","port":9093}},"#,
+            r#""weight":90},{"target":{"service":{"namespace":"data","name":"kafka","#,
+            r#""port":"tls"}},"weight":10}],"policy":"SourceAddress","#,
+            r#""connectTimeoutMillis":1500,"idleTimeoutMillis":3600000}}"#
+        ),
+        concat!(
+            r#"{"route":{"namespace":"web","name":"plain","created":null,"#,
+            r#""hostnames":["plain.test"],"listeners":[],"alpn":[],"#,
+            r#""backends":[{"target":{"address":"203.0.113.7:443"},"weight":1}],"#,
+            r#""policy":"RoundRobin","connectTimeoutMillis":null,"idleTimeoutMillis":null}}"#
+        ),
     ] {
         assert!(lines.contains(&line), "{line}\nis not in\n{}", lines.join("\n"));
     }
@@ -226,7 +244,10 @@ proptest! {
         mut lines in proptest::collection::vec(
             prop_oneof![
                 "\\PC{0,40}",
-                r#"\{"(route|backend)":\{("(namespace|name|target|port)":("[a-z*.]{0,5}"|[0-9]{1,6}|\[\]),?){0,4}\}\}"#,
+                concat!(
+                    r#"\{"(route|backend)":\{("(namespace|name|target|port)":"#,
+                    r#"("[a-z*.]{0,5}"|[0-9]{1,6}|\[\]),?){0,4}\}\}"#
+                ),
             ],
             0..6,
         ),

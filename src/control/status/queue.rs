@@ -15,8 +15,8 @@ const PER_WRITE: Duration = Duration::from_millis(20);
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 
-/// Each route is in it once, however often its status changes: what is written is what is to be said
-/// when its turn comes. Pure: it is told what time it is.
+/// Each route is in it once, however often its status changes: what is written is what is to be
+/// said when its turn comes. Pure: it is told what time it is.
 #[derive(Debug)]
 pub(super) struct Queue {
     places: HashMap<RouteKey, Place>,
@@ -76,7 +76,8 @@ impl Queue {
         }
     }
 
-    /// Puts a route in, unless it is. One that waits keeps its turn: after failures that is a while.
+    /// Puts a route in, unless it is. One that waits keeps its turn: after failures that is a
+    /// while.
     pub(super) fn push(&mut self, key: RouteKey, lane: Lane, now: Instant) {
         match self.places.get_mut(&key) {
             None => self.wait(key, lane, now, 0),

@@ -45,8 +45,8 @@ impl Warnings {
         Warnings { instance: bounded(instance, MAX_INSTANCE), counts: HashMap::new() }
     }
 
-    /// Writes an Event for a condition. The same warning about the same object has the same name: if
-    /// it is still there, it becomes a series instead of one more object.
+    /// Writes an Event for a condition. The same warning about the same object has the same name:
+    /// if it is still there, it becomes a series instead of one more object.
     ///
     /// kube's own recorder keeps the note of the first Event when the next one says something else,
     /// and makes names that are too long of those that just fit.

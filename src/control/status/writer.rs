@@ -37,8 +37,8 @@ const MOST_EVENTS: usize = 16;
 const MANY_CONFLICTS: u32 = 8;
 
 /// Writes statuses for as long as it is run. It knows what it has written and what it found written
-/// when it began, and writes what differs from that, and nothing else: what others write there later
-/// it does not read, so two installations that both serve a route do not answer each other.
+/// when it began, and writes what differs from that, and nothing else: what others write there
+/// later it does not read, so two installations that both serve a route do not answer each other.
 pub(super) struct Writer<'r> {
     reporting: &'r Reporting,
     routes: ApiResource,
@@ -168,8 +168,8 @@ impl<'r> Writer<'r> {
     /// Sends all whose turn it is.
     fn send(&mut self) {
         while let Some(key) = self.queue.next(Instant::now()) {
-            // What is to be said now, whatever it was when the route was put into the queue. A route
-            // that is gone, or another installation's by now, is not touched.
+            // What is to be said now, whatever it was when the route was put into the queue. A
+            // route that is gone, or another installation's by now, is not touched.
             let said = self.reporting.statuses.get(&key);
             if said.is_none() {
                 self.written.remove(&key);

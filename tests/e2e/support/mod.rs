@@ -1,8 +1,8 @@
 //! The environment of tests on a real cluster: `tests/e2e/run.sh` makes it around this binary.
 //!
 //! A test is a function that panics if it fails, listed in its module's `tests()`. It has a
-//! [`Namespace`] of its own, which shows what went on in it if the test fails, and is deleted at its
-//! end. Tests run at the same time; one that disturbs the cluster itself holds it [`alone`].
+//! [`Namespace`] of its own, which shows what went on in it if the test fails, and is deleted at
+//! its end. Tests run at the same time; one that disturbs the cluster itself holds it [`alone`].
 
 mod backend;
 mod client;

@@ -1,7 +1,8 @@
 //! A Prometheus server beside the cluster, which discovers what it scrapes there.
 //!
-//! What it scrapes for a ServiceMonitor or a PodMonitor is what the Prometheus operator would have made
-//! of the object, as the API server has it: the same discovery, and the same labels of a target.
+//! What it scrapes for a ServiceMonitor or a PodMonitor is what the Prometheus operator would have
+//! made of the object, as the API server has it: the same discovery, and the same labels of a
+//! target.
 
 use std::collections::BTreeSet;
 use std::env;
@@ -130,7 +131,8 @@ pub(crate) fn of_pod_monitor(monitor: &Value) -> Value {
     scrape(monitor, endpoint, "pod", relabel)
 }
 
-/// What is scraped of a namespace for the annotations of pods, as widespread configurations have it.
+/// What is scraped of a namespace for the annotations of pods, as widespread configurations have
+/// it.
 pub(crate) fn of_annotations(namespace: &str) -> Value {
     let annotation = |name: &str| format!("__meta_kubernetes_pod_annotation_prometheus_io_{name}");
     json!({

@@ -105,8 +105,8 @@ spec: {{ className: {class}, hostnames: [{hostname}],
     }
 }
 
-/// What all tests' releases differ in from the defaults: a node of two CPUs is enough for all of them
-/// at once, and they need not wait long for a drain.
+/// What all tests' releases differ in from the defaults: a node of two CPUs is enough for all of
+/// them at once, and they need not wait long for a drain.
 fn tests_values(class: &str) -> String {
     format!(
         "class: {class}

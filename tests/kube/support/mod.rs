@@ -19,26 +19,29 @@
 //! }
 //! ```
 //!
-//! * [`ApiServer::shared`] is one server for all tests of the binary, with the CRDs of `crds/`. Tests
-//!   run at the same time, so each has namespaces of its own. A namespace is never deleted: there is
-//!   no controller that would empty it.
-//! * [`ApiServer::start`] gives a test its own, without CRDs, for outages and what else would disturb
-//!   others. It takes about three seconds and 400 MB.
-//! * [`Proxy`] is a way to an API server that can be cut, slow, silent or in trouble, for one test alone.
-//! * [`ApiServer::service_account`] gives the kubeconfig of a user with no right but a ClusterRole's.
+//! * [`ApiServer::shared`] is one server for all tests of the binary, with the CRDs of `crds/`.
+//!   Tests run at the same time, so each has namespaces of its own. A namespace is never deleted:
+//!   there is no controller that would empty it.
+//! * [`ApiServer::start`] gives a test its own, without CRDs, for outages and what else would
+//!   disturb others. It takes about three seconds and 400 MB.
+//! * [`Proxy`] is a way to an API server that can be cut, slow, silent or in trouble, for one test
+//!   alone.
+//! * [`ApiServer::service_account`] gives the kubeconfig of a user with no right but a
+//!   ClusterRole's.
 //!
 //! # The sandbox
 //!
 //! The API server refuses endpoints in 127.0.0.0/8, so the tests need other addresses that are this
 //! machine's. Before the first test the binary therefore runs itself again in namespaces of its own
-//! ([`sandbox`]), where all of 198.18.0.0/16 and, if there is IPv6, fd00:198:18::/64 can be bound and
-//! dialled. libtest has no place to do that (it runs tests on threads, and a process with threads
-//! cannot enter a user namespace), which is why this binary has a `main` and libtest-mimic in place of
-//! libtest.
+//! ([`sandbox`]), where all of 198.18.0.0/16 and, if there is IPv6, fd00:198:18::/64 can be bound
+//! and dialled. libtest has no place to do that (it runs tests on threads, and a process with
+//! threads cannot enter a user namespace), which is why this binary has a `main` and libtest-mimic
+//! in place of libtest.
 //!
-//! In the sandbox the temporary folder is a file system in memory, ports are nobody else's, `HOME` is
-//! empty and no kubeconfig or proxy is in the environment. When the test binary ends, in whatever
-//! way, the kernel kills every process in the sandbox and drops the network and the files with it.
+//! In the sandbox the temporary folder is a file system in memory, ports are nobody else's, `HOME`
+//! is empty and no kubeconfig or proxy is in the environment. When the test binary ends, in
+//! whatever way, the kernel kills every process in the sandbox and drops the network and the files
+//! with it.
 
 macro_rules! quick {
     ($test:ident) => {
@@ -72,8 +75,8 @@ pub(crate) use dns::DnsServer;
 pub(crate) use kubectl::{Kubeconfig, succeeded};
 pub(crate) use proxy::{Mode, Proxy};
 
-/// How long things may take that take a moment, on a machine with other work to do. Only a test that
-/// fails waits for so long.
+/// How long things may take that take a moment, on a machine with other work to do. Only a test
+/// that fails waits for so long.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Runs the tests that the arguments select, in the sandbox.

@@ -49,7 +49,8 @@ impl Drop for Process {
     }
 }
 
-/// A port that nobody uses: each is given once, and the kernel gives clients only ports above 32767.
+/// A port that nobody uses: each is given once, and the kernel gives clients only ports above
+/// 32767.
 pub(super) fn port() -> u16 {
     static NEXT: AtomicU16 = AtomicU16::new(20_000);
     NEXT.fetch_add(1, Ordering::Relaxed)

@@ -161,11 +161,16 @@ impl Shared {
             }
         }
         let status = format!(
-            r#"{{"kind":"Status","apiVersion":"v1","metadata":{{}},"status":"Failure","message":"in trouble","reason":"Trouble","code":{code}}}"#
+            concat!(
+                r#"{{"kind":"Status","apiVersion":"v1","metadata":{{}},"status":"Failure","#,
+                r#""message":"in trouble","reason":"Trouble","code":{code}}}"#
+            ),
+            code = code
         );
         let _ = write!(
             stream,
-            "HTTP/1.1 {code} X\r\nContent-Type: application/json\r\nRetry-After: 1\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{status}",
+            "HTTP/1.1 {code} X\r\nContent-Type: application/json\r\nRetry-After: 1\r\n\
+             Content-Length: {}\r\nConnection: close\r\n\r\n{status}",
             status.len()
         );
         stream.conn.send_close_notify();

@@ -31,8 +31,8 @@ const LEADING_OUT: &[&str] = &[
 
 /// Runs this binary again, with the same arguments, in a sandbox.
 ///
-/// Whoever kills this process kills that one (`--pdeathsig`), and with it, as it is the first of its
-/// process namespace, whatever has been started there.
+/// Whoever kills this process kills that one (`--pdeathsig`), and with it, as it is the first of
+/// its process namespace, whatever has been started there.
 pub(super) fn run() -> ExitCode {
     let (Some(assets), Some(gateway)) = (found("find"), found("gateway")) else {
         return ExitCode::FAILURE;
@@ -60,7 +60,8 @@ pub(super) fn run() -> ExitCode {
         Some(101) => ExitCode::from(101),
         _ => {
             eprintln!(
-                "the sandbox ended, {status}; it takes root, or user namespaces that any user may make"
+                "the sandbox ended, {status}; it takes root, or user namespaces that any user may \
+                 make"
             );
             ExitCode::FAILURE
         }

@@ -97,8 +97,8 @@ fn workers(lines: &[Line]) -> BTreeSet<&str> {
     lines.iter().filter(named).map(|line| line.thread.as_str()).collect()
 }
 
-/// Whether it is the standard library that looks, before a close, if the descriptor is open. A release
-/// does not.
+/// Whether it is the standard library that looks, before a close, if the descriptor is open. A
+/// release does not.
 fn is_check(call: &str) -> bool {
     cfg!(debug_assertions) && call.starts_with("fcntl(") && call.contains("F_GETFD")
 }

@@ -1,7 +1,7 @@
 //! `limit`: a bare splice relay, which no proxy can be far below in what bulk costs.
 //!
-//! Each connection has two blocking threads, which move bytes from socket to pipe to socket. It knows
-//! no names, limits or timeouts.
+//! Each connection has two blocking threads, which move bytes from socket to pipe to socket. It
+//! knows no names, limits or timeouts.
 //!
 //!     limit LISTEN BACKEND
 

@@ -35,7 +35,8 @@ fn a_service_of_another_namespace_needs_a_grant() {
         (FROM, TO),
         (FROM, "{group: '', kind: Secret}, {group: '', kind: Service, name: s}"),
         (
-            "{group: '', kind: Pod, namespace: data}, {group: sluice.dev, kind: SniRoute, namespace: data}",
+            "{group: '', kind: Pod, namespace: data}, \
+             {group: sluice.dev, kind: SniRoute, namespace: data}",
             TO,
         ),
     ] {

@@ -25,7 +25,8 @@ const ADDRESS: &str = "{address: '192.0.2.1:1'}";
 
 fn service(name: &str, spec: &str) -> Service {
     yaml(&format!(
-        "{{apiVersion: v1, kind: Service, metadata: {{name: {name}, namespace: data}}, spec: {spec}}}"
+        "{{apiVersion: v1, kind: Service, metadata: {{name: {name}, namespace: data}}, \
+           spec: {spec}}}"
     ))
 }
 
@@ -263,7 +264,8 @@ fn the_loser_of_a_hostname_is_told_so() {
     assert_eq!(conditions(&plan, "e"), ALL_GOOD);
     assert_eq!(
         conditions(&plan, "f")[0],
-        "true PartiallyConflicted five.com belongs to data/e where both take the same listener and ALPN"
+        "true PartiallyConflicted five.com belongs to data/e where both take the same listener and \
+         ALPN"
     );
     assert_eq!(conditions(&plan, "g"), ALL_GOOD);
     assert_eq!(conditions(&plan, "i"), ALL_GOOD, "to share a name by ALPN is no conflict");
@@ -303,16 +305,17 @@ proptest! {
         slices in Just((1..4u8).collect::<Vec<_>>()).prop_shuffle(),
     ) {
         let names = ["a", "b", "c", "d", "e", "f"];
+        let route = |n: &usize| {
+            let hostnames = format!("hostnames: [x{}.com]", n / 2);
+            route(names[*n], &hostnames, "{service: {name: s, port: 1}}")
+        };
+        let slice = |n: &u8| {
+            slice("s", "IPv4", "[{port: 1}]", &format!("[{{addresses: [10.0.0.{n}]}}]"))
+        };
         let made = |order: &[usize], slices: &[u8]| Resources {
-            routes: order
-                .iter()
-                .map(|&n| route(names[n], &format!("hostnames: [x{}.com]", n / 2), "{service: {name: s, port: 1}}"))
-                .collect(),
+            routes: order.iter().map(route).collect(),
             services: vec![service("s", "{ports: [{port: 1}]}")],
-            slices: slices
-                .iter()
-                .map(|n| slice("s", "IPv4", "[{port: 1}]", &format!("[{{addresses: [10.0.0.{n}]}}]")))
-                .collect(),
+            slices: slices.iter().map(slice).collect(),
             ..Resources::default()
         };
         let one = plan(&made(&[0, 1, 2, 3, 4, 5], &[1, 2, 3]));

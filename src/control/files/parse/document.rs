@@ -250,8 +250,8 @@ impl Document<'_> {
     }
 
     fn too_heavy(&mut self) {
-        let message = "stands for far more than is written in it, by its aliases (*); write out what \
-                       they stand for";
+        let message = "stands for far more than is written in it, by its aliases (*); write out \
+                       what they stand for";
         self.whole(message.to_owned());
     }
 

@@ -3,8 +3,8 @@
 /// The documents of a file that hold anything, each with the line, from 1, on which it begins.
 ///
 /// A line that begins with `---` and goes on with white space, or not at all, begins a document
-/// wherever it stands (YAML 1.2 §9.1.2); no scalar can hold one. A document that cannot be parsed so
-/// leaves the others alone.
+/// wherever it stands (YAML 1.2 §9.1.2); no scalar can hold one. A document that cannot be parsed
+/// so leaves the others alone.
 pub(super) fn documents(text: &str) -> impl Iterator<Item = (usize, &str)> {
     let mut starts = vec![(1, 0)];
     let mut offset = 0;

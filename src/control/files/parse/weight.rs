@@ -26,8 +26,8 @@ pub(super) fn is_bounded(text: &str) -> bool {
     left.is_some()
 }
 
-/// Takes one for each node, and one for each byte of its text, from what is left; ends with an error
-/// when nothing is.
+/// Takes one for each node, and one for each byte of its text, from what is left; ends with an
+/// error when nothing is.
 struct Weigh<'l>(&'l mut Option<usize>);
 
 impl Weigh<'_> {

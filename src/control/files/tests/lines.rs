@@ -5,8 +5,8 @@ use crate::control::files::locate::{FieldPath, Origin, lines_of};
 
 #[test]
 fn many_lines_of_documents_are_found_at_once() {
-    let text = "# head\na:\n- x\n-\n  b: 1\n  c: {d: 1,\n    e: [1,\n    2]}\n- &f\n  g:\n  - !t h\n  - ~\n\
-                z: *f\n'q': []\n1: {}\n";
+    let text = "# head\na:\n- x\n-\n  b: 1\n  c: {d: 1,\n    e: [1,\n    2]}\n\
+                - &f\n  g:\n  - !t h\n  - ~\nz: *f\n'q': []\n1: {}\n";
     let origin = Origin { text: text.into(), first_line: 11, within: FieldPath::default() };
     let other = Origin { text: "---\na:\n- x".into(), first_line: 41, ..origin.clone() };
     let inner = Origin { within: FieldPath::parse("a[1]"), ..origin.clone() };

@@ -165,7 +165,8 @@ fn what_cannot_be_read_is_named() {
 }
 
 const SUPPORTED: &str = "supported are SniRoute (sluice.dev/v1alpha1), Service (v1), EndpointSlice \
-                         (discovery.k8s.io/v1), ReferenceGrant (gateway.networking.k8s.io/v1) and List (v1) of these";
+                         (discovery.k8s.io/v1), ReferenceGrant (gateway.networking.k8s.io/v1) and \
+                         List (v1) of these";
 
 #[test]
 fn what_is_no_object_of_ours_is_told_what_is() {
@@ -261,19 +262,41 @@ fn lines_are_those_of_the_file() {
 #[test]
 fn unknown_fields_are_faults_with_the_nearest_name() {
     let backends = "backends: [{address: '192.0.2.1:1'}]";
+    let hostname = "5: spec.hostname: unknown field; did you mean hostnames?";
     for (spec, faults) in [
-        (format!("hostname: [a.com]\nhostnames: [a.com]\n{backends}"), vec!["5: S: spec.hostname: unknown field; did you mean hostnames?"]),
+        (format!("hostname: [a.com]\nhostnames: [a.com]\n{backends}"), vec![hostname]),
         // What is missing does not hide why.
-        (format!("hostname: [a.com]\n{backends}"), vec!["5: S: spec.hostname: unknown field; did you mean hostnames?", "5: S: spec: missing field `hostnames`"]),
         (
-            "hostnames: [a.com]\nbackends:\n- adress: '192.0.2.1:1'\n  address: '192.0.2.1:1'\n- service:\n    name: s\n    port: 1\n    ns: x".to_owned(),
-            vec!["7: S: spec.backends[0].adress: unknown field; did you mean address?", "12: S: spec.backends[1].service.ns: unknown field; there are name, namespace, port"],
+            format!("hostname: [a.com]\n{backends}"),
+            vec![hostname, "5: spec: missing field `hostnames`"],
         ),
-        (format!("hostnames: [a.com]\n{backends}\ntimeouts:\n  Connect: 5s"), vec!["8: S: spec.timeouts.Connect: unknown field; did you mean connect?"]),
-        (format!("hostnames: [a.com]\n{backends}\n<<: {{}}"), vec!["7: S: spec.<<: unknown field; there are alpn, backends, className, hostnames, listeners, loadBalancing, timeouts"]),
+        (
+            "hostnames: [a.com]\nbackends:\n- adress: '192.0.2.1:1'\n  address: '192.0.2.1:1'\n\
+             - service:\n    name: s\n    port: 1\n    ns: x"
+                .to_owned(),
+            vec![
+                "7: spec.backends[0].adress: unknown field; did you mean address?",
+                "12: spec.backends[1].service.ns: unknown field; there are name, namespace, \
+                 port",
+            ],
+        ),
+        (
+            format!("hostnames: [a.com]\n{backends}\ntimeouts:\n  Connect: 5s"),
+            vec!["8: spec.timeouts.Connect: unknown field; did you mean connect?"],
+        ),
+        (
+            format!("hostnames: [a.com]\n{backends}\n<<: {{}}"),
+            vec![
+                "7: spec.<<: unknown field; there are alpn, backends, className, hostnames, \
+                 listeners, loadBalancing, timeouts",
+            ],
+        ),
     ] {
-        let expected: Vec<String> = faults.iter().map(|fault| format!("a.yaml:{}", fault.replace("S:", "SniRoute data/r:"))).collect();
-        assert_eq!(faults_of(&route("r", &spec)), expected);
+        let expected = faults.iter().map(|fault| {
+            let (line, fault) = fault.split_once(": ").unwrap();
+            format!("a.yaml:{line}: SniRoute data/r: {fault}")
+        });
+        assert_eq!(faults_of(&route("r", &spec)), expected.collect::<Vec<_>>());
     }
     let service = service("s", 1).replace("spec: {", "spec: {\n  selectors: {},");
     assert_eq!(faults_of(&service), ["a.yaml:5: Service data/s: spec.selectors: unknown field"]);
@@ -326,7 +349,8 @@ fn the_same_object_twice_is_a_fault_that_names_both_places() {
 
 #[test]
 fn check_finds_what_keeps_routes_from_being_in_force() {
-    let backends = "backends:\n- service: {name: s, port: 1}\n- service: {name: s, port: 2}\n- service: {name: t, port: 1}";
+    let backends = "backends:\n- service: {name: s, port: 1}\n- service: {name: s, port: 2}\n\
+                    - service: {name: t, port: 1}";
     let folder = folder(&[
         (
             "a.yaml",
@@ -358,10 +382,13 @@ fn check_finds_what_keeps_routes_from_being_in_force() {
         faults,
         [
             "a.yaml:11: SniRoute data/a: spec.listeners[1]: there is no listener \"nope\"",
-            "a.yaml:14: SniRoute data/a: spec.backends[1].service.port: Service data/s has no port 2; it has 1",
+            "a.yaml:14: SniRoute data/a: spec.backends[1].service.port: Service data/s has no port \
+             2; it has 1",
             "a.yaml:15: SniRoute data/a: spec.backends[2].service.name: there is no Service data/t",
-            "b.yaml:7: SniRoute data/b: spec.hostnames[1]: b.com belongs to data/a where both take the same listener and ALPN",
-            "c.yaml:5: SniRoute data/c: spec.hostnames: is empty; a route needs at least one hostname (* takes any)",
+            "b.yaml:7: SniRoute data/b: spec.hostnames[1]: b.com belongs to data/a where both take \
+             the same listener and ALPN",
+            "c.yaml:5: SniRoute data/c: spec.hostnames: is empty; a route needs at least one \
+             hostname (* takes any)",
         ]
     );
     let offline = Installation { listeners: vec![], ..installation() };
