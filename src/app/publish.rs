@@ -62,10 +62,13 @@ impl Publisher {
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
+    use serde_json::{Value, json};
+
     use super::*;
     use crate::control::api::SniRoute;
     use crate::control::build::{Builder, Installation};
-    use crate::routing::{self, Reader};
+    use crate::control::captured::Log;
+    use crate::routing::{self, Reader, RouteKey};
 
     fn builder() -> Builder {
         Builder::new(Installation {
@@ -77,15 +80,15 @@ mod tests {
     }
 
     fn route(name: &str) -> SniRoute {
-        let spec = serde_json::json!({
-            "hostnames": [format!("{name}.test")],
-            "backends": [{ "address": "192.0.2.1:1" }],
-        });
-        serde_json::from_value(serde_json::json!({
+        route_to(name, json!({ "address": "192.0.2.1:1" }))
+    }
+
+    fn route_to(name: &str, backend: Value) -> SniRoute {
+        serde_json::from_value(json!({
             "apiVersion": "sluice.dev/v1alpha1",
             "kind": "SniRoute",
             "metadata": { "name": name, "namespace": "ns" },
-            "spec": spec,
+            "spec": { "hostnames": [format!("{name}.test")], "backends": [backend] },
         }))
         .unwrap()
     }
@@ -124,12 +127,43 @@ mod tests {
         assert_eq!(statuses.count(), 2);
 
         source.put_route(&route("newer"));
-        source.remove_route(&crate::routing::RouteKey::new("ns", "kept"));
+        source.remove_route(&RouteKey::new("ns", "kept"));
         publisher.publish(source.settle(), Instant::now());
         assert_eq!(served(&table), ["new", "newer"]);
         assert_eq!(statuses.count(), 2);
         // What was saved comes too late.
         publisher.serve_instead(snapshot);
         assert_eq!(served(&table), ["new", "newer"]);
+    }
+
+    #[test]
+    fn what_is_not_in_order_is_logged_by_name_and_once() {
+        let (writer, table) = routing::channel();
+        let metrics = Metrics::new(table).unwrap();
+        let mut publisher = Publisher::new(writer, Statuses::default(), &metrics);
+        let log = Log::default();
+        let _guard = log.listen();
+        let said = |what: &str| -> Vec<String> {
+            let lines = log.take();
+            let lines = lines.iter().map(|line| &line["fields"]);
+            let lines = lines.filter(|fields| fields["message"] == what);
+            lines.map(|fields| format!("{} {}", fields["route"], fields["condition"])).collect()
+        };
+
+        let mut source = builder();
+        let nowhere = json!({ "service": { "name": "nowhere", "port": 1 } });
+        for name in ["c", "a", "b"] {
+            source.put_route(&route_to(name, nowhere.clone()));
+        }
+        publisher.publish(source.settle(), Instant::now());
+        let unresolved = ["a", "b", "c"].map(|name| format!(r#""ns/{name}" "ResolvedRefs""#));
+        assert_eq!(said("a route is not in order"), unresolved);
+        // Looked at again, with nothing new to say.
+        source.put_route(&route_to("b", nowhere));
+        publisher.publish(source.settle(), Instant::now());
+        assert_eq!(said("a route is not in order"), [""; 0]);
+        source.put_route(&route("b"));
+        publisher.publish(source.settle(), Instant::now());
+        assert_eq!(said("a route is in order again"), unresolved[1..2]);
     }
 }

@@ -8,6 +8,8 @@
 pub mod api;
 pub mod build;
 mod burst;
+#[cfg(test)]
+pub(crate) mod captured;
 pub mod dns;
 pub mod files;
 mod fnv;

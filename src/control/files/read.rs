@@ -67,9 +67,9 @@ struct Stamp {
 }
 
 impl Stamp {
-    /// The stamp of what is read from now on. There is none if the file changed just now: it may
+    /// The stamp of what is read from `now` on. There is none if the file changed just then: it may
     /// change again before the clock of the file system, which may be coarse, moves on.
-    fn of(file: &Metadata) -> Option<Self> {
+    fn of(file: &Metadata, now: SystemTime) -> Option<Self> {
         let changed = SystemTime::UNIX_EPOCH
             .checked_add(Duration::new(file.ctime().try_into().ok()?, 0))?
             .checked_add(COARSE)?;
@@ -79,7 +79,7 @@ impl Stamp {
             size: file.size(),
             changed: (file.ctime(), file.ctime_nsec()),
         };
-        (changed < SystemTime::now()).then_some(stamp)
+        (changed < now).then_some(stamp)
     }
 }
 
@@ -224,7 +224,7 @@ fn read_content(file: &Path, known: Option<&FileRead>) -> io::Result<(Arc<[u8]>,
     if !metadata.is_file() {
         return Err(io::Error::other("is not a regular file"));
     }
-    let stamp = Stamp::of(&metadata);
+    let stamp = Stamp::of(&metadata, SystemTime::now());
     if let Some(FileRead { content: Ok(content), stamp: known, .. }) = known
         && stamp.is_some()
         && stamp == *known
@@ -318,6 +318,8 @@ fn steps(path: &Path) -> Vec<PathBuf> {
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
+    use std::time::Instant;
+
     use super::*;
 
     fn read(path: &Path, known: &Reading) -> (Reading, Arc<[u8]>) {
@@ -333,6 +335,34 @@ mod tests {
         let (reading, once) = read(&file, &Reading::default());
         let (_, again) = read(&file, &reading);
         assert!(Arc::ptr_eq(&once, &again));
+    }
+
+    #[test]
+    fn a_stamp_is_of_one_file_as_it_is_and_of_none_that_changed_just_now() {
+        let folder = tempfile::tempdir().unwrap();
+        let written = |name: &str, text: &str| {
+            let file = folder.path().join(name);
+            fs::write(&file, text).unwrap();
+            fs::metadata(file).unwrap()
+        };
+        let file = written("a.yaml", "one");
+        let changed = SystemTime::UNIX_EPOCH + Duration::from_secs(file.ctime() as u64);
+        assert_eq!(Stamp::of(&file, changed + COARSE), None);
+        let later = changed + Duration::from_secs(3600);
+        let stamp = |file: &Metadata| Stamp::of(file, later).unwrap();
+        let one = stamp(&file);
+
+        let deadline = Instant::now() + Duration::from_secs(60);
+        while stamp(&written("a.yaml", "two")) == one {
+            assert!(Instant::now() < deadline, "another content has the same stamp");
+        }
+        // As if they had been written in the same moment.
+        let other = stamp(&written("b.yaml", "one"));
+        assert_ne!(Stamp { changed: one.changed, ..other }, one, "another file");
+        let longer = stamp(&written("b.yaml", "longer"));
+        assert_ne!(Stamp { changed: other.changed, ..longer }, other, "another size");
+        let elsewhere = stamp(&fs::metadata("/proc/version").unwrap());
+        assert_ne!(Stamp { device: elsewhere.device, ..one }, one, "another file system");
     }
 
     #[test]

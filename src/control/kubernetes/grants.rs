@@ -134,3 +134,70 @@ fn is_undefined(error: &watcher::Error) -> bool {
         | watcher::Error::WatchStartFailed(kube::Error::Api(status)) if status.code == 404
     )
 }
+
+#[cfg(test)]
+mod tests {
+    use std::future::{Ready, ready};
+    use std::pin::pin;
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::task::{Context, Poll};
+
+    use hyper::{Request, Response};
+    use kube::client::Body;
+    use kube::core::Status;
+    use tokio::time::timeout;
+    use tower_service::Service;
+
+    use super::*;
+
+    /// A server that names the definition to whoever asks.
+    struct Naming;
+
+    impl Service<Request<Body>> for Naming {
+        type Response = Response<Body>;
+        type Error = kube::Error;
+        type Future = Ready<Result<Response<Body>, kube::Error>>;
+
+        fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), kube::Error>> {
+            Poll::Ready(Ok(()))
+        }
+
+        fn call(&mut self, request: Request<Body>) -> Self::Future {
+            assert_eq!(request.uri().path(), "/apis/gateway.networking.k8s.io/v1");
+            let list = serde_json::json!({
+                "kind": "APIResourceList",
+                "apiVersion": "v1",
+                "groupVersion": "gateway.networking.k8s.io/v1",
+                "resources": [{
+                    "name": "referencegrants",
+                    "singularName": "referencegrant",
+                    "namespaced": true,
+                    "kind": "ReferenceGrant",
+                    "verbs": ["list", "watch"],
+                }],
+            });
+            ready(Ok(Response::new(Body::from(list.to_string().into_bytes()))))
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_server_that_names_what_it_denies_is_not_asked_in_haste() {
+        let begun = Arc::new(AtomicUsize::new(0));
+        let count = Arc::clone(&begun);
+        let watch = move |_| -> Events<DynamicObject> {
+            // However hasty, it comes to an end.
+            if count.fetch_add(1, Ordering::Relaxed) == 100 {
+                return stream::pending().boxed();
+            }
+            let denied = Status { code: 404, ..Status::default() };
+            let error = watcher::Error::InitialListFailed(kube::Error::Api(Box::new(denied)));
+            stream::iter([Err(error)]).boxed()
+        };
+        let client = Client::new(Naming, "default");
+        let mut grants = pin!(follow(client.clone(), client, watch, None));
+        assert!(timeout(DOUBT * 10, grants.next()).await.is_err(), "there is nothing to tell");
+        let begun = begun.load(Ordering::Relaxed);
+        assert!((5..=11).contains(&begun), "{begun} watches in {:?}", DOUBT * 10);
+    }
+}

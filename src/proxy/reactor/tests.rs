@@ -213,3 +213,37 @@ fn tasks_in_the_background_have_one_turn_each_after_all_others() {
     });
     assert_eq!(order.trim_matches('-'), "a-b-b-c-a-c");
 }
+
+#[test]
+fn an_event_comes_before_what_is_in_the_background() {
+    const TURNS: usize = 3;
+    let order = run(|reactor| async move {
+        let log = Rc::new(RefCell::new(Vec::new()));
+        let (ours, theirs) = pair();
+        let (inner, logged) = (Rc::clone(&reactor), Rc::clone(&log));
+        reactor.spawn(async move {
+            let mut turns = 0;
+            poll_fn(|_| {
+                if inner.is_in_background() {
+                    logged.borrow_mut().push("background");
+                    rustix::io::write(&theirs, b"x").unwrap();
+                    turns += 1;
+                }
+                if turns == TURNS {
+                    return Poll::Ready(());
+                }
+                inner.continue_in_background(Place::Last);
+                Poll::Pending
+            })
+            .await;
+        });
+        let source = reactor.register(&ours, epoll::EventFlags::IN, Ready::NONE).unwrap();
+        for _ in 0..TURNS {
+            until(&reactor, source, Ready::READ).await;
+            reactor.clear(source, Ready::READ);
+            log.borrow_mut().push("event");
+        }
+        log.take()
+    });
+    assert_eq!(order, ["background", "event"].repeat(TURNS));
+}

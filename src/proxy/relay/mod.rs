@@ -31,9 +31,12 @@ pub(super) struct Relay<'a> {
     upstream: &'a Socket,
     up: Direction,
     down: Direction,
-    /// How many shares of bulk it has had in a row.
-    shares: u8,
+    row: Row,
 }
+
+/// How many shares of bulk a connection has had in a row.
+#[derive(Default)]
+struct Row(u8);
 
 /// Bytes passed on so far.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -53,7 +56,7 @@ impl<'a> Relay<'a> {
         received: Vec<u8>,
     ) -> Self {
         let (up, down) = (Direction::new(received), Direction::new(Vec::new()));
-        Relay { worker, downstream, upstream, up, down, shares: 0 }
+        Relay { worker, downstream, upstream, up, down, row: Row::default() }
     }
 
     /// Relays until both sides are done, one is gone, no byte moved for `idle`, or all connections
@@ -133,11 +136,7 @@ impl<'a> Relay<'a> {
             return Poll::Ready(Outcome::DownstreamReset);
         }
         let more = matches!(up, Turn::Spent) || matches!(down, Turn::Spent);
-        if background {
-            self.shares = if more { (self.shares + 1) % SHARES } else { 0 };
-        }
-        if more {
-            let place = if background && self.shares > 0 { Place::First } else { Place::Last };
+        if let Some(place) = self.row.place(background, more) {
             worker.reactor.continue_in_background(place);
         }
         Poll::Pending
@@ -151,5 +150,39 @@ impl<'a> Relay<'a> {
             self.downstream.reset_on_close();
             self.upstream.reset_on_close();
         }
+    }
+}
+
+impl Row {
+    /// Where the connection goes in the background after a turn, there or not, that left `more`.
+    fn place(&mut self, background: bool, more: bool) -> Option<Place> {
+        if background {
+            self.0 = if more { (self.0 + 1) % SHARES } else { 0 };
+        }
+        more.then_some(if background && self.0 > 0 { Place::First } else { Place::Last })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_connection_has_some_shares_in_a_row_and_then_lets_the_others() {
+        let mut row = Row::default();
+        assert_eq!(row.place(false, true), Some(Place::Last), "it joins them at the end");
+        for _ in 0..3 {
+            // What is looked at for an event does not count.
+            assert_eq!(row.place(false, true), Some(Place::Last));
+            let firsts = (0..100).take_while(|_| row.place(true, true) == Some(Place::First));
+            let mib = ((firsts.count() as u64 + 1) * SHARE) >> 20;
+            assert!((4..=16).contains(&mib), "{mib} MiB are not about what the kernel holds");
+        }
+        assert_eq!(row.place(true, true), Some(Place::First));
+        // A row that ended begins anew.
+        assert_eq!(row.place(true, false), None);
+        assert_eq!(row.place(false, false), None);
+        let firsts = (0..100).take_while(|_| row.place(true, true) == Some(Place::First));
+        assert_eq!(firsts.count() + 1, usize::from(SHARES));
     }
 }

@@ -1,41 +1,10 @@
 //! What is logged of files that change.
 
 use std::fs;
-use std::io::{self, Write};
-use std::sync::{Arc, Mutex};
 
 use super::good;
 use super::watched::{TOLD, Watched, temporary, write};
-
-/// Log lines of this thread.
-#[derive(Clone, Default)]
-struct Log(Arc<Mutex<Vec<u8>>>);
-
-impl Write for Log {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.lock().expect("the log").extend_from_slice(bytes);
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
-
-impl Log {
-    /// Has this thread, and those that work for it, log here.
-    fn listen(&self) -> tracing::subscriber::DefaultGuard {
-        let writer = self.clone();
-        let subscriber = tracing_subscriber::fmt().json().with_writer(move || writer.clone());
-        tracing::subscriber::set_default(subscriber.finish())
-    }
-
-    fn take(&self) -> Vec<serde_json::Value> {
-        let bytes = std::mem::take(&mut *self.0.lock().expect("the log"));
-        let text = String::from_utf8(bytes).expect("text");
-        text.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect()
-    }
-}
+use crate::control::captured::Log;
 
 #[tokio::test]
 async fn a_folder_of_nothing_but_folders_is_named_once() {
