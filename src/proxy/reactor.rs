@@ -86,6 +86,9 @@ impl Reactor {
     }
 
     /// Runs `main`, and everything that is spawned meanwhile, until `main` ends.
+    ///
+    /// # Errors
+    /// When the epoll fails, or `main` panics: without it, nobody would end the others.
     pub(super) fn block_on<T: 'static>(
         self: &Rc<Self>,
         main: impl Future<Output = T> + 'static,
@@ -97,11 +100,12 @@ impl Reactor {
         loop {
             self.run_queued();
             self.run_background();
-            if let Some(value) = result.take() {
+            let value = result.take();
+            if value.is_some() || Rc::strong_count(&result) == 1 {
                 // What is left goes with it: tasks hold what holds the reactor, and would keep
                 // each other alive.
                 drop(self.tasks.take());
-                return Ok(value);
+                return value.ok_or_else(|| io::Error::other("the main task has panicked"));
             }
             self.wait(&mut events)?;
         }

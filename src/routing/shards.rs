@@ -204,7 +204,8 @@ mod tests {
                 for key in 0..12 {
                     let hash = Pair(key, 0).hash();
                     let found = shards.with_hash(hash).iter().filter(|pair| pair.0 == key).cloned();
-                    prop_assert_eq!(found.collect::<Vec<_>>(), by_key.remove(&key).unwrap_or_default());
+                    let values = by_key.remove(&key).unwrap_or_default();
+                    prop_assert_eq!(found.collect::<Vec<_>>(), values);
                 }
             }
         }

@@ -97,8 +97,8 @@ impl Item for Claim {
 /// The depths at which wildcards exist: only those suffixes of a name are looked up.
 #[derive(Clone, Debug)]
 struct Depths {
-    /// How many claims are of wildcards with a suffix of so many labels. A name has at most 127 of them
-    /// (RFC 1035 §2.3.4).
+    /// How many claims are of wildcards with a suffix of so many labels. A name has at most 127 of
+    /// them (RFC 1035 §2.3.4).
     count: Box<[u32; 128]>,
     /// A bit for each that is not 0.
     bits: u128,

@@ -78,6 +78,23 @@ fn a_panic_ends_its_own_task_and_nothing_else() {
 }
 
 #[test]
+fn a_panic_of_the_main_task_ends_all() {
+    let (reactor, panics) = reactor();
+    let inner = Rc::clone(&reactor);
+    let main = async move {
+        let held = Rc::clone(&inner);
+        inner.spawn(async move {
+            pending::<()>().await;
+            drop(held);
+        });
+        panic!("on purpose");
+    };
+    let error = reactor.block_on::<()>(main).unwrap_err();
+    assert_eq!(error.to_string(), "the main task has panicked");
+    assert_eq!((panics.get(), Rc::strong_count(&reactor)), (1, 1));
+}
+
+#[test]
 fn cancel_ends_every_wait_and_what_is_left_is_dropped_at_the_end() {
     let (reactor, _) = reactor();
     let inner = Rc::clone(&reactor);
@@ -239,11 +256,29 @@ fn an_event_comes_before_what_is_in_the_background() {
         });
         let source = reactor.register(&ours, epoll::EventFlags::IN, Ready::NONE).unwrap();
         for _ in 0..TURNS {
-            until(&reactor, source, Ready::READ).await;
+            let event = until(&reactor, source, Ready::READ);
+            assert_eq!(reactor.within(Duration::from_secs(10), event).await, Ok(()));
             reactor.clear(source, Ready::READ);
             log.borrow_mut().push("event");
         }
         log.take()
     });
     assert_eq!(order, ["background", "event"].repeat(TURNS));
+}
+
+#[test]
+fn what_is_in_the_background_waits_for_no_event() {
+    run(|reactor| async move {
+        let background = poll_fn(|_| match reactor.is_in_background() {
+            true => Poll::Ready(()),
+            false => {
+                reactor.continue_in_background(Place::Last);
+                Poll::Pending
+            }
+        });
+        assert_eq!(reactor.within(Duration::from_secs(10), background).await, Ok(()));
+        // Its next turn is one like any other.
+        let wait = reactor.within(Duration::from_millis(40), pending::<()>()).await;
+        assert_eq!((wait, reactor.is_in_background()), (Err(Interrupted::Elapsed), false));
+    });
 }

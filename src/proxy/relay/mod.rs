@@ -18,8 +18,8 @@ use crate::outcome::Outcome;
 /// Bytes that a direction may pass on before the worker looks whether others have something to do.
 const SHARE: u64 = 1024 * 1024;
 /// How many shares of bulk in a row a connection may have before the bulk of others has its turn.
-/// Together they are about what the kernel holds of one stream. To empty that at once wakes those at
-/// the ends less often than to come back for a little.
+/// Together they are about what the kernel holds of one stream. To empty that at once wakes those
+/// at the ends less often than to come back for a little.
 const SHARES: u8 = 8;
 /// How often a long connection reports its bytes.
 const REPORT_EVERY: Duration = Duration::from_secs(15);

@@ -8,9 +8,9 @@ use rustix::pipe::{PipeFlags, fcntl_getpipe_size, fcntl_setpipe_size, pipe_with}
 
 use crate::metrics::Metrics;
 
-/// The size of a pipe, in bytes, where the quota allows for as many as [`ENOUGH`], and else at least. The
-/// more is moved at once, the less often those at both ends are woken. The kernel allows no larger ones
-/// by default (pipe(7), `pipe-max-size`).
+/// The size of a pipe, in bytes, where the quota allows for as many as [`ENOUGH`], and else at
+/// least. The more is moved at once, the less often those at both ends are woken. The kernel allows
+/// no larger ones by default (pipe(7), `pipe-max-size`).
 const LARGEST: usize = 1024 * 1024;
 const SMALLEST: usize = 256 * 1024;
 /// How many pipes a worker should rather have than larger ones.
