@@ -7,6 +7,7 @@
 
 mod ready;
 mod sources;
+mod stint;
 mod task;
 
 use std::cell::{Cell, RefCell};
@@ -17,17 +18,18 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
-use std::time::Duration;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use prometheus::IntCounter;
 use rustix::event::epoll;
 use rustix::fd::AsFd;
-use rustix::time::{ClockId, clock_gettime};
 use slab::Slab;
 
 pub(super) use self::ready::Ready;
 pub(super) use self::sources::SourceId;
 use self::sources::Sources;
+use self::stint::Stint;
 use self::task::Task;
 pub(super) use self::task::{Place, TaskId};
 use super::wheel::Wheel;
@@ -48,9 +50,10 @@ pub(super) struct Reactor {
     /// The task that is being polled.
     current: Cell<TaskId>,
     wheel: RefCell<Wheel<TaskId>>,
-    /// Milliseconds since the start by the coarse monotonic clock, read once a turn.
+    /// Milliseconds since the start, as of this turn.
     now: Cell<u64>,
-    start: u64,
+    start: Instant,
+    stint: Stint,
     /// Tells a task from those that had the same index before.
     serial: Cell<u32>,
     cancelled: Cell<bool>,
@@ -69,6 +72,7 @@ pub(super) enum Interrupted {
 impl Reactor {
     /// `panics` counts the tasks that ended in one.
     pub(super) fn new(panics: IntCounter) -> io::Result<Rc<Self>> {
+        let start = Instant::now();
         Ok(Rc::new(Reactor {
             sources: Sources::new()?,
             tasks: RefCell::default(),
@@ -78,7 +82,8 @@ impl Reactor {
             current: Cell::new(TaskId::NONE),
             wheel: RefCell::new(Wheel::new()),
             now: Cell::new(0),
-            start: coarse_millis(),
+            start,
+            stint: Stint::new(start),
             serial: Cell::new(0),
             cancelled: Cell::new(false),
             panics,
@@ -321,8 +326,14 @@ impl Reactor {
     fn wait(&self, events: &mut Vec<epoll::Event>) -> io::Result<()> {
         let idle = self.runnable.borrow().is_empty() && self.background.borrow().is_empty();
         let timeout = if idle { self.wheel.borrow().until_next(self.now.get()) } else { Some(0) };
+        let begin = Instant::now();
+        if self.stint.is_over(begin) {
+            thread::yield_now();
+        }
         self.sources.wait(events, timeout)?;
-        self.now.set(coarse_millis().saturating_sub(self.start));
+        let end = Instant::now();
+        self.stint.waited(begin, end);
+        self.now.set(end.saturating_duration_since(self.start).as_millis() as u64);
         for event in events.drain(..) {
             if let Some(task) = self.sources.note(&event) {
                 self.wake(task);
@@ -352,13 +363,6 @@ impl Reactor {
         });
         early.into_iter().for_each(|(id, deadline)| self.wake_at(id, deadline));
     }
-}
-
-/// The coarse clock costs a few nanoseconds and is as fine as the kernel's tick, well below the
-/// wheel's slots.
-fn coarse_millis() -> u64 {
-    let time = clock_gettime(ClockId::MonotonicCoarse);
-    time.tv_sec as u64 * 1000 + time.tv_nsec as u64 / 1_000_000
 }
 
 #[cfg(test)]

@@ -41,6 +41,7 @@ const CONNECTION: Limits = &[
 /// A request and its answer on an open connection.
 const ROUND_TRIP: Limits = &[("recvfrom", 2), ("sendto", 2), (WAIT, 2)];
 const WAIT: &str = "epoll_pwait";
+const OFFER: &str = "sched_yield";
 
 #[test]
 fn a_connection_takes_no_more_system_calls_than_a_bare_event_loop() {
@@ -89,6 +90,21 @@ fn bulk_is_moved_by_splice_and_its_pipe_is_used_again() {
     }
     let idle = || sluice.process.metric("sluice_splice_pipes{state=\"idle\"}");
     wait_until("the pipe to be in its pool", || idle() == 1.0);
+}
+
+#[test]
+fn a_worker_that_does_not_sleep_offers_its_core_to_others() {
+    const SIZE: usize = 8 << 20;
+    let backend = Backend::new();
+    let sluice = Traced::start_only(&manifest("a.test", backend.address(), ""), OFFER);
+    let (mut client, mut server) = pair(&sluice.process, &backend, &hello("a.test"));
+    wait_until("an offer", || {
+        thread::scope(|scope| {
+            scope.spawn(|| send_bulk(&mut server, &Bulk::new(1), SIZE));
+            receive_bulk(&mut client, &Bulk::new(1), SIZE);
+        });
+        sluice.calls().contains_key(OFFER)
+    });
 }
 
 #[test]
@@ -190,10 +206,11 @@ fn calls_of(sluice: &Traced, name: &str, each: usize, act: &mut dyn FnMut()) -> 
 }
 
 /// None was made more often than `limits` says, and none at all that is not there; but for the few
-/// that the allocator makes, and that meet the clock.
+/// that the allocator makes, and that meet the clock; and for [`OFFER`], because the trace is so
+/// slow that a worker has worked for a millisecond after a few.
 #[track_caller]
 fn assert_within(limits: Limits, calls: &Calls) {
-    for (name, count) in calls {
+    for (name, count) in calls.iter().filter(|(name, _)| *name != OFFER) {
         let limit = limits.iter().find(|(limited, _)| limited == name).map_or(0, |(_, most)| *most);
         let most = limit * TIMES + TIMES / 20;
         assert!(*count <= most, "{name}: {count} in {TIMES} times; of all:\n{calls:#?}");

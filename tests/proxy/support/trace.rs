@@ -23,9 +23,19 @@ pub(crate) type Calls = BTreeMap<String, usize>;
 
 impl Traced {
     pub(crate) fn start(manifests: &str) -> Self {
+        Self::start_with(manifests, "")
+    }
+
+    /// Of no calls but `name`, so that the trace does not slow the others.
+    pub(crate) fn start_only(manifests: &str, name: &str) -> Self {
+        Self::start_with(manifests, &format!("--seccomp-bpf -e trace=execve,prctl,{name}"))
+    }
+
+    fn start_with(manifests: &str, options: &str) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let trace = folder.path().join("trace");
-        let strace = format!("exec strace -f -qq -s 64 -o '{}' \"$0\" \"$@\"", trace.display());
+        let file = trace.display();
+        let strace = format!("exec strace -f -qq -s 64 {options} -o '{file}' \"$0\" \"$@\"");
         // A log would be calls of its own.
         let process = Process::start_unread(&strace, manifests, &["--access-log", "off"]);
         let traced = Traced { process, folder };

@@ -1,0 +1,68 @@
+//! How long a worker keeps its core.
+
+use std::cell::Cell;
+use std::time::{Duration, Instant};
+
+/// How long a worker works without sleep before the scheduler decides anew who has its core.
+///
+/// One that finds something at each wait never sleeps, and the scheduler looks only at its next
+/// tick (4 ms, at 250 Hz). Meanwhile those who want the core wait; they may be the very ones that
+/// the worker works for.
+const LONGEST: Duration = Duration::from_millis(1);
+/// A wait that takes this long was a sleep, or as good as one: others had the core. To fetch what
+/// is there already takes a few microseconds.
+const SLEEP: Duration = Duration::from_micros(50);
+
+/// The time since a worker last slept, or offered its core.
+pub(super) struct Stint {
+    since: Cell<Instant>,
+}
+
+impl Stint {
+    pub(super) fn new(now: Instant) -> Self {
+        Stint { since: Cell::new(now) }
+    }
+
+    /// Whether the worker is to offer its core `now`; if so, another stint begins.
+    pub(super) fn is_over(&self, now: Instant) -> bool {
+        let over = now.saturating_duration_since(self.since.get()) >= LONGEST;
+        if over {
+            self.since.set(now);
+        }
+        over
+    }
+
+    /// Notes a wait for events.
+    pub(super) fn waited(&self, begin: Instant, end: Instant) {
+        if end.saturating_duration_since(begin) >= SLEEP {
+            self.since.set(end);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_stint_ends_after_its_time_and_the_next_begins() {
+        let start = Instant::now();
+        let stint = Stint::new(start);
+        let times = [LONGEST / 2, LONGEST, LONGEST * 3 / 2, LONGEST * 2];
+        assert_eq!(times.map(|time| stint.is_over(start + time)), [false, true, false, true]);
+    }
+
+    #[test]
+    fn a_sleep_begins_a_new_stint_and_a_short_wait_does_not() {
+        let start = Instant::now();
+        let over_after = |wait: Duration| {
+            let stint = Stint::new(start);
+            let begin = start + LONGEST - wait;
+            assert!(!stint.is_over(begin));
+            stint.waited(begin, start + LONGEST);
+            stint.is_over(start + LONGEST)
+        };
+        assert!(over_after(SLEEP / 2));
+        assert!(!over_after(SLEEP));
+    }
+}
