@@ -327,7 +327,7 @@ impl Reactor {
         let idle = self.runnable.borrow().is_empty() && self.background.borrow().is_empty();
         let timeout = if idle { self.wheel.borrow().until_next(self.now.get()) } else { Some(0) };
         let begin = Instant::now();
-        if self.stint.is_over(begin) {
+        if self.stint.end_if_over(begin) {
             thread::yield_now();
         }
         self.sources.wait(events, timeout)?;

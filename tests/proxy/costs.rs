@@ -6,6 +6,7 @@ use std::fs;
 use std::io::Write;
 use std::net::{Shutdown, TcpStream};
 use std::thread;
+use std::time::Instant;
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
@@ -105,6 +106,13 @@ fn a_worker_that_does_not_sleep_offers_its_core_to_others() {
         });
         sluice.calls().contains_key(OFFER)
     });
+    // But not more often than it says.
+    let (before, start) = (sluice.calls(), Instant::now());
+    (0..1000).for_each(|_| exchange(&mut client, &mut server));
+    let offers = since(&before, sluice.calls()).get(OFFER).copied().unwrap_or_default();
+    let took = start.elapsed();
+    // The last of the bulk may be told of late.
+    assert!(offers as u128 <= took.as_millis() + 10, "{offers} in {took:?}");
 }
 
 #[test]

@@ -137,48 +137,34 @@ fn is_undefined(error: &watcher::Error) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use std::future::{Ready, ready};
     use std::pin::pin;
     use std::sync::Arc;
     use std::sync::atomic::{AtomicUsize, Ordering};
-    use std::task::{Context, Poll};
 
     use hyper::{Request, Response};
     use kube::client::Body;
     use kube::core::Status;
     use tokio::time::timeout;
-    use tower_service::Service;
+    use tower::service_fn;
 
     use super::*;
 
-    /// A server that names the definition to whoever asks.
-    struct Naming;
-
-    impl Service<Request<Body>> for Naming {
-        type Response = Response<Body>;
-        type Error = kube::Error;
-        type Future = Ready<Result<Response<Body>, kube::Error>>;
-
-        fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), kube::Error>> {
-            Poll::Ready(Ok(()))
-        }
-
-        fn call(&mut self, request: Request<Body>) -> Self::Future {
-            assert_eq!(request.uri().path(), "/apis/gateway.networking.k8s.io/v1");
-            let list = serde_json::json!({
-                "kind": "APIResourceList",
-                "apiVersion": "v1",
-                "groupVersion": "gateway.networking.k8s.io/v1",
-                "resources": [{
-                    "name": "referencegrants",
-                    "singularName": "referencegrant",
-                    "namespaced": true,
-                    "kind": "ReferenceGrant",
-                    "verbs": ["list", "watch"],
-                }],
-            });
-            ready(Ok(Response::new(Body::from(list.to_string().into_bytes()))))
-        }
+    /// What a server answers that names the definition to whoever asks.
+    async fn name(request: Request<Body>) -> kube::Result<Response<Body>> {
+        assert_eq!(request.uri().path(), "/apis/gateway.networking.k8s.io/v1");
+        let list = serde_json::json!({
+            "kind": "APIResourceList",
+            "apiVersion": "v1",
+            "groupVersion": "gateway.networking.k8s.io/v1",
+            "resources": [{
+                "name": "referencegrants",
+                "singularName": "referencegrant",
+                "namespaced": true,
+                "kind": "ReferenceGrant",
+                "verbs": ["list", "watch"],
+            }],
+        });
+        Ok(Response::new(Body::from(list.to_string().into_bytes())))
     }
 
     #[tokio::test(start_paused = true)]
@@ -194,7 +180,7 @@ mod tests {
             let error = watcher::Error::InitialListFailed(kube::Error::Api(Box::new(denied)));
             stream::iter([Err(error)]).boxed()
         };
-        let client = Client::new(Naming, "default");
+        let client = Client::new(service_fn(name), "default");
         let mut grants = pin!(follow(client.clone(), client, watch, None));
         assert!(timeout(DOUBT * 10, grants.next()).await.is_err(), "there is nothing to tell");
         let begun = begun.load(Ordering::Relaxed);

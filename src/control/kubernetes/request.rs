@@ -202,32 +202,21 @@ impl Backoff for Pauses {
 #[cfg(test)]
 mod tests {
     use std::collections::HashSet;
-
     use std::sync::{Arc, Mutex};
+
+    use tower::service_fn;
 
     use super::super::health::{Notice, SourceHealth};
     use super::*;
 
-    /// A server that answers at once.
-    struct Server;
-
-    impl Service<Request<Body>> for Server {
-        type Response = Response<Body>;
-        type Error = kube::Error;
-        type Future = std::future::Ready<Result<Response<Body>, kube::Error>>;
-
-        fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), kube::Error>> {
-            Poll::Ready(Ok(()))
+    /// What a server answers, at once.
+    async fn answer(request: Request<Body>) -> kube::Result<Response<Body>> {
+        let mut answer = Response::new(Body::empty());
+        if request.uri().path() == "/busy" {
+            *answer.status_mut() = hyper::StatusCode::TOO_MANY_REQUESTS;
+            answer.headers_mut().insert(RETRY_AFTER, 3.into());
         }
-
-        fn call(&mut self, request: Request<Body>) -> Self::Future {
-            let mut answer = Response::new(Body::empty());
-            if request.uri().path() == "/busy" {
-                *answer.status_mut() = hyper::StatusCode::TOO_MANY_REQUESTS;
-                answer.headers_mut().insert(RETRY_AFTER, 3.into());
-            }
-            std::future::ready(Ok(answer))
-        }
+        Ok(answer)
     }
 
     #[tokio::test(start_paused = true)]
@@ -236,7 +225,7 @@ mod tests {
         let kept = Arc::clone(&told);
         let health = SourceHealth::new(move |notice| kept.lock().expect("told").push(notice));
         let health = health.listing("as", None);
-        let client = noting(&Client::new(Server, "default"), health.clone());
+        let client = noting(&Client::new(service_fn(answer), "default"), health.clone());
         let ask = async |uri: &str| {
             let request = Request::get(uri).body(Body::empty()).expect("a request");
             client.send(request).await.expect("an answer").status().as_u16()

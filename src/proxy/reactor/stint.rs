@@ -23,8 +23,9 @@ impl Stint {
         Stint { since: Cell::new(now) }
     }
 
-    /// Whether the worker is to offer its core `now`; if so, another stint begins.
-    pub(super) fn is_over(&self, now: Instant) -> bool {
+    /// Ends the stint if it has been long enough `now`, and begins another. Says whether it did: the
+    /// worker is to offer its core.
+    pub(super) fn end_if_over(&self, now: Instant) -> bool {
         let over = now.saturating_duration_since(self.since.get()) >= LONGEST;
         if over {
             self.since.set(now);
@@ -32,7 +33,7 @@ impl Stint {
         over
     }
 
-    /// Notes a wait for events.
+    /// Notes a wait for events, and what others did with the core if it was offered just before.
     pub(super) fn waited(&self, begin: Instant, end: Instant) {
         if end.saturating_duration_since(begin) >= SLEEP {
             self.since.set(end);
@@ -49,7 +50,7 @@ mod tests {
         let start = Instant::now();
         let stint = Stint::new(start);
         let times = [LONGEST / 2, LONGEST, LONGEST * 3 / 2, LONGEST * 2];
-        assert_eq!(times.map(|time| stint.is_over(start + time)), [false, true, false, true]);
+        assert_eq!(times.map(|time| stint.end_if_over(start + time)), [false, true, false, true]);
     }
 
     #[test]
@@ -58,9 +59,9 @@ mod tests {
         let over_after = |wait: Duration| {
             let stint = Stint::new(start);
             let begin = start + LONGEST - wait;
-            assert!(!stint.is_over(begin));
+            assert!(!stint.end_if_over(begin));
             stint.waited(begin, start + LONGEST);
-            stint.is_over(start + LONGEST)
+            stint.end_if_over(start + LONGEST)
         };
         assert!(over_after(SLEEP / 2));
         assert!(!over_after(SLEEP));
