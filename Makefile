@@ -43,6 +43,10 @@ test: lint doc test-slow test-quick test-chart ## install what the tests need, a
 lint: tools ## check form, clippy's lints and the dependencies
 	cargo fmt --check
 	cargo clippy --all-targets --locked -- -D warnings
+	cargo fmt --check --manifest-path benches/compare/Cargo.toml
+	cargo clippy --manifest-path benches/compare/Cargo.toml --target-dir target/compare --locked -- \
+	    -D warnings
+	cargo fmt --check --manifest-path tests/fuzz/Cargo.toml
 	cargo deny --locked check licenses bans sources
 
 test-quick: kube ## the quick tests

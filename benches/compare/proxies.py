@@ -45,6 +45,11 @@ class Stage:
     def listen(self) -> str:
         return f"{HOST}:{self.port}"
 
+    @property
+    def ways(self) -> dict[str, str]:
+        """Where the load finds each server behind the proxy."""
+        return dict.fromkeys(self.servers, self.listen)
+
     def config(self, template: str, **more: str) -> str:
         """Fills in a configuration of peers/, and returns its path."""
         values = {
@@ -87,12 +92,13 @@ class Proxy:
     # The user it runs as, where that is not the same for all.
     uid: int | None = None
 
-    def takes(self, load: str, beside: str) -> bool:
+    def takes(self, load: str, both: bool) -> bool:
+        """`both`: the load is about two servers."""
         if load in ("hostnames", "log"):
             return self is PROXIES["sluice" if load == "hostnames" else "sluice-log"]
         if self.command is None:
             return load not in ("idle", "half-close")
-        return (self.loads is None or load in self.loads) and (self.names or not beside)
+        return (self.loads is None or load in self.loads) and (self.names or not both)
 
 
 def sluice(*flags: str) -> Callable[[Stage], list[str]]:

@@ -9,7 +9,7 @@ import shlex
 import statistics
 import subprocess
 import sys
-from dataclasses import KW_ONLY, dataclass
+from dataclasses import KW_ONLY, dataclass, replace
 from pathlib import Path
 from typing import Callable
 
@@ -35,6 +35,15 @@ class Row:
     # What no proxy can be far below.
     yardstick: str = ""
 
+    def is_cpu(self) -> bool:
+        """Whether this is what the proxy's threads were charged."""
+        return self.figure.startswith("cpu_")
+
+    def of_core(self) -> "Row":
+        """The same by how long the proxy's core was not idle."""
+        figure = self.figure.replace("cpu_", "core_", 1)
+        return replace(self, title=self.title.replace("CPU per", "per"), figure=figure)
+
 
 def passes_half_closes_on(proxy: Proxy) -> bool:
     return proxy.half_closes
@@ -47,6 +56,7 @@ def has_workers(proxy: Proxy) -> bool:
 # A figure that is 1 or 0.
 YES_OR_NO = "half_close"
 OF_BULK = {"scale": 1000, "yardstick": "limit"}
+OF_STREAM = {"against": has_workers, "more_is_better": True}
 OF_CONNECTIONS = {"against": passes_half_closes_on, "yardstick": "floor"}
 ROWS = [
     Row("1 stream: CPU per GB, ms", "pinned", "bulk1", "cpu_s_per_gb", **OF_BULK),
@@ -60,10 +70,12 @@ ROWS = [
     Row("64 pings: round trips/s", "free", "ping64", "rt_s", more_is_better=True),
     Row("64 pings: 99th percentile, µs", "free", "ping64", "p99_us"),
     Row("the same beside 1 stream, µs", "free", "mix", "p99_us", against=has_workers),
+    Row("that stream: Gbit/s", "free", "mix", "stream_gbit_s", **OF_STREAM),
     Row("idle connection: KiB", "free", "idle", "kib_per_conn"),
     Row("idle connection: descriptors", "free", "idle", "descriptors_per_conn"),
     Row("passes half-closes on", "free", "half-close", YES_OR_NO),
 ]
+CORE = [row.of_core() for row in ROWS if row.is_cpu()]
 LOG = Row("CPU per connection with the access log, µs", "pinned", "log", "cpu_us_per_conn")
 HOSTNAMES = [
     Row("with a large table in files: memory of the process, MiB", "free", "hostnames", "mib"),
@@ -75,20 +87,37 @@ HOSTNAMES = [
 
 
 def tables(results: Results, proxies: dict[str, Proxy]) -> str:
-    columns = [name for name in proxies if any(cell(results, row, name) for row in ROWS)]
+    all_tables = [
+        comparison(results, proxies, "", ROWS),
+        comparison(results, proxies, "time of the proxy's core", CORE),
+        of_sluice_alone(results),
+    ]
+    return "\n".join(filter(None, all_tables))
+
+
+def comparison(results: Results, proxies: dict[str, Proxy], head: str, rows: list[Row]) -> str:
+    """A table with a column for each proxy that has any of `rows`."""
+    columns = [name for name in proxies if any(cell(results, row, name) for row in rows)]
+    if not columns:
+        return ""
     titles = [proxies[name].title for name in columns]
-    lines = line(["", *titles, "sluice to the best peer", "to the yardstick"])
+    lines = line([head, *titles, "sluice to the best peer", "to the yardstick"])
     lines += line(["---", *("--:" for _ in columns), "---", "---"])
-    for row in ROWS:
+    for row in rows:
         cells = [cell(results, row, name) for name in columns]
         if any(cells):
-            lines += line([row.title, *cells, to_best_peer(results, row), to_yardstick(results, row)])
-    more = [(row.title, cell(results, row, "sluice")) for row in HOSTNAMES]
-    more.insert(0, (LOG.title, log_cell(results)))
-    if any(value for _, value in more):
-        lines += "\n" + line(["sluice alone", ""]) + line(["---", "--:"])
-        lines += "".join(line(row) for row in more if row[1])
+            ratios = [to_best_peer(results, row), to_yardstick(results, row)]
+            lines += line([row.title, *cells, *ratios])
     return lines
+
+
+def of_sluice_alone(results: Results) -> str:
+    rows = [(LOG.title, log_cell(results))]
+    rows += [(row.title, cell(results, row, "sluice")) for row in HOSTNAMES]
+    rows = [row for row in rows if row[1]]
+    if not rows:
+        return ""
+    return line(["sluice alone", ""]) + line(["---", "--:"]) + "".join(map(line, rows))
 
 
 def line(cells) -> str:

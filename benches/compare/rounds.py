@@ -37,8 +37,8 @@ class Load:
     pinned: bool = False
     # Whether there are figures that take a proxy with two workers, wherever the kernel puts them.
     free: bool = False
-    # The name of a load that runs beside it, and is not measured.
-    beside: str = ""
+    # Whether a stream from the server `get` runs beside it.
+    stream: bool = False
     # Whether it is the same in every round, so that one will do.
     once: bool = False
 
@@ -51,7 +51,7 @@ LOADS = {
     "log": Load("ask", ["conn", "--at-once=64"], pinned=True),
     "ping1": Load("ask", ["ping", "--at-once=1"], pinned=True),
     "ping64": Load("ask", ["ping", "--at-once=64"], pinned=True, free=True),
-    "mix": Load("ask", ["ping", "--at-once=64"], free=True, beside="bulk1"),
+    "mix": Load("ask", ["ping", "--at-once=64"], free=True, stream=True),
     "idle": Load("ask", ["idle"], free=True),
     "half-close": Load("ask", ["half-close"], free=True, once=True),
     "hostnames": Load("ask", ["ping", "--at-once=64"], free=True, once=True),
@@ -98,10 +98,17 @@ class Comparison:
                     if number > 0 and LOADS[name].once:
                         continue
                     tell(f"{group}, round {number + 1} of {self.options.rounds}: {name}")
-                    for key, proxy in self.proxies.items():
-                        if proxy.takes(name, LOADS[name].beside):
+                    for key, proxy in self.in_order(number):
+                        if proxy.takes(name, LOADS[name].stream):
                             by_proxy = self.results[group].setdefault(name, {})
                             by_proxy.setdefault(key, []).append(self.measure(proxy, name, cpus))
+
+    def in_order(self, number: int) -> list[tuple[str, Proxy]]:
+        """Each round begins with another, for who comes first after another load finds the machine
+        in another state."""
+        order = list(self.proxies.items())
+        first = number % len(order)
+        return order[first:] + order[:first]
 
     def measure(self, proxy: Proxy, name: str, cpus: set[int] | None) -> dict[str, float]:
         """The figures of one round; none, if it failed."""
@@ -111,10 +118,11 @@ class Comparison:
                 if name == "hostnames":
                     return self.measure_hostnames(stage)
                 if proxy.command is None:
-                    return self.load(load, self.servers[load.server])
+                    return run_load(self.command(load, self.servers))
                 with self.running(proxy, stage) as running:
                     self.rest()
-                    return self.load(load, stage.listen, running.pids())
+                    pids, core = running.pids(), min(cpus) if cpus else None
+                    return run_load(self.command(load, stage.ways, pids, core))
         except (NotStarted, RuntimeError) as error:
             self.failures.append(f"{name}: {proxy.title}: {error}")
             return {}
@@ -124,7 +132,7 @@ class Comparison:
         calls.need_strace()
         load_cpu, proxy_cpu = sorted(os.sched_getaffinity(0))[:2]
         os.sched_setaffinity(0, {load_cpu})
-        proxies = [proxy for proxy in self.proxies.values() if proxy.takes("conn", "")]
+        proxies = [proxy for proxy in self.proxies.values() if proxy.takes("conn", False)]
         with servers() as self.servers:
             for what, name in (("a connection", "conn"), ("a round trip", "ping64")):
                 counts = {}
@@ -137,38 +145,36 @@ class Comparison:
 
     def counting(self, name: str, stage: Stage) -> calls.Load:
         load = LOADS[name]
-        return lambda seconds: run_load(self.command(load, stage.listen, [], seconds))["done"]
+        return lambda seconds: run_load(self.command(load, stage.ways, seconds=seconds))["done"]
 
     def running(self, proxy: Proxy, stage: Stage) -> Running:
         return Running(proxy.command(stage), stage, hello("ask") if proxy.names else None)
 
     def measure_hostnames(self, stage: Stage) -> dict[str, float]:
         def ping(running: Running) -> dict[str, float]:
-            return self.load(LOADS["hostnames"], stage.listen, running.pids())
+            return run_load(self.command(LOADS["hostnames"], stage.ways, running.pids()))
 
         return hostnames.measure(stage, self.options.hostnames, hello, ping)
 
-    def load(self, load: Load, address: str, pids: list[int] = []) -> dict[str, float]:
-        beside = LOADS[load.beside] if load.beside else None
-        if beside is None:
-            return run_load(self.command(load, address, pids))
-        # It lasts until it is killed.
-        command = self.command(beside, address, [], 10 * GRACE)
-        with subprocess.Popen(command, stdout=subprocess.DEVNULL) as process:
-            try:
-                self.rest()
-                return run_load(self.command(load, address, pids))
-            finally:
-                process.kill()
-
     def command(
-        self, load: Load, address: str, pids: list[int], seconds: float | None = None
+        self,
+        load: Load,
+        ways: dict[str, str],
+        pids: list[int] = [],
+        core: int | None = None,
+        seconds: float | None = None,
     ) -> list[str]:
-        command = [str(PROGRAM), *load.command, f"--to={address}", f"--server={load.server}"]
+        """`ways`: where each server is found. `pids`: the proxy, which has `core` for itself."""
+        command = [str(PROGRAM), *load.command, f"--server={load.server}"]
+        command.append(f"--to={ways[load.server]}")
         command.append(f"--seconds={seconds or self.options.seconds}")
         if load.command == ["idle"]:
             command.append(f"--connections={self.options.connections}")
-        return command + ([f"--pids={','.join(map(str, pids))}"] if pids else [])
+        if load.stream:
+            command.append(f"--stream-from={ways['get']}")
+        if pids:
+            command.append(f"--pids={','.join(map(str, pids))}")
+        return command + ([] if core is None else [f"--core={core}"])
 
     def rest(self) -> None:
         time.sleep(0 if self.options.quick else REST)

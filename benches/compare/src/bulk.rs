@@ -1,7 +1,7 @@
 //! Streams in one direction: how many bytes, and what they cost.
 
-use std::io::Write;
-use std::net::{Shutdown, TcpStream};
+use std::io::{self, Write};
+use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
@@ -15,30 +15,51 @@ use crate::meter::{Figures, Window};
 
 /// What a sender hands to the kernel at once.
 pub(crate) const PIECE: usize = 256 * 1024;
-const WARM_UP: Duration = Duration::from_millis(500);
+/// How long streams run before they are measured.
+pub(crate) const WARM_UP: Duration = Duration::from_millis(500);
 
 pub(crate) async fn run(target: &Target, streams: usize, up: bool) -> anyhow::Result<Figures> {
-    let bytes = Arc::new(AtomicU64::new(0));
-    let stop = Arc::new(AtomicBool::new(false));
-    let mut open = Vec::new();
-    for _ in 0..streams {
-        let mut stream = TcpStream::connect(target.to)?;
-        stream.write_all(&hello(&target.server))?;
-        open.push(stream.try_clone()?);
-        let (bytes, stop) = (Arc::clone(&bytes), Arc::clone(&stop));
-        thread::spawn(move || match up {
-            true => fill(stream, &bytes, &stop),
-            false => drain(&stream, &bytes, &stop),
-        });
-    }
-    let window = Window::of(target, WARM_UP, &bytes).await?;
-    stop.store(true, Ordering::Relaxed);
-    for stream in open {
-        let _ = stream.shutdown(Shutdown::Both);
-    }
+    let streams = Streams::open(target.to, &target.server, streams, up)?;
+    let window = Window::of(target, WARM_UP, &streams.bytes).await?;
     Ok(Figures::default()
         .with("gbit_s", window.rate() * 8e-9)
-        .with_some("cpu_s_per_gb", window.cpu_each().map(|cpu| cpu * 1e9)))
+        .with_some("cpu_s_per_gb", window.cpu_each().map(|cpu| cpu * 1e9))
+        .with_some("core_s_per_gb", window.core_each().map(|core| core * 1e9)))
+}
+
+/// Streams that go on until this is dropped. Each has a thread.
+pub(crate) struct Streams {
+    /// What has come through.
+    pub(crate) bytes: Arc<AtomicU64>,
+    stop: Arc<AtomicBool>,
+    open: Vec<TcpStream>,
+}
+
+impl Streams {
+    pub(crate) fn open(to: SocketAddr, server: &str, count: usize, up: bool) -> io::Result<Self> {
+        let (bytes, stop) = Default::default();
+        let mut streams = Streams { bytes, stop, open: Vec::new() };
+        for _ in 0..count {
+            let mut stream = TcpStream::connect(to)?;
+            stream.write_all(&hello(server))?;
+            streams.open.push(stream.try_clone()?);
+            let (bytes, stop) = (Arc::clone(&streams.bytes), Arc::clone(&streams.stop));
+            thread::spawn(move || match up {
+                true => fill(stream, &bytes, &stop),
+                false => drain(&stream, &bytes, &stop),
+            });
+        }
+        Ok(streams)
+    }
+}
+
+impl Drop for Streams {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+        for stream in &self.open {
+            let _ = stream.shutdown(Shutdown::Both);
+        }
+    }
 }
 
 /// Receives, and has the kernel drop the bytes: the receiver copies nothing.

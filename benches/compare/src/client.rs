@@ -71,7 +71,9 @@ impl Client {
     /// Ends its own side first, and waits for the end of the other.
     pub(crate) async fn end(mut self) -> io::Result<()> {
         self.stream.shutdown().await?;
-        self.stream.read(&mut self.buffer).await?;
-        Ok(())
+        match self.stream.read(&mut self.buffer).await? {
+            0 => Ok(()),
+            _ => Err(io::Error::other("more than the answer")),
+        }
     }
 }

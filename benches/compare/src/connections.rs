@@ -33,6 +33,7 @@ pub(crate) async fn run(target: &Target, at_once: usize) -> anyhow::Result<Figur
         .with("done", shared.done.load(Ordering::Relaxed) as f64)
         .with("conn_s", window.rate())
         .with_some("cpu_us_per_conn", window.cpu_each().map(|cpu| cpu * 1e6))
+        .with_some("core_us_per_conn", window.core_each().map(|core| core * 1e6))
         .with("p50_us", latencies.percentile(50.0))
         .with("p99_us", latencies.percentile(99.0))
         .with("failed", shared.failed.load(Ordering::Relaxed) as f64))

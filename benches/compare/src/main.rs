@@ -52,6 +52,9 @@ enum Task {
         target: Target,
         #[arg(long)]
         at_once: usize,
+        /// Beside them, a stream from the server `get`, which is behind this
+        #[arg(long)]
+        stream_from: Option<SocketAddr>,
     },
     /// Connections that have been used once and stay open
     Idle {
@@ -82,6 +85,9 @@ struct Target {
     /// The processes of the proxy, separated by commas
     #[arg(long, value_delimiter = ',')]
     pids: Vec<u32>,
+    /// The core that the proxy has for itself
+    #[arg(long)]
+    core: Option<usize>,
 }
 
 fn main() -> anyhow::Result<()> {
@@ -101,7 +107,9 @@ async fn run(task: Task) -> anyhow::Result<Figures> {
         Task::Backends => backends::serve().await,
         Task::Bulk { target, streams, up } => bulk::run(&target, streams, up).await,
         Task::Conn { target, at_once } => connections::run(&target, at_once).await,
-        Task::Ping { target, at_once } => pings::run(&target, at_once).await,
+        Task::Ping { target, at_once, stream_from } => {
+            pings::run(&target, at_once, stream_from).await
+        }
         Task::Idle { target, connections } => idle::run(&target, connections).await,
         Task::HalfClose { target } => half_close::run(&target).await,
     }

@@ -6,7 +6,8 @@ use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, ensure};
+use anyhow::{Context, bail, ensure};
+use rustix::param::clock_ticks_per_second;
 use tokio::time::sleep;
 
 use crate::Target;
@@ -14,12 +15,14 @@ use crate::Target;
 /// How long a load runs before it is measured.
 pub(crate) const WARM_UP: Duration = Duration::from_millis(300);
 
-/// What was done in a while, and what the proxy used for it.
+/// What was done in a while, and what was used for it.
 pub(crate) struct Window {
     done: f64,
     seconds: f64,
-    /// In seconds.
+    /// What the proxy's threads were charged, in seconds.
     cpu: f64,
+    /// How long the proxy's core was not idle, in seconds.
+    core: Option<f64>,
 }
 
 impl Window {
@@ -30,14 +33,17 @@ impl Window {
         done: &AtomicU64,
     ) -> anyhow::Result<Window> {
         sleep(warm_up).await;
-        let before = (done.load(Ordering::Relaxed), cpu(&target.pids)?, Instant::now());
+        let idle = || target.core.map(idle).transpose();
+        let before = (done.load(Ordering::Relaxed), cpu(&target.pids)?, idle()?, Instant::now());
         sleep(Duration::from_secs_f64(target.seconds)).await;
-        let after = (done.load(Ordering::Relaxed), cpu(&target.pids)?);
+        let after = (done.load(Ordering::Relaxed), cpu(&target.pids)?, idle()?);
+        let seconds = before.3.elapsed().as_secs_f64();
         ensure!(after.0 > before.0, "nothing came through");
         Ok(Window {
             done: (after.0 - before.0) as f64,
-            seconds: before.2.elapsed().as_secs_f64(),
+            seconds,
             cpu: after.1.saturating_sub(before.1).as_secs_f64(),
+            core: after.2.zip(before.2).map(|(after, before)| seconds - (after - before)),
         })
     }
 
@@ -49,6 +55,12 @@ impl Window {
     /// Seconds of CPU for each; `None` where there is no proxy.
     pub(crate) fn cpu_each(&self) -> Option<f64> {
         (self.cpu > 0.0).then(|| self.cpu / self.done)
+    }
+
+    /// Seconds of the proxy's core for each; `None` where it has none for itself. The kernel
+    /// charges nobody for what it does in interrupts while the core would be idle.
+    pub(crate) fn core_each(&self) -> Option<f64> {
+        self.core.map(|core| core / self.done)
     }
 }
 
@@ -87,6 +99,20 @@ fn cpu(pids: &[u32]) -> anyhow::Result<Duration> {
         }
     }
     Ok(Duration::from_nanos(nanos))
+}
+
+/// How long a core has been idle, in seconds.
+fn idle(core: usize) -> anyhow::Result<f64> {
+    let stat = fs::read_to_string("/proc/stat")?;
+    let line = stat.lines().find_map(|line| line.strip_prefix(&format!("cpu{core} ")));
+    // user, nice, system, idle, iowait: see proc_stat(5).
+    let fields: Vec<f64> = line
+        .with_context(|| format!("no core {core} in /proc/stat"))?
+        .split_whitespace()
+        .map_while(|field| field.parse().ok())
+        .collect();
+    let [_, _, _, idle, waiting, ..] = fields[..] else { bail!("no idle time in /proc/stat") };
+    Ok((idle + waiting) / clock_ticks_per_second() as f64)
 }
 
 /// The memory of these processes in bytes; of pages that several share, each has its part.

@@ -1,14 +1,27 @@
 //! Requests and answers on connections that stay open: how many, how soon, and what each costs.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Instant;
 
+use tokio::time::sleep;
+
 use crate::Target;
+use crate::bulk::{self, Streams};
 use crate::client::{Client, hello};
 use crate::meter::{Figures, Latencies, WARM_UP, Window};
 
-pub(crate) async fn run(target: &Target, at_once: usize) -> anyhow::Result<Figures> {
+/// `stream_from`: the way to the server `get`, where a stream is to run beside the pings.
+pub(crate) async fn run(
+    target: &Target,
+    at_once: usize,
+    stream_from: Option<SocketAddr>,
+) -> anyhow::Result<Figures> {
+    let stream = stream_from.map(|to| Streams::open(to, "get", 1, false)).transpose()?;
+    if stream.is_some() {
+        sleep(bulk::WARM_UP).await;
+    }
     let hello = hello(&target.server);
     let done = Arc::new(AtomicU64::new(0));
     let stop = Arc::new(AtomicBool::new(false));
@@ -27,8 +40,16 @@ pub(crate) async fn run(target: &Target, at_once: usize) -> anyhow::Result<Figur
             std::io::Result::Ok(latencies)
         }));
     }
+    let beside = stream.as_ref().map(|stream| {
+        let (target, bytes) = (target.clone(), Arc::clone(&stream.bytes));
+        tokio::spawn(async move { Window::of(&target, WARM_UP, &bytes).await })
+    });
     let window = Window::of(target, WARM_UP, &done).await?;
     stop.store(true, Ordering::Relaxed);
+    let beside = match beside {
+        Some(window) => Some(window.await??),
+        None => None,
+    };
     let mut latencies = Latencies::default();
     for task in tasks {
         latencies.append(task.await??);
@@ -37,6 +58,8 @@ pub(crate) async fn run(target: &Target, at_once: usize) -> anyhow::Result<Figur
         .with("done", done.load(Ordering::Relaxed) as f64)
         .with("rt_s", window.rate())
         .with_some("cpu_us_per_rt", window.cpu_each().map(|cpu| cpu * 1e6))
+        .with_some("core_us_per_rt", window.core_each().map(|core| core * 1e6))
         .with("p50_us", latencies.percentile(50.0))
-        .with("p99_us", latencies.percentile(99.0)))
+        .with("p99_us", latencies.percentile(99.0))
+        .with_some("stream_gbit_s", beside.map(|window| window.rate() * 8e-9)))
 }
