@@ -71,6 +71,7 @@ ROWS = [
     Row("64 pings: 99th percentile, µs", "free", "ping64", "p99_us"),
     Row("the same beside 1 stream, µs", "free", "mix", "p99_us", against=has_workers),
     Row("that stream: Gbit/s", "free", "mix", "stream_gbit_s", **OF_STREAM),
+    Row("64 pings beside 1 Gbit/s: 99th percentile, µs", "free", "mix1g", "p99_us", against=has_workers),
     Row("idle connection: KiB", "free", "idle", "kib_per_conn"),
     Row("idle connection: descriptors", "free", "idle", "descriptors_per_conn"),
     Row("passes half-closes on", "free", "half-close", YES_OR_NO),

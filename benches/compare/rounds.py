@@ -52,6 +52,7 @@ LOADS = {
     "ping1": Load("ask", ["ping", "--at-once=1"], pinned=True),
     "ping64": Load("ask", ["ping", "--at-once=64"], pinned=True, free=True),
     "mix": Load("ask", ["ping", "--at-once=64"], free=True, stream=True),
+    "mix1g": Load("ask", ["ping", "--at-once=64", "--stream-gbit-s=1"], free=True, stream=True),
     "idle": Load("ask", ["idle"], free=True),
     "half-close": Load("ask", ["half-close"], free=True, once=True),
     "hostnames": Load("ask", ["ping", "--at-once=64"], free=True, once=True),

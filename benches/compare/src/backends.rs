@@ -20,7 +20,7 @@ pub(crate) async fn serve() -> anyhow::Result<Figures> {
     let ask = socket.listen(BACKLOG)?;
     println!("ask {}", ask.local_addr()?);
     serve_bulk("get", send_without_end)?;
-    serve_bulk("put", |stream| drain(&stream, &AtomicU64::new(0), &AtomicBool::new(false)))?;
+    serve_bulk("put", |stream| drain(&stream, &AtomicU64::new(0), &AtomicBool::new(false), None))?;
     loop {
         let Ok((stream, _)) = ask.accept().await else { continue };
         // It ends when its client does, or breaks off with it.

@@ -5,7 +5,7 @@ use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustix::net::{RecvFlags, recv};
 
@@ -19,7 +19,7 @@ pub(crate) const PIECE: usize = 256 * 1024;
 pub(crate) const WARM_UP: Duration = Duration::from_millis(500);
 
 pub(crate) async fn run(target: &Target, streams: usize, up: bool) -> anyhow::Result<Figures> {
-    let streams = Streams::open(target.to, &target.server, streams, up)?;
+    let streams = Streams::open(target.to, &target.server, streams, up, None)?;
     let window = Window::of(target, WARM_UP, &streams.bytes).await?;
     Ok(Figures::default()
         .with("gbit_s", window.rate() * 8e-9)
@@ -36,7 +36,14 @@ pub(crate) struct Streams {
 }
 
 impl Streams {
-    pub(crate) fn open(to: SocketAddr, server: &str, count: usize, up: bool) -> io::Result<Self> {
+    /// Those that come down are taken in no faster than `limit`, in bytes a second for all of them.
+    pub(crate) fn open(
+        to: SocketAddr,
+        server: &str,
+        count: usize,
+        up: bool,
+        limit: Option<f64>,
+    ) -> io::Result<Self> {
         let (bytes, stop) = Default::default();
         let mut streams = Streams { bytes, stop, open: Vec::new() };
         for _ in 0..count {
@@ -46,7 +53,7 @@ impl Streams {
             let (bytes, stop) = (Arc::clone(&streams.bytes), Arc::clone(&streams.stop));
             thread::spawn(move || match up {
                 true => fill(stream, &bytes, &stop),
-                false => drain(&stream, &bytes, &stop),
+                false => drain(&stream, &bytes, &stop, limit),
             });
         }
         Ok(streams)
@@ -62,13 +69,19 @@ impl Drop for Streams {
     }
 }
 
-/// Receives, and has the kernel drop the bytes: the receiver copies nothing.
-pub(crate) fn drain(stream: &TcpStream, count: &AtomicU64, stop: &AtomicBool) {
+/// Receives, and has the kernel drop the bytes: the receiver copies nothing. What is counted does
+/// not grow faster than `limit`, in bytes a second.
+pub(crate) fn drain(stream: &TcpStream, count: &AtomicU64, stop: &AtomicBool, limit: Option<f64>) {
+    let begun = Instant::now();
     let mut buffer = vec![0; 1 << 20];
     while !stop.load(Ordering::Relaxed) {
         match recv(stream, &mut buffer[..], RecvFlags::TRUNC) {
             Ok((_, received)) if received > 0 => {
-                count.fetch_add(received as u64, Ordering::Relaxed);
+                let before = count.fetch_add(received as u64, Ordering::Relaxed);
+                if let Some(limit) = limit {
+                    let due = Duration::from_secs_f64((before + received as u64) as f64 / limit);
+                    thread::sleep(due.saturating_sub(begun.elapsed()));
+                }
             }
             _ => return,
         }

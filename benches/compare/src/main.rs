@@ -55,6 +55,9 @@ enum Task {
         /// Beside them, a stream from the server `get`, which is behind this
         #[arg(long)]
         stream_from: Option<SocketAddr>,
+        /// How much of that stream is taken in, at most
+        #[arg(long, requires = "stream_from")]
+        stream_gbit_s: Option<f64>,
     },
     /// Connections that have been used once and stay open
     Idle {
@@ -107,8 +110,8 @@ async fn run(task: Task) -> anyhow::Result<Figures> {
         Task::Backends => backends::serve().await,
         Task::Bulk { target, streams, up } => bulk::run(&target, streams, up).await,
         Task::Conn { target, at_once } => connections::run(&target, at_once).await,
-        Task::Ping { target, at_once, stream_from } => {
-            pings::run(&target, at_once, stream_from).await
+        Task::Ping { target, at_once, stream_from, stream_gbit_s } => {
+            pings::run(&target, at_once, stream_from, stream_gbit_s).await
         }
         Task::Idle { target, connections } => idle::run(&target, connections).await,
         Task::HalfClose { target } => half_close::run(&target).await,

@@ -12,13 +12,16 @@ use crate::bulk::{self, Streams};
 use crate::client::{Client, hello};
 use crate::meter::{Figures, Latencies, WARM_UP, Window};
 
-/// `stream_from`: the way to the server `get`, where a stream is to run beside the pings.
+/// `stream_from`: the way to the server `get`, where a stream is to run beside the pings; of at most
+/// `gbit_s`.
 pub(crate) async fn run(
     target: &Target,
     at_once: usize,
     stream_from: Option<SocketAddr>,
+    gbit_s: Option<f64>,
 ) -> anyhow::Result<Figures> {
-    let stream = stream_from.map(|to| Streams::open(to, "get", 1, false)).transpose()?;
+    let limit = gbit_s.map(|gbit_s| gbit_s / 8e-9);
+    let stream = stream_from.map(|to| Streams::open(to, "get", 1, false, limit)).transpose()?;
     if stream.is_some() {
         sleep(bulk::WARM_UP).await;
     }
