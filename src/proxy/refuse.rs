@@ -29,7 +29,8 @@ pub(super) async fn refuse(
     if matches!(downstream.poll_send(&alert), Poll::Ready(Ok(_)))
         && downstream.shutdown_write().is_ok()
     {
-        let rest = poll_fn(|_| discard(worker, downstream, LINGER_BYTES));
+        let mut most = LINGER_BYTES;
+        let rest = poll_fn(|_| discard(worker, downstream, &mut most));
         // Whether the client listens to the end is its own affair.
         let _ = worker.reactor.within(LINGER, rest).await;
     }
@@ -41,14 +42,14 @@ pub(super) fn alert_of(listener: &Listener, outcome: Outcome) -> Option<[u8; 7]>
     speaks_tls.then(|| description(outcome))?.map(alert)
 }
 
-/// Reads to the end, but not more than about `most` bytes.
-fn discard(worker: &Worker, downstream: &Socket, mut most: usize) -> Poll<io::Result<()>> {
+/// Reads to the end, but not more than about `most` bytes, which it takes from that.
+fn discard(worker: &Worker, downstream: &Socket, most: &mut usize) -> Poll<io::Result<()>> {
     let mut buffer = worker.buffer.borrow_mut();
     loop {
         match ready!(downstream.poll_recv(&mut buffer))? {
             0 => return Poll::Ready(Ok(())),
-            read if read > most => return Poll::Ready(Ok(())),
-            read => most -= read,
+            read if read > *most => return Poll::Ready(Ok(())),
+            read => *most -= read,
         }
     }
 }
