@@ -3,6 +3,7 @@
 use std::future::poll_fn;
 use std::io;
 use std::net::SocketAddr;
+use std::task::Poll;
 use std::time::Instant;
 
 use super::balance;
@@ -23,13 +24,13 @@ pub(super) struct Upstream {
 }
 
 /// Connects to an endpoint of `route`; if that fails, to another, for the client has not been
-/// promised anything yet.
+/// promised anything yet. Gives up as soon as `downstream`, the client, is gone.
 pub(super) async fn connect(
     worker: &Worker,
     route: &Route,
+    downstream: &Socket,
     record: &mut Record,
 ) -> Result<Upstream, Outcome> {
-    let limit = route.spec.timeouts.connect.unwrap_or(worker.settings.timeouts.connect);
     let mut tried = Vec::new();
     let mut failure = Outcome::NoEndpoints;
     while tried.len() < ATTEMPTS {
@@ -38,29 +39,47 @@ pub(super) async fn connect(
         let address = active.endpoint().address;
         record.trying(address);
         let begun = Instant::now();
-        match worker.reactor.within(limit, attempt(worker, address)).await {
-            Ok(Ok(socket)) => {
+        match attempt(worker, route, downstream, address).await {
+            Ok(socket) => {
                 worker.metrics.connect_duration.observe(begun.elapsed().as_secs_f64());
                 return Ok(Upstream { socket, _active: active });
             }
-            Ok(Err(error)) => {
-                let route = &route.spec.key;
-                tracing::debug!(%route, endpoint = %address, %error, "cannot connect");
-                failure = Outcome::ConnectFailed;
-            }
-            Err(Interrupted::Elapsed) => failure = Outcome::ConnectTimeout,
-            Err(Interrupted::Cancelled) => return Err(Outcome::Drained),
+            Err(end @ (Outcome::DownstreamReset | Outcome::Drained)) => return Err(end),
+            Err(outcome) => failure = outcome,
         }
         tried.push(address);
     }
     Err(failure)
 }
 
-async fn attempt(worker: &Worker, address: SocketAddr) -> io::Result<Socket> {
+async fn attempt(
+    worker: &Worker,
+    route: &Route,
+    downstream: &Socket,
+    address: SocketAddr,
+) -> Result<Socket, Outcome> {
+    let failed = |error: io::Error| {
+        let route = &route.spec.key;
+        tracing::debug!(%route, endpoint = %address, %error, "cannot connect");
+        Outcome::ConnectFailed
+    };
+    let socket = begin(worker, address).map_err(failed)?;
+    let connected = poll_fn(|_| match downstream.is_broken() {
+        // That the client has merely said all it has to say changes nothing.
+        true => Poll::Ready(Err(Outcome::DownstreamReset)),
+        false => socket.poll_connected().map_err(failed),
+    });
+    let limit = route.spec.timeouts.connect.unwrap_or(worker.settings.timeouts.connect);
+    match worker.reactor.within(limit, connected).await {
+        Ok(connected) => connected.map(|()| socket),
+        Err(Interrupted::Elapsed) => Err(Outcome::ConnectTimeout),
+        Err(Interrupted::Cancelled) => Err(Outcome::Drained),
+    }
+}
+
+fn begin(worker: &Worker, address: SocketAddr) -> io::Result<Socket> {
     if worker.is_own(address) {
         return Err(io::Error::other("the endpoint is sluice itself"));
     }
-    let socket = Socket::connect(&worker.reactor, address)?;
-    poll_fn(|_| socket.poll_connected()).await?;
-    Ok(socket)
+    Socket::connect(&worker.reactor, address)
 }

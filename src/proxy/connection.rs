@@ -26,7 +26,7 @@ pub(super) async fn serve(
         record.peeked(hello);
         let route = lookup(&worker, &listener, &record)?;
         record.routed(&route);
-        let upstream = connect(&worker, &route, &mut record).await?;
+        let upstream = connect(&worker, &route, &downstream, &mut record).await?;
         record.connected();
         let idle = route.spec.timeouts.idle.unwrap_or(worker.settings.timeouts.idle);
         let relay = Relay::new(&worker, &downstream, &upstream.socket, received);

@@ -25,6 +25,10 @@ const KEEPALIVE_PROBES: u32 = 4;
 /// What a read waits for: bytes, urgent ones, and the end.
 const READS: EventFlags = EventFlags::IN.union(EventFlags::PRI).union(EventFlags::RDHUP);
 
+/// How the kernel, or what confines us, refuses a call that it does not know. Nothing has happened
+/// to the connection.
+pub(super) const UNSUPPORTED: [Errno; 3] = [Errno::INVAL, Errno::NOSYS, Errno::PERM];
+
 /// A non-blocking TCP socket that belongs to one task.
 ///
 /// Every operation is tried only when the kernel has said that it may work, and takes that back as
@@ -93,10 +97,8 @@ impl Socket {
     /// Reads into `buffer`; 0 is the end.
     pub(super) fn poll_recv(&self, buffer: &mut [u8]) -> Poll<io::Result<usize>> {
         let size = buffer.len();
-        if self.has_urgent() && !self.urgent_in_line.replace(true) {
-            // Urgent bytes are passed on in their place, as RFC 6093 §5 has it; the kernel would
-            // leave them out. If it does all the same, that is one byte, and nobody's fault here.
-            let _ = sockopt::set_socket_oobinline(&self.fd, true);
+        if self.has_urgent() {
+            self.keep_urgent_in_line();
         }
         let read = ready!(self.poll_io(Ready::READ, |fd| {
             net::recv(fd, &mut *buffer, RecvFlags::empty()).map(|(_, read)| read)
@@ -123,6 +125,15 @@ impl Socket {
         self.reactor.ready(self.id).has(Ready::URGENT)
     }
 
+    /// Has reads bring urgent bytes in their place, as RFC 6093 §5 has it; the kernel would leave
+    /// them out.
+    pub(super) fn keep_urgent_in_line(&self) {
+        if !self.urgent_in_line.replace(true) {
+            // If it leaves one out all the same, that is one byte, and nobody's fault here.
+            let _ = sockopt::set_socket_oobinline(&self.fd, true);
+        }
+    }
+
     /// Sets whether the kernel tells of what arrives. An end or a break is told all the same.
     ///
     /// Where nobody would read it, each segment would wake the worker for nothing.
@@ -144,8 +155,9 @@ impl Socket {
         self.reactor.ready(self.id).has(Ready::WRITE)
     }
 
-    /// Moves up to `size` bytes into an empty pipe; 0 is the end. The pipe has to be empty, or
-    /// "the pipe is full" would pass for "there is nothing to read" and the reader sleep for ever.
+    /// Moves up to `size` bytes into an empty pipe; 0 is the end, or an urgent byte before it. The
+    /// pipe has to be empty, or "the pipe is full" would pass for "there is nothing to read" and the
+    /// reader sleep for ever.
     pub(super) fn poll_splice_to(
         &self,
         pipe: BorrowedFd<'_>,
@@ -217,7 +229,7 @@ impl Socket {
                 }
                 Err(error) => {
                     // Not EPIPE: that is a reset after the end, and the end is what a read tells.
-                    if matches!(error, Errno::CONNRESET | Errno::TIMEDOUT) {
+                    if error != Errno::PIPE && !UNSUPPORTED.contains(&error) {
                         self.broken.set(true);
                     }
                     return Poll::Ready(Err(error.into()));

@@ -2,13 +2,14 @@
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, TcpStream};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use sluice::outcome::Outcome;
 
 use crate::support::{
-    Backend, Blackhole, End, PATIENCE, Plane, connect, exchange, expect, hello, millis, open, rest,
-    target,
+    Backend, Blackhole, Bulk, End, Flow, PATIENCE, Plane, connect, exchange, expect, expect_reset,
+    hello, millis, open, open_narrow, rest, stall, target,
 };
 
 const LONG: Duration = Duration::from_secs(600);
@@ -131,6 +132,27 @@ fn a_half_closed_connection_is_idle_too() {
     client.shutdown(Shutdown::Write).unwrap();
     assert_eq!(rest(&mut server), (vec![], End::Eof));
     plane.assert_ended(&[("a.test", Outcome::IdleTimeout, 1)]);
+}
+
+/// In good order, the end would tell a slow reader that it has all.
+#[test]
+fn what_a_stalled_receiver_has_not_taken_ends_in_a_reset() {
+    // By its pieces, what stalls is held in a pipe or in memory.
+    for chunk in [1 << 20, 16 * 1024] {
+        let backend = Backend::narrow();
+        let plane = Plane::with(vec![target("a.test", &[backend.address()])], |config| {
+            config.timeouts.idle = millis(500);
+        });
+        let hello = hello("a.test");
+        let client = open_narrow(plane.address(), &hello);
+        let server = backend.accept_with(&hello);
+        let mut flows = [Flow::new(&server, &client, &Arc::new(Bulk::new(1)), 0, chunk)];
+        assert_eq!(stall(&mut flows, 64 << 20), 1);
+        drop(flows);
+        plane.assert_ended(&[("a.test", Outcome::IdleTimeout, 1)]);
+        client.set_nonblocking(false).unwrap();
+        expect_reset(client);
+    }
 }
 
 #[test]

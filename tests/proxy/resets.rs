@@ -2,12 +2,13 @@
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpStream};
+use std::sync::Arc;
 
 use sluice::outcome::Outcome;
 
 use crate::support::{
-    Backend, End, PATIENCE, Plane, exchange, expect, expect_reset, hello, millis, open_narrow,
-    reset, rest, target,
+    Backend, Blackhole, Bulk, End, Flow, PATIENCE, Plane, exchange, expect, expect_reset, hello,
+    in_own_network, millis, open, open_narrow, reset, rest, run, stall, target, wait_until,
 };
 
 /// Both ends of a connection through sluice, which ends with `outcome`.
@@ -140,6 +141,43 @@ fn behind_bytes_that_the_server_never_reads() {
         write_until_it_stalls(&mut client);
         reset(client);
         server
+    });
+}
+
+#[test]
+fn of_a_client_whose_server_is_slow_to_accept_it() {
+    let blackhole = Blackhole::new();
+    let plane = Plane::start(vec![target("a.test", &[blackhole.address()])]);
+    let client = open(plane.address(), &hello("a.test"));
+    let table = plane.reader.table();
+    let endpoints: Vec<_> =
+        table.routes().flat_map(|route| route.backends[0].backend.endpoints().to_vec()).collect();
+    wait_until("the connect", || endpoints[0].active() == 1);
+    reset(client);
+    // Before the connect times out.
+    plane.assert_ended(&[("a.test", Outcome::DownstreamReset, 1)]);
+}
+
+/// As a network plugin does with the connections to an endpoint that it takes away. The kernel says
+/// so only once; if the relay hears it when it sends, the read after that must not pass for an end
+/// in good order.
+#[test]
+fn of_a_connection_that_the_system_breaks_off() {
+    in_own_network("resets::of_a_connection_that_the_system_breaks_off", || {
+        let backend = Backend::narrow_at([127, 0, 0, 2]);
+        let plane = Plane::start(vec![target("a.test", &[backend.address()])]);
+        let hello = hello("a.test");
+        let client = open_narrow(plane.address(), &hello);
+        let server = backend.accept_with(&hello);
+        // In pieces that are not bulk: what is held is sent before anything is read.
+        let mut flows = [Flow::new(&client, &server, &Arc::new(Bulk::new(1)), 0, 4096)];
+        assert_eq!(stall(&mut flows, 64 << 20), 1);
+        drop(flows);
+        let port = backend.address().port();
+        run(&format!("ss --kill dst 127.0.0.2 dport = {port}"));
+        client.set_nonblocking(false).unwrap();
+        expect_reset(client);
+        plane.assert_ended(&[("a.test", Outcome::UpstreamReset, 1)]);
     });
 }
 

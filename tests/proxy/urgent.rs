@@ -1,13 +1,16 @@
 //! Bytes that TCP marks as urgent are passed on in their place (RFC 6093 §5), and hold nothing up.
 
 use std::io::{Read, Write};
-use std::net::TcpStream;
+use std::net::{Shutdown, TcpStream};
 
 use rustix::net::{SendFlags, send};
 
 use crate::support::{
-    Backend, Bulk, Plane, expect, hello, open, receive_bulk, send_bulk, target, wait_until,
+    Backend, Bulk, End, Plane, expect, hello, open, open_narrow, receive_bulk, rest, send_bulk,
+    target, wait_until,
 };
+
+const MIB: usize = 1 << 20;
 
 fn pair(plane: &Plane, backend: &Backend) -> (TcpStream, TcpStream) {
     let hello = hello("a.test");
@@ -39,9 +42,37 @@ fn they_stay_in_their_place_among_small_messages() {
     }
 }
 
+/// While a reader takes nothing, sluice is told of nothing: not even of them. When it goes on, they
+/// must not pass for the end that is behind them.
+#[test]
+fn they_are_not_the_end_of_bulk_that_has_waited() {
+    let backend = Backend::new();
+    let plane = Plane::start(vec![target("a.test", &[backend.address()])]);
+    for _ in 0..5 {
+        let hello = hello("a.test");
+        let mut client = open_narrow(plane.address(), &hello);
+        let mut server = backend.accept_with(&hello);
+        let bulk = Bulk::new(60);
+        let (mut total, mut quiet) = (0, 0);
+        wait_until("bytes that stay in a pipe", || {
+            quiet += 1;
+            if plane.metrics.pipes_busy.get() == 0 {
+                let chunk = bulk.at(total, MIB);
+                server.write_all(chunk).unwrap();
+                (total, quiet) = (total + chunk.len(), 0);
+            }
+            quiet > 20
+        });
+        send_urgent(&server, b'U');
+        server.write_all(b"more").unwrap();
+        server.shutdown(Shutdown::Write).unwrap();
+        receive_bulk(&mut client, &bulk, total);
+        assert_eq!(rest(&mut client), (b"Umore".to_vec(), End::Eof));
+    }
+}
+
 #[test]
 fn they_do_not_stop_bulk() {
-    const MIB: usize = 1 << 20;
     let backend = Backend::new();
     let plane = Plane::start(vec![target("a.test", &[backend.address()])]);
     let (client, mut server) = pair(&plane, &backend);

@@ -6,7 +6,7 @@ use std::task::{Poll, ready};
 use rustix::io::Errno;
 
 use super::pipes::{Pipe, Pipes};
-use crate::proxy::socket::Socket;
+use crate::proxy::socket::{Socket, UNSUPPORTED};
 
 /// A read of this size or more counts towards bulk.
 const LARGE: usize = 32 * 1024;
@@ -145,6 +145,11 @@ impl Direction {
         }
     }
 
+    /// Whether there is anything that was read and not passed on.
+    pub(super) fn holds_any(&self) -> bool {
+        !matches!(self.held, Held::Nothing)
+    }
+
     /// Throws away what is held.
     pub(super) fn discard(&mut self, pipes: &Pipes) {
         if let Held::Piped(pipe, _) = std::mem::replace(&mut self.held, Held::Nothing) {
@@ -201,6 +206,9 @@ impl Direction {
         {
             match self.splice(from, pipe, means.pipes) {
                 Poll::Ready(Err(error)) if unsupported(&error) => means.pipes.disable(),
+                // Only a read tells the end. A splice gets no further than an urgent byte, which we
+                // may not have been told of yet, and brings nothing where the end is behind that.
+                Poll::Ready(Ok(0)) => from.keep_urgent_in_line(),
                 read => return read,
             }
         }
@@ -257,9 +265,7 @@ impl Mode {
 
 /// The kernel, or what confines us, does not splice these; copying may still work.
 fn unsupported(error: &io::Error) -> bool {
-    [Errno::INVAL, Errno::NOSYS, Errno::PERM]
-        .iter()
-        .any(|errno| error.raw_os_error() == Some(errno.raw_os_error()))
+    Errno::from_io_error(error).is_some_and(|errno| UNSUPPORTED.contains(&errno))
 }
 
 /// Reads back what is in a pipe.

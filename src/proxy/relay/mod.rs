@@ -142,11 +142,14 @@ impl<'a> Relay<'a> {
         Poll::Pending
     }
 
-    /// Closes both sides, in good order only if all was passed on in good order.
+    /// Closes both sides, in good order only if all that was read was passed on.
     fn end(mut self, outcome: Outcome) {
+        // Where nothing moves because a receiver is slow to take what is held, an end in good order
+        // would tell it that it has all.
+        let lost = self.up.holds_any() || self.down.holds_any();
         self.up.discard(&self.worker.pipes);
         self.down.discard(&self.worker.pipes);
-        if !matches!(outcome, Outcome::Completed | Outcome::IdleTimeout) {
+        if lost || !matches!(outcome, Outcome::Completed | Outcome::IdleTimeout) {
             self.downstream.reset_on_close();
             self.upstream.reset_on_close();
         }

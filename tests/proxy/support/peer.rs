@@ -119,7 +119,11 @@ pub(crate) struct Backend {
 
 impl Backend {
     pub(crate) fn new() -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        Backend::at([127, 0, 0, 1])
+    }
+
+    fn at(ip: [u8; 4]) -> Self {
+        let listener = TcpListener::bind(SocketAddr::from((ip, 0))).unwrap();
         // accept(2) heeds it too.
         SockRef::from(&listener).set_read_timeout(Some(PATIENCE)).unwrap();
         Backend { listener }
@@ -127,7 +131,11 @@ impl Backend {
 
     /// One whose connections have buffers that take little.
     pub(crate) fn narrow() -> Self {
-        let backend = Backend::new();
+        Backend::narrow_at([127, 0, 0, 1])
+    }
+
+    pub(crate) fn narrow_at(ip: [u8; 4]) -> Self {
+        let backend = Backend::at(ip);
         narrow(&SockRef::from(&backend.listener));
         backend
     }
