@@ -4,7 +4,7 @@ use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::future::poll_fn;
 use std::io;
-use std::net::{IpAddr, SocketAddr, UdpSocket};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use rustix::event::epoll::EventFlags;
 use rustix::fd::OwnedFd;
+use socket2::{Domain, Socket as Socket2, Type};
 
 use super::Settings;
 use super::balance::mix;
@@ -31,8 +32,10 @@ const LOG_DELAY: Duration = Duration::from_millis(200);
 /// The longest silence about something that goes on failing.
 const WARNING_EVERY: Duration = Duration::from_secs(10);
 
-/// How many addresses are remembered to be this machine's or not.
+/// How many addresses are remembered to be this machine's or not, and for how long: an address may
+/// move to another machine.
 const MOST_LOCAL: usize = 4096;
+const LOCAL_FOR: Duration = Duration::from_secs(10);
 
 /// What the connections of one thread share.
 pub(super) struct Worker {
@@ -58,6 +61,8 @@ pub(super) struct Worker {
     warn_at: Cell<u64>,
     /// Whether an address of the right port is one of this machine's, as far as it was asked.
     local: RefCell<HashMap<IpAddr, bool>>,
+    /// When to forget that.
+    local_until: Cell<u64>,
 }
 
 /// Everything that a thread is given to make its worker from.
@@ -93,6 +98,7 @@ pub(super) fn run(seed: Seed) -> io::Result<()> {
         random: Cell::new(mix(number as u64 ^ u64::from(std::process::id()) << 32)),
         warn_at: Cell::new(0),
         local: RefCell::default(),
+        local_until: Cell::new(0),
     });
     reactor.block_on(obey(worker, listeners))?
 }
@@ -241,17 +247,17 @@ impl Worker {
         own
     }
 
-    /// Asked of the kernel only for backends on a port that sluice listens on, and once for each.
+    /// Asked of the kernel only for backends on a port that sluice listens on, and not each time.
     fn is_local(&self, ip: IpAddr) -> bool {
         if ip.is_loopback() || ip.is_unspecified() {
             return true;
         }
         let mut known = self.local.borrow_mut();
-        if known.len() >= MOST_LOCAL {
+        if known.len() >= MOST_LOCAL || self.reactor.now() >= self.local_until.get() {
             known.clear();
+            self.local_until.set(self.reactor.after(LOCAL_FOR));
         }
-        // Only an address of this machine can be bound.
-        *known.entry(ip).or_insert_with(|| UdpSocket::bind((ip, 0)).is_ok())
+        *known.entry(ip).or_insert_with(|| is_of_this_machine(ip).unwrap_or(false))
     }
 
     fn may_warn(&self) -> bool {
@@ -278,5 +284,23 @@ impl Worker {
         let next = self.random.get().wrapping_add(0x9e37_79b9_7f4a_7c15);
         self.random.set(next);
         mix(next)
+    }
+}
+
+/// Asks the kernel. Whether an address can be bound does not tell: all can be, where
+/// `net.ipv4.ip_nonlocal_bind` is set.
+fn is_of_this_machine(ip: IpAddr) -> io::Result<bool> {
+    match ip {
+        // Multicast is sent from an address of this machine, and no other is taken.
+        IpAddr::V4(ip) => {
+            let socket = Socket2::new(Domain::IPV4, Type::DGRAM, None)?;
+            Ok(socket.set_multicast_if_v4(&ip).is_ok())
+        }
+        // What is sent to an address of this machine is sent from the same (RFC 6724 §5, rule 1).
+        IpAddr::V6(_) => {
+            let socket = UdpSocket::bind((Ipv6Addr::UNSPECIFIED, 0))?;
+            socket.connect((ip, 9))?;
+            Ok(socket.local_addr()?.ip() == ip)
+        }
     }
 }
