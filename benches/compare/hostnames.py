@@ -14,6 +14,8 @@ NAMES_A_ROUTE = 64
 ROUTES_A_FILE = 100
 # How long the process may take until its memory no longer changes, and a change until it is live.
 PATIENCE = 60
+# How often a route changes, in seconds, while it is measured what that does to others.
+CHANGES_EVERY = 0.2
 
 Figures = dict[str, float]
 
@@ -35,9 +37,10 @@ def measure(
         memory = settled_memory(proxy)
         calm = ping(proxy)["p99_us"]
         tables = generation(stage)
-        changing, live = ping_through_change(folder, stage, hello("new"), lambda: ping(proxy))
+        live = time_until_live(folder, stage, hello("new"))
         if generation(stage) != tables + 1:
             raise RuntimeError("one change made more than one table")
+        changing = ping_through_changes(folder, stage, lambda: ping(proxy))["p99_us"]
     return {
         "mib": (memory - without) / 1024,
         "ready_s": ready,
@@ -47,33 +50,39 @@ def measure(
     }
 
 
-def ping_through_change(
-    folder: Path, stage: Stage, hello: bytes, ping: Callable[[], Figures]
-) -> tuple[float, float]:
-    """Changes one route and pings until it is live: the worst 99th percentile meanwhile, and how
-    long that took. `hello` is for the route's new name."""
+def time_until_live(folder: Path, stage: Stage, hello: bytes) -> float:
+    """Changes one route, and waits until `hello`, which has its new name, finds it; in seconds."""
     begun = time.monotonic()
     change_one(folder, stage, "new")
-    over, worst = threading.Event(), 0.0
-    took: list[float] = []
+    while not answers(stage, hello):
+        if time.monotonic() - begun > PATIENCE:
+            raise RuntimeError(f"a change is not live after {PATIENCE} s")
+        time.sleep(0.01)
+    return time.monotonic() - begun
 
-    def watch() -> None:
-        while not answers(stage, hello):
-            if over.wait(0.05):
-                return
-        took.append(time.monotonic() - begun)
 
-    watcher = threading.Thread(target=watch)
-    watcher.start()
+def ping_through_changes(folder: Path, stage: Stage, ping: Callable[[], Figures]) -> Figures:
+    """Pings while one route changes again and again."""
+    over, tables, changes = threading.Event(), generation(stage), 0
+
+    def change() -> None:
+        nonlocal changes
+        while not over.is_set():
+            changes += 1
+            change_one(folder, stage, f"new-{changes}")
+            over.wait(CHANGES_EVERY)
+
+    changing = threading.Thread(target=change)
+    changing.start()
     try:
-        while not took:
-            if time.monotonic() - begun > PATIENCE:
-                raise RuntimeError(f"a change is not live after {PATIENCE} s")
-            worst = max(worst, ping()["p99_us"])
+        figures = ping()
     finally:
         over.set()
-        watcher.join()
-    return worst, took[0]
+        changing.join()
+    # The last may not be live yet, and two that come close may make one table.
+    if (made := generation(stage) - tables) < changes // 2:
+        raise RuntimeError(f"{changes} changes made no more than {made:.0f} tables")
+    return figures
 
 
 def fill(folder: Path, count: int, stage: Stage) -> None:

@@ -21,6 +21,8 @@ PROGRAM = BUILT / "release/load"
 WORKERS = 2
 # How much longer than asked a load may take, its warm-up included.
 GRACE = 60
+# The part of a load that may fail, or its figures are not of the same work.
+MOST_FAILED = 0.001
 # What a proxy gets to come to rest after its start, and another before that is measured.
 REST = 0.5
 # The captured hello of tests/corpus, and the name in it.
@@ -80,14 +82,9 @@ class Comparison:
         return not missing and not other_user
 
     def run(self) -> None:
-        mine = os.sched_getaffinity(0)
-        if self.options.pin != "no" and len(mine) < 2:
-            sys.exit("--pin takes two CPUs")
         if self.options.pin != "no":
-            load_cpu, proxy_cpu = sorted(mine)[:2]
-            os.sched_setaffinity(0, {load_cpu})
-            self.run_group("pinned", {proxy_cpu})
-            os.sched_setaffinity(0, mine)
+            with a_core_apart() as core:
+                self.run_group("pinned", {core})
         if self.options.pin != "yes":
             self.run_group("free", None)
 
@@ -99,17 +96,19 @@ class Comparison:
                     if number > 0 and LOADS[name].once:
                         continue
                     tell(f"{group}, round {number + 1} of {self.options.rounds}: {name}")
-                    for key, proxy in self.in_order(number):
-                        if proxy.takes(name, LOADS[name].stream):
+                    for key, proxy in self.shuffled(f"{number} {name}"):
+                        # Without a proxy there is none to measure the CPU of.
+                        measured = proxy.command or not cpus
+                        if measured and proxy.takes(name, LOADS[name].stream):
                             by_proxy = self.results[group].setdefault(name, {})
                             by_proxy.setdefault(key, []).append(self.measure(proxy, name, cpus))
 
-    def in_order(self, number: int) -> list[tuple[str, Proxy]]:
-        """Each round begins with another, for who comes first after another load finds the machine
-        in another state."""
+    def shuffled(self, seed: str) -> list[tuple[str, Proxy]]:
+        """In another order each time, for whoever is measured finds the machine as the one before has
+        left it; but in the same one when all is measured again."""
         order = list(self.proxies.items())
-        first = number % len(order)
-        return order[first:] + order[:first]
+        random.Random(seed).shuffle(order)
+        return order
 
     def measure(self, proxy: Proxy, name: str, cpus: set[int] | None) -> dict[str, float]:
         """The figures of one round; none, if it failed."""
@@ -131,15 +130,13 @@ class Comparison:
     def count_calls(self) -> None:
         """Prints the system calls for a connection and for a round trip."""
         calls.need_strace()
-        load_cpu, proxy_cpu = sorted(os.sched_getaffinity(0))[:2]
-        os.sched_setaffinity(0, {load_cpu})
         proxies = [proxy for proxy in self.proxies.values() if proxy.takes("conn", False)]
-        with servers() as self.servers:
+        with a_core_apart() as core, servers() as self.servers:
             for what, name in (("a connection", "conn"), ("a round trip", "ping64")):
                 counts = {}
                 for proxy in (proxy for proxy in proxies if proxy.command and proxy.uid is None):
                     tell(f"calls of {what}: {proxy.title}")
-                    with self.stage(proxy, "ask", {proxy_cpu}) as stage:
+                    with self.stage(proxy, "ask", {core}) as stage:
                         with self.running(proxy, stage) as running:
                             counts[proxy.title] = calls.of_each(running, self.counting(name, stage))
                 print(f"System calls for {what}:\n\n{calls.table(counts)}")
@@ -199,6 +196,20 @@ class Comparison:
 
 
 @contextmanager
+def a_core_apart() -> Iterator[int]:
+    """A core that nothing runs on meanwhile but what is put there; the rest has another."""
+    mine = os.sched_getaffinity(0)
+    if len(mine) < 2:
+        sys.exit("a core for the proxy alone takes two CPUs; without: --pin no")
+    load_cpu, proxy_cpu = sorted(mine)[:2]
+    os.sched_setaffinity(0, {load_cpu})
+    try:
+        yield proxy_cpu
+    finally:
+        os.sched_setaffinity(0, mine)
+
+
+@contextmanager
 def servers() -> Iterator[dict[str, str]]:
     """The servers behind all proxies."""
     process = subprocess.Popen([PROGRAM, "backends"], stdout=subprocess.PIPE, text=True)
@@ -217,7 +228,12 @@ def run_load(command: list[str]) -> dict[str, float]:
         raise RuntimeError("the load hangs") from None
     if done.returncode != 0:
         raise RuntimeError(done.stderr.partition("\n")[0] or "the load failed")
-    return json.loads(done.stdout)
+    figures = json.loads(done.stdout)
+    failed, of = figures.get("failed", 0), figures.get("done", 0) + figures.get("failed", 0)
+    # A load of idle connections ends where a proxy has no descriptors left, and says only that.
+    if "done" in figures and failed > MOST_FAILED * of:
+        raise RuntimeError(f"{failed:.0f} of {of:.0f} failed")
+    return figures
 
 
 def hello(server: str) -> bytes:

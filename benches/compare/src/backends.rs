@@ -2,7 +2,7 @@
 
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
-use std::sync::atomic::{AtomicBool, AtomicU64};
+use std::sync::atomic::AtomicBool;
 use std::{io, thread};
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -10,7 +10,7 @@ use tokio::net::TcpSocket;
 
 use crate::bulk::{PIECE, drain};
 use crate::client::{ANSWER, FLIGHT, REQUEST};
-use crate::meter::Figures;
+use crate::meter::{Figures, Tally};
 
 const BACKLOG: u32 = 16384;
 
@@ -20,7 +20,7 @@ pub(crate) async fn serve() -> anyhow::Result<Figures> {
     let ask = socket.listen(BACKLOG)?;
     println!("ask {}", ask.local_addr()?);
     serve_bulk("get", send_without_end)?;
-    serve_bulk("put", |stream| drain(&stream, &AtomicU64::new(0), &AtomicBool::new(false), None))?;
+    serve_bulk("put", |stream| drain(&stream, &Tally::default(), &AtomicBool::new(false), None))?;
     loop {
         let Ok((stream, _)) = ask.accept().await else { continue };
         // It ends when its client does, or breaks off with it.

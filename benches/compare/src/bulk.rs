@@ -3,7 +3,7 @@
 use std::io::{self, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -11,7 +11,7 @@ use rustix::net::{RecvFlags, recv};
 
 use crate::Target;
 use crate::client::hello;
-use crate::meter::{Figures, Window};
+use crate::meter::{Figures, Tally, Window};
 
 /// What a sender hands to the kernel at once.
 pub(crate) const PIECE: usize = 256 * 1024;
@@ -30,7 +30,7 @@ pub(crate) async fn run(target: &Target, streams: usize, up: bool) -> anyhow::Re
 /// Streams that go on until this is dropped. Each has a thread.
 pub(crate) struct Streams {
     /// What has come through.
-    pub(crate) bytes: Arc<AtomicU64>,
+    pub(crate) bytes: Arc<Tally>,
     stop: Arc<AtomicBool>,
     open: Vec<TcpStream>,
 }
@@ -71,13 +71,13 @@ impl Drop for Streams {
 
 /// Receives, and has the kernel drop the bytes: the receiver copies nothing. What is counted does
 /// not grow faster than `limit`, in bytes a second.
-pub(crate) fn drain(stream: &TcpStream, count: &AtomicU64, stop: &AtomicBool, limit: Option<f64>) {
+pub(crate) fn drain(stream: &TcpStream, count: &Tally, stop: &AtomicBool, limit: Option<f64>) {
     let begun = Instant::now();
     let mut buffer = vec![0; 1 << 20];
     while !stop.load(Ordering::Relaxed) {
         match recv(stream, &mut buffer[..], RecvFlags::TRUNC) {
             Ok((_, received)) if received > 0 => {
-                let before = count.fetch_add(received as u64, Ordering::Relaxed);
+                let before = count.add(received as u64);
                 if let Some(limit) = limit {
                     let due = Duration::from_secs_f64((before + received as u64) as f64 / limit);
                     thread::sleep(due.saturating_sub(begun.elapsed()));
@@ -88,11 +88,11 @@ pub(crate) fn drain(stream: &TcpStream, count: &AtomicU64, stop: &AtomicBool, li
     }
 }
 
-fn fill(mut stream: TcpStream, count: &AtomicU64, stop: &AtomicBool) {
+fn fill(mut stream: TcpStream, count: &Tally, stop: &AtomicBool) {
     let piece = vec![6; PIECE];
     while !stop.load(Ordering::Relaxed) {
         match stream.write(&piece) {
-            Ok(sent) if sent > 0 => count.fetch_add(sent as u64, Ordering::Relaxed),
+            Ok(sent) if sent > 0 => count.add(sent as u64),
             _ => return,
         };
     }

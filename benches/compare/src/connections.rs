@@ -9,7 +9,7 @@ use tokio::time::timeout;
 
 use crate::Target;
 use crate::client::{Client, hello};
-use crate::meter::{Figures, Latencies, WARM_UP, Window};
+use crate::meter::{Figures, Latencies, Tally, WARM_UP, Window};
 
 const PATIENCE: Duration = Duration::from_secs(5);
 
@@ -17,20 +17,20 @@ pub(crate) async fn run(target: &Target, at_once: usize) -> anyhow::Result<Figur
     let shared = Arc::new(Shared {
         target: target.clone(),
         hello: hello(&target.server),
-        done: AtomicU64::new(0),
+        tally: Tally::default(),
         failed: AtomicU64::new(0),
         stop: AtomicBool::new(false),
     });
     let clients: Vec<_> =
         (0..at_once).map(|number| tokio::spawn(come_and_go(Arc::clone(&shared), number))).collect();
-    let window = Window::of(target, WARM_UP, &shared.done).await?;
+    let window = Window::of(target, WARM_UP, &shared.tally).await?;
     shared.stop.store(true, Ordering::Relaxed);
     let mut latencies = Latencies::default();
     for client in clients {
         latencies.append(client.await?);
     }
     Ok(Figures::default()
-        .with("done", shared.done.load(Ordering::Relaxed) as f64)
+        .with("done", shared.tally.done() as f64)
         .with("conn_s", window.rate())
         .with_some("cpu_us_per_conn", window.cpu_each().map(|cpu| cpu * 1e6))
         .with_some("core_us_per_conn", window.core_each().map(|core| core * 1e6))
@@ -42,7 +42,7 @@ pub(crate) async fn run(target: &Target, at_once: usize) -> anyhow::Result<Figur
 struct Shared {
     target: Target,
     hello: Vec<u8>,
-    done: AtomicU64,
+    tally: Tally,
     failed: AtomicU64,
     stop: AtomicBool,
 }
@@ -58,8 +58,10 @@ async fn come_and_go(shared: Arc<Shared>, number: usize) -> Latencies {
         let begun = Instant::now();
         let visit = visit(&shared, Ipv4Addr::new(127, 0, net, host));
         if let Ok(Ok(())) = timeout(PATIENCE, visit).await {
-            shared.done.fetch_add(1, Ordering::Relaxed);
-            latencies.push(begun.elapsed());
+            shared.tally.add(1);
+            if shared.tally.is_measured() {
+                latencies.push(begun.elapsed());
+            }
         } else {
             shared.failed.fetch_add(1, Ordering::Relaxed);
         }

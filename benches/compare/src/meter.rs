@@ -3,7 +3,7 @@
 use std::fmt;
 use std::fs;
 use std::io;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail, ensure};
@@ -15,28 +15,53 @@ use crate::Target;
 /// How long a load runs before it is measured.
 pub(crate) const WARM_UP: Duration = Duration::from_millis(300);
 
+/// What a load has done so far.
+#[derive(Default)]
+pub(crate) struct Tally {
+    done: AtomicU64,
+    measured: AtomicBool,
+}
+
+impl Tally {
+    /// Counts so much more; returns how much it was before.
+    pub(crate) fn add(&self, more: u64) -> u64 {
+        self.done.fetch_add(more, Ordering::Relaxed)
+    }
+
+    pub(crate) fn done(&self) -> u64 {
+        self.done.load(Ordering::Relaxed)
+    }
+
+    /// Whether what is done now is within the window that is measured.
+    pub(crate) fn is_measured(&self) -> bool {
+        self.measured.load(Ordering::Relaxed)
+    }
+}
+
 /// What was done in a while, and what was used for it.
 pub(crate) struct Window {
     done: f64,
     seconds: f64,
     /// What the proxy's threads were charged, in seconds.
     cpu: f64,
-    /// How long the proxy's core was not idle, in seconds.
+    /// How long the proxy's core was used, in seconds.
     core: Option<f64>,
 }
 
 impl Window {
-    /// Lets a load run, and looks at how it counts `done` up after `warm_up`.
+    /// Lets a load run, and looks at how it counts its `tally` up after `warm_up`.
     pub(crate) async fn of(
         target: &Target,
         warm_up: Duration,
-        done: &AtomicU64,
+        tally: &Tally,
     ) -> anyhow::Result<Window> {
         sleep(warm_up).await;
         let idle = || target.core.map(idle).transpose();
-        let before = (done.load(Ordering::Relaxed), cpu(&target.pids)?, idle()?, Instant::now());
+        let before = (tally.done(), cpu(&target.pids)?, idle()?, Instant::now());
+        tally.measured.store(true, Ordering::Relaxed);
         sleep(Duration::from_secs_f64(target.seconds)).await;
-        let after = (done.load(Ordering::Relaxed), cpu(&target.pids)?, idle()?);
+        tally.measured.store(false, Ordering::Relaxed);
+        let after = (tally.done(), cpu(&target.pids)?, idle()?);
         let seconds = before.3.elapsed().as_secs_f64();
         ensure!(after.0 > before.0, "nothing came through");
         Ok(Window {
@@ -101,18 +126,20 @@ fn cpu(pids: &[u32]) -> anyhow::Result<Duration> {
     Ok(Duration::from_nanos(nanos))
 }
 
-/// How long a core has been idle, in seconds.
+/// How long a core has been idle, or lent by the host to others, in seconds.
 fn idle(core: usize) -> anyhow::Result<f64> {
     let stat = fs::read_to_string("/proc/stat")?;
     let line = stat.lines().find_map(|line| line.strip_prefix(&format!("cpu{core} ")));
-    // user, nice, system, idle, iowait: see proc_stat(5).
+    // user, nice, system, idle, iowait, irq, softirq, steal: see proc_stat(5).
     let fields: Vec<f64> = line
         .with_context(|| format!("no core {core} in /proc/stat"))?
         .split_whitespace()
         .map_while(|field| field.parse().ok())
         .collect();
-    let [_, _, _, idle, waiting, ..] = fields[..] else { bail!("no idle time in /proc/stat") };
-    Ok((idle + waiting) / clock_ticks_per_second() as f64)
+    let [_, _, _, idle, waiting, _, _, stolen, ..] = fields[..] else {
+        bail!("no idle time in /proc/stat")
+    };
+    Ok((idle + waiting + stolen) / clock_ticks_per_second() as f64)
 }
 
 /// The memory of these processes in bytes; of pages that several share, each has its part.

@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use tokio::time::sleep;
@@ -10,7 +10,7 @@ use tokio::time::sleep;
 use crate::Target;
 use crate::bulk::{self, Streams};
 use crate::client::{Client, hello};
-use crate::meter::{Figures, Latencies, WARM_UP, Window};
+use crate::meter::{Figures, Latencies, Tally, WARM_UP, Window};
 
 /// `stream_from`: the way to the server `get`, where a stream is to run beside the pings; of at most
 /// `gbit_s`.
@@ -26,19 +26,21 @@ pub(crate) async fn run(
         sleep(bulk::WARM_UP).await;
     }
     let hello = hello(&target.server);
-    let done = Arc::new(AtomicU64::new(0));
+    let tally = Arc::new(Tally::default());
     let stop = Arc::new(AtomicBool::new(false));
     let mut tasks = Vec::new();
     for _ in 0..at_once {
         let mut client = Client::connect(target, &hello).await?;
-        let (done, stop) = (Arc::clone(&done), Arc::clone(&stop));
+        let (tally, stop) = (Arc::clone(&tally), Arc::clone(&stop));
         tasks.push(tokio::spawn(async move {
             let mut latencies = Latencies::default();
             while !stop.load(Ordering::Relaxed) {
                 let begun = Instant::now();
                 client.ask().await?;
-                latencies.push(begun.elapsed());
-                done.fetch_add(1, Ordering::Relaxed);
+                if tally.is_measured() {
+                    latencies.push(begun.elapsed());
+                }
+                tally.add(1);
             }
             std::io::Result::Ok(latencies)
         }));
@@ -47,7 +49,7 @@ pub(crate) async fn run(
         let (target, bytes) = (target.clone(), Arc::clone(&stream.bytes));
         tokio::spawn(async move { Window::of(&target, WARM_UP, &bytes).await })
     });
-    let window = Window::of(target, WARM_UP, &done).await?;
+    let window = Window::of(target, WARM_UP, &tally).await?;
     stop.store(true, Ordering::Relaxed);
     let beside = match beside {
         Some(window) => Some(window.await??),
@@ -58,7 +60,7 @@ pub(crate) async fn run(
         latencies.append(task.await??);
     }
     Ok(Figures::default()
-        .with("done", done.load(Ordering::Relaxed) as f64)
+        .with("done", tally.done() as f64)
         .with("rt_s", window.rate())
         .with_some("cpu_us_per_rt", window.cpu_each().map(|cpu| cpu * 1e6))
         .with_some("core_us_per_rt", window.core_each().map(|core| core * 1e6))
