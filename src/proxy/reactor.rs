@@ -324,10 +324,11 @@ impl Reactor {
 
     /// Waits for events and queues the tasks that they and the clock concern.
     fn wait(&self, events: &mut Vec<epoll::Event>) -> io::Result<()> {
-        let idle = self.runnable.borrow().is_empty() && self.background.borrow().is_empty();
+        let background = !self.background.borrow().is_empty();
+        let idle = self.runnable.borrow().is_empty() && !background;
         let timeout = if idle { self.wheel.borrow().until_next(self.now.get()) } else { Some(0) };
         let begin = Instant::now();
-        if self.stint.end_if_over(begin) {
+        if self.stint.end_if_over(begin, background) {
             thread::yield_now();
         }
         self.sources.wait(events, timeout)?;

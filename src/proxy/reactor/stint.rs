@@ -3,7 +3,9 @@
 use std::cell::Cell;
 use std::time::{Duration, Instant};
 
-/// How long a worker works without sleep before the scheduler decides anew who has its core.
+/// How long a worker works without sleep before the scheduler decides anew who has its core. With
+/// tasks in the background, it is one turn: whoever was woken by a message has waited for a share
+/// of bulk then, and would wait for several.
 ///
 /// One that finds something at each wait never sleeps, and the scheduler looks only at its next
 /// tick (4 ms, at 250 Hz). Meanwhile those who want the core wait; they may be the very ones that
@@ -24,9 +26,9 @@ impl Stint {
     }
 
     /// Ends the stint if it has been long enough `now`, and begins another. Says whether it did: the
-    /// worker is to offer its core.
-    pub(super) fn end_if_over(&self, now: Instant) -> bool {
-        let over = now.saturating_duration_since(self.since.get()) >= LONGEST;
+    /// worker is to offer its core. `background` says that there is more to do there.
+    pub(super) fn end_if_over(&self, now: Instant, background: bool) -> bool {
+        let over = background || now.saturating_duration_since(self.since.get()) >= LONGEST;
         if over {
             self.since.set(now);
         }
@@ -50,7 +52,16 @@ mod tests {
         let start = Instant::now();
         let stint = Stint::new(start);
         let times = [LONGEST / 2, LONGEST, LONGEST * 3 / 2, LONGEST * 2];
-        assert_eq!(times.map(|time| stint.end_if_over(start + time)), [false, true, false, true]);
+        let over = times.map(|time| stint.end_if_over(start + time, false));
+        assert_eq!(over, [false, true, false, true]);
+    }
+
+    #[test]
+    fn a_turn_of_bulk_is_a_stint() {
+        let start = Instant::now();
+        let stint = Stint::new(start);
+        assert!(stint.end_if_over(start, true));
+        assert!(!stint.end_if_over(start + LONGEST / 2, false));
     }
 
     #[test]
@@ -59,9 +70,9 @@ mod tests {
         let over_after = |wait: Duration| {
             let stint = Stint::new(start);
             let begin = start + LONGEST - wait;
-            assert!(!stint.end_if_over(begin));
+            assert!(!stint.end_if_over(begin, false));
             stint.waited(begin, start + LONGEST);
-            stint.end_if_over(start + LONGEST)
+            stint.end_if_over(start + LONGEST, false)
         };
         assert!(over_after(SLEEP / 2));
         assert!(!over_after(SLEEP));
