@@ -152,8 +152,12 @@ impl Source {
 
     /// Parses a file if its content is new; returns whether it is.
     fn take(&mut self, file: &Path, root: &Path, content: &Content) -> bool {
-        let known = self.files.get_mut(file);
-        if known.as_ref().is_some_and(|state| same(&state.content, content)) {
+        let mut known = self.files.get_mut(file);
+        if let Some(state) = &mut known
+            && same(&state.content, content)
+        {
+            // What was read again is kept once, and known at once by the next reading.
+            state.content = content.clone();
             return false;
         }
         let parsed = match content {

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
+use std::sync::Arc;
 
 use tempfile::TempDir;
 
@@ -79,6 +80,17 @@ impl Served {
 
 fn both(one: &str, other: &str) -> String {
     format!("{}---\n{}", good(one), good(other))
+}
+
+/// A file that has just been written is read a second time, for it may have changed once more.
+#[test]
+fn what_is_read_again_is_kept_once() {
+    let mut served = Served::new(&[("a.yaml", &good("a"))]);
+    served.reading = Reading::default();
+    assert!(served.read().is_empty(), "nothing changed");
+    let files = served.reading.roots[served.path()].as_ref().expect("a folder");
+    let content = files[&served.path().join("a.yaml")].content.as_ref().expect("a file");
+    assert_eq!(Arc::strong_count(content), 2, "by the reading and by what is in force");
 }
 
 #[test]
