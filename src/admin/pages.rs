@@ -126,8 +126,7 @@ fn metrics_text(state: &AdminState) -> Result<Vec<u8>, String> {
 }
 
 fn routes_text(state: &AdminState) -> Result<Vec<u8>, String> {
-    let table = Arc::clone(&state.table.table());
-    let report = RoutesReport::new(&table, &state.statuses.snapshot());
+    let report = RoutesReport::now(&state.table, &state.statuses);
     let mut text = serde_json::to_vec(&report).map_err(|error| error.to_string())?;
     text.push(b'\n');
     Ok(text)

@@ -11,11 +11,11 @@ use std::time::Duration;
 use ahash::AHashMap as HashMap;
 use serde::{Deserialize, Serialize};
 
-use crate::control::status::{Condition, RouteStatus};
+use crate::control::status::{Condition, RouteStatus, Statuses};
 use crate::duration;
 use crate::routing::{
-    Backend, BackendKey, Hostname, InvalidHostname, ObjectKey, Policy, Route, RouteKey, RouteSpec,
-    ServicePort, Snapshot, Table, Timeouts,
+    Backend, BackendKey, Hostname, InvalidHostname, ObjectKey, Policy, Reader, Route, RouteKey,
+    RouteSpec, ServicePort, Snapshot, Table, Timeouts,
 };
 
 /// All routes of an installation.
@@ -152,6 +152,14 @@ enum Fault {
 
 impl RoutesReport {
     /// What is served and what is refused, at this moment.
+    pub fn now(table: &Reader, statuses: &Statuses) -> Self {
+        let held = statuses.hold();
+        let (table, statuses) = (Arc::clone(&table.table()), held.snapshot());
+        drop(held);
+        RoutesReport::new(&table, &statuses)
+    }
+
+    /// What is served by `table`, and what `statuses` say of that and of what is refused.
     pub fn new(table: &Table, statuses: &[Arc<RouteStatus>]) -> Self {
         let mut routes: BTreeMap<&RouteKey, RouteReport> =
             table.routes().map(|route| (&route.spec.key, RouteReport::of(route))).collect();

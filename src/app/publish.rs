@@ -34,14 +34,16 @@ impl Publisher {
         told.sort_unstable_by(|a, b| a.key.cmp(&b.key));
         let looked_at =
             changes.routes.iter().map(|(key, _)| key).chain(told.iter().map(|status| &status.key));
-        let before = self.statuses.update(looked_at, &told);
-        log_changes(&before, &told);
+        let mut held = self.statuses.hold();
+        let before = held.update(looked_at, &told);
         let applied = if std::mem::replace(&mut self.live, true) {
             self.writer.update(changes)
         } else {
             let routes = changes.routes.into_iter().filter_map(|(_, spec)| spec).collect();
             self.writer.apply(Snapshot { routes, endpoints: changes.endpoints })
         };
+        drop(held);
+        log_changes(&before, &told);
         self.swap_duration.observe(noticed.elapsed().as_secs_f64());
         applied
     }
@@ -62,9 +64,13 @@ impl Publisher {
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
+    use std::sync::atomic::{AtomicBool, Ordering};
+    use std::thread;
+
     use serde_json::{Value, json};
 
     use super::*;
+    use crate::admin::report::RoutesReport;
     use crate::control::api::SniRoute;
     use crate::control::build::{Builder, Installation};
     use crate::control::captured::Log;
@@ -134,6 +140,36 @@ mod tests {
         // What was saved comes too late.
         publisher.serve_instead(snapshot);
         assert_eq!(served(&table), ["new", "newer"]);
+    }
+
+    #[test]
+    fn nobody_sees_a_route_without_its_status_nor_a_status_without_its_route() {
+        let (writer, table) = routing::channel();
+        let statuses = Statuses::default();
+        let metrics = Metrics::new(table.clone()).unwrap();
+        let mut publisher = Publisher::new(writer, statuses.clone(), &metrics);
+        let mut source = builder();
+        let over = AtomicBool::new(false);
+        let look = || {
+            let report = RoutesReport::now(&table, &statuses);
+            for route in &report.routes {
+                assert!(route.served && !route.conditions.is_empty(), "{route:?}");
+            }
+        };
+        thread::scope(|scope| {
+            let watcher = scope.spawn(|| {
+                while !over.load(Ordering::Relaxed) {
+                    look();
+                }
+            });
+            for number in 0..2000_i32 {
+                source.put_route(&route(&format!("r{number}")));
+                source.remove_route(&RouteKey::new("ns", &format!("r{}", number - 1)));
+                publisher.publish(source.settle(), Instant::now());
+            }
+            over.store(true, Ordering::Relaxed);
+            watcher.join().unwrap();
+        });
     }
 
     #[test]

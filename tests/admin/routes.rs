@@ -20,7 +20,7 @@ fn routes_show_everything_in_force_and_everything_refused() {
         status_of(key("web", "bad"), false, "hostname \"a..b\" has an empty label"),
     ]
     .map(Arc::new);
-    server.state.statuses.update([].into_iter(), &said);
+    server.state.statuses.hold().update([].into_iter(), &said);
     let table = Arc::clone(&server.state.table.table());
     let found = table.lookup(Some("kafka.example.com"), "https", |p| p == b"h2").expect("kafka");
     let _active = found.route.backends[0].backend.endpoints()[0].begin();
@@ -74,7 +74,7 @@ fn a_report_gives_back_the_table_that_it_came_from() {
     let mut server = Server::start();
     server.writer.apply(snapshot());
     let refused = status_of(key("web", "bad"), false, "refused");
-    server.state.statuses.update([].into_iter(), &[Arc::new(refused)]);
+    server.state.statuses.hold().update([].into_iter(), &[Arc::new(refused)]);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let report = runtime.expect("a runtime").block_on(fetch(&server.url(""))).expect("a report");
 

@@ -19,15 +19,20 @@ struct Shared {
     follower: Option<UnboundedSender<Vec<RouteKey>>>,
 }
 
-impl Statuses {
+/// The statuses, held as they are: while the table changes too, or is looked at too, so that nobody
+/// sees the one without the other.
+#[derive(Debug)]
+pub struct Held<'a>(MutexGuard<'a, Shared>);
+
+impl Held<'_> {
     /// Takes over what is said `now` of the routes that were looked at again; those of which
     /// nothing is said are gone. Returns what was said of them before.
     pub fn update<'k>(
-        &self,
+        &mut self,
         looked_at: impl Iterator<Item = &'k RouteKey>,
         now: &[Arc<RouteStatus>],
     ) -> Vec<Arc<RouteStatus>> {
-        let mut shared = self.lock();
+        let shared = &mut *self.0;
         let before: Vec<_> = looked_at.filter_map(|key| shared.by_route.remove(key)).collect();
         let mut changed: BTreeMap<&RouteKey, &Arc<RouteStatus>> =
             before.iter().map(|status| (&status.key, status)).collect();
@@ -44,7 +49,14 @@ impl Statuses {
 
     /// What is said of all routes, in the order of their keys.
     pub fn snapshot(&self) -> Vec<Arc<RouteStatus>> {
-        self.lock().by_route.values().cloned().collect()
+        self.0.by_route.values().cloned().collect()
+    }
+}
+
+impl Statuses {
+    /// Holds them. Whoever wants them waits meanwhile.
+    pub fn hold(&self) -> Held<'_> {
+        Held(self.lock())
     }
 
     /// What is said of one route; nothing if it is gone or not this installation's.
@@ -57,7 +69,7 @@ impl Statuses {
         self.lock().by_route.len()
     }
 
-    /// From now on tells which routes each [`Statuses::update`] changes, be it none. There is one
+    /// From now on tells which routes each [`Held::update`] changes, be it none. There is one
     /// follower: the last who asked.
     pub(super) fn follow(&self) -> UnboundedReceiver<Vec<RouteKey>> {
         let (follower, changes) = unbounded_channel();
@@ -65,7 +77,7 @@ impl Statuses {
         changes
     }
 
-    /// Nothing that panics is done with the lock held, so what is in there is whole.
+    /// Nothing that panics is done to them with the lock held, so what is in there is whole.
     fn lock(&self) -> MutexGuard<'_, Shared> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -90,7 +102,7 @@ mod tests {
     fn update(statuses: &Statuses, looked_at: &[&str], now: &[RouteStatus]) -> Vec<String> {
         let looked_at: Vec<RouteKey> = looked_at.iter().map(|name| key(name)).collect();
         let now: Vec<_> = now.iter().cloned().map(Arc::new).collect();
-        let before = statuses.update(looked_at.iter(), &now);
+        let before = statuses.hold().update(looked_at.iter(), &now);
         before.iter().map(|status| status.key.name().to_owned()).collect()
     }
 
@@ -102,7 +114,7 @@ mod tests {
         let now = [status("b", Some("bad")), status("d", None)];
         assert_eq!(update(&statuses, &["b", "c", "d"], &now), ["b", "c"]);
         let names: Vec<_> =
-            statuses.snapshot().iter().map(|one| one.key.name().to_owned()).collect();
+            statuses.hold().snapshot().iter().map(|one| one.key.name().to_owned()).collect();
         assert_eq!(names, ["a", "b", "d"]);
         assert!(!statuses.get(&key("b")).unwrap().conditions[0].status);
         assert_eq!(statuses.get(&key("c")), None);

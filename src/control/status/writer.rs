@@ -90,7 +90,7 @@ impl<'r> Writer<'r> {
             never = ignore(changes) => match never {},
         }
         let now = Instant::now();
-        for said in self.reporting.statuses.snapshot() {
+        for said in self.reporting.statuses.hold().snapshot() {
             if self.next(&said).is_some() {
                 self.queue.push(said.key.clone(), Lane::Backlog, now);
             }
