@@ -368,6 +368,11 @@ impl Reactor {
 
 #[cfg(test)]
 impl Reactor {
+    /// How often the core was offered to others.
+    fn offers(&self) -> usize {
+        self.stint.ended.get()
+    }
+
     /// How many deadlines the wheel keeps.
     fn deadlines(&self) -> usize {
         self.wheel.borrow().len()

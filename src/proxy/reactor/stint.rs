@@ -18,11 +18,18 @@ const SLEEP: Duration = Duration::from_micros(50);
 /// The time since a worker last slept, or offered its core.
 pub(super) struct Stint {
     since: Cell<Instant>,
+    /// How many have ended by being long enough.
+    #[cfg(test)]
+    pub(super) ended: Cell<usize>,
 }
 
 impl Stint {
     pub(super) fn new(now: Instant) -> Self {
-        Stint { since: Cell::new(now) }
+        Stint {
+            since: Cell::new(now),
+            #[cfg(test)]
+            ended: Cell::new(0),
+        }
     }
 
     /// Ends the stint if it has been long enough `now`, and begins another. Says whether it did: the
@@ -31,6 +38,8 @@ impl Stint {
         let over = background || now.saturating_duration_since(self.since.get()) >= LONGEST;
         if over {
             self.since.set(now);
+            #[cfg(test)]
+            self.ended.set(self.ended.get() + 1);
         }
         over
     }

@@ -287,3 +287,23 @@ fn what_is_in_the_background_waits_for_no_event() {
         assert_eq!((wait, reactor.is_in_background()), (Err(Interrupted::Elapsed), false));
     });
 }
+
+/// These turns take far less than a millisecond, after which the core is offered anyway.
+#[test]
+fn the_core_is_offered_between_any_two_turns_of_the_background() {
+    const TURNS: usize = 50;
+    let offers = run(|reactor| async move {
+        let mut turns = 0;
+        poll_fn(|_| {
+            turns += usize::from(reactor.is_in_background());
+            if turns == TURNS {
+                return Poll::Ready(());
+            }
+            reactor.continue_in_background(Place::Last);
+            Poll::Pending
+        })
+        .await;
+        reactor.offers()
+    });
+    assert!(offers >= TURNS - 1, "{offers} times in {TURNS} turns");
+}
