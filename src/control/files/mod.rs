@@ -7,12 +7,13 @@
 //!
 //! Each file is taken whole or not at all: one fault in it, and what it held before stays in force.
 //!
-//! * `read` gets the bytes of what changed and says where they lie;
+//! * `read` gets the bytes of what changed;
 //! * `parse` turns them into objects or [`Fault`]s, without I/O;
 //! * `source` knows what is in force, and tells what a reading changes, without I/O;
-//! * `watches` has the kernel tell of changes;
+//! * `interest` says where a change would have to happen, and `watches` has the kernel tell of it;
 //! * [`watch`] drives them all while sluice runs; [`load`] and [`check`] do it once.
 
+mod interest;
 mod locate;
 mod parse;
 mod read;

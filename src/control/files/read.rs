@@ -1,10 +1,10 @@
-//! Files and folders as they lie on disk, and where to look for changes of them.
+//! Files and folders as they lie on disk.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::fs::{self, File, Metadata};
 use std::io::{self, Read};
 use std::os::unix::fs::MetadataExt;
-use std::path::{Component, Path, PathBuf};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -12,8 +12,6 @@ use std::time::{Duration, SystemTime};
 const MAX_FILE: u64 = 16 << 20;
 /// How coarse the times of a file system may be: FAT counts in steps of two seconds.
 const COARSE: Duration = Duration::from_secs(3);
-/// How many symbolic links one path may lead through, as in the kernel (path_resolution(7)).
-const MAX_LINKS: usize = 40;
 
 /// What the configured paths hold at one moment. Two equal readings mean that nothing changed.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -160,13 +158,15 @@ fn keep(files: &mut Files, applied: Option<&Files>, name: PathBuf) {
 }
 
 fn read_root(path: &Path, known: Option<&Files>, seen: &mut HashSet<PathBuf>) -> io::Result<Files> {
-    let files = match fs::metadata(path)?.is_dir() {
+    let found = match fs::metadata(path)?.is_dir() {
         true => manifests(path)?,
-        false => vec![path.to_owned()],
+        // Any step of the way may be a link.
+        false => vec![Manifest { path: path.to_owned(), is_link: true }],
     };
-    let read = files.into_iter().filter_map(|file| {
-        let read = read_file(&file, known.and_then(|known| known.get(&file)), seen)?;
-        Some((file, read))
+    let folder = fs::canonicalize(path)?;
+    let read = found.into_iter().filter_map(|manifest| {
+        let read = read_file(&manifest, &folder, known, seen)?;
+        Some((manifest.path, read))
     });
     Ok(read.collect())
 }
@@ -182,37 +182,62 @@ pub(super) fn is_too_high(folder: &Path) -> bool {
         && fs::read_dir(folder).is_ok_and(holds_folder)
 }
 
-/// The entries of a folder that are manifests by their name, sorted.
-fn manifests(folder: &Path) -> io::Result<Vec<PathBuf>> {
-    let mut files = Vec::new();
-    for entry in fs::read_dir(folder)? {
-        let path = entry?.path();
-        let hidden = path.file_name().is_none_or(|name| name.as_encoded_bytes().starts_with(b"."));
-        let extension = path.extension().and_then(|extension| extension.to_str());
-        // A link that leads nowhere is read too: the error says so.
-        if !hidden && matches!(extension, Some("yaml" | "yml" | "json")) && !path.is_dir() {
-            files.push(path);
-        }
-    }
-    files.sort();
-    Ok(files)
+/// An entry of a folder that is a manifest by its name.
+pub(super) struct Manifest {
+    pub(super) path: PathBuf,
+    /// Whether it is a symbolic link, and so lies elsewhere.
+    pub(super) is_link: bool,
 }
 
-/// `None` when the file was read before by another name, or went away in the meantime.
+/// The manifests in a folder, sorted. What the listing tells, nobody asks of each again: there may
+/// be thousands, and each change looks at all.
+pub(super) fn manifests(folder: &Path) -> io::Result<Vec<Manifest>> {
+    let mut manifests = Vec::new();
+    for entry in fs::read_dir(folder)? {
+        let entry = entry?;
+        let path = entry.path();
+        let hidden = path.file_name().is_none_or(|name| name.as_encoded_bytes().starts_with(b"."));
+        let extension = path.extension().and_then(|extension| extension.to_str());
+        if hidden || !matches!(extension, Some("yaml" | "yml" | "json")) {
+            continue;
+        }
+        let kind = entry.file_type()?;
+        let is_link = kind.is_symlink();
+        let is_folder = kind.is_dir() || is_link && path.is_dir();
+        // A link that leads nowhere is read too: the error says so.
+        if !is_folder {
+            manifests.push(Manifest { path, is_link });
+        }
+    }
+    manifests.sort_by(|a, b| a.path.cmp(&b.path));
+    Ok(manifests)
+}
+
+/// Reads what was found in `folder`. `None` when it was read before by another name, or went away in
+/// the meantime.
 fn read_file(
-    file: &Path,
-    known: Option<&FileRead>,
+    manifest: &Manifest,
+    folder: &Path,
+    known: Option<&Files>,
     seen: &mut HashSet<PathBuf>,
 ) -> Option<FileRead> {
-    if fs::symlink_metadata(file).is_err_and(|error| error.kind() == io::ErrorKind::NotFound) {
-        return None;
-    }
-    let real = fs::canonicalize(file).unwrap_or_else(|_| file.to_owned());
+    let Manifest { path, is_link } = manifest;
+    let real = match path.file_name() {
+        Some(name) if !is_link => folder.join(name),
+        _ => fs::canonicalize(path).unwrap_or_else(|_| path.clone()),
+    };
     if !seen.insert(real.clone()) {
         return None;
     }
-    let (content, stamp) = match read_content(file, known.filter(|known| known.real == real)) {
+    let known = known.and_then(|known| known.get(path)).filter(|known| known.real == real);
+    let is_gone = |error: &io::Error| {
+        let found_nothing = error.kind() == io::ErrorKind::NotFound;
+        // A link that leads nowhere is there all the same.
+        found_nothing && !(*is_link && fs::symlink_metadata(path).is_ok())
+    };
+    let (content, stamp) = match read_content(path, known) {
         Ok((content, stamp)) => (Ok(content), stamp),
+        Err(error) if is_gone(&error) => return None,
         Err(error) => (Err(error.to_string()), None),
     };
     Some(FileRead { real, content, stamp })
@@ -237,82 +262,6 @@ fn read_content(file: &Path, known: Option<&FileRead>) -> io::Result<(Arc<[u8]>,
         return Err(io::Error::other(format!("is over {} MiB", MAX_FILE >> 20)));
     }
     Ok((content.into(), stamp))
-}
-
-/// Where a change would have to happen to change a [`Reading`].
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Interest {
-    /// Folders of which every entry counts.
-    folders: BTreeSet<PathBuf>,
-    /// Single entries of other folders.
-    entries: BTreeSet<PathBuf>,
-}
-
-impl Interest {
-    /// Finds the files, the folders, and every symbolic link on the way to them.
-    pub(super) fn of(paths: &[PathBuf]) -> Self {
-        let mut interest = Interest::default();
-        for path in paths {
-            let way = trail(path);
-            let real = way.last().filter(|real| real.is_dir()).cloned();
-            interest.entries.extend(way);
-            if let Some(folder) = real {
-                let files = manifests(&folder).unwrap_or_default();
-                let links = files.iter().filter(|file| file.is_symlink());
-                interest.entries.extend(links.flat_map(|link| trail(link)));
-                interest.folders.insert(folder);
-            }
-        }
-        interest
-    }
-
-    /// The folders to watch, all of them real.
-    pub(super) fn watched(&self) -> BTreeSet<PathBuf> {
-        let parents = self.entries.iter().filter_map(|entry| entry.parent());
-        parents.map(Path::to_owned).chain(self.folders.iter().cloned()).collect()
-    }
-
-    /// Whether a change at `path` may matter: it is one of the entries, is in one of the folders,
-    /// or is the folder of an entry.
-    pub(super) fn includes(&self, path: &Path) -> bool {
-        self.entries.contains(path)
-            || path.parent().is_some_and(|parent| self.folders.contains(parent))
-            || self.entries.iter().any(|entry| entry.parent() == Some(path))
-    }
-}
-
-/// The symbolic links on the way to `path`, each by its real place, and last what the way leads to,
-/// or the first thing on it that is not there.
-fn trail(path: &Path) -> Vec<PathBuf> {
-    let Ok(path) = std::path::absolute(path) else { return Vec::new() };
-    let mut trail = Vec::new();
-    let mut real = PathBuf::new();
-    let mut rest: Vec<PathBuf> = steps(&path);
-    while let Some(step) = rest.pop() {
-        if step.as_os_str() == ".." {
-            real.pop();
-            continue;
-        }
-        real.push(&step);
-        match fs::symlink_metadata(&real) {
-            Ok(found) if found.is_symlink() && trail.len() < MAX_LINKS => {
-                let target = fs::read_link(&real).unwrap_or_default();
-                trail.push(real.clone());
-                real.pop();
-                rest.extend(steps(&target));
-            }
-            Ok(_) => {}
-            Err(_) => break,
-        }
-    }
-    trail.push(real);
-    trail
-}
-
-/// The components of a path, the first one last.
-fn steps(path: &Path) -> Vec<PathBuf> {
-    let given = path.components().filter(|component| *component != Component::CurDir);
-    given.rev().map(|component| PathBuf::from(component.as_os_str())).collect()
 }
 
 #[cfg(test)]

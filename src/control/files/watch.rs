@@ -13,7 +13,8 @@ use tokio::task::spawn_blocking;
 use tracing::{Dispatch, dispatcher, info, warn};
 
 use super::Fault;
-use super::read::{Interest, Reading, is_too_high};
+use super::interest::Interest;
+use super::read::{Reading, is_too_high};
 use super::settling::{Judgement, Settling};
 use super::source::{Difference, Source};
 use super::watches::{Watches, Writing};

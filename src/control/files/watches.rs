@@ -10,7 +10,7 @@ use notify::{Event, EventKind, RecommendedWatcher, RecursiveMode, Watcher};
 use tokio::sync::Notify;
 use tracing::{info, warn};
 
-use super::read::Interest;
+use super::interest::Interest;
 use super::watch::Pace;
 
 /// The kernel's watches over the folders of interest.
