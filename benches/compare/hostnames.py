@@ -1,11 +1,12 @@
 """sluice with very many hostnames: what they take, and what a change does to those who are served."""
 
 import itertools
+import statistics
 import threading
 import time
 import urllib.request
 from pathlib import Path
-from typing import Callable
+from typing import Callable, Iterable
 
 from proxies import HOST, Running, Stage, answers, sluice_over
 
@@ -14,8 +15,12 @@ NAMES_A_ROUTE = 64
 ROUTES_A_FILE = 100
 # How long the process may take until its memory no longer changes, and a change until it is live.
 PATIENCE = 60
-# How often a route changes, in seconds, while it is measured what that does to others.
-CHANGES_EVERY = 0.2
+# How often it is measured what changes do to others: without any, with one, and with many.
+ROUNDS = 5
+# How many seconds pass before one change (it is in the middle of what is measured by default), and
+# between many.
+ONE_AFTER = 1.3
+MANY_EVERY = 0.2
 
 Figures = dict[str, float]
 
@@ -35,19 +40,27 @@ def measure(
     with Running(command, stage, hello("ask")) as proxy:
         ready = time.monotonic() - begun
         memory = settled_memory(proxy)
-        calm = ping(proxy)["p99_us"]
         tables = generation(stage)
         live = time_until_live(folder, stage, hello("new"))
         if generation(stage) != tables + 1:
             raise RuntimeError("one change made more than one table")
-        changing = ping_through_changes(folder, stage, lambda: ping(proxy))["p99_us"]
+        changes = Changes(folder, stage)
+        rounds = [changes.percentiles(lambda: ping(proxy)["p99_us"]) for _ in range(ROUNDS)]
     return {
         "mib": (memory - without) / 1024,
         "ready_s": ready,
         "live_s": live,
-        "p99_calm_us": calm,
-        "p99_changing_us": changing,
+        **medians(rounds),
     }
+
+
+def medians(rounds: list[dict[str, float]]) -> Figures:
+    """The 99th percentiles, and the ratios to that without changes."""
+    figures = {name: statistics.median(one[name] for one in rounds) for name in rounds[0]}
+    for name in ("p99_changed_us", "p99_changing_us"):
+        ratios = [one[name] / one["p99_calm_us"] for one in rounds]
+        figures[f"{name}_ratio"] = statistics.median(ratios)
+    return figures
 
 
 def time_until_live(folder: Path, stage: Stage, hello: bytes) -> float:
@@ -61,28 +74,44 @@ def time_until_live(folder: Path, stage: Stage, hello: bytes) -> float:
     return time.monotonic() - begun
 
 
-def ping_through_changes(folder: Path, stage: Stage, ping: Callable[[], Figures]) -> Figures:
-    """Pings while one route changes again and again."""
-    over, tables, changes = threading.Event(), generation(stage), 0
+class Changes:
+    """Changes one route, each time to something else."""
 
-    def change() -> None:
-        nonlocal changes
-        while not over.is_set():
-            changes += 1
-            change_one(folder, stage, f"new-{changes}")
-            over.wait(CHANGES_EVERY)
+    def __init__(self, folder: Path, stage: Stage):
+        self.folder, self.stage = folder, stage
+        self.numbers = itertools.count()
 
-    changing = threading.Thread(target=change)
-    changing.start()
-    try:
-        figures = ping()
-    finally:
-        over.set()
-        changing.join()
-    # The last may not be live yet, and two that come close may make one table.
-    if (made := generation(stage) - tables) < changes // 2:
-        raise RuntimeError(f"{changes} changes made no more than {made:.0f} tables")
-    return figures
+    def percentiles(self, ping: Callable[[], float]) -> dict[str, float]:
+        """What `ping` tells without a change, through one and through many."""
+        return {
+            "p99_calm_us": ping(),
+            "p99_changed_us": self.through([ONE_AFTER], ping),
+            "p99_changing_us": self.through(itertools.repeat(MANY_EVERY), ping),
+        }
+
+    def through(self, pauses: Iterable[float], ping: Callable[[], float]) -> float:
+        """What `ping` tells while the route changes after each of `pauses`."""
+        over, tables, changes = threading.Event(), generation(self.stage), 0
+
+        def change() -> None:
+            nonlocal changes
+            for pause in pauses:
+                if over.wait(pause):
+                    break
+                changes += 1
+                change_one(self.folder, self.stage, f"new-{next(self.numbers)}")
+
+        changing = threading.Thread(target=change)
+        changing.start()
+        try:
+            told = ping()
+        finally:
+            over.set()
+            changing.join()
+        # The last may not be live yet, and two that come close may make one table.
+        if (made := generation(self.stage) - tables) < changes // 2:
+            raise RuntimeError(f"{changes} changes made no more than {made:.0f} tables")
+        return told
 
 
 def fill(folder: Path, count: int, stage: Stage) -> None:
