@@ -75,6 +75,38 @@ fn nor_is_another_machine_taken_for_this_one() {
     });
 }
 
+#[test]
+#[ignore = "slow: waits until an address is looked at again, ten seconds"]
+fn nor_for_long_is_one_that_an_address_has_moved_to() {
+    in_own_network("loops::nor_for_long_is_one_that_an_address_has_moved_to", || {
+        run("ip link add name one arp off type veth peer name other");
+        run("ip link set one up");
+        run("ip link set other up");
+        run("ip address add 198.18.0.1/24 dev one");
+        let mut plane = Plane::with(vec![], |config| {
+            config.listeners[0].address.set_ip(Ipv4Addr::UNSPECIFIED.into());
+            config.timeouts.connect = millis(200);
+            // Each of them asks for itself.
+            config.workers = 1.try_into().unwrap();
+        });
+        let port = plane.address().port();
+        plane.apply(vec![target("a.test", &[SocketAddr::from(([198, 18, 0, 1], port))])]);
+        let meet = || {
+            let mut client = open(SocketAddr::from(([127, 0, 0, 1], port)), &hello("a.test"));
+            assert!(rest(&mut client).0.is_empty());
+        };
+        meet();
+        plane.assert_ended(&[("a.test", Outcome::ConnectFailed, 1)]);
+        // What is left of its network has nobody who answers.
+        run("ip address delete 198.18.0.1/24 dev one");
+        run("ip address add 198.18.0.2/24 dev one");
+        wait_until("a look at the address", || {
+            meet();
+            plane.has_ended("a.test", Outcome::ConnectTimeout)
+        });
+    });
+}
+
 /// A client of a listener on `all` meets `outcome` when the endpoint is at `address`, on the same
 /// port.
 #[track_caller]

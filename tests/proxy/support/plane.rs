@@ -145,6 +145,11 @@ impl Plane {
         assert_eq!(self.ended(), expected);
     }
 
+    /// Whether any connection of the route has ended so.
+    pub(crate) fn has_ended(&self, route: &str, outcome: Outcome) -> bool {
+        self.ended().contains_key(&(route.to_owned(), outcome.as_str()))
+    }
+
     /// Waits until just so many connections are open.
     #[track_caller]
     pub(crate) fn assert_active(&self, count: i64) {
