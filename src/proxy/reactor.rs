@@ -5,6 +5,7 @@
 //! atomics; a socket's event names its task directly, a connection costs one allocation for its
 //! future, and nothing is deregistered, for closing a socket does that.
 
+mod alarm;
 mod ready;
 mod sources;
 mod stint;
@@ -326,12 +327,13 @@ impl Reactor {
     fn wait(&self, events: &mut Vec<epoll::Event>) -> io::Result<()> {
         let background = !self.background.borrow().is_empty();
         let idle = self.runnable.borrow().is_empty() && !background;
-        let timeout = if idle { self.wheel.borrow().until_next(self.now.get()) } else { Some(0) };
+        let now = self.now.get();
+        let until = if idle { self.wheel.borrow().next_due() } else { now };
         let begin = Instant::now();
         if self.stint.end_if_over(begin, background) {
             thread::yield_now();
         }
-        self.sources.wait(events, timeout)?;
+        self.sources.wait(events, now, until)?;
         let end = Instant::now();
         self.stint.waited(begin, end);
         self.now.set(end.saturating_duration_since(self.start).as_millis() as u64);

@@ -58,9 +58,9 @@ impl<T> Wheel<T> {
         self.next = end;
     }
 
-    /// How long after `now`, in milliseconds, there will be something to hand out.
-    pub(super) fn until_next(&self, now: u64) -> Option<u64> {
-        Some((self.first_occupied()? * SLOT_MILLIS).saturating_sub(now))
+    /// When, in milliseconds, there will be something to hand out; `u64::MAX` is never.
+    pub(super) fn next_due(&self) -> u64 {
+        self.first_occupied().map_or(u64::MAX, |slot| slot * SLOT_MILLIS)
     }
 
     /// The number of the first slot that holds anything.
@@ -106,11 +106,11 @@ mod tests {
         let mut wheel = Wheel::new();
         let due = wheel.insert(100, 1);
         assert!((100..100 + SLOT_MILLIS).contains(&due));
-        assert_eq!(wheel.until_next(0), Some(due));
+        assert_eq!(wheel.next_due(), due);
         assert!(expired(&mut wheel, 99).is_empty());
         assert_eq!(expired(&mut wheel, due), [1]);
         assert!(expired(&mut wheel, due + 1_000_000).is_empty());
-        assert_eq!(wheel.until_next(0), None);
+        assert_eq!(wheel.next_due(), u64::MAX);
     }
 
     #[test]
@@ -151,8 +151,8 @@ mod tests {
                 let at = wheel.insert(now + delay, id as u64);
                 prop_assert!(at + SLOTS * SLOT_MILLIS >= now + delay);
                 list.push((at, id as u64));
-                let soonest = list.iter().map(|(at, _)| at.saturating_sub(now)).min();
-                prop_assert_eq!(wheel.until_next(now), soonest);
+                let soonest = list.iter().map(|(at, _)| *at).min();
+                prop_assert_eq!(wheel.next_due(), soonest.unwrap_or(u64::MAX));
             }
         }
     }

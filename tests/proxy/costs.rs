@@ -70,6 +70,18 @@ fn a_round_trip_takes_one_read_and_one_write_each_way() {
     assert_within(ROUND_TRIP, &calls);
 }
 
+/// The kernel would set it and cancel it at each.
+#[test]
+fn a_wait_takes_no_timer_of_its_own() {
+    let (sluice, backend) = traced();
+    let (mut client, mut server) = pair(&sluice.process, &backend, &hello("a.test"));
+    (0..TIMES).for_each(|_| exchange(&mut client, &mut server));
+    assert_eq!(sluice.timed_waits(), 0);
+    let calls = sluice.calls();
+    // For the hello's deadline, and what else begins with a connection.
+    assert!(calls.get("timerfd_settime").is_some_and(|count| *count <= 5), "{calls:#?}");
+}
+
 #[test]
 fn bulk_is_moved_by_splice_and_its_pipe_is_used_again() {
     const SIZE: usize = 32 << 20;

@@ -10,12 +10,17 @@ use rustix::io::Errno;
 use slab::Slab;
 
 use super::TaskId;
+use super::alarm::Alarm;
 use super::ready::Ready;
+
+/// What the epoll says when the alarm rings. No source has so high an index.
+const ALARM: u64 = u64::MAX;
 
 /// The descriptors of a reactor, and what is known of them. Edge-triggered: what becomes ready is
 /// told once, and counts until somebody takes it back.
 pub(super) struct Sources {
     epoll: OwnedFd,
+    alarm: Alarm,
     slab: RefCell<Slab<Source>>,
     /// Tells an entry of the slab from those that had the same index before.
     serial: Cell<u32>,
@@ -37,11 +42,10 @@ pub(in crate::proxy) struct SourceId {
 
 impl Sources {
     pub(super) fn new() -> io::Result<Self> {
-        Ok(Sources {
-            epoll: epoll::create(epoll::CreateFlags::CLOEXEC)?,
-            slab: RefCell::default(),
-            serial: Cell::new(0),
-        })
+        let (epoll, alarm) = (epoll::create(epoll::CreateFlags::CLOEXEC)?, Alarm::new()?);
+        let interest = epoll::EventFlags::IN | epoll::EventFlags::ET;
+        epoll::add(&epoll, &alarm, epoll::EventData::new_u64(ALARM), interest)?;
+        Ok(Sources { epoll, alarm, slab: RefCell::default(), serial: Cell::new(0) })
     }
 
     /// Watches `fd` for `task`; it counts as `ready` at first.
@@ -90,17 +94,21 @@ impl Sources {
         self.with(id, |source| source.ready.remove(ready));
     }
 
-    /// Waits for events; for at most `timeout` milliseconds, if that is given.
+    /// Waits for events until the time `until`, where it is `now`; if that has come, it looks for
+    /// what is there.
     pub(super) fn wait(
         &self,
         events: &mut Vec<epoll::Event>,
-        timeout: Option<u64>,
+        now: u64,
+        until: u64,
     ) -> io::Result<()> {
-        let timeout = timeout.map(|millis| Timespec {
-            tv_sec: (millis / 1000) as i64,
-            tv_nsec: ((millis % 1000) * 1_000_000) as i64,
-        });
-        match epoll::wait(&self.epoll, spare_capacity(events), timeout.as_ref()) {
+        let sleeps = until > now;
+        if sleeps {
+            self.alarm.set(now, until)?;
+        }
+        let at_once = Timespec { tv_sec: 0, tv_nsec: 0 };
+        let timeout = (!sleeps).then_some(&at_once);
+        match epoll::wait(&self.epoll, spare_capacity(events), timeout) {
             Ok(_) | Err(Errno::INTR) => Ok(()),
             Err(error) => Err(error.into()),
         }
@@ -109,6 +117,10 @@ impl Sources {
     /// Notes what an event tells; returns the task that it concerns, unless the descriptor was
     /// forgotten meanwhile.
     pub(super) fn note(&self, event: &epoll::Event) -> Option<TaskId> {
+        if event.data.u64() == ALARM {
+            self.alarm.rang();
+            return None;
+        }
         self.with(SourceId::from_token(event.data), |source| {
             source.ready.insert(Ready::of(event.flags));
             source.task

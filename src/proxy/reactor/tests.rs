@@ -1,4 +1,5 @@
 use std::future::pending;
+use std::sync::mpsc;
 
 use rustix::fd::OwnedFd;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
@@ -10,10 +11,19 @@ fn reactor() -> (Rc<Reactor>, IntCounter) {
     (Reactor::new(panics.clone()).unwrap(), panics)
 }
 
-/// Runs what `main` makes on a reactor of its own.
-fn run<F: Future<Output: 'static> + 'static>(main: impl FnOnce(Rc<Reactor>) -> F) -> F::Output {
-    let (reactor, _) = reactor();
-    reactor.block_on(main(Rc::clone(&reactor))).unwrap()
+/// Runs what `main` makes on a reactor and a thread of its own: one that is never woken would keep
+/// the test waiting for ever.
+#[track_caller]
+fn run<F>(main: impl FnOnce(Rc<Reactor>) -> F + Send + 'static) -> F::Output
+where
+    F: Future<Output: Send + 'static> + 'static,
+{
+    let (done, end) = mpsc::channel();
+    thread::spawn(move || {
+        let (reactor, _) = reactor();
+        done.send(reactor.block_on(main(Rc::clone(&reactor))).unwrap())
+    });
+    end.recv_timeout(Duration::from_secs(60)).expect("it ends")
 }
 
 fn pair() -> (OwnedFd, OwnedFd) {
@@ -47,6 +57,30 @@ fn a_wait_ends_with_its_event_or_its_deadline() {
         drop(theirs);
         until(&reactor, source, Ready::READ_CLOSED).await;
     });
+}
+
+#[test]
+fn each_of_several_deadlines_ends_a_sleep() {
+    let ended = run(|reactor| async move {
+        let (main, ended) = (reactor.current(), Rc::new(RefCell::new(Vec::new())));
+        // The alarm is set for one that is not the first, and again after each.
+        for millis in [200, 100, 300] {
+            let (inner, ended) = (Rc::clone(&reactor), Rc::clone(&ended));
+            reactor.spawn(async move {
+                let limit = Duration::from_millis(millis);
+                assert_eq!(inner.within(limit, pending::<()>()).await, Err(Interrupted::Elapsed));
+                ended.borrow_mut().push(millis);
+                inner.wake(main);
+            });
+        }
+        let all = poll_fn(|_| match ended.borrow().len() {
+            3 => Poll::Ready(()),
+            _ => Poll::Pending,
+        });
+        assert_eq!(reactor.within(Duration::from_secs(60), all).await, Ok(()));
+        ended.take()
+    });
+    assert_eq!(ended, [100, 200, 300]);
 }
 
 #[test]
@@ -93,7 +127,7 @@ fn a_panic_of_the_main_task_ends_all() {
         (error.to_string(), panics.get(), Rc::strong_count(&reactor))
     };
     // A reactor that goes on would keep a test waiting for ever.
-    let (ended, end) = std::sync::mpsc::channel();
+    let (ended, end) = mpsc::channel();
     std::thread::spawn(move || ended.send(run()));
     let end = end.recv_timeout(Duration::from_secs(60));
     assert_eq!(end, Ok(("the main task has panicked".to_owned(), 1, 1)));

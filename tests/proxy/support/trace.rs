@@ -60,6 +60,17 @@ impl Traced {
         calls
     }
 
+    /// How many of its waits have a time at which they end, and so a timer of their own.
+    pub(crate) fn timed_waits(&self) -> usize {
+        // The events that there may be, the milliseconds, and no mask of signals.
+        let timeout = |line: &Line| {
+            let (before, _) = line.call.rsplit_once(", NULL, ")?;
+            before.rsplit_once(", ")?.1.parse::<i64>().ok()
+        };
+        let waits = self.lines().into_iter().filter(|line| line.call.contains("epoll_pwait"));
+        waits.filter_map(|line| timeout(&line)).filter(|millis| *millis > 0).count()
+    }
+
     /// The lines of the trace that are whole.
     fn lines(&self) -> Vec<Line> {
         let text = fs::read_to_string(self.path()).expect("strace is missing: make tools");
