@@ -53,6 +53,8 @@ def has_workers(proxy: Proxy) -> bool:
     return proxy.workers
 
 
+# The fewest rounds of which a middle half says more than the least and the greatest.
+LEAST_FOR_A_HALF = 5
 # A figure that is 1 or 0.
 YES_OR_NO = "half_close"
 OF_BULK = {"scale": 1000, "yardstick": "limit"}
@@ -156,9 +158,7 @@ def log_cell(results: Results) -> str:
     """What the access log makes of a connection, and how that is to one without."""
     of_log = values_of(results, LOG, "sluice-log")
     without = values_of(results, next(row for row in ROWS if row.load == "conn"), "sluice")
-    more = ""
-    if of_log and without:
-        more = f", {median_ratio(of_log, without):.2f} of without"
+    more = f", {ratio_of(of_log, without, 'without')}" if of_log and without else ""
     return cell(results, LOG, "sluice-log") + more
 
 
@@ -189,15 +189,21 @@ def ratio(results: Results, row: Row, name: str) -> str:
     ours, theirs = values_of(results, row, "sluice"), values_of(results, row, name)
     if not ours or not theirs or not all(theirs):
         return ""
-    return f"{median_ratio(ours, theirs):.2f} of {PROXIES[name].title}"
+    return ratio_of(ours, theirs, PROXIES[name].title)
 
 
-def median_ratio(ours: list[float], theirs: list[float]) -> float:
-    """Of the ratios in each round, which know nothing of how the machine changes from round to round.
-    Where one has failed in some, it is not known which belong together."""
+def ratio_of(ours: list[float], theirs: list[float], whose: str) -> str:
+    """The median of the ratios in each round, which know nothing of how the machine changes from round
+    to round, and the middle half of them. Where one has failed in some, it is not known which belong
+    together."""
     if len(ours) != len(theirs):
-        return statistics.median(ours) / statistics.median(theirs)
-    return statistics.median(our / their for our, their in zip(ours, theirs))
+        return f"{statistics.median(ours) / statistics.median(theirs):.2f} of {whose}"
+    ratios = [our / their for our, their in zip(ours, theirs)]
+    text = f"{statistics.median(ratios):.2f} of {whose}"
+    if len(ratios) < LEAST_FOR_A_HALF:
+        return text
+    low, _, high = statistics.quantiles(ratios, n=4, method="inclusive")
+    return f"{text} ({low:.2f} to {high:.2f})"
 
 
 def circumstances(proxies: dict[str, Proxy], options: argparse.Namespace) -> str:
