@@ -17,18 +17,22 @@ ROUTES_A_FILE = 100
 PATIENCE = 60
 # How often it is measured what changes do to others: without any, with one, and with many.
 ROUNDS = 5
-# How many seconds pass before one change (it is in the middle of what is measured by default), and
-# between many.
-ONE_AFTER = 1.3
+# How many seconds pass between many changes.
 MANY_EVERY = 0.2
+# How many seconds the pings run before they are measured, as in src/meter.rs.
+WARM_UP = 0.3
 
 Figures = dict[str, float]
 
 
 def measure(
-    stage: Stage, count: int, hello: Callable[[str], bytes], ping: Callable[[Running], Figures]
+    stage: Stage,
+    count: int,
+    hello: Callable[[str], bytes],
+    seconds: float,
+    ping: Callable[[Running], Figures],
 ) -> Figures:
-    """The figures of one round. `ping` runs that load once."""
+    """The figures of one round. `ping` runs that load once, which is measured for so many seconds."""
     folder = stage.folder / "hostnames"
     folder.mkdir()
     command = sluice_over(stage, folder, "--access-log", "off")
@@ -44,7 +48,7 @@ def measure(
         live = time_until_live(folder, stage, hello("new"))
         if generation(stage) != tables + 1:
             raise RuntimeError("one change made more than one table")
-        changes = Changes(folder, stage)
+        changes = Changes(folder, stage, seconds)
         rounds = [changes.percentiles(lambda: ping(proxy)["p99_us"]) for _ in range(ROUNDS)]
     return {
         "mib": (memory - without) / 1024,
@@ -77,15 +81,16 @@ def time_until_live(folder: Path, stage: Stage, hello: bytes) -> float:
 class Changes:
     """Changes one route, each time to something else."""
 
-    def __init__(self, folder: Path, stage: Stage):
+    def __init__(self, folder: Path, stage: Stage, seconds: float):
         self.folder, self.stage = folder, stage
+        self.middle = WARM_UP + seconds / 2
         self.numbers = itertools.count()
 
     def percentiles(self, ping: Callable[[], float]) -> dict[str, float]:
-        """What `ping` tells without a change, through one and through many."""
+        """What `ping` tells without a change, through one in the middle and through many."""
         return {
             "p99_calm_us": ping(),
-            "p99_changed_us": self.through([ONE_AFTER], ping),
+            "p99_changed_us": self.through([self.middle], ping),
             "p99_changing_us": self.through(itertools.repeat(MANY_EVERY), ping),
         }
 

@@ -152,7 +152,8 @@ class Comparison:
         def ping(running: Running) -> dict[str, float]:
             return run_load(self.command(LOADS["hostnames"], stage.ways, running.pids()))
 
-        return hostnames.measure(stage, self.options.hostnames, hello, ping)
+        seconds = self.options.seconds
+        return hostnames.measure(stage, self.options.hostnames, hello, seconds, ping)
 
     def command(
         self,
