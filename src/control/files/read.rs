@@ -42,6 +42,16 @@ impl PartialEq for FileRead {
     }
 }
 
+impl FileRead {
+    /// Whether there is nothing in it any more, and has been for a moment only. Somebody has probably
+    /// begun to write it: where the disk is busy, a truncation takes long, shows at once and is told
+    /// only when it is over.
+    fn was_just_emptied(&self, former: &FileRead) -> bool {
+        let is_empty = |content: &Content| content.as_ref().is_ok_and(|bytes| bytes.is_empty());
+        self.stamp.is_none() && is_empty(&self.content) && !is_empty(&former.content)
+    }
+}
+
 /// What is in a file, or why it cannot be read.
 pub(super) type Content = Result<Arc<[u8]>, String>;
 
@@ -82,26 +92,31 @@ impl Stamp {
 }
 
 impl Reading {
-    /// This reading, but with what is `applied` of the files that are being written, which are told
-    /// by their real paths.
+    /// This reading, but with what is `applied` of the files that are being written: of those that
+    /// are told by their real paths, and of those that look so. Returns whether any looks so.
     pub(super) fn except(
         mut self,
         applied: &Reading,
         is_written: impl Fn(&Path) -> bool,
-    ) -> Reading {
+    ) -> (Reading, bool) {
+        let mut any_emptied = false;
         for (path, root) in &mut self.roots {
             let Ok(files) = root else { continue };
             let applied = applied.files(path);
-            let written: Vec<PathBuf> = files
-                .iter()
-                .filter(|(_, file)| is_written(&file.real))
-                .map(|(name, _)| name.clone())
-                .collect();
+            let mut written = Vec::new();
+            for (name, file) in &*files {
+                let former = applied.and_then(|applied| applied.get(name));
+                let emptied = former.is_some_and(|former| file.was_just_emptied(former));
+                any_emptied |= emptied;
+                if emptied || is_written(&file.real) {
+                    written.push(name.clone());
+                }
+            }
             for name in written {
                 keep(files, applied, name);
             }
         }
-        self
+        (self, any_emptied)
     }
 
     /// What of this reading is as it was in the `last`, and for the rest what is `applied`: a file
@@ -201,7 +216,8 @@ pub(super) fn manifests(folder: &Path) -> io::Result<Vec<Manifest>> {
         if hidden || !matches!(extension, Some("yaml" | "yml" | "json")) {
             continue;
         }
-        let kind = entry.file_type()?;
+        // It may be gone by now.
+        let Ok(kind) = entry.file_type() else { continue };
         let is_link = kind.is_symlink();
         let is_folder = kind.is_dir() || is_link && path.is_dir();
         // A link that leads nowhere is read too: the error says so.

@@ -180,8 +180,8 @@ async fn settled(
     loop {
         let reading = read(paths, settling.last().unwrap_or(applied), watches).await;
         let Writing { files, fresh } = watches.shared.writing(pace);
-        let reading = reading.except(applied, |file| files.contains(file));
-        match settling.judge(reading, applied, fresh, Instant::now()) {
+        let (reading, emptied) = reading.except(applied, |file| files.contains(file));
+        match settling.judge(reading, applied, fresh || emptied, Instant::now()) {
             Judgement::Settled(reading) => return reading,
             Judgement::Restless(reading) => {
                 watches.shared.wake.notify_one();

@@ -53,6 +53,32 @@ async fn a_file_that_is_written_slowly_keeps_its_routes_and_holds_nobody_up() {
     watched.until(&["c", "half", "one"], 0).await;
 }
 
+/// As a disk that is busy makes it look for as long: the file is cut, and nobody says so.
+#[tokio::test]
+async fn a_file_that_was_just_cut_keeps_its_routes_and_holds_nobody_up() {
+    let folder = temporary();
+    let file = |name: &str| folder.path().join(name);
+    write(&file("a.yaml"), &good("a"));
+    let pace = Pace { notify: false, poll: Duration::from_millis(20), ..TOLD };
+    let mut watched = Watched::new(pace, &[folder.path()]).await;
+    let mut writer = fs::File::create(file("a.yaml")).expect("truncated");
+    write(&file("b.yaml"), &good("b"));
+    watched.until(&["a", "b"], 0).await;
+    writer.write_all(good("c").as_bytes()).expect("written");
+    watched.until(&["b", "c"], 0).await;
+}
+
+#[tokio::test]
+async fn a_file_that_stays_empty_counts_as_empty() {
+    let folder = temporary();
+    let file = folder.path().join("a.yaml");
+    write(&file, &good("a"));
+    let mut watched = Watched::new(TOLD, &[folder.path()]).await;
+    watched.calm().await;
+    write(&file, "");
+    watched.until(&[], 0).await;
+}
+
 #[tokio::test]
 async fn a_writer_that_never_closes_is_not_waited_for() {
     let folder = temporary();
