@@ -54,8 +54,8 @@ def parse() -> argparse.Namespace:
     add = parser.add_argument
     add("--sluice", default=ROOT / "target/release/sluice", help="the binary to measure")
     add("--install", action="store_true", help=f"install the peers first: {' '.join(PACKAGES)}")
-    add("--only", type=chosen_from(PROXIES), help="these proxies, separated by commas")
-    add("--loads", type=chosen_from(LOADS), help="these loads, separated by commas")
+    add("--only", type=chosen_from(PROXIES), help=f"some of these proxies: {', '.join(PROXIES)}")
+    add("--loads", type=chosen_from(LOADS), help=f"some of these loads: {', '.join(LOADS)}")
     pin = "yes: only what is measured with the proxy alone on a core; no: only the rest"
     add("--pin", choices=["yes", "no", "both"], default="both", help=pin)
     add("--uid", type=int, help="run every proxy as this user")

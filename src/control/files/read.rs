@@ -43,12 +43,8 @@ impl PartialEq for FileRead {
 }
 
 impl FileRead {
-    /// Whether there is nothing in it any more, and has been for a moment only. Somebody has probably
-    /// begun to write it: where the disk is busy, a truncation takes long, shows at once and is told
-    /// only when it is over.
-    fn was_just_emptied(&self, former: &FileRead) -> bool {
-        let is_empty = |content: &Content| content.as_ref().is_ok_and(|bytes| bytes.is_empty());
-        self.stamp.is_none() && is_empty(&self.content) && !is_empty(&former.content)
+    fn is_empty(&self) -> bool {
+        self.content.as_ref().is_ok_and(|bytes| bytes.is_empty())
     }
 }
 
@@ -92,31 +88,36 @@ impl Stamp {
 }
 
 impl Reading {
-    /// This reading, but with what is `applied` of the files that are being written: of those that
-    /// are told by their real paths, and of those that look so. Returns whether any looks so.
-    pub(super) fn except(
-        mut self,
-        applied: &Reading,
-        is_written: impl Fn(&Path) -> bool,
-    ) -> (Reading, bool) {
-        let mut any_emptied = false;
+    /// The real paths of the files that hold nothing any more, and have held something until a moment
+    /// ago. Somebody has probably begun to write them: where the disk is busy, a truncation takes
+    /// long, shows at once and is told only when it is over.
+    pub(super) fn just_emptied(&self, applied: &Reading) -> Vec<PathBuf> {
+        let files = self.roots.iter().filter_map(|(path, files)| {
+            let (files, applied) = (files.as_ref().ok()?, applied.files(path)?);
+            Some(files.iter().filter_map(|(name, file)| Some((file, applied.get(name)?))))
+        });
+        let emptied = |(file, former): &(&FileRead, &FileRead)| {
+            file.stamp.is_none() && file.is_empty() && !former.is_empty()
+        };
+        files.flatten().filter(emptied).map(|(file, _)| file.real.clone()).collect()
+    }
+
+    /// This reading, but with what is `applied` of the files that are being written, which are told
+    /// by their real paths.
+    pub(super) fn except(mut self, applied: &Reading, written: &HashSet<PathBuf>) -> Reading {
         for (path, root) in &mut self.roots {
             let Ok(files) = root else { continue };
             let applied = applied.files(path);
-            let mut written = Vec::new();
-            for (name, file) in &*files {
-                let former = applied.and_then(|applied| applied.get(name));
-                let emptied = former.is_some_and(|former| file.was_just_emptied(former));
-                any_emptied |= emptied;
-                if emptied || is_written(&file.real) {
-                    written.push(name.clone());
-                }
-            }
-            for name in written {
+            let names: Vec<PathBuf> = files
+                .iter()
+                .filter(|(_, file)| written.contains(&file.real))
+                .map(|(name, _)| name.clone())
+                .collect();
+            for name in names {
                 keep(files, applied, name);
             }
         }
-        (self, any_emptied)
+        self
     }
 
     /// What of this reading is as it was in the `last`, and for the rest what is `applied`: a file

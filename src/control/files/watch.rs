@@ -179,9 +179,12 @@ async fn settled(
     let mut settling = Settling::until(Instant::now() + pace.longest);
     loop {
         let reading = read(paths, settling.last().unwrap_or(applied), watches).await;
-        let Writing { files, fresh } = watches.shared.writing(pace);
-        let (reading, emptied) = reading.except(applied, |file| files.contains(file));
-        match settling.judge(reading, applied, fresh || emptied, Instant::now()) {
+        let Writing { mut files, mut fresh } = watches.shared.writing(pace);
+        let emptied = reading.just_emptied(applied);
+        fresh |= !emptied.is_empty();
+        files.extend(emptied);
+        let reading = reading.except(applied, &files);
+        match settling.judge(reading, applied, fresh, Instant::now()) {
             Judgement::Settled(reading) => return reading,
             Judgement::Restless(reading) => {
                 watches.shared.wake.notify_one();
