@@ -15,7 +15,7 @@
 //! | [`cli`] | the command line | `config` |
 //! | [`config`] | the settings | `logging`, `duration` |
 //! | [`logging`] | the log | `config` |
-//! | [`routing`] | pure: which route owns a connection | nothing |
+//! | [`routing`] | pure: which route owns a connection | `outcome` |
 //! | [`tls`] | pure: bytes in, a typed ClientHello out | nothing |
 //! | [`outcome`], [`duration`] | pure: how connections end; durations as people write them | nothing |
 //!

@@ -9,6 +9,8 @@ use std::fmt;
 pub enum Outcome {
     /// Both sides closed after all bytes were passed on.
     Completed,
+    /// The client went away without a byte: a health check, or a browser that connected ahead.
+    NoHello,
     /// The hello names no server and no route takes connections without a name.
     NoSni,
     /// The client speaks something else than TLS.
@@ -23,6 +25,8 @@ pub enum Outcome {
     NoRoute,
     /// The route does not admit this source address.
     AccessDenied,
+    /// The connection came back to sluice: it would go round for ever.
+    Loop,
     /// A limit on connections was reached.
     LimitExceeded,
     /// None of the route's backends has an endpoint.
@@ -33,7 +37,9 @@ pub enum Outcome {
     ConnectTimeout,
     /// No byte went either way for the idle timeout.
     IdleTimeout,
-    /// The client reset the connection, or went away before its hello was whole.
+    /// The client took too little, for too long, of what there was for it.
+    Stalled,
+    /// The client reset the connection, or went away in the middle of its hello.
     DownstreamReset,
     /// The endpoint reset the connection.
     UpstreamReset,
@@ -43,8 +49,9 @@ pub enum Outcome {
 
 impl Outcome {
     /// All outcomes, each at the index that `as usize` gives it.
-    pub const ALL: [Outcome; 16] = [
+    pub const ALL: [Outcome; 19] = [
         Outcome::Completed,
+        Outcome::NoHello,
         Outcome::NoSni,
         Outcome::NotTls,
         Outcome::MalformedHello,
@@ -52,11 +59,13 @@ impl Outcome {
         Outcome::HelloTimeout,
         Outcome::NoRoute,
         Outcome::AccessDenied,
+        Outcome::Loop,
         Outcome::LimitExceeded,
         Outcome::NoEndpoints,
         Outcome::ConnectFailed,
         Outcome::ConnectTimeout,
         Outcome::IdleTimeout,
+        Outcome::Stalled,
         Outcome::DownstreamReset,
         Outcome::UpstreamReset,
         Outcome::Drained,
@@ -66,6 +75,7 @@ impl Outcome {
     pub fn as_str(self) -> &'static str {
         match self {
             Outcome::Completed => "completed",
+            Outcome::NoHello => "no_hello",
             Outcome::NoSni => "no_sni",
             Outcome::NotTls => "not_tls",
             Outcome::MalformedHello => "malformed_hello",
@@ -73,11 +83,13 @@ impl Outcome {
             Outcome::HelloTimeout => "hello_timeout",
             Outcome::NoRoute => "no_route",
             Outcome::AccessDenied => "access_denied",
+            Outcome::Loop => "loop",
             Outcome::LimitExceeded => "limit_exceeded",
             Outcome::NoEndpoints => "no_endpoints",
             Outcome::ConnectFailed => "connect_failed",
             Outcome::ConnectTimeout => "connect_timeout",
             Outcome::IdleTimeout => "idle_timeout",
+            Outcome::Stalled => "stalled",
             Outcome::DownstreamReset => "downstream_reset",
             Outcome::UpstreamReset => "upstream_reset",
             Outcome::Drained => "drained",
@@ -86,7 +98,7 @@ impl Outcome {
 
     /// Whether an operator would call it an error (what `--access-log errors` keeps).
     pub fn is_error(self) -> bool {
-        !matches!(self, Outcome::Completed)
+        !matches!(self, Outcome::Completed | Outcome::NoHello)
     }
 }
 

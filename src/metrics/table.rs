@@ -93,8 +93,8 @@ struct Series<'t> {
     route: &'t str,
     tally: &'t Tally,
     /// The outcome that is shown from the start, at zero too, so that rate() sees its first
-    /// connection. None for routes that are gone. The others appear once they happened: sixteen
-    /// series a route, most of them zero for ever, are too many.
+    /// connection. None for routes that are gone. The others appear once they happened: a series
+    /// of each for every route, most of them zero for ever, are too many.
     shown: Option<Outcome>,
 }
 
@@ -126,8 +126,8 @@ impl<'t> Series<'t> {
     }
 
     fn connections(&self) -> impl Iterator<Item = Metric> {
-        self.tally.ended.iter().zip(Outcome::ALL).filter_map(|(count, outcome)| {
-            let count = read(count);
+        Outcome::ALL.into_iter().filter_map(|outcome| {
+            let count = read(self.tally.ended(outcome));
             (count > 0 || self.shown == Some(outcome))
                 .then(|| self.counter("outcome", outcome.as_str(), count))
         })

@@ -64,13 +64,16 @@ fn description(outcome: Outcome) -> Option<AlertDescription> {
         Outcome::AccessDenied => AlertDescription::AccessDenied,
         Outcome::NotTls => AlertDescription::UnexpectedMessage,
         Outcome::HelloTimeout => AlertDescription::HandshakeFailure,
-        Outcome::LimitExceeded
+        Outcome::Loop
+        | Outcome::LimitExceeded
         | Outcome::NoEndpoints
         | Outcome::ConnectFailed
         | Outcome::ConnectTimeout
         | Outcome::Drained => AlertDescription::InternalError,
         Outcome::Completed
+        | Outcome::NoHello
         | Outcome::IdleTimeout
+        | Outcome::Stalled
         | Outcome::DownstreamReset
         | Outcome::UpstreamReset => return None,
     })

@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use super::{Backend, BackendKey, Hostnames, RouteKey};
+use crate::outcome::Outcome;
 
 /// How a connection's endpoint is chosen.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -123,8 +124,8 @@ impl Route {
 /// What became of a route's connections. It outlives tables: counters only rise.
 #[derive(Debug, Default)]
 pub struct Tally {
-    /// Ended connections; what each slot stands for is the data plane's to say.
-    pub ended: [AtomicU64; Tally::SLOTS],
+    /// Ended connections by outcome, in the order of [`Outcome::ALL`].
+    ended: [AtomicU64; Outcome::ALL.len()],
     /// Bytes from the client to the endpoint.
     pub bytes_up: AtomicU64,
     /// Bytes from the endpoint to the client.
@@ -132,6 +133,9 @@ pub struct Tally {
 }
 
 impl Tally {
-    /// How many ways of ending a connection a tally can tell apart.
-    pub const SLOTS: usize = 16;
+    /// How many connections ended so.
+    pub fn ended(&self, outcome: Outcome) -> &AtomicU64 {
+        // In bounds: every outcome stands at its own index of `Outcome::ALL`.
+        &self.ended[outcome as usize]
+    }
 }

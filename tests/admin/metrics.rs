@@ -8,12 +8,12 @@ fn counts_of_routes_are_read_when_they_are_asked_for() {
     server.writer.apply(snapshot());
     let table = Arc::clone(&server.state.table.table());
     let any = table.lookup(None, "https", |_| false).expect("any");
-    any.route.tally.ended[Outcome::Completed as usize].store(3, Ordering::Relaxed);
-    any.route.tally.ended[Outcome::IdleTimeout as usize].store(2, Ordering::Relaxed);
+    any.route.tally.ended(Outcome::Completed).store(3, Ordering::Relaxed);
+    any.route.tally.ended(Outcome::IdleTimeout).store(2, Ordering::Relaxed);
     any.route.tally.bytes_up.store(100, Ordering::Relaxed);
     any.route.tally.bytes_down.store(5, Ordering::Relaxed);
     let unrouted = &server.state.metrics.unrouted;
-    unrouted.ended[Outcome::NotTls as usize].store(7, Ordering::Relaxed);
+    unrouted.ended(Outcome::NotTls).store(7, Ordering::Relaxed);
 
     let connections = |lines: &[String]| {
         lines.iter().filter(|line| line.starts_with("sluice_connections_total{")).count()

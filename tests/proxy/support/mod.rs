@@ -2,6 +2,7 @@
 
 mod bulk;
 mod hello;
+pub(crate) mod innocent;
 mod network;
 mod peer;
 mod plane;
@@ -13,6 +14,7 @@ use std::time::{Duration, Instant};
 
 pub(crate) use bulk::{Bulk, Flow, flow, receive_bulk, send_bulk, settle, stall};
 pub(crate) use hello::{hello, hello_with_alpn, hello_without_name, in_records, malformed_hello};
+pub(crate) use innocent::Innocent;
 pub(crate) use network::{in_own_network, run};
 pub(crate) use peer::{
     Backend, Blackhole, End, answering, ask, connect, exchange, expect, expect_reset, is_over,

@@ -160,7 +160,7 @@ impl Plane {
         let mut ended = BTreeMap::new();
         self.tallies(|route, tally| {
             for outcome in Outcome::ALL {
-                let count = tally.ended[outcome as usize].load(Ordering::Relaxed);
+                let count = tally.ended(outcome).load(Ordering::Relaxed);
                 if count > 0 {
                     ended.insert((route.to_owned(), outcome.as_str()), count);
                 }
