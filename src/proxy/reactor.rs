@@ -172,20 +172,29 @@ impl Reactor {
         self.now.get()
     }
 
-    /// Has `task` polled once `at` (in the time of [`Reactor::now`]) has come. A task has one such
-    /// time; a new one replaces the old.
+    /// Has `task` polled once `at` (in the time of [`Reactor::now`]) has come, unless it is polled
+    /// before. Of several such times the nearest counts.
+    ///
+    /// A poll forgets them all, so what still waits then has to name its time again. That is what
+    /// lets deadlines nest or stand side by side in one task, and end in any order, without a list
+    /// of them.
     pub(super) fn wake_at(&self, task: TaskId, at: u64) {
         let mut tasks = self.tasks.borrow_mut();
         let Some(entry) = tasks.get_mut(task.index as usize) else { return };
-        if entry.serial != task.serial {
+        if entry.serial != task.serial || at >= entry.deadline {
             return;
         }
         entry.deadline = at;
-        // A task that is in the wheel for this time or an earlier one is put back when that comes:
-        // a task is told of a new deadline far more often than it meets one.
+        self.schedule(entry, task);
+    }
+
+    /// Sees to it that the wheel hands `task` out at its deadline. One that is there for this time
+    /// or an earlier one is put back when that comes: a task is told of a new deadline far more
+    /// often than it meets one.
+    fn schedule(&self, entry: &mut Task, task: TaskId) {
         let mut wheel = self.wheel.borrow_mut();
-        if wheel.due(at) < entry.scheduled {
-            entry.scheduled = wheel.insert(at, task);
+        if wheel.due(entry.deadline) < entry.scheduled {
+            entry.scheduled = wheel.insert(entry.deadline, task);
         }
     }
 
@@ -212,7 +221,8 @@ impl Reactor {
         self.cancelled.get()
     }
 
-    /// Awaits `future`, which belongs to the current task, for at most `limit`.
+    /// Awaits `future`, which belongs to the current task, for at most `limit`. Limits may nest: the
+    /// nearest end comes first, and an outer one ends what is inside.
     pub(super) async fn within<T>(
         &self,
         limit: Duration,
@@ -220,7 +230,6 @@ impl Reactor {
     ) -> Result<T, Interrupted> {
         let mut future = pin!(future);
         let end = self.after(limit);
-        self.wake_at(self.current.get(), end);
         poll_fn(|context| {
             if let Poll::Ready(value) = future.as_mut().poll(context) {
                 return Poll::Ready(Ok(value));
@@ -231,6 +240,7 @@ impl Reactor {
             if self.now.get() >= end {
                 return Poll::Ready(Err(Interrupted::Elapsed));
             }
+            self.wake_at(self.current.get(), end);
             Poll::Pending
         })
         .await
@@ -297,6 +307,8 @@ impl Reactor {
         let future = match self.tasks.borrow_mut().get_mut(id.index as usize) {
             Some(task) if task.serial == id.serial => {
                 task.queued = false;
+                // The poll names anew what it waits for.
+                task.deadline = u64::MAX;
                 task.future.take()
             }
             _ => None,
@@ -361,10 +373,15 @@ impl Reactor {
                     self.runnable.borrow_mut().push_back(id);
                 }
             } else if task.deadline < u64::MAX {
-                early.push((id, task.deadline));
+                early.push(id);
             }
         });
-        early.into_iter().for_each(|(id, deadline)| self.wake_at(id, deadline));
+        let mut tasks = self.tasks.borrow_mut();
+        for id in early {
+            if let Some(task) = tasks.get_mut(id.index as usize) {
+                self.schedule(task, id);
+            }
+        }
     }
 }
 

@@ -12,7 +12,7 @@ pub(super) struct Task {
     pub(super) queued: bool,
     /// Whether it is among those in the background.
     pub(super) backgrounded: bool,
-    /// When it wants to be polled at the latest; `u64::MAX` is never.
+    /// When it wants to be polled at the latest, as of its last poll; `u64::MAX` is never.
     pub(super) deadline: u64,
     /// When the wheel will hand it out; `u64::MAX` while it is not there.
     pub(super) scheduled: u64,
