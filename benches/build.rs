@@ -16,6 +16,7 @@ use k8s_openapi::api::discovery::v1::EndpointSlice;
 use serde_json::{Value, from_value, json};
 use sluice::control::api::SniRoute;
 use sluice::control::build::{Builder, Installation};
+use sluice::reach::Reach;
 use sluice::routing::{Reader, Writer, channel};
 
 /// In the table, each with a Service of its own that has two endpoints.
@@ -79,7 +80,9 @@ impl Source {
             class: "sluice".into(),
             require_class: false,
             listeners: vec!["https".into()],
-            local_addresses: true,
+            reach: Reach { local_addresses: true, ..Reach::default() },
+            machine: vec![],
+            own_services: vec![],
         };
         let (writer, reader) = channel();
         let mut source = Source { builder: Builder::new(installation), writer, reader };

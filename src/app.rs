@@ -26,9 +26,11 @@ use crate::control::dns::Names;
 use crate::control::files::{self, Update};
 use crate::control::status::{Reporter, Statuses};
 use crate::health::Health;
+use crate::machine;
 use crate::metrics::Metrics;
 use crate::proxy::{Proxy, Running};
-use crate::routing::{self, Reader, Writer};
+use crate::reach::{OwnEndpoints, Reach};
+use crate::routing::{self, ObjectKey, Reader, Writer};
 use publish::Publisher;
 use saving::Saver;
 
@@ -84,6 +86,9 @@ struct Parts {
     table: Reader,
     statuses: Statuses,
     saver: Option<Saver>,
+    /// Where routes may lead.
+    reach: Reach,
+    own_endpoints: OwnEndpoints,
     /// Once there is a client.
     reporter: Rc<RefCell<Option<Reporter>>>,
 }
@@ -95,7 +100,8 @@ impl App {
     /// The first address that cannot be had, by name.
     pub fn bind(config: Config) -> anyhow::Result<Self> {
         let admin = Admin::bind(config.admin)?;
-        let proxy = Proxy::bind(&config)?;
+        let mut proxy = Proxy::bind(&config)?;
+        proxy.protect(admin.listening());
         Ok(App { config, proxy, admin })
     }
 
@@ -114,7 +120,10 @@ impl App {
     ///
     /// # Errors
     /// When threads or descriptors cannot be had, or a worker fails.
-    pub async fn run(self, mut signalled: impl AsyncFnMut() -> &'static str) -> anyhow::Result<()> {
+    pub async fn run(
+        mut self,
+        mut signalled: impl AsyncFnMut() -> &'static str,
+    ) -> anyhow::Result<()> {
         for (name, address) in self.proxy.addresses() {
             tracing::info!(listener = name, %address, "listening");
         }
@@ -132,9 +141,12 @@ impl App {
             health: Arc::new(Health::new()),
             table,
             statuses: Statuses::default(),
+            reach: self.proxy.reach().clone(),
+            own_endpoints: OwnEndpoints::default(),
             reporter: Rc::default(),
         };
         parts.health.set_listeners_bound();
+        self.proxy.protect_own(parts.own_endpoints.clone());
 
         let (first, first_table) = oneshot::channel();
         let mut source: Pin<Box<dyn Future<Output = Infallible>>> = match self.config.source {
@@ -190,10 +202,10 @@ fn follow_files(
     parts: &Parts,
     first: oneshot::Sender<()>,
 ) -> impl Future<Output = Infallible> + use<> {
-    let installation = installation(config);
+    let installation = installation(config, parts);
     let (metrics, health) = (parts.metrics.clone(), Arc::clone(&parts.health));
     let table = parts.table.clone();
-    let mut publisher = Publisher::new(writer, parts.statuses.clone(), &parts.metrics);
+    let mut publisher = publisher(writer, parts);
     let mut first = Some(first);
     let publish = move |update: Update| {
         let Update { settled, complete, faults, noticed } = update;
@@ -220,7 +232,11 @@ fn follow_files(
     files::watch(config.routes.clone(), installation, names, publish, move || errors.inc())
 }
 
-fn installation(config: &Config) -> Installation {
+fn publisher(writer: Writer, parts: &Parts) -> Publisher {
+    Publisher::new(writer, parts.statuses.clone(), parts.own_endpoints.clone(), &parts.metrics)
+}
+
+fn installation(config: &Config, parts: &Parts) -> Installation {
     let mut listeners: Vec<String> = config.listeners.iter().map(|l| l.name.clone()).collect();
     listeners.sort();
     listeners.dedup();
@@ -228,7 +244,16 @@ fn installation(config: &Config) -> Installation {
         class: config.class.clone(),
         require_class: config.require_class,
         listeners,
-        local_addresses: config.source != Source::Kubernetes,
+        reach: parts.reach.clone(),
+        machine: machine::addresses().unwrap_or_else(|error| {
+            tracing::debug!(%error, "the kernel does not say which addresses are this machine's");
+            Vec::new()
+        }),
+        own_services: config
+            .own_services
+            .iter()
+            .map(|service| ObjectKey::new(&service.namespace, &service.name))
+            .collect(),
     }
 }
 

@@ -5,19 +5,21 @@
 //! | module | what it is | may name, of ours |
 //! |---|---|---|
 //! | [`app`] | binds everything, runs it, drains it; the only one that knows every part | all |
-//! | [`control`] | the control plane: manifests in, a table and statuses out | `routing`, `duration` |
-//! | [`proxy`] | the data plane: the life of a connection | `routing`, `tls`, `outcome`, `config`, `metrics`, `access_log` |
-//! | [`admin`] | the admin port: metrics, probes, the routes in force | `routing`, `control::status`, `metrics`, `health`, `duration` |
+//! | [`control`] | the control plane: manifests in, a table and statuses out | `routing`, `reach`, `duration` |
+//! | [`proxy`] | the data plane: the life of a connection | `routing`, `reach`, `machine`, `tls`, `outcome`, `config`, `metrics`, `access_log` |
+//! | [`admin`] | the admin port: metrics, probes, the routes in force | `routing`, `reach`, `control::status`, `metrics`, `health`, `duration` |
 //! | [`explain`] | which route wins, and why | `routing`, `tls`, `admin::report` |
 //! | [`metrics`] | what is measured | `routing`, `outcome` |
 //! | [`access_log`] | one line for each connection | `tls`, `outcome` |
 //! | [`health`] | what the probes report | nothing |
 //! | [`cli`] | the command line | `config` |
-//! | [`config`] | the settings | `logging`, `duration` |
+//! | [`config`] | the settings | `logging`, `duration`, `cidr` |
 //! | [`logging`] | the log | `config` |
+//! | [`machine`] | which addresses are this machine's | nothing |
+//! | [`reach`] | pure: where routes may lead | `cidr` |
 //! | [`routing`] | pure: which route owns a connection | `outcome` |
 //! | [`tls`] | pure: bytes in, a typed ClientHello out | nothing |
-//! | [`outcome`], [`duration`] | pure: how connections end; durations as people write them | nothing |
+//! | [`outcome`], [`duration`], [`cidr`] | pure: how connections end; durations and networks as people write them | nothing |
 //!
 //! Invariants: `control` and `proxy` never import each other, and meet only in `routing`;
 //! `routing` and `tls` do no I/O and know neither tokio nor Kubernetes. `tests/walls.rs` holds
@@ -27,6 +29,7 @@
 pub mod access_log;
 pub mod admin;
 pub mod app;
+pub mod cidr;
 pub mod cli;
 pub mod config;
 pub mod control;
@@ -34,8 +37,10 @@ pub mod duration;
 pub mod explain;
 pub mod health;
 pub mod logging;
+pub mod machine;
 pub mod metrics;
 pub mod outcome;
 pub mod proxy;
+pub mod reach;
 pub mod routing;
 pub mod tls;

@@ -10,6 +10,7 @@ use sluice::config::{Config, ConfigError};
 use sluice::control::build::{Installation, build};
 use sluice::control::{api, files};
 use sluice::logging::{self, LoggingError};
+use sluice::reach::Reach;
 use sluice::routing::Snapshot;
 use sluice::{app, explain, proxy};
 
@@ -107,7 +108,9 @@ fn installation(class: &Class, listeners: Vec<String>) -> Installation {
         class: class.class.clone(),
         require_class: class.require_class,
         listeners,
-        local_addresses: true,
+        reach: Reach { local_addresses: true, ..Reach::default() },
+        machine: vec![],
+        own_services: vec![],
     }
 }
 

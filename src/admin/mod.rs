@@ -26,6 +26,7 @@ use tokio::time::{sleep, timeout};
 use crate::control::status::Statuses;
 use crate::health::Health;
 use crate::metrics::Metrics;
+use crate::reach::Listening;
 use crate::routing::Reader;
 use crowd::Crowd;
 use pages::Pages;
@@ -102,6 +103,12 @@ impl Admin {
         bind().map_err(|error: io::Error| {
             io::Error::new(error.kind(), format!("cannot bind the admin port {address}: {error}"))
         })
+    }
+
+    /// What no route may lead to.
+    pub fn listening(&self) -> Listening {
+        // Which of the two `[::]` is depends on `net.ipv6.bindv6only`.
+        Listening { address: self.address, dual_stack: true }
     }
 
     /// Where it is bound.

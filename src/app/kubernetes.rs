@@ -14,7 +14,7 @@ use tokio::time::{sleep, timeout};
 
 use super::publish::Publisher;
 use super::saving::Saver;
-use super::{Parts, installation};
+use super::{Parts, installation, publisher};
 use crate::config::{self, Config};
 use crate::control::dns::Names;
 use crate::control::kubernetes::{self, Notice, Update};
@@ -51,7 +51,7 @@ pub(super) async fn follow(
     let decided = Arc::new(Notify::new());
     let told = notices(parts, Arc::clone(&decided));
     let serving = Serving {
-        publisher: Publisher::new(writer, parts.statuses.clone(), &parts.metrics),
+        publisher: publisher(writer, parts),
         statuses: parts.statuses.clone(),
         metrics: parts.metrics.clone(),
         health: Arc::clone(&parts.health),
@@ -62,6 +62,7 @@ pub(super) async fn follow(
     };
     let (statuses, metrics) = (parts.statuses.clone(), parts.metrics.clone());
     let reporter = Rc::clone(&parts.reporter);
+    let installation = installation(&config, parts);
     Ok(async move {
         let serving = RefCell::new(serving);
         let (saver, decided) = {
@@ -77,7 +78,7 @@ pub(super) async fn follow(
             let source = kubernetes::Source { client, namespaces: config.namespaces.clone() };
             let publish = |update| serving.borrow_mut().publish(update);
             let names = Names::new(&config.dns_servers);
-            kubernetes::watch(source, installation(&config), names, publish, told).await
+            kubernetes::watch(source, installation, names, publish, told).await
         };
         let saved = async {
             let Some(saver) = &saver else { return future::pending().await };

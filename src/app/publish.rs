@@ -8,27 +8,37 @@ use prometheus::Histogram;
 use crate::control::build::Settled;
 use crate::control::status::{Statuses, log_changes};
 use crate::metrics::Metrics;
+use crate::reach::OwnEndpoints;
 use crate::routing::{Applied, Snapshot, Writer};
 
 /// Serves and reports what a source says.
 pub(super) struct Publisher {
     writer: Writer,
     statuses: Statuses,
+    own_endpoints: OwnEndpoints,
     swap_duration: Histogram,
     /// Whether what is served is what the source says.
     live: bool,
 }
 
 impl Publisher {
-    pub(super) fn new(writer: Writer, statuses: Statuses, metrics: &Metrics) -> Self {
+    pub(super) fn new(
+        writer: Writer,
+        statuses: Statuses,
+        own_endpoints: OwnEndpoints,
+        metrics: &Metrics,
+    ) -> Self {
         let swap_duration = metrics.table_swap_duration.clone();
-        Publisher { writer, statuses, swap_duration, live: false }
+        Publisher { writer, statuses, own_endpoints, swap_duration, live: false }
     }
 
     /// Serves and reports what came of changes that were `noticed` at that time. The first are all
     /// that there is: whatever else was served goes.
     pub(super) fn publish(&mut self, settled: Settled, noticed: Instant) -> Applied {
-        let Settled { changes, statuses: told, .. } = settled;
+        let Settled { changes, statuses: told, own_endpoints, .. } = settled;
+        if let Some(endpoints) = own_endpoints {
+            self.own_endpoints.set(endpoints);
+        }
         let mut told: Vec<_> = told.into_iter().map(Arc::new).collect();
         // The log tells of them in this order.
         told.sort_unstable_by(|a, b| a.key.cmp(&b.key));
@@ -74,6 +84,7 @@ mod tests {
     use crate::control::api::SniRoute;
     use crate::control::build::{Builder, Installation};
     use crate::control::captured::Log;
+    use crate::reach::Reach;
     use crate::routing::{self, Reader, RouteKey};
 
     fn builder() -> Builder {
@@ -81,7 +92,9 @@ mod tests {
             class: "sluice".to_owned(),
             require_class: false,
             listeners: Vec::new(),
-            local_addresses: true,
+            reach: Reach { local_addresses: true, ..Reach::default() },
+            machine: vec![],
+            own_services: vec![],
         })
     }
 
@@ -112,7 +125,8 @@ mod tests {
         let (writer, table) = routing::channel();
         let statuses = Statuses::default();
         let metrics = Metrics::new(table.clone()).unwrap();
-        let mut publisher = Publisher::new(writer, statuses.clone(), &metrics);
+        let mut publisher =
+            Publisher::new(writer, statuses.clone(), OwnEndpoints::default(), &metrics);
 
         let mut saved = builder();
         saved.put_route(&route("old"));
@@ -147,7 +161,8 @@ mod tests {
         let (writer, table) = routing::channel();
         let statuses = Statuses::default();
         let metrics = Metrics::new(table.clone()).unwrap();
-        let mut publisher = Publisher::new(writer, statuses.clone(), &metrics);
+        let mut publisher =
+            Publisher::new(writer, statuses.clone(), OwnEndpoints::default(), &metrics);
         let mut source = builder();
         let over = AtomicBool::new(false);
         let look = || {
@@ -176,7 +191,8 @@ mod tests {
     fn what_is_not_in_order_is_logged_by_name_and_once() {
         let (writer, table) = routing::channel();
         let metrics = Metrics::new(table).unwrap();
-        let mut publisher = Publisher::new(writer, Statuses::default(), &metrics);
+        let mut publisher =
+            Publisher::new(writer, Statuses::default(), OwnEndpoints::default(), &metrics);
         let log = Log::default();
         let _guard = log.listen();
         let said = |what: &str| -> Vec<String> {

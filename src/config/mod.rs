@@ -24,6 +24,7 @@ use std::{fmt, io, thread};
 
 pub use flags::Flags;
 
+use crate::cidr::Cidr;
 use file::Document;
 use layers::Layer;
 use settings::SETTINGS;
@@ -43,6 +44,10 @@ pub struct Config {
     pub namespaces: Vec<String>,
     /// The DNS servers that names of backends are looked up at; the system's if it is empty.
     pub dns_servers: Vec<SocketAddr>,
+    /// Which addresses endpoints may have.
+    pub addresses: Addresses,
+    /// The Services of this installation, which are no backends.
+    pub own_services: Vec<OwnService>,
     /// The folder in which the table is saved, if it is to be. Only with [`Source::Kubernetes`].
     pub state_dir: Option<PathBuf>,
     /// Files and folders of manifests. Never empty once loaded with [`Source::Files`].
@@ -167,6 +172,8 @@ impl Default for Config {
             kubeconfig: None,
             namespaces: Vec::new(),
             dns_servers: Vec::new(),
+            addresses: Addresses::default(),
+            own_services: Vec::new(),
             state_dir: None,
             routes: Vec::new(),
             class: "sluice".to_owned(),
@@ -253,6 +260,30 @@ impl fmt::Display for Lease {
             Some(namespace) => write!(f, "{namespace}/{}", self.name),
             None => f.write_str(&self.name),
         }
+    }
+}
+
+/// Which addresses endpoints may have.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Addresses {
+    /// The networks that they may be in; any if it is empty.
+    pub allow: Vec<Cidr>,
+    /// The networks that they may not be in, whatever `allow` has.
+    pub deny: Vec<Cidr>,
+}
+
+/// The name of a Service that leads to this installation.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OwnService {
+    /// Its namespace.
+    pub namespace: String,
+    /// Its name there.
+    pub name: String,
+}
+
+impl fmt::Display for OwnService {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.namespace, self.name)
     }
 }
 

@@ -6,8 +6,8 @@
 use super::layers::{Fault, Value};
 use super::values::{
     access_log, boolean, class, dns_server, duration, existing_path, folder, lease, lease_duration,
-    log_format, log_level, max_hello, namespace, source, store, store_each, workers,
-    zero_or_duration,
+    log_format, log_level, max_hello, namespace, network, own_service, source, store, store_each,
+    workers, zero_or_duration,
 };
 use super::{Config, listen};
 use crate::duration::display;
@@ -107,6 +107,28 @@ pub(super) const SETTINGS: &[Setting] = &[
          repeatable",
         |config, given| store_each(&mut config.dns_servers, given, dns_server),
         |config| commas(config.dns_servers.iter()),
+    ),
+    many(
+        "addresses.allow",
+        "NETWORK",
+        "A network that the addresses of backends may be in, such as 10.0.0.0/8; any if none is \
+         given; repeatable",
+        |config, given| store_each(&mut config.addresses.allow, given, network),
+        |config| commas(config.addresses.allow.iter()),
+    ),
+    many(
+        "addresses.deny",
+        "NETWORK",
+        "A network that they may not be in, even if it is in one that is allowed; repeatable",
+        |config, given| store_each(&mut config.addresses.deny, given, network),
+        |config| commas(config.addresses.deny.iter()),
+    ),
+    many(
+        "ownServices",
+        "NAMESPACE/NAME",
+        "A Service that leads to this installation, to which no route may lead; repeatable",
+        |config, given| store_each(&mut config.own_services, given, own_service),
+        |config| commas(config.own_services.iter()),
     ),
     many(
         "routes",

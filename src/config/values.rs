@@ -9,7 +9,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::layers::{Fault, Step, Value};
-use super::{AccessLog, Lease, LogFormat, Source};
+use super::{AccessLog, Lease, LogFormat, OwnService, Source};
+use crate::cidr::{Cidr, InvalidCidr};
 use crate::{duration, logging};
 
 /// Reads the value of a setting that takes one.
@@ -91,6 +92,23 @@ pub(super) fn dns_server(text: &str) -> Result<SocketAddr, String> {
              [2001:db8::53]:5353"
         )
     })
+}
+
+pub(super) fn network(text: &str) -> Result<Cidr, String> {
+    text.parse().map_err(|error: InvalidCidr| error.to_string())
+}
+
+pub(super) fn own_service(text: &str) -> Result<OwnService, String> {
+    let wrong = || {
+        format!(
+            "{text:?} is not the name of a Service; write NAMESPACE/NAME, in lower-case letters, \
+             digits and -"
+        )
+    };
+    let (namespace, name) = text.split_once('/').ok_or_else(wrong)?;
+    let namespace = self::namespace(namespace).map_err(|_| wrong())?;
+    let name = self::namespace(name).map_err(|_| wrong())?;
+    Ok(OwnService { namespace, name })
 }
 
 pub(super) fn lease(text: &str) -> Result<Lease, String> {

@@ -80,8 +80,6 @@ async fn attempt(
 fn begin(worker: &Worker, address: SocketAddr) -> io::Result<Socket> {
     // An IPv4 address in the form of IPv6 (RFC 4291 §2.5.5.2) is IPv4 to the kernel too.
     let address = SocketAddr::new(address.ip().to_canonical(), address.port());
-    if worker.is_own(address) {
-        return Err(io::Error::other("the endpoint is sluice itself"));
-    }
+    worker.judge(address).map_err(|why| io::Error::other(format!("{address} {why}")))?;
     Socket::connect(&worker.reactor, address)
 }

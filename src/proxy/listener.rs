@@ -22,6 +22,7 @@ use super::socket::{Socket, set_keep_alive};
 use super::worker::Worker;
 use crate::config::{self, Protocol};
 use crate::outcome::Outcome;
+use crate::reach::Listening;
 
 /// Connections that may wait to be accepted; the kernel cuts it down to `net.core.somaxconn`.
 const BACKLOG: i32 = 16 * 1024;
@@ -45,6 +46,12 @@ pub(super) struct Bound {
     pub(super) listener: Listener,
     pub(super) address: SocketAddr,
     pub(super) sockets: Vec<OwnedFd>,
+}
+
+impl Bound {
+    pub(super) fn listening(&self) -> Listening {
+        Listening { address: self.address, dual_stack: false }
+    }
 }
 
 /// Binds `config` for `workers`.

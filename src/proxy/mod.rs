@@ -32,6 +32,7 @@ use self::worker::Seed;
 use crate::access_log::{self, AccessLog};
 use crate::config::{self, Config};
 use crate::metrics::Metrics;
+use crate::reach::{Listening, OwnEndpoints, Reach};
 use crate::routing::Reader;
 
 /// Descriptors that connections leave to everything else: the admin port, manifests, logs, epolls.
@@ -56,8 +57,10 @@ struct Settings {
     access_log: config::AccessLog,
     workers: usize,
     most_connections: usize,
-    /// Those of every listener.
-    addresses: Vec<SocketAddr>,
+    /// Where routes may lead.
+    reach: Reach,
+    /// The addresses of the installation's own Services.
+    own_endpoints: OwnEndpoints,
 }
 
 /// A data plane whose listeners are bound.
@@ -94,7 +97,13 @@ impl Proxy {
             access_log: config.access_log,
             workers,
             most_connections: most_connections(workers, bound.len()),
-            addresses: bound.iter().map(|one| one.address).collect(),
+            reach: Reach {
+                local_addresses: config.source != config::Source::Kubernetes,
+                allow: config.addresses.allow.clone(),
+                deny: config.addresses.deny.clone(),
+                listening: bound.iter().map(|one| one.listening()).collect(),
+            },
+            own_endpoints: OwnEndpoints::default(),
         };
         Ok(Proxy { settings, bound })
     }
@@ -102,6 +111,21 @@ impl Proxy {
     /// The name and the address of every listener.
     pub fn addresses(&self) -> impl Iterator<Item = (&str, SocketAddr)> {
         self.bound.iter().map(|bound| (bound.listener.name.as_str(), bound.address))
+    }
+
+    /// Keeps routes from another port of this process, too.
+    pub fn protect(&mut self, port: Listening) {
+        self.settings.reach.listening.push(port);
+    }
+
+    /// Keeps routes from the addresses that `endpoints` has at any time.
+    pub fn protect_own(&mut self, endpoints: OwnEndpoints) {
+        self.settings.own_endpoints = endpoints;
+    }
+
+    /// Where routes may lead.
+    pub fn reach(&self) -> &Reach {
+        &self.settings.reach
     }
 
     /// How many connections are served at the same time at most; those beyond are closed at once.
@@ -227,7 +251,8 @@ fn most_connections(workers: usize, listeners: usize) -> usize {
         return usize::MAX;
     };
     let pipes = 2 * workers * Allowance::of(workers).pipes;
-    let sockets = workers * (listeners + 2);
+    // For each worker an epoll, an eventfd and a way to ask whose an address is.
+    let sockets = workers * (listeners + 3);
     let left = descriptors.saturating_sub(RESERVED_DESCRIPTORS + pipes + sockets);
     // With very few descriptors, pipes have to give way, as they do: without one, bytes are copied.
     let least = descriptors / 4;

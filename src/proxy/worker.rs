@@ -1,10 +1,9 @@
 //! A data-plane thread, and what its connections share.
 
 use std::cell::{Cell, RefCell};
-use std::collections::HashMap;
 use std::future::poll_fn;
 use std::io;
-use std::net::{IpAddr, Ipv6Addr, SocketAddr, UdpSocket};
+use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -13,7 +12,6 @@ use std::time::Duration;
 
 use rustix::event::epoll::EventFlags;
 use rustix::fd::OwnedFd;
-use socket2::{Domain, Socket as Socket2, Type};
 
 use super::Settings;
 use super::balance::mix;
@@ -22,7 +20,9 @@ use super::listener::{Listener, accept, admit};
 use super::reactor::{Reactor, Ready, TaskId};
 use super::relay::{Allowance, Pipes};
 use crate::access_log::{Buffer, Entry};
+use crate::machine::Machine;
 use crate::metrics::Metrics;
+use crate::reach::Refusal;
 use crate::routing::Reader;
 
 /// The size of the buffer that all connections of a worker read into, one at a time.
@@ -31,11 +31,6 @@ const BUFFER: usize = 64 * 1024;
 const LOG_DELAY: Duration = Duration::from_millis(200);
 /// The longest silence about something that goes on failing.
 const WARNING_EVERY: Duration = Duration::from_secs(10);
-
-/// How many addresses are remembered to be this machine's or not, and for how long: an address may
-/// move to another machine.
-const MOST_LOCAL: usize = 4096;
-const LOCAL_FOR: Duration = Duration::from_secs(10);
 
 /// What the connections of one thread share.
 pub(super) struct Worker {
@@ -59,10 +54,7 @@ pub(super) struct Worker {
     random: Cell<u64>,
     /// When something that fails may be complained about again.
     warn_at: Cell<u64>,
-    /// Whether an address of the right port is one of this machine's, as far as it was asked.
-    local: RefCell<HashMap<IpAddr, bool>>,
-    /// When to forget that.
-    local_until: Cell<u64>,
+    machine: Machine,
 }
 
 /// Everything that a thread is given to make its worker from.
@@ -97,8 +89,7 @@ pub(super) fn run(seed: Seed) -> io::Result<()> {
         closing: Cell::new(false),
         random: Cell::new(mix(number as u64 ^ u64::from(std::process::id()) << 32)),
         warn_at: Cell::new(0),
-        local: RefCell::default(),
-        local_until: Cell::new(0),
+        machine: Machine::new(),
     });
     reactor.block_on(obey(worker, listeners))?
 }
@@ -231,33 +222,17 @@ impl Worker {
         }
     }
 
-    /// Whether connecting to `address` would come back to a listener of this process, and so go
-    /// round until there are no descriptors left.
-    pub(super) fn is_own(&self, address: SocketAddr) -> bool {
-        let is_listener = |listener: &SocketAddr| {
-            listener.port() == address.port()
-                && listener.is_ipv4() == address.is_ipv4()
-                && (listener.ip() == address.ip()
-                    || listener.ip().is_unspecified() && self.is_local(address.ip()))
-        };
-        let own = self.settings.addresses.iter().any(is_listener);
-        if own && self.may_warn() {
-            tracing::warn!(%address, "an endpoint is sluice itself; not connecting");
+    /// Whether an endpoint may be connected to now. What the control plane has seen of it may be
+    /// of before: of a table that was saved, or of another machine's address.
+    pub(super) fn judge(&self, endpoint: SocketAddr) -> Result<(), Refusal> {
+        let Settings { reach, own_endpoints, .. } = &*self.settings;
+        let judged = reach.judge(endpoint, &own_endpoints.get(), |ip| self.machine.has(ip));
+        if let Err(refusal) = judged
+            && self.may_warn()
+        {
+            tracing::warn!(%endpoint, reason = %refusal, "an endpoint is refused; not connecting");
         }
-        own
-    }
-
-    /// Asked of the kernel only for backends on a port that sluice listens on, and not each time.
-    fn is_local(&self, ip: IpAddr) -> bool {
-        if ip.is_loopback() || ip.is_unspecified() {
-            return true;
-        }
-        let mut known = self.local.borrow_mut();
-        if known.len() >= MOST_LOCAL || self.reactor.now() >= self.local_until.get() {
-            known.clear();
-            self.local_until.set(self.reactor.after(LOCAL_FOR));
-        }
-        *known.entry(ip).or_insert_with(|| is_of_this_machine(ip).unwrap_or(false))
+        judged
     }
 
     fn may_warn(&self) -> bool {
@@ -284,23 +259,5 @@ impl Worker {
         let next = self.random.get().wrapping_add(0x9e37_79b9_7f4a_7c15);
         self.random.set(next);
         mix(next)
-    }
-}
-
-/// Asks the kernel. Whether an address can be bound does not tell: all can be, where
-/// `net.ipv4.ip_nonlocal_bind` is set.
-fn is_of_this_machine(ip: IpAddr) -> io::Result<bool> {
-    match ip {
-        // Multicast is sent from an address of this machine, and no other is taken.
-        IpAddr::V4(ip) => {
-            let socket = Socket2::new(Domain::IPV4, Type::DGRAM, None)?;
-            Ok(socket.set_multicast_if_v4(&ip).is_ok())
-        }
-        // What is sent to an address of this machine is sent from the same (RFC 6724 §5, rule 1).
-        IpAddr::V6(_) => {
-            let socket = UdpSocket::bind((Ipv6Addr::UNSPECIFIED, 0))?;
-            socket.connect((ip, 9))?;
-            Ok(socket.local_addr()?.ip() == ip)
-        }
     }
 }

@@ -46,6 +46,27 @@ const ROWS: &[Row] = &[
         shown: ["10.96.0.10:53", "[::1]:53,127.0.0.1:5353", "[2001:db8::53]:5353,[::1]:53"],
     },
     Row {
+        name: "addresses.allow",
+        file: "addresses: {allow: [10.0.0.0/8, '::/0']}",
+        variable: ("SLUICE_ADDRESSES_ALLOW", "192.0.2.0/24, 10.0.0.1"),
+        flags: &["--addresses-allow", "fd00::/8"],
+        shown: ["10.0.0.0/8,::/0", "192.0.2.0/24,10.0.0.1/32", "fd00::/8"],
+    },
+    Row {
+        name: "addresses.deny",
+        file: "addresses: {deny: [10.9.0.0/16]}",
+        variable: ("SLUICE_ADDRESSES_DENY", "::ffff:10.0.0.0/104"),
+        flags: &["--addresses-deny", "192.0.2.1", "--addresses-deny", "0.0.0.0/0"],
+        shown: ["10.9.0.0/16", "10.0.0.0/8", "192.0.2.1/32,0.0.0.0/0"],
+    },
+    Row {
+        name: "ownServices",
+        file: "ownServices: [edge/sluice]",
+        variable: ("SLUICE_OWN_SERVICES", "edge/sluice, edge/sluice-admin"),
+        flags: &["--own-services", "a/b"],
+        shown: ["edge/sluice", "edge/sluice,edge/sluice-admin", "a/b"],
+    },
+    Row {
         name: "stateDir",
         file: "stateDir: src",
         variable: ("SLUICE_STATE_DIR", "not/there/yet"),

@@ -4,6 +4,7 @@ use std::fs;
 
 use sluice::control::build::Installation;
 use sluice::control::files;
+use sluice::reach::Reach;
 
 use super::markdown::blocks;
 use super::{pages, read};
@@ -39,6 +40,8 @@ fn installation() -> Installation {
         class: "sluice".to_owned(),
         require_class: false,
         listeners: Vec::new(),
-        local_addresses: true,
+        reach: Reach { local_addresses: true, ..Reach::default() },
+        machine: vec![],
+        own_services: vec![],
     }
 }

@@ -1,13 +1,16 @@
 //! A route whose endpoint is sluice itself must not go round until there are no descriptors left.
 
 use std::fs;
+use std::io::Write;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::os::fd::AsRawFd;
 
+use rustix::process::{Resource, Rlimit, prlimit};
 use sluice::outcome::Outcome;
 
 use crate::support::{
-    Plane, Process, answering, ask, hello, in_own_network, manifest, millis, open, rest, run,
-    target, wait_until,
+    Plane, Process, answering, ask, connect, hello, in_own_network, manifest, millis, open, rest,
+    run, target, wait_until,
 };
 
 #[test]
@@ -51,6 +54,73 @@ fn nor_by_an_ipv4_address_in_the_form_of_ipv6() {
     plane.assert_ended(&[("a.test", Outcome::ConnectFailed, 1), ("b.test", Outcome::Completed, 1)]);
 }
 
+#[test]
+fn nor_to_the_admin_port() {
+    let process = Process::start("", &[]);
+    let port = process.admin.port();
+    process.serve(&format!(
+        "{}{}",
+        manifest("a.test", process.admin, ""),
+        manifest("b.test", process.admin, "")
+            .replace(&process.admin.to_string(), &format!("localhost:{port}"))
+    ));
+    for name in ["a.test", "b.test"] {
+        wait_until("the route", || {
+            let mut client = open(process.address, &hello(name));
+            let (answer, _) = rest(&mut client);
+            assert!(answer.is_empty(), "{}", String::from_utf8_lossy(&answer));
+            let outcome = process.access_line()["outcome"].clone();
+            // At first there is no route, and a name that is not looked up yet.
+            let early = outcome == "no_route" || outcome == "no_endpoints";
+            assert!(early || outcome == "connect_failed", "{outcome}");
+            outcome == "connect_failed"
+        });
+    }
+}
+
+#[test]
+fn nor_to_a_network_that_is_excluded() {
+    let mut plane = Plane::with(vec![], |config| {
+        config.addresses.deny = vec!["127.0.0.0/8".parse().unwrap()];
+    });
+    plane.apply(vec![target("a.test", &[answering("a")])]);
+    let mut client = open(plane.address(), &hello("a.test"));
+    assert!(rest(&mut client).0.is_empty());
+    plane.assert_ended(&[("a.test", Outcome::ConnectFailed, 1)]);
+}
+
+#[test]
+fn nor_when_there_is_no_descriptor_to_ask_with() {
+    in_own_network("loops::nor_when_there_is_no_descriptor_to_ask_with", || {
+        run("ip link add name one type veth peer name other");
+        run("ip address add 198.18.0.1/24 dev one");
+        run("ip link set one up");
+        let mut plane = Plane::with(vec![], |config| {
+            config.listeners[0].address.set_ip(Ipv4Addr::UNSPECIFIED.into());
+            config.workers = 1.try_into().unwrap();
+        });
+        let port = plane.address().port();
+        plane.apply(vec![target("a.test", &[SocketAddr::from(([198, 18, 0, 1], port))])]);
+        let own = SocketAddr::from(([127, 0, 0, 1], port));
+        let mut first = connect(own);
+        plane.assert_active(1);
+        let next = u64::try_from(fs::File::open("/dev/null").unwrap().as_raw_fd()).unwrap();
+        let limit = |most| {
+            let limit = Rlimit { current: Some(most), maximum: Some(next + 40) };
+            prlimit(None, Resource::Nofile, limit).unwrap();
+        };
+        limit(next);
+        first.write_all(&hello("a.test")).unwrap();
+        assert!(rest(&mut first).0.is_empty());
+        drop(first);
+        // What could not be asked is no answer to keep.
+        limit(next + 40);
+        let mut client = open(own, &hello("a.test"));
+        assert!(rest(&mut client).0.is_empty());
+        plane.assert_ended(&[("a.test", Outcome::ConnectFailed, 2)]);
+    });
+}
+
 /// Where addresses can be bound that are another machine's, as on nodes that share one.
 #[test]
 fn nor_is_another_machine_taken_for_this_one() {
@@ -62,6 +132,9 @@ fn nor_is_another_machine_taken_for_this_one() {
         run("ip address add 198.18.0.2/24 dev one");
         run("ip link set one up");
         run("ip link set other up");
+        // No interface has these addresses, and yet they are this machine's.
+        run("ip route add local 198.18.9.0/24 dev lo");
+        tries(Ipv4Addr::UNSPECIFIED.into(), [198, 18, 9, 9].into(), Outcome::ConnectFailed);
         let v4 = |last| IpAddr::from([198, 18, 0, last]);
         tries(Ipv4Addr::UNSPECIFIED.into(), v4(1), Outcome::ConnectFailed);
         tries(Ipv4Addr::UNSPECIFIED.into(), v4(2), Outcome::ConnectFailed);

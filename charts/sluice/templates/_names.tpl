@@ -40,6 +40,11 @@
 {{- default (include "sluice.fullname" .) .Values.service.nameOverride -}}
 {{- end -}}
 
+{{/* The name of one of additionalServices: (dict "context" $ "name" … "service" …) */}}
+{{- define "sluice.additionalServiceName" -}}
+{{- default (printf "%s-%s" (include "sluice.fullname" .context) .name) .service.nameOverride -}}
+{{- end -}}
+
 {{/* What Kubernetes sees as one: never changes over the life of a release. */}}
 {{- define "sluice.selectorLabels" -}}
 app.kubernetes.io/name: {{ include "sluice.name" . }}

@@ -69,6 +69,27 @@
 {{- max 2 (add 1 (div (add $delay (sub $period 1)) $period)) -}}
 {{- end -}}
 
+{{/* The Services of this release, which no route may lead to, as a list in JSON. */}}
+{{- define "sluice.ownServices" -}}
+{{- $names := list -}}
+{{- if .Values.service.enabled -}}
+{{- $names = append $names (include "sluice.serviceName" .) -}}
+{{- end -}}
+{{- range $name, $service := .Values.additionalServices -}}
+{{- if ne (toString $service.enabled) "false" -}}
+{{- $names = append $names (include "sluice.additionalServiceName" (dict "context" $ "name" $name "service" $service)) -}}
+{{- end -}}
+{{- end -}}
+{{- if .Values.admin.service.enabled -}}
+{{- $names = append $names (include "sluice.adminServiceName" .) -}}
+{{- end -}}
+{{- $own := list -}}
+{{- range $names -}}
+{{- $own = append $own (printf "%s/%s" (include "sluice.namespace" $) .) -}}
+{{- end -}}
+{{- toJson $own -}}
+{{- end -}}
+
 {{/* The configuration file. */}}
 {{- define "sluice.config" -}}
 {{- $values := .Values -}}
@@ -84,10 +105,16 @@
 {{- end -}}
 {{- end -}}
 {{- $_ := set $config "listen" $listen -}}
+{{- $addresses := dict -}}
+{{- range $key := list "allow" "deny" -}}
+{{- with get $values.addresses $key }}{{ $_ := set $addresses $key . }}{{ end -}}
+{{- end -}}
+{{- with $addresses }}{{ $_ := set $config "addresses" . }}{{ end -}}
 {{- with $values.dns.servers }}{{ $_ := set $config "dns" (dict "servers" .) }}{{ end -}}
 {{- with $values.workers }}{{ $_ := set $config "workers" (int .) }}{{ end -}}
 {{- if include "sluice.kubernetes" . -}}
 {{- $_ := set $config "writeStatus" $values.writeStatus -}}
+{{- with include "sluice.ownServices" . | fromJsonArray }}{{ $_ := set $config "ownServices" . }}{{ end -}}
 {{- with $values.namespaces }}{{ $_ := set $config "namespaces" . }}{{ end -}}
 {{- if $values.writeStatus -}}
 {{- $config = merge $config (dict "lease" (include "sluice.lease" .) "leaseDuration" $values.leaseDuration) -}}

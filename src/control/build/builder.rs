@@ -1,6 +1,7 @@
 //! What a source has, and what a change of it comes to.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashSet as StdHashSet};
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use ahash::{AHashMap as HashMap, AHashSet as HashSet};
@@ -13,6 +14,7 @@ use super::endpoints::{ServicePorts, Slice, service_of};
 use super::few::Few;
 use super::grants::Grants;
 use super::names::{Answer, NameChanges, Names};
+use super::own::Own;
 use super::resolve::Targets;
 use super::routes::{Routes, State};
 use super::services::Services;
@@ -65,6 +67,8 @@ pub struct Settled {
     pub statuses: Vec<RouteStatus>,
     /// What is to be resolved.
     pub names: NameChanges,
+    /// The addresses of the installation's own Services, if they have changed.
+    pub own_endpoints: Option<Arc<StdHashSet<SocketAddr>>>,
 }
 
 impl Builder {
@@ -75,7 +79,12 @@ impl Builder {
                 services: Services::default(),
                 grants: Grants::default(),
                 names: Names::default(),
-                local_addresses: installation.local_addresses,
+                own: Own::new(
+                    &installation.own_services,
+                    installation.reach.listening.iter().map(|one| one.address.port()),
+                ),
+                reach: installation.reach.clone(),
+                machine: installation.machine.iter().copied().collect(),
             },
             installation,
             routes: Routes::default(),
@@ -135,25 +144,28 @@ impl Builder {
     /// A Service is there, or is different.
     pub fn put_service(&mut self, service: &Service) {
         let Some(key) = key(&service.metadata) else { return };
+        self.targets.own.put_service(&key, service);
         self.targets.services.put(key, ServicePorts::of(service));
     }
 
     /// A Service is gone.
     pub fn remove_service(&mut self, key: &ObjectKey) {
+        self.targets.own.remove_service(key);
         self.targets.services.remove(key);
     }
 
     /// An EndpointSlice is there, or is different.
     pub fn put_slice(&mut self, slice: &EndpointSlice) {
         let Some(key) = key(&slice.metadata) else { return };
-        match service_of(slice, &key) {
-            Some(service) => self.targets.services.put_slice(key, service, Slice::of(slice)),
-            None => self.targets.services.remove_slice(&key),
-        }
+        let Some(service) = service_of(slice, &key) else { return self.remove_slice(&key) };
+        let slice = Slice::of(slice);
+        self.targets.own.put_slice(&key, &service, &slice);
+        self.targets.services.put_slice(key, service, slice);
     }
 
     /// An EndpointSlice is gone.
     pub fn remove_slice(&mut self, key: &ObjectKey) {
+        self.targets.own.remove_slice(key);
         self.targets.services.remove_slice(key);
     }
 
@@ -194,10 +206,17 @@ impl Builder {
         for hostname in std::mem::take(&mut self.dirty.hostnames) {
             self.settle_conflicts(&hostname);
         }
+        let own_endpoints = self.settle_own();
         let services = self.targets.services.take_news();
-        for (service, _) in services.iter().filter(|(_, news)| news.ports) {
-            let users = self.targets.services.users(service).flat_map(|(_, users)| users.keys());
-            users.for_each(|key| self.routes.mark(key));
+        for (service, news) in &services {
+            // Which of its endpoints are refused is told in the statuses of its routes.
+            let named = self.targets.services.users(service).next().is_some();
+            let refused = named && self.targets.has_refused(service);
+            if self.targets.services.set_refused(service, refused) || refused || news.ports {
+                let users = self.targets.services.users(service);
+                let users = users.flat_map(|(_, users)| users.keys());
+                users.for_each(|key| self.routes.mark(key));
+            }
         }
         for namespace in std::mem::take(&mut self.dirty.granting) {
             self.targets.grants.users(&namespace).for_each(|key| self.routes.mark(key));
@@ -207,7 +226,7 @@ impl Builder {
         }
 
         let routes = self.routes.begin_round();
-        let mut settled = Settled::default();
+        let mut settled = Settled { own_endpoints, ..Settled::default() };
         settled.changes.routes.reserve(routes.len());
         settled.changes.endpoints.reserve(routes.len());
         settled.statuses.reserve(routes.len());
@@ -236,6 +255,33 @@ impl Builder {
             && self.targets.services.is_empty()
             && self.targets.grants.is_empty()
             && self.targets.names.is_empty()
+            && self.targets.own.is_empty()
+    }
+
+    /// Has the routes looked at again that lead to what has become the installation's own, or is
+    /// no longer. Returns all that is, if that has changed.
+    fn settle_own(&mut self) -> Option<Arc<StdHashSet<SocketAddr>>> {
+        let before = Arc::clone(self.targets.own.endpoints());
+        if !self.targets.own.settle() {
+            return None;
+        }
+        let now = Arc::clone(self.targets.own.endpoints());
+        let changed: StdHashSet<SocketAddr> = before.symmetric_difference(&now).copied().collect();
+        let mut concerned = HashMap::new();
+        let keys: Vec<RouteKey> = self
+            .routes
+            .drafts()
+            .filter(|draft| {
+                draft.backends.iter().any(|(backend, _)| {
+                    *concerned
+                        .entry(backend.clone())
+                        .or_insert_with(|| self.targets.may_meet(backend, &changed))
+                })
+            })
+            .map(|draft| draft.spec.key.clone())
+            .collect();
+        keys.iter().for_each(|key| self.routes.mark(key));
+        Some(now)
     }
 
     /// Tells those that claim `hostname` who owns it; marks those for whom that is news.

@@ -1,11 +1,13 @@
 //! From a Service's port to the addresses behind it.
 
+use std::fmt::Display;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::api::discovery::v1::{Endpoint, EndpointSlice};
 
 use crate::control::api::{DnsName, SERVICE_NAME_LABEL, dns_name};
+use crate::reach::Refusal;
 use crate::routing::{ObjectKey, RouteKey, ServicePort};
 
 /// What a Service says about its ports.
@@ -66,22 +68,43 @@ impl Unresolved {
         }
     }
 
-    pub(super) fn local(address: &str) -> Self {
-        Unresolved {
-            reason: "AddressNotPermitted",
-            field: "address",
-            message: format!(
-                "{address} is local to the machine that sluice runs on; write an address of the \
-                 network"
-            ),
+    /// Nothing may connect to an endpoint; `field` is the one that led there. `left` tells whether
+    /// there are others.
+    pub(super) fn not_permitted(
+        endpoint: SocketAddr,
+        why: Refusal,
+        left: bool,
+        field: &'static str,
+    ) -> Self {
+        let ip = endpoint.ip();
+        match (why.is_own(), left) {
+            (true, false) => Unresolved::leads_to_itself_by(format!("{endpoint} {why}"), field),
+            (true, true) => Unresolved {
+                reason: "LeadsToItself",
+                field,
+                message: format!("{endpoint} {why}, and gets no connection"),
+            },
+            (false, _) => Unresolved {
+                reason: "AddressNotPermitted",
+                field,
+                message: match left {
+                    true => format!("{ip} {why}, and gets no connection"),
+                    false => format!("{ip} {why}; write an address of the network"),
+                },
+            },
         }
     }
 
-    pub(super) fn local_name(name: &str, field: &'static str) -> Self {
+    /// The installation is itself what a backend names.
+    pub(super) fn leads_to_itself(what: impl Display, field: &'static str) -> Self {
+        Unresolved::leads_to_itself_by(format!("{what} leads to sluice itself"), field)
+    }
+
+    fn leads_to_itself_by(said: String, field: &'static str) -> Self {
         Unresolved {
-            reason: "AddressNotPermitted",
+            reason: "LeadsToItself",
             field,
-            message: format!("{name} has only addresses local to the machine that sluice runs on"),
+            message: format!("{said}; name what is behind sluice"),
         }
     }
 
@@ -114,6 +137,11 @@ impl ServicePorts {
                 })
                 .collect(),
         }
+    }
+
+    /// Whether it stands for a DNS name.
+    pub(super) fn has_name(&self) -> bool {
+        self.external_name.is_some()
     }
 
     /// What the port that a route means stands for.
@@ -171,34 +199,6 @@ impl ServicePorts {
     }
 }
 
-/// The metadata services that are not on the link: Amazon's by IPv6, Azure's, Alibaba's, Oracle's.
-const METADATA_SERVICES: [IpAddr; 4] = [
-    IpAddr::V6(Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254)),
-    IpAddr::V4(Ipv4Addr::new(168, 63, 129, 16)),
-    IpAddr::V4(Ipv4Addr::new(100, 100, 100, 200)),
-    IpAddr::V4(Ipv4Addr::new(192, 0, 0, 192)),
-];
-
-/// Whether an address leads to this machine itself or to what only its link knows, such as the
-/// metadata service of a cloud: places that not everybody who may write a route may reach.
-pub(super) fn is_local(ip: IpAddr) -> bool {
-    let ip = ip.to_canonical();
-    if METADATA_SERVICES.contains(&ip) {
-        return true;
-    }
-    match ip {
-        IpAddr::V4(ip) => {
-            ip.is_loopback() || ip.is_link_local() || ip.is_unspecified() || ip.is_multicast()
-        }
-        IpAddr::V6(ip) => {
-            ip.is_loopback()
-                || ip.is_unicast_link_local()
-                || ip.is_unspecified()
-                || ip.is_multicast()
-        }
-    }
-}
-
 fn offered(ports: &[Port]) -> String {
     let shown: Vec<String> = ports
         .iter()
@@ -232,6 +232,16 @@ enum State {
 }
 
 impl Slice {
+    /// The addresses of all endpoints that serve.
+    pub(super) fn ips(&self) -> impl Iterator<Item = IpAddr> {
+        self.addresses.iter().map(|(ip, _)| *ip)
+    }
+
+    /// The numbers of all ports.
+    pub(super) fn ports(&self) -> impl Iterator<Item = u16> {
+        self.ports.iter().map(|(_, number)| *number)
+    }
+
     /// Every address of every endpoint that serves. Addresses that are not of the slice's family
     /// are passed over, and so are slices of names (FQDN).
     pub(super) fn of(slice: &EndpointSlice) -> Self {

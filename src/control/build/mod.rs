@@ -9,11 +9,13 @@ mod endpoints;
 mod few;
 mod grants;
 mod names;
+mod own;
 mod resolve;
 mod routes;
 mod services;
 
 use std::collections::HashMap;
+use std::net::IpAddr;
 
 use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
@@ -24,6 +26,7 @@ pub(super) use self::draft::Finding;
 pub use self::names::{Answer, NameChanges};
 use super::api::{DnsName, ReferenceGrant, SniRoute};
 use super::status::RouteStatus;
+use crate::reach::Reach;
 use crate::routing::{ObjectKey, Snapshot};
 
 /// The namespace of documents that name none.
@@ -54,9 +57,13 @@ pub struct Installation {
     /// The names of its listeners. Empty when they are not known, as in an offline check: then
     /// every name that a route gives is taken for good.
     pub listeners: Vec<String>,
-    /// Whether routes may lead to this machine itself and to its link's own addresses, as they may
-    /// where those who write routes run sluice, too.
-    pub local_addresses: bool,
+    /// Where routes may lead.
+    pub reach: Reach,
+    /// The addresses of the machine that sluice runs on. Those that it gets or loses later are the
+    /// data plane's to know.
+    pub machine: Vec<IpAddr>,
+    /// The Services that lead to the installation itself, to which no route may lead.
+    pub own_services: Vec<ObjectKey>,
 }
 
 impl Installation {
@@ -101,7 +108,7 @@ pub(super) fn examine(resources: &Resources, installation: &Installation) -> (Pl
         builder.put_answer(name, answer.clone());
     }
     resources.routes.iter().rev().for_each(|route| builder.put_route(route));
-    let Settled { changes, mut statuses, names } = builder.settle();
+    let Settled { changes, mut statuses, names, .. } = builder.settle();
     statuses.sort_unstable_by(|a, b| a.key.cmp(&b.key));
     let mut routes: Vec<_> = changes.routes.into_iter().filter_map(|(_, spec)| spec).collect();
     routes.sort_unstable_by(|a, b| a.key.cmp(&b.key));

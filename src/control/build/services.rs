@@ -25,6 +25,8 @@ struct Known {
     /// Who names it, by the port that is named.
     users: Few<ServicePort, Few<RouteKey>>,
     news: News,
+    /// Whether it had endpoints that are refused when that was last looked at.
+    refused: bool,
 }
 
 /// What changed about a Service.
@@ -110,6 +112,12 @@ impl Services {
     /// The slices of a Service.
     pub(super) fn slices(&self, service: &ObjectKey) -> impl Iterator<Item = &Slice> + Clone {
         self.known.get(service).into_iter().flat_map(|known| known.slices.values())
+    }
+
+    /// Notes whether some endpoints of a Service are refused. Returns whether that is news.
+    pub(super) fn set_refused(&mut self, service: &ObjectKey, refused: bool) -> bool {
+        let Some(known) = self.known.get_mut(service) else { return false };
+        std::mem::replace(&mut known.refused, refused) != refused
     }
 
     /// The ports of a Service that routes name, and those routes.

@@ -152,7 +152,7 @@ struct Follower {
 
 impl Follower {
     fn settle(&mut self) {
-        let Settled { changes, statuses, names } = self.builder.settle();
+        let Settled { changes, statuses, names, .. } = self.builder.settle();
         for name in names.unwanted {
             assert!(self.names.remove(&name), "{name} was not wanted");
         }

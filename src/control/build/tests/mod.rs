@@ -1,6 +1,7 @@
 mod elsewhere;
 mod endpoints;
 mod incremental;
+mod reach;
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -47,7 +48,9 @@ fn installation() -> Installation {
         class: "sluice".to_owned(),
         require_class: false,
         listeners: vec!["https".to_owned(), "kafka".to_owned()],
-        local_addresses: false,
+        reach: Reach::default(),
+        machine: vec![],
+        own_services: vec![],
     }
 }
 

@@ -13,6 +13,7 @@ use std::time::Duration;
 use tempfile::TempDir;
 
 use super::*;
+use crate::reach::Reach;
 
 /// A route with the given lines of its spec; `hostnames` is in line 5.
 fn route(name: &str, spec: &str) -> String {
@@ -91,7 +92,9 @@ fn installation() -> Installation {
         class: "sluice".into(),
         require_class: false,
         listeners: vec!["https".into()],
-        local_addresses: true,
+        reach: Reach { local_addresses: true, ..Reach::default() },
+        machine: vec![],
+        own_services: vec![],
     }
 }
 
