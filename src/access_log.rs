@@ -1,28 +1,25 @@
 //! One JSON line for each connection, written without ever holding a connection up.
 //!
-//! A worker formats lines into a buffer of its own and hands full or old buffers over to one
-//! writing thread through a bounded queue. If the output stalls, the queue fills up and lines are
-//! dropped and counted; nothing waits.
+//! A worker formats lines into a buffer of its own and hands full or old buffers over to the
+//! thread of a [`LineQueue`]. If the output stalls, lines are dropped and counted; nothing waits.
 
-use std::convert::Infallible;
 use std::fs::File;
 use std::io::{self, Write};
 use std::net::SocketAddr;
 use std::os::fd::AsFd;
-use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
-use std::thread;
 use std::time::Duration;
 
 use prometheus::IntCounter;
 use serde::{Serialize, Serializer};
 
+use crate::line_queue::{LineQueue, Trouble};
 use crate::outcome::Outcome;
 use crate::tls::Alpn;
 
 /// A worker's buffer is handed over when it has as many bytes.
 const BATCH: usize = 32 * 1024;
-/// How many buffers may wait for the output.
-const QUEUE: usize = 64;
+/// How many bytes may wait for the output.
+const QUEUE: usize = 64 * BATCH;
 /// How many of the protocols that a client offers are logged, and how many bytes of them. A hello
 /// has room for thousands.
 const MAX_PROTOCOLS: usize = 16;
@@ -96,23 +93,11 @@ struct Line<'a> {
 
 /// The way to the writing thread; every worker has a clone, in a [`Buffer`].
 #[derive(Clone, Debug)]
-pub struct AccessLog {
-    queue: SyncSender<Batch>,
-    dropped: IntCounter,
-}
+pub struct AccessLog(LineQueue);
 
+/// The end of the access log.
 #[derive(Debug)]
-struct Batch {
-    bytes: Vec<u8>,
-    lines: u64,
-}
-
-/// The writing thread.
-#[derive(Debug)]
-pub struct Writing {
-    /// Hung up when the thread is over.
-    over: Receiver<Infallible>,
-}
+pub struct Writing(LineQueue);
 
 impl AccessLog {
     /// Starts the thread that writes to stdout, which is the access log's alone while sluice
@@ -136,38 +121,23 @@ impl AccessLog {
         output: impl Write + Send + 'static,
         dropped: IntCounter,
     ) -> io::Result<(AccessLog, Writing)> {
-        let (queue, batches) = sync_channel(QUEUE);
-        let (alive, over) = sync_channel(0);
-        let counter = dropped.clone();
-        thread::Builder::new().name("access-log".into()).spawn(move || {
-            write(output, &batches, &counter);
-            drop(alive);
-        })?;
-        Ok((AccessLog { queue, dropped }, Writing { over }))
+        let queue = LineQueue::start("access-log", output, QUEUE, dropped, report)?;
+        Ok((AccessLog(queue.clone()), Writing(queue)))
+    }
+}
+
+fn report(trouble: Trouble<'_>) {
+    match trouble {
+        Trouble::Refused(error) => tracing::warn!(%error, "cannot write the access log"),
+        Trouble::Dropped(lines) => tracing::warn!(lines, "lines of the access log were dropped"),
     }
 }
 
 impl Writing {
-    /// Waits until every [`AccessLog`] and [`Buffer`] is gone and all lines are written. An output
-    /// that has stalled is given up after `limit`; returns whether all was written.
+    /// Waits until all lines that were handed over are written. An output that has stalled is
+    /// given up after `limit`; returns whether all was written.
     pub fn finish(self, limit: Duration) -> bool {
-        self.over.recv_timeout(limit) == Err(RecvTimeoutError::Disconnected)
-    }
-}
-
-fn write(mut output: impl Write, batches: &Receiver<Batch>, dropped: &IntCounter) {
-    let mut failed = false;
-    for batch in batches {
-        let written = output.write_all(&batch.bytes).and_then(|()| output.flush());
-        match written {
-            Ok(()) => failed = false,
-            Err(error) => {
-                dropped.inc_by(batch.lines);
-                if !std::mem::replace(&mut failed, true) {
-                    tracing::warn!(%error, "cannot write the access log");
-                }
-            }
-        }
+        self.0.flush(limit)
     }
 }
 
@@ -175,36 +145,37 @@ fn write(mut output: impl Write, batches: &Receiver<Batch>, dropped: &IntCounter
 #[derive(Debug)]
 pub struct Buffer {
     log: AccessLog,
-    batch: Batch,
+    bytes: Vec<u8>,
+    lines: u64,
 }
 
 impl Buffer {
     /// An empty buffer.
     pub fn new(log: AccessLog) -> Self {
-        Buffer { log, batch: Batch { bytes: Vec::new(), lines: 0 } }
+        Buffer { log, bytes: Vec::new(), lines: 0 }
     }
 
     /// Whether nothing waits to be handed over.
     pub fn is_empty(&self) -> bool {
-        self.batch.lines == 0
+        self.lines == 0
     }
 
     /// Adds a line; hands the buffer over when it is full.
     pub fn push(&mut self, entry: &Entry<'_>) {
         let line = Line { time: jiff::Timestamp::now(), log: "access", entry };
-        let start = self.batch.bytes.len();
-        match serde_json::to_writer(&mut self.batch.bytes, &line) {
+        let start = self.bytes.len();
+        match serde_json::to_writer(&mut self.bytes, &line) {
             Ok(()) => {
-                self.batch.bytes.push(b'\n');
-                self.batch.lines += 1;
+                self.bytes.push(b'\n');
+                self.lines += 1;
             }
             // Nothing in an entry can fail, but half a line must not stay.
             Err(_) => {
-                self.batch.bytes.truncate(start);
-                self.log.dropped.inc();
+                self.bytes.truncate(start);
+                self.log.0.lost(1);
             }
         }
-        if self.batch.bytes.len() >= BATCH {
+        if self.bytes.len() >= BATCH {
             self.hand_over();
         }
     }
@@ -214,12 +185,8 @@ impl Buffer {
         if self.is_empty() {
             return;
         }
-        let lines = self.batch.lines;
-        let batch = Batch { bytes: std::mem::take(&mut self.batch.bytes), lines };
-        self.batch.lines = 0;
-        if self.log.queue.try_send(batch).is_err() {
-            self.log.dropped.inc_by(lines);
-        }
+        let lines = std::mem::take(&mut self.lines);
+        self.log.0.push(std::mem::take(&mut self.bytes), lines);
     }
 }
 

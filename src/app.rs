@@ -1,15 +1,13 @@
 //! All parts together: bind everything, run it, drain it.
 
+mod control;
 mod kubernetes;
 mod publish;
 mod saving;
+mod watchdog;
 
-use std::cell::RefCell;
-use std::convert::Infallible;
 use std::io;
-use std::net::SocketAddr;
 use std::pin::{Pin, pin};
-use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -20,19 +18,21 @@ use tokio::time::timeout;
 
 use crate::access_log::{AccessLog, Writing};
 use crate::admin::{Admin, AdminState, Limits};
-use crate::config::{self, Config, Source};
+use crate::config::{self, Config};
 use crate::control::build::Installation;
-use crate::control::dns::Names;
-use crate::control::files::{self, Update};
-use crate::control::status::{Reporter, Statuses};
+use crate::control::status::Statuses;
+use crate::control::supervise::Supervised;
 use crate::health::Health;
+use crate::logging;
 use crate::machine;
 use crate::metrics::Metrics;
 use crate::proxy::{Proxy, Running};
 use crate::reach::{OwnEndpoints, Reach};
 use crate::routing::{self, ObjectKey, Reader, Writer};
-use publish::Publisher;
+use control::Control;
+use kubernetes::StatusWriter;
 use saving::Saver;
+use watchdog::Watchdog;
 
 /// How long the resets of the last connections may take.
 const ABORT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -40,13 +40,22 @@ const ABORT_TIMEOUT: Duration = Duration::from_secs(5);
 const LOG_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Runs sluice until it is told to end by SIGTERM or SIGINT, and then drains it; a second signal
-/// ends it at once.
+/// ends it at once. Begins with the log of the process.
 ///
 /// # Errors
-/// When something cannot be bound or started, or a worker fails.
+/// When something cannot be logged, bound or started, or a worker fails.
 pub fn run(config: Config) -> anyhow::Result<()> {
-    let app = App::bind(config)?;
-    let runtime = control_runtime()?;
+    let (writer, table) = routing::channel();
+    let metrics = Metrics::new(table.clone())?;
+    // Dropped last, which writes the last lines.
+    let _log = logging::init(&config.log, metrics.log_dropped.clone())?;
+    tracing::info!(
+        version = env!("CARGO_PKG_VERSION"),
+        config = config.in_force(),
+        "the configuration in force"
+    );
+    let app = App::bind(config, writer, table, metrics)?;
+    let runtime = single_threaded()?;
     let result = runtime.block_on(async {
         let mut terminate = signal(SignalKind::terminate())?;
         let mut interrupt = signal(SignalKind::interrupt())?;
@@ -63,23 +72,25 @@ pub fn run(config: Config) -> anyhow::Result<()> {
     result
 }
 
-/// The runtime of everything but connections: admin port, sources, signals.
+/// A runtime of one thread, for anything but connections.
 ///
 /// # Errors
 /// When the system has no descriptors for it.
-pub fn control_runtime() -> io::Result<tokio::runtime::Runtime> {
+pub fn single_threaded() -> io::Result<tokio::runtime::Runtime> {
     tokio::runtime::Builder::new_current_thread().enable_all().build()
 }
 
 /// A sluice whose addresses are bound and that has not begun to serve.
-#[derive(Debug)]
-pub struct App {
+struct App {
     config: Config,
     proxy: Proxy,
     admin: Admin,
+    writer: Writer,
+    parts: Parts,
 }
 
-/// What the parts share.
+/// What the parts share, on whatever thread they are.
+#[derive(Clone)]
 struct Parts {
     metrics: Metrics,
     health: Arc<Health>,
@@ -89,8 +100,6 @@ struct Parts {
     /// Where routes may lead.
     reach: Reach,
     own_endpoints: OwnEndpoints,
-    /// Once there is a client.
-    reporter: Rc<RefCell<Option<Reporter>>>,
 }
 
 impl App {
@@ -98,89 +107,79 @@ impl App {
     ///
     /// # Errors
     /// The first address that cannot be had, by name.
-    pub fn bind(config: Config) -> anyhow::Result<Self> {
+    fn bind(
+        config: Config,
+        writer: Writer,
+        table: Reader,
+        metrics: Metrics,
+    ) -> anyhow::Result<Self> {
         let admin = Admin::bind(config.admin)?;
         let mut proxy = Proxy::bind(&config)?;
         proxy.protect(admin.listening());
-        Ok(App { config, proxy, admin })
-    }
-
-    /// The name and the address of every listener.
-    pub fn listeners(&self) -> impl Iterator<Item = (&str, SocketAddr)> {
-        self.proxy.addresses()
-    }
-
-    /// The address of the admin port.
-    pub fn admin(&self) -> SocketAddr {
-        self.admin.local_addr()
+        let parts = Parts {
+            saver: Saver::new(&config, &table, &metrics),
+            metrics,
+            health: Arc::new(Health::new()),
+            table,
+            statuses: Statuses::default(),
+            reach: proxy.reach().clone(),
+            own_endpoints: OwnEndpoints::default(),
+        };
+        proxy.protect_own(parts.own_endpoints.clone());
+        Ok(App { config, proxy, admin, writer, parts })
     }
 
     /// Serves. `signalled` waits for the next signal to end and tells which it was: the first
     /// begins to drain, the second ends at once.
     ///
+    /// The thread that runs this answers the probes, receives the signals and keeps the Lease, and
+    /// does nothing that takes long: the control plane has a thread of its own.
+    ///
     /// # Errors
     /// When threads or descriptors cannot be had, or a worker fails.
-    pub async fn run(
-        mut self,
-        mut signalled: impl AsyncFnMut() -> &'static str,
-    ) -> anyhow::Result<()> {
-        for (name, address) in self.proxy.addresses() {
-            tracing::info!(listener = name, %address, "listening");
-        }
-        tracing::info!(address = %self.admin.local_addr(), "admin port");
-        tracing::info!(
-            workers = self.config.workers,
-            most_connections = self.proxy.most_connections(),
-            "serving"
-        );
-        let (writer, table) = routing::channel();
-        let metrics = Metrics::new(table.clone())?;
-        let parts = Parts {
-            saver: Saver::new(&self.config, &table, &metrics),
-            metrics,
-            health: Arc::new(Health::new()),
-            table,
-            statuses: Statuses::default(),
-            reach: self.proxy.reach().clone(),
-            own_endpoints: OwnEndpoints::default(),
-            reporter: Rc::default(),
-        };
+    async fn run(self, mut signalled: impl AsyncFnMut() -> &'static str) -> anyhow::Result<()> {
+        let App { config, proxy, admin, writer, parts } = self;
+        log_addresses(&config, &proxy, &admin);
         parts.health.set_listeners_bound();
-        self.proxy.protect_own(parts.own_endpoints.clone());
 
         let (first, first_table) = oneshot::channel();
-        let mut source: Pin<Box<dyn Future<Output = Infallible>>> = match self.config.source {
-            Source::Kubernetes => {
-                Box::pin(kubernetes::follow(&self.config, writer, &parts, first).await?)
-            }
-            Source::Auto | Source::Files => {
-                Box::pin(follow_files(&self.config, writer, &parts, first))
-            }
-        };
+        let mut control = Control::start(config.clone(), writer, parts.clone(), first)?;
+        let stalled = parts.metrics.stalled_threads.clone();
+        let watchdog = Watchdog::new(Arc::clone(&parts.health), stalled);
+        watchdog.add(control.pulse());
+        let statuses = StatusWriter::default();
         let (stop_admin, admin_stopped) = oneshot::channel::<()>();
-        let admin = self.admin.serve(parts.admin_state(), async {
+        let admin = admin.serve(parts.admin_state(), async {
             let _ = admin_stopped.await;
         });
         let mut admin = pin!(admin);
-        let leave = || parts.reporter.borrow().iter().for_each(Reporter::leave);
-        let traffic = serve(&self.config, self.proxy, &parts, first_table, &mut signalled, leave);
+        let serving = Serving { config: &config, parts: &parts, watchdog: &watchdog };
+        let traffic = serving.run(proxy, first_table, &mut signalled, || statuses.leave());
 
-        // These two go on for as long as there is traffic.
+        // The others go on for as long as there is traffic.
         let result = tokio::select! {
             result = traffic => result,
+            error = control.failure() => Err(error),
             result = admin.as_mut() => result.context("the admin port failed"),
-            never = source.as_mut() => match never {},
+            never = watchdog.run() => match never {},
+            never = statuses.run(&config, &parts) => match never {},
         };
         drop(stop_admin);
         if let Some(saver) = &parts.saver {
             saver.finish().await;
         }
-        let reporter = parts.reporter.take();
-        if let Some(reporter) = reporter {
-            reporter.left().await;
-        }
+        statuses.left().await;
         result
     }
+}
+
+fn log_addresses(config: &Config, proxy: &Proxy, admin: &Admin) {
+    for (name, address) in proxy.addresses() {
+        tracing::info!(listener = name, %address, "listening");
+    }
+    tracing::info!(address = %admin.local_addr(), "admin port");
+    let most_connections = proxy.most_connections();
+    tracing::info!(workers = config.workers, most_connections, "serving");
 }
 
 impl Parts {
@@ -193,47 +192,18 @@ impl Parts {
             limits: Limits::default(),
         })
     }
-}
 
-/// Keeps the table as the files have it. `first` is told of the first table.
-fn follow_files(
-    config: &Config,
-    writer: Writer,
-    parts: &Parts,
-    first: oneshot::Sender<()>,
-) -> impl Future<Output = Infallible> + use<> {
-    let installation = installation(config, parts);
-    let (metrics, health) = (parts.metrics.clone(), Arc::clone(&parts.health));
-    let table = parts.table.clone();
-    let mut publisher = publisher(writer, parts);
-    let mut first = Some(first);
-    let publish = move |update: Update| {
-        let Update { settled, complete, faults, noticed } = update;
-        let applied = publisher.publish(settled, noticed);
-        metrics.manifest_faults.set(i64::try_from(faults).unwrap_or(i64::MAX));
-        tracing::info!(
-            routes = table.table().len(),
-            faults,
-            new_table = applied.table,
-            changed_backends = applied.backends,
-            "routes are live"
-        );
-        metrics.source_up.set(i64::from(complete));
-        if complete {
-            health.set_table_complete();
+    /// Counts and shows what fails in the control plane.
+    fn supervised(&self) -> impl Fn(Supervised) + Send + Sync + 'static {
+        let (panics, health) = (self.metrics.panics.clone(), Arc::clone(&self.health));
+        move |event| match event {
+            Supervised::Failed { part, detail } => {
+                panics.inc();
+                health.set_part_failed(part, detail);
+            }
+            Supervised::Steady { part } => health.set_part_steady(part),
         }
-        if let Some(first) = first.take() {
-            // Fails only if sluice is ending already.
-            let _ = first.send(());
-        }
-    };
-    let errors = parts.metrics.source_errors.clone();
-    let names = Names::new(&config.dns_servers);
-    files::watch(config.routes.clone(), installation, names, publish, move || errors.inc())
-}
-
-fn publisher(writer: Writer, parts: &Parts) -> Publisher {
-    Publisher::new(writer, parts.statuses.clone(), parts.own_endpoints.clone(), &parts.metrics)
+    }
 }
 
 fn installation(config: &Config, parts: &Parts) -> Installation {
@@ -257,53 +227,80 @@ fn installation(config: &Config, parts: &Parts) -> Installation {
     }
 }
 
-/// Serves traffic from the first table to the end of the drain; `leave` is called when that begins.
-async fn serve(
-    config: &Config,
-    proxy: Proxy,
-    parts: &Parts,
-    first_table: oneshot::Receiver<()>,
-    signalled: &mut impl AsyncFnMut() -> &'static str,
-    leave: impl Fn(),
-) -> anyhow::Result<()> {
-    // Clients that come before wait in the kernel instead of finding no route.
-    tokio::select! {
-        _ = first_table => {}
-        signal = signalled() => {
-            tracing::info!(signal, "ending before the first table");
-            return Ok(());
-        }
-    }
-    let (log, writing) = access_log(config, &parts.metrics)?;
-    let ended = Arc::new(Notify::new());
-    let notify = Arc::clone(&ended);
-    let running = proxy.start(&parts.table, &parts.metrics, log.as_ref(), move || {
-        notify.notify_one();
-    })?;
-    drop(log);
+/// The way of the traffic through the life of the process.
+struct Serving<'a> {
+    config: &'a Config,
+    parts: &'a Parts,
+    watchdog: &'a Watchdog,
+}
 
-    tokio::select! {
-        signal = signalled() => tracing::info!(signal, "draining"),
-        () = ended.notified() => {
-            parts.health.set_worker_lost();
-            running.abort();
-            running.join()?;
-            anyhow::bail!("a worker ended by itself");
+impl Serving<'_> {
+    /// Serves traffic from the first table to the end of the drain; `leave` is called when that
+    /// begins.
+    async fn run(
+        self,
+        proxy: Proxy,
+        first_table: oneshot::Receiver<()>,
+        signalled: &mut impl AsyncFnMut() -> &'static str,
+        leave: impl Fn(),
+    ) -> anyhow::Result<()> {
+        let Serving { config, parts, watchdog } = self;
+        // Clients that come before wait in the kernel instead of finding no route.
+        tokio::select! {
+            Ok(()) = first_table => {}
+            signal = signalled() => {
+                tracing::info!(signal, "ending before the first table");
+                return Ok(());
+            }
         }
+        let (log, writing) = access_log(config, &parts.metrics)?;
+        let ended = Arc::new(Notify::new());
+        let notify = Arc::clone(&ended);
+        let running = proxy.start(&parts.table, &parts.metrics, log.as_ref(), move || {
+            notify.notify_one();
+        })?;
+        drop(log);
+        running.pulses().for_each(|pulse| watchdog.add(Box::new(pulse)));
+
+        let lost = tokio::select! {
+            signal = signalled() => {
+                tracing::info!(signal, "draining");
+                false
+            }
+            () = ended.notified() => {
+                parts.health.set_worker_lost();
+                tracing::error!("a worker has ended by itself; draining the others");
+                true
+            }
+        };
+        parts.health.set_draining();
+        leave();
+        let hurry = async {
+            if lost {
+                let signal = signalled().await;
+                tracing::info!(signal, "draining already");
+            }
+            let signal = signalled().await;
+            tracing::warn!(signal, "ending at once");
+        };
+        drain(config.drain, &running, &ended, pin!(hurry)).await;
+        end(parts, running, &ended, writing).await
     }
-    parts.health.set_draining();
-    leave();
-    let hurry = async {
-        let signal = signalled().await;
-        tracing::warn!(signal, "ending at once");
-    };
-    drain(config.drain, &running, &ended, pin!(hurry)).await;
+}
+
+/// Resets the connections that are left, and waits for the workers and the access log.
+async fn end(
+    parts: &Parts,
+    running: Running,
+    ended: &Notify,
+    writing: Option<Writing>,
+) -> anyhow::Result<()> {
     let left = parts.metrics.connections_active.get();
     running.abort();
-    if timeout(ABORT_TIMEOUT, over(&running, &ended)).await.is_err() {
+    if timeout(ABORT_TIMEOUT, over(&running, ended)).await.is_err() {
         anyhow::bail!("the workers did not end in {ABORT_TIMEOUT:?}");
     }
-    running.join()?;
+    running.join().context("a worker ended by itself")?;
     if writing.is_some_and(|writing| !writing.finish(LOG_TIMEOUT)) {
         tracing::warn!("the reader of the access log has stalled; its last lines are lost");
     }

@@ -1,5 +1,6 @@
 //! Whether this process works, and whether it wants connections.
 
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
@@ -11,6 +12,8 @@ pub struct Health {
     listeners_bound: AtomicBool,
     draining: AtomicBool,
     worker_lost: AtomicBool,
+    /// The threads that do not answer, and whether each serves clients.
+    stalled: Mutex<Vec<(String, bool)>>,
     notices: Mutex<Notices>,
 }
 
@@ -21,6 +24,8 @@ struct Notices {
     source_down: Option<(String, Instant)>,
     /// When the table that is served was saved, if it is a saved one.
     saved_table: Option<String>,
+    /// The parts of the control plane that a fault has ended lately, why, and how often.
+    failed_parts: BTreeMap<&'static str, (String, u64)>,
 }
 
 impl Health {
@@ -47,6 +52,23 @@ impl Health {
     /// A thread of the data plane is gone, which only a restart puts right.
     pub fn set_worker_lost(&self) {
         self.worker_lost.store(true, Ordering::Release);
+    }
+
+    /// These threads do not answer, and no others; each with whether it serves clients.
+    pub fn set_stalled(&self, threads: Vec<(String, bool)>) {
+        *self.lock_stalled() = threads;
+    }
+
+    /// A fault has ended a part of the control plane, which starts anew.
+    pub fn set_part_failed(&self, part: &'static str, detail: String) {
+        let mut notices = self.lock_notices();
+        let times = notices.failed_parts.get(part).map_or(0, |(_, times)| *times);
+        notices.failed_parts.insert(part, (detail, times.saturating_add(1)));
+    }
+
+    /// A part of the control plane has run for a while without a fault.
+    pub fn set_part_steady(&self, part: &'static str) {
+        self.lock_notices().failed_parts.remove(part);
     }
 
     /// The source of routes cannot be followed. `what` says what fails; told again, with another
@@ -77,7 +99,7 @@ impl Health {
             Some(saved) => format!("serving the table that was saved at {saved}"),
             None => "serving the table of before".to_owned(),
         };
-        match &notices.source_down {
+        let mut lines = match &notices.source_down {
             Some((what, since)) => {
                 let seconds = since.elapsed().as_secs();
                 let failing = format!("the source of routes has failed for {seconds}s ({what})");
@@ -87,7 +109,12 @@ impl Health {
                 vec![format!("{served} until the source of routes has been listed")]
             }
             None => Vec::new(),
-        }
+        };
+        lines.extend(notices.failed_parts.iter().map(|(part, (detail, times))| {
+            let detail = detail.escape_debug();
+            format!("a fault of sluice has ended a part of the control plane, which starts anew: {part}, {times} times, last: {detail}")
+        }));
+        lines
     }
 
     fn lock_notices(&self) -> MutexGuard<'_, Notices> {
@@ -99,35 +126,53 @@ impl Health {
     ///
     /// # Errors
     /// The reasons why it must be restarted, in plain words.
-    pub fn live(&self) -> Result<(), Vec<&'static str>> {
-        verdict(&[(self.worker_lost(), "a thread of the data plane has ended")])
+    pub fn live(&self) -> Result<(), Vec<String>> {
+        verdict(self.lost().into_iter().chain(self.stalled(|_| true)))
     }
 
-    /// Whether new connections are welcome.
+    /// Whether new connections are welcome. They are while the control plane does not answer: they
+    /// are served as before, and other replicas may be no better off.
     ///
     /// # Errors
     /// The reasons why not, in plain words.
-    pub fn ready(&self) -> Result<(), Vec<&'static str>> {
-        let bound = self.listeners_bound.load(Ordering::Acquire);
-        let complete = self.table_complete.load(Ordering::Acquire);
-        let draining = self.draining.load(Ordering::Acquire);
-        verdict(&[
-            (!bound, "the listeners are not bound yet"),
-            (!complete, "the first complete table is not built yet"),
-            (draining, "draining"),
-            (self.worker_lost(), "a thread of the data plane has ended"),
-        ])
+    pub fn ready(&self) -> Result<(), Vec<String>> {
+        let reason = |holds: bool, reason: &str| holds.then(|| reason.to_owned());
+        let reasons = [
+            reason(
+                !self.listeners_bound.load(Ordering::Acquire),
+                "the listeners are not bound yet",
+            ),
+            reason(
+                !self.table_complete.load(Ordering::Acquire),
+                "the first complete table is not built yet",
+            ),
+            reason(self.draining.load(Ordering::Acquire), "draining"),
+            self.lost(),
+        ];
+        let stalled = self.stalled(|serves_clients| serves_clients);
+        verdict(reasons.into_iter().flatten().chain(stalled))
     }
 
-    fn worker_lost(&self) -> bool {
-        self.worker_lost.load(Ordering::Acquire)
+    fn lost(&self) -> Option<String> {
+        let lost = self.worker_lost.load(Ordering::Acquire);
+        lost.then(|| "a thread of the data plane has ended".to_owned())
+    }
+
+    fn stalled(&self, counts: impl Fn(bool) -> bool) -> Vec<String> {
+        let stalled = self.lock_stalled();
+        let stalled = stalled.iter().filter(|(_, serves_clients)| counts(*serves_clients));
+        stalled.map(|(name, _)| format!("the thread {name} does not answer")).collect()
+    }
+
+    fn lock_stalled(&self) -> MutexGuard<'_, Vec<(String, bool)>> {
+        // It is only ever replaced.
+        self.stalled.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// The reasons that hold, if any does.
-fn verdict(faults: &[(bool, &'static str)]) -> Result<(), Vec<&'static str>> {
-    let reasons: Vec<_> =
-        faults.iter().filter(|(holds, _)| *holds).map(|(_, reason)| *reason).collect();
+/// The reasons, if there are any.
+fn verdict(reasons: impl Iterator<Item = String>) -> Result<(), Vec<String>> {
+    let reasons: Vec<_> = reasons.collect();
     if reasons.is_empty() { Ok(()) } else { Err(reasons) }
 }
 
@@ -135,22 +180,26 @@ fn verdict(faults: &[(bool, &'static str)]) -> Result<(), Vec<&'static str>> {
 mod tests {
     use super::*;
 
+    fn because(reasons: &[&str]) -> Result<(), Vec<String>> {
+        Err(reasons.iter().map(|reason| (*reason).to_owned()).collect())
+    }
+
     #[test]
     fn ready_is_bound_with_a_table_and_not_draining() {
         let health = Health::new();
         assert_eq!(
             health.ready(),
-            Err(vec![
+            because(&[
                 "the listeners are not bound yet",
                 "the first complete table is not built yet"
             ])
         );
         health.set_listeners_bound();
-        assert_eq!(health.ready(), Err(vec!["the first complete table is not built yet"]));
+        assert_eq!(health.ready(), because(&["the first complete table is not built yet"]));
         health.set_table_complete();
         assert_eq!(health.ready(), Ok(()));
         health.set_draining();
-        assert_eq!(health.ready(), Err(vec!["draining"]));
+        assert_eq!(health.ready(), because(&["draining"]));
         assert_eq!(health.live(), Ok(()), "what drains is alive");
     }
 
@@ -160,9 +209,25 @@ mod tests {
         health.set_table_complete();
         health.set_listeners_bound();
         health.set_worker_lost();
-        assert_eq!(health.live(), Err(vec!["a thread of the data plane has ended"]));
+        assert_eq!(health.live(), because(&["a thread of the data plane has ended"]));
         assert_eq!(health.ready(), health.live());
     }
+
+    #[test]
+    fn a_part_that_failed_is_a_notice_until_it_is_steady() {
+        let health = Health::new();
+        health.set_part_failed("files", "no\nluck".into());
+        health.set_part_failed("files", "out of luck".into());
+        health.set_part_failed("statuses", "no\nluck".into());
+        let failed = "a fault of sluice has ended a part of the control plane, which starts anew:";
+        let files = format!("{failed} files, 2 times, last: out of luck");
+        let statuses = format!("{failed} statuses, 1 times, last: no\\nluck");
+        assert_eq!(health.notices(), [files, statuses.clone()]);
+        health.set_part_steady("files");
+        assert_eq!(health.notices(), [statuses]);
+        assert_eq!(health.live(), Ok(()));
+    }
+
     #[test]
     fn notices_say_what_is_served_and_change_no_verdict() {
         let health = Health::new();

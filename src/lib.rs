@@ -6,15 +6,17 @@
 //! |---|---|---|
 //! | [`app`] | binds everything, runs it, drains it; the only one that knows every part | all |
 //! | [`control`] | the control plane: manifests in, a table and statuses out | `routing`, `reach`, `duration` |
-//! | [`proxy`] | the data plane: the life of a connection | `routing`, `reach`, `machine`, `tls`, `outcome`, `config`, `metrics`, `access_log` |
+//! | [`proxy`] | the data plane: the life of a connection | `routing`, `reach`, `machine`, `tls`, `outcome`, `config`, `metrics`, `access_log`, `heartbeat` |
 //! | [`admin`] | the admin port: metrics, probes, the routes in force | `routing`, `reach`, `control::status`, `metrics`, `health`, `duration` |
 //! | [`explain`] | which route wins, and why | `routing`, `tls`, `admin::report` |
 //! | [`metrics`] | what is measured | `routing`, `outcome` |
-//! | [`access_log`] | one line for each connection | `tls`, `outcome` |
+//! | [`access_log`] | one line for each connection | `tls`, `outcome`, `line_queue` |
 //! | [`health`] | what the probes report | nothing |
+//! | [`heartbeat`] | signs of life of threads | nothing |
 //! | [`cli`] | the command line | `config` |
 //! | [`config`] | the settings | `logging`, `duration`, `cidr` |
-//! | [`logging`] | the log | `config` |
+//! | [`logging`] | the log | `config`, `line_queue` |
+//! | [`line_queue`] | lines for an output that may stall | nothing |
 //! | [`machine`] | which addresses are this machine's | nothing |
 //! | [`reach`] | pure: where routes may lead | `cidr` |
 //! | [`routing`] | pure: which route owns a connection | `outcome` |
@@ -36,6 +38,8 @@ pub mod control;
 pub mod duration;
 pub mod explain;
 pub mod health;
+pub mod heartbeat;
+pub mod line_queue;
 pub mod logging;
 pub mod machine;
 pub mod metrics;

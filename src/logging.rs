@@ -1,7 +1,14 @@
 //! Logs: to stderr, as JSON or for people.
+//!
+//! A line goes to the thread of a [`LineQueue`], which alone waits for stderr: whatever becomes of
+//! its reader, no thread that serves does. Lines that find no room are dropped and counted.
 
-use std::io::{self, IsTerminal};
+use std::fs::File;
+use std::io::{self, IsTerminal, Write};
+use std::os::fd::AsFd;
+use std::time::Duration;
 
+use prometheus::IntCounter;
 use tracing::Subscriber;
 use tracing_subscriber::filter::LevelFilter;
 use tracing_subscriber::fmt::MakeWriter;
@@ -10,6 +17,12 @@ use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{EnvFilter, fmt};
 
 use crate::config::{Log, LogFormat};
+use crate::line_queue::{LineQueue, Trouble};
+
+/// How many bytes may wait for stderr: a start may have a line for each of ten thousand routes.
+const QUEUE: usize = 8 << 20;
+/// How long stderr may take for the last lines.
+const FLUSH_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Why there is no log.
 #[derive(Debug, thiserror::Error)]
@@ -28,6 +41,9 @@ pub enum LoggingError {
     /// The process logs already.
     #[error("logging has been set up before")]
     Twice,
+    /// There is no thread or descriptor for it.
+    #[error("cannot log to stderr: {0}")]
+    Output(#[from] io::Error),
 }
 
 /// What is never logged unless the filter names it. The library that watches files warns about
@@ -36,9 +52,21 @@ pub enum LoggingError {
 /// values.
 const QUIET: &str = "notify=off,kube_runtime=off,kube_client=off";
 
-/// Starts logging for the whole process, panics included. To be called once.
-pub fn init(log: &Log) -> Result<(), LoggingError> {
-    let subscriber = subscriber(log, io::stderr().is_terminal(), io::stderr)?;
+/// The log of the process. When it is dropped, lines that wait are written, unless stderr has
+/// stalled: after a second, they are given up.
+#[derive(Debug)]
+#[must_use]
+pub struct Logging(LineQueue);
+
+/// Starts logging for the whole process, panics included. To be called once. `dropped` counts the
+/// lines that stderr did not take in time.
+///
+/// # Errors
+/// When the filter is wrong, logging was set up before, or no thread can be started.
+pub fn init(log: &Log, dropped: IntCounter) -> Result<Logging, LoggingError> {
+    let queue = LineQueue::start("log", stderr()?, QUEUE, dropped, report)?;
+    let lines = queue.clone();
+    let subscriber = subscriber(log, io::stderr().is_terminal(), move || Lines(lines.clone()))?;
     subscriber.try_init().map_err(|_| LoggingError::Twice)?;
     std::panic::set_hook(Box::new(|panic| {
         let thread = std::thread::current();
@@ -46,7 +74,48 @@ pub fn init(log: &Log) -> Result<(), LoggingError> {
         let detail = panic.payload_as_str();
         tracing::error!(thread = thread.name(), location, detail, "a fault in sluice itself");
     }));
-    Ok(())
+    Ok(Logging(queue))
+}
+
+/// Writes a last line to stderr for people, in a second or not at all.
+pub fn last_line(line: &str) {
+    let Ok(lost) = IntCounter::new("lost", "Lost lines.") else { return };
+    if let Ok(queue) = LineQueue::start("last-line", io::stderr(), QUEUE, lost, |_| {}) {
+        queue.push(format!("{line}\n").into_bytes(), 1);
+        queue.flush(FLUSH_TIMEOUT);
+    }
+}
+
+impl Drop for Logging {
+    fn drop(&mut self) {
+        self.0.flush(FLUSH_TIMEOUT);
+    }
+}
+
+/// A descriptor of its own: a writer that hangs must not hold the lock of stderr.
+fn stderr() -> io::Result<File> {
+    Ok(File::from(io::stderr().as_fd().try_clone_to_owned()?))
+}
+
+/// An output that refuses lines cannot be told of; the counter has them.
+fn report(trouble: Trouble<'_>) {
+    if let Trouble::Dropped(lines) = trouble {
+        tracing::warn!(lines, "lines of this log were dropped: its reader was too slow");
+    }
+}
+
+/// The formatter writes each line at once.
+struct Lines(LineQueue);
+
+impl Write for Lines {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.push(bytes.to_vec(), 1);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
 }
 
 /// Whether a text is a filter.
@@ -116,7 +185,7 @@ mod tests {
     /// What one event becomes.
     fn line(format: LogFormat, terminal: bool) -> String {
         let log = Log { level: "info, quiet=off".to_owned(), format };
-        let lines = Lines::default();
+        let lines = Written::default();
         let writer = lines.clone();
         let subscriber = subscriber(&log, terminal, move || writer.clone()).unwrap();
         tracing::subscriber::with_default(subscriber, || {
@@ -131,9 +200,9 @@ mod tests {
     }
 
     #[derive(Clone, Default)]
-    struct Lines(Arc<Mutex<Vec<u8>>>);
+    struct Written(Arc<Mutex<Vec<u8>>>);
 
-    impl io::Write for Lines {
+    impl Write for Written {
         fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
             self.0.lock().unwrap().write(bytes)
         }

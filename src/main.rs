@@ -28,8 +28,8 @@ fn main() -> ExitCode {
         Ok(code)
     });
     done.unwrap_or_else(|error| {
-        // Nobody is left to tell if stderr is closed; eprintln would panic.
-        let _ = writeln!(io::stderr(), "error: {error:#}");
+        // Nobody is left to tell if stderr is closed or stalled.
+        logging::last_line(&format!("error: {error:#}"));
         ExitCode::from(if is_misuse(&error) { MISUSED } else { FAILED })
     })
 }
@@ -44,14 +44,7 @@ fn dispatch(command: &Command, out: &mut dyn Write) -> anyhow::Result<ExitCode> 
 }
 
 fn run(args: &Run) -> anyhow::Result<ExitCode> {
-    let config = Config::load(&args.flags, |name| std::env::var_os(name))?;
-    logging::init(&config.log)?;
-    tracing::info!(
-        version = env!("CARGO_PKG_VERSION"),
-        config = config.in_force(),
-        "the configuration in force"
-    );
-    app::run(config)?;
+    app::run(Config::load(&args.flags, |name| std::env::var_os(name))?)?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -68,7 +61,7 @@ fn explain(args: &Explain, out: &mut dyn Write) -> anyhow::Result<ExitCode> {
     let name =
         explain::server_name(&args.sni).map_err(|error| Misuse(format!("--sni: {error}")))?;
     let snapshot = match &args.admin {
-        Some(url) => app::control_runtime()?.block_on(explain::fetch(url))?.snapshot()?,
+        Some(url) => app::single_threaded()?.block_on(explain::fetch(url))?.snapshot()?,
         None => offline(args)?,
     };
     let query = explain::Query {
@@ -128,7 +121,8 @@ fn require_paths(paths: &[PathBuf]) -> Result<(), Misuse> {
 struct Misuse(String);
 
 fn is_misuse(error: &anyhow::Error) -> bool {
-    error.is::<ConfigError>() || error.is::<LoggingError>() || error.is::<Misuse>()
+    let filter = |error: &LoggingError| matches!(error, LoggingError::Filter { .. });
+    error.is::<ConfigError>() || error.downcast_ref().is_some_and(filter) || error.is::<Misuse>()
 }
 
 /// Drops what is written after the reader has gone: `sluice crds | head -1` is no failure.

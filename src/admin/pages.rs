@@ -92,8 +92,8 @@ impl Pages {
         }
     }
 
-    /// An answer that takes long to make. On a thread of its own, one at a time: probes and the
-    /// control plane share this runtime's only thread and do not wait for it.
+    /// An answer that takes long to make. On a thread of its own, one at a time: probes share
+    /// this runtime's only thread and do not wait for it.
     async fn large(&self, page: &Large) -> Answer {
         let right = Arc::clone(&page.copies).acquire_owned().await;
         let turn = Arc::clone(&self.turn).acquire_owned().await;
@@ -132,7 +132,7 @@ fn routes_text(state: &AdminState) -> Result<Vec<u8>, String> {
     Ok(text)
 }
 
-fn probe(verdict: Result<(), Vec<&'static str>>, notices: &[String]) -> Answer {
+fn probe(verdict: Result<(), Vec<String>>, notices: &[String]) -> Answer {
     let (status, mut lines) = match verdict {
         Ok(()) => (StatusCode::OK, "ok\n".to_owned()),
         Err(reasons) => (StatusCode::SERVICE_UNAVAILABLE, reasons.join("\n") + "\n"),

@@ -1,9 +1,8 @@
 //! The table as an API server has it, and as it was saved while there is none.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::convert::Infallible;
 use std::future;
-use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,18 +11,19 @@ use kube::config::{KubeConfigOptions, Kubeconfig};
 use tokio::sync::{Notify, oneshot};
 use tokio::time::{sleep, timeout};
 
+use super::control::Reports;
 use super::publish::Publisher;
 use super::saving::Saver;
-use super::{Parts, installation, publisher};
-use crate::config::{self, Config};
+use super::{Parts, installation};
+use crate::config::{self, Config, Source};
 use crate::control::dns::Names;
 use crate::control::kubernetes::{self, Notice, Update};
 use crate::control::lease;
 use crate::control::saved::SavedTable;
 use crate::control::status::{self, Reporter, Reporting, Statuses};
+use crate::control::supervise::supervise;
 use crate::health::Health;
 use crate::metrics::Metrics;
-use crate::routing::Writer;
 
 /// How long an API server may take for the first list before a saved table is served, if it does
 /// not fail before: some seconds for many thousand objects.
@@ -31,70 +31,113 @@ const GRACE: Duration = Duration::from_secs(5);
 /// Between two attempts to make a client.
 const CLIENT_PAUSE: Duration = Duration::from_secs(5);
 
-/// Keeps the table as the API server has it. `first` is told of the first table.
-///
-/// # Errors
-/// When there is no way to the API server, and nothing that was saved.
+/// Keeps the table as the API server has it. Reports a failure when there is no way to the API
+/// server, and nothing that was saved.
 pub(super) async fn follow(
     config: &Config,
-    writer: Writer,
+    publisher: Publisher,
     parts: &Parts,
-    first: oneshot::Sender<()>,
-) -> anyhow::Result<impl Future<Output = Infallible> + use<>> {
-    let config = config.clone();
-    let made = match client(&config).await {
-        Err(error) if parts.saver.as_ref().is_none_or(|saver| !saver.path().exists()) => {
-            return Err(error);
+    reports: Reports,
+) -> Infallible {
+    let Reports { first, failed } = reports;
+    let saved = || parts.saver.as_ref().is_some_and(|saver| saver.path().exists());
+    let made = match client(config).await {
+        Err(error) if !saved() => {
+            // Fails only if sluice is ending already.
+            let _ = failed.send(error);
+            return future::pending().await;
         }
-        made => made,
+        made => Cell::new(Some(made)),
     };
-    let decided = Arc::new(Notify::new());
-    let told = notices(parts, Arc::clone(&decided));
-    let serving = Serving {
-        publisher: publisher(writer, parts),
+    let serving = RefCell::new(Serving {
+        publisher,
         statuses: parts.statuses.clone(),
         metrics: parts.metrics.clone(),
         health: Arc::clone(&parts.health),
         saver: parts.saver.clone(),
-        decided,
+        decided: Arc::default(),
         first: Some(first),
         saved: false,
-    };
-    let (statuses, metrics) = (parts.statuses.clone(), parts.metrics.clone());
-    let reporter = Rc::clone(&parts.reporter);
-    let installation = installation(&config, parts);
-    Ok(async move {
-        let serving = RefCell::new(serving);
-        let (saver, decided) = {
-            let serving = serving.borrow();
-            (serving.saver.clone(), Arc::clone(&serving.decided))
+    });
+    supervise("kubernetes", parts.supervised(), || async {
+        serving.borrow_mut().begin();
+        // Its tasks may have been a part of the fault, so a new start has a new one.
+        let made = match made.take() {
+            Some(made) => made,
+            None => client(config).await,
         };
-        let watch = async {
-            let client = patient_client(&config, made, &told).await;
-            if config.write_status {
-                let reporting = reporting(client.clone(), &config, &statuses, &metrics);
-                reporter.replace(Some(Reporter::start(reporting)));
-            }
-            let source = kubernetes::Source { client, namespaces: config.namespaces.clone() };
-            let publish = |update| serving.borrow_mut().publish(update);
-            let names = Names::new(&config.dns_servers);
-            kubernetes::watch(source, installation, names, publish, told).await
-        };
-        let saved = async {
-            let Some(saver) = &saver else { return future::pending().await };
-            let _ = timeout(GRACE, decided.notified()).await;
-            if !serving.borrow().publisher.is_live()
-                && let Some(saved) = saver.saved_table().await
-            {
-                serving.borrow_mut().serve_saved(saved);
-            }
-            saver.run().await
-        };
+        let source = follow_source(config, parts, &serving, made);
         tokio::select! {
-            never = watch => never,
-            never = saved => never,
+            never = source => never,
+            never = save(parts, &serving) => never,
         }
     })
+    .await
+}
+
+async fn follow_source(
+    config: &Config,
+    parts: &Parts,
+    serving: &RefCell<Serving>,
+    made: anyhow::Result<kube::Client>,
+) -> Infallible {
+    let told = notices(parts, Arc::clone(&serving.borrow().decided));
+    let client = patient_client(config, made, &told).await;
+    tracing::info!(namespace = client.default_namespace(), "following the API server");
+    let source = kubernetes::Source { client, namespaces: config.namespaces.clone() };
+    let publish = |update| serving.borrow_mut().publish(update);
+    let names = Names::new(&config.dns_servers);
+    kubernetes::watch(source, installation(config, parts), names, publish, told).await
+}
+
+/// Serves the saved table if there is none in time, and saves those that come.
+async fn save(parts: &Parts, serving: &RefCell<Serving>) -> Infallible {
+    let Some(saver) = &parts.saver else { return future::pending().await };
+    let decided = Arc::clone(&serving.borrow().decided);
+    let _ = timeout(GRACE, decided.notified()).await;
+    if !serving.borrow().publisher.has_table()
+        && let Some(saved) = saver.saved_table().await
+    {
+        serving.borrow_mut().serve_saved(saved);
+    }
+    saver.run().await
+}
+
+/// Writes the statuses of routes while this replica leads, on the thread that calls.
+///
+/// It has a client of its own: the tasks of a client's connections run on the runtime that made
+/// it, and those of the control plane may be busy for longer than the Lease can wait.
+#[derive(Default)]
+pub(super) struct StatusWriter(RefCell<Option<Reporter>>);
+
+impl StatusWriter {
+    /// Runs it, if it is wanted.
+    pub(super) async fn run(&self, config: &Config, parts: &Parts) -> Infallible {
+        if config.source == Source::Kubernetes && config.write_status {
+            let client = loop {
+                match client(config).await {
+                    Ok(client) => break client,
+                    // The source of routes, which has the same trouble, tells of it.
+                    Err(_) => sleep(CLIENT_PAUSE).await,
+                }
+            };
+            self.0.replace(Some(Reporter::start(reporting(client, config, parts))));
+        }
+        future::pending().await
+    }
+
+    /// Has it write no more, and give up the Lease.
+    pub(super) fn leave(&self) {
+        self.0.borrow().iter().for_each(Reporter::leave);
+    }
+
+    /// Waits until it has left, for a short time at most.
+    pub(super) async fn left(self) {
+        let reporter = self.0.take();
+        if let Some(reporter) = reporter {
+            reporter.left().await;
+        }
+    }
 }
 
 /// What speaks to the API server.
@@ -111,7 +154,6 @@ async fn client(config: &Config) -> anyhow::Result<kube::Client> {
             "no access to the API server: this is no pod with a service account; give --kubeconfig",
         )?,
     };
-    tracing::info!(server = %kube_config.cluster_url, "the API server");
     Ok(kube::Client::try_from(kubernetes::tuned(kube_config))?)
 }
 
@@ -140,12 +182,7 @@ async fn patient_client(
 }
 
 /// What it takes to write what is said of the routes to them while this replica leads.
-fn reporting(
-    client: kube::Client,
-    config: &Config,
-    statuses: &Statuses,
-    metrics: &Metrics,
-) -> Reporting {
+fn reporting(client: kube::Client, config: &Config, parts: &Parts) -> Reporting {
     let config::Lease { namespace, name } = config
         .lease
         .clone()
@@ -159,12 +196,13 @@ fn reporting(
         },
         client,
         namespaces: config.namespaces.clone(),
-        statuses: statuses.clone(),
+        statuses: parts.statuses.clone(),
         meters: status::Meters {
-            leader: metrics.leader.clone(),
-            written: metrics.status_written.clone(),
-            failed: metrics.status_failed.clone(),
+            leader: parts.metrics.leader.clone(),
+            written: parts.metrics.status_written.clone(),
+            failed: parts.metrics.status_failed.clone(),
         },
+        supervised: Box::new(parts.supervised()),
     }
 }
 
@@ -202,6 +240,12 @@ struct Serving {
 }
 
 impl Serving {
+    /// A source starts.
+    fn begin(&mut self) {
+        self.publisher.begin();
+        self.decided = Arc::default();
+    }
+
     fn publish(&mut self, update: Update) {
         let first = !self.publisher.is_live();
         let applied = self.publisher.publish(update.settled, update.noticed);
@@ -235,7 +279,7 @@ impl Serving {
 
     /// Serves what an earlier process has saved, unless there is something better by now.
     fn serve_saved(&mut self, saved: SavedTable) {
-        if self.publisher.is_live() {
+        if self.publisher.has_table() {
             return;
         }
         let SavedTable { snapshot, saved_at, saved_by } = saved;

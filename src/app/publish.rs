@@ -17,8 +17,10 @@ pub(super) struct Publisher {
     statuses: Statuses,
     own_endpoints: OwnEndpoints,
     swap_duration: Histogram,
-    /// Whether what is served is what the source says.
+    /// Whether what is served is what the source has said since it started.
     live: bool,
+    /// Whether any table is served.
+    served: bool,
 }
 
 impl Publisher {
@@ -29,7 +31,13 @@ impl Publisher {
         metrics: &Metrics,
     ) -> Self {
         let swap_duration = metrics.table_swap_duration.clone();
-        Publisher { writer, statuses, own_endpoints, swap_duration, live: false }
+        Publisher { writer, statuses, own_endpoints, swap_duration, live: false, served: false }
+    }
+
+    /// A source starts, or starts anew: what it says first replaces all that is served and reported
+    /// now, in one step.
+    pub(super) fn begin(&mut self) {
+        self.live = false;
     }
 
     /// Serves and reports what came of changes that were `noticed` at that time. The first are all
@@ -42,10 +50,13 @@ impl Publisher {
         let mut told: Vec<_> = told.into_iter().map(Arc::new).collect();
         // The log tells of them in this order.
         told.sort_unstable_by(|a, b| a.key.cmp(&b.key));
-        let looked_at =
-            changes.routes.iter().map(|(key, _)| key).chain(told.iter().map(|status| &status.key));
         let mut held = self.statuses.hold();
+        // Nothing is known of what an earlier start of the source had said, but that it is over.
+        let known = if self.live { Vec::new() } else { held.snapshot() };
+        let looked_at = changes.routes.iter().map(|(key, _)| key);
+        let looked_at = looked_at.chain(told.iter().chain(&known).map(|status| &status.key));
         let before = held.update(looked_at, &told);
+        self.served = true;
         let applied = if std::mem::replace(&mut self.live, true) {
             self.writer.update(changes)
         } else {
@@ -60,14 +71,20 @@ impl Publisher {
 
     /// Serves a table that is not the source's, until that has one.
     pub(super) fn serve_instead(&mut self, snapshot: Snapshot) {
-        if !self.live {
+        if !self.served {
+            self.served = true;
             self.writer.apply(snapshot);
         }
     }
 
-    /// Whether anything was published.
+    /// Whether the source has said anything since it started.
     pub(super) fn is_live(&self) -> bool {
         self.live
+    }
+
+    /// Whether any table is served.
+    pub(super) fn has_table(&self) -> bool {
+        self.served
     }
 }
 

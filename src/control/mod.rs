@@ -18,3 +18,4 @@ pub mod lease;
 mod random;
 pub mod saved;
 pub mod status;
+pub mod supervise;

@@ -58,8 +58,14 @@ pub struct Metrics {
     pub accept_errors: AcceptErrors,
     /// `sluice_access_log_dropped_total`: lines that were dropped rather than waited for.
     pub access_log_dropped: IntCounter,
+    /// `sluice_log_dropped_total`: lines that were dropped rather than waited for.
+    pub log_dropped: IntCounter,
     /// `sluice_panics_total`: faults of sluice itself, each of which ended one task.
     pub panics: IntCounter,
+    /// `sluice_stalled_threads`: threads that do not answer.
+    pub stalled_threads: IntGauge,
+    /// `sluice_workers_lost_total`: threads of the data plane that ended by themselves.
+    pub workers_lost: IntCounter,
     /// `sluice_hello_duration_seconds`: from accept to a whole ClientHello.
     pub hello_duration: Histogram,
     /// `sluice_connect_duration_seconds`: of one successful connect to one endpoint.
@@ -146,7 +152,17 @@ impl Metrics {
                 "access_log_dropped_total",
                 "Lines of the access log that were dropped because its reader was too slow.",
             )?,
+            log_dropped: new.counter(
+                "log_dropped_total",
+                "Lines of the log that were dropped because its reader was too slow.",
+            )?,
             panics: new.counter("panics_total", "Faults of sluice, each of which ended a task.")?,
+            stalled_threads: new
+                .gauge("stalled_threads", "Threads that have not answered for 6 seconds.")?,
+            workers_lost: new.counter(
+                "workers_lost_total",
+                "Threads of the data plane that ended by themselves.",
+            )?,
             hello_duration: new.histogram(
                 "hello_duration_seconds",
                 "Time from accept to a whole ClientHello.",

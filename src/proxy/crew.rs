@@ -14,6 +14,8 @@ use prometheus::IntGauge;
 use rustix::event::{EventfdFlags, eventfd};
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 
+use crate::heartbeat::Heartbeat;
+
 /// How many connections more than the least busy worker are no reason to hand one over: with short
 /// connections the counts always differ a little.
 const SLACK: i64 = 2;
@@ -37,6 +39,7 @@ pub(super) struct Member {
     /// What it was given; `None` once it takes nothing more.
     given: Mutex<Option<Vec<Given>>>,
     event: OwnedFd,
+    heartbeat: Heartbeat,
 }
 
 /// How far the end of the data plane has come. It only goes forward.
@@ -93,7 +96,8 @@ impl Member {
     fn new(load: IntGauge) -> io::Result<Self> {
         let event = eventfd(0, EventfdFlags::NONBLOCK | EventfdFlags::CLOEXEC)?;
         let phase = AtomicU8::new(Phase::Open as u8);
-        Ok(Member { phase, load, given: Mutex::new(Some(Vec::new())), event })
+        let heartbeat = Heartbeat::default();
+        Ok(Member { phase, load, given: Mutex::new(Some(Vec::new())), event, heartbeat })
     }
 
     fn advance(&self, phase: Phase) {
@@ -148,9 +152,21 @@ impl Member {
         self.event.as_fd()
     }
 
-    /// Makes ready for the next ring.
+    /// Asks for a sign of life.
+    pub(super) fn ask(&self) {
+        self.heartbeat.ask();
+        self.ring();
+    }
+
+    /// Whether the worker has given one since it was asked.
+    pub(super) fn has_answered(&self) -> bool {
+        self.heartbeat.is_answered()
+    }
+
+    /// Gives a sign of life, because it has rung. The counter need not be read for the next ring:
+    /// watched edge-triggered, each write is an event, and it holds more of them than will ever be.
     pub(super) fn heard(&self) {
-        let _ = rustix::io::read(&self.event, &mut [0; 8]);
+        self.heartbeat.answer();
     }
 
     fn ring(&self) {

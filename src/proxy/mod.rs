@@ -25,12 +25,13 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 
 pub use self::balance::endpoint_of_source;
-use self::crew::{Crew, Phase};
+use self::crew::{Crew, Member, Phase};
 use self::listener::Bound;
 use self::relay::Allowance;
 use self::worker::Seed;
 use crate::access_log::{self, AccessLog};
 use crate::config::{self, Config};
+use crate::heartbeat::Pulse;
 use crate::metrics::Metrics;
 use crate::reach::{Listening, OwnEndpoints, Reach};
 use crate::routing::Reader;
@@ -163,12 +164,21 @@ impl Proxy {
                 log: log.cloned().map(access_log::Buffer::new),
                 listeners,
             };
-            let ended = Ended { call: ended.clone(), over: Arc::default() };
+            let ended = Ended {
+                call: ended.clone(),
+                crew: Arc::clone(&crew),
+                number,
+                over: Arc::default(),
+            };
             let over = Arc::clone(&ended.over);
+            let lost = metrics.workers_lost.clone();
             let thread =
-                std::thread::Builder::new().name(format!("worker-{number}")).spawn(move || {
+                std::thread::Builder::new().name(thread_name(number)).spawn(move || {
                     let _ended = ended;
-                    worker::run(seed)
+                    worker::run(seed).inspect_err(|error| {
+                        lost.inc();
+                        tracing::error!(worker = number, %error, "a worker has ended by itself");
+                    })
                 })?;
             running.workers.push(WorkerThread { over, thread });
         }
@@ -179,11 +189,15 @@ impl Proxy {
 /// Tells that a worker is over, however it came to that.
 struct Ended<F: Fn()> {
     call: F,
+    crew: Arc<Crew>,
+    number: usize,
     over: Arc<AtomicBool>,
 }
 
 impl<F: Fn()> Drop for Ended<F> {
     fn drop(&mut self) {
+        // What others gave it in the meantime is closed, and they give it nothing more.
+        drop(self.crew.member(self.number).map(Member::take_last));
         self.over.store(true, Ordering::Release);
         (self.call)();
     }
@@ -203,6 +217,15 @@ struct WorkerThread {
 }
 
 impl Running {
+    /// What each worker is watched by.
+    pub fn pulses(&self) -> impl Iterator<Item = WorkerPulse> {
+        self.workers.iter().enumerate().map(|(number, worker)| WorkerPulse {
+            crew: Arc::clone(&self.crew),
+            number,
+            over: Arc::clone(&worker.over),
+        })
+    }
+
     /// Stops accepting. Clients that the kernel has taken already are still served.
     pub fn close(&self) {
         self.crew.advance(Phase::Closing);
@@ -223,11 +246,42 @@ impl Running {
     /// # Errors
     /// Why a worker ended before its time.
     pub fn join(self) -> io::Result<()> {
-        for worker in self.workers {
-            worker.thread.join().map_err(|_| io::Error::other("a worker panicked"))??;
-        }
-        Ok(())
+        let ended = self.workers.into_iter().map(|worker| {
+            worker.thread.join().unwrap_or_else(|_| Err(io::Error::other("a worker panicked")))
+        });
+        ended.fold(Ok(()), io::Result::and)
     }
+}
+
+/// What a worker is watched by.
+#[derive(Debug)]
+pub struct WorkerPulse {
+    crew: Arc<Crew>,
+    number: usize,
+    over: Arc<AtomicBool>,
+}
+
+impl Pulse for WorkerPulse {
+    fn name(&self) -> String {
+        thread_name(self.number)
+    }
+
+    fn serves_clients(&self) -> bool {
+        true
+    }
+
+    fn ask(&self) {
+        self.crew.member(self.number).into_iter().for_each(Member::ask);
+    }
+
+    fn is_answered(&self) -> bool {
+        let answered = self.crew.member(self.number).is_some_and(Member::has_answered);
+        answered || self.over.load(Ordering::Acquire)
+    }
+}
+
+fn thread_name(worker: usize) -> String {
+    format!("worker-{worker}")
 }
 
 fn no_such_family(error: &io::Error) -> bool {

@@ -37,6 +37,9 @@ use super::wheel::Wheel;
 
 /// How many events one call of `epoll_wait` may bring.
 const EVENTS: usize = 256;
+/// How many waits may fail in a row. What has failed once may have been a moment's trouble; one
+/// that goes on would only burn the core.
+const MOST_FAILED_WAITS: usize = 8;
 
 /// The runtime of a worker.
 pub(super) struct Reactor {
@@ -94,7 +97,7 @@ impl Reactor {
     /// Runs `main`, and everything that is spawned meanwhile, until `main` ends.
     ///
     /// # Errors
-    /// When the epoll fails, or `main` panics: without it, nobody would end the others.
+    /// When the epoll goes on failing, or `main` panics: without it, nobody would end the others.
     pub(super) fn block_on<T: 'static>(
         self: &Rc<Self>,
         main: impl Future<Output = T> + 'static,
@@ -103,18 +106,24 @@ impl Reactor {
         let slot = Rc::clone(&result);
         self.spawn(async move { slot.set(Some(main.await)) });
         let mut events = Vec::with_capacity(EVENTS);
-        loop {
+        let mut failed = 0;
+        let ended = loop {
             self.run_queued();
             self.run_background();
             let value = result.take();
             if value.is_some() || Rc::strong_count(&result) == 1 {
-                // What is left goes with it: tasks hold what holds the reactor, and would keep
-                // each other alive.
-                drop(self.tasks.take());
-                return value.ok_or_else(|| io::Error::other("the main task has panicked"));
+                break value.ok_or_else(|| io::Error::other("the main task has panicked"));
             }
-            self.wait(&mut events)?;
-        }
+            match self.wait(&mut events) {
+                Ok(()) => failed = 0,
+                Err(_) if failed < MOST_FAILED_WAITS => failed += 1,
+                Err(error) => break Err(error),
+            }
+        };
+        // What is left goes with it: tasks hold what holds the reactor, and would keep each other
+        // alive.
+        drop(self.tasks.take());
+        ended
     }
 
     /// Starts a task; it is polled for the first time in the turn that comes.

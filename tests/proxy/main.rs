@@ -23,4 +23,5 @@ mod routes;
 mod spread;
 mod stalls;
 mod support;
+mod threads;
 mod urgent;

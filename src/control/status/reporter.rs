@@ -7,14 +7,15 @@ use std::time::Duration;
 
 use kube::Client;
 use prometheus::{IntCounter, IntGauge};
-use tokio::sync::Notify;
 use tokio::sync::mpsc::UnboundedReceiver;
+use tokio::sync::{Mutex, Notify};
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
 use super::Statuses;
 use super::writer::Writer;
 use crate::control::lease::{self, Candidate};
+use crate::control::supervise::{Supervised, supervise};
 use crate::routing::RouteKey;
 
 /// How long [`Reporter::left`] waits at most. Giving up the Lease takes less.
@@ -32,6 +33,8 @@ pub struct Reporting {
     pub statuses: Statuses,
     /// What is measured.
     pub meters: Meters,
+    /// Learns of faults that made it start anew.
+    pub supervised: Box<dyn Fn(Supervised) + Send + Sync>,
 }
 
 /// What is measured about it.
@@ -82,15 +85,28 @@ impl Reporter {
     }
 }
 
-async fn run(reporting: Reporting, mut changes: Changes, leaving: Arc<Notify>) {
-    let mut candidate = Candidate::new(reporting.client.clone(), reporting.lease.clone());
+async fn run(reporting: Reporting, changes: Changes, leaving: Arc<Notify>) {
+    let candidate = Candidate::new(reporting.client.clone(), reporting.lease.clone());
+    // Locked by one start after the other.
+    let state = Mutex::new((candidate, changes));
     tokio::select! {
         biased;
         () = leaving.notified() => {}
-        never = report(&reporting, &mut candidate, &mut changes) => match never {},
+        never = report_for_good(&reporting, &state) => match never {},
     }
     reporting.meters.leader.set(0);
+    let (mut candidate, _) = state.into_inner();
     candidate.release().await;
+}
+
+async fn report_for_good(reporting: &Reporting, state: &Mutex<(Candidate, Changes)>) -> Infallible {
+    // Who has no table has nothing to write, and would only keep others from it.
+    heard(&mut state.lock().await.1).await;
+    supervise("statuses", &reporting.supervised, || async {
+        let (candidate, changes) = &mut *state.lock().await;
+        report(reporting, candidate, changes).await
+    })
+    .await
 }
 
 async fn report(
@@ -98,10 +114,9 @@ async fn report(
     candidate: &mut Candidate,
     changes: &mut Changes,
 ) -> Infallible {
-    // Who has no table has nothing to write, and would only keep others from it.
-    heard(changes).await;
     let leader = &reporting.meters.leader;
     loop {
+        leader.set(0);
         tokio::select! {
             () = candidate.acquire() => {}
             never = ignore(changes) => match never {},
@@ -113,7 +128,6 @@ async fn report(
             () = candidate.keep() => {}
             never = Writer::new(reporting).run(changes) => match never {},
         }
-        leader.set(0);
     }
 }
 

@@ -16,6 +16,8 @@ pub struct Statuses(Arc<Mutex<Shared>>);
 #[derive(Debug, Default)]
 struct Shared {
     by_route: BTreeMap<RouteKey, Arc<RouteStatus>>,
+    /// Whether there was any [`Held::update`].
+    begun: bool,
     follower: Option<UnboundedSender<Vec<RouteKey>>>,
 }
 
@@ -43,6 +45,7 @@ impl Held<'_> {
             }
             shared.by_route.insert(status.key.clone(), Arc::clone(status));
         }
+        shared.begun = true;
         shared.tell(changed.into_keys());
         before
     }
@@ -69,11 +72,15 @@ impl Statuses {
         self.lock().by_route.len()
     }
 
-    /// From now on tells which routes each [`Held::update`] changes, be it none. There is one
-    /// follower: the last who asked.
+    /// From now on tells which routes each [`Held::update`] changes, be it none; if there was one
+    /// already, none at once. There is one follower: the last who asked.
     pub(super) fn follow(&self) -> UnboundedReceiver<Vec<RouteKey>> {
         let (follower, changes) = unbounded_channel();
-        self.lock().follower = Some(follower);
+        let mut shared = self.lock();
+        shared.follower = Some(follower);
+        if shared.begun {
+            shared.tell([].into_iter());
+        }
         changes
     }
 

@@ -22,7 +22,7 @@ pub(crate) use peer::{
 };
 pub(crate) use plane::{Plane, Target, listener, target};
 pub(crate) use process::{Process, manifest};
-pub(crate) use trace::{Calls, Traced, since};
+pub(crate) use trace::{Calls, Injection, Traced, since};
 
 /// Longer than anything may take on a busy machine. Only a test that fails waits for so long.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);

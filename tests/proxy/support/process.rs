@@ -1,8 +1,9 @@
 //! The real binary, as a process of its own.
 
 use std::fs;
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{BufRead, BufReader, PipeReader, Read, Write, pipe};
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::process::{Child, ChildStdout, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{Receiver, channel};
 use std::thread;
@@ -51,8 +52,22 @@ impl Process {
 
     /// One whose access log nobody reads, started by a shell that does `before` first.
     pub(crate) fn start_unread(before: &str, manifests: &str, arguments: &[&str]) -> Self {
+        let (process, mut log) = Process::start_with(before, manifests, arguments);
+        thread::spawn(move || {
+            let _ = std::io::copy(&mut log, &mut std::io::sink());
+        });
+        process
+    }
+
+    /// One whose access log nobody reads; and its log, from where it serves.
+    pub(crate) fn start_with(
+        before: &str,
+        manifests: &str,
+        arguments: &[&str],
+    ) -> (Self, PipeReader) {
         let folder = tempfile::tempdir().unwrap();
         fs::write(folder.path().join("routes.yaml"), manifests).unwrap();
+        let (log, stderr) = pipe().unwrap();
         let mut child = Command::new("sh")
             .args(["-c", &format!("{before}\nexec \"$0\" \"$@\"")])
             .args([env!("CARGO_BIN_EXE_sluice"), "run", "--admin", "127.0.0.1:0", "--workers=2"])
@@ -61,13 +76,14 @@ impl Process {
             .env_clear()
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
+            .stderr(stderr)
             .spawn()
             .unwrap();
-        let log = BufReader::new(child.stderr.take().unwrap());
-        let (address, admin) = addresses(log);
+        let (address, admin) = addresses(&log);
         let stdout = child.stdout.take();
-        Process { child, manifests: folder, address, admin, access_log: None, stdout }
+        let process =
+            Process { child, manifests: folder, address, admin, access_log: None, stdout };
+        (process, log)
     }
 
     /// Has it serve these manifests instead.
@@ -125,6 +141,23 @@ impl Process {
         value.map_or(0.0, |value| value.parse().unwrap())
     }
 
+    /// The number of its thread of this name.
+    #[track_caller]
+    pub(crate) fn thread(&self, name: &str) -> Pid {
+        let tasks = fs::read_dir(format!("/proc/{}/task", self.child.id())).unwrap();
+        let is_it = |task: &PathBuf| {
+            fs::read_to_string(task.join("comm")).is_ok_and(|comm| comm.trim_end() == name)
+        };
+        let task = tasks.map(|task| task.unwrap().path()).find(is_it).expect(name);
+        let number = task.file_name().unwrap().to_str().unwrap().parse().unwrap();
+        Pid::from_raw(number).unwrap()
+    }
+
+    /// How many descriptors it has open.
+    pub(crate) fn descriptors(&self) -> usize {
+        fs::read_dir(format!("/proc/{}/fd", self.child.id())).unwrap().count()
+    }
+
     /// The CPU time that it has used.
     pub(crate) fn cpu(&self) -> Duration {
         let stat = fs::read_to_string(format!("/proc/{}/stat", self.child.id())).unwrap();
@@ -149,8 +182,9 @@ impl Drop for Process {
     }
 }
 
-/// Reads the log until routes are served, and the rest of it in the background.
-fn addresses(mut log: impl BufRead + Send + 'static) -> (SocketAddr, SocketAddr) {
+/// Reads the log until routes are served.
+fn addresses(log: &PipeReader) -> (SocketAddr, SocketAddr) {
+    let mut log = BufReader::new(log);
     let (mut listener, mut admin) = (None, None);
     let mut text = String::new();
     loop {
@@ -165,8 +199,5 @@ fn addresses(mut log: impl BufRead + Send + 'static) -> (SocketAddr, SocketAddr)
             _ => {}
         }
     }
-    thread::spawn(move || {
-        let _ = std::io::copy(&mut log, &mut std::io::sink());
-    });
     (listener.unwrap(), admin.unwrap())
 }

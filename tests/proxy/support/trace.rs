@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
 
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
@@ -105,6 +106,49 @@ pub(crate) fn since(before: &Calls, now: Calls) -> Calls {
         (name, count - old)
     });
     new.filter(|(_, count)| *count > 0).collect()
+}
+
+/// What strace does to the system calls of one thread, until this is dropped.
+pub(crate) struct Injection {
+    strace: Child,
+    folder: TempDir,
+}
+
+impl Injection {
+    /// `what` is as strace(1) has it after `inject=`. It takes the right to trace a process that is
+    /// no child: root, or `kernel.yama.ptrace_scope` 0.
+    #[track_caller]
+    pub(crate) fn start(process: &Process, thread: &str, what: &str) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let thread = process.thread(thread).as_raw_nonzero().to_string();
+        let inject = format!("inject={what}");
+        let strace = Command::new("strace")
+            .args(["-qq", "-p", &thread, "-e", &inject, "-o"])
+            .arg(folder.path().join("trace"))
+            .stdin(Stdio::null())
+            .spawn()
+            .expect("strace is missing: make tools");
+        Injection { strace, folder }
+    }
+
+    /// Waits until it has done something.
+    #[track_caller]
+    pub(crate) fn wait(&mut self) {
+        let trace = self.folder.path().join("trace");
+        wait_until("an injection", || {
+            assert!(self.strace.try_wait().unwrap().is_none(), "strace may not trace here");
+            fs::read_to_string(&trace)
+                .is_ok_and(|text| text.contains("_pwait(") || text.contains("_wait("))
+        });
+    }
+}
+
+impl Drop for Injection {
+    fn drop(&mut self) {
+        // Not killed: it has to let the thread go first.
+        let _ = kill_process(Pid::from_child(&self.strace), Signal::TERM);
+        let _ = self.strace.wait();
+    }
 }
 
 struct Line {
