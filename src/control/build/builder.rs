@@ -128,7 +128,7 @@ impl Builder {
     /// A route is gone.
     pub fn remove_route(&mut self, key: &RouteKey) {
         let State::Read(draft) = self.routes.remove(key) else { return };
-        self.targets.names.set_user(key, &draft.names, &BTreeSet::new());
+        self.targets.names.set_user(key, draft.spec.created, &draft.names, &BTreeSet::new());
         for (service, port) in draft.services() {
             self.targets.grants.remove_user(key, service.namespace());
             self.targets.services.remove_user(service, port, key);
@@ -321,7 +321,7 @@ impl Builder {
             State::Read(draft) => {
                 let names = std::mem::take(&mut draft.names);
                 draft.resolve(&self.targets, &mut settled.changes.endpoints);
-                self.targets.names.set_user(key, &names, &draft.names);
+                self.targets.names.set_user(key, draft.spec.created, &names, &draft.names);
                 settled.statuses.push(draft.status());
                 draft.served().cloned()
             }

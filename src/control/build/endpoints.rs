@@ -6,6 +6,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::api::discovery::v1::{Endpoint, EndpointSlice};
 
+use super::names::{ADDRESSES_OF_A_NAME, NAMES_OF_A_NAMESPACE, NameFault};
 use crate::control::api::{DnsName, SERVICE_NAME_LABEL, dns_name};
 use crate::reach::Refusal;
 use crate::routing::{ObjectKey, RouteKey, ServicePort};
@@ -109,12 +110,37 @@ impl Unresolved {
     }
 
     /// `held` tells whether there are addresses of an earlier answer.
-    pub(super) fn no_answer(name: &str, why: &str, held: bool, field: &'static str) -> Self {
-        let meanwhile = if held { "; its last known addresses are still used" } else { "" };
-        Unresolved {
-            reason: "NameNotResolved",
-            field,
-            message: format!("{name} cannot be resolved: {why}{meanwhile}"),
+    pub(super) fn no_answer(
+        name: &str,
+        fault: &NameFault,
+        held: bool,
+        field: &'static str,
+    ) -> Self {
+        match fault {
+            NameFault::NotResolved(why) => {
+                let meanwhile = if held { "; its last known addresses are still used" } else { "" };
+                Unresolved {
+                    reason: "NameNotResolved",
+                    field,
+                    message: format!("{name} cannot be resolved: {why}{meanwhile}"),
+                }
+            }
+            NameFault::TooManyNames => Unresolved {
+                reason: "TooManyNames",
+                field,
+                message: format!(
+                    "{name} is not looked up: the routes of this namespace lead to more than \
+                     {NAMES_OF_A_NAMESPACE} DNS names, of which those of the oldest routes are"
+                ),
+            },
+            NameFault::TooManyAddresses => Unresolved {
+                reason: "TooManyAddresses",
+                field,
+                message: format!(
+                    "{name} has more than {ADDRESSES_OF_A_NAME} addresses, of which the first are \
+                     used"
+                ),
+            },
         }
     }
 }

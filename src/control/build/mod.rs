@@ -23,7 +23,9 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
 pub use self::builder::{Builder, Settled};
 pub(super) use self::draft::Finding;
-pub use self::names::{Answer, NameChanges};
+pub use self::names::{
+    ADDRESSES_OF_A_NAME, Answer, NAMES_OF_A_NAMESPACE, NameChanges, NameFault, Rank, WantedName,
+};
 use super::api::{DnsName, ReferenceGrant, SniRoute};
 use super::status::RouteStatus;
 use crate::reach::Reach;
@@ -113,7 +115,7 @@ pub(super) fn examine(resources: &Resources, installation: &Installation) -> (Pl
     let mut routes: Vec<_> = changes.routes.into_iter().filter_map(|(_, spec)| spec).collect();
     routes.sort_unstable_by(|a, b| a.key.cmp(&b.key));
     let snapshot = Snapshot { routes, endpoints: changes.endpoints };
-    let mut names = names.wanted;
+    let mut names: Vec<_> = names.wanted.into_iter().map(|wanted| wanted.name).collect();
     names.sort_unstable();
     (Plan { snapshot, statuses, names }, builder.findings())
 }

@@ -1,0 +1,90 @@
+//! Asks the servers.
+
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use hickory_resolver::TokioResolver;
+use hickory_resolver::config::{ConnectionConfig, NameServerConfig, ResolverConfig};
+use hickory_resolver::net::runtime::TokioRuntimeProvider;
+use hickory_resolver::net::{DnsError, NetError};
+use hickory_resolver::proto::rr::RecordType;
+use tokio::sync::OnceCell;
+use tokio::time::timeout;
+
+use super::held::{Family, Outcome};
+
+/// How long a lookup may take, with all that is tried in it.
+const LONGEST: Duration = Duration::from_secs(6);
+
+/// The servers, and the way to them.
+#[derive(Debug)]
+pub(super) struct Lookup {
+    servers: Vec<SocketAddr>,
+    /// Made when it is first needed, and again if that failed: the system's configuration may be
+    /// mended meanwhile.
+    resolver: OnceCell<TokioResolver>,
+}
+
+impl Lookup {
+    /// By these servers; by those of the system if there are none.
+    pub(super) fn new(servers: &[SocketAddr]) -> Self {
+        Lookup { servers: servers.to_vec(), resolver: OnceCell::new() }
+    }
+
+    /// Looks up the addresses of one family.
+    pub(super) async fn ask(&self, name: &str, family: Family) -> Outcome {
+        let resolver = match self.resolver.get_or_try_init(|| async { self.resolver() }).await {
+            Ok(resolver) => resolver,
+            Err(error) => return Outcome::Failed(format!("no DNS server is known: {error}")),
+        };
+        let kind = match family {
+            Family::V4 => RecordType::A,
+            Family::V6 => RecordType::AAAA,
+        };
+        // The dot at the end keeps it from being tried under the search domains.
+        match timeout(LONGEST, resolver.lookup(format!("{name}."), kind)).await {
+            Ok(answer) => outcome(answer),
+            Err(_) => Outcome::Failed(format!("no answer within {} s", LONGEST.as_secs())),
+        }
+    }
+
+    fn resolver(&self) -> Result<TokioResolver, NetError> {
+        let mut builder = match self.servers.as_slice() {
+            [] => TokioResolver::builder_tokio()?,
+            servers => {
+                let servers = servers.iter().map(|server| name_server(*server)).collect();
+                let config = ResolverConfig::from_parts(None, Vec::new(), servers);
+                TokioResolver::builder_with_config(config, TokioRuntimeProvider::default())
+            }
+        };
+        // Each name is looked up when its records have expired, and not before.
+        builder.options_mut().cache_size = 0;
+        builder.build()
+    }
+}
+
+fn name_server(address: SocketAddr) -> NameServerConfig {
+    let with_port = |mut config: ConnectionConfig| {
+        config.port = address.port();
+        config
+    };
+    let connections = vec![with_port(ConnectionConfig::udp()), with_port(ConnectionConfig::tcp())];
+    NameServerConfig::new(address.ip(), true, connections)
+}
+
+fn outcome(answer: Result<hickory_resolver::lookup::Lookup, NetError>) -> Outcome {
+    match answer {
+        Ok(lookup) => {
+            let ips = lookup.answers().iter().filter_map(|record| record.data.ip_addr());
+            let addresses: Vec<_> = ips.collect();
+            if addresses.is_empty() {
+                return Outcome::Nothing { no_such_name: false };
+            }
+            let holds = lookup.valid_until().saturating_duration_since(Instant::now());
+            Outcome::Found(addresses, holds)
+        }
+        Err(error) if error.is_nx_domain() => Outcome::Nothing { no_such_name: true },
+        Err(NetError::Dns(DnsError::NoRecordsFound(_))) => Outcome::Nothing { no_such_name: false },
+        Err(error) => Outcome::Failed(error.to_string()),
+    }
+}

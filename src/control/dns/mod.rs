@@ -1,0 +1,122 @@
+//! The addresses of DNS names, kept up to date by the time to live of their records.
+//!
+//! Each address family of a name is looked up by itself (`schedule`), and lookups take turns by
+//! namespace (`turns`), so that neither servers that are silent nor a tenant with many names keep
+//! another name waiting. `held` has what is known of a name, `lookup` asks the servers.
+
+mod held;
+mod lookup;
+mod schedule;
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests;
+mod turns;
+
+use std::net::SocketAddr;
+use std::panic::AssertUnwindSafe;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
+
+use futures::{FutureExt, Stream};
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+
+use self::held::Outcome;
+use self::lookup::Lookup;
+use self::schedule::{Job, Schedule};
+use super::api::DnsName;
+use super::build::{Answer, NameChanges};
+
+/// How long the first table waits for the names that it leads to.
+pub(super) const PATIENCE: Duration = Duration::from_secs(2);
+
+/// Keeps names resolved. Needs a tokio runtime.
+///
+/// Names are looked up as they stand, without search domains, first in the hosts file. Both address
+/// families count, and the first that answers is used at once. When a lookup fails, the addresses
+/// of the last good answer stay; when the servers say that there are none, they go.
+#[derive(Debug)]
+pub struct Names {
+    /// To the task that does it, which ends with this.
+    changes: mpsc::UnboundedSender<NameChanges>,
+}
+
+/// What [`Names`] finds out, as a stream that ends with it.
+#[derive(Debug)]
+pub struct Answers(mpsc::UnboundedReceiver<(DnsName, Answer)>);
+
+impl Stream for Answers {
+    type Item = (DnsName, Answer);
+
+    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        self.0.poll_recv(context)
+    }
+}
+
+impl Names {
+    /// Resolves by these servers; by those of `/etc/resolv.conf` if there are none.
+    pub fn new(servers: &[SocketAddr]) -> (Self, Answers) {
+        let (tell, told) = mpsc::unbounded_channel();
+        let (changes, changed) = mpsc::unbounded_channel();
+        tokio::spawn(follow(Arc::new(Lookup::new(servers)), changed, tell));
+        (Names { changes }, Answers(told))
+    }
+
+    /// Begins and ends to follow names.
+    pub fn change(&mut self, changes: NameChanges) {
+        if !changes.wanted.is_empty() || !changes.unwanted.is_empty() {
+            // Fails only when the runtime ends.
+            let _ = self.changes.send(changes);
+        }
+    }
+}
+
+/// Looks up what is due, and tells what is new, until nobody can change anything any more.
+async fn follow(
+    lookup: Arc<Lookup>,
+    mut changes: mpsc::UnboundedReceiver<NameChanges>,
+    tell: mpsc::UnboundedSender<(DnsName, Answer)>,
+) {
+    let mut schedule = Schedule::default();
+    let mut running = JoinSet::new();
+    loop {
+        while let Some(job) = schedule.next(Instant::now()) {
+            let lookup = Arc::clone(&lookup);
+            running.spawn(async move {
+                let outcome = look_up(&lookup, &job).await;
+                (job, outcome)
+            });
+        }
+        let next_due = schedule.next_due();
+        let due = async {
+            match next_due {
+                Some(due) => tokio::time::sleep_until(due.into()).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            change = changes.recv() => match change {
+                Some(change) => schedule.change(change, Instant::now()),
+                None => return,
+            },
+            Some(done) = running.join_next() => {
+                // It is never aborted, and panics are caught.
+                if let Ok((job, outcome)) = done {
+                    schedule.finish(&job, outcome, Instant::now());
+                }
+            }
+            () = due => {}
+        }
+        for answer in schedule.take_answers() {
+            // Fails only when nobody wants to know any more.
+            let _ = tell.send(answer);
+        }
+    }
+}
+
+async fn look_up(lookup: &Lookup, job: &Job) -> Outcome {
+    let asked = AssertUnwindSafe(lookup.ask(&job.name, job.family)).catch_unwind().await;
+    asked.unwrap_or_else(|_| Outcome::Failed("the lookup has panicked".to_owned()))
+}

@@ -1,0 +1,414 @@
+//! Which names are followed, and when each address family of each is looked up.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
+use std::time::Instant;
+
+use super::held::{Family, Held, Outcome};
+use super::turns::{Lane, Ticket, Turns};
+use crate::control::api::DnsName;
+use crate::control::build::{
+    Answer, NAMES_OF_A_NAMESPACE, NameChanges, NameFault, Rank, WantedName,
+};
+
+/// A lookup of one family.
+#[derive(Debug)]
+pub(super) struct Job {
+    pub(super) name: DnsName,
+    pub(super) family: Family,
+    /// Whose turn it has, and how it is counted.
+    namespace: Arc<str>,
+    lane: Lane,
+    /// Which following of the name it is of: it may have ended, and begun anew.
+    id: u64,
+}
+
+/// All names. Pure: it is told the time.
+#[derive(Debug, Default)]
+pub(super) struct Schedule {
+    names: HashMap<DnsName, Followed>,
+    namespaces: HashMap<Arc<str>, Admitted>,
+    v4: Turns,
+    v6: Turns,
+    /// What is to be looked up when, each once.
+    due: BTreeSet<(Instant, DnsName, Family)>,
+    answers: Vec<(DnsName, Answer)>,
+    last_number: u64,
+}
+
+#[derive(Debug, Default)]
+struct Followed {
+    id: u64,
+    /// Who wants it, and how early each came.
+    wanted: BTreeMap<Arc<str>, Rank>,
+    /// Those of them that may have it looked up. If there are none, it is not followed.
+    admitted: BTreeSet<Arc<str>>,
+    held: Held,
+    /// What was told last.
+    told: Option<Answer>,
+    stages: [Stage; 2],
+}
+
+/// Where a family of a name is on its way.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Stage {
+    #[default]
+    Idle,
+    Due(Instant),
+    Waiting(Ticket),
+    Running,
+}
+
+/// The names of a namespace, the earliest of which are looked up.
+#[derive(Debug, Default)]
+struct Admitted {
+    within: BTreeSet<(Rank, DnsName)>,
+    beyond: BTreeSet<(Rank, DnsName)>,
+}
+
+impl Schedule {
+    /// Begins and ends to follow names.
+    pub(super) fn change(&mut self, changes: NameChanges, now: Instant) {
+        let mut touched = BTreeSet::new();
+        for name in changes.unwanted {
+            self.want(&name, BTreeMap::new(), &mut touched);
+        }
+        for WantedName { name, namespaces } in changes.wanted {
+            self.want(&name, namespaces, &mut touched);
+        }
+        for name in touched {
+            self.admit(&name, now);
+        }
+    }
+
+    /// The next lookup that may begin.
+    pub(super) fn next(&mut self, now: Instant) -> Option<Job> {
+        while let Some((due, ..)) = self.due.first()
+            && *due <= now
+            && let Some((_, name, family)) = self.due.pop_first()
+        {
+            self.wait(&name, family);
+        }
+        for family in Family::ALL {
+            while let Some((namespace, lane, name)) = self.turns(family).next() {
+                let Some(followed) = self.names.get_mut(&name) else {
+                    self.turns(family).finish(&namespace, lane);
+                    continue;
+                };
+                let id = followed.id;
+                let stage = std::mem::replace(followed.stage(family), Stage::Running);
+                let elsewhere: Vec<Arc<str>> = followed.admitted.iter().cloned().collect();
+                if let Stage::Waiting(ticket) = stage {
+                    let turns = self.turns(family);
+                    elsewhere.iter().for_each(|namespace| turns.withdraw(namespace, ticket));
+                }
+                return Some(Job { name, family, namespace, lane, id });
+            }
+        }
+        None
+    }
+
+    /// When there is something to look up next, apart from what waits for a turn.
+    pub(super) fn next_due(&self) -> Option<Instant> {
+        self.due.first().map(|(due, ..)| *due)
+    }
+
+    /// A lookup is over.
+    pub(super) fn finish(&mut self, job: &Job, outcome: Outcome, now: Instant) {
+        self.turns(job.family).finish(&job.namespace, job.lane);
+        let Some(followed) = self.names.get_mut(&job.name) else { return };
+        if followed.id != job.id || followed.admitted.is_empty() {
+            return;
+        }
+        let due = now + followed.held.take(job.family, outcome);
+        *followed.stage(job.family) = Stage::Due(due);
+        self.due.insert((due, job.name.clone(), job.family));
+        if let Some(answer) = followed.held.answer() {
+            self.tell(&job.name, answer);
+        }
+    }
+
+    /// What is new, since the last time.
+    pub(super) fn take_answers(&mut self) -> Vec<(DnsName, Answer)> {
+        std::mem::take(&mut self.answers)
+    }
+
+    fn turns(&mut self, family: Family) -> &mut Turns {
+        match family {
+            Family::V4 => &mut self.v4,
+            Family::V6 => &mut self.v6,
+        }
+    }
+
+    fn number(&mut self) -> u64 {
+        self.last_number += 1;
+        self.last_number
+    }
+
+    fn tell(&mut self, name: &DnsName, answer: Answer) {
+        if let Some(followed) = self.names.get_mut(name)
+            && followed.told.as_ref() != Some(&answer)
+        {
+            followed.told = Some(answer.clone());
+            self.answers.push((name.clone(), answer));
+        }
+    }
+
+    /// Notes who wants a name. Adds the names to `touched` of which that may change whether they
+    /// are followed.
+    fn want(
+        &mut self,
+        name: &DnsName,
+        wanted: BTreeMap<Arc<str>, Rank>,
+        touched: &mut BTreeSet<DnsName>,
+    ) {
+        let followed = self.names.entry(name.clone()).or_default();
+        let before = std::mem::replace(&mut followed.wanted, wanted.clone());
+        touched.insert(name.clone());
+        for (namespace, rank) in
+            before.iter().filter(|(namespace, rank)| wanted.get(*namespace) != Some(*rank))
+        {
+            if let Some(admitted) = self.namespaces.get_mut(namespace) {
+                touched.extend(admitted.remove((rank.clone(), name.clone())));
+                if admitted.within.is_empty() {
+                    self.namespaces.remove(namespace);
+                }
+            }
+        }
+        for (namespace, rank) in wanted {
+            if before.get(&namespace) != Some(&rank) {
+                let admitted = self.namespaces.entry(namespace).or_default();
+                touched.extend(admitted.insert((rank, name.clone())));
+            }
+        }
+    }
+
+    /// Follows a name, or does no longer, as it is wanted and there is room.
+    fn admit(&mut self, name: &DnsName, now: Instant) {
+        let Some(followed) = self.names.get_mut(name) else { return };
+        let namespaces = &self.namespaces;
+        let has_room = |namespace: &Arc<str>, rank: &Rank| {
+            let admitted = namespaces.get(namespace);
+            admitted.is_some_and(|admitted| admitted.within.contains(&(rank.clone(), name.clone())))
+        };
+        let admitted: BTreeSet<Arc<str>> = followed
+            .wanted
+            .iter()
+            .filter(|(namespace, rank)| has_room(namespace, rank))
+            .map(|(namespace, _)| Arc::clone(namespace))
+            .collect();
+        if followed.admitted == admitted && !admitted.is_empty() {
+            return;
+        }
+        let before = std::mem::replace(&mut followed.admitted, admitted);
+        if before.is_empty() || followed.admitted.is_empty() {
+            self.stop(name, &before);
+            self.start(name, now);
+            return;
+        }
+        // It goes on, and waits where it may by now.
+        for family in Family::ALL {
+            if let Some(Stage::Waiting(ticket)) = self.names.get(name).map(|one| one.at(family)) {
+                let turns = self.turns(family);
+                before.iter().for_each(|namespace| turns.withdraw(namespace, ticket));
+                self.wait(name, family);
+            }
+        }
+    }
+
+    /// Begins to follow a name that is not, or tells why not.
+    fn start(&mut self, name: &DnsName, now: Instant) {
+        let id = self.number();
+        let Some(followed) = self.names.get_mut(name) else { return };
+        if followed.wanted.is_empty() {
+            self.names.remove(name);
+            return;
+        }
+        followed.id = id;
+        followed.held = Held::default();
+        if followed.admitted.is_empty() {
+            let fault = Some(NameFault::TooManyNames);
+            self.tell(name, Answer { addresses: Vec::new(), fault });
+            return;
+        }
+        for family in Family::ALL {
+            *followed.stage(family) = Stage::Due(now);
+            self.due.insert((now, name.clone(), family));
+        }
+    }
+
+    /// Looks a name up no longer, for which it waited in `namespaces`.
+    fn stop(&mut self, name: &DnsName, namespaces: &BTreeSet<Arc<str>>) {
+        for family in Family::ALL {
+            let Some(followed) = self.names.get_mut(name) else { return };
+            match std::mem::take(followed.stage(family)) {
+                // What is under way comes to nothing.
+                Stage::Idle | Stage::Running => {}
+                Stage::Due(due) => _ = self.due.remove(&(due, name.clone(), family)),
+                Stage::Waiting(ticket) => {
+                    let turns = self.turns(family);
+                    namespaces.iter().for_each(|namespace| turns.withdraw(namespace, ticket));
+                }
+            }
+        }
+    }
+
+    /// Has a family of a name wait for its turn.
+    fn wait(&mut self, name: &DnsName, family: Family) {
+        let ticket = self.number();
+        let Some(followed) = self.names.get_mut(name) else { return };
+        *followed.stage(family) = Stage::Waiting(ticket);
+        let lane = match &followed.held {
+            held if held.is_failing(family) => Lane::Failing,
+            held if held.is_new(family) => Lane::New,
+            _ => Lane::Answered,
+        };
+        let namespaces: Vec<Arc<str>> = followed.admitted.iter().cloned().collect();
+        let turns = self.turns(family);
+        for namespace in namespaces {
+            turns.add(&namespace, lane, ticket, name.clone());
+        }
+    }
+}
+
+impl Followed {
+    fn stage(&mut self, family: Family) -> &mut Stage {
+        let [v4, v6] = &mut self.stages;
+        match family {
+            Family::V4 => v4,
+            Family::V6 => v6,
+        }
+    }
+
+    fn at(&self, family: Family) -> Stage {
+        let [v4, v6] = self.stages;
+        match family {
+            Family::V4 => v4,
+            Family::V6 => v6,
+        }
+    }
+}
+
+impl Admitted {
+    /// Adds a name. Returns the one that has to give way, if any has: it may be that one.
+    fn insert(&mut self, one: (Rank, DnsName)) -> Option<DnsName> {
+        self.within.insert(one);
+        if self.within.len() <= NAMES_OF_A_NAMESPACE {
+            return None;
+        }
+        let last = self.within.pop_last()?;
+        self.beyond.insert(last.clone());
+        Some(last.1)
+    }
+
+    /// Removes a name. Returns the one that has its room now, if any has.
+    fn remove(&mut self, one: (Rank, DnsName)) -> Option<DnsName> {
+        if !self.within.remove(&one) {
+            self.beyond.remove(&one);
+            return None;
+        }
+        let first = self.beyond.pop_first()?;
+        self.within.insert(first.clone());
+        Some(first.1)
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::routing::RouteKey;
+
+    fn wanted(name: &str, by: &[(&str, i64)]) -> WantedName {
+        let rank =
+            |namespace: &str, created| Rank { created, route: RouteKey::new(namespace, name) };
+        let each = by.iter().map(|(namespace, at)| ((*namespace).into(), rank(namespace, *at)));
+        WantedName { name: name.into(), namespaces: each.collect() }
+    }
+
+    fn want(schedule: &mut Schedule, wanted: Vec<WantedName>, now: Instant) {
+        schedule.change(NameChanges { wanted, unwanted: Vec::new() }, now);
+    }
+
+    fn begun(schedule: &mut Schedule, now: Instant) -> Vec<Job> {
+        std::iter::from_fn(|| schedule.next(now)).collect()
+    }
+
+    fn found(seconds: u64) -> Outcome {
+        Outcome::Found(vec!["10.0.0.1".parse().unwrap()], Duration::from_secs(seconds))
+    }
+
+    #[test]
+    fn a_family_that_is_silent_keeps_the_other_waiting_for_nothing() {
+        let (mut schedule, now) = (Schedule::default(), Instant::now());
+        want(&mut schedule, vec![wanted("a", &[("ns", 0)])], now);
+        let jobs = begun(&mut schedule, now);
+        assert_eq!(jobs.iter().map(|job| job.family).collect::<Vec<_>>(), Family::ALL);
+        schedule.finish(&jobs[0], found(10), now);
+        assert_eq!(schedule.take_answers().len(), 1, "told at once");
+        // The other one is still under way when this one is due again.
+        let later = now + Duration::from_secs(10);
+        assert_eq!(schedule.next_due(), Some(later));
+        let again = begun(&mut schedule, later);
+        assert_eq!(again.len(), 1);
+        assert_eq!(again[0].family, Family::V4);
+        schedule.finish(&jobs[1], Outcome::Failed("silent".to_owned()), later);
+        assert!(schedule.take_answers().is_empty(), "nothing new");
+        assert_eq!(schedule.next_due(), Some(later + Duration::from_secs(1)));
+    }
+
+    #[test]
+    fn a_name_that_many_want_is_looked_up_once_and_in_the_first_turn() {
+        let (mut schedule, now) = (Schedule::default(), Instant::now());
+        let many = (0..500).map(|n| wanted(&format!("n{n}"), &[("bad", 0)]));
+        let shared = wanted("zz", &[("bad", 0), ("good", 9)]);
+        want(&mut schedule, many.chain([shared]).collect(), now);
+        let jobs = begun(&mut schedule, now);
+        assert_eq!(jobs.iter().filter(|job| *job.name == *"zz").count(), 2);
+        assert_eq!(jobs.len(), 2 * (6 + 1));
+    }
+
+    #[test]
+    fn the_earliest_names_of_a_namespace_are_followed_and_the_others_told() {
+        let (mut schedule, now) = (Schedule::default(), Instant::now());
+        let name = |n: i64| wanted(&format!("n{n}"), &[("ns", 5000 - n)]);
+        want(&mut schedule, (0..1100).map(name).collect(), now);
+        let told: BTreeSet<DnsName> = schedule
+            .take_answers()
+            .into_iter()
+            .map(|(name, answer)| {
+                assert_eq!(answer.fault, Some(NameFault::TooManyNames));
+                name
+            })
+            .collect();
+        let youngest: BTreeSet<DnsName> = (0..100).map(|n| format!("n{n}").into()).collect();
+        assert_eq!(told, youngest);
+        // Another namespace has room for one of them.
+        want(&mut schedule, vec![wanted("n0", &[("ns", 5000), ("other", 1)])], now);
+        let first = schedule.next(now).unwrap();
+        schedule.finish(&first, found(10), now);
+        assert!(begun(&mut schedule, now).iter().any(|job| *job.name == *"n0"));
+        // And there is room for the next one when an older one goes.
+        let unwanted = vec!["n1099".into(), "n0".into()];
+        schedule.change(NameChanges { wanted: Vec::new(), unwanted }, now);
+        assert_eq!(schedule.names.values().filter(|one| one.admitted.is_empty()).count(), 98);
+        assert!(!schedule.names[&DnsName::from("n99")].admitted.is_empty());
+    }
+
+    #[test]
+    fn nothing_is_left_of_names_that_nobody_wants() {
+        let (mut schedule, now) = (Schedule::default(), Instant::now());
+        let names: Vec<DnsName> = (0..1200).map(|n| format!("n{n}").into()).collect();
+        let all = names.iter().map(|name| wanted(name, &[("a", 0), ("b", 0)])).collect();
+        want(&mut schedule, all, now);
+        let jobs = begun(&mut schedule, now);
+        assert!(!jobs.is_empty());
+        schedule.change(NameChanges { wanted: Vec::new(), unwanted: names }, now);
+        jobs.iter().for_each(|job| schedule.finish(job, found(10), now));
+        assert!(begun(&mut schedule, now + Duration::from_secs(99)).is_empty());
+        assert!(schedule.names.is_empty() && schedule.namespaces.is_empty());
+        assert!(schedule.due.is_empty() && schedule.v4.is_empty() && schedule.v6.is_empty());
+    }
+}
