@@ -375,6 +375,11 @@ impl Reactor {
             let mut tasks = self.tasks.borrow_mut();
             let task = tasks.get_mut(id.index as usize).filter(|task| task.serial == id.serial);
             let Some(task) = task else { return };
+            if task.scheduled > now {
+                // It was put in again for an earlier time, and since then for a later one. Without
+                // this, such a task would be in the wheel twice for as long as it lives.
+                return;
+            }
             task.scheduled = u64::MAX;
             if task.deadline <= now {
                 task.deadline = u64::MAX;

@@ -327,6 +327,35 @@ fn a_deadline_that_is_told_again_and_again_is_kept_once() {
 }
 
 #[test]
+fn a_deadline_that_was_earlier_for_a_while_is_kept_once_again() {
+    run(|reactor| async move {
+        for limit in [200, 100] {
+            let mut polled = false;
+            let once = poll_fn(|_| match std::mem::replace(&mut polled, true) {
+                true => Poll::Ready(()),
+                false => {
+                    reactor.wake_current();
+                    Poll::Pending
+                }
+            });
+            assert_eq!(reactor.within(Duration::from_millis(limit), once).await, Ok(()));
+        }
+        assert_eq!(reactor.deadlines(), 2);
+        let (task, inner, now) = (reactor.current(), Rc::clone(&reactor), reactor.now());
+        reactor.spawn(async move {
+            let _ = inner.within(Duration::from_millis(300), pending::<()>()).await;
+            inner.wake(task);
+        });
+        let later = poll_fn(|_| match reactor.now() >= now + 300 {
+            true => Poll::Ready(()),
+            false => Poll::Pending,
+        });
+        assert_eq!(reactor.within(Duration::from_secs(600), later).await, Ok(()));
+        assert_eq!(reactor.deadlines(), 1);
+    });
+}
+
+#[test]
 fn tasks_in_the_background_have_one_turn_each_after_all_others() {
     let order = run(|reactor| async move {
         let log = Rc::new(RefCell::new(Vec::new()));
