@@ -223,7 +223,7 @@ fn a_broken_wall_is_seen() {
         ("proxy/mod.rs", "pub(in crate::control) fn f() {}", "crate::control"),
         ("proxy/mod.rs", "macro_rules! m { () => { $crate::control::f() } }", "crate::control"),
         ("proxy/mod.rs", "#[derive(kube::CustomResource)] struct S;", "proxy may not name kube"),
-        ("routing/table.rs", "use crate::outcome::Outcome;", "crate::outcome"),
+        ("routing/table.rs", "use crate::config::Config;", "crate::config"),
         ("routing/table.rs", "mod tests { use crate::config::Config; }", "crate::config"),
         ("routing.rs", "use tokio::sync::watch;", "routing may not name tokio"),
         ("routing.rs", "extern crate tokio;", "tokio"),
