@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used)]
 
 use allocation_counter::measure;
+use sluice::proxy::{Wish, choose};
 use sluice::routing::{
     BackendKey, Hostname, Policy, RouteKey, RouteSpec, Snapshot, Timeouts, channel,
 };
@@ -69,6 +70,32 @@ fn a_hostname_takes_few_bytes_of_the_table() {
     assert_eq!(reader.table().hostnames(), ROUTES * HOSTNAMES_A_ROUTE);
     let bytes = count.bytes_current / (ROUTES * HOSTNAMES_A_ROUTE) as i64;
     assert!(bytes <= MOST_BYTES, "{bytes} bytes for each");
+}
+
+/// Nor does it keep anything: what counts the connection is the endpoint's own.
+#[test]
+fn a_choice_of_an_endpoint_allocates_nothing() {
+    let key = |number: usize| BackendKey::Address(number.to_string().into());
+    for policy in Policy::ALL {
+        for count in [3u8, 200] {
+            let backends = vec![(key(0), 3), (key(1), 1)];
+            let spec = RouteSpec { backends, policy, ..route("a.com", &[]) };
+            let addresses = |net| (0..count).map(|n| ([10, 0, net, n], 443).into()).collect();
+            let endpoints = [(key(0), addresses(0)), (key(1), addresses(1))].into_iter().collect();
+            let (mut writer, reader) = channel();
+            writer.apply(Snapshot { routes: vec![spec], endpoints });
+            let table = reader.table();
+            let route = table.routes().next().unwrap();
+            let choice = |number| {
+                let wish = Wish::new([192, 0, 2, 7].into(), &[], number);
+                drop(choose(route, &wish).unwrap());
+            };
+            // The clock and the thread have something once.
+            choice(0);
+            let count = measure(|| (0..100).for_each(choice));
+            assert_eq!(count.count_total, 0, "{policy:?}");
+        }
+    }
 }
 
 #[test]

@@ -1,337 +1,313 @@
 //! Which endpoint gets the next connection.
+//!
+//! Endpoints are tried in the order of their [`Standing`], and within one standing as the route's
+//! policy has it. What a choice costs does not grow with the number of endpoints, but where nearly
+//! all of them are of a lesser standing.
 
+use std::cell::Cell;
+use std::cmp::{Ordering, Reverse};
 use std::net::{IpAddr, SocketAddr};
-use std::sync::atomic::Ordering;
+use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, PoisonError};
 
-use crate::routing::{ActiveConnection, Endpoint, EndpointSet, Policy, Route};
+use crate::routing::{
+    ActiveConnection, Endpoint, EndpointSet, Moment, Policy, Route, Standing, Turns, WINDOW,
+    hash_ip, mix,
+};
 
-/// Chooses an endpoint of `route` for a client at `source`, passing over those in `tried`. Backends
-/// of weight 0, and those with no endpoint left, give their share to the others.
-///
-/// `random` is a fresh random number. The endpoint counts the connection from now on, so that
-/// choices made at the same time see each other.
-pub(super) fn choose(
-    route: &Route,
-    source: IpAddr,
-    tried: &[SocketAddr],
-    random: u64,
-) -> Option<ActiveConnection> {
-    let sets: Vec<_> = route.backends.iter().map(|backend| backend.backend.endpoints()).collect();
-    let candidates: Vec<Candidate<'_>> = route
-        .backends
-        .iter()
-        .zip(&sets)
-        .enumerate()
-        .filter(|(_, (backend, set))| backend.weight > 0 && left(set, tried).next().is_some())
-        .map(|(index, (backend, set))| Candidate { index, weight: backend.weight, set })
-        .collect();
-    let endpoint = match route.spec.policy {
-        Policy::RoundRobin => {
-            let candidate = smooth(route, &candidates)?;
-            in_turn(route, candidate, tried)
-        }
-        Policy::LeastConnections => least(route, &candidates, tried),
-        Policy::Random => {
-            let total: u64 = candidates.iter().map(|candidate| u64::from(candidate.weight)).sum();
-            let mut point = random.checked_rem(total)?;
-            let candidate = candidates.iter().find(|candidate| {
-                let weight = u64::from(candidate.weight);
-                let found = point < weight;
-                point = point.saturating_sub(weight);
-                found
-            })?;
-            let count = left(candidate.set, tried).count();
-            left(candidate.set, tried).nth(mix(random) as usize % count.max(1))
-        }
-        Policy::SourceAddress => by_source(&candidates, source, tried),
-    };
-    endpoint.map(|endpoint| endpoint.begin())
+/// How many endpoints of a backend are looked at to find one of a standing. Beyond that, if nearly
+/// all of so many are dead, one that is well may be missed.
+const MOST_LOOKED_AT: usize = 256;
+/// Of so many endpoints in all, the one with the fewest connections is found; of more, the better of
+/// two that are drawn by their share, which is nearly as even (Mitzenmacher, "The Power of Two
+/// Choices", 2001).
+const COMPARED: usize = 16;
+/// A route has at most 16 backends; any beyond these would not be chosen.
+const MOST_BACKENDS: usize = u64::BITS as usize;
+
+/// A connection that an endpoint is wanted for.
+#[derive(Debug)]
+pub struct Wish<'a> {
+    /// The client's address.
+    pub source: IpAddr,
+    /// Endpoints that were tried for it already.
+    pub tried: &'a [SocketAddr],
+    /// A fresh random number.
+    pub random: u64,
+    /// The present.
+    pub now: Moment,
+    /// How many endpoints were looked at so far.
+    pub looked_at: Cell<usize>,
 }
 
-/// Where `route` sends the client at `source`, if that is settled by its address.
+impl<'a> Wish<'a> {
+    /// A wish of this moment.
+    pub fn new(source: IpAddr, tried: &'a [SocketAddr], random: u64) -> Self {
+        Wish { source, tried, random, now: Moment::now(), looked_at: Cell::new(0) }
+    }
+
+    fn admits(&self, endpoint: &Endpoint, worst: Standing) -> bool {
+        self.looked_at.set(self.looked_at.get() + 1);
+        endpoint.standing(self.now) <= worst && !self.tried.contains(&endpoint.address)
+    }
+
+    /// A random number for the use `number`.
+    fn random(&self, number: usize) -> u64 {
+        mix(self.random ^ mix(number as u64))
+    }
+}
+
+/// Chooses an endpoint of `route`, passing over those that were tried. Backends of weight 0, and
+/// those that have none of the best standing that is left, give their share to the others.
+///
+/// The endpoint counts the connection from now on, so that choices made at the same time see each
+/// other. Endpoints that come last are chosen all the same when there is no other.
+pub fn choose(route: &Route, wish: &Wish<'_>) -> Option<ActiveConnection> {
+    let first = wish.tried.is_empty();
+    // A client is a trial for one endpoint that may be dead still, and not for several.
+    let orders = [Standing::Well, Standing::Due, Standing::Unrouted, Standing::Resting];
+    let endpoint = orders.into_iter().skip(usize::from(first)).find_map(|worst| {
+        let policy = match route.spec.policy {
+            // Where one has failed, the next in turn may be its neighbour on the same machine, and
+            // the one with the fewest connections has so few because it takes none.
+            Policy::RoundRobin | Policy::LeastConnections if !first || worst > Standing::Due => {
+                Policy::Random
+            }
+            policy => policy,
+        };
+        match policy {
+            Policy::RoundRobin => in_turn(route, wish, worst),
+            Policy::LeastConnections => least(route, wish, worst),
+            Policy::Random => at_random(route, wish, worst, 0).map(|(endpoint, _)| endpoint),
+            Policy::SourceAddress => by_source(route, wish, worst),
+        }
+    })?;
+    endpoint.begin_trial(wish.now);
+    Some(endpoint.begin())
+}
+
+/// Where `route` sends the client at `source` while all endpoints are well, if that is settled by
+/// its address.
 pub fn endpoint_of_source(route: &Route, source: IpAddr) -> Option<SocketAddr> {
     let settled = route.spec.policy == Policy::SourceAddress;
-    settled.then(|| choose(route, source, &[], 0))?.map(|active| active.endpoint().address)
+    settled
+        .then(|| choose(route, &Wish::new(source, &[], 0)))?
+        .map(|active| active.endpoint().address)
 }
 
-/// A backend that has an endpoint left.
-#[derive(Clone, Copy)]
-struct Candidate<'a> {
-    /// Its place in the route.
-    index: usize,
-    weight: u32,
-    set: &'a EndpointSet,
+/// The backends of a route that may have an endpoint for a wish.
+struct Candidates<'a> {
+    route: &'a Route,
+    /// One bit for each that turned out to have none.
+    spent: u64,
 }
 
-fn left<'a>(
-    set: &'a EndpointSet,
-    tried: &'a [SocketAddr],
-) -> impl Iterator<Item = &'a Arc<Endpoint>> {
-    set.iter().filter(|endpoint| !tried.contains(&endpoint.address))
-}
-
-/// Smooth weighted round robin, as nginx has it: each turn every candidate gains its weight, and
-/// the one that has gained most is chosen and gives back what all gained.
-fn smooth<'c, 'a>(route: &Route, candidates: &'c [Candidate<'a>]) -> Option<&'c Candidate<'a>> {
-    if let [only] = candidates {
-        return Some(only);
+impl<'a> Candidates<'a> {
+    fn of(route: &'a Route) -> Self {
+        Candidates { route, spent: 0 }
     }
-    let mut turns = route.turns.lock().unwrap_or_else(PoisonError::into_inner);
-    let mut total = 0;
-    let mut best: Option<(&Candidate<'_>, i64)> = None;
-    for candidate in candidates {
-        let Some(gained) = turns.get_mut(candidate.index) else { continue };
-        let weight = i64::from(candidate.weight);
-        total += weight;
-        *gained = gained.saturating_add(weight);
-        if best.is_none_or(|(_, most)| *gained > most) {
-            best = Some((candidate, *gained));
-        }
+
+    /// Their places in the route, and their weights.
+    fn iter(&self) -> impl Iterator<Item = (usize, u32)> + use<'a> {
+        let spent = self.spent;
+        let weights = self.route.backends.iter().map(|backend| backend.weight).enumerate();
+        weights
+            .take(MOST_BACKENDS)
+            .filter(move |(index, weight)| *weight > 0 && spent & (1 << index) == 0)
     }
-    let (chosen, _) = best?;
-    if let Some(gained) = turns.get_mut(chosen.index) {
-        *gained = gained.saturating_sub(total);
+
+    /// One by weight.
+    fn draw(&self, random: u64) -> Option<usize> {
+        let total: u64 = self.iter().map(|(_, weight)| u64::from(weight)).sum();
+        let mut point = random.checked_rem(total)?;
+        let drawn = self.iter().find(|(_, weight)| {
+            let found = point < u64::from(*weight);
+            point = point.saturating_sub(u64::from(*weight));
+            found
+        });
+        drawn.map(|(index, _)| index)
     }
-    Some(chosen)
-}
 
-/// Whose turn it is. Only a client's first endpoint takes a turn: if each retry took one as well,
-/// the turns would keep step with an endpoint that is dead, and lead to it every time.
-fn turn(route: &Route, candidate: &Candidate<'_>, tried: &[SocketAddr]) -> usize {
-    let backend = route.backends.get(candidate.index);
-    let turn = backend.map_or(0, |backend| {
-        let turn = &backend.backend.turn;
-        if tried.is_empty() {
-            turn.fetch_add(1, Ordering::Relaxed)
-        } else {
-            turn.load(Ordering::Relaxed)
-        }
-    });
-    turn % candidate.set.len().max(1)
-}
-
-fn in_turn<'a>(
-    route: &Route,
-    candidate: &Candidate<'a>,
-    tried: &[SocketAddr],
-) -> Option<&'a Arc<Endpoint>> {
-    let start = turn(route, candidate, tried);
-    let (before, from) = candidate.set.split_at_checked(start)?;
-    from.iter().chain(before).find(|endpoint| !tried.contains(&endpoint.address))
-}
-
-/// The endpoint with the fewest connections for its share. Among equals each in turn.
-fn least<'a>(
-    route: &Route,
-    candidates: &[Candidate<'a>],
-    tried: &[SocketAddr],
-) -> Option<&'a Arc<Endpoint>> {
-    let mut best: Option<(&Arc<Endpoint>, u128, u128)> = None;
-    for candidate in candidates {
-        let (before, from) = candidate.set.split_at_checked(turn(route, candidate, tried))?;
-        // Its share is weight / endpoints; its load is connections / share.
-        let (endpoints, weight) = (candidate.set.len() as u128, u128::from(candidate.weight));
-        for endpoint in from.iter().chain(before) {
-            if tried.contains(&endpoint.address) {
-                continue;
+    /// What `pick` finds in the endpoints of one backend, of which it is given the place and the
+    /// weight too; `next` is the order in which the backends are searched.
+    fn find<T>(
+        &mut self,
+        next: impl Fn(&Self) -> Option<usize>,
+        pick: impl Fn(&EndpointSet, usize, u32) -> Option<T>,
+    ) -> Option<T> {
+        for _ in 0..self.route.backends.len() {
+            let index = next(self)?;
+            let backend = self.route.backends.get(index)?;
+            if let Some(picked) = pick(&backend.backend.endpoints(), index, backend.weight) {
+                return Some(picked);
             }
-            let load = (endpoint.active() as u128 + 1) * endpoints;
-            if best.is_none_or(|(_, least, per)| load * per < least * weight) {
-                best = Some((endpoint, load, weight));
-            }
+            self.spent |= 1 << index;
         }
+        None
     }
-    best.map(|(endpoint, ..)| endpoint)
 }
 
-/// Rendezvous hashing: every replica sends a source to the same endpoint, and when an endpoint
-/// goes only its own sources move.
-fn by_source<'a>(
-    candidates: &[Candidate<'a>],
-    source: IpAddr,
-    tried: &'a [SocketAddr],
-) -> Option<&'a Arc<Endpoint>> {
-    let source = hash_ip(source);
-    let score = |weight: u32, key: u64| {
-        // Uniform in (0, 1); the logarithm makes the shares follow the weights.
-        let uniform = ((mix(source ^ key) >> 11) as f64 + 0.5) / (1u64 << 53) as f64;
-        -f64::from(weight) / uniform.ln()
-    };
-    let backend = candidates.iter().max_by(|a, b| {
-        let of = |candidate: &Candidate<'_>| score(candidate.weight, mix(candidate.index as u64));
-        of(a).total_cmp(&of(b))
-    })?;
-    left(backend.set, tried).max_by_key(|endpoint| {
-        mix(source ^ mix(hash_ip(endpoint.address.ip()) ^ u64::from(endpoint.address.port())))
+/// An endpoint of a set: the one at `start`, if it is admitted, or else any that is, by chance. Not
+/// the next one, which would get the share of all before it.
+fn pick<'s>(
+    set: &'s EndpointSet,
+    wish: &Wish<'_>,
+    worst: Standing,
+    start: usize,
+) -> Option<&'s Arc<Endpoint>> {
+    let admitted = |endpoint: &&Arc<Endpoint>| wish.admits(endpoint, worst);
+    let random = |number: usize| wish.random(number) as usize;
+    let first = set.get(start.checked_rem(set.len())?).filter(admitted);
+    first.or_else(|| match set.len() <= MOST_LOOKED_AT {
+        true => any(set.iter().filter(admitted), random),
+        false => (0..MOST_LOOKED_AT)
+            .find_map(|number| set.get(random(number) % set.len()).filter(admitted)),
     })
 }
 
-fn hash_ip(ip: IpAddr) -> u64 {
-    let bits = match ip {
-        IpAddr::V4(ip) => ip.to_ipv6_mapped().to_bits(),
-        IpAddr::V6(ip) => ip.to_bits(),
-    };
-    mix(bits as u64 ^ mix((bits >> 64) as u64))
+/// One of `all` by chance.
+fn any<T>(all: impl Iterator<Item = T>, random: impl Fn(usize) -> usize) -> Option<T> {
+    all.enumerate().fold(None, |chosen, (number, one)| match random(number) % (number + 1) {
+        0 => Some(one),
+        _ => chosen,
+    })
 }
 
-/// The finaliser of SplitMix64: every input bit reaches every output bit. Fixed, since replicas
-/// have to agree.
-pub(super) fn mix(value: u64) -> u64 {
-    let mut z = value.wrapping_add(0x9e37_79b9_7f4a_7c15);
-    z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    z ^ (z >> 31)
+/// Any, by weight, and its load. Different `salt`s draw different ones.
+fn at_random(
+    route: &Route,
+    wish: &Wish<'_>,
+    worst: Standing,
+    salt: usize,
+) -> Option<(Arc<Endpoint>, Load)> {
+    let (backend, endpoint) = (wish.random(salt), wish.random(!salt) as usize);
+    Candidates::of(route).find(
+        |left| left.draw(backend),
+        |set, _, weight| {
+            let endpoint = pick(set, wish, worst, endpoint)?;
+            Some((Arc::clone(endpoint), Load::of(endpoint, set.len(), weight)))
+        },
+    )
+}
+
+/// Smooth weighted round robin, as nginx has it: each turn every candidate gains its weight, and
+/// the one that has gained most is chosen and gives back what all gained. Within a backend, each
+/// endpoint in turn.
+fn in_turn(route: &Route, wish: &Wish<'_>, worst: Standing) -> Option<Arc<Endpoint>> {
+    let several = route.backends.len() > 1;
+    let mut turns = several.then(|| route.turns.lock().unwrap_or_else(PoisonError::into_inner));
+    let most_gained = |turns: &Turns, left: &Candidates<'_>| {
+        let gains = left.iter().map(|(index, weight)| {
+            let gained = turns.gained.get(index).copied().unwrap_or_default();
+            (gained.saturating_add(i64::from(weight)), Reverse(index))
+        });
+        gains.max().map(|(_, Reverse(index))| index)
+    };
+    let mut candidates = Candidates::of(route);
+    let (index, endpoint) = candidates.find(
+        |left| match &turns {
+            Some(turns) if turns.begun => most_gained(turns, left),
+            _ => left.draw(wish.random),
+        },
+        |set, index, _| {
+            let start = route.backends.get(index)?.backend.turn.fetch_add(1, Relaxed);
+            pick(set, wish, worst, start).map(|endpoint| (index, Arc::clone(endpoint)))
+        },
+    )?;
+    if let Some(turns) = &mut turns {
+        advance(turns, &candidates, index);
+    }
+    Some(endpoint)
+}
+
+/// The turn was that of the backend `chosen`.
+fn advance(turns: &mut Turns, candidates: &Candidates<'_>, chosen: usize) {
+    turns.begun = true;
+    let mut total = 0i64;
+    for (index, weight) in candidates.iter() {
+        if let Some(gained) = turns.gained.get_mut(index) {
+            *gained = gained.saturating_add(i64::from(weight));
+            total = total.saturating_add(i64::from(weight));
+        }
+    }
+    if let Some(gained) = turns.gained.get_mut(chosen) {
+        *gained = gained.saturating_sub(total);
+    }
+}
+
+/// The connections of an endpoint for each unit of its share, which is weight / endpoints.
+#[derive(Clone, Copy)]
+struct Load {
+    connections: u128,
+    weight: u128,
+}
+
+impl Load {
+    /// That of an endpoint once it has one connection more.
+    fn of(endpoint: &Endpoint, endpoints: usize, weight: u32) -> Self {
+        let connections = (endpoint.active() as u128 + 1) * endpoints as u128;
+        Load { connections, weight: u128::from(weight) }
+    }
+
+    fn compare(self, other: Self) -> Ordering {
+        (self.connections * other.weight).cmp(&(other.connections * self.weight))
+    }
+}
+
+/// The endpoint with the fewest connections for its share, or nearly the fewest.
+fn least(route: &Route, wish: &Wish<'_>, worst: Standing) -> Option<Arc<Endpoint>> {
+    let sizes = route.backends.iter().map(|backend| backend.backend.endpoints().len());
+    if sizes.sum::<usize>() <= COMPARED {
+        return least_of_all(route, wish, worst);
+    }
+    let (one, load) = at_random(route, wish, worst, 1)?;
+    match at_random(route, wish, worst, 2) {
+        Some((other, less)) if less.compare(load).is_lt() => Some(other),
+        _ => Some(one),
+    }
+}
+
+/// The endpoint with the fewest connections for its share; among equals one by chance.
+fn least_of_all(route: &Route, wish: &Wish<'_>, worst: Standing) -> Option<Arc<Endpoint>> {
+    let mut best: Option<(Arc<Endpoint>, Load)> = None;
+    let mut equals = 0;
+    for (index, weight) in Candidates::of(route).iter() {
+        let Some(backend) = route.backends.get(index) else { continue };
+        let set = backend.backend.endpoints();
+        for endpoint in set.iter().filter(|endpoint| wish.admits(endpoint, worst)) {
+            let load = Load::of(endpoint, set.len(), weight);
+            match best.as_ref().map_or(Ordering::Less, |(_, least)| load.compare(*least)) {
+                Ordering::Less => equals = 1,
+                Ordering::Equal => equals += 1,
+                Ordering::Greater => continue,
+            }
+            if wish.random(equals).is_multiple_of(equals as u64) {
+                best = Some((Arc::clone(endpoint), load));
+            }
+        }
+    }
+    best.map(|(endpoint, _)| endpoint)
+}
+
+/// Rendezvous hashing: every replica sends a source to the same endpoint, and when an endpoint
+/// goes only its own sources move, as nearly as [`EndpointSet::of_source`] has it.
+fn by_source(route: &Route, wish: &Wish<'_>, worst: Standing) -> Option<Arc<Endpoint>> {
+    let source = hash_ip(wish.source);
+    let score = |index: usize, weight: u32| {
+        // Uniform in (0, 1); the logarithm makes the shares follow the weights.
+        let hash = mix(source ^ mix(index as u64));
+        let uniform = ((hash >> 11) as f64 + 0.5) / (1u64 << 53) as f64;
+        -f64::from(weight) / uniform.ln()
+    };
+    let best = |left: &Candidates<'_>| {
+        let scores = left.iter().map(|(index, weight)| (index, score(index, weight)));
+        scores.max_by(|(_, a), (_, b)| a.total_cmp(b)).map(|(index, _)| index)
+    };
+    let windows = MOST_LOOKED_AT / WINDOW;
+    Candidates::of(route).find(best, |set, _, _| {
+        set.of_source(source, windows, |endpoint| wish.admits(endpoint, worst)).cloned()
+    })
 }
 
 #[cfg(test)]
-mod tests {
-    use std::collections::HashMap;
-
-    use super::*;
-    use crate::routing::{BackendKey, Hostname, RouteKey, RouteSpec, Snapshot, Timeouts, channel};
-
-    fn address(backend: usize, endpoint: usize) -> SocketAddr {
-        SocketAddr::from(([10, 0, backend as u8, endpoint as u8], 443))
-    }
-
-    fn client(number: u32) -> IpAddr {
-        std::net::Ipv4Addr::from(0xc612_0000 + number).into()
-    }
-
-    /// A route whose backends have these weights and numbers of endpoints.
-    fn route(policy: Policy, backends: &[(u32, usize)]) -> Arc<Route> {
-        let key = |index: usize| BackendKey::Address(index.to_string().into());
-        let spec = RouteSpec {
-            key: RouteKey::new("ns", "r"),
-            created: None,
-            hostnames: Hostname::Exact("a.com").into(),
-            listeners: vec![],
-            alpn: vec![],
-            backends: backends
-                .iter()
-                .enumerate()
-                .map(|(i, (weight, _))| (key(i), *weight))
-                .collect(),
-            policy,
-            timeouts: Timeouts::default(),
-        };
-        let endpoints = backends
-            .iter()
-            .enumerate()
-            .map(|(i, (_, count))| (key(i), (0..*count).map(|n| address(i, n)).collect()))
-            .collect();
-        let (mut writer, reader) = channel();
-        writer.apply(Snapshot { routes: vec![spec], endpoints });
-        let table = reader.table();
-        Arc::clone(table.routes().next().unwrap())
-    }
-
-    fn pick(
-        route: &Route,
-        source: IpAddr,
-        tried: &[SocketAddr],
-        random: u64,
-    ) -> Option<SocketAddr> {
-        choose(route, source, tried, random).map(|active| active.endpoint().address)
-    }
-
-    /// How often each backend was chosen in `count` turns.
-    fn shares(route: &Route, count: u32) -> HashMap<u8, u32> {
-        let mut shares = HashMap::new();
-        for n in 0..count {
-            let chosen = pick(route, client(n), &[], mix(u64::from(n))).unwrap();
-            let SocketAddr::V4(v4) = chosen else { panic!("IPv6") };
-            *shares.entry(v4.ip().octets()[2]).or_default() += 1;
-        }
-        shares
-    }
-
-    #[test]
-    fn round_robin_follows_the_weights_and_spreads_the_turns() {
-        let route = route(Policy::RoundRobin, &[(5, 1), (1, 1), (1, 1)]);
-        let turns: Vec<_> = (0..7).map(|_| pick(&route, client(0), &[], 0).unwrap()).collect();
-        let of = |n| turns.iter().filter(|t| **t == address(n, 0)).count();
-        assert_eq!((of(0), of(1), of(2)), (5, 1, 1));
-        let heaviest_run = turns.chunk_by(|a, b| a == b).map(<[_]>::len).max();
-        assert!(heaviest_run <= Some(2), "{turns:?}");
-    }
-
-    #[test]
-    fn round_robin_takes_the_endpoints_of_a_backend_in_turn() {
-        let route = route(Policy::RoundRobin, &[(1, 3)]);
-        let turns: Vec<_> = (0..6).map(|_| pick(&route, client(0), &[], 0).unwrap()).collect();
-        assert_eq!(turns, [0, 1, 2, 0, 1, 2].map(|n| address(0, n)));
-    }
-
-    #[test]
-    fn a_dead_endpoint_gets_its_turn_and_no_more() {
-        for endpoints in [2, 3] {
-            let route = route(Policy::RoundRobin, &[(1, endpoints)]);
-            let dead = address(0, 0);
-            let retries = (0..60)
-                .filter(|_| pick(&route, client(0), &[], 0) == Some(dead))
-                .filter(|_| pick(&route, client(0), &[dead], 0).is_some())
-                .count();
-            assert_eq!(retries, 60 / endpoints);
-        }
-    }
-
-    #[test]
-    fn nothing_is_tried_twice_and_then_there_is_nothing_left() {
-        for policy in
-            [Policy::RoundRobin, Policy::LeastConnections, Policy::Random, Policy::SourceAddress]
-        {
-            let route = route(policy, &[(9, 2), (1, 1)]);
-            let mut tried = Vec::new();
-            while let Some(next) = pick(&route, client(1), &tried, mix(tried.len() as u64)) {
-                assert!(!tried.contains(&next), "{policy:?}");
-                tried.push(next);
-            }
-            assert_eq!(tried.len(), 3, "{policy:?}");
-        }
-    }
-
-    #[test]
-    fn backends_without_weight_or_endpoints_give_way_to_the_others() {
-        for policy in
-            [Policy::RoundRobin, Policy::LeastConnections, Policy::Random, Policy::SourceAddress]
-        {
-            let all = shares(&route(policy, &[(0, 1), (90, 0), (10, 1)]), 50);
-            assert_eq!(all, HashMap::from([(2, 50)]), "{policy:?}");
-            assert!(pick(&route(policy, &[(0, 1), (5, 0)]), client(0), &[], 0).is_none());
-        }
-    }
-
-    #[test]
-    fn random_and_source_address_follow_the_weights() {
-        for policy in [Policy::Random, Policy::SourceAddress] {
-            let all = shares(&route(policy, &[(3, 2), (1, 1)]), 4000);
-            assert!((2800..3200).contains(&all[&0]), "{policy:?}: {all:?}");
-        }
-    }
-
-    #[test]
-    fn least_connections_fills_up_by_share() {
-        let route = route(Policy::LeastConnections, &[(3, 1), (1, 1)]);
-        let open: Vec<_> = (0..40).map(|_| choose(&route, client(0), &[], 0).unwrap()).collect();
-        let first = open.iter().filter(|c| c.endpoint().address == address(0, 0)).count();
-        assert_eq!(first, 30);
-        let (drop_first, _keep): (Vec<_>, Vec<_>) =
-            open.into_iter().partition(|c| c.endpoint().address == address(0, 0));
-        drop(drop_first);
-        assert_eq!(pick(&route, client(0), &[], 0), Some(address(0, 0)));
-    }
-
-    #[test]
-    fn a_source_stays_with_its_endpoint_when_others_go() {
-        let many = route(Policy::SourceAddress, &[(1, 8)]);
-        for n in 0..500 {
-            let before = pick(&many, client(n), &[], u64::from(n)).unwrap();
-            assert_eq!(pick(&many, client(n), &[], u64::from(n) + 1), Some(before));
-            let gone = address(0, 3);
-            let after = pick(&many, client(n), &[gone], 0).unwrap();
-            assert!(before == gone || after == before);
-        }
-    }
-}
+mod tests;

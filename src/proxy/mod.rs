@@ -10,6 +10,7 @@ mod connection;
 mod crew;
 mod listener;
 mod peek;
+mod race;
 mod reactor;
 mod record;
 mod refuse;
@@ -24,7 +25,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 
-pub use self::balance::endpoint_of_source;
+pub use self::balance::{Wish, choose, endpoint_of_source};
 use self::crew::{Crew, Member, Phase};
 use self::listener::Bound;
 use self::relay::Allowance;

@@ -96,6 +96,16 @@ impl Record {
         self.attempts = self.attempts.saturating_add(1);
     }
 
+    /// The endpoint that was tried last.
+    pub(super) fn endpoint(&self) -> Option<SocketAddr> {
+        self.endpoint
+    }
+
+    /// Of several endpoints that were tried at the same time, this one has answered.
+    pub(super) fn reached(&mut self, endpoint: SocketAddr) {
+        self.endpoint = Some(endpoint);
+    }
+
     /// The upstream connection stands, after however many attempts.
     pub(super) fn connected(&mut self) {
         let since_open = self.opened.elapsed();

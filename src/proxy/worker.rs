@@ -2,6 +2,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
+use std::hash::{BuildHasher, RandomState};
 use std::io;
 use std::net::SocketAddr;
 use std::rc::Rc;
@@ -14,7 +15,6 @@ use rustix::event::epoll::EventFlags;
 use rustix::fd::OwnedFd;
 
 use super::Settings;
-use super::balance::mix;
 use super::crew::{Crew, Given, Member, Phase};
 use super::listener::{Listener, accept, admit};
 use super::reactor::{Reactor, Ready, TaskId};
@@ -23,7 +23,7 @@ use crate::access_log::{Buffer, Entry};
 use crate::machine::Machine;
 use crate::metrics::Metrics;
 use crate::reach::Refusal;
-use crate::routing::Reader;
+use crate::routing::{Reader, mix};
 
 /// The size of the buffer that all connections of a worker read into, one at a time.
 const BUFFER: usize = 64 * 1024;
@@ -87,7 +87,8 @@ pub(super) fn run(seed: Seed) -> io::Result<()> {
         connections: Cell::new(0),
         listeners: Cell::new(listeners.len()),
         closing: Cell::new(false),
-        random: Cell::new(mix(number as u64 ^ u64::from(std::process::id()) << 32)),
+        // Its keys come from the system: in containers, all processes may have the same id.
+        random: Cell::new(RandomState::new().hash_one(number)),
         warn_at: Cell::new(0),
         machine: Machine::new(),
     });

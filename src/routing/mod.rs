@@ -8,21 +8,26 @@
 //! * [`Writer`] and [`Reader`] carry tables from the one control plane to the many workers.
 //!
 //! Endpoints live in their [`Backend`], apart from the host table: a change of endpoints stores one
-//! new [`EndpointSet`] and rebuilds nothing.
+//! new [`EndpointSet`] and rebuilds nothing. What recent attempts to connect have shown of an
+//! endpoint is its [`Standing`].
 
 mod backend;
+mod health;
 mod hostname;
 mod hostnames;
 mod key;
 mod route;
+mod scatter;
 mod shards;
 mod swap;
 mod table;
 
 pub use backend::{ActiveConnection, Backend, BackendKey, Endpoint, EndpointSet, ServicePort};
+pub use health::{ENDPOINT_REST, FAMILY_REST, Moment, Standing};
 pub use hostname::{Hostname, InvalidHostname};
 pub use hostnames::Hostnames;
 pub use key::{ObjectKey, RouteKey};
-pub use route::{Policy, Route, RouteSpec, Tally, Timeouts, WeightedBackend};
+pub use route::{Policy, Route, RouteSpec, Tally, Timeouts, Turns, WeightedBackend};
+pub use scatter::{WINDOW, hash_ip, mix};
 pub use swap::{Applied, Changes, Reader, Snapshot, Writer, channel};
 pub use table::{Conflict, Match, MatchKind, Table, conflicts_over};

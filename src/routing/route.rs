@@ -93,11 +93,20 @@ pub struct Route {
     pub spec: RouteSpec,
     /// Its backends, in the order of the spec.
     pub backends: Box<[WeightedBackend]>,
-    /// Current weights of the smooth round robin, one for each backend if there are several; the
-    /// balancer's state.
-    pub turns: Mutex<Box<[i64]>>,
+    /// Whose turn it is among the backends; the balancer's state.
+    pub turns: Mutex<Turns>,
     /// What became of its connections.
     pub tally: Arc<Tally>,
+}
+
+/// The state of the smooth round robin among a route's backends.
+#[derive(Debug)]
+pub struct Turns {
+    /// The current weight of each backend, if there are several.
+    pub gained: Box<[i64]>,
+    /// Whether there was a first turn, which is by chance: processes that start together would all
+    /// begin with the heaviest backend.
+    pub begun: bool,
 }
 
 /// A backend with its share of a route's connections.
@@ -116,7 +125,7 @@ impl Route {
         tally: Arc<Tally>,
     ) -> Self {
         let several = if backends.len() > 1 { backends.len() } else { 0 };
-        let turns = Mutex::new(vec![0; several].into());
+        let turns = Mutex::new(Turns { gained: vec![0; several].into(), begun: false });
         Route { spec, backends, turns, tally }
     }
 }

@@ -9,7 +9,8 @@ use sluice::routing::Policy;
 use socket2::Socket;
 
 use crate::support::{
-    Backend, Blackhole, Plane, Target, answering, ask, hello, millis, open, refusing, rest, target,
+    Backend, Blackhole, PATIENCE, Plane, Target, answering, ask, hello, millis, open, refusing,
+    rest, target,
 };
 
 const POLICIES: [Policy; 4] =
@@ -65,18 +66,45 @@ fn a_dead_backend_beside_a_live_one_costs_no_client() {
 
 /// The last line of the access log after one client was turned away.
 fn turned_away(target: Target, outcome: Outcome) -> Value {
-    let plane = Plane::with(vec![target], impatient);
+    turned_away_with(target, outcome, impatient, |_| {})
+}
+
+fn turned_away_with(
+    target: Target,
+    outcome: Outcome,
+    configure: impl FnOnce(&mut Config),
+    prepare: impl FnOnce(&Plane),
+) -> Value {
+    let plane = Plane::with(vec![target], configure);
+    prepare(&plane);
     rest(&mut open(plane.address(), &hello("a.test")));
     plane.assert_ended(&[("a.test", outcome, 1)]);
     plane.access_log().pop().unwrap()
 }
 
 #[test]
-fn at_most_three_are_tried() {
-    let (addresses, _sockets) = dead(5);
-    for policy in POLICIES {
-        let target = target("a.test", &addresses).with(|spec| spec.policy = policy);
-        assert_eq!(turned_away(target, Outcome::ConnectFailed)["attempts"], 3, "{policy:?}");
+fn of_those_that_refuse_at_once_many_are_tried_but_not_all() {
+    for (count, tried) in [(5, 5), (40, 16)] {
+        let (addresses, _sockets) = dead(count);
+        for policy in POLICIES {
+            let target = target("a.test", &addresses).with(|spec| spec.policy = policy);
+            let patient = |config: &mut Config| config.timeouts.connect = PATIENCE;
+            let line = turned_away_with(target, Outcome::ConnectFailed, patient, |_| {});
+            assert_eq!(line["attempts"], tried, "{policy:?}");
+        }
+    }
+}
+
+#[test]
+fn at_most_three_are_waited_for() {
+    let silent: Vec<_> = (0..5).map(|_| Blackhole::new()).collect();
+    let addresses: Vec<_> = silent.iter().map(Blackhole::address).collect();
+    // One after another, and all at the same time.
+    for limit in [50, 1000] {
+        let patient = |config: &mut Config| config.timeouts.connect = millis(limit);
+        let target = target("a.test", &addresses);
+        let line = turned_away_with(target, Outcome::ConnectTimeout, patient, |_| {});
+        assert_eq!(line["attempts"], 3);
     }
 }
 
@@ -103,6 +131,7 @@ fn one_that_was_given_up_gets_nothing() {
     let (blackhole, backend) = (Blackhole::new(), Backend::new());
     let addresses = [blackhole.address(), backend.address()];
     let plane = Plane::with(vec![target("a.test", &addresses)], impatient);
+    plane.prefer(0);
     let hello = hello("a.test");
     let mut client = open(plane.address(), &hello);
     drop(backend.accept_with(&hello));
@@ -116,10 +145,11 @@ fn one_that_was_given_up_gets_nothing() {
 #[test]
 fn the_last_failure_names_the_outcome() {
     let (blackhole, (addresses, _sockets)) = (Blackhole::new(), dead(1));
-    let first_dead = target("a.test", &[addresses[0], blackhole.address()]);
-    assert_eq!(turned_away(first_dead, Outcome::ConnectTimeout)["attempts"], 2);
-    let first_silent = target("a.test", &[blackhole.address(), addresses[0]]);
-    assert_eq!(turned_away(first_silent, Outcome::ConnectFailed)["attempts"], 2);
+    for (first, outcome) in [(0, Outcome::ConnectTimeout), (1, Outcome::ConnectFailed)] {
+        let target = target("a.test", &[addresses[0], blackhole.address()]);
+        let line = turned_away_with(target, outcome, impatient, |plane| plane.prefer(first));
+        assert_eq!(line["attempts"], 2);
+    }
 }
 
 #[test]

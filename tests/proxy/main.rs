@@ -13,6 +13,7 @@ mod deadlines;
 mod descriptors;
 mod drain;
 mod endpoints;
+mod failover;
 mod half_close;
 mod listeners;
 mod loops;

@@ -70,7 +70,8 @@ fn round_robin_takes_endpoints_in_turn() {
     let endpoints = [answering("1"), answering("2"), answering("3")];
     let plane = Plane::start(vec![target("a.test", &endpoints)]);
     let answers: String = (0..9).map(|_| ask(plane.address(), "a.test")).collect();
-    assert_eq!(answers, "123123123");
+    // From anywhere on.
+    assert!(["123123123", "231231231", "312312312"].contains(&&*answers), "{answers}");
 }
 
 #[test]

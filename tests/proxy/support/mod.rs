@@ -18,7 +18,7 @@ pub(crate) use innocent::Innocent;
 pub(crate) use network::{in_own_network, run};
 pub(crate) use peer::{
     Backend, Blackhole, End, answering, ask, connect, exchange, expect, expect_reset, is_over,
-    open, open_narrow, refusing, reset, rest,
+    open, open_from, open_narrow, refusing, reset, rest,
 };
 pub(crate) use plane::{Plane, Target, listener, target};
 pub(crate) use process::{Process, manifest};

@@ -39,6 +39,16 @@ pub(crate) fn open_narrow(address: SocketAddr, bytes: &[u8]) -> TcpStream {
     client
 }
 
+/// A client at an address of this machine that has sent `bytes`.
+pub(crate) fn open_from(source: SocketAddr, address: SocketAddr, bytes: &[u8]) -> TcpStream {
+    let socket = Socket::new(Domain::for_address(source), Type::STREAM, None).unwrap();
+    socket.bind(&source.into()).unwrap();
+    socket.connect(&address.into()).unwrap();
+    let mut client = patient(socket.into());
+    client.write_all(bytes).unwrap();
+    client
+}
+
 fn narrow(socket: &SockRef<'_>) {
     socket.set_recv_buffer_size(128 * 1024).unwrap();
     socket.set_send_buffer_size(64 * 1024).unwrap();
@@ -227,6 +237,15 @@ impl Blackhole {
         // A client that still wants in tries again within a second or two.
         self.listener.set_read_timeout(Some(millis(1500))).unwrap();
         std::iter::from_fn(|| self.listener.accept().ok()).count() - filled
+    }
+
+    /// Answers from now on: the next connection that comes to pass.
+    #[track_caller]
+    pub(crate) fn accept_late(mut self) -> TcpStream {
+        let filled = std::mem::take(&mut self.fill).len();
+        self.listener.set_read_timeout(Some(PATIENCE)).unwrap();
+        let mut accepted = (0..=filled).map(|_| self.listener.accept().expect("no connection").0);
+        patient(accepted.nth(filled).unwrap().into())
     }
 
     pub(crate) fn address(&self) -> SocketAddr {

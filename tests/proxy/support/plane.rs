@@ -14,8 +14,8 @@ use sluice::metrics::Metrics;
 use sluice::outcome::Outcome;
 use sluice::proxy::{Proxy, Running};
 use sluice::routing::{
-    BackendKey, Hostname, Policy, Reader, RouteKey, RouteSpec, Snapshot, Tally, Timeouts, Writer,
-    channel,
+    BackendKey, Endpoint, Hostname, Moment, Policy, Reader, RouteKey, RouteSpec, Snapshot, Tally,
+    Timeouts, Writer, channel,
 };
 
 use super::{PATIENCE, wait_until};
@@ -174,6 +174,20 @@ impl Plane {
         each("", &self.metrics.unrouted);
         table.routes().for_each(|route| each(route.spec.key.name(), &route.tally));
         table.retired().iter().for_each(|(key, tally)| each(key.name(), tally));
+    }
+
+    /// The endpoints of the first route, backend after backend.
+    pub(crate) fn endpoints(&self) -> Vec<Arc<Endpoint>> {
+        let table = self.reader.table();
+        let backends = &table.routes().next().unwrap().backends;
+        backends.iter().flat_map(|backend| backend.backend.endpoints().to_vec()).collect()
+    }
+
+    /// Has one endpoint of the first route tried before all others, until those have answered.
+    pub(crate) fn prefer(&self, index: usize) {
+        let endpoints = self.endpoints();
+        let others = endpoints.iter().enumerate().filter(|(other, _)| *other != index);
+        others.for_each(|(_, endpoint)| endpoint.failed(Moment::now() + PATIENCE));
     }
 
     /// Bytes up and down that were counted for a route.

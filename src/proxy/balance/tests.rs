@@ -1,0 +1,354 @@
+use std::collections::{BTreeSet, HashMap};
+
+use super::*;
+use crate::routing::{
+    BackendKey, ENDPOINT_REST, Hostname, RouteKey, RouteSpec, Snapshot, Timeouts, channel,
+};
+
+fn address(backend: usize, endpoint: usize) -> SocketAddr {
+    let [high, low] = (endpoint as u16).to_be_bytes();
+    SocketAddr::from(([10, high, backend as u8, low], 443))
+}
+
+fn client(number: u32) -> IpAddr {
+    std::net::Ipv4Addr::from(0xc612_0000 + number).into()
+}
+
+/// A route whose backends have these weights and numbers of endpoints.
+fn route(policy: Policy, backends: &[(u32, usize)]) -> Arc<Route> {
+    let key = |index: usize| BackendKey::Address(index.to_string().into());
+    let spec = RouteSpec {
+        key: RouteKey::new("ns", "r"),
+        created: None,
+        hostnames: Hostname::Exact("a.com").into(),
+        listeners: vec![],
+        alpn: vec![],
+        backends: backends.iter().enumerate().map(|(i, (weight, _))| (key(i), *weight)).collect(),
+        policy,
+        timeouts: Timeouts::default(),
+    };
+    let endpoints = backends
+        .iter()
+        .enumerate()
+        .map(|(i, (_, count))| (key(i), (0..*count).map(|n| address(i, n)).collect()))
+        .collect();
+    let (mut writer, reader) = channel();
+    writer.apply(Snapshot { routes: vec![spec], endpoints });
+    let table = reader.table();
+    Arc::clone(table.routes().next().unwrap())
+}
+
+fn pick(route: &Route, source: IpAddr, tried: &[SocketAddr], random: u64) -> Option<SocketAddr> {
+    let wish = Wish::new(source, tried, random);
+    choose(route, &wish).map(|active| active.endpoint().address)
+}
+
+/// How often each backend was chosen in `count` turns.
+fn shares(route: &Route, count: u32) -> HashMap<u8, u32> {
+    let mut shares = HashMap::new();
+    for n in 0..count {
+        let chosen = pick(route, client(n), &[], mix(u64::from(n))).unwrap();
+        let SocketAddr::V4(v4) = chosen else { panic!("IPv6") };
+        *shares.entry(v4.ip().octets()[2]).or_default() += 1;
+    }
+    shares
+}
+
+#[test]
+fn round_robin_follows_the_weights_and_spreads_the_turns() {
+    let route = route(Policy::RoundRobin, &[(5, 1), (1, 1), (1, 1)]);
+    let turns: Vec<_> = (0..7).map(|_| pick(&route, client(0), &[], 0).unwrap()).collect();
+    let of = |n| turns.iter().filter(|t| **t == address(n, 0)).count();
+    assert_eq!((of(0), of(1), of(2)), (5, 1, 1));
+    let heaviest_run = turns.chunk_by(|a, b| a == b).map(<[_]>::len).max();
+    assert!(heaviest_run <= Some(2), "{turns:?}");
+}
+
+#[test]
+fn round_robin_takes_the_endpoints_of_a_backend_in_turn() {
+    let route = route(Policy::RoundRobin, &[(1, 3)]);
+    let turns: Vec<_> = (0..6).map(|_| pick(&route, client(0), &[], 0).unwrap()).collect();
+    let first = (0..3).find(|n| turns[0] == address(0, *n)).unwrap();
+    assert_eq!(turns, [0, 1, 2, 3, 4, 5].map(|n| address(0, (first + n) % 3)));
+}
+
+#[test]
+fn a_dead_endpoint_gets_its_turn_and_no_more() {
+    for endpoints in [2, 3] {
+        let route = route(Policy::RoundRobin, &[(1, endpoints)]);
+        let dead = address(0, 0);
+        let retries = (0..60)
+            .filter(|_| pick(&route, client(0), &[], 0) == Some(dead))
+            .filter(|_| pick(&route, client(0), &[dead], 0).is_some())
+            .count();
+        assert_eq!(retries, 60 / endpoints);
+    }
+}
+
+#[test]
+fn nothing_is_tried_twice_and_then_there_is_nothing_left() {
+    for policy in Policy::ALL {
+        let route = route(policy, &[(9, 2), (1, 1)]);
+        let mut tried = Vec::new();
+        while let Some(next) = pick(&route, client(1), &tried, mix(tried.len() as u64)) {
+            assert!(!tried.contains(&next), "{policy:?}");
+            tried.push(next);
+        }
+        assert_eq!(tried.len(), 3, "{policy:?}");
+    }
+}
+
+#[test]
+fn backends_without_weight_or_endpoints_give_way_to_the_others() {
+    for policy in Policy::ALL {
+        let all = shares(&route(policy, &[(0, 1), (90, 0), (10, 1)]), 50);
+        assert_eq!(all, HashMap::from([(2, 50)]), "{policy:?}");
+        assert!(pick(&route(policy, &[(0, 1), (5, 0)]), client(0), &[], 0).is_none());
+    }
+}
+
+#[test]
+fn random_and_source_address_follow_the_weights() {
+    for policy in [Policy::Random, Policy::SourceAddress] {
+        let all = shares(&route(policy, &[(3, 2), (1, 1)]), 4000);
+        assert!((2800..3200).contains(&all[&0]), "{policy:?}: {all:?}");
+    }
+}
+
+#[test]
+fn least_connections_fills_up_by_share() {
+    let route = route(Policy::LeastConnections, &[(3, 1), (1, 1)]);
+    let open: Vec<_> =
+        (0..40).map(|_| choose(&route, &Wish::new(client(0), &[], 0)).unwrap()).collect();
+    let first = open.iter().filter(|c| c.endpoint().address == address(0, 0)).count();
+    assert_eq!(first, 30);
+    let (drop_first, _keep): (Vec<_>, Vec<_>) =
+        open.into_iter().partition(|c| c.endpoint().address == address(0, 0));
+    drop(drop_first);
+    assert_eq!(pick(&route, client(0), &[], 0), Some(address(0, 0)));
+}
+
+#[test]
+fn a_source_stays_with_its_endpoint_when_others_go() {
+    let many = route(Policy::SourceAddress, &[(1, 8)]);
+    for n in 0..500 {
+        let before = pick(&many, client(n), &[], u64::from(n)).unwrap();
+        assert_eq!(pick(&many, client(n), &[], u64::from(n) + 1), Some(before));
+        let gone = address(0, 3);
+        let after = pick(&many, client(n), &[gone], 0).unwrap();
+        assert!(before == gone || after == before);
+    }
+}
+
+/// The endpoints of one backend of a route.
+fn endpoints(route: &Route, backend: usize) -> Vec<Arc<Endpoint>> {
+    route.backends[backend].backend.endpoints().to_vec()
+}
+
+/// How often each endpoint is chosen by `count` clients of one moment.
+fn chosen(route: &Route, count: u32, now: Moment) -> HashMap<SocketAddr, u32> {
+    let mut chosen = HashMap::new();
+    for n in 0..count {
+        let wish = Wish { now, ..Wish::new(client(n), &[], mix(u64::from(n))) };
+        let endpoint = choose(route, &wish).unwrap().endpoint().address;
+        *chosen.entry(endpoint).or_default() += 1;
+    }
+    chosen
+}
+
+#[test]
+fn one_that_has_failed_comes_last_and_is_tried_again_by_one_client() {
+    for policy in Policy::ALL {
+        let route = route(policy, &[(1, 4)]);
+        let (dead, now) = (address(0, 2), Moment::now());
+        endpoints(&route, 0)[2].failed(now);
+        assert_eq!(chosen(&route, 400, now).get(&dead), None, "{policy:?}");
+        // Nobody has said how that one's attempt went.
+        let later = now + ENDPOINT_REST;
+        assert_eq!(chosen(&route, 400, later).get(&dead), Some(&1), "{policy:?}");
+        endpoints(&route, 0)[2].succeeded();
+        assert!(chosen(&route, 400, later).contains_key(&dead), "{policy:?}");
+    }
+}
+
+#[test]
+fn where_all_have_failed_all_are_tried() {
+    for policy in Policy::ALL {
+        let route = route(policy, &[(1, 3), (2, 1)]);
+        let now = Moment::now();
+        for endpoint in endpoints(&route, 0).iter().chain(&endpoints(&route, 1)) {
+            endpoint.failed(now);
+        }
+        assert_eq!(chosen(&route, 400, now).len(), 4, "{policy:?}");
+        // One whose rest is over goes before those that rest.
+        endpoints(&route, 0)[1].succeeded();
+        let tried = [address(0, 0)];
+        let wish = Wish { now, ..Wish::new(client(1), &tried, 1) };
+        let next = choose(&route, &wish).unwrap();
+        assert_eq!(next.endpoint().address, address(0, 1), "{policy:?}");
+    }
+}
+
+#[test]
+fn a_retry_is_no_trial_while_others_are_well() {
+    for policy in Policy::ALL {
+        let route = route(policy, &[(1, 4)]);
+        let (now, tried) = (Moment::now(), [address(0, 0)]);
+        endpoints(&route, 0)[..3].iter().for_each(|endpoint| endpoint.failed(now));
+        for n in 0..100 {
+            let later = now + ENDPOINT_REST;
+            let wish = Wish { now: later, ..Wish::new(client(n), &tried, mix(n.into())) };
+            let next = choose(&route, &wish).unwrap();
+            assert_eq!(next.endpoint().address, address(0, 3), "{policy:?}");
+        }
+    }
+}
+
+#[test]
+fn the_share_of_the_dead_goes_to_all_the_living() {
+    for policy in Policy::ALL {
+        let route = route(policy, &[(1, 6)]);
+        let now = Moment::now();
+        endpoints(&route, 0)[..3].iter().for_each(|endpoint| endpoint.failed(now));
+        let shares = chosen(&route, 6000, now);
+        assert_eq!(shares.len(), 3);
+        assert!(shares.values().all(|n| (1750..2250).contains(n)), "{policy:?}: {shares:?}");
+    }
+}
+
+#[test]
+fn further_tries_go_anywhere_but_for_a_source() {
+    for policy in Policy::ALL {
+        let route = route(policy, &[(1, 6)]);
+        let tried = [address(0, 0), address(0, 1)];
+        let next: HashMap<_, u32> = (0..600).fold(HashMap::new(), |mut next, n| {
+            let one = pick(&route, client(7), &tried, mix(n)).unwrap();
+            *next.entry(one).or_default() += 1;
+            next
+        });
+        match policy {
+            Policy::SourceAddress => assert_eq!(next.len(), 1),
+            _ => assert!(next.values().all(|n| (90..220).contains(n)), "{policy:?}: {next:?}"),
+        }
+    }
+}
+
+/// Three dead backends do not keep the clients from the one that lives, though it weighs little.
+#[test]
+fn a_light_backend_takes_over_from_heavy_ones() {
+    for policy in Policy::ALL {
+        let route = route(policy, &[(90, 1), (90, 1), (90, 1), (10, 1)]);
+        let now = Moment::now();
+        (0..3).for_each(|backend| endpoints(&route, backend)[0].failed(now));
+        assert_eq!(chosen(&route, 30, now), HashMap::from([(address(3, 0), 30)]), "{policy:?}");
+    }
+}
+
+#[test]
+fn processes_that_start_together_begin_anywhere() {
+    for policy in [Policy::RoundRobin, Policy::LeastConnections, Policy::Random] {
+        let first = |backends: &[(u32, usize)], n| {
+            pick(&route(policy, backends), client(0), &[], mix(n)).unwrap()
+        };
+        let among_endpoints: BTreeSet<_> = (0..200).map(|n| first(&[(1, 6)], n)).collect();
+        assert_eq!(among_endpoints.len(), 6, "{policy:?}");
+        let backends = [(2, 1), (1, 1), (1, 1)];
+        let among_backends: BTreeSet<_> = (0..200).map(|n| first(&backends, n)).collect();
+        // The one with the fewest connections for its weight is the heaviest.
+        let least = if policy == Policy::LeastConnections { 1 } else { 3 };
+        assert_eq!(among_backends.len(), least, "{policy:?}");
+    }
+}
+
+#[test]
+fn the_better_of_two_keeps_many_endpoints_even_and_to_their_shares() {
+    let open = |backends: &[(u32, usize)], count: u32| {
+        let route = route(Policy::LeastConnections, backends);
+        let wish = |n| Wish::new(client(n), &[], mix(u64::from(n)));
+        let open: Vec<_> = (0..count).map(|n| choose(&route, &wish(n)).unwrap()).collect();
+        let active = |backend| -> Vec<usize> {
+            endpoints(&route, backend).iter().map(|endpoint| endpoint.active()).collect()
+        };
+        let active: Vec<Vec<usize>> = (0..backends.len()).map(active).collect();
+        drop(open);
+        active
+    };
+    let active = open(&[(3, 100), (1, 100)], 4000);
+    assert!((2900..3100).contains(&active[0].iter().sum::<usize>()), "{active:?}");
+    assert!(active[0].iter().all(|n| (24..36).contains(n)), "{active:?}");
+    // One endpoint that is to have as much as a hundred others together.
+    let active = open(&[(1, 1), (1, 100)], 4000);
+    assert!((1900..2100).contains(&active[0][0]), "{active:?}");
+}
+
+/// The endpoints that a choice looks at.
+#[test]
+fn a_choice_among_very_many_looks_at_few() {
+    const MANY: usize = 60_000;
+    for policy in Policy::ALL {
+        let route = route(policy, &[(1, MANY)]);
+        let most = |now: Moment, expected: usize| {
+            for n in 0..200 {
+                let wish = Wish { now, ..Wish::new(client(n), &[], mix(n.into())) };
+                assert!(choose(&route, &wish).is_some());
+                let looked_at = wish.looked_at.get();
+                assert!(looked_at <= expected, "{policy:?}: {looked_at}");
+            }
+        };
+        let now = Moment::now();
+        most(now, if policy == Policy::SourceAddress { WINDOW } else { 2 });
+        endpoints(&route, 0).iter().step_by(2).for_each(|endpoint| endpoint.failed(now));
+        most(now, MOST_LOOKED_AT);
+        endpoints(&route, 0).iter().for_each(|endpoint| endpoint.failed(now));
+        most(now, 8 * MOST_LOOKED_AT);
+    }
+}
+
+#[test]
+fn of_very_many_endpoints_hardly_any_source_moves_but_those_of_one_that_goes() {
+    const SOURCES: u32 = 5_000;
+    let all: Vec<SocketAddr> = (0..1000).map(|n| address(0, n)).collect();
+    let key = || BackendKey::Address("0".into());
+    let (mut writer, reader) = channel();
+    let spec = route(Policy::SourceAddress, &[(1, 0)]).spec.clone();
+    let mut serve = |addresses: Vec<SocketAddr>| -> Vec<SocketAddr> {
+        let endpoints = [(key(), addresses)].into_iter().collect();
+        writer.apply(Snapshot { routes: vec![spec.clone()], endpoints });
+        let route = Arc::clone(reader.table().routes().next().unwrap());
+        (0..SOURCES).map(|n| pick(&route, client(n), &[], 0).unwrap()).collect()
+    };
+    let before = serve(all.clone());
+    let counts = before.iter().fold(HashMap::new(), |mut counts: HashMap<_, u32>, endpoint| {
+        *counts.entry(*endpoint).or_default() += 1;
+        counts
+    });
+    // 5 each.
+    assert!(counts.len() > 950 && counts.values().all(|n| *n < 20), "{counts:?}");
+
+    let gone = |endpoint: &SocketAddr| all[..50].contains(endpoint);
+    let after = serve(all[50..].to_vec());
+    let moved = before.iter().zip(&after).filter(|(before, after)| before != after);
+    let (own, others): (Vec<_>, Vec<_>) = moved.partition(|(before, _)| gone(before));
+    assert_eq!(own.len(), before.iter().filter(|endpoint| gone(endpoint)).count());
+    assert!(others.len() * 2 <= own.len() * 3, "{} and {} of others", own.len(), others.len());
+    // One that comes back gets its own.
+    assert_eq!(serve(all.clone()), before);
+}
+
+/// Health does not change where a source goes that is not concerned.
+#[test]
+fn a_source_goes_to_the_same_second_choice_each_time() {
+    for count in [4, 1000] {
+        let route = route(Policy::SourceAddress, &[(1, count)]);
+        let first = pick(&route, client(5), &[], 0).unwrap();
+        let second = pick(&route, client(5), &[first], 1).unwrap();
+        let dead = endpoints(&route, 0).into_iter().find(|e| e.address == first).unwrap();
+        dead.failed(Moment::now());
+        for n in 0..20 {
+            assert_eq!(pick(&route, client(5), &[], n), Some(second));
+            assert_eq!(pick(&route, client(5), &[first], n), Some(second));
+        }
+        dead.succeeded();
+        assert_eq!(pick(&route, client(5), &[], 3), Some(first));
+    }
+}

@@ -1,0 +1,198 @@
+//! The search for an endpoint after the first that was tried has failed or is silent.
+
+use std::future::poll_fn;
+use std::net::SocketAddr;
+use std::task::Poll;
+use std::time::{Duration, Instant};
+
+use super::balance::{Wish, choose};
+use super::connect::{Attempt, SILENCE, Setback, Upstream};
+use super::reactor::Interrupted;
+use super::record::Record;
+use super::socket::Socket;
+use super::worker::Worker;
+use crate::outcome::Outcome;
+use crate::routing::Route;
+
+/// How many endpoints may keep one client waiting. They are waited for at the same time.
+const MOST_WAITED_FOR: usize = 3;
+/// How many endpoints are tried for one client, where they fail at once.
+const MOST_TRIED: usize = 16;
+/// How many addresses without a route are passed over for one client.
+const MOST_UNROUTED: usize = 16;
+
+/// Attempts that go on at the same time, for one client. The first that connects wins, and the
+/// others are closed at once.
+pub(super) struct Race<'a> {
+    worker: &'a Worker,
+    route: &'a Route,
+    downstream: &'a Socket,
+    record: &'a mut Record,
+    /// For one attempt.
+    limit: Duration,
+    begun: Instant,
+    tried: Vec<SocketAddr>,
+    running: Vec<Runner>,
+    waited_for: usize,
+    unrouted: usize,
+    /// Whether it is of no use to try another.
+    exhausted: bool,
+    failure: Outcome,
+}
+
+struct Runner {
+    attempt: Attempt,
+    /// Whether it has taken so long that another was tried beside it.
+    silent: bool,
+}
+
+impl<'a> Race<'a> {
+    /// A race that begins with the `first` attempt, which failed or has been silent for a while.
+    pub(super) fn new(
+        worker: &'a Worker,
+        route: &'a Route,
+        downstream: &'a Socket,
+        record: &'a mut Record,
+        limit: Duration,
+        first: Result<Attempt, Setback>,
+    ) -> Self {
+        let mut race = Race {
+            worker,
+            route,
+            downstream,
+            limit,
+            begun: first.as_ref().map_or_else(|_| Instant::now(), Attempt::begun),
+            tried: record.endpoint().into_iter().collect(),
+            record,
+            running: Vec::new(),
+            waited_for: 0,
+            unrouted: 0,
+            exhausted: false,
+            failure: Outcome::ConnectFailed,
+        };
+        match first {
+            Ok(attempt) => {
+                let mut runner = Runner { attempt, silent: false };
+                race.waited_for += runner.fall_silent();
+                race.running.push(runner);
+            }
+            Err(setback) => race.set_back(setback),
+        }
+        race
+    }
+
+    /// Runs until an endpoint is connected, or there is none left to try.
+    pub(super) async fn run(mut self) -> Result<Upstream, Outcome> {
+        loop {
+            while self.wants_another() && self.begin_another() {}
+            if self.running.is_empty() {
+                return Err(self.failure);
+            }
+            if let Some(winner) = self.wait().await? {
+                self.record.reached(winner.address());
+                return Ok(winner.succeed(self.worker));
+            }
+        }
+    }
+
+    /// Whether there is no attempt of which an answer may be expected, and another may be made.
+    fn wants_another(&self) -> bool {
+        let tried = self.tried.len().saturating_sub(self.unrouted);
+        let in_time = tried < MOST_WAITED_FOR || self.begun.elapsed() < self.limit;
+        !self.exhausted
+            && self.running.iter().all(|runner| runner.silent)
+            && self.waited_for < MOST_WAITED_FOR
+            && self.unrouted < MOST_UNROUTED
+            && tried < MOST_TRIED
+            && in_time
+    }
+
+    /// Begins an attempt with another endpoint; false if there is none.
+    fn begin_another(&mut self) -> bool {
+        let wish = Wish::new(self.record.source().ip(), &self.tried, self.worker.random());
+        let Some(active) = choose(self.route, &wish) else {
+            self.exhausted = true;
+            return false;
+        };
+        let address = active.endpoint().address;
+        self.record.trying(address);
+        self.tried.push(address);
+        match Attempt::begin(self.worker, self.route, active) {
+            Ok(attempt) => self.running.push(Runner { attempt, silent: false }),
+            Err(setback) => self.set_back(setback),
+        }
+        true
+    }
+
+    fn set_back(&mut self, setback: Setback) {
+        self.failure = Outcome::ConnectFailed;
+        match setback {
+            Setback::Failed | Setback::Ports => {}
+            Setback::Unrouted => self.unrouted += 1,
+            Setback::Exhausted => self.exhausted = true,
+            Setback::TimedOut => {
+                self.waited_for += 1;
+                self.failure = Outcome::ConnectTimeout;
+            }
+        }
+    }
+
+    /// Waits for the next thing that happens, which may be that one has connected.
+    async fn wait(&mut self) -> Result<Option<Attempt>, Outcome> {
+        let limit = self.limit;
+        let next = self.running.iter().map(|runner| runner.patience(limit)).min();
+        let answer = poll_fn(|_| {
+            for (index, runner) in self.running.iter().enumerate() {
+                if let Poll::Ready(answer) = runner.attempt.poll(self.route, self.downstream) {
+                    return Poll::Ready(answer.map(|connected| (index, connected)));
+                }
+            }
+            Poll::Pending
+        });
+        match self.worker.reactor.within(next.unwrap_or_default(), answer).await {
+            Ok(Ok((index, true))) => return Ok(Some(self.running.swap_remove(index).attempt)),
+            Ok(Ok((index, false))) => {
+                self.running.swap_remove(index);
+                self.set_back(Setback::Failed);
+            }
+            Ok(Err(gone)) => return Err(gone),
+            Err(Interrupted::Cancelled) => return Err(Outcome::Drained),
+            Err(Interrupted::Elapsed) => self.look_at_the_clock(),
+        }
+        Ok(None)
+    }
+
+    /// Gives up what has taken too long, and notes what has been silent.
+    fn look_at_the_clock(&mut self) {
+        let limit = self.limit;
+        let late = |runner: &mut Runner| runner.attempt.begun().elapsed() >= limit;
+        for mut runner in self.running.extract_if(.., late) {
+            // If it was noted to be silent, it counts as waited for already.
+            self.waited_for += runner.fall_silent();
+            runner.attempt.fail();
+            self.failure = Outcome::ConnectTimeout;
+        }
+        let silent = |runner: &&mut Runner| runner.attempt.begun().elapsed() >= SILENCE;
+        for runner in self.running.iter_mut().filter(silent) {
+            self.waited_for += runner.fall_silent();
+        }
+    }
+}
+
+impl Runner {
+    /// How long it may take until its next deadline. A bit more than that: time that is left in
+    /// part of a millisecond is no sleep.
+    fn patience(&self, limit: Duration) -> Duration {
+        let deadline = if self.silent { limit } else { limit.min(SILENCE) };
+        deadline.saturating_sub(self.attempt.begun().elapsed()) + Duration::from_millis(1)
+    }
+
+    /// Others are to be tried before it; returns 1 if that is new.
+    fn fall_silent(&mut self) -> usize {
+        let new = !std::mem::replace(&mut self.silent, true);
+        if new {
+            self.attempt.fail();
+        }
+        usize::from(new)
+    }
+}

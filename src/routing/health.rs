@@ -1,0 +1,106 @@
+//! What recent attempts to connect have shown of an endpoint.
+//!
+//! A failure forbids nothing: it is a place in the order in which endpoints are tried. A rule that
+//! takes more than the last attempt into account belongs into [`Health::failed`].
+
+use std::sync::LazyLock;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+/// How long an endpoint comes last after an attempt to connect to it has failed.
+pub const ENDPOINT_REST: Duration = Duration::from_secs(2);
+
+/// How long the addresses of one family come last after the kernel had no route to one of them.
+pub const FAMILY_REST: Duration = Duration::from_secs(10);
+
+/// A moment of this process, to the millisecond, which all threads share.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Moment(u64);
+
+impl Moment {
+    /// The present.
+    pub fn now() -> Self {
+        Moment::of(Instant::now())
+    }
+
+    /// The same moment as `instant`.
+    pub fn of(instant: Instant) -> Self {
+        static START: LazyLock<Instant> = LazyLock::new(Instant::now);
+        Moment(millis(instant.saturating_duration_since(*START)).saturating_add(1))
+    }
+}
+
+impl std::ops::Add<Duration> for Moment {
+    type Output = Moment;
+
+    fn add(self, duration: Duration) -> Moment {
+        Moment(self.0.saturating_add(millis(duration)))
+    }
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// Where an endpoint stands in the order of preference; the least is the best.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Standing {
+    /// Nothing is known against it.
+    Well,
+    /// Its rest is over, and no attempt has shown yet whether it is well again.
+    Due,
+    /// The kernel has lately had no route to an address of its family.
+    Unrouted,
+    /// An attempt has failed lately, or one after its rest is still going on.
+    Resting,
+}
+
+/// The outcome of the last attempt, as far as it still counts.
+#[derive(Debug, Default)]
+pub(super) struct Health {
+    /// When the rest is over, as a [`Moment`]; 0 if the last attempt succeeded.
+    rests_until: AtomicU64,
+}
+
+impl Health {
+    pub(super) fn standing(&self, now: Moment) -> Standing {
+        match self.rests_until.load(Ordering::Relaxed) {
+            0 => Standing::Well,
+            until if until <= now.0 => Standing::Due,
+            _ => Standing::Resting,
+        }
+    }
+
+    /// An attempt has failed, or begins while the rest is over: until it has succeeded or so much
+    /// time is over, others keep away.
+    pub(super) fn failed(&self, now: Moment, rest: Duration) {
+        self.rests_until.store((now + rest).0, Ordering::Relaxed);
+    }
+
+    pub(super) fn succeeded(&self) {
+        // Nearly always it is 0 already, and then the cache line stays shared among the workers.
+        if self.rests_until.load(Ordering::Relaxed) != 0 {
+            self.rests_until.store(0, Ordering::Relaxed);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_failure_rests_is_due_and_is_forgotten_by_a_success() {
+        let (health, now) = (Health::default(), Moment::now());
+        assert_eq!(health.standing(now), Standing::Well);
+        health.failed(now, ENDPOINT_REST);
+        assert_eq!(health.standing(now), Standing::Resting);
+        let later = now + ENDPOINT_REST;
+        assert_eq!(health.standing(later), Standing::Due);
+        // An attempt that begins keeps the others away.
+        health.failed(later, ENDPOINT_REST);
+        assert_eq!(health.standing(later), Standing::Resting);
+        health.succeeded();
+        assert_eq!(health.standing(later), Standing::Well);
+    }
+}

@@ -1,0 +1,102 @@
+//! Hashes by which every replica scatters sources over endpoints in the same way.
+//!
+//! The choice is rendezvous hashing: the endpoint whose score with the source is highest. Over many
+//! endpoints that would look at each of them for every connection, so only those in a window are
+//! compared that begins at the source's place on a ring of all endpoints. With up to
+//! [`WINDOW`] endpoints the window is the whole ring, and when an endpoint goes only its own sources
+//! move. Beyond that, the window of other sources takes in one endpoint more, which wins some of
+//! them: about as many as the endpoint had itself. The share of an endpoint varies by 1/√`WINDOW`,
+//! which is 9 %.
+
+use std::net::{IpAddr, SocketAddr};
+
+/// How many endpoints are compared for one source.
+pub const WINDOW: usize = 128;
+
+/// The finaliser of SplitMix64: every input bit reaches every output bit. Fixed, since replicas
+/// have to agree.
+pub fn mix(value: u64) -> u64 {
+    let mut z = value.wrapping_add(0x9e37_79b9_7f4a_7c15);
+    z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    z ^ (z >> 31)
+}
+
+/// The hash of a source.
+pub fn hash_ip(ip: IpAddr) -> u64 {
+    let bits = match ip {
+        IpAddr::V4(ip) => ip.to_ipv6_mapped().to_bits(),
+        IpAddr::V6(ip) => ip.to_bits(),
+    };
+    mix(bits as u64 ^ mix((bits >> 64) as u64))
+}
+
+/// The hash of an endpoint.
+pub(super) fn hash_address(address: SocketAddr) -> u64 {
+    mix(hash_ip(address.ip()) ^ u64::from(address.port()))
+}
+
+/// Endpoints by their hashes, if there are more than a window takes.
+#[derive(Debug, Default)]
+pub(super) struct Ring {
+    /// The hash and the index of each, sorted; empty if there is no need for it.
+    points: Box<[(u64, u32)]>,
+}
+
+impl Ring {
+    pub(super) fn new(addresses: impl ExactSizeIterator<Item = SocketAddr>) -> Self {
+        if addresses.len() <= WINDOW {
+            return Ring::default();
+        }
+        let mut points: Box<[_]> =
+            addresses.zip(0..).map(|(address, index)| (hash_address(address), index)).collect();
+        points.sort_unstable();
+        Ring { points }
+    }
+
+    /// The windows of `source`, a hash, one after another round the ring; each has the hash and the
+    /// index of its endpoints. There are none if one window would be all.
+    pub(super) fn windows(&self, source: u64) -> impl Iterator<Item = [&[(u64, u32)]; 2]> {
+        let start = self.points.partition_point(|(hash, _)| *hash < source);
+        let count = self.points.len();
+        (0..count).step_by(WINDOW).map(move |passed| {
+            let size = WINDOW.min(count - passed);
+            let begin = (start + passed) % count;
+            let end = begin + size;
+            let part = |from: usize, to: usize| self.points.get(from..to).unwrap_or_default();
+            [part(begin, end.min(count)), part(0, end.saturating_sub(count))]
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn address(number: u32) -> SocketAddr {
+        (std::net::Ipv4Addr::from(0x0a00_0000 + number), 443).into()
+    }
+
+    #[test]
+    fn windows_go_round_the_ring_once() {
+        for count in [WINDOW as u32 + 1, 1000] {
+            let ring = Ring::new((0..count).map(address).collect::<Vec<_>>().into_iter());
+            for source in [0, 1, u64::MAX / 3, u64::MAX] {
+                let windows: Vec<_> = ring.windows(source).collect();
+                assert!(windows.iter().all(|[a, b]| a.len() + b.len() <= WINDOW));
+                let mut all: Vec<_> = windows.iter().flatten().copied().flatten().collect();
+                let first = all[0].0;
+                assert!(first >= source || all.iter().all(|(hash, _)| *hash < source));
+                all.sort_unstable();
+                all.dedup();
+                assert_eq!(all.len(), count as usize);
+            }
+        }
+    }
+
+    #[test]
+    fn few_endpoints_need_no_ring() {
+        let all: Vec<_> = (0..WINDOW as u32).map(address).collect();
+        assert_eq!(Ring::new(all.into_iter()).windows(7).count(), 0);
+    }
+}
