@@ -52,7 +52,7 @@ lint: tools ## check form, clippy's lints and the dependencies
 test-quick: kube ## the quick tests
 	cargo test --locked --doc
 	cargo test --locked --lib --bins --tests
-	cargo test --locked --bench build --bench hello --bench table
+	cargo test --locked --bench build --bench endpoints --bench hello --bench table
 
 test-slow: kube ## the tests that are marked as slow
 	cargo test --locked --lib --bins --tests -- --ignored
@@ -71,7 +71,7 @@ bench: build ## measure side by side with other proxies; takes 20 minutes (ARGS=
 	benches/compare/compare.py $(ARGS)
 
 bench-parts: ## measure the parser and the table; takes many minutes, mostly to build
-	cargo bench --locked --bench hello --bench table
+	cargo bench --locked --bench endpoints --bench hello --bench table
 
 # For minutes the release build keeps one processor busy, while others can build the programs.
 e2e: tools-e2e ## test the image and the chart on a real cluster of one node; wants root
