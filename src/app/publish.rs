@@ -174,6 +174,35 @@ mod tests {
     }
 
     #[test]
+    fn a_source_that_starts_anew_replaces_all_at_once_and_nothing_before_it_has_everything() {
+        let (writer, table) = routing::channel();
+        let statuses = Statuses::default();
+        let metrics = Metrics::new(table.clone()).unwrap();
+        let own = OwnEndpoints::default();
+        let mut publisher = Publisher::new(writer, statuses.clone(), own, &metrics);
+        publisher.begin();
+        let mut source = builder();
+        source.put_route(&route("gone"));
+        source.put_route(&route("kept"));
+        publisher.publish(source.settle(), Instant::now());
+        let generation = table.table().generation();
+
+        publisher.begin();
+        assert!(!publisher.is_live() && publisher.has_table());
+        // What was saved is older than what is served.
+        publisher.serve_instead(Snapshot::default());
+        assert_eq!(served(&table), ["gone", "kept"]);
+        let mut source = builder();
+        source.put_route(&route("kept"));
+        source.put_route(&route("new"));
+        publisher.publish(source.settle(), Instant::now());
+        assert_eq!(served(&table), ["kept", "new"]);
+        assert_eq!(table.table().generation(), generation + 1);
+        assert_eq!(statuses.count(), 2);
+        assert!(statuses.get(&RouteKey::new("ns", "gone")).is_none());
+    }
+
+    #[test]
     fn nobody_sees_a_route_without_its_status_nor_a_status_without_its_route() {
         let (writer, table) = routing::channel();
         let statuses = Statuses::default();

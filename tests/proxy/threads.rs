@@ -87,9 +87,10 @@ fn a_log_that_nobody_reads_stops_nothing() {
 }
 
 #[test]
-fn the_last_lines_of_the_log_and_of_an_error_are_written() {
+fn the_last_lines_of_the_log_are_written() {
     let manifest = manifest("a.test", answering("served"), "");
     let (mut process, mut log) = Process::start_with("", &manifest, &["--drain-delay", "0s"]);
+    assert_eq!(ask(process.address, "a.test"), "served");
     process.signal(Signal::TERM);
     assert_eq!(process.wait().code(), Some(0));
     let mut text = String::new();

@@ -129,6 +129,16 @@ mod tests {
     }
 
     #[test]
+    fn who_follows_late_hears_at_once_that_there_are_statuses() {
+        let statuses = Statuses::default();
+        assert!(statuses.follow().try_recv().is_err());
+        update(&statuses, &[], &[]);
+        let mut changes = statuses.follow();
+        assert_eq!(changes.try_recv().unwrap(), []);
+        assert!(changes.try_recv().is_err());
+    }
+
+    #[test]
     fn a_follower_hears_of_what_changed_and_of_nothing_else() {
         let statuses = Statuses::default();
         let mut changes = statuses.follow();
