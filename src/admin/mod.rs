@@ -2,11 +2,14 @@
 //!
 //! It changes nothing and needs no body. It has bounds of its own, so that whoever reaches it can
 //! at most disturb others who use it: a fixed number of connections, each with a deadline for its
-//! header and for its whole life; one large answer in the making at a time, and of each large page
-//! at most four in memory, however slowly they are read. One more waits until one of them is sent.
+//! header, for its whole life and for a reader that takes nothing; one large answer in the making at
+//! a time, for all that wait for it, and of each large page at most four in memory. Slow readers
+//! give way to one more.
 
 mod crowd;
+mod large;
 mod pages;
+mod patience;
 pub mod report;
 
 use std::future::Future;
@@ -29,7 +32,9 @@ use crate::metrics::Metrics;
 use crate::reach::Listening;
 use crate::routing::Reader;
 use crowd::Crowd;
+use large::Reader as PageReader;
 use pages::Pages;
+use patience::Patience;
 
 /// The largest request line and header, in bytes; more is answered with 431.
 const MAX_HEADER: usize = 8 * 1024;
@@ -69,6 +74,8 @@ pub struct Limits {
     /// How long a connection takes new requests. One that is in the middle of an answer then has
     /// [`Limits::header`] more to take it.
     pub lifetime: Duration,
+    /// How long a client may take nothing of an answer.
+    pub stall: Duration,
 }
 
 impl Default for Limits {
@@ -77,6 +84,7 @@ impl Default for Limits {
             connections: 64,
             header: Duration::from_secs(10),
             lifetime: Duration::from_secs(60),
+            stall: Duration::from_secs(10),
         }
     }
 }
@@ -173,10 +181,13 @@ async fn serve_connection(
 ) {
     // Answers are small and complete: nothing is gained by holding them back.
     let _ = stream.set_nodelay(true);
+    let reader = Arc::<PageReader>::default();
+    let reading = Arc::clone(&reader);
     let service = service_fn(move |request| {
-        let pages = Arc::clone(&pages);
-        async move { pages.answer(&request).await }
+        let (pages, reader) = (Arc::clone(&pages), Arc::clone(&reading));
+        async move { pages.answer(&request, &reader).await }
     });
+    let stream = Patience::new(stream, limits.stall);
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(limits.header)
@@ -189,9 +200,13 @@ async fn serve_connection(
     // port scan makes them.
     tokio::select! {
         _ = connection.as_mut() => return,
+        () = reader.give_way.notified() => return,
         () = sleep(limits.lifetime) => {}
         _ = stopped.changed() => {}
     }
     connection.as_mut().graceful_shutdown();
-    let _ = timeout(limits.header, connection).await;
+    tokio::select! {
+        _ = timeout(limits.header, connection) => {}
+        () = reader.give_way.notified() => {}
+    }
 }

@@ -74,27 +74,80 @@ fn a_reader_that_stalls_is_let_go() {
 }
 
 #[test]
-fn slow_readers_share_the_memory_of_a_few() {
-    let mut server = Server::start();
+fn a_reader_that_takes_nothing_is_let_go() {
+    let limits = Limits { stall: Duration::from_millis(300), ..patient() };
+    let mut server = Server::with_limits(limits);
     server.writer.apply(large_report());
-    let mut slow: Vec<Client> = (0..7).map(|_| server.connect()).collect();
-    for client in &mut slow {
-        client.send("GET /routes HTTP/1.1\r\n\r\n");
-    }
-    let answered = |clients: &[Client]| clients.iter().filter(|client| client.has_bytes()).count();
-    loop {
-        eventually("four answers", || answered(&slow) == 4);
-        // Answers are made one after the other: had a fifth been begun, it would be there before
-        // this one is. And the readers of one page hold up neither those of another nor a probe.
-        assert_eq!(server.get("/metrics").0, 200);
+    let mut client = server.connect();
+    client.send("GET /routes HTTP/1.1\r\n\r\n");
+    let head = client.head();
+    let length: usize = field(&head, "content-length").expect("length").parse().expect("n");
+    // Not read meanwhile, for whoever reads is not let go.
+    eventually("the server has closed it", || !is_established(server.address, &client));
+    let mut body = Vec::new();
+    let _ = client.0.read_to_end(&mut body);
+    assert!(body.len() < length, "the test's answer is too small to stall");
+    assert_eq!(server.get("/livez").0, 200);
+}
+
+#[test]
+fn slow_readers_give_way_to_one_more() {
+    const KEPT: usize = 4;
+    let mut server = Server::start();
+    server.writer.apply(large_metrics());
+    let table = Arc::clone(&server.state.table.table());
+    let route = table.routes().next().expect("a route");
+    Outcome::ALL.iter().for_each(|outcome| route.tally.ended(*outcome).store(1, Ordering::Relaxed));
+    let scrape = || {
+        let begun = Instant::now();
+        let (status, text) = server.get("/metrics");
+        assert_eq!(status, 200);
+        assert!(text.len() >= 16 << 20, "{}", text.len());
+        begun.elapsed()
+    };
+    let alone = scrape();
+
+    // Each has a copy of its own, because it came after the one before was made.
+    let mut slow: Vec<Client> = Vec::new();
+    for _ in 0..2 * KEPT {
+        let mut client = server.connect();
+        client.send("GET /metrics HTTP/1.1\r\n\r\n");
+        eventually("an answer", || client.has_bytes());
+        slow.push(client);
         assert_eq!(server.get("/livez").0, 200);
-        assert_eq!(answered(&slow), 4);
-        if slow.len() == 4 {
-            break;
-        }
-        let index = slow.iter().position(Client::has_bytes).expect("one that is answered");
-        drop(slow.remove(index));
     }
+    let open = |slow: &[Client]| {
+        slow.iter().map(|client| is_established(server.address, client)).collect::<Vec<_>>()
+    };
+    let expected = [[false; KEPT], [true; KEPT]].concat();
+    eventually("the oldest to give way", || open(&slow) == expected);
+
+    let beside = scrape();
+    assert!(beside < Duration::from_secs(1).max(3 * alone), "{beside:?}, and alone {alone:?}");
+    // Who reads at once holds nobody up: the next copy takes its place.
+    let open_then = open(&slow);
+    (0..3).for_each(|_| _ = scrape());
+    assert_eq!(open(&slow), open_then);
+}
+
+/// Whether the server still has the connection.
+fn is_established(server: SocketAddr, client: &Client) -> bool {
+    let port = |address: SocketAddr| format!(":{:04X}", address.port());
+    let ends = (port(server), port(client.0.local_addr().expect("an address")));
+    let table = std::fs::read_to_string("/proc/net/tcp").expect("the sockets");
+    table.lines().any(|line| {
+        let fields: Vec<&str> = line.split_whitespace().collect();
+        fields.len() > 3
+            && fields[1].ends_with(&ends.0)
+            && fields[2].ends_with(&ends.1)
+            && fields[3] == "01"
+    })
+}
+
+/// A route whose metrics are larger than all that the sockets between can hold.
+fn large_metrics() -> Snapshot {
+    let route = plain(key("ns", &"x".repeat(1 << 20)), "large.example");
+    Snapshot { routes: vec![route], ..Snapshot::default() }
 }
 
 /// A route whose report is larger than all that the sockets between can hold.

@@ -34,7 +34,7 @@ const SOON: Duration = Duration::from_secs(60);
 /// Limits that nobody meets: what is to happen soon has another reason.
 fn patient() -> Limits {
     let never = Duration::from_secs(3600);
-    Limits { header: never, lifetime: never, ..Limits::default() }
+    Limits { header: never, lifetime: never, stall: never, ..Limits::default() }
 }
 
 /// A server on a thread and a runtime of its own, as the program has it.

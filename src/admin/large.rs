@@ -1,0 +1,210 @@
+//! Pages that may have many megabytes: made once for all that wait for one, and bounded in memory.
+//!
+//! Of each page a few copies are in memory at most, from their making until the last of their
+//! readers has all. A reader that takes its time holds nobody up: when one more copy is wanted, the
+//! readers of the oldest give way.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::Duration;
+
+use futures::FutureExt;
+use futures::future::{BoxFuture, Shared};
+use hyper::body::Bytes;
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
+use tokio::time::timeout;
+
+use super::AdminState;
+
+/// How many copies of one page are in memory at once. More than one, so that a reader that takes a
+/// moment is not disturbed by the next.
+const COPIES: usize = 4;
+/// How long one more copy waits for the readers of another before those of the oldest give way.
+const PATIENCE: Duration = Duration::from_millis(200);
+
+/// A connection, as the page that it reads knows it.
+#[derive(Debug, Default)]
+pub(super) struct Reader {
+    /// Its answer is in the way of others: it is to be closed.
+    pub(super) give_way: Notify,
+}
+
+/// A page that may have many megabytes.
+pub(super) struct Large {
+    pub(super) media_type: &'static str,
+    make: fn(&AdminState) -> Result<Vec<u8>, String>,
+    state: Arc<AdminState>,
+    /// The turn to make a large page, shared by all of them: with many thousand routes that takes a
+    /// while.
+    turn: Arc<Semaphore>,
+    /// The right to have a copy in memory. Each page has its own: who reads the routes slowly holds
+    /// no scraper up.
+    copies: Arc<Semaphore>,
+    /// The copy that is made next, for all that come until it is begun.
+    next: Mutex<Option<Making>>,
+    /// The copies in memory, the oldest first.
+    held: Mutex<VecDeque<Weak<Text>>>,
+}
+
+type Making = Shared<BoxFuture<'static, Result<Arc<Text>, String>>>;
+
+/// A copy of a page.
+struct Text {
+    text: Vec<u8>,
+    readers: Mutex<Vec<Weak<Reading>>>,
+    _right: OwnedSemaphorePermit,
+}
+
+/// A copy while one connection sends it. What is left to send shares this, so it is gone when all
+/// is sent.
+struct Reading {
+    text: Arc<Text>,
+    reader: Arc<Reader>,
+}
+
+/// What [`Bytes`] may own.
+struct Owner(Arc<Reading>);
+
+impl Large {
+    pub(super) fn new(
+        media_type: &'static str,
+        make: fn(&AdminState) -> Result<Vec<u8>, String>,
+        state: Arc<AdminState>,
+        turn: Arc<Semaphore>,
+    ) -> Arc<Self> {
+        Arc::new(Large {
+            media_type,
+            make,
+            state,
+            turn,
+            copies: Arc::new(Semaphore::new(COPIES)),
+            next: Mutex::default(),
+            held: Mutex::default(),
+        })
+    }
+
+    /// The page as it is after this was called, for `reader`.
+    ///
+    /// # Errors
+    /// Why it cannot be made.
+    pub(super) async fn text(self: &Arc<Self>, reader: &Arc<Reader>) -> Result<Bytes, String> {
+        let making = lock(&self.next)
+            .get_or_insert_with(|| Arc::clone(self).make().boxed().shared())
+            .clone();
+        let reading = Arc::new(Reading { text: making.await?, reader: Arc::clone(reader) });
+        lock(&reading.text.readers).push(Arc::downgrade(&reading));
+        Ok(Bytes::from_owner(Owner(reading)))
+    }
+
+    /// Makes a copy on a thread of its own, one page at a time: probes share this runtime's only
+    /// thread and do not wait for it.
+    async fn make(self: Arc<Self>) -> Result<Arc<Text>, String> {
+        let right = self.right().await;
+        let turn = Arc::clone(&self.turn).acquire_owned().await.map_err(|e| e.to_string())?;
+        // Whoever comes from now on is to see what changes from now on.
+        lock(&self.next).take();
+        let (state, make) = (Arc::clone(&self.state), self.make);
+        let made = tokio::task::spawn_blocking(move || {
+            // Both are held in here, since a client that goes away does not stop this thread.
+            let _turn = turn;
+            let text = make(&state)?;
+            Ok::<_, String>(Arc::new(Text { text, readers: Mutex::default(), _right: right }))
+        });
+        let text = made.await.map_err(|error| error.to_string())??;
+        let mut held = lock(&self.held);
+        held.retain(|copy| copy.strong_count() > 0);
+        held.push_back(Arc::downgrade(&text));
+        Ok(text)
+    }
+
+    async fn right(&self) -> OwnedSemaphorePermit {
+        loop {
+            match timeout(PATIENCE, Arc::clone(&self.copies).acquire_owned()).await {
+                Ok(Ok(right)) => return right,
+                // It is never closed; and if it were, there would be no more answers.
+                Ok(Err(_)) => std::future::pending().await,
+                Err(_) => self.oldest_gives_way(),
+            }
+        }
+    }
+
+    /// Closes the connections that read the oldest copy which is still being sent.
+    fn oldest_gives_way(&self) {
+        let mut held = lock(&self.held);
+        let readers = held.iter().map(|copy| {
+            let copy = copy.upgrade();
+            copy.map(|copy| lock(&copy.readers).iter().filter_map(Weak::upgrade).collect())
+        });
+        let readers: Vec<Vec<Arc<Reading>>> = readers.map(Option::unwrap_or_default).collect();
+        if let Some(oldest) = readers.iter().position(|readers| !readers.is_empty()) {
+            held.remove(oldest);
+            readers.iter().skip(oldest).take(1).flatten().for_each(|reading| {
+                reading.reader.give_way.notify_one();
+            });
+        }
+    }
+}
+
+impl AsRef<[u8]> for Owner {
+    fn as_ref(&self) -> &[u8] {
+        &self.0.text.text
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // Nothing that panics is done with any of these locks held.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use futures::future::join_all;
+
+    use super::*;
+    use crate::admin::Limits;
+    use crate::control::status::Statuses;
+    use crate::health::Health;
+    use crate::metrics::Metrics;
+    use crate::routing::channel;
+
+    static MADE: AtomicUsize = AtomicUsize::new(0);
+
+    fn make(_: &AdminState) -> Result<Vec<u8>, String> {
+        Ok(format!("copy {}", MADE.fetch_add(1, Ordering::Relaxed)).into_bytes())
+    }
+
+    #[tokio::test]
+    async fn all_that_wait_get_one_copy_and_who_comes_later_gets_another() {
+        let table = channel().1;
+        let state = Arc::new(AdminState {
+            metrics: Metrics::new(table.clone()).unwrap(),
+            health: Arc::new(Health::new()),
+            table,
+            statuses: Statuses::default(),
+            limits: Limits::default(),
+        });
+        let turn = Arc::new(Semaphore::new(0));
+        let page = Large::new("text/plain", make, state, Arc::clone(&turn));
+        let reader = Arc::<Reader>::default();
+        let waiting = join_all((0..8).map(|_| page.text(&reader)));
+        let begin = async {
+            // Not before all of them wait.
+            tokio::task::yield_now().await;
+            turn.add_permits(1);
+        };
+        let (copies, ()) = tokio::join!(waiting, begin);
+        let copies: Vec<Bytes> = copies.into_iter().map(Result::unwrap).collect();
+        assert!(copies.iter().all(|copy| copy.as_ptr() == copies[0].as_ptr()), "{copies:?}");
+        assert_eq!(page.text(&reader).await.unwrap(), "copy 1");
+        // A copy is there as long as anything of it is to be sent.
+        assert_eq!(page.copies.available_permits(), COPIES - 1);
+        let rest = copies[3].slice(3..);
+        drop(copies);
+        assert_eq!(page.copies.available_permits(), COPIES - 1);
+        drop(rest);
+        assert_eq!(page.copies.available_permits(), COPIES);
+    }
+}
