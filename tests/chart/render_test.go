@@ -261,6 +261,11 @@ func TestValuesArrive(t *testing.T) {
 		{[]string{"--values", "values/sidecar.yaml"}, "Service", "sluice-admin", []any{"spec", "ports", 0, "targetPort"}, "9901"},
 		{set("networkPolicy.enabled=true"), "NetworkPolicy", "sluice", []any{"spec", "ingress", 0, "ports", 0, "port"}, "8443"},
 		{set("networkPolicy.enabled=true"), "NetworkPolicy", "sluice", []any{"spec", "ingress", 1, "ports", 0, "port"}, "9901"},
+		{set("networkPolicy.enabled=true"), "NetworkPolicy", "sluice", []any{"spec", "ingress", 1, "from"}, "- podSelector: {}"},
+		{set("networkPolicy.enabled=true", "metrics.annotations=true"), "NetworkPolicy", "sluice", []any{"spec", "ingress", 1, "from"}, "- podSelector: {}\n" + prometheus},
+		{set("networkPolicy.enabled=true", "metrics.podMonitor.enabled=true"), "NetworkPolicy", "sluice", []any{"spec", "ingress", 1, "from", 1}, "namespaceSelector: {}\npodSelector:\n  matchLabels:\n    app.kubernetes.io/name: prometheus"},
+		{set("networkPolicy.enabled=true", "networkPolicy.adminFrom[0].ipBlock.cidr=10.0.0.0/8"), "NetworkPolicy", "sluice", []any{"spec", "ingress", 1, "from"}, "- ipBlock:\n    cidr: 10.0.0.0/8"},
+		{[]string{"--set-json", `networkPolicy={"enabled":true,"adminFrom":[]}`}, "NetworkPolicy", "sluice", []any{"spec", "ingress", 1}, "null"},
 		{set("metrics.podMonitor.enabled=true", "metrics.podMonitor.apiVersion=azmonitoring.coreos.com/v1"), "PodMonitor", "sluice", []any{"apiVersion"}, "azmonitoring.coreos.com/v1"},
 		{set("metrics.serviceMonitor.enabled=true", "metrics.serviceMonitor.apiVersion=azmonitoring.coreos.com/v1"), "ServiceMonitor", "sluice", []any{"apiVersion"}, "azmonitoring.coreos.com/v1"},
 		{set("metrics.prometheusRule.enabled=true", "metrics.prometheusRule.apiVersion=example.com/v1"), "PrometheusRule", "sluice", []any{"apiVersion"}, "example.com/v1"},
@@ -273,6 +278,53 @@ func TestValuesArrive(t *testing.T) {
 		if got := found.text(c.path...); got != c.want {
 			t.Errorf("%q: %v is %q, not %q", c.values, c.path, got, c.want)
 		}
+	}
+}
+
+const prometheus = "- namespaceSelector: {}\n  podSelector:\n    matchLabels:\n      app.kubernetes.io/name: prometheus"
+
+// In the network of the node, the admin port is the node's alone until somebody asks for more.
+func TestAdminPortInTheNodesNetwork(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		values  []string
+		address string
+		host    string
+	}{
+		{set(), "127.0.0.1:9901", "127.0.0.1"},
+		{set("addressFamilies={IPv6}"), "'[::1]:9901'", "::1"},
+		{set("admin.port=9000"), "127.0.0.1:9000", "127.0.0.1"},
+		{set("metrics.annotations=true"), "'[::]:9901'", ""},
+		{set("metrics.podMonitor.enabled=true"), "'[::]:9901'", ""},
+		{set("metrics.serviceMonitor.enabled=true", "addressFamilies={IPv4}"), "0.0.0.0:9901", ""},
+		{set("admin.hostPort=9901"), "'[::]:9901'", ""},
+		{set("admin.address=192.0.2.1"), "192.0.2.1:9901", "192.0.2.1"},
+	} {
+		objects := render(t, append(c.values, set("hostNetwork=true")...)...)
+		if config := configuration(t, objects); !strings.Contains(config, "admin: "+c.address+"\n") {
+			t.Errorf("%q: the address is not %s:\n%s", c.values, c.address, config)
+		}
+		container := []any{"spec", "template", "spec", "containers", 0}
+		for _, probe := range []string{"livenessProbe", "readinessProbe", "startupProbe"} {
+			want := c.host
+			if want == "" {
+				want = "null"
+			}
+			if got := workload(t, objects).text(append(container, probe, "httpGet", "host")...); strings.Trim(got, `"'`) != want {
+				t.Errorf("%q: %s asks %s, not %s", c.values, probe, got, want)
+			}
+		}
+		// Without a way to it, nobody is shown one.
+		local := strings.HasPrefix(c.address, "127.") || strings.Contains(c.address, "::1")
+		for kind, name := range map[string]string{"Service": "sluice-admin", "Pod": "sluice-test"} {
+			if there := find(objects, kind, name) != nil; there == local {
+				t.Errorf("%q: %s %s is there: %v", c.values, kind, name, there)
+			}
+		}
+	}
+	inPod := render(t)
+	if config := configuration(t, inPod); !strings.Contains(config, "admin: '[::]:9901'\n") || find(inPod, "Service", "sluice-admin") == nil {
+		t.Errorf("in the network of a pod, the admin port is not open:\n%s", config)
 	}
 }
 
@@ -356,7 +408,7 @@ func TestNotes(t *testing.T) {
 		{"service.type=ClusterIP", "port-forward service/sluice 8443:443"},
 		{"service.enabled=false", "There is no Service"},
 		{"listeners.https.hostPort=444", "port 444 of the nodes"},
-		{"hostNetwork=true", "port 8443 of the nodes"},
+		{"hostNetwork=true,metrics.annotations=true", "port 8443 of the nodes"},
 		{"requireClass=true", "className: sluice"},
 		{"namespaces={team}", "namespace: team }"},
 	} {

@@ -32,6 +32,10 @@
 {{- end -}}
 {{- end -}}
 
+{{- define "sluice.hasAdminService" -}}
+{{- if and .Values.admin.service.enabled (not (include "sluice.adminIsLocal" .)) }}true{{ end -}}
+{{- end -}}
+
 {{- define "sluice.adminServiceName" -}}
 {{- printf "%s-admin" (include "sluice.fullname" .) -}}
 {{- end -}}

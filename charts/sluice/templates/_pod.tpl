@@ -146,8 +146,10 @@ spec:
     httpGet:
       path: {{ $path }}
       port: admin
-      {{- if and $.Values.hostNetwork $.Values.admin.address }}
-      host: {{ $.Values.admin.address | quote }}
+      {{- with include "sluice.adminHost" $ }}
+      {{- if $.Values.hostNetwork }}
+      host: {{ . | quote }}
+      {{- end }}
       {{- end }}
     {{- end }}
     {{- if and (eq $probe "readinessProbe") (kindIs "invalid" $given.failureThreshold) }}

@@ -27,10 +27,47 @@
 {{- $lowest -}}
 {{- end -}}
 
+{{/* Whether Prometheus is to find the pods. */}}
+{{- define "sluice.isScraped" -}}
+{{- $metrics := .Values.metrics -}}
+{{- if or $metrics.annotations $metrics.podMonitor.enabled $metrics.serviceMonitor.enabled }}true{{ end -}}
+{{- end -}}
+
+{{/* Whether the admin port is left to the node. In the node's network it is a port of the node, so that
+     anybody could reach it; it is opened there for those alone that somebody has asked for. */}}
+{{- define "sluice.adminIsLocal" -}}
+{{- $asked := or .Values.admin.address .Values.admin.hostPort (include "sluice.isScraped" .) -}}
+{{- if and .Values.hostNetwork (not $asked) }}true{{ end -}}
+{{- end -}}
+
+{{/* The address of the admin port that is not every one, if there is such. */}}
+{{- define "sluice.adminHost" -}}
+{{- if include "sluice.adminIsLocal" . -}}
+{{- ternary "127.0.0.1" "::1" (has "IPv4" .Values.addressFamilies) -}}
+{{- else -}}
+{{- default "" .Values.admin.address | trimPrefix "[" | trimSuffix "]" -}}
+{{- end -}}
+{{- end -}}
+
+{{/* Who may reach the admin port, as a NetworkPolicy has it. */}}
+{{- define "sluice.adminFrom" -}}
+{{- if kindIs "slice" .Values.networkPolicy.adminFrom -}}
+{{- toYaml .Values.networkPolicy.adminFrom -}}
+{{- else -}}
+- podSelector: {}
+{{- if include "sluice.isScraped" . }}
+- namespaceSelector: {}
+  podSelector:
+    matchLabels:
+      app.kubernetes.io/name: prometheus
+{{- end }}
+{{- end -}}
+{{- end -}}
+
 {{/* With IPv6, the socket takes IPv4 as well. */}}
 {{- define "sluice.adminAddress" -}}
 {{- $any := ternary "::" "0.0.0.0" (has "IPv6" .Values.addressFamilies) -}}
-{{- $address := default $any .Values.admin.address | trimPrefix "[" | trimSuffix "]" -}}
+{{- $address := default $any (include "sluice.adminHost" .) -}}
 {{- ternary (printf "[%s]" $address) $address (contains ":" $address) -}}:{{ .Values.admin.port }}
 {{- end -}}
 
