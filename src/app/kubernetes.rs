@@ -1,13 +1,16 @@
 //! The table as an API server has it, and as it was saved while there is none.
 
+mod proxy;
+
 use std::cell::{Cell, RefCell};
 use std::convert::Infallible;
 use std::future;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
-use kube::config::{KubeConfigOptions, Kubeconfig};
+use kube::config::{KubeConfigOptions, Kubeconfig, KubeconfigError};
 use tokio::sync::{Notify, oneshot};
 use tokio::time::{sleep, timeout};
 
@@ -142,19 +145,57 @@ impl StatusWriter {
 
 /// What speaks to the API server.
 async fn client(config: &Config) -> anyhow::Result<kube::Client> {
+    let variable = |name: &str| std::env::var(name).ok();
     let kube_config = match &config.kubeconfig {
-        Some(path) => {
-            let kubeconfig = Kubeconfig::read_from(path)
-                .with_context(|| format!("cannot use the kubeconfig {}", path.display()))?;
-            kube::Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default())
-                .await
-                .with_context(|| format!("cannot use the kubeconfig {}", path.display()))?
+        Some(path) => with_kubeconfig(path, variable)
+            .await
+            .with_context(|| format!("cannot use the kubeconfig {}", path.display()))?,
+        None => {
+            let mut kube_config = kube::Config::incluster().context(
+                "no access to the API server: this is no pod with a service account; give \
+                 --kubeconfig",
+            )?;
+            kube_config.proxy_url = proxy::from_environment(&kube_config.cluster_url, variable)?;
+            kube_config
         }
-        None => kube::Config::incluster().context(
-            "no access to the API server: this is no pod with a service account; give --kubeconfig",
-        )?,
     };
+    if let Some(proxy) = &kube_config.proxy_url {
+        let proxy = proxy::shown(&proxy.to_string());
+        tracing::info!(server = %kube_config.cluster_url, proxy, "a proxy leads to the API server");
+    }
     Ok(kube::Client::try_from(kubernetes::tuned(kube_config))?)
+}
+
+async fn with_kubeconfig(
+    path: &Path,
+    variable: impl Fn(&str) -> Option<String>,
+) -> anyhow::Result<kube::Config> {
+    let mut kubeconfig = Kubeconfig::read_from(path)?;
+    let mut own = None;
+    if let Some((name, cluster)) = proxy::current_cluster(&mut kubeconfig) {
+        if let Some(text) = cluster.proxy_url.take().filter(|text| !text.is_empty()) {
+            own = Some(proxy::from_field(&name, &text)?);
+        }
+        // The library would compare NO_PROXY with the proxy in place of the server, so what it finds
+        // is not used; it is only not to stumble over what is not for it.
+        let is_set = |name: &&str| variable(name).is_some_and(|text| !text.is_empty());
+        if ["HTTPS_PROXY", "https_proxy"].iter().any(is_set) {
+            cluster.proxy_url = Some("http://unused.invalid".to_owned());
+        }
+    }
+    let options = KubeConfigOptions::default();
+    let made = kube::Config::from_custom_kubeconfig(kubeconfig, &options).await;
+    let mut kube_config = made.map_err(|error| match error {
+        KubeconfigError::ParseNoProxy(error) => anyhow::anyhow!(
+            "NO_PROXY: {error}; write names, addresses and networks, with commas between them"
+        ),
+        error => error.into(),
+    })?;
+    kube_config.proxy_url = match own {
+        Some(proxy) => Some(proxy),
+        None => proxy::from_environment(&kube_config.cluster_url, variable)?,
+    };
+    Ok(kube_config)
 }
 
 /// The client that was made, or else one that can be made later: a program that gets credentials

@@ -109,6 +109,16 @@ pub(crate) struct Sluice {
 
 impl Sluice {
     pub(crate) fn start(account: &Kubeconfig, class: &str, arguments: &[&str]) -> Self {
+        Sluice::start_in(&[], account, class, arguments)
+    }
+
+    /// With more variables in its environment.
+    pub(crate) fn start_in(
+        environment: &[(&str, &str)],
+        account: &Kubeconfig,
+        class: &str,
+        arguments: &[&str],
+    ) -> Self {
         let mut child = Command::new(binary())
             .args(["run", "--source", "kubernetes", "--class", class, "--log-format", "json"])
             .args(["--listen", "198.18.0.1:0", "--admin", "127.0.0.1:0", "--access-log", "off"])
@@ -116,6 +126,7 @@ impl Sluice {
             // Of the account's namespace, whatever the class is: the name that the role has.
             .args(["--lease", "sluice-sluice"])
             .args(arguments)
+            .envs(environment.iter().copied())
             .stderr(Stdio::piped())
             .spawn()
             .unwrap();
@@ -224,7 +235,7 @@ impl Sluice {
 }
 
 /// What `SLUICE_BINARY` names, or else what Cargo has built for the tests.
-fn binary() -> OsString {
+pub(crate) fn binary() -> OsString {
     env::var_os("SLUICE_BINARY").unwrap_or_else(|| env!("CARGO_BIN_EXE_sluice").into())
 }
 

@@ -22,6 +22,7 @@ mod leader;
 mod load;
 mod objects;
 mod outage;
+mod proxied;
 mod rules;
 mod saved;
 mod status;
@@ -44,6 +45,7 @@ fn main() -> ExitCode {
         controller::tests(),
         elsewhere::tests(),
         weird::tests(),
+        proxied::tests(),
         rules::tests(),
         agreement::tests(),
     ])

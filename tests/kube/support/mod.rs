@@ -26,6 +26,7 @@
 //!   disturb others. It takes about three seconds and 400 MB.
 //! * [`Proxy`] is a way to an API server that can be cut, slow, silent or in trouble, for one test
 //!   alone.
+//! * [`Tunnel`] is a proxy that is asked for a way to it, by CONNECT or SOCKS5.
 //! * [`ApiServer::service_account`] gives the kubeconfig of a user with no right but a
 //!   ClusterRole's.
 //!
@@ -64,6 +65,7 @@ mod kubectl;
 mod process;
 mod proxy;
 mod sandbox;
+pub(crate) mod tunnel;
 
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
@@ -74,6 +76,7 @@ pub(crate) use api_server::ApiServer;
 pub(crate) use dns::DnsServer;
 pub(crate) use kubectl::{Kubeconfig, succeeded};
 pub(crate) use proxy::{Mode, Proxy};
+pub(crate) use tunnel::Tunnel;
 
 /// How long things may take that take a moment, on a machine with other work to do. Only a test
 /// that fails waits for so long.
