@@ -4,6 +4,8 @@ mod control;
 mod kubernetes;
 mod publish;
 mod saving;
+mod service_manager;
+mod signals;
 mod watchdog;
 
 use std::io;
@@ -12,13 +14,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::runtime::Runtime;
 use tokio::sync::{Notify, oneshot};
 use tokio::time::timeout;
 
 use crate::access_log::{AccessLog, Writing};
 use crate::admin::{Admin, AdminState, Limits};
-use crate::config::{self, Config};
+use crate::config::{self, Config, Source};
 use crate::control::build::Installation;
 use crate::control::status::Statuses;
 use crate::control::supervise::Supervised;
@@ -26,57 +28,80 @@ use crate::health::Health;
 use crate::logging;
 use crate::machine;
 use crate::metrics::Metrics;
-use crate::proxy::{Proxy, Running};
+use crate::proxy::{PassedSocket, Proxy, Running};
 use crate::reach::{OwnEndpoints, Reach};
 use crate::routing::{self, ObjectKey, Reader, Writer};
 use control::Control;
 use kubernetes::StatusWriter;
 use saving::Saver;
+use service_manager::{ServiceManager, passed_sockets};
+use signals::Signals;
 use watchdog::Watchdog;
 
 /// How long the resets of the last connections may take.
 const ABORT_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long all may take that comes after a drain.
+const LAST_STEPS: Duration = Duration::from_secs(20);
 /// How long the output of the access log may take for the last lines.
 const LOG_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// Runs sluice until it is told to end by SIGTERM or SIGINT, and then drains it; a second signal
-/// ends it at once. Begins with the log of the process.
+/// The process before it has its configuration.
 ///
-/// # Errors
-/// When something cannot be logged, bound or started, or a worker fails.
-pub fn run(config: Config) -> anyhow::Result<()> {
-    let (writer, table) = routing::channel();
-    let metrics = Metrics::new(table.clone())?;
-    // Dropped last, which writes the last lines.
-    let _log = logging::init(&config.log, metrics.log_dropped.clone())?;
-    tracing::info!(
-        version = env!("CARGO_PKG_VERSION"),
-        config = config.in_force(),
-        "the configuration in force"
-    );
-    let app = App::bind(config, writer, table, metrics)?;
-    let runtime = single_threaded()?;
-    let result = runtime.block_on(async {
-        let mut terminate = signal(SignalKind::terminate())?;
-        let mut interrupt = signal(SignalKind::interrupt())?;
-        app.run(async move || {
-            tokio::select! {
-                _ = terminate.recv() => "SIGTERM",
-                _ = interrupt.recv() => "SIGINT",
-            }
-        })
-        .await
-    });
-    // A file system that does not answer must not keep the process from ending.
-    runtime.shutdown_background();
-    result
+/// To be made before anything else, and once: from then on a signal no longer kills the process.
+#[derive(Debug)]
+pub struct Startup {
+    runtime: Runtime,
+    signals: Signals,
+    passed: Vec<PassedSocket>,
+}
+
+impl Startup {
+    /// Catches the signals, and takes the sockets that were passed to the process.
+    ///
+    /// # Errors
+    /// When the system has no descriptors for it, or the sockets are not there.
+    pub fn new() -> anyhow::Result<Self> {
+        // First, as long as no other descriptor can have their numbers.
+        let passed = passed_sockets()?;
+        let runtime = single_threaded()?;
+        let signals = {
+            let _runtime = runtime.enter();
+            Signals::catch()?
+        };
+        Ok(Startup { runtime, signals, passed })
+    }
+
+    /// Runs sluice until it is told to end by SIGTERM or SIGINT, and then drains it; a second signal
+    /// ends it at once. SIGHUP has it read manifests again. No other signal ends it. Begins with the
+    /// log of the process.
+    ///
+    /// # Errors
+    /// When something cannot be logged, bound or started, or a worker fails.
+    pub fn run(self, config: Config) -> anyhow::Result<()> {
+        let Startup { runtime, signals, passed } = self;
+        let (writer, table) = routing::channel();
+        let metrics = Metrics::new(table.clone())?;
+        // Dropped last, which writes the last lines.
+        let _log = logging::init(&config.log, metrics.log_dropped.clone())?;
+        tracing::info!(
+            version = env!("CARGO_PKG_VERSION"),
+            config = config.in_force(),
+            "the configuration in force"
+        );
+        let app = App::bind(config, passed, writer, table, metrics)?;
+        let reread = app.on_hangup();
+        let result = runtime.block_on(async { app.run(signals.follow(reread)).await });
+        // A file system that does not answer must not keep the process from ending.
+        runtime.shutdown_background();
+        result
+    }
 }
 
 /// A runtime of one thread, for anything but connections.
 ///
 /// # Errors
 /// When the system has no descriptors for it.
-pub fn single_threaded() -> io::Result<tokio::runtime::Runtime> {
+pub fn single_threaded() -> io::Result<Runtime> {
     tokio::runtime::Builder::new_current_thread().enable_all().build()
 }
 
@@ -100,21 +125,24 @@ struct Parts {
     /// Where routes may lead.
     reach: Reach,
     own_endpoints: OwnEndpoints,
+    /// Has manifests read again.
+    reread: Arc<Notify>,
 }
 
 impl App {
-    /// Binds the admin port and every listener.
+    /// Binds the admin port and every listener, but for those that sockets were passed for.
     ///
     /// # Errors
     /// The first address that cannot be had, by name.
     fn bind(
         config: Config,
+        passed: Vec<PassedSocket>,
         writer: Writer,
         table: Reader,
         metrics: Metrics,
     ) -> anyhow::Result<Self> {
         let admin = Admin::bind(config.admin)?;
-        let mut proxy = Proxy::bind(&config)?;
+        let mut proxy = Proxy::bind_with(&config, passed)?;
         proxy.protect(admin.listening());
         let parts = Parts {
             saver: Saver::new(&config, &table, &metrics),
@@ -124,9 +152,25 @@ impl App {
             statuses: Statuses::default(),
             reach: proxy.reach().clone(),
             own_endpoints: OwnEndpoints::default(),
+            reread: Arc::default(),
         };
         proxy.protect_own(parts.own_endpoints.clone());
         Ok(App { config, proxy, admin, writer, parts })
+    }
+
+    /// What SIGHUP does: manifests in files are read again. The API server tells of every change by
+    /// itself.
+    fn on_hangup(&self) -> impl FnMut() + Send + use<> {
+        let (source, reread) = (self.config.source, Arc::clone(&self.parts.reread));
+        move || match source {
+            Source::Kubernetes => {
+                tracing::info!("SIGHUP: nothing to read again, routes come from the API server");
+            }
+            Source::Auto | Source::Files => {
+                tracing::info!("SIGHUP: reading the manifests again");
+                reread.notify_one();
+            }
+        }
     }
 
     /// Serves. `signalled` waits for the next signal to end and tells which it was: the first
@@ -153,7 +197,9 @@ impl App {
             let _ = admin_stopped.await;
         });
         let mut admin = pin!(admin);
-        let serving = Serving { config: &config, parts: &parts, watchdog: &watchdog };
+        let manager = ServiceManager::from_environment().context("NOTIFY_SOCKET")?;
+        let serving =
+            Serving { config: &config, parts: &parts, watchdog: &watchdog, manager: &manager };
         let traffic = serving.run(proxy, first_table, &mut signalled, || statuses.leave());
 
         // The others go on for as long as there is traffic.
@@ -162,6 +208,7 @@ impl App {
             error = control.failure() => Err(error),
             result = admin.as_mut() => result.context("the admin port failed"),
             never = watchdog.run() => match never {},
+            never = manager.watch(Arc::clone(&parts.health)) => match never {},
             never = statuses.run(&config, &parts) => match never {},
         };
         drop(stop_admin);
@@ -232,6 +279,7 @@ struct Serving<'a> {
     config: &'a Config,
     parts: &'a Parts,
     watchdog: &'a Watchdog,
+    manager: &'a ServiceManager,
 }
 
 impl Serving<'_> {
@@ -244,7 +292,7 @@ impl Serving<'_> {
         signalled: &mut impl AsyncFnMut() -> &'static str,
         leave: impl Fn(),
     ) -> anyhow::Result<()> {
-        let Serving { config, parts, watchdog } = self;
+        let Serving { config, parts, watchdog, manager } = self;
         // Clients that come before wait in the kernel instead of finding no route.
         tokio::select! {
             Ok(()) = first_table => {}
@@ -261,6 +309,7 @@ impl Serving<'_> {
         })?;
         drop(log);
         running.pulses().for_each(|pulse| watchdog.add(Box::new(pulse)));
+        manager.ready();
 
         let lost = tokio::select! {
             signal = signalled() => {
@@ -274,6 +323,8 @@ impl Serving<'_> {
             }
         };
         parts.health.set_draining();
+        let drain_time = config.drain.delay.saturating_add(config.drain.timeout);
+        manager.stopping(drain_time.saturating_add(LAST_STEPS));
         leave();
         let hurry = async {
             if lost {

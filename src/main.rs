@@ -44,7 +44,8 @@ fn dispatch(command: &Command, out: &mut dyn Write) -> anyhow::Result<ExitCode> 
 }
 
 fn run(args: &Run) -> anyhow::Result<ExitCode> {
-    app::run(Config::load(&args.flags, |name| std::env::var_os(name))?)?;
+    let startup = app::Startup::new()?;
+    startup.run(Config::load(&args.flags, |name| std::env::var_os(name))?)?;
     Ok(ExitCode::SUCCESS)
 }
 

@@ -13,7 +13,7 @@ mod patience;
 pub mod report;
 
 use std::future::Future;
-use std::net::{SocketAddr, TcpListener as StdListener};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener as StdListener};
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -97,13 +97,22 @@ pub struct Admin {
 }
 
 impl Admin {
-    /// Binds the port; needs no runtime. Port 0 takes any free one.
+    /// Binds the port; needs no runtime. Port 0 takes any free one. In place of `[::]` and `0.0.0.0`
+    /// it takes the other, where the machine does not have the address family.
     ///
     /// # Errors
     /// Those of bind(2), with a message that names the port's purpose and its address.
     pub fn bind(address: SocketAddr) -> io::Result<Self> {
         let bind = || {
-            let listener = StdListener::bind(address)?;
+            let listener = match StdListener::bind(address) {
+                Err(error) if address.ip().is_unspecified() && is_no_family(&error) => {
+                    let other = other_family(address);
+                    tracing::info!(%address, at = %other, "no such address family; at the other");
+                    // What is wrong is told of the address that was asked for.
+                    StdListener::bind(other).map_err(|_| error)?
+                }
+                bound => bound?,
+            };
             listener.set_nonblocking(true)?;
             let address = listener.local_addr()?;
             Ok(Admin { listener, address })
@@ -153,6 +162,23 @@ impl Admin {
         crowd.ended().await;
         Ok(())
     }
+}
+
+/// Whether the machine has no addresses of the family that was asked for.
+fn is_no_family(error: &io::Error) -> bool {
+    use rustix::io::Errno;
+    [Errno::AFNOSUPPORT, Errno::ADDRNOTAVAIL]
+        .iter()
+        .any(|errno| error.raw_os_error() == Some(errno.raw_os_error()))
+}
+
+/// Everybody's address of the other family.
+fn other_family(address: SocketAddr) -> SocketAddr {
+    let ip = match address {
+        SocketAddr::V4(_) => IpAddr::from(Ipv6Addr::UNSPECIFIED),
+        SocketAddr::V6(_) => IpAddr::from(Ipv4Addr::UNSPECIFIED),
+    };
+    SocketAddr::new(ip, address.port())
 }
 
 /// The next connection. Accepting fails while descriptors are short; that passes.

@@ -164,7 +164,8 @@ async fn follow_files(
         serving.borrow_mut().0.begin();
         let names = Names::new(&config.dns_servers);
         let (paths, installation) = (config.routes.clone(), installation(config, parts));
-        files::watch(paths, installation, names, &publish, || errors.inc()).await
+        let reread = Arc::clone(&parts.reread);
+        files::watch(paths, installation, names, reread, &publish, || errors.inc()).await
     })
     .await
 }

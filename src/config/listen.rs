@@ -11,11 +11,10 @@ use super::{Listener, Protocol};
 const DEFAULT_NAME: &str = "https";
 const DEFAULT_PORT: u16 = 8443;
 
-/// Every address of the machine. Each is optional: there are machines without IPv6, and some
-/// without IPv4.
+/// Every address of the machine.
 pub(super) fn defaults() -> Vec<Listener> {
     let any: [IpAddr; 2] = [Ipv4Addr::UNSPECIFIED.into(), Ipv6Addr::UNSPECIFIED.into()];
-    any.map(|ip| Listener { optional: true, ..listener(SocketAddr::new(ip, DEFAULT_PORT)) }).into()
+    any.map(|ip| listener(SocketAddr::new(ip, DEFAULT_PORT))).into()
 }
 
 /// Reads listeners and checks that they go together.
@@ -135,7 +134,6 @@ fn listener(address: SocketAddr) -> Listener {
         address,
         protocol: Protocol::default(),
         alerts: false,
-        optional: false,
     }
 }
 

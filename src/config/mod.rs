@@ -224,15 +224,13 @@ impl Source {
 pub struct Listener {
     /// The name that routes refer to.
     pub name: String,
-    /// Where it listens; port 0 takes any free one.
+    /// Where it listens; port 0 takes any free one. `0.0.0.0` and `[::]` are left out where the
+    /// machine does not have the family, if there is another address of the same name.
     pub address: SocketAddr,
     /// What clients speak there.
     pub protocol: Protocol,
     /// Whether a connection that is refused gets a TLS alert before it is closed.
     pub alerts: bool,
-    /// Whether it was asked for, or is a default that a machine without its address family can do
-    /// without.
-    pub optional: bool,
 }
 
 /// What clients speak on a listener.

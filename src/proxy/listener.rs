@@ -8,24 +8,21 @@ use std::task::Poll;
 use std::time::Duration;
 
 use rustix::event::epoll::EventFlags;
-use rustix::fd::{AsFd, OwnedFd};
+use rustix::fd::OwnedFd;
 use rustix::io::Errno;
 use rustix::net::{SendFlags, SocketFlags, acceptfrom_with};
-use socket2::{Domain, Socket as Socket2, Type};
 
+use super::bind::ListeningSocket;
 use super::connection::serve;
 use super::crew::Given;
 use super::reactor::Ready;
 use super::record::Record;
 use super::refuse::alert_of;
-use super::socket::{Socket, set_keep_alive};
+use super::socket::Socket;
 use super::worker::Worker;
 use crate::config::{self, Protocol};
 use crate::outcome::Outcome;
-use crate::reach::Listening;
 
-/// Connections that may wait to be accepted; the kernel cuts it down to `net.core.somaxconn`.
-const BACKLOG: i32 = 16 * 1024;
 /// Connections that are accepted before those that are there have their turn.
 const ACCEPTS_A_TURN: usize = 64;
 /// How long a listener rests after the system was out of descriptors or memory.
@@ -39,53 +36,11 @@ pub(super) struct Listener {
     pub(super) alerts: bool,
 }
 
-/// A bound address: one listening socket for each worker, among which the kernel spreads the
-/// clients.
-#[derive(Debug)]
-pub(super) struct Bound {
-    pub(super) listener: Listener,
-    pub(super) address: SocketAddr,
-    pub(super) sockets: Vec<OwnedFd>,
-}
-
-impl Bound {
-    pub(super) fn listening(&self) -> Listening {
-        Listening { address: self.address, dual_stack: false }
+impl Listener {
+    /// The one that is configured.
+    pub(super) fn of(config: &config::Listener) -> Self {
+        Listener { name: config.name.clone(), protocol: config.protocol, alerts: config.alerts }
     }
-}
-
-/// Binds `config` for `workers`.
-pub(super) fn bind(config: &config::Listener, workers: usize) -> io::Result<Bound> {
-    if config.address.port() != 0 {
-        // Among sockets that share a port, a second process would silently take its share of the
-        // clients. Alone, the port is either free or not.
-        listen(config.address, false)?;
-    }
-    let first = listen(config.address, true)?;
-    let address = first.local_addr()?.as_socket().unwrap_or(config.address);
-    let mut sockets = vec![first.into()];
-    for _ in 1..workers {
-        sockets.push(listen(address, true)?.into());
-    }
-    let listener =
-        Listener { name: config.name.clone(), protocol: config.protocol, alerts: config.alerts };
-    Ok(Bound { listener, address, sockets })
-}
-
-fn listen(address: SocketAddr, shared: bool) -> io::Result<Socket2> {
-    let socket = Socket2::new(Domain::for_address(address), Type::STREAM.nonblocking(), None)?;
-    if address.is_ipv6() {
-        // [::] is IPv6 alone: IPv4 has a listener of its own, and clients keep their addresses.
-        socket.set_only_v6(true)?;
-    }
-    socket.set_reuse_address(true)?;
-    socket.set_reuse_port(shared)?;
-    // Inherited by every connection, which saves each the system calls.
-    socket.set_tcp_nodelay(true)?;
-    set_keep_alive(&socket)?;
-    socket.bind(&address.into())?;
-    socket.listen(BACKLOG)?;
-    Ok(socket)
 }
 
 /// Accepts clients until the worker stops accepting, and then those that are waiting already.
@@ -94,12 +49,15 @@ pub(super) async fn accept(
     worker: Rc<Worker>,
     place: usize,
     listener: Rc<Listener>,
-    socket: OwnedFd,
+    socket: ListeningSocket,
 ) {
     let reactor = &worker.reactor;
     // However this ends, the worker is told.
     let _open = OpenListener(&worker);
-    let id = match reactor.register(&socket, EventFlags::IN, Ready::READ) {
+    let mut interest = EventFlags::IN;
+    // Of those who accept from the same socket, in this process or another, one is woken.
+    interest.set(EventFlags::EXCLUSIVE, socket.is_shared());
+    let id = match reactor.register(&socket, interest, Ready::READ) {
         Ok(id) => id,
         Err(error) => {
             tracing::error!(listener = listener.name, %error, "cannot watch the listener");
@@ -131,7 +89,12 @@ pub(super) async fn accept(
             }
         }
     }
-    reactor.forget(id);
+    if socket.is_shared() {
+        // It stays open elsewhere, and here it would go on taking the turns of others.
+        reactor.unregister(id, &socket);
+    } else {
+        reactor.forget(id);
+    }
 }
 
 struct OpenListener<'a>(&'a Worker);
@@ -150,14 +113,14 @@ fn accept_some(
     worker: &Rc<Worker>,
     place: usize,
     listener: &Rc<Listener>,
-    fd: &OwnedFd,
+    socket: &ListeningSocket,
 ) -> io::Result<bool> {
     for _ in 0..ACCEPTS_A_TURN {
         let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
-        match acceptfrom_with(fd.as_fd(), flags) {
+        match acceptfrom_with(socket, flags) {
             Ok((client, address)) => {
                 let source = address.and_then(|address| SocketAddr::try_from(address).ok());
-                let Some(source) = source else { continue };
+                let Some(source) = source.map(unmapped) else { continue };
                 let given = Given { listener: place, client, source };
                 if let Some(Given { client, source, .. }) = worker.hand_over(given) {
                     admit(worker, listener, client, source);
@@ -172,6 +135,17 @@ fn accept_some(
         }
     }
     Ok(true)
+}
+
+/// The address of an IPv4 client as that, also where it came through a socket of both families.
+fn unmapped(address: SocketAddr) -> SocketAddr {
+    match address {
+        SocketAddr::V6(v6) => match v6.ip().to_ipv4_mapped() {
+            Some(ip) => SocketAddr::from((ip, v6.port())),
+            None => address,
+        },
+        SocketAddr::V4(_) => address,
+    }
 }
 
 /// Serves a client, unless there are too many.

@@ -5,6 +5,7 @@
 //! is `connection::serve`.
 
 mod balance;
+mod bind;
 mod connect;
 mod connection;
 mod crew;
@@ -26,8 +27,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 
 pub use self::balance::{Wish, choose, endpoint_of_source};
+use self::bind::Bound;
+pub use self::bind::{BindError, PassedSocket};
 use self::crew::{Crew, Member, Phase};
-use self::listener::Bound;
 use self::relay::Allowance;
 use self::worker::Seed;
 use crate::access_log::{self, AccessLog};
@@ -41,15 +43,6 @@ use crate::routing::Reader;
 const RESERVED_DESCRIPTORS: usize = 128;
 /// A connection has a socket on either side.
 const DESCRIPTORS_PER_CONNECTION: usize = 2;
-
-/// An address that cannot be listened on.
-#[derive(Debug, thiserror::Error)]
-#[error("listener {name:?} cannot listen on {address}: {error}")]
-pub struct BindError {
-    name: String,
-    address: SocketAddr,
-    error: io::Error,
-}
 
 /// What all workers do alike.
 #[derive(Debug)]
@@ -73,26 +66,23 @@ pub struct Proxy {
 }
 
 impl Proxy {
-    /// Binds every listener. An optional one whose address family the machine does not have is
-    /// left out.
+    /// Binds every listener. Of a listener with several addresses, one that is everybody's is left
+    /// out if the machine does not have its address family.
     ///
     /// # Errors
     /// The first address that cannot be had.
     pub fn bind(config: &Config) -> Result<Self, BindError> {
+        Proxy::bind_with(config, Vec::new())
+    }
+
+    /// The same, with sockets that another process has bound: each is for the listener of its name,
+    /// or at its address. They are shared by all workers, and still open when this process ends.
+    ///
+    /// # Errors
+    /// The first address that cannot be had, or a socket that is for no listener.
+    pub fn bind_with(config: &Config, passed: Vec<PassedSocket>) -> Result<Self, BindError> {
         let workers = config.workers.get();
-        let mut bound = Vec::new();
-        for listener in &config.listeners {
-            match listener::bind(listener, workers) {
-                Ok(one) => bound.push(one),
-                Err(error) if listener.optional && no_such_family(&error) => {
-                    tracing::info!(address = %listener.address, %error, "not listening there");
-                }
-                Err(error) => {
-                    let (name, address) = (listener.name.clone(), listener.address);
-                    return Err(BindError { name, address, error });
-                }
-            }
-        }
+        let bound = bind::bind_all(config, passed)?;
         let settings = Settings {
             timeouts: config.timeouts,
             max_hello: config.max_hello,
@@ -103,7 +93,7 @@ impl Proxy {
                 local_addresses: config.source != config::Source::Kubernetes,
                 allow: config.addresses.allow.clone(),
                 deny: config.addresses.deny.clone(),
-                listening: bound.iter().map(|one| one.listening()).collect(),
+                listening: bound.iter().map(Bound::listening).collect(),
             },
             own_endpoints: OwnEndpoints::default(),
         };
@@ -154,7 +144,8 @@ impl Proxy {
         for number in 0..settings.workers {
             let mut listeners = Vec::new();
             for one in &mut bound {
-                listeners.extend(one.sockets.pop().map(|socket| (one.listener.clone(), socket)));
+                let socket = one.for_worker()?;
+                listeners.extend(socket.map(|socket| (one.listener.clone(), socket)));
             }
             let seed = Seed {
                 number,
@@ -283,13 +274,6 @@ impl Pulse for WorkerPulse {
 
 fn thread_name(worker: usize) -> String {
     format!("worker-{worker}")
-}
-
-fn no_such_family(error: &io::Error) -> bool {
-    use rustix::io::Errno;
-    [Errno::AFNOSUPPORT, Errno::ADDRNOTAVAIL]
-        .iter()
-        .any(|errno| error.raw_os_error() == Some(errno.raw_os_error()))
 }
 
 /// How many connections the process has descriptors for, after raising its soft limit as far as it

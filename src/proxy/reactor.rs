@@ -280,6 +280,12 @@ impl Reactor {
         self.sources.forget(id);
     }
 
+    /// Watches a descriptor no longer that is to stay open elsewhere. Where it is not, closing it
+    /// does that.
+    pub(super) fn unregister(&self, id: SourceId, fd: impl AsFd) {
+        self.sources.remove(id, fd);
+    }
+
     pub(super) fn ready(&self, id: SourceId) -> Ready {
         self.sources.ready(id)
     }

@@ -12,9 +12,9 @@ use std::task::Poll;
 use std::time::Duration;
 
 use rustix::event::epoll::EventFlags;
-use rustix::fd::OwnedFd;
 
 use super::Settings;
+use super::bind::ListeningSocket;
 use super::crew::{Crew, Given, Member, Phase};
 use super::listener::{Listener, accept, admit};
 use super::reactor::{Reactor, Ready, TaskId};
@@ -65,7 +65,7 @@ pub(super) struct Seed {
     pub(super) metrics: Metrics,
     pub(super) crew: Arc<Crew>,
     pub(super) log: Option<Buffer>,
-    pub(super) listeners: Vec<(Listener, OwnedFd)>,
+    pub(super) listeners: Vec<(Listener, ListeningSocket)>,
 }
 
 /// Serves until the bell has rung for the end and the last connection is over.
@@ -96,7 +96,7 @@ pub(super) fn run(seed: Seed) -> io::Result<()> {
 }
 
 /// The worker's first task: starts the others and does what the bell says.
-async fn obey(worker: Rc<Worker>, listeners: Vec<(Listener, OwnedFd)>) -> io::Result<()> {
+async fn obey(worker: Rc<Worker>, listeners: Vec<(Listener, ListeningSocket)>) -> io::Result<()> {
     let reactor = &worker.reactor;
     let crew = Arc::clone(&worker.crew);
     let Some(member) = crew.member(worker.number) else {

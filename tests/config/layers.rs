@@ -68,7 +68,6 @@ fn defaults_are_those_of_the_documentation() {
         address: address.parse().unwrap(),
         protocol: Protocol::Tls,
         alerts: false,
-        optional: true,
     };
     assert_eq!(config.listeners, [any("0.0.0.0:8443"), any("[::]:8443")]);
     assert_eq!(config.admin, "127.0.0.1:9901".parse().unwrap());
@@ -150,7 +149,6 @@ listen:
         address: address.parse().unwrap(),
         protocol: Protocol::Tls,
         alerts: false,
-        optional: false,
     };
     let expected = [
         listener("https", "127.0.0.1:1"),

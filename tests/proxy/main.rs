@@ -5,6 +5,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod access_log;
+mod activation;
 mod alerts;
 mod bulk;
 mod costs;
@@ -14,6 +15,7 @@ mod descriptors;
 mod drain;
 mod endpoints;
 mod failover;
+mod families;
 mod half_close;
 mod listeners;
 mod loops;
@@ -21,6 +23,7 @@ mod outcomes;
 mod replay;
 mod resets;
 mod routes;
+mod signals;
 mod spread;
 mod stalls;
 mod support;

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use futures::{FutureExt, StreamExt};
+use tokio::sync::Notify;
 use tokio::task::spawn_blocking;
 use tracing::{Dispatch, dispatcher, info, warn};
 
@@ -39,7 +40,7 @@ pub struct Update {
 /// Reads the manifests and calls `publish` with all that there is at once, then after every change
 /// with what that comes to; `failed` is called whenever it looked and could not watch or read a
 /// configured path. `names` resolves the names that routes lead to; the first call waits for them,
-/// but not for long.
+/// but not for long. `reread` has everything read again at once, whatever the file system tells.
 ///
 /// Never returns; drop it to end it. It needs a tokio runtime with time enabled, and leaves all
 /// work that takes time to the runtime's blocking threads.
@@ -47,10 +48,11 @@ pub async fn watch(
     paths: Vec<PathBuf>,
     installation: Installation,
     names: (Names, Answers),
+    reread: Arc<Notify>,
     publish: impl FnMut(Update),
     failed: impl FnMut(),
 ) -> Infallible {
-    watch_at(Pace::default(), paths, installation, names, publish, failed).await
+    watch_at(Pace::default(), paths, installation, names, reread, publish, failed).await
 }
 
 /// How often things happen.
@@ -88,6 +90,7 @@ pub(super) async fn watch_at(
     paths: Vec<PathBuf>,
     installation: Installation,
     (mut names, mut answers): (Names, Answers),
+    reread: Arc<Notify>,
     mut publish: impl FnMut(Update),
     mut failed: impl FnMut(),
 ) -> Infallible {
@@ -119,9 +122,14 @@ pub(super) async fn watch_at(
         let longest =
             watches.shared.until_silence(pace.silence).map_or(longest, |t| t.min(longest));
         let longest = tokio::time::Instant::now() + longest;
+        let mut all = false;
         let told = loop {
             tokio::select! {
                 () = watches.shared.wake.notified() => break true,
+                () = reread.notified() => {
+                    all = true;
+                    break true;
+                }
                 () = tokio::time::sleep_until(longest) => break false,
                 Some((name, answer)) = answers.next() => {
                     let noticed = Instant::now();
@@ -139,7 +147,9 @@ pub(super) async fn watch_at(
         if told {
             tokio::time::sleep(pace.quiet).await;
         }
-        next = settled(pace, &paths, &reading, &mut watches).await;
+        let nothing = Reading::default();
+        let known = if all { &nothing } else { &reading };
+        next = settled(pace, &paths, &reading, known, &mut watches).await;
     }
 }
 
@@ -174,11 +184,12 @@ async fn settled(
     pace: Pace,
     paths: &Arc<[PathBuf]>,
     applied: &Reading,
+    known: &Reading,
     watches: &mut Watches,
 ) -> Reading {
     let mut settling = Settling::until(Instant::now() + pace.longest);
     loop {
-        let reading = read(paths, settling.last().unwrap_or(applied), watches).await;
+        let reading = read(paths, settling.last().unwrap_or(known), watches).await;
         let Writing { mut files, mut fresh } = watches.shared.writing(pace);
         let emptied = reading.just_emptied(applied);
         fresh |= !emptied.is_empty();

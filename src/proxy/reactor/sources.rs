@@ -79,6 +79,12 @@ impl Sources {
         Ok(epoll::modify(&self.epoll, fd, id.token(), interest | epoll::EventFlags::ET)?)
     }
 
+    pub(super) fn remove(&self, id: SourceId, fd: impl AsFd) {
+        // Fails only if it is not watched.
+        let _ = epoll::delete(&self.epoll, fd);
+        self.forget(id);
+    }
+
     pub(super) fn forget(&self, id: SourceId) {
         let mut slab = self.slab.borrow_mut();
         if slab.get(id.index as usize).is_some_and(|source| source.serial == id.serial) {

@@ -63,7 +63,7 @@ impl Target {
 /// A listener on a free port.
 pub(crate) fn listener(name: &str, protocol: Protocol, alerts: bool) -> Listener {
     let address = SocketAddr::from(([127, 0, 0, 1], 0));
-    Listener { name: name.to_owned(), address, protocol, alerts, optional: false }
+    Listener { name: name.to_owned(), address, protocol, alerts }
 }
 
 /// A data plane that serves. When it is dropped, it must end without a trace.

@@ -3,9 +3,10 @@
 use std::fs;
 use std::io::{BufRead, BufReader, PipeReader, Read, Write, pipe};
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{Receiver, channel};
+use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
 
@@ -24,6 +25,8 @@ pub(crate) struct Process {
     access_log: Option<Receiver<Value>>,
     /// The access log, where it is not read.
     pub(crate) stdout: Option<ChildStdout>,
+    /// Its log so far, as far as it is read here.
+    log: Arc<Mutex<String>>,
 }
 
 /// A route for `hostname` that is named like its first label, with more lines of its spec.
@@ -38,7 +41,17 @@ pub(crate) fn manifest(hostname: &str, endpoint: SocketAddr, more: &str) -> Stri
 
 impl Process {
     pub(crate) fn start(manifests: &str, arguments: &[&str]) -> Self {
-        let mut process = Process::start_unread("", manifests, arguments);
+        Process::start_from(Stdio::null(), "", manifests, arguments)
+    }
+
+    /// One that a shell starts, from `stdin`, that does `before` first.
+    pub(crate) fn start_from(
+        stdin: Stdio,
+        before: &str,
+        manifests: &str,
+        arguments: &[&str],
+    ) -> Self {
+        let mut process = Process::spawn(stdin, before, manifests, arguments).reading();
         let stdout = process.stdout.take().unwrap();
         let (send, access_log) = channel();
         thread::spawn(move || {
@@ -52,11 +65,7 @@ impl Process {
 
     /// One whose access log nobody reads, started by a shell that does `before` first.
     pub(crate) fn start_unread(before: &str, manifests: &str, arguments: &[&str]) -> Self {
-        let (process, mut log) = Process::start_with(before, manifests, arguments);
-        thread::spawn(move || {
-            let _ = std::io::copy(&mut log, &mut std::io::sink());
-        });
-        process
+        Process::spawn(Stdio::null(), before, manifests, arguments).reading()
     }
 
     /// One whose access log nobody reads; and its log, from where it serves.
@@ -65,25 +74,48 @@ impl Process {
         manifests: &str,
         arguments: &[&str],
     ) -> (Self, PipeReader) {
+        let Spawned { process, log } = Process::spawn(Stdio::null(), before, manifests, arguments);
+        (process, log)
+    }
+
+    fn spawn(stdin: Stdio, before: &str, manifests: &str, arguments: &[&str]) -> Spawned {
         let folder = tempfile::tempdir().unwrap();
         fs::write(folder.path().join("routes.yaml"), manifests).unwrap();
         let (log, stderr) = pipe().unwrap();
-        let mut child = Command::new("sh")
-            .args(["-c", &format!("{before}\nexec \"$0\" \"$@\"")])
-            .args([env!("CARGO_BIN_EXE_sluice"), "run", "--admin", "127.0.0.1:0", "--workers=2"])
-            .args(["--listen", "127.0.0.1:0", "--routes", folder.path().to_str().unwrap()])
-            .args(arguments)
-            .env_clear()
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(stderr)
-            .spawn()
-            .unwrap();
-        let (address, admin) = addresses(&log);
+        let mut command = command(before, folder.path(), arguments);
+        let mut child = command.stdin(stdin).stderr(stderr).spawn().unwrap();
+        // It has the other end of the log's pipe, too.
+        drop(command);
+        let mut text = String::new();
+        let (address, admin) = addresses(&log, &mut text);
         let stdout = child.stdout.take();
-        let process =
-            Process { child, manifests: folder, address, admin, access_log: None, stdout };
-        (process, log)
+        let log_so_far = Arc::new(Mutex::new(text));
+        let process = Process {
+            child,
+            manifests: folder,
+            address,
+            admin,
+            access_log: None,
+            stdout,
+            log: log_so_far,
+        };
+        Spawned { process, log }
+    }
+
+    /// What it wrote to stderr, if it ends by itself with a failure.
+    #[track_caller]
+    pub(crate) fn fails(stdin: Stdio, before: &str, arguments: &[&str]) -> String {
+        let folder = tempfile::tempdir().unwrap();
+        let mut command = command(before, folder.path(), arguments);
+        let output = command.stdin(stdin).stderr(Stdio::piped()).output().unwrap();
+        let error = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(1), "{error}");
+        error
+    }
+
+    /// Whether its log has this in it.
+    pub(crate) fn has_logged(&self, text: &str) -> bool {
+        self.log.lock().unwrap().contains(text)
     }
 
     /// Has it serve these manifests instead.
@@ -182,14 +214,46 @@ impl Drop for Process {
     }
 }
 
-/// Reads the log until routes are served.
-fn addresses(log: &PipeReader) -> (SocketAddr, SocketAddr) {
+/// A process that serves, and its log from there on.
+struct Spawned {
+    process: Process,
+    log: PipeReader,
+}
+
+impl Spawned {
+    /// Reads the log in the background.
+    fn reading(self) -> Process {
+        let Spawned { process, log } = self;
+        let kept = Arc::clone(&process.log);
+        thread::spawn(move || {
+            for line in BufReader::new(log).lines().map_while(Result::ok) {
+                kept.lock().unwrap().extend([&line, "\n"]);
+            }
+        });
+        process
+    }
+}
+
+/// The command over a folder of manifests, which a shell starts that does `before` first.
+fn command(before: &str, routes: &Path, arguments: &[&str]) -> Command {
+    let mut command = Command::new("sh");
+    command
+        .args(["-c", &format!("{before}\nexec \"$0\" \"$@\"")])
+        .args([env!("CARGO_BIN_EXE_sluice"), "run", "--admin", "127.0.0.1:0", "--workers=2"])
+        .args(["--listen", "127.0.0.1:0", "--routes", routes.to_str().unwrap()])
+        .args(arguments)
+        .env_clear()
+        .stdout(Stdio::piped());
+    command
+}
+
+/// Reads the log into `text` until routes are served.
+fn addresses(log: &PipeReader, text: &mut String) -> (SocketAddr, SocketAddr) {
     let mut log = BufReader::new(log);
     let (mut listener, mut admin) = (None, None);
-    let mut text = String::new();
     loop {
         let start = text.len();
-        assert!(log.read_line(&mut text).unwrap() > 0, "it ended:\n{text}");
+        assert!(log.read_line(text).unwrap() > 0, "it ended:\n{text}");
         let Ok(line) = serde_json::from_str::<Value>(&text[start..]) else { continue };
         let address = || line["address"].as_str()?.parse().ok();
         match line["message"].as_str() {
@@ -199,5 +263,6 @@ fn addresses(log: &PipeReader) -> (SocketAddr, SocketAddr) {
             _ => {}
         }
     }
+    text.push_str(&String::from_utf8_lossy(log.buffer()));
     (listener.unwrap(), admin.unwrap())
 }

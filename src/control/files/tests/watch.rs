@@ -4,6 +4,7 @@ use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::Path;
 use std::pin::pin;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc::unbounded_channel;
@@ -250,6 +251,18 @@ async fn without_the_kernels_help_files_are_polled() {
 }
 
 #[tokio::test]
+async fn what_nothing_tells_of_is_read_when_somebody_asks() {
+    let folder = temporary();
+    write(&folder.path().join("a.yaml"), &good("a"));
+    let mut watched = Watched::new(Pace { notify: false, ..TOLD }, &[folder.path()]).await;
+    for name in ["b", "c"] {
+        write(&folder.path().join("a.yaml"), &good(name));
+        watched.reread.notify_one();
+        watched.until(&[name], 0).await;
+    }
+}
+
+#[tokio::test]
 async fn a_large_change_does_not_hold_up_the_runtime() {
     let folder = temporary();
     let file = folder.path().join("a.yaml");
@@ -261,7 +274,8 @@ async fn a_large_change_does_not_hold_up_the_runtime() {
     let (sender, mut updates) = unbounded_channel();
     let publish = move |update| sender.send(update).unwrap_or_default();
     let paths = vec![folder.path().to_owned()];
-    let mut watching = pin!(watch_at(TOLD, paths, installation(), Names::new(&[]), publish, || {}));
+    let (names, reread) = (Names::new(&[]), Arc::default());
+    let mut watching = pin!(watch_at(TOLD, paths, installation(), names, reread, publish, || {}));
     for name in ["b", "c"] {
         let mut longest = Duration::ZERO;
         let start = Instant::now();

@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use tempfile::TempDir;
+use tokio::sync::Notify;
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
@@ -37,6 +38,8 @@ pub(super) struct Watched {
     /// The names of the routes in force, by all updates so far.
     routes: BTreeSet<String>,
     failed: Arc<AtomicUsize>,
+    /// Has everything read again.
+    pub(super) reread: Arc<Notify>,
     task: JoinHandle<std::convert::Infallible>,
 }
 
@@ -54,12 +57,14 @@ impl Watched {
         let failed = Arc::new(AtomicUsize::new(0));
         let count = Arc::clone(&failed);
         let failure = move || _ = count.fetch_add(1, Ordering::Relaxed);
-        let task =
-            tokio::spawn(watch_at(pace, paths, installation(), Names::new(&[]), publish, failure));
+        let reread = Arc::new(Notify::new());
+        let (names, told) = (Names::new(&[]), Arc::clone(&reread));
+        let watching = watch_at(pace, paths, installation(), names, told, publish, failure);
+        let task = tokio::spawn(watching);
         let last = timeout(PATIENCE, updates.recv()).await;
         let last = last.expect("in time").expect("a first update");
         let mut watched =
-            Watched { updates, last: last.clone(), routes: BTreeSet::new(), failed, task };
+            Watched { updates, last: last.clone(), routes: BTreeSet::new(), failed, reread, task };
         watched.take(last);
         watched
     }
