@@ -13,6 +13,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use prometheus::IntGauge;
 use rustix::event::{EventfdFlags, eventfd};
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
+use rustix::io::Errno;
 
 use crate::heartbeat::Heartbeat;
 
@@ -21,6 +22,9 @@ use crate::heartbeat::Heartbeat;
 const SLACK: i64 = 2;
 /// Beside the slack, this part of the least busy worker's connections.
 const SLACK_PART: i64 = 16;
+
+/// How often it is tried to wake a worker for the end: nobody would do it later.
+const RINGS: usize = 10;
 
 /// All workers of a process.
 #[derive(Debug)]
@@ -102,7 +106,7 @@ impl Member {
 
     fn advance(&self, phase: Phase) {
         self.phase.fetch_max(phase as u8, Ordering::Release);
-        self.ring();
+        let _rung = (0..RINGS).any(|_| self.ring());
     }
 
     pub(super) fn has_reached(&self, phase: Phase) -> bool {
@@ -119,17 +123,16 @@ impl Member {
         self.load.dec();
     }
 
-    /// Gives the worker a connection; has it back if that takes nothing any more.
+    /// Gives the worker a connection; has it back if that takes nothing any more, or cannot be woken.
     pub(super) fn give(&self, given: Given) -> Result<(), Given> {
         let mut all = self.given();
         let Some(waiting) = all.as_mut() else { return Err(given) };
-        let rung = !waiting.is_empty();
+        // With the lock held: what waits has been rung for, always.
+        if waiting.is_empty() && !self.ring() {
+            return Err(given);
+        }
         waiting.push(given);
         self.load.inc();
-        drop(all);
-        if !rung {
-            self.ring();
-        }
         Ok(())
     }
 
@@ -169,9 +172,16 @@ impl Member {
         self.heartbeat.answer();
     }
 
-    fn ring(&self) {
-        // Fails only when the counter is full, and then it is ringing already.
-        let _ = rustix::io::write(&self.event, &1u64.to_ne_bytes());
+    /// Wakes the worker; tells whether that has come about.
+    fn ring(&self) -> bool {
+        loop {
+            match rustix::io::write(&self.event, &1u64.to_ne_bytes()) {
+                Err(Errno::INTR) => {}
+                // Where the counter is full, it is ringing already.
+                Ok(_) | Err(Errno::AGAIN) => return true,
+                Err(_) => return false,
+            }
+        }
     }
 
     fn given(&self) -> MutexGuard<'_, Option<Vec<Given>>> {

@@ -290,6 +290,11 @@ impl Reactor {
         self.sources.ready(id)
     }
 
+    /// Has the descriptor count as ready, though the kernel has not told so.
+    pub(super) fn mark(&self, id: SourceId, ready: Ready) {
+        self.sources.mark(id, ready);
+    }
+
     /// Takes back that the descriptor is ready: a system call showed that it no longer is.
     pub(super) fn clear(&self, id: SourceId, ready: Ready) {
         self.sources.clear(id, ready);

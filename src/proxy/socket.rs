@@ -43,10 +43,20 @@ pub(super) struct Socket {
     watches_writes: Cell<bool>,
     /// Whether the kernel tells of what arrives.
     watches_reads: Cell<bool>,
-    /// Whether a call has failed because the connection is broken. The kernel says so only once;
-    /// to a read after that, it looks like an end in good order.
-    broken: Cell<bool>,
+    condition: Cell<Condition>,
     urgent_in_line: Cell<bool>,
+}
+
+/// What is known of the connection by the calls that have failed. It only gets worse.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Condition {
+    Sound,
+    /// A write has failed. No more is to come than what is here already, and the kernel may not tell
+    /// of that.
+    Gone,
+    /// The connection is broken. The kernel says so only once; to a read after that, it looks like an
+    /// end in good order.
+    Broken,
 }
 
 impl Socket {
@@ -77,7 +87,7 @@ impl Socket {
             reactor: Rc::clone(reactor),
             watches_writes: Cell::new(watches_writes),
             watches_reads: Cell::new(true),
-            broken: Cell::new(false),
+            condition: Cell::new(Condition::Sound),
             urgent_in_line: Cell::new(false),
         }
     }
@@ -112,7 +122,8 @@ impl Socket {
     /// Writes from `bytes`; what does not fit is left.
     pub(super) fn poll_send(&self, bytes: &[u8]) -> Poll<io::Result<usize>> {
         let sent =
-            ready!(self.poll_io(Ready::WRITE, |fd| net::send(fd, bytes, SendFlags::NOSIGNAL)))?;
+            ready!(self.poll_io(Ready::WRITE, |fd| net::send(fd, bytes, SendFlags::NOSIGNAL)));
+        let sent = sent.inspect_err(|_| self.give_up())?;
         if sent < bytes.len() {
             self.filled()?;
         }
@@ -176,24 +187,37 @@ impl Socket {
         pipe: BorrowedFd<'_>,
         size: usize,
     ) -> Poll<io::Result<usize>> {
-        self.poll_io(Ready::WRITE, |fd| {
+        let sent = ready!(self.poll_io(Ready::WRITE, |fd| {
             splice(pipe, None, fd, None, size, SpliceFlags::MOVE | SpliceFlags::NONBLOCK)
-        })
+        }));
+        Poll::Ready(sent.inspect_err(|error| {
+            // Where the kernel does not splice, a send may still work.
+            if !UNSUPPORTED.iter().any(|known| error.raw_os_error() == Some(known.raw_os_error())) {
+                self.give_up();
+            }
+        }))
     }
 
     /// Says that no more bytes will come, once all before are sent.
     pub(super) fn shutdown_write(&self) -> io::Result<()> {
         match net::shutdown(&self.fd, Shutdown::Write) {
+            Ok(()) => Ok(()),
             // The peer is gone already, which the next read tells.
-            Ok(()) | Err(Errno::NOTCONN) => Ok(()),
-            Err(error) => Err(error.into()),
+            Err(Errno::NOTCONN) => {
+                self.give_up();
+                Ok(())
+            }
+            Err(error) => {
+                self.give_up();
+                Err(error.into())
+            }
         }
     }
 
     /// Whether the peer has reset the connection, or cannot be reached any more. Says so before any
     /// read does, and while there is still something to read.
     pub(super) fn is_broken(&self) -> bool {
-        self.broken.get() || self.reactor.ready(self.id).has(Ready::ERROR)
+        self.is_known_broken() || self.reactor.ready(self.id).has(Ready::ERROR)
     }
 
     /// Has the close that follows reset the connection, instead of ending it in good order.
@@ -219,6 +243,11 @@ impl Socket {
             match call(self.fd.as_fd()) {
                 Ok(value) => return Poll::Ready(Ok(value)),
                 Err(Errno::INTR) => {}
+                Err(Errno::AGAIN)
+                    if need == Ready::READ && self.condition.get() != Condition::Sound =>
+                {
+                    return Poll::Ready(Err(Errno::CONNRESET.into()));
+                }
                 Err(Errno::AGAIN) => {
                     if need == Ready::READ {
                         self.reactor.clear(self.id, Ready::READ);
@@ -230,7 +259,7 @@ impl Socket {
                 Err(error) => {
                     // Not EPIPE: that is a reset after the end, and the end is what a read tells.
                     if error != Errno::PIPE && !UNSUPPORTED.contains(&error) {
-                        self.broken.set(true);
+                        self.condition.set(Condition::Broken);
                     }
                     return Poll::Ready(Err(error.into()));
                 }
@@ -238,10 +267,22 @@ impl Socket {
         }
     }
 
+    fn is_known_broken(&self) -> bool {
+        self.condition.get() == Condition::Broken
+    }
+
+    /// After a write that failed, has what is here read, and then the connection end: whatever the
+    /// reason was, nobody waits for an answer to what was never sent.
+    fn give_up(&self) {
+        self.condition.set(self.condition.get().max(Condition::Gone));
+        self.reactor.mark(self.id, Ready::READ);
+        self.reactor.wake_current();
+    }
+
     /// What was read, except that there is no end in good order to a connection that broke.
     fn unless_broken(&self, read: usize) -> io::Result<usize> {
         match read {
-            0 if self.broken.get() => Err(Errno::CONNRESET.into()),
+            0 if self.is_known_broken() => Err(Errno::CONNRESET.into()),
             _ => Ok(read),
         }
     }

@@ -16,6 +16,7 @@ mod drain;
 mod endpoints;
 mod failover;
 mod families;
+mod faults;
 mod half_close;
 mod listeners;
 mod loops;

@@ -32,12 +32,8 @@ impl Alarm {
         if at >= self.at.get() {
             return Ok(());
         }
-        let millis = at.saturating_sub(now);
-        let it_value = Timespec {
-            tv_sec: (millis / 1000) as i64,
-            tv_nsec: ((millis % 1000) * 1_000_000) as i64,
-        };
-        let once = Itimerspec { it_interval: Timespec { tv_sec: 0, tv_nsec: 0 }, it_value };
+        let it_value = timespec(at.saturating_sub(now));
+        let once = Itimerspec { it_interval: timespec(0), it_value };
         timerfd_settime(&self.fd, TimerfdTimerFlags::empty(), &once)?;
         self.at.set(at);
         Ok(())
@@ -47,6 +43,11 @@ impl Alarm {
     pub(super) fn rang(&self) {
         self.at.set(u64::MAX);
     }
+}
+
+/// Milliseconds as the kernel takes them.
+pub(super) fn timespec(millis: u64) -> Timespec {
+    Timespec { tv_sec: (millis / 1000) as i64, tv_nsec: ((millis % 1000) * 1_000_000) as i64 }
 }
 
 impl AsFd for Alarm {

@@ -4,13 +4,13 @@ use std::cell::{Cell, RefCell};
 use std::io;
 
 use rustix::buffer::spare_capacity;
-use rustix::event::{Timespec, epoll};
+use rustix::event::epoll;
 use rustix::fd::{AsFd, OwnedFd};
 use rustix::io::Errno;
 use slab::Slab;
 
 use super::TaskId;
-use super::alarm::Alarm;
+use super::alarm::{Alarm, timespec};
 use super::ready::Ready;
 
 /// What the epoll says when the alarm rings. No source has so high an index.
@@ -96,6 +96,10 @@ impl Sources {
         self.with(id, |source| source.ready).unwrap_or_default()
     }
 
+    pub(super) fn mark(&self, id: SourceId, ready: Ready) {
+        self.with(id, |source| source.ready.insert(ready));
+    }
+
     pub(super) fn clear(&self, id: SourceId, ready: Ready) {
         self.with(id, |source| source.ready.remove(ready));
     }
@@ -108,12 +112,11 @@ impl Sources {
         now: u64,
         until: u64,
     ) -> io::Result<()> {
-        let sleeps = until > now;
-        if sleeps {
-            self.alarm.set(now, until)?;
-        }
-        let at_once = Timespec { tv_sec: 0, tv_nsec: 0 };
-        let timeout = (!sleeps).then_some(&at_once);
+        let millis = until.saturating_sub(now);
+        // The alarm ends a sleep. If it cannot be set, the sleep has an end of its own.
+        let alarmed = millis > 0 && self.alarm.set(now, until).is_ok();
+        let end = timespec(millis);
+        let timeout = (!alarmed).then_some(&end);
         match epoll::wait(&self.epoll, spare_capacity(events), timeout) {
             Ok(_) | Err(Errno::INTR) => Ok(()),
             Err(error) => Err(error.into()),
