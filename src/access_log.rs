@@ -2,7 +2,12 @@
 //!
 //! A worker formats lines into a buffer of its own and hands full or old buffers over to the
 //! thread of a [`LineQueue`]. If the output stalls, lines are dropped and counted; nothing waits.
+//!
+//! A client that is refused again and again has lines of its own only so often a second.
 
+mod flood;
+
+use std::fmt;
 use std::fs::File;
 use std::io::{self, Write};
 use std::net::SocketAddr;
@@ -12,6 +17,7 @@ use std::time::Duration;
 use prometheus::IntCounter;
 use serde::{Serialize, Serializer};
 
+use self::flood::Flood;
 use crate::line_queue::{LineQueue, Trouble};
 use crate::outcome::Outcome;
 use crate::tls::Alpn;
@@ -29,11 +35,15 @@ const MAX_PROTOCOL_BYTES: usize = 256;
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Entry<'a> {
+    /// Ties the lines of a connection together, where it has several.
+    #[serde(skip_serializing_if = "Option::is_none", serialize_with = "hex")]
+    pub id: Option<u64>,
     /// The name of the listener.
     pub listener: &'a str,
     /// The client's address.
     pub source: SocketAddr,
-    /// The server name of the hello, normalised.
+    /// The server name of the hello, normalised; escaped and shortened, if it cannot be the name of
+    /// a server.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub server_name: Option<&'a str>,
     /// The protocols that the client offered; `...` at the end if there were more.
@@ -57,13 +67,10 @@ pub struct Entry<'a> {
     pub endpoint: Option<SocketAddr>,
     /// How many endpoints were tried.
     pub attempts: u8,
-    /// How it ended.
-    #[serde(serialize_with = "word")]
-    pub outcome: Outcome,
-    /// Bytes from the client to the endpoint.
-    pub bytes_up: u64,
-    /// Bytes from the endpoint to the client.
-    pub bytes_down: u64,
+    /// What was wrong with the hello. Says nothing that a client chose but the number of an
+    /// extension and of a byte.
+    #[serde(skip_serializing_if = "Option::is_none", serialize_with = "text")]
+    pub cause: Option<&'a dyn fmt::Display>,
     /// From accept to a whole hello.
     #[serde(
         rename = "helloMs",
@@ -78,17 +85,46 @@ pub struct Entry<'a> {
         serialize_with = "optional_millis"
     )]
     pub connect_took: Option<Duration>,
+    /// What the line is about.
+    #[serde(flatten)]
+    pub event: Event,
+}
+
+/// What a line of the access log is about.
+#[derive(Clone, Copy, Serialize)]
+#[serde(untagged)]
+pub enum Event {
+    /// The upstream connection stands.
+    Start,
+    /// The connection is over.
+    End(Ended),
+}
+
+/// How a connection ended.
+#[derive(Clone, Copy, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Ended {
+    /// In one word.
+    #[serde(serialize_with = "word")]
+    pub outcome: Outcome,
+    /// Bytes from the client to the endpoint.
+    pub bytes_up: u64,
+    /// Bytes from the endpoint to the client.
+    pub bytes_down: u64,
     /// From accept to the end.
     #[serde(rename = "durationMs", serialize_with = "millis")]
     pub lasted: Duration,
 }
 
 #[derive(Serialize)]
-struct Line<'a> {
+struct Line<T> {
     time: jiff::Timestamp,
     log: &'static str,
+    /// Only where connections have several lines.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    event: Option<&'static str>,
     #[serde(flatten)]
-    entry: &'a Entry<'a>,
+    of: T,
 }
 
 /// The way to the writing thread; every worker has a clone, in a [`Buffer`].
@@ -147,24 +183,46 @@ pub struct Buffer {
     log: AccessLog,
     bytes: Vec<u8>,
     lines: u64,
+    flood: Flood,
 }
 
 impl Buffer {
     /// An empty buffer.
     pub fn new(log: AccessLog) -> Self {
-        Buffer { log, bytes: Vec::new(), lines: 0 }
+        Buffer { log, bytes: Vec::new(), lines: 0, flood: Flood::default() }
     }
 
-    /// Whether nothing waits to be handed over.
+    /// Whether nothing waits to be handed over, now or later.
     pub fn is_empty(&self) -> bool {
-        self.lines == 0
+        self.lines == 0 && self.flood.is_empty()
     }
 
     /// Adds a line; hands the buffer over when it is full.
     pub fn push(&mut self, entry: &Entry<'_>) {
-        let line = Line { time: jiff::Timestamp::now(), log: "access", entry };
+        self.push_at(jiff::Timestamp::now(), entry);
+    }
+
+    /// Adds a line about a client that was not served. If there were many of its source and its
+    /// outcome in this second, it is only counted, and its second has one line for all of these.
+    pub fn push_refusal(&mut self, entry: &Entry<'_>, outcome: Outcome) {
+        let now = jiff::Timestamp::now();
+        self.end_second(now);
+        if self.flood.admits(now, entry.source.ip(), outcome) {
+            self.push_at(now, entry);
+        }
+    }
+
+    fn push_at(&mut self, time: jiff::Timestamp, entry: &Entry<'_>) {
+        let event = entry.id.map(|_| match entry.event {
+            Event::Start => "start",
+            Event::End(_) => "end",
+        });
+        self.push_line(&Line { time, log: "access", event, of: entry });
+    }
+
+    fn push_line(&mut self, line: &impl Serialize) {
         let start = self.bytes.len();
-        match serde_json::to_writer(&mut self.bytes, &line) {
+        match serde_json::to_writer(&mut self.bytes, line) {
             Ok(()) => {
                 self.bytes.push(b'\n');
                 self.lines += 1;
@@ -176,28 +234,50 @@ impl Buffer {
             }
         }
         if self.bytes.len() >= BATCH {
-            self.hand_over();
+            self.send();
         }
     }
 
-    /// Hands over what there is; drops and counts it when there is no room.
+    /// Adds the lines for what was only counted, once its second is over.
+    fn end_second(&mut self, now: jiff::Timestamp) {
+        for of in self.flood.end_second(now) {
+            self.push_line(&Line { time: now, log: "access", event: None, of });
+        }
+    }
+
+    /// Hands over what there is; drops and counts it when there is no room. What is still counted
+    /// stays until its second is over.
     pub fn hand_over(&mut self) {
-        if self.is_empty() {
+        self.end_second(jiff::Timestamp::now());
+        self.send();
+    }
+
+    fn send(&mut self) {
+        let lines = std::mem::take(&mut self.lines);
+        if lines == 0 {
             return;
         }
-        let lines = std::mem::take(&mut self.lines);
         self.log.0.push(std::mem::take(&mut self.bytes), lines);
     }
 }
 
 impl Drop for Buffer {
     fn drop(&mut self) {
-        self.hand_over();
+        self.end_second(jiff::Timestamp::MAX);
+        self.send();
     }
 }
 
 fn word<S: Serializer>(outcome: &Outcome, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.serialize_str(outcome.as_str())
+}
+
+fn text<S: Serializer>(text: &Option<&dyn fmt::Display>, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_str(&format_args!("{}", text.as_ref().map_or(&"" as _, |text| *text)))
+}
+
+fn hex<S: Serializer>(id: &Option<u64>, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_str(&format_args!("{:016x}", id.unwrap_or_default()))
 }
 
 /// The first protocols as text; bytes that are none are escaped.

@@ -16,7 +16,7 @@ use std::time::Duration;
 use anyhow::Context;
 use tokio::runtime::Runtime;
 use tokio::sync::{Notify, oneshot};
-use tokio::time::timeout;
+use tokio::time::{timeout, timeout_at};
 
 use crate::access_log::{AccessLog, Writing};
 use crate::admin::{Admin, AdminState, Limits};
@@ -38,6 +38,8 @@ use service_manager::{ServiceManager, passed_sockets};
 use signals::Signals;
 use watchdog::Watchdog;
 
+/// How long no client has come when listeners are closed.
+const QUIET: Duration = Duration::from_secs(1);
 /// How long the resets of the last connections may take.
 const ABORT_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long all may take that comes after a drain.
@@ -359,8 +361,9 @@ async fn end(
     Ok(())
 }
 
-/// Goes on accepting while load balancers learn that this replica is unready, then lets
-/// connections end by themselves; `hurry` cuts both short.
+/// Goes on accepting while load balancers learn that this replica is unready, and until clients no
+/// longer come, but not for more than half of the timeout; then lets connections end by themselves.
+/// `hurry` cuts all of it short.
 async fn drain(
     config: config::Drain,
     running: &Running,
@@ -371,11 +374,24 @@ async fn drain(
         () = tokio::time::sleep(config.delay) => {}
         () = hurry.as_mut() => return,
     }
+    let end = tokio::time::Instant::now() + config.timeout;
+    tokio::select! {
+        _ = timeout(config.timeout / 2, quiet(running)) => {}
+        () = hurry.as_mut() => return,
+    }
     running.close();
     tracing::info!("no longer accepting");
     tokio::select! {
-        _ = timeout(config.timeout, over(running, ended)) => {}
+        _ = timeout_at(end, over(running, ended)) => {}
         () = hurry => {}
+    }
+}
+
+/// Waits until no client has come for a moment: load balancers may be late to learn that this
+/// replica is unready, and a client that they still send here would find nobody.
+async fn quiet(running: &Running) {
+    while let Some(left) = QUIET.checked_sub(running.quiet_for()).filter(|left| !left.is_zero()) {
+        tokio::time::sleep(left).await;
     }
 }
 

@@ -73,6 +73,9 @@ pub struct Config {
     pub drain: Drain,
     /// Which connections the access log has.
     pub access_log: AccessLog,
+    /// Whether the access log has a line when the upstream connection stands, too. Only with
+    /// [`AccessLog::All`].
+    pub access_log_start: bool,
     /// How sluice logs.
     pub log: Log,
 }
@@ -113,6 +116,12 @@ pub enum ConfigError {
          leave it out"
     )]
     StateOfFiles,
+    /// What starts would not end in the log.
+    #[error(
+        "accessLogStart has a line for the start of each connection, so accessLog has to be all, for \
+         their ends; set that, or leave accessLogStart out"
+    )]
+    StartWithoutEnd,
 }
 
 impl Config {
@@ -144,6 +153,9 @@ impl Config {
         };
         if config.source == Source::Files && config.state_dir.is_some() {
             return Err(ConfigError::StateOfFiles);
+        }
+        if config.access_log_start && config.access_log != AccessLog::All {
+            return Err(ConfigError::StartWithoutEnd);
         }
         Ok(config)
     }
@@ -190,6 +202,7 @@ impl Default for Config {
             max_hello: 16_384,
             drain: Drain { delay: Duration::from_secs(5), timeout: Duration::from_secs(30) },
             access_log: AccessLog::All,
+            access_log_start: false,
             log: Log { level: "info".to_owned(), format: LogFormat::Auto },
         }
     }

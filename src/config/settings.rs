@@ -245,6 +245,12 @@ pub(super) const SETTINGS: &[Setting] = &[
         |config, given| store(&mut config.access_log, given, access_log),
         |config| config.access_log.as_str().to_owned(),
     ),
+    switch(
+        "accessLogStart",
+        "Whether the access log has a line when the upstream is connected, too",
+        |config, given| store(&mut config.access_log_start, given, boolean),
+        |config| config.access_log_start.to_string(),
+    ),
     one(
         "log.level",
         "FILTER",
@@ -321,6 +327,7 @@ mod tests {
         for (name, flag_name, variable_name) in [
             ("class", "class", "SLUICE_CLASS"),
             ("accessLog", "access-log", "SLUICE_ACCESS_LOG"),
+            ("accessLogStart", "access-log-start", "SLUICE_ACCESS_LOG_START"),
             ("drain.delay", "drain-delay", "SLUICE_DRAIN_DELAY"),
         ] {
             assert_eq!(flag(name), flag_name);

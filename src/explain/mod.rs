@@ -35,15 +35,15 @@ pub enum InvalidServerName {
     /// A wildcard: routes claim those, clients do not send them.
     #[error("{0:?} is a wildcard, which no client sends; give a name that it is to cover")]
     Wildcard(String),
-    /// A hello with it would be refused as malformed.
-    #[error(transparent)]
-    Malformed(#[from] tls::InvalidServerName),
+    /// A client that sends it is routed as one that sends none.
+    #[error("{0}, so a client is routed as if it sent no name: ask for that with an empty one")]
+    LikeNone(#[from] tls::InvalidServerName),
 }
 
 /// Reads a server name as a client sends it. The empty text stands for a client that sends none.
 ///
 /// # Errors
-/// When no client can send it, and sluice would refuse the hello as malformed.
+/// When no client sends it, or sluice routes those that do as if they sent none.
 pub fn server_name(text: &str) -> Result<Option<Box<str>>, InvalidServerName> {
     if text.is_empty() {
         return Ok(None);

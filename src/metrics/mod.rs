@@ -16,6 +16,7 @@ use prometheus::{
     Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
     TextEncoder,
 };
+use rustix::io::Errno;
 
 use crate::routing::{Reader, Tally};
 use table::TableCollector;
@@ -102,6 +103,8 @@ pub struct AcceptErrors {
     pub emfile: IntCounter,
     /// The whole machine has none left.
     pub enfile: IntCounter,
+    /// About the one client alone, which is gone already or that a firewall refuses.
+    pub client: IntCounter,
     /// Anything else.
     pub other: IntCounter,
 }
@@ -109,14 +112,31 @@ pub struct AcceptErrors {
 impl AcceptErrors {
     /// The counter for an error that accept(2) gave.
     pub fn of(&self, error: &io::Error) -> &IntCounter {
-        use rustix::io::Errno;
         match error.raw_os_error().map(Errno::from_raw_os_error) {
             Some(Errno::MFILE) => &self.emfile,
             Some(Errno::NFILE) => &self.enfile,
+            Some(errno) if OF_ONE_CLIENT.contains(&errno) => &self.client,
             _ => &self.other,
         }
     }
 }
+
+/// What accept(2) gives about the one client, so that the next may be accepted at once: what is wrong
+/// with its connection, and what a firewall or a filter has against it.
+pub const OF_ONE_CLIENT: [Errno; 12] = [
+    Errno::CONNABORTED,
+    Errno::PROTO,
+    Errno::PERM,
+    Errno::INTR,
+    Errno::TIMEDOUT,
+    Errno::NETDOWN,
+    Errno::NETUNREACH,
+    Errno::HOSTDOWN,
+    Errno::HOSTUNREACH,
+    Errno::NONET,
+    Errno::NOPROTOOPT,
+    Errno::OPNOTSUPP,
+];
 
 impl Metrics {
     /// Metrics of a process that serves the tables of `reader`.
@@ -263,6 +283,7 @@ impl Registration<'_> {
         Ok(AcceptErrors {
             emfile: errors.with_label_values(&["emfile"]),
             enfile: errors.with_label_values(&["enfile"]),
+            client: errors.with_label_values(&["client"]),
             other: errors.with_label_values(&["other"]),
         })
     }
@@ -288,7 +309,7 @@ mod tests {
     #[test]
     fn an_accept_error_is_counted_under_its_own_label() {
         let metrics = Metrics::new(channel().1).expect("metrics");
-        for errno in [24, 23, 24, 103] {
+        for errno in [24, 23, 24, 103, 71, 5] {
             metrics.accept_errors.of(&io::Error::from_raw_os_error(errno)).inc();
         }
         metrics.accept_errors.of(&io::Error::other("no errno")).inc();
@@ -296,6 +317,7 @@ mod tests {
         for line in [
             "sluice_accept_errors_total{error=\"emfile\"} 2",
             "sluice_accept_errors_total{error=\"enfile\"} 1",
+            "sluice_accept_errors_total{error=\"client\"} 2",
             "sluice_accept_errors_total{error=\"other\"} 2",
         ] {
             assert!(text.lines().any(|l| l == line), "{line} is not in\n{text}");

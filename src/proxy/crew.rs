@@ -7,14 +7,16 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicU8, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use prometheus::IntGauge;
 use rustix::event::{EventfdFlags, eventfd};
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::io::Errno;
 
+use super::hellos::Hellos;
 use crate::heartbeat::Heartbeat;
 
 /// How many connections more than the least busy worker are no reason to hand one over: with short
@@ -31,6 +33,9 @@ const RINGS: usize = 10;
 pub(super) struct Crew {
     /// Connections of all of them.
     pub(super) connections: AtomicUsize,
+    /// The hellos of these.
+    pub(super) hellos: Hellos,
+    start: Instant,
     members: Box<[Member]>,
 }
 
@@ -40,6 +45,8 @@ pub(super) struct Member {
     phase: AtomicU8,
     /// Its connections, those included that it was given and has not taken yet.
     load: IntGauge,
+    /// When its last connection was accepted, in milliseconds since the crew's start.
+    accepted: AtomicU64,
     /// What it was given; `None` once it takes nothing more.
     given: Mutex<Option<Vec<Given>>>,
     event: OwnedFd,
@@ -71,7 +78,8 @@ impl Crew {
     /// A crew with a member for each of `loads`.
     pub(super) fn new(loads: impl IntoIterator<Item = IntGauge>) -> io::Result<Self> {
         let members: io::Result<Box<[Member]>> = loads.into_iter().map(Member::new).collect();
-        Ok(Crew { connections: AtomicUsize::new(0), members: members? })
+        let (connections, hellos) = (AtomicUsize::new(0), Hellos::new());
+        Ok(Crew { connections, hellos, start: Instant::now(), members: members? })
     }
 
     /// The member of a worker.
@@ -82,6 +90,19 @@ impl Crew {
     /// Moves all workers on to `phase`.
     pub(super) fn advance(&self, phase: Phase) {
         self.members.iter().for_each(|member| member.advance(phase));
+    }
+
+    /// How long ago the last connection of all of them was accepted.
+    pub(super) fn quiet_for(&self) -> Duration {
+        let last = self.members.iter().map(|member| member.accepted.load(Ordering::Relaxed)).max();
+        let last = Duration::from_millis(last.unwrap_or_default());
+        self.start.elapsed().saturating_sub(last)
+    }
+
+    /// Notes that `member` has a connection that was accepted at `at`.
+    pub(super) fn accepted(&self, member: &Member, at: Instant) {
+        let at = at.saturating_duration_since(self.start).as_millis();
+        member.accepted.store(u64::try_from(at).unwrap_or(u64::MAX), Ordering::Relaxed);
     }
 
     /// Who is to have the next connection of `number` in its place, if anybody.
@@ -100,8 +121,9 @@ impl Member {
     fn new(load: IntGauge) -> io::Result<Self> {
         let event = eventfd(0, EventfdFlags::NONBLOCK | EventfdFlags::CLOEXEC)?;
         let phase = AtomicU8::new(Phase::Open as u8);
-        let heartbeat = Heartbeat::default();
-        Ok(Member { phase, load, given: Mutex::new(Some(Vec::new())), event, heartbeat })
+        let given = Mutex::new(Some(Vec::new()));
+        let (accepted, heartbeat) = (AtomicU64::new(0), Heartbeat::default());
+        Ok(Member { phase, load, accepted, given, event, heartbeat })
     }
 
     fn advance(&self, phase: Phase) {

@@ -21,12 +21,15 @@ use super::refuse::alert_of;
 use super::socket::Socket;
 use super::worker::Worker;
 use crate::config::{self, Protocol};
+use crate::metrics::OF_ONE_CLIENT;
 use crate::outcome::Outcome;
 
 /// Connections that are accepted before those that are there have their turn.
 const ACCEPTS_A_TURN: usize = 64;
-/// How long a listener rests after the system was out of descriptors or memory.
+/// How long a listener rests when it cannot accept, for want of descriptors or memory, say.
 const REST: Duration = Duration::from_millis(100);
+/// How many clients in a row may fail, each by itself, before that is taken for the listener's fault.
+const FAILURES_IN_A_ROW: usize = 16;
 
 /// A listener, as connections see it.
 #[derive(Clone, Debug)]
@@ -80,11 +83,8 @@ pub(super) async fn accept(
                 })
                 .await;
             }
-            Err(error) => {
-                worker.accept_failed(&listener.name, &error);
-                if worker.is_closing() {
-                    break;
-                }
+            Err(_) if worker.is_closing() => break,
+            Err(_) => {
                 let _ = reactor.within(REST, pending::<()>()).await;
             }
         }
@@ -108,17 +108,20 @@ impl Drop for OpenListener<'_> {
 /// Accepts what one turn may; tells whether there may be more.
 ///
 /// # Errors
-/// When the system is out of something, and trying again at once would only fail again.
+/// When trying again at once would only fail again: the system is out of something, or nothing but
+/// errors comes. Every error is counted.
 fn accept_some(
     worker: &Rc<Worker>,
     place: usize,
     listener: &Rc<Listener>,
     socket: &ListeningSocket,
 ) -> io::Result<bool> {
+    let mut failures = 0;
     for _ in 0..ACCEPTS_A_TURN {
         let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
         match acceptfrom_with(socket, flags) {
             Ok((client, address)) => {
+                failures = 0;
                 let source = address.and_then(|address| SocketAddr::try_from(address).ok());
                 let Some(source) = source.map(unmapped) else { continue };
                 let given = Given { listener: place, client, source };
@@ -127,11 +130,13 @@ fn accept_some(
                 }
             }
             Err(Errno::AGAIN) => return Ok(false),
-            Err(error @ (Errno::MFILE | Errno::NFILE | Errno::NOBUFS | Errno::NOMEM)) => {
-                return Err(error.into());
+            Err(error) => {
+                worker.accept_failed(&listener.name, &error.into());
+                failures += 1;
+                if failures == FAILURES_IN_A_ROW || !OF_ONE_CLIENT.contains(&error) {
+                    return Err(error.into());
+                }
             }
-            // The others are about the one client, which is gone already (accept(2)).
-            Err(_) => {}
         }
     }
     Ok(true)
@@ -168,11 +173,19 @@ pub(super) fn admit(
 }
 
 /// The task of a connection.
-async fn begin(worker: Rc<Worker>, listener: Rc<Listener>, client: OwnedFd, record: Record) {
-    match Socket::accepted(&worker.reactor, client) {
-        Ok(downstream) => serve(worker, listener, downstream, record).await,
-        // The user's epoll watches are used up (`fs.epoll.max_user_watches`).
-        Err(_) => record.close(Outcome::LimitExceeded),
+#[allow(clippy::manual_async_fn, reason = "an async fn keeps what it is given twice")]
+fn begin(
+    worker: Rc<Worker>,
+    listener: Rc<Listener>,
+    client: OwnedFd,
+    record: Record,
+) -> impl Future<Output = ()> {
+    async move {
+        match Socket::accepted(&worker.reactor, client) {
+            Ok(downstream) => serve(worker, listener, downstream, record).await,
+            // The user's epoll watches are used up (`fs.epoll.max_user_watches`).
+            Err(_) => record.close(Outcome::LimitExceeded),
+        }
     }
 }
 

@@ -9,6 +9,7 @@ mod bind;
 mod connect;
 mod connection;
 mod crew;
+mod hellos;
 mod listener;
 mod peek;
 mod race;
@@ -25,6 +26,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 pub use self::balance::{Wish, choose, endpoint_of_source};
 use self::bind::Bound;
@@ -50,6 +52,7 @@ struct Settings {
     timeouts: config::Timeouts,
     max_hello: usize,
     access_log: config::AccessLog,
+    access_log_start: bool,
     workers: usize,
     most_connections: usize,
     /// Where routes may lead.
@@ -87,6 +90,7 @@ impl Proxy {
             timeouts: config.timeouts,
             max_hello: config.max_hello,
             access_log: config.access_log,
+            access_log_start: config.access_log_start,
             workers,
             most_connections: most_connections(workers, bound.len()),
             reach: Reach {
@@ -216,6 +220,11 @@ impl Running {
             number,
             over: Arc::clone(&worker.over),
         })
+    }
+
+    /// How long ago the last client was accepted; since the start, if there was none.
+    pub fn quiet_for(&self) -> Duration {
+        self.crew.quiet_for()
     }
 
     /// Stops accepting. Clients that the kernel has taken already are still served.

@@ -5,6 +5,7 @@ use std::task::{Poll, ready};
 
 use super::listener::Listener;
 use super::reactor::Interrupted;
+use super::record::Record;
 use super::socket::Socket;
 use super::worker::Worker;
 use crate::config::Protocol;
@@ -20,6 +21,8 @@ const CHUNK: usize = 8 * 1024;
 pub(super) struct Peeked {
     /// `None` where the listener does not look.
     pub(super) hello: Option<ClientHello>,
+    /// What [`Hellos`](super::hellos::Hellos) knows it by.
+    pub(super) key: Option<u64>,
     /// Every byte that was read: what the upstream has to see first.
     pub(super) received: Vec<u8>,
 }
@@ -29,11 +32,12 @@ pub(super) async fn peek(
     worker: &Worker,
     listener: &Listener,
     downstream: &Socket,
+    record: &mut Record,
 ) -> Result<Peeked, Outcome> {
     if listener.protocol == Protocol::Tcp {
         return Ok(Peeked::default());
     }
-    let hello = read_hello(worker, downstream);
+    let hello = read_hello(worker, downstream, record);
     match worker.reactor.within(worker.settings.timeouts.hello, hello).await {
         Ok(result) => result,
         Err(Interrupted::Elapsed) => Err(Outcome::HelloTimeout),
@@ -41,7 +45,11 @@ pub(super) async fn peek(
     }
 }
 
-async fn read_hello(worker: &Worker, downstream: &Socket) -> Result<Peeked, Outcome> {
+async fn read_hello(
+    worker: &Worker,
+    downstream: &Socket,
+    record: &mut Record,
+) -> Result<Peeked, Outcome> {
     let mut reader = HelloReader::new(worker.settings.max_hello);
     let mut received = Vec::new();
     poll_fn(move |_| {
@@ -49,6 +57,9 @@ async fn read_hello(worker: &Worker, downstream: &Socket) -> Result<Peeked, Outc
             let mut buffer = worker.buffer.borrow_mut();
             let chunk = buffer.get_mut(..CHUNK).unwrap_or_default();
             let read = match ready!(downstream.poll_recv(chunk)) {
+                Ok(0) | Err(_) if received.is_empty() => {
+                    return Poll::Ready(Err(Outcome::NoHello));
+                }
                 Ok(0) | Err(_) => return Poll::Ready(Err(Outcome::DownstreamReset)),
                 Ok(read) => read,
             };
@@ -57,9 +68,13 @@ async fn read_hello(worker: &Worker, downstream: &Socket) -> Result<Peeked, Outc
                 Progress::Incomplete => {}
                 Progress::Hello(hello) => {
                     let received = std::mem::take(&mut received);
-                    return Poll::Ready(Ok(Peeked { hello: Some(hello), received }));
+                    let key = Some(worker.hellos().key(reader.random()));
+                    return Poll::Ready(Ok(Peeked { hello: Some(hello), key, received }));
                 }
-                Progress::Refused(refusal) => return Poll::Ready(Err(refusal.into())),
+                Progress::Refused(refusal) => {
+                    record.refused(refusal, reader.name_in_refused());
+                    return Poll::Ready(Err(refusal.into()));
+                }
             }
         }
     })
@@ -71,7 +86,7 @@ impl From<Refusal> for Outcome {
         match refusal {
             Refusal::NotTls => Outcome::NotTls,
             Refusal::Malformed(_) => Outcome::MalformedHello,
-            Refusal::TooLarge => Outcome::HelloTooLarge,
+            Refusal::TooLarge | Refusal::TooManyRecords => Outcome::HelloTooLarge,
         }
     }
 }

@@ -1,5 +1,6 @@
 //! What is written down about a connection, once.
 
+use std::fmt;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -9,11 +10,11 @@ use std::time::{Duration, Instant};
 use super::listener::Listener;
 use super::relay::Passed;
 use super::worker::Worker;
-use crate::access_log::Entry;
+use crate::access_log::{Ended, Entry, Event};
 use crate::config::AccessLog;
 use crate::outcome::Outcome;
 use crate::routing::{Route, RouteKey, Tally};
-use crate::tls::ClientHello;
+use crate::tls::{ClientHello, Refusal, SentName};
 
 /// How many bytes of a client's protocols are kept for the access log, which shows less.
 const KEPT_ALPN: usize = 1024;
@@ -27,6 +28,8 @@ pub(super) struct Record {
     source: SocketAddr,
     opened: Instant,
     hello: Option<ClientHello>,
+    /// Why there is no hello.
+    refused: Option<Box<Refused>>,
     hello_took: Option<Duration>,
     route: Option<Arc<Route>>,
     endpoint: Option<SocketAddr>,
@@ -36,16 +39,24 @@ pub(super) struct Record {
     closed: bool,
 }
 
+/// What a client sent in place of a hello.
+struct Refused {
+    cause: Refusal,
+    name: Option<SentName>,
+}
+
 impl Record {
     /// Begins the record of a connection that was accepted just now.
     pub(super) fn open(worker: &Rc<Worker>, listener: &Rc<Listener>, source: SocketAddr) -> Self {
-        worker.opened();
+        let opened = Instant::now();
+        worker.opened(opened);
         Record {
             worker: Rc::clone(worker),
             listener: Rc::clone(listener),
             source,
-            opened: Instant::now(),
+            opened,
             hello: None,
+            refused: None,
             hello_took: None,
             route: None,
             endpoint: None,
@@ -74,6 +85,11 @@ impl Record {
             self.worker.metrics.hello_duration.observe(took.as_secs_f64());
         }
         self.hello = hello;
+    }
+
+    /// What the client sent is no hello; `name` is in it all the same.
+    pub(super) fn refused(&mut self, cause: Refusal, name: Option<SentName>) {
+        self.refused = Some(Box::new(Refused { cause, name }));
     }
 
     /// The route is found.
@@ -110,6 +126,14 @@ impl Record {
     pub(super) fn connected(&mut self) {
         let since_open = self.opened.elapsed();
         self.connect_took = Some(since_open.saturating_sub(self.hello_took.unwrap_or_default()));
+        if self.worker.settings.access_log_start {
+            self.worker.log(&self.entry(Event::Start));
+        }
+    }
+
+    /// Whether no byte came from the client, as far as it was read, and none went to it.
+    pub(super) fn is_silent(&self) -> bool {
+        self.hello.is_none() && self.passed == Passed::default()
     }
 
     /// So many bytes were passed on in all.
@@ -140,18 +164,25 @@ impl Record {
             AccessLog::All => true,
         };
         if wanted {
-            self.worker.log(&self.entry(outcome, lasted));
+            let (bytes_up, bytes_down) = (self.passed.up, self.passed.down);
+            let entry = self.entry(Event::End(Ended { outcome, bytes_up, bytes_down, lasted }));
+            // What sluice itself ends comes once, at the end of the drain.
+            match self.connect_took.is_none() && outcome != Outcome::Drained {
+                true => self.worker.log_refusal(&entry, outcome),
+                false => self.worker.log(&entry),
+            }
         }
         self.worker.closed();
     }
 
-    fn entry(&self, outcome: Outcome, lasted: Duration) -> Entry<'_> {
+    fn entry(&self, event: Event) -> Entry<'_> {
         let hello = self.hello.as_ref();
         let route = self.route.as_ref().map(|route| &route.spec.key);
         Entry {
+            id: self.worker.settings.access_log_start.then(|| self.id()),
             listener: &self.listener.name,
             source: self.source,
-            server_name: hello.and_then(|hello| hello.server_name.as_ref()).map(|n| n.as_str()),
+            server_name: self.name(),
             alpn: hello.map(|hello| &hello.alpn),
             tls_version: hello.and_then(|hello| hello.versions.highest()).map(|v| v.as_str()),
             ech: hello.is_some_and(|hello| hello.ech),
@@ -160,13 +191,36 @@ impl Record {
             route: route.map(RouteKey::name),
             endpoint: self.endpoint,
             attempts: self.attempts,
-            outcome,
-            bytes_up: self.passed.up,
-            bytes_down: self.passed.down,
+            cause: self.cause(&event),
             hello_took: self.hello_took,
             connect_took: self.connect_took,
-            lasted,
+            event,
         }
+    }
+
+    /// The name that the client sent: normalised if it can be that of a server, else escaped.
+    fn name(&self) -> Option<&str> {
+        let hello = self.hello.as_ref();
+        let usable = hello.and_then(|hello| hello.server_name.as_ref()).map(|name| name.as_str());
+        let unusable = hello.and_then(|hello| hello.unusable_name.as_ref());
+        let refused = self.refused.as_ref().and_then(|refused| refused.name.as_ref());
+        usable.or_else(|| Some(unusable.map(|name| &name.sent).or(refused)?.as_str()))
+    }
+
+    /// Why the hello was refused.
+    fn cause(&self, event: &Event) -> Option<&dyn fmt::Display> {
+        if let Some(refused) = &self.refused {
+            return Some(&refused.cause);
+        }
+        let nameless = matches!(event, Event::End(Ended { outcome: Outcome::NoSni, .. }));
+        let hello = self.hello.as_ref().filter(|_| nameless);
+        hello?.unusable_name.as_ref().map(|name| &name.cause as &dyn fmt::Display)
+    }
+
+    /// Ties the lines of a connection together; no other in the world has the same.
+    fn id(&self) -> u64 {
+        // Nobody else comes from that address at the same nanosecond.
+        self.worker.hellos().hash(&(self.source, self.opened))
     }
 }
 

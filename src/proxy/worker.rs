@@ -9,19 +9,21 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::task::Poll;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustix::event::epoll::EventFlags;
 
 use super::Settings;
 use super::bind::ListeningSocket;
 use super::crew::{Crew, Given, Member, Phase};
+use super::hellos::Hellos;
 use super::listener::{Listener, accept, admit};
 use super::reactor::{Reactor, Ready, TaskId};
 use super::relay::{Allowance, Pipes};
 use crate::access_log::{Buffer, Entry};
 use crate::machine::Machine;
 use crate::metrics::Metrics;
+use crate::outcome::Outcome;
 use crate::reach::Refusal;
 use crate::routing::{Reader, mix};
 
@@ -149,6 +151,10 @@ async fn write_log(worker: Rc<Worker>) {
     poll_fn(|_| {
         if let Some(log) = worker.log.borrow_mut().as_mut() {
             log.hand_over();
+            if !log.is_empty() {
+                let reactor = &worker.reactor;
+                reactor.wake_at(reactor.current(), reactor.after(LOG_DELAY));
+            }
         }
         Poll::<()>::Pending
     })
@@ -167,12 +173,20 @@ impl Worker {
         self.crew.connections.load(Ordering::Relaxed) > self.settings.most_connections
     }
 
-    /// Counts a connection in.
-    pub(super) fn opened(&self) {
+    /// The hellos that this worker and the others are serving.
+    pub(super) fn hellos(&self) -> &Hellos {
+        &self.crew.hellos
+    }
+
+    /// Counts a connection in that was accepted at `at`.
+    pub(super) fn opened(&self, at: Instant) {
         self.connections.set(self.connections.get() + 1);
         self.crew.connections.fetch_add(1, Ordering::Relaxed);
         self.metrics.connections_active.inc();
-        self.member().into_iter().for_each(Member::opened);
+        if let Some(member) = self.member() {
+            member.opened();
+            self.crew.accepted(member, at);
+        }
     }
 
     /// Counts a connection out.
@@ -207,11 +221,11 @@ impl Worker {
         }
     }
 
-    /// A listener could not accept, for want of descriptors or memory.
+    /// A listener could not accept a connection.
     pub(super) fn accept_failed(&self, listener: &str, error: &io::Error) {
         self.metrics.accept_errors.of(error).inc();
         if self.may_warn() {
-            tracing::warn!(listener, %error, "cannot accept connections; trying again");
+            tracing::warn!(listener, %error, "cannot accept a connection; trying again");
         }
     }
 
@@ -246,10 +260,19 @@ impl Worker {
 
     /// Adds a line to the access log.
     pub(super) fn log(&self, entry: &Entry<'_>) {
+        self.with_log(|log| log.push(entry));
+    }
+
+    /// Adds a line about a client that was not served, unless there are many of its kind.
+    pub(super) fn log_refusal(&self, entry: &Entry<'_>, outcome: Outcome) {
+        self.with_log(|log| log.push_refusal(entry, outcome));
+    }
+
+    fn with_log(&self, push: impl FnOnce(&mut Buffer)) {
         let mut log = self.log.borrow_mut();
         let Some(log) = log.as_mut() else { return };
         let first = log.is_empty();
-        log.push(entry);
+        push(log);
         if let Some(task) = self.log_task.get().filter(|_| first) {
             self.reactor.wake_at(task, self.reactor.after(LOG_DELAY));
         }

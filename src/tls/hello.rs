@@ -4,7 +4,7 @@ use tls_parser::nom::error::ErrorKind;
 use tls_parser::{Err, TlsExtensionType, parse_tls_handshake_client_hello};
 
 use super::vector::{sole, values16, vector8, vector16};
-use super::{Alpn, MalformedHello, ServerName, Versions};
+use super::{Alpn, MalformedHello, SentName, ServerName, UnusableName, Versions};
 
 const SERVER_NAME: u16 = TlsExtensionType::ServerName.0;
 const SUPPORTED_GROUPS: u16 = TlsExtensionType::SupportedGroups.0;
@@ -14,6 +14,11 @@ const KEY_SHARE: u16 = TlsExtensionType::KeyShare.0;
 /// RFC 9849 §5.
 const ENCRYPTED_CLIENT_HELLO: u16 = 0xfe0d;
 
+/// A client's random value (RFC 8446 §4.1.2).
+pub(super) type Random = [u8; 32];
+/// What stands before it: the version.
+const VERSION: usize = 2;
+
 /// The only type of server name (RFC 6066 §3).
 const HOST_NAME: u8 = 0;
 
@@ -22,6 +27,9 @@ const HOST_NAME: u8 = 0;
 pub struct ClientHello {
     /// The server that it wants, if it names one. The outer name if it uses ECH.
     pub server_name: Option<ServerName>,
+    /// The name that it sends instead, if that cannot be the name of a server. It is routed as if
+    /// it sent none.
+    pub unusable_name: Option<Box<UnusableName>>,
     /// The protocols that it offers.
     pub alpn: Alpn,
     /// The versions of TLS that it offers.
@@ -41,6 +49,7 @@ impl ClientHello {
         let (version, extensions) = fields(body)?;
         let mut hello = ClientHello {
             server_name: None,
+            unusable_name: None,
             alpn: Alpn::default(),
             versions: Versions::legacy(version),
             ech: false,
@@ -63,7 +72,16 @@ impl ClientHello {
     fn take(&mut self, number: u16, content: &[u8]) -> Result<(), MalformedHello> {
         let broken = MalformedHello::ExtensionFormat(number);
         match number {
-            SERVER_NAME => self.server_name = Some(server_name(content)?),
+            SERVER_NAME => {
+                let sent = server_name(content)?;
+                match ServerName::parse(sent) {
+                    Ok(name) => self.server_name = Some(name),
+                    Err(cause) => {
+                        let sent = SentName::new(sent);
+                        self.unusable_name = Some(Box::new(UnusableName { cause, sent }));
+                    }
+                }
+            }
             ALPN => self.alpn = Alpn::parse(content).ok_or(broken)?,
             SUPPORTED_VERSIONS => {
                 let versions = sole(vector8, content).and_then(values16).ok_or(broken)?;
@@ -111,7 +129,25 @@ fn extension(bytes: &[u8]) -> Option<(u16, &[u8], &[u8])> {
     Some((u16::from_be_bytes(*number), content, after))
 }
 
-fn server_name(content: &[u8]) -> Result<ServerName, MalformedHello> {
+/// The name in the body of a message that may be broken elsewhere, for logs.
+pub(super) fn name_in_broken(body: &[u8]) -> Option<SentName> {
+    let (_, mut rest) = fields(body).ok()?;
+    while let Some((number, content, after)) = extension(rest) {
+        if number == SERVER_NAME {
+            return server_name(content).ok().map(SentName::new);
+        }
+        rest = after;
+    }
+    None
+}
+
+/// The random value in the body of a message.
+pub(super) fn random(body: &[u8]) -> Option<&Random> {
+    body.get(VERSION..)?.first_chunk()
+}
+
+/// The one name of the extension, whatever it is.
+fn server_name(content: &[u8]) -> Result<&[u8], MalformedHello> {
     let broken = MalformedHello::ExtensionFormat(SERVER_NAME);
     let mut list = sole(vector16, content).ok_or(broken)?;
     let mut name = None;
@@ -125,7 +161,7 @@ fn server_name(content: &[u8]) -> Result<ServerName, MalformedHello> {
         }
         list = rest;
     }
-    Ok(ServerName::parse(name.ok_or(broken)?)?)
+    name.ok_or(broken)
 }
 
 /// Whether one of the key shares is post-quantum. The list may be empty (RFC 8446 §4.2.8).

@@ -10,8 +10,8 @@
 //! - Strict where routing reads, indifferent elsewhere: the records, the hello's own fields, the
 //!   framing of its extensions and the few extensions that are looked into must be flawless. All
 //!   else (cipher suites, the order of extensions, tickets) is between the client and its server.
-//! - A name that could not be a DNS name makes the hello malformed, not nameless: no route takes
-//!   it, not even one for any name.
+//! - A name that could not be a DNS name (an address, for one) is like none: no route takes it but
+//!   one for any name. Only its length and its place in the hello have to be sound.
 //! - Memory follows what was received, never what a length field declares.
 //! - The client of an Encrypted ClientHello (RFC 9849) is routed by the outer name.
 
@@ -27,7 +27,7 @@ mod version;
 pub use alert::{AlertDescription, alert};
 pub use alpn::Alpn;
 pub use hello::ClientHello;
-pub use name::{InvalidServerName, ServerName};
+pub use name::{InvalidServerName, SentName, ServerName, UnusableName};
 pub use reassembly::{HelloReader, Progress};
 pub use refusal::{MalformedHello, Refusal};
 pub use version::{TlsVersion, Versions};

@@ -8,16 +8,17 @@ const MAX_NAME: usize = 253;
 /// The longest label in bytes (RFC 1035 §2.3.4).
 const MAX_LABEL: usize = 63;
 
+/// How many characters are shown of a name that is none. A hello has room for 65,000.
+const MAX_SHOWN: usize = 255;
+/// What the end of a name that is longer is replaced by.
+const CUT: &str = "...";
+
 /// The name of the server that a client wants (RFC 6066 §3): labels of ASCII letters, digits, `-`
 /// and `_`. It is never an address.
 ///
 /// Wider than what routes may claim: a hyphen may begin or end a label, as some clients do send it.
 #[derive(Clone, PartialEq, Eq)]
-pub struct ServerName {
-    sent: Box<str>,
-    /// Only if it differs from `sent`, which it seldom does.
-    normalised: Option<Box<str>>,
-}
+pub struct ServerName(Box<str>);
 
 /// Why a name cannot be the name of a server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -42,6 +43,45 @@ pub enum InvalidServerName {
     IpAddress,
 }
 
+/// A name as a client sent it, whatever that is, in the form in which logs may show it: printable
+/// ASCII, and no more than 255 characters.
+#[derive(Clone, PartialEq, Eq)]
+pub struct SentName(Box<str>);
+
+/// A name in a hello that cannot be the name of a server.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct UnusableName {
+    /// Why not.
+    pub cause: InvalidServerName,
+    /// The name.
+    pub sent: SentName,
+}
+
+impl SentName {
+    /// Escapes and shortens what was sent.
+    pub fn new(sent: &[u8]) -> Self {
+        // Every byte takes one character at least.
+        let start = sent.get(..=MAX_SHOWN).unwrap_or(sent);
+        let mut shown = start.escape_ascii().to_string();
+        if shown.len() > MAX_SHOWN {
+            shown.truncate(MAX_SHOWN - CUT.len());
+            shown.push_str(CUT);
+        }
+        SentName(shown.into())
+    }
+
+    /// What may be shown.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for SentName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(&self.0, f)
+    }
+}
+
 impl ServerName {
     /// Checks and normalises a name from a hello.
     ///
@@ -51,28 +91,18 @@ impl ServerName {
         let name = sent.strip_suffix(b".").unwrap_or(sent);
         check(name)?;
         // All of it is ASCII now.
-        let text = |bytes: &[u8]| bytes.iter().copied().map(char::from).collect::<Box<str>>();
-        let differs = name.len() != sent.len() || name.iter().any(u8::is_ascii_uppercase);
-        Ok(ServerName {
-            sent: text(sent),
-            normalised: differs.then(|| text(&name.to_ascii_lowercase())),
-        })
+        Ok(ServerName(name.iter().map(|byte| char::from(byte.to_ascii_lowercase())).collect()))
     }
 
     /// The name to route by: in lower case, and without a trailing dot.
     pub fn as_str(&self) -> &str {
-        self.normalised.as_deref().unwrap_or(&self.sent)
-    }
-
-    /// The name as the client sent it.
-    pub fn sent(&self) -> &str {
-        &self.sent
+        &self.0
     }
 }
 
 impl fmt::Debug for ServerName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Debug::fmt(&self.sent, f)
+        fmt::Debug::fmt(&self.0, f)
     }
 }
 
@@ -117,7 +147,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_are_normalised_and_kept_as_they_were_sent() {
+    fn names_are_normalised() {
         for (sent, normalised) in [
             ("example.com", "example.com"),
             ("WWW.Example.COM", "www.example.com"),
@@ -131,7 +161,7 @@ mod tests {
             ("1.2.3.4a", "1.2.3.4a"),
         ] {
             let name = ServerName::parse(sent.as_bytes()).expect(sent);
-            assert_eq!((name.sent(), name.as_str()), (sent, normalised));
+            assert_eq!(name.as_str(), normalised, "{sent}");
         }
     }
 
@@ -170,6 +200,23 @@ mod tests {
             (b"fe80::1%eth0", Byte(b':')),
         ] {
             assert_eq!(ServerName::parse(sent), Err(cause), "{}", sent.escape_ascii());
+        }
+    }
+
+    #[test]
+    fn a_name_is_shown_escaped_and_shortened() {
+        for (sent, shown) in
+            [(&b"10.1.2.3"[..], "10.1.2.3"), (b"", ""), (b"a\n\"\xff\0\\", r#"a\n\"\xff\x00\\"#)]
+        {
+            assert_eq!(SentName::new(sent).as_str(), shown);
+        }
+        assert_eq!(SentName::new(&[b'a'; 255]).as_str(), "a".repeat(255));
+        let cut = format!("{}...", "a".repeat(252));
+        assert_eq!(SentName::new(&[b'a'; 256]).as_str(), cut);
+        assert_eq!(SentName::new(&[b'a'; 60_000]).as_str(), cut);
+        for length in 60..300 {
+            let shown = SentName::new(&vec![0xff; length]);
+            assert!(shown.as_str().len() <= 255 && shown.as_str().is_ascii(), "{length}");
         }
     }
 

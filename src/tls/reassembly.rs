@@ -1,7 +1,8 @@
 //! From the bytes of a connection to the whole ClientHello: records and the handshake message that
 //! they carry (RFC 8446 §5.1).
 
-use super::{ClientHello, MalformedHello, Refusal};
+use super::hello::{Random, name_in_broken, random};
+use super::{ClientHello, MalformedHello, Refusal, SentName};
 
 const RECORD_HEADER: usize = 5;
 const HANDSHAKE_RECORD: u8 = 22;
@@ -10,6 +11,10 @@ const MAX_RECORD: usize = 1 << 14;
 
 const HANDSHAKE_HEADER: usize = 4;
 const CLIENT_HELLO: u8 = 1;
+
+/// What records may add to a hello: as much as the longest hello has, and this. A client that cuts
+/// its hello into pieces of a few bytes costs more than it asks for.
+const SPARE: usize = 512;
 
 /// Reads the ClientHello of one connection as it arrives.
 ///
@@ -26,6 +31,10 @@ pub struct HelloReader {
     gathered: Vec<u8>,
     /// The length of the hello with its header, once it is known.
     length: Option<usize>,
+    /// The name in a hello that was refused when it was whole.
+    named: Option<SentName>,
+    /// Of a hello that was taken.
+    random: Random,
 }
 
 /// How far a [`HelloReader`] got.
@@ -43,22 +52,36 @@ impl HelloReader {
     /// A reader that refuses hellos of more than `max_hello` bytes, counted as the handshake
     /// message's header declares them. Allocates nothing.
     pub fn new(max_hello: usize) -> Self {
-        HelloReader { max_hello, taken: 0, gathered: Vec::new(), length: None }
+        let (gathered, random) = (Vec::new(), [0; 32]);
+        HelloReader { max_hello, taken: 0, gathered, length: None, named: None, random }
     }
 
     /// Reads on. `received` is all that the connection has received from its start: what it was at
     /// the last call, and more.
     ///
     /// The answer depends on the bytes alone, not on how many calls they took. It is
-    /// [`Progress::Incomplete`] only as long as fewer than `6 * (max_hello + 4)` bytes were
-    /// received, which is what the longest hello takes in records of one byte. Any other answer is
-    /// the last: what a call after it returns means nothing.
+    /// [`Progress::Incomplete`] only as long as no more than `2 * max_hello + 512` bytes were
+    /// received. Any other answer is the last: what a call after it returns means nothing.
     pub fn read(&mut self, received: &[u8]) -> Progress {
-        match self.advance(received) {
+        // What is beyond does not count, so that it makes no difference how much of it is there.
+        let most = self.max_hello.saturating_mul(2).saturating_add(SPARE);
+        match self.advance(received.get(..most).unwrap_or(received)) {
+            Ok(None) if received.len() > most => Progress::Refused(Refusal::TooManyRecords),
             Ok(None) => Progress::Incomplete,
             Ok(Some(hello)) => Progress::Hello(hello),
             Err(refusal) => Progress::Refused(refusal),
         }
+    }
+
+    /// The random value of the hello that was whole, by which it is known when it comes again: every
+    /// client chooses it anew (RFC 8446 §4.1.2). Zeros before that.
+    pub fn random(&self) -> &[u8; 32] {
+        &self.random
+    }
+
+    /// The name in a hello that was whole and refused as malformed, if it can still be read.
+    pub fn name_in_refused(&mut self) -> Option<SentName> {
+        self.named.take()
     }
 
     /// Takes record after record. Every check comes as soon as its bytes are there, in the order of
@@ -85,7 +108,8 @@ impl HelloReader {
             }
             self.gathered.extend_from_slice(record.body);
             if complete {
-                return self.parse(&self.gathered).map(Some);
+                let message = std::mem::take(&mut self.gathered);
+                return self.parse(&message).map(Some);
             }
         }
         Ok(None)
@@ -110,9 +134,14 @@ impl HelloReader {
         Ok(Some(HANDSHAKE_HEADER + length))
     }
 
-    fn parse(&self, message: &[u8]) -> Result<ClientHello, Refusal> {
+    fn parse(&mut self, message: &[u8]) -> Result<ClientHello, Refusal> {
         let body = message.get(HANDSHAKE_HEADER..).unwrap_or_default();
-        Ok(ClientHello::parse(body, self.taken)?)
+        let parsed = ClientHello::parse(body, self.taken);
+        match (&parsed, random(body)) {
+            (Err(_), _) => self.named = name_in_broken(body),
+            (Ok(_), random) => self.random = random.copied().unwrap_or_default(),
+        }
+        Ok(parsed?)
     }
 }
 
@@ -309,20 +338,62 @@ mod tests {
 
         let mut reader = HelloReader::new(MAX);
         assert!(matches!(reader.read(&record(&message())), Progress::Hello(_)));
+        assert_eq!(*reader.random(), [7; 32]);
         assert_eq!(reader.gathered.capacity(), 0, "one record is parsed in place");
     }
 
     #[test]
-    fn it_waits_for_no_more_than_the_longest_hello_in_the_smallest_records() {
-        let max = 100;
-        let mut reader = HelloReader::new(max);
-        let message = [&[1, 0, 0, max as u8][..], &vec![0; max]].concat();
-        let received: Vec<u8> = message.iter().flat_map(|&byte| record(&[byte])).collect();
-        assert_eq!(received.len(), 6 * (max + 4));
-        for end in 0..received.len() {
-            assert_eq!(reader.read(&received[..end]), Progress::Incomplete, "{end}");
+    fn records_take_no_more_than_the_longest_hello_and_a_little() {
+        const MAX: usize = 1000;
+        const MOST: usize = 2 * MAX + 512;
+        let too_many = Progress::Refused(Refusal::TooManyRecords);
+        let cut = |message: &[u8], size| message.chunks(size).flat_map(record).collect::<Vec<_>>();
+        let message = [&[1, 0, 3, 0xe8][..], &[0; MAX]].concat();
+        for size in [1, 2, 3, 4, 5, 10, 1004] {
+            let received = cut(&message, size);
+            let mut reader = HelloReader::new(MAX);
+            let whole = HelloReader::new(MAX).read(&received);
+            assert_eq!(whole == too_many, received.len() > MOST, "records of {size}");
+            for end in 0..received.len().min(MOST + 1) {
+                assert_eq!(reader.read(&received[..end]), Progress::Incomplete, "{end}");
+            }
+            assert_eq!(reader.read(&received[..received.len().min(MOST + 1)]), whole);
         }
-        assert_ne!(reader.read(&received), Progress::Incomplete);
+        // What is wrong behind that is no longer looked at, however much comes at once.
+        let mut received = cut(&message, 1);
+        received[6 * (MOST / 6 + 1)] = 0;
+        assert_eq!(HelloReader::new(MAX).read(&received), too_many);
+        received[6 * (MOST / 6)] = 0;
+        assert_eq!(HelloReader::new(MAX).read(&received), malformed(ForeignRecord));
+    }
+
+    #[test]
+    fn the_name_in_a_malformed_hello_is_known() {
+        let name = |name: &[u8]| {
+            let name = [&[0, 0, name.len() as u8][..], name].concat();
+            let list = [&[0, name.len() as u8][..], &name].concat();
+            [&[0, 0, 0, list.len() as u8][..], &list].concat()
+        };
+        let hello = |extensions: &[u8]| {
+            let length = [0, extensions.len() as u8];
+            let body = [&message()[4..], &length, extensions].concat();
+            [&[1, 0, 0, body.len() as u8][..], &body].concat()
+        };
+        let twice = [name(b"a.test"), name(b"b.test")].concat();
+        let broken = [name(b"\xff.test"), vec![0, 16, 0, 1, 0]].concat();
+        for (extensions, shown) in [
+            (&twice[..], Some("a.test")),
+            (&broken[..], Some("\\xff.test")),
+            (&broken[broken.len() - 5..], None),
+        ] {
+            for size in [1000, 9] {
+                let received: Vec<u8> = hello(extensions).chunks(size).flat_map(record).collect();
+                let mut reader = HelloReader::new(MAX);
+                assert!(matches!(reader.read(&received), Progress::Refused(_)));
+                let named = reader.name_in_refused();
+                assert_eq!(named.as_ref().map(SentName::as_str), shown);
+            }
+        }
     }
 
     #[test]

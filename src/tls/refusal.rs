@@ -1,7 +1,5 @@
 //! Why what a client sent is not a ClientHello that can be routed.
 
-use super::InvalidServerName;
-
 /// Why what a client sent is not a ClientHello that can be routed. Final: no further byte mends it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Refusal {
@@ -14,6 +12,9 @@ pub enum Refusal {
     /// The hello declares more bytes than are allowed.
     #[error("the hello is longer than allowed")]
     TooLarge,
+    /// The records of the hello have more bytes than a hello of the greatest length may take.
+    #[error("the hello is cut into too many records")]
+    TooManyRecords,
 }
 
 /// Which rule a hello breaks. Never says what the client sent, so that it is safe in any log.
@@ -65,7 +66,4 @@ pub enum MalformedHello {
     /// More than one server name of a type (RFC 6066 §3).
     #[error("there is more than one server name")]
     SeveralServerNames,
-    /// The server name cannot be the name of a server.
-    #[error(transparent)]
-    ServerName(#[from] InvalidServerName),
 }

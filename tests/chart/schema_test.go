@@ -39,6 +39,7 @@ func TestRefusals(t *testing.T) {
 		"metrics.serviceMonitor.interval=fast": "'fast' does not match pattern",
 
 		"terminationGracePeriodSeconds=44":                                                               "terminationGracePeriodSeconds: 44 is too short: drain.delay (5s), drain.timeout (30s), a preStop sleep and 10s to end take 45",
+		"accessLog=errors,accessLogStart=true":                                                           "accessLogStart: adds lines to accessLog: all",
 		"kind=DaemonSet,autoscaling.enabled=true":                                                        "autoscaling.enabled: a DaemonSet has one pod on each node",
 		"admin.address=127.0.0.1":                                                                        "admin.address: probes cannot reach 127.0.0.1 in a pod",
 		"autoscaling.minReplicas=20":                                                                     "autoscaling.minReplicas: is more than maxReplicas",

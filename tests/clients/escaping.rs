@@ -4,7 +4,7 @@ use super::hello::{Greeted, greeter, hello};
 use super::process::eventually;
 use super::sluice::{Sluice, route};
 
-/// Bytes that no server's name has, each with a part that is not to be seen anywhere.
+/// Names that no server has.
 const NAMES: [&[u8]; 12] = [
     b"x\n{\"outcome\":\"forged\"}",
     b"forged\r\n.test",
@@ -21,27 +21,32 @@ const NAMES: [&[u8]; 12] = [
 ];
 
 #[test]
-fn names_that_are_none_are_malformed_and_never_shown() {
+fn names_that_are_none_are_shown_escaped() {
+    let wild = route("wild", &["*.test"], greeter("wild"));
     let any = route("any", &["*"], greeter("any"));
-    let mut sluice = Sluice::start_with(&[("any.yaml", any)], &["--log-level", "trace"]);
+    let refuses = Sluice::start_with(&[("wild.yaml", wild.clone())], &["--log-level", "trace"]);
+    let serves =
+        Sluice::start_with(&[("wild.yaml", wild), ("any.yaml", any)], &["--log-level", "trace"]);
     for name in NAMES {
-        let refused = Greeted::send(sluice.address, &hello(name, &[]));
+        let refused = Greeted::send(refuses.address, &hello(name, &[]));
         assert!(refused.is_err(), "{}", name.escape_ascii());
+        let greeted = Greeted::send(serves.address, &hello(name, &[])).unwrap();
+        assert_eq!(greeted.by, "any");
+        greeted.close().unwrap();
     }
-    let log = eventually("all are in the access log", || {
-        Some(sluice.access_log()).filter(|log| log.len() == NAMES.len())
-    });
-    for entry in log {
-        assert_eq!(entry["outcome"], "malformed_hello", "{entry}");
-        assert_eq!(entry.get("serverName"), None, "{entry}");
-        assert_eq!(entry.get("route"), None, "{entry}");
-    }
-    assert!(sluice.is_running());
-    assert_printable(&sluice);
-    for (stream, text) in [("stdout", sluice.stdout()), ("stderr", sluice.stderr())] {
-        let text = String::from_utf8(text).unwrap();
-        assert!(!text.contains("forged"), "{stream}: {text}");
-        assert!(!text.contains("rged.test"), "{stream}: {text}");
+    for (mut sluice, outcome) in [(refuses, "no_sni"), (serves, "completed")] {
+        let log = eventually("all are in the access log", || {
+            Some(sluice.access_log()).filter(|log| log.len() == NAMES.len())
+        });
+        for name in NAMES.map(|name| name.escape_ascii().to_string()) {
+            let entry = log.iter().find(|entry| entry["serverName"] == name).expect(&name);
+            assert_eq!(entry["outcome"], outcome, "{entry}");
+            assert_eq!(entry.get("cause").is_some(), outcome == "no_sni", "{entry}");
+        }
+        assert!(sluice.is_running());
+        assert_printable(&sluice);
+        let log = String::from_utf8(sluice.stderr()).unwrap();
+        assert!(!log.contains("forged") && !log.contains("rged.test"), "{log}");
     }
 }
 

@@ -3,14 +3,17 @@
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream, ToSocketAddrs};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 use std::time::Duration;
 
 /// For an answer that takes far less time on an idle machine.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// A ClientHello of TLS 1.3 in one record, with any bytes as its name and its protocols.
+/// A ClientHello of TLS 1.3 in one record, with a random value that no other has, and with any bytes as its name and its protocols.
 pub(crate) fn hello(name: &[u8], alpn: &[&[u8]]) -> Vec<u8> {
+    static NUMBER: AtomicU64 = AtomicU64::new(0);
+    let random = [&NUMBER.fetch_add(1, Ordering::Relaxed).to_be_bytes()[..], &[7; 24]].concat();
     let protocols: Vec<u8> = alpn.iter().flat_map(|protocol| vector8(protocol)).collect();
     let mut extensions = [
         extension(0, &vector16(&[&[0], &vector16(name)[..]].concat())),
@@ -25,7 +28,7 @@ pub(crate) fn hello(name: &[u8], alpn: &[&[u8]]) -> Vec<u8> {
     }
     let body = [
         &[3, 3][..],
-        &[7; 32],
+        &random,
         &vector8(&[8; 32]),
         &vector16(&[0x13, 1]),
         &vector8(&[0]),

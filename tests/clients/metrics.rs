@@ -130,7 +130,7 @@ fn rude() -> SocketAddr {
 /// What a client does to get an outcome.
 type End = fn(SocketAddr);
 
-const OUTCOMES: [(&str, End); 12] = [
+const OUTCOMES: [(&str, End); 13] = [
     ("completed", |sluice| {
         let mut greeted = Greeted::ask(sluice, "echo.test").unwrap();
         greeted.echo("over and out").unwrap();
@@ -144,14 +144,23 @@ const OUTCOMES: [(&str, End); 12] = [
         send(sluice, &nameless);
     }),
     ("not_tls", |sluice| send(sluice, b"GET / HTTP/1.1\r\n\r\n")),
-    ("malformed_hello", |sluice| send(sluice, &hello(b"*", &[]))),
+    ("malformed_hello", |sluice| {
+        // The type of the name is made an unknown one.
+        let mut odd = hello(b"echo.test", &[]);
+        let name = odd.windows(9).position(|window| window == b"echo.test").unwrap();
+        odd[name - 3] = 1;
+        send(sluice, &odd);
+    }),
     ("hello_too_large", |sluice| send(sluice, &[22, 3, 1, 0, 4, 1, 0xff, 0, 0])),
     ("hello_timeout", |sluice| send(sluice, &[22, 3])),
     ("no_route", |sluice| send(sluice, &hello(b"nobody.test", &[]))),
     ("no_endpoints", |sluice| send(sluice, &hello(b"absent.test", &[]))),
     ("connect_failed", |sluice| send(sluice, &hello(b"refused.test", &[]))),
     ("upstream_reset", |sluice| send(sluice, &hello(b"rude.test", &[]))),
-    ("downstream_reset", |sluice| drop(TcpStream::connect(sluice).unwrap())),
+    ("no_hello", |sluice| drop(TcpStream::connect(sluice).unwrap())),
+    ("downstream_reset", |sluice| {
+        TcpStream::connect(sluice).unwrap().write_all(&hello(b"echo.test", &[])[..50]).unwrap();
+    }),
     ("idle_timeout", |sluice| send(sluice, &hello(b"idle.test", &[]))),
 ];
 

@@ -33,6 +33,7 @@ fn the_source_follows_from_what_is_given() {
         (routes, &["--source", "kubernetes"], "not from both"),
         (routes, &["--source", "etcd"], "--source: \"etcd\" is not one of"),
         (routes, &["--state-dir", "state"], "stateDir is for routes from kubernetes"),
+        (routes, &["--access-log-start", "--access-log", "errors"], "accessLog has to be all"),
         ("", &["--state-dir", "LICENSE"], "--state-dir: \"LICENSE\" is not a folder"),
         ("stateDir: ''", &[], "sluice.yaml:1: stateDir: an empty path names no folder"),
         ("source: etcd", &[], "sluice.yaml:1: source: \"etcd\" is not one of"),

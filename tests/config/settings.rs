@@ -183,6 +183,13 @@ const ROWS: &[Row] = &[
         shown: ["off", "errors", "all"],
     },
     Row {
+        name: "accessLogStart",
+        file: "accessLogStart: true",
+        variable: ("SLUICE_ACCESS_LOG_START", "false"),
+        flags: &["--access-log-start"],
+        shown: ["true", "false", "true"],
+    },
+    Row {
         name: "log.level",
         file: "log: {level: warn}",
         variable: ("SLUICE_LOG_LEVEL", "info,sluice::proxy=debug"),

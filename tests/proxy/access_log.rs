@@ -1,16 +1,19 @@
 //! The access log of the real binary: a line for each connection, and none that anybody waits for.
 
+use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Write};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
+use std::time::Instant;
 
 use rustix::process::Signal;
 use serde_json::{Value, json};
 
 use crate::support::{
-    Backend, Blackhole, Process, answering, ask, hello, hello_with_alpn, hello_without_name,
-    malformed_hello, manifest, open, refusing, reset, rest, wait_until,
+    Backend, Blackhole, Plane, Process, answering, ask, fresh, hello, hello_with_alpn,
+    hello_with_any_name, hello_without_name, malformed_hello, manifest, millis, open, refusing,
+    reset, rest, target, wait_until,
 };
 
 const NO_ENDPOINTS: &str = "---
@@ -58,15 +61,27 @@ fn of_clients_that_found_no_route() {
                 "alpn": ["h2", "\\\"\\x07\\xc8"], "attempts": 0, "bytesUp": 0, "bytesDown": 0,
                 "namespace": null, "route": null, "endpoint": null, "connectMs": null }),
     );
-    for (bytes, outcome) in [
-        (hello_without_name(), "no_sni"),
-        (b"GET / HTTP/1.1\r\n\r\n".to_vec(), "not_tls"),
-        (malformed_hello(), "malformed_hello"),
-        (b"\x16\x03\x01\x10\x00\x01\x00\x10\x00".to_vec(), "hello_too_large"),
+    let address = hello_with_any_name(b"10.1.2.3");
+    for (bytes, outcome, name, cause) in [
+        (hello_without_name(), "no_sni", None, None),
+        (address, "no_sni", Some("10.1.2.3"), Some("the server name is an IP address")),
+        (b"GET / HTTP/1.1\r\n\r\n".to_vec(), "not_tls", None, Some("not TLS")),
+        (malformed_hello(), "malformed_hello", Some("a.test"), Some("extension 0 is there twice")),
+        (
+            b"\x16\x03\x01\x10\x00\x01\x00\x10\x00".to_vec(),
+            "hello_too_large",
+            None,
+            Some("the hello is longer than allowed"),
+        ),
     ] {
         let line = line_of(&process, &bytes);
-        has(&line, json!({ "outcome": outcome, "serverName": null, "route": null }));
+        let expected = json!({ "outcome": outcome, "serverName": name, "cause": cause,
+                               "route": null, "event": null, "id": null });
+        has(&line, expected);
     }
+    let long = line_of(&process, &hello_with_any_name(&[0xff; 500]));
+    let shown = long["serverName"].as_str().unwrap();
+    assert!(shown.len() <= 255 && shown.starts_with("\\xff\\xff") && shown.ends_with("..."));
     reset(open(process.address, &hello("a.test")[..40]));
     has(&process.access_line(), json!({ "outcome": "downstream_reset", "route": null }));
 
@@ -182,6 +197,95 @@ fn of_clients_that_were_served() {
 }
 
 #[test]
+fn of_the_start_and_the_end_with_an_id_that_ties_them() {
+    let backend = Backend::new();
+    let manifests = manifest("a.test", backend.address(), "");
+    let process = Process::start(&manifests, &["--access-log-start"]);
+    let hello = hello("a.test");
+    let mut ids = Vec::new();
+    for _ in 0..2 {
+        let client = open(process.address, &hello);
+        let server = backend.accept_with(&hello);
+        let start = process.access_line();
+        let known = json!({ "log": "access", "event": "start", "serverName": "a.test",
+                            "namespace": "test", "route": "a", "endpoint": backend.address(),
+                            "attempts": 1, "source": client.local_addr().unwrap() });
+        has(&start, known.clone());
+        has(&start, json!({ "outcome": null, "bytesUp": null, "durationMs": null }));
+        assert!(start["helloMs"].is_number() && start["connectMs"].is_number(), "{start}");
+        reset(client);
+        drop(server);
+        let end = process.access_line();
+        let mut expected = known;
+        expected["event"] = "end".into();
+        expected["outcome"] = "downstream_reset".into();
+        expected["id"] = start["id"].clone();
+        has(&end, expected);
+        let id = start["id"].as_str().unwrap().to_owned();
+        assert!(id.len() == 16 && id.bytes().all(|byte| byte.is_ascii_hexdigit()), "{id}");
+        ids.push(id);
+    }
+    assert_ne!(ids[0], ids[1]);
+    // A client that is refused has no start.
+    let refused = line_of(&process, b"GET / HTTP/1.1\r\n\r\n");
+    has(&refused, json!({ "event": "end", "outcome": "not_tls" }));
+}
+
+#[test]
+fn of_errors_leaves_out_who_only_connects() {
+    let process = Process::start("", &["--access-log", "errors"]);
+    for n in 0..20 {
+        let client = open(process.address, b"");
+        if n % 2 == 0 { reset(client) } else { drop(client) }
+    }
+    let series = "sluice_connections_total{namespace=\"\",route=\"\",outcome=\"no_hello\"}";
+    wait_until("all to be counted", || process.metric(series) == 20.0);
+    has(&line_of(&process, &hello("a.test")), json!({ "outcome": "no_route" }));
+}
+
+/// Of each second there are a hundred lines about refusals of one source and outcome, and one for
+/// the rest.
+#[test]
+fn of_a_flood_is_short_and_adds_up() {
+    const ROUND: usize = 500;
+    let plane = Plane::with(vec![target("a.test", &[answering("served")])], |config| {
+        config.workers = 1.try_into().unwrap();
+    });
+    let mut rounds = 0;
+    wait_until("a round that is quick enough", || {
+        rounds += 1;
+        let begun = Instant::now();
+        for n in 0..ROUND {
+            rest(&mut open(plane.address(), b"GET / HTTP/1.1\r\n\r\n"));
+            if n % 4 == 0 {
+                assert_eq!(ask(plane.address(), "a.test"), "served");
+            }
+        }
+        // Two seconds may have a part of it each.
+        begun.elapsed() < millis(900)
+    });
+    plane.assert_active(0);
+    let lines = plane.access_log();
+    let served = lines.iter().filter(|line| line["outcome"] == "completed").count();
+    assert_eq!(served, rounds * ROUND / 4, "no line of a client that was served is left out");
+    let refused: Vec<&Value> = lines.iter().filter(|line| line["outcome"] == "not_tls").collect();
+    let count = |line: &&Value| line["count"].as_u64().unwrap_or(1);
+    assert_eq!(refused.iter().map(count).sum::<u64>(), (rounds * ROUND) as u64);
+    let mut seconds = BTreeMap::<&str, usize>::new();
+    for line in refused.iter().filter(|line| line["count"].is_null()) {
+        *seconds.entry(line["time"].as_str().unwrap().split('.').next().unwrap()).or_default() += 1;
+    }
+    assert!(seconds.values().all(|count| *count <= 100), "{seconds:?}");
+    let counted: Vec<_> = refused.iter().filter(|line| line["count"].is_u64()).collect();
+    assert!(!counted.is_empty());
+    for line in counted {
+        assert_eq!(line["source"], "127.0.0.1");
+        assert!(line["firstTime"].as_str() <= line["lastTime"].as_str(), "{line}");
+        assert!(line["lastTime"].as_str() <= line["time"].as_str(), "{line}");
+    }
+}
+
+#[test]
 fn of_errors_alone_or_of_nothing() {
     for (setting, expected) in [("errors", vec!["no_route"]), ("off", vec![])] {
         let mut process = Process::start(
@@ -201,12 +305,13 @@ fn of_errors_alone_or_of_nothing() {
 #[test]
 fn that_nobody_reads_holds_no_connection_up_and_counts_what_it_drops() {
     const CLIENTS: usize = 2500;
-    let manifests = manifest("a.test", answering("served"), "");
+    let served = answering("served");
+    let manifests = ["a.test", "b.test"].map(|name| manifest(name, served, "")).concat();
     let mut process = Process::start_unread("", &manifests, &[]);
     let stdout = process.stdout.take().unwrap();
     let long = hello_with_a_long_line();
     for _ in 0..CLIENTS {
-        rest(&mut open(process.address, &long));
+        rest(&mut open(process.address, &fresh(&long)));
     }
     assert_eq!(ask(process.address, "a.test"), "served");
     let dropped = || process.metric("sluice_access_log_dropped_total") as usize;

@@ -11,7 +11,7 @@ use std::time::Instant;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use crate::support::{
-    Backend, Bulk, Calls, End, Process, Traced, exchange, expect, hello, manifest, open,
+    Backend, Bulk, Calls, End, Process, Traced, exchange, expect, fresh, hello, manifest, open,
     receive_bulk, rest, send_bulk, since, wait_until,
 };
 
@@ -164,7 +164,7 @@ fn an_idle_connection_keeps_two_descriptors_and_little_memory() {
     raise_descriptors();
     let hello = hello("a.test");
     let used = |process: &Process| {
-        let (mut client, mut server) = pair(process, &backend, &hello);
+        let (mut client, mut server) = pair(process, &backend, &fresh(&hello));
         exchange(&mut client, &mut server);
         (client, server)
     };

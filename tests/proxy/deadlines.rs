@@ -100,8 +100,10 @@ fn traffic_in_either_direction_keeps_a_connection() {
     let plane = Plane::with(vec![target("a.test", &[backend.address()])], |config| {
         config.timeouts.idle = limit;
     });
-    let hello = hello("a.test");
-    let pair = || (open(plane.address(), &hello), backend.accept_with(&hello));
+    let pair = || {
+        let hello = hello("a.test");
+        (open(plane.address(), &hello), backend.accept_with(&hello))
+    };
     let (mut up, mut down, mut half, mut silent) = (pair(), pair(), pair(), pair());
     half.0.shutdown(Shutdown::Write).unwrap();
     assert_eq!(rest(&mut half.1), (vec![], End::Eof));

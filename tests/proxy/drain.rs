@@ -8,8 +8,8 @@ use rustix::process::Signal;
 use sluice::outcome::Outcome;
 
 use crate::support::{
-    Backend, End, Plane, Process, answering, ask, exchange, hello, in_records, manifest, open,
-    rest, target, wait_until,
+    Backend, End, Plane, Process, answering, ask, exchange, hello, in_records, is_listened_on,
+    manifest, millis, open, rest, target, wait_until,
 };
 
 /// A process, a backend that the test serves, and a route `quick.test` to one that answers.
@@ -29,8 +29,9 @@ fn connected(process: &Process, backend: &Backend) -> (TcpStream, TcpStream) {
     (client, backend.accept_with(&hello))
 }
 
+/// A client would be one that has come late.
 fn refuses(process: &Process) -> bool {
-    TcpStream::connect(process.address).is_err()
+    !is_listened_on(process.address)
 }
 
 #[test]
@@ -61,10 +62,8 @@ fn unready_then_closed_then_over_with_the_last_connection() {
     assert_eq!(rest(&mut server), (vec![], End::Eof));
     drop(server);
     assert_eq!(process.wait().code(), Some(0));
-    // The others only tried whether they can still connect.
     let lines = process.last_access_lines();
-    let named = lines.iter().filter(|line| line["serverName"].is_string());
-    let outcomes: Vec<_> = named.map(|line| &line["outcome"]).collect();
+    let outcomes: Vec<_> = lines.iter().map(|line| &line["outcome"]).collect();
     assert_eq!(outcomes, ["completed", "completed", "completed"]);
 }
 
@@ -87,6 +86,39 @@ fn what_outlives_the_timeout_is_reset() {
 fn without_connections_it_ends_at_once() {
     let (mut process, _backend) = started("0s", "600s");
     process.signal(Signal::INT);
+    assert_eq!(process.wait().code(), Some(0));
+}
+
+/// As where load balancers are late to learn that it is unready.
+#[test]
+fn clients_that_come_after_the_delay_are_served_until_none_comes() {
+    let (mut process, _backend) = started("100ms", "600s");
+    process.signal(Signal::TERM);
+    wait_until("unready", || process.get("/readyz").0 == 503);
+    let begun = Instant::now();
+    while begun.elapsed() < millis(1200) {
+        assert_eq!(ask(process.address, "quick.test"), "served", "{:?}", begun.elapsed());
+    }
+    assert_eq!(process.wait().code(), Some(0));
+    assert!(begun.elapsed() < Duration::from_secs(300), "half of the timeout");
+}
+
+#[test]
+fn clients_that_never_stop_coming_are_refused_after_half_of_the_timeout() {
+    let (mut process, backend) = started("0s", "3s");
+    let (mut client, mut server) = connected(&process, &backend);
+    let told = Instant::now();
+    process.signal(Signal::TERM);
+    let mut served = 0;
+    while let Ok(client) = TcpStream::connect(process.address) {
+        served += 1;
+        drop(client);
+    }
+    assert!(told.elapsed() >= millis(1500), "{:?}", told.elapsed());
+    assert!(served > 0);
+    exchange(&mut client, &mut server);
+    assert_eq!(rest(&mut client), (vec![], End::Reset));
+    assert!(told.elapsed() >= millis(3000), "{:?}", told.elapsed());
     assert_eq!(process.wait().code(), Some(0));
 }
 
@@ -121,11 +153,11 @@ fn a_second_signal_ends_the_timeout() {
 fn clients_in_the_accept_queue_are_served() {
     const WAITING: usize = 300;
     let mut waiting = Vec::new();
-    let cut = in_records(&hello("a.test"), 7);
+    let cut = || in_records(&hello("a.test"), 7);
     let plane = Plane::with_waiting(
         vec![target("a.test", &[answering("served")])],
         |_| {},
-        |address| waiting.extend((0..WAITING).map(|_| open(address, &cut))),
+        |address| waiting.extend((0..WAITING).map(|_| open(address, &cut()))),
     );
     plane.running().close();
     for mut client in waiting {

@@ -10,8 +10,8 @@ use sluice::routing::{Moment, Policy, Standing};
 use socket2::Socket;
 
 use crate::support::{
-    Backend, Blackhole, Plane, answering, ask, hello, in_own_network, open, open_from, refusing,
-    rest, target, wait_until,
+    Backend, Blackhole, Plane, answering, ask, fresh, hello, in_own_network, open, open_from,
+    refusing, rest, target, wait_until,
 };
 
 /// Addresses that refuse, as long as the sockets live.
@@ -35,7 +35,7 @@ fn no_client_fails_beside_dead_endpoints_and_the_live_ones_share() {
         let hello = hello("a.test");
         let mut clients = Vec::new();
         for count in 1..=CLIENTS {
-            clients.push(open(plane.address(), &hello));
+            clients.push(open(plane.address(), &fresh(&hello)));
             wait_until("a connection", || {
                 active(&plane)[3..].iter().sum::<usize>() == count
                     || plane.has_ended("a.test", Outcome::ConnectFailed)
@@ -208,7 +208,7 @@ fn without_a_local_port_left_another_endpoint_is_tried() {
             open_from(source, plane.address(), name)
         };
         let opened: Vec<_> =
-            (0..PORTS).map(|port| (client(port, &of_full), full.accept())).collect();
+            (0..PORTS).map(|port| (client(port, &fresh(&of_full)), full.accept())).collect();
         plane.prefer(0);
         let mut last = client(PORTS, &of_both);
         drop(other.accept_with(&of_both));

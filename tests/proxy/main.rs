@@ -4,6 +4,7 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+mod accepts;
 mod access_log;
 mod activation;
 mod alerts;
@@ -23,6 +24,7 @@ mod loops;
 mod outcomes;
 mod replay;
 mod resets;
+mod rounds;
 mod routes;
 mod signals;
 mod spread;

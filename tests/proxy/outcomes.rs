@@ -4,11 +4,13 @@
 use std::io::Write;
 use std::net::Shutdown;
 
+use sluice::config::Protocol;
 use sluice::outcome::Outcome;
 
 use crate::support::{
-    Backend, Blackhole, End, Plane, hello, hello_without_name, malformed_hello, millis, open,
-    refusing, reset, rest, target, wait_until,
+    Backend, Blackhole, End, Plane, exchange, fresh, hello, hello_with_any_name,
+    hello_without_name, listener, malformed_hello, millis, open, refusing, reset, rest, target,
+    wait_until,
 };
 
 /// A client that says `bytes` is turned away without a word, and counted under `outcome`.
@@ -137,16 +139,127 @@ fn downstream_reset_before_the_hello_is_whole() {
     ends.shutdown(Shutdown::Write).unwrap();
     assert_eq!(rest(&mut ends), (vec![], End::Eof));
     reset(open(plane.address(), &hello[..hello.len() / 2]));
+    plane.assert_ended(&[("", Outcome::DownstreamReset, 2)]);
+}
+
+#[test]
+fn no_hello() {
+    let plane = Plane::start(vec![]);
+    let mut ends = open(plane.address(), b"");
+    ends.shutdown(Shutdown::Write).unwrap();
+    assert_eq!(rest(&mut ends), (vec![], End::Eof));
+    drop(open(plane.address(), b""));
     reset(open(plane.address(), b""));
-    plane.assert_ended(&[("", Outcome::DownstreamReset, 3)]);
+    plane.assert_ended(&[("", Outcome::NoHello, 3)]);
+}
+
+/// There is no hello, but health checks there are.
+#[test]
+fn no_hello_of_clients_without_a_byte_where_nobody_looks() {
+    let backend = Backend::new();
+    let plane = Plane::with(vec![target("*", &[backend.address()])], |config| {
+        config.listeners = vec![listener("plain", Protocol::Tcp, false)];
+    });
+    let silent = open(plane.address(), b"");
+    let server = backend.accept();
+    reset(silent);
+    plane.assert_ended(&[("*", Outcome::NoHello, 1)]);
+    drop(server);
+    let said = open(plane.address(), b"a");
+    let server = backend.accept_with(b"a");
+    reset(said);
+    plane.assert_ended(&[("*", Outcome::NoHello, 1), ("*", Outcome::DownstreamReset, 1)]);
+    drop(server);
+    // To end in good order without a byte is legal.
+    drop(open(plane.address(), b""));
+    drop(backend.accept());
+    plane.assert_ended(&[
+        ("*", Outcome::NoHello, 1),
+        ("*", Outcome::DownstreamReset, 1),
+        ("*", Outcome::Completed, 1),
+    ]);
+}
+
+#[test]
+fn names_that_no_server_has_are_for_the_route_for_any_name_alone() {
+    let (any, named) = (Backend::new(), Backend::new());
+    let names: [&[u8]; 8] = [
+        b"10.1.2.3",
+        b"2001:db8::7",
+        b"*",
+        b"*.a.test",
+        b"x.a.test:443",
+        b"",
+        b"x.a.test\0",
+        b"x.\xff.a.test",
+    ];
+    let targets = || {
+        ["a.test", "*.a.test", "*.test"].map(|name| target(name, &[named.address()])).into_iter()
+    };
+    let plane = Plane::start(targets().chain([target("*", &[any.address()])]).collect());
+    for name in names {
+        let hello = hello_with_any_name(name);
+        let client = open(plane.address(), &hello);
+        drop(any.accept_with(&hello));
+        drop(client);
+    }
+    plane.assert_active(0);
+    assert!(!named.is_wanted());
+    drop(plane);
+
+    let plane = Plane::start(targets().collect());
+    for name in names {
+        assert_eq!(rest(&mut open(plane.address(), &hello_with_any_name(name))).1, End::Eof);
+    }
+    plane.assert_ended(&[("", Outcome::NoSni, names.len() as u64)]);
+    assert!(!named.is_wanted());
+    let log = plane.access_log();
+    for name in names.map(|name| name.escape_ascii().to_string()) {
+        let line = log.iter().find(|line| line["serverName"] == name).expect(&name);
+        assert!(line["cause"].as_str().unwrap().starts_with("the server name "), "{line}");
+    }
+}
+
+#[test]
+fn hello_too_large_of_a_flood_of_tiny_records() {
+    let plane = Plane::with(vec![], |config| config.max_hello = 1024);
+    let message = [&[1, 0, 4, 0][..], &[0; 600]].concat();
+    let records: Vec<u8> = message.iter().flat_map(|byte| [22, 3, 1, 0, 1, *byte]).collect();
+    assert!(records.len() > 2 * 1024 + 512);
+    refused(&plane, &records, "", Outcome::HelloTooLarge);
+}
+
+#[test]
+fn a_loop_is_the_third_of_a_hello() {
+    let backend = Backend::new();
+    let plane = Plane::start(vec![target("a.test", &[backend.address()])]);
+    let hello = hello("a.test");
+    let mut first = open(plane.address(), &hello);
+    let mut first_server = backend.accept_with(&hello);
+    let second = open(plane.address(), &hello);
+    let second_server = backend.accept_with(&hello);
+    assert_eq!(rest(&mut open(plane.address(), &hello)), (vec![], End::Eof));
+    plane.assert_active(2);
+    assert!(plane.has_ended("a.test", Outcome::Loop));
+    exchange(&mut first, &mut first_server);
+    // Another, and the same once one of the two is over.
+    let other = open(plane.address(), &fresh(&hello));
+    let other_server = backend.accept();
+    drop((second, second_server));
+    plane.assert_active(2);
+    let again = open(plane.address(), &hello);
+    let again_server = backend.accept_with(&hello);
+    drop((first, first_server, other, other_server, again, again_server));
+    plane.assert_active(0);
 }
 
 #[test]
 fn downstream_reset() {
     let backend = Backend::new();
     let plane = Plane::start(vec![target("a.test", &[backend.address()])]);
-    let client = open(plane.address(), &hello("a.test"));
-    let mut server = backend.accept();
+    let hello = hello("a.test");
+    let client = open(plane.address(), &hello);
+    let mut server = backend.accept_with(&hello);
     reset(client);
     assert_eq!(rest(&mut server).1, End::Reset);
     plane.assert_ended(&[("a.test", Outcome::DownstreamReset, 1)]);

@@ -6,8 +6,8 @@ use std::net::Shutdown;
 use sluice::outcome::Outcome;
 
 use crate::support::{
-    Backend, Bulk, End, Plane, connect, expect, hello, hello_with_alpn, in_records, open, refusing,
-    rest, target,
+    Backend, Bulk, End, Plane, connect, expect, fresh, hello, hello_with_alpn, in_records, open,
+    refusing, rest, target,
 };
 
 /// A record of application data, as early data comes in.
@@ -71,7 +71,7 @@ fn a_hello_in_two_records_at_every_cut() {
     let plane = Plane::start(vec![target("a.test", &[backend.address()])]);
     let hello = hello("a.test");
     for size in (1..hello.len() - 5).step_by(7) {
-        let cut = in_records(&hello, size);
+        let cut = in_records(&fresh(&hello), size);
         let _client = open(plane.address(), &cut);
         backend.accept_with(&cut);
     }
@@ -90,6 +90,7 @@ fn a_hello_and_the_next_bytes_cut_anywhere() {
     let plane = Plane::start(vec![target("a.test", &[backend.address()])]);
     let sent = [hello("a.test"), early_data(300)].concat();
     for cut in (1..sent.len()).step_by(13) {
+        let sent = fresh(&sent);
         let mut client = open(plane.address(), &sent[..cut]);
         client.write_all(&sent[cut..]).unwrap();
         backend.accept_with(&sent);
@@ -109,7 +110,7 @@ fn a_hello_that_fills_many_reads() {
     let long = hello_with_alpn("a.test", protocols);
     assert!(long.len() > 15_000);
     replayed_at_once(&long);
-    replayed_at_once(&[&in_records(&long, 1), Bulk::new(3).at(0, 100_000)].concat());
+    replayed_at_once(&[&in_records(&long, 6), Bulk::new(3).at(0, 100_000)].concat());
 }
 
 #[test]
@@ -119,6 +120,7 @@ fn what_comes_while_another_endpoint_is_tried() {
     let plane = Plane::start(vec![target("a.test", &[dead, backend.address()])]);
     let sent = [&hello("a.test"), Bulk::new(4).at(0, 100_000)].concat();
     for _ in 0..4 {
+        let sent = fresh(&sent);
         let mut client = open(plane.address(), &sent);
         let mut server = backend.accept_with(&sent);
         server.write_all(b"answer").unwrap();

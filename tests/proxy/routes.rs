@@ -1,13 +1,15 @@
 //! Routes that change while their connections live, and how connections are spread.
 
 use std::collections::BTreeMap;
+use std::io::Read;
 use std::net::TcpStream;
 
 use sluice::outcome::Outcome;
 use sluice::routing::Policy;
 
 use crate::support::{
-    Backend, End, Plane, answering, ask, exchange, hello, is_over, open, rest, target, wait_until,
+    Backend, End, Plane, answering, ask, exchange, fresh, hello, is_over, open, rest, target,
+    wait_until,
 };
 
 /// Both ends of a connection to `backend`.
@@ -102,11 +104,16 @@ fn least_connections_fills_up_what_is_free() {
     };
     let mut clients = Vec::new();
     for number in 1..=backends.len() {
-        clients.push(open(plane.address(), &hello));
+        clients.push(open(plane.address(), &fresh(&hello)));
         // One after another, so that each finds the others counted.
         wait_until("it is counted", || counted() == number);
     }
-    let mut servers: Vec<_> = backends.iter().map(|one| one.accept_with(&hello)).collect();
+    let accept = |backend: &Backend| {
+        let mut server = backend.accept();
+        server.read_exact(&mut vec![0; hello.len()]).unwrap();
+        server
+    };
+    let mut servers: Vec<_> = backends.iter().map(accept).collect();
 
     // The connection of the second ends: the next client is for it.
     drop(servers.remove(1));

@@ -161,8 +161,10 @@ fn a_process_that_was_stopped_as_a_whole_is_alive_at_once() {
 
 /// Connections that are spread over both workers, with their servers.
 fn spread(process: &Process, backend: &Backend) -> Vec<(TcpStream, TcpStream)> {
-    let hello = hello("a.test");
-    let pair = |_| (open(process.address, &hello), backend.accept_with(&hello));
+    let pair = |_| {
+        let hello = hello("a.test");
+        (open(process.address, &hello), backend.accept_with(&hello))
+    };
     let pairs: Vec<_> = (0..16).map(pair).collect();
     for worker in ["0", "1"] {
         let series = format!("sluice_worker_connections{{worker=\"{worker}\"}}");

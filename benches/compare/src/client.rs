@@ -2,6 +2,7 @@
 
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpSocket, TcpStream};
@@ -25,6 +26,15 @@ pub(crate) fn hello(server: &str) -> Vec<u8> {
     let at = at.expect("the captured hello has a name");
     let mut hello = HELLO.to_vec();
     hello[at..at + name.len()].copy_from_slice(name.as_bytes());
+    fresh(&hello)
+}
+
+/// The same hello with a random value of its own, as each client has one (RFC 8446 §4.1.2). It comes
+/// after the headers of record and message, and the version.
+fn fresh(hello: &[u8]) -> Vec<u8> {
+    static NUMBER: AtomicU64 = AtomicU64::new(0);
+    let mut hello = hello.to_vec();
+    hello[11..19].copy_from_slice(&NUMBER.fetch_add(1, Ordering::Relaxed).to_be_bytes());
     hello
 }
 
@@ -56,7 +66,7 @@ impl Client {
         socket.set_nodelay(true)?;
         let mut client =
             Client { stream: socket.connect(target.to).await?, buffer: vec![0; FLIGHT] };
-        client.stream.write_all(hello).await?;
+        client.stream.write_all(&fresh(hello)).await?;
         client.stream.read_exact(&mut client.buffer).await?;
         Ok(client)
     }

@@ -133,6 +133,7 @@
 {{- $config := dict "source" $values.source "class" $values.class "requireClass" $values.requireClass -}}
 {{- $config = merge $config (dict "admin" (include "sluice.adminAddress" .) "maxHello" ($values.maxHello | int)) -}}
 {{- $config = merge $config (pick $values "timeouts" "drain" "log" "accessLog" | deepCopy) -}}
+{{- if $values.accessLogStart }}{{ $_ := set $config "accessLogStart" true }}{{ end -}}
 {{- $listen := list -}}
 {{- range $name, $listener := $values.listeners -}}
 {{- range $family := $values.addressFamilies -}}

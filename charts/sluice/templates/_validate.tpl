@@ -8,6 +8,10 @@
 {{- $faults = append $faults (printf "terminationGracePeriodSeconds: %v is too short: drain.delay (%s), drain.timeout (%s), a preStop sleep and 10s to end take %d; leave it out, or shorten the drain" $values.terminationGracePeriodSeconds $values.drain.delay $values.drain.timeout $needed) -}}
 {{- end -}}
 
+{{- if and $values.accessLogStart (ne $values.accessLog "all") -}}
+{{- $faults = append $faults "accessLogStart: adds lines to accessLog: all; set that, or leave accessLogStart out" -}}
+{{- end -}}
+
 {{- if and $values.autoscaling.enabled (eq $values.kind "DaemonSet") -}}
 {{- $faults = append $faults "autoscaling.enabled: a DaemonSet has one pod on each node; leave it out, or set kind: Deployment" -}}
 {{- end -}}

@@ -82,8 +82,7 @@ fn what_routing_needs_is_read_and_the_rest_is_passed_over() {
     let name = host("WWW.Example.com.");
     let hello = with(&[(grease, b""), (SERVER_NAME, &name), (SUPPORTED_GROUPS, &odd_group)]);
     let hello = hello.expect("a hello");
-    let name = hello.server_name.expect("a name");
-    assert_eq!((name.sent(), name.as_str()), ("WWW.Example.com.", "www.example.com"));
+    assert_eq!(hello.server_name.expect("a name").as_str(), "www.example.com");
     assert!(!hello.post_quantum && !hello.ech);
 
     // Broken, but none of a router's business: status_request, ec_point_formats, early_data, and a
@@ -199,9 +198,29 @@ fn a_list_of_server_names_holds_one_host_name_and_fills_its_extension() {
     assert_eq!(name(&long(&two(0, "b.example"))), Some(SeveralServerNames));
     assert_eq!(name(&long(&two(0, "a.example"))), Some(SeveralServerNames));
     assert_eq!(name(&long(&two(1, "b.example"))), Some(ServerNameType));
-    assert_eq!(name(&host("")), Some(ServerName(InvalidServerName::Empty)));
-    assert_eq!(name(&host("127.0.0.1")), Some(ServerName(InvalidServerName::IpAddress)));
-    assert_eq!(name(&host("*.example")), Some(ServerName(InvalidServerName::Byte(b'*'))));
+}
+
+#[test]
+fn a_name_that_no_server_has_is_like_none() {
+    use InvalidServerName::{Byte, Empty, IpAddress, TooLong};
+    let long = "a.".repeat(130);
+    for (sent, cause) in [
+        ("", Empty),
+        ("127.0.0.1", IpAddress),
+        ("2001:db8::7", IpAddress),
+        ("*", Byte(b'*')),
+        ("*.example", Byte(b'*')),
+        ("a\0.example", Byte(0)),
+        ("a.example:443", Byte(b':')),
+        (&long, TooLong),
+    ] {
+        let hello = with(&[(SERVER_NAME, &host(sent))]).expect(sent);
+        assert_eq!(hello.server_name, None, "{sent}");
+        let unusable = hello.unusable_name.expect(sent);
+        assert_eq!((unusable.cause, unusable.sent), (cause, SentName::new(sent.as_bytes())));
+    }
+    let named = with(&[(SERVER_NAME, &host("a.example"))]).expect("a hello");
+    assert_eq!(named.unusable_name, None);
 }
 
 #[test]

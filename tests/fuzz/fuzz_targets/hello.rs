@@ -2,7 +2,7 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use tls::{ClientHello, HelloReader, Progress};
+use tls::{ClientHello, HelloReader, Progress, Refusal};
 
 // `tls` imports nothing of the crate around it, so it can stand here without it.
 #[allow(dead_code, unused_imports)]
@@ -10,6 +10,7 @@ use tls::{ClientHello, HelloReader, Progress};
 mod tls;
 
 const MAX: usize = 16 << 10;
+const MOST: usize = 2 * MAX + 512;
 
 fuzz_target!(|received: &[u8]| {
     let whole = HelloReader::new(MAX).read(received);
@@ -22,7 +23,7 @@ fuzz_target!(|received: &[u8]| {
         Some((_, progress)) => assert_eq!(*progress, whole),
         None => {
             assert_eq!(whole, Progress::Incomplete);
-            assert!(received.len() < 6 * (MAX + 4));
+            assert!(received.len() <= MOST);
         }
     }
 
@@ -31,8 +32,11 @@ fuzz_target!(|received: &[u8]| {
             assert_eq!(first.map(|(end, _)| end), Some(hello.consumed));
             consistent(&hello);
             let single = in_records_of_one_byte(&received[..hello.consumed]);
-            let expected = ClientHello { consumed: single.len(), ..hello };
-            assert_eq!(HelloReader::new(MAX).read(&single), Progress::Hello(expected));
+            let expected = match single.len() {
+                ..=MOST => Progress::Hello(ClientHello { consumed: single.len(), ..hello }),
+                _ => Progress::Refused(Refusal::TooManyRecords),
+            };
+            assert_eq!(HelloReader::new(MAX).read(&single), expected);
         }
         // Its text is for logs.
         Progress::Refused(refusal) => assert!(refusal.to_string().is_ascii()),
@@ -42,11 +46,16 @@ fuzz_target!(|received: &[u8]| {
 
 fn consistent(hello: &ClientHello) {
     if let Some(name) = &hello.server_name {
-        let (sent, normalised) = (name.sent(), name.as_str());
+        let normalised = name.as_str();
         assert!(!normalised.is_empty() && normalised.len() <= 253);
         assert!(normalised.split('.').all(|label| (1..=63).contains(&label.len())));
         assert!(normalised.parse::<std::net::IpAddr>().is_err());
-        assert!(sent.strip_suffix('.').unwrap_or(sent).eq_ignore_ascii_case(normalised));
+        assert!(!normalised.bytes().any(|byte| byte.is_ascii_uppercase()));
+    }
+    if let Some(name) = &hello.unusable_name {
+        assert!(hello.server_name.is_none());
+        let shown = name.sent.as_str();
+        assert!(shown.len() <= 255 && shown.bytes().all(|byte| (b' '..=b'~').contains(&byte)));
     }
     assert!(hello.alpn.iter().all(|protocol| !protocol.is_empty() && hello.alpn.offers(protocol)));
     assert_eq!(hello.versions.iter().next(), hello.versions.highest());

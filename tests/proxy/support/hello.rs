@@ -28,13 +28,46 @@ pub(crate) fn hello_with_alpn(name: &str, protocols: Vec<Vec<u8>>) -> Vec<u8> {
     of_rustls(config, name)
 }
 
-/// A hello whose name has an empty label, and so is none.
-pub(crate) fn malformed_hello() -> Vec<u8> {
-    let mut hello = hello("aaaa.test");
-    let at = hello.windows(9).position(|window| window == b"aaaa.test").unwrap();
-    hello[at + 2] = b'.';
-    hello[at + 3] = b'.';
+/// A hello whose name may be none at all.
+pub(crate) fn hello_with_any_name(name: &[u8]) -> Vec<u8> {
+    let mut hello = hello("a.test");
+    let at = find(&hello, b"a.test");
+    hello.splice(at..at + 6, name.iter().copied());
+    // The lengths of the name, its list, its extension, and of all around it.
+    let lengths = [at - 2, at - 5, at - 7].into_iter().chain(around(&hello));
+    lengths.for_each(|length| grow(&mut hello, length, 6, name.len()));
     hello
+}
+
+/// A hello that names its server twice.
+pub(crate) fn malformed_hello() -> Vec<u8> {
+    let mut hello = hello("a.test");
+    let name = find(&hello, b"a.test");
+    let extension = hello[name - 9..name + 6].to_vec();
+    hello.extend(&extension);
+    around(&hello).into_iter().for_each(|length| grow(&mut hello, length, 0, extension.len()));
+    hello
+}
+
+/// The length at this place is to be one of what has become `to` bytes out of `from`.
+fn grow(hello: &mut [u8], length: usize, from: usize, to: usize) {
+    let value = u16::from_be_bytes([hello[length], hello[length + 1]]);
+    let value = value + u16::try_from(to).unwrap() - u16::try_from(from).unwrap();
+    hello[length..length + 2].copy_from_slice(&value.to_be_bytes());
+}
+
+fn find(hello: &[u8], name: &[u8]) -> usize {
+    hello.windows(name.len()).position(|window| window == name).unwrap()
+}
+
+/// Where the lengths of the record, the message and the extensions stand.
+fn around(hello: &[u8]) -> [usize; 3] {
+    // Headers, version and random; session id, cipher suites, compression methods.
+    let mut at = RECORD_HEADER + 4 + 2 + 32;
+    at += 1 + usize::from(hello[at]);
+    at += 2 + usize::from(u16::from_be_bytes([hello[at], hello[at + 1]]));
+    at += 1 + usize::from(hello[at]);
+    [RECORD_HEADER - 2, RECORD_HEADER + 2, at]
 }
 
 /// The same handshake bytes in records of at most `size` bytes.

@@ -100,6 +100,19 @@ pub(crate) fn expect_reset(mut stream: TcpStream) {
     assert_eq!(rest(&mut stream).1, End::Reset);
 }
 
+/// Whether a socket of this network listens at an IPv4 address; found out without a connection.
+pub(crate) fn is_listened_on(address: SocketAddr) -> bool {
+    let port = format!(":{:04X} ", address.port());
+    let sockets = std::fs::read_to_string("/proc/net/tcp").unwrap();
+    let listens = |line: &str| {
+        // The number, the local address, the remote address, the state.
+        let mut fields = line.split_whitespace().skip(1);
+        let local = fields.next().unwrap_or_default();
+        format!("{local} ").contains(&port) && fields.nth(1) == Some("0A")
+    };
+    sockets.lines().any(listens)
+}
+
 /// Whether the other side has ended it by now.
 pub(crate) fn is_over(stream: &TcpStream) -> bool {
     stream.set_nonblocking(true).unwrap();

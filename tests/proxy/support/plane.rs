@@ -150,6 +150,11 @@ impl Plane {
         self.ended().contains_key(&(route.to_owned(), outcome.as_str()))
     }
 
+    /// How many connections of the route have ended so.
+    pub(crate) fn count(&self, route: &str, outcome: Outcome) -> u64 {
+        self.ended().get(&(route.to_owned(), outcome.as_str())).copied().unwrap_or_default()
+    }
+
     /// Waits until just so many connections are open.
     #[track_caller]
     pub(crate) fn assert_active(&self, count: i64) {

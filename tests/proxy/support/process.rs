@@ -185,6 +185,14 @@ impl Process {
         Pid::from_raw(number).unwrap()
     }
 
+    /// The sum of the series that begin like this.
+    #[track_caller]
+    pub(crate) fn sum(&self, start: &str) -> f64 {
+        let (_, page) = self.get("/metrics");
+        let values = page.lines().filter(|line| line.starts_with(start));
+        values.map(|line| line.rsplit(' ').next().unwrap().parse::<f64>().unwrap()).sum()
+    }
+
     /// How many descriptors it has open.
     pub(crate) fn descriptors(&self) -> usize {
         fs::read_dir(format!("/proc/{}/fd", self.child.id())).unwrap().count()

@@ -32,6 +32,12 @@ impl Traced {
         Self::start_with(manifests, &format!("--seccomp-bpf -e trace=execve,prctl,{name}"))
     }
 
+    /// One whose calls fail as strace's `inject` has it.
+    pub(crate) fn start_failing(manifests: &str, name: &str, inject: &str) -> Self {
+        let options = format!("-e trace=execve,prctl,{name} -e inject={name}:{inject}");
+        Self::start_with(manifests, &options)
+    }
+
     fn start_with(manifests: &str, options: &str) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let trace = folder.path().join("trace");

@@ -1,0 +1,139 @@
+//! The hellos whose connections are being served, by which a loop is noticed.
+//!
+//! A route may lead back to sluice by ways that no address shows: through another replica, a load
+//! balancer, a network address translation. Then one connection would go round until there are no
+//! descriptors left. Its hello stays the same, and with it the 32 random bytes that every client
+//! chooses anew (RFC 8446 §4.1.2).
+
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+use std::hash::{BuildHasherDefault, Hash, Hasher};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use ahash::RandomState;
+
+/// Connections with the same hello at the same time. A client may retry with the hello that it has
+/// made already; what comes a third time goes round.
+const MOST: u8 = 2;
+/// Parts with a lock of their own, so that workers seldom meet at one. A power of two.
+const SHARDS: u64 = 256;
+
+/// The hellos that all workers are serving. To enter and to leave takes a lock that is held for some
+/// ten nanoseconds, and allocates only while the table grows.
+#[derive(Debug)]
+pub(super) struct Hellos {
+    /// With keys of this process, so that nobody can choose a shard.
+    hasher: RandomState,
+    shards: Box<[Mutex<Shard>]>,
+}
+
+/// How many connections are served for each hello.
+type Shard = HashMap<u64, u8, BuildHasherDefault<Hashed>>;
+
+/// A hello, for as long as its connection is served.
+#[derive(Debug)]
+pub(super) struct ServedHello<'a> {
+    hellos: &'a Hellos,
+    key: u64,
+}
+
+impl Hellos {
+    pub(super) fn new() -> Self {
+        let shards = (0..SHARDS).map(|_| Mutex::default()).collect();
+        Hellos { hasher: RandomState::new(), shards }
+    }
+
+    /// What a hello with these random bytes is entered by.
+    pub(super) fn key(&self, random: &[u8; 32]) -> u64 {
+        self.hash(random)
+    }
+
+    /// A hash with the keys of this process.
+    pub(super) fn hash(&self, of: &impl Hash) -> u64 {
+        self.hasher.hash_one(of)
+    }
+
+    /// Enters a hello; `None` if it is being served as often as it may be.
+    pub(super) fn enter(&self, key: u64) -> Option<ServedHello<'_>> {
+        let mut shard = self.shard(key)?;
+        let served = shard.entry(key).or_insert(0);
+        if *served >= MOST {
+            return None;
+        }
+        *served += 1;
+        Some(ServedHello { hellos: self, key })
+    }
+
+    /// Never `None`: there is a shard for each remainder.
+    fn shard(&self, key: u64) -> Option<MutexGuard<'_, Shard>> {
+        // The low bits choose the place within the map.
+        let shard = self.shards.get(((key >> 32) % SHARDS) as usize)?;
+        // Nothing that panics is done with the lock held.
+        Some(shard.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+impl Drop for ServedHello<'_> {
+    fn drop(&mut self) {
+        let Some(mut shard) = self.hellos.shard(self.key) else { return };
+        if let Entry::Occupied(mut entry) = shard.entry(self.key) {
+            match entry.get_mut() {
+                0 | 1 => drop(entry.remove()),
+                more => *more -= 1,
+            }
+        }
+    }
+}
+
+/// Passes a hash on as it is.
+#[derive(Debug, Default)]
+struct Hashed(u64);
+
+impl Hasher for Hashed {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        // Keys are u64 and come by the function below.
+        bytes.iter().for_each(|byte| self.0 = self.0.rotate_left(8) ^ u64::from(*byte));
+    }
+
+    fn write_u64(&mut self, hash: u64) {
+        self.0 = hash;
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::expect_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_third_of_a_hello_at_the_same_time_is_one_too_many() {
+        let hellos = Hellos::new();
+        let (one, other) = (hellos.key(&[1; 32]), hellos.key(&[2; 32]));
+        let first = hellos.enter(one).expect("the first");
+        let second = hellos.enter(one).expect("a client may retry");
+        assert!(hellos.enter(one).is_none());
+        assert!(hellos.enter(other).is_some());
+        drop(first);
+        let third = hellos.enter(one).expect("the first is over");
+        assert!(hellos.enter(one).is_none());
+        drop((second, third));
+        let left = |shard: &Mutex<Shard>| shard.lock().expect("a shard").len();
+        assert_eq!(hellos.shards.iter().map(left).sum::<usize>(), 0);
+    }
+
+    #[test]
+    fn hellos_are_spread_by_a_key_of_the_process() {
+        let (hellos, others) = (Hellos::new(), Hellos::new());
+        assert_ne!(hellos.key(&[1; 32]), others.key(&[1; 32]));
+        let held: Vec<_> = (0..=u8::MAX)
+            .map(|n| hellos.enter(hellos.key(&[n; 32])).expect("each for the first time"))
+            .collect();
+        let most = hellos.shards.iter().map(|shard| shard.lock().expect("a shard").len()).max();
+        assert!(most < Some(16), "{most:?}");
+        drop(held);
+    }
+}
