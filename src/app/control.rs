@@ -1,14 +1,18 @@
 //! The thread of the control plane: source, builder, publisher, saver.
 //!
 //! It has a runtime of its own, so that nothing it does keeps the thread waiting that answers
-//! probes, receives signals and keeps the Lease.
+//! probes, receives signals and keeps the Lease. A panic ends neither: the source starts anew, and
+//! if the runtime itself has failed, with a new one.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::convert::Infallible;
 use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::thread;
+use std::time::Duration;
 
+use tokio::runtime::Runtime;
 use tokio::sync::{Notify, oneshot};
 
 use super::publish::Publisher;
@@ -16,7 +20,7 @@ use super::{Parts, installation, kubernetes, single_threaded};
 use crate::config::{Config, Source};
 use crate::control::dns::Names;
 use crate::control::files::{self, Update};
-use crate::control::supervise::supervise;
+use crate::control::supervise::{failed, steady, supervise};
 use crate::heartbeat::{Heartbeat, Pulse};
 use crate::routing::Writer;
 
@@ -24,19 +28,14 @@ const NAME: &str = "control";
 /// That of a main thread: manifests may be nested deeply.
 const STACK: usize = 8 << 20;
 
+/// Between a fault of the runtime and a new one. Signs of life are missing meanwhile.
+const PAUSE: Duration = Duration::from_secs(1);
+
 /// The thread, as the main one knows it. It ends soon after this is dropped, and is not waited for.
 pub(super) struct Control {
     beat: Arc<Beat>,
     failed: oneshot::Receiver<anyhow::Error>,
     _stop: oneshot::Sender<Infallible>,
-}
-
-/// What the thread tells the main one.
-pub(super) struct Reports {
-    /// Of the first table.
-    pub(super) first: oneshot::Sender<()>,
-    /// Of what keeps the process from ever serving.
-    pub(super) failed: oneshot::Sender<anyhow::Error>,
 }
 
 #[derive(Default)]
@@ -62,16 +61,8 @@ impl Control {
         let beat = Arc::<Beat>::default();
         let answering = Arc::clone(&beat);
         thread::Builder::new().name(NAME.into()).stack_size(STACK).spawn(move || {
-            runtime.block_on(async {
-                let reports = Reports { first, failed };
-                tokio::select! {
-                    never = follow(&config, writer, &parts, reports) => match never {},
-                    never = answering.run() => match never {},
-                    _ = stopped => {}
-                }
-            });
-            // A file system that does not answer must not keep the thread from ending.
-            runtime.shutdown_background();
+            let source = SourceState::new(&config, writer, &parts, first, failed);
+            run(runtime, &config, &parts, &source, &answering, stopped);
         })?;
         Ok(Control { beat, failed: failure, _stop: stop })
     }
@@ -120,36 +111,99 @@ impl Pulse for ControlPulse {
     }
 }
 
-/// Keeps the table as the source has it.
-async fn follow(config: &Config, writer: Writer, parts: &Parts, reports: Reports) -> Infallible {
-    let (statuses, own) = (parts.statuses.clone(), parts.own_endpoints.clone());
-    let publisher = Publisher::new(writer, statuses, own, &parts.metrics);
-    match config.source {
-        Source::Kubernetes => kubernetes::follow(config, publisher, parts, reports).await,
-        Source::Auto | Source::Files => follow_files(config, publisher, parts, reports.first).await,
+/// What outlives a start of the source.
+enum SourceState {
+    Files(RefCell<FilesState>),
+    Kubernetes {
+        serving: Box<RefCell<kubernetes::Serving>>,
+        /// Told, once, of what keeps the process from ever serving.
+        failed: Cell<Option<oneshot::Sender<anyhow::Error>>>,
+    },
+}
+
+struct FilesState {
+    publisher: Publisher,
+    first: Option<oneshot::Sender<()>>,
+}
+
+impl SourceState {
+    fn new(
+        config: &Config,
+        writer: Writer,
+        parts: &Parts,
+        first: oneshot::Sender<()>,
+        failed: oneshot::Sender<anyhow::Error>,
+    ) -> Self {
+        let (statuses, own) = (parts.statuses.clone(), parts.own_endpoints.clone());
+        let publisher = Publisher::new(writer, statuses, own, &parts.metrics);
+        match config.source {
+            Source::Kubernetes => SourceState::Kubernetes {
+                serving: Box::new(RefCell::new(kubernetes::Serving::new(publisher, parts, first))),
+                failed: Cell::new(Some(failed)),
+            },
+            Source::Auto | Source::Files => {
+                SourceState::Files(RefCell::new(FilesState { publisher, first: Some(first) }))
+            }
+        }
     }
 }
 
-/// Keeps the table as the files have it. `first` is told of the first table.
-async fn follow_files(
+/// Runs the source until it is stopped, on one runtime after the other if they fail.
+fn run(
+    runtime: Runtime,
     config: &Config,
-    publisher: Publisher,
     parts: &Parts,
-    first: oneshot::Sender<()>,
-) -> Infallible {
-    let serving = RefCell::new((publisher, Some(first)));
+    source: &SourceState,
+    beat: &Beat,
+    mut stopped: oneshot::Receiver<Infallible>,
+) {
+    let told = parts.supervised();
+    let mut made = Some(runtime);
+    loop {
+        let runtime = match made.take().map_or_else(single_threaded, Ok) {
+            Ok(runtime) => runtime,
+            Err(error) => {
+                tracing::error!(%error, "no runtime for the control plane; trying again");
+                thread::sleep(PAUSE);
+                continue;
+            }
+        };
+        let serve = async {
+            tokio::select! {
+                never = follow(config, parts, source) => match never {},
+                never = beat.run() => match never {},
+                never = steady(NAME, &told) => match never {},
+                _ = &mut stopped => {}
+            }
+        };
+        let ended = catch_unwind(AssertUnwindSafe(|| runtime.block_on(serve)));
+        // A file system that does not answer must not keep the thread from ending.
+        let _ = catch_unwind(AssertUnwindSafe(|| runtime.shutdown_background()));
+        match ended {
+            Ok(()) => return,
+            Err(panic) => told(failed(NAME, &*panic, PAUSE)),
+        }
+        thread::sleep(PAUSE);
+    }
+}
+
+/// Keeps the table as the source has it.
+async fn follow(config: &Config, parts: &Parts, source: &SourceState) -> Infallible {
+    match source {
+        SourceState::Files(state) => follow_files(config, parts, state).await,
+        SourceState::Kubernetes { serving, failed } => {
+            kubernetes::follow(config, parts, serving, failed).await
+        }
+    }
+}
+
+/// Keeps the table as the files have it.
+async fn follow_files(config: &Config, parts: &Parts, state: &RefCell<FilesState>) -> Infallible {
     let publish = |update: Update| {
-        let (publisher, first) = &mut *serving.borrow_mut();
+        let FilesState { publisher, first } = &mut *state.borrow_mut();
         let Update { settled, complete, faults, noticed } = update;
         let applied = publisher.publish(settled, noticed);
         parts.metrics.manifest_faults.set(i64::try_from(faults).unwrap_or(i64::MAX));
-        tracing::info!(
-            routes = parts.table.table().len(),
-            faults,
-            new_table = applied.table,
-            changed_backends = applied.backends,
-            "routes are live"
-        );
         parts.metrics.source_up.set(i64::from(complete));
         if complete {
             parts.health.set_table_complete();
@@ -158,10 +212,18 @@ async fn follow_files(
             // Fails only if sluice is ending already.
             let _ = first.send(());
         }
+        // Who reads this finds it true at the probes.
+        tracing::info!(
+            routes = parts.table.table().len(),
+            faults,
+            new_table = applied.table,
+            changed_backends = applied.backends,
+            "routes are live"
+        );
     };
     let errors = &parts.metrics.source_errors;
     supervise("files", parts.supervised(), || async {
-        serving.borrow_mut().0.begin();
+        state.borrow_mut().publisher.begin();
         let names = Names::new(&config.dns_servers);
         let (paths, installation) = (config.routes.clone(), installation(config, parts));
         let reread = Arc::clone(&parts.reread);

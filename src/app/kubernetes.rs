@@ -14,7 +14,6 @@ use kube::config::{KubeConfigOptions, Kubeconfig, KubeconfigError};
 use tokio::sync::{Notify, oneshot};
 use tokio::time::{sleep, timeout};
 
-use super::control::Reports;
 use super::publish::Publisher;
 use super::saving::Saver;
 use super::{Parts, installation};
@@ -34,34 +33,23 @@ const GRACE: Duration = Duration::from_secs(5);
 /// Between two attempts to make a client.
 const CLIENT_PAUSE: Duration = Duration::from_secs(5);
 
-/// Keeps the table as the API server has it. Reports a failure when there is no way to the API
-/// server, and nothing that was saved.
+/// Keeps the table as the API server has it. Tells `failed`, once, when there is no way to the API
+/// server and nothing that was saved.
 pub(super) async fn follow(
     config: &Config,
-    publisher: Publisher,
     parts: &Parts,
-    reports: Reports,
+    serving: &RefCell<Serving>,
+    failed: &Cell<Option<oneshot::Sender<anyhow::Error>>>,
 ) -> Infallible {
-    let Reports { first, failed } = reports;
     let saved = || parts.saver.as_ref().is_some_and(|saver| saver.path().exists());
-    let made = match client(config).await {
-        Err(error) if !saved() => {
+    let made = match (client(config).await, failed.take()) {
+        (Err(error), Some(failed)) if !saved() => {
             // Fails only if sluice is ending already.
             let _ = failed.send(error);
             return future::pending().await;
         }
-        made => Cell::new(Some(made)),
+        (made, _) => Cell::new(Some(made)),
     };
-    let serving = RefCell::new(Serving {
-        publisher,
-        statuses: parts.statuses.clone(),
-        metrics: parts.metrics.clone(),
-        health: Arc::clone(&parts.health),
-        saver: parts.saver.clone(),
-        decided: Arc::default(),
-        first: Some(first),
-        saved: false,
-    });
     supervise("kubernetes", parts.supervised(), || async {
         serving.borrow_mut().begin();
         // Its tasks may have been a part of the fault, so a new start has a new one.
@@ -69,10 +57,10 @@ pub(super) async fn follow(
             Some(made) => made,
             None => client(config).await,
         };
-        let source = follow_source(config, parts, &serving, made);
+        let source = follow_source(config, parts, serving, made);
         tokio::select! {
             never = source => never,
-            never = save(parts, &serving) => never,
+            never = save(parts, serving) => never,
         }
     })
     .await
@@ -266,7 +254,7 @@ fn notices(parts: &Parts, decided: Arc<Notify>) -> impl Fn(Notice) + Send + Sync
 }
 
 /// What is served and reported.
-struct Serving {
+pub(super) struct Serving {
     publisher: Publisher,
     statuses: Statuses,
     metrics: Metrics,
@@ -281,6 +269,20 @@ struct Serving {
 }
 
 impl Serving {
+    /// Nothing is served yet. `first` is told of the first table.
+    pub(super) fn new(publisher: Publisher, parts: &Parts, first: oneshot::Sender<()>) -> Self {
+        Serving {
+            publisher,
+            statuses: parts.statuses.clone(),
+            metrics: parts.metrics.clone(),
+            health: Arc::clone(&parts.health),
+            saver: parts.saver.clone(),
+            decided: Arc::default(),
+            first: Some(first),
+            saved: false,
+        }
+    }
+
     /// A source starts.
     fn begin(&mut self) {
         self.publisher.begin();
@@ -302,12 +304,12 @@ impl Serving {
         {
             saver.table_changed();
         }
+        self.have_table();
         if first {
             self.decided.notify_one();
             tracing::info!(routes = self.statuses.count(), "the first table is complete");
             self.leave_saved();
         }
-        self.have_table();
     }
 
     fn leave_saved(&mut self) {

@@ -59,12 +59,24 @@ pub async fn supervise<F: Future<Output = Infallible>>(
                 Err(panic) => dropped.err().unwrap_or(panic),
             }
         };
-        let detail = message(&*panic).to_owned();
-        error!(part, detail, pause = ?pause, "a part of the control plane has failed and starts anew");
-        told(Supervised::Failed { part, detail });
+        told(failed(part, &*panic, pause));
         sleep(pause).await;
         pause = (pause * 2).min(LONGEST_PAUSE);
     }
+}
+
+/// Logs that a part has panicked and starts anew after a pause.
+pub fn failed(part: &'static str, panic: &(dyn Any + Send), pause: Duration) -> Supervised {
+    let detail = message(panic).to_owned();
+    error!(part, detail, ?pause, "a part of the control plane has failed and starts anew");
+    Supervised::Failed { part, detail }
+}
+
+/// Tells of a part that it is steady, once that is so, and never returns.
+pub async fn steady(part: &'static str, told: impl Fn(Supervised)) -> Infallible {
+    sleep(STEADY).await;
+    told(Supervised::Steady { part });
+    std::future::pending().await
 }
 
 fn message(panic: &(dyn Any + Send)) -> &str {

@@ -159,6 +159,26 @@ fn a_process_that_was_stopped_as_a_whole_is_alive_at_once() {
     });
 }
 
+/// tokio panics when its epoll fails.
+#[test]
+fn after_a_panic_the_control_plane_starts_anew_and_what_was_served_is_served_on() {
+    let (one, two) = (answering("one"), answering("two"));
+    let flags = ["--access-log", "off"];
+    let process = Process::start_unread("", &manifest("a.test", one, ""), &flags);
+    assert_eq!(ask(process.address, "a.test"), "one");
+    let panics = || process.metric("sluice_panics_total");
+    let mut failed = Injection::start(&process, "control", "epoll_wait:error=EBADF:when=1");
+    failed.wait();
+    wait_until("the panic", || panics() == 1.0);
+    drop(failed);
+    assert_eq!(ask(process.address, "a.test"), "one");
+    let (status, text) = process.get("/readyz");
+    assert!(status == 200 && text.contains("starts anew: control, 1 times"), "{status} {text}");
+    process.serve(&manifest("a.test", two, ""));
+    wait_until("the change", || ask(process.address, "a.test") == "two");
+    assert_eq!((process.get("/livez").0, panics()), (200, 1.0));
+}
+
 /// Connections that are spread over both workers, with their servers.
 fn spread(process: &Process, backend: &Backend) -> Vec<(TcpStream, TcpStream)> {
     let pair = |_| {
