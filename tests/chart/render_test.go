@@ -81,6 +81,27 @@ func TestConfigurationIsValid(t *testing.T) {
 	}
 }
 
+// No route may lead to a Service of the release, whichever there are.
+func TestEveryServiceIsToldToBeItsOwn(t *testing.T) {
+	t.Parallel()
+	for name, file := range matrix(t) {
+		objects := render(t, "--values", file)
+		config := configuration(t, objects)
+		if !strings.Contains(config, "source: kubernetes\n") {
+			continue
+		}
+		for _, one := range objects {
+			if one.text("kind") != "Service" {
+				continue
+			}
+			own := "\n- " + one.text("metadata", "namespace") + "/" + one.text("metadata", "name") + "\n"
+			if _, list, _ := strings.Cut(config, "ownServices:"); !strings.Contains(list, own) {
+				t.Errorf("%s: %q is not in\n%s", name, own, config)
+			}
+		}
+	}
+}
+
 func configuration(t *testing.T, objects []object) string {
 	t.Helper()
 	for _, one := range objects {
@@ -266,6 +287,8 @@ func TestValuesArrive(t *testing.T) {
 		{set("networkPolicy.enabled=true", "metrics.podMonitor.enabled=true"), "NetworkPolicy", "sluice", []any{"spec", "ingress", 1, "from", 1}, "namespaceSelector: {}\npodSelector:\n  matchLabels:\n    app.kubernetes.io/name: prometheus"},
 		{set("networkPolicy.enabled=true", "networkPolicy.adminFrom[0].ipBlock.cidr=10.0.0.0/8"), "NetworkPolicy", "sluice", []any{"spec", "ingress", 1, "from"}, "- ipBlock:\n    cidr: 10.0.0.0/8"},
 		{[]string{"--set-json", `networkPolicy={"enabled":true,"adminFrom":[]}`}, "NetworkPolicy", "sluice", []any{"spec", "ingress", 1}, "null"},
+		{set("networkPolicy.enabled=true", "networkPolicy.egress.enabled=true"), "NetworkPolicy", "sluice", []any{"spec", "egress", 1, "to"}, "null"},
+		{set("networkPolicy.enabled=true", "networkPolicy.egress.enabled=true", "networkPolicy.egress.apiServer[0].ipBlock.cidr=192.0.2.1/32"), "NetworkPolicy", "sluice", []any{"spec", "egress", 1, "to"}, "- ipBlock:\n    cidr: 192.0.2.1/32"},
 		{set("metrics.podMonitor.enabled=true", "metrics.podMonitor.apiVersion=azmonitoring.coreos.com/v1"), "PodMonitor", "sluice", []any{"apiVersion"}, "azmonitoring.coreos.com/v1"},
 		{set("metrics.serviceMonitor.enabled=true", "metrics.serviceMonitor.apiVersion=azmonitoring.coreos.com/v1"), "ServiceMonitor", "sluice", []any{"apiVersion"}, "azmonitoring.coreos.com/v1"},
 		{set("metrics.prometheusRule.enabled=true", "metrics.prometheusRule.apiVersion=example.com/v1"), "PrometheusRule", "sluice", []any{"apiVersion"}, "example.com/v1"},

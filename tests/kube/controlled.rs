@@ -121,11 +121,12 @@ impl Sluice {
     ) -> Self {
         let mut child = Command::new(binary())
             .args(["run", "--source", "kubernetes", "--class", class, "--log-format", "json"])
-            .args(["--listen", "198.18.0.1:0", "--admin", "127.0.0.1:0", "--access-log", "off"])
+            .args(["--listen", "198.18.0.1:0", "--access-log", "off"])
             .args(["--kubeconfig", account.path().to_str().unwrap()])
             // Of the account's namespace, whatever the class is: the name that the role has.
             .args(["--lease", "sluice-sluice"])
             .args(arguments)
+            .env("SLUICE_ADMIN", "127.0.0.1:0")
             .envs(environment.iter().copied())
             .stderr(Stdio::piped())
             .spawn()
@@ -147,6 +148,10 @@ impl Sluice {
         };
         let (address, admin) = (address("listening"), address("admin port"));
         Sluice { child, address, admin, log }
+    }
+
+    pub(crate) fn admin_address(&self) -> SocketAddr {
+        self.admin
     }
 
     /// Sends SIGTERM.

@@ -23,7 +23,7 @@ pub(crate) fn tests() -> Vec<Trial> {
 }
 
 /// What the condition `ResolvedRefs` of a route says, as `reason: message`.
-fn resolved(sluice: &Sluice, name: &str) -> String {
+pub(crate) fn resolved(sluice: &Sluice, name: &str) -> String {
     let (_, routes) = sluice.get("/routes");
     let routes: Value = serde_json::from_str(&routes).unwrap();
     let route = routes["routes"].as_array().unwrap().iter().find(|route| route["name"] == name);
@@ -31,7 +31,7 @@ fn resolved(sluice: &Sluice, name: &str) -> String {
     format!("{}: {}", condition["reason"].as_str().unwrap(), condition["message"].as_str().unwrap())
 }
 
-fn route(namespace: &str, name: &str, class: &str, backend: &str) -> String {
+pub(crate) fn route(namespace: &str, name: &str, class: &str, backend: &str) -> String {
     format!(
         "apiVersion: sluice.dev/v1alpha1
 kind: SniRoute

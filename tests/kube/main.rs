@@ -23,6 +23,7 @@ mod load;
 mod objects;
 mod outage;
 mod proxied;
+mod reach;
 mod rules;
 mod saved;
 mod status;
@@ -44,6 +45,7 @@ fn main() -> ExitCode {
         environment::tests(),
         controller::tests(),
         elsewhere::tests(),
+        reach::tests(),
         weird::tests(),
         proxied::tests(),
         rules::tests(),

@@ -40,6 +40,8 @@ impl Own {
         Own {
             services: services.iter().cloned().collect(),
             ports: ports.collect(),
+            // The first time, whatever an earlier builder has had published is replaced.
+            dirty: !services.is_empty(),
             ..Own::default()
         }
     }

@@ -13,15 +13,15 @@ mod tests;
 mod turns;
 
 use std::net::SocketAddr;
-use std::panic::AssertUnwindSafe;
+use std::panic::{AssertUnwindSafe, resume_unwind};
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
 use futures::{FutureExt, Stream};
 use tokio::sync::mpsc;
-use tokio::task::JoinSet;
+use tokio::task::{JoinError, JoinHandle, JoinSet};
 
 use self::held::Outcome;
 use self::lookup::Lookup;
@@ -43,15 +43,30 @@ pub struct Names {
     changes: mpsc::UnboundedSender<NameChanges>,
 }
 
-/// What [`Names`] finds out, as a stream that ends with it.
+/// What [`Names`] finds out, as a stream that ends with it. A panic of the task that finds it out is
+/// one of whoever reads this, so that both can be started anew.
 #[derive(Debug)]
-pub struct Answers(mpsc::UnboundedReceiver<(DnsName, Answer)>);
+pub struct Answers {
+    told: mpsc::UnboundedReceiver<(DnsName, Answer)>,
+    /// Until its end is known.
+    task: Option<JoinHandle<()>>,
+}
 
 impl Stream for Answers {
     type Item = (DnsName, Answer);
 
     fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        self.0.poll_recv(context)
+        match self.told.poll_recv(context) {
+            Poll::Ready(None) => {}
+            told => return told,
+        }
+        let Some(task) = &mut self.task else { return Poll::Ready(None) };
+        let ended = ready!(Pin::new(task).poll(context));
+        self.task = None;
+        match ended.map_err(JoinError::try_into_panic) {
+            Err(Ok(panic)) => resume_unwind(panic),
+            Ok(()) | Err(Err(_)) => Poll::Ready(None),
+        }
     }
 }
 
@@ -60,8 +75,8 @@ impl Names {
     pub fn new(servers: &[SocketAddr]) -> (Self, Answers) {
         let (tell, told) = mpsc::unbounded_channel();
         let (changes, changed) = mpsc::unbounded_channel();
-        tokio::spawn(follow(Arc::new(Lookup::new(servers)), changed, tell));
-        (Names { changes }, Answers(told))
+        let task = tokio::spawn(follow(Arc::new(Lookup::new(servers)), changed, tell));
+        (Names { changes }, Answers { told, task: Some(task) })
     }
 
     /// Begins and ends to follow names.

@@ -169,6 +169,17 @@ async fn a_name_without_an_answer_is_told_and_the_server_asked_for_others_all_th
 }
 
 #[tokio::test]
+async fn a_fault_of_the_task_is_one_of_the_reader() {
+    let (tell, told) = mpsc::unbounded_channel();
+    let task = Some(tokio::spawn(async { panic!("a fault") }));
+    let mut answers = Answers { told, task };
+    drop(tell);
+    let read = AssertUnwindSafe(answers.next()).catch_unwind().await;
+    assert!(read.is_err());
+    assert!(answers.next().await.is_none());
+}
+
+#[tokio::test]
 async fn a_name_is_known_without_a_server() {
     // RFC 6761 §6.3.
     let (mut names, mut answers) = Names::new(&["127.0.0.1:1".parse().unwrap()]);

@@ -199,7 +199,8 @@ fn a_route_is_told_when_an_address_becomes_the_installations_own() {
         (statuses, settled.own_endpoints.map(|own| own.len()))
     };
     let resolved = ["a ResolvedRefs", "b ResolvedRefs", "c ResolvedRefs"].map(str::to_owned);
-    assert_eq!(said(&mut |_| {}), (resolved.to_vec(), None));
+    assert_eq!(said(&mut |_| {}), (resolved.to_vec(), Some(0)));
+    assert_eq!(said(&mut |_| {}), (vec![], None));
     let pods = said(&mut |builder| builder.put_slice(&slice));
     assert_eq!(pods, (vec!["a LeadsToItself".to_owned()], Some(2)));
     let front = said(&mut |builder| builder.put_service(&service));
