@@ -6,7 +6,7 @@ SHELL := bash
 # The order of the checks is part of what they say: the quickest to fail comes first.
 .NOTPARALLEL:
 .PHONY: help build image run test lint test-quick test-slow test-chart e2e bench bench-parts \
-    bench-control doc audit fuzz tools tools-e2e kube render
+    bench-control doc audit fuzz tools tools-e2e kube render release sbom
 
 VERSION := $(shell sed -n '0,/^version/s/^version = "\(.*\)"/\1/p' Cargo.toml)
 
@@ -34,13 +34,19 @@ image: build ## build the container image of it, target/image/sluice.tar, with b
 	tests/env/image.sh target/image/sluice.tar sluice:$(VERSION) --build-arg BINARY=prebuilt \
 	    --build-arg VERSION=$(VERSION) --build-arg REVISION=$$(git rev-parse HEAD) .
 
+release: tools-e2e image ## gather a release in target/release-files: binary, image, bill of materials, checksums
+	tests/env/release.sh target/release-files target/release/sluice target/image/sluice.tar
+
+sbom: tools ## write the bill of materials, target/sbom.json, and check that it names every crate
+	tests/env/release.sh --sbom target/sbom.json
+
 run: ## the quick start: two TLS servers and sluice in front of them (PORT=8443)
 	@cargo build --locked --bin sluice --example quickstart
 	@cargo run --quiet --locked --example quickstart
 
 test: lint doc test-slow test-quick test-chart ## install what the tests need, and run everything
 
-lint: tools ## check form, clippy's lints and the dependencies
+lint: tools ## check form, clippy's lints, the dependencies and the bill of materials
 	cargo fmt --check
 	cargo clippy --all-targets --locked -- -D warnings
 	cargo fmt --check --manifest-path benches/compare/Cargo.toml
@@ -48,6 +54,7 @@ lint: tools ## check form, clippy's lints and the dependencies
 	    -D warnings
 	cargo fmt --check --manifest-path tests/fuzz/Cargo.toml
 	cargo deny --locked check licenses bans sources
+	tests/env/release.sh --sbom target/sbom.json
 
 test-quick: kube ## the quick tests
 	cargo test --locked --doc

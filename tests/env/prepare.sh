@@ -75,6 +75,10 @@ install_rust_tools() {
         # Not optimised: it runs for seconds, and optimising it takes minutes.
         cargo install --locked --debug cargo-deny@0.20.2
     fi
+    if ! cargo cyclonedx --version >/dev/null 2>&1; then
+        echo "installing cargo-cyclonedx; this takes minutes, once"
+        cargo install --locked --debug cargo-cyclonedx@0.5.9
+    fi
 }
 
 main
