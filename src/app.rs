@@ -388,8 +388,12 @@ async fn drain(
 }
 
 /// Waits until no client has come for a moment: load balancers may be late to learn that this
-/// replica is unready, and a client that they still send here would find nobody.
+/// replica is unready, and a client that they still send here would find nobody. Where sockets were
+/// passed to the process, clients wait in them for the next one.
 async fn quiet(running: &Running) {
+    if !running.refuses_when_closed() {
+        return;
+    }
     while let Some(left) = QUIET.checked_sub(running.quiet_for()).filter(|left| !left.is_zero()) {
         tokio::time::sleep(left).await;
     }

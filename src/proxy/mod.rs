@@ -29,8 +29,8 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 pub use self::balance::{Wish, choose, endpoint_of_source};
-use self::bind::Bound;
 pub use self::bind::{BindError, PassedSocket};
+use self::bind::{Bound, ListeningSocket};
 use self::crew::{Crew, Member, Phase};
 use self::relay::Allowance;
 use self::worker::Seed;
@@ -144,11 +144,12 @@ impl Proxy {
         let loads = (0..settings.workers).map(|number| metrics.worker_connections(number));
         let crew = Arc::new(Crew::new(loads)?);
         let mut bound = self.bound;
-        let mut running = Running { crew: Arc::clone(&crew), workers: Vec::new() };
+        let mut running = Running { crew: Arc::clone(&crew), workers: Vec::new(), outlived: true };
         for number in 0..settings.workers {
             let mut listeners = Vec::new();
             for one in &mut bound {
                 let socket = one.for_worker()?;
+                running.outlived &= socket.as_ref().is_none_or(ListeningSocket::is_shared);
                 listeners.extend(socket.map(|socket| (one.listener.clone(), socket)));
             }
             let seed = Seed {
@@ -204,6 +205,8 @@ impl<F: Fn()> Drop for Ended<F> {
 pub struct Running {
     crew: Arc<Crew>,
     workers: Vec<WorkerThread>,
+    /// Whether all its listening sockets stay open elsewhere.
+    outlived: bool,
 }
 
 #[derive(Debug)]
@@ -225,6 +228,11 @@ impl Running {
     /// How long ago the last client was accepted; since the start, if there was none.
     pub fn quiet_for(&self) -> Duration {
         self.crew.quiet_for()
+    }
+
+    /// Whether clients that come after [`Running::close`] find nobody.
+    pub fn refuses_when_closed(&self) -> bool {
+        !self.outlived
     }
 
     /// Stops accepting. Clients that the kernel has taken already are still served.

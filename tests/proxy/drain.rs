@@ -39,7 +39,7 @@ fn unready_then_closed_then_over_with_the_last_connection() {
     // In which all that is to happen before its end has its time.
     const DELAY: Duration = Duration::from_secs(4);
     let (mut process, backend) = started("4s", "600s");
-    assert_eq!(process.get("/readyz").0, 200);
+    wait_until("ready", || process.get("/readyz").0 == 200);
     let (mut client, mut server) = connected(&process, &backend);
     let hello = hello("a.test");
     let mut half = open(process.address, &hello[..100]);

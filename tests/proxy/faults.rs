@@ -90,8 +90,8 @@ impl Scene {
             manifest("refused.test", refused, ""),
         ];
         let process = Process::start(&manifests.concat(), &["--timeouts-idle", "600s"]);
-        let hello = hello("held.test");
         let pair = |_| {
+            let hello = hello("held.test");
             let client = open(process.address, &hello);
             (client, held.accept_with(&hello))
         };
