@@ -262,6 +262,7 @@ fn installation(config: &Config, parts: &Parts) -> Installation {
     Installation {
         class: config.class.clone(),
         require_class: config.require_class,
+        longest_timeout: config.timeouts.max,
         listeners,
         reach: parts.reach.clone(),
         machine: machine::addresses().unwrap_or_else(|error| {

@@ -101,6 +101,7 @@ fn installation(class: &Class, listeners: Vec<String>) -> Installation {
     Installation {
         class: class.class.clone(),
         require_class: class.require_class,
+        longest_timeout: None,
         listeners,
         reach: Reach { local_addresses: true, ..Reach::default() },
         machine: vec![],

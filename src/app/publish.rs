@@ -108,6 +108,7 @@ mod tests {
         Builder::new(Installation {
             class: "sluice".to_owned(),
             require_class: false,
+            longest_timeout: None,
             listeners: Vec::new(),
             reach: Reach { local_addresses: true, ..Reach::default() },
             machine: vec![],

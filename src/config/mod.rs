@@ -29,6 +29,8 @@ use file::Document;
 use layers::Layer;
 use settings::SETTINGS;
 
+use crate::duration::display;
+
 /// Everything that `sluice run` needs to know, checked.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Config {
@@ -122,6 +124,21 @@ pub enum ConfigError {
          their ends; set that, or leave accessLogStart out"
     )]
     StartWithoutEnd,
+    /// A route would have a longer time for asking nothing than it may ask for.
+    #[error(
+        "timeouts.max: {} is shorter than {name}, which is {} and holds for routes that ask for \
+         nothing; lengthen the one or shorten the other",
+        display(*max),
+        display(*value)
+    )]
+    MaxTooShort {
+        /// The setting.
+        name: &'static str,
+        /// Its value.
+        value: Duration,
+        /// The longest that a route may ask for.
+        max: Duration,
+    },
 }
 
 impl Config {
@@ -157,6 +174,7 @@ impl Config {
         if config.access_log_start && config.access_log != AccessLog::All {
             return Err(ConfigError::StartWithoutEnd);
         }
+        config.timeouts.check()?;
         Ok(config)
     }
 
@@ -198,6 +216,8 @@ impl Default for Config {
                 hello: Duration::from_secs(5),
                 connect: Duration::from_secs(5),
                 idle: Duration::from_hours(1),
+                stall: Some(Duration::from_mins(5)),
+                max: None,
             },
             max_hello: 16_384,
             drain: Drain { delay: Duration::from_secs(5), timeout: Duration::from_secs(30) },
@@ -307,6 +327,35 @@ pub struct Timeouts {
     pub connect: Duration,
     /// Without a byte in either direction.
     pub idle: Duration,
+    /// For a client that takes next to nothing of what there is for it; `None` is for ever.
+    pub stall: Option<Duration>,
+    /// The longest that a route may ask for; `None` is no bound.
+    pub max: Option<Duration>,
+}
+
+impl Timeouts {
+    /// What holds for one attempt to connect, where a route asks for `own`.
+    pub fn connect_of(&self, own: Option<Duration>) -> Duration {
+        own.map_or(self.connect, |own| self.capped(own))
+    }
+
+    /// How long a connection may be idle, where a route asks for `own`.
+    pub fn idle_of(&self, own: Option<Duration>) -> Duration {
+        own.map_or(self.idle, |own| self.capped(own))
+    }
+
+    fn capped(&self, own: Duration) -> Duration {
+        self.max.map_or(own, |max| own.min(max))
+    }
+
+    fn check(&self) -> Result<(), ConfigError> {
+        let all = [("timeouts.connect", self.connect), ("timeouts.idle", self.idle)];
+        let longer = |max: Duration| all.into_iter().find(|(_, value)| *value > max);
+        match self.max.and_then(|max| longer(max).map(|longer| (longer, max))) {
+            Some(((name, value), max)) => Err(ConfigError::MaxTooShort { name, value, max }),
+            None => Ok(()),
+        }
+    }
 }
 
 /// How a termination is carried out.

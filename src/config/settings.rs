@@ -5,9 +5,9 @@
 
 use super::layers::{Fault, Value};
 use super::values::{
-    access_log, boolean, class, dns_server, duration, existing_path, folder, lease, lease_duration,
-    log_format, log_level, max_hello, namespace, network, own_service, source, store, store_each,
-    workers, zero_or_duration,
+    access_log, boolean, class, dns_server, duration, duration_unless_zero, existing_path, folder,
+    lease, lease_duration, log_format, log_level, max_hello, namespace, network, own_service,
+    source, store, store_each, workers, zero_or_duration,
 };
 use super::{Config, listen};
 use crate::duration::display;
@@ -216,6 +216,21 @@ pub(super) const SETTINGS: &[Setting] = &[
         "For a connection without a byte in either direction",
         |config, given| store(&mut config.timeouts.idle, given, duration),
         |config| display(config.timeouts.idle).to_string(),
+    ),
+    one(
+        "timeouts.stall",
+        "DURATION",
+        "For a client that acknowledges less than 64 KiB meanwhile, though there is something for \
+         it; 0s is for ever",
+        |config, given| store(&mut config.timeouts.stall, given, duration_unless_zero),
+        |config| display(config.timeouts.stall.unwrap_or_default()).to_string(),
+    ),
+    one(
+        "timeouts.max",
+        "DURATION",
+        "The longest that a route's own timeouts may be; 0s is no bound",
+        |config, given| store(&mut config.timeouts.max, given, duration_unless_zero),
+        |config| display(config.timeouts.max.unwrap_or_default()).to_string(),
     ),
     one(
         "maxHello",

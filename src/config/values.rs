@@ -163,6 +163,11 @@ pub(super) fn duration(text: &str) -> Result<Duration, String> {
     Ok(duration)
 }
 
+/// Zero stands for none.
+pub(super) fn duration_unless_zero(text: &str) -> Result<Option<Duration>, String> {
+    Ok(Some(zero_or_duration(text)?).filter(|duration| !duration.is_zero()))
+}
+
 pub(super) fn access_log(text: &str) -> Result<AccessLog, String> {
     let all = [AccessLog::Off, AccessLog::Errors, AccessLog::All];
     word(text, &all.map(AccessLog::as_str), all)

@@ -18,6 +18,7 @@ mod record;
 mod refuse;
 mod relay;
 mod socket;
+mod tcp;
 mod wheel;
 mod worker;
 

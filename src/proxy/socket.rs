@@ -16,6 +16,7 @@ use rustix::net::{
 use rustix::pipe::{SpliceFlags, splice};
 
 use super::reactor::{Reactor, Ready, SourceId};
+use super::tcp::{self, Standing};
 
 /// The first probe of a silent peer, and the time between the next ones.
 const KEEPALIVE: Duration = Duration::from_secs(60);
@@ -226,6 +227,31 @@ impl Socket {
         let _ = sockopt::set_socket_linger(&self.fd, Some(Duration::ZERO));
     }
 
+    /// How far the peer is with what it was sent.
+    pub(super) fn standing(&self) -> io::Result<Standing> {
+        tcp::standing(self.fd.as_fd())
+    }
+
+    /// The shortest time that a packet to the peer and its answer have taken.
+    pub(super) fn round_trip(&self) -> io::Result<Duration> {
+        tcp::round_trip(self.fd.as_fd())
+    }
+
+    /// Bounds what the kernel takes for the peer before it can be sent.
+    pub(super) fn bound_unsent(&self) -> io::Result<()> {
+        tcp::bound_unsent(self.fd.as_fd())
+    }
+
+    /// Bounds what the kernel keeps of what the peer sends.
+    pub(super) fn bound_received(&self) -> io::Result<()> {
+        tcp::bound_received(self.fd.as_fd())
+    }
+
+    /// Takes that back.
+    pub(super) fn unbound_received(&self) -> io::Result<()> {
+        tcp::unbound_received(self.fd.as_fd())
+    }
+
     /// Has the kernel find out whether a silent peer is still there.
     pub(super) fn keep_alive(&self) -> io::Result<()> {
         set_keep_alive(&self.fd)
@@ -330,7 +356,7 @@ impl Drop for Socket {
 /// accepts.
 ///
 /// `TCP_USER_TIMEOUT` is not set: it also ends a connection whose peer is there and merely does not
-/// read for so long (the kernel's tcp_probe_timer), which is the idle timeout's to judge.
+/// read for so long (the kernel's tcp_probe_timer). The relay tells the two apart (`relay::watch`).
 pub(super) fn set_keep_alive(fd: impl AsFd) -> io::Result<()> {
     let fd = fd.as_fd();
     sockopt::set_tcp_keepidle(fd, KEEPALIVE)?;

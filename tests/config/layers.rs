@@ -35,6 +35,12 @@ fn the_source_follows_from_what_is_given() {
         (routes, &["--state-dir", "state"], "stateDir is for routes from kubernetes"),
         (routes, &["--access-log-start", "--access-log", "errors"], "accessLog has to be all"),
         ("", &["--state-dir", "LICENSE"], "--state-dir: \"LICENSE\" is not a folder"),
+        (
+            "routes: [src]\ntimeouts: {max: 59m}",
+            &[],
+            "timeouts.max: 59m is shorter than timeouts.idle, which is 1h",
+        ),
+        (routes, &["--timeouts-max", "1h", "--timeouts-connect", "2h"], "than timeouts.connect"),
         ("stateDir: ''", &[], "sluice.yaml:1: stateDir: an empty path names no folder"),
         ("source: etcd", &[], "sluice.yaml:1: source: \"etcd\" is not one of"),
     ] {
@@ -78,6 +84,8 @@ fn defaults_are_those_of_the_documentation() {
     assert_eq!(config.timeouts.hello, Duration::from_secs(5));
     assert_eq!(config.timeouts.connect, Duration::from_secs(5));
     assert_eq!(config.timeouts.idle, Duration::from_secs(3600));
+    assert_eq!(config.timeouts.stall, Some(Duration::from_secs(300)));
+    assert_eq!(config.timeouts.max, None);
     assert_eq!(config.max_hello, 16_384);
     assert_eq!(config.drain.delay, Duration::from_secs(5));
     assert_eq!(config.drain.timeout, Duration::from_secs(30));

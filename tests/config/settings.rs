@@ -155,6 +155,20 @@ const ROWS: &[Row] = &[
         shown: ["10m", "1h30m", "3h"],
     },
     Row {
+        name: "timeouts.stall",
+        file: "timeouts: {stall: 1m}",
+        variable: ("SLUICE_TIMEOUTS_STALL", "90s"),
+        flags: &["--timeouts-stall", "0s"],
+        shown: ["1m", "1m30s", "0s"],
+    },
+    Row {
+        name: "timeouts.max",
+        file: "timeouts: {max: 1h}",
+        variable: ("SLUICE_TIMEOUTS_MAX", "0s"),
+        flags: &["--timeouts-max", "720h"],
+        shown: ["1h", "0s", "720h"],
+    },
+    Row {
         name: "maxHello",
         file: "maxHello: 512",
         variable: ("SLUICE_MAX_HELLO", "65536"),

@@ -39,6 +39,7 @@ fn installation() -> Installation {
     Installation {
         class: "sluice".to_owned(),
         require_class: false,
+        longest_timeout: None,
         listeners: Vec::new(),
         reach: Reach { local_addresses: true, ..Reach::default() },
         machine: vec![],

@@ -9,7 +9,7 @@ use sluice::outcome::Outcome;
 
 use crate::support::{
     Backend, Bulk, End, Flow, Plane, expect, flow, hello, open_narrow, receive_bulk, reset, rest,
-    send_bulk, stall, target, wait_until,
+    send_bulk, settle, stall, target, wait_until,
 };
 
 const MIB: usize = 1 << 20;
@@ -152,9 +152,9 @@ fn that_is_cut_off_leaves_nothing_in_a_pipe() {
     both_ways(client, server, 70, 4 * MIB);
 }
 
-/// Bulk that stalls keeps its pipe. When all pipes are held in that way, the next one is copied.
+/// A receiver that takes its time keeps its pipe as long as there are enough.
 #[test]
-fn beyond_the_pipes_is_copied() {
+fn stalled_bulk_leaves_pipes_to_the_rest() {
     let backend = Backend::narrow();
     let plane = Plane::with(vec![target("a.test", &[backend.address()])], |config| {
         config.workers = 1.try_into().unwrap();
@@ -170,10 +170,15 @@ fn beyond_the_pipes_is_copied() {
     flow(&mut flows, MIB, 2 * MIB);
     stall(&mut flows, 16 * MIB);
     let all = pool() as i64;
-    wait_until("all pipes to be held", || plane.metrics.pipes_busy.get() == all);
+    let busy = || plane.metrics.pipes_busy.get();
+    wait_until("most pipes to be held", || busy() >= all / 2);
+    assert!(busy() <= all * 3 / 4 + 1, "{} of {all}", busy());
     let (client, server) = pair(&plane, &backend);
     both_ways(client, server, 40, 16 * MIB);
-    assert_eq!((plane.metrics.pipes_busy.get(), plane.metrics.pipes_idle.get()), (all, 0));
+    wait_until("what that took to be idle", || plane.metrics.pipes_idle.get() > 0);
+    assert!(busy() <= all * 3 / 4 + 1, "{} of {all}", busy());
+    // What was moved out of pipes is whole.
+    settle(&mut flows);
 }
 
 /// How many pipes one worker has at most: three quarters of what the kernel allows a user, at 1 MiB

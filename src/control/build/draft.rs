@@ -7,14 +7,13 @@ use std::sync::Arc;
 use ahash::AHashMap as HashMap;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
-use super::Installation;
 use super::endpoints::Unresolved;
 use super::resolve::Targets;
+use super::{Installation, capped};
 use crate::control::api::{BackendTarget, DnsName, SniRoute};
 use crate::control::status::{Condition, RouteStatus};
 use crate::routing::{
     BackendKey, Conflict, Hostname, Hostnames, ObjectKey, RouteKey, RouteSpec, ServicePort,
-    Timeouts,
 };
 
 /// Something that keeps a route from being wholly in force.
@@ -44,6 +43,8 @@ pub(super) struct Draft {
     pub(super) names: BTreeSet<DnsName>,
     /// How many endpoints its backends have.
     endpoints: usize,
+    /// What to say of what it asks for beyond what it may have.
+    capped: String,
     object: Object,
     listeners: Vec<Finding>,
     /// The hostnames that other routes own, wholly or in part.
@@ -54,6 +55,7 @@ pub(super) struct Draft {
 impl Draft {
     pub(super) fn new(key: RouteKey, route: &SniRoute, installation: &Installation) -> Self {
         let spec = &route.spec;
+        let (timeouts, capped) = capped::timeouts(&spec.timeouts, installation.longest_timeout);
         let mut draft = Draft {
             backends: backends(&key, route),
             names: BTreeSet::new(),
@@ -65,12 +67,10 @@ impl Draft {
                 alpn: spec.alpn.iter().map(|protocol| protocol.as_str().into()).collect(),
                 backends: Vec::new(),
                 policy: spec.load_balancing.policy,
-                timeouts: Timeouts {
-                    connect: spec.timeouts.connect.map(|timeout| timeout.get()),
-                    idle: spec.timeouts.idle.map(|timeout| timeout.get()),
-                },
+                timeouts,
                 key,
             },
+            capped,
             object: Object::of(&route.metadata),
             listeners: Vec::new(),
             conflicts: BTreeMap::new(),
@@ -219,7 +219,7 @@ impl Draft {
                 let message = "the route is not accepted, so it gets no connection".to_owned();
                 condition("Programmed", false, "NotAccepted", message)
             }
-            None => condition("Programmed", true, "Programmed", String::new()),
+            None => condition("Programmed", true, "Programmed", self.capped.clone()),
         };
         RouteStatus {
             key: self.spec.key.clone(),

@@ -4,6 +4,7 @@
 //! reported differently; [`build`] does it once for a whole set of resources.
 
 mod builder;
+mod capped;
 mod draft;
 mod endpoints;
 mod few;
@@ -16,6 +17,7 @@ mod services;
 
 use std::collections::HashMap;
 use std::net::IpAddr;
+use std::time::Duration;
 
 use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
@@ -56,6 +58,8 @@ pub struct Installation {
     pub class: String,
     /// Whether routes that name no class are left alone.
     pub require_class: bool,
+    /// The longest that a route's own deadlines may be; `None` is no bound.
+    pub longest_timeout: Option<Duration>,
     /// The names of its listeners. Empty when they are not known, as in an offline check: then
     /// every name that a route gives is taken for good.
     pub listeners: Vec<String>,

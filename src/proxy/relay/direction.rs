@@ -5,6 +5,7 @@ use std::task::{Poll, ready};
 
 use rustix::io::Errno;
 
+use super::bounds::Bounds;
 use super::pipes::{Pipe, Pipes};
 use crate::proxy::socket::{Socket, UNSUPPORTED};
 
@@ -22,6 +23,7 @@ pub(super) struct Direction {
     held: Held,
     mode: Mode,
     stage: Stage,
+    bounds: Bounds,
     /// Bytes passed on.
     pub(super) bytes: u64,
 }
@@ -75,7 +77,8 @@ impl Direction {
     /// A direction that has `first` to pass on before anything else.
     pub(super) fn new(first: Vec<u8>) -> Self {
         let held = if first.is_empty() { Held::Nothing } else { Held::Bytes(first, 0) };
-        Direction { held, mode: Mode::Copy { large: 0 }, stage: Stage::Open, bytes: 0 }
+        let (mode, bounds) = (Mode::Copy { large: 0 }, Bounds::default());
+        Direction { held, mode, stage: Stage::Open, bounds, bytes: 0 }
     }
 
     pub(super) fn stage(&self) -> Stage {
@@ -102,12 +105,9 @@ impl Direction {
             if matches!(self.mode, Mode::Splice { .. }) && !means.bulk {
                 return Ok(if self.may_go_on(from, to) { Turn::Spent } else { Turn::Blocked });
             }
-            match self.flush(to, means.pipes) {
+            match self.flush(from, to, means.pipes) {
                 Poll::Pending => {
-                    // What arrives for a receiver that takes nothing would wake us for nothing.
-                    if matches!(self.held, Held::Piped(..)) {
-                        from.watch_reads(false)?;
-                    }
+                    self.block(from, to, means.pipes)?;
                     return Ok(Turn::Blocked);
                 }
                 Poll::Ready(Ok(())) => from.watch_reads(true)?,
@@ -130,9 +130,55 @@ impl Direction {
                 Poll::Pending => return Ok(Turn::Blocked),
                 Poll::Ready(Err(error)) => return Err(error),
                 Poll::Ready(Ok(0)) => self.stage = Stage::Ended,
-                Poll::Ready(Ok(read)) => self.mode = self.mode.after(read),
+                Poll::Ready(Ok(read)) => {
+                    self.mode = self.mode.after(read);
+                    if let Mode::Splice { .. } = self.mode {
+                        self.bounds.carry_bulk(from, to);
+                    }
+                }
             }
         }
+    }
+
+    /// The receiver takes no more for now.
+    fn block(&mut self, from: &Socket, to: &Socket, pipes: &Pipes) -> io::Result<()> {
+        self.bounds.block(from, to);
+        if let Held::Piped(..) = self.held {
+            // What arrives for a receiver that takes nothing would wake us for nothing.
+            from.watch_reads(false)?;
+            if pipes.are_scarce() {
+                self.leave_pipe(pipes)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Moves what is held in a pipe to memory: a receiver that takes its time keeps no pipe from others.
+    fn leave_pipe(&mut self, pipes: &Pipes) -> io::Result<()> {
+        self.held = match std::mem::replace(&mut self.held, Held::Nothing) {
+            Held::Piped(pipe, size) => {
+                let bytes = empty(&pipe, size);
+                match &bytes {
+                    Ok(bytes) if bytes.len() == size => pipes.give_back(pipe),
+                    _ => pipes.close(pipe),
+                }
+                Held::Bytes(bytes?, 0)
+            }
+            held => held,
+        };
+        Ok(())
+    }
+
+    /// Looks after a direction in which nothing moved for a while, or that goes on.
+    pub(super) fn tend(&mut self, from: &Socket, pipes: &Pipes, moved: bool) -> io::Result<()> {
+        if self.holds_any() && !moved {
+            self.bounds.stall(from);
+            return self.leave_pipe(pipes);
+        }
+        if !self.holds_any() {
+            self.bounds.go_on(from);
+        }
+        Ok(())
     }
 
     /// Whether [`Direction::poll`] might do anything, as far as is known.
@@ -158,7 +204,7 @@ impl Direction {
     }
 
     /// Passes on what is held.
-    fn flush(&mut self, to: &Socket, pipes: &Pipes) -> Poll<io::Result<()>> {
+    fn flush(&mut self, from: &Socket, to: &Socket, pipes: &Pipes) -> Poll<io::Result<()>> {
         loop {
             let (sent, left) = match &mut self.held {
                 Held::Nothing => return Poll::Ready(Ok(())),
@@ -188,6 +234,7 @@ impl Direction {
             if left == 0
                 && let Held::Piped(pipe, _) = std::mem::replace(&mut self.held, Held::Nothing)
             {
+                self.bounds.flush(from);
                 pipes.give_back(pipe);
             }
         }
@@ -236,7 +283,7 @@ impl Direction {
 
     /// Fills a pipe, which the next flush empties.
     fn splice(&mut self, from: &Socket, pipe: Pipe, pipes: &Pipes) -> Poll<io::Result<usize>> {
-        let read = from.poll_splice_to(pipe.write(), pipe.size);
+        let read = from.poll_splice_to(pipe.write(), self.bounds.piece().min(pipe.size));
         match read {
             Poll::Ready(Ok(read)) if read > 0 => self.held = Held::Piped(pipe, read),
             _ => pipes.give_back(pipe),

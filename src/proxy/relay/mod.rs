@@ -1,7 +1,10 @@
 //! Both ways at once, until both sides are done.
 
+mod bounds;
 mod direction;
 mod pipes;
+mod watch;
+mod watches;
 
 use std::future::poll_fn;
 use std::task::Poll;
@@ -10,6 +13,7 @@ use std::time::Duration;
 pub(super) use self::direction::Means;
 use self::direction::{Direction, Stage, Turn};
 pub(super) use self::pipes::{Allowance, Pipes};
+use self::watches::Watches;
 use super::reactor::Place;
 use super::socket::Socket;
 use super::worker::Worker;
@@ -21,8 +25,11 @@ const SHARE: u64 = 1024 * 1024;
 /// Together they are about what the kernel holds of one stream. To empty that at once wakes those
 /// at the ends less often than to come back for a little.
 const SHARES: u8 = 8;
-/// How often a long connection reports its bytes.
-const REPORT_EVERY: Duration = Duration::from_secs(15);
+/// How often a long connection reports its bytes, and its peers are looked after.
+const TICK: Duration = Duration::from_secs(15);
+const SHORTEST_TICK: Duration = Duration::from_millis(50);
+/// How many ticks there are at least in the time that a client may stall.
+const TICKS_A_STALL: u32 = 4;
 
 /// Two sockets and what is between them.
 pub(super) struct Relay<'a> {
@@ -65,9 +72,9 @@ impl<'a> Relay<'a> {
         let reactor = &*self.worker.reactor;
         let mut passed = Passed::default();
         let mut idle_end = reactor.after(idle);
-        let mut report_at = reactor.after(REPORT_EVERY);
-        let mut probed = false;
-        reactor.wake_at(reactor.current(), idle_end.min(report_at));
+        let mut tick_at = reactor.after(self.tick_every());
+        // Only of connections that last.
+        let mut watches: Option<Box<Watches>> = None;
         let outcome = poll_fn(|_| {
             if let Poll::Ready(outcome) = self.poll() {
                 return Poll::Ready(outcome);
@@ -82,22 +89,37 @@ impl<'a> Relay<'a> {
             if reactor.now() >= idle_end {
                 return Poll::Ready(Outcome::IdleTimeout);
             }
-            if reactor.now() >= report_at {
-                report_at = reactor.after(REPORT_EVERY);
+            if reactor.now() >= tick_at {
+                tick_at = reactor.after(self.tick_every());
                 report(passed);
-                // Only connections that last are worth the system calls. If it cannot be set, the
-                // idle timeout still ends a dead one.
-                if !std::mem::replace(&mut probed, true) {
-                    let _ = self.upstream.keep_alive();
+                let watches = watches.get_or_insert_with(|| Watches::of(self.upstream));
+                if let Some(outcome) = watches.look(&mut self, passed) {
+                    return Poll::Ready(outcome);
                 }
             }
-            reactor.wake_at(reactor.current(), idle_end.min(report_at));
+            reactor.wake_at(reactor.current(), idle_end.min(tick_at));
             Poll::Pending
         })
         .await;
         report(self.passed());
         self.end(outcome);
         outcome
+    }
+
+    /// How often to look after the peers.
+    fn tick_every(&self) -> Duration {
+        let stall = self.worker.settings.timeouts.stall;
+        stall.map_or(TICK, |stall| (stall / TICKS_A_STALL).clamp(SHORTEST_TICK, TICK))
+    }
+
+    /// Looks after both directions, of which some bytes moved lately or not.
+    fn tend(&mut self, up_moved: bool, down_moved: bool) -> Option<Outcome> {
+        let pipes = &self.worker.pipes;
+        if self.up.tend(self.downstream, pipes, up_moved).is_err() {
+            return Some(Outcome::DownstreamReset);
+        }
+        let tended = self.down.tend(self.upstream, pipes, down_moved);
+        tended.is_err().then_some(Outcome::UpstreamReset)
     }
 
     fn passed(&self) -> Passed {

@@ -135,6 +135,13 @@ impl Pipes {
         self.count.set(self.count.get().saturating_sub(1));
     }
 
+    /// Whether most of the pipes that there may be are borrowed, so that who merely waits has to do
+    /// without.
+    pub(in crate::proxy) fn are_scarce(&self) -> bool {
+        let busy = self.count.get().saturating_sub(self.idle.borrow().len());
+        busy > self.allowance.pipes - self.allowance.pipes / 4
+    }
+
     /// Lends no more: the kernel does not splice here.
     pub(in crate::proxy) fn disable(&self) {
         self.pause.set(u32::MAX);

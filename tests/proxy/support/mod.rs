@@ -17,7 +17,7 @@ pub(crate) use hello::{
     hello, hello_with_alpn, hello_with_any_name, hello_without_name, in_records, malformed_hello,
 };
 pub(crate) use innocent::{Innocent, fresh};
-pub(crate) use network::{in_own_network, run};
+pub(crate) use network::{FarMachine, LongPath, in_own_network, run};
 pub(crate) use peer::{
     Backend, Blackhole, End, answering, ask, connect, exchange, expect, expect_reset,
     is_listened_on, is_over, open, open_from, open_narrow, refusing, reset, rest,

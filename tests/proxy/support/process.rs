@@ -207,6 +207,22 @@ impl Process {
         Duration::from_millis(ticks * 10)
     }
 
+    /// What the kernel keeps in its TCP sockets, in bytes.
+    pub(crate) fn kernel_memory(&self) -> usize {
+        let output = Command::new("ss").arg("-tmnpOH").output().expect("ss, of iproute2, runs");
+        let text = String::from_utf8_lossy(&output.stdout);
+        let whose = format!("pid={},", self.child.id());
+        let own = text.lines().filter(|line| line.contains(&whose));
+        // Received and not read, and written and not acknowledged: `r` and `w` of `skmem:(r0,..`.
+        let part = |line: &str, name: &str| -> usize {
+            let (_, fields) = line.split_once("skmem:(").expect("memory");
+            let mut fields = fields.split([',', ')']);
+            let value = fields.find_map(|field| field.strip_prefix(name)?.parse().ok());
+            value.expect("a number of bytes")
+        };
+        own.map(|line| part(line, "r") + part(line, "w")).sum()
+    }
+
     /// Its resident memory, in KiB.
     pub(crate) fn memory(&self) -> i64 {
         let status = fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();

@@ -47,6 +47,7 @@ fn installation() -> Installation {
     Installation {
         class: "sluice".to_owned(),
         require_class: false,
+        longest_timeout: None,
         listeners: vec!["https".to_owned(), "kafka".to_owned()],
         reach: Reach::default(),
         machine: vec![],
@@ -329,5 +330,28 @@ proptest! {
         let mut keys: Vec<_> = one.statuses.iter().map(|status| status.key.clone()).collect();
         keys.sort();
         prop_assert!(keys.iter().eq(one.statuses.iter().map(|status| &status.key)));
+    }
+}
+
+#[test]
+fn no_timeout_is_longer_than_the_installation_allows() {
+    let hours = |hours| std::time::Duration::from_hours(hours);
+    let capped = Installation { longest_timeout: Some(hours(2)), ..installation() };
+    for (asked, installation, connect, idle, said) in [
+        ("{ connect: 3h, idle: 1h }", &capped, 2, 1, "timeouts.connect is 2h, the longest"),
+        ("{ connect: 1h, idle: 24h }", &capped, 1, 2, "allows, and not 24h"),
+        ("{ connect: 2h, idle: 2h }", &capped, 2, 2, ""),
+        ("{ connect: 3h, idle: 24h }", &installation(), 3, 24, ""),
+    ] {
+        let Plan { snapshot, statuses, .. } = {
+            let asking = route("r", &format!("hostnames: [a.com], timeouts: {asked}"), ADDRESS);
+            build(&Resources { routes: vec![asking], ..Resources::default() }, installation)
+        };
+        let timeouts = snapshot.routes[0].timeouts;
+        assert_eq!(timeouts.connect, Some(hours(connect)), "{asked}");
+        assert_eq!(timeouts.idle, Some(hours(idle)), "{asked}");
+        let programmed = &statuses[0].conditions[2];
+        assert!(programmed.status && programmed.message.contains(said), "{programmed:?}");
+        assert_eq!(programmed.message.is_empty(), said.is_empty(), "{programmed:?}");
     }
 }

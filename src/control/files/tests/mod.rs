@@ -91,6 +91,7 @@ fn installation() -> Installation {
     Installation {
         class: "sluice".into(),
         require_class: false,
+        longest_timeout: None,
         listeners: vec!["https".into()],
         reach: Reach { local_addresses: true, ..Reach::default() },
         machine: vec![],

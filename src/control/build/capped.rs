@@ -1,0 +1,27 @@
+//! What a route may ask for at most.
+
+use std::time::Duration;
+
+use crate::control::api::RouteTimeouts;
+use crate::duration::display;
+use crate::routing::Timeouts;
+
+/// The deadlines of a route, none longer than `longest`, and what to say of those that would be.
+pub(super) fn timeouts(asked: &RouteTimeouts, longest: Option<Duration>) -> (Timeouts, String) {
+    let mut said = String::new();
+    let mut cap = |name: &str, asked: Option<Duration>| match (asked, longest) {
+        (Some(asked), Some(longest)) if asked > longest => {
+            let separator = if said.is_empty() { "" } else { "; " };
+            let (longest_text, asked) = (display(longest), display(asked));
+            said.push_str(&format!(
+                "{separator}timeouts.{name} is {longest_text}, the longest that this installation \
+                 allows, and not {asked}"
+            ));
+            Some(longest)
+        }
+        _ => asked,
+    };
+    let connect = cap("connect", asked.connect.map(|timeout| timeout.get()));
+    let idle = cap("idle", asked.idle.map(|timeout| timeout.get()));
+    (Timeouts { connect, idle }, said)
+}

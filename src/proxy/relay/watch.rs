@@ -1,0 +1,229 @@
+//! Whether a peer still takes what it is sent: it may be gone, or there and not read.
+
+use std::time::Duration;
+
+use crate::proxy::tcp::Standing;
+
+/// A peer that has acknowledged nothing for so long, while it owes that, is gone. A silent one, which
+/// owes nothing, is noticed by keepalive as soon (`socket::set_keep_alive`).
+const GONE_AFTER: Duration = Duration::from_secs(100);
+/// Tries of the kernel in that time which nothing answered. A peer whose window is closed answers each,
+/// but they come to be two minutes apart.
+const LEAST_TRIES: u8 = 2;
+/// What a client acknowledges at least in the time that it may stall, in bytes.
+const LEAST_ACKED: u64 = 64 * 1024;
+/// By how much the kernel's clock and ours may differ.
+const SLACK: Duration = Duration::from_millis(50);
+
+/// What a look at a peer came to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Verdict {
+    /// It owes no acknowledgement.
+    Settled,
+    /// It owes some, and has time.
+    Owing,
+    /// Nothing of it was heard for too long.
+    Gone,
+    /// It is there, but has taken too little for too long.
+    Stalled,
+}
+
+/// What is remembered from one look at a peer that owes acknowledgements to the next. Times are in
+/// milliseconds of one clock.
+#[derive(Debug, Default)]
+pub(super) struct Watch {
+    silence: Option<Silence>,
+    goal: Option<Goal>,
+}
+
+/// A time in which a peer was not heard.
+#[derive(Debug)]
+struct Silence {
+    since: u64,
+    retransmits: u8,
+    backoff: u8,
+}
+
+/// What is to be acknowledged, and by when.
+#[derive(Debug)]
+struct Goal {
+    acked: u64,
+    by: u64,
+}
+
+impl Watch {
+    /// Judges a peer that was sent `sent` bytes. One that stalls for as long as `patience` is
+    /// [`Verdict::Stalled`].
+    pub(super) fn judge(
+        &mut self,
+        peer: Standing,
+        sent: u64,
+        patience: Option<Duration>,
+        now: u64,
+    ) -> Verdict {
+        if !peer.owed {
+            *self = Watch::default();
+            return Verdict::Settled;
+        }
+        if self.is_gone(peer, now) {
+            return Verdict::Gone;
+        }
+        match patience.is_some_and(|patience| self.is_stalled(peer, sent, patience, now)) {
+            true => Verdict::Stalled,
+            false => Verdict::Owing,
+        }
+    }
+
+    /// Something came from the peer.
+    pub(super) fn heard(&mut self) {
+        self.silence = None;
+    }
+
+    fn is_gone(&mut self, peer: Standing, now: u64) -> bool {
+        let unheard = millis(peer.heard + SLACK);
+        match &self.silence {
+            Some(silence) if now.saturating_sub(silence.since) <= unheard => {
+                let again = peer.retransmits.saturating_sub(silence.retransmits);
+                let later = peer.backoff.saturating_sub(silence.backoff);
+                let tries = again.max(later).max(peer.unanswered);
+                now.saturating_sub(silence.since) >= millis(GONE_AFTER) && tries >= LEAST_TRIES
+            }
+            // What was not heard before anything was owed says nothing.
+            _ => {
+                let Standing { retransmits, backoff, .. } = peer;
+                self.silence = Some(Silence { since: now, retransmits, backoff });
+                false
+            }
+        }
+    }
+
+    fn is_stalled(&mut self, peer: Standing, sent: u64, patience: Duration, now: u64) -> bool {
+        match &self.goal {
+            Some(goal) if peer.acked < goal.acked => now >= goal.by,
+            _ => {
+                // Of one that is owed little, all of it is to be acknowledged: what is owed the next
+                // time is another matter.
+                let acked = peer.acked.saturating_add(LEAST_ACKED).min(sent);
+                self.goal = Some(Goal { acked, by: now.saturating_add(millis(patience)) });
+                false
+            }
+        }
+    }
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TICK: u64 = 15_000;
+    const STALL: Option<Duration> = Some(Duration::from_secs(300));
+
+    /// The kernel's view of a peer that is tried again after 0.2 s, 0.4 s and so on up to 120 s, as of
+    /// `now`, if it answers or not from the time 0 on.
+    fn tried(now: u64, answers: bool, window: bool) -> Standing {
+        let (mut at, mut pause, mut backoff, mut last) = (0, 200, 0, 0);
+        while at + pause <= now {
+            at += pause;
+            pause = (pause * 2).min(120_000);
+            backoff = (backoff + 1).min(15);
+            last = at;
+        }
+        let heard = Duration::from_millis(now - if answers { last } else { 0 });
+        let unanswered = if answers || window { 0 } else { backoff };
+        Standing { acked: 10, owed: true, heard, retransmits: 0, backoff, unanswered }
+    }
+
+    /// When a peer is given up that was sent 100 bytes, looked at from `first` on.
+    fn given_up(
+        first: u64,
+        patience: Option<Duration>,
+        peer: impl Fn(u64) -> Standing,
+    ) -> Option<(u64, Verdict)> {
+        let mut watch = Watch::default();
+        (0..400).map(|tick| first + tick * TICK).find_map(|now| {
+            match watch.judge(peer(now), 100, patience, now) {
+                Verdict::Settled | Verdict::Owing => None,
+                end => Some((now, end)),
+            }
+        })
+    }
+
+    #[test]
+    fn a_peer_that_answers_nothing_is_gone_after_about_two_minutes() {
+        for window in [true, false] {
+            for first in [10, 1_000, 7_000, TICK - 1, 2 * TICK - 1] {
+                let (at, end) = given_up(first, STALL, |now| tried(now, false, window)).unwrap();
+                assert_eq!(end, Verdict::Gone);
+                assert!((100_000..=150_000).contains(&at), "looked at from {first} on: {at}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_peer_that_answers_with_a_closed_window_lives_until_it_has_stalled() {
+        for window in [true, false] {
+            for first in (0..2 * TICK).step_by(500) {
+                let closed = |now| tried(now, true, window);
+                assert_eq!(given_up(first, None, closed), None);
+                let (at, end) = given_up(first, STALL, closed).unwrap();
+                assert_eq!((at - first, end), (300_000, Verdict::Stalled));
+            }
+        }
+    }
+
+    /// Where ICMP says that it cannot be reached, the kernel goes on trying as often.
+    #[test]
+    fn a_peer_that_cannot_be_reached_is_gone_as_soon() {
+        let unreachable = |now: u64| {
+            let heard = Duration::from_millis(now);
+            let retransmits = (now / 26_000 + 8).min(255) as u8;
+            Standing { owed: true, heard, retransmits, backoff: 6, ..Standing::default() }
+        };
+        let (at, end) = given_up(TICK, STALL, unreachable).unwrap();
+        assert_eq!(end, Verdict::Gone);
+        assert!((100_000..=150_000).contains(&at), "{at}");
+    }
+
+    #[test]
+    fn a_peer_that_was_silent_while_it_owed_nothing_has_its_time() {
+        let mut watch = Watch::default();
+        let hour = Duration::from_secs(3600);
+        let owing = Standing { owed: true, heard: hour, unanswered: 9, ..Standing::default() };
+        let now = 5_000_000;
+        assert_eq!(watch.judge(owing, 100, STALL, now), Verdict::Owing);
+        let later = now + millis(GONE_AFTER);
+        assert_eq!(watch.judge(owing, 100, STALL, later - 1), Verdict::Owing);
+        watch.heard();
+        assert_eq!(watch.judge(owing, 100, STALL, later), Verdict::Owing);
+        assert_eq!(watch.judge(owing, 100, STALL, later + millis(GONE_AFTER)), Verdict::Gone);
+    }
+
+    #[test]
+    fn a_client_lives_that_takes_enough_or_all_that_there_was() {
+        let reads = |rate: u64, owed: u64| {
+            given_up(1, STALL, |now| {
+                let acked = now * rate / 1000;
+                let heard = Duration::from_millis(now % 1000);
+                Standing { acked, owed: owed > 0, heard, ..Standing::default() }
+            })
+        };
+        // Of 100 bytes that were sent, all is soon acknowledged, and it goes on.
+        assert_eq!(reads(1, 1), None);
+        assert_eq!(reads(0, 0), None);
+        let stalls = |rate: u64| {
+            let mut watch = Watch::default();
+            (0..100).map(|tick| tick * TICK).any(|now| {
+                let acked = now * rate / 1000;
+                let peer = Standing { acked, owed: true, ..Standing::default() };
+                watch.judge(peer, u64::MAX, STALL, now) == Verdict::Stalled
+            })
+        };
+        assert!(!stalls(LEAST_ACKED / 300 * 11 / 10));
+        assert!(stalls(LEAST_ACKED / 300 * 9 / 10));
+        assert!(stalls(1));
+    }
+}
