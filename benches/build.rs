@@ -15,7 +15,7 @@ use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use serde_json::{Value, from_value, json};
 use sluice::control::api::SniRoute;
-use sluice::control::build::{Builder, Installation};
+use sluice::control::build::{Builder, Installation, NamesBelow};
 use sluice::reach::Reach;
 use sluice::routing::{Reader, Writer, channel};
 
@@ -23,7 +23,7 @@ use sluice::routing::{Reader, Writer, channel};
 const ROUTES: u32 = 100_000;
 const ROUTES_IN_A_TEST: u32 = 500;
 
-criterion_group!(benches, build);
+criterion_group!(benches, build, flood);
 criterion_main!(benches);
 
 fn build(criterion: &mut Criterion) {
@@ -66,6 +66,54 @@ fn bench_changes(group: &mut BenchmarkGroup<'_, WallTime>, source: &mut Source, 
     });
 }
 
+/// One tenant's routes for the same names, each with a protocol of its own.
+fn flood(criterion: &mut Criterion) {
+    let measured = env::args().any(|argument| argument == "--bench");
+    let routes = if measured { 1200 } else { 100 };
+    let claims: Vec<SniRoute> = (0..routes).map(|number| claim(number, "")).collect();
+    let mut group = criterion.benchmark_group(format!("{routes} routes for the same 64 names"));
+    group.sample_size(10);
+    let fill = |source: &mut Source| {
+        claims.iter().for_each(|route| source.builder.put_route(route));
+        let settled = source.builder.settle();
+        source.writer.update(settled.changes);
+    };
+    group.bench_function("all at once (goal: 300 ms)", |bencher| {
+        bencher.iter_batched_ref(|| Source::of(&[]), fill, PerIteration);
+    });
+    let mut source = Source::of(&[]);
+    fill(&mut source);
+    for (which, number) in [("the oldest", 0), ("the youngest", routes - 1)] {
+        let turns = [claim(number, "-changed"), claim(number, "")];
+        let mut turns = turns.iter().cycle();
+        group.bench_function(format!("{which} is edited (goal: 50 ms)"), |bencher| {
+            bencher.iter(|| {
+                source.builder.put_route(turns.next().unwrap());
+                let settled = source.builder.settle();
+                source.writer.update(settled.changes);
+            });
+        });
+    }
+    group.finish();
+}
+
+fn claim(number: u32, more: &str) -> SniRoute {
+    let hostnames: Vec<String> = (0..64).map(|n| format!("n{n}.flood.example.com")).collect();
+    from_value(json!({
+        "metadata": {
+            "namespace": "flood",
+            "name": format!("f{number:04}"),
+            "creationTimestamp": format!("2026-01-01T{:02}:{:02}:00Z", number / 60, number % 60),
+        },
+        "spec": {
+            "hostnames": hostnames,
+            "alpn": [format!("p{number}{more}")],
+            "backends": [{ "address": "192.0.2.1:443" }],
+        },
+    }))
+    .unwrap()
+}
+
 /// What a source holds, and what it feeds.
 struct Source {
     builder: Builder,
@@ -83,6 +131,7 @@ impl Source {
             reach: Reach { local_addresses: true, ..Reach::default() },
             machine: vec![],
             own_services: vec![],
+            names_below: NamesBelow::Anyone,
         };
         let (writer, reader) = channel();
         let mut source = Source { builder: Builder::new(installation), writer, reader };

@@ -11,8 +11,8 @@ use allocation_counter::measure;
 use criterion::measurement::WallTime;
 use criterion::{BatchSize, BenchmarkGroup, Criterion, criterion_group, criterion_main};
 use sluice::routing::{
-    BackendKey, Changes, Hostname, MatchKind, Policy, Reader, RouteKey, RouteSpec, Snapshot,
-    Timeouts, Writer, channel,
+    BackendKey, Changes, Hostname, MOST_CLAIMED_HOSTNAMES, MOST_OFFERS, MOST_ROUTES_A_HOSTNAME,
+    MatchKind, Policy, Reader, RouteKey, RouteSpec, Snapshot, Timeouts, Writer, channel,
 };
 
 /// How many hostnames there are.
@@ -27,8 +27,10 @@ const NAMES: usize = 1 << 16;
 /// Takes them out of their order: a prime, and so of no common measure with any size.
 const STRIDE: usize = 7_368_787;
 const LISTENER: &str = "https";
+/// What a million hostnames may take.
+const MOST_MEBIBYTES: f64 = 60.0;
 
-criterion_group!(benches, table);
+criterion_group!(benches, table, worst);
 criterion_main!(benches);
 
 fn table(criterion: &mut Criterion) {
@@ -55,6 +57,10 @@ fn report_memory(size: usize) -> (Writer, Reader) {
     let mut table = None;
     let allocated = measure(|| table = Some(served(snapshot(size))));
     let mebibytes = |bytes: i64| bytes as f64 / f64::from(1 << 20);
+    assert!(
+        size < 1_000_000 || mebibytes(allocated.bytes_current) < MOST_MEBIBYTES,
+        "{allocated:?}"
+    );
     println!(
         "{size} hostnames take {:.1} MiB in {} allocations; {:.1} MiB more are resident",
         mebibytes(allocated.bytes_current),
@@ -77,7 +83,7 @@ fn bench_lookups(group: &mut BenchmarkGroup<'_, WallTime>, reader: &Reader, size
         group.bench_function(format!("lookup of {what} (goal: 1 µs)"), |bencher| {
             bencher.iter(|| {
                 let name = turns.next().unwrap();
-                let kind = table.lookup(Some(name), LISTENER, |_| false).map(|found| found.kind);
+                let kind = table.lookup(Some(name), LISTENER, []).map(|found| found.kind);
                 assert!(found(kind), "{name}: {kind:?}");
             });
         });
@@ -108,6 +114,51 @@ fn bench_change(group: &mut BenchmarkGroup<'_, WallTime>, writer: &mut Writer, s
             BatchSize::PerIteration,
         );
     });
+}
+
+/// The most that one hello can cost: eight hostnames that cover its name have as many routes as one
+/// may have, with as many protocols, and none takes it; a wildcard is claimed at each other depth;
+/// and it offers thousands of protocols, of which the first are those of routes of another listener.
+fn worst(criterion: &mut Criterion) {
+    let (_writer, reader) = served(worst_snapshot());
+    let table = reader.table();
+    let name = vec!["a"; DEEPEST].join(".");
+    let offers: Vec<String> = (0..4000).map(|number| format!("offer-{number}")).collect();
+    let ask = || table.lookup(Some(&name), LISTENER, offers.iter().map(String::as_bytes));
+    assert!(ask().is_none());
+    let mut group = criterion.benchmark_group("the worst table");
+    group.bench_function("the worst hello (goal: 20 µs)", |bencher| bencher.iter(ask));
+}
+
+/// The most labels that a name of 253 characters has.
+const DEEPEST: usize = 127;
+
+fn worst_snapshot() -> Snapshot {
+    let covering =
+        (1..=MOST_CLAIMED_HOSTNAMES).map(|labels| ["*"].into_iter().chain(vec!["a"; labels]));
+    let covering: Vec<String> = covering.map(|name| name.collect::<Vec<_>>().join(".")).collect();
+    let elsewhere = (1..DEEPEST).map(|labels| format!("*.{}", vec!["b"; labels].join(".")));
+    let elsewhere: Vec<String> = elsewhere.collect();
+    let claim = |name: String, hostnames: &[String], listener: &str, alpn: Vec<String>| RouteSpec {
+        key: RouteKey::new("bench", &name),
+        hostnames: hostnames.iter().map(|name| name.parse::<Hostname>().unwrap()).collect(),
+        listeners: vec![listener.into()],
+        alpn: alpn.into_iter().map(Into::into).collect(),
+        ..route(0, 1)
+    };
+    let mut routes: Vec<RouteSpec> = elsewhere
+        .chunks(HOSTNAMES_A_ROUTE)
+        .enumerate()
+        .map(|(n, some)| claim(format!("depth-{n}"), some, LISTENER, Vec::new()))
+        .collect();
+    for number in 0..MOST_ROUTES_A_HOSTNAME {
+        let own = (0..16).map(|n| format!("p-{number}-{n}")).collect();
+        routes.push(claim(format!("own-{number}"), &covering, LISTENER, own));
+        let offered =
+            (0..16).map(|n| format!("offer-{}", (number + 2 * n) % MOST_OFFERS)).collect();
+        routes.push(claim(format!("other-{number}"), &covering, "other", offered));
+    }
+    Snapshot { routes, ..Snapshot::default() }
 }
 
 fn served(snapshot: Snapshot) -> (Writer, Reader) {

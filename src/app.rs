@@ -20,8 +20,8 @@ use tokio::time::{timeout, timeout_at};
 
 use crate::access_log::{AccessLog, Writing};
 use crate::admin::{Admin, AdminState, Limits};
-use crate::config::{self, Config, Source};
-use crate::control::build::Installation;
+use crate::config::{self, Config, HostnamesBelow, Source};
+use crate::control::build::{Installation, NamesBelow};
 use crate::control::status::Statuses;
 use crate::control::supervise::Supervised;
 use crate::health::Health;
@@ -274,6 +274,15 @@ fn installation(config: &Config, parts: &Parts) -> Installation {
             .iter()
             .map(|service| ObjectKey::new(&service.namespace, &service.name))
             .collect(),
+        names_below: names_below(config.hostnames_below),
+    }
+}
+
+/// The setting, as the builder has it.
+pub fn names_below(setting: HostnamesBelow) -> NamesBelow {
+    match setting {
+        HostnamesBelow::Anyone => NamesBelow::Anyone,
+        HostnamesBelow::Owner => NamesBelow::Owner,
     }
 }
 

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use clap::{ArgGroup, Args, Parser, Subcommand};
 
-use crate::config::Flags;
+use crate::config::{Flags, HostnamesBelow};
 
 const EXAMPLES: &str = "\
 Exit codes: 0 done; 1 faults found, no route, or a failure at work; 2 wrong usage or configuration.
@@ -92,7 +92,7 @@ pub struct Explain {
     pub routes: Vec<PathBuf>,
     /// The admin port of a running sluice, to answer from what it serves, e.g.
     /// http://127.0.0.1:9901
-    #[arg(long, value_name = "URL", conflicts_with_all = ["class", "require_class"])]
+    #[arg(long, value_name = "URL", conflicts_with_all = ["class", "require_class", "hostnames_below"])]
     pub admin: Option<String>,
 }
 
@@ -105,4 +105,12 @@ pub struct Class {
     /// It leaves routes alone that name no class
     #[arg(long)]
     pub require_class: bool,
+    /// Who may claim hostnames below another namespace's wildcard there
+    #[arg(
+        long,
+        value_name = "Owner|Anyone",
+        default_value = "Anyone",
+        value_parser = HostnamesBelow::parse
+    )]
+    pub hostnames_below: HostnamesBelow,
 }

@@ -8,8 +8,8 @@ use std::collections::HashSet;
 use proptest::prelude::*;
 use proptest::sample::{select, subsequence};
 use sluice::routing::{
-    BackendKey, Hostname, MatchKind, Policy, RouteKey, RouteSpec, Snapshot, Timeouts, channel,
-    conflicts_over,
+    Age, AnyOn, BackendKey, Claimant, Demand, Hostname, Hostnames, MOST_ROUTES_A_HOSTNAME,
+    MatchKind, Policy, RouteKey, RouteSpec, Snapshot, Timeouts, Verdict, channel, judge, judge_any,
 };
 
 /// Few, so that routes meet: exact names, wildcards at three depths, and any.
@@ -48,22 +48,111 @@ fn admits(route: &RouteSpec, ask: &Ask) -> bool {
     listener && protocol
 }
 
-/// What decides between claims, the greatest first: the hostname, ALPN, age, then the key.
-fn rank<'r>(hostname: Hostname<&'r str>, route: &'r RouteSpec) -> impl Ord + use<'r> {
-    let age = Reverse(route.created.unwrap_or(i64::MAX));
-    let key = (route.key.namespace(), route.key.name());
-    (hostname, !route.alpn.is_empty(), age, Reverse(key))
+/// What decides between claims to one hostname, the greatest first: ALPN, age, then the key.
+fn rank(route: &RouteSpec) -> impl Ord + use<'_> {
+    (!route.alpn.is_empty(), Reverse(age(route)))
+}
+
+/// The least owns what it claims, for its namespace.
+fn age(route: &RouteSpec) -> impl Ord + use<'_> {
+    (route.created.unwrap_or(i64::MAX), route.key.namespace(), route.key.name())
+}
+
+/// Which namespaces let which others have their hostnames.
+type Grants = Vec<(&'static str, &'static str)>;
+
+fn may(grants: &Grants, owner: &str, namespace: &str) -> bool {
+    owner == namespace || grants.contains(&(owner, namespace))
 }
 
 /// Looks at every claim of every route.
-fn model<'r>(routes: &'r [RouteSpec], ask: &Ask) -> Option<(&'r RouteKey, Hostname<&'r str>)> {
-    routes
+fn model<'r>(
+    routes: &'r [RouteSpec],
+    grants: &Grants,
+    ask: &Ask,
+) -> Option<(&'r RouteKey, Hostname<&'r str>)> {
+    let mut claimed: Vec<Hostname<&str>> =
+        routes.iter().flat_map(|route| route.hostnames.iter()).collect();
+    claimed.retain(|hostname| covers(&hostname.to_string(), ask.name.as_deref()));
+    claimed.sort_unstable();
+    claimed.dedup();
+    let mut only = None;
+    // From the most specific to the least.
+    for hostname in claimed.into_iter().rev() {
+        let claims = routes.iter().filter(|route| route.hostnames.contains(&hostname));
+        let claims: Vec<&RouteSpec> = claims.collect();
+        // `*` is owned on each listener by itself, everything else as a whole.
+        let here = |route: &&&RouteSpec| {
+            hostname != Hostname::Any
+                || route.listeners.is_empty()
+                || route.listeners.contains(&ask.listener.into())
+        };
+        let oldest = claims.iter().filter(here).min_by(|a, b| age(a).cmp(&age(b)));
+        let Some(owner) = oldest.map(|oldest| oldest.key.namespace()) else { continue };
+        let best = claims
+            .iter()
+            .filter(|route| admits(route, ask) && may(grants, owner, route.key.namespace()))
+            .filter(|route| only.is_none_or(|only| only == route.key.namespace()))
+            .max_by(|a, b| rank(a).cmp(&rank(b)));
+        if let Some(best) = best {
+            return Some((&best.key, hostname));
+        }
+        only = only.or(Some(owner));
+    }
+    None
+}
+
+/// What becomes of each claim to a hostname.
+fn judged<'r>(
+    routes: &'r [RouteSpec],
+    grants: &Grants,
+    hostname: Hostname<&str>,
+) -> Vec<(&'r RouteSpec, Option<Verdict>)> {
+    let mut claims: Vec<(Age, Demand, &RouteSpec)> = routes
         .iter()
-        .filter(|route| admits(route, ask))
-        .flat_map(|route| route.hostnames.iter().map(move |hostname| (hostname, route)))
-        .filter(|(hostname, _)| covers(&hostname.to_string(), ask.name.as_deref()))
-        .max_by(|a, b| rank(a.0, a.1).cmp(&rank(b.0, b.1)))
-        .map(|(hostname, route)| (&route.key, hostname))
+        .filter(|route| route.hostnames.contains(&hostname))
+        .map(|route| {
+            let (listeners, alpn) = (route.listeners.clone().into(), route.alpn.clone().into());
+            (Age::new(route.created, route.key.clone()), Demand { listeners, alpn }, route)
+        })
+        .collect();
+    claims.sort_by(|a, b| a.0.cmp(&b.0));
+    let claimants: Vec<Claimant<'_>> =
+        claims.iter().map(|(age, demand, _)| Claimant { age, demand }).collect();
+    let shares = |owner: &str, namespace: &str| may(grants, owner, namespace);
+    let verdicts = match hostname {
+        Hostname::Any => judge_any(&claimants, shares),
+        _ => judge(&claimants, shares),
+    };
+    assert_eq!(verdicts.len(), claims.len());
+    claims.iter().map(|(_, _, route)| *route).zip(verdicts).collect()
+}
+
+/// The routes as a control plane has them served: without what belongs to other namespaces.
+fn served(routes: &[RouteSpec], grants: &Grants) -> Vec<RouteSpec> {
+    let narrow = |route: &RouteSpec| {
+        let mut any_on = AnyOn::All;
+        let left = route.hostnames.iter().filter(|hostname| {
+            let verdicts = judged(routes, grants, *hostname);
+            let own = verdicts.into_iter().find(|(other, _)| other.key == route.key);
+            match own.unwrap().1 {
+                Some(Verdict::ForeignOn { served, .. }) => any_on = served,
+                Some(verdict) => return !verdict.is_left_out(),
+                None => {}
+            }
+            true
+        });
+        let hostnames: Hostnames = left.collect();
+        RouteSpec { hostnames: hostnames.with_any_on(any_on), ..route.clone() }
+    };
+    routes.iter().map(narrow).filter(|route| !route.hostnames.is_empty()).collect()
+}
+
+fn grants() -> impl Strategy<Value = Grants> {
+    let namespaces = ["l", "m", "n", "n-"];
+    let pairs: Grants =
+        namespaces.iter().flat_map(|a| namespaces.iter().map(move |b| (*a, *b))).collect();
+    prop_oneof![Just(Vec::new()), subsequence(pairs, 0..=4)]
 }
 
 fn routes() -> impl Strategy<Value = Vec<RouteSpec>> {
@@ -138,61 +227,121 @@ proptest! {
     fn the_table_answers_as_the_model_does(
         former in routes(),
         routes in routes(),
+        grants in grants(),
         asks in proptest::collection::vec(ask(), 1..40),
     ) {
         let (mut writer, reader) = channel();
         // What was served before must make no difference.
         writer.apply(Snapshot { routes: former, ..Snapshot::default() });
-        writer.apply(Snapshot { routes: routes.clone(), ..Snapshot::default() });
+        let served = served(&routes, &grants);
+        writer.apply(Snapshot { routes: served.clone(), ..Snapshot::default() });
         let table = reader.table();
-        prop_assert_eq!(table.len(), routes.len());
+        prop_assert_eq!(table.len(), served.len());
         let hostnames: HashSet<_> =
-            routes.iter().flat_map(|route| route.hostnames.iter()).collect();
+            served.iter().flat_map(|route| route.hostnames.iter()).collect();
         prop_assert_eq!(table.hostnames(), hostnames.len());
         let special = routes.iter().flat_map(|route| route.hostnames.iter()).flat_map(asks_for);
         for ask in asks.into_iter().chain(special) {
             let name = ask.name.as_deref();
-            let offers = |protocol: &[u8]| {
-                PROTOCOLS.iter().any(|p| p.as_bytes() == protocol && ask.offers(p))
-            };
+            let offers = ask.offers.iter().map(|protocol| protocol.as_bytes());
             let found = table.lookup(name, ask.listener, offers);
             let found = found.map(|found| (&found.route.spec.key, hostname_of(found.kind, name)));
-            let expected = model(&routes, &ask).map(|(key, hostname)| (key, hostname.to_string()));
+            let expected = model(&routes, &grants, &ask);
+            let expected = expected.map(|(key, hostname)| (key, hostname.to_string()));
             prop_assert_eq!(found, expected, "{:?}", ask);
         }
     }
 
     #[test]
-    fn a_conflict_tells_the_truth(routes in routes()) {
+    fn a_verdict_tells_the_truth(routes in routes(), grants in grants()) {
         let hostnames: HashSet<_> =
             routes.iter().flat_map(|route| route.hostnames.iter()).collect();
         for hostname in hostnames {
-            let claims = |route: &&RouteSpec| route.hostnames.contains(&hostname);
-            let claimants: Vec<&RouteSpec> = routes.iter().filter(claims).collect();
-            let lost = conflicts_over(&hostname.owned(), &claimants);
-            prop_assert_eq!(lost.len(), claimants.len());
-            for (route, told) in claimants.into_iter().zip(lost) {
-                prop_assert!(told.iter().all(|conflict| conflict.hostname.borrowed() == hostname));
-                let asks = asks_for(hostname);
-                let mine = |ask: &Ask| model(&routes, ask) == Some((&route.key, hostname));
-                match told {
+            let asks = asks_for(hostname);
+            let named = |key: &RouteKey| routes.iter().find(|route| route.key == *key).unwrap();
+            for (route, verdict) in judged(&routes, &grants, hostname) {
+                let mine =
+                    |ask: &Ask| model(&routes, &grants, ask) == Some((&route.key, hostname));
+                let meant = |ask: &Ask| admits(route, ask);
+                match verdict {
                     // Then something is left for it.
                     None => prop_assert!(asks.iter().any(mine), "{} gets no {hostname}", route.key),
-                    Some(conflict) => {
-                        let winner = routes.iter().find(|other| other.key == conflict.winner);
-                        let winner = winner.expect("the winner is one of them");
-                        prop_assert!(winner.hostnames.contains(&hostname));
-                        prop_assert!(rank(hostname, winner) > rank(hostname, route));
-                        if conflict.whole {
-                            prop_assert!(!asks.iter().any(mine), "{} gets {hostname}", route.key);
-                        } else {
-                            // Something that both would take goes to another.
-                            let meant = |ask: &Ask| admits(route, ask) && admits(winner, ask);
-                            prop_assert!(asks.iter().any(|ask| meant(ask) && !mine(ask)));
-                        }
+                    Some(Verdict::Foreign { owner }) => {
+                        prop_assert!(!asks.iter().any(mine), "{} gets {hostname}", route.key);
+                        prop_assert!(age(named(&owner)) < age(route));
+                        prop_assert!(!may(&grants, owner.namespace(), route.key.namespace()));
                     }
+                    Some(Verdict::ForeignOn { owner, .. }) => {
+                        prop_assert!(asks.iter().any(|ask| meant(ask) && !mine(ask)));
+                        prop_assert!(age(named(&owner)) < age(route));
+                        prop_assert!(hostname == Hostname::Any);
+                    }
+                    Some(Verdict::Taken { winner }) => {
+                        prop_assert!(!asks.iter().any(mine), "{} gets {hostname}", route.key);
+                        prop_assert!(rank(named(&winner)) > rank(route));
+                    }
+                    Some(Verdict::PartlyTaken { winner }) => {
+                        let winner = named(&winner);
+                        prop_assert!(rank(winner) > rank(route));
+                        // Something that both would take goes to another.
+                        let both = |ask: &Ask| meant(ask) && admits(winner, ask);
+                        prop_assert!(asks.iter().any(|ask| both(ask) && !mine(ask)));
+                        prop_assert!(asks.iter().any(mine));
+                    }
+                    Some(other) => prop_assert!(false, "{other:?} of seven routes"),
                 }
             }
         }
+    }
+}
+
+fn route(key: (&str, &str), created: i64, alpn: &[&str], listeners: &[&str]) -> RouteSpec {
+    let boxed = |texts: &[&str]| texts.iter().map(|text| (*text).into()).collect();
+    RouteSpec {
+        key: RouteKey::new(key.0, key.1),
+        created: Some(created),
+        hostnames: Hostname::Exact("a.test").into(),
+        listeners: boxed(listeners),
+        alpn: boxed(alpn),
+        backends: vec![(BackendKey::Address("192.0.2.1:1".into()), 1)],
+        policy: Policy::default(),
+        timeouts: Timeouts::default(),
+    }
+}
+
+#[test]
+fn the_oldest_routes_of_a_hostname_and_listener_stay() {
+    let name = |number: usize| format!("r{number:03}");
+    let mut routes: Vec<RouteSpec> = (0..200)
+        .map(|n| route(("n", &name(n)), n as i64, &[&name(n)], &[LISTENERS[n % 2]]))
+        .collect();
+    // As old as any, and of all listeners.
+    routes.push(route(("n", "all"), 0, &["all"], &[]));
+    // Later, on a listener that is not full.
+    routes.push(route(("n", "third"), 300, &["third"], &["three"]));
+    let verdicts = judged(&routes, &Vec::new(), Hostname::Exact("a.test"));
+    let left: Vec<i64> = verdicts
+        .iter()
+        .filter(|(_, verdict)| verdict.is_none())
+        .map(|(route, _)| route.created.unwrap())
+        .collect();
+    // Of each of the two listeners one place is taken by the route of all.
+    let expected: Vec<i64> = [0].into_iter().chain(0..126).chain([300]).collect();
+    assert_eq!(left, expected);
+    assert_eq!(MOST_ROUTES_A_HOSTNAME, 64);
+    let rest = verdicts.iter().filter(|(route, _)| route.created > Some(125));
+    let mut rest = rest.filter(|(route, _)| route.created < Some(300));
+    assert!(rest.all(|(_, verdict)| *verdict == Some(Verdict::TooMany)));
+}
+
+#[test]
+fn routes_that_another_namespace_keeps_out_take_no_place() {
+    let mut routes: Vec<RouteSpec> = vec![route(("n", "owner"), 0, &[], &[])];
+    routes.extend((0..100).map(|n| route(("m", &format!("r{n}")), 1 + n, &["x"], &[])));
+    routes.push(route(("n", "acme"), 1000, &["acme-tls/1"], &[]));
+    for (route, verdict) in judged(&routes, &Vec::new(), Hostname::Exact("a.test")) {
+        let foreign = matches!(verdict, Some(Verdict::Foreign { .. }));
+        assert_eq!(foreign, route.key.namespace() == "m", "{}: {verdict:?}", route.key);
+        assert!(foreign || verdict.is_none());
     }
 }

@@ -14,8 +14,8 @@ use serde::{Deserialize, Serialize};
 use crate::control::status::{Condition, RouteStatus, Statuses};
 use crate::duration;
 use crate::routing::{
-    Backend, BackendKey, Hostname, InvalidHostname, ObjectKey, Policy, Reader, Route, RouteKey,
-    RouteSpec, ServicePort, Snapshot, Table, Timeouts,
+    AnyOn, Backend, BackendKey, Hostname, Hostnames, InvalidHostname, ObjectKey, Policy, Reader,
+    Route, RouteKey, RouteSpec, ServicePort, Snapshot, Table, Timeouts,
 };
 
 /// All routes of an installation.
@@ -45,6 +45,9 @@ pub struct RouteReport {
     /// The names it claims.
     #[serde(default)]
     pub hostnames: Vec<String>,
+    /// The listeners on which `*` is served, if not on all of the route's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub any_on: Option<AnyOnReport>,
     /// The listeners it is bound to; empty means all.
     #[serde(default)]
     pub listeners: Vec<String>,
@@ -63,6 +66,16 @@ pub struct RouteReport {
     /// What became of it.
     #[serde(default)]
     pub conditions: Vec<ConditionReport>,
+}
+
+/// Some listeners.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum AnyOnReport {
+    /// These.
+    Only(Box<[Box<str>]>),
+    /// All but these.
+    Except(Box<[Box<str>]>),
 }
 
 /// Deadlines such as `5s`; those that are missing are the installation's.
@@ -199,6 +212,11 @@ impl RouteReport {
             served: true,
             created: spec.created,
             hostnames: spec.hostnames.iter().map(|hostname| hostname.to_string()).collect(),
+            any_on: match spec.hostnames.any_on().clone() {
+                AnyOn::All => None,
+                AnyOn::Only(listeners) => Some(AnyOnReport::Only(listeners)),
+                AnyOn::Except(listeners) => Some(AnyOnReport::Except(listeners)),
+            },
             listeners: owned(&spec.listeners),
             alpn: owned(&spec.alpn),
             policy: spec.policy.as_str().to_owned(),
@@ -242,7 +260,12 @@ impl RouteReport {
                 .hostnames
                 .iter()
                 .map(|name| name.parse::<Hostname>())
-                .collect::<Result<_, _>>()?,
+                .collect::<Result<Hostnames, _>>()?
+                .with_any_on(match self.any_on.clone() {
+                    None => AnyOn::All,
+                    Some(AnyOnReport::Only(listeners)) => AnyOn::Only(listeners),
+                    Some(AnyOnReport::Except(listeners)) => AnyOn::Except(listeners),
+                }),
             listeners: boxed(&self.listeners),
             alpn: boxed(&self.alpn),
             backends,

@@ -3,10 +3,10 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use prometheus::Histogram;
+use prometheus::{Histogram, IntCounter};
 
 use crate::control::build::Settled;
-use crate::control::status::{Statuses, log_changes};
+use crate::control::status::{Statuses, log_changes, log_moves};
 use crate::metrics::Metrics;
 use crate::reach::OwnEndpoints;
 use crate::routing::{Applied, Snapshot, Writer};
@@ -17,6 +17,7 @@ pub(super) struct Publisher {
     statuses: Statuses,
     own_endpoints: OwnEndpoints,
     swap_duration: Histogram,
+    owner_changes: IntCounter,
     /// Whether what is served is what the source has said since it started.
     live: bool,
     /// Whether any table is served.
@@ -31,7 +32,9 @@ impl Publisher {
         metrics: &Metrics,
     ) -> Self {
         let swap_duration = metrics.table_swap_duration.clone();
-        Publisher { writer, statuses, own_endpoints, swap_duration, live: false, served: false }
+        let owner_changes = metrics.hostname_owner_changes.clone();
+        let (live, served) = (false, false);
+        Publisher { writer, statuses, own_endpoints, swap_duration, owner_changes, live, served }
     }
 
     /// A source starts, or starts anew: what it says first replaces all that is served and reported
@@ -43,7 +46,7 @@ impl Publisher {
     /// Serves and reports what came of changes that were `noticed` at that time. The first are all
     /// that there is: whatever else was served goes.
     pub(super) fn publish(&mut self, settled: Settled, noticed: Instant) -> Applied {
-        let Settled { changes, statuses: told, own_endpoints, .. } = settled;
+        let Settled { changes, statuses: told, moves, own_endpoints, .. } = settled;
         if let Some(endpoints) = own_endpoints {
             self.own_endpoints.set(endpoints);
         }
@@ -63,6 +66,11 @@ impl Publisher {
             let routes = changes.routes.into_iter().filter_map(|(_, spec)| spec).collect();
             self.writer.apply(Snapshot { routes, endpoints: changes.endpoints })
         };
+        for moved in &moves {
+            self.owner_changes.inc_by(u64::try_from(moved.hostnames.len()).unwrap_or(u64::MAX));
+        }
+        log_moves(&moves);
+        held.moved(moves);
         drop(held);
         log_changes(&before, &told);
         self.swap_duration.observe(noticed.elapsed().as_secs_f64());
@@ -99,7 +107,7 @@ mod tests {
     use super::*;
     use crate::admin::report::RoutesReport;
     use crate::control::api::SniRoute;
-    use crate::control::build::{Builder, Installation};
+    use crate::control::build::{Builder, Installation, NamesBelow};
     use crate::control::captured::Log;
     use crate::reach::Reach;
     use crate::routing::{self, Reader, RouteKey};
@@ -113,6 +121,7 @@ mod tests {
             reach: Reach { local_addresses: true, ..Reach::default() },
             machine: vec![],
             own_services: vec![],
+            names_below: NamesBelow::Anyone,
         })
     }
 
@@ -232,6 +241,39 @@ mod tests {
             over.store(true, Ordering::Relaxed);
             watcher.join().unwrap();
         });
+    }
+
+    #[test]
+    fn hostnames_that_change_their_owner_are_counted_and_logged() {
+        let (writer, table) = routing::channel();
+        let metrics = Metrics::new(table).unwrap();
+        let mut publisher =
+            Publisher::new(writer, Statuses::default(), OwnEndpoints::default(), &metrics);
+        let log = Log::default();
+        let _guard = log.listen();
+        let mut source = builder();
+        let of = |namespace: &str, name: &str| {
+            let mut route = route(name);
+            route.metadata.namespace = Some(namespace.to_owned());
+            route.spec.hostnames = ["a.test", "b.test"].map(|text| text.parse().unwrap()).into();
+            route
+        };
+        source.put_route(&of("one", "first"));
+        source.put_route(&of("two", "second"));
+        publisher.publish(source.settle(), Instant::now());
+        assert_eq!(metrics.hostname_owner_changes.get(), 0);
+        source.remove_route(&RouteKey::new("one", "first"));
+        publisher.publish(source.settle(), Instant::now());
+        assert_eq!(metrics.hostname_owner_changes.get(), 2);
+        let lines = log.take();
+        let moved = lines.iter().map(|line| &line["fields"]);
+        let moved: Vec<_> =
+            moved.filter(|fields| fields["hostnames"] == "a.test, b.test").collect();
+        assert_eq!(moved.len(), 1, "{lines:?}");
+        assert_eq!(
+            (&moved[0]["from"], &moved[0]["to"]),
+            (&json!("one/first"), &json!("two/second"))
+        );
     }
 
     #[test]

@@ -58,6 +58,8 @@ pub struct Config {
     pub class: String,
     /// Whether routes that name no class are left alone.
     pub require_class: bool,
+    /// Which namespaces may claim hostnames below a wildcard.
+    pub hostnames_below: HostnamesBelow,
     /// Whether the status of routes, and Events on them, are written to the API server.
     pub write_status: bool,
     /// Which Lease says which replica writes them; one that follows from the class if there is none
@@ -208,6 +210,7 @@ impl Default for Config {
             routes: Vec::new(),
             class: "sluice".to_owned(),
             require_class: false,
+            hostnames_below: HostnamesBelow::Anyone,
             write_status: true,
             lease: None,
             lease_duration: Duration::from_secs(15),
@@ -225,6 +228,34 @@ impl Default for Config {
             access_log_start: false,
             log: Log { level: "info".to_owned(), format: LogFormat::Auto },
         }
+    }
+}
+
+/// Which namespaces may claim hostnames below a wildcard that belongs to one of them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum HostnamesBelow {
+    /// Each.
+    #[default]
+    Anyone,
+    /// The owner of the wildcard, and those with which it shares it.
+    Owner,
+}
+
+impl HostnamesBelow {
+    /// The word in the setting.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            HostnamesBelow::Anyone => "Anyone",
+            HostnamesBelow::Owner => "Owner",
+        }
+    }
+
+    /// Reads the word.
+    ///
+    /// # Errors
+    /// When it is another one.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        values::hostnames_below(text)
     }
 }
 

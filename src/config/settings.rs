@@ -6,8 +6,8 @@
 use super::layers::{Fault, Value};
 use super::values::{
     access_log, boolean, class, dns_server, duration, duration_unless_zero, existing_path, folder,
-    lease, lease_duration, log_format, log_level, max_hello, namespace, network, own_service,
-    source, store, store_each, workers, zero_or_duration,
+    hostnames_below, lease, lease_duration, log_format, log_level, max_hello, namespace, network,
+    own_service, source, store, store_each, workers, zero_or_duration,
 };
 use super::{Config, listen};
 use crate::duration::display;
@@ -167,6 +167,14 @@ pub(super) const SETTINGS: &[Setting] = &[
         "Leave routes alone that name no class",
         |config, given| store(&mut config.require_class, given, boolean),
         |config| config.require_class.to_string(),
+    ),
+    one(
+        "hostnames.below",
+        "Owner|Anyone",
+        "Who may claim hostnames below a wildcard that belongs to a namespace: that one alone, or \
+         anyone",
+        |config, given| store(&mut config.hostnames_below, given, hostnames_below),
+        |config| config.hostnames_below.as_str().to_owned(),
     ),
     switch(
         "writeStatus",

@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::layers::{Fault, Step, Value};
-use super::{AccessLog, Lease, LogFormat, OwnService, Source};
+use super::{AccessLog, HostnamesBelow, Lease, LogFormat, OwnService, Source};
 use crate::cidr::{Cidr, InvalidCidr};
 use crate::{duration, logging};
 
@@ -171,6 +171,11 @@ pub(super) fn duration_unless_zero(text: &str) -> Result<Option<Duration>, Strin
 pub(super) fn access_log(text: &str) -> Result<AccessLog, String> {
     let all = [AccessLog::Off, AccessLog::Errors, AccessLog::All];
     word(text, &all.map(AccessLog::as_str), all)
+}
+
+pub(super) fn hostnames_below(text: &str) -> Result<HostnamesBelow, String> {
+    let all = [HostnamesBelow::Owner, HostnamesBelow::Anyone];
+    word(text, &all.map(HostnamesBelow::as_str), all)
 }
 
 pub(super) fn log_format(text: &str) -> Result<LogFormat, String> {

@@ -10,7 +10,7 @@ use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
-use crate::routing::{Hostname, MatchKind, Route, RouteKey, Snapshot, Table, channel};
+use crate::routing::{Hostname, MOST_OFFERS, MatchKind, Route, RouteKey, Snapshot, Table, channel};
 use crate::tls::{self, ServerName};
 
 pub use fetch::fetch;
@@ -109,8 +109,18 @@ pub enum Lost {
     OtherListener(Vec<Box<str>>),
     /// It asks for one of these protocols, none of which the client offers.
     AlpnNotOffered(Vec<Box<str>>),
+    /// A hostname that covers the name belongs to this other namespace, so that no other gets the
+    /// connection.
+    OtherNamespace {
+        /// The hostname.
+        hostname: Hostname,
+        /// Whose it is.
+        owner: Box<str>,
+    },
     /// The winner's claim is more specific.
     LessSpecific,
+    /// On this listener, `*` belongs to another namespace.
+    AnyElsewhere,
     /// The winner asks for a protocol that the client offers, and this route asks for none.
     NoAlpn,
     /// The winner is older.
@@ -140,11 +150,12 @@ pub fn explain(table: &Table, query: &Query) -> Explanation {
     let claims = claims(table, query.name.as_deref());
     let listener = query.listener.as_deref().unwrap_or_else(|| best_listener(&claims, query));
     let winner = winner(table, query, listener);
+    let owner = Owner::of(&claims);
     let losers = claims
         .iter()
         .filter(|claim| winner.as_ref().is_none_or(|w| w.route.spec.key != claim.route.spec.key))
         .filter_map(|claim| {
-            let reason = claim.lost(query, listener, winner.as_ref())?;
+            let reason = claim.lost(query, listener, winner.as_ref(), owner.as_ref())?;
             Some(Loser { key: claim.route.spec.key.clone(), claim: claim.hostname.owned(), reason })
         })
         .collect();
@@ -168,17 +179,31 @@ struct Claim<'t> {
 
 impl Claim<'_> {
     /// Why this claim is not the winner's. None if it should have won, which the lookup denies.
-    fn lost(&self, query: &Query, listener: &str, winner: Option<&Winner>) -> Option<Lost> {
+    fn lost(
+        &self,
+        query: &Query,
+        listener: &str,
+        winner: Option<&Winner>,
+        owner: Option<&Owner<'_>>,
+    ) -> Option<Lost> {
         let spec = &self.route.spec;
         if !spec.admits(listener, |_| true) {
             return Some(Lost::OtherListener(spec.listeners.clone()));
         }
+        if self.hostname == Hostname::Any && !spec.hostnames.any_on().has(listener) {
+            return Some(Lost::AnyElsewhere);
+        }
         if !spec.admits(listener, |protocol| query.offers(protocol)) {
             return Some(Lost::AlpnNotOffered(spec.alpn.clone()));
         }
+        let less_specific = winner.is_some_and(|winner| self.hostname < winner.claim.borrowed());
+        if let Some(owner) = owner.filter(|owner| !less_specific && owner.keeps_out(self)) {
+            let hostname = owner.hostname.owned();
+            return Some(Lost::OtherNamespace { hostname, owner: owner.namespace.into() });
+        }
         let winner = winner?;
         let other = &winner.route.spec;
-        Some(if self.hostname < winner.claim.borrowed() {
+        Some(if less_specific {
             Lost::LessSpecific
         } else if spec.alpn.is_empty() && !other.alpn.is_empty() {
             Lost::NoAlpn
@@ -190,9 +215,34 @@ impl Claim<'_> {
     }
 }
 
+/// Whose the most specific hostname is that covers the name and is claimed.
+struct Owner<'t> {
+    hostname: Hostname<&'t str>,
+    namespace: &'t str,
+}
+
+impl<'t> Owner<'t> {
+    /// `claims` come in the order of their hostnames.
+    fn of(claims: &[Claim<'t>]) -> Option<Self> {
+        let hostname = claims.first()?.hostname;
+        let same = claims.iter().take_while(|claim| claim.hostname == hostname);
+        let oldest = same.min_by(|a, b| a.route.spec.age().cmp(&b.route.spec.age()))?;
+        Some(Owner { hostname, namespace: oldest.route.spec.key.namespace() })
+    }
+
+    fn keeps_out(&self, claim: &Claim<'_>) -> bool {
+        claim.hostname != self.hostname && claim.route.spec.key.namespace() != self.namespace
+    }
+}
+
 impl Query {
     fn offers(&self, protocol: &[u8]) -> bool {
-        self.alpn.iter().any(|offered| offered.as_bytes() == protocol)
+        self.protocols().any(|offered| offered == protocol)
+    }
+
+    /// Those that count.
+    fn protocols(&self) -> impl Iterator<Item = &[u8]> {
+        self.alpn.iter().map(String::as_bytes).take(MOST_OFFERS)
     }
 }
 
@@ -226,7 +276,7 @@ fn best_listener<'t>(claims: &[Claim<'t>], query: &Query) -> &'t str {
 
 fn winner(table: &Table, query: &Query, listener: &str) -> Option<Winner> {
     let name = query.name.as_deref();
-    let found = table.lookup(name, listener, |protocol| query.offers(protocol))?;
+    let found = table.lookup(name, listener, query.protocols())?;
     let claim = match found.kind {
         MatchKind::Exact => Hostname::Exact(name?.into()),
         MatchKind::Wildcard(suffix) => Hostname::Wildcard(suffix.into()),
@@ -240,7 +290,7 @@ fn winner(table: &Table, query: &Query, listener: &str) -> Option<Winner> {
 /// The listeners where another route wins than at `listener`.
 fn elsewhere(table: &Table, query: &Query, claims: &[Claim<'_>], listener: &str) -> Vec<Elsewhere> {
     let winner_at = |listener: &str| {
-        let found = table.lookup(query.name.as_deref(), listener, |p| query.offers(p))?;
+        let found = table.lookup(query.name.as_deref(), listener, query.protocols())?;
         Some(found.route.spec.key.clone())
     };
     let here = winner_at(listener);

@@ -97,6 +97,11 @@ impl Display for Lost {
             Lost::AlpnNotOffered(protocols) => {
                 write!(f, "it asks for ALPN {protocols:?}, of which the client offers none")
             }
+            Lost::OtherNamespace { hostname, owner } => write!(
+                f,
+                "{hostname} belongs to namespace {owner}, and what is claimed falls to no other"
+            ),
+            Lost::AnyElsewhere => f.write_str("on this listener, * belongs to another namespace"),
             Lost::LessSpecific => f.write_str("less specific"),
             Lost::NoAlpn => f.write_str("it asks for no ALPN, and the winner's matches"),
             Lost::Younger => f.write_str("younger"),

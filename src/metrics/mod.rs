@@ -88,6 +88,8 @@ pub struct Metrics {
     pub table_save_errors: IntCounter,
     /// `sluice_manifest_faults`: objects and files that are refused now.
     pub manifest_faults: IntGauge,
+    /// `sluice_hostname_owner_changes_total`: hostnames that came to belong to another namespace.
+    pub hostname_owner_changes: IntCounter,
     /// `sluice_leader`: 1 while this replica writes the status of routes, else 0.
     pub leader: IntGauge,
     /// `sluice_status_writes_total{result="ok"}`.
@@ -223,6 +225,10 @@ impl Metrics {
                 .counter("table_save_errors_total", "Tables that could not be saved.")?,
             manifest_faults: new
                 .gauge("manifest_faults", "Objects and files that are refused now.")?,
+            hostname_owner_changes: new.counter(
+                "hostname_owner_changes_total",
+                "Hostnames that came to belong to another namespace.",
+            )?,
             leader: new.gauge(
                 "leader",
                 "1 while this replica is the one that writes the status of routes, else 0.",

@@ -63,7 +63,7 @@ fn enter(worker: &Worker, key: Option<u64>) -> Result<Option<ServedHello<'_>>, O
 fn lookup(worker: &Worker, listener: &Listener, record: &Record) -> Result<Arc<Route>, Outcome> {
     let hello = record.hello();
     let name = hello.and_then(|hello| hello.server_name.as_ref());
-    let offers = |protocol: &[u8]| hello.is_some_and(|hello| hello.alpn.offers(protocol));
+    let offers = hello.into_iter().flat_map(|hello| hello.alpn.iter());
     let table = worker.routes.table();
     let found = table.lookup(name.map(|name| name.as_str()), &listener.name, offers);
     let none = if name.is_none() && hello.is_some() { Outcome::NoSni } else { Outcome::NoRoute };

@@ -13,6 +13,37 @@ use super::Hostname;
 pub struct Hostnames {
     /// As they are shown, with a space between them.
     text: Arc<str>,
+    /// Not [`AnyOn::All`].
+    any_on: Option<Arc<AnyOn>>,
+}
+
+/// On which of its listeners a route has `*`. Whatever else it claims, it has on all of them.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum AnyOn {
+    /// On each.
+    #[default]
+    All,
+    /// On these.
+    Only(Box<[Box<str>]>),
+    /// On all but these.
+    Except(Box<[Box<str>]>),
+}
+
+impl AnyOn {
+    /// Whether this listener is among them.
+    pub fn has(&self, listener: &str) -> bool {
+        let among = |some: &[Box<str>]| some.iter().any(|name| **name == *listener);
+        match self {
+            AnyOn::All => true,
+            AnyOn::Only(some) => among(some),
+            AnyOn::Except(some) => !among(some),
+        }
+    }
+
+    /// Whether a listener is among them that nothing here names.
+    pub(super) fn has_others(&self) -> bool {
+        !matches!(self, AnyOn::Only(_))
+    }
 }
 
 impl Hostnames {
@@ -36,6 +67,17 @@ impl Hostnames {
         self.iter().any(|own| own == hostname.borrowed())
     }
 
+    /// On which listeners `*` is had, if it is among them.
+    pub fn any_on(&self) -> &AnyOn {
+        self.any_on.as_deref().unwrap_or(&AnyOn::All)
+    }
+
+    /// The same names, of which `*` is had on these listeners.
+    pub fn with_any_on(self, any_on: AnyOn) -> Self {
+        let any_on = (any_on != AnyOn::All).then(|| Arc::new(any_on));
+        Hostnames { any_on, ..self }
+    }
+
     /// Each of them, with where it is.
     pub(super) fn places(&self) -> impl Iterator<Item = (Place, Hostname<&str>)> {
         let mut next = 0;
@@ -53,6 +95,14 @@ impl Hostnames {
         let rest = usize::try_from(place.0).ok().and_then(|start| self.text.get(start..));
         let text = rest.and_then(|rest| rest.split(' ').next());
         Hostname::shown_as(text.unwrap_or_default())
+    }
+
+    /// Its name or suffix.
+    pub(super) fn text_at(&self, place: Place) -> &str {
+        match self.at(place) {
+            Hostname::Any => "",
+            Hostname::Wildcard(text) | Hostname::Exact(text) => text,
+        }
     }
 
     fn texts(&self) -> impl Iterator<Item = &str> {
@@ -78,13 +128,17 @@ impl<S: AsRef<str>> FromIterator<Hostname<S>> for Hostnames {
             // Writing to a String cannot fail.
             _ = write!(text, "{space}{hostname}");
         }
-        Hostnames { text: text.into() }
+        Hostnames { text: text.into(), any_on: None }
     }
 }
 
 impl fmt::Debug for Hostnames {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_list().entries(self.texts()).finish()
+        f.debug_list().entries(self.texts()).finish()?;
+        match self.any_on() {
+            AnyOn::All => Ok(()),
+            some => write!(f, " * on {some:?}"),
+        }
     }
 }
 

@@ -12,12 +12,15 @@
 //! endpoint is its [`Standing`].
 
 mod backend;
+mod claim;
 mod health;
 mod hostname;
 mod hostnames;
 mod key;
+mod ownership;
 mod route;
 mod scatter;
+mod search;
 mod shards;
 mod swap;
 mod table;
@@ -25,9 +28,13 @@ mod table;
 pub use backend::{ActiveConnection, Backend, BackendKey, Endpoint, EndpointSet, ServicePort};
 pub use health::{ENDPOINT_REST, FAMILY_REST, Moment, Standing};
 pub use hostname::{Hostname, InvalidHostname};
-pub use hostnames::Hostnames;
+pub use hostnames::{AnyOn, Hostnames};
 pub use key::{ObjectKey, RouteKey};
+pub use ownership::{
+    Age, Claimant, Demand, MOST_ROUTES_A_HOSTNAME, Verdict, judge, judge_any, owners_of_any,
+};
 pub use route::{Policy, Route, RouteSpec, Tally, Timeouts, Turns, WeightedBackend};
 pub use scatter::{WINDOW, hash_ip, mix};
+pub use search::{MOST_CLAIMED_HOSTNAMES, MOST_OFFERS};
 pub use swap::{Applied, Changes, Reader, Snapshot, Writer, channel};
-pub use table::{Conflict, Match, MatchKind, Table, conflicts_over};
+pub use table::{Match, MatchKind, Table};

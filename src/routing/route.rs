@@ -72,9 +72,14 @@ impl RouteSpec {
     /// Whether a connection to `listener` whose client offers the protocols for which `offers`
     /// holds may take this route. The hostname is a separate matter.
     pub fn admits(&self, listener: &str, offers: impl Fn(&[u8]) -> bool) -> bool {
-        (self.listeners.is_empty() || self.listeners.iter().any(|name| **name == *listener))
+        self.serves(listener)
             && (self.alpn.is_empty()
                 || self.alpn.iter().any(|protocol| offers(protocol.as_bytes())))
+    }
+
+    /// Whether it has connections of this listener.
+    pub fn serves(&self, listener: &str) -> bool {
+        self.listeners.is_empty() || self.listeners.iter().any(|name| **name == *listener)
     }
 
     /// The order among routes that claim the same hostname; the greatest that admits the
@@ -83,6 +88,12 @@ impl RouteSpec {
         use std::cmp::Reverse;
         let youngest = i64::MAX;
         (!self.alpn.is_empty(), Reverse(self.created.unwrap_or(youngest)), Reverse(&self.key))
+    }
+
+    /// What decides which namespace owns a hostname: the least among those that claim it, the
+    /// oldest route, does.
+    pub fn age(&self) -> impl Ord + use<'_> {
+        (self.created.unwrap_or(i64::MAX), &self.key)
     }
 }
 

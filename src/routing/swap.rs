@@ -226,7 +226,7 @@ mod tests {
     }
 
     fn find(reader: &Reader, name: &str) -> Option<Arc<Route>> {
-        reader.table().lookup(Some(name), "https", |_| false).map(|found| Arc::clone(found.route))
+        reader.table().lookup(Some(name), "https", []).map(|found| Arc::clone(found.route))
     }
 
     #[test]

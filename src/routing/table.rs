@@ -1,15 +1,12 @@
 //! The whole set of routes, laid out for lookup.
 
-use std::cmp::Ordering;
-use std::hash::Hash;
 use std::sync::Arc;
 
-use ahash::RandomState;
-
+use super::claim::{AlpnClaim, Claim, Hasher, Keyed, of_name};
 use super::hostname::labels;
-use super::hostnames::Place;
-use super::shards::{Item, Shards};
-use super::{Hostname, Route, RouteKey, RouteSpec, Tally};
+use super::search::Search;
+use super::shards::Shards;
+use super::{Hostname, Route, RouteKey, Tally};
 
 /// The whole set of routes as the data plane sees it. Immutable; a change makes a new one, which
 /// shares with the old all that is the same.
@@ -17,81 +14,14 @@ use super::{Hostname, Route, RouteKey, RouteSpec, Tally};
 pub struct Table {
     routes: Shards<Keyed>,
     exact: Shards<Claim>,
-    /// By suffix, without the `*.`.
+    /// By suffix, without the `*.`; those to `*` by the empty one, which no wildcard has.
     wildcards: Shards<Claim>,
     depths: Depths,
-    /// Those that claim `*`, the one with the highest precedence first.
-    any: Box<[Arc<Route>]>,
-    /// Keyed, so that nobody can choose names that meet.
-    hasher: RandomState,
+    /// All of those whose routes ask for ALPN, by hostname and protocol.
+    by_protocol: Shards<AlpnClaim>,
+    hasher: Hasher,
     retired: Box<[(RouteKey, Arc<Tally>)]>,
     generation: u64,
-}
-
-/// A route, to be found by its key.
-#[derive(Clone, Debug)]
-struct Keyed {
-    route: Arc<Route>,
-    /// Of the key.
-    hash: u32,
-}
-
-/// A hostname that a route claims. There may be a million of them, so it is two words, and the name
-/// is read in the route.
-#[derive(Clone, Debug)]
-struct Claim {
-    route: Arc<Route>,
-    /// Of the name, or of a wildcard's suffix.
-    hash: u32,
-    place: Place,
-}
-
-impl Claim {
-    /// The name, or a wildcard's suffix.
-    fn name(&self) -> &str {
-        match self.route.spec.hostnames.at(self.place) {
-            Hostname::Exact(name) | Hostname::Wildcard(name) => name,
-            Hostname::Any => "",
-        }
-    }
-}
-
-impl Item for Keyed {
-    fn hash(&self) -> u32 {
-        self.hash
-    }
-
-    fn order(&self, other: &Self) -> Ordering {
-        self.route.spec.key.cmp(&other.route.spec.key)
-    }
-
-    fn shares_key(&self, other: &Self) -> bool {
-        self.route.spec.key == other.route.spec.key
-    }
-
-    fn is(&self, other: &Self) -> bool {
-        Arc::ptr_eq(&self.route, &other.route)
-    }
-}
-
-impl Item for Claim {
-    fn hash(&self) -> u32 {
-        self.hash
-    }
-
-    /// By name, and the one with the highest precedence first.
-    fn order(&self, other: &Self) -> Ordering {
-        let precedence = || other.route.spec.precedence().cmp(&self.route.spec.precedence());
-        self.name().cmp(other.name()).then_with(precedence)
-    }
-
-    fn shares_key(&self, other: &Self) -> bool {
-        self.name() == other.name()
-    }
-
-    fn is(&self, other: &Self) -> bool {
-        Arc::ptr_eq(&self.route, &other.route) && self.place == other.place
-    }
 }
 
 /// The depths at which wildcards exist: only those suffixes of a name are looked up.
@@ -137,66 +67,81 @@ impl Table {
         let gone = Entries::of(old, &self.hasher);
         let new = Entries::of(changes.iter().filter_map(|(_, route)| route.as_ref()), &self.hasher);
         let mut depths = self.depths.clone();
-        gone.wildcards.iter().for_each(|claim| depths.remove(labels(claim.name())));
-        new.wildcards.iter().for_each(|claim| depths.add(labels(claim.name())));
-        let stays = |route: &&Arc<Route>| !gone.any.iter().any(|gone| Arc::ptr_eq(gone, route));
-        let mut any: Vec<_> = self.any.iter().filter(stays).cloned().chain(new.any).collect();
-        any.sort_by(|a, b| b.spec.precedence().cmp(&a.spec.precedence()));
+        let wildcards = |entries: &Entries| -> Vec<usize> {
+            let suffixes = entries.wildcards.iter().map(Claim::name);
+            suffixes.filter(|suffix| !suffix.is_empty()).map(labels).collect()
+        };
+        wildcards(&gone).into_iter().for_each(|labels| depths.remove(labels));
+        wildcards(&new).into_iter().for_each(|labels| depths.add(labels));
         Table {
             routes: self.routes.with(gone.routes, new.routes),
             exact: self.exact.with(gone.exact, new.exact),
             wildcards: self.wildcards.with(gone.wildcards, new.wildcards),
             depths,
-            any: any.into(),
+            by_protocol: self.by_protocol.with(gone.by_protocol, new.by_protocol),
             hasher: self.hasher.clone(),
             retired: retired.into(),
             generation: self.generation + 1,
         }
     }
 
-    /// The route that owns a connection: the greatest by hostname and then by
-    /// [`RouteSpec::precedence`] among those that match its name, listener and ALPN.
+    /// The route that takes a connection: the greatest by hostname and then by
+    /// [`RouteSpec::precedence`](super::RouteSpec::precedence) among those that match its name,
+    /// listener and ALPN. Once a hostname that covers the name is claimed and no claim to it suits
+    /// the connection, only routes of the namespace that has the oldest of these claims are
+    /// considered: what is claimed never falls to another namespace.
     ///
-    /// `name` is normalised, `None` when the client named none; `offers` tells whether the client
-    /// offers a protocol. Allocates nothing.
-    pub fn lookup(
+    /// `name` is normalised, `None` when the client named none; `offers` are the protocols that the
+    /// client offers, of which the first [`MOST_OFFERS`](super::MOST_OFFERS) count. Of the
+    /// hostnames that cover the name, the first
+    /// [`MOST_CLAIMED_HOSTNAMES`](super::MOST_CLAIMED_HOSTNAMES) that are claimed are considered.
+    /// Allocates nothing.
+    pub fn lookup<'o>(
         &self,
         name: Option<&str>,
         listener: &str,
-        offers: impl Fn(&[u8]) -> bool,
+        offers: impl IntoIterator<Item = &'o [u8]>,
     ) -> Option<Match<'_>> {
-        let admits = |route: &&Arc<Route>| route.spec.admits(listener, &offers);
+        let mut search = Search::new(self, listener, offers.into_iter());
         if let Some(name) = name {
-            if let Some(route) =
-                self.claims(&self.exact, name).map(|claim| &claim.route).find(admits)
-            {
-                return Some(Match { route, kind: MatchKind::Exact });
+            if let Some(found) = search.level(Hostname::Exact(name)) {
+                return Some(Match { route: found.route, kind: MatchKind::Exact });
             }
             for suffix in self.depths.suffixes(name) {
-                let mut claims = self.claims(&self.wildcards, suffix);
-                if let Some(claim) = claims.find(|claim| admits(&&claim.route)) {
-                    let kind = MatchKind::Wildcard(claim.name());
-                    return Some(Match { route: &claim.route, kind });
+                if let Some(found) = search.level(Hostname::Wildcard(suffix)) {
+                    let kind = MatchKind::Wildcard(found.text);
+                    return Some(Match { route: found.route, kind });
                 }
             }
         }
-        self.any.iter().find(admits).map(|route| Match { route, kind: MatchKind::Any })
+        let found = search.level(Hostname::Any)?;
+        Some(Match { route: found.route, kind: MatchKind::Any })
     }
 
-    /// Who claims `name`, the one with the highest precedence first.
-    fn claims<'t, 'n>(
-        &self,
-        claims: &'t Shards<Claim>,
-        name: &'n str,
-    ) -> impl Iterator<Item = &'t Claim> + use<'t, 'n> {
-        let same_hash = claims.with_hash(hash(&self.hasher, name)).iter();
-        same_hash.filter(move |claim| claim.name() == name)
+    /// The claims to a hostname, the one with the highest precedence first, and the hash of its
+    /// text.
+    pub(super) fn claims(&self, hostname: Hostname<&str>) -> (&[Claim], u32) {
+        let hash = self.hasher.hash(hostname.text());
+        let claims = match hostname {
+            Hostname::Exact(_) => &self.exact,
+            Hostname::Wildcard(_) | Hostname::Any => &self.wildcards,
+        };
+        (of_name(claims.with_hash(hash), hostname.text()), hash)
+    }
+
+    /// The claims of routes that ask for ALPN which have this hash.
+    pub(super) fn asking(&self, hash: u32) -> &[AlpnClaim] {
+        self.by_protocol.with_hash(hash)
+    }
+
+    pub(super) fn hasher(&self) -> &Hasher {
+        &self.hasher
     }
 
     /// The route of this key.
     pub fn route(&self, key: &RouteKey) -> Option<&Arc<Route>> {
         let mut same_hash =
-            self.routes.with_hash(hash(&self.hasher, key)).iter().map(|keyed| &keyed.route);
+            self.routes.with_hash(self.hasher.hash(key)).iter().map(|keyed| &keyed.route);
         same_hash.find(|route| route.spec.key == *key)
     }
 
@@ -223,7 +168,7 @@ impl Table {
 
     /// How many hostnames have an owner.
     pub fn hostnames(&self) -> usize {
-        self.exact.keys() + self.wildcards.keys() + usize::from(!self.any.is_empty())
+        self.exact.keys() + self.wildcards.keys()
     }
 
     /// How many tables came before this one; 0 is the empty table before the first.
@@ -279,77 +224,23 @@ struct Entries {
     routes: Vec<Keyed>,
     exact: Vec<Claim>,
     wildcards: Vec<Claim>,
-    any: Vec<Arc<Route>>,
+    by_protocol: Vec<AlpnClaim>,
 }
 
 impl Entries {
-    fn of<'r>(routes: impl Iterator<Item = &'r Arc<Route>>, hasher: &RandomState) -> Self {
+    fn of<'r>(routes: impl Iterator<Item = &'r Arc<Route>>, hasher: &Hasher) -> Self {
         let mut entries = Entries::default();
         for route in routes {
-            entries
-                .routes
-                .push(Keyed { route: route.clone(), hash: hash(hasher, &route.spec.key) });
+            entries.routes.push(Keyed::new(route, hasher));
             for (place, hostname) in route.spec.hostnames.places() {
-                let claim =
-                    |name| Claim { route: Arc::clone(route), hash: hash(hasher, name), place };
+                let claim = Claim::new(route, place, hostname, hasher);
+                entries.by_protocol.extend(claim.by_protocol(hasher));
                 match hostname {
-                    Hostname::Any => entries.any.push(Arc::clone(route)),
-                    Hostname::Exact(name) => entries.exact.push(claim(name)),
-                    Hostname::Wildcard(suffix) => entries.wildcards.push(claim(suffix)),
+                    Hostname::Exact(_) => entries.exact.push(claim),
+                    Hostname::Wildcard(_) | Hostname::Any => entries.wildcards.push(claim),
                 }
             }
         }
         entries
     }
-}
-
-fn hash<K: Hash + ?Sized>(hasher: &RandomState, key: &K) -> u32 {
-    (hasher.hash_one(key) >> 32) as u32
-}
-
-/// A hostname that a route claims and another route owns.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Conflict {
-    /// The hostname in question.
-    pub hostname: Hostname,
-    /// The route that owns it.
-    pub winner: RouteKey,
-    /// Whether the winner takes every connection that the loser could get by this hostname. If
-    /// not, the loser still serves the listeners or protocols that the winner does not.
-    pub whole: bool,
-}
-
-/// What each of `claimants`, all of which claim `hostname`, loses to another of them; in their
-/// order.
-pub fn conflicts_over(hostname: &Hostname, claimants: &[&RouteSpec]) -> Vec<Option<Conflict>> {
-    let mut order: Vec<&RouteSpec> = claimants.to_vec();
-    order.sort_by(|a, b| b.precedence().cmp(&a.precedence()));
-    let lost = |loser: &RouteSpec| {
-        let better = || order.iter().take_while(|winner| winner.key != loser.key);
-        let (winner, whole) = match better().find(|winner| covers(winner, loser)) {
-            Some(winner) => (winner, true),
-            None => (better().find(|winner| overlaps(winner, loser))?, false),
-        };
-        Some(Conflict { hostname: hostname.clone(), winner: winner.key.clone(), whole })
-    };
-    claimants.iter().map(|claimant| lost(claimant)).collect()
-}
-
-/// Whether the winner takes all that the loser could get by the same hostname.
-fn covers(winner: &RouteSpec, loser: &RouteSpec) -> bool {
-    let all = |wide: &[Box<str>], narrow: &[Box<str>]| {
-        wide.is_empty() || !narrow.is_empty() && narrow.iter().all(|item| wide.contains(item))
-    };
-    all(&winner.listeners, &loser.listeners) && all(&winner.alpn, &loser.alpn)
-}
-
-/// Whether some connection could go to either, were the other not there, and it is not merely that
-/// ALPN was asked for by one of them, which is how routes are meant to share a name.
-fn overlaps(winner: &RouteSpec, loser: &RouteSpec) -> bool {
-    let meet = |a: &[Box<str>], b: &[Box<str>]| {
-        a.is_empty() || b.is_empty() || a.iter().any(|item| b.contains(item))
-    };
-    winner.alpn.is_empty() == loser.alpn.is_empty()
-        && meet(&winner.listeners, &loser.listeners)
-        && meet(&winner.alpn, &loser.alpn)
 }

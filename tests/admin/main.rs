@@ -23,8 +23,8 @@ use sluice::health::Health;
 use sluice::metrics::Metrics;
 use sluice::outcome::Outcome;
 use sluice::routing::{
-    BackendKey, Hostname, ObjectKey, Policy, RouteKey, RouteSpec, ServicePort, Snapshot, Timeouts,
-    Writer, channel,
+    AnyOn, BackendKey, Hostname, Hostnames, ObjectKey, Policy, RouteKey, RouteSpec, ServicePort,
+    Snapshot, Timeouts, Writer, channel,
 };
 use tokio::sync::oneshot;
 
@@ -243,6 +243,8 @@ fn snapshot() -> Snapshot {
     };
     let any = RouteSpec {
         backends: vec![(service(ServicePort::Number(9093)), 1)],
+        hostnames: Hostnames::from(Hostname::<&str>::Any)
+            .with_any_on(AnyOn::Except(["redis".into()].into())),
         ..plain(key("web", "any"), "*")
     };
     let endpoints = [

@@ -22,7 +22,7 @@ fn routes_show_everything_in_force_and_everything_refused() {
     .map(Arc::new);
     server.state.statuses.hold().update([].into_iter(), &said);
     let table = Arc::clone(&server.state.table.table());
-    let found = table.lookup(Some("kafka.example.com"), "https", |p| p == b"h2").expect("kafka");
+    let found = table.lookup(Some("kafka.example.com"), "https", [&b"h2"[..]]).expect("kafka");
     let _active = found.route.backends[0].backend.endpoints()[0].begin();
 
     let shared = [endpoint("10.0.0.1:9093", 1), endpoint("[fd00::1]:9093", 0)];
@@ -50,6 +50,7 @@ fn routes_show_everything_in_force_and_everything_refused() {
             },
             {
                 "namespace": "web", "name": "any", "served": true, "hostnames": ["*"],
+                "anyOn": { "except": ["redis"] },
                 "listeners": [], "alpn": [], "policy": "RoundRobin", "timeouts": {},
                 "backends": [{ "backend": "data/kafka:9093", "kind": "service", "weight": 1,
                                "endpoints": shared }],

@@ -47,6 +47,7 @@ fn faults_in_the_file_have_line_and_name() {
             "timeouts: {hello: 0s}",
             "1: timeouts.hello: \"0s\" is no time at all; write more, e.g. 5s",
         ),
+        ("hostnames: {below: owner}", "1: hostnames.below: \"owner\" is not one of Owner, Anyone"),
         ("requireClass: yes", "1: requireClass: \"yes\" is not one of true, false"),
         (
             "lease: a/b/c",

@@ -106,6 +106,13 @@ const ROWS: &[Row] = &[
         shown: ["true", "false", "true"],
     },
     Row {
+        name: "hostnames.below",
+        file: "hostnames: { below: Owner }",
+        variable: ("SLUICE_HOSTNAMES_BELOW", "Anyone"),
+        flags: &["--hostnames-below", "Owner"],
+        shown: ["Owner", "Anyone", "Owner"],
+    },
+    Row {
         name: "writeStatus",
         file: "writeStatus: false",
         variable: ("SLUICE_WRITE_STATUS", "true"),

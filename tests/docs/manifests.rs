@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use sluice::control::build::Installation;
+use sluice::control::build::{Installation, NamesBelow};
 use sluice::control::files;
 use sluice::reach::Reach;
 
@@ -44,5 +44,6 @@ fn installation() -> Installation {
         reach: Reach { local_addresses: true, ..Reach::default() },
         machine: vec![],
         own_services: vec![],
+        names_below: NamesBelow::Anyone,
     }
 }

@@ -8,9 +8,14 @@ use super::markdown::headings;
 use super::read;
 
 /// Where reasons are made.
-const SOURCES: [&str; 2] = ["src/control/build/draft.rs", "src/control/build/endpoints.rs"];
+const SOURCES: [&str; 4] = [
+    "src/control/build/draft.rs",
+    "src/control/build/endpoints.rs",
+    "src/control/build/verdict.rs",
+    "src/control/status/mod.rs",
+];
 /// What stands before them there.
-const MARKS: [&str; 4] = ["reason: \"", "true, \"", "false, \"", "Some(\""];
+const MARKS: [&str; 5] = ["reason: \"", "true, \"", "false, \"", "Some(\"", "&str = \""];
 
 #[test]
 fn every_reason_has_a_section() {

@@ -42,9 +42,14 @@ impl Backend {
 
 /// What the server behind a name says; nothing if there is none.
 pub(crate) fn ask(address: SocketAddr, name: &str) -> String {
+    answer(address, &hello(name))
+}
+
+/// What the server says to which this hello leads; nothing if there is none.
+pub(crate) fn answer(address: SocketAddr, hello: &[u8]) -> String {
     let mut stream = TcpStream::connect(address).unwrap();
     stream.set_read_timeout(Some(PATIENCE)).unwrap();
-    stream.write_all(&hello(name)).unwrap();
+    stream.write_all(hello).unwrap();
     // So that a server that waits for more ends it too; a refused connection may be gone by now.
     let _ = stream.shutdown(Shutdown::Write);
     let mut answer = String::new();

@@ -22,6 +22,7 @@ mod leader;
 mod load;
 mod objects;
 mod outage;
+mod ownership;
 mod proxied;
 mod reach;
 mod rules;
@@ -42,6 +43,7 @@ fn main() -> ExitCode {
         saved::tests(),
         leader::tests(),
         status::tests(),
+        ownership::tests(),
         environment::tests(),
         controller::tests(),
         elsewhere::tests(),

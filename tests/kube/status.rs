@@ -298,12 +298,12 @@ fn version(api: &ApiServer, namespace: &str, name: &str) -> String {
     get(api, namespace, name, "jsonpath={.metadata.resourceVersion}")
 }
 
-fn get(api: &ApiServer, namespace: &str, name: &str, output: &str) -> String {
+pub(crate) fn get(api: &ApiServer, namespace: &str, name: &str, output: &str) -> String {
     succeeded(api.admin().kubectl(&["get", "sni", name, "-n", namespace, "-o", output]))
 }
 
 /// The Events on a route: `TYPE REASON MESSAGE`, one a line.
-fn events(api: &ApiServer, namespace: &str, name: &str) -> String {
+pub(crate) fn events(api: &ApiServer, namespace: &str, name: &str) -> String {
     let of = format!("--field-selector=involvedObject.kind=SniRoute,involvedObject.name={name}");
     let path = "jsonpath={range .items[*]}{.type} {.reason} {.message}{\"\\n\"}{end}";
     succeeded(api.admin().kubectl(&["get", "events", "-n", namespace, &of, "-o", path]))

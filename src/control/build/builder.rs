@@ -1,6 +1,6 @@
 //! What a source has, and what a change of it comes to.
 
-use std::collections::{BTreeSet, HashSet as StdHashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet as StdHashSet};
 use std::net::SocketAddr;
 use std::sync::Arc;
 
@@ -9,9 +9,9 @@ use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
+use super::claims::{ClaimNews, Claims};
 use super::draft::{Draft, Finding, invalid_status};
 use super::endpoints::{ServicePorts, Slice, service_of};
-use super::few::Few;
 use super::grants::Grants;
 use super::names::{Answer, NameChanges, Names};
 use super::own::Own;
@@ -20,10 +20,8 @@ use super::routes::{Routes, State};
 use super::services::Services;
 use super::{Installation, key};
 use crate::control::api::{DnsName, ReferenceGrant, SniRoute};
-use crate::control::status::RouteStatus;
-use crate::routing::{
-    BackendKey, Changes, Hostname, ObjectKey, RouteKey, RouteSpec, conflicts_over,
-};
+use crate::control::status::{HostnameMove, MovedRoute, RouteStatus};
+use crate::routing::{BackendKey, Changes, Hostname, ObjectKey, RouteKey, RouteSpec};
 
 /// Holds what a source has, and works out what a change of it comes to. Pure: what it says depends
 /// on the objects alone, not on the order or the way in which they came.
@@ -35,23 +33,16 @@ use crate::routing::{
 pub struct Builder {
     installation: Installation,
     routes: Routes,
-    claims: HashMap<Hostname, Claims>,
+    claims: Claims,
     pub(super) targets: Targets,
     dirty: Dirty,
-}
-
-/// Who claims a hostname.
-#[derive(Debug, Default)]
-struct Claims {
-    claimants: Few<RouteKey>,
-    /// Whether it is to be looked at again; then it is in [`Dirty::hostnames`].
-    dirty: bool,
 }
 
 /// What is to be looked at again, besides routes.
 #[derive(Debug, Default)]
 struct Dirty {
-    hostnames: Vec<Hostname>,
+    /// The uids of the routes that went, as far as they came from an API server.
+    gone: HashMap<RouteKey, Arc<str>>,
     /// Namespaces whose grants changed.
     granting: HashSet<Arc<str>>,
     /// Names with other answers.
@@ -69,6 +60,8 @@ pub struct Settled {
     pub names: NameChanges,
     /// The addresses of the installation's own Services, if they have changed.
     pub own_endpoints: Option<Arc<StdHashSet<SocketAddr>>>,
+    /// The hostnames that went from one namespace to another, by the routes there.
+    pub moves: Vec<HostnameMove>,
 }
 
 impl Builder {
@@ -86,9 +79,9 @@ impl Builder {
                 reach: installation.reach.clone(),
                 machine: installation.machine.iter().copied().collect(),
             },
+            claims: Claims::new(installation.names_below),
             installation,
             routes: Routes::default(),
-            claims: HashMap::new(),
             dirty: Dirty::default(),
         }
     }
@@ -106,10 +99,9 @@ impl Builder {
             self.targets.services.add_user(service, port, &key);
         }
         if draft.contends() {
-            for hostname in &route.spec.hostnames {
-                let claims = self.claims.entry(hostname.clone()).or_default();
-                claims.claimants.insert(key.clone(), ());
-                self.dirty.mark_hostname(hostname, claims);
+            let (age, demand) = (draft.age(), Arc::new(draft.demand()));
+            for hostname in draft.claimed.iter() {
+                self.claims.add(hostname.owned(), &age, &demand);
             }
         }
         self.routes.set(key, State::Read(Box::new(draft)));
@@ -133,11 +125,10 @@ impl Builder {
             self.targets.grants.remove_user(key, service.namespace());
             self.targets.services.remove_user(service, port, key);
         }
-        for hostname in draft.spec.hostnames.iter().map(Hostname::owned) {
-            if let Some(claims) = self.claims.get_mut(&hostname) {
-                claims.claimants.remove(key);
-                self.dirty.mark_hostname(&hostname, claims);
-            }
+        let age = draft.age();
+        draft.claimed.iter().for_each(|hostname| self.claims.remove(hostname.owned(), &age));
+        if let Some(uid) = draft.uid() {
+            self.dirty.gone.insert(key.clone(), Arc::clone(uid));
         }
     }
 
@@ -203,10 +194,11 @@ impl Builder {
 
     /// Works out what the changes since the last time come to.
     pub fn settle(&mut self) -> Settled {
-        for hostname in std::mem::take(&mut self.dirty.hostnames) {
-            self.settle_conflicts(&hostname);
+        for namespace in &self.dirty.granting {
+            self.claims.grants_changed(namespace);
         }
         let own_endpoints = self.settle_own();
+        let moves = self.settle_claims();
         let services = self.targets.services.take_news();
         for (service, news) in &services {
             // Which of its endpoints are refused is told in the statuses of its routes.
@@ -226,7 +218,7 @@ impl Builder {
         }
 
         let routes = self.routes.begin_round();
-        let mut settled = Settled { own_endpoints, ..Settled::default() };
+        let mut settled = Settled { moves, own_endpoints, ..Settled::default() };
         settled.changes.routes.reserve(routes.len());
         settled.changes.endpoints.reserve(routes.len());
         settled.statuses.reserve(routes.len());
@@ -284,27 +276,29 @@ impl Builder {
         Some(now)
     }
 
-    /// Tells those that claim `hostname` who owns it; marks those for whom that is news.
-    fn settle_conflicts(&mut self, hostname: &Hostname) {
-        let Some(claims) = self.claims.get_mut(hostname) else { return };
-        claims.dirty = false;
-        // As it is with almost all.
-        if let Few::One(only, ()) = &claims.claimants {
-            self.routes.tell(only, |draft| draft.set_conflict(hostname, None));
-            return;
+    /// Has the routes learn what became of their claims; marks those for which that is news.
+    fn settle_claims(&mut self) -> Vec<HostnameMove> {
+        let ClaimNews { verdicts, notes, moves } = self.claims.settle(&self.targets.grants);
+        for (key, hostname, verdict) in verdicts {
+            self.routes.tell(&key, |draft| draft.set_verdict(hostname, verdict));
         }
-        if claims.claimants.is_empty() {
-            self.claims.remove(hostname);
-            return;
+        for (key, place, note) in notes {
+            self.routes.tell(&key, |draft| draft.set_note(place, note));
         }
-        let claimants = claims.claimants.keys();
-        let claimants: Vec<&RouteSpec> =
-            claimants.filter_map(|key| Some(&self.routes.draft(key)?.spec)).collect();
-        let conflicts = conflicts_over(hostname, &claimants);
-        let keys: Vec<RouteKey> = claimants.iter().map(|claimant| claimant.key.clone()).collect();
-        for (key, conflict) in keys.iter().zip(conflicts) {
-            self.routes.tell(key, |draft| draft.set_conflict(hostname, conflict));
+        let mut hostnames: BTreeMap<(RouteKey, RouteKey), Vec<Hostname>> = BTreeMap::new();
+        for (hostname, from, to) in moves {
+            hostnames.entry((from, to)).or_default().push(hostname);
         }
+        let gone = std::mem::take(&mut self.dirty.gone);
+        let moved = |key: RouteKey| {
+            let uid = self.routes.draft(&key).and_then(Draft::uid).or_else(|| gone.get(&key));
+            MovedRoute { uid: uid.cloned(), key }
+        };
+        let moves = hostnames.into_iter().map(|((from, to), mut hostnames)| {
+            hostnames.sort_unstable();
+            HostnameMove { hostnames, from: moved(from), to: moved(to) }
+        });
+        moves.collect()
     }
 
     /// Works out one route: what it is in the table, its status, and its backends' endpoints.
@@ -358,13 +352,5 @@ impl Builder {
         let endpoints = backends.map(|(key, _)| self.targets.resolve(key).addresses.len()).sum();
         let draft = self.routes.draft_mut(key)?;
         draft.set_endpoints(endpoints).then(|| draft.status())
-    }
-}
-
-impl Dirty {
-    fn mark_hostname(&mut self, hostname: &Hostname, claims: &mut Claims) {
-        if !std::mem::replace(&mut claims.dirty, true) {
-            self.hostnames.push(hostname.clone());
-        }
     }
 }

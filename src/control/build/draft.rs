@@ -7,14 +7,20 @@ use std::sync::Arc;
 use ahash::AHashMap as HashMap;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
+use super::below::Note;
 use super::endpoints::Unresolved;
 use super::resolve::Targets;
+use super::verdict;
 use super::{Installation, capped};
 use crate::control::api::{BackendTarget, DnsName, SniRoute};
-use crate::control::status::{Condition, RouteStatus};
+use crate::control::status::{Condition, RouteStatus, SHARED_DOMAIN};
 use crate::routing::{
-    BackendKey, Conflict, Hostname, Hostnames, ObjectKey, RouteKey, RouteSpec, ServicePort,
+    Age, BackendKey, Demand, Hostname, Hostnames, ObjectKey, RouteKey, RouteSpec, ServicePort,
+    Verdict,
 };
+
+/// The most faults that a condition lists.
+const MOST_SAID: usize = 16;
 
 /// Something that keeps a route from being wholly in force.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -35,8 +41,10 @@ type Endpoints = HashMap<BackendKey, Vec<SocketAddr>>;
 /// A route, and what is known about it.
 #[derive(Debug)]
 pub(super) struct Draft {
-    /// As it is served, if it is: without the backends that it may not have.
+    /// As it is served, if it is: without the hostnames and the backends that it may not have.
     pub(super) spec: RouteSpec,
+    /// Every hostname that it names, each once.
+    pub(super) claimed: Hostnames,
     /// Every backend that it names.
     pub(super) backends: Vec<(BackendKey, u32)>,
     /// The DNS names that its backends lead to.
@@ -47,8 +55,10 @@ pub(super) struct Draft {
     capped: String,
     object: Object,
     listeners: Vec<Finding>,
-    /// The hostnames that other routes own, wholly or in part.
-    conflicts: BTreeMap<Hostname, Conflict>,
+    /// What keeps its claims from being served as they are.
+    verdicts: BTreeMap<Hostname, Arc<Verdict>>,
+    /// What is to be told of a hostname and a wildcard, of which one is another namespace's.
+    notes: BTreeMap<(Hostname, Hostname), Note>,
     refs: Vec<Finding>,
 }
 
@@ -58,11 +68,12 @@ impl Draft {
         let (timeouts, capped) = capped::timeouts(&spec.timeouts, installation.longest_timeout);
         let mut draft = Draft {
             backends: backends(&key, route),
+            claimed: distinct(&spec.hostnames),
             names: BTreeSet::new(),
             endpoints: 0,
             spec: RouteSpec {
                 created: route.metadata.creation_timestamp.as_ref().map(|time| time.0.as_second()),
-                hostnames: distinct(&spec.hostnames),
+                hostnames: Hostnames::from_iter::<[Hostname; 0]>([]),
                 listeners: Vec::new(),
                 alpn: spec.alpn.iter().map(|protocol| protocol.as_str().into()).collect(),
                 backends: Vec::new(),
@@ -73,7 +84,8 @@ impl Draft {
             capped,
             object: Object::of(&route.metadata),
             listeners: Vec::new(),
-            conflicts: BTreeMap::new(),
+            verdicts: BTreeMap::new(),
+            notes: BTreeMap::new(),
             refs: Vec::new(),
         };
         draft.bind(route, installation);
@@ -103,16 +115,36 @@ impl Draft {
         self.listeners.is_empty() || !self.spec.listeners.is_empty()
     }
 
-    /// Notes who owns `hostname`, if it is another route. Returns whether that is news.
-    pub(super) fn set_conflict(&mut self, hostname: &Hostname, conflict: Option<Conflict>) -> bool {
-        if self.conflicts.get(hostname) == conflict.as_ref() {
-            return false;
+    /// Notes what keeps a claim from being served as it is. Returns whether that is news.
+    pub(super) fn set_verdict(
+        &mut self,
+        hostname: Hostname,
+        verdict: Option<Arc<Verdict>>,
+    ) -> bool {
+        set(&mut self.verdicts, hostname, verdict)
+    }
+
+    /// Notes what is to be told of a hostname and a wildcard. Returns whether that is news.
+    pub(super) fn set_note(&mut self, place: (Hostname, Hostname), note: Option<Note>) -> bool {
+        set(&mut self.notes, place, note)
+    }
+
+    /// Since when it claims its hostnames.
+    pub(super) fn age(&self) -> Age {
+        Age::new(self.spec.created, self.spec.key.clone())
+    }
+
+    /// Which connections it asks for.
+    pub(super) fn demand(&self) -> Demand {
+        Demand {
+            listeners: self.spec.listeners.clone().into(),
+            alpn: self.spec.alpn.clone().into(),
         }
-        match conflict {
-            Some(conflict) => self.conflicts.insert(hostname.clone(), conflict),
-            None => self.conflicts.remove(hostname),
-        };
-        true
+    }
+
+    /// `metadata.uid` of its object.
+    pub(super) fn uid(&self) -> Option<&Arc<str>> {
+        self.object.uid.as_ref()
     }
 
     /// The ports of Services that it names.
@@ -126,6 +158,7 @@ impl Draft {
     /// Works out what its backends come to. Adds their endpoints to `endpoints`, if it is served.
     pub(super) fn resolve(&mut self, targets: &Targets, endpoints: &mut Endpoints) {
         let served = self.rejected().is_none();
+        self.spec.hostnames = self.served_hostnames();
         self.refs.clear();
         self.names.clear();
         self.spec.backends.clear();
@@ -161,11 +194,28 @@ impl Draft {
         self.rejected().is_none().then_some(&self.spec)
     }
 
+    /// Those that may be looked up.
+    fn served_hostnames(&self) -> Hostnames {
+        if self.verdicts.is_empty() {
+            return self.claimed.clone();
+        }
+        let verdict = |hostname: &Hostname<&str>| self.verdicts.get(&hostname.owned());
+        let is_served =
+            |hostname: &Hostname<&str>| !verdict(hostname).is_some_and(|one| one.is_left_out());
+        let served: Hostnames = self.claimed.iter().filter(is_served).collect();
+        match self.verdicts.get(&Hostname::Any).map(|verdict| &**verdict) {
+            Some(Verdict::ForeignOn { served: on, .. }) => served.with_any_on(on.clone()),
+            _ => served,
+        }
+    }
+
     fn rejected(&self) -> Option<&'static str> {
-        let lost = self.conflicts.values().filter(|conflict| conflict.whole).count();
+        let lost = || self.verdicts.values().filter(|verdict| verdict.is_whole());
         match self.contends() {
             false => Some("UnknownListener"),
-            true if lost > 0 && lost == self.spec.hostnames.len() => Some("HostnameConflict"),
+            true if lost().next().is_some() && lost().count() == self.claimed.len() => {
+                Some(verdict::reason(lost().map(|verdict| &**verdict)))
+            }
             true => None,
         }
     }
@@ -176,42 +226,55 @@ impl Draft {
     }
 
     fn conflict_findings(&self) -> Vec<Finding> {
-        if self.conflicts.is_empty() {
+        if self.verdicts.is_empty() {
             return Vec::new();
         }
-        let hostnames = self.spec.hostnames.iter().enumerate();
+        let hostnames = self.claimed.iter().enumerate();
         hostnames
             .filter_map(|(index, hostname)| {
-                let Conflict { winner, whole, .. } = self.conflicts.get(&hostname.owned())?;
+                let hostname = hostname.owned();
+                let verdict = &**self.verdicts.get(&hostname)?;
                 Some(Finding {
                     key: self.spec.key.clone(),
                     field: format!("spec.hostnames[{index}]"),
-                    reason: "HostnameConflict",
-                    message: if *whole {
-                        format!("{hostname} belongs to {winner}")
-                    } else {
-                        format!(
-                            "{hostname} belongs to {winner} where both take the same listener and \
-                             ALPN"
-                        )
-                    },
+                    reason: verdict::reason([verdict]),
+                    message: verdict::message(&hostname, verdict),
                 })
             })
             .collect()
     }
 
+    /// What is told of wildcards of other namespaces: of each hostname, the nearest alone.
+    fn note_messages(&self) -> Vec<String> {
+        let mut nearest: BTreeMap<&Hostname, (&Hostname, &Note)> = BTreeMap::new();
+        for ((hostname, wildcard), note) in &self.notes {
+            // They come from the least specific to the most.
+            nearest.insert(hostname, (wildcard, note));
+        }
+        let nearest = nearest.into_iter();
+        nearest.map(|(hostname, (wildcard, note))| note.message(hostname, wildcard)).collect()
+    }
+
     pub(super) fn status(&self) -> RouteStatus {
         let conflicts = self.conflict_findings();
-        let accepted_message = said(self.listeners.iter().chain(&conflicts));
+        let (mut messages, notes) =
+            (said(self.listeners.iter().chain(&conflicts)), self.note_messages());
+        messages.extend(notes.iter().cloned());
+        let message = bounded(messages);
         let accepted = match self.rejected() {
-            Some(reason) => condition("Accepted", false, reason, accepted_message),
+            Some(reason) => condition("Accepted", false, reason, message),
             None if !conflicts.is_empty() => {
-                condition("Accepted", true, "PartiallyConflicted", accepted_message)
+                condition("Accepted", true, "PartiallyConflicted", message)
             }
-            None => condition("Accepted", true, "Accepted", accepted_message),
+            None if self.listeners.is_empty() && !notes.is_empty() => {
+                condition("Accepted", true, SHARED_DOMAIN, message)
+            }
+            None => condition("Accepted", true, "Accepted", message),
         };
         let resolved = match self.refs.first() {
-            Some(first) => condition("ResolvedRefs", false, first.reason, said(self.refs.iter())),
+            Some(first) => {
+                condition("ResolvedRefs", false, first.reason, bounded(said(self.refs.iter())))
+            }
             None => condition("ResolvedRefs", true, "ResolvedRefs", String::new()),
         };
         let programmed = match self.rejected() {
@@ -300,12 +363,29 @@ fn condition(kind: &'static str, status: bool, reason: &'static str, message: St
     Condition { kind, status, reason, message }
 }
 
-fn said<'f>(findings: impl Iterator<Item = &'f Finding>) -> String {
-    findings.fold(String::new(), |mut said, finding| {
-        if !said.is_empty() {
-            said.push_str("; ");
-        }
-        said.push_str(&finding.message);
-        said
-    })
+fn said<'f>(findings: impl Iterator<Item = &'f Finding>) -> Vec<String> {
+    findings.map(|finding| finding.message.clone()).collect()
+}
+
+/// A message of as many of these as fit the status of a route, however many there are.
+fn bounded(mut messages: Vec<String>) -> String {
+    let more = messages.len().saturating_sub(MOST_SAID);
+    messages.truncate(MOST_SAID);
+    let mut message = messages.join("; ");
+    if more > 0 {
+        message.push_str(&format!("; and {more} more"));
+    }
+    message
+}
+
+/// Puts a value into a map, or takes it out; returns whether that is news.
+fn set<K: Ord, V: PartialEq>(map: &mut BTreeMap<K, V>, key: K, value: Option<V>) -> bool {
+    if map.get(&key) == value.as_ref() {
+        return false;
+    }
+    match value {
+        Some(value) => map.insert(key, value),
+        None => map.remove(&key),
+    };
+    true
 }

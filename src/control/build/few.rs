@@ -74,6 +74,24 @@ impl<K: Ord, V> Few<K, V> {
         one.into_iter().chain(many.into_iter().flatten())
     }
 
+    /// By key.
+    pub(super) fn iter_mut(&mut self) -> impl Iterator<Item = (&K, &mut V)> {
+        let (one, many) = match self {
+            Few::None => (None, None),
+            Few::One(key, value) => (Some((&*key, value)), None),
+            Few::Many(many) => (None, Some(many.iter_mut())),
+        };
+        one.into_iter().chain(many.into_iter().flatten())
+    }
+
+    pub(super) fn last_key(&self) -> Option<&K> {
+        match self {
+            Few::None => None,
+            Few::One(key, _) => Some(key),
+            Few::Many(many) => many.last_key_value().map(|(key, _)| key),
+        }
+    }
+
     pub(super) fn keys(&self) -> impl Iterator<Item = &K> {
         self.iter().map(|(key, _)| key)
     }
@@ -107,6 +125,8 @@ mod tests {
                     }
                 }
                 prop_assert!(few.iter().eq(tree.iter()));
+                prop_assert!(few.iter_mut().map(|(k, v)| (k, &*v)).eq(tree.iter()));
+                prop_assert_eq!(few.last_key(), tree.keys().next_back());
                 prop_assert!(few.keys().eq(tree.keys()) && few.values().eq(tree.values()));
                 prop_assert_eq!((few.len(), few.is_empty()), (tree.len(), tree.is_empty()));
                 for key in 0..4 {

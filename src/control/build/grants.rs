@@ -1,4 +1,4 @@
-//! Which routes may refer to Services of other namespaces.
+//! Which routes may refer to Services of other namespaces, and have their hostnames.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -47,6 +47,18 @@ impl Grants {
                 .into_iter()
                 .flat_map(BTreeMap::values)
                 .any(|grant| grant.allows(namespace, service.name()))
+    }
+
+    /// Whether `owner` lets the routes of `namespace` have a hostname that it owns; `claims` tells
+    /// which of the owner's routes claim it.
+    pub(super) fn share(
+        &self,
+        owner: &str,
+        namespace: &str,
+        claims: impl Fn(&str) -> bool,
+    ) -> bool {
+        let grants = self.known.get(owner).into_iter().flat_map(BTreeMap::values);
+        grants.into_iter().any(|grant| grant.shares(namespace, &claims))
     }
 
     /// The routes that refer to `namespace` from another one.

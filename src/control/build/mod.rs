@@ -3,8 +3,11 @@
 //! [`Builder`] holds what a source has and turns what changed into what is to be served and
 //! reported differently; [`build`] does it once for a whole set of resources.
 
+mod below;
 mod builder;
 mod capped;
+mod claims;
+mod domain;
 mod draft;
 mod endpoints;
 mod few;
@@ -14,6 +17,7 @@ mod own;
 mod resolve;
 mod routes;
 mod services;
+mod verdict;
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -70,6 +74,19 @@ pub struct Installation {
     pub machine: Vec<IpAddr>,
     /// The Services that lead to the installation itself, to which no route may lead.
     pub own_services: Vec<ObjectKey>,
+    /// Whose hostnames may be below a wildcard.
+    pub names_below: NamesBelow,
+}
+
+/// Which namespaces may claim hostnames below a wildcard that belongs to one of them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum NamesBelow {
+    /// Each.
+    #[default]
+    Anyone,
+    /// The wildcard's owner, and those with which it shares it. Claims that are older than the
+    /// owner's are served as they were.
+    Owner,
 }
 
 impl Installation {

@@ -11,8 +11,8 @@ use serde::{Deserialize, Serialize};
 
 use super::Identity;
 use crate::routing::{
-    Backend, BackendKey, Hostname, ObjectKey, Policy, RouteKey, RouteSpec, ServicePort, Snapshot,
-    Timeouts,
+    AnyOn, Backend, BackendKey, Hostname, Hostnames, ObjectKey, Policy, RouteKey, RouteSpec,
+    ServicePort, Snapshot, Timeouts,
 };
 
 /// The first of these lines.
@@ -54,12 +54,22 @@ pub(super) struct SavedRoute {
     name: String,
     created: Option<i64>,
     hostnames: Vec<String>,
+    /// Where `*` is served, if not on all listeners of the route.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    any_on: Option<SavedAnyOn>,
     listeners: Vec<Box<str>>,
     alpn: Vec<Box<str>>,
     backends: Vec<Weighted>,
     policy: String,
     connect_timeout_millis: Option<u64>,
     idle_timeout_millis: Option<u64>,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+enum SavedAnyOn {
+    Only(Box<[Box<str>]>),
+    Except(Box<[Box<str>]>),
 }
 
 #[derive(Serialize, Deserialize)]
@@ -154,6 +164,11 @@ impl Record {
             name: key.name().to_owned(),
             created: *created,
             hostnames: hostnames.iter().map(|hostname| hostname.to_string()).collect(),
+            any_on: match hostnames.any_on().clone() {
+                AnyOn::All => None,
+                AnyOn::Only(listeners) => Some(SavedAnyOn::Only(listeners)),
+                AnyOn::Except(listeners) => Some(SavedAnyOn::Except(listeners)),
+            },
             listeners: listeners.clone(),
             alpn: alpn.clone(),
             backends: backends
@@ -204,10 +219,17 @@ impl TryFrom<SavedRoute> for RouteSpec {
             return Err(format!("the route {key} lacks hostnames or backends"));
         }
         let hostnames = route.hostnames.iter().map(|text| text.parse::<Hostname>());
+        let hostnames: Hostnames =
+            hostnames.collect::<Result<_, _>>().map_err(|error| error.to_string())?;
+        let any_on = match route.any_on {
+            None => AnyOn::All,
+            Some(SavedAnyOn::Only(listeners)) => AnyOn::Only(listeners),
+            Some(SavedAnyOn::Except(listeners)) => AnyOn::Except(listeners),
+        };
         let policy = Policy::ALL.into_iter().find(|policy| policy.as_str() == route.policy);
         Ok(RouteSpec {
             created: route.created,
-            hostnames: hostnames.collect::<Result<_, _>>().map_err(|error| error.to_string())?,
+            hostnames: hostnames.with_any_on(any_on),
             listeners: route.listeners,
             alpn: route.alpn,
             backends: route

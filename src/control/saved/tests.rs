@@ -9,8 +9,8 @@ use tempfile::TempDir;
 
 use super::*;
 use crate::routing::{
-    BackendKey, Hostname, ObjectKey, Policy, RouteKey, RouteSpec, ServicePort, Timeouts,
-    WeightedBackend, channel,
+    AnyOn, BackendKey, Hostname, Hostnames, ObjectKey, Policy, RouteKey, RouteSpec, ServicePort,
+    Timeouts, WeightedBackend, channel,
 };
 
 #[test]
@@ -26,7 +26,7 @@ fn what_is_saved_is_what_is_loaded() {
 fn the_format_is_what_it_was() {
     let text = fs::read_to_string(path(saved().path())).expect("UTF-8");
     let mut lines: Vec<&str> = text.lines().collect();
-    assert!(lines[0].starts_with("sluice-table 1 0000000000000000"), "{}", lines[0]);
+    assert!(lines[0].starts_with("sluice-table 2 0000000000000000"), "{}", lines[0]);
     let description = lines[1].replace(env!("CARGO_PKG_VERSION"), "VERSION");
     assert_eq!(
         description,
@@ -45,7 +45,8 @@ fn the_format_is_what_it_was() {
         r#"{"backend":{"target":{"address":"203.0.113.7:443"},"endpoints":[]}}"#,
         concat!(
             r#"{"route":{"namespace":"data","name":"kafka","created":1700000000,"#,
-            r#""hostnames":["kafka.test","*.kafka.test","*"],"listeners":["https"],"alpn":["h2"],"#,
+            r#""hostnames":["kafka.test","*.kafka.test","*"],"anyOn":{"except":["redis"]},"#,
+            r#""listeners":["https"],"alpn":["h2"],"#,
             r#""backends":[{"target":{"service":{"namespace":"data","name":"kafka","port":9093}},"#,
             r#""weight":90},{"target":{"service":{"namespace":"data","name":"kafka","#,
             r#""port":"tls"}},"weight":10}],"policy":"SourceAddress","#,
@@ -53,7 +54,7 @@ fn the_format_is_what_it_was() {
         ),
         concat!(
             r#"{"route":{"namespace":"web","name":"plain","created":null,"#,
-            r#""hostnames":["plain.test"],"listeners":[],"alpn":[],"#,
+            r#""hostnames":["plain.test"],"anyOn":{"only":["one","two"]},"listeners":[],"alpn":[],"#,
             r#""backends":[{"target":{"address":"203.0.113.7:443"},"weight":1}],"#,
             r#""policy":"RoundRobin","connectTimeoutMillis":null,"idleTimeoutMillis":null}}"#
         ),
@@ -149,7 +150,7 @@ fn a_file_that_is_not_whole_is_refused_with_its_fault() {
         fs::write(path(folder.path()), text).expect("written");
         load(folder.path(), &identity()).expect_err(text).to_string()
     };
-    let other_version = |version: &str| good.replacen(" 1 ", &format!(" {version} "), 1);
+    let other_version = |version: &str| good.replacen(" 2 ", &format!(" {version} "), 1);
     for (text, message) in [
         (String::new(), "not a saved table"),
         ("apiVersion: v1\nkind: List\n".to_owned(), "not a saved table"),
@@ -159,8 +160,8 @@ fn a_file_that_is_not_whole_is_refused_with_its_fault() {
         (good[..good.len() - 1].to_owned(), "cut off or added to"),
         (format!("{good}\n"), "cut off or added to"),
         (good.replacen("kafka.test", "kafka.tesu", 1), "does not fit its checksum"),
-        (other_version("0"), "has version 0, and this sluice reads version 1"),
-        (other_version("2"), "has version 2, and this sluice reads version 1"),
+        (other_version("1"), "has version 1, and this sluice reads version 2"),
+        (other_version("3"), "has version 3, and this sluice reads version 2"),
         (other_version("12-beta"), "has version 12-beta"),
     ] {
         let refused = refused(&text);
@@ -335,7 +336,8 @@ fn snapshot() -> Snapshot {
                 hostnames: ["kafka.test", "*.kafka.test", "*"]
                     .map(|text| text.parse::<Hostname>().expect("a hostname"))
                     .into_iter()
-                    .collect(),
+                    .collect::<Hostnames>()
+                    .with_any_on(AnyOn::Except(["redis".into()].into())),
                 listeners: vec!["https".into()],
                 alpn: vec!["h2".into()],
                 backends: vec![(kafka(number), 90), (kafka(name), 10)],
@@ -348,7 +350,8 @@ fn snapshot() -> Snapshot {
             RouteSpec {
                 key: RouteKey::new("web", "plain"),
                 created: None,
-                hostnames: Hostname::Exact("plain.test").into(),
+                hostnames: Hostnames::from(Hostname::Exact("plain.test"))
+                    .with_any_on(AnyOn::Only(["one".into(), "two".into()].into())),
                 listeners: vec![],
                 alpn: vec![],
                 backends: vec![(plain, 1)],

@@ -21,7 +21,7 @@ use std::sync::Arc;
 
 use tracing::{info, warn};
 
-use crate::routing::RouteKey;
+use crate::routing::{Hostname, RouteKey};
 
 pub use self::reporter::{Meters, Reporter, Reporting};
 pub use self::statuses::Statuses;
@@ -30,6 +30,33 @@ pub use self::statuses::Statuses;
 const REPORTER: &str = "sluice";
 /// The kinds of a route's conditions, in their order.
 const KINDS: [&str; 3] = ["Accepted", "ResolvedRefs", "Programmed"];
+
+/// The reason of `Accepted` for a route that has all it claims, some of it next to another
+/// namespace's. Nobody needs to do anything, so nobody is warned.
+pub(super) const SHARED_DOMAIN: &str = "SharedDomain";
+
+/// The reason of an Event for hostnames that belong to another namespace than before.
+const HOSTNAME_MOVED: &str = "HostnameMoved";
+
+/// Hostnames that belong to another namespace than before.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HostnameMove {
+    /// Which, sorted.
+    pub hostnames: Vec<Hostname>,
+    /// The route that had them for its namespace, which may be gone.
+    pub from: MovedRoute,
+    /// The route that has them now.
+    pub to: MovedRoute,
+}
+
+/// A route that lost or got hostnames.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MovedRoute {
+    /// The route.
+    pub key: RouteKey,
+    /// `metadata.uid` of its object, if it comes from an API server.
+    pub uid: Option<Arc<str>>,
+}
 
 /// The conditions of one route.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -69,6 +96,20 @@ pub struct Condition {
     pub message: String,
 }
 
+/// Logs the hostnames that belong to another namespace now.
+pub fn log_moves(moves: &[HostnameMove]) {
+    for HostnameMove { hostnames, from, to } in moves {
+        let hostnames: Vec<String> = hostnames.iter().map(ToString::to_string).collect();
+        let hostnames = hostnames.join(", ");
+        warn!(
+            hostnames,
+            from = %from.key,
+            to = %to.key,
+            "hostnames belong to another namespace now"
+        );
+    }
+}
+
 /// Logs what is wrong now and was not wrong in the same way `before`, and what is wrong no longer.
 pub fn log_changes(before: &[impl Borrow<RouteStatus>], now: &[impl Borrow<RouteStatus>]) {
     let before: HashMap<&RouteKey, &RouteStatus> =
@@ -90,6 +131,8 @@ fn log_change(route: &RouteKey, condition: &Condition, former: Option<&Condition
     let Condition { kind, reason, message: detail, .. } = condition;
     if !condition.status {
         warn!(%route, condition = kind, reason, detail, "a route is not in order");
+    } else if *reason == SHARED_DOMAIN {
+        info!(%route, condition = kind, reason, detail, "a route shares a domain");
     } else if !detail.is_empty() {
         warn!(%route, condition = kind, reason, detail, "a route is only partly in force");
     } else if former.is_some_and(|former| !former.status) {

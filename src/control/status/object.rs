@@ -8,7 +8,7 @@ use kube::Resource;
 use kube::api::DynamicObject;
 use serde_json::{Value, json};
 
-use super::{Condition, KINDS, RouteStatus};
+use super::{Condition, KINDS, RouteStatus, SHARED_DOMAIN};
 use crate::control::api::{SniRoute, SniRouteStatus};
 use crate::control::build::key;
 use crate::routing::RouteKey;
@@ -113,7 +113,7 @@ fn made(
 /// from another condition is not told twice.
 fn is_warning(condition: &ApiCondition) -> bool {
     let wrong = condition.status == "False" || !condition.message.is_empty();
-    wrong && condition.reason != "NotAccepted"
+    wrong && condition.reason != "NotAccepted" && condition.reason != SHARED_DOMAIN
 }
 
 fn same(one: &ApiCondition, other: &ApiCondition) -> bool {

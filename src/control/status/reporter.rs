@@ -13,10 +13,10 @@ use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
 use super::Statuses;
+use super::statuses::News;
 use super::writer::Writer;
 use crate::control::lease::{self, Candidate};
 use crate::control::supervise::{Supervised, supervise};
-use crate::routing::RouteKey;
 
 /// How long [`Reporter::left`] waits at most. Giving up the Lease takes less.
 const LEAVE_TIMEOUT: Duration = Duration::from_millis(1500);
@@ -62,7 +62,7 @@ pub struct Reporter {
 }
 
 /// What has changed, as [`Statuses::follow`] tells it.
-pub(super) type Changes = UnboundedReceiver<Vec<RouteKey>>;
+pub(super) type Changes = UnboundedReceiver<News>;
 
 impl Reporter {
     /// Starts it on the runtime of whoever calls. It begins once there are statuses.
@@ -132,7 +132,7 @@ async fn report(
 }
 
 /// The next change.
-pub(super) async fn heard(changes: &mut Changes) -> Vec<RouteKey> {
+pub(super) async fn heard(changes: &mut Changes) -> News {
     match changes.recv().await {
         Some(changed) => changed,
         // Somebody else follows now.

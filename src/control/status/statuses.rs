@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
-use super::RouteStatus;
+use super::{HostnameMove, RouteStatus};
 use crate::routing::RouteKey;
 
 /// The statuses of all routes of this installation. Clones share them. A change costs what it
@@ -18,7 +18,16 @@ struct Shared {
     by_route: BTreeMap<RouteKey, Arc<RouteStatus>>,
     /// Whether there was any [`Held::update`].
     begun: bool,
-    follower: Option<UnboundedSender<Vec<RouteKey>>>,
+    follower: Option<UnboundedSender<News>>,
+}
+
+/// What a follower is told.
+#[derive(Debug, PartialEq)]
+pub(super) enum News {
+    /// The routes of which something else is said.
+    Changed(Vec<RouteKey>),
+    /// The hostnames that changed their owner.
+    Moved(Vec<HostnameMove>),
 }
 
 /// The statuses, held as they are: while the table changes too, or is looked at too, so that nobody
@@ -46,8 +55,16 @@ impl Held<'_> {
             shared.by_route.insert(status.key.clone(), Arc::clone(status));
         }
         shared.begun = true;
-        shared.tell(changed.into_keys());
+        let changed = changed.into_keys().cloned().collect();
+        shared.tell(News::Changed(changed));
         before
+    }
+
+    /// Tells the follower of hostnames that changed their owner.
+    pub fn moved(&mut self, moves: Vec<HostnameMove>) {
+        if !moves.is_empty() {
+            self.0.tell(News::Moved(moves));
+        }
     }
 
     /// What is said of all routes, in the order of their keys.
@@ -74,12 +91,12 @@ impl Statuses {
 
     /// From now on tells which routes each [`Held::update`] changes, be it none; if there was one
     /// already, none at once. There is one follower: the last who asked.
-    pub(super) fn follow(&self) -> UnboundedReceiver<Vec<RouteKey>> {
+    pub(super) fn follow(&self) -> UnboundedReceiver<News> {
         let (follower, changes) = unbounded_channel();
         let mut shared = self.lock();
         shared.follower = Some(follower);
         if shared.begun {
-            shared.tell([].into_iter());
+            shared.tell(News::Changed(Vec::new()));
         }
         changes
     }
@@ -91,10 +108,10 @@ impl Statuses {
 }
 
 impl Shared {
-    fn tell<'k>(&mut self, changed: impl Iterator<Item = &'k RouteKey>) {
+    fn tell(&mut self, news: News) {
         let Some(follower) = &self.follower else { return };
         // Fails when nobody follows any more.
-        if follower.send(changed.cloned().collect()).is_err() {
+        if follower.send(news).is_err() {
             self.follower = None;
         }
     }
@@ -128,13 +145,17 @@ mod tests {
         assert_eq!(statuses.count(), 3);
     }
 
+    fn changed(keys: &[RouteKey]) -> News {
+        News::Changed(keys.to_vec())
+    }
+
     #[test]
     fn who_follows_late_hears_at_once_that_there_are_statuses() {
         let statuses = Statuses::default();
         assert!(statuses.follow().try_recv().is_err());
         update(&statuses, &[], &[]);
         let mut changes = statuses.follow();
-        assert_eq!(changes.try_recv().unwrap(), []);
+        assert_eq!(changes.try_recv().unwrap(), changed(&[]));
         assert!(changes.try_recv().is_err());
     }
 
@@ -143,16 +164,16 @@ mod tests {
         let statuses = Statuses::default();
         let mut changes = statuses.follow();
         update(&statuses, &["a", "b", "c"], &[status("a", None), status("b", None)]);
-        assert_eq!(changes.try_recv().unwrap(), [key("a"), key("b")]);
+        assert_eq!(changes.try_recv().unwrap(), changed(&[key("a"), key("b")]));
         // Looked at again; only b is different, for another version of an object is no news.
         let newer = RouteStatus { resource_version: Some("2".into()), ..status("a", None) };
         update(&statuses, &["a", "b"], &[newer.clone(), status("b", Some("bad"))]);
-        assert_eq!(changes.try_recv().unwrap(), [key("b")]);
+        assert_eq!(changes.try_recv().unwrap(), changed(&[key("b")]));
         assert_eq!(*statuses.get(&key("a")).unwrap(), newer);
         update(&statuses, &["a"], &[]);
-        assert_eq!(changes.try_recv().unwrap(), [key("a")]);
+        assert_eq!(changes.try_recv().unwrap(), changed(&[key("a")]));
         let other = RouteStatus { uid: Some("other".into()), ..status("b", Some("bad")) };
         update(&statuses, &["b"], &[other]);
-        assert_eq!(changes.try_recv().unwrap(), [key("b")]);
+        assert_eq!(changes.try_recv().unwrap(), changed(&[key("b")]));
     }
 }

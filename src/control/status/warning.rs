@@ -15,7 +15,7 @@ use kube::{Api, Client, Error, Resource};
 use serde_json::json;
 use tokio::time::timeout;
 
-use super::REPORTER;
+use super::{HOSTNAME_MOVED, HostnameMove, MovedRoute, REPORTER};
 use crate::control::api::SniRoute;
 use crate::control::fnv::fnv;
 use crate::routing::RouteKey;
@@ -31,6 +31,57 @@ const MAX_NAME: usize = 200;
 /// Of how many different warnings it is known how often there was one.
 const MOST_COUNTED: usize = 10_000;
 
+/// The most hostnames that are named.
+const MOST_NAMED: usize = 8;
+
+/// What an Event says.
+#[derive(Clone, Debug)]
+pub(super) struct Warning {
+    /// What it is about: the type of a condition, or the hostnames of a route.
+    about: String,
+    reason: String,
+    note: String,
+}
+
+impl Warning {
+    /// Of a condition that does not hold, or only in part.
+    pub(super) fn of(condition: &ApiCondition) -> Self {
+        Warning {
+            about: condition.type_.clone(),
+            reason: condition.reason.clone(),
+            note: condition.message.clone(),
+        }
+    }
+
+    /// Of hostnames that belong to another namespace now: one for each side.
+    pub(super) fn of_move(moved: &HostnameMove) -> [(&MovedRoute, Self); 2] {
+        let HostnameMove { hostnames, from, to } = moved;
+        let named: Vec<String> =
+            hostnames.iter().take(MOST_NAMED).map(|hostname| hostname.to_string()).collect();
+        let more = match hostnames.len().saturating_sub(named.len()) {
+            0 => String::new(),
+            more => format!(" and {more} more"),
+        };
+        let named = named.join(", ") + &more;
+        let warning = |note: String| Warning {
+            about: "Hostnames".to_owned(),
+            reason: HOSTNAME_MOVED.to_owned(),
+            note,
+        };
+        let (before, now) = (from.key.namespace(), to.key.namespace());
+        let lost = format!(
+            "{named}: no longer of namespace {before}; now of namespace {now}, whose route {} is \
+             the oldest",
+            to.key
+        );
+        let got = format!(
+            "{named}: now of namespace {now}; before of namespace {before}, route {}",
+            from.key
+        );
+        [(from, warning(lost)), (to, warning(got))]
+    }
+}
+
 /// What is warned of, and how often.
 #[derive(Debug)]
 pub(super) struct Warnings {
@@ -45,7 +96,7 @@ impl Warnings {
         Warnings { instance: bounded(instance, MAX_INSTANCE), counts: HashMap::new() }
     }
 
-    /// Writes an Event for a condition. The same warning about the same object has the same name:
+    /// Writes an Event. The same warning about the same object has the same name:
     /// if it is still there, it becomes a series instead of one more object.
     ///
     /// kube's own recorder keeps the note of the first Event when the next one says something else,
@@ -55,9 +106,9 @@ impl Warnings {
         client: Client,
         route: &RouteKey,
         uid: &str,
-        condition: &ApiCondition,
+        warning: &Warning,
     ) -> impl Future<Output = Result<(), Error>> + Send + use<> {
-        let event = event(&self.instance, route, uid, condition, Timestamp::now());
+        let event = event(&self.instance, route, uid, warning, Timestamp::now());
         let name = event.metadata.name.clone().unwrap_or_default();
         if self.counts.len() >= MOST_COUNTED {
             self.counts.clear();
@@ -86,15 +137,9 @@ impl Warnings {
     }
 }
 
-fn event(
-    instance: &str,
-    route: &RouteKey,
-    uid: &str,
-    condition: &ApiCondition,
-    now: Timestamp,
-) -> Event {
-    let note = bounded(&condition.message, MAX_NOTE);
-    let told = format!("{uid} {} {} {note}", condition.type_, condition.reason);
+fn event(instance: &str, route: &RouteKey, uid: &str, warning: &Warning, now: Timestamp) -> Event {
+    let note = bounded(&warning.note, MAX_NOTE);
+    let told = format!("{uid} {} {} {note}", warning.about, warning.reason);
     // A label of a name ends with a letter or a digit.
     let start = bounded(route.name(), MAX_NAME);
     let start = start.trim_end_matches(|c: char| !c.is_ascii_alphanumeric());
@@ -106,7 +151,7 @@ fn event(
         },
         event_time: Some(MicroTime(now)),
         type_: Some("Warning".to_owned()),
-        reason: Some(condition.reason.clone()),
+        reason: Some(warning.reason.clone()),
         action: Some("Reconcile".to_owned()),
         note: Some(note),
         regarding: Some(ObjectReference {
@@ -152,7 +197,7 @@ mod tests {
             status: "False".to_owned(),
             type_: "Accepted".to_owned(),
         };
-        event("me", route, uid, &condition, Timestamp::UNIX_EPOCH)
+        event("me", route, uid, &Warning::of(&condition), Timestamp::UNIX_EPOCH)
     }
 
     #[test]
@@ -164,6 +209,32 @@ mod tests {
         for other in [made(&key("r"), "uid", "worse"), made(&key("r"), "other", "bad")] {
             assert_ne!(name(other), one);
         }
+    }
+
+    #[test]
+    fn both_sides_hear_of_hostnames_that_changed_their_owner() {
+        let route = |namespace: &str, name: &str| MovedRoute {
+            key: RouteKey::new(namespace, name),
+            uid: Some("uid".into()),
+        };
+        let hostnames = (0..10).map(|n| format!("n{n}.test").parse().unwrap()).collect();
+        let moved = HostnameMove { hostnames, from: route("a", "old"), to: route("b", "new") };
+        let told = Warning::of_move(&moved).map(|(route, warning)| {
+            assert_eq!(warning.reason, "HostnameMoved");
+            format!("{}: {}", route.key, warning.note)
+        });
+        let named =
+            "n0.test, n1.test, n2.test, n3.test, n4.test, n5.test, n6.test, n7.test and 2 more";
+        assert_eq!(
+            told,
+            [
+                format!(
+                    "a/old: {named}: no longer of namespace a; now of namespace b, whose route b/new \
+                 is the oldest"
+                ),
+                format!("b/new: {named}: now of namespace b; before of namespace a, route a/old"),
+            ]
+        );
     }
 
     #[test]

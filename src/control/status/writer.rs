@@ -18,8 +18,9 @@ use tracing::{debug, info, warn};
 use super::object::Written;
 use super::queue::{Ended, Lane, Queue};
 use super::reporter::{Changes, Reporting, heard, ignore};
-use super::warning::Warnings;
-use super::{REPORTER, RouteStatus};
+use super::statuses::News;
+use super::warning::{Warning, Warnings};
+use super::{HostnameMove, REPORTER, RouteStatus};
 use crate::control::api::SniRoute;
 use crate::control::lease::refusal;
 use crate::control::random::jitter;
@@ -101,13 +102,22 @@ impl<'r> Writer<'r> {
             let wake = self.queue.wake(now);
             tokio::select! {
                 changed = heard(changes) => {
-                    let now = Instant::now();
-                    changed.into_iter().for_each(|key| self.queue.push(key, Lane::Change, now));
+                    self.hear(changed);
                 }
                 Some(answer) = self.in_flight.next() => self.take(answer),
                 Some(result) = self.events.next() => self.troubles.of_event(result),
                 () = sleep_until(wake.unwrap_or(now).into()), if wake.is_some() => {}
             }
+        }
+    }
+
+    fn hear(&mut self, news: News) {
+        let now = Instant::now();
+        match news {
+            News::Changed(keys) => {
+                keys.into_iter().for_each(|key| self.queue.push(key, Lane::Change, now));
+            }
+            News::Moved(moves) => moves.iter().for_each(|moved| self.warn_of_move(moved)),
         }
     }
 
@@ -223,12 +233,27 @@ impl<'r> Writer<'r> {
 
     /// Tells what is wrong with a route and was not before.
     fn warn(&mut self, key: &RouteKey, written: &Written) {
-        for condition in written.warnings(self.written.get(key)) {
-            if self.events.len() < MOST_EVENTS {
-                let client = self.reporting.client.clone();
-                let event = self.warnings.publish(client, key, &written.uid, condition);
-                self.events.push(Box::pin(event));
+        let warnings: Vec<Warning> =
+            written.warnings(self.written.get(key)).into_iter().map(Warning::of).collect();
+        for warning in warnings {
+            self.publish(key, &written.uid, &warning);
+        }
+    }
+
+    /// Tells both sides that hostnames belong to another namespace now.
+    fn warn_of_move(&mut self, moved: &HostnameMove) {
+        for (route, warning) in Warning::of_move(moved) {
+            if let Some(uid) = &route.uid {
+                self.publish(&route.key, uid, &warning);
             }
+        }
+    }
+
+    fn publish(&mut self, key: &RouteKey, uid: &str, warning: &Warning) {
+        if self.events.len() < MOST_EVENTS {
+            let client = self.reporting.client.clone();
+            let event = self.warnings.publish(client, key, uid, warning);
+            self.events.push(Box::pin(event));
         }
     }
 }

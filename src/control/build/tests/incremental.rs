@@ -13,10 +13,13 @@ use crate::routing::{Reader, RouteKey, Writer, channel};
 /// The name of a Service, and the only one, of another namespace.
 const FOREIGN: char = 'f';
 
+/// A route's hostnames, listeners, backend, class, protocols and age, as numbers.
+type Spec = (u8, u8, u8, bool, u8, u8);
+
 /// One change of one object.
 #[derive(Clone, Debug)]
 enum Step {
-    Route { name: char, spec: Option<(u8, u8, u8, bool)> },
+    Route { name: char, spec: Option<Spec> },
     Service { name: char, kind: Option<u8> },
     Slice { name: char, of: Option<(char, u8)> },
     Grant { kind: Option<u8> },
@@ -27,22 +30,23 @@ enum Step {
 fn steps() -> impl Strategy<Value = Vec<Step>> {
     let name = || prop::sample::select(vec!['a', 'b', 'c', 'd']);
     let service = || prop::sample::select(vec!['s', 't', FOREIGN]);
+    let spec = (0..32u8, 0..3u8, 0..8u8, any::<bool>(), 0..3u8, 0..3u8);
     let step = prop_oneof![
-        4 => (name(), prop::option::weighted(0.8, (0..8u8, 0..3u8, 0..8u8, any::<bool>())))
+        4 => (name(), prop::option::weighted(0.8, spec))
             .prop_map(|(name, spec)| Step::Route { name, spec }),
         2 => (service(), prop::option::weighted(0.8, 0..4u8))
             .prop_map(|(name, kind)| Step::Service { name, kind }),
         3 => (name(), prop::option::weighted(0.8, (service(), 0..8u8)))
             .prop_map(|(name, of)| Step::Slice { name, of }),
-        1 => prop::option::weighted(0.7, 0..3u8).prop_map(|kind| Step::Grant { kind }),
+        1 => prop::option::weighted(0.7, 0..5u8).prop_map(|kind| Step::Grant { kind }),
         1 => (0..4u8).prop_map(|kind| Step::Answer { kind }),
         2 => Just(Step::Settle),
     ];
     prop::collection::vec(step, 1..60)
 }
 
-fn made_route(name: char, (hostnames, binding, backend, mine): (u8, u8, u8, bool)) -> SniRoute {
-    let hostnames: Vec<&str> = ["a.com", "'*.b.com'", "'*'"]
+fn made_route(name: char, (hostnames, binding, backend, mine, alpn, age): Spec) -> SniRoute {
+    let hostnames: Vec<&str> = ["a.com", "'*.b.com'", "'*'", "x.y.b.com", "'*.y.b.com'"]
         .into_iter()
         .enumerate()
         .filter(|(bit, _)| (hostnames.max(1) >> bit) & 1 == 1)
@@ -50,6 +54,7 @@ fn made_route(name: char, (hostnames, binding, backend, mine): (u8, u8, u8, bool
         .collect();
     let class = if mine { "sluice" } else { "other" };
     let listeners = ["[]", "[https]", "[nowhere]"][usize::from(binding)];
+    let alpn = ["[]", "[h2]", "[h2, h3]"][usize::from(alpn)];
     let backend = [
         "{address: '192.0.2.1:1'}",
         "{service: {name: s, port: 1}}",
@@ -60,14 +65,31 @@ fn made_route(name: char, (hostnames, binding, backend, mine): (u8, u8, u8, bool
         "{address: 'x.example:7'}",
         "{address: '10.96.0.1:1'}, {address: '10.0.1.1:2'}",
     ][usize::from(backend)];
-    route(
+    let mut route = route(
         &name.to_string(),
         &format!(
-            "className: {class}, listeners: {listeners}, hostnames: [{}]",
+            "className: {class}, listeners: {listeners}, alpn: {alpn}, hostnames: [{}]",
             hostnames.join(", ")
         ),
         backend,
-    )
+    );
+    route.metadata.namespace = Some(namespace_of(name).to_owned());
+    route.metadata.creation_timestamp =
+        (age > 0).then(|| yaml(&format!("'2026-01-01T00:00:0{age}Z'")));
+    route
+}
+
+/// Of a route, so that several namespaces claim the same.
+fn namespace_of(route: char) -> &'static str {
+    match route {
+        'a' | 'b' => "data",
+        'c' => "other",
+        _ => "third",
+    }
+}
+
+fn route_object(name: char) -> ObjectKey {
+    ObjectKey::new(namespace_of(name), &name.to_string())
 }
 
 fn made_service(name: char, kind: u8) -> Service {
@@ -100,11 +122,19 @@ fn made_slice(name: char, (service, kind): (char, u8)) -> EndpointSlice {
 }
 
 fn made_grant(kind: u8) -> ReferenceGrant {
-    let (from, to) = [("data", ""), ("data", ", name: g"), ("elsewhere", "")][usize::from(kind)];
+    let service = |rest: &str| format!("{{group: '', kind: Service{rest}}}");
+    let routes = |rest: &str| format!("{{group: sluice.dev, kind: SniRoute{rest}}}");
+    let (from, to) = [
+        ("data", service("")),
+        ("data", service(", name: g")),
+        ("elsewhere", service("")),
+        ("data", routes("")),
+        ("third", routes(", name: c")),
+    ][usize::from(kind)]
+    .clone();
     yaml(&format!(
         "{{metadata: {{name: grant, namespace: other}}, spec: {{\
-         from: [{{group: sluice.dev, kind: SniRoute, namespace: {from}}}], \
-         to: [{{group: '', kind: Service{to}}}]}}}}"
+         from: [{{group: sluice.dev, kind: SniRoute, namespace: {from}}}], to: [{to}]}}}}"
     ))
 }
 
@@ -175,12 +205,17 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 256, ..ProptestConfig::default() })]
 
     #[test]
-    fn one_after_another_comes_to_the_same_as_all_at_once(steps in steps(), own in any::<bool>()) {
+    fn one_after_another_comes_to_the_same_as_all_at_once(
+        steps in steps(),
+        own in any::<bool>(),
+        owner in any::<bool>(),
+    ) {
         let (mut routes, mut services, mut slices) =
             (HashMap::new(), HashMap::new(), HashMap::new());
         let (writer, reader) = channel();
         let own_services = if own { vec![object('t')] } else { vec![] };
-        let installation = Installation { own_services, ..installation() };
+        let names_below = if owner { NamesBelow::Owner } else { NamesBelow::Anyone };
+        let installation = Installation { own_services, names_below, ..installation() };
         let builder = Builder::new(installation.clone());
         let mut follower =
             Follower { builder, writer, statuses: BTreeMap::new(), names: BTreeSet::new() };
@@ -195,7 +230,7 @@ proptest! {
                     routes.insert(name, route);
                 }
                 Step::Route { name, spec: None } => {
-                    builder.remove_route(&object(name));
+                    builder.remove_route(&route_object(name));
                     routes.remove(&name);
                 }
                 Step::Service { name, kind: Some(kind) } => {
@@ -245,14 +280,14 @@ proptest! {
         // What nobody wanted any more is forgotten, even if it is wanted again.
         answers.retain(|name, _| follower.builder.targets.names.answer(name).is_some());
 
-        let whole = Resources {
+        let resources = Resources {
             routes: routes.into_values().collect(),
             services: services.into_values().collect(),
             slices: slices.into_values().collect(),
             grants: grant.into_iter().collect(),
             answers,
         };
-        let whole = build(&whole, &installation);
+        let whole = build(&resources, &installation);
         let (mut writer, whole_reader) = channel();
         writer.apply(whole.snapshot);
         prop_assert_eq!(served(&reader), served(&whole_reader));
@@ -261,7 +296,7 @@ proptest! {
         prop_assert_eq!(follower.statuses.into_values().collect::<Vec<_>>(), whole.statuses);
 
         for name in ['a', 'b', 'c', 'd', 's', 't', FOREIGN] {
-            follower.builder.remove_route(&object(name));
+            follower.builder.remove_route(&route_object(name));
             follower.builder.remove_service(&object(name));
             for of in ['s', FOREIGN] {
                 follower.builder.remove_slice(&slice_object(name, of));
@@ -282,7 +317,7 @@ fn a_change_of_endpoints_concerns_no_route() {
     let mut builder = Builder::new(installation());
     builder.put_service(&made_service('s', 0));
     for name in ['a', 'b'] {
-        builder.put_route(&made_route(name, (1, 0, 1, true)));
+        builder.put_route(&made_route(name, (1, 0, 1, true, 0, 0)));
     }
     builder.settle();
     builder.put_slice(&made_slice('x', ('s', 0)));
@@ -302,21 +337,21 @@ fn a_change_of_endpoints_concerns_no_route() {
 fn a_change_of_a_route_concerns_those_that_claim_the_same() {
     let mut builder = Builder::new(installation());
     for (name, hostnames) in [('a', 1), ('b', 1), ('c', 2)] {
-        builder.put_route(&made_route(name, (hostnames, 0, 0, true)));
+        builder.put_route(&made_route(name, (hostnames, 0, 0, true, 0, 0)));
     }
     builder.settle();
-    builder.remove_route(&object('a'));
+    builder.remove_route(&route_object('a'));
     let settled = builder.settle();
     let keys: Vec<String> = settled.statuses.iter().map(|status| status.key.to_string()).collect();
     assert_eq!(keys, ["data/b"], "it owns the name now");
-    assert!(settled.changes.routes.iter().any(|(key, _)| *key == object('a')));
+    assert!(settled.changes.routes.iter().any(|(key, _)| *key == route_object('a')));
 }
 
 /// Who writes statuses names the version of the object that it has seen, so each new one counts.
 #[test]
 fn a_status_names_the_newest_version_of_its_object() {
     let mut builder = Builder::new(installation());
-    let mut route = made_route('a', (1, 0, 0, true));
+    let mut route = made_route('a', (1, 0, 0, true, 0, 0));
     let mut named = |version: &str| {
         route.metadata.uid = Some("one".to_owned());
         route.metadata.resource_version = Some(version.to_owned());

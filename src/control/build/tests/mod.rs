@@ -1,6 +1,7 @@
 mod elsewhere;
 mod endpoints;
 mod incremental;
+mod ownership;
 mod reach;
 
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -52,6 +53,7 @@ fn installation() -> Installation {
         reach: Reach::default(),
         machine: vec![],
         own_services: vec![],
+        names_below: NamesBelow::Anyone,
     }
 }
 

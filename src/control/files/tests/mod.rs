@@ -13,6 +13,7 @@ use std::time::Duration;
 use tempfile::TempDir;
 
 use super::*;
+use crate::control::build::NamesBelow;
 use crate::reach::Reach;
 
 /// A route with the given lines of its spec; `hostnames` is in line 5.
@@ -96,6 +97,7 @@ fn installation() -> Installation {
         reach: Reach { local_addresses: true, ..Reach::default() },
         machine: vec![],
         own_services: vec![],
+        names_below: NamesBelow::Anyone,
     }
 }
 

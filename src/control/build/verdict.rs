@@ -1,0 +1,54 @@
+//! What is told of a claim that is not served as it was made.
+
+use crate::routing::{AnyOn, Hostname, MOST_ROUTES_A_HOSTNAME, Verdict};
+
+/// The reason of a condition for claims that are lost.
+pub(super) fn reason<'v>(lost: impl IntoIterator<Item = &'v Verdict>) -> &'static str {
+    match lost.into_iter().any(|verdict| matches!(verdict, Verdict::TooMany)) {
+        true => TOO_MANY,
+        false => CONFLICT,
+    }
+}
+
+const TOO_MANY: &str = "TooManyRoutes";
+const CONFLICT: &str = "HostnameConflict";
+
+/// The message, for people.
+pub(super) fn message(hostname: &Hostname, verdict: &Verdict) -> String {
+    match verdict {
+        Verdict::Foreign { owner } => {
+            let namespace = owner.namespace();
+            format!(
+                "{hostname} belongs to namespace {namespace}, whose route {owner} is the oldest"
+            )
+        }
+        Verdict::ForeignOn { owner, served } => {
+            let namespace = owner.namespace();
+            let (where_, listeners) = match served {
+                AnyOn::Except(listeners) => ("on", listeners.join(", ")),
+                AnyOn::Only(listeners) => ("on all listeners but", listeners.join(", ")),
+                AnyOn::All => ("on", String::new()),
+            };
+            format!(
+                "{hostname} belongs to namespace {namespace}, whose route {owner} is the oldest, \
+                 {where_} {listeners}"
+            )
+        }
+        Verdict::Below { wildcard, owner } => {
+            let namespace = owner.namespace();
+            format!(
+                "{hostname} is below {wildcard}, which belongs to namespace {namespace}, route \
+                 {owner}; only that namespace may have names below it"
+            )
+        }
+        Verdict::TooMany => {
+            format!(
+                "{hostname} has {MOST_ROUTES_A_HOSTNAME} older routes, the most that one may have"
+            )
+        }
+        Verdict::Taken { winner } => format!("{hostname} belongs to {winner}"),
+        Verdict::PartlyTaken { winner } => {
+            format!("{hostname} belongs to {winner} where both take the same listener and ALPN")
+        }
+    }
+}

@@ -1,0 +1,328 @@
+//! Which claims to a hostname are served.
+//!
+//! A hostname belongs to a namespace: that of the oldest route that claims it. Routes of other
+//! namespaces have it only if the owner shares it with them. `*` belongs to a namespace for each
+//! listener by itself.
+
+use std::cmp::Reverse;
+use std::collections::BTreeMap;
+
+use ahash::AHashMap as HashMap;
+
+use super::{AnyOn, Hostname, RouteKey};
+
+/// The most routes that share one hostname on one listener. A lookup, a change of one of them and
+/// their statuses cost no more than so many do.
+pub const MOST_ROUTES_A_HOSTNAME: usize = 64;
+
+/// The age of a claim, which is that of its route. The least is the oldest.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Age {
+    /// In seconds since the epoch; routes without a time come last.
+    created: i64,
+    key: RouteKey,
+}
+
+/// Which connections to its hostnames a route asks for.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Demand {
+    /// On these listeners; on all if it is empty.
+    pub listeners: Box<[Box<str>]>,
+    /// With one of these protocols; whatever is offered if it is empty.
+    pub alpn: Box<[Box<str>]>,
+}
+
+/// A claim to a hostname.
+#[derive(Clone, Copy, Debug)]
+pub struct Claimant<'c> {
+    /// Whose, and since when.
+    pub age: &'c Age,
+    /// To which connections.
+    pub demand: &'c Demand,
+}
+
+/// What keeps a claim from being served as it was made.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// Another namespace owns the hostname.
+    Foreign {
+        /// The oldest route there.
+        owner: RouteKey,
+    },
+    /// Another namespace owns `*`, but on some of the route's listeners alone.
+    ForeignOn {
+        /// The oldest route there.
+        owner: RouteKey,
+        /// Where the claim is served all the same.
+        served: AnyOn,
+    },
+    /// An older claim to a wildcard above it keeps other namespaces from the names below.
+    Below {
+        /// The wildcard.
+        wildcard: Hostname,
+        /// The oldest route that claims it.
+        owner: RouteKey,
+    },
+    /// [`MOST_ROUTES_A_HOSTNAME`] older routes have the hostname on one of the route's listeners.
+    TooMany,
+    /// Routes that come first take every connection that this one could get.
+    Taken {
+        /// The first of them.
+        winner: RouteKey,
+    },
+    /// Routes that come first take some of them.
+    PartlyTaken {
+        /// The first of them.
+        winner: RouteKey,
+    },
+}
+
+impl Age {
+    /// The age of a route that was `created` at this second.
+    pub fn new(created: Option<i64>, key: RouteKey) -> Self {
+        Age { created: created.unwrap_or(i64::MAX), key }
+    }
+
+    /// The route.
+    pub fn key(&self) -> &RouteKey {
+        &self.key
+    }
+
+    /// The route's namespace.
+    pub fn namespace(&self) -> &str {
+        self.key.namespace()
+    }
+}
+
+impl Verdict {
+    /// Whether the route gets no connection by the hostname.
+    pub fn is_whole(&self) -> bool {
+        match self {
+            Verdict::ForeignOn { .. } | Verdict::PartlyTaken { .. } => false,
+            Verdict::Taken { .. } => true,
+            _ => self.is_left_out(),
+        }
+    }
+
+    /// Whether the claim has no place in the table.
+    pub fn is_left_out(&self) -> bool {
+        matches!(self, Verdict::Foreign { .. } | Verdict::Below { .. } | Verdict::TooMany)
+    }
+}
+
+/// What becomes of each claim to one hostname that is not `*`; nothing for those that are served as
+/// they were made. `claims` are sorted by age, and `shares` tells whether the first namespace lets
+/// the second one have the hostname, too.
+///
+/// It takes O(n log n) of the claims.
+pub fn judge(claims: &[Claimant<'_>], shares: impl Fn(&str, &str) -> bool) -> Vec<Option<Verdict>> {
+    let Some(owner) = claims.first().map(|first| first.age) else { return Vec::new() };
+    let mut shared = Shared { shares, known: HashMap::new() };
+    let foreign = claims.iter().map(|claim| {
+        let foreign = !shared.has(owner.namespace(), claim.age.namespace());
+        foreign.then(|| Verdict::Foreign { owner: owner.key.clone() })
+    });
+    let foreign = foreign.collect();
+    Contest::new(claims).decide(foreign)
+}
+
+/// [`judge`] for `*`.
+pub fn judge_any(
+    claims: &[Claimant<'_>],
+    shares: impl Fn(&str, &str) -> bool,
+) -> Vec<Option<Verdict>> {
+    let owners = AnyOwners::of(claims);
+    let mut shared = Shared { shares, known: HashMap::new() };
+    let foreign = claims.iter().map(|claim| owners.verdict(claim, &mut shared)).collect();
+    Contest::new(claims).decide(foreign)
+}
+
+/// The oldest route that claims `*`, for each listener that claims name and, without a name, for
+/// all others. `claims` are sorted by age.
+pub fn owners_of_any(claims: &[Claimant<'_>]) -> BTreeMap<Option<Box<str>>, RouteKey> {
+    let owners = AnyOwners::of(claims);
+    let named = owners.named.iter().map(|(listener, owner)| (Some((*listener).into()), *owner));
+    let all = named.chain(owners.others.map(|owner| (None, owner)));
+    all.map(|(listener, owner)| (listener, owner.key.clone())).collect()
+}
+
+/// Which namespaces share with which, each asked once.
+struct Shared<'c, F> {
+    shares: F,
+    known: HashMap<(&'c str, &'c str), bool>,
+}
+
+impl<'c, F: Fn(&str, &str) -> bool> Shared<'c, F> {
+    fn has(&mut self, owner: &'c str, namespace: &'c str) -> bool {
+        owner == namespace
+            || *self
+                .known
+                .entry((owner, namespace))
+                .or_insert_with(|| (self.shares)(owner, namespace))
+    }
+}
+
+/// The oldest claims to `*`.
+struct AnyOwners<'c> {
+    /// On the listeners that claims name before one takes all others.
+    named: HashMap<&'c str, &'c Age>,
+    /// On all others.
+    others: Option<&'c Age>,
+}
+
+impl<'c> AnyOwners<'c> {
+    fn of(claims: &[Claimant<'c>]) -> Self {
+        let mut owners = AnyOwners { named: HashMap::new(), others: None };
+        for claim in claims {
+            if claim.demand.listeners.is_empty() {
+                owners.others = Some(claim.age);
+                break;
+            }
+            for listener in &claim.demand.listeners {
+                owners.named.entry(listener).or_insert(claim.age);
+            }
+        }
+        owners
+    }
+
+    fn verdict(
+        &self,
+        claim: &Claimant<'c>,
+        shared: &mut Shared<'c, impl Fn(&str, &str) -> bool>,
+    ) -> Option<Verdict> {
+        let mut first_owner = None;
+        let mut is_foreign = |owner: Option<&'c Age>| {
+            let foreign = owner.filter(|o| !shared.has(o.namespace(), claim.age.namespace()));
+            first_owner = first_owner.or(foreign);
+            foreign.is_some()
+        };
+        let served = match claim.demand.listeners.is_empty() {
+            false => {
+                let own = claim.demand.listeners.iter();
+                let own =
+                    own.filter(|l| !is_foreign(self.named.get(&***l).copied().or(self.others)));
+                AnyOn::Only(own.cloned().collect())
+            }
+            true => {
+                let mut named: Vec<(&str, &Age)> =
+                    self.named.iter().map(|(l, o)| (*l, *o)).collect();
+                named.sort_unstable();
+                let (lost, kept): (Vec<_>, Vec<_>) =
+                    named.into_iter().partition(|(_, owner)| is_foreign(Some(*owner)));
+                let listeners =
+                    |some: Vec<(&str, &Age)>| some.into_iter().map(|(l, _)| l.into()).collect();
+                match is_foreign(self.others) {
+                    true => AnyOn::Only(listeners(kept)),
+                    false => AnyOn::Except(listeners(lost)),
+                }
+            }
+        };
+        let owner = first_owner?.key.clone();
+        Some(match &served {
+            AnyOn::Only(none) if none.is_empty() => Verdict::Foreign { owner },
+            _ => Verdict::ForeignOn { owner, served },
+        })
+    }
+}
+
+/// The claims to one hostname that are left, and which of them gets what.
+struct Contest<'c> {
+    claims: &'c [Claimant<'c>],
+    /// All listeners that some claim names, sorted. One more number stands for all others.
+    listeners: Vec<&'c str>,
+}
+
+impl<'c> Contest<'c> {
+    fn new(claims: &'c [Claimant<'c>]) -> Self {
+        let named = claims.iter().flat_map(|claim| claim.demand.listeners.iter());
+        let mut listeners: Vec<&str> = named.map(|listener| &**listener).collect();
+        listeners.sort_unstable();
+        listeners.dedup();
+        Contest { claims, listeners }
+    }
+
+    fn decide(&self, mut verdicts: Vec<Option<Verdict>>) -> Vec<Option<Verdict>> {
+        let mut left = self.within_bound(&mut verdicts);
+        // Those with ALPN first, then the oldest: the precedence of routes.
+        left.sort_by_key(|place| Reverse(self.asks_for_alpn(*place)));
+        let mut taken: HashMap<(usize, Option<&str>), usize> = HashMap::new();
+        for place in left {
+            let Some(claim) = self.claims.get(place) else { continue };
+            let (mut first, mut free) = (None::<usize>, false);
+            for listener in self.places(place, verdicts.get(place).and_then(Option::as_ref)) {
+                let mut take = |protocol| {
+                    let winner = *taken.entry((listener, protocol)).or_insert(place);
+                    if winner == place {
+                        free = true;
+                    } else {
+                        first = Some(first.map_or(winner, |first| first.min(winner)));
+                    }
+                };
+                match claim.demand.alpn.is_empty() {
+                    true => take(None),
+                    false => claim.demand.alpn.iter().for_each(|protocol| take(Some(protocol))),
+                }
+            }
+            let Some(winner) = first.and_then(|winner| self.claims.get(winner)) else { continue };
+            let winner = winner.age.key.clone();
+            let Some(verdict) = verdicts.get_mut(place) else { continue };
+            match free {
+                false => *verdict = Some(Verdict::Taken { winner }),
+                true if verdict.is_none() => *verdict = Some(Verdict::PartlyTaken { winner }),
+                true => {}
+            }
+        }
+        verdicts
+    }
+
+    /// The claims that another namespace does not keep out, and the bound does not.
+    fn within_bound(&self, verdicts: &mut [Option<Verdict>]) -> Vec<usize> {
+        let mut counts = vec![0; self.listeners.len() + 1];
+        let mut left = Vec::new();
+        for (place, verdict) in verdicts.iter_mut().enumerate() {
+            if verdict.as_ref().is_some_and(Verdict::is_left_out) {
+                continue;
+            }
+            let full = |listener: usize| {
+                counts.get(listener).is_some_and(|count| *count >= MOST_ROUTES_A_HOSTNAME)
+            };
+            if self.places(place, verdict.as_ref()).any(full) {
+                *verdict = Some(Verdict::TooMany);
+                continue;
+            }
+            for listener in self.places(place, verdict.as_ref()) {
+                counts.get_mut(listener).into_iter().for_each(|count| *count += 1);
+            }
+            left.push(place);
+        }
+        left
+    }
+
+    fn asks_for_alpn(&self, place: usize) -> bool {
+        self.claims.get(place).is_some_and(|claim| !claim.demand.alpn.is_empty())
+    }
+
+    /// The numbers of the listeners on which a claim is served; of all that nobody names, one.
+    fn places<'a>(
+        &'a self,
+        place: usize,
+        verdict: Option<&'a Verdict>,
+    ) -> impl Iterator<Item = usize> + use<'a, 'c> {
+        let all: &[Box<str>] = &[];
+        let own = self.claims.get(place).map_or(all, |claim| &claim.demand.listeners);
+        let any = match verdict {
+            Some(Verdict::ForeignOn { served, .. }) => served,
+            _ => &AnyOn::All,
+        };
+        let count = if own.is_empty() { self.listeners.len() + 1 } else { own.len() };
+        (0..count).filter_map(move |index| match own.get(index) {
+            Some(listener) => {
+                any.has(listener).then(|| self.listeners.binary_search(&&**listener).ok())?
+            }
+            None => match self.listeners.get(index) {
+                Some(listener) => any.has(listener).then_some(index),
+                None => any.has_others().then_some(index),
+            },
+        })
+    }
+}
