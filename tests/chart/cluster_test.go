@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"sigs.k8s.io/yaml"
 )
@@ -113,6 +114,66 @@ func TestRelease(t *testing.T) {
 	}
 	release("uninstall", "sluice")
 	release("uninstall", "internal")
+}
+
+// The policy lets a namespace claim its own domain, and nothing else. It takes a moment to be in force.
+func TestAdmissionPolicy(t *testing.T) {
+	api := apiServer(t)
+	prepare(t, api)
+	for name, domain := range map[string]string{"shop": "shop.example.com", "bare": "", "free": ""} {
+		ensureNamespace(t, api, name)
+		api.must(t, "label", "namespace", name, "--overwrite", "sluice.dev/domain="+domain)
+	}
+	route := func(namespace, hostname, backend string) string {
+		return fmt.Sprintf(`{"apiVersion": "sluice.dev/v1alpha1", "kind": "SniRoute", "metadata": {"name": "guarded", "namespace": %q},
+			"spec": {"hostnames": [%q], "backends": [%s]}}`, namespace, hostname, backend)
+	}
+	const service, address = `{"service": {"name": "shop", "port": 443}}`, `{"address": "192.0.2.1:443"}`
+	// It was there before, and may be changed as long as what it asks for is not.
+	apply(t, api, route("bare", "old.example.com", service))
+	objects := render(t, "--set", "admissionPolicy.enabled=true,admissionPolicy.exemptNamespaces={free}")
+	policy := []object{
+		find(objects, "ValidatingAdmissionPolicy", "sluice-edge"), find(objects, "ValidatingAdmissionPolicyBinding", "sluice-edge"),
+	}
+	for _, one := range policy {
+		manifest, err := yaml.Marshal(one)
+		if err != nil {
+			t.Fatal(err)
+		}
+		apply(t, api, string(manifest))
+	}
+	t.Cleanup(func() {
+		for _, one := range policy {
+			api.must(t, "delete", strings.ToLower(one["kind"].(string)), "sluice-edge")
+		}
+	})
+	refused := func(namespace, hostname, backend string) string {
+		return tryDryRun(t, api, parse(t, route(namespace, hostname, backend)))
+	}
+	deadline := time.Now().Add(time.Minute)
+	for refused("bare", "a.example.com", service) == "" {
+		if time.Now().After(deadline) {
+			t.Fatal("the policy does not come into force")
+		}
+		time.Sleep(100 * time.Millisecond)
+	}
+	for _, c := range []struct{ namespace, hostname, backend, fault string }{
+		{"shop", "shop.example.com", service, ""},
+		{"shop", "*.shop.example.com", service, ""},
+		{"shop", "A.Shop.example.com", service, ""},
+		{"shop", "myshop.example.com", service, "may claim shop.example.com and names below it"},
+		{"shop", "*.example.com", service, "may claim shop.example.com and names below it"},
+		{"shop", "*", service, "may claim shop.example.com and names below it"},
+		{"shop", "shop.example.com", address, "name a Service instead of an address"},
+		{"bare", "a.example.com", service, "it has no label sluice.dev/domain"},
+		{"bare", "old.example.com", service, ""},
+		{"free", "a.example.com", address, ""},
+	} {
+		fault := refused(c.namespace, c.hostname, c.backend)
+		if (c.fault == "") != (fault == "") || !strings.Contains(fault, c.fault) {
+			t.Errorf("%v: %q", c, fault)
+		}
+	}
 }
 
 // prepare makes what releases expect to be there: definitions of others, namespaces, classes.
