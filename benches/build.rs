@@ -132,6 +132,7 @@ impl Source {
             machine: vec![],
             own_services: vec![],
             names_below: NamesBelow::Anyone,
+            longest_timeout: None,
         };
         let (writer, reader) = channel();
         let mut source = Source { builder: Builder::new(installation), writer, reader };

@@ -28,20 +28,21 @@ pub(super) struct Claim {
     place: Place,
 }
 
-/// A hostname that a route claims for clients that offer one protocol.
+/// A hostname that a route claims for clients that offer one protocol, on one of its listeners or on
+/// all.
 #[derive(Clone, Debug)]
 pub(super) struct AlpnClaim {
     pub(super) route: Arc<Route>,
-    /// Of the hostname and the protocol.
+    /// Of the hostname, the protocol and the listener.
     hash: u32,
     place: Place,
-    /// A bit for each listener of the route, which others may share; all bits if it has all
-    /// listeners. So most of those that are not meant are passed over without a look at the route.
-    listeners: u32,
-    /// Some bits of the hash of the route's namespace, to the same end.
+    /// Some bits of the hash of the route's namespace, so that most of those that are not meant are
+    /// passed over without a look at the route.
     namespace: u16,
     /// Which of the route's protocols it is.
     protocol: u8,
+    /// Which of the route's listeners it is; 0 if it has all.
+    listener: u8,
 }
 
 /// Hashes, keyed so that nobody can choose names that meet.
@@ -58,15 +59,17 @@ impl Hasher {
         self.hash(protocol)
     }
 
-    /// Of a hostname with a protocol, from the hashes of its text and of the protocol.
-    pub(super) fn with_protocol(hostname: Hostname<&str>, text: u32, protocol: u32) -> u32 {
+    /// Of a hostname with a protocol, from the hashes of its text and of the protocol, on a
+    /// listener, from the hash of its name, or on all.
+    pub(super) fn with_protocol(
+        hostname: Hostname<&str>,
+        text: u32,
+        protocol: u32,
+        listener: Option<u32>,
+    ) -> u32 {
         let kind = u32::from(matches!(hostname, Hostname::Exact(_)));
-        (text.rotate_left(5) ^ protocol).wrapping_add(kind).wrapping_mul(0x9e37_79b1)
-    }
-
-    /// The bit of a listener.
-    pub(super) fn listener(&self, listener: &str) -> u32 {
-        1 << (self.hash(listener) % u32::BITS)
+        let listener = listener.unwrap_or_default().rotate_left(11);
+        (text.rotate_left(5) ^ protocol ^ listener).wrapping_add(kind).wrapping_mul(0x9e37_79b1)
     }
 
     pub(super) fn namespace(&self, namespace: &str) -> u16 {
@@ -95,26 +98,32 @@ impl Claim {
         self.route.spec.hostnames.text_at(self.place)
     }
 
-    /// The same claim, once for each protocol that its route asks for.
+    /// The same claim, once for each protocol that its route asks for on each of its listeners.
     pub(super) fn by_protocol<'c>(
         &'c self,
         hasher: &'c Hasher,
     ) -> impl Iterator<Item = AlpnClaim> + use<'c> {
         let spec = &self.route.spec;
-        let listeners = match spec.listeners.is_empty() {
-            true => u32::MAX,
-            false => spec.listeners.iter().fold(0, |bits, name| bits | hasher.listener(name)),
-        };
         let namespace = hasher.namespace(spec.key.namespace());
         let hostname = spec.hostnames.at(self.place);
-        // A route has no more than a byte can number; of more, the rest would be found by none.
-        (0..=u8::MAX).zip(&spec.alpn).map(move |(number, protocol)| AlpnClaim {
-            route: Arc::clone(&self.route),
-            hash: Hasher::with_protocol(hostname, self.hash, hasher.protocol(protocol.as_bytes())),
-            place: self.place,
-            listeners,
-            namespace,
-            protocol: number,
+        // A route has no more of either than a byte can number; of more, the rest is found by none.
+        (0..=u8::MAX).zip(&spec.alpn).flat_map(move |(protocol, name)| {
+            let name = hasher.protocol(name.as_bytes());
+            (0..=u8::MAX).map_while(move |number| {
+                let listener = spec.listeners.get(usize::from(number));
+                if listener.is_none() && (number > 0 || !spec.listeners.is_empty()) {
+                    return None;
+                }
+                let listener = listener.map(|listener| hasher.hash(&**listener));
+                Some(AlpnClaim {
+                    route: Arc::clone(&self.route),
+                    hash: Hasher::with_protocol(hostname, self.hash, name, listener),
+                    place: self.place,
+                    namespace,
+                    protocol,
+                    listener: number,
+                })
+            })
         })
     }
 }
@@ -133,14 +142,18 @@ impl AlpnClaim {
         self.route.spec.alpn.get(usize::from(self.protocol)).map_or("", |protocol| protocol)
     }
 
+    fn listener(&self) -> Option<&str> {
+        self.route.spec.listeners.get(usize::from(self.listener)).map(|listener| &**listener)
+    }
+
     /// Whether it is of this hostname and protocol.
     pub(super) fn is_of(&self, hostname: Hostname<&str>, protocol: &[u8]) -> bool {
         self.protocol().as_bytes() == protocol && self.hostname() == hostname
     }
 
-    /// Whether it may be of this listener and namespace; false if it is not.
-    pub(super) fn may_be_of(&self, listener: u32, namespace: Option<u16>) -> bool {
-        self.listeners & listener != 0 && namespace.is_none_or(|one| one == self.namespace)
+    /// Whether it may be of this namespace; false if it is not.
+    pub(super) fn may_be_of(&self, namespace: Option<u16>) -> bool {
+        namespace.is_none_or(|one| one == self.namespace)
     }
 }
 
@@ -186,23 +199,27 @@ impl Item for AlpnClaim {
         self.hash
     }
 
-    /// By hostname and protocol, and the one with the highest precedence first.
+    /// By hostname, protocol and listener, and the one with the highest precedence first.
     fn order(&self, other: &Self) -> Ordering {
         let kind = |claim: &Self| claim.hostname().is_exact();
         kind(self)
             .cmp(&kind(other))
             .then_with(|| self.text().cmp(other.text()))
             .then_with(|| self.protocol().cmp(other.protocol()))
+            .then_with(|| self.listener().cmp(&other.listener()))
             .then_with(|| precedence(&self.route, &other.route))
     }
 
     fn shares_key(&self, other: &Self) -> bool {
-        self.hostname() == other.hostname() && self.protocol() == other.protocol()
+        self.hostname() == other.hostname()
+            && self.protocol() == other.protocol()
+            && self.listener() == other.listener()
     }
 
     fn is(&self, other: &Self) -> bool {
         Arc::ptr_eq(&self.route, &other.route)
-            && (self.place, self.protocol) == (other.place, other.protocol)
+            && self.place == other.place
+            && (self.protocol, self.listener) == (other.protocol, other.listener)
     }
 }
 
@@ -212,6 +229,7 @@ pub(super) fn of_name<'c>(same_hash: &'c [Claim], name: &str) -> &'c [Claim] {
         [] => &[],
         [only] if only.name() == name => same_hash,
         [_] => &[],
+        [first, .., last] if first.name() == name && last.name() == name => same_hash,
         several => {
             let start = several.partition_point(|claim| claim.name() < name);
             let rest = several.get(start..).unwrap_or_default();

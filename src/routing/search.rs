@@ -69,8 +69,11 @@ impl<'t, 'l, 'o, I: Iterator<Item = &'o [u8]>> Search<'t, 'l, 'o, I> {
     /// The claim to this hostname that takes the connection. If there are claims and none does, the
     /// connection is left to their owner's namespace.
     pub(super) fn level(&mut self, hostname: Hostname<&str>) -> Option<Found<'t>> {
+        if self.claimed >= MOST_CLAIMED_HOSTNAMES {
+            return None;
+        }
         let (claims, hash) = self.table.claims(hostname);
-        if claims.is_empty() || self.claimed >= MOST_CLAIMED_HOSTNAMES {
+        if claims.is_empty() {
             return None;
         }
         self.claimed += 1;
@@ -95,19 +98,22 @@ impl<'t, 'l, 'o, I: Iterator<Item = &'o [u8]>> Search<'t, 'l, 'o, I> {
     /// The claim that wins by one of the protocols that are offered.
     fn by_protocol(&mut self, hostname: Hostname<&str>, text: u32) -> Option<Found<'t>> {
         let hasher = self.table.hasher();
-        let listener = hasher.listener(self.listener);
+        let listener = Some(hasher.hash(self.listener));
         let namespace = self.owner.map(|owner| hasher.namespace(owner));
         let (table, owner, on) = (self.table, self.owner, self.listener);
         let offers = self.offers.read(hasher).iter();
         let best_of = |offer: &Offer<'_>| {
-            let hash = Hasher::with_protocol(hostname, text, offer.hash);
-            table.asking(hash).iter().find(|claim| {
-                claim.may_be_of(listener, namespace)
-                    && suits(hostname, &claim.route, on, owner)
-                    && claim.is_of(hostname, offer.protocol)
+            // Those of this listener, and those of all.
+            [listener, None].map(|listener| {
+                let hash = Hasher::with_protocol(hostname, text, offer.hash, listener);
+                table.asking(hash).iter().find(|claim| {
+                    claim.may_be_of(namespace)
+                        && suits(hostname, &claim.route, on, owner)
+                        && claim.is_of(hostname, offer.protocol)
+                })
             })
         };
-        let best = offers.filter_map(best_of).max_by(|a, b| {
+        let best = offers.flat_map(best_of).flatten().max_by(|a, b| {
             let (a, b) = (&a.route.spec, &b.route.spec);
             a.precedence().cmp(&b.precedence())
         })?;
@@ -125,4 +131,76 @@ fn suits(hostname: Hostname<&str>, route: &Route, listener: &str, owner: Option<
     spec.serves(listener)
         && owner.is_none_or(|owner| owner == spec.key.namespace())
         && (hostname != Hostname::Any || spec.hostnames.any_on().has(listener))
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use std::cell::Cell;
+
+    use super::*;
+    use crate::routing::{
+        BackendKey, MOST_ROUTES_A_HOSTNAME, Policy, RouteKey, RouteSpec, Snapshot, Timeouts,
+        channel,
+    };
+
+    fn route(name: String, listener: &str, alpn: impl Iterator<Item = String>) -> RouteSpec {
+        let suffixes = (1..=MOST_CLAIMED_HOSTNAMES + 2).map(|labels| vec!["a"; labels].join("."));
+        RouteSpec {
+            key: RouteKey::new("ns", &name),
+            created: None,
+            hostnames: suffixes.map(Hostname::Wildcard).collect(),
+            listeners: vec![listener.into()],
+            alpn: alpn.map(Into::into).collect(),
+            backends: vec![(BackendKey::Address("one".into()), 1)],
+            policy: Policy::default(),
+            timeouts: Timeouts::default(),
+        }
+    }
+
+    /// The worst that routes and a hello can do together, counted: what is offered is read once and
+    /// in part, and few claims are looked at for it.
+    #[test]
+    fn the_worst_hello_costs_little_with_the_worst_table() {
+        let protocol = |number: usize| format!("offer-{number}");
+        let routes = (0..MOST_ROUTES_A_HOSTNAME).flat_map(|n| {
+            let offered = (0..16).map(move |m| protocol((n + 2 * m) % MOST_OFFERS));
+            let own = (0..16).map(move |m| format!("own-{n}-{m}"));
+            [route(format!("own-{n}"), "https", own), route(format!("other-{n}"), "other", offered)]
+        });
+        let (mut writer, reader) = channel();
+        writer.apply(Snapshot { routes: routes.collect(), ..Snapshot::default() });
+        let table = reader.table();
+
+        let offers: Vec<String> = (0..4000).map(protocol).collect();
+        let read = Cell::new(0);
+        let counted = offers.iter().map(|offer| {
+            read.set(read.get() + 1);
+            offer.as_bytes()
+        });
+        let name = vec!["a"; 20].join(".");
+        assert!(table.lookup(Some(&name), "https", counted).is_none());
+        assert!(read.get() <= MOST_OFFERS + 1, "{} offers were read", read.get());
+
+        // All claims that are looked at for these offers, at one hostname.
+        let hasher = table.hasher();
+        let (claims, text) = table.claims(Hostname::Wildcard("a.a"));
+        assert_eq!(claims.len(), 2 * MOST_ROUTES_A_HOSTNAME);
+        let looked_at = offers.iter().take(MOST_OFFERS).flat_map(|offer| {
+            let offer = hasher.protocol(offer.as_bytes());
+            [Some(hasher.hash("https")), None].map(|listener| {
+                let hash = Hasher::with_protocol(Hostname::Wildcard("a.a"), text, offer, listener);
+                table.asking(hash).len()
+            })
+        });
+        assert_eq!(looked_at.sum::<usize>(), 0, "those of the other listener are not looked at");
+
+        // And one that is offered is found, though many are not.
+        let mut offers: Vec<&[u8]> = offers.iter().map(|offer| offer.as_bytes()).collect();
+        offers[MOST_OFFERS - 1] = b"own-63-15";
+        let found = table.lookup(Some(&name), "https", offers.iter().copied()).unwrap();
+        assert_eq!(found.route.spec.key.name(), "own-63");
+        offers.swap(MOST_OFFERS - 1, MOST_OFFERS);
+        assert!(table.lookup(Some(&name), "https", offers).is_none(), "it comes too late");
+    }
 }

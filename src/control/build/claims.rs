@@ -209,6 +209,10 @@ impl Claims {
 
     /// What becomes of each claim to a hostname, in the order of their ages.
     fn judge(&self, hostname: &Hostname, known: &Known, grants: &Grants) -> Vec<Option<Verdict>> {
+        // As it is with almost all.
+        if let (Few::One(..), NamesBelow::Anyone) = (&known.claims, self.names_below) {
+            return vec![None];
+        }
         let mut left = known.claimants();
         let kept_out = left.iter().map(|claim| self.kept_out(hostname, claim.age, grants));
         let mut verdicts: Vec<Option<Verdict>> = kept_out.collect();
