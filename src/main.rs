@@ -7,11 +7,11 @@ use std::process::ExitCode;
 use clap::Parser;
 use sluice::cli::{Check, Class, Cli, Command, Explain, Run};
 use sluice::config::{Config, ConfigError};
-use sluice::control::build::{Installation, build};
+use sluice::control::build::{Installation, Plan, build};
 use sluice::control::{api, files};
 use sluice::logging::{self, LoggingError};
 use sluice::reach::Reach;
-use sluice::routing::Snapshot;
+use sluice::routing::{RouteKey, Snapshot};
 use sluice::{app, explain, proxy};
 
 /// Faults found, no route, or a failure at work.
@@ -61,8 +61,11 @@ fn check(args: &Check, out: &mut dyn Write) -> anyhow::Result<ExitCode> {
 fn explain(args: &Explain, out: &mut dyn Write) -> anyhow::Result<ExitCode> {
     let name =
         explain::server_name(&args.sni).map_err(|error| Misuse(format!("--sni: {error}")))?;
-    let snapshot = match &args.admin {
-        Some(url) => app::single_threaded()?.block_on(explain::fetch(url))?.snapshot()?,
+    let (snapshot, told) = match &args.admin {
+        Some(url) => {
+            let report = app::single_threaded()?.block_on(explain::fetch(url))?;
+            (report.snapshot()?, report.accepted().collect())
+        }
         None => offline(args)?,
     };
     let query = explain::Query {
@@ -72,6 +75,7 @@ fn explain(args: &Explain, out: &mut dyn Write) -> anyhow::Result<ExitCode> {
         source: args.source_ip,
     };
     let mut explanation = explain::explain(&explain::table(snapshot), &query);
+    told.iter().for_each(|(route, message)| explanation.add_told(route, message));
     if let (Some(winner), Some(source)) = (&explanation.winner, query.source) {
         explanation.endpoint = proxy::endpoint_of_source(&winner.route, source);
     }
@@ -79,8 +83,9 @@ fn explain(args: &Explain, out: &mut dyn Write) -> anyhow::Result<ExitCode> {
     Ok(if explanation.found() { ExitCode::SUCCESS } else { ExitCode::from(FAILED) })
 }
 
-/// What an installation with every listener that the routes name would serve.
-fn offline(args: &Explain) -> anyhow::Result<Snapshot> {
+/// What an installation with every listener that the routes name would serve, and what their
+/// conditions `Accepted` would say.
+fn offline(args: &Explain) -> anyhow::Result<(Snapshot, Vec<(RouteKey, String)>)> {
     require_paths(&args.routes)?;
     let loaded = files::load(&args.routes);
     for fault in &loaded.faults {
@@ -89,7 +94,13 @@ fn offline(args: &Explain) -> anyhow::Result<Snapshot> {
     }
     let named = loaded.resources.routes.iter().flat_map(|route| &route.spec.listeners);
     let listeners = named.map(ToString::to_string).chain(args.listener.clone()).collect();
-    Ok(build(&loaded.resources, &installation(&args.class, listeners)).snapshot)
+    let Plan { snapshot, statuses, .. } =
+        build(&loaded.resources, &installation(&args.class, listeners));
+    let told = statuses.into_iter().map(|status| {
+        let [accepted, ..] = status.conditions;
+        (status.key, accepted.message)
+    });
+    Ok((snapshot, told.collect()))
 }
 
 fn crds(out: &mut dyn Write) -> anyhow::Result<ExitCode> {

@@ -184,6 +184,15 @@ impl RoutesReport {
         RoutesReport { generation: table.generation(), routes: routes.into_values().collect() }
     }
 
+    /// Each route, with the message of its condition `Accepted`.
+    pub fn accepted(&self) -> impl Iterator<Item = (RouteKey, String)> {
+        self.routes.iter().filter_map(|route| {
+            let accepted = route.conditions.iter().find(|one| one.kind == "Accepted")?;
+            let key = RouteKey::new(route.namespace.as_str(), route.name.as_str());
+            Some((key, accepted.message.clone()))
+        })
+    }
+
     /// The served routes and their endpoints, as a control plane would ask for them.
     ///
     /// # Errors

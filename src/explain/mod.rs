@@ -71,6 +71,8 @@ pub struct Explanation {
     pub winner: Option<Winner>,
     /// The other routes that claim the name, the best claim first.
     pub losers: Vec<Loser>,
+    /// What routes are told of hostnames that cover the name.
+    pub told: Vec<Told>,
     /// Where the answer is another, if the query names no listener.
     pub elsewhere: Vec<Elsewhere>,
     /// A wildcard whose bare suffix is the name, which it does not cover; only if there is no
@@ -129,6 +131,15 @@ pub enum Lost {
     LaterName,
 }
 
+/// What a route is told in its status of a hostname that covers the name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Told {
+    /// The route.
+    pub key: RouteKey,
+    /// In the words of the status.
+    pub message: String,
+}
+
 /// The answer on another listener.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Elsewhere {
@@ -142,6 +153,19 @@ impl Explanation {
     /// Whether some route takes the connection; if not, the command exits with 1.
     pub fn found(&self) -> bool {
         self.winner.is_some()
+    }
+
+    /// Adds what the condition `Accepted` of a route says of hostnames that cover the name. It is a
+    /// list of sentences, of which those about a hostname begin with it.
+    pub fn add_told(&mut self, key: &RouteKey, accepted: &str) {
+        let name = self.query.name.as_deref();
+        let concerns = |message: &&str| {
+            let hostname = message.split(' ').next().and_then(|word| word.parse::<Hostname>().ok());
+            hostname.is_some_and(|hostname| hostname.matches(name))
+        };
+        let told = accepted.split("; ").filter(concerns);
+        self.told
+            .extend(told.map(|message| Told { key: key.clone(), message: message.to_owned() }));
     }
 }
 
@@ -168,7 +192,7 @@ pub fn explain(table: &Table, query: &Query) -> Explanation {
         None => bare_suffix(table, query.name.as_deref()),
     };
     let query = query.clone();
-    Explanation { query, winner, losers, elsewhere, bare_suffix, endpoint: None }
+    Explanation { query, winner, losers, told: Vec::new(), elsewhere, bare_suffix, endpoint: None }
 }
 
 /// A route's best claim to the name.

@@ -3,7 +3,7 @@
 use std::fmt::{self, Display, Formatter};
 use std::net::IpAddr;
 
-use super::{Elsewhere, Explanation, Loser, Lost, Winner};
+use super::{Elsewhere, Explanation, Loser, Lost, Told, Winner};
 use crate::routing::{Hostname, Policy, WeightedBackend};
 
 impl Display for Explanation {
@@ -14,6 +14,9 @@ impl Display for Explanation {
         }
         for loser in &self.losers {
             writeln!(f, "  {loser}")?;
+        }
+        for Told { key, message } in &self.told {
+            writeln!(f, "  {key} is told: {message}")?;
         }
         for there in &self.elsewhere {
             writeln!(f, "  {there}")?;

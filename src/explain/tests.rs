@@ -201,3 +201,24 @@ fn a_server_name_is_what_a_client_can_send() {
         assert!(error.contains(part), "{text}: {error}");
     }
 }
+
+#[test]
+fn what_is_claimed_falls_to_no_other_namespace_and_the_others_learn_why() {
+    let routes = vec![
+        with_alpn(route("a/h2", Some(1), &["login.a.com"]), &["h2"]),
+        route("b/wild", Some(2), &["*.a.com"]),
+        route("a/any", Some(3), &["*"]),
+        route("b/any", Some(4), &["*"]),
+    ];
+    let text = ask(routes.clone(), "login.a.com", &[], Some("https")).to_string();
+    assert!(text.starts_with("a/any: any name\n"), "{text}");
+    let why = "login.a.com belongs to namespace a, and what is claimed falls to no other";
+    assert!(text.contains(&format!("not b/wild, which claims *.a.com: {why}")), "{text}");
+
+    let mut explanation = ask(routes, "login.a.com", &["h2"], Some("https"));
+    let told = "login.a.com belongs to namespace a, whose route a/h2 is the oldest";
+    let accepted = format!("there is no listener \"x\"; {told}; other.com belongs to b/x");
+    explanation.add_told(&RouteKey::new("c", "thief"), &accepted);
+    let text = explanation.to_string();
+    assert!(text.ends_with(&format!("\n  c/thief is told: {told}\n")), "{text}");
+}
