@@ -38,11 +38,12 @@ fn assert_bounded(
     ends: impl for<'a> Fn(&'a TcpStream, &'a TcpStream) -> (&'a TcpStream, &'a TcpStream),
 ) {
     let backend = Backend::new();
-    let hello = hello("a.test");
     let process = Process::start(&manifest("a.test", backend.address(), ""), &[]);
     let bulk = Arc::new(Bulk::new(1));
     let mut flows: Vec<_> = (0..CLIENTS)
         .map(|number| {
+            // Each client has a random of its own: the same again would be taken for a loop.
+            let hello = hello("a.test");
             let client = open(process.address, &hello);
             let server = backend.accept_with(&hello);
             let (from, to) = ends(&client, &server);
