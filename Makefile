@@ -100,11 +100,15 @@ audit: ## check the dependencies against known advisories
 	cargo deny --locked check advisories
 
 # New inputs go under target/; one that is worth keeping is added to the corpus by hand.
-fuzz: ## fuzz the ClientHello parser (FUZZ_SECONDS=60); wants a nightly toolchain
+# cargo-fuzz wants what only a nightly toolchain allows, or one that is told to be one.
+fuzz: ## fuzz all that reads what others write, each target for FUZZ_SECONDS (60)
 	command -v cargo-fuzz || cargo install --locked cargo-fuzz@0.13.2
-	mkdir -p target/fuzz-corpus
-	cargo +nightly fuzz run --fuzz-dir tests/fuzz hello \
-	    target/fuzz-corpus tests/corpus/hello -- -max_total_time=$(FUZZ_SECONDS)
+	for target in hello objects manifests dns saved; do \
+	    mkdir -p target/fuzz-corpus/$$target; \
+	    RUSTC_BOOTSTRAP=1 cargo fuzz run --fuzz-dir tests/fuzz --features library $$target \
+	        target/fuzz-corpus/$$target tests/corpus/$$target -- \
+	        -max_total_time=$(FUZZ_SECONDS) -rss_limit_mb=4096; \
+	done
 
 tools: ## install what the tests need, or say what is missing
 	@tests/env/prepare.sh

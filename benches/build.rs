@@ -15,7 +15,7 @@ use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use serde_json::{Value, from_value, json};
 use sluice::control::api::SniRoute;
-use sluice::control::build::{Builder, Installation, NamesBelow};
+use sluice::control::build::{Builder, Installation};
 use sluice::reach::Reach;
 use sluice::routing::{Reader, Writer, channel};
 
@@ -125,14 +125,9 @@ impl Source {
     /// Served from nothing to the first table.
     fn of(objects: &[Objects]) -> Self {
         let installation = Installation {
-            class: "sluice".into(),
-            require_class: false,
             listeners: vec!["https".into()],
             reach: Reach { local_addresses: true, ..Reach::default() },
-            machine: vec![],
-            own_services: vec![],
-            names_below: NamesBelow::Anyone,
-            longest_timeout: None,
+            ..Installation::default()
         };
         let (writer, reader) = channel();
         let mut source = Source { builder: Builder::new(installation), writer, reader };

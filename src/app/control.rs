@@ -203,7 +203,9 @@ async fn follow_files(config: &Config, parts: &Parts, state: &RefCell<FilesState
         let FilesState { publisher, first } = &mut *state.borrow_mut();
         let Update { settled, complete, faults, noticed } = update;
         let applied = publisher.publish(settled, noticed);
-        parts.metrics.manifest_faults.set(i64::try_from(faults).unwrap_or(i64::MAX));
+        for (kind, faults) in &faults {
+            parts.metrics.set_manifest_faults(kind, *faults);
+        }
         parts.metrics.source_up.set(i64::from(complete));
         if complete {
             parts.health.set_table_complete();
@@ -215,7 +217,7 @@ async fn follow_files(config: &Config, parts: &Parts, state: &RefCell<FilesState
         // Who reads this finds it true at the probes.
         tracing::info!(
             routes = parts.table.table().len(),
-            faults,
+            faults = faults.iter().map(|(_, faults)| faults).sum::<usize>(),
             new_table = applied.table,
             changed_backends = applied.backends,
             "routes are live"

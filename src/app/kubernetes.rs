@@ -292,6 +292,9 @@ impl Serving {
     fn publish(&mut self, update: Update) {
         let first = !self.publisher.is_live();
         let applied = self.publisher.publish(update.settled, update.noticed);
+        for (kind, faults) in update.faults {
+            self.metrics.set_manifest_faults(kind.as_str(), faults);
+        }
         tracing::debug!(
             routes = self.statuses.count(),
             new_table = applied.table,

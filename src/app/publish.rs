@@ -107,21 +107,15 @@ mod tests {
     use super::*;
     use crate::admin::report::RoutesReport;
     use crate::control::api::SniRoute;
-    use crate::control::build::{Builder, Installation, NamesBelow};
+    use crate::control::build::{Builder, Installation};
     use crate::control::captured::Log;
     use crate::reach::Reach;
     use crate::routing::{self, Reader, RouteKey};
 
     fn builder() -> Builder {
         Builder::new(Installation {
-            class: "sluice".to_owned(),
-            require_class: false,
-            longest_timeout: None,
-            listeners: Vec::new(),
             reach: Reach { local_addresses: true, ..Reach::default() },
-            machine: vec![],
-            own_services: vec![],
-            names_below: NamesBelow::Anyone,
+            ..Installation::default()
         })
     }
 

@@ -11,18 +11,23 @@
 //! * Each write names the `resourceVersion` that it is based on, so of two that want it one wins.
 //! * Who ends gives the Lease up, so that nobody has to wait for it to run out.
 
+mod text;
+
 use std::fmt;
 use std::time::Duration;
 
 use k8s_openapi::api::coordination::v1::{Lease, LeaseSpec};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
 use k8s_openapi::jiff::Timestamp;
-use kube::api::{Api, ObjectMeta, PostParams};
-use kube::{Client, Error};
+use kube::api::{GetParams, PostParams};
+use kube::core::Request;
+use kube::{Client, Error, Resource};
 use tokio::time::{Instant, sleep, sleep_until, timeout, timeout_at};
 use tracing::{debug, info, warn};
 
+use self::text::LeaseText;
 use super::fnv::fnv;
+use super::objects::fetch;
 use super::random::{jitter, random};
 
 /// How long giving the Lease up may take.
@@ -88,10 +93,10 @@ pub fn identity() -> String {
 
 /// A replica that wants to lead.
 pub(super) struct Candidate {
-    api: Api<Lease>,
+    client: Client,
     settings: Settings,
     /// The Lease as this replica wrote it last, as long as nobody else is known to have.
-    ours: Option<Lease>,
+    ours: Option<LeaseText>,
     seen: Seen,
     /// When the last successful renewal was sent.
     renewed: Instant,
@@ -114,9 +119,8 @@ struct Seen(Option<(LeaseSpec, Instant)>);
 
 impl Candidate {
     pub(super) fn new(client: Client, settings: Settings) -> Self {
-        let api = Api::namespaced(client, &settings.namespace);
         let renewed = Instant::now();
-        Candidate { api, settings, ours: None, seen: Seen::default(), renewed, refused: None }
+        Candidate { client, settings, ours: None, seen: Seen::default(), renewed, refused: None }
     }
 
     /// Returns when this replica leads.
@@ -180,15 +184,10 @@ impl Candidate {
                 result => return result.map(|()| self.has_renewed(sent)),
             }
         }
-        let name = &self.settings.name;
-        let lease = match self.api.get_opt(name).await? {
-            None => {
-                let metadata = ObjectMeta { name: Some(name.clone()), ..ObjectMeta::default() };
-                Lease { metadata, spec: None }
-            }
+        let lease = match self.read().await? {
+            None => LeaseText::new(&self.settings.name),
             Some(lease) => {
-                let spec = lease.spec.clone().unwrap_or_default();
-                if !self.seen.is_free(spec, &self.settings, Instant::now()) {
+                if !self.seen.is_free(lease.spec.clone(), &self.settings, Instant::now()) {
                     self.refused = None;
                     return Ok(false);
                 }
@@ -208,29 +207,45 @@ impl Candidate {
     }
 
     /// Writes the Lease with this replica as its holder, unless it is no longer as it was read.
-    async fn write(&mut self, mut lease: Lease) -> Result<(), Error> {
-        let before = lease.spec.take().unwrap_or_default();
-        lease.spec = Some(held(before, &self.settings, Timestamp::now()));
-        let params = PostParams::default();
-        let written = match lease.metadata.resource_version {
-            None => self.api.create(&params, &lease).await?,
-            Some(_) => self.api.replace(&self.settings.name, &params, &lease).await?,
-        };
-        self.ours = Some(written);
+    async fn write(&mut self, lease: LeaseText) -> Result<(), Error> {
+        let spec = held(lease.spec.clone(), &self.settings, Timestamp::now());
+        self.ours = Some(self.send(&lease, &spec).await?);
         Ok(())
+    }
+
+    /// The Lease, if it is there.
+    async fn read(&self) -> Result<Option<LeaseText>, Error> {
+        let request = self.leases().get(&self.settings.name, &GetParams::default());
+        match fetch(&self.client, request.map_err(Error::BuildRequest)?).await {
+            Err(Error::Api(status)) if status.code == 404 => Ok(None),
+            result => result.map(|lease| Some(LeaseText::of(&lease))),
+        }
+    }
+
+    /// Writes what a Lease that was read is to be, and returns what it is now.
+    async fn send(&self, lease: &LeaseText, spec: &LeaseSpec) -> Result<LeaseText, Error> {
+        let (params, body) = (PostParams::default(), lease.with(spec));
+        let request = match lease.is_new() {
+            true => self.leases().create(&params, body),
+            false => self.leases().replace(&self.settings.name, &params, body),
+        };
+        let written = fetch(&self.client, request.map_err(Error::BuildRequest)?).await?;
+        Ok(LeaseText::of(&written))
+    }
+
+    fn leases(&self) -> Request {
+        Request::new(Lease::url_path(&(), Some(&self.settings.namespace)))
     }
 
     async fn give_up(&mut self) -> Result<bool, Error> {
         loop {
             // Looked up, for what was sent last may have arrived or not.
-            let name = &self.settings.name;
-            let Some(mut lease) = self.api.get_opt(name).await? else { return Ok(false) };
-            let spec = lease.spec.take().unwrap_or_default();
-            if spec.holder_identity.as_deref() != Some(&self.settings.identity) {
+            let Some(lease) = self.read().await? else { return Ok(false) };
+            if lease.spec.holder_identity.as_deref() != Some(&self.settings.identity) {
                 return Ok(false);
             }
-            lease.spec = Some(released(spec, Timestamp::now()));
-            match self.api.replace(name, &PostParams::default(), &lease).await {
+            let spec = released(lease.spec.clone(), Timestamp::now());
+            match self.send(&lease, &spec).await {
                 Err(error) if code(&error) == Some(409) => {}
                 result => return result.map(|_| true),
             }

@@ -15,6 +15,7 @@ pub mod files;
 mod fnv;
 pub mod kubernetes;
 pub mod lease;
+pub mod objects;
 mod random;
 pub mod saved;
 pub mod status;

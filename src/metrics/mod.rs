@@ -27,6 +27,9 @@ pub const CONTENT_TYPE: &str = prometheus::TEXT_FORMAT;
 /// The version in `sluice_build_info`.
 const VERSION: &str = env!("CARGO_PKG_VERSION");
 
+/// What `sluice_manifest_faults` is counted by: the kinds of objects, and files.
+const FAULTY_KINDS: [&str; 5] = ["SniRoute", "Service", "EndpointSlice", "ReferenceGrant", "File"];
+
 /// Upper bounds in seconds for what takes one round trip to a client or an endpoint, in the
 /// cluster or around the world.
 const ROUND_TRIP: &[f64] = &[
@@ -86,8 +89,7 @@ pub struct Metrics {
     pub table_saved: IntGauge,
     /// `sluice_table_save_errors_total`: tables that could not be saved.
     pub table_save_errors: IntCounter,
-    /// `sluice_manifest_faults`: objects and files that are refused now.
-    pub manifest_faults: IntGauge,
+    manifest_faults: IntGaugeVec,
     /// `sluice_hostname_owner_changes_total`: hostnames that came to belong to another namespace.
     pub hostname_owner_changes: IntCounter,
     /// `sluice_leader`: 1 while this replica writes the status of routes, else 0.
@@ -158,7 +160,7 @@ impl Metrics {
             "result",
         )?;
         let pipes = new.gauges("splice_pipes", "Pipes of the splice pools, by state.", "state")?;
-        Ok(Metrics {
+        let metrics = Metrics {
             unrouted,
             connections_active: new
                 .gauge("connections_active", "Client connections that are open now.")?,
@@ -223,8 +225,11 @@ impl Metrics {
             )?,
             table_save_errors: new
                 .counter("table_save_errors_total", "Tables that could not be saved.")?,
-            manifest_faults: new
-                .gauge("manifest_faults", "Objects and files that are refused now.")?,
+            manifest_faults: new.gauges(
+                "manifest_faults",
+                "Objects and files that are at fault now, by kind.",
+                "kind",
+            )?,
             hostname_owner_changes: new.counter(
                 "hostname_owner_changes_total",
                 "Hostnames that came to belong to another namespace.",
@@ -236,7 +241,16 @@ impl Metrics {
             status_written: status_writes.with_label_values(&["ok"]),
             status_failed: status_writes.with_label_values(&["error"]),
             registry,
-        })
+        };
+        // A kind without faults has a series, too.
+        FAULTY_KINDS.iter().for_each(|kind| metrics.set_manifest_faults(kind, 0));
+        Ok(metrics)
+    }
+
+    /// Sets `sluice_manifest_faults` of one kind of objects, or of files: how many are at fault now.
+    pub fn set_manifest_faults(&self, kind: &str, faults: usize) {
+        let faults = i64::try_from(faults).unwrap_or(i64::MAX);
+        self.manifest_faults.with_label_values(&[kind]).set(faults);
     }
 
     /// `sluice_worker_connections` of one worker, by its number.

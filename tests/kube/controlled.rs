@@ -231,6 +231,12 @@ impl Sluice {
         self.log.lock().unwrap().iter().find(|line| line["message"] == message).cloned()
     }
 
+    /// All lines of the log with this message.
+    pub(crate) fn all_logged(&self, message: &str) -> Vec<Value> {
+        let lines = self.log.lock().unwrap();
+        lines.iter().filter(|line| line["message"] == message).cloned().collect()
+    }
+
     /// Ends it by SIGTERM, as it should end.
     pub(crate) fn end(mut self) {
         self.terminate();

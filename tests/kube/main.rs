@@ -20,9 +20,11 @@ mod greeted;
 mod hello;
 mod leader;
 mod load;
+mod memory;
 mod objects;
 mod outage;
 mod ownership;
+mod poison;
 mod proxied;
 mod reach;
 mod rules;
@@ -39,6 +41,7 @@ fn main() -> ExitCode {
     // The longest tests come first, for the others to run beside them.
     support::run([
         load::tests(),
+        memory::tests(),
         outage::tests(),
         saved::tests(),
         leader::tests(),
@@ -50,6 +53,7 @@ fn main() -> ExitCode {
         reach::tests(),
         weird::tests(),
         proxied::tests(),
+        poison::tests(),
         rules::tests(),
         agreement::tests(),
     ])

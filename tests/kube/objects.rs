@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 
 use futures::{StreamExt, stream};
 use kube::api::{Api, DynamicObject, Patch, PatchParams};
-use kube::core::{ApiResource, GroupVersionKind};
+use kube::core::{ApiResource, GroupVersionKind, Request};
 use serde_json::{Value, json};
 use tokio::runtime::{self, Runtime};
 
@@ -48,11 +48,28 @@ impl Objects {
         deleted.unwrap_or_else(|error| panic!("{object}: {error}"));
     }
 
+    /// Merges a patch into one, and returns its text.
+    pub(crate) fn merge(&self, object: &Value, patch: &Value) -> String {
+        let (parameters, patch) = (PatchParams::default(), Patch::Merge(patch));
+        self.runtime.block_on(self.patch(object, &parameters, &patch)).unwrap()
+    }
+
     async fn apply(&self, object: &Value) {
         let parameters = PatchParams::apply("test").force();
-        let applied =
-            self.api(object).patch(name(object), &parameters, &Patch::Apply(object)).await;
+        let applied = self.patch(object, &parameters, &Patch::Apply(object)).await;
         applied.unwrap_or_else(|error| panic!("{object}: {error}"));
+    }
+
+    /// What is answered may be an object that cannot be parsed.
+    async fn patch(
+        &self,
+        object: &Value,
+        parameters: &PatchParams,
+        patch: &Patch<&Value>,
+    ) -> kube::Result<String> {
+        let request = Request::new(self.api(object).resource_url());
+        let request = request.patch(name(object), parameters, patch).unwrap();
+        self.client.request_text(request).await
     }
 
     fn api(&self, object: &Value) -> Api<DynamicObject> {

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use crate::controlled::Sluice;
 use crate::greeted::Greeted;
 use crate::objects::{Objects, account, route, servers, service, slice};
-use crate::support::{ApiServer, PATIENCE, quick, slow, succeeded, within};
+use crate::support::{ApiServer, Kubeconfig, PATIENCE, quick, slow, succeeded, within};
 
 pub(crate) fn tests() -> Vec<Trial> {
     vec![
@@ -23,17 +23,18 @@ pub(crate) fn tests() -> Vec<Trial> {
 }
 
 /// A sluice in a namespace with one route, `good.test`, that is as one expects.
-struct Place {
-    objects: Objects,
+pub(crate) struct Place {
+    pub(crate) objects: Objects,
+    pub(crate) account: Kubeconfig,
     class: String,
-    servers: [SocketAddr; 2],
-    sluice: Sluice,
+    pub(crate) servers: [SocketAddr; 2],
+    pub(crate) sluice: Sluice,
     /// How often it was seen that [`unharmed`](Self::unharmed).
     seen: usize,
 }
 
 impl Place {
-    fn start(api: &ApiServer, namespace: &str) -> Self {
+    pub(crate) fn start(api: &ApiServer, namespace: &str) -> Self {
         api.namespace(namespace);
         let objects = Objects::of(api.admin(), namespace);
         let servers = servers(["198.18.5.1", "198.18.5.2"]);
@@ -41,24 +42,36 @@ impl Place {
         objects.put(&slice("good", &servers[..1]));
         objects.put(&route("good", namespace, "good.test", "good"));
         let arguments = ["--require-class", "--namespaces", namespace];
-        let sluice = Sluice::start(&account(api, namespace), namespace, &arguments);
+        let account = account(api, namespace);
+        let sluice = Sluice::start(&account, namespace, &arguments);
         sluice.await_ready();
-        Place { objects, class: namespace.to_owned(), servers, sluice, seen: 0 }
+        Place { objects, account, class: namespace.to_owned(), servers, sluice, seen: 0 }
     }
 
     /// Waits for what becomes of a route: the reasons of `Accepted` and `ResolvedRefs`, and the
     /// endpoints of its first backend.
-    fn await_route(&self, name: &str, reasons: [&str; 2], endpoints: &[SocketAddr]) {
+    pub(crate) fn await_route(&self, name: &str, reasons: [&str; 2], endpoints: &[SocketAddr]) {
+        self.await_route_of(&self.sluice, name, reasons, endpoints);
+    }
+
+    /// The same, as another sluice has it.
+    pub(crate) fn await_route_of(
+        &self,
+        sluice: &Sluice,
+        name: &str,
+        reasons: [&str; 2],
+        endpoints: &[SocketAddr],
+    ) {
         let what = format!("{name} has {reasons:?} and {endpoints:?}");
         within(PATIENCE, &what, || {
-            let route = self.sluice.routes().into_iter().find(|route| route["name"] == name)?;
+            let route = sluice.routes().into_iter().find(|route| route["name"] == name)?;
             let has = [0, 1].map(|index| route["conditions"][index]["reason"].clone());
             (has == reasons && addresses(&route["backends"][0]) == endpoints).then_some(())
         });
     }
 
     /// Waits until a route is refused with a message that has `why` in it.
-    fn await_invalid(&self, name: &str, why: &str) {
+    pub(crate) fn await_invalid(&self, name: &str, why: &str) {
         within(PATIENCE, why, || {
             let route = self.sluice.routes().into_iter().find(|route| route["name"] == name)?;
             let accepted = &route["conditions"][0];
@@ -68,7 +81,7 @@ impl Place {
     }
 
     /// The good route is served and changes, as do its endpoints, and the admin port answers.
-    fn unharmed(&mut self) {
+    pub(crate) fn unharmed(&mut self) {
         self.seen += 1;
         let seen = self.seen;
         let hostname = format!("good-{seen}.test");
@@ -90,6 +103,23 @@ impl Place {
         assert_eq!(self.sluice.metric("sluice_panics_total"), 0.0);
     }
 
+    /// Who answers to a name at another sluice, if anybody does.
+    pub(crate) fn visit_at(&self, sluice: &Sluice, name: &str) -> Option<String> {
+        Greeted::visit(sluice.address, name).ok()
+    }
+
+    /// What was logged with this message of objects of this kind.
+    pub(crate) fn lines(&self, message: &str, kind: &str) -> Vec<Value> {
+        let mut lines = self.sluice.all_logged(message);
+        lines.retain(|line| line["kind"] == kind);
+        lines
+    }
+
+    /// Waits for the first of those lines.
+    pub(crate) fn await_line(&self, message: &str, kind: &str) -> Value {
+        within(PATIENCE, message, || self.lines(message, kind).into_iter().next())
+    }
+
     fn visit(&self, name: &str) -> String {
         Greeted::visit(self.sluice.address, name).unwrap_or_else(|error| panic!("{name}: {error}"))
     }
@@ -99,7 +129,7 @@ impl Place {
     }
 }
 
-const FINE: [&str; 2] = ["Accepted", "ResolvedRefs"];
+pub(crate) const FINE: [&str; 2] = ["Accepted", "ResolvedRefs"];
 
 fn what_has_nothing_in_it_leads_nowhere() {
     let mut place = Place::start(ApiServer::shared(), "weird-empty");
@@ -264,25 +294,35 @@ fn a_route_has_64_hostnames_and_16_backends() {
     place.unharmed();
 }
 
-/// The definition of a version that is not known here: it takes whatever it is given.
-const NEWER: &str = "apiVersion: apiextensions.k8s.io/v1
+/// A definition that takes whatever it is given, as one may that is not known here.
+pub(crate) fn lenient(name: &str, kind: &str, version: &str) -> String {
+    let (plural, group) = name.split_once('.').unwrap();
+    format!(
+        "apiVersion: apiextensions.k8s.io/v1
 kind: CustomResourceDefinition
-metadata: { name: sniroutes.sluice.dev }
+metadata:
+  name: {name}
+  annotations: {{ api-approved.kubernetes.io: unapproved }}
 spec:
-  group: sluice.dev
-  names: { kind: SniRoute, plural: sniroutes, singular: sniroute }
+  group: {group}
+  names: {{ kind: {kind}, plural: {plural}, singular: {}, shortNames: [{}] }}
   scope: Namespaced
   versions:
-    - name: v1alpha1
+    - name: {version}
       served: true
       storage: true
+      subresources: {{ status: {{}} }}
       schema:
-        openAPIV3Schema: { type: object, x-kubernetes-preserve-unknown-fields: true }
-";
+        openAPIV3Schema: {{ type: object, x-kubernetes-preserve-unknown-fields: true }}
+",
+        kind.to_lowercase(),
+        if kind == "SniRoute" { "sni" } else { "refgrant" },
+    )
+}
 
 fn what_a_newer_version_writes_is_passed_over_or_told() {
     let api = ApiServer::start();
-    succeeded(api.admin().apply(NEWER));
+    succeeded(api.admin().apply(&lenient("sniroutes.sluice.dev", "SniRoute", "v1alpha1")));
     within(PATIENCE, "its routes are served", || {
         api.admin().kubectl(&["get", "sniroutes"]).status.success().then_some(())
     });

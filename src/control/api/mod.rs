@@ -9,6 +9,7 @@
 mod address;
 mod backend;
 mod grant;
+mod kind;
 mod list;
 mod object;
 mod port;
@@ -24,6 +25,7 @@ pub(super) use address::dns_name;
 pub use address::{Address, DnsName};
 pub use backend::{Backend, BackendTarget, ServiceRef};
 pub use grant::{GATEWAY_GROUP, GrantFrom, GrantTo, ReferenceGrant, ReferenceGrantSpec};
+pub use kind::Kind;
 pub use values::{Alpn, ClassName, Invalid, ListenerName, Namespace, ServiceName, Timeout};
 
 use crate::routing::{Hostname, Policy};

@@ -19,7 +19,7 @@ use super::resolve::Targets;
 use super::routes::{Routes, State};
 use super::services::Services;
 use super::{Installation, key};
-use crate::control::api::{DnsName, ReferenceGrant, SniRoute};
+use crate::control::api::{DnsName, Kind, ReferenceGrant, SniRoute};
 use crate::control::status::{HostnameMove, MovedRoute, RouteStatus};
 use crate::routing::{BackendKey, Changes, Hostname, ObjectKey, RouteKey, RouteSpec};
 
@@ -107,14 +107,22 @@ impl Builder {
         self.routes.set(key, State::Read(Box::new(draft)));
     }
 
-    /// A route is there that cannot be read, as far as its `class` tells whose it is.
-    pub fn put_invalid_route(&mut self, metadata: &ObjectMeta, class: Option<&str>, why: &str) {
-        let Some(key) = key(metadata) else { return };
-        self.remove_route(&key);
-        if self.installation.serves(class) {
-            let status = invalid_status(key.clone(), metadata, why);
-            self.routes.set(key, State::Invalid(Box::new(status)));
+    /// A route is there that cannot be read, as far as its `class` tells whose it is. Returns whether
+    /// it is this installation's.
+    pub fn put_invalid_route(
+        &mut self,
+        metadata: &ObjectMeta,
+        class: Option<&str>,
+        why: &str,
+    ) -> bool {
+        if let Some(key) = key(metadata) {
+            self.remove_route(&key);
+            if self.installation.serves(class) {
+                let status = invalid_status(key.clone(), metadata, why);
+                self.routes.set(key, State::Invalid(Box::new(status)));
+            }
         }
+        self.installation.serves(class)
     }
 
     /// A route is gone.
@@ -172,6 +180,16 @@ impl Builder {
     pub fn remove_grant(&mut self, key: &ObjectKey) {
         if self.targets.grants.remove(key) {
             self.dirty.granting.insert(key.namespace().into());
+        }
+    }
+
+    /// An object of this kind is gone.
+    pub fn remove(&mut self, kind: Kind, key: &ObjectKey) {
+        match kind {
+            Kind::SniRoute => self.remove_route(key),
+            Kind::Service => self.remove_service(key),
+            Kind::EndpointSlice => self.remove_slice(key),
+            Kind::ReferenceGrant => self.remove_grant(key),
         }
     }
 

@@ -89,6 +89,22 @@ pub enum NamesBelow {
     Owner,
 }
 
+impl Default for Installation {
+    /// One of class `sluice` that knows no listeners and bounds nothing.
+    fn default() -> Self {
+        Installation {
+            class: "sluice".to_owned(),
+            require_class: false,
+            longest_timeout: None,
+            listeners: Vec::new(),
+            reach: Reach::default(),
+            machine: Vec::new(),
+            own_services: Vec::new(),
+            names_below: NamesBelow::default(),
+        }
+    }
+}
+
 impl Installation {
     /// Whether it serves the routes of this class.
     fn serves(&self, class: Option<&str>) -> bool {

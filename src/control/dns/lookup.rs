@@ -7,11 +7,13 @@ use hickory_resolver::TokioResolver;
 use hickory_resolver::config::{ConnectionConfig, NameServerConfig, ResolverConfig};
 use hickory_resolver::net::runtime::TokioRuntimeProvider;
 use hickory_resolver::net::{DnsError, NetError};
+use hickory_resolver::proto::op::DnsResponse;
 use hickory_resolver::proto::rr::RecordType;
 use tokio::sync::OnceCell;
 use tokio::time::timeout;
 
-use super::held::{Family, Outcome};
+use super::held::{Family, Held, Outcome};
+use crate::control::build::Answer;
 
 /// How long a lookup may take, with all that is tried in it.
 const LONGEST: Duration = Duration::from_secs(6);
@@ -61,6 +63,25 @@ impl Lookup {
         builder.options_mut().cache_size = 0;
         builder.build()
     }
+}
+
+/// What the message of a server comes to, if nothing else is known of its name; nothing if it is no
+/// answer. It goes the way of any answer, but for the sockets.
+pub fn read_answer(message: &[u8]) -> Option<Answer> {
+    let response = DnsResponse::from_buffer(message.to_vec()).ok()?;
+    let query = response.queries.first()?.clone();
+    let answer = match DnsError::from_response(response) {
+        Ok(response) => {
+            let answers = response.into_message().answers;
+            let lookup = hickory_resolver::lookup::Lookup::new_with_deadline;
+            Ok(lookup(query, answers, Instant::now()))
+        }
+        Err(error) => Err(NetError::Dns(error)),
+    };
+    let mut held = Held::default();
+    held.take(Family::V4, outcome(answer));
+    held.take(Family::V6, Outcome::Nothing { no_such_name: false });
+    held.answer()
 }
 
 fn name_server(address: SocketAddr) -> NameServerConfig {

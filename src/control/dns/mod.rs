@@ -25,6 +25,7 @@ use tokio::task::{JoinError, JoinHandle, JoinSet};
 
 use self::held::Outcome;
 use self::lookup::Lookup;
+pub use self::lookup::read_answer;
 use self::schedule::{Job, Schedule};
 use super::api::DnsName;
 use super::build::{Answer, NameChanges};

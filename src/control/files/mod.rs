@@ -23,7 +23,7 @@ mod watch;
 mod watches;
 
 use std::fmt::{self, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use self::locate::{FieldPath, lines_of};
 use self::read::Reading;
@@ -90,6 +90,18 @@ pub struct Loaded {
 pub fn load(paths: &[PathBuf]) -> Loaded {
     let (source, resources) = read_once(paths);
     Loaded { resources, faults: source.faults() }
+}
+
+/// What a file holds whose content is `text`.
+pub fn read_text(file: &Path, text: &[u8]) -> Loaded {
+    let mut loaded = Loaded::default();
+    match parse::parse(file, text) {
+        Ok(parsed) => {
+            parsed.into_iter().for_each(|parsed| parsed.object.add_to(&mut loaded.resources));
+        }
+        Err(faults) => loaded.faults = faults,
+    }
+    loaded
 }
 
 /// Everything that is wrong with the manifests in `paths`, by file and line: what keeps a file from

@@ -7,8 +7,9 @@ use std::sync::Arc;
 
 use super::Fault;
 use super::locate::Origin;
-use super::parse::{Kind, Object, parse};
+use super::parse::{Object, parse};
 use super::read::{Content, Reading, same};
+use crate::control::api::Kind;
 use crate::routing::{ObjectKey, RouteKey};
 
 /// All files with what is in force of them: for a file without faults what it holds, for another

@@ -1,6 +1,6 @@
 //! Manifests while sluice runs: every change is live within a second.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::convert::Infallible;
 use std::mem;
 use std::panic::resume_unwind;
@@ -19,6 +19,7 @@ use super::read::{Reading, is_too_high};
 use super::settling::{Judgement, Settling};
 use super::source::{Difference, Source};
 use super::watches::{Watches, Writing};
+use crate::control::api::Kind;
 use crate::control::build::{Builder, Installation, Settled};
 use crate::control::dns::{self, Answers, Names};
 
@@ -31,8 +32,9 @@ pub struct Update {
     /// Whether every path and file could be read at some time, be it with faults. Once true, it
     /// stays so.
     pub complete: bool,
-    /// How many faults the files have now.
-    pub faults: usize,
+    /// How many objects of each kind are at fault now; under `File`, the files that are at fault
+    /// and no object of them.
+    pub faults: Vec<(&'static str, usize)>,
     /// When it was first noticed that anything changed.
     pub noticed: Instant,
 }
@@ -54,6 +56,9 @@ pub async fn watch(
 ) -> Infallible {
     watch_at(Pace::default(), paths, installation, names, reread, publish, failed).await
 }
+
+/// What counts as a kind where a file is at fault and no object of it.
+const FILE: &str = "File";
 
 /// How often things happen.
 #[derive(Clone, Copy, Debug)]
@@ -277,7 +282,7 @@ impl State {
         let before = self.source.faults();
         let Difference { changed, gone, put } = self.source.apply(reading);
         for (kind, key) in &gone {
-            kind.remove_from(&mut self.builder, key);
+            self.builder.remove(*kind, key);
         }
         put.iter().for_each(|object| object.put_into(&mut self.builder));
         let faults = self.source.faults();
@@ -297,9 +302,22 @@ impl State {
 
     fn update(&mut self, noticed: Instant) -> Update {
         let settled = self.builder.settle();
-        let faults = self.source.faults().len();
+        let faults = count(&self.source.faults());
         Update { settled, complete: self.source.complete(), faults, noticed }
     }
+}
+
+/// How many objects of each kind, and files, there are faults of.
+fn count(faults: &[Fault]) -> Vec<(&'static str, usize)> {
+    let mut counts: BTreeMap<&str, usize> =
+        Kind::ALL.map(Kind::as_str).into_iter().chain([FILE]).map(|kind| (kind, 0)).collect();
+    let faulty: BTreeSet<_> = faults.iter().map(|fault| (&fault.file, &fault.object)).collect();
+    for (_, object) in faulty {
+        let kind = object.as_deref().and_then(|object| object.split(' ').next());
+        let kind = Kind::ALL.map(Kind::as_str).into_iter().find(|known| Some(*known) == kind);
+        *counts.entry(kind.unwrap_or(FILE)).or_default() += 1;
+    }
+    counts.into_iter().collect()
 }
 
 fn log_fault(fault: &Fault) {

@@ -1,17 +1,16 @@
 //! ReferenceGrants, whose definition may be installed or not, and may come and go.
 
 use std::mem;
-use std::pin::Pin;
 use std::time::Duration;
 
 use futures::{Stream, StreamExt, stream};
-use kube::Client;
-use kube::api::{Api, DynamicObject};
+use kube::api::DynamicObject;
 use kube::core::{ApiResource, GroupVersionKind};
-use kube::runtime::watcher;
+use kube::{Client, Resource};
 use tokio::time::sleep;
 use tracing::{debug, info};
 
+use super::list_watch::{Event, Events, Failure};
 use crate::control::api::GATEWAY_GROUP;
 
 /// How often to look whether the definition is there by now.
@@ -26,22 +25,17 @@ const VERSIONS: [&str; 2] = ["v1", "v1beta1"];
 pub(super) enum Grants {
     /// There are none, for nobody can make any.
     Undefined,
-    Event(Box<watcher::Event<DynamicObject>>),
+    Event(Event),
 }
 
-/// What a list and watch brings.
-pub(super) type Events<K> = Pin<Box<dyn Stream<Item = watcher::Result<watcher::Event<K>>> + Send>>;
-
 /// Follows the grants; where they are not defined, looks again now and then, by `finding`. `watch`
-/// begins to list and watch them, by `client`.
+/// begins to list and watch them at a path.
 pub(super) fn follow(
     finding: Client,
-    client: Client,
-    watch: impl Fn(Api<DynamicObject>) -> Events<DynamicObject> + Send + Sync + 'static,
+    watch: impl Fn(String) -> Events + Send + Sync + 'static,
     namespace: Option<String>,
-) -> impl Stream<Item = watcher::Result<Grants>> + Send {
-    let state =
-        Follow { finding, client, watch, namespace, events: None, denied: false, said: false };
+) -> impl Stream<Item = Result<Grants, Failure>> + Send {
+    let state = Follow { finding, watch, namespace, events: None, denied: false, said: false };
     stream::unfold(state, |mut state| async {
         let told = state.next().await;
         Some((told, state))
@@ -50,19 +44,18 @@ pub(super) fn follow(
 
 struct Follow<W> {
     finding: Client,
-    client: Client,
     watch: W,
     namespace: Option<String>,
     /// As long as they are defined.
-    events: Option<Events<DynamicObject>>,
+    events: Option<Events>,
     /// Whether the server has just denied that they are.
     denied: bool,
     /// Whether it was told that they are not defined.
     said: bool,
 }
 
-impl<W: Fn(Api<DynamicObject>) -> Events<DynamicObject>> Follow<W> {
-    async fn next(&mut self) -> watcher::Result<Grants> {
+impl<W: Fn(String) -> Events> Follow<W> {
+    async fn next(&mut self) -> Result<Grants, Failure> {
         loop {
             let Some(events) = &mut self.events else {
                 match find(&self.finding).await {
@@ -72,7 +65,8 @@ impl<W: Fn(Api<DynamicObject>) -> Events<DynamicObject>> Follow<W> {
                     }
                     Ok(Some(resource)) => {
                         info!(version = resource.api_version, "ReferenceGrants are honoured");
-                        self.events = Some((self.watch)(self.api(&resource)));
+                        let path = DynamicObject::url_path(&resource, self.namespace.as_deref());
+                        self.events = Some((self.watch)(path));
                         self.said = false;
                         continue;
                     }
@@ -89,22 +83,14 @@ impl<W: Fn(Api<DynamicObject>) -> Events<DynamicObject>> Follow<W> {
                 continue;
             };
             match events.next().await {
-                Some(Err(error)) if is_undefined(&error) => {
+                Some(Err(failure)) if failure.code() == Some(404) => {
                     info!("ReferenceGrants are no longer defined");
                     self.events = None;
                     self.denied = true;
                 }
-                Some(event) => return event.map(|event| Grants::Event(Box::new(event))),
+                Some(event) => return event.map(Grants::Event),
                 None => self.events = None,
             }
-        }
-    }
-
-    fn api(&self, resource: &ApiResource) -> Api<DynamicObject> {
-        let client = self.client.clone();
-        match &self.namespace {
-            Some(namespace) => Api::namespaced_with(client, namespace, resource),
-            None => Api::all_with(client, resource),
         }
     }
 }
@@ -124,15 +110,6 @@ async fn find(client: &Client) -> kube::Result<Option<ApiResource>> {
         }
     }
     Ok(None)
-}
-
-/// Whether the definition has gone.
-fn is_undefined(error: &watcher::Error) -> bool {
-    matches!(
-        error,
-        watcher::Error::InitialListFailed(kube::Error::Api(status))
-        | watcher::Error::WatchStartFailed(kube::Error::Api(status)) if status.code == 404
-    )
 }
 
 #[cfg(test)]
@@ -171,17 +148,17 @@ mod tests {
     async fn a_server_that_names_what_it_denies_is_not_asked_in_haste() {
         let begun = Arc::new(AtomicUsize::new(0));
         let count = Arc::clone(&begun);
-        let watch = move |_| -> Events<DynamicObject> {
+        let watch = move |_| -> Events {
             // However hasty, it comes to an end.
             if count.fetch_add(1, Ordering::Relaxed) == 100 {
                 return stream::pending().boxed();
             }
             let denied = Status { code: 404, ..Status::default() };
-            let error = watcher::Error::InitialListFailed(kube::Error::Api(Box::new(denied)));
+            let error = Failure::List(kube::Error::Api(Box::new(denied)));
             stream::iter([Err(error)]).boxed()
         };
         let client = Client::new(service_fn(name), "default");
-        let mut grants = pin!(follow(client.clone(), client, watch, None));
+        let mut grants = pin!(follow(client, watch, None));
         assert!(timeout(DOUBT * 10, grants.next()).await.is_err(), "there is nothing to tell");
         let begun = begun.load(Ordering::Relaxed);
         assert!((5..=11).contains(&begun), "{begun} watches in {:?}", DOUBT * 10);

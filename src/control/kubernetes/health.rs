@@ -1,7 +1,7 @@
 //! How the lists and watches of the API server fare, and what is said about that.
 //!
-//! kube's runtime tells of each failure, but not that a watch is on again when nothing has changed
-//! meanwhile. So the requests themselves tell of that ([`super::request`]).
+//! A watch that is on again makes no event when nothing has changed meanwhile. So the requests
+//! themselves tell of that ([`super::request`]).
 
 use std::collections::HashSet;
 use std::error::Error;
@@ -9,8 +9,9 @@ use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use kube::runtime::watcher;
 use tracing::{debug, info, warn};
+
+use super::list_watch::Failure;
 
 /// During an outage, another cause than the first is only logged if it lasts: an API server that
 /// starts refuses for a moment what it does not know yet.
@@ -149,18 +150,18 @@ impl ListingHealth {
     }
 
     /// It has failed. Logged above debug when that is news.
-    pub(super) fn failed(&self, error: &watcher::Error) {
+    pub(super) fn failed(&self, error: &Failure) {
         (self.of.tell)(Notice::Failed);
         let reasons = reasons(error);
         let mut state = self.of.lock();
         let Some(standing) = state.listings.get_mut(self.listing) else { return };
         let (kind, namespace) = (standing.kind, standing.namespace.clone());
         // A watch that breaks off is no outage; the next request tells whether there is one.
-        if matches!(error, watcher::Error::WatchFailed(_) | watcher::Error::WatchError(_)) {
+        if error.is_end_of_watch() {
             debug!(kind, namespace, error = reasons, "a watch has broken off");
             return;
         }
-        let code = status_code(error);
+        let code = error.code();
         let news = state.fail(self.listing, code, Instant::now());
         drop(state);
         if !news {
@@ -206,20 +207,12 @@ impl fmt::Debug for ListingHealth {
 }
 
 /// Whether the service account lacks a permission.
-pub(super) fn is_forbidden(error: &watcher::Error) -> bool {
-    status_code(error) == Some(403)
-}
-
-fn status_code(error: &watcher::Error) -> Option<u16> {
-    match error {
-        watcher::Error::InitialListFailed(kube::Error::Api(status))
-        | watcher::Error::WatchStartFailed(kube::Error::Api(status)) => Some(status.code),
-        _ => None,
-    }
+pub(super) fn is_forbidden(error: &Failure) -> bool {
+    error.code() == Some(403)
 }
 
 /// The error and what caused it, each once.
-fn reasons(error: &watcher::Error) -> String {
+fn reasons(error: &Failure) -> String {
     let mut text = error.to_string();
     let mut cause: Option<&dyn Error> = error.source();
     while let Some(error) = cause {
@@ -233,9 +226,9 @@ fn reasons(error: &watcher::Error) -> String {
 }
 
 /// In a few words, without names of users or objects: it is shown on the admin port.
-fn brief(error: &watcher::Error) -> String {
-    if let watcher::Error::InitialListFailed(kube::Error::Api(status))
-    | watcher::Error::WatchStartFailed(kube::Error::Api(status)) = error
+fn brief(error: &Failure) -> String {
+    if let Failure::List(kube::Error::Api(status)) | Failure::Watch(kube::Error::Api(status)) =
+        error
     {
         return format!("{} {}", status.code, status.reason).trim_end().to_owned();
     }
@@ -252,9 +245,9 @@ mod tests {
 
     use super::*;
 
-    fn status(code: u16) -> watcher::Error {
+    fn status(code: u16) -> Failure {
         let status = Status { code, reason: "Because".into(), ..Status::default() };
-        watcher::Error::InitialListFailed(kube::Error::Api(Box::new(status)))
+        Failure::List(kube::Error::Api(Box::new(status)))
     }
 
     fn told() -> (Arc<SourceHealth>, Arc<Mutex<Vec<Notice>>>) {
@@ -291,7 +284,7 @@ mod tests {
         let (a, b) = (health.listing("as", None), health.listing("bs", None));
         a.failed(&status(503));
         b.failed(&status(500));
-        a.failed(&watcher::Error::NoResourceVersion);
+        a.failed(&Failure::NoVersion);
         b.failed(&status(403));
         let told: Vec<Notice> = std::mem::take(&mut *told.lock().expect("told"));
         let told: Vec<_> = told.iter().filter(|notice| **notice != Notice::Failed).collect();
@@ -320,7 +313,7 @@ mod tests {
         let (health, told) = told();
         let a = health.listing("as", None);
         a.watching();
-        a.failed(&watcher::Error::WatchError(Box::new(Status { code: 410, ..Status::default() })));
+        a.failed(&Failure::Ended(Box::new(Status { code: 410, ..Status::default() })));
         assert_eq!(*told.lock().expect("told"), [Notice::Up, Notice::Failed]);
     }
 }

@@ -2,16 +2,16 @@
 
 use std::collections::HashSet;
 
-use kube::Resource;
-use kube::runtime::watcher;
-
 use super::health::ListingHealth;
-use crate::control::build::key;
+use super::list_watch::Event;
+use crate::control::api::Kind;
+use crate::control::objects::ObjectText;
 use crate::routing::ObjectKey;
 
 /// What one list and watch has brought so far.
 #[derive(Debug)]
 pub(super) struct Listing {
+    pub(super) kind: Kind,
     pub(super) health: ListingHealth,
     /// Whether it was listed as a whole at some time.
     pub(super) done: bool,
@@ -23,8 +23,9 @@ pub(super) struct Listing {
 }
 
 impl Listing {
-    pub(super) fn new(health: ListingHealth) -> Self {
+    pub(super) fn new(kind: Kind, health: ListingHealth) -> Self {
         Listing {
+            kind,
             health,
             done: false,
             optional: false,
@@ -41,15 +42,14 @@ impl Listing {
     }
 
     /// Follows an event; returns what is to be done about it.
-    pub(super) fn follow<K: Resource>(&mut self, event: watcher::Event<K>) -> Todo<K> {
-        use watcher::Event;
+    pub(super) fn follow(&mut self, event: Event) -> Todo {
         match event {
             Event::Init => {
                 self.seen.clear();
                 Todo::Nothing
             }
             Event::InitApply(object) => {
-                self.seen.extend(key(object.meta()));
+                self.seen.insert(object.head().key());
                 Todo::Put(object)
             }
             Event::InitDone => {
@@ -59,23 +59,21 @@ impl Listing {
                 Todo::Remove(gone)
             }
             Event::Apply(object) => {
-                self.known.extend(key(object.meta()));
+                self.known.insert(object.head().key());
                 Todo::Put(object)
             }
             Event::Delete(object) => {
-                let gone: Vec<ObjectKey> = key(object.meta()).into_iter().collect();
-                gone.iter().for_each(|key| {
-                    self.known.remove(key);
-                });
-                Todo::Remove(gone)
+                let gone = object.head().key();
+                self.known.remove(&gone);
+                Todo::Remove(vec![gone])
             }
         }
     }
 }
 
 /// What is to be done about an event.
-pub(super) enum Todo<K> {
+pub(super) enum Todo {
     Nothing,
-    Put(K),
+    Put(ObjectText),
     Remove(Vec<ObjectKey>),
 }

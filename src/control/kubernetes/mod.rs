@@ -1,15 +1,27 @@
 //! Routes, Services, EndpointSlices and ReferenceGrants from the API server.
 //!
-//! Each kind is listed in pages and then watched by kube's runtime, which starts anew after errors,
+//! Each kind is listed in pages and then watched, object by object, which starts anew after errors,
 //! with growing pauses, and after the server has forgotten where a watch was. What comes goes into
-//! a [`Builder`]; bursts are settled together, after a short quiet or at the latest after a bounded
-//! time. Nothing is published before every kind has been listed once, and the names that routes
-//! lead to have been looked up, or that has taken too long.
+//! a [`Builder`](super::build::Builder); bursts are settled together, after a short quiet or at the
+//! latest after a bounded time. Nothing is published before every kind has been listed once, and the
+//! names that routes lead to have been looked up, or that has taken too long.
+//!
+//! * `list_watch` lists and watches one kind, by `request`, and `grants` one that may be undefined;
+//! * `health` knows how that fares;
+//! * `listing` knows what is there, [`Objects`] what it says, by `parse`, and `faults` what cannot be
+//!   read.
 
+mod faults;
 mod grants;
 mod health;
+mod list_watch;
 mod listing;
+mod objects;
+mod parse;
 mod request;
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing)]
+mod tests;
 
 use std::convert::Infallible;
 use std::fmt;
@@ -19,35 +31,30 @@ use std::time::Instant;
 
 use futures::stream::SelectAll;
 use futures::{FutureExt, Stream, StreamExt};
-use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
-use kube::api::{Api, DynamicObject};
-use kube::core::ApiResource;
-use kube::runtime::{WatchStreamExt, watcher};
 use kube::{Client, Resource};
-use serde::de::DeserializeOwned;
-use tracing::warn;
 
-use self::grants::{Events, Grants};
+use self::grants::Grants;
 pub use self::health::Notice;
-use self::health::{ListingHealth, SourceHealth};
+use self::health::SourceHealth;
+use self::list_watch::{Event, Failure, events};
 use self::listing::{Listing, Todo};
+pub use self::objects::Objects;
 pub use self::request::tuned;
-use self::request::{Pauses, WATCH_SECONDS, noting};
-use super::api::{DnsName, ReferenceGrant, SniRoute};
-use super::build::{Answer, Builder, Installation, Settled, key};
+use self::request::{Pauses, noting};
+use super::api::{DnsName, Kind, SniRoute};
+use super::build::{Answer, Installation, Settled};
 use super::burst::take_burst;
 use super::dns::{self, Answers, Names};
-
-/// How many objects a page of a list has.
-const PAGE: u32 = 500;
 
 /// What is to be served and reported differently from now on.
 #[derive(Clone, Debug)]
 pub struct Update {
     /// The changes, and the statuses of the routes that were looked at again.
     pub settled: Settled,
+    /// How many objects of each kind cannot be read now.
+    pub faults: [(Kind, usize); 4],
     /// When the first of the changes came.
     pub noticed: Instant,
 }
@@ -78,7 +85,7 @@ pub async fn watch(
 ) -> Infallible {
     let (mut streams, listings) = source.streams(&SourceHealth::new(told));
     streams.push(answers.map(|(name, answer)| Told::Name(name, answer)).boxed());
-    let mut state = State { builder: Builder::new(installation), listings, patient: true };
+    let mut state = State { objects: Objects::new(installation), listings, patient: true };
     let mut start = Start::Listing;
     loop {
         let noticed = take_burst(&mut streams, |told| state.take(told)).await;
@@ -86,11 +93,11 @@ pub async fn watch(
             continue;
         }
         if start == Start::Naming {
-            state.builder.tell_all();
+            state.objects.builder.tell_all();
         }
-        let mut settled = state.builder.settle();
+        let mut settled = state.objects.settle();
         names.change(std::mem::take(&mut settled.names));
-        if start != Start::Over && state.patient && state.builder.awaits_names() {
+        if start != Start::Over && state.patient && state.objects.builder.awaits_names() {
             if start == Start::Listing {
                 let patience = tokio::time::sleep(dns::PATIENCE);
                 streams.push(patience.map(|()| Told::Impatience).into_stream().boxed());
@@ -99,7 +106,7 @@ pub async fn watch(
             continue;
         }
         start = Start::Over;
-        publish(Update { settled, noticed });
+        publish(Update { settled, faults: state.objects.faults(), noticed });
     }
 }
 
@@ -117,21 +124,14 @@ enum Start {
 /// What has come.
 enum Told {
     /// In answer to a list and watch, an index of [`State::listings`].
-    Event(usize, What),
-    Failure(usize, watcher::Error),
+    Event(usize, Event),
+    /// There can be no objects of that kind.
+    Undefined(usize),
+    Failure(usize, Failure),
     /// The resolver has said something of a name.
     Name(DnsName, Answer),
     /// The first table has waited long enough for names.
     Impatience,
-}
-
-enum What {
-    Route(Box<watcher::Event<DynamicObject>>),
-    Service(Box<watcher::Event<Service>>),
-    Slice(Box<watcher::Event<EndpointSlice>>),
-    Grant(Box<watcher::Event<DynamicObject>>),
-    /// There can be no grants.
-    NoGrants,
 }
 
 type Streams = SelectAll<Pin<Box<dyn Stream<Item = Told> + Send>>>;
@@ -139,79 +139,74 @@ type Streams = SelectAll<Pin<Box<dyn Stream<Item = Told> + Send>>>;
 impl Source {
     /// A stream for each kind in each namespace, and what is known of each.
     fn streams(&self, health: &Arc<SourceHealth>) -> (Streams, Vec<Listing>) {
-        let resource = ApiResource::erase::<SniRoute>(&());
         let scopes: Vec<Option<&str>> = match self.namespaces.as_slice() {
             [] => vec![None],
             some => some.iter().map(|namespace| Some(namespace.as_str())).collect(),
         };
-        let mut streams = SelectAll::new();
+        let mut streams: Streams = SelectAll::new();
         let mut listings = Vec::new();
         for scope in scopes {
-            let mut begin = |kind| {
-                let health = health.listing(kind, scope);
-                listings.push(Listing::new(health.clone()));
-                (listings.len() - 1, noting(&self.client, health.clone()), health)
-            };
-            let (at, client, health) = begin("sniroutes.sluice.dev");
-            let routes = match scope {
-                Some(namespace) => Api::namespaced_with(client, namespace, &resource),
-                None => Api::all_with(client, &resource),
-            };
-            streams.push(told(at, events(health, routes), What::Route));
-            let (at, client, health) = begin("services");
-            streams.push(told(at, events(health, api(client, scope)), What::Service));
-            let (at, client, health) = begin("endpointslices.discovery.k8s.io");
-            streams.push(told(at, events(health, api(client, scope)), What::Slice));
-            let (at, client, health) = begin("referencegrants.gateway.networking.k8s.io");
-            listings.iter_mut().last().into_iter().for_each(|listing| listing.optional = true);
-            let watch = move |api| events(health.clone(), api);
-            let grants =
-                grants::follow(self.client.clone(), client, watch, scope.map(str::to_owned));
-            let what = |grants| match grants {
-                Grants::Undefined => What::NoGrants,
-                Grants::Event(event) => What::Grant(event),
-            };
-            streams.push(grants.map(move |told| heard(at, told, what)).boxed());
+            for kind in Kind::ALL {
+                let health = health.listing(resource(kind), scope);
+                let mut listing = Listing::new(kind, health.clone());
+                let client = noting(&self.client, health.clone());
+                let watch = move |path| events(client.clone(), path, Pauses::new(health.clone()));
+                let at = listings.len();
+                match path(kind, scope) {
+                    Some(path) => {
+                        streams.push(watch(path).map(move |event| told(at, event)).boxed())
+                    }
+                    None => {
+                        listing.optional = true;
+                        let scope = scope.map(str::to_owned);
+                        let grants = grants::follow(self.client.clone(), watch, scope);
+                        streams.push(grants.map(move |grants| told_of_grants(at, grants)).boxed());
+                    }
+                }
+                listings.push(listing);
+            }
         }
         (streams, listings)
     }
 }
 
-fn api<K>(client: Client, scope: Option<&str>) -> Api<K>
-where
-    K: Resource<DynamicType = (), Scope = NamespaceResourceScope>,
-{
-    match scope {
-        Some(namespace) => Api::namespaced(client, namespace),
-        None => Api::all(client),
+/// The name of a kind's resource.
+fn resource(kind: Kind) -> &'static str {
+    match kind {
+        Kind::SniRoute => "sniroutes.sluice.dev",
+        Kind::Service => "services",
+        Kind::EndpointSlice => "endpointslices.discovery.k8s.io",
+        Kind::ReferenceGrant => "referencegrants.gateway.networking.k8s.io",
     }
 }
 
-fn events<K>(health: ListingHealth, api: Api<K>) -> Events<K>
-where
-    K: Resource + Clone + DeserializeOwned + fmt::Debug + Send + 'static,
-{
-    let config = watcher::Config::default().page_size(PAGE).timeout(WATCH_SECONDS);
-    watcher(api, config).backoff(Pauses::new(health)).boxed()
+/// Where the objects of a kind are; nothing for one that may be undefined.
+fn path(kind: Kind, namespace: Option<&str>) -> Option<String> {
+    match kind {
+        Kind::SniRoute => Some(SniRoute::url_path(&(), namespace)),
+        Kind::Service => Some(Service::url_path(&(), namespace)),
+        Kind::EndpointSlice => Some(EndpointSlice::url_path(&(), namespace)),
+        Kind::ReferenceGrant => None,
+    }
 }
 
-fn told<K: 'static>(
-    listing: usize,
-    events: Events<K>,
-    what: fn(Box<watcher::Event<K>>) -> What,
-) -> Pin<Box<dyn Stream<Item = Told> + Send>> {
-    events.map(move |event| heard(listing, event, |event| what(Box::new(event)))).boxed()
+fn told(listing: usize, event: Result<Event, Failure>) -> Told {
+    match event {
+        Ok(event) => Told::Event(listing, event),
+        Err(failure) => Told::Failure(listing, failure),
+    }
 }
 
-fn heard<T>(listing: usize, heard: watcher::Result<T>, what: impl Fn(T) -> What) -> Told {
-    match heard {
-        Ok(heard) => Told::Event(listing, what(heard)),
-        Err(error) => Told::Failure(listing, error),
+fn told_of_grants(listing: usize, grants: Result<Grants, Failure>) -> Told {
+    match grants {
+        Ok(Grants::Undefined) => Told::Undefined(listing),
+        Ok(Grants::Event(event)) => Told::Event(listing, event),
+        Err(failure) => Told::Failure(listing, failure),
     }
 }
 
 struct State {
-    builder: Builder,
+    objects: Objects,
     listings: Vec<Listing>,
     /// Whether the first table may still wait for names.
     patient: bool,
@@ -225,81 +220,37 @@ impl State {
 
     fn take(&mut self, told: Told) {
         match told {
-            Told::Event(listing, what) => self.follow(listing, what),
-            Told::Failure(listing, error) => self.fail(listing, &error),
-            Told::Name(name, answer) => self.builder.put_answer(&name, answer),
+            Told::Event(listing, event) => self.follow(listing, event),
+            Told::Undefined(listing) => self.clear(listing),
+            Told::Failure(listing, failure) => self.fail(listing, &failure),
+            Told::Name(name, answer) => self.objects.builder.put_answer(&name, answer),
             Told::Impatience => self.patient = false,
         }
     }
 
-    fn fail(&mut self, listing: usize, error: &watcher::Error) {
+    fn fail(&mut self, listing: usize, failure: &Failure) {
         let Some(listing) = self.listings.get_mut(listing) else { return };
-        listing.health.failed(error);
+        listing.health.failed(failure);
         // Without grants, what needs one is not served; all else is.
-        if listing.optional && health::is_forbidden(error) {
+        if listing.optional && health::is_forbidden(failure) {
             listing.done = true;
         }
     }
 
-    fn follow(&mut self, listing: usize, what: What) {
+    fn follow(&mut self, listing: usize, event: Event) {
         let Some(listing) = self.listings.get_mut(listing) else { return };
-        let builder = &mut self.builder;
-        match what {
-            What::Route(event) => match listing.follow(*event) {
-                Todo::Nothing => {}
-                Todo::Put(object) => put_route(builder, object),
-                Todo::Remove(gone) => gone.iter().for_each(|key| builder.remove_route(key)),
-            },
-            What::Service(event) => match listing.follow(*event) {
-                Todo::Nothing => {}
-                Todo::Put(service) => builder.put_service(&service),
-                Todo::Remove(gone) => gone.iter().for_each(|key| builder.remove_service(key)),
-            },
-            What::Slice(event) => match listing.follow(*event) {
-                Todo::Nothing => {}
-                Todo::Put(slice) => builder.put_slice(&slice),
-                Todo::Remove(gone) => gone.iter().for_each(|key| builder.remove_slice(key)),
-            },
-            What::Grant(event) => match listing.follow(*event) {
-                Todo::Nothing => {}
-                Todo::Put(object) => put_grant(builder, object),
-                Todo::Remove(gone) => gone.iter().for_each(|key| builder.remove_grant(key)),
-            },
-            What::NoGrants => {
-                listing.health.watching();
-                listing.clear().iter().for_each(|key| builder.remove_grant(key));
-            }
+        let kind = listing.kind;
+        match listing.follow(event) {
+            Todo::Nothing => {}
+            Todo::Put(text) => self.objects.put(kind, &text),
+            Todo::Remove(gone) => gone.iter().for_each(|key| self.objects.remove(kind, key)),
         }
     }
-}
 
-/// One object that is not what it should be must not keep the others from being read, so routes
-/// are read one by one.
-fn put_route(builder: &mut Builder, object: DynamicObject) {
-    let metadata = object.metadata.clone();
-    let class = object.data.pointer("/spec/className").and_then(|class| class.as_str());
-    let class = class.map(str::to_owned);
-    match parse_route(object) {
-        Ok(route) => builder.put_route(&route),
-        Err(why) => builder.put_invalid_route(&metadata, class.as_deref(), &why),
-    }
-}
-
-/// The route that an object is, or the field that is at fault and why.
-fn parse_route(object: DynamicObject) -> Result<SniRoute, String> {
-    let value = serde_json::to_value(object).map_err(|error| error.to_string())?;
-    serde_path_to_error::deserialize(value).map_err(|error| error.to_string())
-}
-
-/// One that cannot be read grants nothing.
-fn put_grant(builder: &mut Builder, object: DynamicObject) {
-    let Some(key) = key(&object.metadata) else { return };
-    let spec = object.data.get("spec").cloned().unwrap_or_default();
-    match serde_json::from_value(spec) {
-        Ok(spec) => builder.put_grant(&ReferenceGrant { metadata: object.metadata, spec }),
-        Err(error) => {
-            warn!(grant = %key, %error, "a ReferenceGrant cannot be read, and grants nothing");
-            builder.remove_grant(&key);
-        }
+    fn clear(&mut self, listing: usize) {
+        let Some(listing) = self.listings.get_mut(listing) else { return };
+        listing.health.watching();
+        let kind = listing.kind;
+        listing.clear().iter().for_each(|key| self.objects.remove(kind, key));
     }
 }

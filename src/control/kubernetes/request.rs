@@ -13,7 +13,6 @@ use hyper::header::RETRY_AFTER;
 use hyper::{Request, Response};
 use kube::Client;
 use kube::client::{Body, ClientBuilder};
-use kube::runtime::utils::Backoff;
 use tokio::time::{Instant, sleep_until, timeout};
 use tower_service::Service;
 
@@ -30,8 +29,8 @@ const CONNECT_WITHIN: Duration = Duration::from_secs(10);
 const WATCH_WITHIN: Duration = Duration::from_secs(15);
 /// To answer a list, or without a byte in an answer. A server gives a request up after 60 s.
 const LIST_WITHIN: Duration = Duration::from_secs(65);
-/// From the start of a watch to the start of the next one: kube's runtime begins anew at once when
-/// a watch ends, and a server may end each at once.
+/// From the start of a watch to the start of the next one, which begins at once when a watch ends: a
+/// server may end each at once.
 const WATCH_EVERY: Duration = Duration::from_secs(1);
 
 /// The first pause after a failure, and the longest: after an outage, changes are to be live soon.
@@ -193,12 +192,6 @@ impl Iterator for Pauses {
     }
 }
 
-impl Backoff for Pauses {
-    /// Called after every event, and so also between one failed list and the next, of whose
-    /// beginning kube's runtime makes an event. So it says nothing about success.
-    fn reset(&mut self) {}
-}
-
 #[cfg(test)]
 mod tests {
     use std::collections::HashSet;
@@ -257,8 +250,6 @@ mod tests {
             assert!(whole / 2 <= pause && pause <= whole, "{pause:?} of {whole:?}");
             now += pause;
             whole = (whole * 2).min(LONGEST_PAUSE);
-            // Whatever events come between.
-            pauses.reset();
         }
         let different: HashSet<_> =
             (0..20).map(|step| pauses.after_failure(now + Duration::from_millis(step))).collect();

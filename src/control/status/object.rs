@@ -5,12 +5,12 @@ use std::sync::Arc;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition as ApiCondition, Time};
 use k8s_openapi::jiff::Timestamp;
 use kube::Resource;
-use kube::api::DynamicObject;
+use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::{Condition, KINDS, RouteStatus, SHARED_DOMAIN};
 use crate::control::api::{SniRoute, SniRouteStatus};
-use crate::control::build::key;
+use crate::control::objects::ObjectText;
 use crate::routing::RouteKey;
 
 /// What is known to be written.
@@ -24,15 +24,19 @@ pub(super) struct Written {
 impl Written {
     /// What an object that was read has: of its conditions those that are ours, in our order. A
     /// status that cannot be read is as good as none.
-    pub(super) fn of(object: &DynamicObject) -> Option<(RouteKey, Written)> {
-        let key = key(&object.metadata)?;
-        let uid = object.metadata.uid.as_deref()?.into();
-        let status = object.data.get("status").cloned()?;
-        let mut status: SniRouteStatus = serde_json::from_value(status).ok()?;
+    pub(super) fn of(object: &ObjectText) -> Option<(RouteKey, Written)> {
+        #[derive(Deserialize)]
+        struct UsedRoute {
+            status: SniRouteStatus,
+        }
+
+        let head = object.head();
+        let uid = head.uid.as_deref()?.into();
+        let UsedRoute { mut status } = object.parse().ok()?;
         let place = |condition: &ApiCondition| KINDS.iter().position(|k| *k == condition.type_);
         status.conditions.retain(|condition| place(condition).is_some());
         status.conditions.sort_by_key(place);
-        Some((key, Written { uid, status }))
+        Some((head.key(), Written { uid, status }))
     }
 
     /// What is to be written `now` instead of `before`. A condition keeps the time of its last
@@ -169,7 +173,7 @@ mod tests {
             patch["metadata"],
             json!({ "name": "r", "namespace": "ns", "uid": "uid", "resourceVersion": "1" })
         );
-        let read = |patch: &Value| Written::of(&serde_json::from_value(patch.clone()).unwrap());
+        let read = |patch: &Value| Written::of(&ObjectText::new(patch.to_string().as_bytes()));
         assert_eq!(read(&patch), Some((key("r"), written.clone())));
         // Others may add conditions, and the server may have its own order.
         let mut changed = patch.clone();

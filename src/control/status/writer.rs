@@ -9,9 +9,9 @@ use futures::StreamExt;
 use futures::future::BoxFuture;
 use futures::stream::FuturesUnordered;
 use k8s_openapi::jiff::Timestamp;
-use kube::api::{Api, DynamicObject, ListParams, Patch, PatchParams};
-use kube::core::ApiResource;
-use kube::{Client, Error};
+use kube::api::{Patch, PatchParams};
+use kube::core::Request;
+use kube::{Client, Error, Resource};
 use tokio::time::{sleep, sleep_until, timeout};
 use tracing::{debug, info, warn};
 
@@ -23,13 +23,12 @@ use super::warning::{Warning, Warnings};
 use super::{HostnameMove, REPORTER, RouteStatus};
 use crate::control::api::SniRoute;
 use crate::control::lease::refusal;
+use crate::control::objects::{Pages, send};
 use crate::control::random::jitter;
 use crate::routing::RouteKey;
 
 /// How long the API server may take to answer.
 const TIMEOUT: Duration = Duration::from_secs(10);
-/// How many routes a page of a list has.
-const PAGE: u32 = 500;
 /// How long after a failed list the next one starts, or a little sooner.
 const LIST_PAUSE: Duration = Duration::from_secs(5);
 /// How many Events may be under way; more are dropped.
@@ -42,7 +41,6 @@ const MANY_CONFLICTS: u32 = 8;
 /// later it does not read, so two installations that both serve a route do not answer each other.
 pub(super) struct Writer<'r> {
     reporting: &'r Reporting,
-    routes: ApiResource,
     written: HashMap<RouteKey, Written>,
     queue: Queue,
     in_flight: FuturesUnordered<BoxFuture<'static, Answer>>,
@@ -74,7 +72,6 @@ impl<'r> Writer<'r> {
     pub(super) fn new(reporting: &'r Reporting) -> Self {
         Writer {
             reporting,
-            routes: ApiResource::erase::<SniRoute>(&()),
             written: HashMap::new(),
             queue: Queue::new(Instant::now()),
             in_flight: FuturesUnordered::new(),
@@ -147,22 +144,14 @@ impl<'r> Writer<'r> {
             some => some.iter().map(|namespace| Some(namespace.as_str())).collect(),
         };
         for scope in scopes {
-            let client = self.reporting.client.clone();
-            let api: Api<DynamicObject> = match scope {
-                Some(namespace) => Api::namespaced_with(client, namespace, &self.routes),
-                None => Api::all_with(client, &self.routes),
-            };
-            let mut page = ListParams::default().limit(PAGE);
-            loop {
-                let list = answered(api.list(&page)).await?;
-                let found = list.items.iter().filter_map(Written::of);
+            let path = SniRoute::url_path(&(), scope);
+            let mut pages = Pages::new(self.reporting.client.clone(), &path);
+            while let Some(object) = answered(pages.next()).await? {
+                let Some((key, written)) = Written::of(&object) else { continue };
                 // Others' are not ours to remember.
-                let statuses = &self.reporting.statuses;
-                self.written.extend(found.filter(|(key, _)| statuses.get(key).is_some()));
-                let Some(token) = list.metadata.continue_.filter(|token| !token.is_empty()) else {
-                    break;
-                };
-                page = page.continue_token(&token);
+                if self.reporting.statuses.get(&key).is_some() {
+                    self.written.insert(key, written);
+                }
             }
         }
         Ok(())
@@ -187,7 +176,7 @@ impl<'r> Writer<'r> {
             match said.and_then(|said| Some((self.next(&said)?, said))) {
                 Some((next, said)) => {
                     let client = self.reporting.client.clone();
-                    let write = write(client, self.routes.clone(), said, next);
+                    let write = write(client, said, next);
                     self.in_flight.push(Box::pin(write));
                 }
                 None => self.queue.end(&key, Ended::Idle, Instant::now(), jitter),
@@ -258,16 +247,15 @@ impl<'r> Writer<'r> {
     }
 }
 
-async fn write(
-    client: Client,
-    routes: ApiResource,
-    said: Arc<RouteStatus>,
-    next: Written,
-) -> Answer {
-    let api: Api<DynamicObject> = Api::namespaced_with(client, said.key.namespace(), &routes);
+async fn write(client: Client, said: Arc<RouteStatus>, next: Written) -> Answer {
+    let routes = Request::new(SniRoute::url_path(&(), Some(said.key.namespace())));
     let patch = Patch::Apply(next.patch(&said));
     let params = PatchParams::apply(REPORTER).force();
-    let result = answered(api.patch_status(said.key.name(), &params, &patch)).await.map(drop);
+    let request = routes.patch_subresource("status", said.key.name(), &params, &patch);
+    let result = match request.map_err(Error::BuildRequest) {
+        Ok(request) => answered(send(&client, request)).await,
+        Err(error) => Err(Failure::Refused(error)),
+    };
     Answer { key: said.key.clone(), written: next, result }
 }
 

@@ -46,14 +46,8 @@ fn slice(service: &str, family: &str, ports: &str, endpoints: &str) -> EndpointS
 
 fn installation() -> Installation {
     Installation {
-        class: "sluice".to_owned(),
-        require_class: false,
-        longest_timeout: None,
         listeners: vec!["https".to_owned(), "kafka".to_owned()],
-        reach: Reach::default(),
-        machine: vec![],
-        own_services: vec![],
-        names_below: NamesBelow::Anyone,
+        ..Installation::default()
     }
 }
 

@@ -9,8 +9,9 @@ use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess,
 use serde::{Deserialize, de};
 use serde_yaml::Value;
 
-use super::head::{Head, Kind, heads};
+use super::head::{Head, heads};
 use super::{MAX_FAULTS, Object, Parsed, suggest, weight};
+use crate::control::api::Kind;
 use crate::control::build::key;
 use crate::control::files::Fault;
 use crate::control::files::locate::{FieldPath, Origin, lines_of};

@@ -2,6 +2,7 @@
 
 use serde_yaml::Value;
 
+use crate::control::api::Kind;
 use crate::control::build::DEFAULT_NAMESPACE;
 use crate::control::files::locate::FieldPath;
 
@@ -14,26 +15,17 @@ pub(super) struct Head {
     pub(super) within: FieldPath,
 }
 
-#[derive(Clone, Copy)]
-pub(super) enum Kind {
-    SniRoute,
-    Service,
-    EndpointSlice,
-    ReferenceGrant,
-}
-
-impl Kind {
-    fn named(api_version: &str, kind: &str) -> Option<Self> {
-        match (api_version, kind) {
-            ("sluice.dev/v1alpha1", "SniRoute") => Some(Kind::SniRoute),
-            ("v1", "Service") => Some(Kind::Service),
-            ("discovery.k8s.io/v1", "EndpointSlice") => Some(Kind::EndpointSlice),
-            (
-                "gateway.networking.k8s.io/v1" | "gateway.networking.k8s.io/v1beta1",
-                "ReferenceGrant",
-            ) => Some(Kind::ReferenceGrant),
-            _ => None,
-        }
+/// The kind of such objects, if it is supported.
+fn kind_of(api_version: &str, kind: &str) -> Option<Kind> {
+    match (api_version, kind) {
+        ("sluice.dev/v1alpha1", "SniRoute") => Some(Kind::SniRoute),
+        ("v1", "Service") => Some(Kind::Service),
+        ("discovery.k8s.io/v1", "EndpointSlice") => Some(Kind::EndpointSlice),
+        (
+            "gateway.networking.k8s.io/v1" | "gateway.networking.k8s.io/v1beta1",
+            "ReferenceGrant",
+        ) => Some(Kind::ReferenceGrant),
+        _ => None,
     }
 }
 
@@ -67,7 +59,7 @@ fn head(value: &Value, within: FieldPath) -> Result<Head, (FieldPath, String)> {
         let missing = if text("kind").is_none() { "kind" } else { "apiVersion" };
         return Err((within, format!("has no {missing}; {SUPPORTED}")));
     };
-    let Some(known) = Kind::named(api_version, kind) else {
+    let Some(known) = kind_of(api_version, kind) else {
         return Err((within, format!("{kind} ({api_version}) is not supported; {SUPPORTED}")));
     };
     let metadata = value.get("metadata");

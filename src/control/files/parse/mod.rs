@@ -8,7 +8,6 @@ mod weight;
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
-use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -19,9 +18,9 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use self::split::documents;
 use super::Fault;
 use super::locate::{FieldPath, Origin, lines_of};
-use crate::control::api::{ReferenceGrant, SniRoute};
+use crate::control::api::{Kind, ReferenceGrant, SniRoute};
 use crate::control::build::{Builder, Resources};
-use crate::routing::{ObjectKey, RouteKey};
+use crate::routing::RouteKey;
 
 /// How many faults are reported of one document. Who mends those sees the next.
 const MAX_FAULTS: usize = 20;
@@ -41,33 +40,6 @@ pub(super) enum Object {
     Service(Box<Service>),
     EndpointSlice(Box<EndpointSlice>),
     ReferenceGrant(Box<ReferenceGrant>),
-}
-
-/// A supported kind, shown by its name.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(super) enum Kind {
-    SniRoute,
-    Service,
-    EndpointSlice,
-    ReferenceGrant,
-}
-
-impl fmt::Display for Kind {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Debug::fmt(self, f)
-    }
-}
-
-impl Kind {
-    /// Tells a builder that such an object is gone.
-    pub(super) fn remove_from(self, builder: &mut Builder, key: &ObjectKey) {
-        match self {
-            Kind::SniRoute => builder.remove_route(key),
-            Kind::Service => builder.remove_service(key),
-            Kind::EndpointSlice => builder.remove_slice(key),
-            Kind::ReferenceGrant => builder.remove_grant(key),
-        }
-    }
 }
 
 impl Object {

@@ -13,7 +13,6 @@ use std::time::Duration;
 use tempfile::TempDir;
 
 use super::*;
-use crate::control::build::NamesBelow;
 use crate::reach::Reach;
 
 /// A route with the given lines of its spec; `hostnames` is in line 5.
@@ -90,14 +89,9 @@ fn faults_of(content: &str) -> Vec<String> {
 
 fn installation() -> Installation {
     Installation {
-        class: "sluice".into(),
-        require_class: false,
-        longest_timeout: None,
         listeners: vec!["https".into()],
         reach: Reach { local_addresses: true, ..Reach::default() },
-        machine: vec![],
-        own_services: vec![],
-        names_below: NamesBelow::Anyone,
+        ..Installation::default()
     }
 }
 

@@ -95,6 +95,11 @@ impl Watched {
         self.routes.iter().map(String::as_str).collect()
     }
 
+    /// How many objects and files are at fault.
+    pub(super) fn faults(&self) -> usize {
+        self.last.faults.iter().map(|(_, faults)| faults).sum()
+    }
+
     /// Waits for an update with these routes and this many faults.
     #[track_caller]
     pub(super) fn until<'w>(
@@ -105,13 +110,13 @@ impl Watched {
         let caller = std::panic::Location::caller();
         async move {
             let deadline = tokio::time::Instant::now() + PATIENCE;
-            while self.routes() != routes || self.last.faults != faults {
+            while self.routes() != routes || self.faults() != faults {
                 match tokio::time::timeout_at(deadline, self.updates.recv()).await {
                     Ok(update) => self.take(update.expect("an update")),
                     Err(_) => panic!(
                         "{caller}: {:?} with {} faults, not {routes:?} with {faults}",
                         self.routes(),
-                        self.last.faults
+                        self.faults()
                     ),
                 }
             }

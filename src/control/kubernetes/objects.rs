@@ -1,0 +1,94 @@
+//! Objects in, changes out; without I/O.
+
+use tracing::debug;
+
+use super::faults::Faults;
+use super::parse;
+use crate::control::api::Kind;
+use crate::control::build::{Builder, Installation, Settled};
+use crate::control::objects::{Head, ObjectText};
+use crate::routing::ObjectKey;
+
+/// What the API server has, as far as it can be read.
+///
+/// An object that cannot be read harms itself alone. A route is told so in its status; a Service or
+/// EndpointSlice is kept as it was last; a ReferenceGrant grants nothing, since what is not known to
+/// be granted is not.
+#[derive(Debug)]
+pub struct Objects {
+    pub(super) builder: Builder,
+    faults: Faults,
+}
+
+impl Objects {
+    /// None so far.
+    pub fn new(installation: Installation) -> Self {
+        Objects { builder: Builder::new(installation), faults: Faults::default() }
+    }
+
+    /// An object is there, or is different.
+    pub fn put(&mut self, kind: Kind, text: &ObjectText) {
+        let head = text.head();
+        let key = head.key();
+        let builder = &mut self.builder;
+        let read = match kind {
+            _ if head.name.is_empty() => Err("metadata.name: is missing or is no text".to_owned()),
+            Kind::SniRoute => parse::route(&head, text).map(|route| builder.put_route(&route)),
+            Kind::Service => {
+                parse::service(&head, text).map(|service| builder.put_service(&service))
+            }
+            Kind::EndpointSlice => parse::slice(&head, text).map(|slice| builder.put_slice(&slice)),
+            Kind::ReferenceGrant => {
+                parse::grant(&head, text).map(|grant| builder.put_grant(&grant))
+            }
+        };
+        match read {
+            Ok(()) => self.faults.mend(kind, &key),
+            Err(why) => self.put_unreadable(kind, &key, &head, text, why),
+        }
+    }
+
+    /// An object is gone.
+    pub fn remove(&mut self, kind: Kind, key: &ObjectKey) {
+        self.builder.remove(kind, key);
+        self.faults.remove(kind, key);
+    }
+
+    /// Works out what the changes since the last time come to.
+    pub fn settle(&mut self) -> Settled {
+        self.builder.settle()
+    }
+
+    /// How many objects of each kind cannot be read.
+    pub fn faults(&self) -> [(Kind, usize); 4] {
+        self.faults.counts()
+    }
+
+    fn put_unreadable(
+        &mut self,
+        kind: Kind,
+        key: &ObjectKey,
+        head: &Head,
+        text: &ObjectText,
+        why: String,
+    ) {
+        let meanwhile = match kind {
+            Kind::SniRoute => {
+                let class = parse::class(text);
+                if !self.builder.put_invalid_route(&head.metadata(), class.as_deref(), &why) {
+                    debug!(route = %key, "another installation's route cannot be read");
+                    return self.faults.remove(kind, key);
+                }
+                "it gets no connection"
+            }
+            Kind::Service | Kind::EndpointSlice => {
+                "it is used as it was last, if it was read before"
+            }
+            Kind::ReferenceGrant => {
+                self.builder.remove_grant(key);
+                "it grants nothing"
+            }
+        };
+        self.faults.put(kind, key, why, meanwhile);
+    }
+}

@@ -1,0 +1,308 @@
+use std::collections::BTreeSet;
+use std::sync::{Arc, Mutex};
+
+use futures::StreamExt;
+use hyper::{Request, Response};
+use kube::Client;
+use kube::client::Body;
+use proptest::prelude::*;
+use serde_json::{Value, json};
+use tower::service_fn;
+
+use super::health::SourceHealth;
+use super::list_watch::{Event, Events, Failure, events};
+use super::objects::Objects;
+use super::request::Pauses;
+use crate::control::api::Kind;
+use crate::control::build::{Installation, Settled};
+use crate::control::objects::{ObjectText, any_json};
+use crate::reach::Reach;
+
+/// What is answered to a watch, line by line.
+type Lines = Vec<String>;
+
+/// A server that has these objects, and answers each watch with the next of these.
+fn server(items: Vec<Value>, watches: Vec<Lines>) -> Events {
+    let items = Arc::new(items);
+    let watches = Arc::new(Mutex::new(watches.into_iter()));
+    let answer = move |request: Request<Body>| {
+        let (items, watches) = (Arc::clone(&items), Arc::clone(&watches));
+        async move {
+            let query = request.uri().query().unwrap_or_default().to_owned();
+            let parameter = |name: &str| {
+                let pairs = query.split('&').filter_map(|pair| pair.split_once('='));
+                pairs.filter(|(key, _)| *key == name).map(|(_, value)| value.to_owned()).next_back()
+            };
+            if parameter("watch").is_none() {
+                let number = |name| parameter(name).and_then(|text: String| text.parse().ok());
+                let start: usize = number("continue").unwrap_or(0);
+                let end = items.len().min(start + number("limit").unwrap());
+                let more = if end < items.len() { end.to_string() } else { String::new() };
+                let list = json!({
+                    "kind": "List", "metadata": { "resourceVersion": "5", "continue": more },
+                    "items": items[start..end],
+                });
+                return Ok(Response::new(Body::from(list.to_string().into_bytes())));
+            }
+            let Some(lines) = watches.lock().unwrap().next() else {
+                std::future::pending::<()>().await;
+                unreachable!()
+            };
+            let text = lines.iter().map(|line| line.clone() + "\n").collect::<String>();
+            kube::Result::<_>::Ok(Response::new(Body::from(text.into_bytes())))
+        }
+    };
+    let health = SourceHealth::new(|_| {}).listing("as", None);
+    events(Client::new(service_fn(answer), "default"), "/as".to_owned(), Pauses::new(health))
+}
+
+fn event(kind: &str, object: &Value) -> String {
+    json!({ "type": kind, "object": object }).to_string()
+}
+
+/// The next so many events and failures.
+fn take(events: impl FnOnce() -> Events, count: usize) -> Vec<Result<Event, Failure>> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_time()
+        .start_paused(true)
+        .build()
+        .unwrap();
+    runtime.block_on(async {
+        let taken = events().take(count).collect::<Vec<_>>();
+        tokio::time::timeout(std::time::Duration::from_secs(3600), taken).await.expect("so many")
+    })
+}
+
+/// In a word each: what came, with the names of objects.
+fn shown(taken: &[Result<Event, Failure>]) -> Vec<String> {
+    let name = |object: &ObjectText| object.head().name;
+    taken
+        .iter()
+        .map(|event| match event {
+            Ok(Event::Init) => "init".to_owned(),
+            Ok(Event::InitApply(object)) => format!("listed {}", name(object)),
+            Ok(Event::InitDone) => "done".to_owned(),
+            Ok(Event::Apply(object)) => format!("put {}", name(object)),
+            Ok(Event::Delete(object)) => format!("gone {}", name(object)),
+            Err(failure) => format!("failed: {failure}"),
+        })
+        .collect()
+}
+
+/// An object that is all good, whatever kind it is taken for.
+fn good(number: usize) -> Value {
+    json!({
+        "metadata": {
+            "name": format!("good-{number}"), "namespace": "ns", "resourceVersion": "6",
+            "creationTimestamp": "2026-01-01T00:00:00Z",
+            "labels": { "kubernetes.io/service-name": "good" },
+        },
+        "spec": {
+            "hostnames": [format!("good-{number}.test")], "backends": [{ "address": "192.0.2.1:1" }],
+            "ports": [{ "name": "tls", "port": 443 }], "from": [], "to": [],
+        },
+        "addressType": "IPv4", "endpoints": [{ "addresses": ["192.0.2.1"] }], "ports": [],
+    })
+}
+
+/// An object that is good but for one place.
+fn damaged() -> impl Strategy<Value = Value> {
+    let places = prop::sample::select(vec![
+        "",
+        "/metadata",
+        "/metadata/name",
+        "/metadata/namespace",
+        "/metadata/resourceVersion",
+        "/metadata/creationTimestamp",
+        "/metadata/labels",
+        "/spec",
+        "/spec/hostnames",
+        "/spec/hostnames/0",
+        "/spec/backends/0",
+        "/spec/backends/0/address",
+        "/spec/ports",
+        "/spec/ports/0/port",
+        "/spec/from",
+        "/addressType",
+        "/endpoints",
+        "/endpoints/0/addresses",
+        "/ports",
+    ]);
+    (places, any_json()).prop_map(|(place, damage)| {
+        let mut object = good(usize::MAX);
+        if let Some(name) = object.pointer_mut("/metadata/name") {
+            *name = json!("odd");
+        }
+        if let Some(value) = object.pointer_mut(place) {
+            *value = damage;
+        }
+        object
+    })
+}
+
+/// Good objects by their numbers, and odd ones.
+fn objects() -> impl Strategy<Value = Vec<Option<Value>>> {
+    let odd = prop_oneof![any_json(), damaged()];
+    prop::collection::vec(prop::option::of(odd), 0..40)
+}
+
+fn installation() -> Installation {
+    Installation {
+        reach: Reach { local_addresses: true, ..Reach::default() },
+        ..Installation::default()
+    }
+}
+
+fn served(settled: &Settled) -> BTreeSet<&str> {
+    let routes = settled.changes.routes.iter().filter(|(_, spec)| spec.is_some());
+    routes.map(|(key, _)| key.name()).filter(|name| name.starts_with("good-")).collect()
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(32))]
+
+    #[test]
+    fn whatever_objects_there_are_every_good_one_gets_through(
+        listed in objects(),
+        watched in objects(),
+    ) {
+        let count = listed.len() + watched.len();
+        let mut all: Vec<Value> = listed.iter().chain(&watched).cloned().enumerate()
+            .map(|(number, odd)| odd.unwrap_or_else(|| good(number)))
+            .collect();
+        let names: BTreeSet<String> = (0..count)
+            .filter(|number| all[*number] == good(*number))
+            .map(|number| format!("good-{number}"))
+            .collect();
+        let later = all.split_off(listed.len());
+        let mut lines: Lines = later.iter().map(|object| event("MODIFIED", object)).collect();
+        lines.push(event("BOOKMARK", &json!({ "metadata": { "resourceVersion": "9" } })));
+        let taken = take(|| server(all.clone(), vec![lines]), count + 2);
+        prop_assert!(taken.iter().all(Result::is_ok), "{:?}", shown(&taken));
+        for kind in Kind::ALL {
+            let mut objects = Objects::new(installation());
+            let mut came = Vec::new();
+            for event in taken.iter().flatten() {
+                if let Event::InitApply(text) | Event::Apply(text) = event {
+                    objects.put(kind, text);
+                    came.push(text);
+                }
+            }
+            prop_assert_eq!(came.len(), count);
+            let settled = objects.settle();
+            if kind == Kind::SniRoute {
+                prop_assert_eq!(served(&settled), names.iter().map(String::as_str).collect());
+            }
+            // What is at fault is gone with the objects.
+            came.iter().for_each(|text| objects.remove(kind, &text.head().key()));
+            prop_assert!(objects.faults().iter().all(|(_, faults)| *faults == 0));
+            objects.settle();
+        }
+    }
+}
+
+#[test]
+fn a_watch_goes_on_where_it_was_and_is_listed_anew_where_it_cannot() {
+    let object = |name: &str| json!({ "metadata": { "name": name, "resourceVersion": "7" } });
+    let gone = json!({ "kind": "Status", "code": 410, "reason": "Expired", "message": "old" });
+    let watches = vec![
+        vec![event("ADDED", &object("b")), event("DELETED", &object("a"))],
+        vec![event("ADDED", &object("c")), event("ERROR", &gone)],
+        vec![event("ADDED", &object("d")), "no event".to_owned()],
+        vec![String::new(), event("ADDED", &object("e")), "{\"type\": \"ADDED\", \"obj".to_owned()],
+    ];
+    let taken = take(|| server(vec![object("a")], watches), 16);
+    let failed = |why: &str| format!("failed: {why}");
+    assert_eq!(
+        shown(&taken),
+        [
+            "init",
+            "listed a",
+            "done",
+            "put b",
+            "gone a",
+            "put c",
+            &failed("the server has ended a watch: old: Expired"),
+            "init",
+            "listed a",
+            "done",
+            "put d",
+            &failed("a watch has brought what is no event"),
+            "init",
+            "listed a",
+            "done",
+            "put e",
+        ]
+    );
+}
+
+#[test]
+fn a_list_that_breaks_off_is_asked_for_again() {
+    let bodies = Arc::new(Mutex::new(
+        ["{\"items\": [{\"metadata\": {\"name\": \"a\"}}, {", "<html>", "{\"items\": []}"]
+            .into_iter(),
+    ));
+    let answer = move |_: Request<Body>| {
+        let body = bodies.lock().unwrap().next().unwrap_or_default();
+        async move { kube::Result::<_>::Ok(Response::new(Body::from(body.as_bytes().to_vec()))) }
+    };
+    let health = SourceHealth::new(|_| {}).listing("as", None);
+    let start = || {
+        let client = Client::new(service_fn(answer), "default");
+        events(client, "/as".to_owned(), Pauses::new(health))
+    };
+    let taken = take(start, 7);
+    assert_eq!(
+        shown(&taken),
+        [
+            "init",
+            "listed a",
+            "failed: cannot list: ServiceError: the list breaks off",
+            "init",
+            "failed: cannot list: ServiceError: the answer is no list of objects",
+            "init",
+            "failed: the list has no resourceVersion",
+        ]
+    );
+}
+
+#[test]
+fn what_cannot_be_read_is_as_it_was_last_and_counted_until_it_can() {
+    let text = |object: &Value| ObjectText::new(object.to_string().as_bytes());
+    let mut objects = Objects::new(installation());
+    let mut route = good(1);
+    route["spec"]["backends"] = json!([{ "service": { "name": "good", "port": "tls" } }]);
+    let mut service = good(1);
+    service["metadata"]["name"] = json!("good");
+    let mut slice = good(1);
+    slice["ports"] = json!([{ "name": "tls", "port": 8443 }]);
+    let parts = [(Kind::SniRoute, route), (Kind::Service, service), (Kind::EndpointSlice, slice)];
+    for (kind, object) in &parts {
+        objects.put(*kind, &text(object));
+    }
+    let endpoints = |objects: &mut Objects| {
+        objects.builder.tell_all();
+        objects.settle().statuses.iter().map(|status| status.endpoints).sum::<usize>()
+    };
+    assert_eq!(endpoints(&mut objects), 1);
+    for (kind, place) in
+        [(Kind::Service, "/spec/ports/0/port"), (Kind::EndpointSlice, "/endpoints")]
+    {
+        let (_, object) = parts.iter().find(|(other, _)| *other == kind).unwrap();
+        let mut bad = object.clone();
+        *bad.pointer_mut(place).unwrap() = json!("odd");
+        let count = |objects: &Objects| {
+            objects.faults().into_iter().find(|(other, _)| *other == kind).unwrap().1
+        };
+        for _ in 0..2 {
+            objects.put(kind, &text(&bad));
+            assert_eq!((count(&objects), endpoints(&mut objects)), (1, 1), "{kind}");
+        }
+        objects.put(kind, &text(object));
+        assert_eq!((count(&objects), endpoints(&mut objects)), (0, 1), "{kind}");
+        objects.put(kind, &text(&bad));
+        objects.remove(kind, &text(&bad).head().key());
+        assert_eq!((count(&objects), endpoints(&mut objects)), (0, 0), "{kind}");
+        objects.put(kind, &text(object));
+    }
+}

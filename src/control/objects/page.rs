@@ -1,0 +1,224 @@
+//! A list taken apart while it comes; without I/O.
+
+use super::ObjectText;
+use super::scan::{ValueScanner, field};
+
+/// Takes a list apart: it gives each item as soon as all of it has come, and keeps none.
+#[derive(Debug, Default)]
+pub(super) struct PageReader {
+    /// What has come; what is before `at` is done with.
+    buffer: Vec<u8>,
+    at: usize,
+    place: Place,
+    /// Over the value that is being waited for, of which `scanned` bytes were looked at.
+    scanner: ValueScanner,
+    scanned: usize,
+    metadata: Vec<u8>,
+}
+
+/// What comes next, but for white space.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Place {
+    /// The brace of the list.
+    #[default]
+    Start,
+    /// A field's name, or the end.
+    Name,
+    Colon(Field),
+    Value(Field),
+    /// An item, or the end of all.
+    Item,
+    End,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Field {
+    Items,
+    Metadata,
+    Other,
+}
+
+/// What comes is no list.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the answer is no list of objects")]
+pub struct NoList;
+
+impl PageReader {
+    /// Adds the next bytes.
+    pub(super) fn push(&mut self, bytes: &[u8]) {
+        self.buffer.drain(..self.at);
+        self.at = 0;
+        self.buffer.extend_from_slice(bytes);
+    }
+
+    /// The next item of which all has come.
+    ///
+    /// # Errors
+    /// When this is no list. Whatever an item is, it is none.
+    pub(super) fn next_item(&mut self) -> Result<Option<ObjectText>, NoList> {
+        while let Some(byte) = self.peek() {
+            self.place = match (self.place, byte) {
+                (Place::Start, b'{') => self.skip_to(Place::Name),
+                (Place::Name, b',') | (Place::Item, b',') => self.skip_to(self.place),
+                (Place::Name, b'}') => self.skip_to(Place::End),
+                (Place::Name, b'"') => {
+                    let Some(name) = self.value() else { return Ok(None) };
+                    Place::Colon(match self.buffer.get(name) {
+                        Some(b"\"items\"") => Field::Items,
+                        Some(b"\"metadata\"") => Field::Metadata,
+                        _ => Field::Other,
+                    })
+                }
+                (Place::Colon(field), b':') => self.skip_to(Place::Value(field)),
+                (Place::Value(Field::Items), b'[') => self.skip_to(Place::Item),
+                (Place::Value(field), _) => {
+                    let Some(value) = self.value() else { return Ok(None) };
+                    if field == Field::Metadata {
+                        self.metadata = self.buffer.get(value).unwrap_or_default().to_vec();
+                    }
+                    Place::Name
+                }
+                (Place::Item, b']') => self.skip_to(Place::Name),
+                (Place::Item, _) => {
+                    let Some(item) = self.value() else { return Ok(None) };
+                    return Ok(self.buffer.get(item).map(ObjectText::new));
+                }
+                _ => return Err(NoList),
+            };
+        }
+        Ok(None)
+    }
+
+    /// Whether all of the list has come.
+    pub(super) fn is_over(&self) -> bool {
+        self.place == Place::End
+    }
+
+    /// A field of the list's own metadata, if it is a text that is not empty.
+    pub(super) fn metadata(&self, name: &str) -> Option<String> {
+        let text: String = serde_json::from_slice(field(&self.metadata, name)?).ok()?;
+        (!text.is_empty()).then_some(text)
+    }
+
+    /// The next byte that is no white space, unless a value is being waited for.
+    fn peek(&mut self) -> Option<u8> {
+        loop {
+            let byte = *self.buffer.get(self.at)?;
+            if self.scanned > 0 || !byte.is_ascii_whitespace() {
+                return Some(byte);
+            }
+            self.at += 1;
+        }
+    }
+
+    fn skip_to(&mut self, place: Place) -> Place {
+        self.at += 1;
+        place
+    }
+
+    /// Where the value is that begins here, once all of it has come.
+    fn value(&mut self) -> Option<std::ops::Range<usize>> {
+        let start = self.at;
+        let from = start + self.scanned;
+        match self.scanner.advance(self.buffer.get(from..).unwrap_or_default()) {
+            // An empty word, as between two commas, is passed over like any other value.
+            Some(length) => {
+                self.at = from + length;
+                self.at += usize::from(self.at == start);
+                (self.scanner, self.scanned) = (ValueScanner::default(), 0);
+                Some(start..self.at)
+            }
+            None => {
+                self.scanned = self.buffer.len() - start;
+                None
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use proptest::prelude::*;
+    use serde_json::{Value, json};
+
+    use super::super::scan::tests::any_json;
+    use super::*;
+
+    fn read(list: &[u8], piece: usize) -> Result<(Vec<Value>, PageReader), NoList> {
+        let (mut reader, mut items) = (PageReader::default(), Vec::new());
+        for bytes in list.chunks(piece) {
+            reader.push(bytes);
+            while let Some(item) = reader.next_item()? {
+                items.push(serde_json::from_slice(&item.0).unwrap());
+            }
+        }
+        Ok((items, reader))
+    }
+
+    proptest! {
+        #[test]
+        fn every_item_comes_out_whatever_the_others_are(
+            items in prop::collection::vec(any_json(), 0..8),
+            piece in 1..64_usize,
+            other in any_json(),
+            pretty in any::<bool>(),
+        ) {
+            let list = json!({
+                "apiVersion": "v1", "before": other, "items": items, "kind": "List",
+                "metadata": { "resourceVersion": "7", "continue": "", "zzz": other },
+            });
+            let list = match pretty {
+                true => serde_json::to_vec_pretty(&list).unwrap(),
+                false => serde_json::to_vec(&list).unwrap(),
+            };
+            let (found, reader) = read(&list, piece).unwrap();
+            prop_assert_eq!(found, items);
+            prop_assert!(reader.is_over());
+            prop_assert_eq!(reader.metadata("resourceVersion"), Some("7".to_owned()));
+            prop_assert_eq!(reader.metadata("continue"), None);
+            // Of one that breaks off, nothing is taken for the end.
+            let (_, reader) = read(&list[..list.len() - 1], piece).unwrap();
+            prop_assert!(!reader.is_over());
+        }
+
+        #[test]
+        fn whatever_comes_it_ends(bytes in prop::collection::vec(any::<u8>(), 0..64)) {
+            let list = [b"{\"items\":[", &bytes[..]].concat();
+            let mut reader = PageReader::default();
+            reader.push(&list);
+            let mut items = 0;
+            while let Ok(Some(_)) = reader.next_item() {
+                items += 1;
+                prop_assert!(items <= list.len());
+            }
+        }
+    }
+
+    #[test]
+    fn an_item_that_is_deep_and_large_is_only_an_item() {
+        let deep = format!("{{\"a\":{}{}}}", "[".repeat(1 << 16), "]".repeat(1 << 16));
+        let list = format!("{{\"metadata\":{{}},\"items\":[1,{deep},2]}}");
+        let mut reader = PageReader::default();
+        let mut lengths = Vec::new();
+        for bytes in list.as_bytes().chunks(1000) {
+            reader.push(bytes);
+            while let Some(item) = reader.next_item().unwrap() {
+                lengths.push(item.0.len());
+            }
+        }
+        assert_eq!(lengths, [1, deep.len(), 1]);
+        assert!(reader.is_over());
+        reader.push(b"");
+        assert!(reader.buffer.is_empty(), "what is done with is not kept");
+    }
+
+    #[test]
+    fn items_may_be_null_and_other_answers_are_no_lists() {
+        let (items, reader) = read(b"{\"items\": null, \"metadata\": {}}", 3).unwrap();
+        assert!(items.is_empty() && reader.is_over());
+        for text in ["[]", "<html>", "{]", "{\"items\" []}"] {
+            assert_eq!(read(text.as_bytes(), 100).unwrap_err(), NoList, "{text}");
+        }
+    }
+}

@@ -1,0 +1,204 @@
+//! Lists asked for in pages.
+
+use http_body_util::BodyExt;
+use hyper::{Request, Response};
+use kube::api::ListParams;
+use kube::client::Body;
+use kube::core::{Request as ResourceRequest, Status};
+use kube::{Client, Error};
+
+use super::ObjectText;
+use super::page::PageReader;
+
+/// How many objects the first page has: few, since nobody knows yet how large they are.
+const FIRST_LIMIT: u32 = 20;
+/// The most that any page has.
+const MAX_LIMIT: u32 = 500;
+/// By how much pages may grow from one to the next.
+const GROWTH: u32 = 5;
+/// How many bytes a page may have, as far as the size of its objects is like that of those before.
+/// The server holds a page as a whole, and sends it within a minute.
+const PAGE_BYTES: u64 = 8 << 20;
+/// How much of the text of an error is read, in bytes.
+const MAX_ERROR: usize = 64 << 10;
+
+/// A list of all objects of a kind, asked for in pages and read object by object. Of a page, nothing
+/// stays in memory but the object that is coming.
+pub(in crate::control) struct Pages {
+    client: Client,
+    resource: ResourceRequest,
+    limit: u32,
+    token: Option<String>,
+    page: Option<OpenPage>,
+    version: Option<String>,
+    is_over: bool,
+}
+
+/// A page that is coming.
+struct OpenPage {
+    body: Body,
+    reader: PageReader,
+    items: u32,
+    bytes: u64,
+}
+
+impl Pages {
+    /// The objects at this path, such as `/api/v1/services`.
+    pub(in crate::control) fn new(client: Client, path: &str) -> Self {
+        Pages {
+            client,
+            resource: ResourceRequest::new(path),
+            limit: FIRST_LIMIT,
+            token: None,
+            page: None,
+            version: None,
+            is_over: false,
+        }
+    }
+
+    /// The next object; nothing after the last.
+    ///
+    /// # Errors
+    /// When the server refuses or breaks off. What an object is has no part in that.
+    pub(in crate::control) async fn next(&mut self) -> Result<Option<ObjectText>, Error> {
+        while !self.is_over {
+            let page = match &mut self.page {
+                Some(page) => page,
+                None => {
+                    let page = self.open().await?;
+                    self.page.insert(page)
+                }
+            };
+            if let Some(item) = page.next().await? {
+                return Ok(Some(item));
+            }
+            self.limit = next_limit(self.limit, page.items, page.bytes);
+            self.version = page.reader.metadata("resourceVersion");
+            self.token = page.reader.metadata("continue");
+            self.is_over = self.token.is_none();
+            self.page = None;
+        }
+        Ok(None)
+    }
+
+    /// The `resourceVersion` of the list, once it is over.
+    pub(in crate::control) fn version(&self) -> Option<&str> {
+        self.version.as_deref().filter(|_| self.is_over)
+    }
+
+    async fn open(&mut self) -> Result<OpenPage, Error> {
+        let mut params = ListParams::default().limit(self.limit);
+        params.continue_token.clone_from(&self.token);
+        let request = self.resource.list(&params).map_err(Error::BuildRequest)?;
+        let body = open(&self.client, request).await?.into_body();
+        Ok(OpenPage { body, reader: PageReader::default(), items: 0, bytes: 0 })
+    }
+}
+
+impl OpenPage {
+    async fn next(&mut self) -> Result<Option<ObjectText>, Error> {
+        loop {
+            match self.reader.next_item() {
+                Ok(Some(item)) => {
+                    self.items += 1;
+                    return Ok(Some(item));
+                }
+                Ok(None) if self.reader.is_over() => return Ok(None),
+                Ok(None) => {}
+                Err(error) => return Err(Error::Service(error.into())),
+            }
+            let Some(frame) = self.body.frame().await else {
+                return Err(Error::Service("the list breaks off".into()));
+            };
+            if let Some(bytes) = frame?.data_ref() {
+                self.bytes += bytes.len() as u64;
+                self.reader.push(bytes);
+            }
+        }
+    }
+}
+
+/// How many objects the page has that follows one of so many, with so many bytes.
+fn next_limit(limit: u32, items: u32, bytes: u64) -> u32 {
+    let each = bytes / u64::from(items.max(1));
+    let fitting = u32::try_from(PAGE_BYTES / each.max(1)).unwrap_or(MAX_LIMIT);
+    fitting.clamp(1, MAX_LIMIT).min(limit.saturating_mul(GROWTH))
+}
+
+/// Sends a request.
+///
+/// # Errors
+/// When it cannot be sent, or the server refuses it.
+pub(in crate::control) async fn open(
+    client: &Client,
+    request: Request<Vec<u8>>,
+) -> Result<Response<Body>, Error> {
+    let answer = client.send(request.map(Body::from)).await?;
+    let code = answer.status();
+    if !code.is_client_error() && !code.is_server_error() {
+        return Ok(answer);
+    }
+    let mut body = answer.into_body();
+    let mut text = Vec::new();
+    while text.len() < MAX_ERROR
+        && let Some(Ok(frame)) = body.frame().await
+    {
+        text.extend_from_slice(frame.data_ref().map(|bytes| &bytes[..]).unwrap_or_default());
+    }
+    let status: Status = serde_json::from_slice(&text).unwrap_or_else(|_| {
+        let text = String::from_utf8_lossy(&text);
+        Status::failure(text.trim(), "").with_code(code.as_u16())
+    });
+    Err(Error::Api(status.boxed()))
+}
+
+/// Sends a request, and reads the answer to its end without keeping any of it: so it does not matter
+/// what the object is like that comes back, and the connection can be used again.
+///
+/// # Errors
+/// When it cannot be sent, or the server refuses it.
+pub(in crate::control) async fn send(
+    client: &Client,
+    request: Request<Vec<u8>>,
+) -> Result<(), Error> {
+    let mut body = open(client, request).await?.into_body();
+    while let Some(frame) = body.frame().await {
+        frame?;
+    }
+    Ok(())
+}
+
+/// Sends a request that is answered with one object.
+///
+/// # Errors
+/// When it cannot be sent, the server refuses it, or the answer breaks off.
+pub(in crate::control) async fn fetch(
+    client: &Client,
+    request: Request<Vec<u8>>,
+) -> Result<ObjectText, Error> {
+    let body = open(client, request).await?.into_body();
+    Ok(ObjectText::new(&body.collect().await?.to_bytes()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pages_of_small_objects_grow_and_those_of_large_ones_shrink() {
+        let small = 1200;
+        let mut limits = vec![FIRST_LIMIT];
+        for _ in 0..3 {
+            let limit = limits[limits.len() - 1];
+            limits.push(next_limit(limit, limit, u64::from(limit) * small));
+        }
+        assert_eq!(limits, [20, 100, 500, 500]);
+        let large = 1_400_000;
+        assert_eq!(next_limit(500, 500, 500 * large), 5);
+        assert_eq!(next_limit(20, 20, 20 * large), 5);
+        assert_eq!(next_limit(5, 5, 5 * small), 25);
+        assert_eq!(next_limit(500, 1, 100 << 20), 1);
+        assert_eq!(next_limit(20, 0, 100), 100);
+        assert_eq!(next_limit(20, 0, 0), 100);
+    }
+}

@@ -1,0 +1,58 @@
+//! What large objects cost: nothing of them is used, so nothing of them is kept.
+
+use std::fs;
+
+use libtest_mimic::Trial;
+use serde_json::json;
+
+use crate::controlled::Sluice;
+use crate::objects::{Objects, account, route, servers, service, slice};
+use crate::support::{ApiServer, slow};
+
+pub(crate) fn tests() -> Vec<Trial> {
+    vec![slow!(large_objects_take_little_memory)]
+}
+
+const COUNT: usize = 500;
+/// Of each object in bytes. An API server takes no more than 1.5 MiB.
+const SIZE: usize = 1400 << 10;
+/// The most that sluice may have held until it is ready, in MiB.
+const MOST: u64 = 150;
+
+fn large_objects_take_little_memory() {
+    let api = ApiServer::start();
+    api.install_crds();
+    let namespace = api.namespace("memory");
+    let objects = Objects::of(api.admin(), namespace);
+    let servers = servers(["198.18.8.1", "198.18.8.2"]);
+    // Those that are small come first, so that pages have grown by then.
+    objects.put_all((0..COUNT).map(|number| service(&format!("a-small-{number}"))));
+    let bulk = json!({ "metadata": { "managedFields": [{
+        "manager": "bulk", "operation": "Update", "apiVersion": "v1", "time": "2026-01-01T00:00:00Z",
+        "fieldsType": "FieldsV1", "fieldsV1": { format!("f:{}", "x".repeat(SIZE)): {} },
+    }] } });
+    for number in 0..COUNT {
+        let large = service(&format!("large-{number}"));
+        objects.put(&large);
+        assert!(objects.merge(&large, &bulk).len() > SIZE, "it has the bulk");
+    }
+    objects.put(&slice("large-7", &servers[..1]));
+    objects.put(&route("app", "memory", "app.test", "large-7"));
+
+    let sluice = Sluice::start(&account(&api, namespace), "memory", &[]);
+    sluice.await_ready();
+    let most = peak(&sluice);
+    eprintln!("{COUNT} objects of {SIZE} bytes: at most {most} MiB");
+    let route = sluice.routes().remove(0);
+    assert_eq!(route["backends"][0]["endpoints"][0]["address"], servers[0].to_string());
+    assert!(most <= MOST, "{most} MiB");
+}
+
+/// The most that a process has had in memory, in MiB.
+fn peak(sluice: &Sluice) -> u64 {
+    let status = fs::read_to_string(format!("/proc/{}/status", sluice.pid().as_raw_nonzero()));
+    let status = status.expect("the state of a process");
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).expect("a peak");
+    let kibibytes: u64 = line.trim().trim_end_matches(" kB").parse().expect("a number");
+    kibibytes / 1024
+}
