@@ -267,7 +267,13 @@ impl<'c> Contest<'c> {
             let winner = winner.age.key.clone();
             let Some(verdict) = verdicts.get_mut(place) else { continue };
             match free {
-                false => *verdict = Some(Verdict::Taken { winner }),
+                false => {
+                    *verdict = Some(match verdict.take() {
+                        // What is left to it is taken, and the rest it must not have.
+                        Some(Verdict::ForeignOn { owner, .. }) => Verdict::Foreign { owner },
+                        _ => Verdict::Taken { winner },
+                    });
+                }
                 true if verdict.is_none() => *verdict = Some(Verdict::PartlyTaken { winner }),
                 true => {}
             }

@@ -164,6 +164,26 @@ fn any_name_is_owned_for_each_listener() {
     );
 }
 
+/// What is left to it is taken by a route of its own namespace; then it has nothing, and not all.
+#[test]
+fn any_name_that_is_lost_to_both_sides_is_not_served() {
+    let routes = [
+        owned("tenant-b", "first", 10, "hostnames: ['*'], listeners: [kafka], alpn: [h2]"),
+        owned("tenant-a", "all", 20, "hostnames: ['*']"),
+        owned(
+            "tenant-b",
+            "both",
+            30,
+            "hostnames: ['*', b.test], listeners: [kafka, https], alpn: [h2]",
+        ),
+    ];
+    let plan = with(&routes, &[]);
+    assert_eq!(winner(&plan, "", "https", &["h2"]).as_deref(), Some("all"));
+    assert_eq!(winner(&plan, "", "kafka", &["h2"]).as_deref(), Some("first"));
+    assert_eq!(winner(&plan, "b.test", "https", &["h2"]).as_deref(), Some("both"));
+    assert!(accepted(&plan, "both").starts_with("true PartiallyConflicted * belongs to namespace"));
+}
+
 #[test]
 fn routes_of_other_installations_claim_nothing() {
     let mut other = victim();
