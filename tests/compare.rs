@@ -48,6 +48,21 @@ fn every_proxy_has_the_congestion_control_that_is_asked_for() {
     assert!(said.contains("--congestion nonsense: this kernel has "), "{said}");
 }
 
+#[test]
+#[ignore = "slow: builds the load"]
+fn an_earlier_binary_is_measured_in_the_same_rounds_and_beside_itself() {
+    let loads = ["--only", "sluice,earlier,earlier-again", "--loads", "ping64", "--pin", "no"];
+    let binary = ["--against", env!("CARGO_BIN_EXE_sluice")];
+    let compared = compare(&[&loads[..], &binary].concat());
+    let printed = String::from_utf8_lossy(&compared.stdout);
+    let said = String::from_utf8_lossy(&compared.stderr);
+    assert!(compared.status.success(), "{said}\n{printed}");
+    assert!(printed.contains("\n|  | sluice to the earlier one | that to itself |\n"), "{printed}");
+    let row = printed.lines().rfind(|line| line.starts_with("| 64 pings: round trips/s |"));
+    let row = row.unwrap_or_else(|| panic!("{printed}"));
+    assert_eq!(row.matches(" of earlier sluice").count(), 2, "{row}");
+}
+
 fn compare(arguments: &[&str]) -> Output {
     let root = env!("CARGO_MANIFEST_DIR");
     Command::new(format!("{root}/benches/compare/compare.py"))

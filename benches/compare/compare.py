@@ -53,6 +53,8 @@ def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     add = parser.add_argument
     add("--sluice", default=ROOT / "target/release/sluice", help="the binary to measure")
+    earlier = "an earlier binary, measured in the same rounds, twice: its ratio to itself is the noise"
+    add("--against", metavar="FILE", help=earlier)
     add("--install", action="store_true", help=f"install the peers first: {' '.join(PACKAGES)}")
     add("--only", type=chosen_from(PROXIES), help=f"some of these proxies: {', '.join(PROXIES)}")
     add("--loads", type=chosen_from(LOADS), help=f"some of these loads: {', '.join(LOADS)}")
@@ -76,6 +78,8 @@ def parse() -> argparse.Namespace:
         sys.exit(f"nothing to measure: --pin {options.pin} leaves none of {options.loads}")
     if not Path(options.sluice).is_file():
         sys.exit(f"{options.sluice} is not there: make build, or --sluice FILE")
+    if options.against and not Path(options.against).is_file():
+        sys.exit(f"--against {options.against}: not there")
     if options.quick:
         options.rounds, options.seconds = 1, 0.3
         options.connections, options.hostnames = 50, 2000

@@ -91,6 +91,8 @@ class Proxy:
     loads: set[str] | None = None
     # The user it runs as, where that is not the same for all.
     uid: int | None = None
+    # Whether it runs the earlier binary of sluice, `--against`.
+    earlier: bool = False
 
     def takes(self, load: str, both: bool) -> bool:
         """`both`: the load is about two servers."""
@@ -168,6 +170,8 @@ PROXIES = {
     "sluice": Proxy("sluice", sluice(*OFF)),
     "sluice-65532": Proxy("sluice as 65532", sluice(*OFF), uid=65532),
     "sluice-log": Proxy("sluice with its log", sluice("--access-log", "all"), loads={"log"}),
+    "earlier": Proxy("earlier sluice", sluice(*OFF), earlier=True),
+    "earlier-again": Proxy("earlier sluice, again", sluice(*OFF), earlier=True),
     "haproxy": Proxy("HAProxy", haproxy, lambda: ["haproxy", "-v"], peer=True),
     "nginx": Proxy("nginx", nginx, lambda: ["nginx", "-v"], peer=True, half_closes=False),
     "envoy": Proxy("Envoy", envoy, lambda: [envoy_program(), "--version"], peer=True),

@@ -96,6 +96,7 @@ def tables(results: Results, proxies: dict[str, Proxy]) -> str:
         comparison(results, proxies, "", ROWS),
         comparison(results, proxies, "time of the proxy's core", CORE),
         of_sluice_alone(results),
+        to_earlier(results),
     ]
     return "\n".join(filter(None, all_tables))
 
@@ -123,6 +124,24 @@ def of_sluice_alone(results: Results) -> str:
     if not rows:
         return ""
     return line(["sluice alone", ""]) + line(["---", "--:"]) + "".join(map(line, rows))
+
+
+def to_earlier(results: Results) -> str:
+    """The ratios to an earlier binary, and of that to itself, which is what ratios of nothing come to."""
+    rows = [
+        (
+            row.title,
+            ratio(results, row, "earlier"),
+            ratio(results, row, "earlier", ours="earlier-again"),
+        )
+        for row in ROWS + CORE
+        if row.figure != YES_OR_NO
+    ]
+    rows = [row for row in rows if row[1]]
+    if not rows:
+        return ""
+    head = ["", "sluice to the earlier one", "that to itself"]
+    return line(head) + line(["---", "---", "---"]) + "".join(map(line, rows))
 
 
 def line(cells) -> str:
@@ -185,8 +204,8 @@ def to_yardstick(results: Results, row: Row) -> str:
     return ratio(results, row, row.yardstick) if row.yardstick else ""
 
 
-def ratio(results: Results, row: Row, name: str) -> str:
-    ours, theirs = values_of(results, row, "sluice"), values_of(results, row, name)
+def ratio(results: Results, row: Row, name: str, ours: str = "sluice") -> str:
+    ours, theirs = values_of(results, row, ours), values_of(results, row, name)
     if not ours or not theirs or not all(theirs):
         return ""
     return ratio_of(ours, theirs, PROXIES[name].title)

@@ -74,6 +74,8 @@ class Comparison:
         self.proxies = {name: PROXIES[name] for name in options.only if self.may_run(PROXIES[name])}
 
     def may_run(self, proxy: Proxy) -> bool:
+        if proxy.earlier and not self.options.against:
+            return False
         with self.stage(proxy, "ask", None) as stage:
             missing = proxy.command and proxy.command(stage) is None
         other_user = proxy.uid is not None and (os.getuid() != 0 or self.options.uid is not None)
@@ -181,6 +183,7 @@ class Comparison:
     @contextmanager
     def stage(self, proxy: Proxy, server: str, cpus: set[int] | None) -> Iterator[Stage]:
         uid = proxy.uid if self.options.uid is None else self.options.uid
+        binary = self.options.against if proxy.earlier else self.options.sluice
         with tempfile.TemporaryDirectory(prefix="sluice-compare-") as folder:
             # The proxy may run as another user.
             os.chmod(folder, 0o777)
@@ -192,7 +195,7 @@ class Comparison:
                 cpus=cpus,
                 uid=uid,
                 folder=Path(folder),
-                sluice=str(Path(self.options.sluice).resolve()),
+                sluice=str(Path(binary).resolve()),
             )
 
 
