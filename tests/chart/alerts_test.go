@@ -241,6 +241,7 @@ func TestMetricsExist(t *testing.T) {
 		"error":   {"emfile", "enfile", "other"},
 		"result":  {"ok", "error"},
 		"state":   {"serving", "idle", "busy"},
+		"kind":    {"SniRoute", "Service", "EndpointSlice", "ReferenceGrant", "File"},
 	}
 	target := []string{"job", "instance", "namespace", "exported_namespace", "route", "le"}
 	_, queries := dashboard(t)

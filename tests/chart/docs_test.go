@@ -1,13 +1,11 @@
 package chart
 
 import (
-	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
-	"time"
 )
 
 // A block of YAML in the documentation.
@@ -81,7 +79,6 @@ func TestDocumentedManifests(t *testing.T) {
 	api := apiServer(t)
 	prepare(t, api)
 	t.Run("are taken", func(t *testing.T) { manifestsAreTaken(t, api) })
-	t.Run("policy", func(t *testing.T) { policyKeepsTenantsToTheirNames(t, api) })
 }
 
 // All but those of definitions that it does not have.
@@ -104,47 +101,4 @@ func manifestsAreTaken(t *testing.T, api *server) {
 		ensureNamespace(t, api, namespace)
 	}
 	dryRun(t, api, objects)
-}
-
-// That of docs/security.md keeps a namespace to its own domain, and to Services.
-func policyKeepsTenantsToTheirNames(t *testing.T, api *server) {
-	_, text, _ := strings.Cut(read(t, root+"/docs/security.md"), "\n```yaml\n")
-	policy, _, _ := strings.Cut(text, "\n```\n")
-	path := filepath.Join(t.TempDir(), "policy.yaml")
-	if err := os.WriteFile(path, []byte(policy), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	api.must(t, "apply", "-f", path)
-	// Other tests make routes of their own.
-	defer api.must(t, "delete", "-f", path)
-	for _, namespace := range []string{"tenant", "unlabelled"} {
-		ensureNamespace(t, api, namespace)
-	}
-	api.must(t, "label", "namespace", "tenant", "--overwrite", "sluice.dev/domain=a.example.com")
-	try := func(namespace, hostname, backend string) string {
-		return tryDryRun(t, api, parse(t, fmt.Sprintf(`apiVersion: sluice.dev/v1alpha1
-kind: SniRoute
-metadata: { name: route, namespace: %s }
-spec: { hostnames: [%q], backends: [%s] }`, namespace, hostname, backend)))
-	}
-	const service, address = "{ service: { name: a, port: 443 } }", "{ address: '192.0.2.1:443' }"
-	// A new policy takes a moment.
-	for deadline := time.Now().Add(60 * time.Second); try("unlabelled", "x", service) == "" && time.Now().Before(deadline); {
-		time.Sleep(100 * time.Millisecond)
-	}
-	for _, c := range []struct{ namespace, hostname, backend, fault string }{
-		{"tenant", "a.example.com", service, ""},
-		{"tenant", "A.Example.com", service, ""},
-		{"tenant", "*.x.a.example.com", service, ""},
-		{"tenant", "xa.example.com", service, "may claim a.example.com and names below it"},
-		{"tenant", "*.example.com", service, "may claim a.example.com"},
-		{"tenant", "*", service, "may claim a.example.com"},
-		{"tenant", "a.example.com", address, "name a Service instead of an address"},
-		{"unlabelled", "a.example.com", service, "may claim no name"},
-	} {
-		fault := try(c.namespace, c.hostname, c.backend)
-		if (fault == "") != (c.fault == "") || !strings.Contains(fault, c.fault) {
-			t.Errorf("%+v: %q", c, fault)
-		}
-	}
 }
