@@ -46,7 +46,8 @@ pub(super) struct Large {
     held: Mutex<VecDeque<Weak<Text>>>,
 }
 
-type Making = Shared<BoxFuture<'static, Result<Arc<Text>, String>>>;
+type Making = Shared<BoxFuture<'static, Made>>;
+type Made = Result<Arc<Text>, String>;
 
 /// A copy of a page.
 struct Text {
@@ -88,17 +89,28 @@ impl Large {
     /// # Errors
     /// Why it cannot be made.
     pub(super) async fn text(self: &Arc<Self>, reader: &Arc<Reader>) -> Result<Bytes, String> {
-        let making = lock(&self.next)
-            .get_or_insert_with(|| Arc::clone(self).make().boxed().shared())
-            .clone();
+        let making = self.making();
         let reading = Arc::new(Reading { text: making.await?, reader: Arc::clone(reader) });
         lock(&reading.text.readers).push(Arc::downgrade(&reading));
         Ok(Bytes::from_owner(Owner(reading)))
     }
 
+    /// The copy that is made next. A task of its own makes it, which goes on when all that wait for
+    /// it have left: the turn may be handed to nobody who does not take it.
+    fn making(self: &Arc<Self>) -> Making {
+        let mut next = lock(&self.next);
+        // One that is over without having begun is none that comes.
+        let coming = next.take().filter(|making| making.peek().is_none());
+        let making = coming.unwrap_or_else(|| {
+            let making = tokio::spawn(Arc::clone(self).make());
+            making.map(|made| made.unwrap_or_else(|error| Err(error.to_string()))).boxed().shared()
+        });
+        next.insert(making).clone()
+    }
+
     /// Makes a copy on a thread of its own, one page at a time: probes share this runtime's only
     /// thread and do not wait for it.
-    async fn make(self: Arc<Self>) -> Result<Arc<Text>, String> {
+    async fn make(self: Arc<Self>) -> Made {
         let right = self.right().await;
         let turn = Arc::clone(&self.turn).acquire_owned().await.map_err(|e| e.to_string())?;
         // Whoever comes from now on is to see what changes from now on.
@@ -176,18 +188,21 @@ mod tests {
         Ok(format!("copy {}", MADE.fetch_add(1, Ordering::Relaxed)).into_bytes())
     }
 
-    #[tokio::test]
-    async fn all_that_wait_get_one_copy_and_who_comes_later_gets_another() {
+    fn state() -> Arc<AdminState> {
         let table = channel().1;
-        let state = Arc::new(AdminState {
+        Arc::new(AdminState {
             metrics: Metrics::new(table.clone()).unwrap(),
             health: Arc::new(Health::new()),
             table,
             statuses: Statuses::default(),
             limits: Limits::default(),
-        });
+        })
+    }
+
+    #[tokio::test]
+    async fn all_that_wait_get_one_copy_and_who_comes_later_gets_another() {
         let turn = Arc::new(Semaphore::new(0));
-        let page = Large::new("text/plain", make, state, Arc::clone(&turn));
+        let page = Large::new("text/plain", make, state(), Arc::clone(&turn));
         let reader = Arc::<Reader>::default();
         let waiting = join_all((0..8).map(|_| page.text(&reader)));
         let begin = async {
@@ -206,5 +221,25 @@ mod tests {
         assert_eq!(page.copies.available_permits(), COPIES - 1);
         drop(rest);
         assert_eq!(page.copies.available_permits(), COPIES);
+    }
+
+    #[tokio::test]
+    async fn who_leaves_while_waiting_keeps_no_page_from_others() {
+        let (turn, state) = (Arc::new(Semaphore::new(0)), state());
+        let page = |text| Large::new("text/plain", text, Arc::clone(&state), Arc::clone(&turn));
+        let reader = Arc::<Reader>::default();
+        let pages = [page(|_| Ok(b"routes".to_vec())), page(|_| Ok(b"metrics".to_vec()))];
+        let [routes, _] = &pages;
+        let mut left = Box::pin(routes.text(&reader));
+        assert!(left.as_mut().now_or_never().is_none(), "it waits for its turn");
+        tokio::task::yield_now().await;
+        drop(left);
+        // Whoever had the turn gives it back.
+        turn.add_permits(1);
+        let soon = Duration::from_secs(10);
+        for (page, text) in pages.iter().zip(["routes", "metrics"]).rev() {
+            let answer = timeout(soon, page.text(&reader)).await.expect("an answer");
+            assert_eq!(answer.unwrap(), text);
+        }
     }
 }
