@@ -57,6 +57,8 @@ struct Standing {
     namespace: Option<String>,
     /// Whether it is watched, as far as is known.
     on: bool,
+    /// Whether watches have brought nothing, so that one that begins proves little.
+    doubtful: bool,
     /// The cause for which it fails, and since when.
     failing: Option<(Cause, Instant)>,
     /// How long the server has asked to be left alone.
@@ -97,6 +99,7 @@ impl SourceHealth {
             kind,
             namespace: namespace.map(str::to_owned),
             on: false,
+            doubtful: false,
             failing: None,
             retry_after: None,
             succeeded: false,
@@ -111,10 +114,23 @@ impl SourceHealth {
 }
 
 impl ListingHealth {
-    /// Its watch is on.
+    /// Its watch is on. That says little after watches that have brought nothing.
     pub(super) fn watching(&self) {
+        self.on(false);
+    }
+
+    /// Its watch has brought something, or there is nothing to watch.
+    pub(super) fn following(&self) {
+        self.on(true);
+    }
+
+    fn on(&self, proven: bool) {
         let mut state = self.of.lock();
         let Some(standing) = state.listings.get_mut(self.listing) else { return };
+        if standing.doubtful && !proven {
+            return;
+        }
+        standing.doubtful = false;
         standing.on = true;
         standing.succeeded = true;
         standing.failing = None;
@@ -161,6 +177,7 @@ impl ListingHealth {
             debug!(kind, namespace, error = reasons, "a watch has broken off");
             return;
         }
+        standing.doubtful |= matches!(error, Failure::Fruitless(_));
         let code = error.code();
         let news = state.fail(self.listing, code, Instant::now());
         drop(state);
@@ -227,10 +244,14 @@ fn reasons(error: &Failure) -> String {
 
 /// In a few words, without names of users or objects: it is shown on the admin port.
 fn brief(error: &Failure) -> String {
-    if let Failure::List(kube::Error::Api(status)) | Failure::Watch(kube::Error::Api(status)) =
-        error
-    {
-        return format!("{} {}", status.code, status.reason).trim_end().to_owned();
+    match error {
+        Failure::List(kube::Error::Api(status))
+        | Failure::Watch(kube::Error::Api(status))
+        | Failure::Ended(status) => {
+            return format!("{} {}", status.code, status.reason).trim_end().to_owned();
+        }
+        Failure::Fruitless(last) => return brief(last),
+        _ => {}
     }
     let mut root: &dyn Error = error;
     while let Some(cause) = root.source() {

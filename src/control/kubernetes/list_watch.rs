@@ -1,7 +1,8 @@
 //! One kind of objects, listed and then watched.
 //!
-//! A watch that ends is begun anew where it was; after the server has forgotten that place, or has
-//! sent what is no event, everything is listed again. After each failure there is a pause.
+//! A watch that ends is begun anew where it was. After the server has refused to go on there, or has
+//! sent what is no event, everything is listed again; also when several watches in a row have brought
+//! nothing, which counts as an outage. After each failure there is a pause.
 
 use std::mem;
 use std::pin::Pin;
@@ -14,15 +15,22 @@ use kube::client::Body;
 use kube::core::{Request, Status};
 use kube::{Client, Error};
 use serde::de::DeserializeOwned;
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout};
 
+use super::health::ListingHealth;
 use super::request::{Pauses, WATCH_SECONDS};
 use crate::control::objects::{ObjectText, Pages, field, open};
 
 /// How long after its end a watch is given up that has brought nothing more.
 const MARGIN: Duration = Duration::from_secs(5);
-/// The code of an answer that says that the server has forgotten where a watch was.
-const GONE: u16 = 410;
+/// A watch that has been on for so long has not ended for a fault of its own: between it and the
+/// server there may be somebody who ends what is quiet.
+const BRIEF: Duration = Duration::from_secs(10);
+/// So many watches in a row without a word, and it is doubtful that the next one will bring any.
+const MOST_FRUITLESS: u32 = 3;
+/// The codes of answers that say nothing of the place where a watch is to go on: the server is busy,
+/// or away.
+const LATER: [u16; 2] = [429, 503];
 
 /// What a list and watch brings.
 #[derive(Debug)]
@@ -60,14 +68,31 @@ pub(super) enum Failure {
     /// A watch brought something else than an event.
     #[error("a watch has brought what is no event")]
     NoEvent,
+    /// A watch ended soon after it had begun.
+    #[error("a watch has ended at once")]
+    Brief,
+    /// A watch neither brought anything nor ended when it should have.
+    #[error("a watch has fallen silent")]
+    Silent,
+    /// Several watches in a row ended in such ways and brought nothing.
+    #[error("{MOST_FRUITLESS} watches in a row have brought nothing; of the last: {0}")]
+    Fruitless(#[source] Box<Failure>),
 }
 
 /// Its events and failures, for good.
 pub(super) type Events = Pin<Box<dyn Stream<Item = Result<Event, Failure>> + Send>>;
 
 /// Lists and watches what is at a path, such as `/api/v1/services`.
-pub(super) fn events(client: Client, path: String, pauses: Pauses) -> Events {
-    let state = ListWatch { client, path, pauses, state: State::Start, has_failed: false };
+pub(super) fn events(client: Client, path: String, health: ListingHealth) -> Events {
+    let state = ListWatch {
+        client,
+        path,
+        pauses: Pauses::new(health.clone()),
+        health,
+        state: State::Start,
+        has_failed: false,
+        fruitless: 0,
+    };
     Box::pin(stream::unfold(state, |mut state| async {
         let event = state.next().await;
         Some((event, state))
@@ -78,8 +103,11 @@ struct ListWatch {
     client: Client,
     path: String,
     pauses: Pauses,
+    health: ListingHealth,
     state: State,
     has_failed: bool,
+    /// How many watches in a row have brought nothing.
+    fruitless: u32,
 }
 
 enum State {
@@ -87,7 +115,17 @@ enum State {
     Listing(Box<Pages>),
     /// It is known as of this version.
     Listed(String),
-    Watching(String, Lines),
+    Watching(Box<Watch>),
+}
+
+/// A watch that is on.
+struct Watch {
+    /// What is known so far.
+    version: String,
+    lines: Lines,
+    since: Instant,
+    /// Whether it has brought anything.
+    fruitful: bool,
 }
 
 impl ListWatch {
@@ -120,34 +158,50 @@ impl ListWatch {
                         return Err(Failure::List(error));
                     }
                 },
-                State::Listed(version) => match watch(&self.client, &self.path, version).await {
-                    Ok(lines) => self.state = State::Watching(mem::take(version), lines),
-                    Err(error) => {
-                        if matches!(&error, Error::Api(status) if status.code == GONE) {
-                            self.state = State::Start;
-                        }
-                        return Err(Failure::Watch(error));
-                    }
-                },
-                State::Watching(version, lines) => match lines.next().await {
-                    Ok(Some(line)) if line.trim_ascii().is_empty() => {}
-                    Ok(Some(line)) => {
-                        let event = take(&line, version);
-                        if event.as_ref().is_err_and(Failure::wants_a_list) {
-                            self.state = State::Start;
-                        }
-                        if let Some(event) = event.transpose() {
-                            return event;
+                State::Listed(version) => {
+                    match Watch::begin(&self.client, &self.path, version).await {
+                        Ok(watch) => self.state = State::Watching(Box::new(watch)),
+                        Err(failure) => {
+                            if failure.wants_a_list() {
+                                self.state = State::Start;
+                            }
+                            return Err(failure);
                         }
                     }
-                    Ok(None) => self.state = State::Listed(mem::take(version)),
-                    Err(error) => {
-                        self.state = State::Listed(mem::take(version));
-                        return Err(Failure::Broken(error));
+                }
+                State::Watching(watch) => match watch.next(&self.health).await {
+                    Ok(Some(event)) => return Ok(event),
+                    end => {
+                        if let Some(failure) = self.end(end.err()) {
+                            return Err(failure);
+                        }
                     }
                 },
             }
         }
+    }
+
+    /// Decides how to go on after a watch, and returns what it has failed for.
+    fn end(&mut self, failure: Option<Failure>) -> Option<Failure> {
+        let State::Watching(watch) = mem::replace(&mut self.state, State::Start) else {
+            return failure;
+        };
+        let is_brief = watch.since.elapsed() < BRIEF;
+        let failure = failure.or((is_brief && !watch.fruitful).then_some(Failure::Brief));
+        let is_cut = matches!(failure, None | Some(Failure::Broken(_)));
+        if watch.fruitful || is_cut && !is_brief {
+            self.fruitless = 0;
+            self.health.following();
+        } else {
+            self.fruitless = self.fruitless.saturating_add(1);
+        }
+        if self.fruitless >= MOST_FRUITLESS {
+            return failure.map(|failure| Failure::Fruitless(Box::new(failure)));
+        }
+        if !failure.as_ref().is_some_and(Failure::wants_a_list) {
+            self.state = State::Listed(watch.version);
+        }
+        failure
     }
 }
 
@@ -164,23 +218,56 @@ impl Failure {
 
     /// Whether a watch that was on is over, which is no outage.
     pub(super) fn is_end_of_watch(&self) -> bool {
-        matches!(self, Failure::Broken(_) | Failure::Ended(_) | Failure::NoEvent)
+        !matches!(
+            self,
+            Failure::List(_) | Failure::NoVersion | Failure::Watch(_) | Failure::Fruitless(_)
+        )
     }
 
-    /// Whether a watch that has ended like that cannot go on where it was.
+    /// Whether a watch that has ended like that, or was refused, cannot go on where it was, as far as
+    /// is known: the server may have forgotten that place, or not know it yet.
     fn wants_a_list(&self) -> bool {
         match self {
-            Failure::Ended(status) => status.code == GONE,
+            Failure::Ended(status) => !LATER.contains(&status.code),
+            Failure::Watch(Error::Api(status)) => !LATER.contains(&status.code),
             failure => matches!(failure, Failure::NoEvent),
         }
     }
 }
 
-async fn watch(client: &Client, path: &str, version: &str) -> Result<Lines, Error> {
-    let params = WatchParams::default().timeout(WATCH_SECONDS);
-    let request = Request::new(path).watch(&params, version).map_err(Error::BuildRequest)?;
-    let body = open(client, request).await?.into_body();
-    Ok(Lines { body, buffer: Vec::new(), at: 0 })
+impl Watch {
+    async fn begin(client: &Client, path: &str, version: &mut String) -> Result<Self, Failure> {
+        let params = WatchParams::default().timeout(WATCH_SECONDS);
+        let request = Request::new(path).watch(&params, version).map_err(Error::BuildRequest);
+        let answer = match request {
+            Ok(request) => open(client, request).await,
+            Err(error) => Err(error),
+        };
+        let body = answer.map_err(Failure::Watch)?.into_body();
+        Ok(Watch {
+            version: mem::take(version),
+            lines: Lines { body, buffer: Vec::new(), at: 0 },
+            since: Instant::now(),
+            fruitful: false,
+        })
+    }
+
+    /// The next event; nothing when it is over. The health learns of the first sign of life.
+    async fn next(&mut self, health: &ListingHealth) -> Result<Option<Event>, Failure> {
+        while let Some(line) = self.lines.next().await? {
+            if line.trim_ascii().is_empty() {
+                continue;
+            }
+            let event = take(&line, &mut self.version)?;
+            if !mem::replace(&mut self.fruitful, true) {
+                health.following();
+            }
+            if event.is_some() {
+                return Ok(event);
+            }
+        }
+        Ok(None)
+    }
 }
 
 /// Takes a line of a watch, and notes the version that is known from then on. A bookmark has nothing
@@ -223,10 +310,13 @@ struct Lines {
 
 impl Lines {
     /// The next line. What comes after the last one is not whole, and is passed over.
-    async fn next(&mut self) -> Result<Option<Vec<u8>>, Error> {
+    async fn next(&mut self) -> Result<Option<Vec<u8>>, Failure> {
         let patience = Duration::from_secs(WATCH_SECONDS.into()) + MARGIN;
-        // A server that has vanished without a word has ended the watch, too.
-        timeout(patience, self.read()).await.unwrap_or(Ok(None))
+        match timeout(patience, self.read()).await {
+            Ok(line) => line.map_err(Failure::Broken),
+            // The server has vanished without a word.
+            Err(_) => Err(Failure::Silent),
+        }
     }
 
     async fn read(&mut self) -> Result<Option<Vec<u8>>, Error> {

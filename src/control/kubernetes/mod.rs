@@ -41,8 +41,8 @@ use self::health::SourceHealth;
 use self::list_watch::{Event, Failure, events};
 use self::listing::{Listing, Todo};
 pub use self::objects::Objects;
+use self::request::noting;
 pub use self::request::tuned;
-use self::request::{Pauses, noting};
 use super::api::{DnsName, Kind, SniRoute};
 use super::build::{Answer, Installation, Settled};
 use super::burst::take_burst;
@@ -150,7 +150,7 @@ impl Source {
                 let health = health.listing(resource(kind), scope);
                 let mut listing = Listing::new(kind, health.clone());
                 let client = noting(&self.client, health.clone());
-                let watch = move |path| events(client.clone(), path, Pauses::new(health.clone()));
+                let watch = move |path| events(client.clone(), path, health.clone());
                 let at = listings.len();
                 match path(kind, scope) {
                     Some(path) => {
@@ -249,7 +249,7 @@ impl State {
 
     fn clear(&mut self, listing: usize) {
         let Some(listing) = self.listings.get_mut(listing) else { return };
-        listing.health.watching();
+        listing.health.following();
         let kind = listing.kind;
         listing.clear().iter().for_each(|key| self.objects.remove(kind, key));
     }

@@ -1,7 +1,11 @@
 use std::collections::BTreeSet;
+use std::io;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
-use futures::StreamExt;
+use futures::{StreamExt, stream};
+use http_body_util::StreamBody;
+use hyper::body::{Bytes, Frame};
 use hyper::{Request, Response};
 use kube::Client;
 use kube::client::Body;
@@ -9,20 +13,38 @@ use proptest::prelude::*;
 use serde_json::{Value, json};
 use tower::service_fn;
 
-use super::health::SourceHealth;
+use super::health::{ListingHealth, Notice, SourceHealth};
 use super::list_watch::{Event, Events, Failure, events};
 use super::objects::Objects;
-use super::request::Pauses;
+use super::request::noting;
 use crate::control::api::Kind;
 use crate::control::build::{Installation, Settled};
 use crate::control::objects::{ObjectText, any_json};
 use crate::reach::Reach;
 
-/// What is answered to a watch, line by line.
+/// What is answered to a watch, line by line. A line may be `wait SECONDS` or `break`.
 type Lines = Vec<String>;
 
+fn body(lines: Lines) -> impl hyper::body::Body<Data = Bytes, Error = io::Error> + Send + 'static {
+    let frames = stream::iter(lines).then(|line| async move {
+        if let Some(seconds) = line.strip_prefix("wait ") {
+            tokio::time::sleep(Duration::from_secs(seconds.parse().unwrap())).await;
+            return Ok(Frame::data(Bytes::new()));
+        }
+        match line.as_str() {
+            "break" => Err(io::Error::other("broken off")),
+            _ => Ok(Frame::data(Bytes::from(line + "\n"))),
+        }
+    });
+    StreamBody::new(frames)
+}
+
+fn health() -> ListingHealth {
+    SourceHealth::new(|_| {}).listing("as", None)
+}
+
 /// A server that has these objects, and answers each watch with the next of these.
-fn server(items: Vec<Value>, watches: Vec<Lines>) -> Events {
+fn server(items: Vec<Value>, watches: Vec<Lines>, health: ListingHealth) -> Events {
     let items = Arc::new(items);
     let watches = Arc::new(Mutex::new(watches.into_iter()));
     let answer = move |request: Request<Body>| {
@@ -42,18 +64,17 @@ fn server(items: Vec<Value>, watches: Vec<Lines>) -> Events {
                     "kind": "List", "metadata": { "resourceVersion": "5", "continue": more },
                     "items": items[start..end],
                 });
-                return Ok(Response::new(Body::from(list.to_string().into_bytes())));
+                return Ok(Response::new(body(vec![list.to_string()])));
             }
             let Some(lines) = watches.lock().unwrap().next() else {
                 std::future::pending::<()>().await;
                 unreachable!()
             };
-            let text = lines.iter().map(|line| line.clone() + "\n").collect::<String>();
-            kube::Result::<_>::Ok(Response::new(Body::from(text.into_bytes())))
+            kube::Result::<_>::Ok(Response::new(body(lines)))
         }
     };
-    let health = SourceHealth::new(|_| {}).listing("as", None);
-    events(Client::new(service_fn(answer), "default"), "/as".to_owned(), Pauses::new(health))
+    let client = noting(&Client::new(service_fn(answer), "default"), health.clone());
+    events(client, "/as".to_owned(), health)
 }
 
 fn event(kind: &str, object: &Value) -> String {
@@ -177,7 +198,7 @@ proptest! {
         let later = all.split_off(listed.len());
         let mut lines: Lines = later.iter().map(|object| event("MODIFIED", object)).collect();
         lines.push(event("BOOKMARK", &json!({ "metadata": { "resourceVersion": "9" } })));
-        let taken = take(|| server(all.clone(), vec![lines]), count + 2);
+        let taken = take(|| server(all.clone(), vec![lines], health()), count + 2);
         prop_assert!(taken.iter().all(Result::is_ok), "{:?}", shown(&taken));
         for kind in Kind::ALL {
             let mut objects = Objects::new(installation());
@@ -204,14 +225,18 @@ proptest! {
 #[test]
 fn a_watch_goes_on_where_it_was_and_is_listed_anew_where_it_cannot() {
     let object = |name: &str| json!({ "metadata": { "name": name, "resourceVersion": "7" } });
-    let gone = json!({ "kind": "Status", "code": 410, "reason": "Expired", "message": "old" });
+    let error = |code: u16, message: &str| {
+        event("ERROR", &json!({ "kind": "Status", "code": code, "message": message }))
+    };
     let watches = vec![
         vec![event("ADDED", &object("b")), event("DELETED", &object("a"))],
-        vec![event("ADDED", &object("c")), event("ERROR", &gone)],
+        vec![event("ADDED", &object("c")), error(410, "old")],
         vec![event("ADDED", &object("d")), "no event".to_owned()],
-        vec![String::new(), event("ADDED", &object("e")), "{\"type\": \"ADDED\", \"obj".to_owned()],
+        vec![String::new(), event("ADDED", &object("e")), "break".to_owned()],
+        vec![event("ADDED", &object("f")), error(429, "busy")],
+        vec![event("ADDED", &object("g")), error(500, "odd")],
     ];
-    let taken = take(|| server(vec![object("a")], watches), 16);
+    let taken = take(|| server(vec![object("a")], watches, health()), 24);
     let failed = |why: &str| format!("failed: {why}");
     assert_eq!(
         shown(&taken),
@@ -222,7 +247,7 @@ fn a_watch_goes_on_where_it_was_and_is_listed_anew_where_it_cannot() {
             "put b",
             "gone a",
             "put c",
-            &failed("the server has ended a watch: old: Expired"),
+            &failed("the server has ended a watch: old: "),
             "init",
             "listed a",
             "done",
@@ -232,8 +257,75 @@ fn a_watch_goes_on_where_it_was_and_is_listed_anew_where_it_cannot() {
             "listed a",
             "done",
             "put e",
+            &failed("a watch has broken off: ServiceError: ServiceError: broken off"),
+            "put f",
+            &failed("the server has ended a watch: busy: "),
+            "put g",
+            &failed("the server has ended a watch: odd: "),
+            "init",
+            "listed a",
+            "done",
         ]
     );
+}
+
+/// What was told while watches ended like these, three each, and then one brought something.
+fn told_of(lines: &[&str]) -> Vec<Notice> {
+    let told = Arc::new(Mutex::new(Vec::new()));
+    let kept = Arc::clone(&told);
+    let health = SourceHealth::new(move |notice| kept.lock().unwrap().push(notice));
+    let object = json!({ "metadata": { "name": "a", "resourceVersion": "7" } });
+    let lines: Lines = lines.iter().map(|line| (*line).to_owned()).collect();
+    let mut watches = vec![lines; 3];
+    watches.push(vec![event("ADDED", &object)]);
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build();
+    runtime.unwrap().block_on(async {
+        let health = health.listing("as", None);
+        let mut events = server(Vec::new(), watches, health.clone());
+        loop {
+            match events.next().await.unwrap() {
+                Ok(Event::Apply(_)) => break,
+                Ok(_) => {}
+                Err(failure) => health.failed(&failure),
+            }
+        }
+    });
+    let told = told.lock().unwrap();
+    told.iter().filter(|notice| **notice != Notice::Failed).cloned().collect()
+}
+
+#[test]
+fn watches_that_bring_nothing_are_an_outage_until_one_brings_something() {
+    let error = |code: u16| {
+        let status = json!({ "kind": "Status", "code": code, "reason": "Odd", "message": "odd" });
+        event("ERROR", &status)
+    };
+    let down = |what: &str| Notice::Down { what: format!("as: {what}") };
+    for (lines, what) in [
+        (&[error(500).as_str()] as &[&str], "500 Odd"),
+        (&[error(429).as_str()], "429 Odd"),
+        (&["wait 3", "no event"], "a watch has brought what is no event"),
+        (&[], "a watch has ended at once"),
+        (&["break"], "broken off"),
+        (&["wait 3600"], "a watch has fallen silent"),
+    ] {
+        assert_eq!(told_of(lines), [Notice::Up, down(what), Notice::Up], "{lines:?}");
+    }
+}
+
+#[test]
+fn watches_that_are_quiet_are_no_outage() {
+    let bookmark = event("BOOKMARK", &json!({ "metadata": { "resourceVersion": "9" } }));
+    for lines in [
+        &["wait 40"] as &[&str],
+        &["wait 20"],
+        &["wait 20", "break"],
+        &[bookmark.as_str()],
+        &[bookmark.as_str(), "break"],
+    ] {
+        assert_eq!(told_of(lines), [Notice::Up], "{lines:?}");
+    }
 }
 
 #[test]
@@ -246,10 +338,9 @@ fn a_list_that_breaks_off_is_asked_for_again() {
         let body = bodies.lock().unwrap().next().unwrap_or_default();
         async move { kube::Result::<_>::Ok(Response::new(Body::from(body.as_bytes().to_vec()))) }
     };
-    let health = SourceHealth::new(|_| {}).listing("as", None);
     let start = || {
         let client = Client::new(service_fn(answer), "default");
-        events(client, "/as".to_owned(), Pauses::new(health))
+        events(client, "/as".to_owned(), health())
     };
     let taken = take(start, 7);
     assert_eq!(
