@@ -1,19 +1,19 @@
 //! The table as an API server has it, and as it was saved while there is none.
 
+mod apart;
+mod client;
 mod proxy;
 
 use std::cell::{Cell, RefCell};
 use std::convert::Infallible;
 use std::future;
-use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::Context;
-use kube::config::{KubeConfigOptions, Kubeconfig, KubeconfigError};
 use tokio::sync::{Notify, oneshot};
-use tokio::time::{sleep, timeout};
+use tokio::time::timeout;
 
+use self::client::{Connector, NoAnswer};
 use super::publish::Publisher;
 use super::saving::Saver;
 use super::{Parts, installation};
@@ -30,8 +30,6 @@ use crate::metrics::Metrics;
 /// How long an API server may take for the first list before a saved table is served, if it does
 /// not fail before: some seconds for many thousand objects.
 const GRACE: Duration = Duration::from_secs(5);
-/// Between two attempts to make a client.
-const CLIENT_PAUSE: Duration = Duration::from_secs(5);
 
 /// Keeps the table as the API server has it. Tells `failed`, once, when there is no way to the API
 /// server and nothing that was saved.
@@ -42,8 +40,10 @@ pub(super) async fn follow(
     failed: &Cell<Option<oneshot::Sender<anyhow::Error>>>,
 ) -> Infallible {
     let saved = || parts.saver.as_ref().is_some_and(|saver| saver.path().exists());
-    let made = match (client(config).await, failed.take()) {
-        (Err(error), Some(failed)) if !saved() => {
+    let clients = Connector::new(config);
+    let made = match (clients.client().await, failed.take()) {
+        // What has not answered yet may do so later.
+        (Err(error), Some(failed)) if !saved() && !error.is::<NoAnswer>() => {
             // Fails only if sluice is ending already.
             let _ = failed.send(error);
             return future::pending().await;
@@ -55,9 +55,9 @@ pub(super) async fn follow(
         // Its tasks may have been a part of the fault, so a new start has a new one.
         let made = match made.take() {
             Some(made) => made,
-            None => client(config).await,
+            None => clients.client().await,
         };
-        let source = follow_source(config, parts, serving, made);
+        let source = follow_source(config, parts, serving, &clients, made);
         tokio::select! {
             never = source => never,
             never = save(parts, serving) => never,
@@ -70,10 +70,11 @@ async fn follow_source(
     config: &Config,
     parts: &Parts,
     serving: &RefCell<Serving>,
+    clients: &Connector,
     made: anyhow::Result<kube::Client>,
 ) -> Infallible {
     let told = notices(parts, Arc::clone(&serving.borrow().decided));
-    let client = patient_client(config, made, &told).await;
+    let client = patient_client(clients, made, &told).await;
     tracing::info!(namespace = client.default_namespace(), "following the API server");
     let source = kubernetes::Source { client, namespaces: config.namespaces.clone() };
     let publish = |update| serving.borrow_mut().publish(update);
@@ -105,13 +106,9 @@ impl StatusWriter {
     /// Runs it, if it is wanted.
     pub(super) async fn run(&self, config: &Config, parts: &Parts) -> Infallible {
         if config.source == Source::Kubernetes && config.write_status {
-            let client = loop {
-                match client(config).await {
-                    Ok(client) => break client,
-                    // The source of routes, which has the same trouble, tells of it.
-                    Err(_) => sleep(CLIENT_PAUSE).await,
-                }
-            };
+            let clients = Connector::new(config);
+            // The source of routes, which has the same trouble, tells of it.
+            let client = clients.persist(clients.client().await, |_| ()).await;
             self.0.replace(Some(Reporter::start(reporting(client, config, parts))));
         }
         future::pending().await
@@ -131,83 +128,24 @@ impl StatusWriter {
     }
 }
 
-/// What speaks to the API server.
-async fn client(config: &Config) -> anyhow::Result<kube::Client> {
-    let variable = |name: &str| std::env::var(name).ok();
-    let kube_config = match &config.kubeconfig {
-        Some(path) => with_kubeconfig(path, variable)
-            .await
-            .with_context(|| format!("cannot use the kubeconfig {}", path.display()))?,
-        None => {
-            let mut kube_config = kube::Config::incluster().context(
-                "no access to the API server: this is no pod with a service account; give \
-                 --kubeconfig",
-            )?;
-            kube_config.proxy_url = proxy::from_environment(&kube_config.cluster_url, variable)?;
-            kube_config
-        }
-    };
-    if let Some(proxy) = &kube_config.proxy_url {
-        let proxy = proxy::shown(&proxy.to_string());
-        tracing::info!(server = %kube_config.cluster_url, proxy, "a proxy leads to the API server");
-    }
-    Ok(kube::Client::try_from(kubernetes::tuned(kube_config))?)
-}
-
-async fn with_kubeconfig(
-    path: &Path,
-    variable: impl Fn(&str) -> Option<String>,
-) -> anyhow::Result<kube::Config> {
-    let mut kubeconfig = Kubeconfig::read_from(path)?;
-    let mut own = None;
-    if let Some((name, cluster)) = proxy::current_cluster(&mut kubeconfig) {
-        if let Some(text) = cluster.proxy_url.take().filter(|text| !text.is_empty()) {
-            own = Some(proxy::from_field(&name, &text)?);
-        }
-        // The library would compare NO_PROXY with the proxy in place of the server, so what it finds
-        // is not used; it is only not to stumble over what is not for it.
-        let is_set = |name: &&str| variable(name).is_some_and(|text| !text.is_empty());
-        if ["HTTPS_PROXY", "https_proxy"].iter().any(is_set) {
-            cluster.proxy_url = Some("http://unused.invalid".to_owned());
-        }
-    }
-    let options = KubeConfigOptions::default();
-    let made = kube::Config::from_custom_kubeconfig(kubeconfig, &options).await;
-    let mut kube_config = made.map_err(|error| match error {
-        KubeconfigError::ParseNoProxy(error) => anyhow::anyhow!(
-            "NO_PROXY: {error}; write names, addresses and networks, with commas between them"
-        ),
-        error => error.into(),
-    })?;
-    kube_config.proxy_url = match own {
-        Some(proxy) => Some(proxy),
-        None => proxy::from_environment(&kube_config.cluster_url, variable)?,
-    };
-    Ok(kube_config)
-}
-
 /// The client that was made, or else one that can be made later: a program that gets credentials
 /// may need what is away now.
 async fn patient_client(
-    config: &Config,
-    mut made: anyhow::Result<kube::Client>,
+    clients: &Connector,
+    made: anyhow::Result<kube::Client>,
     told: &impl Fn(Notice),
 ) -> kube::Client {
     let mut said = String::new();
-    loop {
-        let error = match made {
-            Ok(client) => return client,
-            Err(error) => format!("{error:#}"),
-        };
+    let failed = |error: &anyhow::Error| {
         told(Notice::Failed);
+        let error = format!("{error:#}");
         if error != said {
             tracing::warn!(error, "no way to the API server; trying again");
             told(Notice::Down { what: error.clone() });
             said = error;
         }
-        sleep(CLIENT_PAUSE).await;
-        made = client(config).await;
-    }
+    };
+    clients.persist(made, failed).await
 }
 
 /// What it takes to write what is said of the routes to them while this replica leads.

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 use libtest_mimic::Trial;
 use tempfile::TempDir;
@@ -19,6 +20,7 @@ pub(crate) fn tests() -> Vec<Trial> {
         slow!(a_replica_that_starts_in_an_outage),
         slow!(a_change_is_saved_soon_and_survives_a_kill),
         slow!(a_client_that_cannot_be_made_is_made_later),
+        quick!(a_program_for_credentials_that_hangs_stops_no_probe),
         quick!(a_change_is_saved_at_the_end),
         quick!(a_saved_table_that_is_not_good_is_refused),
         quick!(the_live_table_wins_even_if_it_is_empty),
@@ -45,6 +47,17 @@ impl Setup {
         let proxy = Proxy::start(api);
         let account = proxy.kubeconfig(&account(api, namespace));
         Setup { api, namespace, class, proxy, account, folder: tempfile::tempdir().unwrap() }
+    }
+
+    /// Has credentials come from a program; returns the kubeconfig that was.
+    fn credentials_from(&self, exec: &str) -> String {
+        let good = fs::read_to_string(self.account.path()).unwrap();
+        let (before, _) = good.split_once("user: {").unwrap();
+        let (_, after) = good.split_once("contexts:").unwrap();
+        let version = "apiVersion: client.authentication.k8s.io/v1";
+        let other = format!("{before}user: {{ exec: {{ {version}, {exec} }} }}\ncontexts:{after}");
+        fs::write(self.account.path(), other).unwrap();
+        good
     }
 
     fn start(&self) -> Sluice {
@@ -157,12 +170,7 @@ fn a_client_that_cannot_be_made_is_made_later() {
     drop(sluice);
 
     // Credentials come from a program that needs what is away.
-    let good = fs::read_to_string(setup.account.path()).unwrap();
-    let (before, _) = good.split_once("user: {").unwrap();
-    let exec = "apiVersion: client.authentication.k8s.io/v1, command: \"false\"";
-    let (_, after) = good.split_once("contexts:").unwrap();
-    let bad = format!("{before}user: {{ exec: {{ {exec} }} }}\ncontexts:{after}");
-    fs::write(setup.account.path(), bad).unwrap();
+    let good = setup.credentials_from("command: \"false\"");
     let sluice = setup.start();
     sluice.await_ready();
     assert_eq!(ask(sluice.address, "app.test"), "here");
@@ -172,6 +180,42 @@ fn a_client_that_cannot_be_made_is_made_later() {
     fs::write(setup.account.path(), good).unwrap();
     sluice.await_metric("sluice_table_from_saved", 0.0);
     sluice.await_plain_ready();
+}
+
+fn a_program_for_credentials_that_hangs_stops_no_probe() {
+    let backend = Backend::start("here");
+    let setup = Setup::new("saved-hang", "saved-hang", &backend);
+    let sluice = setup.start();
+    sluice.await_ready();
+    setup.await_saved("app.test");
+    drop(sluice);
+
+    let good = fs::read_to_string(setup.account.path()).unwrap();
+    let token = good.split_once("token: \"").unwrap().1.split_once('"').unwrap().0;
+    // It waits for a file, for half a minute at most.
+    let go = setup.folder.path().join("go");
+    let script = format!(
+        "i=0; until [ -e '{}' ] || [ $i = 300 ]; do sleep 0.1; i=$((i + 1)); done; \
+         echo '{{\"status\": {{\"token\": \"{token}\"}}}}'",
+        go.display()
+    );
+    let arguments = serde_json::to_string(&["-c", &script]).unwrap();
+    setup.credentials_from(&format!("interactiveMode: Never, command: sh, args: {arguments}"));
+    let sluice = setup.start();
+    within(PATIENCE, "the saved table is served", || {
+        let asked = Instant::now();
+        assert_eq!(sluice.get("/livez").0, 200);
+        assert!(asked.elapsed() < Duration::from_secs(2), "{:?}", asked.elapsed());
+        (sluice.get("/readyz").0 == 200).then_some(())
+    });
+    assert_eq!(ask(sluice.address, "app.test"), "here");
+    let line = sluice.await_logged("no way to the API server; trying again");
+    let error = "the program \"sh\", which gets credentials, has not answered in 5 s";
+    assert_eq!(line["error"], error);
+    fs::write(go, "").unwrap();
+    sluice.await_metric("sluice_table_from_saved", 0.0);
+    sluice.await_plain_ready();
+    sluice.await_metric("sluice_leader", 1.0);
 }
 
 fn a_change_is_saved_at_the_end() {

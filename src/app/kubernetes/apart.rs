@@ -1,0 +1,99 @@
+//! A client whose requests may wait for a program or a disk.
+
+use std::error::Error;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use futures::FutureExt;
+use futures::future::BoxFuture;
+use hyper::{Request, Response};
+use kube::Client;
+use kube::client::Body;
+use tokio::runtime::Handle;
+use tokio::sync::Semaphore;
+use tokio::task::spawn_blocking;
+use tower_service::Service;
+
+/// How many requests may wait at once, each on a thread. Answers that come in parts, such as
+/// watches, hold none after their beginning.
+const MOST: usize = 32;
+
+/// The same client, each of whose requests has a thread until it is answered, since credentials may
+/// have to be got again. One goes on when nobody waits for it any more: a program that hangs is not
+/// started once more by each request. Needs a runtime.
+pub(super) fn apart(client: &Client) -> Client {
+    let namespace = client.default_namespace().to_owned();
+    let room = Arc::new(Semaphore::new(MOST));
+    Client::new(Apart { client: client.clone(), room }, namespace)
+}
+
+struct Apart {
+    client: Client,
+    room: Arc<Semaphore>,
+}
+
+impl Service<Request<Body>> for Apart {
+    type Response = Response<Body>;
+    type Error = Box<dyn Error + Send + Sync>;
+    type Future = BoxFuture<'static, Result<Self::Response, Self::Error>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: Request<Body>) -> Self::Future {
+        let (client, room) = (self.client.clone(), Arc::clone(&self.room));
+        async move {
+            let place = room.acquire_owned().await?;
+            let answer = spawn_blocking(move || {
+                let _place = place;
+                Handle::current().block_on(client.send(request))
+            });
+            Ok(answer.await??)
+        }
+        .boxed()
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use std::sync::Mutex;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::sync::mpsc;
+    use std::time::Duration;
+
+    use tokio::time::timeout;
+    use tower::service_fn;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn requests_that_block_their_thread_block_no_other_and_are_few() {
+        let (go, gone) = mpsc::channel::<()>();
+        let (begun, gone) = (Arc::<AtomicUsize>::default(), Arc::new(Mutex::new(gone)));
+        let counted = Arc::clone(&begun);
+        let client = Client::new(
+            service_fn(move |_: Request<Body>| {
+                let (counted, gone) = (Arc::clone(&counted), Arc::clone(&gone));
+                async move {
+                    counted.fetch_add(1, Ordering::Relaxed);
+                    // As a file of a disk that does not answer, until the other side is dropped.
+                    let _ = gone.lock().unwrap().recv();
+                    kube::Result::<_>::Ok(Response::new(Body::empty()))
+                }
+            }),
+            "ns",
+        );
+        let client = apart(&client);
+        assert_eq!(client.default_namespace(), "ns");
+        let ask = || client.send(Request::new(Body::empty()));
+        // Each is given up by whoever asked.
+        for _ in 0..MOST + 10 {
+            assert!(timeout(Duration::from_millis(5), ask()).await.is_err());
+        }
+        assert!(begun.load(Ordering::Relaxed) <= MOST);
+        drop(go);
+        assert!(timeout(Duration::from_secs(10), ask()).await.unwrap().is_ok());
+    }
+}
