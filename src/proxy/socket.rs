@@ -242,6 +242,11 @@ impl Socket {
         tcp::bound_unsent(self.fd.as_fd())
     }
 
+    /// Takes that back.
+    pub(super) fn unbound_unsent(&self) -> io::Result<()> {
+        tcp::unbound_unsent(self.fd.as_fd())
+    }
+
     /// Bounds what the kernel keeps of what the peer sends.
     pub(super) fn bound_received(&self) -> io::Result<()> {
         tcp::bound_received(self.fd.as_fd())

@@ -1,6 +1,7 @@
 //! What the kernel knows of a TCP connection, and how much it may hold for one.
 
 use std::io;
+use std::sync::OnceLock;
 use std::time::Duration;
 
 use nix::libc;
@@ -16,6 +17,8 @@ const MOST_UNSENT: u32 = 192 * 1024;
 /// What is asked for as the receive buffer of a sender whose receiver is slow. The kernel takes twice
 /// as much, for its own structures (socket(7)), so the window is about this large.
 const NARROW_BUFFER: usize = 160 * 1024;
+/// The first kernel that tells a sender at once that there is no room for what it has sent.
+const BOUNDS_RECEIVED: (u32, u32) = (6, 6);
 /// The option that frees buffers again whose size was set (Linux 5.16).
 const SO_BUF_LOCK: libc::c_int = 72;
 
@@ -118,7 +121,43 @@ pub(super) fn bound_received(fd: BorrowedFd<'_>) -> io::Result<()> {
     Ok(sockopt::set_socket_recv_buffer_size(fd, NARROW_BUFFER)?)
 }
 
+/// Takes back what [`bound_unsent`] has set.
+pub(super) fn unbound_unsent(fd: BorrowedFd<'_>) -> io::Result<()> {
+    SockRef::from(&fd).set_tcp_notsent_lowat(0)
+}
+
+/// Whether the size of a receive buffer may be set while bytes are on their way. An older kernel than
+/// [`BOUNDS_RECEIVED`] drops what does not fit, though it has promised room for it, and says nothing,
+/// so that the sender takes the path for broken (net/ipv4/tcp_input.c, `tcp_data_queue`).
+pub(super) fn may_bound_received() -> bool {
+    static MAY: OnceLock<bool> = OnceLock::new();
+    *MAY.get_or_init(|| {
+        let name = rustix::system::uname();
+        release(&name.release().to_string_lossy()).is_some_and(|known| known >= BOUNDS_RECEIVED)
+    })
+}
+
+/// The version at the start of the name of a kernel's release.
+fn release(name: &str) -> Option<(u32, u32)> {
+    let mut numbers = name.split(|c: char| !c.is_ascii_digit()).map(str::parse);
+    Some((numbers.next()?.ok()?, numbers.next()?.ok()?))
+}
+
 /// Leaves it to the kernel again how large the buffers of `fd` are.
 pub(super) fn unbound_received(fd: BorrowedFd<'_>) -> io::Result<()> {
     Ok(setsockopt(&fd, BufferLock, &0)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_release_begins_with_its_version() {
+        assert_eq!(release("6.18.44-fc-v782"), Some((6, 18)));
+        assert_eq!(release("5.15.0-1056-aws"), Some((5, 15)));
+        assert_eq!(release("7.0-rc1"), Some((7, 0)));
+        assert_eq!(release("unknown"), None);
+        assert!((6, 18) >= BOUNDS_RECEIVED && (6, 5) < BOUNDS_RECEIVED);
+    }
 }

@@ -19,7 +19,7 @@ use super::crew::{Crew, Given, Member, Phase};
 use super::hellos::Hellos;
 use super::listener::{Listener, accept, admit};
 use super::reactor::{Reactor, Ready, TaskId};
-use super::relay::{Allowance, Pipes};
+use super::relay::{Allowance, FastSlots, Pipes};
 use crate::access_log::{Buffer, Entry};
 use crate::machine::Machine;
 use crate::metrics::Metrics;
@@ -43,6 +43,7 @@ pub(super) struct Worker {
     /// Never borrowed across an await.
     pub(super) buffer: RefCell<Box<[u8]>>,
     pub(super) pipes: Pipes,
+    pub(super) fast: FastSlots,
     crew: Arc<Crew>,
     /// Its place in the crew.
     number: usize,
@@ -78,6 +79,7 @@ pub(super) fn run(seed: Seed) -> io::Result<()> {
         reactor: Rc::clone(&reactor),
         routes,
         pipes: Pipes::new(Allowance::of(settings.workers), &metrics),
+        fast: FastSlots::new(),
         settings,
         metrics,
         buffer: RefCell::new(vec![0; BUFFER].into()),

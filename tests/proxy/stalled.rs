@@ -93,3 +93,21 @@ fn a_client_that_leaves_the_end_of_an_answer_stalls_too() {
     plane.assert_ended(&[("a.test", Outcome::Stalled, 1)]);
     expect_reset(client);
 }
+
+/// It may say as much as it likes, and still takes nothing.
+#[test]
+fn a_client_that_sends_and_takes_nothing_stalls_too() {
+    let backend = Backend::new();
+    let plane = Plane::with(vec![target("a.test", &[backend.address()])], |config| {
+        config.timeouts.stall = Some(millis(400));
+    });
+    let hello = hello("a.test");
+    let mut client = open_narrow(plane.address(), &hello);
+    let mut server = backend.accept_with(&hello);
+    server.write_all(&[7; 300 * 1024]).unwrap();
+    wait_until("its end", || {
+        // Once it was ended, this fails.
+        let _ = client.write(&[7]);
+        plane.ended_as("a.test", Outcome::Stalled) == 1
+    });
+}

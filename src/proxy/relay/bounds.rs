@@ -1,125 +1,249 @@
 //! How much of a direction is on its way at once, in sluice and in the kernel.
 
+use std::cell::Cell;
+use std::rc::Rc;
 use std::time::Duration;
 
 use crate::proxy::socket::Socket;
+use crate::proxy::tcp;
 
-/// Bytes that are moved at once, as powers of two: at first, where the receiver takes all of it, and
-/// after it did not.
+/// Bytes that are moved at once, as powers of two: at first, after the receiver took all of it
+/// several times, and after it did not.
 const FIRST_PIECE: u8 = 18;
 const LARGEST_PIECE: u8 = 19;
 const SMALL_PIECE: u8 = 17;
-/// A sender that is no further away than this fills a narrow window 500 times a second or more, which
-/// is enough for a receiver that blocks. One in the next rack fills it so often that it never needs more.
+/// A sender that is no further away than this fills a narrow window 500 times a second or more,
+/// which is enough until the direction counts as fast.
 const NEAR: Duration = Duration::from_millis(2);
-const VERY_NEAR: Duration = Duration::from_micros(500);
+/// A direction is fast that passes on so many bytes in so many milliseconds.
+const FAST_BYTES: u64 = 32 * 1024 * 1024;
+const FAST_MILLIS: u64 = 1000;
+/// A receiver that takes less than this between two looks, and does not take all there is, needs no
+/// more than a narrow window on a path of 200 ms.
+const SLOW_BYTES: u64 = 8 * 1024 * 1024;
+/// How many directions of a worker may be fast at a time.
+const MOST_FAST: usize = 16;
 
-/// The bounds of a direction.
+/// The bounds of a direction that carries bulk, or whose receiver has blocked.
 ///
 /// The kernel sizes buffers for the fastest stream that there could be: of one whose receiver does
-/// not read, it keeps several MiB at either socket. So a direction that carries bulk, or blocks, is
-/// bounded:
+/// not read, it keeps many MiB at either socket. So such a direction is bounded:
 ///
 /// * The receiver's socket takes little beyond what is on its way to the receiver.
-/// * The sender's window is narrow. That of one that is not very near is so only until the receiver has
-///   shown that it takes what comes, and whenever it blocks. A sender far away could not fill its path
-///   then, so it keeps its window until nothing has moved for a while.
+/// * The window of a sender near by is narrow. A sender far away could not fill its path then, so it
+///   keeps its window until the receiver is slow for a while.
 /// * What is moved at once grows only while the receiver takes all of it.
+///
+/// Bounds cost a fast stream half as much CPU again, because both ends are woken more often. So a
+/// direction that has shown that it is fast has none, as long as it stays that: a receiver that stops
+/// then leaves as much in the kernel as it would without sluice. That is why there is only a fixed
+/// number of fast directions.
+#[derive(Default)]
 pub(super) struct Bounds {
-    /// A power of two: each connection has this twice.
-    piece: u8,
+    /// Of a direction that is fast, or was and has left bytes in the kernel.
+    slot: Option<FastSlot>,
+    fast: bool,
     sending: bool,
-    receiving: Receiving,
+    window: Window,
+    piece: Piece,
+    /// The bytes passed on, and the time in milliseconds, as of which the pace is taken.
+    mark: (u64, u64),
 }
 
-/// What bounds the sender's window.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Receiving {
-    /// Nothing has, so far.
-    Unbounded,
-    /// The kernel alone, until the receiver blocks.
-    Free,
-    /// The kernel alone, because the sender is far away.
-    Far,
-    Narrow,
-    /// Narrow for good, because the sender is very near.
-    VeryNear,
+/// Bytes to move at once, a power of two.
+struct Piece(u8);
+
+/// The sender's window.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Window {
+    /// Sized by the kernel; it is not known yet whether the sender is near.
+    #[default]
+    Unknown,
+    /// Sized by the kernel.
+    Open,
+    /// Narrow, because the sender is near: until the direction is fast.
+    NarrowNear,
+    /// Narrow, because the receiver was slow: until it takes all there is.
+    NarrowSlow,
 }
 
-impl Default for Bounds {
-    fn default() -> Self {
-        Bounds { piece: FIRST_PIECE, sending: false, receiving: Receiving::Unbounded }
-    }
-}
+/// The fast directions of a worker.
+pub(in crate::proxy) struct FastSlots(Rc<Cell<usize>>);
+
+/// The place of one fast direction.
+struct FastSlot(Rc<Cell<usize>>);
 
 impl Bounds {
     /// Bytes to move at once.
     pub(super) fn piece(&self) -> usize {
-        1 << self.piece
+        if self.fast { usize::MAX } else { 1 << self.piece.0 }
+    }
+
+    /// Bounds what the kernel takes for the receiver beyond what is on its way.
+    pub(super) fn bound_unsent(&mut self, to: &Socket) {
+        if !self.fast && !std::mem::replace(&mut self.sending, true) {
+            // Without it the kernel merely holds more.
+            let _ = to.bound_unsent();
+        }
     }
 
     /// The direction carries bulk.
     pub(super) fn carry_bulk(&mut self, from: &Socket, to: &Socket) {
-        if !std::mem::replace(&mut self.sending, true) {
-            // Without it the kernel merely holds more.
-            let _ = to.bound_unsent();
+        if self.fast {
+            return;
         }
-        if self.receiving == Receiving::Unbounded {
+        self.bound_unsent(to);
+        if self.window == Window::Unknown {
+            self.window = Window::Open;
             self.narrow_if_near(from);
         }
     }
 
-    /// The receiver took all of a piece.
-    pub(super) fn flush(&mut self, from: &Socket) {
-        if self.piece < LARGEST_PIECE {
-            self.piece += 1;
-        } else if self.receiving == Receiving::Narrow {
+    /// The receiver took all of a piece; with it, `bytes` in all.
+    pub(super) fn flush(
+        &mut self,
+        (from, to): (&Socket, &Socket),
+        bytes: u64,
+        now: u64,
+        slots: &FastSlots,
+    ) {
+        if self.fast {
+            return;
+        }
+        if self.piece.0 < LARGEST_PIECE {
+            self.piece.0 += 1;
+        } else if self.window == Window::NarrowSlow {
             self.widen(from);
+        }
+        if self.is_fast(bytes, now) && (self.slot.is_some() || self.take(slots)) {
+            self.fast = true;
+            let _ = to.unbound_unsent();
+            self.sending = false;
+            if self.window != Window::Open {
+                self.widen(from);
+            }
         }
     }
 
     /// The receiver takes no more for now.
     pub(super) fn block(&mut self, from: &Socket, to: &Socket) {
-        self.piece = SMALL_PIECE;
-        self.carry_bulk(from, to);
-        if self.receiving == Receiving::Free {
+        if !self.fast {
+            self.piece.0 = SMALL_PIECE;
+            self.carry_bulk(from, to);
+        }
+    }
+
+    /// Looks after a direction that has passed on `moved` bytes since the last look. `stuck` says
+    /// that its receiver has not taken all there is.
+    pub(super) fn tend(&mut self, from: &Socket, to: &Socket, moved: u64, stuck: bool) {
+        if self.fast && moved < FAST_BYTES {
+            self.fast = false;
+            self.piece = Piece::default();
+            self.bound_unsent(to);
             self.narrow_if_near(from);
         }
-    }
-
-    /// Nothing has moved for a while, because of the receiver.
-    pub(super) fn stall(&mut self, from: &Socket) {
-        if !matches!(self.receiving, Receiving::Narrow | Receiving::VeryNear) {
-            self.narrow(from, Receiving::Narrow);
+        if !stuck {
+            if !self.fast {
+                self.slot = None;
+            }
+            if self.window == Window::NarrowSlow {
+                self.widen(from);
+            }
+        } else if moved < SLOW_BYTES && matches!(self.window, Window::Unknown | Window::Open) {
+            self.narrow(from, Window::NarrowSlow);
         }
     }
 
-    /// Nothing waits for the receiver.
-    pub(super) fn go_on(&mut self, from: &Socket) {
-        match self.receiving {
-            Receiving::Narrow => self.widen(from),
-            // It is asked anew the next time: paths change.
-            Receiving::Far => self.receiving = Receiving::Free,
-            Receiving::Free | Receiving::Unbounded | Receiving::VeryNear => {}
+    fn is_fast(&mut self, bytes: u64, now: u64) -> bool {
+        let (since, at) = self.mark;
+        if bytes.saturating_sub(since) < FAST_BYTES {
+            return false;
         }
+        self.mark = (bytes, now);
+        now.saturating_sub(at) <= FAST_MILLIS
+    }
+
+    fn take(&mut self, slots: &FastSlots) -> bool {
+        self.slot = slots.take();
+        self.slot.is_some()
     }
 
     fn narrow_if_near(&mut self, from: &Socket) {
-        match from.round_trip() {
-            Ok(time) if time <= VERY_NEAR => self.narrow(from, Receiving::VeryNear),
-            Ok(time) if time <= NEAR => self.narrow(from, Receiving::Narrow),
-            _ => self.receiving = Receiving::Far,
+        if from.round_trip().is_ok_and(|time| time <= NEAR) {
+            self.narrow(from, Window::NarrowNear);
         }
     }
 
-    fn narrow(&mut self, from: &Socket, receiving: Receiving) {
-        self.receiving = receiving;
-        let _ = from.bound_received();
+    fn narrow(&mut self, from: &Socket, window: Window) {
+        if tcp::may_bound_received() {
+            self.window = window;
+            let _ = from.bound_received();
+        }
     }
 
     fn widen(&mut self, from: &Socket) {
-        self.receiving = Receiving::Free;
-        // A kernel that cannot leaves the window narrow, which is slow only over long paths.
+        self.window = Window::Open;
         let _ = from.unbound_received();
+    }
+}
+
+impl Default for Piece {
+    fn default() -> Self {
+        Piece(FIRST_PIECE)
+    }
+}
+
+impl FastSlots {
+    pub(in crate::proxy) fn new() -> Self {
+        FastSlots(Rc::new(Cell::new(MOST_FAST)))
+    }
+
+    fn take(&self) -> Option<FastSlot> {
+        let left = self.0.get().checked_sub(1)?;
+        self.0.set(left);
+        Some(FastSlot(Rc::clone(&self.0)))
+    }
+}
+
+impl Drop for FastSlot {
+    fn drop(&mut self) {
+        self.0.set(self.0.get() + 1);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MIB: u64 = 1024 * 1024;
+
+    #[test]
+    fn fast_is_what_passes_much_on_in_a_second() {
+        let steps = |step: u64, every: u64| {
+            let mut bounds = Bounds::default();
+            (1..200).any(|n| bounds.is_fast(n * step, n * every))
+        };
+        assert!(steps(MIB / 2, 1));
+        assert!(steps(MIB, 31));
+        assert!(!steps(MIB, 33));
+        assert!(!steps(MIB / 2, 20));
+    }
+
+    /// It may have been idle before.
+    #[test]
+    fn a_stream_that_comes_to_be_fast_counts_as_such() {
+        let mut bounds = Bounds::default();
+        let later = 3_600_000;
+        assert!(!bounds.is_fast(32 * MIB, later));
+        assert!(bounds.is_fast(64 * MIB, later + 100));
+    }
+
+    #[test]
+    fn so_many_directions_may_be_fast_and_no_more() {
+        let slots = FastSlots::new();
+        let mut taken: Vec<_> = (0..MOST_FAST).map(|_| slots.take().expect("a slot")).collect();
+        assert!(slots.take().is_none());
+        drop(taken.pop());
+        assert!(slots.take().is_some());
     }
 }

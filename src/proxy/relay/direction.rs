@@ -5,7 +5,7 @@ use std::task::{Poll, ready};
 
 use rustix::io::Errno;
 
-use super::bounds::Bounds;
+use super::bounds::{Bounds, FastSlots};
 use super::pipes::{Pipe, Pipes};
 use crate::proxy::socket::{Socket, UNSUPPORTED};
 
@@ -17,13 +17,17 @@ const SMALL: usize = 16 * 1024;
 const READS_TO_PROMOTE: u8 = 3;
 /// So many small splices in a row end that.
 const SPLICES_TO_DEMOTE: u8 = 2;
+/// Of a direction that has passed on so many bytes, the kernel may take a bounded number of bytes
+/// beyond those that are on their way. Before the first bulk or block, that would be too late.
+const MUCH: u64 = 256 * 1024;
 
 /// One direction of a relay.
 pub(super) struct Direction {
     held: Held,
     mode: Mode,
     stage: Stage,
-    bounds: Bounds,
+    /// Few directions come to need any.
+    bounds: Option<Box<Bounds>>,
     /// Bytes passed on.
     pub(super) bytes: u64,
 }
@@ -69,6 +73,9 @@ pub(super) enum Turn {
 pub(in crate::proxy) struct Means<'a> {
     pub(in crate::proxy) buffer: &'a mut [u8],
     pub(in crate::proxy) pipes: &'a Pipes,
+    pub(in crate::proxy) fast: &'a FastSlots,
+    /// Milliseconds of a clock that never goes back.
+    pub(in crate::proxy) now: u64,
     /// Whether bulk has its turn, which comes after everything else.
     pub(in crate::proxy) bulk: bool,
 }
@@ -77,8 +84,8 @@ impl Direction {
     /// A direction that has `first` to pass on before anything else.
     pub(super) fn new(first: Vec<u8>) -> Self {
         let held = if first.is_empty() { Held::Nothing } else { Held::Bytes(first, 0) };
-        let (mode, bounds) = (Mode::Copy { large: 0 }, Bounds::default());
-        Direction { held, mode, stage: Stage::Open, bounds, bytes: 0 }
+        let mode = Mode::Copy { large: 0 };
+        Direction { held, mode, stage: Stage::Open, bounds: None, bytes: 0 }
     }
 
     pub(super) fn stage(&self) -> Stage {
@@ -105,7 +112,7 @@ impl Direction {
             if matches!(self.mode, Mode::Splice { .. }) && !means.bulk {
                 return Ok(if self.may_go_on(from, to) { Turn::Spent } else { Turn::Blocked });
             }
-            match self.flush(from, to, means.pipes) {
+            match self.flush(from, to, means) {
                 Poll::Pending => {
                     self.block(from, to, means.pipes)?;
                     return Ok(Turn::Blocked);
@@ -133,7 +140,9 @@ impl Direction {
                 Poll::Ready(Ok(read)) => {
                     self.mode = self.mode.after(read);
                     if let Mode::Splice { .. } = self.mode {
-                        self.bounds.carry_bulk(from, to);
+                        self.bounds().carry_bulk(from, to);
+                    } else if self.bytes >= MUCH {
+                        self.bounds().bound_unsent(to);
                     }
                 }
             }
@@ -142,7 +151,7 @@ impl Direction {
 
     /// The receiver takes no more for now.
     fn block(&mut self, from: &Socket, to: &Socket, pipes: &Pipes) -> io::Result<()> {
-        self.bounds.block(from, to);
+        self.bounds().block(from, to);
         if let Held::Piped(..) = self.held {
             // What arrives for a receiver that takes nothing would wake us for nothing.
             from.watch_reads(false)?;
@@ -169,16 +178,24 @@ impl Direction {
         Ok(())
     }
 
-    /// Looks after a direction in which nothing moved for a while, or that goes on.
-    pub(super) fn tend(&mut self, from: &Socket, pipes: &Pipes, moved: bool) -> io::Result<()> {
-        if self.holds_any() && !moved {
-            self.bounds.stall(from);
-            return self.leave_pipe(pipes);
+    /// Looks after a direction that has passed on `moved` bytes since the last look. A receiver that
+    /// took nothing of what is held keeps no pipe from others.
+    pub(super) fn tend(
+        &mut self,
+        from: &Socket,
+        to: &Socket,
+        pipes: &Pipes,
+        moved: u64,
+    ) -> io::Result<()> {
+        let stuck = self.holds_any();
+        if let Some(bounds) = &mut self.bounds {
+            bounds.tend(from, to, moved, stuck);
         }
-        if !self.holds_any() {
-            self.bounds.go_on(from);
-        }
-        Ok(())
+        if stuck && moved == 0 { self.leave_pipe(pipes) } else { Ok(()) }
+    }
+
+    fn bounds(&mut self) -> &mut Bounds {
+        self.bounds.get_or_insert_default()
     }
 
     /// Whether [`Direction::poll`] might do anything, as far as is known.
@@ -204,7 +221,8 @@ impl Direction {
     }
 
     /// Passes on what is held.
-    fn flush(&mut self, from: &Socket, to: &Socket, pipes: &Pipes) -> Poll<io::Result<()>> {
+    fn flush(&mut self, from: &Socket, to: &Socket, means: &Means<'_>) -> Poll<io::Result<()>> {
+        let pipes = means.pipes;
         loop {
             let (sent, left) = match &mut self.held {
                 Held::Nothing => return Poll::Ready(Ok(())),
@@ -234,8 +252,9 @@ impl Direction {
             if left == 0
                 && let Held::Piped(pipe, _) = std::mem::replace(&mut self.held, Held::Nothing)
             {
-                self.bounds.flush(from);
                 pipes.give_back(pipe);
+                let bytes = self.bytes;
+                self.bounds().flush((from, to), bytes, means.now, means.fast);
             }
         }
     }
@@ -283,7 +302,7 @@ impl Direction {
 
     /// Fills a pipe, which the next flush empties.
     fn splice(&mut self, from: &Socket, pipe: Pipe, pipes: &Pipes) -> Poll<io::Result<usize>> {
-        let read = from.poll_splice_to(pipe.write(), self.bounds.piece().min(pipe.size));
+        let read = from.poll_splice_to(pipe.write(), self.bounds().piece().min(pipe.size));
         match read {
             Poll::Ready(Ok(read)) if read > 0 => self.held = Held::Piped(pipe, read),
             _ => pipes.give_back(pipe),

@@ -10,6 +10,7 @@ use std::future::poll_fn;
 use std::task::Poll;
 use std::time::Duration;
 
+pub(super) use self::bounds::FastSlots;
 pub(super) use self::direction::Means;
 use self::direction::{Direction, Stage, Turn};
 pub(super) use self::pipes::{Allowance, Pipes};
@@ -112,13 +113,13 @@ impl<'a> Relay<'a> {
         stall.map_or(TICK, |stall| (stall / TICKS_A_STALL).clamp(SHORTEST_TICK, TICK))
     }
 
-    /// Looks after both directions, of which some bytes moved lately or not.
-    fn tend(&mut self, up_moved: bool, down_moved: bool) -> Option<Outcome> {
-        let pipes = &self.worker.pipes;
-        if self.up.tend(self.downstream, pipes, up_moved).is_err() {
+    /// Looks after both directions, which have passed on so many bytes since the last look.
+    fn tend(&mut self, moved: Passed) -> Option<Outcome> {
+        let (pipes, downstream, upstream) = (&self.worker.pipes, self.downstream, self.upstream);
+        if self.up.tend(downstream, upstream, pipes, moved.up).is_err() {
             return Some(Outcome::DownstreamReset);
         }
-        let tended = self.down.tend(self.upstream, pipes, down_moved);
+        let tended = self.down.tend(upstream, downstream, pipes, moved.down);
         tended.is_err().then_some(Outcome::UpstreamReset)
     }
 
@@ -130,7 +131,13 @@ impl<'a> Relay<'a> {
         let worker = self.worker;
         let mut buffer = worker.buffer.borrow_mut();
         let background = worker.reactor.is_in_background();
-        let mut means = Means { buffer: &mut buffer, pipes: &worker.pipes, bulk: background };
+        let mut means = Means {
+            buffer: &mut buffer,
+            pipes: &worker.pipes,
+            fast: &worker.fast,
+            now: worker.reactor.now(),
+            bulk: background,
+        };
         let (downstream, upstream) = (self.downstream, self.upstream);
 
         let last = self.down.stage() == Stage::Done;

@@ -56,7 +56,7 @@ impl Watches {
         let before = std::mem::replace(&mut self.passed, passed);
         let up = passed.up.saturating_sub(before.up);
         let down = passed.down.saturating_sub(before.down);
-        if let Some(outcome) = relay.tend(up > 0, down > 0) {
+        if let Some(outcome) = relay.tend(Passed { up, down }) {
             return Some(outcome);
         }
         let now = relay.worker.reactor.now();
@@ -95,7 +95,8 @@ impl Side {
             self.watch = None;
             return Verdict::Settled;
         }
-        let doubtful = !self.settled && !peer.heard;
+        // A client that sends something now and then may still take nothing.
+        let doubtful = !self.settled && (!peer.heard || peer.patience.is_some());
         if !doubtful && !peer.blocks && self.watch.is_none() {
             return Verdict::Settled;
         }
