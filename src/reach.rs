@@ -151,8 +151,10 @@ impl Listening {
     }
 }
 
-/// An address, and each IPv4 address that it may stand for where a translator or a tunnel is.
-fn forms(ip: IpAddr) -> impl Iterator<Item = IpAddr> {
+/// An address, in IPv4 if it is mapped from there, and each IPv4 address that it may stand for where
+/// a translator or a tunnel is.
+pub fn forms(ip: IpAddr) -> impl Iterator<Item = IpAddr> {
+    let ip = ip.to_canonical();
     let embedded = match ip {
         IpAddr::V4(_) => [None; 7],
         IpAddr::V6(ip) => embedded(ip),

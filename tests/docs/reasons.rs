@@ -8,9 +8,11 @@ use super::markdown::headings;
 use super::read;
 
 /// Where reasons are made.
-const SOURCES: [&str; 4] = [
+const SOURCES: [&str; 6] = [
     "src/control/build/draft.rs",
-    "src/control/build/endpoints.rs",
+    "src/control/build/ports.rs",
+    "src/control/build/told.rs",
+    "src/control/build/unresolved.rs",
     "src/control/build/verdict.rs",
     "src/control/status/mod.rs",
 ];

@@ -10,14 +10,16 @@ use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
 use super::claims::{ClaimNews, Claims};
-use super::draft::{Draft, Finding, invalid_status};
-use super::endpoints::{ServicePorts, Slice, service_of};
+use super::draft::Draft;
+use super::endpoints::{Slice, service_of};
 use super::grants::Grants;
 use super::names::{Answer, NameChanges, Names};
 use super::own::Own;
-use super::resolve::Targets;
+use super::ports::ServicePorts;
+use super::resolve::{Found, LookedUp, Targets};
 use super::routes::{Routes, State};
-use super::services::Services;
+use super::services::{PortChange, PortNews, Services};
+use super::told::{Finding, invalid_status};
 use super::{Installation, key};
 use crate::control::api::{DnsName, Kind, ReferenceGrant, SniRoute};
 use crate::control::status::{HostnameMove, MovedRoute, RouteStatus};
@@ -78,6 +80,8 @@ impl Builder {
                 ),
                 reach: installation.reach.clone(),
                 machine: installation.machine.iter().copied().collect(),
+                #[cfg(test)]
+                judged: std::cell::Cell::default(),
             },
             claims: Claims::new(installation.names_below),
             installation,
@@ -89,14 +93,18 @@ impl Builder {
     /// A route is there, or is different. One of another class is as good as none.
     pub fn put_route(&mut self, route: &SniRoute) {
         let Some(key) = key(&route.metadata) else { return };
-        self.remove_route(&key);
         if !self.installation.serves(route.spec.class_name.as_ref().map(|class| class.as_str())) {
-            return;
+            return self.remove_route(&key);
         }
         let draft = Draft::new(key.clone(), route, &self.installation);
+        // First what it names now: what is named before and after is not worked out anew.
+        let before = self.routes.remove(&key);
         for (service, port) in draft.services() {
-            self.targets.grants.add_user(&key, service.namespace());
             self.targets.services.add_user(service, port, &key);
+        }
+        self.leave(&key, before, Some(&draft));
+        for (service, _) in draft.services() {
+            self.targets.grants.add_user(&key, service.namespace());
         }
         if draft.contends() {
             let (age, demand) = (draft.age(), Arc::new(draft.demand()));
@@ -127,11 +135,19 @@ impl Builder {
 
     /// A route is gone.
     pub fn remove_route(&mut self, key: &RouteKey) {
-        let State::Read(draft) = self.routes.remove(key) else { return };
+        let before = self.routes.remove(key);
+        self.leave(key, before, None);
+    }
+
+    /// Forgets what a route was, but for what it still names `now`.
+    fn leave(&mut self, key: &RouteKey, before: State, now: Option<&Draft>) {
+        let State::Read(draft) = before else { return };
         self.targets.names.set_user(key, draft.spec.created, &draft.names, &BTreeSet::new());
         for (service, port) in draft.services() {
             self.targets.grants.remove_user(key, service.namespace());
-            self.targets.services.remove_user(service, port, key);
+            if !now.is_some_and(|now| now.names_port(service, port)) {
+                self.targets.services.remove_user(service, port, key);
+            }
         }
         let age = draft.age();
         draft.claimed.iter().for_each(|hostname| self.claims.remove(hostname.owned(), &age));
@@ -217,17 +233,8 @@ impl Builder {
         }
         let own_endpoints = self.settle_own();
         let moves = self.settle_claims();
-        let services = self.targets.services.take_news();
-        for (service, news) in &services {
-            // Which of its endpoints are refused is told in the statuses of its routes.
-            let named = self.targets.services.users(service).next().is_some();
-            let refused = named && self.targets.has_refused(service);
-            if self.targets.services.set_refused(service, refused) || refused || news.ports {
-                let users = self.targets.services.users(service);
-                let users = users.flat_map(|(_, users)| users.keys());
-                users.for_each(|key| self.routes.mark(key));
-            }
-        }
+        let mut settled = Settled { moves, own_endpoints, ..Settled::default() };
+        let counted = self.settle_services(&mut settled);
         for namespace in std::mem::take(&mut self.dirty.granting) {
             self.targets.grants.users(&namespace).for_each(|key| self.routes.mark(key));
         }
@@ -235,17 +242,18 @@ impl Builder {
             self.targets.names.users(&name).for_each(|key| self.routes.mark(key));
         }
 
-        let routes = self.routes.begin_round();
-        let mut settled = Settled { moves, own_endpoints, ..Settled::default() };
+        let mut looked_up = LookedUp::default();
+        let routes = self.routes.take_dirty();
         settled.changes.routes.reserve(routes.len());
         settled.changes.endpoints.reserve(routes.len());
         settled.statuses.reserve(routes.len());
         for key in routes {
-            let spec = self.settle_route(&key, &mut settled);
+            let spec = self.settle_route(&key, &mut looked_up, &mut settled);
             settled.changes.routes.push((key, spec));
         }
-        let endpoints = services.into_iter().filter(|(_, news)| news.endpoints);
-        self.settle_endpoints(endpoints.map(|(service, _)| service), &mut settled);
+        for key in &counted {
+            settled.statuses.extend(self.count_again(key, &mut looked_up));
+        }
         settled.names = self.targets.names.settle();
         settled
     }
@@ -268,30 +276,31 @@ impl Builder {
             && self.targets.own.is_empty()
     }
 
-    /// Has the routes looked at again that lead to what has become the installation's own, or is
-    /// no longer. Returns all that is, if that has changed.
+    /// Has the Services and routes looked at again that lead to what has become the installation's
+    /// own, or is no longer. Returns all that is, if that has changed.
     fn settle_own(&mut self) -> Option<Arc<StdHashSet<SocketAddr>>> {
-        let before = Arc::clone(self.targets.own.endpoints());
-        if !self.targets.own.settle() {
-            return None;
+        let news = self.targets.own.settle()?;
+        let mut meeting: HashMap<BackendKey, bool> = HashMap::new();
+        for draft in self.routes.drafts() {
+            for (backend, _) in &draft.backends {
+                if !meeting.contains_key(backend) {
+                    meeting.insert(backend.clone(), self.targets.may_meet(backend, &news));
+                }
+            }
         }
-        let now = Arc::clone(self.targets.own.endpoints());
-        let changed: StdHashSet<SocketAddr> = before.symmetric_difference(&now).copied().collect();
-        let mut concerned = HashMap::new();
-        let keys: Vec<RouteKey> = self
-            .routes
-            .drafts()
-            .filter(|draft| {
-                draft.backends.iter().any(|(backend, _)| {
-                    *concerned
-                        .entry(backend.clone())
-                        .or_insert_with(|| self.targets.may_meet(backend, &changed))
-                })
-            })
-            .map(|draft| draft.spec.key.clone())
-            .collect();
-        keys.iter().for_each(|key| self.routes.mark(key));
-        Some(now)
+        let by_address = |draft: &&Draft| {
+            let mut addresses = draft.backends.iter().map(|(backend, _)| backend);
+            addresses.any(|backend| is_address(backend) && meeting.get(backend) == Some(&true))
+        };
+        let concerned = self.routes.drafts().filter(by_address);
+        let concerned: Vec<RouteKey> = concerned.map(|draft| draft.spec.key.clone()).collect();
+        concerned.iter().for_each(|key| self.routes.mark(key));
+        for (backend, meets) in meeting {
+            if let (BackendKey::Service { service, .. }, true) = (backend, meets) {
+                self.targets.services.mark(&service);
+            }
+        }
+        Some(Arc::clone(self.targets.own.endpoints()))
     }
 
     /// Has the routes learn what became of their claims; marks those for which that is news.
@@ -319,8 +328,34 @@ impl Builder {
         moves.collect()
     }
 
+    /// Works out the Services of which there is news, and has the routes looked at again to which
+    /// that matters. Returns those that may have another number of endpoints, and nothing else.
+    fn settle_services(&mut self, settled: &mut Settled) -> HashSet<RouteKey> {
+        let mut counted = HashSet::new();
+        while let Some(service) = self.targets.services.next_news() {
+            for PortNews { port, found, change } in self.targets.settle_service(&service) {
+                let users = self.targets.services.users(&service, &port);
+                match change {
+                    PortChange::Whole => users.for_each(|key| self.routes.mark(key)),
+                    PortChange::Count => counted.extend(users.cloned()),
+                    PortChange::Addresses => {}
+                }
+                if let Found::Resolved(resolution) = found {
+                    let backend = BackendKey::Service { service: service.clone(), port };
+                    settled.changes.endpoints.insert(backend, resolution.addresses.to_vec());
+                }
+            }
+        }
+        counted
+    }
+
     /// Works out one route: what it is in the table, its status, and its backends' endpoints.
-    fn settle_route(&mut self, key: &RouteKey, settled: &mut Settled) -> Option<RouteSpec> {
+    fn settle_route(
+        &mut self,
+        key: &RouteKey,
+        looked_up: &mut LookedUp,
+        settled: &mut Settled,
+    ) -> Option<RouteSpec> {
         match self.routes.look_at(key)? {
             State::Gone => {
                 self.routes.forget(key);
@@ -332,7 +367,7 @@ impl Builder {
             }
             State::Read(draft) => {
                 let names = std::mem::take(&mut draft.names);
-                draft.resolve(&self.targets, &mut settled.changes.endpoints);
+                draft.resolve(&self.targets, looked_up, &mut settled.changes.endpoints);
                 self.targets.names.set_user(key, draft.spec.created, &names, &draft.names);
                 settled.statuses.push(draft.status());
                 draft.served().cloned()
@@ -340,35 +375,13 @@ impl Builder {
         }
     }
 
-    /// Works out the endpoints of `services` for the routes that are not looked at anyway, which
-    /// bring the endpoints of their backends along.
-    fn settle_endpoints(
-        &mut self,
-        services: impl Iterator<Item = ObjectKey>,
-        settled: &mut Settled,
-    ) {
-        let mut counted = HashSet::new();
-        for service in services {
-            for (port, users) in self.targets.services.users(&service) {
-                let others: Vec<&RouteKey> =
-                    users.keys().filter(|key| self.routes.is_passed_over(key)).collect();
-                if others.is_empty() {
-                    continue;
-                }
-                let backend = BackendKey::Service { service: service.clone(), port: port.clone() };
-                let addresses = self.targets.resolve(&backend).addresses;
-                settled.changes.endpoints.insert(backend, addresses);
-                counted.extend(others.into_iter().cloned());
-            }
-        }
-        settled.statuses.extend(counted.iter().filter_map(|key| self.count_again(key)));
-    }
-
     /// The status of a route whose backends have got other endpoints, if that changes it.
-    fn count_again(&mut self, key: &RouteKey) -> Option<RouteStatus> {
-        let backends = self.routes.draft(key)?.spec.backends.iter();
-        let endpoints = backends.map(|(key, _)| self.targets.resolve(key).addresses.len()).sum();
+    fn count_again(&mut self, key: &RouteKey, looked_up: &mut LookedUp) -> Option<RouteStatus> {
         let draft = self.routes.draft_mut(key)?;
-        draft.set_endpoints(endpoints).then(|| draft.status())
+        draft.count_endpoints(&self.targets, looked_up).then(|| draft.status())
     }
+}
+
+fn is_address(backend: &BackendKey) -> bool {
+    matches!(backend, BackendKey::Address(_))
 }

@@ -5,35 +5,19 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use ahash::AHashMap as HashMap;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
 use super::below::Note;
-use super::endpoints::Unresolved;
-use super::resolve::Targets;
+use super::resolve::{LookedUp, Targets};
+use super::told::{Finding, Object, bounded, condition, said};
+use super::unresolved::Unresolved;
 use super::verdict;
 use super::{Installation, capped};
 use crate::control::api::{BackendTarget, DnsName, SniRoute};
-use crate::control::status::{Condition, RouteStatus, SHARED_DOMAIN};
+use crate::control::status::{RouteStatus, SHARED_DOMAIN};
 use crate::routing::{
     Age, BackendKey, Demand, Hostname, Hostnames, ObjectKey, RouteKey, RouteSpec, ServicePort,
     Verdict,
 };
-
-/// The most faults that a condition lists.
-const MOST_SAID: usize = 16;
-
-/// Something that keeps a route from being wholly in force.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(in crate::control) struct Finding {
-    /// The route.
-    pub(in crate::control) key: RouteKey,
-    /// Where in the route, such as `spec.backends[0].service.port`.
-    pub(in crate::control) field: String,
-    /// One CamelCase word.
-    pub(super) reason: &'static str,
-    /// For people.
-    pub(in crate::control) message: String,
-}
 
 /// The endpoints of backends.
 type Endpoints = HashMap<BackendKey, Vec<SocketAddr>>;
@@ -155,8 +139,18 @@ impl Draft {
         })
     }
 
-    /// Works out what its backends come to. Adds their endpoints to `endpoints`, if it is served.
-    pub(super) fn resolve(&mut self, targets: &Targets, endpoints: &mut Endpoints) {
+    /// Whether it names a port of a Service.
+    pub(super) fn names_port(&self, service: &ObjectKey, port: &ServicePort) -> bool {
+        self.services().any(|named| named == (service, port))
+    }
+
+    /// Takes over what its backends come to. Adds their endpoints to `endpoints`, if it is served.
+    pub(super) fn resolve(
+        &mut self,
+        targets: &Targets,
+        looked_up: &mut LookedUp,
+        endpoints: &mut Endpoints,
+    ) {
         let served = self.rejected().is_none();
         self.spec.hostnames = self.served_hostnames();
         self.refs.clear();
@@ -164,28 +158,33 @@ impl Draft {
         self.spec.backends.clear();
         self.endpoints = 0;
         for (index, (backend, weight)) in self.backends.iter().enumerate() {
-            let found = targets.resolve_for(&self.spec.key, backend);
-            if let Some(Unresolved { reason, field, message }) = found.fault {
+            let found = targets.resolve(&self.spec.key, backend, looked_up);
+            if let Some(Unresolved { reason, field, message }) = found.fault.as_deref() {
                 self.refs.push(Finding {
                     key: self.spec.key.clone(),
                     field: format!("spec.backends[{index}].{field}"),
                     reason,
-                    message,
+                    message: message.clone(),
                 });
             }
             if !found.refused {
                 self.spec.backends.push((backend.clone(), *weight));
-                self.names.extend(found.name);
+                self.names.extend(found.name.clone());
                 self.endpoints += found.addresses.len();
-                if served {
-                    endpoints.insert(backend.clone(), found.addresses);
+                if served && !endpoints.contains_key(backend) {
+                    endpoints.insert(backend.clone(), found.addresses.to_vec());
                 }
             }
         }
     }
 
-    /// Notes how many endpoints its backends have. Returns whether that is news.
-    pub(super) fn set_endpoints(&mut self, endpoints: usize) -> bool {
+    /// Takes over how many endpoints its backends have. Returns whether that is news.
+    pub(super) fn count_endpoints(&mut self, targets: &Targets, looked_up: &mut LookedUp) -> bool {
+        let backends = self.spec.backends.iter();
+        let counts = backends.map(|(backend, _)| {
+            targets.resolve(&self.spec.key, backend, looked_up).addresses.len()
+        });
+        let endpoints = counts.sum();
         std::mem::replace(&mut self.endpoints, endpoints) != endpoints
     }
 
@@ -295,42 +294,6 @@ impl Draft {
     }
 }
 
-/// Which object a status speaks of, and which state of it.
-#[derive(Debug)]
-struct Object {
-    uid: Option<Arc<str>>,
-    resource_version: Option<Arc<str>>,
-    generation: Option<i64>,
-}
-
-impl Object {
-    fn of(metadata: &ObjectMeta) -> Self {
-        Object {
-            uid: metadata.uid.as_deref().map(Arc::from),
-            resource_version: metadata.resource_version.as_deref().map(Arc::from),
-            generation: metadata.generation,
-        }
-    }
-}
-
-/// The status of a route that cannot be read.
-pub(super) fn invalid_status(key: RouteKey, metadata: &ObjectMeta, why: &str) -> RouteStatus {
-    let object = Object::of(metadata);
-    let not_accepted = "the route is not accepted, so it gets no connection".to_owned();
-    RouteStatus {
-        key,
-        uid: object.uid,
-        resource_version: object.resource_version,
-        observed_generation: object.generation,
-        conditions: [
-            condition("Accepted", false, "Invalid", why.to_owned()),
-            condition("ResolvedRefs", false, "NotAccepted", not_accepted.clone()),
-            condition("Programmed", false, "NotAccepted", not_accepted),
-        ],
-        endpoints: 0,
-    }
-}
-
 /// Each hostname once, in the order of their first mentions.
 fn distinct(hostnames: &[Hostname]) -> Hostnames {
     let mut seen = BTreeSet::new();
@@ -357,25 +320,6 @@ fn backends(route_key: &ObjectKey, route: &SniRoute) -> Vec<(BackendKey, u32)> {
             (key, backend.weight)
         })
         .collect()
-}
-
-fn condition(kind: &'static str, status: bool, reason: &'static str, message: String) -> Condition {
-    Condition { kind, status, reason, message }
-}
-
-fn said<'f>(findings: impl Iterator<Item = &'f Finding>) -> Vec<String> {
-    findings.map(|finding| finding.message.clone()).collect()
-}
-
-/// A message of as many of these as fit the status of a route, however many there are.
-fn bounded(mut messages: Vec<String>) -> String {
-    let more = messages.len().saturating_sub(MOST_SAID);
-    messages.truncate(MOST_SAID);
-    let mut message = messages.join("; ");
-    if more > 0 {
-        message.push_str(&format!("; and {more} more"));
-    }
-    message
 }
 
 /// Puts a value into a map, or takes it out; returns whether that is news.

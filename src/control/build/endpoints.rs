@@ -1,240 +1,16 @@
-//! From a Service's port to the addresses behind it.
+//! From a Service's slices to the addresses behind it.
 
-use std::fmt::Display;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
-use k8s_openapi::api::core::v1::Service;
+use ahash::AHashMap as HashMap;
 use k8s_openapi::api::discovery::v1::{Endpoint, EndpointSlice};
 
-use super::names::{ADDRESSES_OF_A_NAME, NAMES_OF_A_NAMESPACE, NameFault};
-use crate::control::api::{DnsName, SERVICE_NAME_LABEL, dns_name};
-use crate::reach::Refusal;
-use crate::routing::{ObjectKey, RouteKey, ServicePort};
+use crate::control::api::SERVICE_NAME_LABEL;
+use crate::routing::ObjectKey;
 
-/// What a Service says about its ports.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct ServicePorts {
-    /// For a Service of type ExternalName: what it says, and the name that this is, if it is one.
-    external_name: Option<(Box<str>, Option<DnsName>)>,
-    ports: Vec<Port>,
-}
-
-/// What a port of a Service stands for.
-#[derive(Debug)]
-pub(super) enum Named<'s> {
-    /// Endpoints of slices, which know the port by this name; "" if it has none.
-    Port(&'s str),
-    /// A DNS name and the port there.
-    Name(&'s DnsName, u16),
-}
-
-#[derive(Clone, Debug, PartialEq, Eq)]
-struct Port {
-    name: Option<Box<str>>,
-    number: i32,
-    /// `None` for TCP.
-    protocol: Option<Box<str>>,
-}
-
-/// Why a reference leads nowhere.
-#[derive(Debug)]
-pub(super) struct Unresolved {
-    /// One CamelCase word.
-    pub(super) reason: &'static str,
-    /// The field of the backend that is at fault.
-    pub(super) field: &'static str,
-    /// For people.
-    pub(super) message: String,
-}
-
-impl Unresolved {
-    pub(super) fn no_service(key: &ObjectKey) -> Self {
-        Unresolved {
-            reason: "BackendNotFound",
-            field: "service.name",
-            message: format!("there is no Service {key}"),
-        }
-    }
-
-    pub(super) fn not_granted(route: &RouteKey, service: &ObjectKey) -> Self {
-        Unresolved {
-            reason: "RefNotPermitted",
-            field: "service.namespace",
-            message: format!(
-                "no ReferenceGrant in namespace {} lets the SniRoutes of {} refer to Service {}",
-                service.namespace(),
-                route.namespace(),
-                service.name()
-            ),
-        }
-    }
-
-    /// Nothing may connect to an endpoint; `field` is the one that led there. `left` tells whether
-    /// there are others.
-    pub(super) fn not_permitted(
-        endpoint: SocketAddr,
-        why: Refusal,
-        left: bool,
-        field: &'static str,
-    ) -> Self {
-        let ip = endpoint.ip();
-        match (why.is_own(), left) {
-            (true, false) => Unresolved::leads_to_itself_by(format!("{endpoint} {why}"), field),
-            (true, true) => Unresolved {
-                reason: "LeadsToItself",
-                field,
-                message: format!("{endpoint} {why}, and gets no connection"),
-            },
-            (false, _) => Unresolved {
-                reason: "AddressNotPermitted",
-                field,
-                message: match left {
-                    true => format!("{ip} {why}, and gets no connection"),
-                    false => format!("{ip} {why}; write an address of the network"),
-                },
-            },
-        }
-    }
-
-    /// The installation is itself what a backend names.
-    pub(super) fn leads_to_itself(what: impl Display, field: &'static str) -> Self {
-        Unresolved::leads_to_itself_by(format!("{what} leads to sluice itself"), field)
-    }
-
-    fn leads_to_itself_by(said: String, field: &'static str) -> Self {
-        Unresolved {
-            reason: "LeadsToItself",
-            field,
-            message: format!("{said}; name what is behind sluice"),
-        }
-    }
-
-    /// `held` tells whether there are addresses of an earlier answer.
-    pub(super) fn no_answer(
-        name: &str,
-        fault: &NameFault,
-        held: bool,
-        field: &'static str,
-    ) -> Self {
-        match fault {
-            NameFault::NotResolved(why) => {
-                let meanwhile = if held { "; its last known addresses are still used" } else { "" };
-                Unresolved {
-                    reason: "NameNotResolved",
-                    field,
-                    message: format!("{name} cannot be resolved: {why}{meanwhile}"),
-                }
-            }
-            NameFault::TooManyNames => Unresolved {
-                reason: "TooManyNames",
-                field,
-                message: format!(
-                    "{name} is not looked up: the routes of this namespace lead to more than \
-                     {NAMES_OF_A_NAMESPACE} DNS names, of which those of the oldest routes are"
-                ),
-            },
-            NameFault::TooManyAddresses => Unresolved {
-                reason: "TooManyAddresses",
-                field,
-                message: format!(
-                    "{name} has more than {ADDRESSES_OF_A_NAME} addresses, of which the first are \
-                     used"
-                ),
-            },
-        }
-    }
-}
-
-impl ServicePorts {
-    pub(super) fn of(service: &Service) -> Self {
-        let spec = service.spec.as_ref();
-        let ports = spec.and_then(|spec| spec.ports.as_deref()).unwrap_or_default();
-        ServicePorts {
-            external_name: spec
-                .filter(|spec| spec.type_.as_deref() == Some("ExternalName"))
-                .map(|spec| spec.external_name.as_deref().unwrap_or_default())
-                .map(|name| (name.into(), dns_name(name))),
-            ports: ports
-                .iter()
-                .map(|port| Port {
-                    name: port.name.as_deref().map(Into::into),
-                    number: port.port,
-                    protocol: port.protocol.as_deref().filter(|p| *p != "TCP").map(Into::into),
-                })
-                .collect(),
-        }
-    }
-
-    /// Whether it stands for a DNS name.
-    pub(super) fn has_name(&self) -> bool {
-        self.external_name.is_some()
-    }
-
-    /// What the port that a route means stands for.
-    pub(super) fn find(
-        &self,
-        key: &ObjectKey,
-        wanted: &ServicePort,
-    ) -> Result<Named<'_>, Unresolved> {
-        let missing = |why| Unresolved {
-            reason: "PortNotFound",
-            field: "service.port",
-            message: format!("Service {key} {why}"),
-        };
-        match &self.external_name {
-            None => {
-                let port = self.find_port(wanted).map_err(missing)?;
-                Ok(Named::Port(port.name.as_deref().unwrap_or_default()))
-            }
-            Some((_, Some(name))) => Ok(Named::Name(name, self.outside(wanted).map_err(missing)?)),
-            Some((text, None)) => Err(Unresolved {
-                reason: "UnsupportedService",
-                field: "service.name",
-                message: format!(
-                    "Service {key} has the externalName {text:?}, which is no DNS name"
-                ),
-            }),
-        }
-    }
-
-    /// The port of an external name. Such a Service need not list its ports.
-    fn outside(&self, wanted: &ServicePort) -> Result<u16, String> {
-        match wanted {
-            ServicePort::Number(number) if self.ports.is_empty() => Ok(*number),
-            _ => u16::try_from(self.find_port(wanted)?.number)
-                .map_err(|_| format!("has a port {wanted} that is no port")),
-        }
-    }
-
-    fn find_port(&self, wanted: &ServicePort) -> Result<&Port, String> {
-        let meant = |port: &&Port| match wanted {
-            ServicePort::Number(number) => port.number == i32::from(*number),
-            ServicePort::Name(name) => port.name.as_deref() == Some(&**name),
-        };
-        let mut tcp = self.ports.iter().filter(|port| port.protocol.is_none());
-        if let Some(port) = tcp.find(meant) {
-            return Ok(port);
-        }
-        Err(match self.ports.iter().find(meant) {
-            Some(port) => {
-                let protocol = port.protocol.as_deref().unwrap_or_default();
-                format!("has port {wanted} for {protocol} only; sluice routes TCP")
-            }
-            None => format!("has no port {wanted}{}", offered(&self.ports)),
-        })
-    }
-}
-
-fn offered(ports: &[Port]) -> String {
-    let shown: Vec<String> = ports
-        .iter()
-        .map(|port| match &port.name {
-            Some(name) => format!("{} ({name})", port.number),
-            None => port.number.to_string(),
-        })
-        .collect();
-    if shown.is_empty() { String::new() } else { format!("; it has {}", shown.join(", ")) }
-}
+/// How many addresses a Service may bring, those at all ports that routes name taken together. A
+/// slice of 1.4 MB may have 100,000 addresses at each of 20,000 ports.
+pub(super) const ADDRESSES_OF_A_SERVICE: usize = 100_000;
 
 /// The Service of a slice, which is in the same namespace.
 pub(super) fn service_of(slice: &EndpointSlice, key: &ObjectKey) -> Option<ObjectKey> {
@@ -246,8 +22,12 @@ pub(super) fn service_of(slice: &EndpointSlice, key: &ObjectKey) -> Option<Objec
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Slice {
     /// Its TCP ports by name, "" for one without.
-    ports: Vec<(Box<str>, u16)>,
-    addresses: Vec<(IpAddr, State)>,
+    ports: Box<[(Box<str>, u16)]>,
+    /// Those of ready endpoints, then those of endpoints that terminate and serve until they are
+    /// done.
+    ips: Box<[IpAddr]>,
+    /// How many are of ready endpoints.
+    ready: usize,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -258,9 +38,38 @@ enum State {
 }
 
 impl Slice {
+    /// Every address of every endpoint that serves. Addresses that are not of the slice's family
+    /// are passed over, and so are slices of names (FQDN).
+    pub(super) fn of(slice: &EndpointSlice) -> Self {
+        let ports = slice.ports.iter().flatten();
+        let ports = ports.filter(|port| matches!(port.protocol.as_deref(), None | Some("TCP")));
+        let (mut ips, mut leaving) = (Vec::new(), Vec::new());
+        for endpoint in slice.endpoints.iter().flatten() {
+            let addresses = endpoint.addresses.iter();
+            let addresses = addresses.filter_map(|text| address(&slice.address_type, text));
+            match state(endpoint) {
+                Some(State::Ready) => ips.extend(addresses),
+                Some(State::Leaving) => leaving.extend(addresses),
+                None => {}
+            }
+        }
+        let ready = ips.len();
+        ips.append(&mut leaving);
+        Slice {
+            ports: ports
+                .filter_map(|port| {
+                    let number = u16::try_from(port.port?).ok().filter(|&number| number > 0)?;
+                    Some((port.name.as_deref().unwrap_or_default().into(), number))
+                })
+                .collect(),
+            ips: ips.into(),
+            ready,
+        }
+    }
+
     /// The addresses of all endpoints that serve.
     pub(super) fn ips(&self) -> impl Iterator<Item = IpAddr> {
-        self.addresses.iter().map(|(ip, _)| *ip)
+        self.ips.iter().copied()
     }
 
     /// The numbers of all ports.
@@ -268,49 +77,87 @@ impl Slice {
         self.ports.iter().map(|(_, number)| *number)
     }
 
-    /// Every address of every endpoint that serves. Addresses that are not of the slice's family
-    /// are passed over, and so are slices of names (FQDN).
-    pub(super) fn of(slice: &EndpointSlice) -> Self {
-        let ports = slice.ports.iter().flatten();
-        let endpoints = slice.endpoints.iter().flatten();
-        Slice {
-            ports: ports
-                .filter(|port| matches!(port.protocol.as_deref(), None | Some("TCP")))
-                .filter_map(|port| {
-                    let number = u16::try_from(port.port?).ok().filter(|&number| number > 0)?;
-                    Some((port.name.as_deref().unwrap_or_default().into(), number))
-                })
-                .collect(),
-            addresses: endpoints
-                .filter_map(|endpoint| Some((endpoint, state(endpoint)?)))
-                .flat_map(|(endpoint, state)| endpoint.addresses.iter().map(move |a| (a, state)))
-                .filter_map(|(text, state)| Some((address(&slice.address_type, text)?, state)))
-                .collect(),
+    /// The addresses of endpoints in one state.
+    fn ips_in(&self, state: State) -> &[IpAddr] {
+        let (ready, leaving) = self.ips.split_at_checked(self.ready).unwrap_or_default();
+        match state {
+            State::Ready => ready,
+            State::Leaving => leaving,
         }
     }
 }
 
-/// The ready endpoints; if there are none in any slice, those that still serve while they
-/// terminate.
-pub(super) fn usable_addresses<'s>(
+/// The endpoints at one port of a Service.
+#[derive(Debug, Default)]
+pub(super) struct Usable {
+    /// How often the port is asked for.
+    asked: usize,
+    ready: usize,
+    leaving: usize,
+    /// Sorted, each once. At most the port's share of what the Service may bring.
+    pub(super) addresses: Vec<SocketAddr>,
+    /// Whether there are more.
+    pub(super) cut: bool,
+}
+
+impl Usable {
+    /// How many addresses there are: of the ready endpoints; if there are none in any slice, of
+    /// those that still serve while they terminate.
+    pub(super) fn count(&self) -> usize {
+        if self.ready > 0 { self.ready } else { self.leaving }
+    }
+
+    fn state(&self) -> State {
+        if self.ready > 0 { State::Ready } else { State::Leaving }
+    }
+}
+
+/// The endpoints at the ports that slices know by these names, for each as often as it is named.
+/// Each slice is looked through twice, however many ports are asked for.
+pub(super) fn usable_endpoints<'s>(
     slices: impl Iterator<Item = &'s Slice> + Clone,
-    port_name: &str,
-) -> Vec<SocketAddr> {
-    let addresses_in = |wanted: State| {
-        let mut addresses = Vec::new();
-        for slice in slices.clone() {
-            let ports = slice.ports.iter().filter(|(name, _)| **name == *port_name);
-            for (_, port) in ports {
-                let fit = slice.addresses.iter().filter(|(_, state)| *state == wanted);
-                addresses.extend(fit.map(|(ip, _)| SocketAddr::new(*ip, *port)));
+    names: impl Iterator<Item = &'s str>,
+) -> HashMap<&'s str, Usable> {
+    let mut found: HashMap<&str, Usable> = HashMap::new();
+    for name in names {
+        found.entry(name).or_default().asked += 1;
+    }
+    for slice in slices.clone() {
+        for (name, _) in &slice.ports {
+            if let Some(usable) = found.get_mut(&**name) {
+                usable.ready += slice.ips_in(State::Ready).len();
+                usable.leaving += slice.ips_in(State::Leaving).len();
             }
         }
-        addresses.sort_unstable();
-        addresses.dedup();
-        addresses
+    }
+    let share = share(&found);
+    for slice in slices {
+        for (name, port) in &slice.ports {
+            if let Some(usable) = found.get_mut(&**name) {
+                let ips = slice.ips_in(usable.state()).iter();
+                let room = share.saturating_sub(usable.addresses.len());
+                usable.addresses.extend(ips.take(room).map(|ip| SocketAddr::new(*ip, *port)));
+            }
+        }
+    }
+    for usable in found.values_mut() {
+        usable.cut = usable.count() > share;
+        usable.addresses.sort_unstable();
+        usable.addresses.dedup();
+    }
+    found
+}
+
+/// How many addresses each port may have: all, if they are not too many, or else the same number.
+fn share(found: &HashMap<&str, Usable>) -> usize {
+    let total = |total: usize, usable: &Usable| {
+        total.saturating_add(usable.count().saturating_mul(usable.asked))
     };
-    let ready = addresses_in(State::Ready);
-    if ready.is_empty() { addresses_in(State::Leaving) } else { ready }
+    if found.values().fold(0, total) <= ADDRESSES_OF_A_SERVICE {
+        return usize::MAX;
+    }
+    let asked = found.values().filter(|usable| usable.count() > 0).map(|usable| usable.asked);
+    (ADDRESSES_OF_A_SERVICE / asked.sum::<usize>().max(1)).max(1)
 }
 
 /// A condition that is not there means ready.

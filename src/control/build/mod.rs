@@ -14,9 +14,12 @@ mod few;
 mod grants;
 mod names;
 mod own;
+mod ports;
 mod resolve;
 mod routes;
 mod services;
+mod told;
+mod unresolved;
 mod verdict;
 
 use std::collections::HashMap;
@@ -28,10 +31,10 @@ use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
 pub use self::builder::{Builder, Settled};
-pub(super) use self::draft::Finding;
 pub use self::names::{
     ADDRESSES_OF_A_NAME, Answer, NAMES_OF_A_NAMESPACE, NameChanges, NameFault, Rank, WantedName,
 };
+pub(super) use self::told::Finding;
 use super::api::{DnsName, ReferenceGrant, SniRoute};
 use super::status::RouteStatus;
 use crate::reach::Reach;

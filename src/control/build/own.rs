@@ -8,6 +8,7 @@ use k8s_openapi::api::core::v1::Service;
 
 use super::endpoints::Slice;
 use crate::control::api::{DnsName, dns_name};
+use crate::reach::forms;
 use crate::routing::ObjectKey;
 
 /// The addresses that lead to the installation itself.
@@ -33,6 +34,26 @@ struct Front {
     addresses: Vec<SocketAddr>,
     /// Of load balancers that have a name alone.
     names: Vec<(DnsName, u16)>,
+}
+
+/// The addresses that have become the installation's own, and those that are no longer.
+#[derive(Debug)]
+pub(super) struct OwnNews {
+    endpoints: HashSet<SocketAddr>,
+    ips: HashSet<IpAddr>,
+}
+
+impl OwnNews {
+    /// Whether an endpoint is among them, in whatever form it is written.
+    pub(super) fn has(&self, endpoint: SocketAddr) -> bool {
+        let port = endpoint.port();
+        forms(endpoint.ip()).any(|ip| self.endpoints.contains(&SocketAddr::new(ip, port)))
+    }
+
+    /// Whether any port of an address is among them.
+    pub(super) fn has_ip(&self, ip: IpAddr) -> bool {
+        forms(ip).any(|ip| self.ips.contains(&ip))
+    }
 }
 
 impl Own {
@@ -85,7 +106,7 @@ impl Own {
             .ips()
             .flat_map(|ip| {
                 let ports = slice.ports().chain(self.ports.iter().copied());
-                ports.map(move |port| SocketAddr::new(ip, port))
+                ports.map(move |port| SocketAddr::new(ip.to_canonical(), port))
             })
             .collect();
         self.dirty |= self.pods.get(key) != Some(&pods);
@@ -97,15 +118,18 @@ impl Own {
         self.dirty |= self.pods.remove(key).is_some();
     }
 
-    /// Takes the changes since the last time over. Returns whether there were any.
-    pub(super) fn settle(&mut self) -> bool {
+    /// Takes the changes since the last time over, if there are any. Returns what is different.
+    pub(super) fn settle(&mut self) -> Option<OwnNews> {
         if !std::mem::take(&mut self.dirty) {
-            return false;
+            return None;
         }
         let front = self.front.values().flat_map(|front| &front.addresses);
         let all = front.chain(self.pods.values().flatten()).copied();
-        self.endpoints = Arc::new(all.collect());
-        true
+        let before = std::mem::replace(&mut self.endpoints, Arc::new(all.collect()));
+        let endpoints: HashSet<SocketAddr> =
+            before.symmetric_difference(&self.endpoints).copied().collect();
+        let ips = endpoints.iter().map(SocketAddr::ip).collect();
+        Some(OwnNews { endpoints, ips })
     }
 
     #[cfg(test)]

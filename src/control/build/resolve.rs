@@ -2,38 +2,45 @@
 
 use std::collections::HashSet;
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 
-use super::endpoints::{Named, ServicePorts, Unresolved, usable_addresses};
+use ahash::AHashMap as HashMap;
+
+use super::endpoints::{Usable, usable_endpoints};
 use super::grants::Grants;
 use super::names::{Answer, Names};
-use super::own::Own;
-use super::services::Services;
+use super::own::{Own, OwnNews};
+use super::ports::{Named, ServicePorts};
+use super::services::{PortChange, PortNews, Services};
+use super::unresolved::Unresolved;
 use crate::control::api::{Address, DnsName};
 use crate::reach::{Reach, Refusal};
 use crate::routing::{BackendKey, ObjectKey, RouteKey, ServicePort};
 
 /// What a backend comes to.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, PartialEq)]
 pub(super) struct Resolution {
     /// Its endpoints, sorted, each once.
-    pub(super) addresses: Vec<SocketAddr>,
+    pub(super) addresses: Box<[SocketAddr]>,
     /// The DNS name that it leads to.
     pub(super) name: Option<DnsName>,
     /// What is wrong with it.
-    pub(super) fault: Option<Unresolved>,
+    pub(super) fault: Option<Box<Unresolved>>,
     /// Whether the route may not have it at all.
     pub(super) refused: bool,
 }
 
-impl Resolution {
-    pub(super) fn failed(fault: Unresolved) -> Self {
-        Resolution { fault: Some(fault), ..Resolution::default() }
-    }
-
-    pub(super) fn refused(fault: Unresolved) -> Self {
-        Resolution { refused: true, ..Resolution::failed(fault) }
-    }
+/// What a port of a Service comes to, for whoever may have it.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) enum Found {
+    Resolved(Arc<Resolution>),
+    /// Whatever this name resolves to.
+    Name(DnsName, u16),
 }
+
+/// What names come to, each worked out once in a round.
+#[derive(Debug, Default)]
+pub(super) struct LookedUp(HashMap<(DnsName, u16, &'static str), Arc<Resolution>>);
 
 /// What routes may lead to.
 #[derive(Debug)]
@@ -46,70 +53,104 @@ pub(super) struct Targets {
     pub(super) reach: Reach,
     /// The addresses of the machine that sluice runs on.
     pub(super) machine: HashSet<IpAddr>,
+    /// How many endpoints were judged.
+    #[cfg(test)]
+    pub(super) judged: std::cell::Cell<usize>,
+}
+
+impl Resolution {
+    fn failed(fault: Unresolved) -> Self {
+        Resolution { fault: Some(Box::new(fault)), ..Resolution::default() }
+    }
+
+    fn refused(fault: Unresolved) -> Self {
+        Resolution { refused: true, ..Resolution::failed(fault) }
+    }
+}
+
+impl Found {
+    /// What is different from `before`, if anything is.
+    pub(super) fn change_from(&self, before: Option<&Found>) -> Option<PortChange> {
+        let (Found::Resolved(now), Some(Found::Resolved(before))) = (self, before) else {
+            return (before != Some(self)).then_some(PortChange::Whole);
+        };
+        if (&now.fault, &now.name, now.refused) != (&before.fault, &before.name, before.refused) {
+            Some(PortChange::Whole)
+        } else if now.addresses.len() != before.addresses.len() {
+            Some(PortChange::Count)
+        } else {
+            (now.addresses != before.addresses).then_some(PortChange::Addresses)
+        }
+    }
 }
 
 impl Targets {
-    /// What a backend comes to for a route: what it may not have, it does not get.
-    pub(super) fn resolve_for(&self, route: &RouteKey, backend: &BackendKey) -> Resolution {
-        if let BackendKey::Service { service, .. } = backend
-            && !self.grants.allow(route.namespace(), service)
-        {
-            return Resolution::refused(Unresolved::not_granted(route, service));
-        }
-        self.resolve(backend)
-    }
-
-    /// What a backend comes to.
-    pub(super) fn resolve(&self, backend: &BackendKey) -> Resolution {
+    /// What a backend comes to for a route: what it may not have, it does not get. The Services of
+    /// which there was news are settled.
+    pub(super) fn resolve(
+        &self,
+        route: &RouteKey,
+        backend: &BackendKey,
+        looked_up: &mut LookedUp,
+    ) -> Arc<Resolution> {
         match backend {
-            BackendKey::Service { service, .. } if self.own.has_service(service) => {
-                let what = format_args!("Service {service}");
-                Resolution::refused(Unresolved::leads_to_itself(what, "service.name"))
+            BackendKey::Service { service, .. }
+                if !self.grants.allow(route.namespace(), service) =>
+            {
+                Arc::new(Resolution::refused(Unresolved::not_granted(route, service)))
             }
-            BackendKey::Service { service, port } => self.resolve_service(service, port),
+            BackendKey::Service { service, port } => match self.services.found(service, port) {
+                Some(Found::Resolved(resolution)) => Arc::clone(resolution),
+                Some(Found::Name(name, port)) => {
+                    self.resolve_name(name, *port, "service.name", looked_up)
+                }
+                None => Arc::default(),
+            },
             BackendKey::Address(address) => match address.parse() {
                 Ok(Address::Socket(address)) => {
                     let resolution = self.permitted(vec![address], "address");
                     let refused = resolution.addresses.is_empty();
-                    Resolution { refused, ..resolution }
+                    Arc::new(Resolution { refused, ..resolution })
                 }
-                Ok(Address::Name(name, port)) => self.resolve_name(name, port, "address"),
+                Ok(Address::Name(name, port)) => {
+                    self.resolve_name(&name, port, "address", looked_up)
+                }
                 // It was one when the route was read.
-                Err(_) => Resolution::default(),
+                Err(_) => Arc::default(),
             },
         }
     }
 
-    /// Whether a backend may have an endpoint of `endpoints`, whether that is permitted or not. All
-    /// that have names may: there are load balancers that have a name alone.
-    pub(super) fn may_meet(&self, backend: &BackendKey, endpoints: &HashSet<SocketAddr>) -> bool {
+    /// Works out what the ports of a Service come to that routes name; returns those for which that
+    /// is news.
+    pub(super) fn settle_service(&mut self, service: &ObjectKey) -> Vec<PortNews> {
+        let (found, shared_out) = self.resolve_service(service);
+        self.services.set_found(service, found, shared_out)
+    }
+
+    /// Whether a backend may have an endpoint that has become the installation's own or is no
+    /// longer, whether it is permitted or not. All that have names may: there are load balancers that
+    /// have a name alone. Of a Service, the addresses are looked at, and not each of its ports.
+    pub(super) fn may_meet(&self, backend: &BackendKey, own: &OwnNews) -> bool {
         match backend {
             BackendKey::Address(address) => match address.parse() {
-                Ok(Address::Socket(address)) => endpoints.contains(&address),
+                Ok(Address::Socket(address)) => own.has(address),
                 Ok(Address::Name(..)) => true,
                 Err(_) => false,
             },
             BackendKey::Service { service, .. } => {
                 self.services.ports(service).is_some_and(ServicePorts::has_name)
-                    || self.services.slices(service).any(|slice| {
-                        let ends = |port| slice.ips().map(move |ip| SocketAddr::new(ip, port));
-                        slice.ports().flat_map(ends).any(|end| endpoints.contains(&end))
-                    })
+                    || self
+                        .services
+                        .slices(service)
+                        .any(|slice| slice.ips().any(|ip| own.has_ip(ip)))
             }
         }
     }
 
-    /// Whether any endpoint of a Service is one that nothing may connect to.
-    pub(super) fn has_refused(&self, service: &ObjectKey) -> bool {
-        let mut slices = self.services.slices(service);
-        slices.any(|slice| {
-            slice
-                .ports()
-                .any(|port| slice.ips().any(|ip| self.judge(SocketAddr::new(ip, port)).is_err()))
-        })
-    }
-
     fn judge(&self, endpoint: SocketAddr) -> Result<(), Refusal> {
+        #[cfg(test)]
+        self.judged.set(self.judged.get() + 1);
         self.reach.judge(endpoint, self.own.endpoints(), |ip| self.machine.contains(&ip))
     }
 
@@ -133,33 +174,77 @@ impl Targets {
         let told = first.filter(|(.., by_setting)| !by_setting || !left);
         let fault = told.map(|(address, why, _)| {
             let only_own = left && addresses.len() == 1 && addresses.first() == Some(&address);
-            Unresolved::not_permitted(address, why, left && !only_own, field)
+            Box::new(Unresolved::not_permitted(address, why, left && !only_own, field))
         });
-        Resolution { addresses, fault, ..Resolution::default() }
+        Resolution { addresses: addresses.into(), fault, ..Resolution::default() }
     }
 
-    fn resolve_service(&self, service: &ObjectKey, port: &ServicePort) -> Resolution {
-        let Some(ports) = self.services.ports(service) else {
-            return Resolution::failed(Unresolved::no_service(service));
+    /// What the ports of a Service come to that routes name, and whether they have no more than their
+    /// shares of what it may bring.
+    fn resolve_service(&self, service: &ObjectKey) -> (Vec<(ServicePort, Found)>, bool) {
+        let named = self.services.named(service);
+        let all = |resolution: Resolution| {
+            let found = Found::Resolved(Arc::new(resolution));
+            (named.clone().map(|port| (port.clone(), found.clone())).collect(), false)
         };
-        match ports.find(service, port) {
-            Ok(Named::Port(port_name)) => {
-                let addresses = usable_addresses(self.services.slices(service), port_name);
-                self.permitted(addresses, "service.name")
-            }
-            Ok(Named::Name(name, port)) => self.resolve_name(name.clone(), port, "service.name"),
-            Err(fault) => Resolution::failed(fault),
+        if self.own.has_service(service) {
+            let what = format_args!("Service {service}");
+            let fault = Unresolved::leads_to_itself(what, "service.name");
+            return all(Resolution::refused(fault));
         }
+        let Some(ports) = self.services.ports(service) else {
+            return all(Resolution::failed(Unresolved::no_service(service)));
+        };
+        let index = ports.index();
+        let meant: Vec<_> = named.map(|port| (port, index.find(service, port))).collect();
+        let names = meant.iter().filter_map(|(_, meant)| match meant {
+            Ok(Named::Port(name)) => Some(*name),
+            _ => None,
+        });
+        let usable = usable_endpoints(self.services.slices(service), names);
+        let shared_out = usable.values().any(|usable| usable.cut);
+        let at_ports =
+            usable.into_iter().map(|(name, usable)| (name, self.at_port(service, usable)));
+        let at_ports: HashMap<&str, Found> = at_ports.collect();
+        let found = meant.into_iter().filter_map(|(port, meant)| {
+            let found = match meant {
+                Ok(Named::Port(name)) => at_ports.get(name)?.clone(),
+                Ok(Named::Name(name, port)) => Found::Name(name.clone(), port),
+                Err(fault) => Found::Resolved(Arc::new(Resolution::failed(fault))),
+            };
+            Some((port.clone(), found))
+        });
+        (found.collect(), shared_out)
+    }
+
+    fn at_port(&self, service: &ObjectKey, usable: Usable) -> Found {
+        let (cut, all, used) = (usable.cut, usable.count(), usable.addresses.len());
+        let mut resolution = self.permitted(usable.addresses, "service.name");
+        if cut {
+            resolution.fault = Some(Box::new(Unresolved::too_many_addresses(service, all, used)));
+        }
+        Found::Resolved(Arc::new(resolution))
     }
 
     /// The addresses of a name, as far as they are known; `field` is the one that led to it.
-    fn resolve_name(&self, name: DnsName, port: u16, field: &'static str) -> Resolution {
-        if self.own.has_name(&name, port) {
+    fn resolve_name(
+        &self,
+        name: &DnsName,
+        port: u16,
+        field: &'static str,
+        looked_up: &mut LookedUp,
+    ) -> Arc<Resolution> {
+        let known = looked_up.0.entry((name.clone(), port, field));
+        Arc::clone(known.or_insert_with(|| Arc::new(self.look_up(name, port, field))))
+    }
+
+    fn look_up(&self, name: &DnsName, port: u16, field: &'static str) -> Resolution {
+        if self.own.has_name(name, port) {
             let what = format_args!("{name}:{port}");
             return Resolution::refused(Unresolved::leads_to_itself(what, field));
         }
         let mut resolution = Resolution::default();
-        if let Some(Answer { addresses, fault }) = self.names.answer(&name) {
+        if let Some(Answer { addresses, fault }) = self.names.answer(name) {
             let mut sockets: Vec<SocketAddr> =
                 addresses.iter().map(|ip| SocketAddr::new(*ip, port)).collect();
             sockets.sort_unstable();
@@ -167,12 +252,12 @@ impl Targets {
             resolution = self.permitted(sockets, field);
             if let Some(fault) = fault {
                 let found = !resolution.addresses.is_empty();
-                resolution.fault = Some(Unresolved::no_answer(&name, fault, found, field));
+                resolution.fault = Some(Box::new(Unresolved::no_answer(name, fault, found, field)));
             } else if let Some(refused) = &mut resolution.fault {
                 refused.message = format!("{name} has the address {}", refused.message);
             }
         }
-        resolution.name = Some(name);
+        resolution.name = Some(name.clone());
         resolution
     }
 }

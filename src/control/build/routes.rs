@@ -14,8 +14,6 @@ pub(super) struct Routes {
     routes: HashMap<RouteKey, Route>,
     /// Those that are to be looked at again.
     dirty: Vec<RouteKey>,
-    /// How many rounds there were.
-    round: u64,
 }
 
 #[derive(Debug, Default)]
@@ -23,8 +21,6 @@ struct Route {
     state: State,
     /// Whether it is in [`Routes::dirty`].
     dirty: bool,
-    /// The round in which it was last looked at.
-    looked_at: u64,
 }
 
 /// What there is of a route.
@@ -75,28 +71,21 @@ impl Routes {
         }
     }
 
-    /// Begins another round: returns the routes to be looked at.
-    pub(super) fn begin_round(&mut self) -> Vec<RouteKey> {
-        self.round += 1;
+    /// The routes to be looked at.
+    pub(super) fn take_dirty(&mut self) -> Vec<RouteKey> {
         mem::take(&mut self.dirty)
     }
 
-    /// Looks at a route in this round.
+    /// Looks at a route.
     pub(super) fn look_at(&mut self, key: &RouteKey) -> Option<&mut State> {
         let route = self.routes.get_mut(key)?;
         route.dirty = false;
-        route.looked_at = self.round;
         Some(&mut route.state)
     }
 
     /// Forgets a route that is gone and was looked at.
     pub(super) fn forget(&mut self, key: &RouteKey) {
         self.routes.remove(key);
-    }
-
-    /// Whether there is a route that is not looked at in this round.
-    pub(super) fn is_passed_over(&self, key: &RouteKey) -> bool {
-        self.routes.get(key).is_some_and(|route| route.looked_at < self.round)
     }
 
     pub(super) fn draft(&self, key: &RouteKey) -> Option<&Draft> {

@@ -2,8 +2,10 @@
 
 use ahash::AHashMap as HashMap;
 
-use super::endpoints::{ServicePorts, Slice};
+use super::endpoints::Slice;
 use super::few::Few;
+use super::ports::ServicePorts;
+use super::resolve::Found;
 use crate::routing::{ObjectKey, RouteKey, ServicePort};
 
 /// All Services that are there or that routes name.
@@ -12,7 +14,7 @@ pub(super) struct Services {
     known: HashMap<ObjectKey, Box<Known>>,
     /// The Service of a slice.
     of_slices: HashMap<ObjectKey, ObjectKey>,
-    /// Those of which there is news.
+    /// Those that are named and of which there is news.
     dirty: Vec<ObjectKey>,
 }
 
@@ -22,18 +24,39 @@ struct Known {
     ports: Option<ServicePorts>,
     /// By their own keys.
     slices: Few<ObjectKey, Slice>,
-    /// Who names it, by the port that is named.
-    users: Few<ServicePort, Few<RouteKey>>,
-    news: News,
-    /// Whether it had endpoints that are refused when that was last looked at.
-    refused: bool,
+    /// The ports that routes name.
+    named: Few<ServicePort, NamedPort>,
+    /// Whether it has more addresses than it may bring, so that each port has its share.
+    shared_out: bool,
+    /// Whether it is in [`Services::dirty`].
+    dirty: bool,
 }
 
-/// What changed about a Service.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct News {
-    pub(super) ports: bool,
-    pub(super) endpoints: bool,
+/// A port that routes name.
+#[derive(Debug, Default)]
+struct NamedPort {
+    users: Few<RouteKey>,
+    /// What it comes to, as far as that was worked out.
+    found: Option<Found>,
+}
+
+/// A port that comes to something else than before.
+#[derive(Debug)]
+pub(super) struct PortNews {
+    pub(super) port: ServicePort,
+    pub(super) found: Found,
+    pub(super) change: PortChange,
+}
+
+/// What is different about a port.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum PortChange {
+    /// Its endpoints are others, and as many as before.
+    Addresses,
+    /// It has another number of endpoints.
+    Count,
+    /// Something else is wrong with it, or it leads somewhere else: whoever names it is concerned.
+    Whole,
 }
 
 impl Services {
@@ -42,7 +65,7 @@ impl Services {
         let known = self.known.entry(key.clone()).or_default();
         if known.ports.as_ref() != Some(&ports) {
             known.ports = Some(ports);
-            self.tell(key, News { ports: true, endpoints: false });
+            self.mark(&key);
         }
     }
 
@@ -50,7 +73,7 @@ impl Services {
     pub(super) fn remove(&mut self, key: &ObjectKey) {
         let known = self.known.get_mut(key);
         if known.is_some_and(|known| known.ports.take().is_some()) {
-            self.tell(key.clone(), News { ports: true, endpoints: false });
+            self.mark(key);
         }
     }
 
@@ -62,8 +85,8 @@ impl Services {
         let known = self.known.entry(service.clone()).or_default();
         if known.slices.get(&key) != Some(&slice) {
             known.slices.insert(key.clone(), slice);
-            self.of_slices.insert(key, service.clone());
-            self.tell(service, News { ports: false, endpoints: true });
+            self.mark(&service);
+            self.of_slices.insert(key, service);
         }
     }
 
@@ -73,15 +96,19 @@ impl Services {
         if let Some(known) = self.known.get_mut(&service) {
             known.slices.remove(key);
         }
-        self.tell(service, News { ports: false, endpoints: true });
+        self.mark(&service);
     }
 
     /// Notes that `route` names a port of `service`.
     pub(super) fn add_user(&mut self, service: &ObjectKey, port: &ServicePort, route: &RouteKey) {
-        let ports = &mut self.known.entry(service.clone()).or_default().users;
-        match ports.get_mut(port) {
-            Some(users) => users.insert(route.clone(), ()),
-            None => ports.insert(port.clone(), Few::One(route.clone(), ())),
+        let known = self.known.entry(service.clone()).or_default();
+        match known.named.get_mut(port) {
+            Some(named) => named.users.insert(route.clone(), ()),
+            None => {
+                let named = NamedPort { users: Few::One(route.clone(), ()), found: None };
+                known.named.insert(port.clone(), named);
+                self.mark(service);
+            }
         }
     }
 
@@ -93,14 +120,14 @@ impl Services {
         route: &RouteKey,
     ) {
         let Some(known) = self.known.get_mut(service) else { return };
-        if let Some(users) = known.users.get_mut(port) {
-            users.remove(route);
-            if users.is_empty() {
-                known.users.remove(port);
+        let Some(named) = known.named.get_mut(port) else { return };
+        named.users.remove(route);
+        if named.users.is_empty() {
+            known.named.remove(port);
+            // The others may have its share.
+            if known.shared_out || known.is_nothing() {
+                self.mark(service);
             }
-        }
-        if known.is_nothing() {
-            self.known.remove(service);
         }
     }
 
@@ -114,55 +141,75 @@ impl Services {
         self.known.get(service).into_iter().flat_map(|known| known.slices.values())
     }
 
-    /// Notes whether some endpoints of a Service are refused. Returns whether that is news.
-    pub(super) fn set_refused(&mut self, service: &ObjectKey, refused: bool) -> bool {
-        let Some(known) = self.known.get_mut(service) else { return false };
-        std::mem::replace(&mut known.refused, refused) != refused
+    /// The ports of a Service that routes name.
+    pub(super) fn named(&self, service: &ObjectKey) -> impl Iterator<Item = &ServicePort> + Clone {
+        self.known
+            .get(service)
+            .into_iter()
+            .flat_map(|known| known.named.iter().map(|(port, _)| port))
     }
 
-    /// The ports of a Service that routes name, and those routes.
+    /// The routes that name a port of a Service.
     pub(super) fn users(
         &self,
         service: &ObjectKey,
-    ) -> impl Iterator<Item = (&ServicePort, &Few<RouteKey>)> {
-        self.known.get(service).into_iter().flat_map(|known| known.users.iter())
+        port: &ServicePort,
+    ) -> impl Iterator<Item = &RouteKey> + use<'_> {
+        let named = self.known.get(service).and_then(|known| known.named.get(port));
+        named.into_iter().flat_map(|named| named.users.keys())
     }
 
-    /// The Services of which there is news since the last time, each once, and the news.
-    pub(super) fn take_news(&mut self) -> Vec<(ObjectKey, News)> {
-        let dirty = std::mem::take(&mut self.dirty);
-        let news = dirty.into_iter().filter_map(|service| {
-            let known = self.known.get_mut(&service)?;
-            let news = std::mem::take(&mut known.news);
-            if known.is_nothing() {
-                self.known.remove(&service);
-            }
-            Some((service, news))
+    /// What a port that routes name comes to, as it was worked out last.
+    pub(super) fn found(&self, service: &ObjectKey, port: &ServicePort) -> Option<&Found> {
+        self.known.get(service)?.named.get(port)?.found.as_ref()
+    }
+
+    /// Takes over what the ports of a Service come to; returns those for which that is news.
+    /// `shared_out`: whether each has no more than its share.
+    pub(super) fn set_found(
+        &mut self,
+        service: &ObjectKey,
+        found: Vec<(ServicePort, Found)>,
+        shared_out: bool,
+    ) -> Vec<PortNews> {
+        let Some(known) = self.known.get_mut(service) else { return Vec::new() };
+        known.shared_out = shared_out;
+        let news = found.into_iter().filter_map(|(port, found)| {
+            let named = known.named.get_mut(&port)?;
+            let change = found.change_from(named.found.as_ref())?;
+            named.found = Some(found.clone());
+            Some(PortNews { port, found, change })
         });
         news.collect()
+    }
+
+    /// A Service that is named and of which there is news.
+    pub(super) fn next_news(&mut self) -> Option<ObjectKey> {
+        let service = self.dirty.pop()?;
+        if let Some(known) = self.known.get_mut(&service) {
+            known.dirty = false;
+        }
+        Some(service)
+    }
+
+    /// Has it worked out anew what a Service comes to, if any route names it.
+    pub(super) fn mark(&mut self, service: &ObjectKey) {
+        let Some(known) = self.known.get_mut(service) else { return };
+        if known.is_nothing() {
+            self.known.remove(service);
+        } else if !known.named.is_empty() && !std::mem::replace(&mut known.dirty, true) {
+            self.dirty.push(service.clone());
+        }
     }
 
     #[cfg(test)]
     pub(super) fn is_empty(&self) -> bool {
         self.known.is_empty() && self.of_slices.is_empty() && self.dirty.is_empty()
     }
-
-    fn tell(&mut self, service: ObjectKey, news: News) {
-        let Some(known) = self.known.get_mut(&service) else { return };
-        if known.news == News::default() {
-            self.dirty.push(service);
-        }
-        known.news.ports |= news.ports;
-        known.news.endpoints |= news.endpoints;
-    }
 }
 
 impl Known {
-    /// Whether there is nothing to know, nor to tell.
     fn is_nothing(&self) -> bool {
-        self.ports.is_none()
-            && self.slices.is_empty()
-            && self.users.is_empty()
-            && self.news == News::default()
+        self.ports.is_none() && self.slices.is_empty() && self.named.is_empty()
     }
 }

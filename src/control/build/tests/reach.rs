@@ -61,6 +61,26 @@ fn a_slice_that_changes_for_the_worse_is_told_and_mended() {
     assert_eq!(said(&mut builder), ["ResolvedRefs"]);
 }
 
+/// Whoever comes later than what is wrong is told of it, too, and when it is over.
+#[test]
+fn a_route_that_found_a_bad_slice_is_told_when_that_is_mended() {
+    let resources = sliced("IPv4", "0.0.0.1, 10.0.0.1", 80);
+    let mut builder = Builder::new(installation());
+    builder.put_service(&resources.services[0]);
+    builder.put_slice(&resources.slices[0]);
+    builder.settle();
+    builder.put_route(&resources.routes[0]);
+    let said = |builder: &mut Builder| {
+        let statuses = builder.settle().statuses;
+        statuses.into_iter().map(|status| status.conditions[1].reason).collect::<Vec<_>>()
+    };
+    assert_eq!(said(&mut builder), ["AddressNotPermitted"]);
+    let mut mended = resources.slices[0].clone();
+    mended.endpoints.iter_mut().flatten().for_each(|one| one.addresses = vec!["10.0.0.1".into()]);
+    builder.put_slice(&mended);
+    assert_eq!(said(&mut builder), ["ResolvedRefs"], "though it has as many endpoints as before");
+}
+
 #[test]
 fn networks_are_excluded_for_addresses_names_and_slices() {
     let cidrs = |text: &str| vec![text.parse().unwrap()];
@@ -182,8 +202,12 @@ fn no_route_leads_to_the_installation_itself() {
 fn a_route_is_told_when_an_address_becomes_the_installations_own() {
     let (ours, service, slice) = own();
     let mut builder = Builder::new(ours);
-    for (name, address) in [("a", "10.0.0.7:8443"), ("b", "203.0.113.7:443"), ("c", "192.0.2.1:1")]
-    {
+    for (name, address) in [
+        ("a", "10.0.0.7:8443"),
+        ("b", "203.0.113.7:443"),
+        ("c", "192.0.2.1:1"),
+        ("d", "[64:ff9b::10.0.0.7]:8443"),
+    ] {
         let backend = format!("{{address: '{address}'}}");
         builder.put_route(&route(name, &format!("hostnames: [{name}.com]"), &backend));
     }
@@ -198,15 +222,37 @@ fn a_route_is_told_when_an_address_becomes_the_installations_own() {
         statuses.sort();
         (statuses, settled.own_endpoints.map(|own| own.len()))
     };
-    let resolved = ["a ResolvedRefs", "b ResolvedRefs", "c ResolvedRefs"].map(str::to_owned);
-    assert_eq!(said(&mut |_| {}), (resolved.to_vec(), Some(0)));
+    let all = |reason: &str, names: &[&str]| -> Vec<String> {
+        names.iter().map(|name| format!("{name} {reason}")).collect()
+    };
+    assert_eq!(said(&mut |_| {}), (all("ResolvedRefs", &["a", "b", "c", "d"]), Some(0)));
     assert_eq!(said(&mut |_| {}), (vec![], None));
     let pods = said(&mut |builder| builder.put_slice(&slice));
-    assert_eq!(pods, (vec!["a LeadsToItself".to_owned()], Some(2)));
+    assert_eq!(pods, (all("LeadsToItself", &["a", "d"]), Some(2)));
     let front = said(&mut |builder| builder.put_service(&service));
-    assert_eq!(front, (vec!["b LeadsToItself".to_owned()], Some(6)));
+    assert_eq!(front, (all("LeadsToItself", &["b"]), Some(6)));
     let gone = said(&mut |builder| builder.remove_slice(&key(&slice.metadata).unwrap()));
-    assert_eq!(gone, (vec!["a ResolvedRefs".to_owned()], Some(4)));
+    assert_eq!(gone, (all("ResolvedRefs", &["a", "d"]), Some(4)));
     let gone = said(&mut |builder| builder.remove_service(&ObjectKey::new("data", "sluice")));
-    assert_eq!(gone, (vec!["b ResolvedRefs".to_owned()], Some(0)));
+    assert_eq!(gone, (all("ResolvedRefs", &["b"]), Some(0)));
+}
+
+/// The Service itself has not changed.
+#[test]
+fn a_route_to_a_service_is_told_when_its_endpoints_become_the_installations_own() {
+    let (ours, _, slice) = own();
+    let resources = sliced("IPv4", "10.0.0.7, 10.0.0.8", 8443);
+    let mut builder = Builder::new(ours);
+    builder.put_service(&resources.services[0]);
+    builder.put_slice(&resources.slices[0]);
+    builder.put_route(&resources.routes[0]);
+    let said = |builder: &mut Builder| {
+        let statuses = builder.settle().statuses;
+        statuses.into_iter().map(|status| status.conditions[1].reason).collect::<Vec<_>>()
+    };
+    assert_eq!(said(&mut builder), ["ResolvedRefs"]);
+    builder.put_slice(&slice);
+    assert_eq!(said(&mut builder), ["LeadsToItself"]);
+    builder.remove_slice(&key(&slice.metadata).unwrap());
+    assert_eq!(said(&mut builder), ["ResolvedRefs"]);
 }

@@ -1,0 +1,148 @@
+//! What a change costs, counted: one tenant's objects, however large, keep nobody else waiting.
+
+use k8s_openapi::api::discovery::v1::{Endpoint, EndpointPort};
+
+use super::*;
+
+/// A slice of Service `s` with ports `p0`, `p1`… and so many addresses.
+fn large_slice(name: &str, ports: u16, addresses: u32) -> EndpointSlice {
+    let mut slice = slice("s", "IPv4", "[]", "[]");
+    slice.metadata.name = Some(name.to_owned());
+    let port = |number: u16| EndpointPort {
+        name: Some(format!("p{number}")),
+        port: Some(i32::from(number) + 1),
+        ..EndpointPort::default()
+    };
+    slice.ports = Some((0..ports).map(port).collect());
+    // No two slices have the same.
+    let first = 0x0a00_0000 + name.bytes().map(u32::from).sum::<u32>() % 16 * 0x10_0000;
+    let address = |number: u32| std::net::Ipv4Addr::from_bits(first + number).to_string();
+    let endpoint =
+        Endpoint { addresses: (0..addresses).map(address).collect(), ..Endpoint::default() };
+    slice.endpoints = Some(vec![endpoint]);
+    slice
+}
+
+/// Service `s` with ports `p0`, `p1`….
+fn wide_service(ports: u16) -> Service {
+    let ports: Vec<String> =
+        (0..ports).map(|number| format!("{{name: p{number}, port: {}}}", number + 1)).collect();
+    service("s", &format!("{{ports: [{}]}}", ports.join(", ")))
+}
+
+/// A route that names the first ports of Service `s`.
+fn wide_route(name: &str, ports: u16) -> SniRoute {
+    let backends: Vec<String> =
+        (0..ports).map(|number| format!("{{service: {{name: s, port: p{number}}}}}")).collect();
+    route(name, &format!("hostnames: [{name}.com]"), &backends.join(", "))
+}
+
+/// Settles, and returns what came of it and how many endpoints were judged.
+fn judged(builder: &mut Builder) -> (Settled, usize) {
+    let before = builder.targets.judged.get();
+    let settled = builder.settle();
+    (settled, builder.targets.judged.get() - before)
+}
+
+#[test]
+fn of_a_service_only_the_ports_that_routes_name_are_judged_and_each_once() {
+    let mut builder = Builder::new(installation());
+    builder.put_service(&wide_service(300));
+    builder.put_slice(&large_slice("x", 300, 1000));
+    assert_eq!(judged(&mut builder).1, 0, "nobody names it");
+    for name in ["a", "b", "c"] {
+        builder.put_route(&wide_route(name, 2));
+    }
+    let (settled, count) = judged(&mut builder);
+    assert_eq!(count, 2 * 1000);
+    assert_eq!(settled.statuses.iter().map(|status| status.endpoints).sum::<usize>(), 3 * 2 * 1000);
+    builder.put_slice(&large_slice("x", 300, 1001));
+    let (settled, count) = judged(&mut builder);
+    assert_eq!(count, 2 * 1001);
+    assert!(settled.statuses.iter().all(|status| status.endpoints == 2 * 1001));
+    assert_eq!((settled.statuses.len(), settled.changes.endpoints.len()), (3, 2));
+    assert!(settled.changes.routes.is_empty());
+    // A route that changes in another place has it judged no more.
+    let mut changed = wide_route("a", 2);
+    changed.spec.hostnames = vec!["other.com".parse().unwrap()];
+    builder.put_route(&changed);
+    let (settled, count) = judged(&mut builder);
+    assert_eq!((count, settled.statuses.len()), (0, 1));
+    assert_eq!(settled.changes.endpoints.len(), 2);
+}
+
+#[test]
+fn an_endpoint_that_changes_is_worked_out_once_for_all_routes() {
+    let mut builder = Builder::new(installation());
+    builder.put_service(&wide_service(16));
+    builder.put_slice(&large_slice("x", 16, 100));
+    for number in 0..120 {
+        builder.put_route(&wide_route(&format!("r{number}"), 16));
+    }
+    assert_eq!(judged(&mut builder).1, 16 * 100);
+    builder.put_slice(&large_slice("x", 16, 99));
+    let (settled, count) = judged(&mut builder);
+    assert_eq!(count, 16 * 99);
+    assert_eq!((settled.statuses.len(), settled.changes.endpoints.len()), (120, 16));
+}
+
+#[test]
+fn a_name_is_worked_out_once_for_all_routes() {
+    let mut builder = Builder::new(installation());
+    for number in 0..50 {
+        let hostname = format!("hostnames: [r{number}.com]");
+        builder.put_route(&route(&format!("r{number}"), &hostname, "{address: 'x.example:7'}"));
+    }
+    builder.settle();
+    let addresses = (1..=100).map(|last| IpAddr::from([10, 0, 0, last])).collect();
+    builder.put_answer(&"x.example".into(), Answer { addresses, fault: None });
+    let (settled, count) = judged(&mut builder);
+    assert_eq!((settled.statuses.len(), count), (50, 100));
+}
+
+/// What `ResolvedRefs` says, and how many endpoints each backend has in the table.
+fn told(builder: &mut Builder) -> (Vec<String>, Vec<usize>) {
+    let settled = builder.settle();
+    let said = settled.statuses.iter().map(|status| &status.conditions[1]);
+    let said = said.map(|condition| format!("{} {}", condition.reason, condition.message));
+    let mut endpoints: Vec<_> = settled.changes.endpoints.into_iter().collect();
+    endpoints.sort();
+    (said.collect(), endpoints.into_iter().map(|(_, addresses)| addresses.len()).collect())
+}
+
+#[test]
+fn a_service_brings_so_many_addresses_and_no_more() {
+    let mut builder = Builder::new(installation());
+    builder.put_service(&wide_service(2));
+    builder.put_slice(&large_slice("x", 2, 60_000));
+    builder.put_route(&wide_route("r", 1));
+    let all_good = vec!["ResolvedRefs ".to_owned()];
+    assert_eq!(told(&mut builder), (all_good.clone(), vec![60_000]));
+    builder.put_slice(&large_slice("y", 2, 60_000));
+    let too_many = |all: usize, used: usize| {
+        format!(
+            "TooManyAddresses Service data/s has more than 100000 addresses at the ports that \
+             routes name; of the {all} at this one, {used} are used"
+        )
+    };
+    assert_eq!(told(&mut builder), (vec![too_many(120_000, 100_000)], vec![100_000]));
+    // Two ports have the same share of it.
+    builder.put_route(&wide_route("r", 2));
+    let (said, endpoints) = told(&mut builder);
+    assert!(said.len() == 1 && said[0].starts_with(&too_many(120_000, 50_000)), "{said:?}");
+    assert_eq!(endpoints, [50_000, 50_000]);
+    builder.put_route(&wide_route("r", 1));
+    assert_eq!(told(&mut builder).1, [100_000]);
+    builder.remove_slice(&ObjectKey::new("data", "y"));
+    assert_eq!(told(&mut builder), (all_good, vec![60_000]));
+}
+
+#[test]
+fn a_service_of_many_ports_lists_some_of_them() {
+    let routes = vec![route("r", "hostnames: [a.com]", "{service: {name: s, port: nope}}")];
+    let resources =
+        Resources { routes, services: vec![wide_service(1000)], ..Resources::default() };
+    let told = conditions(&plan(&resources), "r")[1].clone();
+    assert!(told.contains("has no port nope; it has 1 (p0), 2 (p1), "), "{told}");
+    assert!(told.ends_with(", 16 (p15) and 984 more"), "{told}");
+}

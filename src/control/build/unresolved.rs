@@ -1,0 +1,130 @@
+//! What is said of a backend that does not lead where it should.
+
+use std::fmt::Display;
+use std::net::SocketAddr;
+
+use super::endpoints::ADDRESSES_OF_A_SERVICE;
+use super::names::{ADDRESSES_OF_A_NAME, NAMES_OF_A_NAMESPACE, NameFault};
+use crate::reach::Refusal;
+use crate::routing::{ObjectKey, RouteKey};
+
+/// Why a reference leads nowhere.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Unresolved {
+    /// One CamelCase word.
+    pub(super) reason: &'static str,
+    /// The field of the backend that is at fault.
+    pub(super) field: &'static str,
+    /// For people.
+    pub(super) message: String,
+}
+
+impl Unresolved {
+    pub(super) fn no_service(key: &ObjectKey) -> Self {
+        Unresolved {
+            reason: "BackendNotFound",
+            field: "service.name",
+            message: format!("there is no Service {key}"),
+        }
+    }
+
+    pub(super) fn not_granted(route: &RouteKey, service: &ObjectKey) -> Self {
+        Unresolved {
+            reason: "RefNotPermitted",
+            field: "service.namespace",
+            message: format!(
+                "no ReferenceGrant in namespace {} lets the SniRoutes of {} refer to Service {}",
+                service.namespace(),
+                route.namespace(),
+                service.name()
+            ),
+        }
+    }
+
+    /// Nothing may connect to an endpoint; `field` is the one that led there. `left` tells whether
+    /// there are others.
+    pub(super) fn not_permitted(
+        endpoint: SocketAddr,
+        why: Refusal,
+        left: bool,
+        field: &'static str,
+    ) -> Self {
+        let ip = endpoint.ip();
+        match (why.is_own(), left) {
+            (true, false) => Unresolved::leads_to_itself_by(format!("{endpoint} {why}"), field),
+            (true, true) => Unresolved {
+                reason: "LeadsToItself",
+                field,
+                message: format!("{endpoint} {why}, and gets no connection"),
+            },
+            (false, _) => Unresolved {
+                reason: "AddressNotPermitted",
+                field,
+                message: match left {
+                    true => format!("{ip} {why}, and gets no connection"),
+                    false => format!("{ip} {why}; write an address of the network"),
+                },
+            },
+        }
+    }
+
+    /// The installation is itself what a backend names.
+    pub(super) fn leads_to_itself(what: impl Display, field: &'static str) -> Self {
+        Unresolved::leads_to_itself_by(format!("{what} leads to sluice itself"), field)
+    }
+
+    fn leads_to_itself_by(said: String, field: &'static str) -> Self {
+        Unresolved {
+            reason: "LeadsToItself",
+            field,
+            message: format!("{said}; name what is behind sluice"),
+        }
+    }
+
+    /// A port of a Service has more addresses, `all`, than its share of what the Service may bring.
+    pub(super) fn too_many_addresses(service: &ObjectKey, all: usize, used: usize) -> Self {
+        Unresolved {
+            reason: "TooManyAddresses",
+            field: "service.name",
+            message: format!(
+                "Service {service} has more than {ADDRESSES_OF_A_SERVICE} addresses at the ports \
+                 that routes name; of the {all} at this one, {used} are used"
+            ),
+        }
+    }
+
+    /// `held` tells whether there are addresses of an earlier answer.
+    pub(super) fn no_answer(
+        name: &str,
+        fault: &NameFault,
+        held: bool,
+        field: &'static str,
+    ) -> Self {
+        match fault {
+            NameFault::NotResolved(why) => {
+                let meanwhile = if held { "; its last known addresses are still used" } else { "" };
+                Unresolved {
+                    reason: "NameNotResolved",
+                    field,
+                    message: format!("{name} cannot be resolved: {why}{meanwhile}"),
+                }
+            }
+            NameFault::TooManyNames => Unresolved {
+                reason: "TooManyNames",
+                field,
+                message: format!(
+                    "{name} is not looked up: the routes of this namespace lead to more than \
+                     {NAMES_OF_A_NAMESPACE} DNS names, of which those of the oldest routes are"
+                ),
+            },
+            NameFault::TooManyAddresses => Unresolved {
+                reason: "TooManyAddresses",
+                field,
+                message: format!(
+                    "{name} has more than {ADDRESSES_OF_A_NAME} addresses, of which the first are \
+                     used"
+                ),
+            },
+        }
+    }
+}
