@@ -4,9 +4,9 @@
 #   tests/e2e/cluster.sh [--image ARCHIVE]... COMMAND [ARGUMENT]...
 #
 # The cluster is real: etcd, kube-apiserver, controller-manager, scheduler, kubelet, kube-proxy,
-# containerd, CNI (node.sh has them). The command has kubectl in its PATH and the administrator's
-# KUBECONFIG. It is in the network of a client, 198.18.0.2, to which the node is 198.18.0.1 and the
-# router to all else. `tests/e2e/cluster.sh bash` gives a shell there.
+# containerd, CNI (node.sh has them). The command has kubectl and helm in its PATH and the
+# administrator's KUBECONFIG. It is in the network of a client, 198.18.0.2, to which the node is
+# 198.18.0.1 and the router to all else. `tests/e2e/cluster.sh bash` gives a shell there.
 #
 # All of it lives in namespaces of its own: processes, mounts, networks, IPC. Whatever ends this script,
 # SIGKILL too, ends the first process there, and with it the kernel ends the others and drops what they
@@ -25,9 +25,10 @@ main() {
         say "a Kubernetes node takes root"
         exit 1
     fi
-    local programs
+    local programs helm
     programs=$("$here/../env/kube.sh" cluster)
-    export PATH=$programs:$PATH
+    helm=$("$here/../env/helm.sh")
+    export PATH=$programs:$helm:$PATH
     export CLUSTER=sluice-e2e-$$
     sandbox=
     trap clean EXIT

@@ -9,14 +9,13 @@ cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 images=target/image
 
 main() {
-    local helm prometheus tests
+    local prometheus tests
     PROMETHEUS_OPERATOR_CRDS=$(tests/env/prometheus.sh operator)
     export PROMETHEUS_OPERATOR_CRDS
-    helm=$(tests/env/helm.sh)
     prometheus=$(tests/env/prometheus.sh)
     build_images
     tests=$(build_tests)
-    export PATH=$helm:$prometheus:$PATH
+    export PATH=$prometheus:$PATH
     tests/e2e/cluster.sh --image "$PWD/$images/sluice.tar" --image "$PWD/$images/backend.tar" \
         --image "$PWD/$images/pause.tar" "$tests" "$@"
 }
