@@ -7,7 +7,7 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicU8, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -16,6 +16,7 @@ use rustix::event::{EventfdFlags, eventfd};
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::io::Errno;
 
+use super::descriptors::Descriptors;
 use super::hellos::Hellos;
 use crate::heartbeat::Heartbeat;
 
@@ -31,8 +32,8 @@ const RINGS: usize = 10;
 /// All workers of a process.
 #[derive(Debug)]
 pub(super) struct Crew {
-    /// Connections of all of them.
-    pub(super) connections: AtomicUsize,
+    /// Those of the connections of all of them.
+    pub(super) descriptors: Descriptors,
     /// The hellos of these.
     pub(super) hellos: Hellos,
     start: Instant,
@@ -76,10 +77,12 @@ pub(super) struct Given {
 
 impl Crew {
     /// A crew with a member for each of `loads`.
-    pub(super) fn new(loads: impl IntoIterator<Item = IntGauge>) -> io::Result<Self> {
+    pub(super) fn new(
+        loads: impl IntoIterator<Item = IntGauge>,
+        descriptors: Descriptors,
+    ) -> io::Result<Self> {
         let members: io::Result<Box<[Member]>> = loads.into_iter().map(Member::new).collect();
-        let (connections, hellos) = (AtomicUsize::new(0), Hellos::new());
-        Ok(Crew { connections, hellos, start: Instant::now(), members: members? })
+        Ok(Crew { descriptors, hellos: Hellos::new(), start: Instant::now(), members: members? })
     }
 
     /// The member of a worker.
@@ -222,7 +225,7 @@ mod tests {
             gauge.set(*load);
             gauge
         };
-        Crew::new(loads.iter().map(gauge)).expect("events")
+        Crew::new(loads.iter().map(gauge), Descriptors::of_connections(1)).expect("events")
     }
 
     fn given(listener: usize) -> Given {

@@ -9,6 +9,7 @@ mod bind;
 mod connect;
 mod connection;
 mod crew;
+mod descriptors;
 mod hellos;
 mod listener;
 mod peek;
@@ -33,7 +34,7 @@ pub use self::balance::{Wish, choose, endpoint_of_source};
 pub use self::bind::{BindError, PassedSocket};
 use self::bind::{Bound, ListeningSocket};
 use self::crew::{Crew, Member, Phase};
-use self::relay::Allowance;
+use self::descriptors::{Descriptors, most_connections};
 use self::worker::Seed;
 use crate::access_log::{self, AccessLog};
 use crate::config::{self, Config};
@@ -41,11 +42,6 @@ use crate::heartbeat::Pulse;
 use crate::metrics::Metrics;
 use crate::reach::{Listening, OwnEndpoints, Reach};
 use crate::routing::Reader;
-
-/// Descriptors that connections leave to everything else: the admin port, manifests, logs, epolls.
-const RESERVED_DESCRIPTORS: usize = 128;
-/// A connection has a socket on either side.
-const DESCRIPTORS_PER_CONNECTION: usize = 2;
 
 /// What all workers do alike.
 #[derive(Debug)]
@@ -143,7 +139,8 @@ impl Proxy {
     ) -> io::Result<Running> {
         let settings = Arc::new(self.settings);
         let loads = (0..settings.workers).map(|number| metrics.worker_connections(number));
-        let crew = Arc::new(Crew::new(loads)?);
+        let descriptors = Descriptors::of_connections(settings.most_connections);
+        let crew = Arc::new(Crew::new(loads, descriptors)?);
         let mut bound = self.bound;
         let mut running = Running { crew: Arc::clone(&crew), workers: Vec::new(), outlived: true };
         for number in 0..settings.workers {
@@ -292,26 +289,4 @@ impl Pulse for WorkerPulse {
 
 fn thread_name(worker: usize) -> String {
     format!("worker-{worker}")
-}
-
-/// How many connections the process has descriptors for, after raising its soft limit as far as it
-/// may.
-fn most_connections(workers: usize, listeners: usize) -> usize {
-    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-    let limit = getrlimit(Resource::Nofile);
-    let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
-    let limit = match setrlimit(Resource::Nofile, raised) {
-        Ok(()) => limit.maximum,
-        Err(_) => limit.current,
-    };
-    let Some(descriptors) = limit.and_then(|limit| usize::try_from(limit).ok()) else {
-        return usize::MAX;
-    };
-    let pipes = 2 * workers * Allowance::of(workers).pipes;
-    // For each worker an epoll, an eventfd and a way to ask whose an address is.
-    let sockets = workers * (listeners + 3);
-    let left = descriptors.saturating_sub(RESERVED_DESCRIPTORS + pipes + sockets);
-    // With very few descriptors, pipes have to give way, as they do: without one, bytes are copied.
-    let least = descriptors / 4;
-    (left.max(least) / DESCRIPTORS_PER_CONNECTION).max(1)
 }

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use super::balance::{Wish, choose};
 use super::connect::{Attempt, SILENCE, Setback, Upstream};
+use super::descriptors::Spare;
 use super::reactor::Interrupted;
 use super::record::Record;
 use super::socket::Socket;
@@ -22,7 +23,8 @@ const MOST_TRIED: usize = 16;
 const MOST_UNROUTED: usize = 16;
 
 /// Attempts that go on at the same time, for one client. The first that connects wins, and the
-/// others are closed at once.
+/// others are closed at once. Each beside the first takes a descriptor that could be another
+/// client's, so there are none where descriptors are short.
 pub(super) struct Race<'a> {
     worker: &'a Worker,
     route: &'a Route,
@@ -32,7 +34,7 @@ pub(super) struct Race<'a> {
     limit: Duration,
     begun: Instant,
     tried: Vec<SocketAddr>,
-    running: Vec<Runner>,
+    running: Vec<Runner<'a>>,
     waited_for: usize,
     unrouted: usize,
     /// Whether it is of no use to try another.
@@ -40,8 +42,10 @@ pub(super) struct Race<'a> {
     failure: Outcome,
 }
 
-struct Runner {
+struct Runner<'a> {
     attempt: Attempt,
+    /// What it takes beyond the connection's own, if it is beside another.
+    _spare: Option<Spare<'a>>,
     /// Whether it has taken so long that another was tried beside it.
     silent: bool,
 }
@@ -72,7 +76,7 @@ impl<'a> Race<'a> {
         };
         match first {
             Ok(attempt) => {
-                let mut runner = Runner { attempt, silent: false };
+                let mut runner = Runner { attempt, _spare: None, silent: false };
                 race.waited_for += runner.fall_silent();
                 race.running.push(runner);
             }
@@ -107,8 +111,13 @@ impl<'a> Race<'a> {
             && in_time
     }
 
-    /// Begins an attempt with another endpoint; false if there is none.
+    /// Begins an attempt with another endpoint; false if there is none, or no descriptor to spare.
     fn begin_another(&mut self) -> bool {
+        let beside = !self.running.is_empty();
+        let spare = beside.then(|| self.worker.take_spare()).flatten();
+        if beside && spare.is_none() {
+            return false;
+        }
         let wish = Wish::new(self.record.source().ip(), &self.tried, self.worker.random());
         let Some(active) = choose(self.route, &wish) else {
             self.exhausted = true;
@@ -118,7 +127,7 @@ impl<'a> Race<'a> {
         self.record.trying(address);
         self.tried.push(address);
         match Attempt::begin(self.worker, self.route, active) {
-            Ok(attempt) => self.running.push(Runner { attempt, silent: false }),
+            Ok(attempt) => self.running.push(Runner { attempt, _spare: spare, silent: false }),
             Err(setback) => self.set_back(setback),
         }
         true
@@ -165,21 +174,21 @@ impl<'a> Race<'a> {
     /// Gives up what has taken too long, and notes what has been silent.
     fn look_at_the_clock(&mut self) {
         let limit = self.limit;
-        let late = |runner: &mut Runner| runner.attempt.begun().elapsed() >= limit;
+        let late = |runner: &mut Runner<'_>| runner.attempt.begun().elapsed() >= limit;
         for mut runner in self.running.extract_if(.., late) {
             // If it was noted to be silent, it counts as waited for already.
             self.waited_for += runner.fall_silent();
             runner.attempt.fail();
             self.failure = Outcome::ConnectTimeout;
         }
-        let silent = |runner: &&mut Runner| runner.attempt.begun().elapsed() >= SILENCE;
+        let silent = |runner: &&mut Runner<'_>| runner.attempt.begun().elapsed() >= SILENCE;
         for runner in self.running.iter_mut().filter(silent) {
             self.waited_for += runner.fall_silent();
         }
     }
 }
 
-impl Runner {
+impl Runner<'_> {
     /// How long it may take until its next deadline. A bit more than that: time that is left in
     /// part of a millisecond is no sleep.
     fn patience(&self, limit: Duration) -> Duration {

@@ -7,7 +7,6 @@ use std::io;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
@@ -16,6 +15,7 @@ use rustix::event::epoll::EventFlags;
 use super::Settings;
 use super::bind::ListeningSocket;
 use super::crew::{Crew, Given, Member, Phase};
+use super::descriptors::Spare;
 use super::hellos::Hellos;
 use super::listener::{Listener, accept, admit};
 use super::reactor::{Reactor, Ready, TaskId};
@@ -169,10 +169,15 @@ impl Worker {
         self.closing.get()
     }
 
-    /// Whether the process has as many connections as its descriptors allow for. The connection
-    /// in question is counted already.
+    /// Whether the process has no descriptors for another connection. The one in question is counted
+    /// already.
     pub(super) fn is_full(&self) -> bool {
-        self.crew.connections.load(Ordering::Relaxed) > self.settings.most_connections
+        self.crew.descriptors.are_exceeded()
+    }
+
+    /// A descriptor for one more attempt to connect beside another, if there are plenty.
+    pub(super) fn take_spare(&self) -> Option<Spare<'_>> {
+        self.crew.descriptors.take_spare()
     }
 
     /// The hellos that this worker and the others are serving.
@@ -183,7 +188,7 @@ impl Worker {
     /// Counts a connection in that was accepted at `at`.
     pub(super) fn opened(&self, at: Instant) {
         self.connections.set(self.connections.get() + 1);
-        self.crew.connections.fetch_add(1, Ordering::Relaxed);
+        self.crew.descriptors.take_for_connection();
         self.metrics.connections_active.inc();
         if let Some(member) = self.member() {
             member.opened();
@@ -194,7 +199,7 @@ impl Worker {
     /// Counts a connection out.
     pub(super) fn closed(&self) {
         self.connections.set(self.connections.get().saturating_sub(1));
-        self.crew.connections.fetch_sub(1, Ordering::Relaxed);
+        self.crew.descriptors.give_back_connection();
         self.metrics.connections_active.dec();
         self.member().into_iter().for_each(Member::closed);
         if let Some(task) = self.main_task.get().filter(|_| self.is_closing()) {

@@ -6,7 +6,8 @@ use std::time::{Duration, Instant};
 use rustix::process::{Resource, Rlimit, prlimit};
 
 use crate::support::{
-    Process, answering, ask, connect, hello, is_over, manifest, millis, open, rest, wait_until,
+    Blackhole, Process, answering, ask, connect, fresh, hello, is_over, manifest, millis, open,
+    reset, rest, wait_until,
 };
 
 const EMFILE: &str = "sluice_accept_errors_total{error=\"emfile\"}";
@@ -77,4 +78,42 @@ fn with_a_low_limit_the_admin_port_keeps_its_share() {
     drop(clients);
     wait_until("the ends", || process.metric("sluice_connections_active") == 0.0);
     assert_eq!(rest(&mut open(process.address, &hello("a.test"))).0, b"served");
+}
+
+/// A route whose endpoints are silent has a second and a third attempt for each client.
+#[test]
+fn clients_of_silent_endpoints_leave_the_admin_port_and_others_their_share() {
+    const CLIENTS: usize = 500;
+    let silent = [(); 3].map(|()| Blackhole::new());
+    let [first, second, third] = silent.each_ref().map(Blackhole::address);
+    let more = format!(
+        "  timeouts: {{ connect: 60s }}\n  backends:\n  - address: \"{first}\"\n  \
+         - address: \"{second}\"\n  - address: \"{third}\"\n"
+    );
+    let route = manifest("silent.test", first, "").replace("  backends: ", "  # ") + &more;
+    let process =
+        Process::start_unread("ulimit -n 1000", &(manifests() + &route), &["--access-log", "off"]);
+    let few = process.descriptors();
+    let hello = hello("silent.test");
+    let raced: Vec<_> = (0..10).map(|_| open(process.address, &fresh(&hello))).collect();
+    wait_until("all to be tried", || process.descriptors() >= few + raced.len() * 4);
+
+    let mut clients: Vec<_> = (0..CLIENTS).map(|_| open(process.address, &fresh(&hello))).collect();
+    wait_until("all to be counted", || {
+        let open = process.metric("sluice_connections_active");
+        process.metric(REFUSED) + open == (CLIENTS + raced.len()) as f64
+    });
+    let begun = Instant::now();
+    wait_until("longer than an endpoint may be silent", || {
+        assert_eq!((process.get("/readyz").0, process.metric(EMFILE)), (200, 0.0));
+        begun.elapsed() > Duration::from_secs(1)
+    });
+    // Those that are served now have no second attempt, and others come in their place.
+    clients.retain(|client| !is_over(client));
+    assert!(clients.len() > 300, "{}", clients.len());
+    clients.drain(250..).for_each(reset);
+    wait_until("room", || process.metric("sluice_connections_active") <= 260.0);
+    for _ in 0..40 {
+        assert_eq!(ask(process.address, "a.test"), "served");
+    }
 }
