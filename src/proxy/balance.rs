@@ -1,23 +1,21 @@
 //! Which endpoint gets the next connection.
 //!
-//! Endpoints are tried in the order of their [`Standing`], and within one standing as the route's
-//! policy has it. What a choice costs does not grow with the number of endpoints, but where nearly
-//! all of them are of a lesser standing.
+//! Endpoints are tried in the order of their rank ([`search`]), and within one rank as the route's
+//! policy has it. What a choice costs does not grow with the number of backends and endpoints: all
+//! choices for one client together look at a bounded number of them.
 
-use std::cell::Cell;
+mod search;
+
 use std::cmp::{Ordering, Reverse};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, PoisonError};
 
-use crate::routing::{
-    ActiveConnection, Endpoint, EndpointSet, Moment, Policy, Route, Standing, Turns, WINDOW,
-    hash_ip, mix,
-};
+pub(super) use self::search::Effort;
+pub use self::search::Wish;
+use self::search::{Rank, Search, pick};
+use crate::routing::{ActiveConnection, Endpoint, EndpointSet, Policy, Route, Turns, hash_ip, mix};
 
-/// How many endpoints of a backend are looked at to find one of a standing. Beyond that, if nearly
-/// all of so many are dead, one that is well may be missed.
-const MOST_LOOKED_AT: usize = 256;
 /// Of so many endpoints in all, the one with the fewest connections is found; of more, the better of
 /// two that are drawn by their share, which is nearly as even (Mitzenmacher, "The Power of Two
 /// Choices", 2001).
@@ -25,65 +23,27 @@ const COMPARED: usize = 16;
 /// A route has at most 16 backends; any beyond these would not be chosen.
 const MOST_BACKENDS: usize = u64::BITS as usize;
 
-/// A connection that an endpoint is wanted for.
-#[derive(Debug)]
-pub struct Wish<'a> {
-    /// The client's address.
-    pub source: IpAddr,
-    /// Endpoints that were tried for it already.
-    pub tried: &'a [SocketAddr],
-    /// A fresh random number.
-    pub random: u64,
-    /// The present.
-    pub now: Moment,
-    /// How many endpoints were looked at so far.
-    pub looked_at: Cell<usize>,
-}
-
-impl<'a> Wish<'a> {
-    /// A wish of this moment.
-    pub fn new(source: IpAddr, tried: &'a [SocketAddr], random: u64) -> Self {
-        Wish { source, tried, random, now: Moment::now(), looked_at: Cell::new(0) }
-    }
-
-    fn admits(&self, endpoint: &Endpoint, worst: Standing) -> bool {
-        self.looked_at.set(self.looked_at.get() + 1);
-        endpoint.standing(self.now) <= worst && !self.tried.contains(&endpoint.address)
-    }
-
-    /// A random number for the use `number`.
-    fn random(&self, number: usize) -> u64 {
-        mix(self.random ^ mix(number as u64))
-    }
-}
-
 /// Chooses an endpoint of `route`, passing over those that were tried. Backends of weight 0, and
-/// those that have none of the best standing that is left, give their share to the others.
+/// those that have none of the best rank that is left, give their share to the others.
 ///
 /// The endpoint counts the connection from now on, so that choices made at the same time see each
 /// other. Endpoints that come last are chosen all the same when there is no other.
 pub fn choose(route: &Route, wish: &Wish<'_>) -> Option<ActiveConnection> {
     let first = wish.tried.is_empty();
-    // A client is a trial for one endpoint that may be dead still, and not for several.
-    let orders = [Standing::Well, Standing::Due, Standing::Unrouted, Standing::Resting];
-    let endpoint = orders.into_iter().skip(usize::from(first)).find_map(|worst| {
-        let policy = match route.spec.policy {
-            // Where one has failed, the next in turn may be its neighbour on the same machine, and
-            // the one with the fewest connections has so few because it takes none.
-            Policy::RoundRobin | Policy::LeastConnections if !first || worst > Standing::Due => {
-                Policy::Random
-            }
-            policy => policy,
-        };
-        match policy {
-            Policy::RoundRobin => in_turn(route, wish, worst),
-            Policy::LeastConnections => least(route, wish, worst),
-            Policy::Random => at_random(route, wish, worst, 0).map(|(endpoint, _)| endpoint),
-            Policy::SourceAddress => by_source(route, wish, worst),
-        }
-    })?;
-    endpoint.begin_trial(wish.now);
-    Some(endpoint.begin())
+    let allowance = wish.allowance();
+    // What is left of it is for any other, if there is none that is good enough.
+    let search = Search::new(wish, allowance / 2);
+    let found = match route.spec.policy {
+        // Where one has failed, the next in turn may be its neighbour on the same machine, and the
+        // one with the fewest connections has so few because it takes none.
+        Policy::RoundRobin if first => in_turn(route, &search),
+        Policy::LeastConnections if first => least(route, &search),
+        Policy::SourceAddress => by_source(route, &Search::new(wish, allowance)),
+        Policy::RoundRobin | Policy::LeastConnections | Policy::Random => None,
+    };
+    let rest = || Search::new(wish, allowance.saturating_sub(search.spent()));
+    let endpoint = found.or_else(|| Some(at_random(route, &rest(), 0)?.endpoint))?;
+    Some(endpoint.begin(wish.now))
 }
 
 /// Where `route` sends the client at `source` while all endpoints are well, if that is settled by
@@ -128,64 +88,60 @@ impl<'a> Candidates<'a> {
         drawn.map(|(index, _)| index)
     }
 
-    /// What `pick` finds in the endpoints of one backend, of which it is given the place and the
-    /// weight too; `next` is the order in which the backends are searched.
-    fn find<T>(
+    /// The best that `pick` finds in the endpoints of one backend, of which it is given the place
+    /// and how many endpoints it may look at; the first that is good, if there is one. `next` is the
+    /// order in which the backends are searched.
+    fn search<T>(
         &mut self,
+        search: &Search<'_>,
         next: impl Fn(&Self) -> Option<usize>,
-        pick: impl Fn(&EndpointSet, usize, u32) -> Option<T>,
-    ) -> Option<T> {
-        for _ in 0..self.route.backends.len() {
-            let index = next(self)?;
-            let backend = self.route.backends.get(index)?;
-            if let Some(picked) = pick(&backend.backend.endpoints(), index, backend.weight) {
-                return Some(picked);
+        pick: impl Fn(&EndpointSet, usize, u16) -> Option<(Rank, T)>,
+    ) -> Option<(Rank, T)> {
+        let mut best: Option<(Rank, T)> = None;
+        let count = self.route.backends.len().min(MOST_BACKENDS) as u16;
+        for left in (1..=count).rev() {
+            let Some(index) = next(self) else { break };
+            let Some(backend) = self.route.backends.get(index) else { break };
+            // A little of each tells more than much of one.
+            let share = (search.left() / left).max(1);
+            if let Some((rank, found)) = pick(&backend.backend.endpoints(), index, share) {
+                if search.is_good(rank) {
+                    return Some((rank, found));
+                }
+                if best.as_ref().is_none_or(|(least, _)| rank < *least) {
+                    best = Some((rank, found));
+                }
             }
             self.spent |= 1 << index;
+            if search.left() == 0 && best.is_some() {
+                break;
+            }
         }
-        None
+        best
     }
 }
 
-/// An endpoint of a set: the one at `start`, if it is admitted, or else any that is, by chance. Not
-/// the next one, which would get the share of all before it.
-fn pick<'s>(
-    set: &'s EndpointSet,
-    wish: &Wish<'_>,
-    worst: Standing,
-    start: usize,
-) -> Option<&'s Arc<Endpoint>> {
-    let admitted = |endpoint: &&Arc<Endpoint>| wish.admits(endpoint, worst);
-    let random = |number: usize| wish.random(number) as usize;
-    let first = set.get(start.checked_rem(set.len())?).filter(admitted);
-    first.or_else(|| match set.len() <= MOST_LOOKED_AT {
-        true => any(set.iter().filter(admitted), random),
-        false => (0..MOST_LOOKED_AT)
-            .find_map(|number| set.get(random(number) % set.len()).filter(admitted)),
-    })
+/// An endpoint that was found, and its load.
+struct Found {
+    endpoint: Arc<Endpoint>,
+    load: Load,
 }
 
-/// One of `all` by chance.
-fn any<T>(all: impl Iterator<Item = T>, random: impl Fn(usize) -> usize) -> Option<T> {
-    all.enumerate().fold(None, |chosen, (number, one)| match random(number) % (number + 1) {
-        0 => Some(one),
-        _ => chosen,
-    })
+/// Any, by weight. Different `salt`s draw different ones.
+fn at_random(route: &Route, search: &Search<'_>, salt: usize) -> Option<Found> {
+    Some(ranked_at_random(route, search, salt)?.1)
 }
 
-/// Any, by weight, and its load. Different `salt`s draw different ones.
-fn at_random(
-    route: &Route,
-    wish: &Wish<'_>,
-    worst: Standing,
-    salt: usize,
-) -> Option<(Arc<Endpoint>, Load)> {
-    let (backend, endpoint) = (wish.random(salt), wish.random(!salt) as usize);
-    Candidates::of(route).find(
+fn ranked_at_random(route: &Route, search: &Search<'_>, salt: usize) -> Option<(Rank, Found)> {
+    let backend = search.wish.random(salt);
+    Candidates::of(route).search(
+        search,
         |left| left.draw(backend),
-        |set, _, weight| {
-            let endpoint = pick(set, wish, worst, endpoint)?;
-            Some((Arc::clone(endpoint), Load::of(endpoint, set.len(), weight)))
+        |set, index, share| {
+            let start = search.wish.random(!(salt + MOST_BACKENDS * index)) as usize;
+            let (rank, endpoint) = pick(set, search, start, share)?;
+            let load = Load::of(endpoint, set.len(), route.backends.get(index)?.weight);
+            Some((rank, Found { endpoint: Arc::clone(endpoint), load }))
         },
     )
 }
@@ -193,7 +149,9 @@ fn at_random(
 /// Smooth weighted round robin, as nginx has it: each turn every candidate gains its weight, and
 /// the one that has gained most is chosen and gives back what all gained. Within a backend, each
 /// endpoint in turn.
-fn in_turn(route: &Route, wish: &Wish<'_>, worst: Standing) -> Option<Arc<Endpoint>> {
+///
+/// Only one that is good has its turn.
+fn in_turn(route: &Route, search: &Search<'_>) -> Option<Arc<Endpoint>> {
     let several = route.backends.len() > 1;
     let mut turns = several.then(|| route.turns.lock().unwrap_or_else(PoisonError::into_inner));
     let most_gained = |turns: &Turns, left: &Candidates<'_>| {
@@ -204,16 +162,19 @@ fn in_turn(route: &Route, wish: &Wish<'_>, worst: Standing) -> Option<Arc<Endpoi
         gains.max().map(|(_, Reverse(index))| index)
     };
     let mut candidates = Candidates::of(route);
-    let (index, endpoint) = candidates.find(
+    let found = candidates.search(
+        search,
         |left| match &turns {
             Some(turns) if turns.begun => most_gained(turns, left),
-            _ => left.draw(wish.random),
+            _ => left.draw(search.wish.random),
         },
-        |set, index, _| {
+        |set, index, share| {
             let start = route.backends.get(index)?.backend.turn.fetch_add(1, Relaxed);
-            pick(set, wish, worst, start).map(|endpoint| (index, Arc::clone(endpoint)))
+            let (rank, endpoint) = pick(set, search, start, share)?;
+            Some((rank, (index, Arc::clone(endpoint))))
         },
-    )?;
+    );
+    let (_, (index, endpoint)) = found.filter(|(rank, _)| search.is_good(*rank))?;
     if let Some(turns) = &mut turns {
         advance(turns, &candidates, index);
     }
@@ -254,45 +215,53 @@ impl Load {
     }
 }
 
-/// The endpoint with the fewest connections for its share, or nearly the fewest.
-fn least(route: &Route, wish: &Wish<'_>, worst: Standing) -> Option<Arc<Endpoint>> {
+/// The endpoint with the fewest connections for its share, or nearly the fewest, among those that are
+/// good.
+fn least(route: &Route, search: &Search<'_>) -> Option<Arc<Endpoint>> {
     let sizes = route.backends.iter().map(|backend| backend.backend.endpoints().len());
     if sizes.sum::<usize>() <= COMPARED {
-        return least_of_all(route, wish, worst);
+        return least_of_all(route, search);
     }
-    let (one, load) = at_random(route, wish, worst, 1)?;
-    match at_random(route, wish, worst, 2) {
-        Some((other, less)) if less.compare(load).is_lt() => Some(other),
-        _ => Some(one),
+    let draw = |salt: usize| {
+        let found = ranked_at_random(route, search, salt);
+        found.filter(|(rank, _)| search.is_good(*rank)).map(|(_, found)| found)
+    };
+    let one = draw(1)?;
+    match draw(2) {
+        Some(other) if other.load.compare(one.load).is_lt() => Some(other.endpoint),
+        _ => Some(one.endpoint),
     }
 }
 
 /// The endpoint with the fewest connections for its share; among equals one by chance.
-fn least_of_all(route: &Route, wish: &Wish<'_>, worst: Standing) -> Option<Arc<Endpoint>> {
-    let mut best: Option<(Arc<Endpoint>, Load)> = None;
+fn least_of_all(route: &Route, search: &Search<'_>) -> Option<Arc<Endpoint>> {
+    let mut best: Option<Found> = None;
     let mut equals = 0;
     for (index, weight) in Candidates::of(route).iter() {
         let Some(backend) = route.backends.get(index) else { continue };
         let set = backend.backend.endpoints();
-        for endpoint in set.iter().filter(|endpoint| wish.admits(endpoint, worst)) {
+        let good = |endpoint: &&Arc<Endpoint>| {
+            search.look(endpoint).is_some_and(|rank| search.is_good(rank))
+        };
+        for endpoint in set.iter().filter(good) {
             let load = Load::of(endpoint, set.len(), weight);
-            match best.as_ref().map_or(Ordering::Less, |(_, least)| load.compare(*least)) {
+            match best.as_ref().map_or(Ordering::Less, |least| load.compare(least.load)) {
                 Ordering::Less => equals = 1,
                 Ordering::Equal => equals += 1,
                 Ordering::Greater => continue,
             }
-            if wish.random(equals).is_multiple_of(equals as u64) {
-                best = Some((Arc::clone(endpoint), load));
+            if search.wish.random(equals).is_multiple_of(equals as u64) {
+                best = Some(Found { endpoint: Arc::clone(endpoint), load });
             }
         }
     }
-    best.map(|(endpoint, _)| endpoint)
+    best.map(|found| found.endpoint)
 }
 
 /// Rendezvous hashing: every replica sends a source to the same endpoint, and when an endpoint
-/// goes only its own sources move, as nearly as [`EndpointSet::of_source`] has it.
-fn by_source(route: &Route, wish: &Wish<'_>, worst: Standing) -> Option<Arc<Endpoint>> {
-    let source = hash_ip(wish.source);
+/// goes only its own sources move, as nearly as [`EndpointSet::in_order_of`] has it.
+fn by_source(route: &Route, search: &Search<'_>) -> Option<Arc<Endpoint>> {
+    let source = hash_ip(search.wish.source);
     let score = |index: usize, weight: u32| {
         // Uniform in (0, 1); the logarithm makes the shares follow the weights.
         let hash = mix(source ^ mix(index as u64));
@@ -303,10 +272,11 @@ fn by_source(route: &Route, wish: &Wish<'_>, worst: Standing) -> Option<Arc<Endp
         let scores = left.iter().map(|(index, weight)| (index, score(index, weight)));
         scores.max_by(|(_, a), (_, b)| a.total_cmp(b)).map(|(index, _)| index)
     };
-    let windows = MOST_LOOKED_AT / WINDOW;
-    Candidates::of(route).find(best, |set, _, _| {
-        set.of_source(source, windows, |endpoint| wish.admits(endpoint, worst)).cloned()
-    })
+    let found = Candidates::of(route).search(search, best, |set, _, share| {
+        let (rank, endpoint) = search.best_of(set.in_order_of(source), share)?;
+        Some((rank, Arc::clone(endpoint)))
+    });
+    found.map(|(_, endpoint)| endpoint)
 }
 
 #[cfg(test)]

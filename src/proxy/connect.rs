@@ -3,6 +3,7 @@
 //! Nearly always the first endpoint answers at once, and nothing else happens. If it does not, the
 //! search goes on in [`Race`], which has memory of its own.
 
+use std::fmt;
 use std::future::poll_fn;
 use std::io;
 use std::net::{SocketAddr, UdpSocket};
@@ -18,7 +19,8 @@ use super::record::Record;
 use super::socket::Socket;
 use super::worker::Worker;
 use crate::outcome::Outcome;
-use crate::routing::{ActiveConnection, Moment, Route};
+use crate::reach::Refusal;
+use crate::routing::{ActiveConnection, Endpoint, Moment, Route};
 
 /// How long an endpoint may be silent before another is tried beside it.
 pub(super) const SILENCE: Duration = Duration::from_millis(300);
@@ -62,15 +64,16 @@ pub(super) async fn connect(
                 Err(Interrupted::Cancelled) => return Err(Outcome::Drained),
                 Err(Interrupted::Elapsed) if patience < limit => Ok(attempt),
                 Err(Interrupted::Elapsed) => {
-                    attempt.fail();
+                    attempt.give_up();
                     Err(Setback::TimedOut)
                 }
             }
         }
         Err(setback) => Err(setback),
     };
+    let effort = wish.effort;
     // Only here, so that a connection in the ordinary case does not keep room for it.
-    Box::pin(Race::new(worker, route, downstream, record, limit, first).run()).await
+    Box::pin(Race::new(worker, route, downstream, record, limit, effort, first).run()).await
 }
 
 /// [`SILENCE`], and what is left of the step that it ends in.
@@ -88,6 +91,8 @@ pub(super) enum Setback {
     TimedOut,
     /// The kernel has no route to it.
     Unrouted,
+    /// Nothing may connect to it.
+    Refused,
     /// This machine has no port left for a connection to it, which another endpoint does not need.
     Ports,
     /// This process or machine is out of descriptors or memory, for any endpoint.
@@ -108,20 +113,27 @@ impl Attempt {
         route: &Route,
         active: ActiveConnection,
     ) -> Result<Self, Setback> {
-        let (endpoint, now) = (active.endpoint(), Instant::now());
-        match begin(worker, endpoint.address) {
-            Ok(socket) => Ok(Attempt { socket, active, begun: now }),
-            Err(error) => {
-                log_failure(route, endpoint.address, &error);
-                let setback = setback(endpoint.address, &error);
-                match setback {
-                    Setback::Failed => endpoint.failed(Moment::of(now)),
-                    Setback::Unrouted => endpoint.unrouted(Moment::of(now)),
-                    Setback::TimedOut | Setback::Ports | Setback::Exhausted => {}
-                }
-                Err(setback)
+        let begun = Instant::now();
+        let address = active.endpoint().address;
+        let setback = match begin(worker, address) {
+            Ok(socket) => return Ok(Attempt { socket, active, begun }),
+            Err(Unbegun::Refused(refusal)) => {
+                log_failure(route, address, &refusal);
+                Setback::Refused
             }
+            Err(Unbegun::Failed(error)) => {
+                log_failure(route, address, &error);
+                setback(address, &error)
+            }
+        };
+        let now = Moment::of(begun);
+        match setback {
+            Setback::Failed => active.settle(|endpoint| endpoint.failed(now)),
+            Setback::Unrouted => active.settle(|endpoint| endpoint.unrouted(now)),
+            Setback::Refused => active.settle(|endpoint| endpoint.refused(now)),
+            Setback::TimedOut | Setback::Ports | Setback::Exhausted => {}
         }
+        Err(setback)
     }
 
     pub(super) fn begun(&self) -> Instant {
@@ -134,19 +146,24 @@ impl Attempt {
 
     /// Whether the connection stands, or failed for good; an error if the client is gone.
     pub(super) fn poll(&self, route: &Route, downstream: &Socket) -> Poll<Result<bool, Outcome>> {
+        // Of a client that is gone, too, the endpoint has what it has shown.
+        let connected = self.socket.poll_connected().map(|connected| match connected {
+            Ok(()) => {
+                self.active.settle(Endpoint::succeeded);
+                true
+            }
+            Err(error) => {
+                log_failure(route, self.address(), &error);
+                self.fail();
+                false
+            }
+        });
         // That the client has merely said all it has to say changes nothing.
         if downstream.is_broken() {
             self.socket.reset_on_close();
             return Poll::Ready(Err(Outcome::DownstreamReset));
         }
-        self.socket.poll_connected().map(|connected| match connected {
-            Ok(()) => Ok(true),
-            Err(error) => {
-                log_failure(route, self.address(), &error);
-                self.fail();
-                Ok(false)
-            }
-        })
+        connected.map(Ok)
     }
 
     /// Polls at once, and in the next turn. By then an endpoint near by has answered, and no time
@@ -169,35 +186,58 @@ impl Attempt {
         .await
     }
 
-    /// Notes that the endpoint failed, or is silent.
-    pub(super) fn fail(&self) {
-        self.active.endpoint().failed(Moment::now());
+    /// Notes that the endpoint is not waited for any longer. That it is silent is nothing against it
+    /// before it has had its time: how long its route waits says nothing to other routes.
+    pub(super) fn give_up(&self) {
+        if self.begun.elapsed() >= SILENCE {
+            self.fail();
+        }
+    }
+
+    /// Notes that the endpoint failed.
+    fn fail(&self) {
+        self.active.settle(|endpoint| endpoint.failed(Moment::now()));
     }
 
     /// The connection stands.
     pub(super) fn succeed(self, worker: &Worker) -> Upstream {
-        self.active.endpoint().succeeded();
         worker.metrics.connect_duration.observe(self.begun.elapsed().as_secs_f64());
         Upstream { socket: self.socket, _active: self.active }
     }
 }
 
-fn log_failure(route: &Route, endpoint: SocketAddr, error: &io::Error) {
+fn log_failure(route: &Route, endpoint: SocketAddr, error: &dyn fmt::Display) {
     let route = &route.spec.key;
     tracing::debug!(%route, %endpoint, %error, "cannot connect");
 }
 
-fn begin(worker: &Worker, address: SocketAddr) -> io::Result<Socket> {
+/// Why an attempt did not even begin.
+enum Unbegun {
+    /// Nothing may connect there.
+    Refused(Refusal),
+    /// The kernel does not.
+    Failed(io::Error),
+}
+
+fn begin(worker: &Worker, address: SocketAddr) -> Result<Socket, Unbegun> {
     // An IPv4 address in the form of IPv6 (RFC 4291 §2.5.5.2) is IPv4 to the kernel too.
     let address = SocketAddr::new(address.ip().to_canonical(), address.port());
-    worker.judge(address).map_err(|why| io::Error::other(format!("{address} {why}")))?;
-    Socket::connect(&worker.reactor, address)
+    worker.judge(address).map_err(Unbegun::Refused)?;
+    Socket::connect(&worker.reactor, address).map_err(Unbegun::Failed)
 }
 
 /// What an error says that came before anything was sent.
 fn setback(address: SocketAddr, error: &io::Error) -> Setback {
     match Errno::from_io_error(error) {
-        Some(Errno::NETUNREACH | Errno::AFNOSUPPORT) => Setback::Unrouted,
+        // That there is no route, or one that says so: `unreachable`, `prohibit`, `blackhole`. What a
+        // router says comes later, with the answer.
+        Some(
+            Errno::NETUNREACH
+            | Errno::AFNOSUPPORT
+            | Errno::HOSTUNREACH
+            | Errno::ACCESS
+            | Errno::INVAL,
+        ) => Setback::Unrouted,
         // No port is left, or no address to send from.
         Some(Errno::ADDRNOTAVAIL) => match has_source(address) {
             true => Setback::Ports,

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
-use super::balance::{Wish, choose};
+use super::balance::{Effort, Wish, choose};
 use super::connect::{Attempt, SILENCE, Setback, Upstream};
 use super::descriptors::Spare;
 use super::reactor::Interrupted;
@@ -34,6 +34,7 @@ pub(super) struct Race<'a> {
     limit: Duration,
     begun: Instant,
     tried: Vec<SocketAddr>,
+    effort: Effort,
     running: Vec<Runner<'a>>,
     waited_for: usize,
     unrouted: usize,
@@ -58,6 +59,7 @@ impl<'a> Race<'a> {
         downstream: &'a Socket,
         record: &'a mut Record,
         limit: Duration,
+        effort: Effort,
         first: Result<Attempt, Setback>,
     ) -> Self {
         let mut race = Race {
@@ -67,6 +69,7 @@ impl<'a> Race<'a> {
             limit,
             begun: first.as_ref().map_or_else(|_| Instant::now(), Attempt::begun),
             tried: record.endpoint().into_iter().collect(),
+            effort,
             record,
             running: Vec::new(),
             waited_for: 0,
@@ -118,8 +121,12 @@ impl<'a> Race<'a> {
         if beside && spare.is_none() {
             return false;
         }
-        let wish = Wish::new(self.record.source().ip(), &self.tried, self.worker.random());
-        let Some(active) = choose(self.route, &wish) else {
+        let effort = std::mem::take(&mut self.effort);
+        let wish =
+            Wish::again(self.record.source().ip(), &self.tried, self.worker.random(), effort);
+        let chosen = choose(self.route, &wish);
+        self.effort = wish.effort;
+        let Some(active) = chosen else {
             self.exhausted = true;
             return false;
         };
@@ -136,8 +143,11 @@ impl<'a> Race<'a> {
     fn set_back(&mut self, setback: Setback) {
         self.failure = Outcome::ConnectFailed;
         match setback {
-            Setback::Failed | Setback::Ports => {}
-            Setback::Unrouted => self.unrouted += 1,
+            Setback::Failed | Setback::Refused | Setback::Ports => {}
+            Setback::Unrouted => {
+                self.unrouted += 1;
+                self.tried.last().into_iter().for_each(|last| self.effort.unrouted(*last));
+            }
             Setback::Exhausted => self.exhausted = true,
             Setback::TimedOut => {
                 self.waited_for += 1;
@@ -178,7 +188,7 @@ impl<'a> Race<'a> {
         for mut runner in self.running.extract_if(.., late) {
             // If it was noted to be silent, it counts as waited for already.
             self.waited_for += runner.fall_silent();
-            runner.attempt.fail();
+            runner.attempt.give_up();
             self.failure = Outcome::ConnectTimeout;
         }
         let silent = |runner: &&mut Runner<'_>| runner.attempt.begun().elapsed() >= SILENCE;
@@ -200,7 +210,7 @@ impl Runner<'_> {
     fn fall_silent(&mut self) -> usize {
         let new = !std::mem::replace(&mut self.silent, true);
         if new {
-            self.attempt.fail();
+            self.attempt.give_up();
         }
         usize::from(new)
     }

@@ -1,5 +1,6 @@
 //! What routes name, and the addresses behind it.
 
+use std::cell::Cell;
 use std::fmt;
 use std::hash::{BuildHasher, RandomState};
 use std::net::{IpAddr, SocketAddr};
@@ -11,7 +12,7 @@ use arc_swap::{ArcSwap, Guard};
 
 use super::ObjectKey;
 use super::health::{ENDPOINT_REST, FAMILY_REST, Health, Moment, Standing};
-use super::scatter::{Ring, WINDOW, hash_address, mix};
+use super::scatter::Ring;
 
 /// The identity of a backend. Routes that name the same Service and port share one [`Backend`].
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -143,26 +144,10 @@ impl EndpointSet {
         EndpointSet { endpoints, ring }
     }
 
-    /// The endpoint for `source`, a hash, among those that `accept` admits: the same on every
-    /// replica. At most `windows` times [`WINDOW`](super::WINDOW) are looked at.
-    pub fn of_source(
-        &self,
-        source: u64,
-        windows: usize,
-        accept: impl Fn(&Endpoint) -> bool,
-    ) -> Option<&Arc<Endpoint>> {
-        let score = |hash: u64| mix(source ^ hash);
-        if self.len() <= WINDOW {
-            let accepted = self.iter().filter(|endpoint| accept(endpoint));
-            return accepted.max_by_key(|endpoint| score(hash_address(endpoint.address)));
-        }
-        self.ring.windows(source).take(windows).find_map(|window| {
-            let endpoints = window.into_iter().flatten().filter_map(|(hash, index)| {
-                self.get(*index as usize).map(|endpoint| (score(*hash), endpoint))
-            });
-            let accepted = endpoints.filter(|(_, endpoint)| accept(endpoint));
-            accepted.max_by_key(|(score, _)| *score).map(|(_, endpoint)| endpoint)
-        })
+    /// The endpoints in the order in which `source`, a hash, is to try them: the same on every
+    /// replica.
+    pub fn in_order_of(&self, source: u64) -> impl Iterator<Item = &Arc<Endpoint>> {
+        self.ring.in_order_of(source).filter_map(|index| self.get(index))
     }
 }
 
@@ -191,10 +176,13 @@ impl Endpoint {
         self.active.load(Ordering::Relaxed)
     }
 
-    /// Counts a connection for as long as the returned value lives.
-    pub fn begin(self: &Arc<Self>) -> ActiveConnection {
+    /// Begins an attempt to connect, and counts the connection for as long as the returned value
+    /// lives. If the rest of the endpoint, or of its family, is over only just, the attempt is a
+    /// trial: others keep away while it is not known how that ends.
+    pub fn begin(self: &Arc<Self>, now: Moment) -> ActiveConnection {
         self.active.fetch_add(1, Ordering::Relaxed);
-        ActiveConnection(Arc::clone(self))
+        let (own, family) = (self.health.begin_trial(now), self.family.begin_trial(now));
+        ActiveConnection { endpoint: Arc::clone(self), trial: Cell::new(own.or(family)) }
     }
 
     /// Whether it is to be tried before others.
@@ -203,17 +191,6 @@ impl Endpoint {
             (Standing::Resting, _) => Standing::Resting,
             (_, Standing::Resting) => Standing::Unrouted,
             (own, family) => own.max(family),
-        }
-    }
-
-    /// An attempt begins though its rest, or its family's, is over only just: others keep away
-    /// while it is not known how that ends.
-    pub fn begin_trial(&self, now: Moment) {
-        if self.health.standing(now) == Standing::Due {
-            self.health.failed(now, ENDPOINT_REST);
-        }
-        if self.family.standing(now) == Standing::Due {
-            self.family.failed(now, ENDPOINT_REST);
         }
     }
 
@@ -230,27 +207,54 @@ impl Endpoint {
         self.family.failed(now, FAMILY_REST);
     }
 
+    /// Nothing may connect to it. That says nothing of its family.
+    pub fn refused(&self, now: Moment) {
+        self.health.failed(now, ENDPOINT_REST);
+    }
+
     /// An attempt succeeded.
     pub fn succeeded(&self) {
         self.health.succeeded();
         self.family.succeeded();
     }
+
+    /// A trial ended before anything was known.
+    fn abandon_trial(&self, end: Moment) {
+        self.health.abandon_trial(end);
+        self.family.abandon_trial(end);
+    }
 }
 
 /// A connection that its endpoint counts as active.
+///
+/// If it is dropped before it is known how the attempt ended, because its client has gone, say, the
+/// next attempt is a trial in its place.
 #[derive(Debug)]
-pub struct ActiveConnection(Arc<Endpoint>);
+pub struct ActiveConnection {
+    endpoint: Arc<Endpoint>,
+    /// When the trial ends, if it is one and nothing is known yet.
+    trial: Cell<Option<Moment>>,
+}
 
 impl ActiveConnection {
     /// The endpoint that counts it.
     pub fn endpoint(&self) -> &Arc<Endpoint> {
-        &self.0
+        &self.endpoint
+    }
+
+    /// It is known how the attempt ends, or that others are to be tried first.
+    pub fn settle(&self, note: impl FnOnce(&Endpoint)) {
+        self.trial.set(None);
+        note(&self.endpoint);
     }
 }
 
 impl Drop for ActiveConnection {
     fn drop(&mut self) {
-        self.0.active.fetch_sub(1, Ordering::Relaxed);
+        self.endpoint.active.fetch_sub(1, Ordering::Relaxed);
+        if let Some(end) = self.trial.get() {
+            self.endpoint.abandon_trial(end);
+        }
     }
 }
 
@@ -267,7 +271,7 @@ mod tests {
         let backend = Backend::new(BackendKey::Address("x".into()), &[]);
         let (a, b, c) = (address("10.0.0.1:1"), address("10.0.0.2:1"), address("10.0.0.3:1"));
         assert!(backend.set_endpoints(&[a, b]));
-        let busy = backend.endpoints()[1].begin();
+        let busy = backend.endpoints()[1].begin(Moment::now());
         assert!(backend.set_endpoints(&[b, c]));
         assert_eq!(backend.endpoints()[0].active(), 1);
         assert_eq!(backend.endpoints()[1].active(), 0);
@@ -307,12 +311,20 @@ mod tests {
         backend.endpoints()[2].unrouted(now);
         assert_eq!(standing(now), [Well, Well, Resting, Unrouted]);
         assert_eq!(standing(now + ENDPOINT_REST), [Well, Well, Unrouted, Unrouted]);
+        // That nothing may connect to one of them says nothing of the others.
+        backend.endpoints()[3].refused(now);
+        assert_eq!(standing(now), [Well, Well, Resting, Resting]);
+        assert_eq!(standing(now + ENDPOINT_REST), [Well, Well, Unrouted, Unrouted]);
         let later = now + FAMILY_REST;
         assert_eq!(standing(later), [Well, Well, Due, Due]);
         // One attempt at a time for the whole family.
-        backend.endpoints()[3].begin_trial(later);
-        assert_eq!(standing(later), [Well, Well, Unrouted, Unrouted]);
-        backend.endpoints()[3].succeeded();
+        let trial = backend.endpoints()[3].begin(later);
+        assert_eq!(standing(later), [Well, Well, Unrouted, Resting]);
+        drop(trial);
+        assert_eq!(standing(later), [Well, Well, Due, Due], "it has shown nothing");
+        let trial = backend.endpoints()[3].begin(later);
+        trial.settle(Endpoint::succeeded);
+        drop(trial);
         assert_eq!(standing(later), [Well, Well, Due, Well]);
     }
 

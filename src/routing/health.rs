@@ -18,6 +18,9 @@ pub const FAMILY_REST: Duration = Duration::from_secs(10);
 pub struct Moment(u64);
 
 impl Moment {
+    /// Before all others.
+    const FIRST: Moment = Moment(1);
+
     /// The present.
     pub fn now() -> Self {
         Moment::of(Instant::now())
@@ -71,10 +74,33 @@ impl Health {
         }
     }
 
-    /// An attempt has failed, or begins while the rest is over: until it has succeeded or so much
-    /// time is over, others keep away.
+    /// An attempt has failed: for so much time, others keep away.
     pub(super) fn failed(&self, now: Moment, rest: Duration) {
         self.rests_until.store((now + rest).0, Ordering::Relaxed);
+    }
+
+    /// An attempt begins. If it is the first after the rest, it is a trial: others keep away until
+    /// this moment, or until it is known how the trial ends.
+    pub(super) fn begin_trial(&self, now: Moment) -> Option<Moment> {
+        let until = self.rests_until.load(Ordering::Relaxed);
+        if until == 0 || until > now.0 {
+            return None;
+        }
+        let end = now + ENDPOINT_REST;
+        let begun =
+            self.rests_until.compare_exchange(until, end.0, Ordering::Relaxed, Ordering::Relaxed);
+        begun.ok().map(|_| end)
+    }
+
+    /// The trial until `end` has come to nothing, and shown nothing: the next attempt is another.
+    pub(super) fn abandon_trial(&self, end: Moment) {
+        // What others have found out meanwhile counts.
+        let _ = self.rests_until.compare_exchange(
+            end.0,
+            Moment::FIRST.0,
+            Ordering::Relaxed,
+            Ordering::Relaxed,
+        );
     }
 
     pub(super) fn succeeded(&self) {
@@ -97,10 +123,26 @@ mod tests {
         assert_eq!(health.standing(now), Standing::Resting);
         let later = now + ENDPOINT_REST;
         assert_eq!(health.standing(later), Standing::Due);
-        // An attempt that begins keeps the others away.
-        health.failed(later, ENDPOINT_REST);
-        assert_eq!(health.standing(later), Standing::Resting);
         health.succeeded();
         assert_eq!(health.standing(later), Standing::Well);
+    }
+
+    #[test]
+    fn a_trial_keeps_the_others_away_until_it_ends() {
+        let (health, now) = (Health::default(), Moment::now());
+        assert_eq!(health.begin_trial(now), None);
+        health.failed(now, ENDPOINT_REST);
+        assert_eq!(health.begin_trial(now), None);
+        let later = now + ENDPOINT_REST;
+        let trial = health.begin_trial(later).expect("a trial");
+        assert_eq!(health.standing(later), Standing::Resting);
+        assert_eq!(health.begin_trial(later), None, "one at a time");
+        health.abandon_trial(trial);
+        assert_eq!(health.standing(later), Standing::Due);
+        // What is known by others is not taken back.
+        let trial = health.begin_trial(later).expect("another");
+        health.failed(later + ENDPOINT_REST, ENDPOINT_REST);
+        health.abandon_trial(trial);
+        assert_eq!(health.standing(later), Standing::Resting);
     }
 }

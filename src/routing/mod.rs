@@ -34,7 +34,7 @@ pub use ownership::{
     Age, Claimant, Demand, MOST_ROUTES_A_HOSTNAME, Verdict, judge, judge_any, owners_of_any,
 };
 pub use route::{Policy, Route, RouteSpec, Tally, Timeouts, Turns, WeightedBackend};
-pub use scatter::{WINDOW, hash_ip, mix};
+pub use scatter::{hash_ip, mix};
 pub use search::{MOST_CLAIMED_HOSTNAMES, MOST_OFFERS};
 pub use swap::{Applied, Changes, Reader, Snapshot, Writer, channel};
 pub use table::{Match, MatchKind, Table};

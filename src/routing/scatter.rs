@@ -11,7 +11,7 @@
 use std::net::{IpAddr, SocketAddr};
 
 /// How many endpoints are compared for one source.
-pub const WINDOW: usize = 128;
+const WINDOW: usize = 128;
 
 /// The finaliser of SplitMix64: every input bit reaches every output bit. Fixed, since replicas
 /// have to agree.
@@ -36,27 +36,29 @@ pub(super) fn hash_address(address: SocketAddr) -> u64 {
     mix(hash_ip(address.ip()) ^ u64::from(address.port()))
 }
 
-/// Endpoints by their hashes, if there are more than a window takes.
+/// Endpoints by their hashes.
 #[derive(Debug, Default)]
 pub(super) struct Ring {
-    /// The hash and the index of each, sorted; empty if there is no need for it.
+    /// The hash and the index of each, sorted.
     points: Box<[(u64, u32)]>,
 }
 
 impl Ring {
-    pub(super) fn new(addresses: impl ExactSizeIterator<Item = SocketAddr>) -> Self {
-        if addresses.len() <= WINDOW {
-            return Ring::default();
-        }
+    pub(super) fn new(addresses: impl Iterator<Item = SocketAddr>) -> Self {
         let mut points: Box<[_]> =
             addresses.zip(0..).map(|(address, index)| (hash_address(address), index)).collect();
         points.sort_unstable();
         Ring { points }
     }
 
-    /// The windows of `source`, a hash, one after another round the ring; each has the hash and the
-    /// index of its endpoints. There are none if one window would be all.
-    pub(super) fn windows(&self, source: u64) -> impl Iterator<Item = [&[(u64, u32)]; 2]> {
+    /// The indexes of the endpoints in the order in which `source`, a hash, is to try them: those of
+    /// its window by their score, the highest first, then those of the next one.
+    pub(super) fn in_order_of(&self, source: u64) -> impl Iterator<Item = usize> {
+        self.windows(source).flat_map(move |window| Scored::of(window, source))
+    }
+
+    /// The windows of `source`, one after another round the ring.
+    fn windows(&self, source: u64) -> impl Iterator<Item = [&[(u64, u32)]; 2]> {
         let start = self.points.partition_point(|(hash, _)| *hash < source);
         let count = self.points.len();
         (0..count).step_by(WINDOW).map(move |passed| {
@@ -66,6 +68,45 @@ impl Ring {
             let part = |from: usize, to: usize| self.points.get(from..to).unwrap_or_default();
             [part(begin, end.min(count)), part(0, end.saturating_sub(count))]
         })
+    }
+}
+
+/// The endpoints of a window by their scores. Nearly always only the first is wanted, so the others
+/// are sorted when the second is.
+struct Scored {
+    scored: [(u64, u32); WINDOW],
+    count: usize,
+    passed: usize,
+}
+
+impl Scored {
+    fn of(window: [&[(u64, u32)]; 2], source: u64) -> Self {
+        let mut scored = [(0, 0); WINDOW];
+        let mut count = 0;
+        for (slot, (hash, index)) in scored.iter_mut().zip(window.into_iter().flatten()) {
+            *slot = (mix(source ^ hash), *index);
+            count += 1;
+        }
+        Scored { scored, count, passed: 0 }
+    }
+}
+
+impl Iterator for Scored {
+    type Item = usize;
+
+    fn next(&mut self) -> Option<usize> {
+        let rest = self.scored.get_mut(self.passed..self.count)?;
+        match self.passed {
+            0 => {
+                let best = rest.iter().enumerate().max_by_key(|(_, scored)| **scored)?.0;
+                rest.swap(0, best);
+            }
+            1 => rest.sort_unstable_by(|a, b| b.cmp(a)),
+            _ => {}
+        }
+        let (_, index) = rest.first()?;
+        self.passed += 1;
+        Some(*index as usize)
     }
 }
 
@@ -80,7 +121,7 @@ mod tests {
     #[test]
     fn windows_go_round_the_ring_once() {
         for count in [WINDOW as u32 + 1, 1000] {
-            let ring = Ring::new((0..count).map(address).collect::<Vec<_>>().into_iter());
+            let ring = Ring::new((0..count).map(address));
             for source in [0, 1, u64::MAX / 3, u64::MAX] {
                 let windows: Vec<_> = ring.windows(source).collect();
                 assert!(windows.iter().all(|[a, b]| a.len() + b.len() <= WINDOW));
@@ -95,8 +136,16 @@ mod tests {
     }
 
     #[test]
-    fn few_endpoints_need_no_ring() {
-        let all: Vec<_> = (0..WINDOW as u32).map(address).collect();
-        assert_eq!(Ring::new(all.into_iter()).windows(7).count(), 0);
+    fn a_source_has_each_endpoint_once_and_those_of_its_window_by_their_scores() {
+        for count in [0, 1, 2, WINDOW, WINDOW + 1, 300] {
+            let ring = Ring::new((0..count as u32).map(address));
+            let order: Vec<usize> = ring.in_order_of(7).collect();
+            let score = |index: &usize| mix(7 ^ hash_address(address(*index as u32)));
+            let scores: Vec<u64> = order.iter().take(WINDOW).map(score).collect();
+            assert!(scores.is_sorted_by(|a, b| a > b), "{count}");
+            let mut all = order;
+            all.sort_unstable();
+            assert!(all.into_iter().eq(0..count), "{count}");
+        }
     }
 }

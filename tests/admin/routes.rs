@@ -23,7 +23,8 @@ fn routes_show_everything_in_force_and_everything_refused() {
     server.state.statuses.hold().update([].into_iter(), &said);
     let table = Arc::clone(&server.state.table.table());
     let found = table.lookup(Some("kafka.example.com"), "https", [&b"h2"[..]]).expect("kafka");
-    let _active = found.route.backends[0].backend.endpoints()[0].begin();
+    let _active =
+        found.route.backends[0].backend.endpoints()[0].begin(sluice::routing::Moment::now());
 
     let shared = [endpoint("10.0.0.1:9093", 1), endpoint("[fd00::1]:9093", 0)];
     assert_eq!(

@@ -11,7 +11,7 @@ use socket2::Socket;
 
 use crate::support::{
     Backend, Blackhole, Plane, answering, ask, fresh, hello, in_own_network, open, open_from,
-    refusing, rest, target, wait_until,
+    refusing, reset, rest, run, target, wait_until,
 };
 
 /// Addresses that refuse, as long as the sockets live.
@@ -95,6 +95,44 @@ fn a_silent_endpoint_keeps_one_client_waiting_and_those_after_it_not() {
         let lines = plane.access_log();
         let waited = lines.iter().filter(|line| line["attempts"] == 2).count() as u64;
         assert!((1..=1 + trials).contains(&waited), "{policy:?}: {waited}");
+    }
+}
+
+/// How long a route waits is its own affair, and its endpoints may be those of others.
+#[test]
+fn a_route_that_waits_for_a_moment_only_says_nothing_of_an_endpoint() {
+    let blackhole = Blackhole::new();
+    let [hasty, patient] = [1, 400].map(|limit| {
+        target(&format!("{limit}.test"), &[blackhole.address()])
+            .with(|spec| spec.timeouts.connect = Some(Duration::from_millis(limit)))
+    });
+    let key = hasty.spec.backends[0].0.clone();
+    let patient = patient.naming(key);
+    let plane = Plane::start(vec![hasty, patient]);
+    let standing = || plane.endpoints()[0].standing(Moment::now());
+    for (name, expected) in [("1.test", Standing::Well), ("400.test", Standing::Resting)] {
+        rest(&mut open(plane.address(), &hello(name)));
+        assert!(plane.has_ended(name, Outcome::ConnectTimeout), "{name}");
+        assert_eq!(standing(), expected, "{name}");
+    }
+}
+
+#[test]
+fn a_client_that_leaves_takes_no_trial_with_it() {
+    let (blackhole, backend) = (Blackhole::new(), Backend::new());
+    let plane = Plane::start(vec![target("a.test", &[blackhole.address(), backend.address()])]);
+    plane.prefer(0);
+    let tried = &plane.endpoints()[0];
+    let standing = || tried.standing(Moment::now());
+    tried.failed(Moment::now());
+    let hello = hello("a.test");
+    for _ in 0..2 {
+        wait_until("its rest to be over", || standing() == Standing::Due);
+        let client = open(plane.address(), &fresh(&hello));
+        wait_until("a trial", || standing() == Standing::Resting);
+        reset(client);
+        wait_until("its end", || tried.active() == 0);
+        assert_eq!(standing(), Standing::Due);
     }
 }
 
@@ -186,6 +224,34 @@ fn asks_one_family() {
         }
         plane.assert_ended(&[("a.test", Outcome::Completed, 30)]);
     }
+}
+
+/// So say routes of the types `unreachable`, `prohibit` and `blackhole`.
+#[test]
+fn a_family_whose_routes_lead_nowhere_costs_one_attempt_whatever_the_number_of_backends() {
+    const NAME: &str = "failover::\
+        a_family_whose_routes_lead_nowhere_costs_one_attempt_whatever_the_number_of_backends";
+    in_own_network(NAME, || {
+        for nowhere in ["unreachable", "prohibit", "blackhole"] {
+            run(&format!("ip -6 route replace {nowhere} 2001:db8::/32"));
+            let net = Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 0).to_bits();
+            let addresses = |live: SocketAddr| -> Vec<SocketAddr> {
+                let lost = (1..=20).map(|n| SocketAddr::from((Ipv6Addr::from(net + n), 443)));
+                lost.chain([live]).collect()
+            };
+            let served = answering("served");
+            let target = (1..16).fold(target("a.test", &addresses(served)), |target, _| {
+                target.and(1, &addresses(served))
+            });
+            let plane = Plane::start(vec![target]);
+            for _ in 0..30 {
+                assert_eq!(ask(plane.address(), "a.test"), "served", "{nowhere}");
+            }
+            let lines = plane.access_log();
+            let attempts = lines.iter().map(|line| line["attempts"].as_u64().unwrap());
+            assert!(attempts.max() <= Some(2), "{nowhere}: {lines:?}");
+        }
+    });
 }
 
 /// Which is no fault of the endpoint.

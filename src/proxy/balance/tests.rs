@@ -1,8 +1,10 @@
 use std::collections::{BTreeSet, HashMap};
 
+use super::search::MOST_LOOKS;
 use super::*;
 use crate::routing::{
-    BackendKey, ENDPOINT_REST, Hostname, RouteKey, RouteSpec, Snapshot, Timeouts, channel,
+    BackendKey, ENDPOINT_REST, Hostname, Moment, RouteKey, RouteSpec, Snapshot, Standing, Timeouts,
+    channel,
 };
 
 fn address(backend: usize, endpoint: usize) -> SocketAddr {
@@ -148,10 +150,14 @@ fn endpoints(route: &Route, backend: usize) -> Vec<Arc<Endpoint>> {
 /// How often each endpoint is chosen by `count` clients of one moment.
 fn chosen(route: &Route, count: u32, now: Moment) -> HashMap<SocketAddr, u32> {
     let mut chosen = HashMap::new();
-    for n in 0..count {
+    let choice = |n: u32| {
         let wish = Wish { now, ..Wish::new(client(n), &[], mix(u64::from(n))) };
-        let endpoint = choose(route, &wish).unwrap().endpoint().address;
-        *chosen.entry(endpoint).or_default() += 1;
+        choose(route, &wish).unwrap()
+    };
+    // It is not known yet how their attempts end.
+    let open: Vec<_> = (0..count).map(choice).collect();
+    for active in &open {
+        *chosen.entry(active.endpoint().address).or_default() += 1;
     }
     chosen
 }
@@ -163,7 +169,6 @@ fn one_that_has_failed_comes_last_and_is_tried_again_by_one_client() {
         let (dead, now) = (address(0, 2), Moment::now());
         endpoints(&route, 0)[2].failed(now);
         assert_eq!(chosen(&route, 400, now).get(&dead), None, "{policy:?}");
-        // Nobody has said how that one's attempt went.
         let later = now + ENDPOINT_REST;
         assert_eq!(chosen(&route, 400, later).get(&dead), Some(&1), "{policy:?}");
         endpoints(&route, 0)[2].succeeded();
@@ -281,7 +286,31 @@ fn the_better_of_two_keeps_many_endpoints_even_and_to_their_shares() {
     assert!((1900..2100).contains(&active[0][0]), "{active:?}");
 }
 
-/// The endpoints that a choice looks at.
+#[test]
+fn a_trial_whose_client_leaves_is_made_by_the_next() {
+    for policy in Policy::ALL {
+        let route = route(policy, &[(1, 2)]);
+        let (now, all) = (Moment::now(), endpoints(&route, 0));
+        all[1].failed(now + ENDPOINT_REST);
+        all[0].failed(now);
+        let later = now + ENDPOINT_REST;
+        for _ in 0..3 {
+            let wish = Wish { now: later, ..Wish::new(client(0), &[], 0) };
+            let trial = choose(&route, &wish).unwrap();
+            assert!(Arc::ptr_eq(trial.endpoint(), &all[0]), "{policy:?}");
+            assert_eq!(all[0].standing(later), Standing::Resting);
+        }
+        let wish = Wish { now: later, ..Wish::new(client(0), &[], 0) };
+        choose(&route, &wish).unwrap().settle(Endpoint::succeeded);
+        assert_eq!(all[0].standing(later), Standing::Well, "what it has shown stays");
+    }
+}
+
+/// How many endpoints were looked at for a wish, the choices before it included.
+fn looked_at(wish: &Wish<'_>) -> usize {
+    MOST_LOOKS - wish.looks_left()
+}
+
 #[test]
 fn a_choice_among_very_many_looks_at_few() {
     const MANY: usize = 60_000;
@@ -291,16 +320,86 @@ fn a_choice_among_very_many_looks_at_few() {
             for n in 0..200 {
                 let wish = Wish { now, ..Wish::new(client(n), &[], mix(n.into())) };
                 assert!(choose(&route, &wish).is_some());
-                let looked_at = wish.looked_at.get();
-                assert!(looked_at <= expected, "{policy:?}: {looked_at}");
+                assert!(looked_at(&wish) <= expected, "{policy:?}: {}", looked_at(&wish));
             }
         };
         let now = Moment::now();
-        most(now, if policy == Policy::SourceAddress { WINDOW } else { 2 });
+        most(now, if policy == Policy::LeastConnections { 2 } else { 1 });
         endpoints(&route, 0).iter().step_by(2).for_each(|endpoint| endpoint.failed(now));
-        most(now, MOST_LOOKED_AT);
+        most(now, 40);
         endpoints(&route, 0).iter().for_each(|endpoint| endpoint.failed(now));
-        most(now, 8 * MOST_LOOKED_AT);
+        most(now, MOST_LOOKS / 2);
+    }
+}
+
+/// All that one client can cost: 16 large backends whose endpoints fail one after the other.
+#[test]
+fn all_choices_for_a_client_together_look_at_few() {
+    const TRIES: usize = 17;
+    for policy in Policy::ALL {
+        let route = route(policy, &[(1, 300); 16]);
+        let now = Moment::now();
+        (0..16).flat_map(|n| endpoints(&route, n)).for_each(|endpoint| endpoint.failed(now));
+        let (mut tried, mut effort) = (Vec::new(), Effort::default());
+        for n in 0..TRIES as u64 {
+            let wish = Wish { now, ..Wish::again(client(1), &tried, mix(n), effort) };
+            let next = choose(&route, &wish).unwrap().endpoint().address;
+            let looked_at = looked_at(&wish);
+            assert!(looked_at <= MOST_LOOKS, "{policy:?}: {looked_at}");
+            effort = wish.effort;
+            assert!(!tried.contains(&next), "{policy:?}");
+            tried.push(next);
+        }
+    }
+}
+
+/// However much is dead, a little of each backend is looked at.
+#[test]
+fn a_light_backend_that_lives_is_found_among_large_ones_that_are_dead() {
+    for policy in Policy::ALL {
+        let mut backends = [(100, 300); 16];
+        backends[15] = (1, 1);
+        let route = route(policy, &backends);
+        let now = Moment::now();
+        (0..15).flat_map(|n| endpoints(&route, n)).for_each(|endpoint| endpoint.failed(now));
+        assert_eq!(chosen(&route, 50, now), HashMap::from([(address(15, 0), 50)]), "{policy:?}");
+    }
+}
+
+/// Two draws that begin at dead endpoints are two all the same.
+#[test]
+fn the_better_of_two_is_had_where_most_are_dead() {
+    let route = route(Policy::LeastConnections, &[(1, 40)]);
+    let (now, all) = (Moment::now(), endpoints(&route, 0));
+    all[2..].iter().for_each(|endpoint| endpoint.failed(now));
+    let _busy: Vec<_> = (0..1000).map(|_| all[0].begin(now)).collect();
+    let idle = (0..1000).filter(|n| pick(&route, client(1), &[], mix(*n)) == Some(all[1].address));
+    // Three of four; one of two, if both draws were the same.
+    let idle = idle.count();
+    assert!((680..820).contains(&idle), "{idle}");
+}
+
+#[test]
+fn a_family_without_a_route_is_passed_over_for_the_same_client_in_all_backends() {
+    for policy in Policy::ALL {
+        let key = |n: usize| BackendKey::Address(n.to_string().into());
+        let spec = route(policy, &[(1, 0); 16]).spec.clone();
+        let addresses = |n: usize| -> Vec<SocketAddr> {
+            let ipv6 = (0..40).map(|m| ([0xfd00, 0, 0, 0, 0, 0, n as u16, m], 443).into());
+            ipv6.chain([address(n, 0)]).collect()
+        };
+        let endpoints = (0..16).map(|n| (key(n), addresses(n))).collect();
+        let (mut writer, reader) = channel();
+        writer.apply(Snapshot { routes: vec![spec], endpoints });
+        let route = Arc::clone(reader.table().routes().next().unwrap());
+        let first: SocketAddr = "[fd00::1]:443".parse().unwrap();
+        let (tried, mut effort) = ([first], Effort::default());
+        effort.unrouted(first);
+        for n in 0..50 {
+            let wish = Wish::again(client(n), &tried, mix(n.into()), effort.clone());
+            let next = choose(&route, &wish).unwrap();
+            assert!(next.endpoint().address.is_ipv4(), "{policy:?}");
+        }
     }
 }
 

@@ -50,6 +50,13 @@ impl Target {
         self
     }
 
+    /// With another route's first backend in place of its own.
+    pub(crate) fn naming(mut self, key: BackendKey) -> Self {
+        self.spec.backends[0].0 = key.clone();
+        self.endpoints[0].0 = key;
+        self
+    }
+
     /// With one more backend.
     pub(crate) fn and(mut self, weight: u32, endpoints: &[SocketAddr]) -> Self {
         let number = self.endpoints.len();

@@ -1,0 +1,211 @@
+//! The search for one endpoint: how many are looked at, and which of them are preferred.
+
+use std::cell::Cell;
+use std::iter::once;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+
+use crate::routing::{Endpoint, EndpointSet, Moment, Standing, mix};
+
+/// How many endpoints are looked at for one client, in all backends and however often another is
+/// chosen for it. A choice has half of what is left, and at least one; if nearly all of so many are
+/// dead, one that is well may be missed.
+pub(super) const MOST_LOOKS: usize = 512;
+/// How many endpoints of a set are put into a random order. Of larger ones, some are drawn.
+const MOST_SHUFFLED: usize = 256;
+
+/// A connection that an endpoint is wanted for.
+#[derive(Debug)]
+pub struct Wish<'a> {
+    /// The client's address.
+    pub source: IpAddr,
+    /// Endpoints that were tried for it already.
+    pub tried: &'a [SocketAddr],
+    /// A fresh random number.
+    pub random: u64,
+    /// The present.
+    pub now: Moment,
+    /// What is known of before, where endpoints were tried for it already.
+    pub(in crate::proxy) effort: Effort,
+}
+
+/// What was found out, and spent, while endpoints were tried for one client.
+#[derive(Clone, Debug)]
+pub(in crate::proxy) struct Effort {
+    /// How many endpoints may still be looked at.
+    looks: Cell<u16>,
+    /// Whether the kernel had no route to an IPv4 address, or an IPv6 address.
+    unrouted: [bool; 2],
+}
+
+impl Default for Effort {
+    fn default() -> Self {
+        Effort { looks: Cell::new(MOST_LOOKS as u16), unrouted: [false; 2] }
+    }
+}
+
+impl Effort {
+    /// The kernel has no route to this address, and so perhaps none to others of its family.
+    pub(in crate::proxy) fn unrouted(&mut self, address: SocketAddr) {
+        let [ipv4, ipv6] = &mut self.unrouted;
+        *(if is_ipv4(address) { ipv4 } else { ipv6 }) = true;
+    }
+
+    fn avoids(&self, address: SocketAddr) -> bool {
+        let [ipv4, ipv6] = self.unrouted;
+        if is_ipv4(address) { ipv4 } else { ipv6 }
+    }
+}
+
+fn is_ipv4(address: SocketAddr) -> bool {
+    address.ip().to_canonical().is_ipv4()
+}
+
+/// Where an endpoint stands in the order of preference for one client; the least is the best.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Rank {
+    /// Nothing is known against it.
+    Well,
+    /// An attempt is to show whether it is well again.
+    Due,
+    /// For this client, there was no route to another address of its family.
+    Doubtful,
+    /// There has lately been no route to an address of its family and backend.
+    Unrouted,
+    /// An attempt has failed lately, or one after its rest is still going on.
+    Resting,
+}
+
+impl<'a> Wish<'a> {
+    /// A wish of this moment, of a client for which nothing was tried yet.
+    pub fn new(source: IpAddr, tried: &'a [SocketAddr], random: u64) -> Self {
+        Wish { source, tried, random, now: Moment::now(), effort: Effort::default() }
+    }
+
+    /// The wish of a client for which endpoints were tried already, with that effort.
+    pub(in crate::proxy) fn again(
+        source: IpAddr,
+        tried: &'a [SocketAddr],
+        random: u64,
+        effort: Effort,
+    ) -> Self {
+        Wish { effort, ..Wish::new(source, tried, random) }
+    }
+
+    fn rank(&self, endpoint: &Endpoint) -> Rank {
+        match endpoint.standing(self.now) {
+            Standing::Well | Standing::Due if self.effort.avoids(endpoint.address) => {
+                Rank::Doubtful
+            }
+            Standing::Well => Rank::Well,
+            Standing::Due => Rank::Due,
+            Standing::Unrouted => Rank::Unrouted,
+            Standing::Resting => Rank::Resting,
+        }
+    }
+
+    /// Of the looks that are left, those that one choice may take.
+    pub(super) fn allowance(&self) -> u16 {
+        (self.effort.looks.get() / 2).max(1)
+    }
+
+    /// A random number for the use `number`.
+    pub(super) fn random(&self, number: usize) -> u64 {
+        mix(self.random ^ mix(number as u64))
+    }
+}
+
+/// A search for one endpoint, which may look at so many.
+pub(super) struct Search<'w> {
+    pub(super) wish: &'w Wish<'w>,
+    most: u16,
+    left: Cell<u16>,
+}
+
+impl<'w> Search<'w> {
+    pub(super) fn new(wish: &'w Wish<'w>, most: u16) -> Self {
+        Search { wish, most, left: Cell::new(most) }
+    }
+
+    /// How many were looked at.
+    pub(super) fn spent(&self) -> u16 {
+        self.most.saturating_sub(self.left.get())
+    }
+
+    /// How many may still be looked at.
+    pub(super) fn left(&self) -> u16 {
+        self.left.get()
+    }
+
+    /// Whether no better one need be searched for. A client is a trial for one endpoint that may be
+    /// dead still, and not for several.
+    pub(super) fn is_good(&self, rank: Rank) -> bool {
+        rank <= if self.wish.tried.is_empty() { Rank::Due } else { Rank::Well }
+    }
+
+    /// Looks at an endpoint; `None` if it was tried already, of which there are few.
+    pub(super) fn look(&self, endpoint: &Endpoint) -> Option<Rank> {
+        if self.wish.tried.contains(&endpoint.address) {
+            return None;
+        }
+        for looks in [&self.left, &self.wish.effort.looks] {
+            looks.set(looks.get().saturating_sub(1));
+        }
+        Some(self.wish.rank(endpoint))
+    }
+
+    /// The first of the best, among the first of `endpoints`: `share` of them at most, and not
+    /// beyond one that is good.
+    pub(super) fn best_of<'s>(
+        &self,
+        endpoints: impl Iterator<Item = &'s Arc<Endpoint>>,
+        share: u16,
+    ) -> Option<(Rank, &'s Arc<Endpoint>)> {
+        let ranked = endpoints.filter_map(|endpoint| Some((self.look(endpoint)?, endpoint)));
+        let mut best: Option<(Rank, &Arc<Endpoint>)> = None;
+        for (rank, endpoint) in ranked.take(share.into()) {
+            if best.is_none_or(|(least, _)| rank < least) {
+                best = Some((rank, endpoint));
+            }
+            if self.is_good(rank) {
+                break;
+            }
+        }
+        best
+    }
+}
+
+/// The best endpoint of a set that is found: the one at `start`, if it is good, or else the first
+/// that is, in a random order. Not the next one, which would get the share of all before it.
+pub(super) fn pick<'s>(
+    set: &'s EndpointSet,
+    search: &Search<'_>,
+    start: usize,
+    share: u16,
+) -> Option<(Rank, &'s Arc<Endpoint>)> {
+    let random = search.wish.random(start);
+    let start = start.checked_rem(set.len())?;
+    let others = shuffled(set.len(), random).filter(|index| *index != start);
+    let order = once(start).chain(others).filter_map(|index| set.get(index));
+    search.best_of(order, share)
+}
+
+/// The numbers below `size` in a random order; of very many, some.
+fn shuffled(size: usize, random: u64) -> impl Iterator<Item = usize> {
+    let mut numbers: [u8; MOST_SHUFFLED] = std::array::from_fn(|number| number as u8);
+    (0..size.min(MOST_SHUFFLED)).map(move |turn| {
+        let random = mix(random ^ turn as u64) as usize;
+        if size > MOST_SHUFFLED {
+            return random % size;
+        }
+        numbers.swap(turn, turn + random % (size - turn));
+        numbers.get(turn).map_or(turn, |number| usize::from(*number))
+    })
+}
+
+#[cfg(test)]
+impl Wish<'_> {
+    pub(super) fn looks_left(&self) -> usize {
+        self.effort.looks.get().into()
+    }
+}
