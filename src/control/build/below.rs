@@ -1,9 +1,16 @@
 //! What is told of names below wildcards of other namespaces.
+//!
+//! A name is told of one wildcard, the nearest of another namespace, and the wildcard's owner of the
+//! names that are told of it.
 
-use std::collections::BTreeMap;
+use std::collections::BTreeSet;
+use std::sync::Arc;
 
-use super::claims::Claims;
-use super::domain::{Domain, text};
+use ahash::AHashMap as HashMap;
+
+use super::claims::{Claims, names_below};
+use super::domain::{Domain, labels};
+use super::wildcards::{MOST_LABELS_TOLD, Wildcard};
 use crate::routing::{Age, Hostname, RouteKey};
 
 /// So many claimed names below a wildcard are looked at. Above more of them, as `*.com` may be, a
@@ -17,43 +24,58 @@ const MOST_NAMED: usize = 3;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Note {
     /// The hostname is below a wildcard of this route.
-    Below(RouteKey),
-    /// Names below the wildcard are other namespaces'.
+    Below {
+        /// The wildcard.
+        wildcard: Hostname,
+        /// The route that owns it.
+        owner: RouteKey,
+    },
+    /// Names below the hostname, a wildcard, are other namespaces'.
     Above {
         /// The first of them.
         names: Vec<(Hostname, RouteKey)>,
         /// How many there are.
         count: usize,
     },
-    /// There are more names below the wildcard than are looked at.
+    /// There are more names below the hostname than are looked at.
     Crowded,
 }
 
-/// All that was told of a wildcard, by route and hostname.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Notes(BTreeMap<(RouteKey, Hostname), Note>);
+/// Which of the two things that may be told of a hostname. Of both, the latter is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Side {
+    /// What is above it.
+    Above,
+    /// What is below it.
+    Below,
+}
 
-type Told = Vec<(RouteKey, (Hostname, Hostname), Option<Note>)>;
+/// What a route is to be told of one of its hostnames: this, or nothing any more.
+pub(super) type NoteNews = (RouteKey, (Hostname, Side), Option<Note>);
 
-impl Notes {
-    /// Tells what is different `now`.
-    pub(super) fn replace_by(&self, now: &Notes, wildcard: &Hostname, told: &mut Told) {
-        for (route, hostname) in self.0.keys().filter(|place| !now.0.contains_key(place)) {
-            told.push((route.clone(), (hostname.clone(), wildcard.clone()), None));
-        }
-        // A route that has come anew has not been told.
-        for ((route, hostname), note) in &now.0 {
-            let place = (hostname.clone(), wildcard.clone());
-            told.push((route.clone(), place, Some(note.clone())));
-        }
-    }
+/// Who was told of which wildcard, and of what to tell anew.
+#[derive(Debug, Default)]
+pub(super) struct Notes {
+    told: HashMap<Hostname, Told>,
+    /// Names of which the nearest wildcard may be another one.
+    names: BTreeSet<Domain>,
+    /// The suffixes of wildcards of which it is to be told anew what is below them.
+    wildcards: BTreeSet<Arc<str>>,
+}
+
+/// That a route was told that its hostname is below a wildcard.
+#[derive(Clone, Debug, PartialEq)]
+struct Told {
+    route: RouteKey,
+    wildcard: Arc<str>,
+    owner: RouteKey,
 }
 
 impl Note {
     /// As a status has it. `hostname` is the route's own.
-    pub(super) fn message(&self, hostname: &Hostname, wildcard: &Hostname) -> String {
+    pub(super) fn message(&self, hostname: &Hostname) -> String {
         match self {
-            Note::Below(owner) => {
+            Note::Below { wildcard, owner } => {
                 let namespace = owner.namespace();
                 format!("{hostname} is below {wildcard} of namespace {namespace}, route {owner}")
             }
@@ -65,55 +87,176 @@ impl Note {
                     more => format!(" and {more} more"),
                 };
                 let named = named.join(", ");
-                format!("names below {wildcard} are other namespaces': {named}{more}")
+                format!("names below {hostname} are other namespaces': {named}{more}")
             }
             Note::Crowded => format!(
-                "more than {MOST_NAMES_BELOW} names below {wildcard} are claimed, and some may be \
+                "more than {MOST_NAMES_BELOW} names below {hostname} are claimed, and some may be \
                  other namespaces'"
             ),
         }
     }
 }
 
-impl Claims {
-    /// Works out what is to be told of a wildcard and the names below it.
-    pub(super) fn tell_of_names_below(
-        &mut self,
-        wildcard: &Hostname,
-        told: &mut Vec<(RouteKey, (Hostname, Hostname), Option<Note>)>,
-    ) {
-        let domain = Domain(wildcard.clone());
-        let Some(known) = self.known.get(&domain) else { return };
-        let notes = known.owner.as_ref().map(|owner| self.notes_of(wildcard, owner.key()));
-        let Some(known) = self.known.get_mut(&domain) else { return };
-        let before = known.told.take().unwrap_or_default();
-        let notes = notes.unwrap_or_default();
-        before.replace_by(&notes, wildcard, told);
-        known.told = (!notes.0.is_empty()).then(|| Box::new(notes));
+impl Notes {
+    /// How many names were told of a wildcard.
+    #[cfg(test)]
+    pub(super) fn count(&self) -> usize {
+        self.told.len()
     }
 
-    fn notes_of(&self, wildcard: &Hostname, owner: &RouteKey) -> Notes {
-        let suffix = text(wildcard);
-        let below = self.known.range(Domain::below(suffix)..);
-        let below = below.take_while(|(domain, _)| domain.is_below(suffix));
-        let mut notes = BTreeMap::new();
-        let mut names = Vec::new();
-        for (index, (domain, known)) in below.enumerate() {
-            if index == MOST_NAMES_BELOW {
-                return Notes(BTreeMap::from([((owner.clone(), wildcard.clone()), Note::Crowded)]));
-            }
-            let other = known.owner.as_ref().map(Age::key);
-            if let Some(other) = other.filter(|other| other.namespace() != owner.namespace()) {
-                let place = (other.clone(), domain.0.clone());
-                notes.insert(place, Note::Below(owner.clone()));
-                names.push((domain.0.clone(), other.clone()));
+    #[cfg(test)]
+    pub(super) fn is_empty(&self) -> bool {
+        self.told.is_empty() && self.names.is_empty() && self.wildcards.is_empty()
+    }
+}
+
+impl Claims {
+    /// A hostname was looked at, and has this owner `now`. Notes of what is to be told anew.
+    pub(super) fn follow_owner(
+        &mut self,
+        domain: &Domain,
+        now: Option<&Age>,
+        told: &mut Vec<NoteNews>,
+    ) {
+        let Some(known) = self.known.get_mut(domain) else { return };
+        let is_claimed = known.is_claimed();
+        if std::mem::replace(&mut known.counted, is_claimed) != is_claimed {
+            self.count_above(&domain.0, is_claimed);
+        }
+        if let Hostname::Wildcard(suffix) = &domain.0 {
+            self.follow_wildcard(suffix, is_claimed, now, told);
+        }
+        let concerned = self.wildcards.told_above(&domain.0).next().is_some()
+            || self.notes.told.contains_key(&domain.0);
+        if concerned {
+            self.notes.names.insert(domain.clone());
+        }
+    }
+
+    /// Tells of one name or wildcard. Returns whether there was any.
+    pub(super) fn tell_one(&mut self, told: &mut Vec<NoteNews>) -> bool {
+        if let Some(name) = self.notes.names.pop_first() {
+            self.tell_of_wildcard(name, told);
+        } else if let Some(suffix) = self.notes.wildcards.pop_first() {
+            self.tell_of_names(&suffix, told);
+        } else {
+            return false;
+        }
+        true
+    }
+
+    /// A hostname is claimed now, or no more: those above it have one more below them, or one less.
+    fn count_above(&mut self, hostname: &Hostname, came: bool) {
+        let above = self.wildcards.told_above(hostname).map(|(suffix, _)| Arc::clone(suffix));
+        for suffix in above.collect::<Vec<_>>() {
+            let names = names_below(&self.known, &suffix);
+            if self.wildcards.count(&suffix, came, names) {
+                self.tell_all_below(&suffix);
             }
         }
-        let count = names.len();
-        names.truncate(MOST_NAMED);
-        if count > 0 {
-            notes.insert((owner.clone(), wildcard.clone()), Note::Above { names, count });
+    }
+
+    fn follow_wildcard(
+        &mut self,
+        suffix: &Arc<str>,
+        is_claimed: bool,
+        now: Option<&Age>,
+        told: &mut Vec<NoteNews>,
+    ) {
+        if !is_claimed {
+            let Some(Wildcard { names, told: route, .. }) = self.wildcards.remove(suffix) else {
+                return;
+            };
+            self.notes.names.extend(names);
+            let place = (Hostname::Wildcard(Arc::clone(suffix)), Side::Below);
+            told.extend(route.map(|route| (route, place, None)));
+            return;
         }
-        Notes(notes)
+        let is_told = labels(suffix) <= MOST_LABELS_TOLD;
+        if self.wildcards.get(suffix).is_none() {
+            self.wildcards.insert(Arc::clone(suffix));
+            if is_told {
+                self.wildcards.count_all(suffix, names_below(&self.known, suffix));
+            }
+        }
+        let Some(wildcard) = self.wildcards.get_mut(suffix) else { return };
+        let before = std::mem::replace(&mut wildcard.owner, now.cloned());
+        if is_told {
+            if before.as_ref() != now {
+                self.tell_all_below(suffix);
+            }
+            self.notes.wildcards.insert(Arc::clone(suffix));
+        }
+    }
+
+    /// Has all names below a wildcard told anew of what is above them, unless they are too many.
+    fn tell_all_below(&mut self, suffix: &Arc<str>) {
+        let Some(wildcard) = self.wildcards.get(suffix) else { return };
+        self.notes.wildcards.insert(Arc::clone(suffix));
+        match self.wildcards.is_crowded(wildcard) {
+            true => self.notes.names.extend(wildcard.names.iter().cloned()),
+            false => self.notes.names.extend(names_below(&self.known, suffix).cloned()),
+        }
+    }
+
+    /// Tells a name of the nearest wildcard of another namespace.
+    fn tell_of_wildcard(&mut self, name: Domain, told: &mut Vec<NoteNews>) {
+        let owner = self.known.get(&name).and_then(|known| known.owner.as_ref());
+        let now = owner.and_then(|owner| {
+            let (wildcard, above) = self.wildcards.nearest_foreign(&name.0, owner.namespace())?;
+            let (route, wildcard) = (owner.key().clone(), Arc::clone(wildcard));
+            Some(Told { route, wildcard, owner: above.clone() })
+        });
+        let before = match &now {
+            Some(now) => self.notes.told.insert(name.0.clone(), now.clone()),
+            None => self.notes.told.remove(&name.0),
+        };
+        let place = (name.0.clone(), Side::Above);
+        if before != now {
+            if let Some(Told { route, wildcard, .. }) = before {
+                if now.as_ref().is_none_or(|now| now.route != route) {
+                    told.push((route, place.clone(), None));
+                }
+                let names = self.wildcards.get_mut(&wildcard).map(|wildcard| &mut wildcard.names);
+                names.into_iter().for_each(|names| _ = names.remove(&name));
+                self.notes.wildcards.insert(wildcard);
+            }
+            if let Some(now) = &now {
+                let wildcard = self.wildcards.get_mut(&now.wildcard);
+                wildcard.into_iter().for_each(|wildcard| _ = wildcard.names.insert(name.clone()));
+                self.notes.wildcards.insert(Arc::clone(&now.wildcard));
+            }
+        }
+        // A route that has come anew has not been told.
+        if let Some(Told { route, wildcard, owner }) = now {
+            let note = Note::Below { wildcard: Hostname::Wildcard(wildcard), owner };
+            told.push((route, place, Some(note)));
+        }
+    }
+
+    /// Tells the owner of a wildcard of the names below it.
+    fn tell_of_names(&mut self, suffix: &Arc<str>, told: &mut Vec<NoteNews>) {
+        let Some(wildcard) = self.wildcards.get(suffix) else { return };
+        let note = match (&wildcard.owner, self.wildcards.is_crowded(wildcard)) {
+            (None, _) => None,
+            (Some(owner), true) => Some((owner.key().clone(), Note::Crowded)),
+            (Some(_), false) if wildcard.names.is_empty() => None,
+            (Some(owner), false) => {
+                let names = wildcard.names.iter().take(MOST_NAMED).filter_map(|name| {
+                    let owner = self.known.get(name)?.owner.as_ref()?;
+                    Some((name.0.clone(), owner.key().clone()))
+                });
+                let note = Note::Above { names: names.collect(), count: wildcard.names.len() };
+                Some((owner.key().clone(), note))
+            }
+        };
+        let Some(wildcard) = self.wildcards.get_mut(suffix) else { return };
+        let route = note.as_ref().map(|(route, _)| route.clone());
+        let place = (Hostname::Wildcard(Arc::clone(suffix)), Side::Below);
+        let before = std::mem::replace(&mut wildcard.told, route.clone());
+        if let Some(before) = before.filter(|before| Some(before) != route.as_ref()) {
+            told.push((before, place.clone(), None));
+        }
+        told.extend(note.map(|(route, note)| (route, place, Some(note))));
     }
 }

@@ -35,7 +35,7 @@ use crate::routing::{BackendKey, Changes, Hostname, ObjectKey, RouteKey, RouteSp
 pub struct Builder {
     installation: Installation,
     routes: Routes,
-    claims: Claims,
+    pub(super) claims: Claims,
     pub(super) targets: Targets,
     dirty: Dirty,
 }

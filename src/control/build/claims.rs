@@ -7,10 +7,11 @@ use std::sync::Arc;
 use ahash::AHashMap as HashMap;
 
 use super::NamesBelow;
-use super::below::{Note, Notes};
-use super::domain::{Domain, suffixes, text};
+use super::below::{MOST_NAMES_BELOW, NoteNews, Notes};
+use super::domain::{Domain, labels, text};
 use super::few::Few;
 use super::grants::Grants;
+use super::wildcards::Wildcards;
 use crate::routing::{
     Age, Claimant, Demand, Hostname, RouteKey, Verdict, judge, judge_any, owners_of_any,
 };
@@ -21,13 +22,11 @@ use crate::routing::{
 pub(super) struct Claims {
     names_below: NamesBelow,
     pub(super) known: BTreeMap<Domain, Known>,
-    /// How many wildcards are claimed, by how many labels their suffixes have.
-    wildcards: BTreeMap<usize, usize>,
+    pub(super) wildcards: Wildcards,
     /// Those that are to be looked at again, by how specific they are: a name's claims depend on
     /// the owners of the wildcards above it.
     dirty: BTreeMap<usize, Vec<Hostname>>,
-    /// The wildcards of which it is to be told anew what is below them.
-    above: BTreeSet<Hostname>,
+    pub(super) notes: Notes,
     /// By owner: the hostnames for which its grants matter.
     granted: HashMap<Arc<str>, BTreeSet<Hostname>>,
     /// The owners of `*`, by listener.
@@ -45,8 +44,8 @@ pub(super) struct Known {
     dirty: bool,
     /// Whether it is in [`Claims::granted`], with its owner.
     granted: bool,
-    /// What was told of a wildcard and the names below it.
-    pub(super) told: Option<Box<Notes>>,
+    /// Whether the wildcards above it count it.
+    pub(super) counted: bool,
 }
 
 #[derive(Debug)]
@@ -61,7 +60,7 @@ pub(super) struct ClaimNews {
     /// What became of claims: nothing keeps them from being served, or something does.
     pub(super) verdicts: Vec<(RouteKey, Hostname, Option<Arc<Verdict>>)>,
     /// What is to be told of a route's hostname and a wildcard.
-    pub(super) notes: Vec<(RouteKey, (Hostname, Hostname), Option<Note>)>,
+    pub(super) notes: Vec<NoteNews>,
     /// The hostnames that went from one namespace to another, with the routes there.
     pub(super) moves: Vec<(Hostname, RouteKey, RouteKey)>,
 }
@@ -71,9 +70,9 @@ impl Claims {
         Claims {
             names_below,
             known: BTreeMap::new(),
-            wildcards: BTreeMap::new(),
+            wildcards: Wildcards::new(MOST_NAMES_BELOW),
             dirty: BTreeMap::new(),
-            above: BTreeSet::new(),
+            notes: Notes::default(),
             granted: HashMap::new(),
             any_owners: BTreeMap::new(),
         }
@@ -82,9 +81,6 @@ impl Claims {
     /// A route claims a hostname.
     pub(super) fn add(&mut self, hostname: Hostname, age: &Age, demand: &Arc<Demand>) {
         let known = self.known.entry(Domain(hostname.clone())).or_default();
-        if let (Hostname::Wildcard(suffix), true) = (&hostname, known.claims.is_empty()) {
-            *self.wildcards.entry(labels(suffix)).or_default() += 1;
-        }
         known.claims.insert(age.clone(), Claim { demand: Arc::clone(demand), verdict: None });
         self.mark(hostname);
     }
@@ -92,15 +88,7 @@ impl Claims {
     /// A route claims a hostname no more.
     pub(super) fn remove(&mut self, hostname: Hostname, age: &Age) {
         let Some(known) = self.known.get_mut(&Domain(hostname.clone())) else { return };
-        let before = known.claims.len();
         known.claims.remove(age);
-        if let (Hostname::Wildcard(suffix), 1, 0) = (&hostname, before, known.claims.len()) {
-            let count = self.wildcards.entry(labels(suffix)).or_default();
-            *count = count.saturating_sub(1);
-            if *count == 0 {
-                self.wildcards.remove(&labels(suffix));
-            }
-        }
         self.mark(hostname);
     }
 
@@ -126,9 +114,7 @@ impl Claims {
                 self.settle_hostname(hostname, grants, &mut news);
             }
         }
-        for wildcard in std::mem::take(&mut self.above) {
-            self.tell_of_names_below(&wildcard, &mut news.notes);
-        }
+        while self.tell_one(&mut news.notes) {}
         news
     }
 
@@ -137,6 +123,7 @@ impl Claims {
         self.known.is_empty()
             && self.wildcards.is_empty()
             && self.dirty.is_empty()
+            && self.notes.is_empty()
             && self.granted.is_empty()
             && self.any_owners.is_empty()
     }
@@ -190,20 +177,15 @@ impl Claims {
         now: Option<Age>,
         news: &mut ClaimNews,
     ) {
-        let above: Vec<Hostname> = self.above(&domain.0).map(|(wildcard, _)| wildcard).collect();
-        self.above.extend(above);
-        if let Hostname::Wildcard(_) = domain.0 {
-            if self.names_below == NamesBelow::Owner && before != now {
-                // What is older than either owner does not depend on them.
-                self.mark_below(&domain.0, before.iter().chain(&now).min());
-            }
-            self.above.insert(domain.0.clone());
-        }
-        if self.known.get(&domain).is_some_and(|known| known.claims.is_empty())
-            && let Some(told) = self.known.remove(&domain).and_then(|known| known.told)
+        if let (Hostname::Wildcard(_), NamesBelow::Owner) = (&domain.0, self.names_below)
+            && before != now
         {
-            let (wildcard, nothing) = (domain.0, Notes::default());
-            told.replace_by(&nothing, &wildcard, &mut news.notes);
+            // What is older than either owner does not depend on them.
+            self.mark_below(&domain.0, before.iter().chain(&now).min());
+        }
+        self.follow_owner(&domain, now.as_ref(), &mut news.notes);
+        if self.known.get(&domain).is_some_and(|known| !known.is_claimed()) {
+            self.known.remove(&domain);
         }
     }
 
@@ -234,10 +216,13 @@ impl Claims {
             return None;
         }
         // The nearest decides.
-        self.above(hostname)
-            .find_map(|(wildcard, known)| {
-                let owner = known.owner.as_ref()?;
+        self.wildcards
+            .above(hostname)
+            .find_map(|(suffix, wildcard)| {
+                let owner = wildcard.owner.as_ref()?;
+                let wildcard = Hostname::Wildcard(Arc::clone(suffix));
                 let namespace = age.namespace();
+                let known = self.known.get(&Domain(wildcard.clone()))?;
                 let may = owner.namespace() == namespace
                     || known.shares(owner.namespace(), namespace, grants);
                 match (owner < age, may) {
@@ -250,22 +235,6 @@ impl Claims {
                 }
             })?
             .break_value()
-    }
-
-    /// The wildcards above a hostname that are claimed, the nearest first.
-    fn above<'a>(
-        &'a self,
-        hostname: &'a Hostname,
-    ) -> impl Iterator<Item = (Hostname, &'a Known)> + use<'a> {
-        let mut rest = if self.wildcards.is_empty() { 0 } else { labels(text(hostname)) };
-        let suffixes = suffixes(hostname).take(rest);
-        suffixes.filter_map(move |suffix| {
-            rest = rest.saturating_sub(1);
-            self.wildcards.get(&rest)?;
-            let domain = Domain(Hostname::Wildcard(suffix.into()));
-            let known = self.known.get(&domain)?;
-            Some((domain.0, known))
-        })
     }
 
     /// Has the names below a wildcard looked at again; with an age, those alone that are younger.
@@ -321,7 +290,22 @@ impl Claims {
     }
 }
 
+/// The names below a wildcard that those above them count.
+pub(super) fn names_below<'k>(
+    known: &'k BTreeMap<Domain, Known>,
+    suffix: &'k str,
+) -> impl Iterator<Item = &'k Domain> {
+    let below = known.range(Domain::below(suffix)..);
+    let below = below.take_while(move |(domain, _)| domain.is_below(suffix));
+    below.filter(|(_, known)| known.counted).map(|(domain, _)| domain)
+}
+
 impl Known {
+    /// Whether any route claims it.
+    pub(super) fn is_claimed(&self) -> bool {
+        !self.claims.is_empty()
+    }
+
     fn claimants(&self) -> Vec<Claimant<'_>> {
         self.claims.iter().map(|(age, claim)| Claimant { age, demand: &claim.demand }).collect()
     }
@@ -333,10 +317,6 @@ impl Known {
             routes.any(|route| route.namespace() == owner && route.name() == name)
         })
     }
-}
-
-fn labels(name: &str) -> usize {
-    name.split('.').count()
 }
 
 /// Wildcards before the names below them, and names last.

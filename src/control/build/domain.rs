@@ -48,6 +48,11 @@ pub(super) fn suffixes(hostname: &Hostname) -> impl Iterator<Item = &str> {
     text.match_indices('.').filter_map(|(dot, _)| text.get(dot + 1..))
 }
 
+/// How many labels a name has.
+pub(super) fn labels(name: &str) -> usize {
+    name.split('.').count()
+}
+
 /// As if both were written backwards. Eight letters at a time, for there may be a million names
 /// that end alike.
 fn from_the_end(one: &[u8], other: &[u8]) -> Ordering {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use ahash::AHashMap as HashMap;
 
-use super::below::Note;
+use super::below::{Note, Side};
 use super::resolve::{LookedUp, Targets};
 use super::told::{Finding, Object, bounded, condition, said};
 use super::unresolved::Unresolved;
@@ -42,7 +42,7 @@ pub(super) struct Draft {
     /// What keeps its claims from being served as they are.
     verdicts: BTreeMap<Hostname, Arc<Verdict>>,
     /// What is to be told of a hostname and a wildcard, of which one is another namespace's.
-    notes: BTreeMap<(Hostname, Hostname), Note>,
+    notes: BTreeMap<(Hostname, Side), Note>,
     refs: Vec<Finding>,
 }
 
@@ -109,7 +109,7 @@ impl Draft {
     }
 
     /// Notes what is to be told of a hostname and a wildcard. Returns whether that is news.
-    pub(super) fn set_note(&mut self, place: (Hostname, Hostname), note: Option<Note>) -> bool {
+    pub(super) fn set_note(&mut self, place: (Hostname, Side), note: Option<Note>) -> bool {
         set(&mut self.notes, place, note)
     }
 
@@ -243,15 +243,12 @@ impl Draft {
             .collect()
     }
 
-    /// What is told of wildcards of other namespaces: of each hostname, the nearest alone.
+    /// What is told of wildcards of other namespaces, and of names below its own: of each hostname
+    /// one.
     fn note_messages(&self) -> Vec<String> {
-        let mut nearest: BTreeMap<&Hostname, (&Hostname, &Note)> = BTreeMap::new();
-        for ((hostname, wildcard), note) in &self.notes {
-            // They come from the least specific to the most.
-            nearest.insert(hostname, (wildcard, note));
-        }
-        let nearest = nearest.into_iter();
-        nearest.map(|(hostname, (wildcard, note))| note.message(hostname, wildcard)).collect()
+        let told: BTreeMap<&Hostname, &Note> =
+            self.notes.iter().map(|((hostname, _), note)| (hostname, note)).collect();
+        told.into_iter().map(|(hostname, note)| note.message(hostname)).collect()
     }
 
     pub(super) fn status(&self) -> RouteStatus {

@@ -21,6 +21,7 @@ mod services;
 mod told;
 mod unresolved;
 mod verdict;
+mod wildcards;
 
 use std::collections::HashMap;
 use std::net::IpAddr;

@@ -3,6 +3,7 @@ mod endpoints;
 mod incremental;
 mod ownership;
 mod reach;
+mod shared_domains;
 mod work;
 
 use std::sync::atomic::{AtomicUsize, Ordering};
