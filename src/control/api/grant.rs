@@ -46,33 +46,3 @@ pub struct GrantTo {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,
 }
-
-impl ReferenceGrantSpec {
-    /// Whether the SniRoutes of `namespace` may refer to the Service `name` of the grant's
-    /// namespace.
-    pub fn allows(&self, namespace: &str, name: &str) -> bool {
-        self.is_from(namespace)
-            && self.to.iter().any(|to| {
-                to.group.is_empty()
-                    && to.kind == "Service"
-                    && to.name.as_deref().is_none_or(|wanted| wanted == name)
-            })
-    }
-
-    /// Whether the SniRoutes of `namespace` may have a hostname that belongs to the grant's
-    /// namespace; `claims` tells which SniRoutes there claim it.
-    pub fn shares(&self, namespace: &str, claims: impl Fn(&str) -> bool) -> bool {
-        self.is_from(namespace)
-            && self.to.iter().any(|to| {
-                to.group == "sluice.dev"
-                    && to.kind == "SniRoute"
-                    && to.name.as_deref().is_none_or(&claims)
-            })
-    }
-
-    fn is_from(&self, namespace: &str) -> bool {
-        self.from.iter().any(|from| {
-            from.group == "sluice.dev" && from.kind == "SniRoute" && from.namespace == namespace
-        })
-    }
-}

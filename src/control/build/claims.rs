@@ -1,7 +1,6 @@
 //! Who claims which hostnames, and what becomes of each claim.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use ahash::AHashMap as HashMap;
@@ -11,6 +10,7 @@ use super::below::{MOST_NAMES_BELOW, NoteNews, Notes};
 use super::domain::{Domain, labels, text};
 use super::few::Few;
 use super::grants::Grants;
+use super::sharing::{Keepers, Sharing};
 use super::wildcards::Wildcards;
 use crate::routing::{
     Age, Claimant, Demand, Hostname, RouteKey, Verdict, judge, judge_any, owners_of_any,
@@ -196,11 +196,17 @@ impl Claims {
             return vec![None];
         }
         let mut left = known.claimants();
-        let kept_out = left.iter().map(|claim| self.kept_out(hostname, claim.age, grants));
-        let mut verdicts: Vec<Option<Verdict>> = kept_out.collect();
+        let mut verdicts: Vec<Option<Verdict>> = match self.names_below {
+            NamesBelow::Anyone => left.iter().map(|_| None).collect(),
+            NamesBelow::Owner => {
+                let keepers = Keepers::above(self, hostname, grants);
+                left.iter().map(|claim| keepers.verdict(claim.age)).collect()
+            }
+        };
         let mut out = verdicts.iter().map(Option::is_some);
         left.retain(|_| !out.next().unwrap_or_default());
-        let shares = |owner: &str, namespace: &str| known.shares(owner, namespace, grants);
+        let sharing = Sharing::of(known, grants);
+        let shares = |owner: &str, namespace: &str| sharing.has(owner, namespace);
         let judged = match hostname {
             Hostname::Any => judge_any(&left, shares),
             Hostname::Wildcard(_) | Hostname::Exact(_) => judge(&left, shares),
@@ -208,33 +214,6 @@ impl Claims {
         let free = verdicts.iter_mut().filter(|verdict| verdict.is_none());
         free.zip(judged).for_each(|(verdict, judged)| *verdict = judged);
         verdicts
-    }
-
-    /// Whether an older claim to a wildcard above keeps a claim out.
-    fn kept_out(&self, hostname: &Hostname, age: &Age, grants: &Grants) -> Option<Verdict> {
-        if self.names_below == NamesBelow::Anyone {
-            return None;
-        }
-        // The nearest decides.
-        self.wildcards
-            .above(hostname)
-            .find_map(|(suffix, wildcard)| {
-                let owner = wildcard.owner.as_ref()?;
-                let wildcard = Hostname::Wildcard(Arc::clone(suffix));
-                let namespace = age.namespace();
-                let known = self.known.get(&Domain(wildcard.clone()))?;
-                let may = owner.namespace() == namespace
-                    || known.shares(owner.namespace(), namespace, grants);
-                match (owner < age, may) {
-                    (false, _) => None,
-                    (true, true) => Some(ControlFlow::Continue(())),
-                    (true, false) => {
-                        let owner = owner.key().clone();
-                        Some(ControlFlow::Break(Verdict::Below { wildcard, owner }))
-                    }
-                }
-            })?
-            .break_value()
     }
 
     /// Has the names below a wildcard looked at again; with an age, those alone that are younger.
@@ -310,12 +289,9 @@ impl Known {
         self.claims.iter().map(|(age, claim)| Claimant { age, demand: &claim.demand }).collect()
     }
 
-    /// Whether the owner's namespace lets another one have the hostname.
-    fn shares(&self, owner: &str, namespace: &str, grants: &Grants) -> bool {
-        grants.share(owner, namespace, |name| {
-            let mut routes = self.claims.keys().map(Age::key);
-            routes.any(|route| route.namespace() == owner && route.name() == name)
-        })
+    /// The ages of all claims, the oldest first.
+    pub(super) fn ages(&self) -> impl Iterator<Item = &Age> {
+        self.claims.keys()
     }
 }
 

@@ -3,50 +3,95 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use ahash::AHashMap as HashMap;
+use ahash::{AHashMap as HashMap, AHashSet as HashSet};
 
-use crate::control::api::{ReferenceGrant, ReferenceGrantSpec};
+use crate::control::api::{GrantFrom, GrantTo, ReferenceGrant, ReferenceGrantSpec};
 use crate::routing::{ObjectKey, RouteKey};
 
 /// The grants, and the routes that need one.
 #[derive(Debug, Default)]
 pub(super) struct Grants {
     /// By the namespace that they open.
-    known: HashMap<Arc<str>, BTreeMap<ObjectKey, ReferenceGrantSpec>>,
+    known: HashMap<Arc<str>, Opened>,
     /// The routes that refer to a namespace which is not their own.
     users: HashMap<Arc<str>, BTreeSet<RouteKey>>,
+    /// How many grants, and names in them, were looked at.
+    #[cfg(test)]
+    pub(super) looked_at: std::cell::Cell<usize>,
+}
+
+/// The grants of one namespace.
+#[derive(Debug, Default)]
+struct Opened {
+    grants: BTreeMap<ObjectKey, Grant>,
+    /// By the namespace whose routes may refer.
+    from: HashMap<Box<str>, BTreeMap<ObjectKey, Arc<Granted>>>,
+}
+
+/// What matters of a grant.
+#[derive(Debug, PartialEq, Eq)]
+struct Grant {
+    /// The namespaces whose routes may refer.
+    from: BTreeSet<Box<str>>,
+    granted: Arc<Granted>,
+}
+
+/// To what.
+#[derive(Debug, PartialEq, Eq)]
+struct Granted {
+    services: Objects,
+    routes: Objects,
+}
+
+/// Objects of one kind in the grant's namespace.
+#[derive(Debug, PartialEq, Eq)]
+enum Objects {
+    All,
+    Some(HashSet<Box<str>>),
 }
 
 impl Grants {
     /// Takes a grant over; returns whether it is news.
     pub(super) fn put(&mut self, key: &ObjectKey, grant: &ReferenceGrant) -> bool {
-        let grants = self.known.entry(key.namespace().into()).or_default();
-        if grants.get(key) == Some(&grant.spec) {
+        let grant = Grant::of(&grant.spec);
+        let known = self.known.get(key.namespace()).and_then(|opened| opened.grants.get(key));
+        if known == Some(&grant) {
             return false;
         }
-        grants.insert(key.clone(), grant.spec.clone());
+        self.remove(key);
+        let opened = self.known.entry(key.namespace().into()).or_default();
+        for namespace in &grant.from {
+            let from = opened.from.entry(namespace.clone()).or_default();
+            from.insert(key.clone(), Arc::clone(&grant.granted));
+        }
+        opened.grants.insert(key.clone(), grant);
         true
     }
 
     /// Forgets a grant; returns whether there was one.
     pub(super) fn remove(&mut self, key: &ObjectKey) -> bool {
-        let Some(grants) = self.known.get_mut(key.namespace()) else { return false };
-        let known = grants.remove(key).is_some();
-        if grants.is_empty() {
+        let Some(opened) = self.known.get_mut(key.namespace()) else { return false };
+        let Some(grant) = opened.grants.remove(key) else { return false };
+        for namespace in grant.from {
+            if let Some(from) = opened.from.get_mut(&namespace) {
+                from.remove(key);
+                if from.is_empty() {
+                    opened.from.remove(&namespace);
+                }
+            }
+        }
+        if opened.grants.is_empty() {
             self.known.remove(key.namespace());
         }
-        known
+        true
     }
 
     /// Whether the routes of `namespace` may refer to `service`.
     pub(super) fn allow(&self, namespace: &str, service: &ObjectKey) -> bool {
         namespace == service.namespace()
             || self
-                .known
-                .get(service.namespace())
-                .into_iter()
-                .flat_map(BTreeMap::values)
-                .any(|grant| grant.allows(namespace, service.name()))
+                .granted(service.namespace(), namespace)
+                .any(|granted| granted.services.has(service.name()))
     }
 
     /// Whether `owner` lets the routes of `namespace` have a hostname that it owns; `claims` tells
@@ -57,8 +102,13 @@ impl Grants {
         namespace: &str,
         claims: impl Fn(&str) -> bool,
     ) -> bool {
-        let grants = self.known.get(owner).into_iter().flat_map(BTreeMap::values);
-        grants.into_iter().any(|grant| grant.shares(namespace, &claims))
+        self.granted(owner, namespace).any(|granted| match &granted.routes {
+            Objects::All => true,
+            Objects::Some(names) => names.iter().any(|name| {
+                self.note_work();
+                claims(name)
+            }),
+        })
     }
 
     /// The routes that refer to `namespace` from another one.
@@ -86,5 +136,48 @@ impl Grants {
     #[cfg(test)]
     pub(super) fn is_empty(&self) -> bool {
         self.known.is_empty() && self.users.is_empty()
+    }
+
+    /// What `opened` grants to the routes of another namespace.
+    fn granted(&self, opened: &str, namespace: &str) -> impl Iterator<Item = &Granted> {
+        let from = self.known.get(opened).and_then(|opened| opened.from.get(namespace));
+        from.into_iter().flat_map(BTreeMap::values).map(|granted| {
+            self.note_work();
+            &**granted
+        })
+    }
+
+    fn note_work(&self) {
+        #[cfg(test)]
+        self.looked_at.set(self.looked_at.get() + 1);
+    }
+}
+
+impl Grant {
+    fn of(spec: &ReferenceGrantSpec) -> Self {
+        let is_route = |from: &&GrantFrom| from.group == "sluice.dev" && from.kind == "SniRoute";
+        let from = spec.from.iter().filter(is_route);
+        Grant {
+            from: from.map(|from| from.namespace.as_str().into()).collect(),
+            granted: Arc::new(Granted {
+                services: Objects::of(spec, "", "Service"),
+                routes: Objects::of(spec, "sluice.dev", "SniRoute"),
+            }),
+        }
+    }
+}
+
+impl Objects {
+    fn of(spec: &ReferenceGrantSpec, group: &str, kind: &str) -> Self {
+        let is_meant = |to: &&GrantTo| to.group == group && to.kind == kind;
+        let names = spec.to.iter().filter(is_meant).map(|to| to.name.as_deref().map(Into::into));
+        names.collect::<Option<_>>().map_or(Objects::All, Objects::Some)
+    }
+
+    fn has(&self, name: &str) -> bool {
+        match self {
+            Objects::All => true,
+            Objects::Some(names) => names.contains(name),
+        }
     }
 }

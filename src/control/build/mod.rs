@@ -18,6 +18,7 @@ mod ports;
 mod resolve;
 mod routes;
 mod services;
+mod sharing;
 mod told;
 mod unresolved;
 mod verdict;

@@ -38,9 +38,14 @@ pub(super) enum Found {
     Name(DnsName, u16),
 }
 
-/// What names come to, each worked out once in a round.
+/// What is the same for all routes of a round, and worked out once.
 #[derive(Debug, Default)]
-pub(super) struct LookedUp(HashMap<(DnsName, u16, &'static str), Arc<Resolution>>);
+pub(super) struct LookedUp {
+    /// What names come to.
+    names: HashMap<(DnsName, u16, &'static str), Arc<Resolution>>,
+    /// Whether a namespace may refer to a Service.
+    allowed: HashMap<ObjectKey, HashMap<Box<str>, bool>>,
+}
 
 /// What routes may lead to.
 #[derive(Debug)]
@@ -94,9 +99,7 @@ impl Targets {
         looked_up: &mut LookedUp,
     ) -> Arc<Resolution> {
         match backend {
-            BackendKey::Service { service, .. }
-                if !self.grants.allow(route.namespace(), service) =>
-            {
+            BackendKey::Service { service, .. } if !self.allow(route, service, looked_up) => {
                 Arc::new(Resolution::refused(Unresolved::not_granted(route, service)))
             }
             BackendKey::Service { service, port } => match self.services.found(service, port) {
@@ -119,6 +122,20 @@ impl Targets {
                 Err(_) => Arc::default(),
             },
         }
+    }
+
+    fn allow(&self, route: &RouteKey, service: &ObjectKey, looked_up: &mut LookedUp) -> bool {
+        let namespace = route.namespace();
+        if namespace == service.namespace() {
+            return true;
+        }
+        let known = looked_up.allowed.get(service).and_then(|known| known.get(namespace));
+        known.copied().unwrap_or_else(|| {
+            let allowed = self.grants.allow(namespace, service);
+            let known = looked_up.allowed.entry(service.clone()).or_default();
+            known.insert(namespace.into(), allowed);
+            allowed
+        })
     }
 
     /// Works out what the ports of a Service come to that routes name; returns those for which that
@@ -234,7 +251,7 @@ impl Targets {
         field: &'static str,
         looked_up: &mut LookedUp,
     ) -> Arc<Resolution> {
-        let known = looked_up.0.entry((name.clone(), port, field));
+        let known = looked_up.names.entry((name.clone(), port, field));
         Arc::clone(known.or_insert_with(|| Arc::new(self.look_up(name, port, field))))
     }
 

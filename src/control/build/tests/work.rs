@@ -146,3 +146,89 @@ fn a_service_of_many_ports_lists_some_of_them() {
     assert!(told.contains("has no port nope; it has 1 (p0), 2 (p1), "), "{told}");
     assert!(told.ends_with(", 16 (p15) and 984 more"), "{told}");
 }
+
+/// What is looked at of grants while a builder settles.
+fn grants_looked_at(builder: &mut Builder) -> usize {
+    let before = builder.targets.grants.looked_at.get();
+    builder.settle();
+    builder.targets.grants.looked_at.get() - before
+}
+
+/// A route of a namespace that claims the names of `number`s.
+fn claiming(namespace: &str, name: &str, second: usize, hostnames: &str) -> SniRoute {
+    let mut route = route(name, &format!("hostnames: [{hostnames}]"), ADDRESS);
+    route.metadata.namespace = Some(namespace.to_owned());
+    let (minute, second) = (second / 60, second % 60);
+    let created = format!("'2026-01-01T00:{minute:02}:{second:02}Z'");
+    route.metadata.creation_timestamp = Some(yaml(&created));
+    route
+}
+
+/// A grant of `owner` to the routes of another namespace, for so many of its routes by name.
+fn sharing(owner: &str, from: &str, names: usize) -> ReferenceGrant {
+    let routes: Vec<String> = (0..names)
+        .map(|name| format!("{{group: sluice.dev, kind: SniRoute, name: none-{name}}}"))
+        .collect();
+    yaml(&format!(
+        "{{metadata: {{name: {from}, namespace: {owner}}}, spec: {{\
+         from: [{{group: sluice.dev, kind: SniRoute, namespace: {from}}}], \
+         to: [{}]}}}}",
+        routes.join(", ")
+    ))
+}
+
+/// The owner has a grant for each of the others, which name many routes that there are not.
+#[test]
+fn each_grant_is_looked_at_once_for_a_hostname() {
+    let mut builder = Builder::new(installation());
+    let (others, names) = (30, 20);
+    for number in 0..50 {
+        builder.put_route(&claiming("owner", &format!("own-{number}"), number, "a.test"));
+    }
+    for other in 0..others {
+        let namespace = format!("other-{other}");
+        for number in 0..3 {
+            let name = format!("r{number}");
+            builder.put_route(&claiming(&namespace, &name, 100 + other, "a.test"));
+        }
+        builder.put_grant(&sharing("owner", &namespace, names));
+    }
+    assert_eq!(grants_looked_at(&mut builder), others * (1 + names));
+    builder.remove_route(&ObjectKey::new("owner", "own-0"));
+    assert_eq!(grants_looked_at(&mut builder), others * (1 + names));
+}
+
+#[test]
+fn each_grant_is_looked_at_once_for_a_name_below_a_wildcard() {
+    let guarded = Installation { names_below: NamesBelow::Owner, ..installation() };
+    let mut builder = Builder::new(guarded);
+    builder.put_route(&claiming("owner", "wild", 0, "'*.test'"));
+    for level in 1..10 {
+        let wildcard = format!("'*.{}test'", "a.".repeat(level));
+        builder.put_route(&claiming("owner", &format!("deep-{level}"), level, &wildcard));
+    }
+    builder.put_grant(&sharing("owner", "other", 20));
+    builder.settle();
+    for number in 0..50 {
+        let name = format!("x.{}test", "a.".repeat(9));
+        builder.put_route(&claiming("other", &format!("r{number}"), 100 + number, &name));
+    }
+    // Of all the wildcards, the nearest that is older decides, and once for the namespace.
+    assert_eq!(grants_looked_at(&mut builder), 21);
+}
+
+#[test]
+fn whether_a_service_of_another_namespace_is_granted_is_worked_out_once() {
+    let mut builder = Builder::new(installation());
+    let mut grant = sharing("other", "data", 1);
+    for number in 0..40 {
+        grant.metadata.name = Some(format!("g{number}"));
+        builder.put_grant(&grant);
+    }
+    let backend = "{service: {name: s, namespace: other, port: 1}}";
+    for number in 0..30 {
+        let hostname = format!("hostnames: [r{number}.com]");
+        builder.put_route(&route(&format!("r{number}"), &hostname, backend));
+    }
+    assert_eq!(grants_looked_at(&mut builder), 40);
+}
