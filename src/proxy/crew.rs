@@ -8,16 +8,15 @@
 use std::io;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use prometheus::IntGauge;
-use rustix::event::{EventfdFlags, eventfd};
-use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
-use rustix::io::Errno;
+use rustix::fd::OwnedFd;
 
 use super::descriptors::Descriptors;
 use super::hellos::Hellos;
+use super::reactor::Inbox;
 use crate::heartbeat::Heartbeat;
 
 /// How many connections more than the least busy worker are no reason to hand one over: with short
@@ -50,7 +49,7 @@ pub(super) struct Member {
     accepted: AtomicU64,
     /// What it was given; `None` once it takes nothing more.
     given: Mutex<Option<Vec<Given>>>,
-    event: OwnedFd,
+    inbox: Arc<Inbox>,
     heartbeat: Heartbeat,
 }
 
@@ -122,11 +121,11 @@ fn is_clearly_more(own: i64, least: i64) -> bool {
 
 impl Member {
     fn new(load: IntGauge) -> io::Result<Self> {
-        let event = eventfd(0, EventfdFlags::NONBLOCK | EventfdFlags::CLOEXEC)?;
+        let inbox = Arc::new(Inbox::new()?);
         let phase = AtomicU8::new(Phase::Open as u8);
         let given = Mutex::new(Some(Vec::new()));
         let (accepted, heartbeat) = (AtomicU64::new(0), Heartbeat::default());
-        Ok(Member { phase, load, accepted, given, event, heartbeat })
+        Ok(Member { phase, load, accepted, given, inbox, heartbeat })
     }
 
     fn advance(&self, phase: Phase) {
@@ -175,9 +174,9 @@ impl Member {
         taken
     }
 
-    /// What the worker's epoll is to watch.
-    pub(super) fn event(&self) -> BorrowedFd<'_> {
-        self.event.as_fd()
+    /// How the worker's reactor is woken.
+    pub(super) fn inbox(&self) -> &Arc<Inbox> {
+        &self.inbox
     }
 
     /// Asks for a sign of life.
@@ -191,22 +190,14 @@ impl Member {
         self.heartbeat.is_answered()
     }
 
-    /// Gives a sign of life, because it has rung. The counter need not be read for the next ring:
-    /// watched edge-triggered, each write is an event, and it holds more of them than will ever be.
-    pub(super) fn heard(&self) {
+    /// Gives a sign of life.
+    pub(super) fn answer(&self) {
         self.heartbeat.answer();
     }
 
     /// Wakes the worker; tells whether that has come about.
     fn ring(&self) -> bool {
-        loop {
-            match rustix::io::write(&self.event, &1u64.to_ne_bytes()) {
-                Err(Errno::INTR) => {}
-                // Where the counter is full, it is ringing already.
-                Ok(_) | Err(Errno::AGAIN) => return true,
-                Err(_) => return false,
-            }
-        }
+        self.inbox.wake_main()
     }
 
     fn given(&self) -> MutexGuard<'_, Option<Vec<Given>>> {
@@ -217,6 +208,8 @@ impl Member {
 
 #[cfg(test)]
 mod tests {
+    use rustix::event::{EventfdFlags, eventfd};
+
     use super::*;
 
     fn crew(loads: &[i64]) -> Crew {

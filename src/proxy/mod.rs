@@ -20,7 +20,6 @@ mod refuse;
 mod relay;
 mod socket;
 mod tcp;
-mod wheel;
 mod worker;
 
 use std::io;

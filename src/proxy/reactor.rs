@@ -1,39 +1,47 @@
 //! The runtime of a worker: one thread, one epoll, one future for each connection.
 //!
-//! It knows what a general runtime cannot: a task waits for its own sockets and its own deadline
-//! and for nothing else, and never leaves its thread. So there are no wakers, no locks and no
-//! atomics; a socket's event names its task directly, a connection costs one allocation for its
-//! future, and nothing is deregistered, for closing a socket does that.
+//! A task nearly always waits for its own sockets and its own deadline, and never leaves its thread.
+//! So a socket's event names its task directly, without a waker, a lock or an atomic, and nothing is
+//! deregistered, because closing a socket does that. Each task has a waker all the same: a future
+//! that waits for anything else, such as a channel from another thread, works as on any executor.
+//!
+//! A socket belongs to the task that registered it: its events wake that task and no other.
 
 mod alarm;
+mod bulk;
+mod deadlines;
+mod inbox;
 mod ready;
 mod sources;
-mod stint;
 mod task;
+mod wheel;
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
-use std::future::{Future, poll_fn};
+use std::future::Future;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::pin::pin;
 use std::rc::Rc;
-use std::task::{Context, Poll, Waker};
+use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use prometheus::IntCounter;
 use rustix::event::epoll;
 use rustix::fd::AsFd;
 use slab::Slab;
 
+use self::bulk::{BulkQueue, Place, TimeSlice};
+pub(super) use self::bulk::{QUANTUM, Quanta};
+pub(super) use self::deadlines::Interrupted;
+pub(super) use self::inbox::Inbox;
+use self::inbox::TaskWaker;
 pub(super) use self::ready::Ready;
 pub(super) use self::sources::SourceId;
-use self::sources::Sources;
-use self::stint::Stint;
+use self::sources::{Sources, Told};
 use self::task::Task;
-pub(super) use self::task::{Place, TaskId};
-use super::wheel::Wheel;
+pub(super) use self::task::TaskId;
+use self::wheel::Wheel;
 
 /// How many events one call of `epoll_wait` may bring.
 const EVENTS: usize = 256;
@@ -47,50 +55,43 @@ pub(super) struct Reactor {
     tasks: RefCell<Slab<Task>>,
     /// Tasks to poll in this turn.
     runnable: RefCell<VecDeque<TaskId>>,
-    /// Tasks of which one is polled in each turn, after those.
-    background: RefCell<VecDeque<TaskId>>,
-    /// Whether a task of those is being polled.
-    in_background: Cell<bool>,
+    bulk: BulkQueue,
+    inbox: Arc<Inbox>,
     /// The task that is being polled.
     current: Cell<TaskId>,
     wheel: RefCell<Wheel<TaskId>>,
     /// Milliseconds since the start, as of this turn.
     now: Cell<u64>,
     start: Instant,
-    stint: Stint,
+    time_slice: TimeSlice,
     /// Tells a task from those that had the same index before.
     serial: Cell<u32>,
     cancelled: Cell<bool>,
-    panics: IntCounter,
-}
-
-/// Why [`Reactor::within`] gave up.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Interrupted {
-    /// The time was up.
-    Elapsed,
-    /// Every connection is being ended.
-    Cancelled,
+    on_panic: Box<dyn Fn()>,
 }
 
 impl Reactor {
-    /// `panics` counts the tasks that ended in one.
-    pub(super) fn new(panics: IntCounter) -> io::Result<Rc<Self>> {
+    /// A reactor that other threads wake by `inbox`. `on_panic` is called after each task that ended
+    /// in a panic.
+    ///
+    /// # Errors
+    /// When there are no descriptors to be had.
+    pub(super) fn new(inbox: Arc<Inbox>, on_panic: impl Fn() + 'static) -> io::Result<Rc<Self>> {
         let start = Instant::now();
         Ok(Rc::new(Reactor {
-            sources: Sources::new()?,
+            sources: Sources::new(&*inbox)?,
             tasks: RefCell::default(),
             runnable: RefCell::default(),
-            background: RefCell::default(),
-            in_background: Cell::new(false),
+            bulk: BulkQueue::default(),
+            inbox,
             current: Cell::new(TaskId::NONE),
             wheel: RefCell::new(Wheel::new()),
             now: Cell::new(0),
             start,
-            stint: Stint::new(start),
+            time_slice: TimeSlice::new(start),
             serial: Cell::new(0),
             cancelled: Cell::new(false),
-            panics,
+            on_panic: Box::new(on_panic),
         }))
     }
 
@@ -109,7 +110,7 @@ impl Reactor {
         let mut failed = 0;
         let ended = loop {
             self.run_queued();
-            self.run_background();
+            self.run_bulk();
             let value = result.take();
             if value.is_some() || Rc::strong_count(&result) == 1 {
                 break value.ok_or_else(|| io::Error::other("the main task has panicked"));
@@ -130,8 +131,12 @@ impl Reactor {
     pub(super) fn spawn(&self, future: impl Future<Output = ()> + 'static) -> TaskId {
         let serial = self.serial.get().wrapping_add(1);
         self.serial.set(serial);
-        let index = self.tasks.borrow_mut().insert(Task::new(serial, future));
-        let id = TaskId { index: index as u32, serial };
+        let mut tasks = self.tasks.borrow_mut();
+        let entry = tasks.vacant_entry();
+        let id = TaskId { index: entry.key() as u32, serial };
+        let waker = Arc::new(TaskWaker { task: id, inbox: Arc::clone(&self.inbox) });
+        entry.insert(Task::new(serial, future, waker.into()));
+        drop(tasks);
         self.wake(id);
         id
     }
@@ -152,23 +157,26 @@ impl Reactor {
         self.wake(self.current.get());
     }
 
-    /// Has the current task polled in the background too: after all others, of those like it
-    /// [`Place::First`] or [`Place::Last`]. Each turn polls one of them, and then looks for events.
-    pub(super) fn continue_in_background(&self, place: Place) {
-        let current = self.current.get();
-        if let Some(task) = self.tasks.borrow_mut().get_mut(current.index as usize)
-            && !std::mem::replace(&mut task.backgrounded, true)
-        {
-            match place {
-                Place::First => self.background.borrow_mut().push_front(current),
-                Place::Last => self.background.borrow_mut().push_back(current),
-            }
+    /// Has the current task polled in bulk's turn too, if it has `more` bulk to move. `quanta` is what
+    /// its connection had so far.
+    pub(super) fn wake_for_bulk(&self, quanta: &mut Quanta, more: bool) {
+        if let Some(place) = quanta.next(self.is_bulk_turn(), more) {
+            self.queue_for_bulk(place);
         }
     }
 
-    /// Whether the current task is polled in the background.
-    pub(super) fn is_in_background(&self) -> bool {
-        self.in_background.get()
+    fn queue_for_bulk(&self, place: Place) {
+        let current = self.current.get();
+        if let Some(task) = self.tasks.borrow_mut().get_mut(current.index as usize)
+            && !std::mem::replace(&mut task.awaits_bulk, true)
+        {
+            self.bulk.push(current, place);
+        }
+    }
+
+    /// Whether the current task is polled in bulk's turn.
+    pub(super) fn is_bulk_turn(&self) -> bool {
+        self.bulk.is_running()
     }
 
     /// The task that is being polled.
@@ -179,38 +187,6 @@ impl Reactor {
     /// Milliseconds of a clock that never goes back, as of this turn.
     pub(super) fn now(&self) -> u64 {
         self.now.get()
-    }
-
-    /// Has `task` polled once `at` (in the time of [`Reactor::now`]) has come, unless it is polled
-    /// before. Of several such times the nearest counts.
-    ///
-    /// A poll forgets them all, so what still waits then has to name its time again. That is what
-    /// lets deadlines nest or stand side by side in one task, and end in any order, without a list
-    /// of them.
-    pub(super) fn wake_at(&self, task: TaskId, at: u64) {
-        let mut tasks = self.tasks.borrow_mut();
-        let Some(entry) = tasks.get_mut(task.index as usize) else { return };
-        if entry.serial != task.serial || at >= entry.deadline {
-            return;
-        }
-        entry.deadline = at;
-        self.schedule(entry, task);
-    }
-
-    /// Sees to it that the wheel hands `task` out at its deadline. One that is there for this time
-    /// or an earlier one is put back when that comes: a task is told of a new deadline far more
-    /// often than it meets one.
-    fn schedule(&self, entry: &mut Task, task: TaskId) {
-        let mut wheel = self.wheel.borrow_mut();
-        if wheel.due(entry.deadline) < entry.scheduled {
-            entry.scheduled = wheel.insert(entry.deadline, task);
-        }
-    }
-
-    /// The time, in that of [`Reactor::now`], after `duration`.
-    pub(super) fn after(&self, duration: Duration) -> u64 {
-        let millis = u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
-        self.now.get().saturating_add(millis)
     }
 
     /// Ends every wait of [`Reactor::within`], now and from now on.
@@ -228,31 +204,6 @@ impl Reactor {
     /// Whether every connection is being ended.
     pub(super) fn is_cancelled(&self) -> bool {
         self.cancelled.get()
-    }
-
-    /// Awaits `future`, which belongs to the current task, for at most `limit`. Limits may nest: the
-    /// nearest end comes first, and an outer one ends what is inside.
-    pub(super) async fn within<T>(
-        &self,
-        limit: Duration,
-        future: impl Future<Output = T>,
-    ) -> Result<T, Interrupted> {
-        let mut future = pin!(future);
-        let end = self.after(limit);
-        poll_fn(|context| {
-            if let Poll::Ready(value) = future.as_mut().poll(context) {
-                return Poll::Ready(Ok(value));
-            }
-            if self.cancelled.get() {
-                return Poll::Ready(Err(Interrupted::Cancelled));
-            }
-            if self.now.get() >= end {
-                return Poll::Ready(Err(Interrupted::Elapsed));
-            }
-            self.wake_at(self.current.get(), end);
-            Poll::Pending
-        })
-        .await
     }
 
     /// Watches `fd` for the current task. Edge-triggered: what becomes ready is told once.
@@ -309,47 +260,44 @@ impl Reactor {
         }
     }
 
-    /// Polls the first of the tasks in the background.
-    fn run_background(&self) {
-        let first = self.background.borrow_mut().pop_front();
-        let Some(id) = first else { return };
+    /// Polls the first of the tasks that wait with bulk.
+    fn run_bulk(&self) {
+        let Some(id) = self.bulk.pop() else { return };
         if let Some(task) = self.tasks.borrow_mut().get_mut(id.index as usize)
             && task.serial == id.serial
         {
-            task.backgrounded = false;
+            task.awaits_bulk = false;
         }
-        self.in_background.set(true);
-        self.poll_task(id);
-        self.in_background.set(false);
+        self.bulk.run(|| self.poll_task(id));
     }
 
     fn poll_task(&self, id: TaskId) {
-        let future = match self.tasks.borrow_mut().get_mut(id.index as usize) {
+        let taken = match self.tasks.borrow_mut().get_mut(id.index as usize) {
             Some(task) if task.serial == id.serial => {
                 task.queued = false;
                 // The poll names anew what it waits for.
                 task.deadline = u64::MAX;
-                task.future.take()
+                task.polled.take()
             }
             _ => None,
         };
-        let Some(mut future) = future else { return };
+        let Some(mut polled) = taken else { return };
         self.current.set(id);
-        let mut context = Context::from_waker(Waker::noop());
+        let mut context = Context::from_waker(&polled.waker);
         // A fault in one connection ends that connection and nothing else.
-        let poll = catch_unwind(AssertUnwindSafe(|| future.as_mut().poll(&mut context)));
+        let poll = catch_unwind(AssertUnwindSafe(|| polled.future.as_mut().poll(&mut context)));
         match poll {
             Ok(Poll::Pending) => {
                 if let Some(task) = self.tasks.borrow_mut().get_mut(id.index as usize) {
-                    task.future = Some(future);
+                    task.polled = Some(polled);
                 }
             }
             Ok(Poll::Ready(())) | Err(_) => {
                 if poll.is_err() {
-                    self.panics.inc();
+                    (self.on_panic)();
                 }
                 // Its own drops may wake others, so the slab must not be borrowed meanwhile.
-                drop(future);
+                drop(polled);
                 self.tasks.borrow_mut().try_remove(id.index as usize);
             }
         }
@@ -357,56 +305,27 @@ impl Reactor {
 
     /// Waits for events and queues the tasks that they and the clock concern.
     fn wait(&self, events: &mut Vec<epoll::Event>) -> io::Result<()> {
-        let background = !self.background.borrow().is_empty();
-        let idle = self.runnable.borrow().is_empty() && !background;
+        let bulk = !self.bulk.is_empty();
+        let idle = self.runnable.borrow().is_empty() && !bulk;
         let now = self.now.get();
         let until = if idle { self.wheel.borrow().next_due() } else { now };
         let begin = Instant::now();
-        if self.stint.end_if_over(begin, background) {
+        if self.time_slice.end_if_over(begin, bulk) {
             thread::yield_now();
         }
         self.sources.wait(events, now, until)?;
         let end = Instant::now();
-        self.stint.waited(begin, end);
+        self.time_slice.waited(begin, end);
         self.now.set(end.saturating_duration_since(self.start).as_millis() as u64);
         for event in events.drain(..) {
-            if let Some(task) = self.sources.note(&event) {
-                self.wake(task);
+            match self.sources.note(&event) {
+                Some(Told::Ready(task)) => self.wake(task),
+                Some(Told::Inbox) => self.inbox.take().into_iter().for_each(|task| self.wake(task)),
+                None => {}
             }
         }
         self.expire();
         Ok(())
-    }
-
-    /// Queues the tasks whose time has come; puts those back that have more of it by now.
-    fn expire(&self) {
-        let now = self.now.get();
-        let mut early = Vec::new();
-        self.wheel.borrow_mut().expire(now, |id| {
-            let mut tasks = self.tasks.borrow_mut();
-            let task = tasks.get_mut(id.index as usize).filter(|task| task.serial == id.serial);
-            let Some(task) = task else { return };
-            if task.scheduled > now {
-                // It was put in again for an earlier time, and since then for a later one. Without
-                // this, such a task would be in the wheel twice for as long as it lives.
-                return;
-            }
-            task.scheduled = u64::MAX;
-            if task.deadline <= now {
-                task.deadline = u64::MAX;
-                if !std::mem::replace(&mut task.queued, true) {
-                    self.runnable.borrow_mut().push_back(id);
-                }
-            } else if task.deadline < u64::MAX {
-                early.push(id);
-            }
-        });
-        let mut tasks = self.tasks.borrow_mut();
-        for id in early {
-            if let Some(task) = tasks.get_mut(id.index as usize) {
-                self.schedule(task, id);
-            }
-        }
     }
 }
 
@@ -414,7 +333,7 @@ impl Reactor {
 impl Reactor {
     /// How often the core was offered to others.
     fn offers(&self) -> usize {
-        self.stint.ended.get()
+        self.time_slice.ended.get()
     }
 
     /// How many deadlines the wheel keeps.

@@ -10,15 +10,13 @@ use std::sync::Arc;
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
-use rustix::event::epoll::EventFlags;
-
 use super::Settings;
 use super::bind::ListeningSocket;
 use super::crew::{Crew, Given, Member, Phase};
 use super::descriptors::Spare;
 use super::hellos::Hellos;
 use super::listener::{Listener, accept, admit};
-use super::reactor::{Reactor, Ready, TaskId};
+use super::reactor::{Reactor, TaskId};
 use super::relay::{Allowance, FastSlots, Pipes};
 use crate::access_log::{Buffer, Entry};
 use crate::machine::Machine;
@@ -74,7 +72,11 @@ pub(super) struct Seed {
 /// Serves until the bell has rung for the end and the last connection is over.
 pub(super) fn run(seed: Seed) -> io::Result<()> {
     let Seed { number, routes, settings, metrics, crew, log, listeners } = seed;
-    let reactor = Reactor::new(metrics.panics.clone())?;
+    let Some(inbox) = crew.member(number).map(|member| Arc::clone(member.inbox())) else {
+        return Err(io::Error::other("a worker that is none of the crew"));
+    };
+    let panics = metrics.panics.clone();
+    let reactor = Reactor::new(inbox, move || panics.inc())?;
     let worker = Rc::new(Worker {
         reactor: Rc::clone(&reactor),
         routes,
@@ -107,7 +109,6 @@ async fn obey(worker: Rc<Worker>, listeners: Vec<(Listener, ListeningSocket)>) -
         return Err(io::Error::other("a worker that is none of the crew"));
     };
     worker.main_task.set(Some(reactor.current()));
-    let heard = reactor.register(member.event(), EventFlags::IN, Ready::READ)?;
     worker.log_task.set(Some(reactor.spawn(write_log(Rc::clone(&worker)))));
     let (known, sockets): (Vec<_>, Vec<_>) =
         listeners.into_iter().map(|(listener, socket)| (Rc::new(listener), socket)).unzip();
@@ -123,11 +124,8 @@ async fn obey(worker: Rc<Worker>, listeners: Vec<(Listener, ListeningSocket)>) -
         }
     };
     poll_fn(|_| {
-        if reactor.ready(heard).has(Ready::READ) {
-            reactor.clear(heard, Ready::READ);
-            member.heard();
-            adopt(member.take());
-        }
+        member.answer();
+        adopt(member.take());
         if member.has_reached(Phase::Closing) && !worker.closing.replace(true) {
             accepting.drain(..).for_each(|task| reactor.wake(task));
         }

@@ -13,8 +13,10 @@ use super::TaskId;
 use super::alarm::{Alarm, timespec};
 use super::ready::Ready;
 
-/// What the epoll says when the alarm rings. No source has so high an index.
+/// What the epoll says when the alarm rings, and when something is in the inbox. No source has so
+/// high an index.
 const ALARM: u64 = u64::MAX;
+const INBOX: u64 = u64::MAX - 1;
 
 /// The descriptors of a reactor, and what is known of them. Edge-triggered: what becomes ready is
 /// told once, and counts until somebody takes it back.
@@ -33,6 +35,14 @@ struct Source {
     ready: Ready,
 }
 
+/// What an event concerns.
+pub(super) enum Told {
+    /// A descriptor of this task.
+    Ready(TaskId),
+    /// Tasks that were woken from outside.
+    Inbox,
+}
+
 /// Names a registered descriptor.
 #[derive(Clone, Copy, Debug)]
 pub(in crate::proxy) struct SourceId {
@@ -41,10 +51,12 @@ pub(in crate::proxy) struct SourceId {
 }
 
 impl Sources {
-    pub(super) fn new() -> io::Result<Self> {
+    /// Sources beside `inbox`, the event of a reactor's own.
+    pub(super) fn new(inbox: impl AsFd) -> io::Result<Self> {
         let (epoll, alarm) = (epoll::create(epoll::CreateFlags::CLOEXEC)?, Alarm::new()?);
         let interest = epoll::EventFlags::IN | epoll::EventFlags::ET;
         epoll::add(&epoll, &alarm, epoll::EventData::new_u64(ALARM), interest)?;
+        epoll::add(&epoll, inbox, epoll::EventData::new_u64(INBOX), interest)?;
         Ok(Sources { epoll, alarm, slab: RefCell::default(), serial: Cell::new(0) })
     }
 
@@ -123,17 +135,20 @@ impl Sources {
         }
     }
 
-    /// Notes what an event tells; returns the task that it concerns, unless the descriptor was
-    /// forgotten meanwhile.
-    pub(super) fn note(&self, event: &epoll::Event) -> Option<TaskId> {
-        if event.data.u64() == ALARM {
-            self.alarm.rang();
-            return None;
+    /// Notes what an event tells. Returns what it concerns, unless that is the alarm, or a descriptor
+    /// that was forgotten meanwhile.
+    pub(super) fn note(&self, event: &epoll::Event) -> Option<Told> {
+        match event.data.u64() {
+            ALARM => {
+                self.alarm.rang();
+                None
+            }
+            INBOX => Some(Told::Inbox),
+            _ => self.with(SourceId::from_token(event.data), |source| {
+                source.ready.insert(Ready::of(event.flags));
+                Told::Ready(source.task)
+            }),
         }
-        self.with(SourceId::from_token(event.data), |source| {
-            source.ready.insert(Ready::of(event.flags));
-            source.task
-        })
     }
 
     fn with<T>(&self, id: SourceId, act: impl FnOnce(&mut Source) -> T) -> Option<T> {

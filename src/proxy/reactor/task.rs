@@ -2,20 +2,28 @@
 
 use std::future::Future;
 use std::pin::Pin;
+use std::task::Waker;
 
 /// A future, and what it waits for besides its descriptors.
 pub(super) struct Task {
     pub(super) serial: u32,
     /// `None` while it is being polled.
-    pub(super) future: Option<Pin<Box<dyn Future<Output = ()>>>>,
+    pub(super) polled: Option<Polled>,
     /// Whether it is polled in this turn or the next.
     pub(super) queued: bool,
-    /// Whether it is among those in the background.
-    pub(super) backgrounded: bool,
+    /// Whether it waits with bulk.
+    pub(super) awaits_bulk: bool,
     /// When it wants to be polled at the latest, as of its last poll; `u64::MAX` is never.
     pub(super) deadline: u64,
     /// When the wheel will hand it out; `u64::MAX` while it is not there.
     pub(super) scheduled: u64,
+}
+
+/// What a poll needs of a task.
+pub(super) struct Polled {
+    pub(super) future: Pin<Box<dyn Future<Output = ()>>>,
+    /// Wakes the task from anywhere.
+    pub(super) waker: Waker,
 }
 
 /// Names a task for as long as it lives, and nothing after.
@@ -26,21 +34,18 @@ pub(in crate::proxy) struct TaskId {
     pub(super) serial: u32,
 }
 
-/// Where a task goes in the background.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::proxy) enum Place {
-    First,
-    Last,
-}
-
 impl Task {
     /// A task that waits for nothing yet.
-    pub(super) fn new(serial: u32, future: impl Future<Output = ()> + 'static) -> Self {
+    pub(super) fn new(
+        serial: u32,
+        future: impl Future<Output = ()> + 'static,
+        waker: Waker,
+    ) -> Self {
         Task {
             serial,
-            future: Some(Box::pin(future)),
+            polled: Some(Polled { future: Box::pin(future), waker }),
             queued: false,
-            backgrounded: false,
+            awaits_bulk: false,
             deadline: u64::MAX,
             scheduled: u64::MAX,
         }
@@ -50,4 +55,6 @@ impl Task {
 impl TaskId {
     /// Names no task.
     pub(super) const NONE: TaskId = TaskId { index: u32::MAX, serial: 0 };
+    /// The first that a reactor has.
+    pub(super) const MAIN: TaskId = TaskId { index: 0, serial: 1 };
 }

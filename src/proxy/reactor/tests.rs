@@ -1,14 +1,22 @@
-use std::future::pending;
+use std::future::{pending, poll_fn};
 use std::sync::mpsc;
+use std::time::Duration;
+
+use futures::channel::mpsc as channel;
+use futures::{SinkExt, StreamExt};
+use tokio::sync::oneshot;
 
 use rustix::fd::OwnedFd;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 
 use super::*;
 
-fn reactor() -> (Rc<Reactor>, IntCounter) {
-    let panics = IntCounter::new("panics", "Panics.").unwrap();
-    (Reactor::new(panics.clone()).unwrap(), panics)
+/// A reactor, and how many of its tasks have panicked.
+fn reactor() -> (Rc<Reactor>, Rc<Cell<u64>>) {
+    let panics = Rc::new(Cell::new(0));
+    let counter = Rc::clone(&panics);
+    let inbox = Arc::new(Inbox::new().unwrap());
+    (Reactor::new(inbox, move || counter.set(counter.get() + 1)).unwrap(), panics)
 }
 
 /// Runs what `main` makes on a reactor and a thread of its own: one that is never woken would keep
@@ -356,7 +364,7 @@ fn a_deadline_that_was_earlier_for_a_while_is_kept_once_again() {
 }
 
 #[test]
-fn tasks_in_the_background_have_one_turn_each_after_all_others() {
+fn tasks_with_bulk_have_one_turn_each_after_all_others() {
     let order = run(|reactor| async move {
         let log = Rc::new(RefCell::new(Vec::new()));
         // `b` has two turns in a row.
@@ -369,11 +377,11 @@ fn tasks_in_the_background_have_one_turn_each_after_all_others() {
             reactor.spawn(async move {
                 let mut places = places.into_iter();
                 poll_fn(|_| {
-                    if inner.is_in_background() {
+                    if inner.is_bulk_turn() {
                         log.borrow_mut().push(name);
                     }
                     match places.next() {
-                        Some(place) => inner.continue_in_background(place),
+                        Some(place) => inner.queue_for_bulk(place),
                         None => return Poll::Ready(()),
                     }
                     Poll::Pending
@@ -397,7 +405,7 @@ fn tasks_in_the_background_have_one_turn_each_after_all_others() {
 }
 
 #[test]
-fn an_event_comes_before_what_is_in_the_background() {
+fn an_event_comes_before_bulk() {
     const TURNS: usize = 3;
     let order = run(|reactor| async move {
         let log = Rc::new(RefCell::new(Vec::new()));
@@ -406,15 +414,15 @@ fn an_event_comes_before_what_is_in_the_background() {
         reactor.spawn(async move {
             let mut turns = 0;
             poll_fn(|_| {
-                if inner.is_in_background() {
-                    logged.borrow_mut().push("background");
+                if inner.is_bulk_turn() {
+                    logged.borrow_mut().push("bulk");
                     rustix::io::write(&theirs, b"x").unwrap();
                     turns += 1;
                 }
                 if turns == TURNS {
                     return Poll::Ready(());
                 }
-                inner.continue_in_background(Place::Last);
+                inner.queue_for_bulk(Place::Last);
                 Poll::Pending
             })
             .await;
@@ -428,42 +436,132 @@ fn an_event_comes_before_what_is_in_the_background() {
         }
         log.take()
     });
-    assert_eq!(order, ["background", "event"].repeat(TURNS));
+    assert_eq!(order, ["bulk", "event"].repeat(TURNS));
 }
 
 #[test]
-fn what_is_in_the_background_waits_for_no_event() {
+fn bulk_waits_for_no_event() {
     run(|reactor| async move {
-        let background = poll_fn(|_| match reactor.is_in_background() {
+        let bulk = poll_fn(|_| match reactor.is_bulk_turn() {
             true => Poll::Ready(()),
             false => {
-                reactor.continue_in_background(Place::Last);
+                reactor.queue_for_bulk(Place::Last);
                 Poll::Pending
             }
         });
-        assert_eq!(reactor.within(Duration::from_secs(10), background).await, Ok(()));
+        assert_eq!(reactor.within(Duration::from_secs(10), bulk).await, Ok(()));
         // Its next turn is one like any other.
         let wait = reactor.within(Duration::from_millis(40), pending::<()>()).await;
-        assert_eq!((wait, reactor.is_in_background()), (Err(Interrupted::Elapsed), false));
+        assert_eq!((wait, reactor.is_bulk_turn()), (Err(Interrupted::Elapsed), false));
     });
 }
 
 /// These turns take far less than a millisecond, after which the core is offered anyway.
 #[test]
-fn the_core_is_offered_between_any_two_turns_of_the_background() {
+fn the_core_is_offered_between_any_two_turns_of_bulk() {
     const TURNS: usize = 50;
     let offers = run(|reactor| async move {
         let mut turns = 0;
         poll_fn(|_| {
-            turns += usize::from(reactor.is_in_background());
+            turns += usize::from(reactor.is_bulk_turn());
             if turns == TURNS {
                 return Poll::Ready(());
             }
-            reactor.continue_in_background(Place::Last);
+            reactor.queue_for_bulk(Place::Last);
             Poll::Pending
         })
         .await;
         reactor.offers()
     });
     assert!(offers >= TURNS - 1, "{offers} times in {TURNS} turns");
+}
+
+#[test]
+fn a_task_waits_for_another_thread() {
+    let (told, tell) = oneshot::channel();
+    let thread = thread::spawn(move || told.send(7));
+    let got = run(|reactor| async move {
+        // Nothing else would wake it.
+        reactor.within(NEVER, tell).await
+    });
+    assert_eq!(got, Ok(Ok(7)));
+    thread.join().unwrap().unwrap();
+}
+
+#[test]
+fn a_sleeping_reactor_is_woken_for_each_message_of_another_thread() {
+    const MESSAGES: u32 = 100;
+    let (mut there, mut here) = channel::channel(0);
+    let (mut answer, mut answers) = channel::channel(0);
+    let thread = thread::spawn(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        runtime.block_on(async {
+            for number in 0..MESSAGES {
+                there.send(number).await.unwrap();
+                assert_eq!(answers.next().await, Some(number));
+            }
+        });
+    });
+    let sum = run(|_| async move {
+        let mut sum = 0;
+        while let Some(number) = here.next().await {
+            sum += number;
+            answer.send(number).await.unwrap();
+        }
+        sum
+    });
+    assert_eq!(sum, (0..MESSAGES).sum::<u32>());
+    thread.join().unwrap();
+}
+
+#[test]
+fn tasks_of_one_reactor_wake_each_other() {
+    let order = run(|reactor| async move {
+        let (mut to, mut from) = channel::unbounded();
+        reactor.spawn(async move {
+            for word in ["a", "b", "c"] {
+                to.send(word).await.unwrap();
+                // Lets the other run in between.
+                let mut polled = false;
+                poll_fn(|context| match std::mem::replace(&mut polled, true) {
+                    true => Poll::Ready(()),
+                    false => {
+                        context.waker().wake_by_ref();
+                        Poll::Pending
+                    }
+                })
+                .await;
+            }
+        });
+        let mut words = String::new();
+        while let Some(word) = from.next().await {
+            words.push_str(word);
+        }
+        words
+    });
+    assert_eq!(order, "abc");
+}
+
+#[test]
+fn the_waker_of_a_task_that_has_ended_wakes_nobody() {
+    run(|reactor| async move {
+        let (keep, kept) = mpsc::channel();
+        reactor.spawn(poll_fn(move |context| {
+            keep.send(context.waker().clone()).unwrap();
+            Poll::Ready(())
+        }));
+        let short = Duration::from_millis(40);
+        assert_eq!(reactor.within(short, pending::<()>()).await, Err(Interrupted::Elapsed));
+        let waker = kept.recv().unwrap();
+        // This one has the place of the other.
+        let polls = Rc::new(Cell::new(0));
+        let counter = Rc::clone(&polls);
+        reactor.spawn(poll_fn(move |_| {
+            counter.set(counter.get() + 1);
+            Poll::<()>::Pending
+        }));
+        waker.wake();
+        assert_eq!(reactor.within(short, pending::<()>()).await, Err(Interrupted::Elapsed));
+        assert_eq!(polls.get(), 1);
+    });
 }

@@ -15,17 +15,11 @@ pub(super) use self::direction::Means;
 use self::direction::{Direction, Stage, Turn};
 pub(super) use self::pipes::{Allowance, Pipes};
 use self::watches::Watches;
-use super::reactor::Place;
+use super::reactor::{QUANTUM, Quanta};
 use super::socket::Socket;
 use super::worker::Worker;
 use crate::outcome::Outcome;
 
-/// Bytes that a direction may pass on before the worker looks whether others have something to do.
-const SHARE: u64 = 1024 * 1024;
-/// How many shares of bulk in a row a connection may have before the bulk of others has its turn.
-/// Together they are about what the kernel holds of one stream. To empty that at once wakes those
-/// at the ends less often than to come back for a little.
-const SHARES: u8 = 8;
 /// How often a long connection reports its bytes, and its peers are looked after.
 const TICK: Duration = Duration::from_secs(15);
 const SHORTEST_TICK: Duration = Duration::from_millis(50);
@@ -39,12 +33,8 @@ pub(super) struct Relay<'a> {
     upstream: &'a Socket,
     up: Direction,
     down: Direction,
-    row: Row,
+    quanta: Quanta,
 }
-
-/// How many shares of bulk a connection has had in a row.
-#[derive(Default)]
-struct Row(u8);
 
 /// Bytes passed on so far.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -64,7 +54,7 @@ impl<'a> Relay<'a> {
         received: Vec<u8>,
     ) -> Self {
         let (up, down) = (Direction::new(received), Direction::new(Vec::new()));
-        Relay { worker, downstream, upstream, up, down, row: Row::default() }
+        Relay { worker, downstream, upstream, up, down, quanta: Quanta::default() }
     }
 
     /// Relays until both sides are done, one is gone, no byte moved for `idle`, or all connections
@@ -130,22 +120,21 @@ impl<'a> Relay<'a> {
     fn poll(&mut self) -> Poll<Outcome> {
         let worker = self.worker;
         let mut buffer = worker.buffer.borrow_mut();
-        let background = worker.reactor.is_in_background();
         let mut means = Means {
             buffer: &mut buffer,
             pipes: &worker.pipes,
             fast: &worker.fast,
             now: worker.reactor.now(),
-            bulk: background,
+            bulk: worker.reactor.is_bulk_turn(),
         };
         let (downstream, upstream) = (self.downstream, self.upstream);
 
         let last = self.down.stage() == Stage::Done;
-        let Ok(up) = self.up.poll(downstream, upstream, &mut means, SHARE, last) else {
+        let Ok(up) = self.up.poll(downstream, upstream, &mut means, QUANTUM, last) else {
             return Poll::Ready(Outcome::DownstreamReset);
         };
         let last = self.up.stage() == Stage::Done;
-        let Ok(down) = self.down.poll(upstream, downstream, &mut means, SHARE, last) else {
+        let Ok(down) = self.down.poll(upstream, downstream, &mut means, QUANTUM, last) else {
             return Poll::Ready(Outcome::UpstreamReset);
         };
 
@@ -165,9 +154,7 @@ impl<'a> Relay<'a> {
             return Poll::Ready(Outcome::DownstreamReset);
         }
         let more = matches!(up, Turn::Spent) || matches!(down, Turn::Spent);
-        if let Some(place) = self.row.place(background, more) {
-            worker.reactor.continue_in_background(place);
-        }
+        worker.reactor.wake_for_bulk(&mut self.quanta, more);
         Poll::Pending
     }
 
@@ -182,39 +169,5 @@ impl<'a> Relay<'a> {
             self.downstream.reset_on_close();
             self.upstream.reset_on_close();
         }
-    }
-}
-
-impl Row {
-    /// Where the connection goes in the background after a turn, there or not, that left `more`.
-    fn place(&mut self, background: bool, more: bool) -> Option<Place> {
-        if background {
-            self.0 = if more { (self.0 + 1) % SHARES } else { 0 };
-        }
-        more.then_some(if background && self.0 > 0 { Place::First } else { Place::Last })
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_connection_has_some_shares_in_a_row_and_then_lets_the_others() {
-        let mut row = Row::default();
-        assert_eq!(row.place(false, true), Some(Place::Last), "it joins them at the end");
-        for _ in 0..3 {
-            // What is looked at for an event does not count.
-            assert_eq!(row.place(false, true), Some(Place::Last));
-            let firsts = (0..100).take_while(|_| row.place(true, true) == Some(Place::First));
-            let mib = ((firsts.count() as u64 + 1) * SHARE) >> 20;
-            assert!((4..=16).contains(&mib), "{mib} MiB are not about what the kernel holds");
-        }
-        assert_eq!(row.place(true, true), Some(Place::First));
-        // A row that ended begins anew.
-        assert_eq!(row.place(true, false), None);
-        assert_eq!(row.place(false, false), None);
-        let firsts = (0..100).take_while(|_| row.place(true, true) == Some(Place::First));
-        assert_eq!(firsts.count() + 1, usize::from(SHARES));
     }
 }

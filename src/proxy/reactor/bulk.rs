@@ -1,0 +1,178 @@
+//! When bulk has its turn.
+//!
+//! A direction that carries bulk moves at most one [`QUANTUM`] at a time. Bulk runs after messages:
+//! each turn of the worker first polls every task that has an event, and then one task that waits
+//! with bulk. A connection has up to [`QUANTA`] of them in a row before the bulk of others has its
+//! turn. After each, and whenever the worker has not slept for [`TIME_SLICE`], it offers its core to
+//! other threads.
+
+use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
+use std::time::{Duration, Instant};
+
+use super::TaskId;
+
+/// Bytes that a direction may pass on before the worker looks whether others have something to do.
+pub(in crate::proxy) const QUANTUM: u64 = 1024 * 1024;
+/// Together they are about what the kernel holds of one stream. To empty that at once wakes those
+/// at the ends less often than to come back for a little.
+const QUANTA: u8 = 8;
+/// How long a worker works without sleep before the scheduler decides anew who has its core.
+///
+/// One that finds something at each wait never sleeps, and the scheduler looks only at its next
+/// tick (4 ms, at 250 Hz). Meanwhile those who want the core wait; they may be the very ones that
+/// the worker works for.
+const TIME_SLICE: Duration = Duration::from_millis(1);
+/// A wait that takes this long was a sleep, or as good as one: others had the core. To fetch what
+/// is there already takes a few microseconds.
+const SLEEP: Duration = Duration::from_micros(50);
+
+/// How many quanta a connection has had in a row.
+#[derive(Debug, Default)]
+pub(in crate::proxy) struct Quanta(u8);
+
+/// The tasks that wait with bulk.
+#[derive(Default)]
+pub(super) struct BulkQueue {
+    tasks: RefCell<VecDeque<TaskId>>,
+    /// Whether one of them is being polled.
+    running: Cell<bool>,
+}
+
+/// The time since a worker last slept, or offered its core.
+pub(super) struct TimeSlice {
+    since: Cell<Instant>,
+    /// How many have ended by being long enough.
+    #[cfg(test)]
+    pub(super) ended: Cell<usize>,
+}
+
+/// Where a task goes among those that wait with bulk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Place {
+    First,
+    Last,
+}
+
+impl Quanta {
+    /// Where a task goes that has more bulk to move. `had_one` says that it had bulk's turn just now.
+    pub(super) fn next(&mut self, had_one: bool, more: bool) -> Option<Place> {
+        if had_one {
+            self.0 = if more { (self.0 + 1) % QUANTA } else { 0 };
+        }
+        more.then_some(if had_one && self.0 > 0 { Place::First } else { Place::Last })
+    }
+}
+
+impl BulkQueue {
+    pub(super) fn push(&self, task: TaskId, place: Place) {
+        match place {
+            Place::First => self.tasks.borrow_mut().push_front(task),
+            Place::Last => self.tasks.borrow_mut().push_back(task),
+        }
+    }
+
+    pub(super) fn pop(&self) -> Option<TaskId> {
+        self.tasks.borrow_mut().pop_front()
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.tasks.borrow().is_empty()
+    }
+
+    /// Does `act` as bulk's turn.
+    pub(super) fn run(&self, act: impl FnOnce()) {
+        self.running.set(true);
+        act();
+        self.running.set(false);
+    }
+
+    pub(super) fn is_running(&self) -> bool {
+        self.running.get()
+    }
+}
+
+impl TimeSlice {
+    pub(super) fn new(now: Instant) -> Self {
+        TimeSlice {
+            since: Cell::new(now),
+            #[cfg(test)]
+            ended: Cell::new(0),
+        }
+    }
+
+    /// Ends the slice if it has been long enough `now`, and begins another. Returns whether the worker
+    /// is to offer its core. With bulk to move, each turn is a slice: a thread that a message has woken
+    /// has waited for a quantum then, and would wait for several.
+    pub(super) fn end_if_over(&self, now: Instant, bulk: bool) -> bool {
+        let over = bulk || now.saturating_duration_since(self.since.get()) >= TIME_SLICE;
+        if over {
+            self.since.set(now);
+            #[cfg(test)]
+            self.ended.set(self.ended.get() + 1);
+        }
+        over
+    }
+
+    /// Notes a wait for events, and what others did with the core if it was offered just before.
+    pub(super) fn waited(&self, begin: Instant, end: Instant) {
+        if end.saturating_duration_since(begin) >= SLEEP {
+            self.since.set(end);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_connection_has_some_quanta_in_a_row_and_then_lets_the_others() {
+        let mut quanta = Quanta::default();
+        assert_eq!(quanta.next(false, true), Some(Place::Last), "it joins them at the end");
+        for _ in 0..3 {
+            // What is looked at for an event does not count.
+            assert_eq!(quanta.next(false, true), Some(Place::Last));
+            let firsts = (0..100).take_while(|_| quanta.next(true, true) == Some(Place::First));
+            let mib = ((firsts.count() as u64 + 1) * QUANTUM) >> 20;
+            assert!((4..=16).contains(&mib), "{mib} MiB are not about what the kernel holds");
+        }
+        assert_eq!(quanta.next(true, true), Some(Place::First));
+        // A row that ended begins anew.
+        assert_eq!(quanta.next(true, false), None);
+        assert_eq!(quanta.next(false, false), None);
+        let firsts = (0..100).take_while(|_| quanta.next(true, true) == Some(Place::First));
+        assert_eq!(firsts.count() + 1, usize::from(QUANTA));
+    }
+
+    #[test]
+    fn a_slice_ends_after_its_time_and_the_next_begins() {
+        let start = Instant::now();
+        let slice = TimeSlice::new(start);
+        let times = [TIME_SLICE / 2, TIME_SLICE, TIME_SLICE * 3 / 2, TIME_SLICE * 2];
+        let over = times.map(|time| slice.end_if_over(start + time, false));
+        assert_eq!(over, [false, true, false, true]);
+    }
+
+    #[test]
+    fn a_turn_of_bulk_is_a_slice() {
+        let start = Instant::now();
+        let slice = TimeSlice::new(start);
+        assert!(slice.end_if_over(start, true));
+        assert!(!slice.end_if_over(start + TIME_SLICE / 2, false));
+    }
+
+    #[test]
+    fn a_sleep_begins_a_new_slice_and_a_short_wait_does_not() {
+        let start = Instant::now();
+        let over_after = |wait: Duration| {
+            let slice = TimeSlice::new(start);
+            let begin = start + TIME_SLICE - wait;
+            assert!(!slice.end_if_over(begin, false));
+            slice.waited(begin, start + TIME_SLICE);
+            slice.end_if_over(start + TIME_SLICE, false)
+        };
+        assert!(over_after(SLEEP / 2));
+        assert!(!over_after(SLEEP));
+    }
+}
