@@ -8,7 +8,7 @@ use std::task::Poll;
 use std::time::Duration;
 
 use rustix::event::epoll::EventFlags;
-use rustix::fd::OwnedFd;
+use rustix::fd::{AsFd, OwnedFd};
 use rustix::io::Errno;
 use rustix::net::{SendFlags, SocketFlags, acceptfrom_with};
 
@@ -19,6 +19,7 @@ use super::reactor::Ready;
 use super::record::Record;
 use super::refuse::alert_of;
 use super::socket::Socket;
+use super::tcp;
 use super::worker::Worker;
 use crate::config::{self, Protocol};
 use crate::metrics::OF_ONE_CLIENT;
@@ -67,9 +68,20 @@ pub(super) async fn accept(
             return;
         }
     };
+    // Those who were waiting when it was to stop. Without that number, clients that never stop coming
+    // would keep it open.
+    let mut waiting = None;
     loop {
-        match accept_some(&worker, place, &listener, &socket) {
-            Ok(true) if reactor.is_cancelled() => break,
+        if worker.is_closing() && waiting.is_none() {
+            // Some sandboxes do not count them: those of one turn are accepted in any case.
+            let known = tcp::waiting(socket.as_fd()).unwrap_or(usize::MAX);
+            waiting = Some(known.max(ACCEPTS_A_TURN));
+        }
+        let most = waiting.map_or(ACCEPTS_A_TURN, |waiting| waiting.min(ACCEPTS_A_TURN));
+        let accepted = accept_some(&worker, place, &listener, &socket, most);
+        waiting = waiting.map(|waiting| waiting - most);
+        match accepted {
+            Ok(true) if reactor.is_cancelled() || waiting == Some(0) => break,
             Ok(true) => {
                 reactor.wake_current();
                 yield_now().await;
@@ -105,7 +117,7 @@ impl Drop for OpenListener<'_> {
     }
 }
 
-/// Accepts what one turn may; tells whether there may be more.
+/// Accepts up to `most` clients; tells whether there may be more.
 ///
 /// # Errors
 /// When trying again at once would only fail again: the system is out of something, or nothing but
@@ -115,9 +127,10 @@ fn accept_some(
     place: usize,
     listener: &Rc<Listener>,
     socket: &ListeningSocket,
+    most: usize,
 ) -> io::Result<bool> {
     let mut failures = 0;
-    for _ in 0..ACCEPTS_A_TURN {
+    for _ in 0..most {
         let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
         match acceptfrom_with(socket, flags) {
             Ok((client, address)) => {

@@ -105,6 +105,12 @@ pub(super) fn standing(fd: BorrowedFd<'_>) -> io::Result<Standing> {
     })
 }
 
+/// How many clients wait to be accepted from the listening socket `fd`.
+pub(super) fn waiting(fd: BorrowedFd<'_>) -> io::Result<usize> {
+    // For a socket that listens, the kernel has it in this place (net/ipv4/tcp.c, `tcp_get_info`).
+    Ok(usize::try_from(getsockopt(&fd, Info)?.unacked).unwrap_or(usize::MAX))
+}
+
 /// The shortest time that a packet to the peer of `fd` and its answer have taken.
 pub(super) fn round_trip(fd: BorrowedFd<'_>) -> io::Result<Duration> {
     Ok(Duration::from_micros(getsockopt(&fd, Info)?.min_rtt.into()))
