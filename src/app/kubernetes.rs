@@ -168,6 +168,7 @@ fn reporting(client: kube::Client, config: &Config, parts: &Parts) -> Reporting 
             leader: parts.metrics.leader.clone(),
             written: parts.metrics.status_written.clone(),
             failed: parts.metrics.status_failed.clone(),
+            events_dropped: parts.metrics.events_dropped.clone(),
         },
         supervised: Box::new(parts.supervised()),
     }

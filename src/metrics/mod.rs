@@ -98,6 +98,8 @@ pub struct Metrics {
     pub status_written: IntCounter,
     /// `sluice_status_writes_total{result="error"}`.
     pub status_failed: IntCounter,
+    /// `sluice_events_dropped_total`: Kubernetes Events that were not written.
+    pub events_dropped: IntCounter,
 }
 
 /// `sluice_accept_errors_total` by its label `error`.
@@ -240,6 +242,10 @@ impl Metrics {
             )?,
             status_written: status_writes.with_label_values(&["ok"]),
             status_failed: status_writes.with_label_values(&["error"]),
+            events_dropped: new.counter(
+                "events_dropped_total",
+                "Events about routes that the API server has refused or that found no room.",
+            )?,
             registry,
         };
         // A kind without faults has a series, too.

@@ -94,6 +94,7 @@ fn every_metric_is_there_and_promtool_finds_no_fault() {
         "sluice_hostname_owner_changes_total 0",
         "sluice_status_writes_total{result=\"ok\"} 0",
         "sluice_status_writes_total{result=\"error\"} 0",
+        "sluice_events_dropped_total 0",
         concat!("sluice_build_info{version=\"", env!("CARGO_PKG_VERSION"), "\"} 1"),
         "process_open_fds ",
         "process_resident_memory_bytes ",

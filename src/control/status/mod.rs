@@ -5,9 +5,13 @@
 //!
 //! * `queue` says when a status may be written;
 //! * `object` says what is written, and what has been;
-//! * `warning` tells of what is wrong in Events;
+//! * `warning` is an Event that says what is wrong, `events` writes them, and `moves` has those of
+//!   hostnames that changed their owner, until they are written;
 //! * `writer` does it, for as long as this replica leads.
 
+mod events;
+mod failure;
+mod moves;
 mod object;
 mod queue;
 mod reporter;

@@ -3,7 +3,7 @@
 use std::convert::Infallible;
 use std::fmt;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use kube::Client;
 use prometheus::{IntCounter, IntGauge};
@@ -12,9 +12,10 @@ use tokio::sync::{Mutex, Notify};
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
-use super::Statuses;
+use super::moves::Moves;
 use super::statuses::News;
 use super::writer::Writer;
+use super::{HostnameMove, Statuses};
 use crate::control::lease::{self, Candidate};
 use crate::control::supervise::{Supervised, supervise};
 
@@ -46,6 +47,8 @@ pub struct Meters {
     pub written: IntCounter,
     /// Writes that failed. One that is refused because the route has changed meanwhile is none.
     pub failed: IntCounter,
+    /// Events that were not written.
+    pub events_dropped: IntCounter,
 }
 
 impl fmt::Debug for Reporting {
@@ -61,13 +64,18 @@ pub struct Reporter {
     task: JoinHandle<()>,
 }
 
-/// What has changed, as [`Statuses::follow`] tells it.
-pub(super) type Changes = UnboundedReceiver<News>;
+/// What has changed.
+pub(super) struct Changes {
+    /// As [`Statuses::follow`] tells it.
+    news: UnboundedReceiver<News>,
+    /// What is to be told of hostnames that changed their owner, whoever leads.
+    pub(super) moves: Moves,
+}
 
 impl Reporter {
     /// Starts it on the runtime of whoever calls. It begins once there are statuses.
     pub fn start(reporting: Reporting) -> Self {
-        let changes = reporting.statuses.follow();
+        let changes = Changes::new(reporting.statuses.follow());
         let leaving = Arc::new(Notify::new());
         let task = tokio::spawn(run(reporting, changes, Arc::clone(&leaving)));
         Reporter { leaving, task }
@@ -101,7 +109,7 @@ async fn run(reporting: Reporting, changes: Changes, leaving: Arc<Notify>) {
 
 async fn report_for_good(reporting: &Reporting, state: &Mutex<(Candidate, Changes)>) -> Infallible {
     // Who has no table has nothing to write, and would only keep others from it.
-    heard(&mut state.lock().await.1).await;
+    state.lock().await.1.next().await;
     supervise("statuses", &reporting.supervised, || async {
         let (candidate, changes) = &mut *state.lock().await;
         report(reporting, candidate, changes).await
@@ -119,7 +127,10 @@ async fn report(
         leader.set(0);
         tokio::select! {
             () = candidate.acquire() => {}
-            never = ignore(changes) => match never {},
+            // What else is to be said is in the statuses.
+            never = changes.hear_of_moves(|moves, more| moves.remember(more, Instant::now())) => {
+                match never {}
+            }
         }
         leader.set(1);
         tokio::select! {
@@ -131,18 +142,29 @@ async fn report(
     }
 }
 
-/// The next change.
-pub(super) async fn heard(changes: &mut Changes) -> News {
-    match changes.recv().await {
-        Some(changed) => changed,
-        // Somebody else follows now.
-        None => std::future::pending().await,
+impl Changes {
+    pub(super) fn new(news: UnboundedReceiver<News>) -> Self {
+        Changes { news, moves: Moves::default() }
     }
-}
 
-/// Who does not lead remembers nothing of changes: what is to be said is in [`Statuses`].
-pub(super) async fn ignore(changes: &mut Changes) -> Infallible {
-    loop {
-        heard(changes).await;
+    /// The next change.
+    pub(super) async fn next(&mut self) -> News {
+        match self.news.recv().await {
+            Some(news) => news,
+            // Somebody else follows now.
+            None => std::future::pending().await,
+        }
+    }
+
+    /// Has hostnames that change their owner put in, and heeds no other change.
+    pub(super) async fn hear_of_moves(
+        &mut self,
+        put: impl Fn(&mut Moves, &[HostnameMove]),
+    ) -> Infallible {
+        loop {
+            if let News::Moved(more) = self.next().await {
+                put(&mut self.moves, &more);
+            }
+        }
     }
 }

@@ -1,5 +1,4 @@
-//! Warnings: Kubernetes Events on the routes that are not in order. Best effort: one that cannot be
-//! written is dropped.
+//! Warnings: Kubernetes Events on the routes that are not in order.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -13,8 +12,8 @@ use k8s_openapi::jiff::Timestamp;
 use kube::api::{Patch, PatchParams, PostParams};
 use kube::{Api, Client, Error, Resource};
 use serde_json::json;
-use tokio::time::timeout;
 
+use super::failure::{Failure, answered};
 use super::{HOSTNAME_MOVED, HostnameMove, MovedRoute, REPORTER};
 use crate::control::api::SniRoute;
 use crate::control::fnv::fnv;
@@ -107,7 +106,7 @@ impl Warnings {
         route: &RouteKey,
         uid: &str,
         warning: &Warning,
-    ) -> impl Future<Output = Result<(), Error>> + Send + use<> {
+    ) -> impl Future<Output = Result<(), Failure>> + Send + use<> {
         let event = event(&self.instance, route, uid, warning, Timestamp::now());
         let name = event.metadata.name.clone().unwrap_or_default();
         if self.counts.len() >= MOST_COUNTED {
@@ -131,8 +130,7 @@ impl Warnings {
                 let patch = Patch::Merge(json!({ "series": series }));
                 events.patch(&name, &params, &patch).await.map(drop)
             };
-            // One that takes this long is as good as lost.
-            timeout(TIMEOUT, write).await.unwrap_or(Ok(()))
+            answered(TIMEOUT, write).await
         }
     }
 }

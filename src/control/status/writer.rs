@@ -12,15 +12,18 @@ use k8s_openapi::jiff::Timestamp;
 use kube::api::{Patch, PatchParams};
 use kube::core::Request;
 use kube::{Client, Error, Resource};
-use tokio::time::{sleep, sleep_until, timeout};
+use tokio::time::{sleep, sleep_until};
 use tracing::{debug, info, warn};
 
+use super::events::Events;
+use super::failure::{Failure, answered};
+use super::moves::Moves;
 use super::object::Written;
 use super::queue::{Ended, Lane, Queue};
-use super::reporter::{Changes, Reporting, heard, ignore};
+use super::reporter::{Changes, Reporting};
 use super::statuses::News;
-use super::warning::{Warning, Warnings};
-use super::{HostnameMove, REPORTER, RouteStatus};
+use super::warning::Warning;
+use super::{REPORTER, RouteStatus};
 use crate::control::api::SniRoute;
 use crate::control::lease::refusal;
 use crate::control::objects::{Pages, send};
@@ -31,8 +34,6 @@ use crate::routing::RouteKey;
 const TIMEOUT: Duration = Duration::from_secs(10);
 /// How long after a failed list the next one starts, or a little sooner.
 const LIST_PAUSE: Duration = Duration::from_secs(5);
-/// How many Events may be under way; more are dropped.
-const MOST_EVENTS: usize = 16;
 /// After so many refusals in a row of one route's status, somebody should look at it.
 const MANY_CONFLICTS: u32 = 8;
 
@@ -44,8 +45,7 @@ pub(super) struct Writer<'r> {
     written: HashMap<RouteKey, Written>,
     queue: Queue,
     in_flight: FuturesUnordered<BoxFuture<'static, Answer>>,
-    events: FuturesUnordered<BoxFuture<'static, Result<(), Error>>>,
-    warnings: Warnings,
+    events: Events<'r>,
     troubles: Troubles,
 }
 
@@ -56,16 +56,10 @@ struct Answer {
     result: Result<(), Failure>,
 }
 
-enum Failure {
-    Refused(Error),
-    NoAnswer,
-}
-
 /// What has been logged, so that what goes on is not logged again and again.
 #[derive(Debug, Default)]
 struct Troubles {
     writes: Option<u16>,
-    events_forbidden: bool,
 }
 
 impl<'r> Writer<'r> {
@@ -75,17 +69,21 @@ impl<'r> Writer<'r> {
             written: HashMap::new(),
             queue: Queue::new(Instant::now()),
             in_flight: FuturesUnordered::new(),
-            events: FuturesUnordered::new(),
-            warnings: Warnings::new(&reporting.lease.identity),
+            events: Events::new(reporting),
             troubles: Troubles::default(),
         }
     }
 
     /// Works until it is dropped.
     pub(super) async fn run(mut self, changes: &mut Changes) -> Infallible {
+        changes.moves.lead(Instant::now());
+        let dropped = &self.reporting.meters.events_dropped;
         tokio::select! {
             () = self.learn() => {}
-            never = ignore(changes) => match never {},
+            // What differs is found when all is read.
+            never = changes.hear_of_moves(|moves, more| {
+                dropped.inc_by(moves.push(more, Instant::now()) as u64);
+            }) => match never {},
         }
         let now = Instant::now();
         for said in self.reporting.statuses.hold().snapshot() {
@@ -95,26 +93,29 @@ impl<'r> Writer<'r> {
         }
         loop {
             self.send();
+            self.events.send(&mut changes.moves);
             let now = Instant::now();
-            let wake = self.queue.wake(now);
+            let wakes = [self.queue.wake(now), self.events.wake(&changes.moves)];
+            let wake = wakes.into_iter().flatten().min();
             tokio::select! {
-                changed = heard(changes) => {
-                    self.hear(changed);
-                }
+                news = changes.next() => self.hear(news, &mut changes.moves),
                 Some(answer) = self.in_flight.next() => self.take(answer),
-                Some(result) = self.events.next() => self.troubles.of_event(result),
+                Some(outcome) = self.events.next() => self.events.take(outcome, &mut changes.moves),
                 () = sleep_until(wake.unwrap_or(now).into()), if wake.is_some() => {}
             }
         }
     }
 
-    fn hear(&mut self, news: News) {
+    fn hear(&mut self, news: News, moves: &mut Moves) {
         let now = Instant::now();
         match news {
             News::Changed(keys) => {
                 keys.into_iter().for_each(|key| self.queue.push(key, Lane::Change, now));
             }
-            News::Moved(moves) => moves.iter().for_each(|moved| self.warn_of_move(moved)),
+            News::Moved(more) => {
+                let dropped = moves.push(&more, now) as u64;
+                self.reporting.meters.events_dropped.inc_by(dropped);
+            }
         }
     }
 
@@ -146,7 +147,7 @@ impl<'r> Writer<'r> {
         for scope in scopes {
             let path = SniRoute::url_path(&(), scope);
             let mut pages = Pages::new(self.reporting.client.clone(), &path);
-            while let Some(object) = answered(pages.next()).await? {
+            while let Some(object) = answered(TIMEOUT, pages.next()).await? {
                 let Some((key, written)) = Written::of(&object) else { continue };
                 // Others' are not ours to remember.
                 if self.reporting.statuses.get(&key).is_some() {
@@ -225,24 +226,7 @@ impl<'r> Writer<'r> {
         let warnings: Vec<Warning> =
             written.warnings(self.written.get(key)).into_iter().map(Warning::of).collect();
         for warning in warnings {
-            self.publish(key, &written.uid, &warning);
-        }
-    }
-
-    /// Tells both sides that hostnames belong to another namespace now.
-    fn warn_of_move(&mut self, moved: &HostnameMove) {
-        for (route, warning) in Warning::of_move(moved) {
-            if let Some(uid) = &route.uid {
-                self.publish(&route.key, uid, &warning);
-            }
-        }
-    }
-
-    fn publish(&mut self, key: &RouteKey, uid: &str, warning: &Warning) {
-        if self.events.len() < MOST_EVENTS {
-            let client = self.reporting.client.clone();
-            let event = self.warnings.publish(client, key, uid, warning);
-            self.events.push(Box::pin(event));
+            self.events.warn(key, &written.uid, &warning);
         }
     }
 }
@@ -253,33 +237,10 @@ async fn write(client: Client, said: Arc<RouteStatus>, next: Written) -> Answer 
     let params = PatchParams::apply(REPORTER).force();
     let request = routes.patch_subresource("status", said.key.name(), &params, &patch);
     let result = match request.map_err(Error::BuildRequest) {
-        Ok(request) => answered(send(&client, request)).await,
+        Ok(request) => answered(TIMEOUT, send(&client, request)).await,
         Err(error) => Err(Failure::Refused(error)),
     };
     Answer { key: said.key.clone(), written: next, result }
-}
-
-async fn answered<T>(request: impl Future<Output = Result<T, Error>>) -> Result<T, Failure> {
-    match timeout(TIMEOUT, request).await {
-        Ok(result) => result.map_err(Failure::Refused),
-        Err(_) => Err(Failure::NoAnswer),
-    }
-}
-
-impl Failure {
-    fn code(&self) -> Option<u16> {
-        match self {
-            Failure::Refused(Error::Api(status)) => Some(status.code),
-            _ => None,
-        }
-    }
-
-    fn text(&self) -> String {
-        match self {
-            Failure::Refused(error) => error.to_string(),
-            Failure::NoAnswer => "no answer".to_owned(),
-        }
-    }
 }
 
 impl Troubles {
@@ -324,20 +285,113 @@ impl Troubles {
             _ => debug!(%route, "a route has changed before its status was written"),
         }
     }
+}
 
-    fn of_event(&mut self, result: Result<(), Error>) {
-        match result {
-            Ok(()) => self.events_forbidden = false,
-            Err(Error::Api(status)) if status.code == 403 && !self.events_forbidden => {
-                self.events_forbidden = true;
-                warn!(
-                    error = status.message,
-                    hint = "the service account needs the verbs create and patch on events in the \
-                            API group events.k8s.io, as deploy/clusterrole.yaml has them",
-                    "cannot warn of routes in Events"
-                );
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use std::collections::BTreeSet;
+    use std::sync::Mutex;
+    use std::sync::atomic::{AtomicBool, Ordering};
+
+    use http_body_util::BodyExt;
+    use hyper::{Method, Request, Response};
+    use kube::client::Body;
+    use prometheus::{IntCounter, IntGauge};
+    use tokio::sync::Notify;
+    use tower::service_fn;
+
+    use super::super::moves::tests::moved;
+    use super::super::{Meters, Statuses};
+    use super::*;
+    use crate::control::lease;
+
+    /// A server that answers a list once it is told to, and the first Event with 503. It notes those
+    /// that it takes.
+    #[derive(Default)]
+    struct Server {
+        list: Notify,
+        was_busy: AtomicBool,
+        events: Mutex<BTreeSet<String>>,
+    }
+
+    impl Server {
+        async fn answer(self: Arc<Self>, request: Request<Body>) -> (u16, &'static str) {
+            if request.method() == Method::GET {
+                self.list.notified().await;
+                return (200, "{\"metadata\": {\"resourceVersion\": \"1\"}, \"items\": []}");
             }
-            Err(error) => debug!(%error, "an Event is lost"),
+            if !self.was_busy.swap(true, Ordering::Relaxed) {
+                return (503, "{\"status\": \"Failure\", \"code\": 503, \"reason\": \"Busy\"}");
+            }
+            let event = request.into_body().collect().await.unwrap().to_bytes();
+            let event: serde_json::Value = serde_json::from_slice(&event).unwrap();
+            let name = event["metadata"]["namespace"].as_str().unwrap().to_owned();
+            let route = event["regarding"]["name"].as_str().unwrap();
+            self.events.lock().unwrap().insert(format!("{name}/{route}"));
+            (201, "{\"metadata\": {}, \"eventTime\": null}")
         }
+
+        fn client(self: &Arc<Self>) -> Client {
+            let server = Arc::clone(self);
+            let service = service_fn(move |request| {
+                let answer = Arc::clone(&server).answer(request);
+                async move {
+                    let (code, text) = answer.await;
+                    let answer = Response::builder().status(code);
+                    answer.body(Body::from(text.as_bytes().to_vec()))
+                }
+            });
+            Client::new(service, "ns")
+        }
+    }
+
+    fn reporting(client: Client) -> Reporting {
+        let counter = || IntCounter::new("c", "c").unwrap();
+        Reporting {
+            client,
+            namespaces: Vec::new(),
+            lease: lease::Settings {
+                namespace: "ns".to_owned(),
+                name: "lease".to_owned(),
+                identity: "me".to_owned(),
+                duration: Duration::from_secs(15),
+            },
+            statuses: Statuses::default(),
+            meters: Meters {
+                leader: IntGauge::new("l", "l").unwrap(),
+                written: counter(),
+                failed: counter(),
+                events_dropped: counter(),
+            },
+            supervised: Box::new(|_| {}),
+        }
+    }
+
+    #[tokio::test]
+    async fn both_sides_get_an_event_however_many_move_and_while_a_leader_lists() {
+        const MOVES: usize = 40;
+        let server = Arc::<Server>::default();
+        let reporting = reporting(server.client());
+        let mut changes = Changes::new(reporting.statuses.follow());
+        let told = async {
+            reporting.statuses.hold().moved((0..MOVES).map(moved).collect());
+            // The news are taken in before the list is answered.
+            for _ in 0..10 {
+                tokio::task::yield_now().await;
+            }
+            server.list.notify_one();
+            while server.events.lock().unwrap().len() < 2 * MOVES {
+                sleep(Duration::from_millis(10)).await;
+            }
+        };
+        let run = async {
+            tokio::select! {
+                never = Writer::new(&reporting).run(&mut changes) => match never {},
+                () = told => {}
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(20), run).await.unwrap();
+        assert_eq!(reporting.meters.events_dropped.get(), 0);
     }
 }

@@ -1,0 +1,51 @@
+//! Why a request to the API server has failed.
+
+use std::time::Duration;
+
+use kube::Error;
+use tokio::time::timeout;
+
+/// Why a request has failed.
+#[derive(Debug)]
+pub(super) enum Failure {
+    /// The server has refused it, or there was no way to it.
+    Refused(Error),
+    /// There was no answer in time.
+    NoAnswer,
+}
+
+/// The answer, unless it takes longer than `within`.
+pub(super) async fn answered<T>(
+    within: Duration,
+    request: impl Future<Output = Result<T, Error>>,
+) -> Result<T, Failure> {
+    match timeout(within, request).await {
+        Ok(result) => result.map_err(Failure::Refused),
+        Err(_) => Err(Failure::NoAnswer),
+    }
+}
+
+impl Failure {
+    /// The code of the server's answer, if there was one.
+    pub(super) fn code(&self) -> Option<u16> {
+        match self {
+            Failure::Refused(Error::Api(status)) => Some(status.code),
+            _ => None,
+        }
+    }
+
+    /// For people.
+    pub(super) fn text(&self) -> String {
+        match self {
+            Failure::Refused(error) => error.to_string(),
+            Failure::NoAnswer => "no answer".to_owned(),
+        }
+    }
+
+    /// Whether the namespace is gone, or about to go, so that nothing more is written there.
+    pub(super) fn is_of_a_namespace_that_ends(&self) -> bool {
+        let Failure::Refused(Error::Api(status)) = self else { return false };
+        let causes = status.details.iter().flat_map(|details| &details.causes);
+        status.code == 404 || causes.into_iter().any(|cause| cause.reason == "NamespaceTerminating")
+    }
+}
