@@ -260,3 +260,26 @@ fn has_source(address: SocketAddr) -> bool {
     };
     UdpSocket::bind(any).and_then(|socket| socket.connect(address)).is_ok()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_is_an_endpoints_own_is_held_against_it() {
+        let address = SocketAddr::from(([127, 0, 0, 1], 9));
+        let of = |errno: Errno| setback(address, &io::Error::from(errno));
+        for errno in [Errno::CONNREFUSED, Errno::PERM, Errno::TIMEDOUT] {
+            assert_eq!(of(errno), Setback::Failed, "{errno}");
+        }
+        for errno in [Errno::NETUNREACH, Errno::AFNOSUPPORT, Errno::HOSTUNREACH, Errno::ACCESS] {
+            assert_eq!(of(errno), Setback::Unrouted, "{errno}");
+        }
+        for errno in [Errno::MFILE, Errno::NFILE, Errno::NOBUFS, Errno::NOMEM, Errno::NOSPC] {
+            assert_eq!(of(errno), Setback::Exhausted, "{errno}");
+        }
+        // There is an address to send from, so it is a port that is missing.
+        assert_eq!(of(Errno::ADDRNOTAVAIL), Setback::Ports);
+        assert_eq!(setback(address, &io::Error::other("refused by us")), Setback::Failed);
+    }
+}

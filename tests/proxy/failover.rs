@@ -2,9 +2,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
+use std::io::Write;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::{Duration, Instant};
 
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use sluice::outcome::Outcome;
 use sluice::routing::{Moment, Policy, Standing};
 use socket2::Socket;
@@ -281,5 +283,29 @@ fn without_a_local_port_left_another_endpoint_is_tried() {
         rest(&mut last);
         assert_eq!(plane.endpoints()[0].standing(Moment::now()), Standing::Well);
         drop(opened);
+    });
+}
+
+#[test]
+fn without_descriptors_no_endpoint_is_blamed() {
+    const NAME: &str = "failover::without_descriptors_no_endpoint_is_blamed";
+    // Alone in a process, whose limit it may lower.
+    in_own_network(NAME, || {
+        let backends = [Backend::new(), Backend::new()];
+        let addresses = backends.each_ref().map(Backend::address);
+        let plane = Plane::start(vec![target("a.test", &addresses)]);
+        let hello = hello("a.test");
+        let mut client = open(plane.address(), &hello[..100]);
+        plane.assert_active(1);
+        let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
+        setrlimit(Resource::Nofile, Rlimit { current: Some(3), maximum }).unwrap();
+        client.write_all(&hello[100..]).unwrap();
+        rest(&mut client);
+        plane.assert_ended(&[("a.test", Outcome::ConnectFailed, 1)]);
+        setrlimit(Resource::Nofile, Rlimit { current, maximum }).unwrap();
+        let now = Moment::now();
+        assert!(plane.endpoints().iter().all(|one| one.standing(now) == Standing::Well));
+        // Another would have failed in the same way.
+        assert_eq!(plane.access_log().pop().unwrap()["attempts"], 1);
     });
 }
