@@ -48,9 +48,9 @@ pub enum LoggingError {
 
 /// What is never logged unless the filter names it. The library that watches files warns about
 /// every folder that is removed, as each update of a ConfigMap removes one, and the one that
-/// watches the API server says in its own words what we say in ours; the errors of both reach us as
+/// speaks to the API server says in its own words what we say in ours; the errors of both reach us as
 /// values.
-const QUIET: &str = "notify=off,kube_runtime=off,kube_client=off";
+const QUIET: &str = "notify=off,kube_client=off";
 
 /// The log of the process. When it is dropped, lines that wait are written, unless stderr has
 /// stalled: after a second, they are given up.

@@ -64,7 +64,7 @@ fn explain(args: &Explain, out: &mut dyn Write) -> anyhow::Result<ExitCode> {
     let (snapshot, told) = match &args.admin {
         Some(url) => {
             let report = app::single_threaded()?.block_on(explain::fetch(url))?;
-            (report.snapshot()?, report.accepted().collect())
+            (report.snapshot()?, report.told().collect())
         }
         None => offline(args)?,
     };
@@ -84,7 +84,7 @@ fn explain(args: &Explain, out: &mut dyn Write) -> anyhow::Result<ExitCode> {
 }
 
 /// What an installation with every listener that the routes name would serve, and what their
-/// conditions `Accepted` would say.
+/// conditions would say.
 fn offline(args: &Explain) -> anyhow::Result<(Snapshot, Vec<(RouteKey, String)>)> {
     require_paths(&args.routes)?;
     let loaded = files::load(&args.routes);
@@ -96,9 +96,8 @@ fn offline(args: &Explain) -> anyhow::Result<(Snapshot, Vec<(RouteKey, String)>)
     let listeners = named.map(ToString::to_string).chain(args.listener.clone()).collect();
     let Plan { snapshot, statuses, .. } =
         build(&loaded.resources, &installation(&args.class, listeners));
-    let told = statuses.into_iter().map(|status| {
-        let [accepted, ..] = status.conditions;
-        (status.key, accepted.message)
+    let told = statuses.into_iter().flat_map(|status| {
+        status.conditions.map(|condition| (status.key.clone(), condition.message))
     });
     Ok((snapshot, told.collect()))
 }

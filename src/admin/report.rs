@@ -14,8 +14,8 @@ use serde::{Deserialize, Serialize};
 use crate::control::status::{Condition, RouteStatus, Statuses};
 use crate::duration;
 use crate::routing::{
-    AnyOn, Backend, BackendKey, Hostname, Hostnames, InvalidHostname, ObjectKey, Policy, Reader,
-    Route, RouteKey, RouteSpec, ServicePort, Snapshot, Table, Timeouts,
+    AnyOn, Backend, BackendKey, Hostname, Hostnames, InvalidHostname, Moment, ObjectKey, Policy,
+    Reader, Route, RouteKey, RouteSpec, ServicePort, Snapshot, Table, Timeouts,
 };
 
 /// All routes of an installation.
@@ -120,7 +120,7 @@ pub enum BackendKind {
 pub struct EndpointReport {
     /// Where connections go.
     pub address: SocketAddr,
-    /// `serving`: new connections may go there.
+    /// `serving`, or `resting` for a while after a failure: new connections go to others first.
     pub state: String,
     /// How many connections it has from this process.
     pub active_connections: usize,
@@ -184,12 +184,11 @@ impl RoutesReport {
         RoutesReport { generation: table.generation(), routes: routes.into_values().collect() }
     }
 
-    /// Each route, with the message of its condition `Accepted`.
-    pub fn accepted(&self) -> impl Iterator<Item = (RouteKey, String)> {
-        self.routes.iter().filter_map(|route| {
-            let accepted = route.conditions.iter().find(|one| one.kind == "Accepted")?;
+    /// Each route, with the message of each of its conditions.
+    pub fn told(&self) -> impl Iterator<Item = (RouteKey, String)> {
+        self.routes.iter().flat_map(|route| {
             let key = RouteKey::new(route.namespace.as_str(), route.name.as_str());
-            Some((key, accepted.message.clone()))
+            route.conditions.iter().map(move |condition| (key.clone(), condition.message.clone()))
         })
     }
 
@@ -289,7 +288,7 @@ impl RouteReport {
 
 impl BackendReport {
     fn of(backend: &Backend, weight: u32) -> Self {
-        let endpoints = backend.endpoints();
+        let (endpoints, now) = (backend.endpoints(), Moment::now());
         BackendReport {
             backend: backend.key().to_string(),
             kind: match backend.key() {
@@ -301,7 +300,7 @@ impl BackendReport {
                 .iter()
                 .map(|endpoint| EndpointReport {
                     address: endpoint.address,
-                    state: "serving".to_owned(),
+                    state: endpoint.standing(now).state().to_owned(),
                     active_connections: endpoint.active(),
                 })
                 .collect(),

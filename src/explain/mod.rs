@@ -71,7 +71,7 @@ pub struct Explanation {
     pub winner: Option<Winner>,
     /// The other routes that claim the name, the best claim first.
     pub losers: Vec<Loser>,
-    /// What routes are told of hostnames that cover the name.
+    /// What routes are told of hostnames that cover the name, and the winner of its timeouts.
     pub told: Vec<Told>,
     /// Where the answer is another, if the query names no listener.
     pub elsewhere: Vec<Elsewhere>,
@@ -131,7 +131,7 @@ pub enum Lost {
     LaterName,
 }
 
-/// What a route is told in its status of a hostname that covers the name.
+/// What a route is told in its status that concerns the connection.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Told {
     /// The route.
@@ -155,15 +155,18 @@ impl Explanation {
         self.winner.is_some()
     }
 
-    /// Adds what the condition `Accepted` of a route says of hostnames that cover the name. It is a
-    /// list of sentences, of which those about a hostname begin with it.
-    pub fn add_told(&mut self, key: &RouteKey, accepted: &str) {
+    /// Adds what a condition of a route says of hostnames that cover the name, and, if it is the
+    /// winner, of timeouts that the installation caps. It is a list of sentences, of which those
+    /// about a hostname or a field begin with it.
+    pub fn add_told(&mut self, key: &RouteKey, condition: &str) {
         let name = self.query.name.as_deref();
+        let wins = self.winner.as_ref().is_some_and(|winner| winner.route.spec.key == *key);
         let concerns = |message: &&str| {
             let hostname = message.split(' ').next().and_then(|word| word.parse::<Hostname>().ok());
             hostname.is_some_and(|hostname| hostname.matches(name))
+                || wins && message.starts_with("timeouts.")
         };
-        let told = accepted.split("; ").filter(concerns);
+        let told = condition.split("; ").filter(concerns);
         self.told
             .extend(told.map(|message| Told { key: key.clone(), message: message.to_owned() }));
     }

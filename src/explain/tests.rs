@@ -222,3 +222,15 @@ fn what_is_claimed_falls_to_no_other_namespace_and_the_others_learn_why() {
     let text = explanation.to_string();
     assert!(text.ends_with(&format!("\n  c/thief is told: {told}\n")), "{text}");
 }
+
+#[test]
+fn the_winner_says_where_its_timeouts_are_capped() {
+    let routes = vec![route("a/capped", None, &["a.com"]), route("a/other", None, &["b.com"])];
+    let mut explanation = ask(routes, "a.com", &[], Some("https"));
+    let said = "timeouts.idle is 2h, the longest that this installation allows, and not 24h";
+    explanation.add_told(&RouteKey::new("a", "other"), said);
+    explanation.add_told(&RouteKey::new("a", "capped"), &format!("something else; {said}"));
+    let text = explanation.to_string();
+    assert!(text.ends_with(&format!("\n  a/capped is told: {said}\n")), "{text}");
+    assert!(!text.contains("other"), "{text}");
+}

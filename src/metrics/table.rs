@@ -8,7 +8,7 @@ use prometheus::core::{Collector, Desc};
 use prometheus::proto::{Counter, Gauge, LabelPair, Metric, MetricFamily, MetricType};
 
 use crate::outcome::Outcome;
-use crate::routing::{Reader, RouteKey, Table, Tally};
+use crate::routing::{Moment, Reader, RouteKey, Standing, Table, Tally};
 
 /// Reads the table of the moment, and the tallies of its routes.
 #[derive(Debug)]
@@ -79,7 +79,7 @@ impl Collector for TableCollector {
                 MetricType::COUNTER,
                 tallies.iter().flat_map(Series::bytes).collect(),
             ),
-            gauge(&self.endpoints, &[("state", "serving")], endpoints(&table)),
+            family(&self.endpoints, MetricType::GAUGE, endpoints(&table)),
             gauge(&self.routes, &[], table.len() as u64),
             gauge(&self.hostnames, &[], table.hostnames() as u64),
             gauge(&self.generation, &[], table.generation()),
@@ -153,15 +153,23 @@ impl<'t> Series<'t> {
     }
 }
 
-/// How many endpoints the backends of the table have; those that several routes name count once.
-fn endpoints(table: &Table) -> u64 {
-    let mut seen = HashSet::new();
+/// How many endpoints the backends of the table have in each state; those that several routes name
+/// count once.
+fn endpoints(table: &Table) -> Vec<Metric> {
+    let (mut seen, now) = (HashSet::new(), Moment::now());
+    let mut counts = Standing::STATES.map(|state| (state, 0));
     table
         .routes()
         .flat_map(|route| route.backends.iter())
         .filter(|share| seen.insert(Arc::as_ptr(&share.backend)))
-        .map(|share| share.backend.endpoints().len() as u64)
-        .sum()
+        .for_each(|share| {
+            for endpoint in share.backend.endpoints().iter() {
+                let state = endpoint.standing(now).state();
+                let count = counts.iter_mut().find(|(other, _)| *other == state);
+                count.into_iter().for_each(|(_, count)| *count += 1);
+            }
+        });
+    counts.into_iter().map(|(state, count)| gauge(&[("state", state)], count)).collect()
 }
 
 fn read(count: &AtomicU64) -> u64 {

@@ -58,6 +58,20 @@ pub enum Standing {
     Resting,
 }
 
+impl Standing {
+    /// The states of endpoints, as pages and metrics show them.
+    pub const STATES: [&'static str; 2] = ["serving", "resting"];
+
+    /// One of [`Standing::STATES`]: `resting` is what comes last after a failure.
+    pub fn state(self) -> &'static str {
+        let [serving, resting] = Standing::STATES;
+        match self {
+            Standing::Well | Standing::Due => serving,
+            Standing::Unrouted | Standing::Resting => resting,
+        }
+    }
+}
+
 /// The outcome of the last attempt, as far as it still counts.
 #[derive(Debug, Default)]
 pub(super) struct Health {

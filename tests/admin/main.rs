@@ -23,8 +23,8 @@ use sluice::health::Health;
 use sluice::metrics::Metrics;
 use sluice::outcome::Outcome;
 use sluice::routing::{
-    AnyOn, BackendKey, Hostname, Hostnames, ObjectKey, Policy, RouteKey, RouteSpec, ServicePort,
-    Snapshot, Timeouts, Writer, channel,
+    AnyOn, BackendKey, Hostname, Hostnames, Moment, ObjectKey, Policy, RouteKey, RouteSpec,
+    ServicePort, Snapshot, Timeouts, Writer, channel,
 };
 use tokio::sync::oneshot;
 

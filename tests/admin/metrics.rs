@@ -12,6 +12,9 @@ fn counts_of_routes_are_read_when_they_are_asked_for() {
     any.route.tally.ended(Outcome::IdleTimeout).store(2, Ordering::Relaxed);
     any.route.tally.bytes_up.store(100, Ordering::Relaxed);
     any.route.tally.bytes_down.store(5, Ordering::Relaxed);
+    // For longer than the test takes.
+    let failed = Moment::now() + Duration::from_secs(600);
+    any.route.backends[0].backend.endpoints()[1].failed(failed);
     let unrouted = &server.state.metrics.unrouted;
     unrouted.ended(Outcome::NotTls).store(7, Ordering::Relaxed);
 
@@ -28,7 +31,8 @@ fn counts_of_routes_are_read_when_they_are_asked_for() {
         r#"sluice_bytes_total{namespace="web",route="any",direction="upstream"} 100"#,
         r#"sluice_bytes_total{namespace="web",route="any",direction="downstream"} 5"#,
         r#"sluice_bytes_total{namespace="data",route="kafka",direction="upstream"} 0"#,
-        r#"sluice_endpoints{state="serving"} 3"#,
+        r#"sluice_endpoints{state="serving"} 2"#,
+        r#"sluice_endpoints{state="resting"} 1"#,
         "sluice_routes 2",
         "sluice_hostnames 3",
         "sluice_table_generation 1",

@@ -23,10 +23,14 @@ fn routes_show_everything_in_force_and_everything_refused() {
     server.state.statuses.hold().update([].into_iter(), &said);
     let table = Arc::clone(&server.state.table.table());
     let found = table.lookup(Some("kafka.example.com"), "https", [&b"h2"[..]]).expect("kafka");
-    let _active =
-        found.route.backends[0].backend.endpoints()[0].begin(sluice::routing::Moment::now());
+    let endpoints = found.route.backends[0].backend.endpoints();
+    let _active = endpoints[0].begin(Moment::now());
+    // For longer than the test takes.
+    endpoints[1].failed(Moment::now() + Duration::from_secs(600));
+    let mut resting = endpoint("[fd00::1]:9093", 0);
+    resting["state"] = "resting".into();
 
-    let shared = [endpoint("10.0.0.1:9093", 1), endpoint("[fd00::1]:9093", 0)];
+    let shared = [endpoint("10.0.0.1:9093", 1), resting];
     assert_eq!(
         server.routes(),
         json!({ "generation": 1, "routes": [

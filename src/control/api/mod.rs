@@ -144,7 +144,8 @@ pub struct SniRouteSpec {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct LoadBalancing {
     /// - `RoundRobin`: each in turn, by weight.
-    /// - `LeastConnections`: the endpoint with the fewest connections for its weight.
+    /// - `LeastConnections`: the endpoint with the fewest connections for its weight; of more than
+    ///   16 endpoints, the better of two that are drawn at random.
     /// - `Random`: any, by weight.
     /// - `SourceAddress`: the same client address to the same endpoint, as long as that endpoint is
     ///   there.
