@@ -145,7 +145,7 @@ func TestAlertValuesArrive(t *testing.T) {
 		t.Error("an alert that is turned off is there")
 	}
 	reader := find(render(t, set("metrics.prometheusRule.enabled=true", "writeStatus=false")...), "PrometheusRule", "sluice").text("spec")
-	for _, alert := range []string{"SluiceNoLeader", "SluiceStatusWritesFailing", "SluiceTargetDown"} {
+	for _, alert := range []string{"SluiceNoLeader", "SluiceStatusWritesFailing", "SluiceEventsDropped", "SluiceTargetDown"} {
 		if strings.Contains(reader, alert) {
 			t.Errorf("%s makes no sense there", alert)
 		}
@@ -240,7 +240,7 @@ func TestMetricsExist(t *testing.T) {
 		"outcome": quoted(t, root+"/src/outcome.rs"),
 		"error":   {"emfile", "enfile", "other"},
 		"result":  {"ok", "error"},
-		"state":   {"serving", "idle", "busy"},
+		"state":   {"serving", "resting", "idle", "busy"},
 		"kind":    {"SniRoute", "Service", "EndpointSlice", "ReferenceGrant", "File"},
 	}
 	target := []string{"job", "instance", "namespace", "exported_namespace", "route", "le"}
