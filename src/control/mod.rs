@@ -20,3 +20,14 @@ mod random;
 pub mod saved;
 pub mod status;
 pub mod supervise;
+
+/// Warns of the installation's own Services that are not there when all that is there has come.
+fn warn_of_missing_services(builder: &build::Builder) {
+    for service in builder.missing_own_services() {
+        tracing::warn!(
+            %service,
+            "ownServices names a Service that is not there; a route that leads to sluice by its \
+             addresses is not refused"
+        );
+    }
+}

@@ -173,9 +173,8 @@ impl Builder {
     pub fn put_slice(&mut self, slice: &EndpointSlice) {
         let Some(key) = key(&slice.metadata) else { return };
         let Some(service) = service_of(slice, &key) else { return self.remove_slice(&key) };
-        let slice = Slice::of(slice);
-        self.targets.own.put_slice(&key, &service, &slice);
-        self.targets.services.put_slice(key, service, slice);
+        self.targets.own.put_slice(&key, &service, slice);
+        self.targets.services.put_slice(key, service, Slice::of(slice));
     }
 
     /// An EndpointSlice is gone.
@@ -224,6 +223,13 @@ impl Builder {
     /// Has the next [`Builder::settle`] tell of all routes, as the first one does.
     pub fn tell_all(&mut self) {
         self.routes.mark_all();
+        self.targets.own.tell_all();
+    }
+
+    /// Those of the installation's own Services that are not there, so that nothing is known of what
+    /// leads to them.
+    pub fn missing_own_services(&self) -> impl Iterator<Item = &ObjectKey> {
+        self.targets.own.missing()
     }
 
     /// Works out what the changes since the last time come to.

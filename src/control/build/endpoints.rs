@@ -41,8 +41,6 @@ impl Slice {
     /// Every address of every endpoint that serves. Addresses that are not of the slice's family
     /// are passed over, and so are slices of names (FQDN).
     pub(super) fn of(slice: &EndpointSlice) -> Self {
-        let ports = slice.ports.iter().flatten();
-        let ports = ports.filter(|port| matches!(port.protocol.as_deref(), None | Some("TCP")));
         let (mut ips, mut leaving) = (Vec::new(), Vec::new());
         for endpoint in slice.endpoints.iter().flatten() {
             let addresses = endpoint.addresses.iter();
@@ -56,12 +54,7 @@ impl Slice {
         let ready = ips.len();
         ips.append(&mut leaving);
         Slice {
-            ports: ports
-                .filter_map(|port| {
-                    let number = u16::try_from(port.port?).ok().filter(|&number| number > 0)?;
-                    Some((port.name.as_deref().unwrap_or_default().into(), number))
-                })
-                .collect(),
+            ports: tcp_ports(slice).map(|(name, number)| (name.into(), number)).collect(),
             ips: ips.into(),
             ready,
         }
@@ -72,11 +65,6 @@ impl Slice {
         self.ips.iter().copied()
     }
 
-    /// The numbers of all ports.
-    pub(super) fn ports(&self) -> impl Iterator<Item = u16> {
-        self.ports.iter().map(|(_, number)| *number)
-    }
-
     /// The addresses of endpoints in one state.
     fn ips_in(&self, state: State) -> &[IpAddr] {
         let (ready, leaving) = self.ips.split_at_checked(self.ready).unwrap_or_default();
@@ -85,6 +73,22 @@ impl Slice {
             State::Leaving => leaving,
         }
     }
+}
+
+/// The TCP ports of a slice by name, "" for one without.
+pub(super) fn tcp_ports(slice: &EndpointSlice) -> impl Iterator<Item = (&str, u16)> {
+    let ports = slice.ports.iter().flatten();
+    let ports = ports.filter(|port| matches!(port.protocol.as_deref(), None | Some("TCP")));
+    ports.filter_map(|port| {
+        let number = u16::try_from(port.port?).ok().filter(|&number| number > 0)?;
+        Some((port.name.as_deref().unwrap_or_default(), number))
+    })
+}
+
+/// Every address of a slice, whether its endpoint serves or not.
+pub(super) fn all_addresses(slice: &EndpointSlice) -> impl Iterator<Item = IpAddr> {
+    let texts = slice.endpoints.iter().flatten().flat_map(|endpoint| &endpoint.addresses);
+    texts.filter_map(|text| address(&slice.address_type, text))
 }
 
 /// The endpoints at one port of a Service.

@@ -5,8 +5,9 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::Service;
+use k8s_openapi::api::discovery::v1::EndpointSlice;
 
-use super::endpoints::Slice;
+use super::endpoints::{ADDRESSES_OF_A_SERVICE, all_addresses, tcp_ports};
 use crate::control::api::{DnsName, dns_name};
 use crate::reach::forms;
 use crate::routing::ObjectKey;
@@ -97,18 +98,23 @@ impl Own {
         self.dirty |= self.front.remove(key).is_some();
     }
 
-    /// A slice of `service` is there, or is different.
-    pub(super) fn put_slice(&mut self, key: &ObjectKey, service: &ObjectKey, slice: &Slice) {
+    /// A slice of `service` is there, or is different. Every address counts: a pod is the
+    /// installation's before it is ready, too, and when it is no longer.
+    pub(super) fn put_slice(
+        &mut self,
+        key: &ObjectKey,
+        service: &ObjectKey,
+        slice: &EndpointSlice,
+    ) {
         if !self.has_service(service) {
             return self.remove_slice(key);
         }
-        let pods: Vec<SocketAddr> = slice
-            .ips()
-            .flat_map(|ip| {
-                let ports = slice.ports().chain(self.ports.iter().copied());
-                ports.map(move |port| SocketAddr::new(ip.to_canonical(), port))
-            })
-            .collect();
+        let ports: Vec<u16> = tcp_ports(slice).map(|(_, number)| number).collect();
+        let pods = all_addresses(slice).flat_map(|ip| {
+            let ports = ports.iter().chain(&self.ports);
+            ports.map(move |port| SocketAddr::new(ip.to_canonical(), *port))
+        });
+        let pods: Vec<SocketAddr> = pods.take(ADDRESSES_OF_A_SERVICE).collect();
         self.dirty |= self.pods.get(key) != Some(&pods);
         self.pods.insert(key.clone(), pods);
     }
@@ -116,6 +122,16 @@ impl Own {
     /// A slice is gone.
     pub(super) fn remove_slice(&mut self, key: &ObjectKey) {
         self.dirty |= self.pods.remove(key).is_some();
+    }
+
+    /// Has the next [`Own::settle`] tell of all, as the first one does.
+    pub(super) fn tell_all(&mut self) {
+        self.dirty = !self.services.is_empty();
+    }
+
+    /// Those of the installation's Services that are not there.
+    pub(super) fn missing(&self) -> impl Iterator<Item = &ObjectKey> {
+        self.services.iter().filter(|service| !self.front.contains_key(*service))
     }
 
     /// Takes the changes since the last time over, if there are any. Returns what is different.

@@ -22,6 +22,7 @@ use super::watches::{Watches, Writing};
 use crate::control::api::Kind;
 use crate::control::build::{Builder, Installation, Settled};
 use crate::control::dns::{self, Answers, Names};
+use crate::control::warn_of_missing_services;
 
 /// What to serve from now on.
 #[derive(Clone, Debug)]
@@ -120,6 +121,9 @@ pub(super) async fn watch_at(
             if first && state.builder.awaits_names() {
                 state = first_answers(state, &mut answers).await;
                 (state, update) = updated(state, noticed).await;
+            }
+            if first {
+                warn_of_missing_services(&state.builder);
             }
             publish(update);
         }

@@ -47,6 +47,7 @@ use super::api::{DnsName, Kind, SniRoute};
 use super::build::{Answer, Installation, Settled};
 use super::burst::take_burst;
 use super::dns::{self, Answers, Names};
+use super::warn_of_missing_services;
 
 /// What is to be served and reported differently from now on.
 #[derive(Clone, Debug)]
@@ -105,7 +106,9 @@ pub async fn watch(
             }
             continue;
         }
-        start = Start::Over;
+        if std::mem::replace(&mut start, Start::Over) != Start::Over {
+            warn_of_missing_services(&state.objects.builder);
+        }
         publish(Update { settled, faults: state.objects.faults(), noticed });
     }
 }

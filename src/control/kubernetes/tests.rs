@@ -17,10 +17,14 @@ use super::health::{ListingHealth, Notice, SourceHealth};
 use super::list_watch::{Event, Events, Failure, events};
 use super::objects::Objects;
 use super::request::noting;
+use super::{Source, Update, watch};
 use crate::control::api::Kind;
 use crate::control::build::{Installation, Settled};
+use crate::control::captured::Log;
+use crate::control::dns::Names;
 use crate::control::objects::{ObjectText, any_json};
 use crate::reach::Reach;
+use crate::routing::ObjectKey;
 
 /// What is answered to a watch, line by line. A line may be `wait SECONDS` or `break`.
 type Lines = Vec<String>;
@@ -396,4 +400,60 @@ fn what_cannot_be_read_is_as_it_was_last_and_counted_until_it_can() {
         assert_eq!((count(&objects), endpoints(&mut objects)), (0, 0), "{kind}");
         objects.put(kind, &text(object));
     }
+}
+
+/// A server that has these objects, each at the path of its kind, and no news of them.
+fn cluster(objects: Vec<(Kind, Value)>) -> Client {
+    let objects = Arc::new(objects);
+    let answer = move |request: Request<Body>| {
+        let objects = Arc::clone(&objects);
+        async move {
+            let (path, query) = (request.uri().path(), request.uri().query().unwrap_or_default());
+            if query.contains("watch=") {
+                std::future::pending::<()>().await;
+            }
+            let here = objects.iter().filter(|(kind, _)| {
+                path.ends_with(super::resource(*kind).split('.').next().unwrap())
+            });
+            let items: Vec<&Value> = here.map(|(_, object)| object).collect();
+            let list =
+                json!({ "metadata": { "resourceVersion": "5" }, "items": items, "resources": [] });
+            kube::Result::<_>::Ok(Response::new(Body::from(list.to_string().into_bytes())))
+        }
+    };
+    Client::new(service_fn(answer), "default")
+}
+
+/// The first table waits for names, and must not lose what came of the objects before.
+#[tokio::test(start_paused = true)]
+async fn the_first_update_has_the_installations_own_addresses_though_it_waits_for_names() {
+    let mut route = good(1);
+    // Nothing answers there.
+    route["spec"]["backends"] = json!([{ "address": "db.example.com:1" }]);
+    let (mut service, mut slice) = (good(1), good(1));
+    service["metadata"]["name"] = json!("good");
+    slice["ports"] = json!([{ "name": "tls", "port": 8443 }]);
+    let objects =
+        vec![(Kind::SniRoute, route), (Kind::Service, service), (Kind::EndpointSlice, slice)];
+    let source = Source { client: cluster(objects), namespaces: Vec::new() };
+    let own = |name: &str| ObjectKey::new("ns", name);
+    let installation =
+        Installation { own_services: vec![own("good"), own("nowhere")], ..installation() };
+    let log = Log::default();
+    let _guard = log.listen();
+    let names = Names::new(&["127.0.0.1:9".parse().unwrap()]);
+    let (tell, mut told) = tokio::sync::mpsc::unbounded_channel();
+    let publish = move |update: Update| _ = tell.send(update.settled);
+    let watching = watch(source, installation, names, publish, |_| {});
+    let first = tokio::select! {
+        never = watching => match never {},
+        first = told.recv() => first.unwrap(),
+    };
+    assert_eq!(first.statuses.len(), 1);
+    let own = first.own_endpoints.expect("its own addresses");
+    assert!(own.contains(&"192.0.2.1:8443".parse().unwrap()), "{own:?}");
+    // Of the other one nothing is known, and that is said.
+    let lines = log.take();
+    let missing = lines.iter().filter_map(|line| line["fields"]["service"].as_str());
+    assert_eq!(missing.collect::<Vec<_>>(), ["ns/nowhere"]);
 }

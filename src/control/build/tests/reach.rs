@@ -237,6 +237,37 @@ fn a_route_is_told_when_an_address_becomes_the_installations_own() {
     assert_eq!(gone, (all("ResolvedRefs", &["b"]), Some(0)));
 }
 
+/// A pod that is not ready yet, or no longer, is sluice as much as one that is.
+#[test]
+fn pods_of_the_installation_are_its_own_whether_they_are_ready_or_not() {
+    let (ours, service, mut slice) = own();
+    for conditions in ["{ready: false}", "{ready: false, serving: false, terminating: true}"] {
+        slice.endpoints.iter_mut().flatten().for_each(|one| one.conditions = yaml(conditions));
+        let resources = Resources {
+            routes: vec![route("r", "hostnames: [a.com]", "{address: '10.0.0.7:8443'}")],
+            services: vec![service.clone()],
+            slices: vec![slice.clone()],
+            ..Resources::default()
+        };
+        assert!(told(&build(&resources, &ours)).0.starts_with("false LeadsToItself"));
+    }
+}
+
+#[test]
+fn all_is_told_of_the_installations_own_addresses_as_often_as_it_is_asked_for() {
+    let (ours, service, slice) = own();
+    let mut builder = Builder::new(ours);
+    assert_eq!(builder.missing_own_services().count(), 1);
+    builder.put_service(&service);
+    builder.put_slice(&slice);
+    assert_eq!(builder.missing_own_services().count(), 0);
+    let all = builder.settle().own_endpoints.unwrap();
+    assert_eq!(all.len(), 6);
+    assert_eq!(builder.settle().own_endpoints, None);
+    builder.tell_all();
+    assert_eq!(builder.settle().own_endpoints, Some(all));
+}
+
 /// The Service itself has not changed.
 #[test]
 fn a_route_to_a_service_is_told_when_its_endpoints_become_the_installations_own() {
