@@ -113,7 +113,11 @@ fn judged<'r>(
         .filter(|route| route.hostnames.contains(&hostname))
         .map(|route| {
             let (listeners, alpn) = (route.listeners.clone().into(), route.alpn.clone().into());
-            (Age::new(route.created, route.key.clone()), Demand { listeners, alpn }, route)
+            (
+                Age::new(route.created, route.key.clone()),
+                Demand { listeners, alpn, reserved: false },
+                route,
+            )
         })
         .collect();
     claims.sort_by(|a, b| a.0.cmp(&b.0));

@@ -30,6 +30,8 @@ pub struct Demand {
     pub listeners: Box<[Box<str>]>,
     /// With one of these protocols; whatever is offered if it is empty.
     pub alpn: Box<[Box<str>]>,
+    /// Whether it asks for none, and only keeps its hostnames for its namespace.
+    pub reserved: bool,
 }
 
 /// A claim to a hostname.
@@ -320,7 +322,11 @@ impl<'c> Contest<'c> {
             Some(Verdict::ForeignOn { served, .. }) => served,
             _ => &AnyOn::All,
         };
-        let count = if own.is_empty() { self.listeners.len() + 1 } else { own.len() };
+        let count = match self.claims.get(place) {
+            Some(claim) if claim.demand.reserved => 0,
+            _ if own.is_empty() => self.listeners.len() + 1,
+            _ => own.len(),
+        };
         (0..count).filter_map(move |index| match own.get(index) {
             Some(listener) => {
                 any.has(listener).then(|| self.listeners.binary_search(&&**listener).ok())?

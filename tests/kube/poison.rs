@@ -153,7 +153,8 @@ fn what_cannot_be_read_is_named_counted_and_told_until_that_is_over() {
     });
     place.objects.merge(&plain, &json!({ "spec": { "hostnames": deep } }));
     place.objects.put(&grant);
-    place.await_invalid("bad", "spec.hostnames[0]");
+    place.await_invalid("bad", "spec.hostnames[0]", true);
+    assert!(place.visit_at(&place.sluice, "bad.test").is_some(), "it is served as it was");
     for (kind, field) in [("SniRoute", "spec.hostnames[0]"), ("ReferenceGrant", "spec.from")] {
         await_faults(&place, kind, 1.0);
         let line = place.await_line("an object cannot be read", kind);

@@ -19,6 +19,7 @@ pub(crate) fn tests() -> Vec<Trial> {
         quick!(a_service_changes_its_type_and_back),
         quick!(a_route_has_64_hostnames_and_16_backends),
         slow!(what_a_newer_version_writes_is_passed_over_or_told),
+        slow!(what_is_wrong_from_the_start_keeps_its_name_from_others),
     ]
 }
 
@@ -70,13 +71,14 @@ impl Place {
         });
     }
 
-    /// Waits until a route is refused with a message that has `why` in it.
-    pub(crate) fn await_invalid(&self, name: &str, why: &str) {
+    /// Waits until a route is told that it cannot be read, with a message that has `why` in it;
+    /// `served` as it was before, or not at all.
+    pub(crate) fn await_invalid(&self, name: &str, why: &str, served: bool) {
         within(PATIENCE, why, || {
             let route = self.sluice.routes().into_iter().find(|route| route["name"] == name)?;
             let accepted = &route["conditions"][0];
             let told = accepted["message"].as_str()?.contains(why);
-            (route["served"] == false && accepted["reason"] == "Invalid" && told).then_some(())
+            (route["served"] == served && accepted["reason"] == "Invalid" && told).then_some(())
         });
     }
 
@@ -320,12 +322,18 @@ spec:
     )
 }
 
-fn what_a_newer_version_writes_is_passed_over_or_told() {
+/// A cluster whose definition takes any route.
+fn anything_goes() -> ApiServer {
     let api = ApiServer::start();
     succeeded(api.admin().apply(&lenient("sniroutes.sluice.dev", "SniRoute", "v1alpha1")));
     within(PATIENCE, "its routes are served", || {
         api.admin().kubectl(&["get", "sniroutes"]).status.success().then_some(())
     });
+    api
+}
+
+fn what_a_newer_version_writes_is_passed_over_or_told() {
+    let api = anything_goes();
     let mut place = Place::start(&api, "weird-newer");
     place.objects.put(&service("app"));
     place.objects.put(&slice("app", &place.servers[..1]));
@@ -356,7 +364,9 @@ fn what_a_newer_version_writes_is_passed_over_or_told() {
         place.await_route("new", FINE, &place.servers[..1]);
         place.unharmed();
     }
-    // Values that are not known here are.
+    // Values that are not known here are, and the route is served as it was.
+    place.objects.put(&plain);
+    within(PATIENCE, "it is as it was at first", || (!place.refuses("new.test")).then_some(()));
     for (route, why) in [
         (with("/spec/loadBalancing", json!({ "policy": "Sticky" })), "Sticky"),
         (with("/spec/backends/0", json!({ "bucket": { "name": "x" } })), "neither service nor"),
@@ -371,10 +381,35 @@ fn what_a_newer_version_writes_is_passed_over_or_told() {
         (with("/spec/alpn", json!([""])), "ALPN"),
     ] {
         place.objects.put(&route);
-        place.await_invalid("new", why);
-        assert!(place.refuses("new.test"), "{route}");
+        place.await_invalid("new", why, true);
+        assert_eq!(place.visit("new.test"), "one", "{route}");
         place.unharmed();
     }
+    // Who deletes it is rid of it.
+    place.objects.delete(&plain);
+    within(PATIENCE, "it is gone", || place.refuses("new.test").then_some(()));
+    place.unharmed();
+}
+
+fn what_is_wrong_from_the_start_keeps_its_name_from_others() {
+    let api = anything_goes();
+    let mut place = Place::start(&api, "weird-first");
+    let mut first = route("first", "weird-first", "first.test", "good");
+    first["spec"]["loadBalancing"] = json!({ "policy": "Sticky" });
+    place.objects.put(&first);
+    place.await_invalid("first", "Sticky", false);
+    assert!(place.refuses("first.test"));
+    place.unharmed();
+    // In its own namespace another one may be served under the name.
+    place.objects.put(&route("second", "weird-first", "first.test", "good"));
+    place.await_route("second", FINE, &place.servers);
+    assert!(!place.refuses("first.test"));
+    place.unharmed();
+    first["spec"]["loadBalancing"] = json!({ "policy": "Random" });
+    first["spec"]["hostnames"] = json!(["mended.test"]);
+    place.objects.put(&first);
+    within(PATIENCE, "it is mended", || (!place.refuses("mended.test")).then_some(()));
+    place.unharmed();
 }
 
 fn addresses(backend: &Value) -> Vec<SocketAddr> {

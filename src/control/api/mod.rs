@@ -140,6 +140,17 @@ pub struct SniRouteSpec {
     pub timeouts: RouteTimeouts,
 }
 
+/// What a route claims, for whoever cannot read the rest of it.
+#[derive(Clone, Debug, Deserialize)]
+pub struct RouteClaims {
+    /// See [`SniRouteSpec::hostnames`].
+    #[serde(deserialize_with = "list::hostnames")]
+    pub hostnames: Vec<Hostname>,
+    /// See [`SniRouteSpec::listeners`].
+    #[serde(default, deserialize_with = "list::listeners")]
+    pub listeners: Vec<ListenerName>,
+}
+
 /// How an endpoint is chosen for each connection.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct LoadBalancing {

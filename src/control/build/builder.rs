@@ -19,7 +19,7 @@ use super::ports::ServicePorts;
 use super::resolve::{Found, LookedUp, Targets};
 use super::routes::{Routes, State};
 use super::services::{PortChange, PortNews, Services};
-use super::told::{Finding, invalid_status};
+use super::told::Finding;
 use super::{Installation, key};
 use crate::control::api::{DnsName, Kind, ReferenceGrant, SniRoute};
 use crate::control::status::{HostnameMove, MovedRoute, RouteStatus};
@@ -33,8 +33,8 @@ use crate::routing::{BackendKey, Changes, Hostname, ObjectKey, RouteKey, RouteSp
 /// it.
 #[derive(Debug)]
 pub struct Builder {
-    installation: Installation,
-    routes: Routes,
+    pub(super) installation: Installation,
+    pub(super) routes: Routes,
     pub(super) claims: Claims,
     pub(super) targets: Targets,
     dirty: Dirty,
@@ -96,7 +96,11 @@ impl Builder {
         if !self.installation.serves(route.spec.class_name.as_ref().map(|class| class.as_str())) {
             return self.remove_route(&key);
         }
-        let draft = Draft::new(key.clone(), route, &self.installation);
+        self.put_draft(Draft::new(key, route, &self.installation));
+    }
+
+    pub(super) fn put_draft(&mut self, draft: Draft) {
+        let key = draft.spec.key.clone();
         // First what it names now: what is named before and after is not worked out anew.
         let before = self.routes.remove(&key);
         for (service, port) in draft.services() {
@@ -112,25 +116,7 @@ impl Builder {
                 self.claims.add(hostname.owned(), &age, &demand);
             }
         }
-        self.routes.set(key, State::Read(Box::new(draft)));
-    }
-
-    /// A route is there that cannot be read, as far as its `class` tells whose it is. Returns whether
-    /// it is this installation's.
-    pub fn put_invalid_route(
-        &mut self,
-        metadata: &ObjectMeta,
-        class: Option<&str>,
-        why: &str,
-    ) -> bool {
-        if let Some(key) = key(metadata) {
-            self.remove_route(&key);
-            if self.installation.serves(class) {
-                let status = invalid_status(key.clone(), metadata, why);
-                self.routes.set(key, State::Invalid(Box::new(status)));
-            }
-        }
-        self.installation.serves(class)
+        self.routes.set(key, State::Here(Box::new(draft)));
     }
 
     /// A route is gone.
@@ -141,7 +127,7 @@ impl Builder {
 
     /// Forgets what a route was, but for what it still names `now`.
     fn leave(&mut self, key: &RouteKey, before: State, now: Option<&Draft>) {
-        let State::Read(draft) = before else { return };
+        let State::Here(draft) = before else { return };
         self.targets.names.set_user(key, draft.spec.created, &draft.names, &BTreeSet::new());
         for (service, port) in draft.services() {
             self.targets.grants.remove_user(key, service.namespace());
@@ -189,6 +175,17 @@ impl Builder {
         if self.targets.grants.put(&key, grant) {
             self.dirty.granting.insert(key.namespace().into());
         }
+    }
+
+    /// A grant is there that cannot be read. Returns whether it is kept as it was when it was read
+    /// last; if it never was, it grants nothing.
+    pub fn keep_grant(&mut self, metadata: &ObjectMeta) -> bool {
+        let Some(key) = key(metadata) else { return false };
+        let is_kept = self.targets.grants.has(&key, metadata.uid.as_deref());
+        if !is_kept {
+            self.remove_grant(&key);
+        }
+        is_kept
     }
 
     /// A grant is gone.
@@ -367,11 +364,7 @@ impl Builder {
                 self.routes.forget(key);
                 None
             }
-            State::Invalid(status) => {
-                settled.statuses.push(RouteStatus::clone(status));
-                None
-            }
-            State::Read(draft) => {
+            State::Here(draft) => {
                 let names = std::mem::take(&mut draft.names);
                 draft.resolve(&self.targets, looked_up, &mut settled.changes.endpoints);
                 self.targets.names.set_user(key, draft.spec.created, &names, &draft.names);

@@ -5,18 +5,19 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use ahash::AHashMap as HashMap;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
 use super::below::{Note, Side};
 use super::resolve::{LookedUp, Targets};
-use super::told::{Finding, Object, bounded, condition, said};
+use super::told::{Finding, Object, Unread};
+use super::unreadable::UnreadableRoute;
 use super::unresolved::Unresolved;
 use super::verdict;
 use super::{Installation, capped};
-use crate::control::api::{BackendTarget, DnsName, SniRoute};
-use crate::control::status::{RouteStatus, SHARED_DOMAIN};
+use crate::control::api::{BackendTarget, DnsName, ListenerName, SniRoute};
 use crate::routing::{
-    Age, BackendKey, Demand, Hostname, Hostnames, ObjectKey, RouteKey, RouteSpec, ServicePort,
-    Verdict,
+    Age, BackendKey, Demand, Hostname, Hostnames, ObjectKey, Policy, RouteKey, RouteSpec,
+    ServicePort, Timeouts, Verdict,
 };
 
 /// The endpoints of backends.
@@ -34,52 +35,87 @@ pub(super) struct Draft {
     /// The DNS names that its backends lead to.
     pub(super) names: BTreeSet<DnsName>,
     /// How many endpoints its backends have.
-    endpoints: usize,
+    pub(super) endpoints: usize,
     /// What to say of what it asks for beyond what it may have.
-    capped: String,
-    object: Object,
-    listeners: Vec<Finding>,
+    pub(super) capped: String,
+    pub(super) object: Object,
+    /// What cannot be read of it.
+    pub(super) unread: Option<Unread>,
+    pub(super) listeners: Vec<Finding>,
     /// What keeps its claims from being served as they are.
-    verdicts: BTreeMap<Hostname, Arc<Verdict>>,
+    pub(super) verdicts: BTreeMap<Hostname, Arc<Verdict>>,
     /// What is to be told of a hostname and a wildcard, of which one is another namespace's.
-    notes: BTreeMap<(Hostname, Side), Note>,
-    refs: Vec<Finding>,
+    pub(super) notes: BTreeMap<(Hostname, Side), Note>,
+    pub(super) refs: Vec<Finding>,
 }
 
 impl Draft {
     pub(super) fn new(key: RouteKey, route: &SniRoute, installation: &Installation) -> Self {
-        let spec = &route.spec;
-        let (timeouts, capped) = capped::timeouts(&spec.timeouts, installation.longest_timeout);
+        let (metadata, spec) = (&route.metadata, &route.spec);
+        let mut draft =
+            Draft::claiming(key, metadata, &spec.hostnames, &spec.listeners, installation);
+        (draft.spec.timeouts, draft.capped) =
+            capped::timeouts(&spec.timeouts, installation.longest_timeout);
+        draft.spec.alpn = spec.alpn.iter().map(|protocol| protocol.as_str().into()).collect();
+        draft.spec.policy = spec.load_balancing.policy;
+        draft.backends = backends(&draft.spec.key, route);
+        draft
+    }
+
+    /// One that was never read.
+    pub(super) fn unreadable(
+        key: RouteKey,
+        route: &UnreadableRoute,
+        installation: &Installation,
+    ) -> Self {
+        let (hostnames, listeners) = match &route.claims {
+            Some(claims) => (&*claims.hostnames, &*claims.listeners),
+            None => Default::default(),
+        };
+        let mut draft = Draft::claiming(key, &route.metadata, hostnames, listeners, installation);
+        draft.unread = Some(Unread::Ever(route.why.clone()));
+        draft
+    }
+
+    /// One that claims something, and has no backends yet.
+    fn claiming(
+        key: RouteKey,
+        metadata: &ObjectMeta,
+        hostnames: &[Hostname],
+        listeners: &[ListenerName],
+        installation: &Installation,
+    ) -> Self {
         let mut draft = Draft {
-            backends: backends(&key, route),
-            claimed: distinct(&spec.hostnames),
+            backends: Vec::new(),
+            claimed: distinct(hostnames),
             names: BTreeSet::new(),
             endpoints: 0,
             spec: RouteSpec {
-                created: route.metadata.creation_timestamp.as_ref().map(|time| time.0.as_second()),
+                created: metadata.creation_timestamp.as_ref().map(|time| time.0.as_second()),
                 hostnames: Hostnames::from_iter::<[Hostname; 0]>([]),
                 listeners: Vec::new(),
-                alpn: spec.alpn.iter().map(|protocol| protocol.as_str().into()).collect(),
+                alpn: Vec::new(),
                 backends: Vec::new(),
-                policy: spec.load_balancing.policy,
-                timeouts,
+                policy: Policy::default(),
+                timeouts: Timeouts::default(),
                 key,
             },
-            capped,
-            object: Object::of(&route.metadata),
+            capped: String::new(),
+            object: Object::of(metadata),
+            unread: None,
             listeners: Vec::new(),
             verdicts: BTreeMap::new(),
             notes: BTreeMap::new(),
             refs: Vec::new(),
         };
-        draft.bind(route, installation);
+        draft.bind(listeners, installation);
         draft
     }
 
     /// Keeps the listeners that exist.
-    fn bind(&mut self, route: &SniRoute, installation: &Installation) {
+    fn bind(&mut self, listeners: &[ListenerName], installation: &Installation) {
         let known = &installation.listeners;
-        for (index, listener) in route.spec.listeners.iter().enumerate() {
+        for (index, listener) in listeners.iter().enumerate() {
             if known.is_empty() || known.iter().any(|name| name == listener.as_str()) {
                 self.spec.listeners.push(listener.as_str().into());
             } else {
@@ -91,6 +127,22 @@ impl Draft {
                 });
             }
         }
+    }
+
+    /// Whether it is what was made of this object, in whatever state.
+    pub(super) fn is_of(&self, metadata: &ObjectMeta) -> bool {
+        self.object.uid.as_deref() == metadata.uid.as_deref()
+    }
+
+    /// Whether some state of it was read.
+    pub(super) fn was_read(&self) -> bool {
+        !matches!(self.unread, Some(Unread::Ever(_)))
+    }
+
+    /// Its object has a state that cannot be read, so it is as it was.
+    pub(super) fn keep_as_it_was(&mut self, route: &UnreadableRoute) {
+        self.object = Object::of(&route.metadata);
+        self.unread = Some(Unread::Now(route.why.clone()));
     }
 
     /// Whether some listener takes its connections, so that it contends for its hostnames. Of
@@ -123,6 +175,7 @@ impl Draft {
         Demand {
             listeners: self.spec.listeners.clone().into(),
             alpn: self.spec.alpn.clone().into(),
+            reserved: !self.was_read(),
         }
     }
 
@@ -190,7 +243,7 @@ impl Draft {
 
     /// What it is in the table; nothing if it could get no connection there.
     pub(super) fn served(&self) -> Option<&RouteSpec> {
-        self.rejected().is_none().then_some(&self.spec)
+        (self.was_read() && self.rejected().is_none()).then_some(&self.spec)
     }
 
     /// Those that may be looked up.
@@ -208,7 +261,7 @@ impl Draft {
         }
     }
 
-    fn rejected(&self) -> Option<&'static str> {
+    pub(super) fn rejected(&self) -> Option<&'static str> {
         let lost = || self.verdicts.values().filter(|verdict| verdict.is_whole());
         match self.contends() {
             false => Some("UnknownListener"),
@@ -216,77 +269,6 @@ impl Draft {
                 Some(verdict::reason(lost().map(|verdict| &**verdict)))
             }
             true => None,
-        }
-    }
-
-    /// All that is not as it should be: listeners, then conflicts, then references.
-    pub(super) fn findings(&self) -> Vec<Finding> {
-        [self.listeners.clone(), self.conflict_findings(), self.refs.clone()].concat()
-    }
-
-    fn conflict_findings(&self) -> Vec<Finding> {
-        if self.verdicts.is_empty() {
-            return Vec::new();
-        }
-        let hostnames = self.claimed.iter().enumerate();
-        hostnames
-            .filter_map(|(index, hostname)| {
-                let hostname = hostname.owned();
-                let verdict = &**self.verdicts.get(&hostname)?;
-                Some(Finding {
-                    key: self.spec.key.clone(),
-                    field: format!("spec.hostnames[{index}]"),
-                    reason: verdict::reason([verdict]),
-                    message: verdict::message(&hostname, verdict),
-                })
-            })
-            .collect()
-    }
-
-    /// What is told of wildcards of other namespaces, and of names below its own: of each hostname
-    /// one.
-    fn note_messages(&self) -> Vec<String> {
-        let told: BTreeMap<&Hostname, &Note> =
-            self.notes.iter().map(|((hostname, _), note)| (hostname, note)).collect();
-        told.into_iter().map(|(hostname, note)| note.message(hostname)).collect()
-    }
-
-    pub(super) fn status(&self) -> RouteStatus {
-        let conflicts = self.conflict_findings();
-        let (mut messages, notes) =
-            (said(self.listeners.iter().chain(&conflicts)), self.note_messages());
-        messages.extend(notes.iter().cloned());
-        let message = bounded(messages);
-        let accepted = match self.rejected() {
-            Some(reason) => condition("Accepted", false, reason, message),
-            None if !conflicts.is_empty() => {
-                condition("Accepted", true, "PartiallyConflicted", message)
-            }
-            None if self.listeners.is_empty() && !notes.is_empty() => {
-                condition("Accepted", true, SHARED_DOMAIN, message)
-            }
-            None => condition("Accepted", true, "Accepted", message),
-        };
-        let resolved = match self.refs.first() {
-            Some(first) => {
-                condition("ResolvedRefs", false, first.reason, bounded(said(self.refs.iter())))
-            }
-            None => condition("ResolvedRefs", true, "ResolvedRefs", String::new()),
-        };
-        let programmed = match self.rejected() {
-            Some(_) => {
-                let message = "the route is not accepted, so it gets no connection".to_owned();
-                condition("Programmed", false, "NotAccepted", message)
-            }
-            None => condition("Programmed", true, "Programmed", self.capped.clone()),
-        };
-        RouteStatus {
-            key: self.spec.key.clone(),
-            uid: self.object.uid.clone(),
-            resource_version: self.object.resource_version.clone(),
-            observed_generation: self.object.generation,
-            conditions: [accepted, resolved, programmed],
-            endpoints: self.endpoints,
         }
     }
 }

@@ -23,7 +23,8 @@ pub(super) struct Grants {
 /// The grants of one namespace.
 #[derive(Debug, Default)]
 struct Opened {
-    grants: BTreeMap<ObjectKey, Grant>,
+    /// Each with the `metadata.uid` of its object.
+    grants: BTreeMap<ObjectKey, (Grant, Option<Box<str>>)>,
     /// By the namespace whose routes may refer.
     from: HashMap<Box<str>, BTreeMap<ObjectKey, Arc<Granted>>>,
 }
@@ -53,9 +54,13 @@ enum Objects {
 impl Grants {
     /// Takes a grant over; returns whether it is news.
     pub(super) fn put(&mut self, key: &ObjectKey, grant: &ReferenceGrant) -> bool {
+        let uid = grant.metadata.uid.as_deref().map(Into::into);
         let grant = Grant::of(&grant.spec);
-        let known = self.known.get(key.namespace()).and_then(|opened| opened.grants.get(key));
-        if known == Some(&grant) {
+        let opened = self.known.get_mut(key.namespace());
+        if let Some((known, of)) = opened.and_then(|opened| opened.grants.get_mut(key))
+            && *known == grant
+        {
+            *of = uid;
             return false;
         }
         self.remove(key);
@@ -64,14 +69,20 @@ impl Grants {
             let from = opened.from.entry(namespace.clone()).or_default();
             from.insert(key.clone(), Arc::clone(&grant.granted));
         }
-        opened.grants.insert(key.clone(), grant);
+        opened.grants.insert(key.clone(), (grant, uid));
         true
+    }
+
+    /// Whether a grant is known, and of the object with this `metadata.uid`.
+    pub(super) fn has(&self, key: &ObjectKey, uid: Option<&str>) -> bool {
+        let known = self.known.get(key.namespace()).and_then(|opened| opened.grants.get(key));
+        known.is_some_and(|(_, of)| of.as_deref() == uid)
     }
 
     /// Forgets a grant; returns whether there was one.
     pub(super) fn remove(&mut self, key: &ObjectKey) -> bool {
         let Some(opened) = self.known.get_mut(key.namespace()) else { return false };
-        let Some(grant) = opened.grants.remove(key) else { return false };
+        let Some((grant, _)) = opened.grants.remove(key) else { return false };
         for namespace in grant.from {
             if let Some(from) = opened.from.get_mut(&namespace) {
                 from.remove(key);

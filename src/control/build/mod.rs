@@ -20,6 +20,7 @@ mod routes;
 mod services;
 mod sharing;
 mod told;
+mod unreadable;
 mod unresolved;
 mod verdict;
 mod wildcards;
@@ -37,6 +38,7 @@ pub use self::names::{
     ADDRESSES_OF_A_NAME, Answer, NAMES_OF_A_NAMESPACE, NameChanges, NameFault, Rank, WantedName,
 };
 pub(super) use self::told::Finding;
+pub use self::unreadable::{Unreadable, UnreadableRoute};
 use super::api::{DnsName, ReferenceGrant, SniRoute};
 use super::status::RouteStatus;
 use crate::reach::Reach;

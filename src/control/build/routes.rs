@@ -5,7 +5,6 @@ use std::mem;
 use ahash::AHashMap as HashMap;
 
 use super::draft::Draft;
-use crate::control::status::RouteStatus;
 use crate::routing::RouteKey;
 
 /// The routes of an installation, and those that went since the last round.
@@ -28,9 +27,7 @@ struct Route {
 pub(super) enum State {
     #[default]
     Gone,
-    /// It cannot be read, and this is what is said of it.
-    Invalid(Box<RouteStatus>),
-    Read(Box<Draft>),
+    Here(Box<Draft>),
 }
 
 impl Routes {
@@ -96,7 +93,7 @@ impl Routes {
         self.routes.get_mut(key)?.state.draft_mut()
     }
 
-    /// All that can be read, in no order.
+    /// All, in no order.
     pub(super) fn drafts(&self) -> impl Iterator<Item = &Draft> {
         self.routes.values().filter_map(|route| route.state.draft())
     }
@@ -118,15 +115,15 @@ impl Route {
 impl State {
     fn draft(&self) -> Option<&Draft> {
         match self {
-            State::Read(draft) => Some(draft),
-            State::Gone | State::Invalid(_) => None,
+            State::Here(draft) => Some(draft),
+            State::Gone => None,
         }
     }
 
     fn draft_mut(&mut self) -> Option<&mut Draft> {
         match self {
-            State::Read(draft) => Some(draft),
-            State::Gone | State::Invalid(_) => None,
+            State::Here(draft) => Some(draft),
+            State::Gone => None,
         }
     }
 }

@@ -1,11 +1,15 @@
 //! What is told of a route: faults, and the conditions of its status.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
-use crate::control::status::{Condition, RouteStatus};
-use crate::routing::RouteKey;
+use super::below::Note;
+use super::draft::Draft;
+use super::verdict;
+use crate::control::status::{Condition, RouteStatus, SHARED_DOMAIN};
+use crate::routing::{Hostname, RouteKey};
 
 /// The most faults that a condition lists.
 const MOST_SAID: usize = 16;
@@ -41,39 +45,132 @@ impl Object {
     }
 }
 
-/// The status of a route that cannot be read.
-pub(super) fn invalid_status(key: RouteKey, metadata: &ObjectMeta, why: &str) -> RouteStatus {
-    let object = Object::of(metadata);
-    let not_accepted = "the route is not accepted, so it gets no connection".to_owned();
-    RouteStatus {
-        key,
-        uid: object.uid,
-        resource_version: object.resource_version,
-        observed_generation: object.generation,
-        conditions: [
-            condition("Accepted", false, "Invalid", why.to_owned()),
-            condition("ResolvedRefs", false, "NotAccepted", not_accepted.clone()),
-            condition("Programmed", false, "NotAccepted", not_accepted),
-        ],
-        endpoints: 0,
+impl Draft {
+    /// All that is not as it should be: listeners, then conflicts, then references.
+    pub(super) fn findings(&self) -> Vec<Finding> {
+        [self.listeners.clone(), self.conflict_findings(), self.refs.clone()].concat()
+    }
+
+    fn conflict_findings(&self) -> Vec<Finding> {
+        if self.verdicts.is_empty() {
+            return Vec::new();
+        }
+        let hostnames = self.claimed.iter().enumerate();
+        hostnames
+            .filter_map(|(index, hostname)| {
+                let hostname = hostname.owned();
+                let verdict = &**self.verdicts.get(&hostname)?;
+                Some(Finding {
+                    key: self.spec.key.clone(),
+                    field: format!("spec.hostnames[{index}]"),
+                    reason: verdict::reason([verdict]),
+                    message: verdict::message(&hostname, verdict),
+                })
+            })
+            .collect()
+    }
+
+    /// What is told of wildcards of other namespaces, and of names below its own: of each hostname
+    /// one.
+    fn note_messages(&self) -> Vec<String> {
+        let told: BTreeMap<&Hostname, &Note> =
+            self.notes.iter().map(|((hostname, _), note)| (hostname, note)).collect();
+        told.into_iter().map(|(hostname, note)| note.message(hostname)).collect()
+    }
+
+    pub(super) fn status(&self) -> RouteStatus {
+        let conditions = match &self.unread {
+            Some(Unread::Ever(why)) => [
+                condition("Accepted", false, INVALID, why.clone()),
+                not_accepted("ResolvedRefs"),
+                not_accepted("Programmed"),
+            ],
+            _ => [self.accepted(), self.resolved_refs(), self.programmed()],
+        };
+        RouteStatus {
+            key: self.spec.key.clone(),
+            uid: self.object.uid.clone(),
+            resource_version: self.object.resource_version.clone(),
+            observed_generation: self.object.generation,
+            conditions,
+            endpoints: self.endpoints,
+        }
+    }
+
+    fn accepted(&self) -> Condition {
+        let conflicts = self.conflict_findings();
+        let (mut messages, notes) =
+            (said(self.listeners.iter().chain(&conflicts)), self.note_messages());
+        messages.extend(notes.iter().cloned());
+        let message = bounded(messages);
+        if let Some(Unread::Now(why)) = &self.unread {
+            let message = match self.rejected() {
+                None => format!("{why}; the route is served as it was when it was read last"),
+                Some(_) => format!("{why}; as it was when it was read last: {message}"),
+            };
+            return condition("Accepted", false, INVALID, message);
+        }
+        match self.rejected() {
+            Some(reason) => condition("Accepted", false, reason, message),
+            None if !conflicts.is_empty() => {
+                condition("Accepted", true, "PartiallyConflicted", message)
+            }
+            None if self.listeners.is_empty() && !notes.is_empty() => {
+                condition("Accepted", true, SHARED_DOMAIN, message)
+            }
+            None => condition("Accepted", true, "Accepted", message),
+        }
+    }
+
+    fn resolved_refs(&self) -> Condition {
+        match self.refs.first() {
+            Some(first) => {
+                condition("ResolvedRefs", false, first.reason, bounded(said(self.refs.iter())))
+            }
+            None => condition("ResolvedRefs", true, "ResolvedRefs", String::new()),
+        }
+    }
+
+    fn programmed(&self) -> Condition {
+        if self.rejected().is_some() {
+            return not_accepted("Programmed");
+        }
+        let message = match &self.unread {
+            None => self.capped.clone(),
+            Some(_) => "the route is in the table as it was when it was read last".to_owned(),
+        };
+        condition("Programmed", true, "Programmed", message)
     }
 }
 
-pub(super) fn condition(
-    kind: &'static str,
-    status: bool,
-    reason: &'static str,
-    message: String,
-) -> Condition {
+/// The reason of a route that cannot be read.
+const INVALID: &str = "Invalid";
+
+/// What cannot be read of an object.
+#[derive(Debug)]
+pub(super) enum Unread {
+    /// The state of now; what is served is the one before. Why, for people.
+    Now(String),
+    /// Any state so far.
+    Ever(String),
+}
+
+/// A condition of a route that gets no connection.
+fn not_accepted(kind: &'static str) -> Condition {
+    let message = "the route is not accepted, so it gets no connection".to_owned();
+    condition(kind, false, "NotAccepted", message)
+}
+
+fn condition(kind: &'static str, status: bool, reason: &'static str, message: String) -> Condition {
     Condition { kind, status, reason, message }
 }
 
-pub(super) fn said<'f>(findings: impl Iterator<Item = &'f Finding>) -> Vec<String> {
+fn said<'f>(findings: impl Iterator<Item = &'f Finding>) -> Vec<String> {
     findings.map(|finding| finding.message.clone()).collect()
 }
 
 /// A message of as many of these as fit the status of a route, however many there are.
-pub(super) fn bounded(mut messages: Vec<String>) -> String {
+fn bounded(mut messages: Vec<String>) -> String {
     let more = messages.len().saturating_sub(MOST_SAID);
     messages.truncate(MOST_SAID);
     let mut message = messages.join("; ");

@@ -5,15 +5,14 @@ use tracing::debug;
 use super::faults::Faults;
 use super::parse;
 use crate::control::api::Kind;
-use crate::control::build::{Builder, Installation, Settled};
+use crate::control::build::{Builder, Installation, Settled, Unreadable};
 use crate::control::objects::{Head, ObjectText};
 use crate::routing::ObjectKey;
 
 /// What the API server has, as far as it can be read.
 ///
-/// An object that cannot be read harms itself alone. A route is told so in its status; a Service or
-/// EndpointSlice is kept as it was last; a ReferenceGrant grants nothing, since what is not known to
-/// be granted is not.
+/// An object that cannot be read harms itself alone, and is kept as it was when it was read last. A
+/// route is told so in its status. One that never was read is as good as none.
 #[derive(Debug)]
 pub struct Objects {
     pub(super) builder: Builder,
@@ -74,20 +73,23 @@ impl Objects {
     ) {
         let meanwhile = match kind {
             Kind::SniRoute => {
-                let class = parse::class(text);
-                if !self.builder.put_invalid_route(&head.metadata(), class.as_deref(), &why) {
-                    debug!(route = %key, "another installation's route cannot be read");
-                    return self.faults.remove(kind, key);
+                let route = parse::unreadable_route(head, text, &why);
+                match self.builder.put_unreadable_route(&route) {
+                    Unreadable::Kept => "it is served as it was when it was read last",
+                    Unreadable::Unused => "it gets no connection",
+                    Unreadable::Elsewhere => {
+                        debug!(route = %key, "another installation's route cannot be read");
+                        return self.faults.remove(kind, key);
+                    }
                 }
-                "it gets no connection"
             }
             Kind::Service | Kind::EndpointSlice => {
                 "it is used as it was last, if it was read before"
             }
-            Kind::ReferenceGrant => {
-                self.builder.remove_grant(key);
-                "it grants nothing"
-            }
+            Kind::ReferenceGrant => match self.builder.keep_grant(&head.metadata()) {
+                true => "it grants what it did when it was read last",
+                false => "it grants nothing",
+            },
         };
         self.faults.put(kind, key, why, meanwhile);
     }

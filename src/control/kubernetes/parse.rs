@@ -9,7 +9,10 @@ use k8s_openapi::api::core::v1::{
 use k8s_openapi::api::discovery::v1::{Endpoint, EndpointConditions, EndpointPort, EndpointSlice};
 use serde::Deserialize;
 
-use crate::control::api::{ReferenceGrant, ReferenceGrantSpec, SniRoute, SniRouteSpec};
+use crate::control::api::{
+    ReferenceGrant, ReferenceGrantSpec, RouteClaims, SniRoute, SniRouteSpec,
+};
+use crate::control::build::UnreadableRoute;
 use crate::control::objects::{Head, ObjectText};
 
 #[derive(Deserialize)]
@@ -99,9 +102,17 @@ pub(super) fn route(head: &Head, text: &ObjectText) -> Result<SniRoute, String> 
     Ok(SniRoute { metadata: head.metadata(), spec, status: None })
 }
 
-/// The class that a route names, whatever else is wrong with it.
-pub(super) fn class(text: &ObjectText) -> Option<String> {
-    serde_json::from_slice(text.field(&["spec", "className"])?).ok()
+/// A route that cannot be read, as far as it can.
+pub(super) fn unreadable_route(head: &Head, text: &ObjectText, why: &str) -> UnreadableRoute {
+    let class = text.field(&["spec", "className"]);
+    // Of one that has no age that can be read, it is not known before whom its claims come.
+    let claims = head.created.is_ok().then(|| text.parse::<Specified<RouteClaims>>().ok());
+    UnreadableRoute {
+        metadata: head.metadata(),
+        class: class.map_or(Some(None), |class| serde_json::from_slice(class).ok()),
+        claims: claims.flatten().map(|Specified { spec }| spec),
+        why: why.to_owned(),
+    }
 }
 
 pub(super) fn service(head: &Head, text: &ObjectText) -> Result<Service, String> {

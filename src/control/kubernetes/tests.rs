@@ -366,12 +366,22 @@ fn what_cannot_be_read_is_as_it_was_last_and_counted_until_it_can() {
     let text = |object: &Value| ObjectText::new(object.to_string().as_bytes());
     let mut objects = Objects::new(installation());
     let mut route = good(1);
-    route["spec"]["backends"] = json!([{ "service": { "name": "good", "port": "tls" } }]);
-    let mut service = good(1);
+    let backend = json!({ "name": "good", "namespace": "granting", "port": "tls" });
+    route["spec"]["backends"] = json!([{ "service": backend }]);
+    let [mut service, mut slice, mut grant] = [1, 1, 1].map(good);
+    for object in [&mut service, &mut slice, &mut grant] {
+        object["metadata"]["namespace"] = json!("granting");
+    }
     service["metadata"]["name"] = json!("good");
-    let mut slice = good(1);
     slice["ports"] = json!([{ "name": "tls", "port": 8443 }]);
-    let parts = [(Kind::SniRoute, route), (Kind::Service, service), (Kind::EndpointSlice, slice)];
+    let from = json!({ "group": "sluice.dev", "kind": "SniRoute", "namespace": "ns" });
+    grant["spec"] = json!({ "from": [from], "to": [{ "group": "", "kind": "Service" }] });
+    let parts = [
+        (Kind::SniRoute, route),
+        (Kind::Service, service),
+        (Kind::EndpointSlice, slice),
+        (Kind::ReferenceGrant, grant),
+    ];
     for (kind, object) in &parts {
         objects.put(*kind, &text(object));
     }
@@ -380,9 +390,12 @@ fn what_cannot_be_read_is_as_it_was_last_and_counted_until_it_can() {
         objects.settle().statuses.iter().map(|status| status.endpoints).sum::<usize>()
     };
     assert_eq!(endpoints(&mut objects), 1);
-    for (kind, place) in
-        [(Kind::Service, "/spec/ports/0/port"), (Kind::EndpointSlice, "/endpoints")]
-    {
+    for (kind, place) in [
+        (Kind::SniRoute, "/spec/backends"),
+        (Kind::Service, "/spec/ports/0/port"),
+        (Kind::EndpointSlice, "/endpoints"),
+        (Kind::ReferenceGrant, "/spec/from"),
+    ] {
         let (_, object) = parts.iter().find(|(other, _)| *other == kind).unwrap();
         let mut bad = object.clone();
         *bad.pointer_mut(place).unwrap() = json!("odd");

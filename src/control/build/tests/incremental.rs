@@ -6,7 +6,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::control::api::{DnsName, ReferenceGrant};
-use crate::control::build::{Answer, Builder, Settled};
+use crate::control::build::{Answer, Builder, Settled, UnreadableRoute};
 use crate::control::status::RouteStatus;
 use crate::routing::{Reader, RouteKey, Writer, channel};
 
@@ -357,7 +357,11 @@ fn a_status_names_the_newest_version_of_its_object() {
         route.metadata.resource_version = Some(version.to_owned());
         builder.put_route(&route);
         let mut valid = builder.settle().statuses;
-        builder.put_invalid_route(&route.metadata, None, "no reason");
+        builder.put_unreadable_route(&UnreadableRoute {
+            metadata: route.metadata.clone(),
+            class: Some(None),
+            ..UnreadableRoute::default()
+        });
         valid.append(&mut builder.settle().statuses);
         let versions = valid.iter().map(|status| {
             assert_eq!(status.uid.as_deref(), Some("one"));

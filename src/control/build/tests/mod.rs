@@ -4,6 +4,7 @@ mod incremental;
 mod ownership;
 mod reach;
 mod shared_domains;
+mod unreadable;
 mod work;
 
 use std::sync::atomic::{AtomicUsize, Ordering};
