@@ -1,6 +1,7 @@
 //! All parts together: bind everything, run it, drain it.
 
 mod control;
+mod drain;
 mod kubernetes;
 mod publish;
 mod saving;
@@ -9,14 +10,12 @@ mod signals;
 mod watchdog;
 
 use std::io;
-use std::pin::{Pin, pin};
+use std::pin::pin;
 use std::sync::Arc;
-use std::time::Duration;
 
 use anyhow::Context;
 use tokio::runtime::Runtime;
 use tokio::sync::{Notify, oneshot};
-use tokio::time::{timeout, timeout_at};
 
 use crate::access_log::{AccessLog, Writing};
 use crate::admin::{Admin, AdminState, Limits};
@@ -28,7 +27,7 @@ use crate::health::Health;
 use crate::logging;
 use crate::machine;
 use crate::metrics::Metrics;
-use crate::proxy::{PassedSocket, Proxy, Running};
+use crate::proxy::{PassedSocket, Proxy};
 use crate::reach::{OwnEndpoints, Reach};
 use crate::routing::{self, ObjectKey, Reader, Writer};
 use control::Control;
@@ -37,15 +36,6 @@ use saving::Saver;
 use service_manager::{ServiceManager, passed_sockets};
 use signals::Signals;
 use watchdog::Watchdog;
-
-/// How long no client has come when listeners are closed.
-const QUIET: Duration = Duration::from_secs(1);
-/// How long the resets of the last connections may take.
-const ABORT_TIMEOUT: Duration = Duration::from_secs(5);
-/// How long all may take that comes after a drain.
-const LAST_STEPS: Duration = Duration::from_secs(20);
-/// How long the output of the access log may take for the last lines.
-const LOG_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// The process before it has its configuration.
 ///
@@ -336,7 +326,7 @@ impl Serving<'_> {
         };
         parts.health.set_draining();
         let drain_time = config.drain.delay.saturating_add(config.drain.timeout);
-        manager.stopping(drain_time.saturating_add(LAST_STEPS));
+        manager.stopping(drain_time.saturating_add(drain::LAST_STEPS));
         leave();
         let hurry = async {
             if lost {
@@ -346,73 +336,8 @@ impl Serving<'_> {
             let signal = signalled().await;
             tracing::warn!(signal, "ending at once");
         };
-        drain(config.drain, &running, &ended, pin!(hurry)).await;
-        end(parts, running, &ended, writing).await
-    }
-}
-
-/// Resets the connections that are left, and waits for the workers and the access log.
-async fn end(
-    parts: &Parts,
-    running: Running,
-    ended: &Notify,
-    writing: Option<Writing>,
-) -> anyhow::Result<()> {
-    let left = parts.metrics.connections_active.get();
-    running.abort();
-    if timeout(ABORT_TIMEOUT, over(&running, ended)).await.is_err() {
-        anyhow::bail!("the workers did not end in {ABORT_TIMEOUT:?}");
-    }
-    running.join().context("a worker ended by itself")?;
-    if writing.is_some_and(|writing| !writing.finish(LOG_TIMEOUT)) {
-        tracing::warn!("the reader of the access log has stalled; its last lines are lost");
-    }
-    tracing::info!(reset = left, "ended");
-    Ok(())
-}
-
-/// Goes on accepting while load balancers learn that this replica is unready, and until clients no
-/// longer come, but not for more than half of the timeout; then lets connections end by themselves.
-/// `hurry` cuts all of it short.
-async fn drain(
-    config: config::Drain,
-    running: &Running,
-    ended: &Notify,
-    mut hurry: Pin<&mut impl Future<Output = ()>>,
-) {
-    tokio::select! {
-        () = tokio::time::sleep(config.delay) => {}
-        () = hurry.as_mut() => return,
-    }
-    let end = tokio::time::Instant::now() + config.timeout;
-    tokio::select! {
-        _ = timeout(config.timeout / 2, quiet(running)) => {}
-        () = hurry.as_mut() => return,
-    }
-    running.close();
-    tracing::info!("no longer accepting");
-    tokio::select! {
-        _ = timeout_at(end, over(running, ended)) => {}
-        () = hurry => {}
-    }
-}
-
-/// Waits until no client has come for a moment: load balancers may be late to learn that this
-/// replica is unready, and a client that they still send here would find nobody. Where sockets were
-/// passed to the process, clients wait in them for the next one.
-async fn quiet(running: &Running) {
-    if !running.refuses_when_closed() {
-        return;
-    }
-    while let Some(left) = QUIET.checked_sub(running.quiet_for()).filter(|left| !left.is_zero()) {
-        tokio::time::sleep(left).await;
-    }
-}
-
-/// Waits until all workers are over.
-async fn over(running: &Running, ended: &Notify) {
-    while !running.is_over() {
-        ended.notified().await;
+        drain::drain(config.drain, &running, &ended, pin!(hurry)).await;
+        drain::end(&parts.metrics, running, &ended, writing).await
     }
 }
 

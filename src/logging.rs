@@ -22,7 +22,7 @@ use crate::line_queue::{LineQueue, Trouble};
 /// How many bytes may wait for stderr: a start may have a line for each of ten thousand routes.
 const QUEUE: usize = 8 << 20;
 /// How long stderr may take for the last lines.
-const FLUSH_TIMEOUT: Duration = Duration::from_secs(1);
+pub(crate) const FLUSH_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Why there is no log.
 #[derive(Debug, thiserror::Error)]

@@ -19,7 +19,7 @@ use crate::routing::Reader;
 const PAUSE: Duration = Duration::from_secs(5);
 const PAUSE_FACTOR: u32 = 20;
 /// How long the last saving may hold the end of the process up.
-const LAST_WITHIN: Duration = Duration::from_secs(5);
+pub(super) const LAST_WITHIN: Duration = Duration::from_secs(5);
 
 /// Saves tables, and reads the one that an earlier process has saved. Clones are the same.
 #[derive(Clone)]

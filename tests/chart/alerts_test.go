@@ -324,7 +324,8 @@ func scrape(t *testing.T) string {
 	}
 	for deadline := time.Now().Add(60 * time.Second); time.Now().Before(deadline); time.Sleep(20 * time.Millisecond) {
 		text := get("http://" + admin + "/metrics")
-		if strings.Contains(text, "\nsluice_routes 1\n") {
+		// Workers start once there is a table.
+		if strings.Contains(text, "\nsluice_routes 1\n") && strings.Contains(text, "\nsluice_worker_connections{") {
 			return text
 		}
 	}

@@ -6,6 +6,7 @@ import (
 	"path/filepath"
 	"reflect"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 
@@ -81,7 +82,8 @@ func TestConfigurationIsValid(t *testing.T) {
 	}
 }
 
-// No route may lead to a Service of the release, whichever there are.
+// No route may lead to a Service of the release, whichever there are. There is at least one, by which sluice
+// knows its pods.
 func TestEveryServiceIsToldToBeItsOwn(t *testing.T) {
 	t.Parallel()
 	for name, file := range matrix(t) {
@@ -90,14 +92,20 @@ func TestEveryServiceIsToldToBeItsOwn(t *testing.T) {
 		if !strings.Contains(config, "source: kubernetes\n") {
 			continue
 		}
+		var settings struct{ OwnServices []string }
+		if err := yaml.Unmarshal([]byte(config), &settings); err != nil {
+			t.Fatal(err)
+		}
+		var services []string
 		for _, one := range objects {
-			if one.text("kind") != "Service" {
-				continue
+			if one.text("kind") == "Service" {
+				services = append(services, one.text("metadata", "namespace")+"/"+one.text("metadata", "name"))
 			}
-			own := "\n- " + one.text("metadata", "namespace") + "/" + one.text("metadata", "name") + "\n"
-			if _, list, _ := strings.Cut(config, "ownServices:"); !strings.Contains(list, own) {
-				t.Errorf("%s: %q is not in\n%s", name, own, config)
-			}
+		}
+		slices.Sort(services)
+		slices.Sort(settings.OwnServices)
+		if len(services) == 0 || !slices.Equal(services, settings.OwnServices) {
+			t.Errorf("%s: there are %v, and it is told of %v", name, services, settings.OwnServices)
 		}
 	}
 }
@@ -202,18 +210,24 @@ func TestGracePeriodFollowsFromTheDrain(t *testing.T) {
 		values []string
 		grace  string
 	}{
-		{nil, "45"},
-		{set("drain.delay=0s", "drain.timeout=0s"), "10"},
-		{set("drain.delay=500ms", "drain.timeout=1h1m1s1ms"), "3672"},
-		{set("drain.delay=008s"), "48"},
-		{set("lifecycle.preStop.sleep.seconds=7"), "52"},
-		{set("terminationGracePeriodSeconds=45"), "45"},
+		{nil, "55"},
+		{set("drain.delay=0s", "drain.timeout=0s"), "20"},
+		{set("drain.delay=500ms", "drain.timeout=1h1m1s1ms"), "3682"},
+		{set("drain.delay=008s"), "58"},
+		{set("lifecycle.preStop.sleep.seconds=7"), "62"},
+		{set("terminationGracePeriodSeconds=55"), "55"},
 		{set("terminationGracePeriodSeconds=3600"), "3600"},
 	} {
 		pod := workload(t, render(t, c.values...))
 		if grace := pod.text("spec", "template", "spec", "terminationGracePeriodSeconds"); grace != c.grace {
 			t.Errorf("%q: %s instead of %s", c.values, grace, c.grace)
 		}
+	}
+	// What comes after the drain is what the program says of itself.
+	program := regexp.MustCompile(`LAST_STEPS: Duration = Duration::from_secs\((\d+)\)`).FindStringSubmatch(read(t, root+"/src/app/drain.rs"))
+	pod := workload(t, render(t, set("drain.delay=0s", "drain.timeout=0s")...))
+	if grace := pod.text("spec", "template", "spec", "terminationGracePeriodSeconds"); program == nil || grace != program[1] {
+		t.Errorf("the program takes %v seconds after its drain, and gets %s", program, grace)
 	}
 }
 
@@ -283,6 +297,11 @@ func TestValuesArrive(t *testing.T) {
 		{set("networkPolicy.enabled=true"), "NetworkPolicy", "sluice", []any{"spec", "ingress", 0, "ports", 0, "port"}, "8443"},
 		{set("networkPolicy.enabled=true"), "NetworkPolicy", "sluice", []any{"spec", "ingress", 1, "ports", 0, "port"}, "9901"},
 		{set("networkPolicy.enabled=true"), "NetworkPolicy", "sluice", []any{"spec", "ingress", 1, "from"}, "- podSelector: {}"},
+		{set("networkPolicy.enabled=true", "admin.hostPort=9901", "networkPolicy.adminFrom[0].ipBlock.cidr=192.0.2.0/24"), "NetworkPolicy", "sluice", []any{"spec", "ingress", 1, "from"}, "- ipBlock:\n    cidr: 192.0.2.0/24"},
+		{set("admissionPolicy.enabled=true", "admissionPolicy.exemptNamespaces={a,edge}"), "ValidatingAdmissionPolicyBinding", "sluice-edge", []any{"spec", "matchResources", "namespaceSelector", "matchExpressions", 0, "values"}, "- a\n- edge"},
+		{set("namespaces={a,edge}"), "SniRoute", "sluice-test", []any{"metadata", "namespace"}, "edge"},
+		{set("namespaces={a,b}"), "SniRoute", "sluice-test", []any{"metadata", "namespace"}, "a"},
+		{set("namespaces={a,b}", "admissionPolicy.enabled=true"), "SniRoute", "sluice-test", []any{"metadata", "namespace"}, "null"},
 		{set("networkPolicy.enabled=true", "metrics.annotations=true"), "NetworkPolicy", "sluice", []any{"spec", "ingress", 1, "from"}, "- podSelector: {}\n" + prometheus},
 		{set("networkPolicy.enabled=true", "metrics.podMonitor.enabled=true"), "NetworkPolicy", "sluice", []any{"spec", "ingress", 1, "from", 1}, "namespaceSelector: {}\npodSelector:\n  matchLabels:\n    app.kubernetes.io/name: prometheus"},
 		{set("networkPolicy.enabled=true", "networkPolicy.adminFrom[0].ipBlock.cidr=10.0.0.0/8"), "NetworkPolicy", "sluice", []any{"spec", "ingress", 1, "from"}, "- ipBlock:\n    cidr: 10.0.0.0/8"},
@@ -441,6 +460,35 @@ func TestNotes(t *testing.T) {
 			if err != nil || !strings.Contains(notes, part) {
 				t.Errorf("%s: %q is not in %s%s", c.values, part, notes, fault)
 			}
+		}
+	}
+}
+
+// What else has to be done is said, and what does not do what it seems to.
+func TestNotesSayWhatElseIsNeeded(t *testing.T) {
+	t.Parallel()
+	const label, egress, ports = "kubectl label namespace", "WARNING: networkPolicy.egress bounds nothing", "WARNING: ports 443, 6443 of every address"
+	const bound = "networkPolicy.enabled=true,networkPolicy.egress.enabled=true"
+	const backends, apiServer = ",networkPolicy.egress.backends[0].to[0].podSelector.a=b", ",networkPolicy.egress.apiServer[0].ipBlock.cidr=192.0.2.1/32"
+	for values, want := range map[string]string{
+		"admissionPolicy.enabled=true": label + " default sluice.dev/domain=example.com",
+		"admissionPolicy.enabled=true,namespaces={team},admissionPolicy.domainLabel=a/b": label + " team a/b=example.com",
+		"admissionPolicy.enabled=true,namespaces={edge}":                                 "",
+		"networkPolicy.enabled=true":                                                     "",
+		bound:                                                                            egress,
+		bound + apiServer:                                                                egress,
+		bound + backends:                                                                 ports,
+		bound + backends + apiServer:                                                     "",
+	} {
+		out, fault, err := helm("install", "sluice", chart, "--namespace", "edge", "--dry-run=client", "--set", values)
+		_, notes, _ := strings.Cut(out, "NOTES:")
+		for _, part := range []string{label, egress, ports} {
+			if expected := strings.HasPrefix(want, part); err != nil || strings.Contains(notes, part) != expected {
+				t.Errorf("%s: %q is to be there: %v, in %s%s", values, part, expected, notes, fault)
+			}
+		}
+		if !strings.Contains(notes, want) {
+			t.Errorf("%s: %q is not in %s", values, want, notes)
 		}
 	}
 }

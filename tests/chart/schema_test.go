@@ -38,7 +38,7 @@ func TestRefusals(t *testing.T) {
 		"metrics.prometheusRule.alerts.foo=1":  "'/metrics/prometheusRule/alerts': additional properties 'foo' not allowed",
 		"metrics.serviceMonitor.interval=fast": "'fast' does not match pattern",
 
-		"terminationGracePeriodSeconds=44":                                                               "terminationGracePeriodSeconds: 44 is too short: drain.delay (5s), drain.timeout (30s), a preStop sleep and 10s to end take 45",
+		"terminationGracePeriodSeconds=54":                                                               "terminationGracePeriodSeconds: 54 is too short: drain.delay (5s), drain.timeout (30s), a preStop sleep and 20s to end take 55",
 		"accessLog=errors,accessLogStart=true":                                                           "accessLogStart: adds lines to accessLog: all",
 		"kind=DaemonSet,autoscaling.enabled=true":                                                        "autoscaling.enabled: a DaemonSet has one pod on each node",
 		"admin.address=127.0.0.1":                                                                        "admin.address: probes cannot reach 127.0.0.1 in a pod",
@@ -57,6 +57,7 @@ func TestRefusals(t *testing.T) {
 		"listeners.https.alerts=true,listeners.https.protocol=tcp":                                       "listeners.https.alerts: alerts are TLS alerts; they need protocol: tls",
 		"hostNetwork=true,listeners.https.hostPort=443":                                                  "listeners.https.hostPort: with hostNetwork the containerPort is the node's",
 		"hostNetwork=true,admin.hostPort=9902":                                                           "admin.hostPort: with hostNetwork admin.port is the node's",
+		"admin.hostPort=9901,networkPolicy.enabled=true":                                                 "networkPolicy.adminFrom: names nobody outside of the cluster, whom admin.hostPort is for",
 		"hostNetwork=true,networkPolicy.enabled=true":                                                    "networkPolicy.enabled: has no effect with hostNetwork",
 		"service.type=NodePort,service.loadBalancerClass=x":                                              "service.loadBalancerClass: is for type: LoadBalancer",
 		"additionalServices.in.loadBalancerIP=192.0.2.1":                                                 "additionalServices.in.loadBalancerIP: is for type: LoadBalancer",

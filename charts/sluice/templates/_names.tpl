@@ -40,6 +40,10 @@
 {{- printf "%s-admin" (include "sluice.fullname" .) -}}
 {{- end -}}
 
+{{- define "sluice.podsServiceName" -}}
+{{- printf "%s-pods" (include "sluice.fullname" .) -}}
+{{- end -}}
+
 {{- define "sluice.serviceName" -}}
 {{- default (include "sluice.fullname" .) .Values.service.nameOverride -}}
 {{- end -}}
@@ -90,6 +94,19 @@ annotations:
 {{- range concat .Values.global.imagePullSecrets .Values.imagePullSecrets }}
 - name: {{ if kindIs "string" . }}{{ . }}{{ else }}{{ .name }}{{ end }}
 {{- end }}
+{{- end -}}
+
+{{/* Where `helm test` makes its route. */}}
+{{- define "sluice.testNamespace" -}}
+{{- $own := include "sluice.namespace" . -}}
+{{- if or (not .Values.namespaces) (has $own .Values.namespaces) }}{{ $own }}{{ else }}{{ first .Values.namespaces }}{{ end -}}
+{{- end -}}
+
+{{/* Whether there is a test. The admission policy lets a route of the release's own namespace claim any
+     name, and would refuse the test's elsewhere. */}}
+{{- define "sluice.hasTest" -}}
+{{- $refused := and .Values.admissionPolicy.enabled (ne (include "sluice.testNamespace" .) (include "sluice.namespace" .)) -}}
+{{- if and .Values.tests.enabled (include "sluice.hasAdminService" .) (include "sluice.kubernetes" .) (not $refused) }}true{{ end -}}
 {{- end -}}
 
 {{/* The Lease: by default one for each release and class, as the program would name it. */}}

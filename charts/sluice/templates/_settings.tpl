@@ -81,12 +81,12 @@
 {{- $sum -}}
 {{- end -}}
 
-{{/* The grace period that the drain needs, in seconds: the last resets, log lines and the saving of
-     the table take some. */}}
+{{/* The grace period that the drain needs, in seconds: the last resets, log lines, the Lease and the saving
+     of the table take 20 at most, LAST_STEPS in src/app/drain.rs. */}}
 {{- define "sluice.neededGrace" -}}
 {{- $drain := add (include "sluice.milliseconds" .Values.drain.delay | int64) (include "sluice.milliseconds" .Values.drain.timeout | int64) -}}
 {{- $sleep := dig "preStop" "sleep" "seconds" 0 .Values.lifecycle | int64 -}}
-{{- add (div (add $drain 999) 1000) $sleep 10 -}}
+{{- add (div (add $drain 999) 1000) $sleep 20 -}}
 {{- end -}}
 
 {{- define "sluice.grace" -}}
@@ -106,8 +106,8 @@
 {{- max 2 (add 1 (div (add $delay (sub $period 1)) $period)) -}}
 {{- end -}}
 
-{{/* The Services of this release, which no route may lead to, as a list in JSON. */}}
-{{- define "sluice.ownServices" -}}
+{{/* The Services of this release that lead to its pods, as a list in JSON. */}}
+{{- define "sluice.servicesOfPods" -}}
 {{- $names := list -}}
 {{- if .Values.service.enabled -}}
 {{- $names = append $names (include "sluice.serviceName" .) -}}
@@ -117,8 +117,22 @@
 {{- $names = append $names (include "sluice.additionalServiceName" (dict "context" $ "name" $name "service" $service)) -}}
 {{- end -}}
 {{- end -}}
-{{- if .Values.admin.service.enabled -}}
+{{- if include "sluice.hasAdminService" . -}}
 {{- $names = append $names (include "sluice.adminServiceName" .) -}}
+{{- end -}}
+{{- toJson $names -}}
+{{- end -}}
+
+{{/* Whether there is a Service for the sole purpose of telling sluice which pods are its own. */}}
+{{- define "sluice.hasPodsService" -}}
+{{- if and (include "sluice.kubernetes" .) (not (include "sluice.servicesOfPods" . | fromJsonArray)) }}true{{ end -}}
+{{- end -}}
+
+{{/* The Services of this release, which no route may lead to, as a list in JSON. */}}
+{{- define "sluice.ownServices" -}}
+{{- $names := include "sluice.servicesOfPods" . | fromJsonArray -}}
+{{- if include "sluice.hasPodsService" . -}}
+{{- $names = append $names (include "sluice.podsServiceName" .) -}}
 {{- end -}}
 {{- $own := list -}}
 {{- range $names -}}

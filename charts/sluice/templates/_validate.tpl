@@ -5,7 +5,7 @@
 
 {{- $needed := include "sluice.neededGrace" . | int64 -}}
 {{- if and (not (kindIs "invalid" $values.terminationGracePeriodSeconds)) (lt (int64 $values.terminationGracePeriodSeconds) $needed) -}}
-{{- $faults = append $faults (printf "terminationGracePeriodSeconds: %v is too short: drain.delay (%s), drain.timeout (%s), a preStop sleep and 10s to end take %d; leave it out, or shorten the drain" $values.terminationGracePeriodSeconds $values.drain.delay $values.drain.timeout $needed) -}}
+{{- $faults = append $faults (printf "terminationGracePeriodSeconds: %v is too short: drain.delay (%s), drain.timeout (%s), a preStop sleep and 20s to end take %d; leave it out, or shorten the drain" $values.terminationGracePeriodSeconds $values.drain.delay $values.drain.timeout $needed) -}}
 {{- end -}}
 
 {{- if and $values.accessLogStart (ne $values.accessLog "all") -}}
@@ -128,6 +128,9 @@
 {{- end -}}
 {{- if and $values.networkPolicy.enabled $values.hostNetwork -}}
 {{- $faults = append $faults "networkPolicy.enabled: has no effect with hostNetwork; leave one of them out" -}}
+{{- end -}}
+{{- if and $values.networkPolicy.enabled $values.admin.hostPort (empty $values.networkPolicy.adminFrom) -}}
+{{- $faults = append $faults "networkPolicy.adminFrom: names nobody outside of the cluster, whom admin.hostPort is for; give their networks, such as {ipBlock: {cidr: 192.0.2.0/24}}, or leave admin.hostPort out" -}}
 {{- end -}}
 {{- if and $values.rbac.aggregateTo $values.namespaces -}}
 {{- $faults = append $faults "rbac.aggregateTo: makes ClusterRoles, which an installation for namespaces has none of; leave it out" -}}

@@ -27,6 +27,7 @@ use tracing::{info, warn};
 
 use crate::routing::{Hostname, RouteKey};
 
+pub(crate) use self::reporter::LEAVE_TIMEOUT;
 pub use self::reporter::{Meters, Reporter, Reporting};
 pub use self::statuses::Statuses;
 

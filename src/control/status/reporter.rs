@@ -20,7 +20,7 @@ use crate::control::lease::{self, Candidate};
 use crate::control::supervise::{Supervised, supervise};
 
 /// How long [`Reporter::left`] waits at most. Giving up the Lease takes less.
-const LEAVE_TIMEOUT: Duration = Duration::from_millis(1500);
+pub(crate) const LEAVE_TIMEOUT: Duration = Duration::from_millis(1500);
 
 /// What it takes to write statuses.
 pub struct Reporting {
