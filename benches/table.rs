@@ -20,6 +20,8 @@ const SIZES: [usize; 3] = [1_000, 100_000, 1_000_000];
 const SIZE_IN_A_TEST: usize = 1_000;
 /// The most that a route may have.
 const HOSTNAMES_A_ROUTE: usize = 64;
+/// The most protocols that a route may have.
+const PROTOCOLS: usize = 16;
 /// One hostname of so many is a wildcard.
 const WILDCARD_EVERY: usize = 10;
 /// So many different names are looked up in turn, so that not all that they touch is in a cache.
@@ -30,7 +32,7 @@ const LISTENER: &str = "https";
 /// What a million hostnames may take.
 const MOST_MEBIBYTES: f64 = 60.0;
 
-criterion_group!(benches, table, worst);
+criterion_group!(benches, table, with_protocols, worst);
 criterion_main!(benches);
 
 fn table(criterion: &mut Criterion) {
@@ -116,47 +118,96 @@ fn bench_change(group: &mut BenchmarkGroup<'_, WallTime>, writer: &mut Writer, s
     });
 }
 
+/// Routes of the most hostnames and protocols, each with hostnames of its own; and as many for the
+/// same hostnames as may be.
+fn with_protocols(criterion: &mut Criterion) {
+    let measured = env::args().any(|argument| argument == "--bench");
+    let routes = if measured { 10_000 } else { 200 };
+    let name =
+        format!("{routes} routes of {HOSTNAMES_A_ROUTE} hostnames and {PROTOCOLS} protocols");
+    let mut group = criterion.benchmark_group(name);
+    group.sample_size(20);
+    for (what, routes_a_hostname) in
+        [("own hostnames", 1), ("the same hostnames", MOST_ROUTES_A_HOSTNAME)]
+    {
+        let spec = |number: usize, alpn: &str| {
+            let size = routes * HOSTNAMES_A_ROUTE;
+            let own = route(number, size);
+            let hostnames = route(number / routes_a_hostname, size).hostnames;
+            let alpn = (0..PROTOCOLS).map(|n| format!("{alpn}-{number}-{n}").into()).collect();
+            RouteSpec { hostnames, alpn, ..own }
+        };
+        let all = (0..routes).map(|number| spec(number, "p")).collect();
+        let (mut writer, _reader) = served(Snapshot { routes: all, ..Snapshot::default() });
+        let changes = ["a", "b"].map(|alpn| {
+            let changed = spec(routes / 2, alpn);
+            Changes { routes: vec![(changed.key.clone(), Some(changed))], ..Changes::default() }
+        });
+        let mut turns = changes.iter().cycle();
+        group.bench_function(format!("one changed route, {what}"), |bencher| {
+            let next = || turns.next().unwrap().clone();
+            bencher.iter_batched(
+                next,
+                |change| assert!(writer.update(change).table),
+                BatchSize::PerIteration,
+            );
+        });
+    }
+}
+
 /// The most that one hello can cost: eight hostnames that cover its name have as many routes as one
 /// may have, with as many protocols, and none takes it; a wildcard is claimed at each other depth;
 /// and it offers thousands of protocols, of which the first are those of routes of another listener.
 fn worst(criterion: &mut Criterion) {
-    let (_writer, reader) = served(worst_snapshot());
-    let table = reader.table();
-    let name = vec!["a"; DEEPEST].join(".");
-    let offers: Vec<String> = (0..4000).map(|number| format!("offer-{number}")).collect();
-    let ask = || table.lookup(Some(&name), LISTENER, offers.iter().map(String::as_bytes));
-    assert!(ask().is_none());
     let mut group = criterion.benchmark_group("the worst table");
-    group.bench_function("the worst hello (goal: 20 µs)", |bencher| bencher.iter(ask));
+    let pairs =
+        |count: usize| (0..count).map(|n| vec![format!("{n}-a"), format!("{n}-b")]).collect();
+    for (what, elsewhere) in [
+        ("the worst hello (goal: 20 µs)", vec![vec!["other".to_owned()]]),
+        ("the same, of routes with two of eight listeners (goal: 20 µs)", pairs(4)),
+    ] {
+        let (_writer, reader) = served(worst_snapshot(elsewhere));
+        let table = reader.table();
+        let name = vec!["a"; DEEPEST].join(".");
+        let offers: Vec<String> = (0..4000).map(|number| format!("offer-{number}")).collect();
+        let ask = || table.lookup(Some(&name), LISTENER, offers.iter().map(String::as_bytes));
+        assert!(ask().is_none());
+        group.bench_function(what, |bencher| bencher.iter(ask));
+    }
 }
 
 /// The most labels that a name of 253 characters has.
 const DEEPEST: usize = 127;
 
-fn worst_snapshot() -> Snapshot {
+/// `elsewhere_on` are the listeners of the routes that have the protocols which are offered.
+fn worst_snapshot(elsewhere_on: Vec<Vec<String>>) -> Snapshot {
     let covering =
         (1..=MOST_CLAIMED_HOSTNAMES).map(|labels| ["*"].into_iter().chain(vec!["a"; labels]));
     let covering: Vec<String> = covering.map(|name| name.collect::<Vec<_>>().join(".")).collect();
     let elsewhere = (1..DEEPEST).map(|labels| format!("*.{}", vec!["b"; labels].join(".")));
     let elsewhere: Vec<String> = elsewhere.collect();
-    let claim = |name: String, hostnames: &[String], listener: &str, alpn: Vec<String>| RouteSpec {
+    let claim = |name: String, hostnames: &[String], on: &[&str], alpn: Vec<String>| RouteSpec {
         key: RouteKey::new("bench", &name),
         hostnames: hostnames.iter().map(|name| name.parse::<Hostname>().unwrap()).collect(),
-        listeners: vec![listener.into()],
+        listeners: on.iter().map(|listener| (*listener).into()).collect(),
         alpn: alpn.into_iter().map(Into::into).collect(),
         ..route(0, 1)
     };
     let mut routes: Vec<RouteSpec> = elsewhere
         .chunks(HOSTNAMES_A_ROUTE)
         .enumerate()
-        .map(|(n, some)| claim(format!("depth-{n}"), some, LISTENER, Vec::new()))
+        .map(|(n, some)| claim(format!("depth-{n}"), some, &[LISTENER], Vec::new()))
         .collect();
     for number in 0..MOST_ROUTES_A_HOSTNAME {
-        let own = (0..16).map(|n| format!("p-{number}-{n}")).collect();
-        routes.push(claim(format!("own-{number}"), &covering, LISTENER, own));
-        let offered =
-            (0..16).map(|n| format!("offer-{}", (number + 2 * n) % MOST_OFFERS)).collect();
-        routes.push(claim(format!("other-{number}"), &covering, "other", offered));
+        let own = (0..PROTOCOLS).map(|n| format!("p-{number}-{n}")).collect();
+        routes.push(claim(format!("own-{number}"), &covering, &[LISTENER], own));
+        for (group, listeners) in elsewhere_on.iter().enumerate() {
+            let on: Vec<&str> = listeners.iter().map(String::as_str).collect();
+            let offered =
+                (0..PROTOCOLS).map(|n| format!("offer-{}", (number + 2 * n) % MOST_OFFERS));
+            let name = format!("other-{group}-{number}");
+            routes.push(claim(name, &covering, &on, offered.collect()));
+        }
     }
     Snapshot { routes, ..Snapshot::default() }
 }

@@ -190,6 +190,33 @@ fn routes() -> impl Strategy<Value = Vec<RouteSpec>> {
     })
 }
 
+/// Names that many routes claim.
+const CROWDED: [&str; 2] = ["*.a", "b.a"];
+
+/// Routes for the same names, nearly all with ALPN.
+fn crowd() -> impl Strategy<Value = Vec<RouteSpec>> {
+    let route = (
+        select(&["m", "n"][..]),
+        subsequence(&CROWDED[..], 1..=2),
+        subsequence(&LISTENERS[..], 0..=3),
+        prop_oneof![1 => Just(vec![]), 9 => subsequence(&PROTOCOLS[..], 1..=2)],
+        0..5i64,
+    );
+    proptest::collection::vec(route, 0..16).prop_map(|routes| {
+        let routes = routes.into_iter().enumerate();
+        let spec = |(number, (namespace, names, listeners, alpn, created)): (usize, _)| {
+            let (names, listeners, alpn): (Vec<&str>, Vec<&str>, Vec<&str>) =
+                (names, listeners, alpn);
+            let name = format!("r{number}");
+            RouteSpec {
+                hostnames: names.iter().map(|name| name.parse::<Hostname>().unwrap()).collect(),
+                ..route_of((namespace, &name), created, &alpn, &listeners)
+            }
+        };
+        routes.map(spec).collect()
+    })
+}
+
 fn ask() -> impl Strategy<Value = Ask> {
     let name = proptest::collection::vec(select(&["a", "b", "c", "aa"][..]), 0..=5)
         .prop_map(|labels| Some(labels.join(".")).filter(|name| !name.is_empty()));
@@ -256,6 +283,24 @@ proptest! {
         }
     }
 
+    /// Their claims are found by an index.
+    #[test]
+    fn many_routes_of_one_name_answer_as_the_model_does(former in crowd(), routes in crowd()) {
+        let (mut writer, reader) = channel();
+        writer.apply(Snapshot { routes: former, ..Snapshot::default() });
+        writer.apply(Snapshot { routes: routes.clone(), ..Snapshot::default() });
+        let (table, grants) = (reader.table(), vec![("m", "n"), ("n", "m")]);
+        for ask in CROWDED.iter().flat_map(|name| asks_for(name.parse::<Hostname>().unwrap().borrowed())) {
+            let name = ask.name.as_deref();
+            let offers = ask.offers.iter().map(|protocol| protocol.as_bytes());
+            let found = table.lookup(name, ask.listener, offers);
+            let found = found.map(|found| (&found.route.spec.key, hostname_of(found.kind, name)));
+            let expected = model(&routes, &grants, &ask);
+            let expected = expected.map(|(key, hostname)| (key, hostname.to_string()));
+            prop_assert_eq!(found, expected, "{:?}", ask);
+        }
+    }
+
     #[test]
     fn a_verdict_tells_the_truth(routes in routes(), grants in grants()) {
         let hostnames: HashSet<_> =
@@ -299,7 +344,7 @@ proptest! {
     }
 }
 
-fn route(key: (&str, &str), created: i64, alpn: &[&str], listeners: &[&str]) -> RouteSpec {
+fn route_of(key: (&str, &str), created: i64, alpn: &[&str], listeners: &[&str]) -> RouteSpec {
     let boxed = |texts: &[&str]| texts.iter().map(|text| (*text).into()).collect();
     RouteSpec {
         key: RouteKey::new(key.0, key.1),
@@ -317,12 +362,12 @@ fn route(key: (&str, &str), created: i64, alpn: &[&str], listeners: &[&str]) -> 
 fn the_oldest_routes_of_a_hostname_and_listener_stay() {
     let name = |number: usize| format!("r{number:03}");
     let mut routes: Vec<RouteSpec> = (0..200)
-        .map(|n| route(("n", &name(n)), n as i64, &[&name(n)], &[LISTENERS[n % 2]]))
+        .map(|n| route_of(("n", &name(n)), n as i64, &[&name(n)], &[LISTENERS[n % 2]]))
         .collect();
     // As old as any, and of all listeners.
-    routes.push(route(("n", "all"), 0, &["all"], &[]));
+    routes.push(route_of(("n", "all"), 0, &["all"], &[]));
     // Later, on a listener that is not full.
-    routes.push(route(("n", "third"), 300, &["third"], &["three"]));
+    routes.push(route_of(("n", "third"), 300, &["third"], &["three"]));
     let verdicts = judged(&routes, &Vec::new(), Hostname::Exact("a.test"));
     let left: Vec<i64> = verdicts
         .iter()
@@ -340,9 +385,9 @@ fn the_oldest_routes_of_a_hostname_and_listener_stay() {
 
 #[test]
 fn routes_that_another_namespace_keeps_out_take_no_place() {
-    let mut routes: Vec<RouteSpec> = vec![route(("n", "owner"), 0, &[], &[])];
-    routes.extend((0..100).map(|n| route(("m", &format!("r{n}")), 1 + n, &["x"], &[])));
-    routes.push(route(("n", "acme"), 1000, &["acme-tls/1"], &[]));
+    let mut routes: Vec<RouteSpec> = vec![route_of(("n", "owner"), 0, &[], &[])];
+    routes.extend((0..100).map(|n| route_of(("m", &format!("r{n}")), 1 + n, &["x"], &[])));
+    routes.push(route_of(("n", "acme"), 1000, &["acme-tls/1"], &[]));
     for (route, verdict) in judged(&routes, &Vec::new(), Hostname::Exact("a.test")) {
         let foreign = matches!(verdict, Some(Verdict::Foreign { .. }));
         assert_eq!(foreign, route.key.namespace() == "m", "{}: {verdict:?}", route.key);

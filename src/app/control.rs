@@ -113,7 +113,7 @@ impl Pulse for ControlPulse {
 
 /// What outlives a start of the source.
 enum SourceState {
-    Files(RefCell<FilesState>),
+    Files(Box<RefCell<FilesState>>),
     Kubernetes {
         serving: Box<RefCell<kubernetes::Serving>>,
         /// Told, once, of what keeps the process from ever serving.
@@ -142,7 +142,8 @@ impl SourceState {
                 failed: Cell::new(Some(failed)),
             },
             Source::Auto | Source::Files => {
-                SourceState::Files(RefCell::new(FilesState { publisher, first: Some(first) }))
+                let state = FilesState { publisher, first: Some(first) };
+                SourceState::Files(Box::new(RefCell::new(state)))
             }
         }
     }

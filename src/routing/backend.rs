@@ -89,11 +89,11 @@ impl Backend {
     }
 
     /// Stores a new set; endpoints whose address stays keep their counts and their health. Returns
-    /// whether the set changed.
-    pub(super) fn set_endpoints(&self, addresses: &[SocketAddr]) -> bool {
+    /// the one before, which readers may still hold, if the set changed.
+    pub(super) fn set_endpoints(&self, addresses: &[SocketAddr]) -> Option<Arc<EndpointSet>> {
         let old = self.endpoints.load();
         if old.iter().map(|endpoint| endpoint.address).eq(addresses.iter().copied()) {
-            return false;
+            return None;
         }
         let known: HashMap<SocketAddr, &Arc<Endpoint>> =
             old.iter().map(|endpoint| (endpoint.address, endpoint)).collect();
@@ -102,8 +102,7 @@ impl Backend {
             .iter()
             .map(|address| kept(address).unwrap_or_else(|| self.families.endpoint(*address)))
             .collect();
-        self.endpoints.store(Arc::new(EndpointSet::new(new)));
-        true
+        Some(self.endpoints.swap(Arc::new(EndpointSet::new(new))))
     }
 }
 
@@ -270,9 +269,9 @@ mod tests {
     fn endpoints_that_stay_keep_their_connections() {
         let backend = Backend::new(BackendKey::Address("x".into()), &[]);
         let (a, b, c) = (address("10.0.0.1:1"), address("10.0.0.2:1"), address("10.0.0.3:1"));
-        assert!(backend.set_endpoints(&[a, b]));
+        assert!(backend.set_endpoints(&[a, b]).is_some());
         let busy = backend.endpoints()[1].begin(Moment::now());
-        assert!(backend.set_endpoints(&[b, c]));
+        assert!(backend.set_endpoints(&[b, c]).is_some());
         assert_eq!(backend.endpoints()[0].active(), 1);
         assert_eq!(backend.endpoints()[1].active(), 0);
         drop(busy);
@@ -282,9 +281,9 @@ mod tests {
     #[test]
     fn the_same_endpoints_again_are_no_change() {
         let backend = Backend::new(BackendKey::Address("x".into()), &[]);
-        assert!(!backend.set_endpoints(&[]));
-        assert!(backend.set_endpoints(&[address("10.0.0.1:1")]));
-        assert!(!backend.set_endpoints(&[address("10.0.0.1:1")]));
+        assert!(backend.set_endpoints(&[]).is_none());
+        assert!(backend.set_endpoints(&[address("10.0.0.1:1")]).is_some());
+        assert!(backend.set_endpoints(&[address("10.0.0.1:1")]).is_none());
     }
 
     #[test]
@@ -337,7 +336,7 @@ mod tests {
         };
         let backend = Backend::new(BackendKey::Address("x".into()), &addresses(10));
         let start = std::time::Instant::now();
-        assert!(backend.set_endpoints(&addresses(11)));
+        assert!(backend.set_endpoints(&addresses(11)).is_some());
         // It took 12 s, where this takes some tens of milliseconds even unoptimised.
         let took = start.elapsed();
         assert!(took < std::time::Duration::from_secs(2), "{took:?}");

@@ -1,4 +1,4 @@
-//! Claims as a table holds them, to be found by name or by name and protocol.
+//! Claims as a table holds them, to be found by name.
 
 use std::cmp::Ordering;
 use std::hash::Hash;
@@ -28,23 +28,6 @@ pub(super) struct Claim {
     place: Place,
 }
 
-/// A hostname that a route claims for clients that offer one protocol, on one of its listeners or on
-/// all.
-#[derive(Clone, Debug)]
-pub(super) struct AlpnClaim {
-    pub(super) route: Arc<Route>,
-    /// Of the hostname, the protocol and the listener.
-    hash: u32,
-    place: Place,
-    /// Some bits of the hash of the route's namespace, so that most of those that are not meant are
-    /// passed over without a look at the route.
-    namespace: u16,
-    /// Which of the route's protocols it is.
-    protocol: u8,
-    /// Which of the route's listeners it is; 0 if it has all.
-    listener: u8,
-}
-
 /// Hashes, keyed so that nobody can choose names that meet.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Hasher(RandomState);
@@ -57,23 +40,6 @@ impl Hasher {
     /// Of a protocol.
     pub(super) fn protocol(&self, protocol: &[u8]) -> u32 {
         self.hash(protocol)
-    }
-
-    /// Of a hostname with a protocol, from the hashes of its text and of the protocol, on a
-    /// listener, from the hash of its name, or on all.
-    pub(super) fn with_protocol(
-        hostname: Hostname<&str>,
-        text: u32,
-        protocol: u32,
-        listener: Option<u32>,
-    ) -> u32 {
-        let kind = u32::from(matches!(hostname, Hostname::Exact(_)));
-        let listener = listener.unwrap_or_default().rotate_left(11);
-        (text.rotate_left(5) ^ protocol ^ listener).wrapping_add(kind).wrapping_mul(0x9e37_79b1)
-    }
-
-    pub(super) fn namespace(&self, namespace: &str) -> u16 {
-        (self.hash(namespace) >> 16) as u16
     }
 }
 
@@ -98,62 +64,9 @@ impl Claim {
         self.route.spec.hostnames.text_at(self.place)
     }
 
-    /// The same claim, once for each protocol that its route asks for on each of its listeners.
-    pub(super) fn by_protocol<'c>(
-        &'c self,
-        hasher: &'c Hasher,
-    ) -> impl Iterator<Item = AlpnClaim> + use<'c> {
-        let spec = &self.route.spec;
-        let namespace = hasher.namespace(spec.key.namespace());
-        let hostname = spec.hostnames.at(self.place);
-        // A route has no more of either than a byte can number; of more, the rest is found by none.
-        (0..=u8::MAX).zip(&spec.alpn).flat_map(move |(protocol, name)| {
-            let name = hasher.protocol(name.as_bytes());
-            (0..=u8::MAX).map_while(move |number| {
-                let listener = spec.listeners.get(usize::from(number));
-                if listener.is_none() && (number > 0 || !spec.listeners.is_empty()) {
-                    return None;
-                }
-                let listener = listener.map(|listener| hasher.hash(&**listener));
-                Some(AlpnClaim {
-                    route: Arc::clone(&self.route),
-                    hash: Hasher::with_protocol(hostname, self.hash, name, listener),
-                    place: self.place,
-                    namespace,
-                    protocol,
-                    listener: number,
-                })
-            })
-        })
-    }
-}
-
-impl AlpnClaim {
-    fn hostname(&self) -> Hostname<&str> {
-        self.route.spec.hostnames.at(self.place)
-    }
-
-    /// The name, or a wildcard's suffix; nothing for `*`.
-    pub(super) fn text(&self) -> &str {
-        self.route.spec.hostnames.text_at(self.place)
-    }
-
-    fn protocol(&self) -> &str {
-        self.route.spec.alpn.get(usize::from(self.protocol)).map_or("", |protocol| protocol)
-    }
-
-    fn listener(&self) -> Option<&str> {
-        self.route.spec.listeners.get(usize::from(self.listener)).map(|listener| &**listener)
-    }
-
-    /// Whether it is of this hostname and protocol.
-    pub(super) fn is_of(&self, hostname: Hostname<&str>, protocol: &[u8]) -> bool {
-        self.protocol().as_bytes() == protocol && self.hostname() == hostname
-    }
-
-    /// Whether it may be of this namespace; false if it is not.
-    pub(super) fn may_be_of(&self, namespace: Option<u16>) -> bool {
-        namespace.is_none_or(|one| one == self.namespace)
+    /// Whether its route asks for ALPN.
+    pub(super) fn asks(&self) -> bool {
+        !self.route.spec.alpn.is_empty()
     }
 }
 
@@ -191,35 +104,6 @@ impl Item for Claim {
 
     fn is(&self, other: &Self) -> bool {
         Arc::ptr_eq(&self.route, &other.route) && self.place == other.place
-    }
-}
-
-impl Item for AlpnClaim {
-    fn hash(&self) -> u32 {
-        self.hash
-    }
-
-    /// By hostname, protocol and listener, and the one with the highest precedence first.
-    fn order(&self, other: &Self) -> Ordering {
-        let kind = |claim: &Self| claim.hostname().is_exact();
-        kind(self)
-            .cmp(&kind(other))
-            .then_with(|| self.text().cmp(other.text()))
-            .then_with(|| self.protocol().cmp(other.protocol()))
-            .then_with(|| self.listener().cmp(&other.listener()))
-            .then_with(|| precedence(&self.route, &other.route))
-    }
-
-    fn shares_key(&self, other: &Self) -> bool {
-        self.hostname() == other.hostname()
-            && self.protocol() == other.protocol()
-            && self.listener() == other.listener()
-    }
-
-    fn is(&self, other: &Self) -> bool {
-        Arc::ptr_eq(&self.route, &other.route)
-            && self.place == other.place
-            && (self.protocol, self.listener) == (other.protocol, other.listener)
     }
 }
 

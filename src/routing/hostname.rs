@@ -132,10 +132,6 @@ impl<S: AsRef<str>> Hostname<S> {
         }
     }
 
-    pub(super) fn is_exact(&self) -> bool {
-        matches!(self, Hostname::Exact(_))
-    }
-
     /// The name or the suffix; nothing for [`Hostname::Any`].
     pub(super) fn text(&self) -> &str {
         match self {

@@ -13,9 +13,12 @@
 
 mod backend;
 mod claim;
+mod claims;
+mod crowd;
 mod health;
 mod hostname;
 mod hostnames;
+mod kept;
 mod key;
 mod ownership;
 mod route;

@@ -3,6 +3,8 @@
 use std::sync::Arc;
 
 use super::claim::{Claim, Hasher, older};
+use super::claims::split;
+use super::crowd::{Crowd, FEW, Filter};
 use super::{Hostname, Route, Table};
 
 /// How many of the protocols that a client offers count for the choice of a route: the first.
@@ -72,18 +74,19 @@ impl<'t, 'l, 'o, I: Iterator<Item = &'o [u8]>> Search<'t, 'l, 'o, I> {
         if self.claimed >= MOST_CLAIMED_HOSTNAMES {
             return None;
         }
-        let (claims, hash) = self.table.claims(hostname);
+        let (among, hash) = self.table.claims(hostname);
+        let claims = among.of(hash, hostname.text());
         if claims.is_empty() {
             return None;
         }
         self.claimed += 1;
-        // Those with ALPN come first.
-        let asking = claims.partition_point(|claim| !claim.route.spec.alpn.is_empty());
-        let (asking, others) = claims.split_at_checked(asking).unwrap_or_default();
-        if !asking.is_empty()
-            && let Some(found) = self.by_protocol(hostname, hash)
-        {
-            return Some(found);
+        let (asking, others) = split(claims);
+        let found = match among.crowd(hash, hostname.text()).filter(|_| asking.len() > FEW) {
+            Some(crowd) => self.in_crowd(hostname, asking, crowd),
+            None => self.among_few(hostname, asking),
+        };
+        if let Some(claim) = found {
+            return Some(Found { route: &claim.route, text: claim.name() });
         }
         if let Some(claim) = others.iter().find(|claim| self.suits(hostname, &claim.route)) {
             return Some(Found { route: &claim.route, text: claim.name() });
@@ -95,29 +98,44 @@ impl<'t, 'l, 'o, I: Iterator<Item = &'o [u8]>> Search<'t, 'l, 'o, I> {
         None
     }
 
-    /// The claim that wins by one of the protocols that are offered.
-    fn by_protocol(&mut self, hostname: Hostname<&str>, text: u32) -> Option<Found<'t>> {
+    /// The first of a few claims for which the client offers a protocol.
+    fn among_few(&mut self, hostname: Hostname<&str>, asking: &'t [Claim]) -> Option<&'t Claim> {
         let hasher = self.table.hasher();
-        let listener = Some(hasher.hash(self.listener));
-        let namespace = self.owner.map(|owner| hasher.namespace(owner));
-        let (table, owner, on) = (self.table, self.owner, self.listener);
-        let offers = self.offers.read(hasher).iter();
-        let best_of = |offer: &Offer<'_>| {
-            // Those of this listener, and those of all.
-            [listener, None].map(|listener| {
-                let hash = Hasher::with_protocol(hostname, text, offer.hash, listener);
-                table.asking(hash).iter().find(|claim| {
-                    claim.may_be_of(namespace)
-                        && suits(hostname, &claim.route, on, owner)
-                        && claim.is_of(hostname, offer.protocol)
+        asking.iter().find(|claim| {
+            suits(hostname, &claim.route, self.listener, self.owner) && {
+                let offers = self.offers.read(hasher);
+                claim.route.spec.alpn.iter().any(|protocol| {
+                    let protocol = protocol.as_bytes();
+                    let hash = hasher.protocol(protocol);
+                    offers.iter().any(|offer| offer.hash == hash && offer.protocol == protocol)
                 })
-            })
+            }
+        })
+    }
+
+    /// The first of many claims for which the client offers a protocol.
+    fn in_crowd(
+        &mut self,
+        hostname: Hostname<&str>,
+        asking: &'t [Claim],
+        crowd: &Crowd,
+    ) -> Option<&'t Claim> {
+        let hasher = self.table.hasher();
+        let filter = Filter::new(hasher, self.listener, self.owner);
+        let (on, owner) = (self.listener, self.owner);
+        let first_of = |offer: &Offer<'_>| {
+            let takes = |place: &usize| {
+                asking.get(*place).is_some_and(|Claim { route, .. }| {
+                    let mut asked = route.spec.alpn.iter();
+                    suits(hostname, route, on, owner)
+                        && asked.any(|asked| asked.as_bytes() == offer.protocol)
+                })
+            };
+            let places = crowd.asking(offer.hash, &filter).into_iter();
+            places.filter_map(|mut places| places.find(takes)).min()
         };
-        let best = offers.flat_map(best_of).flatten().max_by(|a, b| {
-            let (a, b) = (&a.route.spec, &b.route.spec);
-            a.precedence().cmp(&b.precedence())
-        })?;
-        Some(Found { route: &best.route, text: best.text() })
+        let place = self.offers.read(hasher).iter().filter_map(first_of).min()?;
+        asking.get(place)
     }
 
     fn suits(&self, hostname: Hostname<&str>, route: &Route) -> bool {
@@ -184,14 +202,13 @@ mod tests {
 
         // All claims that are looked at for these offers, at one hostname.
         let hasher = table.hasher();
-        let (claims, text) = table.claims(Hostname::Wildcard("a.a"));
-        assert_eq!(claims.len(), 2 * MOST_ROUTES_A_HOSTNAME);
-        let looked_at = offers.iter().take(MOST_OFFERS).flat_map(|offer| {
+        let (claims, hash) = table.claims(Hostname::Wildcard("a.a"));
+        assert_eq!(claims.of(hash, "a.a").len(), 2 * MOST_ROUTES_A_HOSTNAME);
+        let crowd = claims.crowd(hash, "a.a").expect("an index");
+        let filter = Filter::new(hasher, "https", None);
+        let looked_at = offers.iter().take(MOST_OFFERS).map(|offer| {
             let offer = hasher.protocol(offer.as_bytes());
-            [Some(hasher.hash("https")), None].map(|listener| {
-                let hash = Hasher::with_protocol(Hostname::Wildcard("a.a"), text, offer, listener);
-                table.asking(hash).len()
-            })
+            crowd.asking(offer, &filter).map(Iterator::count).iter().sum::<usize>()
         });
         assert_eq!(looked_at.sum::<usize>(), 0, "those of the other listener are not looked at");
 

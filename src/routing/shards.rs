@@ -24,10 +24,11 @@ pub(super) trait Item: Clone {
 }
 
 /// An immutable set of items, found by the hashes of their keys. Several may have the same key.
-#[derive(Debug)]
+/// Clones are cheap.
+#[derive(Clone, Debug)]
 pub(super) struct Shards<T> {
     /// Each is sorted by hash, then as the items say. Empty ones are all the same.
-    shards: Box<[Arc<[T]>]>,
+    shards: Arc<[Arc<[T]>]>,
     keys: usize,
 }
 
@@ -56,19 +57,22 @@ impl<T: Item> Shards<T> {
 
     /// The same set without the items of `gone` and with those of `new`.
     pub(super) fn with(&self, gone: Vec<T>, new: Vec<T>) -> Self {
+        if gone.is_empty() && new.is_empty() {
+            return self.clone();
+        }
         let (gone, new) = (sorted(gone), sorted(new));
         let (mut gone, mut new) = (&gone[..], &new[..]);
-        let mut shards = self.shards.clone();
         let mut keys = self.keys;
-        for (index, shard) in shards.iter_mut().enumerate() {
+        let shards = self.shards.iter().enumerate().map(|(index, shard)| {
             let (gone, new) = (take_shard(&mut gone, index), take_shard(&mut new, index));
-            if !gone.is_empty() || !new.is_empty() {
-                let before = count_keys(shard);
-                *shard = merge(shard, gone, new);
-                keys = keys - before + count_keys(shard);
+            if gone.is_empty() && new.is_empty() {
+                return Arc::clone(shard);
             }
-        }
-        Shards { shards, keys }
+            let merged = merge(shard, gone, new);
+            keys = keys - count_keys(shard) + count_keys(&merged);
+            merged
+        });
+        Shards { shards: shards.collect(), keys }
     }
 }
 
@@ -77,20 +81,25 @@ fn shard_of(hash: u32) -> usize {
 }
 
 fn with_hash<T: Item>(sorted: &[T], hash: u32) -> &[T] {
-    let rest = sorted.get(first_from(sorted, hash)..).unwrap_or_default();
+    let start = first_from(sorted, hash, u64::from(hash << SHARD_BITS), T::hash);
+    let rest = sorted.get(start..).unwrap_or_default();
     let length = rest.iter().take_while(|item| item.hash() == hash).count();
     rest.get(..length).unwrap_or_default()
 }
 
 /// Where the first item is whose hash is at least this one.
 ///
-/// Hashes lie evenly over a shard, so the search begins where this one should be and widens from
+/// Hashes lie evenly, so the search begins where this one should be, `place` of 2³², and widens from
 /// there: of a thousand items it touches a few neighbours, and so few lines of the cache.
-fn first_from<T: Item>(sorted: &[T], hash: u32) -> usize {
+pub(super) fn first_from<T>(
+    sorted: &[T],
+    hash: u32,
+    place: u64,
+    hash_of: impl Fn(&T) -> u32,
+) -> usize {
     let length = sorted.len();
-    let within_shard = u64::from(hash << SHARD_BITS);
-    let guess = ((within_shard * length as u64) >> u32::BITS) as usize;
-    let is_before = |index: usize| sorted.get(index).is_some_and(|item| item.hash() < hash);
+    let guess = ((place * length as u64) >> u32::BITS) as usize;
+    let is_before = |index: usize| sorted.get(index).is_some_and(|item| hash_of(item) < hash);
     let (mut low, mut high, mut step) = (guess, guess, 1);
     while is_before(high) {
         (low, high, step) = (high + 1, (high + step).min(length), step * 2);
@@ -99,7 +108,7 @@ fn first_from<T: Item>(sorted: &[T], hash: u32) -> usize {
         (high, low, step) = (low - 1, low.saturating_sub(step), step * 2);
     }
     let between = sorted.get(low..high).unwrap_or_default();
-    low + between.partition_point(|item| item.hash() < hash)
+    low + between.partition_point(|item| hash_of(item) < hash)
 }
 
 fn order<T: Item>(a: &T, b: &T) -> Ordering {
@@ -162,24 +171,6 @@ mod tests {
         }
     }
 
-    impl Item for u32 {
-        fn hash(&self) -> u32 {
-            *self
-        }
-
-        fn order(&self, _: &Self) -> Ordering {
-            Ordering::Equal
-        }
-
-        fn shares_key(&self, other: &Self) -> bool {
-            self == other
-        }
-
-        fn is(&self, other: &Self) -> bool {
-            self == other
-        }
-    }
-
     fn pairs() -> impl Strategy<Value = BTreeSet<Pair>> {
         let pair = (0..12u8, 0..4u16).prop_map(|(key, value)| Pair(key, value));
         prop::collection::btree_set(pair, 0..20)
@@ -220,7 +211,8 @@ mod tests {
             hashes.sort_unstable();
             for wanted in hashes.iter().copied().chain([hash]) {
                 let expected = hashes.partition_point(|hash| *hash < wanted);
-                prop_assert_eq!(first_from(&hashes, wanted), expected);
+                let place = u64::from(wanted << SHARD_BITS);
+                prop_assert_eq!(first_from(&hashes, wanted, place, |hash| *hash), expected);
             }
         }
     }
@@ -230,7 +222,7 @@ mod tests {
         let many: Vec<Pair> = (0..5).map(|key| Pair(key, 0)).collect();
         let before = Shards::default().with(vec![], many);
         let after = before.with(vec![Pair(1, 0)], vec![Pair(1, 1)]);
-        let changed = before.shards.iter().zip(&after.shards).filter(|(a, b)| !Arc::ptr_eq(a, b));
+        let changed = before.shards.iter().zip(&*after.shards).filter(|(a, b)| !Arc::ptr_eq(a, b));
         assert_eq!(changed.count(), 1);
     }
 }

@@ -9,8 +9,9 @@ use std::time::{Duration, Instant};
 use ahash::AHashMap as HashMap;
 use arc_swap::ArcSwap;
 
+use super::kept::Kept;
 use super::route::WeightedBackend;
-use super::{Backend, BackendKey, Route, RouteKey, RouteSpec, Table, Tally};
+use super::{Backend, BackendKey, EndpointSet, Route, RouteKey, RouteSpec, Table, Tally};
 
 /// How long the counts of a route that is gone are still reported: a few scrapes of a slow
 /// Prometheus. After that, they go with its last connection.
@@ -48,8 +49,12 @@ pub struct Applied {
 /// A new, empty table with its writer and a first reader.
 pub fn channel() -> (Writer, Reader) {
     let shared = Arc::new(ArcSwap::default());
-    let writer =
-        Writer { shared: Arc::clone(&shared), backends: HashMap::new(), retired: BTreeMap::new() };
+    let writer = Writer {
+        shared: Arc::clone(&shared),
+        backends: HashMap::new(),
+        retired: BTreeMap::new(),
+        old: Old::default(),
+    };
     (writer, Reader { shared })
 }
 
@@ -74,6 +79,25 @@ pub struct Writer {
     backends: HashMap<BackendKey, (Arc<Backend>, usize)>,
     /// The counts of routes that went, with the moment they did.
     retired: BTreeMap<RouteKey, (Arc<Tally>, Instant)>,
+    old: Old,
+}
+
+/// What was served and may still be held. Each has what the next holds.
+#[derive(Debug, Default)]
+struct Old {
+    tables: Kept<Table>,
+    backends: Kept<Backend>,
+    sets: Kept<EndpointSet>,
+}
+
+impl Old {
+    /// Frees what nobody holds. Nearly always that is all: readers hold a table or a set for some
+    /// microseconds. A connection holds its route, and with it backends, as long as it lasts.
+    fn sweep(&mut self) {
+        self.tables.sweep();
+        self.backends.sweep();
+        self.sets.sweep();
+    }
 }
 
 impl Writer {
@@ -87,6 +111,7 @@ impl Writer {
         // Of several with one key, the last is taken.
         let mut routes: HashMap<RouteKey, Option<RouteSpec>> =
             table.routes().map(|route| (route.spec.key.clone(), None)).collect();
+        drop(table);
         routes.extend(snapshot.routes.into_iter().map(|route| (route.key.clone(), Some(route))));
         let mut changes =
             Changes { routes: routes.into_iter().collect(), endpoints: snapshot.endpoints };
@@ -104,6 +129,12 @@ impl Writer {
     }
 
     fn update_at(&mut self, changes: Changes, now: Instant) -> Applied {
+        let applied = self.change(changes, now);
+        self.old.sweep();
+        applied
+    }
+
+    fn change(&mut self, changes: Changes, now: Instant) -> Applied {
         let old = self.shared.load_full();
         let mut routes = changes.routes;
         routes.retain(|(key, new)| old.route(key).map(|route| &route.spec) != new.as_ref());
@@ -112,8 +143,11 @@ impl Writer {
             .endpoints
             .iter()
             .filter_map(|(key, addresses)| Some((&self.backends.get(key)?.0, addresses)));
-        let mut changed =
-            known.filter(|(backend, addresses)| backend.set_endpoints(addresses)).count();
+        let mut changed = 0;
+        for old in known.filter_map(|(backend, addresses)| backend.set_endpoints(addresses)) {
+            self.old.sets.keep(old);
+            changed += 1;
+        }
         if routes.is_empty() && old.generation() > 0 {
             return Applied { table: false, backends: changed };
         }
@@ -136,6 +170,7 @@ impl Writer {
         new.iter().for_each(|(key, _)| self.release(old.route(key)));
         let retired = self.still_reported(now);
         self.shared.store(Arc::new(old.with(&new, retired)));
+        self.old.tables.keep(old);
         Applied { table: true, backends: changed }
     }
 
@@ -181,7 +216,7 @@ impl Writer {
             if let Entry::Occupied(mut backend) = self.backends.entry(key.clone()) {
                 backend.get_mut().1 = backend.get().1.saturating_sub(1);
                 if backend.get().1 == 0 {
-                    backend.remove();
+                    self.old.backends.keep(backend.remove().0);
                 }
             }
         }
@@ -311,5 +346,28 @@ mod tests {
         drop((connection, tally));
         writer.update_at(other(3), later(4));
         assert_eq!(reader.table().retired().len(), 0);
+    }
+
+    /// Of a large table, that takes longer than a worker may be away.
+    #[test]
+    fn what_a_reader_holds_last_is_freed_by_the_writer() {
+        let (mut writer, reader) = channel();
+        let routes = [spec("a", "a.com", "one")];
+        writer.apply(snapshot(&routes, &[("one", "10.0.0.1:1")]));
+        let table = reader.table();
+        let served = table.routes().next().expect("a route");
+        let set = served.backends[0].backend.endpoints();
+        let (route, endpoint) = (Arc::downgrade(served), Arc::downgrade(&set[0]));
+        let backend = Arc::downgrade(&served.backends[0].backend);
+
+        writer.apply(snapshot(&routes, &[("one", "10.0.0.2:1")]));
+        drop(set);
+        assert_eq!(endpoint.strong_count(), 1, "the set is freed by its reader");
+        writer.apply(snapshot(&[], &[]));
+        assert_eq!(endpoint.strong_count(), 0);
+        drop(table);
+        assert!(route.strong_count() > 0 && backend.strong_count() > 0, "by its reader");
+        writer.update(Changes::default());
+        assert_eq!((route.strong_count(), backend.strong_count()), (0, 0));
     }
 }

@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 
-use super::claim::{AlpnClaim, Claim, Hasher, Keyed, of_name};
+use super::claim::{Claim, Hasher, Keyed};
+use super::claims::Claims;
 use super::hostname::labels;
 use super::search::Search;
 use super::shards::Shards;
@@ -13,12 +14,10 @@ use super::{Hostname, Route, RouteKey, Tally};
 #[derive(Debug, Default)]
 pub struct Table {
     routes: Shards<Keyed>,
-    exact: Shards<Claim>,
+    exact: Claims,
     /// By suffix, without the `*.`; those to `*` by the empty one, which no wildcard has.
-    wildcards: Shards<Claim>,
+    wildcards: Claims,
     depths: Depths,
-    /// All of those whose routes ask for ALPN, by hostname and protocol.
-    by_protocol: Shards<AlpnClaim>,
     hasher: Hasher,
     retired: Box<[(RouteKey, Arc<Tally>)]>,
     generation: u64,
@@ -75,10 +74,9 @@ impl Table {
         wildcards(&new).into_iter().for_each(|labels| depths.add(labels));
         Table {
             routes: self.routes.with(gone.routes, new.routes),
-            exact: self.exact.with(gone.exact, new.exact),
-            wildcards: self.wildcards.with(gone.wildcards, new.wildcards),
+            exact: self.exact.with(gone.exact, new.exact, &self.hasher),
+            wildcards: self.wildcards.with(gone.wildcards, new.wildcards, &self.hasher),
             depths,
-            by_protocol: self.by_protocol.with(gone.by_protocol, new.by_protocol),
             hasher: self.hasher.clone(),
             retired: retired.into(),
             generation: self.generation + 1,
@@ -118,20 +116,13 @@ impl Table {
         Some(Match { route: found.route, kind: MatchKind::Any })
     }
 
-    /// The claims to a hostname, the one with the highest precedence first, and the hash of its
-    /// text.
-    pub(super) fn claims(&self, hostname: Hostname<&str>) -> (&[Claim], u32) {
-        let hash = self.hasher.hash(hostname.text());
+    /// The claims among which those to a hostname are, by the hash of its text.
+    pub(super) fn claims(&self, hostname: Hostname<&str>) -> (&Claims, u32) {
         let claims = match hostname {
             Hostname::Exact(_) => &self.exact,
             Hostname::Wildcard(_) | Hostname::Any => &self.wildcards,
         };
-        (of_name(claims.with_hash(hash), hostname.text()), hash)
-    }
-
-    /// The claims of routes that ask for ALPN which have this hash.
-    pub(super) fn asking(&self, hash: u32) -> &[AlpnClaim] {
-        self.by_protocol.with_hash(hash)
+        (claims, self.hasher.hash(hostname.text()))
     }
 
     pub(super) fn hasher(&self) -> &Hasher {
@@ -168,7 +159,7 @@ impl Table {
 
     /// How many hostnames have an owner.
     pub fn hostnames(&self) -> usize {
-        self.exact.keys() + self.wildcards.keys()
+        self.exact.names() + self.wildcards.names()
     }
 
     /// How many tables came before this one; 0 is the empty table before the first.
@@ -224,7 +215,6 @@ struct Entries {
     routes: Vec<Keyed>,
     exact: Vec<Claim>,
     wildcards: Vec<Claim>,
-    by_protocol: Vec<AlpnClaim>,
 }
 
 impl Entries {
@@ -234,7 +224,6 @@ impl Entries {
             entries.routes.push(Keyed::new(route, hasher));
             for (place, hostname) in route.spec.hostnames.places() {
                 let claim = Claim::new(route, place, hostname, hasher);
-                entries.by_protocol.extend(claim.by_protocol(hasher));
                 match hostname {
                     Hostname::Exact(_) => entries.exact.push(claim),
                     Hostname::Wildcard(_) | Hostname::Any => entries.wildcards.push(claim),

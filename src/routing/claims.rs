@@ -1,0 +1,59 @@
+//! All claims of a table to exact names, or all to wildcards.
+
+use std::cmp::Ordering;
+
+use super::claim::{Claim, Hasher, of_name};
+use super::crowd::Crowd;
+use super::shards::{Item, Shards};
+
+/// Claims, to be found by name; and by name and protocol, where many claim a name by ALPN.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Claims {
+    all: Shards<Claim>,
+    crowds: Shards<Crowd>,
+}
+
+impl Claims {
+    /// The same claims without `gone` and with `new`.
+    pub(super) fn with(&self, gone: Vec<Claim>, new: Vec<Claim>, hasher: &Hasher) -> Self {
+        let mut touched: Vec<Claim> =
+            gone.iter().chain(&new).filter(|c| c.asks()).cloned().collect();
+        let all = self.all.with(gone, new);
+        // One of each name.
+        touched.sort_unstable_by(by_name);
+        touched.dedup_by(|a, b| by_name(a, b).is_eq());
+        let old = touched.iter().filter_map(|claim| self.crowd(claim.hash(), claim.name()));
+        let old = old.cloned().collect();
+        let crowds = touched.iter().filter_map(|claim| {
+            let claims = of_name(all.with_hash(claim.hash()), claim.name());
+            Crowd::of(split(claims).0, hasher)
+        });
+        let crowds = self.crowds.with(old, crowds.collect());
+        Claims { all, crowds }
+    }
+
+    /// The claims to a name of this hash, the one with the highest precedence first.
+    pub(super) fn of(&self, hash: u32, name: &str) -> &[Claim] {
+        of_name(self.all.with_hash(hash), name)
+    }
+
+    /// The index of those of them that ask for ALPN, if there are many.
+    pub(super) fn crowd(&self, hash: u32, name: &str) -> Option<&Crowd> {
+        self.crowds.with_hash(hash).iter().find(|crowd| crowd.name() == name)
+    }
+
+    /// How many names are claimed.
+    pub(super) fn names(&self) -> usize {
+        self.all.keys()
+    }
+}
+
+/// Of the claims to one name, those whose routes ask for ALPN, which come first, and the others.
+pub(super) fn split(claims: &[Claim]) -> (&[Claim], &[Claim]) {
+    let asking = claims.partition_point(Claim::asks);
+    claims.split_at_checked(asking).unwrap_or_default()
+}
+
+fn by_name(one: &Claim, other: &Claim) -> Ordering {
+    one.hash().cmp(&other.hash()).then_with(|| one.name().cmp(other.name()))
+}

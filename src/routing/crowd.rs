@@ -1,0 +1,127 @@
+//! The claims to a hostname that many routes have by ALPN, to be found by protocol.
+
+use std::sync::Arc;
+
+use super::claim::{Claim, Hasher};
+use super::shards::{Item, first_from};
+
+/// So many claims to one hostname are looked through one after the other.
+pub(super) const FEW: usize = 4;
+
+/// An index of the claims to one hostname whose routes ask for ALPN. Only hostnames with more than
+/// [`FEW`] of these have one, so that what a change costs does not grow with the protocols of a
+/// route.
+#[derive(Clone, Debug)]
+pub(super) struct Crowd {
+    /// One of them, which has the hostname.
+    of: Claim,
+    asked: Arc<[Asked]>,
+}
+
+/// A protocol that one of the claims is for.
+#[derive(Clone, Copy, Debug)]
+struct Asked {
+    /// Of the protocol; and of the listener, if the route names one and no other.
+    hash: u32,
+    /// A bit for each listener that the route names, all if it names none. Others may have the same.
+    listeners: u32,
+    /// The place among the claims, of which the first wins.
+    place: u32,
+    /// Some bits of the hash of the route's namespace.
+    namespace: u16,
+}
+
+/// What a claim is to be for, besides a protocol. Most of those that are not meant are passed over
+/// without a look at their route.
+pub(super) struct Filter {
+    listener: u32,
+    namespace: Option<u16>,
+}
+
+impl Filter {
+    /// A listener, and a namespace if it has to be that one.
+    pub(super) fn new(hasher: &Hasher, listener: &str, namespace: Option<&str>) -> Self {
+        let namespace = namespace.map(|namespace| short(hasher.hash(namespace)));
+        Filter { listener: hasher.hash(listener), namespace }
+    }
+
+    fn admits(&self, asked: &Asked) -> bool {
+        asked.listeners & bit(self.listener) != 0
+            && self.namespace.is_none_or(|namespace| namespace == asked.namespace)
+    }
+}
+
+impl Crowd {
+    /// The index of `asking`, all claims to one hostname whose routes ask for ALPN, unless they are
+    /// few.
+    pub(super) fn of(asking: &[Claim], hasher: &Hasher) -> Option<Self> {
+        let of = asking.first().filter(|_| asking.len() > FEW)?.clone();
+        let mut asked = Vec::new();
+        for (place, claim) in (0..).zip(asking) {
+            let spec = &claim.route.spec;
+            let hash = |listener: &str| hasher.hash(listener);
+            let (listeners, only) = match &spec.listeners[..] {
+                [] => (u32::MAX, None),
+                [only] => (u32::MAX, Some(hash(only))),
+                several => (several.iter().fold(0, |all, one| all | bit(hash(one))), None),
+            };
+            let namespace = short(hasher.hash(spec.key.namespace()));
+            asked.extend(spec.alpn.iter().map(|protocol| {
+                let hash = of_protocol(hasher.protocol(protocol.as_bytes()), only);
+                Asked { hash, listeners, place, namespace }
+            }));
+        }
+        asked.sort_unstable_by_key(|asked| (asked.hash, asked.place));
+        Some(Crowd { of, asked: asked.into() })
+    }
+
+    pub(super) fn name(&self) -> &str {
+        self.of.name()
+    }
+
+    /// The places of the claims that may be for the protocol of this hash: of routes that name this
+    /// listener and no other, and of those that name several or none. Either has them in order.
+    pub(super) fn asking<'c>(
+        &'c self,
+        protocol: u32,
+        filter: &'c Filter,
+    ) -> [impl Iterator<Item = usize> + use<'c>; 2] {
+        [Some(filter.listener), None].map(|only| {
+            let hash = of_protocol(protocol, only);
+            let start = first_from(&self.asked, hash, u64::from(hash), |asked| asked.hash);
+            let rest = self.asked.get(start..).unwrap_or_default().iter();
+            let same = rest.take_while(move |asked| asked.hash == hash);
+            same.filter(|asked| filter.admits(asked)).map(|asked| asked.place as usize)
+        })
+    }
+}
+
+impl Item for Crowd {
+    fn hash(&self) -> u32 {
+        self.of.hash()
+    }
+
+    fn order(&self, other: &Self) -> std::cmp::Ordering {
+        self.name().cmp(other.name())
+    }
+
+    fn shares_key(&self, other: &Self) -> bool {
+        self.name() == other.name()
+    }
+
+    fn is(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.asked, &other.asked)
+    }
+}
+
+fn of_protocol(protocol: u32, listener: Option<u32>) -> u32 {
+    (protocol ^ listener.unwrap_or_default().rotate_left(11)).wrapping_mul(0x9e37_79b1)
+}
+
+fn bit(listener: u32) -> u32 {
+    1 << (listener >> (u32::BITS - u32::BITS.trailing_zeros()))
+}
+
+fn short(hash: u32) -> u16 {
+    (hash >> 16) as u16
+}
