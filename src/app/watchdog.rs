@@ -1,4 +1,4 @@
-//! Whether the threads that serve still do: each is asked every two seconds, idle or not.
+//! Whether the threads that serve still do: each is asked every second, idle or not.
 
 use std::cell::RefCell;
 use std::convert::Infallible;
@@ -12,10 +12,10 @@ use crate::health::Health;
 use crate::heartbeat::Pulse;
 
 /// How often each thread is asked.
-const EVERY: Duration = Duration::from_secs(2);
-/// So many questions in a row without an answer, six seconds, and the thread counts as stopped.
+const EVERY: Duration = Duration::from_secs(1);
+/// So many questions in a row without an answer, five seconds, and the thread counts as stopped.
 /// They are counted and not timed: while the whole process is stopped, nobody asks.
-const MOST_MISSED: u32 = 3;
+const MOST_MISSED: u32 = 5;
 
 /// Watches threads, from the one that answers the probes: if that stops itself, the probes fail.
 pub(super) struct Watchdog {
@@ -112,7 +112,7 @@ mod tests {
     }
 
     #[test]
-    fn a_thread_that_misses_three_questions_in_a_row_counts_as_stopped_until_it_answers() {
+    fn a_thread_that_misses_five_questions_in_a_row_counts_as_stopped_until_it_answers() {
         let health = Arc::new(Health::new());
         health.set_listeners_bound();
         health.set_table_complete();
@@ -124,14 +124,15 @@ mod tests {
         }
         let [worker, control] = beats.map(|(_, beat)| beat);
 
-        // Asked first, then missed once and twice; an answer begins the count anew.
-        for _ in 0..3 {
+        assert_eq!(EVERY * MOST_MISSED, Duration::from_secs(5));
+        // Asked first, then missed all but once too often; an answer begins the count anew.
+        for _ in 0..MOST_MISSED {
             watchdog.ask();
             control.answer();
         }
         assert_eq!((health.live(), gauge.get()), (Ok(()), 0));
         worker.answer();
-        for _ in 0..3 {
+        for _ in 0..MOST_MISSED {
             watchdog.ask();
             control.answer();
         }
@@ -144,7 +145,7 @@ mod tests {
         assert_eq!((health.live(), health.ready(), gauge.get()), (Ok(()), Ok(()), 0));
 
         // Clients are served without the control plane.
-        for _ in 0..3 {
+        for _ in 0..MOST_MISSED {
             worker.answer();
             watchdog.ask();
         }

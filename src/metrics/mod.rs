@@ -184,7 +184,7 @@ impl Metrics {
             )?,
             panics: new.counter("panics_total", "Faults of sluice, each of which ended a task.")?,
             stalled_threads: new
-                .gauge("stalled_threads", "Threads that have not answered for 6 seconds.")?,
+                .gauge("stalled_threads", "Threads that have not answered for 5 seconds.")?,
             workers_lost: new.counter(
                 "workers_lost_total",
                 "Threads of the data plane that ended by themselves.",
