@@ -187,9 +187,9 @@ pub struct Buffer {
 }
 
 impl Buffer {
-    /// An empty buffer.
-    pub fn new(log: AccessLog) -> Self {
-        Buffer { log, bytes: Vec::new(), lines: 0, flood: Flood::default() }
+    /// An empty buffer of one of so many workers.
+    pub fn new(log: AccessLog, workers: usize) -> Self {
+        Buffer { log, bytes: Vec::new(), lines: 0, flood: Flood::of_one_of(workers) }
     }
 
     /// Whether nothing waits to be handed over, now or later.

@@ -10,7 +10,7 @@
 //! | [`admin`] | the admin port: metrics, probes, the routes in force | `routing`, `reach`, `control::status`, `metrics`, `health`, `duration` |
 //! | [`explain`] | which route wins, and why | `routing`, `tls`, `admin::report` |
 //! | [`metrics`] | what is measured | `routing`, `outcome` |
-//! | [`access_log`] | one line for each connection | `tls`, `outcome`, `line_queue` |
+//! | [`access_log`] | one line for each connection | `tls`, `outcome`, `line_queue`, `cidr` |
 //! | [`health`] | what the probes report | nothing |
 //! | [`heartbeat`] | signs of life of threads | nothing |
 //! | [`cli`] | the command line | `config` |

@@ -44,7 +44,7 @@ const MAY_NAME: &[(&str, &[&str])] = &[
     ("admin", &["routing", "reach", "metrics", "health", "control::status", "duration"]),
     ("explain", &["routing", "tls", "admin::report"]),
     ("metrics", &["routing", "outcome"]),
-    ("access_log", &["tls", "outcome", "line_queue"]),
+    ("access_log", &["tls", "outcome", "line_queue", "cidr"]),
     ("line_queue", &[]),
     ("health", &[]),
     ("heartbeat", &[]),

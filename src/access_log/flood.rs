@@ -1,27 +1,41 @@
 //! Clients that are refused more often than anybody reads.
 
 use std::collections::HashMap;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 
 use jiff::Timestamp;
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 
 use super::word;
+use crate::cidr::Cidr;
 use crate::outcome::Outcome;
 
-/// Lines of their own that refusals of one source and outcome have in a second.
+/// Lines of their own that refusals of one source and outcome have in a second, in all workers.
 const LINES: u64 = 100;
-/// Sources and outcomes that are told apart in a second. Those that come after them have lines of
-/// their own.
+/// Sources and outcomes that are told apart in a second. Of those that come after them, the outcomes
+/// are.
 const MOST_KINDS: usize = 4096;
+/// The part of an IPv6 address that a client cannot choose (RFC 4291 §2.5.4).
+const IPV6_PREFIX: u8 = 64;
 
-/// The refusals of one second.
-#[derive(Debug, Default)]
+/// The refusals of one second, in one worker.
+#[derive(Debug)]
 pub(super) struct Flood {
     second: i64,
-    kinds: HashMap<(IpAddr, Outcome), Kind>,
+    /// Lines of their own that each kind has.
+    lines: u64,
+    kinds: HashMap<(Source, Outcome), Kind>,
     /// How many of these have refusals without a line of their own.
     counted: usize,
+}
+
+/// Where clients come from, as far as it is told apart.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+enum Source {
+    Address(Ipv4Addr),
+    Network(Cidr),
+    /// From anywhere, after too many others.
+    Anywhere,
 }
 
 #[derive(Debug)]
@@ -35,8 +49,9 @@ struct Kind {
 #[derive(Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct Counted {
-    /// The address of the clients.
-    source: IpAddr,
+    /// The address of the clients, or their network.
+    #[serde(skip_serializing_if = "Source::is_anywhere")]
+    source: Source,
     #[serde(serialize_with = "word")]
     outcome: Outcome,
     /// How many.
@@ -46,6 +61,12 @@ pub(super) struct Counted {
 }
 
 impl Flood {
+    /// That of one of so many workers.
+    pub(super) fn of_one_of(workers: usize) -> Self {
+        let lines = (LINES / workers.max(1) as u64).max(1);
+        Flood { second: 0, lines, kinds: HashMap::new(), counted: 0 }
+    }
+
     /// Whether no line is due.
     pub(super) fn is_empty(&self) -> bool {
         self.counted == 0
@@ -54,14 +75,13 @@ impl Flood {
     /// Whether a refusal has a line of its own; else it is counted. The second before is over.
     pub(super) fn admits(&mut self, now: Timestamp, source: IpAddr, outcome: Outcome) -> bool {
         self.second = now.as_second();
-        let full = self.kinds.len() >= MOST_KINDS;
-        if full && !self.kinds.contains_key(&(source, outcome)) {
-            return true;
+        let mut key = (Source::of(source), outcome);
+        if self.kinds.len() >= MOST_KINDS && !self.kinds.contains_key(&key) {
+            key = (Source::Anywhere, outcome);
         }
-        let new = Kind { refused: 0, times: None };
-        let kind = self.kinds.entry((source, outcome)).or_insert(new);
+        let kind = self.kinds.entry(key).or_insert(Kind { refused: 0, times: None });
         kind.refused += 1;
-        if kind.refused <= LINES {
+        if kind.refused <= self.lines {
             return true;
         }
         self.counted += usize::from(kind.times.is_none());
@@ -75,11 +95,36 @@ impl Flood {
             return Vec::new();
         }
         self.counted = 0;
+        let lines = self.lines;
         let counted = self.kinds.drain().filter_map(|((source, outcome), kind)| {
-            let ((first_time, last_time), count) = (kind.times?, kind.refused - LINES);
+            let ((first_time, last_time), count) = (kind.times?, kind.refused - lines);
             Some(Counted { source, outcome, count, first_time, last_time })
         });
         counted.collect()
+    }
+}
+
+impl Source {
+    fn of(ip: IpAddr) -> Self {
+        let network = |ip| Cidr::new(ip, IPV6_PREFIX).map(Source::Network);
+        match ip.to_canonical() {
+            IpAddr::V4(ip) => Source::Address(ip),
+            ip => network(ip).unwrap_or(Source::Anywhere),
+        }
+    }
+
+    fn is_anywhere(&self) -> bool {
+        *self == Source::Anywhere
+    }
+}
+
+impl Serialize for Source {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self {
+            Source::Address(ip) => serializer.collect_str(ip),
+            Source::Network(network) => serializer.collect_str(network),
+            Source::Anywhere => serializer.serialize_none(),
+        }
     }
 }
 
@@ -98,7 +143,7 @@ mod tests {
 
     #[test]
     fn beyond_a_hundred_a_second_refusals_of_one_kind_are_counted() {
-        let mut flood = Flood::default();
+        let mut flood = Flood::of_one_of(1);
         let mut shown = 0;
         for n in 0..350 {
             assert_eq!(flood.end_second(at(n)), vec![]);
@@ -111,7 +156,7 @@ mod tests {
         assert!(flood.admits(at(400), ip(1), Outcome::NotTls));
         assert_eq!(flood.end_second(at(999)), vec![]);
         let line = Counted {
-            source: ip(1),
+            source: Source::of(ip(1)),
             outcome: Outcome::NoRoute,
             count: 250,
             first_time: at(100),
@@ -123,17 +168,51 @@ mod tests {
     }
 
     #[test]
-    fn sources_beyond_the_bound_are_not_remembered() {
-        let mut flood = Flood::default();
-        let source = |n: usize| IpAddr::from((n as u128).to_be_bytes());
-        for n in 0..2 * MOST_KINDS {
-            assert!(flood.admits(at(0), source(n), Outcome::NoSni));
+    fn workers_share_the_lines() {
+        for (workers, lines) in [(1, 100), (2, 50), (3, 33), (64, 1), (1000, 1)] {
+            let mut flood = Flood::of_one_of(workers);
+            let shown = (0..200).filter(|_| flood.admits(at(0), ip(1), Outcome::NoRoute)).count();
+            assert_eq!(shown, lines, "{workers}");
         }
-        assert_eq!(flood.kinds.len(), MOST_KINDS);
-        for _ in 0..2 * LINES {
-            flood.admits(at(1), source(0), Outcome::NoSni);
-            assert!(flood.admits(at(1), source(MOST_KINDS), Outcome::NoSni));
+    }
+
+    /// A client has 2⁶⁴ addresses of IPv6 to choose from.
+    #[test]
+    fn an_ipv6_network_is_one_source() {
+        let mut flood = Flood::of_one_of(1);
+        let source = |net: u128, host: u128| {
+            IpAddr::from((0x2001_0db8 << 96 | net << 64 | host).to_be_bytes())
+        };
+        let shown = |flood: &mut Flood, net| {
+            let admitted =
+                (0..300).filter(|host| flood.admits(at(0), source(net, *host), Outcome::NoRoute));
+            admitted.count() as u64
+        };
+        assert_eq!((shown(&mut flood, 1), shown(&mut flood, 2)), (LINES, LINES));
+        let mut told: Vec<String> = flood
+            .end_second(at(1000))
+            .iter()
+            .map(|line| serde_json::to_value(line).expect("JSON")["source"].to_string())
+            .collect();
+        told.sort();
+        assert_eq!(told, ["\"2001:db8:0:1::/64\"", "\"2001:db8:0:2::/64\""]);
+    }
+
+    #[test]
+    fn sources_beyond_the_bound_are_one() {
+        let mut flood = Flood::of_one_of(1);
+        let source = |n: usize| IpAddr::from((n as u32).to_be_bytes());
+        let mut shown = 0;
+        for n in 0..3 * MOST_KINDS {
+            shown += usize::from(flood.admits(at(0), source(n), Outcome::NoSni));
         }
-        assert_eq!(flood.end_second(at(5000)).len(), 1);
+        assert_eq!(shown, MOST_KINDS + LINES as usize);
+        assert!(flood.admits(at(0), source(0), Outcome::NoSni), "one that is known");
+        assert!(flood.admits(at(0), source(9 * MOST_KINDS), Outcome::NotTls), "another outcome");
+        let lines = flood.end_second(at(5000));
+        let [line] = &lines[..] else { panic!("{lines:?}") };
+        assert_eq!(line.count, 2 * MOST_KINDS as u64 - LINES);
+        let line = serde_json::to_value(line).expect("JSON");
+        assert_eq!((&line["outcome"], line.get("source")), (&"no_sni".into(), None));
     }
 }

@@ -155,7 +155,7 @@ impl Proxy {
                 settings: Arc::clone(&settings),
                 metrics: metrics.clone(),
                 crew: Arc::clone(&crew),
-                log: log.cloned().map(access_log::Buffer::new),
+                log: log.cloned().map(|log| access_log::Buffer::new(log, settings.workers)),
                 listeners,
             };
             let ended = Ended {
