@@ -9,7 +9,7 @@
 //! | [`proxy`] | the data plane: the life of a connection | `routing`, `reach`, `machine`, `tls`, `outcome`, `config`, `metrics`, `access_log`, `heartbeat` |
 //! | [`admin`] | the admin port: metrics, probes, the routes in force | `routing`, `reach`, `control::status`, `metrics`, `health`, `duration` |
 //! | [`explain`] | which route wins, and why | `routing`, `tls`, `admin::report` |
-//! | [`metrics`] | what is measured | `routing`, `outcome` |
+//! | [`metrics`] | what is measured | `routing`, `outcome`, `reach` |
 //! | [`access_log`] | one line for each connection | `tls`, `outcome`, `line_queue`, `cidr` |
 //! | [`health`] | what the probes report | nothing |
 //! | [`heartbeat`] | signs of life of threads | nothing |

@@ -1,11 +1,11 @@
 //! Which addresses are this machine's, as its kernel has it.
 
 use std::cell::{Cell, RefCell};
-use std::collections::HashMap;
 use std::io;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::time::{Duration, Instant};
 
+use ahash::AHashMap as HashMap;
 use rustix::fd::OwnedFd;
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendFlags, recv, send};
@@ -156,6 +156,8 @@ const RTN_LOCAL: u8 = 2;
 const RTN_BROADCAST: u8 = 3;
 const AF_INET: u8 = 2;
 const AF_INET6: u8 = 10;
+/// There is no way there, or one that is barred: none that ends here.
+const NOWHERE: [Errno; 4] = [Errno::NETUNREACH, Errno::HOSTUNREACH, Errno::ACCESS, Errno::INVAL];
 /// `struct nlmsghdr`.
 const HEADER: usize = 16;
 /// `struct rtmsg`.
@@ -216,13 +218,7 @@ fn answered(answer: &[u8]) -> io::Result<bool> {
         },
         Some(NLMSG_ERROR) => {
             let error = u32_at(answer, HEADER).unwrap_or_default().cast_signed().wrapping_neg();
-            let error = io::Error::from_raw_os_error(error);
-            let nowhere = [Errno::NETUNREACH, Errno::HOSTUNREACH, Errno::ACCESS, Errno::INVAL];
-            match nowhere.iter().any(|errno| error.raw_os_error() == Some(errno.raw_os_error())) {
-                // There is no way there, or one that is barred: none that ends here.
-                true => Ok(false),
-                false => Err(error),
-            }
+            unless(Err(io::Error::from_raw_os_error(error)), &NOWHERE)
         }
         _ => Err(io::Error::other("no answer about a route")),
     }
@@ -243,17 +239,23 @@ fn ask_by_socket(ip: IpAddr) -> io::Result<bool> {
         // Multicast is sent from an address of this machine, and no other is taken.
         IpAddr::V4(ip) => {
             let socket = Socket::new(Domain::IPV4, Type::DGRAM, None)?;
-            Ok(socket.set_multicast_if_v4(&ip).is_ok())
+            unless(socket.set_multicast_if_v4(&ip).map(|()| true), &[Errno::ADDRNOTAVAIL])
         }
         // What is sent to an address of this machine is sent from the same (RFC 6724 §5, rule 1).
         IpAddr::V6(_) => {
             let socket = UdpSocket::bind((Ipv6Addr::UNSPECIFIED, 0))?;
-            match socket.connect(SocketAddr::new(ip, 9)) {
-                Ok(()) => Ok(socket.local_addr()?.ip() == ip),
-                Err(error) if error.kind() == io::ErrorKind::NetworkUnreachable => Ok(false),
-                Err(error) => Err(error),
-            }
+            let connected = socket.connect(SocketAddr::new(ip, 9));
+            unless(connected.and_then(|()| Ok(socket.local_addr()?.ip() == ip)), &NOWHERE)
         }
+    }
+}
+
+/// What was asked; that it is not so, if one of these errors is the answer. Any other is none.
+fn unless(asked: io::Result<bool>, says_no: &[Errno]) -> io::Result<bool> {
+    let no = |error: &io::Error| says_no.iter().any(|no| Errno::from_io_error(error) == Some(*no));
+    match asked {
+        Err(error) if no(&error) => Ok(false),
+        asked => asked,
     }
 }
 
@@ -276,6 +278,8 @@ mod tests {
         for ip in ["198.51.100.1", "2001:db8::1", "169.254.1.1"] {
             assert!(!routes.is_local(ip.parse().unwrap()).unwrap(), "{ip}");
         }
+        assert!(ask_by_socket("127.0.0.1".parse().unwrap()).unwrap());
+        assert!(!ask_by_socket("198.51.100.1".parse().unwrap()).unwrap());
     }
 
     #[test]
@@ -287,6 +291,19 @@ mod tests {
         assert!(machine.has(elsewhere));
         machine.routes = Some(RouteSocket::open().unwrap());
         assert!(!machine.has(elsewhere));
+    }
+
+    /// A kernel that is out of memory, or a filter of system calls, does not say "no".
+    #[test]
+    fn no_other_error_than_the_one_that_says_so_is_a_no() {
+        let failed = |errno: Errno| unless(Err(errno.into()), &[Errno::ADDRNOTAVAIL]);
+        assert!(!failed(Errno::ADDRNOTAVAIL).unwrap());
+        for errno in [Errno::NOMEM, Errno::NOBUFS, Errno::PERM, Errno::NOSYS, Errno::INVAL] {
+            assert!(failed(errno).is_err(), "{errno}");
+        }
+        for answer in [true, false] {
+            assert_eq!(unless(Ok(answer), &NOWHERE).unwrap(), answer);
+        }
     }
 
     #[test]

@@ -6,6 +6,7 @@
 
 use std::collections::HashSet;
 use std::fmt;
+use std::hash::BuildHasher;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 
@@ -37,19 +38,20 @@ pub struct Reach {
 }
 
 /// The addresses of the installation's own Services: of their pods, and those that lead to them. The
-/// control plane sets what the data plane reads. Clones are the same.
+/// control plane sets what the data plane reads, for each connection, and so with a quick hash.
+/// Clones are the same.
 #[derive(Clone, Debug, Default)]
-pub struct OwnEndpoints(Arc<ArcSwap<HashSet<SocketAddr>>>);
+pub struct OwnEndpoints(Arc<ArcSwap<HashSet<SocketAddr, ahash::RandomState>>>);
 
 impl OwnEndpoints {
     /// Those of this moment. Not to be held across an await.
-    pub fn get(&self) -> Guard<Arc<HashSet<SocketAddr>>> {
+    pub fn get(&self) -> Guard<Arc<HashSet<SocketAddr, ahash::RandomState>>> {
         self.0.load()
     }
 
     /// Others from now on.
-    pub fn set(&self, endpoints: Arc<HashSet<SocketAddr>>) {
-        self.0.store(endpoints);
+    pub fn set(&self, endpoints: &HashSet<SocketAddr>) {
+        self.0.store(Arc::new(endpoints.iter().copied().collect()));
     }
 }
 
@@ -70,7 +72,61 @@ pub enum Refusal {
     NotAllowed,
 }
 
+/// A [`Refusal`], whatever network it names.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum RefusalKind {
+    /// [`Refusal::OwnPort`].
+    OwnPort,
+    /// [`Refusal::OwnService`].
+    OwnService,
+    /// [`Refusal::Local`].
+    Local,
+    /// [`Refusal::Metadata`].
+    Metadata,
+    /// [`Refusal::Denied`].
+    Denied,
+    /// [`Refusal::NotAllowed`].
+    NotAllowed,
+}
+
+impl RefusalKind {
+    /// The label of a metric.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            RefusalKind::OwnPort => "own_port",
+            RefusalKind::OwnService => "own_service",
+            RefusalKind::Local => "local",
+            RefusalKind::Metadata => "metadata",
+            RefusalKind::Denied => "denied",
+            RefusalKind::NotAllowed => "not_allowed",
+        }
+    }
+}
+
 impl Refusal {
+    /// All kinds, each at the index that `as usize` gives it.
+    pub const KINDS: [RefusalKind; 6] = [
+        RefusalKind::OwnPort,
+        RefusalKind::OwnService,
+        RefusalKind::Local,
+        RefusalKind::Metadata,
+        RefusalKind::Denied,
+        RefusalKind::NotAllowed,
+    ];
+
+    /// Which it is.
+    pub fn kind(self) -> RefusalKind {
+        match self {
+            Refusal::OwnPort => RefusalKind::OwnPort,
+            Refusal::OwnService => RefusalKind::OwnService,
+            Refusal::Local => RefusalKind::Local,
+            Refusal::Metadata => RefusalKind::Metadata,
+            Refusal::Denied(_) => RefusalKind::Denied,
+            Refusal::NotAllowed => RefusalKind::NotAllowed,
+        }
+    }
+
     /// Whether the endpoint is sluice itself, in this process or another of the installation.
     pub fn is_own(self) -> bool {
         matches!(self, Refusal::OwnPort | Refusal::OwnService)
@@ -103,7 +159,7 @@ impl Reach {
     pub fn judge(
         &self,
         endpoint: SocketAddr,
-        own: &HashSet<SocketAddr>,
+        own: &HashSet<SocketAddr, impl BuildHasher>,
         is_of_this_machine: impl Fn(IpAddr) -> bool,
     ) -> Result<(), Refusal> {
         let port = endpoint.port();
@@ -156,7 +212,7 @@ impl Listening {
 pub fn forms(ip: IpAddr) -> impl Iterator<Item = IpAddr> {
     let ip = ip.to_canonical();
     let embedded = match ip {
-        IpAddr::V4(_) => [None; 7],
+        IpAddr::V4(_) => [None; 11],
         IpAddr::V6(ip) => embedded(ip),
     };
     std::iter::once(ip).chain(embedded.into_iter().flatten().map(IpAddr::V4))
@@ -169,7 +225,7 @@ const NAT64_LOCAL: u128 = 0x0064_ff9b_0001 << 80;
 
 /// The IPv4 addresses in an IPv6 address that is not IPv4 in its form, by each way in which it may
 /// have one.
-fn embedded(ip: Ipv6Addr) -> [Option<Ipv4Addr>; 7] {
+fn embedded(ip: Ipv6Addr) -> [Option<Ipv4Addr>; 11] {
     let bits = ip.to_bits();
     let low = Ipv4Addr::from_bits(bits as u32);
     // By the prefixes of RFC 6052 §2.2, of which bits 64 to 71 are no part.
@@ -184,6 +240,8 @@ fn embedded(ip: Ipv6Addr) -> [Option<Ipv4Addr>; 7] {
         (bits >> 80 == NAT64_LOCAL >> 80 && ip.octets()[0] != 0).then_some(ip)
     };
     let six_to_four = Ipv4Addr::from_bits((bits >> 80) as u32);
+    let teredo = |ip: u32| (bits >> 96 == 0x2001_0000).then(|| Ipv4Addr::from_bits(ip));
+    let interface = (bits >> 32) as u32;
     [
         // ::a.b.c.d (RFC 4291 §2.5.5.1), but for :: and ::1.
         (bits >> 32 == 0 && bits > 1).then_some(low),
@@ -194,6 +252,13 @@ fn embedded(ip: Ipv6Addr) -> [Option<Ipv4Addr>; 7] {
         local(96),
         // RFC 3056 §2.
         (bits >> 112 == 0x2002).then_some(six_to_four),
+        // ::ffff:0:a.b.c.d, of translators without a prefix (RFC 2765 §2.1).
+        (bits >> 32 == 0xffff_0000).then_some(low),
+        // A client's address, which is inverted, and its server's (RFC 4380 §4).
+        teredo(!(bits as u32)),
+        teredo((bits >> 64) as u32),
+        // In any network (RFC 5214 §6.1), of a private address and of a public one.
+        matches!(interface, 0x5efe | 0x0200_5efe).then_some(low),
     ]
 }
 
@@ -289,7 +354,8 @@ mod tests {
         }
     }
 
-    /// Mapped, compatible, NAT64 by the well-known prefix and by each length of a local one, 6to4.
+    /// Mapped, compatible, NAT64 by the well-known prefix and by each length of a local one, 6to4,
+    /// translated, Teredo of the client and of the server, ISATAP.
     fn all_forms(ip: Ipv4Addr) -> Vec<Ipv6Addr> {
         let bits = u128::from(ip.to_bits());
         let (high, low) = (bits >> 16, bits & 0xffff);
@@ -303,6 +369,11 @@ mod tests {
             NAT64_LOCAL | 0x7_u128 << 72 | bits >> 24 << 64 | (bits & 0xff_ffff) << 32,
             NAT64_LOCAL | 0x7_u128 << 64 | bits << 24,
             0x2002 << 112 | bits << 80 | 1,
+            0xffff_0000 << 32 | bits,
+            0x2001_0000 << 96 | 0x0a00_0001 << 64 | !bits & 0xffff_ffff,
+            0x2001_0000 << 96 | bits << 64 | 0xf5ff_fffe,
+            0xfe80 << 112 | 0x5efe << 32 | bits,
+            0x2001_0db8 << 96 | 0x0200_5efe << 32 | bits,
         ]
         .map(Ipv6Addr::from_bits)
         .to_vec()
@@ -322,6 +393,11 @@ mod tests {
             "[::ffff:10.0.0.1]:443",
             "[2001:db8::7f00:1]:443",
             "[2002:a00:1::1]:443",
+            "[::ffff:0:10.0.0.1]:443",
+            "[2001:0:a00:1::f5ff:fffe]:443",
+            "[2001:1:7f00:1::80ff:fffe]:443",
+            "[2001:db8::5efe:10.0.0.1]:443",
+            "[2001:db8::100:5efe:127.0.0.1]:443",
         ] {
             assert_eq!(judge(&reach, endpoint), Ok(()), "{endpoint}");
         }

@@ -43,7 +43,7 @@ const MAY_NAME: &[(&str, &[&str])] = &[
     // What an operator touches.
     ("admin", &["routing", "reach", "metrics", "health", "control::status", "duration"]),
     ("explain", &["routing", "tls", "admin::report"]),
-    ("metrics", &["routing", "outcome"]),
+    ("metrics", &["routing", "outcome", "reach"]),
     ("access_log", &["tls", "outcome", "line_queue", "cidr"]),
     ("line_queue", &[]),
     ("health", &[]),

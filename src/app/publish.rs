@@ -48,7 +48,7 @@ impl Publisher {
     pub(super) fn publish(&mut self, settled: Settled, noticed: Instant) -> Applied {
         let Settled { changes, statuses: told, moves, own_endpoints, .. } = settled;
         if let Some(endpoints) = own_endpoints {
-            self.own_endpoints.set(endpoints);
+            self.own_endpoints.set(&endpoints);
         }
         let mut told: Vec<_> = told.into_iter().map(Arc::new).collect();
         // The log tells of them in this order.

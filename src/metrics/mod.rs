@@ -18,6 +18,7 @@ use prometheus::{
 };
 use rustix::io::Errno;
 
+use crate::reach::{Refusal, RefusalKind};
 use crate::routing::{Reader, Tally};
 use table::TableCollector;
 
@@ -60,6 +61,7 @@ pub struct Metrics {
     pub pipes_busy: IntGauge,
     /// `sluice_accept_errors_total`.
     pub accept_errors: AcceptErrors,
+    endpoints_refused: IntCounterVec,
     /// `sluice_access_log_dropped_total`: lines that were dropped rather than waited for.
     pub access_log_dropped: IntCounter,
     /// `sluice_log_dropped_total`: lines that were dropped rather than waited for.
@@ -174,6 +176,11 @@ impl Metrics {
             pipes_idle: pipes.with_label_values(&["idle"]),
             pipes_busy: pipes.with_label_values(&["busy"]),
             accept_errors: new.accept_errors()?,
+            endpoints_refused: new.counters(
+                "endpoints_refused_total",
+                "Attempts to connect to an endpoint that no route may lead to, by reason.",
+                "reason",
+            )?,
             access_log_dropped: new.counter(
                 "access_log_dropped_total",
                 "Lines of the access log that were dropped because its reader was too slow.",
@@ -250,6 +257,7 @@ impl Metrics {
         };
         // A kind without faults has a series, too.
         FAULTY_KINDS.iter().for_each(|kind| metrics.set_manifest_faults(kind, 0));
+        Refusal::KINDS.into_iter().for_each(|kind| drop(metrics.endpoint_refused(kind)));
         Ok(metrics)
     }
 
@@ -257,6 +265,11 @@ impl Metrics {
     pub fn set_manifest_faults(&self, kind: &str, faults: usize) {
         let faults = i64::try_from(faults).unwrap_or(i64::MAX);
         self.manifest_faults.with_label_values(&[kind]).set(faults);
+    }
+
+    /// `sluice_endpoints_refused_total` of one reason.
+    pub fn endpoint_refused(&self, reason: RefusalKind) -> IntCounter {
+        self.endpoints_refused.with_label_values(&[reason.as_str()])
     }
 
     /// `sluice_worker_connections` of one worker, by its number.

@@ -20,6 +20,7 @@ mod refuse;
 mod relay;
 mod socket;
 mod tcp;
+mod warnings;
 mod worker;
 
 use std::io;

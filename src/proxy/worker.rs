@@ -18,6 +18,7 @@ use super::hellos::Hellos;
 use super::listener::{Listener, accept, admit};
 use super::reactor::{Reactor, TaskId};
 use super::relay::{Allowance, FastSlots, Pipes};
+use super::warnings::{Cause, WARNING_EVERY, Warnings};
 use crate::access_log::{Buffer, Entry};
 use crate::machine::Machine;
 use crate::metrics::Metrics;
@@ -29,8 +30,6 @@ use crate::routing::{Reader, mix};
 const BUFFER: usize = 64 * 1024;
 /// How long a line of the access log may wait for others.
 const LOG_DELAY: Duration = Duration::from_millis(200);
-/// The longest silence about something that goes on failing.
-const WARNING_EVERY: Duration = Duration::from_secs(10);
 
 /// What the connections of one thread share.
 pub(super) struct Worker {
@@ -53,8 +52,7 @@ pub(super) struct Worker {
     listeners: Cell<usize>,
     closing: Cell<bool>,
     random: Cell<u64>,
-    /// When something that fails may be complained about again.
-    warn_at: Cell<u64>,
+    warnings: Warnings,
     machine: Machine,
 }
 
@@ -95,7 +93,7 @@ pub(super) fn run(seed: Seed) -> io::Result<()> {
         closing: Cell::new(false),
         // Its keys come from the system: in containers, all processes may have the same id.
         random: Cell::new(RandomState::new().hash_one(number)),
-        warn_at: Cell::new(0),
+        warnings: Warnings::default(),
         machine: Machine::new(),
     });
     reactor.block_on(obey(worker, listeners))?
@@ -229,14 +227,14 @@ impl Worker {
     /// A listener could not accept a connection.
     pub(super) fn accept_failed(&self, listener: &str, error: &io::Error) {
         self.metrics.accept_errors.of(error).inc();
-        if self.may_warn() {
+        if self.may_warn(Cause::of_accept(error)) {
             tracing::warn!(listener, %error, "cannot accept a connection; trying again");
         }
     }
 
     /// A client was closed at once.
     pub(super) fn refused_for_want_of_descriptors(&self) {
-        if self.may_warn() {
+        if self.may_warn(Cause::Full) {
             let most = self.settings.most_connections;
             tracing::warn!(most, "as many connections as the limit of open files allows");
         }
@@ -247,20 +245,18 @@ impl Worker {
     pub(super) fn judge(&self, endpoint: SocketAddr) -> Result<(), Refusal> {
         let Settings { reach, own_endpoints, .. } = &*self.settings;
         let judged = reach.judge(endpoint, &own_endpoints.get(), |ip| self.machine.has(ip));
-        if let Err(refusal) = judged
-            && self.may_warn()
-        {
-            tracing::warn!(%endpoint, reason = %refusal, "an endpoint is refused; not connecting");
+        if let Err(refusal) = judged {
+            self.metrics.endpoint_refused(refusal.kind()).inc();
+            if self.may_warn(Cause::Refused(refusal)) {
+                tracing::warn!(%endpoint, reason = %refusal, "an endpoint is refused; not connecting");
+            }
         }
         judged
     }
 
-    fn may_warn(&self) -> bool {
-        let now = self.reactor.now() >= self.warn_at.get();
-        if now {
-            self.warn_at.set(self.reactor.after(WARNING_EVERY));
-        }
-        now
+    fn may_warn(&self, cause: Cause) -> bool {
+        let next = self.reactor.after(WARNING_EVERY);
+        self.warnings.are_due(cause, self.reactor.now(), next)
     }
 
     /// Adds a line to the access log.

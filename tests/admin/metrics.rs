@@ -77,6 +77,8 @@ fn every_metric_is_there_and_promtool_finds_no_fault() {
         "sluice_splice_pipes{state=\"idle\"} 4",
         "sluice_splice_pipes{state=\"busy\"} 2",
         "sluice_accept_errors_total{error=\"emfile\"} 0",
+        "sluice_endpoints_refused_total{reason=\"denied\"} 0",
+        "sluice_endpoints_refused_total{reason=\"own_port\"} 0",
         "sluice_access_log_dropped_total 0",
         "sluice_log_dropped_total 0",
         "sluice_panics_total 0",

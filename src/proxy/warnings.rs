@@ -1,0 +1,96 @@
+//! Warnings about what goes on failing: seldom, and one cause does not silence another.
+
+use std::cell::Cell;
+use std::io;
+use std::time::Duration;
+
+use rustix::io::Errno;
+
+use crate::metrics::OF_ONE_CLIENT;
+use crate::reach::Refusal;
+
+/// The longest silence about something that goes on failing.
+pub(super) const WARNING_EVERY: Duration = Duration::from_secs(10);
+
+/// What a worker warns of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Cause {
+    /// No descriptor is left to accept with, in the process or the machine.
+    NoDescriptor,
+    /// A client could not be accepted, by its own fault or a firewall's.
+    Client,
+    /// Clients cannot be accepted, for another reason.
+    Accept,
+    /// There are as many connections as there are descriptors for.
+    Full,
+    /// An endpoint is none that may be connected to.
+    Refused(Refusal),
+}
+
+/// When each cause may be warned of again, in milliseconds of the reactor.
+#[derive(Debug, Default)]
+pub(super) struct Warnings([Cell<u64>; CAUSES]);
+
+/// How many causes there are, by [`Cause::number`].
+const CAUSES: usize = 4 + Refusal::KINDS.len();
+
+impl Cause {
+    /// Why clients could not be accepted.
+    pub(super) fn of_accept(error: &io::Error) -> Self {
+        match Errno::from_io_error(error) {
+            Some(Errno::MFILE | Errno::NFILE) => Cause::NoDescriptor,
+            Some(errno) if OF_ONE_CLIENT.contains(&errno) => Cause::Client,
+            _ => Cause::Accept,
+        }
+    }
+
+    fn number(self) -> usize {
+        match self {
+            Cause::NoDescriptor => 0,
+            Cause::Client => 1,
+            Cause::Accept => 2,
+            Cause::Full => 3,
+            Cause::Refused(refusal) => 4 + refusal.kind() as usize,
+        }
+    }
+}
+
+impl Warnings {
+    /// Whether `cause` is to be warned of `now`; if it is, not again before `next`.
+    pub(super) fn are_due(&self, cause: Cause, now: u64, next: u64) -> bool {
+        let at = self.0.get(cause.number());
+        let due = at.is_some_and(|at| now >= at.get());
+        at.filter(|_| due).into_iter().for_each(|at| at.set(next));
+        due
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_cause_has_a_silence_of_its_own() {
+        let warnings = Warnings::default();
+        let network = "10.0.0.0/8".parse().expect("a network");
+        let causes =
+            [24, 71, 12].map(|errno| Cause::of_accept(&io::Error::from_raw_os_error(errno)));
+        assert_eq!(causes, [Cause::NoDescriptor, Cause::Client, Cause::Accept]);
+        let refused = [
+            Refusal::OwnPort,
+            Refusal::OwnService,
+            Refusal::Local,
+            Refusal::Metadata,
+            Refusal::Denied(network),
+            Refusal::NotAllowed,
+        ];
+        assert_eq!(refused.len(), Refusal::KINDS.len());
+        let causes = causes.into_iter().chain([Cause::Full]);
+        for cause in causes.chain(refused.map(Cause::Refused)) {
+            assert!(warnings.are_due(cause, 5, 10), "{cause:?} is silenced by another");
+            assert!(!warnings.are_due(cause, 9, 10));
+        }
+        assert!(warnings.are_due(Cause::Full, 10, 20));
+        assert!(!warnings.are_due(Cause::Full, 10, 20));
+    }
+}
