@@ -11,11 +11,12 @@ pub enum Outcome {
     Completed,
     /// The client went away without a byte: a health check, or a browser that connected ahead.
     NoHello,
-    /// The hello names no server and no route takes connections without a name.
+    /// The hello names no server, or what cannot be one, and no route takes connections without a
+    /// name.
     NoSni,
     /// The client speaks something else than TLS.
     NotTls,
-    /// The hello breaks the rules of TLS or names what cannot be a server name.
+    /// The hello breaks the rules of TLS.
     MalformedHello,
     /// The hello is longer than the configured maximum.
     HelloTooLarge,
@@ -27,7 +28,7 @@ pub enum Outcome {
     AccessDenied,
     /// The connection came back to sluice: it would go round for ever.
     Loop,
-    /// A limit on connections was reached.
+    /// A limit on connections was reached, or the machine has no memory for one more.
     LimitExceeded,
     /// None of the route's backends has an endpoint.
     NoEndpoints,

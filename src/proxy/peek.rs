@@ -1,7 +1,10 @@
 //! The first bytes of a client: who does it want to speak to?
 
 use std::future::poll_fn;
+use std::io;
 use std::task::{Poll, ready};
+
+use rustix::io::Errno;
 
 use super::listener::Listener;
 use super::reactor::Interrupted;
@@ -57,6 +60,9 @@ async fn read_hello(
             let mut buffer = worker.buffer.borrow_mut();
             let chunk = buffer.get_mut(..CHUNK).unwrap_or_default();
             let read = match ready!(downstream.poll_recv(chunk)) {
+                Err(error) if !is_of_client(&error) => {
+                    return Poll::Ready(Err(Outcome::LimitExceeded));
+                }
                 Ok(0) | Err(_) if received.is_empty() => {
                     return Poll::Ready(Err(Outcome::NoHello));
                 }
@@ -79,6 +85,22 @@ async fn read_hello(
         }
     })
     .await
+}
+
+/// Whether a read failed because the client is gone, or out of reach; and not because this machine
+/// is out of something.
+fn is_of_client(error: &io::Error) -> bool {
+    const OF_CLIENT: [Errno; 8] = [
+        Errno::CONNRESET,
+        Errno::CONNABORTED,
+        Errno::PIPE,
+        Errno::TIMEDOUT,
+        Errno::HOSTUNREACH,
+        Errno::NETUNREACH,
+        Errno::HOSTDOWN,
+        Errno::NOTCONN,
+    ];
+    Errno::from_io_error(error).is_some_and(|errno| OF_CLIENT.contains(&errno))
 }
 
 impl From<Refusal> for Outcome {

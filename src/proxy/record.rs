@@ -217,7 +217,8 @@ impl Record {
         hello?.unusable_name.as_ref().map(|name| &name.cause as &dyn fmt::Display)
     }
 
-    /// Ties the lines of a connection together; no other in the world has the same.
+    /// Ties the lines of a connection together. Another one has the same once in 2⁶⁴ times: it is a
+    /// hash with a key of this process.
     fn id(&self) -> u64 {
         // Nobody else comes from that address at the same nanosecond.
         self.worker.hellos().hash(&(self.source, self.opened))

@@ -23,6 +23,11 @@ const KEEPALIVE: Duration = Duration::from_secs(60);
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(15);
 const KEEPALIVE_PROBES: u32 = 4;
 
+/// How soon a call is tried again for which the kernel had no memory, and how long at most it may go
+/// on having none. Under pressure, it has some again within milliseconds.
+const SHORTAGE_PAUSE: Duration = Duration::from_millis(20);
+const LONGEST_SHORTAGE: Duration = Duration::from_secs(2);
+
 /// What a read waits for: bytes, urgent ones, and the end.
 const READS: EventFlags = EventFlags::IN.union(EventFlags::PRI).union(EventFlags::RDHUP);
 
@@ -46,6 +51,8 @@ pub(super) struct Socket {
     watches_reads: Cell<bool>,
     condition: Cell<Condition>,
     urgent_in_line: Cell<bool>,
+    /// When the kernel had no memory for a call, if it has had none since; else `u64::MAX`.
+    short_since: Cell<u64>,
 }
 
 /// What is known of the connection by the calls that have failed. It only gets worse.
@@ -90,6 +97,7 @@ impl Socket {
             watches_reads: Cell::new(true),
             condition: Cell::new(Condition::Sound),
             urgent_in_line: Cell::new(false),
+            short_since: Cell::new(u64::MAX),
         }
     }
 
@@ -272,8 +280,15 @@ impl Socket {
         }
         loop {
             match call(self.fd.as_fd()) {
-                Ok(value) => return Poll::Ready(Ok(value)),
+                Ok(value) => {
+                    self.short_since.set(u64::MAX);
+                    return Poll::Ready(Ok(value));
+                }
                 Err(Errno::INTR) => {}
+                // Which is no fault of the peer.
+                Err(Errno::NOBUFS | Errno::NOMEM) if self.waits_for_memory() => {
+                    return Poll::Pending;
+                }
                 Err(Errno::AGAIN)
                     if need == Ready::READ && self.condition.get() != Condition::Sound =>
                 {
@@ -296,6 +311,19 @@ impl Socket {
                 }
             }
         }
+    }
+
+    /// Has the task try again soon what the kernel has no memory for, unless that goes on for too
+    /// long.
+    fn waits_for_memory(&self) -> bool {
+        let (now, end) = (self.reactor.now(), self.reactor.after(SHORTAGE_PAUSE));
+        let since = self.short_since.get().min(now);
+        self.short_since.set(since);
+        let waits = u128::from(now - since) < LONGEST_SHORTAGE.as_millis();
+        if waits {
+            self.reactor.wake_at(self.reactor.current(), end);
+        }
+        waits
     }
 
     fn is_known_broken(&self) -> bool {

@@ -1,5 +1,7 @@
-//! System calls that fail: each call of a worker once, with each error that it may plausibly have.
-//! What is lost is the connection that it was about, at most.
+//! System calls that fail: each call of a worker once in the ordinary run, with the error that is the
+//! most likely; with each error that it may plausibly have, and at later times, among the slow tests.
+//! What is lost is the connection that it was about, at most; and nothing, where the kernel has no
+//! memory for a moment.
 //!
 //! Left out are
 //! * EAGAIN of what is read, written and accepted: there it is the answer "not now", and the kernel
@@ -19,8 +21,8 @@ use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
 use crate::support::{
-    Backend, End, Process, answering, connect, exchange, hello, manifest, millis, open, refusing,
-    reset, rest, wait_until,
+    Backend, End, Process, answering, connect, exchange, hello, manifest, millis, open,
+    open_narrow, refusing, reset, rest, wait_until,
 };
 
 /// Each call with its errors, the most likely one first.
@@ -39,12 +41,18 @@ const CASES: &[(&str, &[&str])] = &[
     ("fcntl", &["EPERM", "ENOMEM", "EBUSY"]),
     ("shutdown", &["ENOTCONN", "ENOBUFS"]),
     ("timerfd_settime", &["EINVAL", "ENOMEM"]),
+    // Of a pipe whose receiver takes its time.
+    ("read", &["EIO", "EINTR"]),
     // The events by which workers are woken.
     ("write", &["ENOMEM", "EINTR"]),
 ];
 
 /// What is called once in the life of a worker, or now and then.
-const SELDOM: &[&str] = &["pipe2", "fcntl", "timerfd_settime", "write"];
+const SELDOM: &[&str] = &["pipe2", "fcntl", "timerfd_settime", "read", "write"];
+
+/// What the kernel may have no memory for at one moment, and have at the next.
+const PASSING: &[(&str, &[&str])] =
+    &[("recvfrom", &["ENOMEM"]), ("sendto", &["ENOBUFS", "ENOMEM"]), ("splice", &["ENOMEM"])];
 
 #[test]
 fn a_call_that_fails_costs_one_connection_at_most() {
@@ -89,7 +97,9 @@ impl Scene {
             manifest("bulk.test", exchanging(), ""),
             manifest("refused.test", refused, ""),
         ];
-        let process = Process::start(&manifests.concat(), &["--timeouts-idle", "600s"]);
+        // A receiver that stalls is looked after four times as often.
+        let timeouts = ["--timeouts-idle", "600s", "--timeouts-stall", "4s"];
+        let process = Process::start(&manifests.concat(), &timeouts);
         let pair = |_| {
             let hello = hello("held.test");
             let client = open(process.address, &hello);
@@ -107,10 +117,13 @@ impl Scene {
         let mut lost = 0;
         wait_until(&case, || {
             lost += self.clients(&case);
+            lost += usize::from(call == "read" && !pauses(&self.process, &case));
             fault.times() > 0
         });
         let times = fault.end();
-        assert!(lost <= times, "{case}: {lost} lost for {times} failures");
+        let passing = PASSING.iter().any(|(name, errors)| *name == call && errors.contains(&error));
+        let most = if passing { 0 } else { times };
+        assert!(lost <= most, "{case}: {lost} lost for {times} failures");
         for (client, server) in &mut self.held {
             exchange(client, server);
         }
@@ -168,6 +181,17 @@ fn bulk(address: SocketAddr, case: &str) -> bool {
     let served = whole(&mut client, &vec![b'd'; BULK], case);
     let _ = sender.join().unwrap();
     served
+}
+
+/// A client that sends bulk, and takes what it is sent only when that has been moved out of its pipe.
+fn pauses(process: &Process, case: &str) -> bool {
+    let mut client = open_narrow(process.address, &hello("bulk.test"));
+    client.write_all(&vec![b'u'; BULK]).unwrap();
+    client.shutdown(Shutdown::Write).unwrap();
+    let piped = || process.metric("sluice_splice_pipes{state=\"busy\"}") > 0.0;
+    wait_until("a pipe", piped);
+    wait_until("the pipe to be emptied", || !piped());
+    whole(&mut client, &vec![b'd'; BULK], case)
 }
 
 /// A backend that sends bulk when it has received bulk, after a hello, and nothing else.
