@@ -25,6 +25,9 @@ use crate::routing::{ActiveConnection, Endpoint, Moment, Route};
 /// How long an endpoint may be silent before another is tried beside it.
 pub(super) const SILENCE: Duration = Duration::from_millis(300);
 
+/// Who answers as soon as this is on the same machine.
+const NEAR: Duration = Duration::from_micros(50);
+
 /// The precision of the first such deadline. Every connection has it, and nearly none meets it, so
 /// many share one time at which the worker is woken.
 const SILENCE_STEP: u64 = 100;
@@ -50,7 +53,9 @@ pub(super) async fn connect(
     let first = match Attempt::begin(worker, route, active) {
         Ok(attempt) => {
             let patience = patience(worker);
-            let answer = match attempt.look(worker, route, downstream).await {
+            let near = attempt.active.endpoint().is_near();
+            let looked = if near { attempt.look(worker, route, downstream).await } else { None };
+            let answer = match looked {
                 Some(answer) => Ok(answer),
                 None => {
                     let answer = poll_fn(|_| attempt.poll(route, downstream));
@@ -167,7 +172,8 @@ impl Attempt {
     }
 
     /// Polls at once, and in the next turn. By then an endpoint near by has answered, and no time
-    /// has to be named for which the worker would set a timer.
+    /// has to be named for which the worker would set a timer. For any other, that turn is in vain:
+    /// the next attempt does without.
     async fn look(
         &self,
         worker: &Worker,
@@ -177,7 +183,10 @@ impl Attempt {
         let mut looked = false;
         poll_fn(|_| match (self.poll(route, downstream), std::mem::replace(&mut looked, true)) {
             (Poll::Ready(answer), _) => Poll::Ready(Some(answer)),
-            (Poll::Pending, true) => Poll::Ready(None),
+            (Poll::Pending, true) => {
+                self.active.endpoint().set_near(false);
+                Poll::Ready(None)
+            }
             (Poll::Pending, false) => {
                 worker.reactor.wake_current();
                 Poll::Pending
@@ -201,7 +210,11 @@ impl Attempt {
 
     /// The connection stands.
     pub(super) fn succeed(self, worker: &Worker) -> Upstream {
-        worker.metrics.connect_duration.observe(self.begun.elapsed().as_secs_f64());
+        let took = self.begun.elapsed();
+        if took < NEAR {
+            self.active.endpoint().set_near(true);
+        }
+        worker.metrics.connect_duration.observe(took.as_secs_f64());
         Upstream { socket: self.socket, _active: self.active }
     }
 }

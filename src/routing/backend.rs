@@ -5,7 +5,7 @@ use std::fmt;
 use std::hash::{BuildHasher, RandomState};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use ahash::AHashMap as HashMap;
 use arc_swap::{ArcSwap, Guard};
@@ -126,7 +126,8 @@ impl Families {
             IpAddr::V6(_) => &self.ipv6,
         };
         let (health, family) = (Health::default(), Arc::clone(family));
-        Arc::new(Endpoint { address, active: AtomicUsize::new(0), health, family })
+        let (active, near) = (AtomicUsize::new(0), AtomicBool::new(true));
+        Arc::new(Endpoint { address, active, near, health, family })
     }
 }
 
@@ -164,6 +165,7 @@ pub struct Endpoint {
     /// Where to connect to.
     pub address: SocketAddr,
     active: AtomicUsize,
+    near: AtomicBool,
     health: Health,
     /// That of its address family, which it shares with its backend's other endpoints.
     family: Arc<Health>,
@@ -182,6 +184,20 @@ impl Endpoint {
         self.active.fetch_add(1, Ordering::Relaxed);
         let (own, family) = (self.health.begin_trial(now), self.family.begin_trial(now));
         ActiveConnection { endpoint: Arc::clone(self), trial: Cell::new(own.or(family)) }
+    }
+
+    /// Whether it answers so soon that it is not worth the while to wait for it in any other way than
+    /// by looking again, as on the same machine.
+    pub fn is_near(&self) -> bool {
+        self.near.load(Ordering::Relaxed)
+    }
+
+    /// What the last attempt has shown of that.
+    pub fn set_near(&self, near: bool) {
+        // Nearly always it is so already, and then the cache line stays shared among the workers.
+        if self.is_near() != near {
+            self.near.store(near, Ordering::Relaxed);
+        }
     }
 
     /// Whether it is to be tried before others.

@@ -5,7 +5,7 @@ use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::support::{LongPath, Process, hello, in_own_network, manifest};
+use crate::support::{LongPath, Process, Traced, ask, hello, in_own_network, manifest};
 
 const HERE: &str = "10.9.0.1";
 const PEER: &str = "10.9.0.2";
@@ -39,6 +39,37 @@ fn a_long_path_is_filled_on_either_side_of_sluice() {
             assert!(ratio >= LEAST, "{what}: {ratio:.2}, {through} bytes of {alone}");
         }
     });
+}
+
+/// A worker that names a deadline looks again when the kernel tells it to, and not before.
+#[test]
+fn an_endpoint_that_takes_its_time_is_not_looked_at_in_vain() {
+    const TIMES: usize = 20;
+    in_own_network("far::an_endpoint_that_takes_its_time_is_not_looked_at_in_vain", || {
+        let _path = LongPath::start(HERE, PEER, 100, 4);
+        let far = format!("{PEER}:{}", answers()).parse().unwrap();
+        let sluice = Traced::start_only(&manifest("far.test", far, ""), "epoll_pwait");
+        let ask = || assert_eq!(ask(sluice.process.address, "far.test"), "served");
+        // Both workers come to know it.
+        (0..TIMES).for_each(|_| ask());
+        let before = sluice.looks();
+        (0..TIMES).for_each(|_| ask());
+        let looks = sluice.looks() - before;
+        // One is for the turn in which a connection is begun.
+        assert!(looks <= TIMES + TIMES / 4, "{looks} for {TIMES} connections");
+    });
+}
+
+/// A server on all addresses.
+fn answers() -> u16 {
+    let listener = TcpListener::bind("0.0.0.0:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    thread::spawn(move || {
+        for mut stream in listener.incoming().map_while(Result::ok) {
+            let _ = stream.read(&mut [0; 4096]).and_then(|_| stream.write_all(b"served"));
+        }
+    });
+    port
 }
 
 fn sends_for_ever() -> u16 {

@@ -69,13 +69,22 @@ impl Traced {
 
     /// How many of its waits have a time at which they end, and so a timer of their own.
     pub(crate) fn timed_waits(&self) -> usize {
+        self.waits(|millis| millis > 0)
+    }
+
+    /// How many of its waits only look what is there.
+    pub(crate) fn looks(&self) -> usize {
+        self.waits(|millis| millis == 0)
+    }
+
+    fn waits(&self, wanted: impl Fn(i64) -> bool) -> usize {
         // The events that there may be, the milliseconds, and no mask of signals.
         let timeout = |line: &Line| {
             let (before, _) = line.call.rsplit_once(", NULL, ")?;
             before.rsplit_once(", ")?.1.parse::<i64>().ok()
         };
         let waits = self.lines().into_iter().filter(|line| line.call.contains("epoll_pwait"));
-        waits.filter_map(|line| timeout(&line)).filter(|millis| *millis > 0).count()
+        waits.filter_map(|line| timeout(&line)).filter(|millis| wanted(*millis)).count()
     }
 
     /// The lines of the trace that are whole.
