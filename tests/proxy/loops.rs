@@ -145,6 +145,11 @@ fn nor_is_another_machine_taken_for_this_one() {
         if fs::write("/proc/sys/net/ipv6/ip_nonlocal_bind", "1").is_ok() {
             run("ip address add fd00:198:18::1/64 dev one nodad");
             let v6 = |last| IpAddr::from([0xfd00, 0x198, 0x18, 0, 0, 0, 0, last]);
+            // The kernel has it a moment after the link is up.
+            wait_until("the route to it", || {
+                let routes = fs::read_to_string("/proc/net/ipv6_route").unwrap();
+                routes.lines().any(|line| line.starts_with("fd000198001800000000000000000001 80"))
+            });
             tries(Ipv6Addr::UNSPECIFIED.into(), v6(1), Outcome::ConnectFailed);
             tries(Ipv6Addr::UNSPECIFIED.into(), v6(3), Outcome::ConnectTimeout);
         }
