@@ -5,7 +5,7 @@
 //! | module | what it is | may name, of ours |
 //! |---|---|---|
 //! | [`app`] | binds everything, runs it, drains it; the only one that knows every part | all |
-//! | [`control`] | the control plane: manifests in, a table and statuses out | `routing`, `reach`, `duration` |
+//! | [`control`] | the control plane: manifests in, a table and statuses out | `routing`, `reach`, `duration`, `yaml` |
 //! | [`proxy`] | the data plane: the life of a connection | `routing`, `reach`, `machine`, `tls`, `outcome`, `config`, `metrics`, `access_log`, `heartbeat` |
 //! | [`admin`] | the admin port: metrics, probes, the routes in force | `routing`, `reach`, `control::status`, `metrics`, `health`, `duration` |
 //! | [`explain`] | which route wins, and why | `routing`, `tls`, `admin::report` |
@@ -14,13 +14,14 @@
 //! | [`health`] | what the probes report | nothing |
 //! | [`heartbeat`] | signs of life of threads | nothing |
 //! | [`cli`] | the command line | `config` |
-//! | [`config`] | the settings | `logging`, `duration`, `cidr` |
-//! | [`logging`] | the log | `config`, `line_queue` |
+//! | [`config`] | the settings | `logging`, `duration`, `cidr`, `yaml` |
+//! | [`logging`] | the log | `line_queue` |
 //! | [`line_queue`] | lines for an output that may stall | nothing |
 //! | [`machine`] | which addresses are this machine's | nothing |
 //! | [`reach`] | pure: where routes may lead | `cidr` |
 //! | [`routing`] | pure: which route owns a connection | `outcome` |
 //! | [`tls`] | pure: bytes in, a typed ClientHello out | nothing |
+//! | [`yaml`] | pure: text in, values with their lines out | nothing |
 //! | [`outcome`], [`duration`], [`cidr`] | pure: how connections end; durations and networks as people write them | nothing |
 //!
 //! Invariants: `control` and `proxy` never import each other, and meet only in `routing`;
@@ -48,3 +49,4 @@ pub mod proxy;
 pub mod reach;
 pub mod routing;
 pub mod tls;
+pub mod yaml;

@@ -16,13 +16,43 @@ use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{EnvFilter, fmt};
 
-use crate::config::{Log, LogFormat};
 use crate::line_queue::{LineQueue, Trouble};
 
 /// How many bytes may wait for stderr: a start may have a line for each of ten thousand routes.
 const QUEUE: usize = 8 << 20;
 /// How long stderr may take for the last lines.
 pub(crate) const FLUSH_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// How sluice logs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Log {
+    /// A filter in the syntax of `RUST_LOG`.
+    pub level: String,
+    /// The form of a line.
+    pub format: LogFormat,
+}
+
+/// The form of a log line.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogFormat {
+    /// Text on a terminal, JSON elsewhere.
+    Auto,
+    /// One JSON object a line.
+    Json,
+    /// For people.
+    Text,
+}
+
+impl LogFormat {
+    /// The word in the setting.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            LogFormat::Auto => "auto",
+            LogFormat::Json => "json",
+            LogFormat::Text => "text",
+        }
+    }
+}
 
 /// Why there is no log.
 #[derive(Debug, thiserror::Error)]

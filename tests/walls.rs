@@ -24,8 +24,9 @@ const MAY_NAME: &[(&str, &[&str])] = &[
     ("duration", &[]),
     ("cidr", &[]),
     ("reach", &["cidr"]),
+    ("yaml", &[]),
     // The two planes, which meet only in `routing`.
-    ("control", &["routing", "reach", "duration"]),
+    ("control", &["routing", "reach", "duration", "yaml"]),
     (
         "proxy",
         &[
@@ -49,8 +50,8 @@ const MAY_NAME: &[(&str, &[&str])] = &[
     ("health", &[]),
     ("heartbeat", &[]),
     ("machine", &[]),
-    ("config", &["duration", "logging", "cidr"]),
-    ("logging", &["config", "line_queue"]),
+    ("config", &["duration", "logging", "cidr", "yaml"]),
+    ("logging", &["line_queue"]),
     ("cli", &["config"]),
     // The map declares the modules and names nothing in them.
     ("lib", &[]),
@@ -71,6 +72,7 @@ const MAY_NOT_NAME: &[(&str, &[&str])] = &[
     ("proxy", CLUSTER),
     ("metrics", CLUSTER),
     ("outcome", IO),
+    ("yaml", IO),
 ];
 
 const CLUSTER: &[&str] = &["kube", "k8s_openapi"];

@@ -5,9 +5,10 @@ use std::collections::BTreeMap;
 use clap::builder::NonEmptyStringValueParser;
 use clap::{Arg, ArgAction, ArgMatches, Args, Command, FromArgMatches};
 
-use super::Config;
-use super::layers::{Given, Layer, Origin, Value};
+use super::fault::Value;
+use super::layers::{Given, Layer, Origin};
 use super::settings::{self, SETTINGS, Setting, Takes};
+use super::types::Config;
 
 /// The settings that the command line has, not looked at yet.
 #[derive(Clone, Debug, Default)]

@@ -3,9 +3,10 @@
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 
-use super::ConfigError;
-use super::file::Document;
+use super::document::Document;
+use super::fault::{ConfigError, Fault, Value};
 use super::settings::{self, SETTINGS, Setting, Takes};
+use crate::yaml::{FieldPath, Step};
 
 /// What one layer has, by the setting's name.
 pub(super) type Layer<'a> = BTreeMap<&'static str, Given<'a>>;
@@ -15,23 +16,6 @@ pub(super) struct Given<'a> {
     /// At least one.
     pub(super) values: Vec<Value>,
     pub(super) origin: Origin<'a>,
-}
-
-/// One value, before its setting has looked at it.
-pub(super) enum Value {
-    Text(String),
-    /// An item of a list, written in the file as an object.
-    Object(Vec<(String, String)>),
-}
-
-impl Value {
-    /// The text of a value that cannot be an object.
-    pub(super) fn text(&self) -> Result<&str, Fault> {
-        match self {
-            Value::Text(text) => Ok(text),
-            Value::Object(_) => Err("takes text, not an object".to_owned().into()),
-        }
-    }
 }
 
 /// Where a value was given.
@@ -49,45 +33,10 @@ impl Origin<'_> {
             Origin::Flag => ConfigError::invalid(format!("--{}", setting.flag()), message),
             Origin::Variable(name) => ConfigError::invalid(name.clone(), message),
             Origin::File(document) => {
-                let mut path: Vec<Step> = setting.name.split('.').map(Step::key).collect();
-                path.extend(fault.path);
-                document.error(&path, message)
+                let outside = setting.name.rsplit('.').map(|key| Step::Key(key.to_owned()));
+                document.error(&outside.fold(fault.field, FieldPath::within), message)
             }
         }
-    }
-}
-
-/// What is wrong with a value.
-pub(super) struct Fault {
-    /// Where, below the setting: an item, and a key of that.
-    path: Vec<Step>,
-    message: String,
-}
-
-impl Fault {
-    /// The same fault, seen from one level up.
-    pub(super) fn within(mut self, step: Step) -> Fault {
-        self.path.insert(0, step);
-        self
-    }
-}
-
-impl From<String> for Fault {
-    fn from(message: String) -> Fault {
-        Fault { path: Vec::new(), message }
-    }
-}
-
-/// One step on the way from the top of the file to a value.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Step {
-    Key(String),
-    Index(usize),
-}
-
-impl Step {
-    pub(super) fn key(key: &str) -> Step {
-        Step::Key(key.to_owned())
     }
 }
 

@@ -3,10 +3,10 @@
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
-use super::file::nearest;
-use super::layers::{Fault, Step, Value};
+use super::fault::{Fault, Value};
+use super::types::{Listener, Protocol};
 use super::values::{boolean, word};
-use super::{Listener, Protocol};
+use crate::yaml::{Step, nearest};
 
 const DEFAULT_NAME: &str = "https";
 const DEFAULT_PORT: u16 = 8443;
@@ -76,12 +76,12 @@ fn parse_object(entries: &[(String, String)]) -> Result<Listener, Fault> {
             "alerts" => boolean(text).map(|alerts| new.alerts = alerts),
             _ => Err(unknown_key(key)),
         };
-        read.map_err(|message| Fault::from(message).within(Step::key(key)))?;
+        read.map_err(|message| Fault::from(message).within(Step::Key(key.clone())))?;
     }
     new.address = address.ok_or_else(|| Fault::from("a listener needs an address".to_owned()))?;
     if new.alerts && new.protocol != Protocol::Tls {
         let fault = Fault::from("alerts are TLS alerts; they need protocol: tls".to_owned());
-        return Err(fault.within(Step::key("alerts")));
+        return Err(fault.within(Step::Key("alerts".to_owned())));
     }
     Ok(new)
 }

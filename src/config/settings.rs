@@ -3,13 +3,14 @@
 //! A setting's name is its path in the configuration file, `drain.delay`; the flag `--drain-delay`
 //! and the environment variable `SLUICE_DRAIN_DELAY` are made from it.
 
-use super::layers::{Fault, Value};
+use super::fault::{Fault, Value};
+use super::listen;
+use super::types::Config;
 use super::values::{
     access_log, boolean, class, dns_server, duration, duration_unless_zero, existing_path, folder,
     hostnames_below, lease, lease_duration, log_format, log_level, max_hello, namespace, network,
     own_service, source, store, store_each, workers, zero_or_duration,
 };
-use super::{Config, listen};
 use crate::duration::display;
 
 /// One setting.

@@ -8,10 +8,12 @@ use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::layers::{Fault, Step, Value};
-use super::{AccessLog, HostnamesBelow, Lease, LogFormat, OwnService, Source};
+use super::fault::{Fault, Value};
+use super::types::{AccessLog, HostnamesBelow, Lease, OwnService, Source};
 use crate::cidr::{Cidr, InvalidCidr};
-use crate::{duration, logging};
+use crate::duration;
+use crate::logging::{self, LogFormat};
+use crate::yaml::Step;
 
 /// Reads the value of a setting that takes one.
 pub(super) fn store<T>(
@@ -171,6 +173,16 @@ pub(super) fn duration_unless_zero(text: &str) -> Result<Option<Duration>, Strin
 pub(super) fn access_log(text: &str) -> Result<AccessLog, String> {
     let all = [AccessLog::Off, AccessLog::Errors, AccessLog::All];
     word(text, &all.map(AccessLog::as_str), all)
+}
+
+impl HostnamesBelow {
+    /// Reads the word.
+    ///
+    /// # Errors
+    /// When it is another one.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        hostnames_below(text)
+    }
 }
 
 pub(super) fn hostnames_below(text: &str) -> Result<HostnamesBelow, String> {

@@ -22,7 +22,7 @@ fn check_has_a_line_for_each_fault_with_file_line_object_and_field() {
     let two_lines = "  backends:\n  - address: '127.0.0.1:1'\n";
     for (manifest, faults) in [
         (good.clone(), &[][..]),
-        (HEAD.to_owned(), &["5: SniRoute test/a: spec: missing field `backends`"]),
+        (HEAD.to_owned(), &["4: SniRoute test/a: spec: missing field `backends`"]),
         (
             good.replace("127.0.0.1:", "localhost:x"),
             &["6: SniRoute test/a: spec.backends[0].address: \"localhost:x1\" has no port number"],
@@ -33,7 +33,7 @@ fn check_has_a_line_for_each_fault_with_file_line_object_and_field() {
         ),
         (
             format!("{HEAD}{two_lines}    weight: 2000000\n"),
-            &["7: SniRoute test/a: spec.backends[0]: weight 2000000 is over the maximum"],
+            &["8: SniRoute test/a: spec.backends[0].weight: 2000000 is over the maximum"],
         ),
         (
             good.replace("a.test]", "b.test, 'a.*.test']"),
@@ -69,12 +69,12 @@ fn check_has_a_line_for_each_fault_with_file_line_object_and_field() {
             "apiVersion: apps/v1\nkind: Deployment\n".to_owned(),
             &["1: Deployment (apps/v1) is not supported; supported are SniRoute"],
         ),
-        (format!("{HEAD}  backends: [\n"), &["6: did not find expected node content"]),
+        (format!("{HEAD}  backends: [\n"), &["6: unclosed bracket '['"]),
         (
             format!("{HEAD}{two_lines}    wieght: 1\n---\n{HEAD}"),
             &[
                 "8: SniRoute test/a: spec.backends[0].wieght: unknown field",
-                "14: SniRoute test/a: spec: missing field `backends`",
+                "13: SniRoute test/a: spec: missing field `backends`",
             ],
         ),
     ] {

@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use sluice::config::{AccessLog, Listener, LogFormat, Protocol};
+use sluice::config::{AccessLog, Listener, Protocol};
+use sluice::logging::LogFormat;
 
 use super::{fault, load, load_alone, parse};
 

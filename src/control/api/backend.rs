@@ -1,20 +1,17 @@
 //! Backends, and the rules over one of them.
 
-use std::fmt;
-
 use schemars::JsonSchema;
-use serde::de::value::MapAccessDeserializer;
-use serde::de::{Error, MapAccess, Visitor};
+use serde::de::Error;
 use serde::{Deserialize, Deserializer, Serialize};
 
-use super::{Address, Invalid, Namespace, ServiceName, object, schema};
+use super::{Address, Invalid, Namespace, ServiceName, schema};
 use crate::routing::ServicePort;
 
 const MAX_WEIGHT: u32 = 1_000_000;
 
 /// One of the places where a route's connections go.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-#[serde(into = "Fields")]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "Fields", into = "Fields")]
 pub struct Backend {
     /// The place.
     pub target: BackendTarget,
@@ -33,6 +30,7 @@ pub enum BackendTarget {
 
 /// A port of a Service.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(expecting = "an object with a name and a port")]
 pub struct ServiceRef {
     /// The Service's namespace. Without it: the namespace of the route. A Service of another
     /// namespace is used only as long as a ReferenceGrant there allows it.
@@ -52,6 +50,7 @@ pub struct ServiceRef {
 // Optional fields have the schema of what they hold: `null` is nothing to write here, and CEL's
 // `has` would take it for a value.
 #[derive(Serialize, Deserialize, JsonSchema)]
+#[serde(expecting = "a backend with a service or an address")]
 #[schemars(extend("x-kubernetes-validations" = [schema::rule_telling(
     "has(self.service) != has(self.address)",
     "(has(self.service) ? 'has both service and address' : 'has neither service nor address') \
@@ -60,11 +59,7 @@ pub struct ServiceRef {
 struct Fields {
     /// A port of a Service, whose ready endpoints get the connections. Either this or `address` is
     /// given.
-    #[serde(
-        default,
-        deserialize_with = "object::optional",
-        skip_serializing_if = "Option::is_none"
-    )]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "ServiceRef")]
     service: Option<ServiceRef>,
 
@@ -79,13 +74,20 @@ struct Fields {
     /// The share of the connections that this backend gets, relative to the sum of all weights: of
     /// two backends with the weights 90 and 10, the second gets a tenth. A backend of weight 0 gets
     /// none. At most 1,000,000.
-    #[serde(default = "default_weight")]
+    #[serde(default = "default_weight", deserialize_with = "weight")]
     #[schemars(with = "i32", range(min = 0, max = 1_000_000))]
     weight: u32,
 }
 
 fn default_weight() -> u32 {
     1
+}
+
+fn weight<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u32, D::Error> {
+    match u32::deserialize(deserializer)? {
+        weight @ 0..=MAX_WEIGHT => Ok(weight),
+        weight => Err(D::Error::custom(format!("{weight} is over the maximum of {MAX_WEIGHT}"))),
+    }
 }
 
 impl TryFrom<Fields> for Backend {
@@ -102,12 +104,6 @@ impl TryFrom<Fields> for Backend {
                 return Err(Invalid::new("has neither service nor address; give exactly one"));
             }
         };
-        if fields.weight > MAX_WEIGHT {
-            return Err(Invalid::new(format!(
-                "weight {} is over the maximum of {MAX_WEIGHT}",
-                fields.weight
-            )));
-        }
         Ok(Backend { target, weight: fields.weight })
     }
 }
@@ -119,29 +115,6 @@ impl From<Backend> for Fields {
             BackendTarget::Address(address) => (None, Some(address)),
         };
         Fields { service, address, weight: backend.weight }
-    }
-}
-
-/// By hand and not with `try_from`: an error that is raised inside the visitor gets the place of
-/// this object, one that is raised after it only that of the list.
-impl<'de> Deserialize<'de> for Backend {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct BackendVisitor;
-
-        impl<'de> Visitor<'de> for BackendVisitor {
-            type Value = Backend;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a backend with a service or an address")
-            }
-
-            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Backend, A::Error> {
-                let fields = Fields::deserialize(MapAccessDeserializer::new(map))?;
-                Backend::try_from(fields).map_err(A::Error::custom)
-            }
-        }
-
-        deserializer.deserialize_map(BackendVisitor)
     }
 }
 

@@ -17,6 +17,7 @@ pub struct ReferenceGrant {
 
 /// Everything in `from` may refer to everything in `to`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(expecting = "an object")]
 pub struct ReferenceGrantSpec {
     /// Who may refer.
     pub from: Vec<GrantFrom>,
@@ -26,6 +27,7 @@ pub struct ReferenceGrantSpec {
 
 /// Objects of one kind in one namespace.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(expecting = "an object")]
 pub struct GrantFrom {
     /// Their API group.
     pub group: String,
@@ -37,6 +39,7 @@ pub struct GrantFrom {
 
 /// Objects of one kind, or one of them.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(expecting = "an object")]
 pub struct GrantTo {
     /// Their API group; empty for the core group.
     pub group: String,

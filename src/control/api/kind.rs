@@ -20,6 +20,20 @@ impl Kind {
     pub const ALL: [Kind; 4] =
         [Kind::SniRoute, Kind::Service, Kind::EndpointSlice, Kind::ReferenceGrant];
 
+    /// The kind of an object by its type, if it is one of these.
+    pub fn of(api_version: &str, kind: &str) -> Option<Kind> {
+        match (api_version, kind) {
+            ("sluice.dev/v1alpha1", "SniRoute") => Some(Kind::SniRoute),
+            ("v1", "Service") => Some(Kind::Service),
+            ("discovery.k8s.io/v1", "EndpointSlice") => Some(Kind::EndpointSlice),
+            (
+                "gateway.networking.k8s.io/v1" | "gateway.networking.k8s.io/v1beta1",
+                "ReferenceGrant",
+            ) => Some(Kind::ReferenceGrant),
+            _ => None,
+        }
+    }
+
     /// Its name.
     pub fn as_str(self) -> &'static str {
         match self {

@@ -2,14 +2,12 @@
 //!
 //! The definition has the same limits: see the fields of [`super::SniRouteSpec`].
 
-use std::fmt::{self, Display};
-use std::marker::PhantomData;
+use std::fmt::Display;
 
-use serde::de::value::SeqAccessDeserializer;
-use serde::de::{Error, SeqAccess, Visitor};
+use serde::de::Error;
 use serde::{Deserialize, Deserializer};
 
-use super::{Alpn, Backend, Invalid, ListenerName};
+use super::{Alpn, Backend, ListenerName};
 use crate::routing::Hostname;
 
 pub(super) const MAX_HOSTNAMES: usize = 64;
@@ -19,97 +17,58 @@ pub(super) const MAX_BACKENDS: usize = 16;
 
 /// At least one hostname, and not so many that one route could fill the table.
 pub(super) fn hostnames<'de, D: Deserializer<'de>>(d: D) -> Result<Vec<Hostname>, D::Error> {
-    list(d, "a list of hostnames", |hostnames: &[Hostname]| {
-        if hostnames.is_empty() {
-            return Err(Invalid::new(
-                "is empty; a route needs at least one hostname (* takes any)",
-            ));
+    let hostnames = at_most(MAX_HOSTNAMES, "hostnames", d)?;
+    match hostnames.is_empty() {
+        true => {
+            Err(D::Error::custom("is empty; a route needs at least one hostname (* takes any)"))
         }
-        at_most(MAX_HOSTNAMES, hostnames, "hostnames")
-    })
+        false => Ok(hostnames),
+    }
 }
 
 /// Not too many listeners, and none twice.
 pub(super) fn listeners<'de, D: Deserializer<'de>>(d: D) -> Result<Vec<ListenerName>, D::Error> {
-    list(d, "a list of listeners", |listeners: &[ListenerName]| {
-        at_most(MAX_LISTENERS, listeners, "listeners")?;
-        each_once(listeners)
-    })
+    each_once(at_most(MAX_LISTENERS, "listeners", d)?)
 }
 
 /// Not too many protocols, and none twice.
 pub(super) fn alpn<'de, D: Deserializer<'de>>(d: D) -> Result<Vec<Alpn>, D::Error> {
-    list(d, "a list of ALPN protocols", |protocols: &[Alpn]| {
-        at_most(MAX_ALPN, protocols, "protocols")?;
-        each_once(protocols)
-    })
+    each_once(at_most(MAX_ALPN, "protocols", d)?)
 }
 
 /// One to sixteen backends, at least one of which gets connections.
 pub(super) fn backends<'de, D: Deserializer<'de>>(d: D) -> Result<Vec<Backend>, D::Error> {
-    list(d, "a list of backends", |backends: &[Backend]| {
-        if backends.is_empty() {
-            return Err(Invalid::new("is empty; a route needs at least one backend"));
-        }
-        at_most(MAX_BACKENDS, backends, "backends")?;
-        if backends.iter().all(|backend| backend.weight == 0) {
-            return Err(Invalid::new("all have weight 0; at least one needs a weight above 0"));
-        }
-        Ok(())
-    })
+    let backends: Vec<Backend> = at_most(MAX_BACKENDS, "backends", d)?;
+    if backends.is_empty() {
+        return Err(D::Error::custom("is empty; a route needs at least one backend"));
+    }
+    if backends.iter().all(|backend| backend.weight == 0) {
+        return Err(D::Error::custom("all have weight 0; at least one needs a weight above 0"));
+    }
+    Ok(backends)
 }
 
-fn at_most<T>(max: usize, items: &[T], what: &str) -> Result<(), Invalid> {
+fn at_most<'de, T, D>(max: usize, what: &str, deserializer: D) -> Result<Vec<T>, D::Error>
+where
+    T: Deserialize<'de>,
+    D: Deserializer<'de>,
+{
+    // A list of which nothing is left is often written like this.
+    let items = Option::<Vec<T>>::deserialize(deserializer)?.unwrap_or_default();
     match items.len() {
         count if count > max => {
-            Err(Invalid::new(format!("has {count} {what}; at most {max} are allowed")))
+            let message = format!("has {count} {what}; at most {max} are allowed");
+            Err(D::Error::custom(message))
         }
-        _ => Ok(()),
+        _ => Ok(items),
     }
 }
 
-fn each_once<T: PartialEq + Display>(items: &[T]) -> Result<(), Invalid> {
+fn each_once<T: PartialEq + Display, E: Error>(items: Vec<T>) -> Result<Vec<T>, E> {
     for (index, item) in items.iter().enumerate() {
         if items.iter().take(index).any(|before| before == item) {
-            return Err(Invalid::new(format!("has {:?} twice", item.to_string())));
+            return Err(E::custom(format!("has {:?} twice", item.to_string())));
         }
     }
-    Ok(())
-}
-
-/// Parses a list and checks it while the parser still knows where it is.
-fn list<'de, D, T>(
-    deserializer: D,
-    expected: &'static str,
-    check: impl Fn(&[T]) -> Result<(), Invalid>,
-) -> Result<Vec<T>, D::Error>
-where
-    D: Deserializer<'de>,
-    T: Deserialize<'de>,
-{
-    struct ListVisitor<T, F> {
-        expected: &'static str,
-        check: F,
-        item: PhantomData<T>,
-    }
-
-    impl<'de, T, F> Visitor<'de> for ListVisitor<T, F>
-    where
-        T: Deserialize<'de>,
-        F: Fn(&[T]) -> Result<(), Invalid>,
-    {
-        type Value = Vec<T>;
-
-        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-            f.write_str(self.expected)
-        }
-
-        fn visit_seq<A: SeqAccess<'de>>(self, seq: A) -> Result<Vec<T>, A::Error> {
-            let items = Vec::deserialize(SeqAccessDeserializer::new(seq))?;
-            (self.check)(&items).map_err(A::Error::custom)?;
-            Ok(items)
-        }
-    }
-
-    deserializer.deserialize_seq(ListVisitor { expected, check, item: PhantomData })
+    Ok(items)
 }

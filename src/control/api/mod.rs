@@ -1,17 +1,17 @@
 //! The objects that people write: `SniRoute`, `sluice.dev/v1alpha1`.
 //!
-//! A value of these types is valid: whatever breaks a rule is refused while it is parsed, so that
-//! the error of a parser that knows lines and fields (as `serde_yaml` does) names both. Unknown
-//! fields are ignored here; a source that wants to be strict finds them with `serde_ignored`.
+//! A value of these types is valid: whatever breaks a rule is refused by [`parse()`], with the field that
+//! is at fault. [`parse_strictly`] refuses fields that do not exist, too.
 //!
 //! The doc comments of the fields are what `kubectl explain` shows.
 
 mod address;
 mod backend;
+mod fields;
 mod grant;
 mod kind;
 mod list;
-mod object;
+mod parse;
 mod port;
 mod schema;
 mod values;
@@ -19,13 +19,14 @@ mod values;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::{CustomResource, CustomResourceExt};
 use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 
 pub(super) use address::dns_name;
 pub use address::{Address, DnsName};
 pub use backend::{Backend, BackendTarget, ServiceRef};
 pub use grant::{GATEWAY_GROUP, GrantFrom, GrantTo, ReferenceGrant, ReferenceGrantSpec};
 pub use kind::Kind;
+pub use parse::{FieldFault, parse, parse_strictly};
 pub use values::{Alpn, ClassName, Invalid, ListenerName, Namespace, ServiceName, Timeout};
 
 use crate::routing::{Hostname, Policy};
@@ -76,7 +77,7 @@ pub const SERVICE_NAME_LABEL: &str = "kubernetes.io/service-name";
     printcolumn(name = "Endpoints", type_ = "integer", json_path = ".status.endpoints"),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
 )]
-#[serde(rename_all = "camelCase")]
+#[serde(rename_all = "camelCase", expecting = "an object")]
 pub struct SniRouteSpec {
     /// Which installation of sluice serves this route: the one that has this class (its setting
     /// `--class`, which is `sluice` unless it is set). A route that names no class is served by
@@ -130,13 +131,13 @@ pub struct SniRouteSpec {
     pub backends: Vec<Backend>,
 
     /// How an endpoint is chosen for each connection.
-    #[serde(default, deserialize_with = "object::or_default", skip_serializing_if = "is_default")]
+    #[serde(default, deserialize_with = "or_default", skip_serializing_if = "is_default")]
     pub load_balancing: LoadBalancing,
 
     /// Deadlines of this route's connections. What is not given here is as the installation has
     /// it. A duration is one to four numbers, each with its unit `h`, `m`, `s` or `ms`, such as
     /// `1h30m`. It is above zero and at most `720h`.
-    #[serde(default, deserialize_with = "object::or_default", skip_serializing_if = "is_default")]
+    #[serde(default, deserialize_with = "or_default", skip_serializing_if = "is_default")]
     pub timeouts: RouteTimeouts,
 }
 
@@ -153,6 +154,7 @@ pub struct RouteClaims {
 
 /// How an endpoint is chosen for each connection.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(expecting = "an object")]
 pub struct LoadBalancing {
     /// - `RoundRobin`: each in turn, by weight.
     /// - `LeastConnections`: the endpoint with the fewest connections for its weight; of more than
@@ -166,6 +168,7 @@ pub struct LoadBalancing {
 
 /// Deadlines of a route's connections.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(expecting = "an object")]
 pub struct RouteTimeouts {
     /// How long one attempt to connect to one endpoint may take, such as `5s` or `500ms`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -181,6 +184,7 @@ pub struct RouteTimeouts {
 
 /// What became of this route. Written by sluice alone.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(expecting = "an object")]
 pub struct SniRouteStatus {
     /// - `Accepted`: the route is valid and owns at least one of its hostnames.
     /// - `ResolvedRefs`: the Services and ports that it names exist and may be used.
@@ -206,7 +210,17 @@ pub fn crds() -> String {
     // A definition is made of maps, lists and scalars: there is nothing in it that YAML cannot say.
     let mut definition = serde_json::to_value(SniRoute::crd()).unwrap_or_default();
     schema::reflow(&mut definition);
-    serde_yaml::to_string(&definition).unwrap_or_default()
+    let on_one_line = serde_yaml::ser_options! { folded_wrap_chars: usize::MAX };
+    serde_yaml::to_string_with_options(&definition, on_one_line).unwrap_or_default()
+}
+
+/// What is null, or left out, is the default.
+fn or_default<'de, D, T>(deserializer: D) -> Result<T, D::Error>
+where
+    D: Deserializer<'de>,
+    T: Deserialize<'de> + Default,
+{
+    Ok(Option::deserialize(deserializer)?.unwrap_or_default())
 }
 
 fn is_default<T: Default + PartialEq>(value: &T) -> bool {

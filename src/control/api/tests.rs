@@ -6,9 +6,14 @@ use serde_json::json;
 
 use super::*;
 use crate::routing::ServicePort;
+use crate::yaml::Node;
 
-fn spec(text: &str) -> Result<SniRouteSpec, serde_yaml::Error> {
-    serde_yaml::from_str(text)
+fn spec(text: &str) -> Result<SniRouteSpec, FieldFault> {
+    parse(&node(text))
+}
+
+fn node(text: &str) -> Node {
+    Node::parse(text).unwrap_or_else(|error| panic!("{}: {error}\n{text}", error.line))
 }
 
 const BACKENDS: &str = "backends: [{address: '192.0.2.1:1'}]";
@@ -70,12 +75,23 @@ fn what_is_left_out_has_its_default_and_is_left_out_when_written() {
 }
 
 #[test]
-fn unknown_fields_are_for_strict_sources_to_find() {
-    let text = format!("hostnames: [a.com]\nlater: {{a: 1}}\n{BACKENDS}");
-    assert!(spec(&text).is_ok());
+fn unknown_fields_are_passed_over_or_named() {
+    let text = format!(
+        "apiVersion: sluice.dev/v1alpha1\nkind: SniRoute\nmetadata: {{name: a}}\n\
+         spec: {{hostnames: [a.com], later: {{a: 1}}, {BACKENDS}}}"
+    );
+    let node = node(&text);
+    assert!(parse::<SniRoute, _>(&node).is_ok());
+    let faults = parse_strictly::<SniRoute, _>(Kind::SniRoute, &node).expect_err("a fault");
+    let shown: Vec<_> = faults.iter().map(ToString::to_string).collect();
+    assert_eq!(
+        shown,
+        ["spec.later: unknown field; there are alpn, backends, className, hostnames, listeners, \
+          loadBalancing, timeouts"]
+    );
 }
 
-/// Each is refused with the field and the line of the YAML error, beside a neighbour that passes.
+/// Each is refused with the field and its line, beside a neighbour that passes.
 #[test]
 fn every_rule_names_the_field_and_the_line() {
     let many = |n: usize, item: &str| vec![item; n].join(", ");
@@ -148,14 +164,19 @@ fn every_rule_names_the_field_and_the_line() {
             "timeouts.idle: \"720h1ms\" is over the maximum",
         ),
         ("timeouts", "{idle: 5s}", "{idle: -5s}", "timeouts.idle: \"-5s\" is not a duration"),
-        ("timeouts", "{}", "[5s]", "timeouts: invalid type: sequence, expected an object"),
+        ("timeouts", "{}", "[5s]", "timeouts: invalid type: list, expected an object"),
         ("timeouts", "", "5s", "timeouts: invalid type: string \"5s\", expected an object"),
-        ("timeouts", "{idle: 5s}", "{idle: 5}", "timeouts.idle: \"5\" is not a duration"),
+        (
+            "timeouts",
+            "{idle: 5s}",
+            "{idle: 5}",
+            "timeouts.idle: invalid type: integer `5`, expected a duration such as 5s",
+        ),
         (
             "timeouts",
             "{idle: 5s}",
             "{idle: [5s]}",
-            "timeouts.idle: invalid type: sequence, expected a duration",
+            "timeouts.idle: invalid type: list, expected a duration",
         ),
     ] {
         let around = format!("hostnames: [a.com]\n{BACKENDS}\n{field}: ");
@@ -189,12 +210,12 @@ fn every_rule_of_a_backend_names_the_field_and_the_line() {
         (
             "{address: '192.0.2.1:1', weight: 1000000}",
             "{address: '192.0.2.1:1', weight: 1000001}",
-            "backends[1]: weight 1000001 is over the maximum of 1000000",
+            "backends[1].weight: 1000001 is over the maximum of 1000000",
         ),
         (
             "{address: '192.0.2.1:1', weight: 0}",
             "{address: '192.0.2.1:1', weight: -1}",
-            "backends[1].weight: invalid",
+            "backends[1].weight: invalid value: integer `-1`, expected a whole number from 0",
         ),
         (
             "address: kafka.example.com:9093",
@@ -287,13 +308,9 @@ fn every_rule_of_a_backend_names_the_field_and_the_line() {
         (
             "service: {name: a, port: 1}",
             "service: [ns, a, 1]",
-            "backends[1].service: invalid type: sequence, expected an object",
+            "backends[1].service: invalid type: list, expected an object with a name and a port",
         ),
-        (
-            "address: '192.0.2.1:1'",
-            "[1]",
-            "backends[1]: invalid type: sequence, expected a backend",
-        ),
+        ("address: '192.0.2.1:1'", "[1]", "backends[1]: invalid type: list, expected a backend"),
     ] {
         let around = "hostnames: [a.com]\nbackends:\n- address: '192.0.2.2:2'\n- ";
         refused(&format!("{around}{good}"), &format!("{around}{bad}"), 4, part);
@@ -308,7 +325,7 @@ fn refused(good: &str, bad: &str, line: usize, part: &str) {
     let error = spec(bad).expect_err(bad);
     let shown = error.to_string();
     assert!(shown.contains(part), "{shown:?} has no {part:?}");
-    assert_eq!(error.location().map(|place| place.line()), Some(line), "{shown}");
+    assert_eq!(node(bad).line_of(&error.field), line, "{shown}");
 }
 
 #[test]
@@ -356,6 +373,7 @@ proptest! {
     #[test]
     fn no_text_panics(text in ".{0,40}") {
         let _ = (text.parse::<Timeout>(), text.parse::<Address>(), text.parse::<ClassName>());
-        let _ = (text.parse::<Alpn>(), text.parse::<ServiceName>(), spec(&text));
+        let _ = (text.parse::<Alpn>(), text.parse::<ServiceName>());
+        let _ = Node::parse(&text).map(|node| parse::<SniRouteSpec, _>(&node));
     }
 }

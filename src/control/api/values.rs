@@ -218,7 +218,7 @@ macro_rules! text {
 
 text!(Hostname, ClassName, ListenerName, Alpn, ServiceName, Namespace, Address, Timeout, Policy);
 
-/// Parses inside the visitor, so that the parser still knows the place when the text is refused.
+/// Says what the text is for where something else is found.
 struct TextVisitor<T>(std::marker::PhantomData<T>);
 
 impl<T: Text> Visitor<'_> for TextVisitor<T> {

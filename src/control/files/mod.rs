@@ -14,7 +14,6 @@
 //! * [`watch`] drives them all while sluice runs; [`load`] and [`check`] do it once.
 
 mod interest;
-mod locate;
 mod parse;
 mod read;
 mod settling;
@@ -25,10 +24,11 @@ mod watches;
 use std::fmt::{self, Write};
 use std::path::{Path, PathBuf};
 
-use self::locate::{FieldPath, lines_of};
+use self::parse::Lines;
 use self::read::Reading;
 use self::source::Source;
 use super::build::{Installation, Resources, examine};
+use crate::yaml::FieldPath;
 
 pub use watch::{Update, watch};
 
@@ -113,19 +113,13 @@ pub fn check(paths: &[PathBuf], installation: &Installation) -> Vec<Fault> {
     let mut faults = source.faults();
     let (_, findings) = examine(&resources, installation);
     let origins = source.origins();
-    // Each route comes from some file: `examine` makes none up.
-    let found: Vec<_> = findings
-        .into_iter()
-        .filter_map(|finding| {
-            let (file, origin) = *origins.get(&finding.key)?;
-            Some((file, origin, FieldPath::parse(&finding.field), finding))
-        })
-        .collect();
-    let places: Vec<_> = found.iter().map(|(_, origin, field, _)| (*origin, field)).collect();
-    let lines = lines_of(&places);
-    for ((file, _, _, finding), line) in found.into_iter().zip(lines) {
+    let mut lines = Lines::default();
+    for finding in findings {
+        // Each route comes from some file: `examine` makes none up.
+        let Some((file, origin)) = origins.get(&finding.key) else { continue };
+        let line = lines.of(origin, &FieldPath::parse(&finding.field));
         faults.push(Fault {
-            file: file.to_owned(),
+            file: file.to_path_buf(),
             line: Some(line),
             object: Some(format!("SniRoute {}", finding.key)),
             field: Some(finding.field),

@@ -6,8 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::Fault;
-use super::locate::Origin;
-use super::parse::{Object, parse};
+use super::parse::{Object, Origin, parse};
 use super::read::{Content, Reading, same};
 use crate::control::api::Kind;
 use crate::routing::{ObjectKey, RouteKey};
@@ -289,10 +288,10 @@ fn unreadable(path: &Path, error: &str) -> Fault {
 fn clash(loser: &Path, own: &Written, winner: &Path, file: &FileState) -> Fault {
     let (kind, key) = &own.id;
     let theirs = file.chosen().iter().find(|written| written.id == own.id);
-    let line = theirs.map_or(1, |written| written.origin.line());
+    let line = theirs.map_or(1, |written| written.origin.line);
     Fault {
         file: loser.to_owned(),
-        line: Some(own.origin.line()),
+        line: Some(own.origin.line),
         object: Some(format!("{kind} {key}")),
         field: None,
         message: format!("is in {}:{line} already", winner.display()),

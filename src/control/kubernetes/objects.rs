@@ -4,10 +4,11 @@ use tracing::debug;
 
 use super::faults::Faults;
 use super::parse;
-use crate::control::api::Kind;
+use crate::control::api::{FieldFault, Kind};
 use crate::control::build::{Builder, Installation, Settled, Unreadable};
 use crate::control::objects::{Head, ObjectText};
 use crate::routing::ObjectKey;
+use crate::yaml::FieldPath;
 
 /// What the API server has, as far as it can be read.
 ///
@@ -31,7 +32,10 @@ impl Objects {
         let key = head.key();
         let builder = &mut self.builder;
         let read = match kind {
-            _ if head.name.is_empty() => Err("metadata.name: is missing or is no text".to_owned()),
+            _ if head.name.is_empty() => Err(FieldFault {
+                field: FieldPath::parse("metadata.name"),
+                message: "is missing or is no text".to_owned(),
+            }),
             Kind::SniRoute => parse::route(&head, text).map(|route| builder.put_route(&route)),
             Kind::Service => {
                 parse::service(&head, text).map(|service| builder.put_service(&service))
@@ -43,7 +47,7 @@ impl Objects {
         };
         match read {
             Ok(()) => self.faults.mend(kind, &key),
-            Err(why) => self.put_unreadable(kind, &key, &head, text, why),
+            Err(fault) => self.put_unreadable(kind, &key, &head, text, fault.to_string()),
         }
     }
 

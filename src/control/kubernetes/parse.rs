@@ -10,10 +10,11 @@ use k8s_openapi::api::discovery::v1::{Endpoint, EndpointConditions, EndpointPort
 use serde::Deserialize;
 
 use crate::control::api::{
-    ReferenceGrant, ReferenceGrantSpec, RouteClaims, SniRoute, SniRouteSpec,
+    FieldFault, ReferenceGrant, ReferenceGrantSpec, RouteClaims, SniRoute, SniRouteSpec,
 };
 use crate::control::build::UnreadableRoute;
 use crate::control::objects::{Head, ObjectText};
+use crate::yaml::FieldPath;
 
 #[derive(Deserialize)]
 struct Specified<S> {
@@ -93,11 +94,12 @@ struct UsedEndpointPort {
 }
 
 /// The route that an object is, or the field that is at fault and why.
-pub(super) fn route(head: &Head, text: &ObjectText) -> Result<SniRoute, String> {
+pub(super) fn route(head: &Head, text: &ObjectText) -> Result<SniRoute, FieldFault> {
     let Specified { spec } = text.parse::<Specified<SniRouteSpec>>()?;
     // The oldest route wins, and one of an unknown age must not be taken for that.
     if head.created.is_err() {
-        return Err("metadata.creationTimestamp: is no time that can be read".to_owned());
+        let field = FieldPath::parse("metadata.creationTimestamp");
+        return Err(FieldFault { field, message: "is no time that can be read".to_owned() });
     }
     Ok(SniRoute { metadata: head.metadata(), spec, status: None })
 }
@@ -115,7 +117,7 @@ pub(super) fn unreadable_route(head: &Head, text: &ObjectText, why: &str) -> Unr
     }
 }
 
-pub(super) fn service(head: &Head, text: &ObjectText) -> Result<Service, String> {
+pub(super) fn service(head: &Head, text: &ObjectText) -> Result<Service, FieldFault> {
     let UsedService { spec, status } = text.parse()?;
     let port = |port: UsedServicePort| ServicePort {
         name: port.name,
@@ -147,7 +149,7 @@ pub(super) fn service(head: &Head, text: &ObjectText) -> Result<Service, String>
     Ok(Service { metadata: head.metadata(), spec, status })
 }
 
-pub(super) fn slice(head: &Head, text: &ObjectText) -> Result<EndpointSlice, String> {
+pub(super) fn slice(head: &Head, text: &ObjectText) -> Result<EndpointSlice, FieldFault> {
     let UsedSlice { address_type, endpoints, ports } = text.parse()?;
     let conditions = |conditions: UsedConditions| EndpointConditions {
         ready: conditions.ready,
@@ -173,7 +175,7 @@ pub(super) fn slice(head: &Head, text: &ObjectText) -> Result<EndpointSlice, Str
     })
 }
 
-pub(super) fn grant(head: &Head, text: &ObjectText) -> Result<ReferenceGrant, String> {
+pub(super) fn grant(head: &Head, text: &ObjectText) -> Result<ReferenceGrant, FieldFault> {
     let Specified { spec } = text.parse::<Specified<ReferenceGrantSpec>>()?;
     Ok(ReferenceGrant { metadata: head.metadata(), spec })
 }

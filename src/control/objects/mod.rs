@@ -25,6 +25,8 @@ pub(super) use self::scan::{Fields, field};
 
 use serde::de::DeserializeOwned;
 
+use crate::control::api::{self, FieldFault};
+
 /// One object in JSON, unparsed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ObjectText(Box<[u8]>);
@@ -48,16 +50,9 @@ impl ObjectText {
     /// Parses it as `T`, which is to have no field but those that are used.
     ///
     /// # Errors
-    /// The field that cannot be read and why, without its place in the text: that moves with whatever
-    /// stands before it.
-    pub(super) fn parse<T: DeserializeOwned>(&self) -> Result<T, String> {
-        let mut json = serde_json::Deserializer::from_slice(&self.0);
-        serde_path_to_error::deserialize(&mut json).map_err(|error| {
-            let place = error.inner();
-            let place = format!(" at line {} column {}", place.line(), place.column());
-            let text = error.to_string();
-            text.strip_suffix(&*place).map(str::to_owned).unwrap_or(text)
-        })
+    /// The field that cannot be read, and why.
+    pub(super) fn parse<T: DeserializeOwned>(&self) -> Result<T, FieldFault> {
+        api::parse(&mut serde_json::Deserializer::from_slice(&self.0))
     }
 }
 
@@ -109,9 +104,11 @@ mod tests {
         for before in ["", "{\"more\": 1}, \"x\": "] {
             let text = format!("{{\"a\": {before} 1, \"spec\": {{\"weight\": -1}}}}");
             let error = ObjectText::new(text.as_bytes()).parse::<Narrow>().unwrap_err();
-            assert_eq!(error, "spec.weight: invalid value: integer `-1`, expected u32");
+            let expected = "spec.weight: invalid value: integer `-1`, expected a whole number from 0 to \
+                            4294967295";
+            assert_eq!(error.to_string(), expected);
         }
         let error = ObjectText::new(b"{\"spec\": ").parse::<Narrow>().unwrap_err();
-        assert_eq!(error, "spec: EOF while parsing a value");
+        assert_eq!(error.to_string(), "spec: EOF while parsing a value");
     }
 }

@@ -1,10 +1,8 @@
 //! From the bytes of a file to its objects, without I/O.
 
 mod document;
-mod head;
 mod split;
-mod suggest;
-mod weight;
+mod type_meta;
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
@@ -15,15 +13,13 @@ use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
+use self::document::MAX_FAULTS;
 use self::split::documents;
 use super::Fault;
-use super::locate::{FieldPath, Origin, lines_of};
 use crate::control::api::{Kind, ReferenceGrant, SniRoute};
 use crate::control::build::{Builder, Resources};
 use crate::routing::RouteKey;
-
-/// How many faults are reported of one document. Who mends those sees the next.
-const MAX_FAULTS: usize = 20;
+use crate::yaml::{FieldPath, Node};
 
 /// An object of a file.
 #[derive(Clone, Debug)]
@@ -31,6 +27,50 @@ pub(super) struct Parsed {
     pub(super) object: Object,
     pub(super) key: RouteKey,
     pub(super) origin: Origin,
+}
+
+/// Where an object was written down.
+#[derive(Clone, Debug)]
+pub(super) struct Origin {
+    /// The document that it is in.
+    text: Arc<str>,
+    /// The line of the file, from 1, on which that document begins.
+    first_line: usize,
+    /// Which item it is, if the document is a list.
+    item: Option<usize>,
+    /// The line of the file on which it begins.
+    pub(super) line: usize,
+}
+
+impl Origin {
+    /// Whether the same object is written there in the same words, wherever that is.
+    pub(super) fn says_the_same(&self, other: &Origin) -> bool {
+        self.words() == other.words() && self.item == other.item
+    }
+
+    /// The document without what sets it apart from others.
+    fn words(&self) -> &str {
+        let text = self.text.strip_prefix("---").unwrap_or(&self.text);
+        text.trim_start_matches(['\r', '\n']).trim_end()
+    }
+}
+
+/// The lines of fields, of which each document is read once more.
+#[derive(Default)]
+pub(super) struct Lines(HashMap<*const u8, Option<Node>>);
+
+impl Lines {
+    /// The line of the file where a field of an object is; where it is missing, that of the nearest thing
+    /// around it.
+    pub(super) fn of(&mut self, origin: &Origin, field: &FieldPath) -> usize {
+        let text = &*origin.text;
+        let document = self.0.entry(text.as_ptr()).or_insert_with(|| Node::parse(text).ok());
+        let object = document.as_ref().and_then(|document| match origin.item {
+            None => Some(document),
+            Some(index) => document.get("items")?.item(index),
+        });
+        object.map_or(origin.line, |object| origin.first_line + object.line_of(field) - 1)
+    }
 }
 
 /// An object of one of the supported kinds.
@@ -119,18 +159,12 @@ fn twice(file: &Path, objects: &[Parsed]) -> Vec<Fault> {
         }
     }
     pairs.truncate(MAX_FAULTS);
-    let whole = FieldPath::default();
-    let origins = pairs.iter().flat_map(|(first, second)| [&first.origin, &second.origin]);
-    let lines = lines_of(&origins.map(|origin| (origin, &whole)).collect::<Vec<_>>());
-    let fault = |((_, second), lines): (&(&Parsed, &Parsed), &[usize])| {
-        let &[first, line] = lines else { return None };
-        Some(Fault {
-            file: file.to_owned(),
-            line: Some(line),
-            object: Some(format!("{} {}", second.object.kind(), second.key)),
-            field: None,
-            message: format!("is in this file twice, first in line {first}"),
-        })
+    let fault = |(first, second): (&Parsed, &Parsed)| Fault {
+        file: file.to_owned(),
+        line: Some(second.origin.line),
+        object: Some(format!("{} {}", second.object.kind(), second.key)),
+        field: None,
+        message: format!("is in this file twice, first in line {}", first.origin.line),
     };
-    pairs.iter().zip(lines.chunks(2)).filter_map(fault).collect()
+    pairs.into_iter().map(fault).collect()
 }

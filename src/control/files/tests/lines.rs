@@ -1,43 +1,6 @@
 //! Where faults are said to be, and how many.
 
 use super::*;
-use crate::control::files::locate::{FieldPath, Origin, lines_of};
-
-#[test]
-fn many_lines_of_documents_are_found_at_once() {
-    let text = "# head\na:\n- x\n-\n  b: 1\n  c: {d: 1,\n    e: [1,\n    2]}\n\
-                - &f\n  g:\n  - !t h\n  - ~\nz: *f\n'q': []\n1: {}\n";
-    let origin = Origin { text: text.into(), first_line: 11, within: FieldPath::default() };
-    let other = Origin { text: "---\na:\n- x".into(), first_line: 41, ..origin.clone() };
-    let inner = Origin { within: FieldPath::parse("a[1]"), ..origin.clone() };
-    let places = [
-        (&origin, "", 12),
-        (&origin, "a", 12),
-        (&origin, "a[0]", 13),
-        (&origin, "a[1]", 15),
-        (&origin, "a[1].c", 16),
-        (&origin, "a[1].c.e", 17),
-        (&origin, "a[1].c.e[1]", 18),
-        (&inner, "c.e", 17),
-        (&inner, "", 15),
-        (&origin, "a[2].g[0]", 21),
-        (&origin, "a[2].g[1]", 22),
-        (&origin, "q", 24),
-        // What is not there is where its surroundings are.
-        (&origin, "a[7]", 12),
-        (&origin, "a[0].b", 13),
-        (&origin, "q[0]", 24),
-        (&origin, "nope", 12),
-        (&other, "a[0]", 43),
-        (&other, "", 42),
-    ];
-    let fields: Vec<FieldPath> = places.iter().map(|(_, f, _)| FieldPath::parse(f)).collect();
-    let wanted: Vec<_> = places.iter().zip(&fields).map(|((o, ..), field)| (*o, field)).collect();
-    let found = lines_of(&wanted);
-    for ((_, field, line), found) in places.iter().zip(found) {
-        assert_eq!(found, *line, "{field:?}");
-    }
-}
 
 #[test]
 fn a_document_of_faults_is_told_in_few_lines() {

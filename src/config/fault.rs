@@ -1,0 +1,111 @@
+//! What may be wrong with the settings, and where.
+
+use std::io;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::duration::display;
+use crate::yaml::{FieldPath, Step};
+
+/// Why there is no configuration. The message says where the fault is and what to write instead.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// A layer has what no setting takes.
+    #[error("{place}: {message}")]
+    Invalid {
+        /// The flag, the variable, or file, line and name.
+        place: String,
+        /// What is wrong there.
+        message: String,
+    },
+    /// The configuration file cannot be read.
+    #[error("{place}: cannot read {path:?}")]
+    Unreadable {
+        /// What names the file.
+        place: String,
+        /// The file.
+        path: PathBuf,
+        /// Why not.
+        source: io::Error,
+    },
+    /// There is nothing to serve.
+    #[error(
+        "no routes: give a file or folder of SniRoute manifests with --routes PATH \
+         (or SLUICE_ROUTES, or routes: in the configuration file), or a cluster with --kubeconfig"
+    )]
+    NoRoutes,
+    /// Two sources at once.
+    #[error("routes come from kubernetes or from files, not from both: leave out source or routes")]
+    TwoSources,
+    /// Files are there whenever sluice is.
+    #[error(
+        "stateDir is for routes from kubernetes: a table that comes from files is never saved; \
+         leave it out"
+    )]
+    StateOfFiles,
+    /// What starts would not end in the log.
+    #[error(
+        "accessLogStart has a line for the start of each connection, so accessLog has to be all, for \
+         their ends; set that, or leave accessLogStart out"
+    )]
+    StartWithoutEnd,
+    /// A route would have a longer time for asking nothing than it may ask for.
+    #[error(
+        "timeouts.max: {} is shorter than {name}, which is {} and holds for routes that ask for \
+         nothing; lengthen the one or shorten the other",
+        display(*max),
+        display(*value)
+    )]
+    MaxTooShort {
+        /// The setting.
+        name: &'static str,
+        /// Its value.
+        value: Duration,
+        /// The longest that a route may ask for.
+        max: Duration,
+    },
+}
+
+impl ConfigError {
+    pub(super) fn invalid(place: String, message: String) -> ConfigError {
+        ConfigError::Invalid { place, message }
+    }
+}
+
+/// What is wrong with a value.
+pub(super) struct Fault {
+    /// Where, below the setting: an item, and a field of that.
+    pub(super) field: FieldPath,
+    pub(super) message: String,
+}
+
+impl Fault {
+    /// The same fault, seen from one level up.
+    pub(super) fn within(mut self, step: Step) -> Fault {
+        self.field = self.field.within(step);
+        self
+    }
+}
+
+impl From<String> for Fault {
+    fn from(message: String) -> Fault {
+        Fault { field: FieldPath::default(), message }
+    }
+}
+
+/// One value, before its setting has looked at it.
+pub(super) enum Value {
+    Text(String),
+    /// An item of a list, written in the file as an object.
+    Object(Vec<(String, String)>),
+}
+
+impl Value {
+    /// The text of a value that cannot be an object.
+    pub(super) fn text(&self) -> Result<&str, Fault> {
+        match self {
+            Value::Text(text) => Ok(text),
+            Value::Object(_) => Err("takes text, not an object".to_owned().into()),
+        }
+    }
+}

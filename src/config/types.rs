@@ -1,0 +1,236 @@
+//! What the settings come to.
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::num::NonZeroUsize;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::cidr::Cidr;
+use crate::logging::Log;
+
+/// Everything that `sluice run` needs to know, checked.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Config {
+    /// Where clients connect to. Never empty. Several may share a name.
+    pub listeners: Vec<Listener>,
+    /// Where metrics and probes are served.
+    pub admin: SocketAddr,
+    /// Where routes come from.
+    pub source: Source,
+    /// How to reach the API server outside a cluster.
+    pub kubeconfig: Option<PathBuf>,
+    /// The namespaces that are watched in the API server; all if it is empty.
+    pub namespaces: Vec<String>,
+    /// The DNS servers that names of backends are looked up at; the system's if it is empty.
+    pub dns_servers: Vec<SocketAddr>,
+    /// Which addresses endpoints may have.
+    pub addresses: Addresses,
+    /// The Services of this installation, which are no backends.
+    pub own_services: Vec<OwnService>,
+    /// The folder in which the table is saved, if it is to be. Only with [`Source::Kubernetes`].
+    pub state_dir: Option<PathBuf>,
+    /// Files and folders of manifests. Never empty once loaded with [`Source::Files`].
+    pub routes: Vec<PathBuf>,
+    /// The class of this installation.
+    pub class: String,
+    /// Whether routes that name no class are left alone.
+    pub require_class: bool,
+    /// Which namespaces may claim hostnames below a wildcard.
+    pub hostnames_below: HostnamesBelow,
+    /// Whether the status of routes, and Events on them, are written to the API server.
+    pub write_status: bool,
+    /// Which Lease says which replica writes them; one that follows from the class if there is none
+    /// here.
+    pub lease: Option<Lease>,
+    /// How long a replica that is not heard of any more keeps the Lease.
+    pub lease_duration: Duration,
+    /// How many data-plane threads.
+    pub workers: NonZeroUsize,
+    /// The installation's own deadlines.
+    pub timeouts: Timeouts,
+    /// The largest ClientHello in bytes of handshake.
+    pub max_hello: usize,
+    /// How a termination is carried out.
+    pub drain: Drain,
+    /// Which connections the access log has.
+    pub access_log: AccessLog,
+    /// Whether the access log has a line when the upstream connection stands, too. Only with
+    /// [`AccessLog::All`].
+    pub access_log_start: bool,
+    /// How sluice logs.
+    pub log: Log,
+}
+
+/// Which namespaces may claim hostnames below a wildcard that belongs to one of them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum HostnamesBelow {
+    /// Each.
+    #[default]
+    Anyone,
+    /// The owner of the wildcard, and those with which it shares it.
+    Owner,
+}
+
+impl HostnamesBelow {
+    /// The word in the setting.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            HostnamesBelow::Anyone => "Anyone",
+            HostnamesBelow::Owner => "Owner",
+        }
+    }
+}
+
+/// Where routes come from.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Source {
+    /// What the other settings and the surroundings suggest; decided while the configuration is
+    /// loaded.
+    #[default]
+    Auto,
+    /// The API server.
+    Kubernetes,
+    /// Manifests.
+    Files,
+}
+
+impl Source {
+    /// The word that stands for it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Source::Auto => "auto",
+            Source::Kubernetes => "kubernetes",
+            Source::Files => "files",
+        }
+    }
+}
+
+/// One address that clients connect to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Listener {
+    /// The name that routes refer to.
+    pub name: String,
+    /// Where it listens; port 0 takes any free one. `0.0.0.0` and `[::]` are left out where the
+    /// machine does not have the family, if there is another address of the same name.
+    pub address: SocketAddr,
+    /// What clients speak there.
+    pub protocol: Protocol,
+    /// Whether a connection that is refused gets a TLS alert before it is closed.
+    pub alerts: bool,
+}
+
+/// What clients speak on a listener.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Protocol {
+    /// TLS: the server name decides.
+    #[default]
+    Tls,
+    /// Anything: the listener's route for `*` takes every connection.
+    Tcp,
+}
+
+/// The name of a Lease.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Lease {
+    /// Its namespace; the replica's own if there is none here.
+    pub namespace: Option<String>,
+    /// Its name there.
+    pub name: String,
+}
+
+impl fmt::Display for Lease {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.namespace {
+            Some(namespace) => write!(f, "{namespace}/{}", self.name),
+            None => f.write_str(&self.name),
+        }
+    }
+}
+
+/// Which addresses endpoints may have.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Addresses {
+    /// The networks that they may be in; any if it is empty.
+    pub allow: Vec<Cidr>,
+    /// The networks that they may not be in, whatever `allow` has.
+    pub deny: Vec<Cidr>,
+}
+
+/// The name of a Service that leads to this installation.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OwnService {
+    /// Its namespace.
+    pub namespace: String,
+    /// Its name there.
+    pub name: String,
+}
+
+impl fmt::Display for OwnService {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.namespace, self.name)
+    }
+}
+
+/// Deadlines.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Timeouts {
+    /// From accept to a whole ClientHello.
+    pub hello: Duration,
+    /// For one attempt to connect to one endpoint.
+    pub connect: Duration,
+    /// Without a byte in either direction.
+    pub idle: Duration,
+    /// For a client that takes next to nothing of what there is for it; `None` is for ever.
+    pub stall: Option<Duration>,
+    /// The longest that a route may ask for; `None` is no bound.
+    pub max: Option<Duration>,
+}
+
+impl Timeouts {
+    /// What holds for one attempt to connect, where a route asks for `own`.
+    pub fn connect_of(&self, own: Option<Duration>) -> Duration {
+        own.map_or(self.connect, |own| self.capped(own))
+    }
+
+    /// How long a connection may be idle, where a route asks for `own`.
+    pub fn idle_of(&self, own: Option<Duration>) -> Duration {
+        own.map_or(self.idle, |own| self.capped(own))
+    }
+
+    fn capped(&self, own: Duration) -> Duration {
+        self.max.map_or(own, |max| own.min(max))
+    }
+}
+
+/// How a termination is carried out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Drain {
+    /// How long new connections are still accepted, while load balancers learn that this replica
+    /// is unready.
+    pub delay: Duration,
+    /// How long established connections may take to end after that.
+    pub timeout: Duration,
+}
+
+/// Which connections the access log has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AccessLog {
+    /// None.
+    Off,
+    /// Those that did not complete.
+    Errors,
+    /// All.
+    All,
+}
+
+impl AccessLog {
+    /// The word in the setting.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            AccessLog::Off => "off",
+            AccessLog::Errors => "errors",
+            AccessLog::All => "all",
+        }
+    }
+}
