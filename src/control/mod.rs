@@ -18,6 +18,7 @@ pub mod lease;
 pub mod objects;
 mod random;
 pub mod saved;
+mod slices;
 pub mod status;
 pub mod supervise;
 

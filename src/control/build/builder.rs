@@ -1,7 +1,6 @@
 //! What a source has, and what a change of it comes to.
 
-use std::collections::{BTreeMap, BTreeSet, HashSet as StdHashSet};
-use std::net::SocketAddr;
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use ahash::{AHashMap as HashMap, AHashSet as HashSet};
@@ -9,21 +8,21 @@ use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
-use super::claims::{ClaimNews, Claims};
+use super::claims::Claims;
 use super::draft::Draft;
 use super::endpoints::{Slice, service_of};
 use super::grants::Grants;
-use super::names::{Answer, NameChanges, Names};
+use super::names::{Answer, Names};
 use super::own::Own;
 use super::ports::ServicePorts;
-use super::resolve::{Found, LookedUp, Targets};
+use super::resolve::Targets;
 use super::routes::{Routes, State};
-use super::services::{PortChange, PortNews, Services};
+use super::services::Services;
+use super::settle::{Settled, Settling};
 use super::told::Finding;
 use super::{Installation, key};
 use crate::control::api::{DnsName, Kind, ReferenceGrant, SniRoute};
-use crate::control::status::{HostnameMove, MovedRoute, RouteStatus};
-use crate::routing::{BackendKey, Changes, Hostname, ObjectKey, RouteKey, RouteSpec};
+use crate::routing::{ObjectKey, RouteKey};
 
 /// Holds what a source has, and works out what a change of it comes to. Pure: what it says depends
 /// on the objects alone, not on the order or the way in which they came.
@@ -37,33 +36,18 @@ pub struct Builder {
     pub(super) routes: Routes,
     pub(super) claims: Claims,
     pub(super) targets: Targets,
-    dirty: Dirty,
+    pub(super) dirty: Dirty,
 }
 
 /// What is to be looked at again, besides routes.
 #[derive(Debug, Default)]
-struct Dirty {
+pub(super) struct Dirty {
     /// The uids of the routes that went, as far as they came from an API server.
-    gone: HashMap<RouteKey, Arc<str>>,
+    pub(super) gone: HashMap<RouteKey, Arc<str>>,
     /// Namespaces whose grants changed.
-    granting: HashSet<Arc<str>>,
+    pub(super) granting: HashSet<Arc<str>>,
     /// Names with other answers.
-    names: HashSet<DnsName>,
-}
-
-/// What came of the changes since the last time.
-#[derive(Clone, Debug, Default)]
-pub struct Settled {
-    /// For the data plane.
-    pub changes: Changes,
-    /// The statuses of the routes that were looked at again, in no order. Some may be as they were.
-    pub statuses: Vec<RouteStatus>,
-    /// What is to be resolved.
-    pub names: NameChanges,
-    /// The addresses of the installation's own Services, if they have changed.
-    pub own_endpoints: Option<Arc<StdHashSet<SocketAddr>>>,
-    /// The hostnames that went from one namespace to another, by the routes there.
-    pub moves: Vec<HostnameMove>,
+    pub(super) names: HashSet<DnsName>,
 }
 
 impl Builder {
@@ -229,36 +213,20 @@ impl Builder {
         self.targets.own.missing()
     }
 
-    /// Works out what the changes since the last time come to.
+    /// Works out what the changes since the last time come to, at once.
     pub fn settle(&mut self) -> Settled {
-        for namespace in &self.dirty.granting {
-            self.claims.grants_changed(namespace);
+        let mut settling = self.begin_settling();
+        loop {
+            if let Some(settled) = settling.go_on(usize::MAX) {
+                return settled;
+            }
         }
-        let own_endpoints = self.settle_own();
-        let moves = self.settle_claims();
-        let mut settled = Settled { moves, own_endpoints, ..Settled::default() };
-        let counted = self.settle_services(&mut settled);
-        for namespace in std::mem::take(&mut self.dirty.granting) {
-            self.targets.grants.users(&namespace).for_each(|key| self.routes.mark(key));
-        }
-        for name in std::mem::take(&mut self.dirty.names) {
-            self.targets.names.users(&name).for_each(|key| self.routes.mark(key));
-        }
+    }
 
-        let mut looked_up = LookedUp::default();
-        let routes = self.routes.take_dirty();
-        settled.changes.routes.reserve(routes.len());
-        settled.changes.endpoints.reserve(routes.len());
-        settled.statuses.reserve(routes.len());
-        for key in routes {
-            let spec = self.settle_route(&key, &mut looked_up, &mut settled);
-            settled.changes.routes.push((key, spec));
-        }
-        for key in &counted {
-            settled.statuses.extend(self.count_again(key, &mut looked_up));
-        }
-        settled.names = self.targets.names.settle();
-        settled
+    /// Begins to work out what the changes since the last time come to. Whoever drops that before its
+    /// end drops the builder, too: what was worked out by then is told to nobody.
+    pub fn begin_settling(&mut self) -> Settling<'_> {
+        Settling::of(self)
     }
 
     /// All that is not as it should be, in the order of the routes' keys.
@@ -278,109 +246,4 @@ impl Builder {
             && self.targets.names.is_empty()
             && self.targets.own.is_empty()
     }
-
-    /// Has the Services and routes looked at again that lead to what has become the installation's
-    /// own, or is no longer. Returns all that is, if that has changed.
-    fn settle_own(&mut self) -> Option<Arc<StdHashSet<SocketAddr>>> {
-        let news = self.targets.own.settle()?;
-        let mut meeting: HashMap<BackendKey, bool> = HashMap::new();
-        for draft in self.routes.drafts() {
-            for (backend, _) in &draft.backends {
-                if !meeting.contains_key(backend) {
-                    meeting.insert(backend.clone(), self.targets.may_meet(backend, &news));
-                }
-            }
-        }
-        let by_address = |draft: &&Draft| {
-            let mut addresses = draft.backends.iter().map(|(backend, _)| backend);
-            addresses.any(|backend| is_address(backend) && meeting.get(backend) == Some(&true))
-        };
-        let concerned = self.routes.drafts().filter(by_address);
-        let concerned: Vec<RouteKey> = concerned.map(|draft| draft.spec.key.clone()).collect();
-        concerned.iter().for_each(|key| self.routes.mark(key));
-        for (backend, meets) in meeting {
-            if let (BackendKey::Service { service, .. }, true) = (backend, meets) {
-                self.targets.services.mark(&service);
-            }
-        }
-        Some(Arc::clone(self.targets.own.endpoints()))
-    }
-
-    /// Has the routes learn what became of their claims; marks those for which that is news.
-    fn settle_claims(&mut self) -> Vec<HostnameMove> {
-        let ClaimNews { verdicts, notes, moves } = self.claims.settle(&self.targets.grants);
-        for (key, hostname, verdict) in verdicts {
-            self.routes.tell(&key, |draft| draft.set_verdict(hostname, verdict));
-        }
-        for (key, place, note) in notes {
-            self.routes.tell(&key, |draft| draft.set_note(place, note));
-        }
-        let mut hostnames: BTreeMap<(RouteKey, RouteKey), Vec<Hostname>> = BTreeMap::new();
-        for (hostname, from, to) in moves {
-            hostnames.entry((from, to)).or_default().push(hostname);
-        }
-        let gone = std::mem::take(&mut self.dirty.gone);
-        let moved = |key: RouteKey| {
-            let uid = self.routes.draft(&key).and_then(Draft::uid).or_else(|| gone.get(&key));
-            MovedRoute { uid: uid.cloned(), key }
-        };
-        let moves = hostnames.into_iter().map(|((from, to), mut hostnames)| {
-            hostnames.sort_unstable();
-            HostnameMove { hostnames, from: moved(from), to: moved(to) }
-        });
-        moves.collect()
-    }
-
-    /// Works out the Services of which there is news, and has the routes looked at again to which
-    /// that matters. Returns those that may have another number of endpoints, and nothing else.
-    fn settle_services(&mut self, settled: &mut Settled) -> HashSet<RouteKey> {
-        let mut counted = HashSet::new();
-        while let Some(service) = self.targets.services.next_news() {
-            for PortNews { port, found, change } in self.targets.settle_service(&service) {
-                let users = self.targets.services.users(&service, &port);
-                match change {
-                    PortChange::Whole => users.for_each(|key| self.routes.mark(key)),
-                    PortChange::Count => counted.extend(users.cloned()),
-                    PortChange::Addresses => {}
-                }
-                if let Found::Resolved(resolution) = found {
-                    let backend = BackendKey::Service { service: service.clone(), port };
-                    settled.changes.endpoints.insert(backend, resolution.addresses.to_vec());
-                }
-            }
-        }
-        counted
-    }
-
-    /// Works out one route: what it is in the table, its status, and its backends' endpoints.
-    fn settle_route(
-        &mut self,
-        key: &RouteKey,
-        looked_up: &mut LookedUp,
-        settled: &mut Settled,
-    ) -> Option<RouteSpec> {
-        match self.routes.look_at(key)? {
-            State::Gone => {
-                self.routes.forget(key);
-                None
-            }
-            State::Here(draft) => {
-                let names = std::mem::take(&mut draft.names);
-                draft.resolve(&self.targets, looked_up, &mut settled.changes.endpoints);
-                self.targets.names.set_user(key, draft.spec.created, &names, &draft.names);
-                settled.statuses.push(draft.status());
-                draft.served().cloned()
-            }
-        }
-    }
-
-    /// The status of a route whose backends have got other endpoints, if that changes it.
-    fn count_again(&mut self, key: &RouteKey, looked_up: &mut LookedUp) -> Option<RouteStatus> {
-        let draft = self.routes.draft_mut(key)?;
-        draft.count_endpoints(&self.targets, looked_up).then(|| draft.status())
-    }
-}
-
-fn is_address(backend: &BackendKey) -> bool {
-    matches!(backend, BackendKey::Address(_))
 }

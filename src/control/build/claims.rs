@@ -1,6 +1,7 @@
 //! Who claims which hostnames, and what becomes of each claim.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Bound;
 use std::sync::Arc;
 
 use ahash::AHashMap as HashMap;
@@ -27,10 +28,27 @@ pub(super) struct Claims {
     /// the owners of the wildcards above it.
     dirty: BTreeMap<usize, Vec<Hostname>>,
     pub(super) notes: Notes,
+    /// Namespaces with other grants: which of their hostnames was looked at again last.
+    granting: Vec<(Arc<str>, Option<Hostname>)>,
+    /// Wildcards of which the names below are to be looked at again.
+    below: Vec<MarkBelow>,
     /// By owner: the hostnames for which its grants matter.
     granted: HashMap<Arc<str>, BTreeSet<Hostname>>,
     /// The owners of `*`, by listener.
     any_owners: BTreeMap<Option<Box<str>>, RouteKey>,
+}
+
+/// So many are looked at again at a time.
+const MARKED_AT_A_TIME: usize = 256;
+
+/// The names below a wildcard that are to be looked at again.
+#[derive(Debug)]
+struct MarkBelow {
+    suffix: Arc<str>,
+    /// Those alone that are younger.
+    than: Option<Age>,
+    /// From here on.
+    from: Domain,
 }
 
 /// What is known of a hostname.
@@ -73,6 +91,8 @@ impl Claims {
             wildcards: Wildcards::new(MOST_NAMES_BELOW),
             dirty: BTreeMap::new(),
             notes: Notes::default(),
+            granting: Vec::new(),
+            below: Vec::new(),
             granted: HashMap::new(),
             any_owners: BTreeMap::new(),
         }
@@ -93,29 +113,26 @@ impl Claims {
     }
 
     /// The grants of a namespace are different.
-    pub(super) fn grants_changed(&mut self, namespace: &str) {
-        for hostname in self.granted.get(namespace).cloned().unwrap_or_default() {
-            if let (Hostname::Wildcard(_), NamesBelow::Owner) = (&hostname, self.names_below) {
-                self.mark_below(&hostname, None);
-            }
-            self.mark(hostname);
-        }
+    pub(super) fn grants_changed(&mut self, namespace: &Arc<str>) {
+        self.granting.push((Arc::clone(namespace), None));
         if self.known.contains_key(&Domain(Hostname::Any)) {
             self.mark(Hostname::Any);
         }
     }
 
-    /// Works out what the changes come to.
-    pub(super) fn settle(&mut self, grants: &Grants) -> ClaimNews {
-        let mut news = ClaimNews::default();
+    /// Works out a part of what the changes come to; returns how many steps that took, or nothing if
+    /// nothing is left.
+    pub(super) fn step(&mut self, grants: &Grants, news: &mut ClaimNews) -> Option<usize> {
         // What is marked on the way is below, and so comes later.
-        while let Some((_, hostnames)) = self.dirty.pop_first() {
-            for hostname in hostnames {
-                self.settle_hostname(hostname, grants, &mut news);
-            }
+        if let Some((namespace, after)) = self.granting.pop() {
+            Some(self.mark_granted(namespace, after))
+        } else if let Some(below) = self.below.pop() {
+            Some(self.mark_below(below))
+        } else if let Some(hostname) = self.next_dirty() {
+            Some(self.settle_hostname(hostname, grants, news))
+        } else {
+            self.tell_one(&mut news.notes).then_some(1)
         }
-        while self.tell_one(&mut news.notes) {}
-        news
     }
 
     #[cfg(test)]
@@ -123,50 +140,54 @@ impl Claims {
         self.known.is_empty()
             && self.wildcards.is_empty()
             && self.dirty.is_empty()
+            && self.granting.is_empty()
+            && self.below.is_empty()
             && self.notes.is_empty()
             && self.granted.is_empty()
             && self.any_owners.is_empty()
     }
 
-    fn settle_hostname(&mut self, hostname: Hostname, grants: &Grants, news: &mut ClaimNews) {
-        let domain = Domain(hostname);
-        let Some(known) = self.known.get(&domain) else { return };
-        let verdicts = self.judge(&domain.0, known, grants);
-        let left_in = |(_, verdict): &(_, &Option<Verdict>)| {
-            !verdict.as_ref().is_some_and(Verdict::is_left_out)
-        };
-        let first = known.claims.keys().zip(&verdicts).find(left_in).map(|(age, _)| age.clone());
-        let namespaces =
-            |key: &RouteKey| known.claims.keys().any(|a| a.namespace() != key.namespace());
-        let contested = first.as_ref().is_some_and(|first| namespaces(first.key()));
-        let any_owners = match domain.0 {
-            Hostname::Any => owners_of_any(&known.claimants()),
-            _ => BTreeMap::new(),
-        };
-
-        let Some(known) = self.known.get_mut(&domain) else { return };
-        known.dirty = false;
-        for ((age, claim), verdict) in known.claims.iter_mut().zip(verdicts) {
-            if claim.verdict.as_deref() != verdict.as_ref() {
-                claim.verdict = verdict.map(Arc::new);
-                let told = claim.verdict.clone();
-                news.verdicts.push((age.key().clone(), domain.0.clone(), told));
-            }
+    fn next_dirty(&mut self) -> Option<Hostname> {
+        let mut least = self.dirty.first_entry()?;
+        let hostname = least.get_mut().pop();
+        if least.get().is_empty() {
+            least.remove();
         }
+        hostname
+    }
+
+    fn settle_hostname(
+        &mut self,
+        hostname: Hostname,
+        grants: &Grants,
+        news: &mut ClaimNews,
+    ) -> usize {
+        let domain = Domain(hostname);
+        let Some(known) = self.known.get(&domain) else { return 1 };
+        let steps = 1 + known.claims.len();
+        let verdicts = self.judge(&domain.0, known, grants);
+        let first = known.first_left_in(&verdicts).cloned();
+        let contested = first.as_ref().is_some_and(|first| known.is_contested(first));
+        let is_any = domain.0 == Hostname::Any;
+        if is_any {
+            let owners = owners_of_any(&known.claimants());
+            self.move_any(owners, news);
+        }
+        let Some(known) = self.known.get_mut(&domain) else { return steps };
+        known.dirty = false;
+        known.take_verdicts(&domain.0, verdicts, news);
         let before = std::mem::replace(&mut known.owner, first.clone());
         let was_granted = std::mem::replace(&mut known.granted, false);
-        match domain.0 {
-            Hostname::Any => self.move_any(any_owners, news),
-            _ => {
-                if let (Some(from), Some(to)) = (&before, &first)
-                    && from.namespace() != to.namespace()
-                {
-                    news.moves.push((domain.0.clone(), from.key().clone(), to.key().clone()));
-                }
-                self.index(&domain, was_granted.then_some(before.as_ref()).flatten(), contested);
+        if !is_any {
+            if let (Some(from), Some(to)) = (&before, &first)
+                && from.namespace() != to.namespace()
+            {
+                news.moves.push((domain.0.clone(), from.key().clone(), to.key().clone()));
             }
+            self.index(&domain, was_granted.then_some(before.as_ref()).flatten(), contested);
         }
         self.pass_on(domain, before, first, news);
+        steps
     }
 
     /// Has those looked at again that depend on a hostname, and forgets it if nobody claims it.
@@ -181,7 +202,8 @@ impl Claims {
             && before != now
         {
             // What is older than either owner does not depend on them.
-            self.mark_below(&domain.0, before.iter().chain(&now).min());
+            let than = before.iter().chain(&now).min().cloned();
+            self.mark_all_below(text(&domain.0), than);
         }
         self.follow_owner(&domain, now.as_ref(), &mut news.notes);
         if self.known.get(&domain).is_some_and(|known| !known.is_claimed()) {
@@ -217,15 +239,42 @@ impl Claims {
     }
 
     /// Has the names below a wildcard looked at again; with an age, those alone that are younger.
-    fn mark_below(&mut self, wildcard: &Hostname, than: Option<&Age>) {
-        let suffix = text(wildcard);
-        let below = self.known.range_mut(Domain::below(suffix)..);
-        for (domain, known) in below.take_while(|(domain, _)| domain.is_below(suffix)) {
-            let concerned = than.is_none_or(|age| known.claims.last_key() > Some(age));
+    fn mark_all_below(&mut self, suffix: &str, than: Option<Age>) {
+        self.below.push(MarkBelow { suffix: suffix.into(), than, from: Domain::below(suffix) });
+    }
+
+    fn mark_below(&mut self, below: MarkBelow) -> usize {
+        let MarkBelow { suffix, than, from } = below;
+        let rest = self.known.range_mut(from..).take_while(|(domain, _)| domain.is_below(&suffix));
+        for (number, (domain, known)) in rest.enumerate() {
+            if number == MARKED_AT_A_TIME {
+                self.below.push(MarkBelow { suffix, than, from: domain.clone() });
+                break;
+            }
+            let concerned = than.as_ref().is_none_or(|age| known.claims.last_key() > Some(age));
             if concerned && !std::mem::replace(&mut known.dirty, true) {
                 self.dirty.entry(rank(&domain.0)).or_default().push(domain.0.clone());
             }
         }
+        MARKED_AT_A_TIME / 8
+    }
+
+    /// Has the hostnames of a namespace looked at again for which its grants matter.
+    fn mark_granted(&mut self, namespace: Arc<str>, after: Option<Hostname>) -> usize {
+        let Some(hostnames) = self.granted.get(&namespace) else { return 1 };
+        let from = after.as_ref().map_or(Bound::Unbounded, Bound::Excluded);
+        let some: Vec<Hostname> =
+            hostnames.range((from, Bound::Unbounded)).take(MARKED_AT_A_TIME).cloned().collect();
+        if some.len() == MARKED_AT_A_TIME {
+            self.granting.push((namespace, some.last().cloned()));
+        }
+        for hostname in some {
+            if let (Hostname::Wildcard(suffix), NamesBelow::Owner) = (&hostname, self.names_below) {
+                self.mark_all_below(&suffix.clone(), None);
+            }
+            self.mark(hostname);
+        }
+        MARKED_AT_A_TIME / 4
     }
 
     fn mark(&mut self, hostname: Hostname) {
@@ -287,6 +336,35 @@ impl Known {
 
     fn claimants(&self) -> Vec<Claimant<'_>> {
         self.claims.iter().map(|(age, claim)| Claimant { age, demand: &claim.demand }).collect()
+    }
+
+    /// The oldest claim that has a place in the table.
+    fn first_left_in(&self, verdicts: &[Option<Verdict>]) -> Option<&Age> {
+        let is_left_in = |(_, verdict): &(_, &Option<Verdict>)| {
+            !verdict.as_ref().is_some_and(Verdict::is_left_out)
+        };
+        self.claims.keys().zip(verdicts).find(is_left_in).map(|(age, _)| age)
+    }
+
+    /// Whether other namespaces than the owner's claim it, too.
+    fn is_contested(&self, owner: &Age) -> bool {
+        self.claims.keys().any(|age| age.namespace() != owner.namespace())
+    }
+
+    /// Takes over what becomes of each claim, and notes what of that is news.
+    fn take_verdicts(
+        &mut self,
+        hostname: &Hostname,
+        verdicts: Vec<Option<Verdict>>,
+        news: &mut ClaimNews,
+    ) {
+        for ((age, claim), verdict) in self.claims.iter_mut().zip(verdicts) {
+            if claim.verdict.as_deref() != verdict.as_ref() {
+                claim.verdict = verdict.map(Arc::new);
+                let told = claim.verdict.clone();
+                news.verdicts.push((age.key().clone(), hostname.clone(), told));
+            }
+        }
     }
 
     /// The ages of all claims, the oldest first.

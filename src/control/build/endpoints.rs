@@ -61,8 +61,8 @@ impl Slice {
     }
 
     /// The addresses of all endpoints that serve.
-    pub(super) fn ips(&self) -> impl Iterator<Item = IpAddr> {
-        self.ips.iter().copied()
+    pub(super) fn ips(&self) -> &[IpAddr] {
+        &self.ips
     }
 
     /// The addresses of endpoints in one state.

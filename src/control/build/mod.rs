@@ -18,6 +18,7 @@ mod ports;
 mod resolve;
 mod routes;
 mod services;
+mod settle;
 mod sharing;
 mod told;
 mod unreadable;
@@ -33,10 +34,11 @@ use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
-pub use self::builder::{Builder, Settled};
+pub use self::builder::Builder;
 pub use self::names::{
     ADDRESSES_OF_A_NAME, Answer, NAMES_OF_A_NAMESPACE, NameChanges, NameFault, Rank, WantedName,
 };
+pub use self::settle::{SLICE, Settled, Settling};
 pub(super) use self::told::Finding;
 pub use self::unreadable::{Unreadable, UnreadableRoute};
 use super::api::{DnsName, ReferenceGrant, SniRoute};

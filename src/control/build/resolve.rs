@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use ahash::AHashMap as HashMap;
 
-use super::endpoints::{Usable, usable_endpoints};
+use super::endpoints::{ADDRESSES_OF_A_SERVICE, Slice, Usable, usable_endpoints};
 use super::grants::Grants;
 use super::names::{Answer, Names};
 use super::own::{Own, OwnNews};
@@ -139,10 +139,15 @@ impl Targets {
     }
 
     /// Works out what the ports of a Service come to that routes name; returns those for which that
-    /// is news.
-    pub(super) fn settle_service(&mut self, service: &ObjectKey) -> Vec<PortNews> {
+    /// is news, and how many steps it took.
+    pub(super) fn settle_service(&mut self, service: &ObjectKey) -> (Vec<PortNews>, usize) {
         let (found, shared_out) = self.resolve_service(service);
-        self.services.set_found(service, found, shared_out)
+        let addresses = found.iter().map(|(_, found)| match found {
+            Found::Resolved(resolution) => 1 + resolution.addresses.len() / 8,
+            Found::Name(..) => 1,
+        });
+        let steps = 1 + addresses.sum::<usize>();
+        (self.services.set_found(service, found, shared_out), steps)
     }
 
     /// Whether a backend may have an endpoint that has become the installation's own or is no
@@ -156,11 +161,11 @@ impl Targets {
                 Err(_) => false,
             },
             BackendKey::Service { service, .. } => {
+                let meets = |slice: &Slice| slice.ips().iter().any(|ip| own.has_ip(*ip));
+                // To look through very many takes longer than to work them out again.
                 self.services.ports(service).is_some_and(ServicePorts::has_name)
-                    || self
-                        .services
-                        .slices(service)
-                        .any(|slice| slice.ips().any(|ip| own.has_ip(ip)))
+                    || self.services.count_ips(service) > ADDRESSES_OF_A_SERVICE
+                    || self.services.slices(service).any(meets)
             }
         }
     }

@@ -1,6 +1,7 @@
 //! What is known of each route, and which of them are to be looked at again.
 
 use std::mem;
+use std::vec::IntoIter;
 
 use ahash::AHashMap as HashMap;
 
@@ -91,6 +92,11 @@ impl Routes {
 
     pub(super) fn draft_mut(&mut self, key: &RouteKey) -> Option<&mut Draft> {
         self.routes.get_mut(key)?.state.draft_mut()
+    }
+
+    /// The keys of all, in no order.
+    pub(super) fn keys(&self) -> IntoIter<RouteKey> {
+        self.routes.keys().cloned().collect::<Vec<_>>().into_iter()
     }
 
     /// All, in no order.

@@ -141,6 +141,11 @@ impl Services {
         self.known.get(service).into_iter().flat_map(|known| known.slices.values())
     }
 
+    /// How many addresses the slices of a Service have, at any of its ports.
+    pub(super) fn count_ips(&self, service: &ObjectKey) -> usize {
+        self.slices(service).map(|slice| slice.ips().len()).sum()
+    }
+
     /// The ports of a Service that routes name.
     pub(super) fn named(&self, service: &ObjectKey) -> impl Iterator<Item = &ServicePort> + Clone {
         self.known

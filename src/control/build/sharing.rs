@@ -1,6 +1,6 @@
 //! Which namespaces have a hostname together, and which are kept out by a wildcard above it.
 
-use std::cell::{OnceCell, RefCell};
+use std::cell::RefCell;
 
 use ahash::{AHashMap as HashMap, AHashSet as HashSet};
 
@@ -9,43 +9,32 @@ use super::domain::Domain;
 use super::grants::Grants;
 use crate::routing::{Age, Hostname, Verdict};
 
-/// With whom the owners of a hostname share it. Each question is worked out once.
+/// With whom the owners of a hostname share it.
 pub(super) struct Sharing<'c> {
     known: &'c Known,
     grants: &'c Grants,
-    /// The names of the routes that claim the hostname, by namespace.
-    routes: OnceCell<HashMap<&'c str, HashSet<&'c str>>>,
-    answers: RefCell<Answers>,
+    /// The names of the routes that claim the hostname, of each owner that was asked for.
+    routes: RefCell<HashMap<Box<str>, HashSet<&'c str>>>,
 }
-
-/// By owner and namespace.
-type Answers = HashMap<(Box<str>, Box<str>), bool>;
 
 impl<'c> Sharing<'c> {
     pub(super) fn of(known: &'c Known, grants: &'c Grants) -> Self {
-        Sharing { known, grants, routes: OnceCell::new(), answers: RefCell::default() }
+        Sharing { known, grants, routes: RefCell::default() }
     }
 
     /// Whether the owner's namespace lets another one have the hostname.
     pub(super) fn has(&self, owner: &str, namespace: &str) -> bool {
-        let question = (owner.into(), namespace.into());
-        if let Some(answer) = self.answers.borrow().get(&question) {
-            return *answer;
-        }
-        let answer = self.grants.share(owner, namespace, |name| {
-            let routes = self.routes.get_or_init(|| self.routes()).get(owner);
-            routes.is_some_and(|routes| routes.contains(name))
-        });
-        self.answers.borrow_mut().insert(question, answer);
-        answer
-    }
-
-    fn routes(&self) -> HashMap<&'c str, HashSet<&'c str>> {
-        let mut routes: HashMap<&str, HashSet<&str>> = HashMap::new();
-        for age in self.known.ages() {
-            routes.entry(age.namespace()).or_default().insert(age.key().name());
-        }
-        routes
+        self.grants.share(owner, namespace, |name| {
+            let mut routes = self.routes.borrow_mut();
+            if let Some(routes) = routes.get(owner) {
+                return routes.contains(name);
+            }
+            let own = self.known.ages().filter(|age| age.namespace() == owner);
+            let own: HashSet<&str> = own.map(|age| age.key().name()).collect();
+            let claims = own.contains(name);
+            routes.insert(owner.into(), own);
+            claims
+        })
     }
 }
 
@@ -56,6 +45,8 @@ struct Keeper<'c> {
     wildcard: Hostname,
     owner: &'c Age,
     sharing: Sharing<'c>,
+    /// Which namespaces share it, as far as it was asked.
+    shared: RefCell<HashMap<Box<str>, bool>>,
 }
 
 impl<'c> Keepers<'c> {
@@ -70,7 +61,8 @@ impl<'c> Keepers<'c> {
             }
             let wildcard = Hostname::Wildcard(suffix.clone());
             let Some(known) = claims.known.get(&Domain(wildcard.clone())) else { continue };
-            keepers.push(Keeper { wildcard, owner, sharing: Sharing::of(known, grants) });
+            let (sharing, shared) = (Sharing::of(known, grants), RefCell::default());
+            keepers.push(Keeper { wildcard, owner, sharing, shared });
         }
         Keepers(keepers)
     }
@@ -78,9 +70,24 @@ impl<'c> Keepers<'c> {
     /// Whether a claim is kept out.
     pub(super) fn verdict(&self, age: &Age) -> Option<Verdict> {
         let at = self.0.partition_point(|keeper| keeper.owner >= age);
-        let Keeper { wildcard, owner, sharing } = self.0.get(at)?;
-        let may =
-            owner.namespace() == age.namespace() || sharing.has(owner.namespace(), age.namespace());
-        (!may).then(|| Verdict::Below { wildcard: wildcard.clone(), owner: owner.key().clone() })
+        let keeper = self.0.get(at)?;
+        (!keeper.lets_in(age.namespace())).then(|| Verdict::Below {
+            wildcard: keeper.wildcard.clone(),
+            owner: keeper.owner.key().clone(),
+        })
+    }
+}
+
+impl Keeper<'_> {
+    fn lets_in(&self, namespace: &str) -> bool {
+        if namespace == self.owner.namespace() {
+            return true;
+        }
+        let known = self.shared.borrow().get(namespace).copied();
+        known.unwrap_or_else(|| {
+            let shared = self.sharing.has(self.owner.namespace(), namespace);
+            self.shared.borrow_mut().insert(namespace.into(), shared);
+            shared
+        })
     }
 }

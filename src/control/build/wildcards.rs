@@ -78,12 +78,7 @@ impl Wildcards {
         &'a self,
         hostname: &'a Hostname,
     ) -> impl Iterator<Item = (&'a Arc<str>, &'a Wildcard)> + use<'a> {
-        let mut rest = if self.known.is_empty() { 0 } else { labels(text(hostname)) };
-        suffixes(hostname).take(rest).filter_map(move |suffix| {
-            rest = rest.saturating_sub(1);
-            self.by_labels.get(&rest)?;
-            self.known.get_key_value(suffix)
-        })
+        self.above_of(hostname, usize::MAX)
     }
 
     /// Those above a hostname of which anything may be told, the nearest first.
@@ -91,7 +86,24 @@ impl Wildcards {
         &'a self,
         hostname: &'a Hostname,
     ) -> impl Iterator<Item = (&'a Arc<str>, &'a Wildcard)> + use<'a> {
-        self.above(hostname).filter(|(suffix, _)| labels(suffix) <= MOST_LABELS_TOLD)
+        self.above_of(hostname, MOST_LABELS_TOLD)
+    }
+
+    /// Those above a hostname that have so many labels at most.
+    fn above_of<'a>(
+        &'a self,
+        hostname: &'a Hostname,
+        most: usize,
+    ) -> impl Iterator<Item = (&'a Arc<str>, &'a Wildcard)> + use<'a> {
+        let all = if self.known.is_empty() { 0 } else { labels(text(hostname)) };
+        // Each has one label less than the one before, and the first one less than the name.
+        let passed_over = all.saturating_sub(1).saturating_sub(most);
+        let mut rest = all.saturating_sub(passed_over);
+        suffixes(hostname).take(all).skip(passed_over).filter_map(move |suffix| {
+            rest = rest.saturating_sub(1);
+            self.by_labels.get(&rest)?;
+            self.known.get_key_value(suffix)
+        })
     }
 
     /// The nearest one above a hostname that is not of this namespace, and its owner; nothing if

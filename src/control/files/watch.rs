@@ -22,7 +22,7 @@ use super::watches::{Watches, Writing};
 use crate::control::api::Kind;
 use crate::control::build::{Builder, Installation, Settled};
 use crate::control::dns::{self, Answers, Names};
-use crate::control::warn_of_missing_services;
+use crate::control::{slices, warn_of_missing_services};
 
 /// What to serve from now on.
 #[derive(Clone, Debug)]
@@ -45,8 +45,8 @@ pub struct Update {
 /// configured path. `names` resolves the names that routes lead to; the first call waits for them,
 /// but not for long. `reread` has everything read again at once, whatever the file system tells.
 ///
-/// Never returns; drop it to end it. It needs a tokio runtime with time enabled, and leaves all
-/// work that takes time to the runtime's blocking threads.
+/// Never returns; drop it to end it. It needs a tokio runtime with time enabled. The runtime's
+/// blocking threads read and parse files; what that comes to is worked out here, in slices.
 pub async fn watch(
     paths: Vec<PathBuf>,
     installation: Installation,
@@ -110,17 +110,18 @@ pub(super) async fn watch_at(
         let unread = next.roots.values().filter(|root| root.is_err()).count();
         (0..unread + usize::from(!watches.healthy)).for_each(|_| failed());
         let first = !state.begun;
-        let update;
-        (state, reading, update) = aside(move || {
-            let update = state.take(&next).then(|| state.update(noticed));
-            (state, next, update)
+        let changed;
+        (state, reading, changed) = aside(move || {
+            let changed = state.take(&next);
+            (state, next, changed)
         })
         .await;
-        if let Some(mut update) = update {
+        if changed {
+            let mut update = state.update(noticed).await;
             names.change(mem::take(&mut update.settled.names));
             if first && state.builder.awaits_names() {
-                state = first_answers(state, &mut answers).await;
-                (state, update) = updated(state, noticed).await;
+                first_answers(&mut state.builder, &mut answers).await;
+                update = state.update(noticed).await;
             }
             if first {
                 warn_of_missing_services(&state.builder);
@@ -146,9 +147,7 @@ pub(super) async fn watch_at(
                     while let Some(Some((name, answer))) = answers.next().now_or_never() {
                         state.builder.put_answer(&name, answer);
                     }
-                    let update;
-                    (state, update) = updated(state, noticed).await;
-                    publish(update);
+                    publish(state.update(noticed).await);
                 }
             }
         };
@@ -164,26 +163,16 @@ pub(super) async fn watch_at(
 
 /// Waits until something is known of every name that routes lead to, but not for long; has the next
 /// update tell of all routes.
-async fn first_answers(mut state: State, answers: &mut Answers) -> State {
+async fn first_answers(builder: &mut Builder, answers: &mut Answers) {
     let deadline = tokio::time::Instant::now() + dns::PATIENCE;
-    while state.builder.awaits_names() {
+    while builder.awaits_names() {
         let Ok(Some((name, answer))) = tokio::time::timeout_at(deadline, answers.next()).await
         else {
             break;
         };
-        state.builder.put_answer(&name, answer);
+        builder.put_answer(&name, answer);
     }
-    state.builder.tell_all();
-    state
-}
-
-/// What is to be served by now.
-async fn updated(mut state: State, noticed: Instant) -> (State, Update) {
-    aside(move || {
-        let update = state.update(noticed);
-        (state, update)
-    })
-    .await
+    builder.tell_all();
 }
 
 /// Reads until two readings, some time apart, agree and no file has just begun to be written as far
@@ -229,7 +218,7 @@ async fn read(paths: &Arc<[PathBuf]>, known: &Reading, watches: &mut Watches) ->
     reading
 }
 
-/// Does work that takes time on a thread of its own: this one answers probes and signals, too.
+/// Does work that takes time on a thread of its own: this one has to give signs of life.
 async fn aside<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
     let log = dispatcher::get_default(Dispatch::clone);
     match spawn_blocking(move || dispatcher::with_default(&log, work)).await {
@@ -304,8 +293,8 @@ impl State {
         !changed.is_empty()
     }
 
-    fn update(&mut self, noticed: Instant) -> Update {
-        let settled = self.builder.settle();
+    async fn update(&mut self, noticed: Instant) -> Update {
+        let settled = slices::settle(&mut self.builder).await;
         let faults = count(&self.source.faults());
         Update { settled, complete: self.source.complete(), faults, noticed }
     }

@@ -56,7 +56,7 @@ impl Listing {
                 self.done = true;
                 let gone = self.known.difference(&self.seen).cloned().collect();
                 self.known = std::mem::take(&mut self.seen);
-                Todo::Remove(gone)
+                Todo::RemoveAll(gone)
             }
             Event::Apply(object) => {
                 self.known.insert(object.head().key());
@@ -65,7 +65,7 @@ impl Listing {
             Event::Delete(object) => {
                 let gone = object.head().key();
                 self.known.remove(&gone);
-                Todo::Remove(vec![gone])
+                Todo::Remove(gone)
             }
         }
     }
@@ -75,5 +75,6 @@ impl Listing {
 pub(super) enum Todo {
     Nothing,
     Put(ObjectText),
-    Remove(Vec<ObjectKey>),
+    Remove(ObjectKey),
+    RemoveAll(Vec<ObjectKey>),
 }

@@ -23,6 +23,7 @@ mod request;
 #[allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing)]
 mod tests;
 
+use std::collections::HashSet;
 use std::convert::Infallible;
 use std::fmt;
 use std::pin::Pin;
@@ -47,7 +48,8 @@ use super::api::{DnsName, Kind, SniRoute};
 use super::build::{Answer, Installation, Settled};
 use super::burst::take_burst;
 use super::dns::{self, Answers, Names};
-use super::warn_of_missing_services;
+use super::{slices, warn_of_missing_services};
+use crate::routing::ObjectKey;
 
 /// What is to be served and reported differently from now on.
 #[derive(Clone, Debug)]
@@ -86,17 +88,18 @@ pub async fn watch(
 ) -> Infallible {
     let (mut streams, listings) = source.streams(&SourceHealth::new(told));
     streams.push(answers.map(|(name, answer)| Told::Name(name, answer)).boxed());
-    let mut state = State { objects: Objects::new(installation), listings, patient: true };
+    let mut state = State::new(installation, listings);
     let mut start = Start::Listing;
     loop {
         let noticed = take_burst(&mut streams, |told| state.take(told)).await;
+        state.remove_gone().await;
         if !state.is_complete() {
             continue;
         }
         if start == Start::Naming {
             state.objects.builder.tell_all();
         }
-        let mut settled = state.objects.settle();
+        let mut settled = slices::settle(&mut state.objects.builder).await;
         names.change(std::mem::take(&mut settled.names));
         if start != Start::Over && state.patient && state.objects.builder.awaits_names() {
             if start == Start::Listing {
@@ -213,9 +216,15 @@ struct State {
     listings: Vec<Listing>,
     /// Whether the first table may still wait for names.
     patient: bool,
+    /// What was found to be gone when everything had been listed anew, and is to be removed.
+    gone: HashSet<(Kind, ObjectKey)>,
 }
 
 impl State {
+    fn new(installation: Installation, listings: Vec<Listing>) -> Self {
+        State { objects: Objects::new(installation), listings, patient: true, gone: HashSet::new() }
+    }
+
     /// Whether every kind was listed as a whole.
     fn is_complete(&self) -> bool {
         self.listings.iter().all(|listing| listing.done)
@@ -245,8 +254,15 @@ impl State {
         let kind = listing.kind;
         match listing.follow(event) {
             Todo::Nothing => {}
-            Todo::Put(text) => self.objects.put(kind, &text),
-            Todo::Remove(gone) => gone.iter().for_each(|key| self.objects.remove(kind, key)),
+            Todo::Put(text) => {
+                if !self.gone.is_empty() && self.gone.remove(&(kind, text.head().key())) {
+                    // One that has come anew is not the one that is gone.
+                    self.objects.remove(kind, &text.head().key());
+                }
+                self.objects.put(kind, &text);
+            }
+            Todo::Remove(key) => self.objects.remove(kind, &key),
+            Todo::RemoveAll(gone) => self.gone.extend(gone.into_iter().map(|key| (kind, key))),
         }
     }
 
@@ -254,6 +270,12 @@ impl State {
         let Some(listing) = self.listings.get_mut(listing) else { return };
         listing.health.following();
         let kind = listing.kind;
-        listing.clear().iter().for_each(|key| self.objects.remove(kind, key));
+        self.gone.extend(listing.clear().into_iter().map(|key| (kind, key)));
+    }
+
+    /// Removes what is gone, which may be much.
+    async fn remove_gone(&mut self) {
+        let gone = std::mem::take(&mut self.gone);
+        slices::each(gone, |(kind, key)| self.objects.remove(kind, &key)).await;
     }
 }

@@ -15,9 +15,10 @@ use tower::service_fn;
 
 use super::health::{ListingHealth, Notice, SourceHealth};
 use super::list_watch::{Event, Events, Failure, events};
+use super::listing::Listing;
 use super::objects::Objects;
 use super::request::noting;
-use super::{Source, Update, watch};
+use super::{Source, State, Told, Update, watch};
 use crate::control::api::Kind;
 use crate::control::build::{Installation, Settled};
 use crate::control::captured::Log;
@@ -469,4 +470,34 @@ async fn the_first_update_has_the_installations_own_addresses_though_it_waits_fo
     let lines = log.take();
     let missing = lines.iter().filter_map(|line| line["fields"]["service"].as_str());
     assert_eq!(missing.collect::<Vec<_>>(), ["ns/nowhere"]);
+}
+
+/// What is gone when everything is listed anew is removed, and what comes under its name is not what
+/// was before.
+#[tokio::test]
+async fn what_is_missing_from_a_list_is_gone_and_what_comes_after_is_new() {
+    let text = |object: &Value| ObjectText::new(object.to_string().as_bytes());
+    let health = SourceHealth::new(|_| {}).listing("sniroutes", None);
+    let listings = vec![Listing::new(Kind::SniRoute, health)];
+    let mut state = State::new(installation(), listings);
+    let take = |state: &mut State, events: Vec<Event>| {
+        events.into_iter().for_each(|event| state.take(Told::Event(0, event)));
+    };
+    let all = (0..100).map(|number| Event::InitApply(text(&good(number))));
+    take(&mut state, [Event::Init].into_iter().chain(all).chain([Event::InitDone]).collect());
+    assert_eq!(served(&state.objects.settle()).len(), 100);
+    let mut unreadable = good(1);
+    unreadable["spec"]["backends"] = json!(5);
+    let kept = || Event::InitApply(text(&good(0)));
+    let again = vec![Event::Init, kept(), Event::InitDone, Event::Apply(text(&unreadable))];
+    take(&mut state, again);
+    state.remove_gone().await;
+    let settled = state.objects.settle();
+    let routes = settled.changes.routes.iter();
+    assert_eq!(routes.filter(|(_, spec)| spec.is_none()).count(), 99);
+    let told = settled.statuses.iter().find(|status| status.key.name() == "good-1").unwrap();
+    let accepted = &told.conditions[0];
+    // Had it been what was before, it would be served as it was.
+    assert!(accepted.message.starts_with("spec.backends"), "{accepted:?}");
+    assert!(!accepted.message.contains("is served"), "{accepted:?}");
 }

@@ -184,7 +184,10 @@ struct Follower {
 
 impl Follower {
     fn settle(&mut self) {
-        let Settled { changes, statuses, names, .. } = self.builder.settle();
+        let mut settling = self.builder.begin_settling();
+        // In the smallest slices that there are.
+        let settled = std::iter::repeat_with(|| settling.go_on(1)).flatten().next();
+        let Settled { changes, statuses, names, .. } = settled.unwrap();
         for name in names.unwanted {
             assert!(self.names.remove(&name), "{name} was not wanted");
         }

@@ -1,0 +1,263 @@
+//! What changes come to, worked out in slices.
+
+use std::collections::{BTreeMap, HashSet as StdHashSet};
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::vec::IntoIter;
+
+use ahash::AHashSet as HashSet;
+
+use super::builder::Builder;
+use super::claims::ClaimNews;
+use super::draft::Draft;
+use super::names::NameChanges;
+use super::own::OwnNews;
+use super::resolve::{Found, LookedUp};
+use super::routes::State;
+use super::services::{PortChange, PortNews};
+use crate::control::api::DnsName;
+use crate::control::status::{HostnameMove, MovedRoute, RouteStatus};
+use crate::routing::{BackendKey, Changes, Hostname, ObjectKey, RouteKey, RouteSpec};
+
+/// How many steps a slice has: some milliseconds.
+pub const SLICE: usize = 2000;
+
+/// What came of the changes since the last time.
+#[derive(Clone, Debug, Default)]
+pub struct Settled {
+    /// For the data plane.
+    pub changes: Changes,
+    /// The statuses of the routes that were looked at again, in no order. Some may be as they were.
+    pub statuses: Vec<RouteStatus>,
+    /// What is to be resolved.
+    pub names: NameChanges,
+    /// The addresses of the installation's own Services, if they have changed.
+    pub own_endpoints: Option<Arc<StdHashSet<SocketAddr>>>,
+    /// The hostnames that went from one namespace to another, by the routes there.
+    pub moves: Vec<HostnameMove>,
+}
+
+/// Works out what the changes since the last time come to, as long as it takes, in slices. What came
+/// of it is told as a whole, at the end. It has the builder for itself, so nothing changes meanwhile.
+#[derive(Debug)]
+pub struct Settling<'b> {
+    builder: &'b mut Builder,
+    settled: Settled,
+    /// What has become the installation's own, or is no longer, and the routes that are to be looked
+    /// through for it.
+    own: Option<(OwnNews, IntoIter<RouteKey>)>,
+    /// The Services that were looked through for it.
+    met: HashSet<ObjectKey>,
+    /// Namespaces with other grants, and names with other answers: their routes are to be looked at.
+    granting: Vec<Arc<str>>,
+    names: Vec<DnsName>,
+    looked_up: LookedUp,
+    /// The routes that are left to be looked at, once it is known which.
+    routes: Option<IntoIter<RouteKey>>,
+    /// Those that may have another number of endpoints, and nothing else that is new.
+    counted: HashSet<RouteKey>,
+    /// Those of them that are left, once they are known.
+    counting: Option<IntoIter<RouteKey>>,
+    /// The hostnames that went from one route to another.
+    moves: BTreeMap<(RouteKey, RouteKey), Vec<Hostname>>,
+}
+
+impl<'b> Settling<'b> {
+    pub(super) fn of(builder: &'b mut Builder) -> Self {
+        let own = builder.targets.own.settle().map(|news| (news, builder.routes.keys()));
+        let own_endpoints = own.is_some().then(|| Arc::clone(builder.targets.own.endpoints()));
+        let granting: Vec<_> = builder.dirty.granting.drain().collect();
+        granting.iter().for_each(|namespace| builder.claims.grants_changed(namespace));
+        let names = builder.dirty.names.drain().collect();
+        Settling {
+            settled: Settled { own_endpoints, ..Settled::default() },
+            own,
+            met: HashSet::new(),
+            granting,
+            names,
+            looked_up: LookedUp::default(),
+            routes: None,
+            counted: HashSet::new(),
+            counting: None,
+            moves: BTreeMap::new(),
+            builder,
+        }
+    }
+
+    /// Goes on for so many steps, each of which takes about a microsecond; returns what came of all
+    /// when it is done. The largest part that is not divided is one hostname with all its claims, or
+    /// one Service with all addresses that it may bring.
+    pub fn go_on(&mut self, steps: usize) -> Option<Settled> {
+        let mut done = 0_usize;
+        while done < steps {
+            match self.step() {
+                Some(steps) => done = done.saturating_add(steps),
+                None => return Some(self.finish()),
+            }
+        }
+        None
+    }
+
+    /// Does what comes next; returns how much that was, or nothing if there is nothing left.
+    fn step(&mut self) -> Option<usize> {
+        // What comes first has the rest looked at again, and never the other way round.
+        self.meet_own()
+            .or_else(|| self.settle_claims())
+            .or_else(|| self.settle_service())
+            .or_else(|| self.mark())
+            .or_else(|| self.settle_next())
+            .or_else(|| self.count_next())
+    }
+
+    /// Has a route, and the Services that it names, looked at again if they lead to what has become
+    /// the installation's own, or is no longer.
+    fn meet_own(&mut self) -> Option<usize> {
+        let Builder { routes, targets, .. } = &mut *self.builder;
+        let (news, keys) = self.own.as_mut()?;
+        let key = keys.next()?;
+        let mut is_concerned = false;
+        let mut steps = 1;
+        for (backend, _) in routes.draft(&key).map(|draft| &draft.backends).into_iter().flatten() {
+            match backend {
+                BackendKey::Address(_) => is_concerned |= targets.may_meet(backend, news),
+                BackendKey::Service { service, .. } if self.met.insert(service.clone()) => {
+                    steps += targets.services.count_ips(service) / 32;
+                    if targets.may_meet(backend, news) {
+                        targets.services.mark(service);
+                    }
+                }
+                BackendKey::Service { .. } => {}
+            }
+        }
+        if is_concerned {
+            routes.mark(&key);
+        }
+        Some(steps)
+    }
+
+    /// Works out one hostname, and has the routes learn what became of their claims.
+    fn settle_claims(&mut self) -> Option<usize> {
+        let Builder { routes, claims, targets, .. } = &mut *self.builder;
+        let mut news = ClaimNews::default();
+        let steps = claims.step(&targets.grants, &mut news)?;
+        let steps = steps + news.verdicts.len() + news.notes.len();
+        for (key, hostname, verdict) in news.verdicts {
+            routes.tell(&key, |draft| draft.set_verdict(hostname, verdict));
+        }
+        for (key, place, note) in news.notes {
+            routes.tell(&key, |draft| draft.set_note(place, note));
+        }
+        for (hostname, from, to) in news.moves {
+            self.moves.entry((from, to)).or_default().push(hostname);
+        }
+        Some(steps)
+    }
+
+    /// Works out a Service of which there is news, and has the routes looked at again to which that
+    /// matters.
+    fn settle_service(&mut self) -> Option<usize> {
+        let Builder { routes, targets, .. } = &mut *self.builder;
+        let service = targets.services.next_news()?;
+        let (news, mut steps) = targets.settle_service(&service);
+        for PortNews { port, found, change } in news {
+            let users = targets.services.users(&service, &port);
+            let users = users.inspect(|_| steps += 1);
+            match change {
+                PortChange::Whole => users.for_each(|key| routes.mark(key)),
+                PortChange::Count => self.counted.extend(users.cloned()),
+                PortChange::Addresses => {}
+            }
+            if let Found::Resolved(resolution) = found {
+                let backend = BackendKey::Service { service: service.clone(), port };
+                self.settled.changes.endpoints.insert(backend, resolution.addresses.to_vec());
+            }
+        }
+        Some(steps)
+    }
+
+    /// Has the routes looked at again that refer to a namespace with other grants, or lead to a name
+    /// with another answer.
+    fn mark(&mut self) -> Option<usize> {
+        let Builder { routes, targets, .. } = &mut *self.builder;
+        let mut steps = 1;
+        let mut mark = |key: &RouteKey| {
+            routes.mark(key);
+            steps += 1;
+        };
+        if let Some(namespace) = self.granting.pop() {
+            targets.grants.users(&namespace).for_each(&mut mark);
+        } else {
+            let name = self.names.pop()?;
+            targets.names.users(&name).for_each(&mut mark);
+        }
+        Some(steps)
+    }
+
+    /// Works out the next route.
+    fn settle_next(&mut self) -> Option<usize> {
+        let changes = &mut self.settled.changes;
+        let routes = self.routes.get_or_insert_with(|| {
+            let routes = self.builder.routes.take_dirty();
+            changes.routes.reserve(routes.len());
+            changes.endpoints.reserve(routes.len());
+            self.settled.statuses.reserve(routes.len());
+            routes.into_iter()
+        });
+        let key = routes.next()?;
+        let (spec, steps) = self.settle_route(&key);
+        self.settled.changes.routes.push((key, spec));
+        Some(steps)
+    }
+
+    /// Works out one route: what it is in the table, its status, and its backends' endpoints.
+    fn settle_route(&mut self, key: &RouteKey) -> (Option<RouteSpec>, usize) {
+        let Builder { routes, targets, .. } = &mut *self.builder;
+        let draft = match routes.look_at(key) {
+            Some(State::Here(draft)) => draft,
+            Some(State::Gone) => {
+                routes.forget(key);
+                return (None, 1);
+            }
+            None => return (None, 1),
+        };
+        let names = std::mem::take(&mut draft.names);
+        draft.resolve(targets, &mut self.looked_up, &mut self.settled.changes.endpoints);
+        targets.names.set_user(key, draft.spec.created, &names, &draft.names);
+        self.settled.statuses.push(draft.status());
+        // So long is the table of its hostnames, of which each may be at fault.
+        let steps = 4 + draft.claimed.len() / 2 + 2 * draft.backends.len();
+        (draft.served().cloned(), steps)
+    }
+
+    /// The status of the next route whose backends have got other endpoints, if that changes it.
+    fn count_next(&mut self) -> Option<usize> {
+        let counted = &mut self.counted;
+        let keys = self.counting.get_or_insert_with(|| {
+            std::mem::take(counted).into_iter().collect::<Vec<_>>().into_iter()
+        });
+        let key = keys.next()?;
+        let Builder { routes, targets, .. } = &mut *self.builder;
+        let Some(draft) = routes.draft_mut(&key) else { return Some(1) };
+        if draft.count_endpoints(targets, &mut self.looked_up) {
+            self.settled.statuses.push(draft.status());
+        }
+        Some(2 + draft.backends.len() / 2)
+    }
+
+    fn finish(&mut self) -> Settled {
+        let builder = &mut *self.builder;
+        let gone = std::mem::take(&mut builder.dirty.gone);
+        let moved = |key: RouteKey| {
+            let uid = builder.routes.draft(&key).and_then(Draft::uid).or_else(|| gone.get(&key));
+            MovedRoute { uid: uid.cloned(), key }
+        };
+        let moves = std::mem::take(&mut self.moves).into_iter();
+        let moves = moves.map(|((from, to), mut hostnames)| {
+            hostnames.sort_unstable();
+            HostnameMove { hostnames, from: moved(from), to: moved(to) }
+        });
+        self.settled.moves = moves.collect();
+        self.settled.names = builder.targets.names.settle();
+        std::mem::take(&mut self.settled)
+    }
+}
