@@ -15,6 +15,9 @@ const SMALL_PIECE: u8 = 17;
 /// A sender that is no further away than this fills a narrow window 500 times a second or more,
 /// which is enough until the direction counts as fast.
 const NEAR: Duration = Duration::from_millis(2);
+/// How far away a sender is, is asked again after so many bytes: at first, the kernel has seen few
+/// packets of it, and on a busy machine each of them late.
+const ASK_AGAIN_AFTER: u64 = 1024 * 1024;
 /// A direction is fast that passes on so many bytes in so many milliseconds.
 const FAST_BYTES: u64 = 32 * 1024 * 1024;
 const FAST_MILLIS: u64 = 1000;
@@ -46,6 +49,10 @@ pub(super) struct Bounds {
     sending: bool,
     window: Window,
     piece: Piece,
+    /// The bytes passed on as of which it is asked again whether the sender is near: by the way, and
+    /// when the receiver blocks.
+    ask_at: u64,
+    ask_blocked_at: u64,
     /// The bytes passed on, and the time in milliseconds, as of which the pace is taken.
     mark: (u64, u64),
 }
@@ -56,10 +63,8 @@ struct Piece(u8);
 /// The sender's window.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 enum Window {
-    /// Sized by the kernel; it is not known yet whether the sender is near.
-    #[default]
-    Unknown,
     /// Sized by the kernel.
+    #[default]
     Open,
     /// Narrow, because the sender is near: until the direction is fast.
     NarrowNear,
@@ -87,14 +92,14 @@ impl Bounds {
         }
     }
 
-    /// The direction carries bulk.
-    pub(super) fn carry_bulk(&mut self, from: &Socket, to: &Socket) {
+    /// The direction carries bulk, and has passed on `bytes`.
+    pub(super) fn carry_bulk(&mut self, from: &Socket, to: &Socket, bytes: u64) {
         if self.fast {
             return;
         }
         self.bound_unsent(to);
-        if self.window == Window::Unknown {
-            self.window = Window::Open;
+        if self.window == Window::Open && bytes >= self.ask_at {
+            self.ask_at = bytes.saturating_add(ASK_AGAIN_AFTER);
             self.narrow_if_near(from);
         }
     }
@@ -125,11 +130,16 @@ impl Bounds {
         }
     }
 
-    /// The receiver takes no more for now.
-    pub(super) fn block(&mut self, from: &Socket, to: &Socket) {
-        if !self.fast {
-            self.piece.0 = SMALL_PIECE;
-            self.carry_bulk(from, to);
+    /// The receiver takes no more for now, after `bytes`.
+    pub(super) fn block(&mut self, from: &Socket, to: &Socket, bytes: u64) {
+        if self.fast {
+            return;
+        }
+        self.piece.0 = SMALL_PIECE;
+        self.bound_unsent(to);
+        if self.window == Window::Open && bytes >= self.ask_blocked_at {
+            self.ask_blocked_at = bytes.saturating_add(ASK_AGAIN_AFTER);
+            self.narrow_if_near(from);
         }
     }
 
@@ -149,7 +159,7 @@ impl Bounds {
             if self.window == Window::NarrowSlow {
                 self.widen(from);
             }
-        } else if moved < SLOW_BYTES && matches!(self.window, Window::Unknown | Window::Open) {
+        } else if moved < SLOW_BYTES && self.window == Window::Open {
             self.narrow(from, Window::NarrowSlow);
         }
     }

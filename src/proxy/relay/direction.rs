@@ -140,7 +140,8 @@ impl Direction {
                 Poll::Ready(Ok(read)) => {
                     self.mode = self.mode.after(read);
                     if let Mode::Splice { .. } = self.mode {
-                        self.bounds().carry_bulk(from, to);
+                        let bytes = self.bytes;
+                        self.bounds().carry_bulk(from, to, bytes);
                     } else if self.bytes >= MUCH {
                         self.bounds().bound_unsent(to);
                     }
@@ -151,7 +152,8 @@ impl Direction {
 
     /// The receiver takes no more for now.
     fn block(&mut self, from: &Socket, to: &Socket, pipes: &Pipes) -> io::Result<()> {
-        self.bounds().block(from, to);
+        let bytes = self.bytes;
+        self.bounds().block(from, to, bytes);
         if let Held::Piped(..) = self.held {
             // What arrives for a receiver that takes nothing would wake us for nothing.
             from.watch_reads(false)?;
