@@ -7,26 +7,26 @@
 //!
 //! Each file is taken whole or not at all: one fault in it, and what it held before stays in force.
 //!
-//! * `read` gets the bytes of what changed;
-//! * `parse` turns them into objects or [`Fault`]s, without I/O;
-//! * `source` knows what is in force, and tells what a reading changes, without I/O;
-//! * `interest` says where a change would have to happen, and `watches` has the kernel tell of it;
+//! * `snapshot` reads the files that changed, and `stability` decides which snapshot counts;
+//! * `parse` turns bytes into objects or [`Fault`]s, without I/O;
+//! * `manifests` holds what is in force, and computes what a snapshot changes, without I/O;
+//! * `watch_set` computes which folders to watch, and `watcher` has the kernel watch them;
 //! * [`watch`] drives them all while sluice runs; [`load`] and [`check`] do it once.
 
-mod interest;
+mod manifests;
 mod parse;
-mod read;
-mod settling;
-mod source;
+mod snapshot;
+mod stability;
 mod watch;
-mod watches;
+mod watch_set;
+mod watcher;
 
 use std::fmt::{self, Write};
 use std::path::{Path, PathBuf};
 
+use self::manifests::Manifests;
 use self::parse::Lines;
-use self::read::Reading;
-use self::source::Source;
+use self::snapshot::DirSnapshot;
 use super::build::{Installation, Resources, examine};
 use crate::yaml::FieldPath;
 
@@ -88,8 +88,8 @@ pub struct Loaded {
 
 /// Reads files and folders once.
 pub fn load(paths: &[PathBuf]) -> Loaded {
-    let (source, resources) = read_once(paths);
-    Loaded { resources, faults: source.faults() }
+    let (manifests, resources) = read_once(paths);
+    Loaded { resources, faults: manifests.faults() }
 }
 
 /// What a file holds whose content is `text`.
@@ -109,10 +109,10 @@ pub fn read_text(file: &Path, text: &[u8]) -> Loaded {
 /// Services and ports that are not there, listeners that do not exist (unless
 /// [`Installation::listeners`] is empty) and hostnames that another route owns.
 pub fn check(paths: &[PathBuf], installation: &Installation) -> Vec<Fault> {
-    let (source, resources) = read_once(paths);
-    let mut faults = source.faults();
+    let (manifests, resources) = read_once(paths);
+    let mut faults = manifests.faults();
     let (_, findings) = examine(&resources, installation);
-    let origins = source.origins();
+    let origins = manifests.origins();
     let mut lines = Lines::default();
     for finding in findings {
         // Each route comes from some file: `examine` makes none up.
@@ -130,12 +130,12 @@ pub fn check(paths: &[PathBuf], installation: &Installation) -> Vec<Fault> {
     faults
 }
 
-fn read_once(paths: &[PathBuf]) -> (Source, Resources) {
-    let mut source = Source::default();
-    let difference = source.apply(&Reading::of(paths, &Reading::default()));
+fn read_once(paths: &[PathBuf]) -> (Manifests, Resources) {
+    let mut manifests = Manifests::default();
+    let difference = manifests.apply(&DirSnapshot::of(paths, &DirSnapshot::default()));
     let mut resources = Resources::default();
     difference.put.into_iter().for_each(|object| object.add_to(&mut resources));
-    (source, resources)
+    (manifests, resources)
 }
 
 #[cfg(test)]

@@ -14,11 +14,11 @@ use tokio::task::spawn_blocking;
 use tracing::{Dispatch, dispatcher, info, warn};
 
 use super::Fault;
-use super::interest::Interest;
-use super::read::{Reading, is_too_high};
-use super::settling::{Judgement, Settling};
-use super::source::{Difference, Source};
-use super::watches::{Watches, Writing};
+use super::manifests::{Difference, Manifests};
+use super::snapshot::{DirSnapshot, FileRead, is_too_high};
+use super::stability::{Stability, Verdict};
+use super::watch_set::WatchSet;
+use super::watcher::Watcher;
 use crate::control::api::Kind;
 use crate::control::build::{Builder, Installation, Settled};
 use crate::control::dns::{self, Answers, Names};
@@ -66,10 +66,12 @@ const FILE: &str = "File";
 pub(super) struct Pace {
     /// For how long files must stay as they are to count as written.
     pub(super) quiet: Duration,
-    /// For how long to wait for that at most, of all files as of one that is being written.
+    /// For how long to wait for that at most.
     pub(super) longest: Duration,
     /// For how long nothing may happen to a file that is open for writing: then it counts as it is.
     pub(super) silence: Duration,
+    /// How often to look while files are held back.
+    pub(super) held: Duration,
     /// How often to look without being told, where the kernel cannot tell.
     pub(super) poll: Duration,
     /// How often to look without being told, where it can: some file systems do not.
@@ -84,6 +86,7 @@ impl Default for Pace {
             quiet: Duration::from_millis(50),
             longest: Duration::from_millis(500),
             silence: Duration::from_secs(30),
+            held: Duration::from_secs(1),
             poll: Duration::from_millis(300),
             idle: Duration::from_secs(10),
             notify: true,
@@ -101,17 +104,18 @@ pub(super) async fn watch_at(
     mut failed: impl FnMut(),
 ) -> Infallible {
     let paths: Arc<[PathBuf]> = paths.into();
-    let mut watches = Watches::new(pace.notify);
+    let mut watcher = Watcher::new(pace.notify);
     let mut state = State::new(installation);
     let mut noticed = Instant::now();
-    let mut reading = Reading::default();
-    let mut next = read(&paths, &reading, &mut watches).await;
+    let mut applied = DirSnapshot::default();
+    let mut next = read(&paths, &applied, &mut watcher).await;
+    let mut held = false;
     loop {
         let unread = next.roots.values().filter(|root| root.is_err()).count();
-        (0..unread + usize::from(!watches.healthy)).for_each(|_| failed());
+        (0..unread + usize::from(!watcher.healthy)).for_each(|_| failed());
         let first = !state.begun;
         let changed;
-        (state, reading, changed) = aside(move || {
+        (state, applied, changed) = aside(move || {
             let changed = state.take(&next);
             (state, next, changed)
         })
@@ -128,36 +132,58 @@ pub(super) async fn watch_at(
             }
             publish(update);
         }
-        let longest = if watches.healthy { pace.idle } else { pace.poll };
-        let longest =
-            watches.shared.until_silence(pace.silence).map_or(longest, |t| t.min(longest));
-        let longest = tokio::time::Instant::now() + longest;
-        let mut all = false;
-        let told = loop {
-            tokio::select! {
-                () = watches.shared.wake.notified() => break true,
-                () = reread.notified() => {
-                    all = true;
-                    break true;
-                }
-                () = tokio::time::sleep_until(longest) => break false,
-                Some((name, answer)) = answers.next() => {
-                    let noticed = Instant::now();
-                    state.builder.put_answer(&name, answer);
-                    while let Some(Some((name, answer))) = answers.next().now_or_never() {
-                        state.builder.put_answer(&name, answer);
-                    }
-                    publish(state.update(noticed).await);
-                }
-            }
+        let look = match watcher.healthy {
+            true if held => pace.held,
+            true => pace.idle,
+            false => pace.poll,
         };
+        let reason = wait(look, &watcher, &reread, &mut state, &mut answers, &mut publish).await;
         noticed = Instant::now();
-        if told {
+        if reason != Reason::Time {
             tokio::time::sleep(pace.quiet).await;
         }
-        let nothing = Reading::default();
-        let known = if all { &nothing } else { &reading };
-        next = settled(pace, &paths, &reading, known, &mut watches).await;
+        let nothing = DirSnapshot::default();
+        let known = if reason == Reason::Demand { &nothing } else { &applied };
+        (next, held) = stable(pace, &paths, &applied, known, &mut watcher).await;
+    }
+}
+
+/// Why to look at the files again.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Reason {
+    /// Something changed.
+    Event,
+    /// Everything is to be read anew.
+    Demand,
+    /// Nobody looked for a while.
+    Time,
+}
+
+/// Waits until it is time to look at the files again; what becomes known of names meanwhile is published
+/// at once.
+async fn wait(
+    longest: Duration,
+    watcher: &Watcher,
+    reread: &Notify,
+    state: &mut State,
+    answers: &mut Answers,
+    publish: &mut impl FnMut(Update),
+) -> Reason {
+    let deadline = tokio::time::Instant::now() + longest;
+    loop {
+        tokio::select! {
+            () = watcher.events.changed.notified() => return Reason::Event,
+            () = reread.notified() => return Reason::Demand,
+            () = tokio::time::sleep_until(deadline) => return Reason::Time,
+            Some((name, answer)) = answers.next() => {
+                let noticed = Instant::now();
+                state.builder.put_answer(&name, answer);
+                while let Some(Some((name, answer))) = answers.next().now_or_never() {
+                    state.builder.put_answer(&name, answer);
+                }
+                publish(state.update(noticed).await);
+            }
+        }
     }
 }
 
@@ -175,47 +201,48 @@ async fn first_answers(builder: &mut Builder, answers: &mut Answers) {
     builder.tell_all();
 }
 
-/// Reads until two readings, some time apart, agree and no file has just begun to be written as far
-/// as is known: a change counts when it is whole. A file that is open for writing for longer keeps
-/// what it had, and the others go on.
-async fn settled(
+/// Reads until two snapshots, some time apart, agree: a change counts when it is whole. Returns also
+/// whether files are held back: a file that is open for writing, or has just been emptied, keeps its
+/// former content, and delays no other file.
+async fn stable(
     pace: Pace,
     paths: &Arc<[PathBuf]>,
-    applied: &Reading,
-    known: &Reading,
-    watches: &mut Watches,
-) -> Reading {
-    let mut settling = Settling::until(Instant::now() + pace.longest);
+    applied: &DirSnapshot,
+    known: &DirSnapshot,
+    watcher: &mut Watcher,
+) -> (DirSnapshot, bool) {
+    let mut stability = Stability::until(Instant::now() + pace.longest);
     loop {
-        let reading = read(paths, settling.last().unwrap_or(known), watches).await;
-        let Writing { mut files, mut fresh } = watches.shared.writing(pace);
-        let emptied = reading.just_emptied(applied);
-        fresh |= !emptied.is_empty();
-        files.extend(emptied);
-        let reading = reading.except(applied, &files);
-        match settling.judge(reading, applied, fresh, Instant::now()) {
-            Judgement::Settled(reading) => return reading,
-            Judgement::Restless(reading) => {
-                watches.shared.wake.notify_one();
-                return reading;
+        let mut snapshot = read(paths, stability.last().unwrap_or(known), watcher).await;
+        let open = watcher.events.open_files(pace.silence);
+        let is_held = |now: Option<&FileRead>, before: Option<&FileRead>| {
+            let emptied = |now: &FileRead| before.is_some_and(|file| now.was_just_emptied(file));
+            now.is_some_and(|now| open.contains(&now.real) || emptied(now))
+        };
+        let held = snapshot.hold_back(applied, |_, _, now, before| is_held(now, before));
+        match stability.judge(snapshot, applied, Instant::now()) {
+            Verdict::Stable(snapshot) => return (snapshot, held),
+            Verdict::Restless(snapshot) => {
+                watcher.events.changed.notify_one();
+                return (snapshot, held);
             }
-            Judgement::Again => tokio::time::sleep(pace.quiet).await,
+            Verdict::Again => tokio::time::sleep(pace.quiet).await,
         }
     }
 }
 
-async fn read(paths: &Arc<[PathBuf]>, known: &Reading, watches: &mut Watches) -> Reading {
+async fn read(paths: &Arc<[PathBuf]>, known: &DirSnapshot, watcher: &mut Watcher) -> DirSnapshot {
     let (wanted, known) = (Arc::clone(paths), known.clone());
-    let mut renewed = std::mem::replace(watches, Watches::new(false));
-    let reading;
-    (*watches, reading) = aside(move || {
-        // Watch first, read then: what changes in between is told. A folder with much coming and
-        // going keeps the watcher busy, and whoever asks it for something waiting.
-        renewed.renew(Interest::of(&wanted));
-        (renewed, Reading::of(&wanted, &known))
+    let mut renewed = std::mem::replace(watcher, Watcher::new(false));
+    let snapshot;
+    (*watcher, snapshot) = aside(move || {
+        // Watch first, read then: what changes in between is reported. A folder with much coming and
+        // going keeps the watcher busy, and delays every request to it.
+        renewed.renew(WatchSet::of(&wanted));
+        (renewed, DirSnapshot::of(&wanted, &known))
     })
     .await;
-    reading
+    snapshot
 }
 
 /// Does work that takes time on a thread of its own: this one has to give signs of life.
@@ -233,7 +260,7 @@ async fn aside<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> 
 
 /// What is in force.
 struct State {
-    source: Source,
+    manifests: Manifests,
     builder: Builder,
     /// Whether there was any update yet.
     begun: bool,
@@ -244,24 +271,24 @@ struct State {
 impl State {
     fn new(installation: Installation) -> Self {
         State {
-            source: Source::default(),
+            manifests: Manifests::default(),
             builder: Builder::new(installation),
             begun: false,
             too_high: BTreeSet::new(),
         }
     }
 
-    /// Takes a reading over; returns whether it makes an update, as the first one always does.
-    fn take(&mut self, reading: &Reading) -> bool {
-        self.warn_of_sub_folders(reading);
-        let changed = self.apply(reading);
+    /// Takes a snapshot over; returns whether it makes an update, as the first one always does.
+    fn take(&mut self, snapshot: &DirSnapshot) -> bool {
+        self.warn_of_sub_folders(snapshot);
+        let changed = self.apply(snapshot);
         let first = !mem::replace(&mut self.begun, true);
         changed || first
     }
 
     /// Says, once for each folder, when it holds no manifest but folders.
-    fn warn_of_sub_folders(&mut self, reading: &Reading) {
-        for (folder, files) in &reading.roots {
+    fn warn_of_sub_folders(&mut self, snapshot: &DirSnapshot) {
+        for (folder, files) in &snapshot.roots {
             let empty = files.as_ref().is_ok_and(|files| files.is_empty());
             if empty && is_too_high(folder) && self.too_high.insert(folder.clone()) {
                 let folder = folder.display();
@@ -270,15 +297,15 @@ impl State {
         }
     }
 
-    /// Takes a reading over and says what is wrong with what changed; returns whether anything did.
-    fn apply(&mut self, reading: &Reading) -> bool {
-        let before = self.source.faults();
-        let Difference { changed, gone, put } = self.source.apply(reading);
+    /// Takes a snapshot over and says what is wrong with what changed; returns whether anything did.
+    fn apply(&mut self, snapshot: &DirSnapshot) -> bool {
+        let before = self.manifests.faults();
+        let Difference { changed, gone, put } = self.manifests.apply(snapshot);
         for (kind, key) in &gone {
             self.builder.remove(*kind, key);
         }
         put.iter().for_each(|object| object.put_into(&mut self.builder));
-        let faults = self.source.faults();
+        let faults = self.manifests.faults();
         for fault in &faults {
             if changed.contains(&fault.file) || !before.contains(fault) {
                 log_fault(fault);
@@ -295,8 +322,8 @@ impl State {
 
     async fn update(&mut self, noticed: Instant) -> Update {
         let settled = slices::settle(&mut self.builder).await;
-        let faults = count(&self.source.faults());
-        Update { settled, complete: self.source.complete(), faults, noticed }
+        let faults = count(&self.manifests.faults());
+        Update { settled, complete: self.manifests.complete(), faults, noticed }
     }
 }
 

@@ -1,7 +1,7 @@
 mod damage;
 mod lines;
 mod log;
-mod source;
+mod manifests;
 mod watch;
 mod watched;
 mod writers;

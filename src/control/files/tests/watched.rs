@@ -23,6 +23,7 @@ pub(super) const TOLD: Pace = Pace {
     quiet: Duration::from_millis(50),
     longest: Duration::from_millis(500),
     silence: Duration::from_secs(3600),
+    held: Duration::from_secs(1),
     poll: Duration::from_secs(3600),
     idle: Duration::from_secs(3600),
     notify: true,

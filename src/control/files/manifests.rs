@@ -1,4 +1,4 @@
-//! What is in force of each file, and what a reading changes of it; without I/O.
+//! The manifests in force, and what a snapshot changes of them; without I/O.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::mem;
@@ -7,17 +7,17 @@ use std::sync::Arc;
 
 use super::Fault;
 use super::parse::{Object, Origin, parse};
-use super::read::{Content, Reading, same};
+use super::snapshot::{Content, DirSnapshot, same};
 use crate::control::api::Kind;
 use crate::routing::{ObjectKey, RouteKey};
 
 /// All files with what is in force of them: for a file without faults what it holds, for another
 /// what it held before.
 ///
-/// The objects themselves go to whoever takes a reading over. What stays here is which there are
-/// and how they were written, so that the next reading can tell what it changes.
+/// The objects themselves go to whoever takes a snapshot over. What stays here is which there are
+/// and how they were written, so that the next snapshot can tell what it changes.
 #[derive(Debug, Default)]
-pub(super) struct Source {
+pub(super) struct Manifests {
     files: BTreeMap<PathBuf, FileState>,
     /// The file of each object in force.
     holders: HashMap<Id, Arc<Path>>,
@@ -26,7 +26,7 @@ pub(super) struct Source {
     complete: bool,
 }
 
-/// What a reading changes.
+/// What a snapshot changes.
 #[derive(Debug, Default)]
 pub(super) struct Difference {
     /// The paths at which anything changed.
@@ -73,15 +73,15 @@ struct Written {
     origin: Origin,
 }
 
-impl Source {
-    /// Takes a reading over.
+impl Manifests {
+    /// Takes a snapshot over.
     ///
     /// Files that are gone go, unless the path through which they were found cannot be read: then
     /// they stay as they were.
-    pub(super) fn apply(&mut self, reading: &Reading) -> Difference {
+    pub(super) fn apply(&mut self, snapshot: &DirSnapshot) -> Difference {
         let mut changed = BTreeSet::new();
         let mut found = BTreeSet::new();
-        for (root, files) in &reading.roots {
+        for (root, files) in &snapshot.roots {
             let former = self.unreadable.remove(root);
             match files {
                 Err(error) => {
@@ -156,7 +156,7 @@ impl Source {
         if let Some(state) = &mut known
             && same(&state.content, content)
         {
-            // What was read again is kept once, and known at once by the next reading.
+            // What was read again is kept once, and known at once by the next snapshot.
             state.content = content.clone();
             return false;
         }

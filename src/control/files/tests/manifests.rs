@@ -9,16 +9,16 @@ use tempfile::TempDir;
 
 use super::{folder, good, shown};
 use crate::control::build::key;
+use crate::control::files::manifests::{Difference, Manifests};
 use crate::control::files::parse::Object;
-use crate::control::files::read::Reading;
-use crate::control::files::source::{Difference, Source};
+use crate::control::files::snapshot::DirSnapshot;
 use crate::routing::RouteKey;
 
 /// A folder and what is in force of it.
 struct Served {
     folder: TempDir,
-    source: Source,
-    reading: Reading,
+    manifests: Manifests,
+    snapshot: DirSnapshot,
     /// The routes in force by all differences so far.
     routes: BTreeSet<RouteKey>,
 }
@@ -31,8 +31,8 @@ impl Served {
     }
 
     fn of(folder: TempDir) -> Self {
-        let (source, reading) = (Source::default(), Reading::default());
-        Served { folder, source, reading, routes: BTreeSet::new() }
+        let (manifests, snapshot) = (Manifests::default(), DirSnapshot::default());
+        Served { folder, manifests, snapshot, routes: BTreeSet::new() }
     }
 
     /// Writes (or with `None` removes) all these files, then reads once; returns what changed.
@@ -48,8 +48,8 @@ impl Served {
     }
 
     fn read(&mut self) -> Vec<String> {
-        self.reading = Reading::of(&[self.path().to_owned()], &self.reading);
-        let Difference { changed, gone, put } = self.source.apply(&self.reading);
+        self.snapshot = DirSnapshot::of(&[self.path().to_owned()], &self.snapshot);
+        let Difference { changed, gone, put } = self.manifests.apply(&self.snapshot);
         for (_, key) in gone {
             assert!(self.routes.remove(&key), "{key} was not in force");
         }
@@ -68,13 +68,13 @@ impl Served {
     }
 
     fn routes(&self) -> Vec<String> {
-        let origins: BTreeSet<RouteKey> = self.source.origins().into_keys().cloned().collect();
+        let origins: BTreeSet<RouteKey> = self.manifests.origins().into_keys().cloned().collect();
         assert_eq!(self.routes, origins);
         self.routes.iter().map(|key| key.name().to_owned()).collect()
     }
 
     fn faults(&self) -> Vec<String> {
-        shown(self.path(), &self.source.faults())
+        shown(self.path(), &self.manifests.faults())
     }
 }
 
@@ -86,23 +86,23 @@ fn both(one: &str, other: &str) -> String {
 #[test]
 fn what_is_read_again_is_kept_once() {
     let mut served = Served::new(&[("a.yaml", &good("a"))]);
-    served.reading = Reading::default();
+    served.snapshot = DirSnapshot::default();
     assert!(served.read().is_empty(), "nothing changed");
-    let files = served.reading.roots[served.path()].as_ref().expect("a folder");
+    let files = served.snapshot.roots[served.path()].as_ref().expect("a folder");
     let content = files[&served.path().join("a.yaml")].content.as_ref().expect("a file");
-    assert_eq!(Arc::strong_count(content), 2, "by the reading and by what is in force");
+    assert_eq!(Arc::strong_count(content), 2, "by the snapshot and by what is in force");
 }
 
 #[test]
 fn a_broken_file_changes_nothing_until_it_is_mended() {
     let mut served = Served::new(&[("a.yaml", &both("a1", "a2")), ("b.yaml", &good("b"))]);
-    assert!(served.source.complete());
+    assert!(served.manifests.complete());
     let half = &both("a1", "new")[..200];
     for broken in ["rubbish", half, &both("a1", "UPPER")] {
         assert_eq!(served.change(&[("a.yaml", Some(broken))]), ["a.yaml"]);
         assert_eq!(served.routes(), ["a1", "a2", "b"], "{broken}");
         assert_eq!(served.faults().len(), 1);
-        assert!(served.source.complete(), "nothing is missing that was there once");
+        assert!(served.manifests.complete(), "nothing is missing that was there once");
     }
     // The other files go on.
     served.change(&[("b.yaml", Some(&good("b2")))]);
@@ -126,7 +126,7 @@ fn a_file_that_was_never_good_contributes_nothing_and_counts_as_read() {
     let served = Served::new(&[("a.yaml", &good("a")), ("b.yaml", "rubbish")]);
     assert_eq!(served.routes(), ["a"]);
     assert_eq!(served.faults().len(), 1);
-    assert!(served.source.complete());
+    assert!(served.manifests.complete());
 }
 
 #[test]
@@ -137,21 +137,21 @@ fn what_cannot_be_read_leaves_the_whole_incomplete() {
     let mut served = Served::of(folder);
     served.read();
     assert_eq!(served.routes(), ["a"]);
-    assert!(!served.source.complete(), "one of the files cannot be read");
+    assert!(!served.manifests.complete(), "one of the files cannot be read");
     fs::remove_file(&link).expect("removed");
     served.read();
-    assert!(served.source.complete());
+    assert!(served.manifests.complete());
 
     let missing = [served.path().to_owned(), served.path().join("missing")];
-    let mut source = Source::default();
-    source.apply(&Reading::of(&missing, &Reading::default()));
-    assert!(!source.complete(), "one of the paths cannot be read");
+    let mut manifests = Manifests::default();
+    manifests.apply(&DirSnapshot::of(&missing, &DirSnapshot::default()));
+    assert!(!manifests.complete(), "one of the paths cannot be read");
     fs::create_dir(&missing[1]).expect("a folder");
-    source.apply(&Reading::of(&missing, &Reading::default()));
-    assert!(source.complete());
+    manifests.apply(&DirSnapshot::of(&missing, &DirSnapshot::default()));
+    assert!(manifests.complete());
     fs::remove_dir(&missing[1]).expect("removed");
-    source.apply(&Reading::of(&missing, &Reading::default()));
-    assert!(source.complete(), "once it is, it stays so");
+    manifests.apply(&DirSnapshot::of(&missing, &DirSnapshot::default()));
+    assert!(manifests.complete(), "once it is, it stays so");
 }
 
 #[test]

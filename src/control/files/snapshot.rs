@@ -13,9 +13,9 @@ const MAX_FILE: u64 = 16 << 20;
 /// How coarse the times of a file system may be: FAT counts in steps of two seconds.
 const COARSE: Duration = Duration::from_secs(3);
 
-/// What the configured paths hold at one moment. Two equal readings mean that nothing changed.
+/// What the configured paths hold at one moment. Two equal snapshots mean that nothing changed.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub(super) struct Reading {
+pub(super) struct DirSnapshot {
     /// By configured path: its files, or why it cannot be read.
     pub(super) roots: BTreeMap<PathBuf, Result<Files, String>>,
 }
@@ -26,9 +26,9 @@ type Files = BTreeMap<PathBuf, FileRead>;
 /// One file at one moment.
 #[derive(Clone, Debug)]
 pub(super) struct FileRead {
-    /// Where it really is. When that changes (a ConfigMap volume was swapped), the reading was made
+    /// Where it really is. When that changes (a ConfigMap volume was swapped), the snapshot was taken
     /// across the swap.
-    real: PathBuf,
+    pub(super) real: PathBuf,
     /// What is in it, or why it cannot be read.
     pub(super) content: Content,
     /// By what to tell that it is still the same, if anything can.
@@ -36,15 +36,18 @@ pub(super) struct FileRead {
 }
 
 impl PartialEq for FileRead {
-    /// The stamp changes with every touch, which is no change of what the file says.
+    /// The stamp changes with every touch, which is no change of the content.
     fn eq(&self, other: &FileRead) -> bool {
         self.real == other.real && same(&self.content, &other.content)
     }
 }
 
 impl FileRead {
-    fn is_empty(&self) -> bool {
-        self.content.as_ref().is_ok_and(|bytes| bytes.is_empty())
+    /// Whether the file is empty since a moment ago. Probably a writer has truncated it to write it
+    /// anew: on a busy disk that takes long, is visible at once and is reported only when it is over.
+    pub(super) fn was_just_emptied(&self, before: &FileRead) -> bool {
+        let is_empty = |file: &FileRead| file.content.as_ref().is_ok_and(|bytes| bytes.is_empty());
+        self.stamp.is_none() && is_empty(self) && !is_empty(before)
     }
 }
 
@@ -87,59 +90,39 @@ impl Stamp {
     }
 }
 
-impl Reading {
-    /// The real paths of the files that hold nothing any more, and have held something until a moment
-    /// ago. Somebody has probably begun to write them: where the disk is busy, a truncation takes
-    /// long, shows at once and is told only when it is over.
-    pub(super) fn just_emptied(&self, applied: &Reading) -> Vec<PathBuf> {
-        let files = self.roots.iter().filter_map(|(path, files)| {
-            let (files, applied) = (files.as_ref().ok()?, applied.files(path)?);
-            Some(files.iter().filter_map(|(name, file)| Some((file, applied.get(name)?))))
-        });
-        let emptied = |(file, former): &(&FileRead, &FileRead)| {
-            file.stamp.is_none() && file.is_empty() && !former.is_empty()
-        };
-        files.flatten().filter(emptied).map(|(file, _)| file.real.clone()).collect()
-    }
-
-    /// This reading, but with what is `applied` of the files that are being written, which are told
-    /// by their real paths.
-    pub(super) fn except(mut self, applied: &Reading, written: &HashSet<PathBuf>) -> Reading {
-        for (path, root) in &mut self.roots {
-            let Ok(files) = root else { continue };
-            let applied = applied.files(path);
-            let names: Vec<PathBuf> = files
-                .iter()
-                .filter(|(_, file)| written.contains(&file.real))
-                .map(|(name, _)| name.clone())
-                .collect();
-            for name in names {
-                keep(files, applied, name);
-            }
-        }
-        self
-    }
-
-    /// What of this reading is as it was in the `last`, and for the rest what is `applied`: a file
-    /// that is caught in the middle of a change keeps what it had.
-    pub(super) fn where_steady(mut self, last: &Reading, applied: &Reading) -> Reading {
-        for (path, root) in &mut self.roots {
-            let last = last.roots.get(path);
-            let (Ok(files), Some(Ok(last))) = (&mut *root, last) else {
-                if let (true, Some(applied)) = (last != Some(root), applied.roots.get(path)) {
-                    *root = applied.clone();
-                }
-                continue;
+impl DirSnapshot {
+    /// Puts those of the files that changed back to what is `applied` for which `is_held` says so, by
+    /// their configured path, their name, and what they are and were. Returns whether there are any.
+    pub(super) fn hold_back(
+        &mut self,
+        applied: &DirSnapshot,
+        is_held: impl Fn(&Path, &Path, Option<&FileRead>, Option<&FileRead>) -> bool,
+    ) -> bool {
+        let mut any = false;
+        for (root, files) in &mut self.roots {
+            let Ok(files) = files else { continue };
+            let nothing = Files::new();
+            let before = applied.files(root).unwrap_or(&nothing);
+            let is_held = |name: &&PathBuf| {
+                let (now, before) = (files.get(*name), before.get(*name));
+                now != before && is_held(root, name, now, before)
             };
-            let applied = applied.files(path);
-            let names = files.keys().chain(last.keys());
-            let changing: BTreeSet<PathBuf> =
-                names.filter(|name| files.get(*name) != last.get(*name)).cloned().collect();
-            for name in changing {
-                keep(files, applied, name);
+            let held: BTreeSet<PathBuf> =
+                files.keys().chain(before.keys()).filter(is_held).cloned().collect();
+            any |= !held.is_empty();
+            for name in held {
+                match before.get(&name) {
+                    Some(file) => files.insert(name, file.clone()),
+                    None => files.remove(&name),
+                };
             }
         }
-        self
+        any
+    }
+
+    /// A file that was found by way of a configured path.
+    pub(super) fn file(&self, root: &Path, name: &Path) -> Option<&FileRead> {
+        self.files(root)?.get(name)
     }
 
     /// The files that were found by way of a configured path.
@@ -151,26 +134,18 @@ impl Reading {
     /// file that is reached in more than one way counts once.
     ///
     /// This blocks.
-    pub(super) fn of(paths: &[PathBuf], known: &Reading) -> Self {
+    pub(super) fn of(paths: &[PathBuf], known: &DirSnapshot) -> Self {
         let mut seen = HashSet::new();
-        let mut reading = Reading::default();
+        let mut snapshot = DirSnapshot::default();
         for path in paths {
-            if !reading.roots.contains_key(path) {
+            if !snapshot.roots.contains_key(path) {
                 let files = read_root(path, known.files(path), &mut seen);
                 let files = files.map_err(|error| error.to_string());
-                reading.roots.insert(path.clone(), files);
+                snapshot.roots.insert(path.clone(), files);
             }
         }
-        reading
+        snapshot
     }
-}
-
-/// Puts a file back to what is applied.
-fn keep(files: &mut Files, applied: Option<&Files>, name: PathBuf) {
-    match applied.and_then(|applied| applied.get(&name)) {
-        Some(file) => files.insert(name, file.clone()),
-        None => files.remove(&name),
-    };
 }
 
 fn read_root(path: &Path, known: Option<&Files>, seen: &mut HashSet<PathBuf>) -> io::Result<Files> {
@@ -288,18 +263,18 @@ mod tests {
 
     use super::*;
 
-    fn read(path: &Path, known: &Reading) -> (Reading, Arc<[u8]>) {
-        let reading = Reading::of(&[path.to_owned()], known);
-        let content = reading.files(path).unwrap().get(path).unwrap().content.clone().unwrap();
-        (reading, content)
+    fn read(path: &Path, known: &DirSnapshot) -> (DirSnapshot, Arc<[u8]>) {
+        let snapshot = DirSnapshot::of(&[path.to_owned()], known);
+        let content = snapshot.files(path).unwrap().get(path).unwrap().content.clone().unwrap();
+        (snapshot, content)
     }
 
     #[test]
     fn what_rests_is_read_once() {
         // Older than any build of this.
         let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("Cargo.toml");
-        let (reading, once) = read(&file, &Reading::default());
-        let (_, again) = read(&file, &reading);
+        let (snapshot, once) = read(&file, &DirSnapshot::default());
+        let (_, again) = read(&file, &snapshot);
         assert!(Arc::ptr_eq(&once, &again));
     }
 
@@ -336,13 +311,13 @@ mod tests {
     fn no_change_is_missed_however_soon_it_follows() {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("a.yaml");
-        let mut known = Reading::default();
+        let mut known = DirSnapshot::default();
         for round in 100..300 {
             let text = format!("# {round}");
             fs::write(&file, &text).unwrap();
-            let (reading, content) = read(&file, &known);
+            let (snapshot, content) = read(&file, &known);
             assert_eq!(*content, *text.as_bytes());
-            known = reading;
+            known = snapshot;
         }
     }
 }

@@ -4,36 +4,36 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Component, Path, PathBuf};
 
-use super::read::manifests;
+use super::snapshot::manifests;
 
 /// How many symbolic links one path may lead through, as in the kernel (path_resolution(7)).
 const MAX_LINKS: usize = 40;
 
-/// Where a change would have to happen to change a [`Reading`](super::read::Reading).
+/// Where a change would have to happen to change a [`DirSnapshot`](super::snapshot::DirSnapshot).
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Interest {
+pub(super) struct WatchSet {
     /// Folders of which every entry counts.
     folders: BTreeSet<PathBuf>,
     /// Single entries of other folders.
     entries: BTreeSet<PathBuf>,
 }
 
-impl Interest {
+impl WatchSet {
     /// Finds the files, the folders, and every symbolic link on the way to them.
     pub(super) fn of(paths: &[PathBuf]) -> Self {
-        let mut interest = Interest::default();
+        let mut set = WatchSet::default();
         for path in paths {
             let way = trail(path);
             let real = way.last().filter(|real| real.is_dir()).cloned();
-            interest.entries.extend(way);
+            set.entries.extend(way);
             if let Some(folder) = real {
                 let files = manifests(&folder).unwrap_or_default();
                 let links = files.iter().filter(|file| file.is_link);
-                interest.entries.extend(links.flat_map(|link| trail(&link.path)));
-                interest.folders.insert(folder);
+                set.entries.extend(links.flat_map(|link| trail(&link.path)));
+                set.folders.insert(folder);
             }
         }
-        interest
+        set
     }
 
     /// The folders to watch, all of them real.
