@@ -1,13 +1,14 @@
 //! The API server and sluice's own parser, asked about the same odd values.
 //!
-//! Whatever the parser takes, the API server takes. What it lets pass beyond that is listed here,
+//! Whatever the parser takes of a manifest, the API server takes. What it lets pass beyond that is listed here,
 //! each kind with its reason.
 
 use std::collections::BTreeSet;
 
 use libtest_mimic::Trial;
 use serde_json::{Value, json};
-use sluice::control::api::SniRouteSpec;
+use sluice::control::api::{self, SniRouteSpec};
+use sluice::yaml::Node;
 
 use crate::dry_run::{spec, try_out};
 use crate::support::slow;
@@ -49,8 +50,8 @@ fn the_api_server_refuses_what_the_parser_refuses() {
     let mut met = BTreeSet::new();
     let mut wrong = Vec::new();
     for (field, value, taken) in ask(&fields) {
-        let parsed =
-            serde_json::from_value::<SniRouteSpec>(field.spec(std::slice::from_ref(value)));
+        let manifest = Node::parse(&field.spec(std::slice::from_ref(value)).to_string());
+        let parsed = api::parse::<SniRouteSpec, _>(&manifest.expect("JSON is YAML"));
         let difference = DIFFERENCES
             .iter()
             .find(|known| field.place.starts_with(known.place) && (known.covers)(value));

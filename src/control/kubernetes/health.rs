@@ -22,7 +22,7 @@ const LASTING: Duration = Duration::from_secs(10);
 pub enum Notice {
     /// A list or watch has failed.
     Failed,
-    /// Something that is to be watched cannot be. Told again when that has another cause.
+    /// Something that is to be watched cannot be. Told again when it fails in another way.
     Down {
         /// What, and why: `services: 403 Forbidden`.
         what: String,
@@ -70,7 +70,9 @@ struct Standing {
 struct Outage {
     since: Instant,
     /// What has been logged.
-    said: HashSet<Cause>,
+    logged: HashSet<Cause>,
+    /// The listing that was told of last, and how it fails.
+    told: Option<(usize, String)>,
 }
 
 /// What makes a failure the same as another.
@@ -180,7 +182,12 @@ impl ListingHealth {
         standing.doubtful |= matches!(error, Failure::Fruitless(_));
         let code = error.code();
         let news = state.fail(self.listing, code, Instant::now());
+        let what = format!("{kind}: {}", brief(error));
+        let tells = state.tells(self.listing, &what, news);
         drop(state);
+        if tells {
+            (self.of.tell)(Notice::Down { what });
+        }
         if !news {
             debug!(kind, namespace, error = reasons, "cannot list or watch");
             return;
@@ -192,19 +199,19 @@ impl ListingHealth {
             _ => "trying again; what was known before is still served",
         };
         warn!(kind, namespace, error = reasons, hint, "cannot list or watch");
-        (self.of.tell)(Notice::Down { what: format!("{kind}: {}", brief(error)) });
     }
 }
 
 impl State {
-    /// Notes a failure. Returns whether it is worth a word.
+    /// Notes a failure. Returns whether it is worth a line of the log.
     fn fail(&mut self, listing: usize, code: Option<u16>, now: Instant) -> bool {
         let cause = match code {
             Some(code @ 400..=499) if code != 429 => Cause::Refused { listing, code },
             _ => Cause::Server,
         };
         self.up = false;
-        let outage = self.outage.get_or_insert(Outage { since: now, said: HashSet::new() });
+        let outage =
+            self.outage.get_or_insert(Outage { since: now, logged: HashSet::new(), told: None });
         let Some(standing) = self.listings.get_mut(listing) else { return false };
         standing.on = false;
         let since = match standing.failing {
@@ -212,8 +219,25 @@ impl State {
             _ => now,
         };
         standing.failing = Some((cause, since));
-        let worth = outage.said.is_empty() || now.duration_since(since) >= LASTING;
-        worth && outage.said.insert(cause)
+        let worth = outage.logged.is_empty() || now.duration_since(since) >= LASTING;
+        worth && outage.logged.insert(cause)
+    }
+
+    /// Whether it is to be told that a listing fails in this way: always of news, and of the listing
+    /// that was told of last when it fails in another way than before. Often the first failure is
+    /// that of a connection which an API server that goes away has left behind, and says little.
+    fn tells(&mut self, listing: usize, what: &str, news: bool) -> bool {
+        let Some(outage) = &mut self.outage else { return false };
+        let tells = news
+            || match &outage.told {
+                Some((same, told)) if *same == listing => told != what,
+                Some((other, _)) => self.listings.get(*other).is_none_or(|other| other.on),
+                None => true,
+            };
+        if tells {
+            outage.told = Some((listing, what.to_owned()));
+        }
+        tells
     }
 }
 
@@ -300,16 +324,24 @@ mod tests {
     }
 
     #[test]
-    fn an_outage_is_told_once_however_often_it_shows() {
+    fn an_outage_is_told_once_for_each_way_in_which_it_shows() {
         let (health, told) = told();
         let (a, b) = (health.listing("as", None), health.listing("bs", None));
+        let since_last = || -> Vec<Notice> {
+            let told = std::mem::take(&mut *told.lock().expect("told"));
+            told.into_iter().filter(|notice| *notice != Notice::Failed).collect()
+        };
+        a.failed(&status(503));
         a.failed(&status(503));
         b.failed(&status(500));
-        a.failed(&Failure::NoVersion);
+        assert_eq!(since_last(), [down("as: 503 Because")]);
+        a.failed(&status(500));
         b.failed(&status(403));
-        let told: Vec<Notice> = std::mem::take(&mut *told.lock().expect("told"));
-        let told: Vec<_> = told.iter().filter(|notice| **notice != Notice::Failed).collect();
-        assert_eq!(told, [&down("as: 503 Because")]);
+        a.failed(&status(500));
+        assert_eq!(since_last(), [down("as: 500 Because")]);
+        a.watching();
+        b.failed(&status(403));
+        assert_eq!(since_last(), [down("bs: 403 Because")]);
     }
 
     #[test]

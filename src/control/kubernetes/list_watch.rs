@@ -154,6 +154,7 @@ impl ListWatch {
                         return version.map(|_| Event::InitDone).ok_or(Failure::NoVersion);
                     }
                     Err(error) => {
+                        self.fruitless = 0;
                         self.state = State::Start;
                         return Err(Failure::List(error));
                     }
@@ -162,6 +163,8 @@ impl ListWatch {
                     match Watch::begin(&self.client, &self.path, version).await {
                         Ok(watch) => self.state = State::Watching(Box::new(watch)),
                         Err(failure) => {
+                            // An outage that shows, and explains why watches have broken off.
+                            self.fruitless = 0;
                             if failure.wants_a_list() {
                                 self.state = State::Start;
                             }
