@@ -11,8 +11,8 @@ use std::sync::Arc;
 use criterion::{BatchSize, Criterion, criterion_group, criterion_main};
 use sluice::proxy::{Wish, choose};
 use sluice::routing::{
-    BackendKey, Changes, Hostname, Moment, Policy, Route, RouteKey, RouteSpec, Snapshot, Timeouts,
-    Writer, channel,
+    BackendKey, Balancing, Changes, Hostname, Moment, Route, RouteKey, RouteSpec, Snapshot,
+    TrafficPolicy, Writer, channel,
 };
 
 const ENDPOINTS: u32 = 60_000;
@@ -25,7 +25,7 @@ fn endpoints(criterion: &mut Criterion) {
     let measured = env::args().any(|argument| argument == "--bench");
     let count = if measured { ENDPOINTS } else { ENDPOINTS_IN_A_TEST };
     let mut group = criterion.benchmark_group(format!("{count} endpoints"));
-    for policy in Policy::ALL {
+    for policy in Balancing::ALL {
         let (mut writer, route) = served(policy, count);
         let mut bench = |what: &str| {
             let mut number = 0;
@@ -45,7 +45,7 @@ fn endpoints(criterion: &mut Criterion) {
         all.iter().step_by(2).for_each(|endpoint| endpoint.failed(later));
         bench("half of them resting");
         drop(all);
-        if policy == Policy::RoundRobin {
+        if policy == Balancing::RoundRobin {
             let changes = [addresses(11, count), addresses(10, count)];
             let mut turns = changes.iter().cycle();
             group.bench_function("replacing all", |bencher| {
@@ -63,16 +63,14 @@ fn endpoints(criterion: &mut Criterion) {
     group.finish();
 }
 
-fn served(policy: Policy, count: u32) -> (Writer, Arc<Route>) {
+fn served(policy: Balancing, count: u32) -> (Writer, Arc<Route>) {
     let spec = RouteSpec {
-        key: RouteKey::new("bench", "route"),
-        created: None,
-        hostnames: "a.test".parse::<Hostname>().unwrap().into(),
-        listeners: vec![],
-        alpn: vec![],
         backends: vec![(key(), 1)],
-        policy,
-        timeouts: Timeouts::default(),
+        policy: TrafficPolicy { balancing: policy, ..TrafficPolicy::default() },
+        ..RouteSpec::new(
+            RouteKey::sni_route("bench", "route"),
+            "a.test".parse::<Hostname>().unwrap().into(),
+        )
     };
     let endpoints = [(key(), addresses(10, count))].into_iter().collect();
     let (mut writer, reader) = channel();

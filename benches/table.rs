@@ -12,7 +12,7 @@ use criterion::measurement::WallTime;
 use criterion::{BatchSize, BenchmarkGroup, Criterion, criterion_group, criterion_main};
 use sluice::routing::{
     BackendKey, Changes, Hostname, MOST_CLAIMED_HOSTNAMES, MOST_OFFERS, MOST_ROUTES_A_HOSTNAME,
-    MatchKind, Policy, Reader, RouteKey, RouteSpec, Snapshot, Timeouts, Writer, channel,
+    MatchKind, Reader, RouteKey, RouteSpec, Snapshot, Writer, channel,
 };
 
 /// How many hostnames there are.
@@ -187,7 +187,7 @@ fn worst_snapshot(elsewhere_on: Vec<Vec<String>>) -> Snapshot {
     let elsewhere = (1..DEEPEST).map(|labels| format!("*.{}", vec!["b"; labels].join(".")));
     let elsewhere: Vec<String> = elsewhere.collect();
     let claim = |name: String, hostnames: &[String], on: &[&str], alpn: Vec<String>| RouteSpec {
-        key: RouteKey::new("bench", &name),
+        key: RouteKey::sni_route("bench", &name),
         hostnames: hostnames.iter().map(|name| name.parse::<Hostname>().unwrap()).collect(),
         listeners: on.iter().map(|listener| (*listener).into()).collect(),
         alpn: alpn.into_iter().map(Into::into).collect(),
@@ -232,14 +232,12 @@ fn route(number: usize, size: usize) -> RouteSpec {
     };
     let hostnames = first..size.min(first + HOSTNAMES_A_ROUTE);
     RouteSpec {
-        key: RouteKey::new("bench", &format!("route-{number}")),
         created: Some(1_700_000_000),
-        hostnames: hostnames.map(|number| hostname(number).parse::<Hostname>().unwrap()).collect(),
-        listeners: vec![],
-        alpn: vec![],
         backends: vec![(BackendKey::Address(format!("backend-{}", number % 100).into()), 1)],
-        policy: Policy::default(),
-        timeouts: Timeouts::default(),
+        ..RouteSpec::new(
+            RouteKey::sni_route("bench", &format!("route-{number}")),
+            hostnames.map(|number| hostname(number).parse::<Hostname>().unwrap()).collect(),
+        )
     }
 }
 

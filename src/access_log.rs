@@ -56,6 +56,9 @@ pub struct Entry<'a> {
     pub ech: bool,
     /// Whether the client offered a post-quantum key share.
     pub post_quantum: bool,
+    /// What the route's object is.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub kind: Option<&'a str>,
     /// The route's namespace.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub namespace: Option<&'a str>,

@@ -69,6 +69,42 @@ impl fmt::Display for Text {
     }
 }
 
+/// A duration that may be missing, as serde's text. For `#[serde(with = "…")]`.
+pub mod optional {
+    use std::time::Duration;
+
+    use serde::de::{Deserialize, Deserializer, Error};
+    use serde::ser::Serializer;
+
+    /// Writes what [`display`](super::display) writes.
+    ///
+    /// # Errors
+    /// Those of the serializer.
+    pub fn serialize<S: Serializer>(
+        duration: &Option<Duration>,
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
+        match duration {
+            Some(duration) => serializer.collect_str(&super::display(*duration)),
+            None => serializer.serialize_none(),
+        }
+    }
+
+    /// Reads what [`parse`](super::parse) reads.
+    ///
+    /// # Errors
+    /// When the text is no duration.
+    pub fn deserialize<'de, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<Option<Duration>, D::Error> {
+        let text = Option::<String>::deserialize(deserializer)?;
+        let parse = |text: String| {
+            super::parse(&text).map_err(|error| D::Error::custom(format!("{text:?} {error}")))
+        };
+        text.map(parse).transpose()
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;

@@ -19,7 +19,7 @@
 //! | [`line_queue`] | lines for an output that may stall | nothing |
 //! | [`machine`] | which addresses are this machine's | nothing |
 //! | [`reach`] | pure: where routes may lead | `cidr` |
-//! | [`routing`] | pure: which route owns a connection | `outcome` |
+//! | [`routing`] | pure: which route owns a connection | `outcome`, `duration` |
 //! | [`tls`] | pure: bytes in, a typed ClientHello out | nothing |
 //! | [`yaml`] | pure: text in, values with their lines out | nothing |
 //! | [`outcome`], [`duration`], [`cidr`] | pure: how connections end; durations and networks as people write them | nothing |

@@ -97,7 +97,9 @@ fn offline(args: &Explain) -> anyhow::Result<(Snapshot, Vec<(RouteKey, String)>)
     let Plan { snapshot, statuses, .. } =
         build(&loaded.resources, &installation(&args.class, listeners));
     let told = statuses.into_iter().flat_map(|status| {
-        status.conditions.map(|condition| (status.key.clone(), condition.message))
+        status
+            .conditions
+            .map(|condition| (RouteKey::of_rule(status.object.clone(), 0), condition.message))
     });
     Ok((snapshot, told.collect()))
 }

@@ -5,7 +5,7 @@
 use allocation_counter::measure;
 use sluice::proxy::{Wish, choose};
 use sluice::routing::{
-    BackendKey, Hostname, Policy, RouteKey, RouteSpec, Snapshot, Timeouts, channel,
+    BackendKey, Balancing, Hostname, RouteKey, RouteSpec, Snapshot, TrafficPolicy, channel,
 };
 use sluice::tls::{HelloReader, Progress, Refusal};
 
@@ -13,14 +13,13 @@ const HELLO: &[u8] = include_bytes!("corpus/hello/chromium.bin");
 
 fn route(hostname: &str, alpn: &[&str]) -> RouteSpec {
     RouteSpec {
-        key: RouteKey::new("ns", hostname),
-        created: None,
-        hostnames: hostname.parse::<Hostname>().unwrap().into(),
         listeners: vec!["https".into()],
         alpn: alpn.iter().map(|protocol| (*protocol).into()).collect(),
         backends: vec![(BackendKey::Address("one".into()), 1)],
-        policy: Policy::default(),
-        timeouts: Timeouts::default(),
+        ..RouteSpec::new(
+            RouteKey::sni_route("ns", hostname),
+            hostname.parse::<Hostname>().unwrap().into(),
+        )
     }
 }
 
@@ -76,10 +75,14 @@ fn a_hostname_takes_few_bytes_of_the_table() {
 #[test]
 fn a_choice_of_an_endpoint_allocates_nothing() {
     let key = |number: usize| BackendKey::Address(number.to_string().into());
-    for policy in Policy::ALL {
+    for policy in Balancing::ALL {
         for count in [3u8, 200] {
             let backends = vec![(key(0), 3), (key(1), 1)];
-            let spec = RouteSpec { backends, policy, ..route("a.com", &[]) };
+            let spec = RouteSpec {
+                backends,
+                policy: TrafficPolicy { balancing: policy, ..TrafficPolicy::default() },
+                ..route("a.com", &[])
+            };
             let addresses = |net| (0..count).map(|n| ([10, 0, net, n], 443).into()).collect();
             let endpoints = [(key(0), addresses(0)), (key(1), addresses(1))].into_iter().collect();
             let (mut writer, reader) = channel();

@@ -9,7 +9,7 @@ use proptest::prelude::*;
 use proptest::sample::{select, subsequence};
 use sluice::routing::{
     Age, AnyOn, BackendKey, Claimant, Demand, Hostname, Hostnames, MOST_ROUTES_A_HOSTNAME,
-    MatchKind, Policy, RouteKey, RouteSpec, Snapshot, Timeouts, Verdict, channel, judge, judge_any,
+    MatchKind, RouteKey, RouteSpec, Snapshot, Verdict, channel, judge, judge_any,
 };
 
 /// Few, so that routes meet: exact names, wildcards at three depths, and any.
@@ -174,17 +174,17 @@ fn routes() -> impl Strategy<Value = Vec<RouteSpec>> {
         keys.into_iter()
             .zip(claims)
             .map(|(key, (names, listeners, alpn, created))| RouteSpec {
-                key: RouteKey::new(key.0, key.1),
                 created,
-                hostnames: names
-                    .iter()
-                    .map(|name| name.parse::<Hostname>().expect("a hostname"))
-                    .collect(),
                 listeners: listeners.into_iter().map(Into::into).collect(),
                 alpn: alpn.into_iter().map(Into::into).collect(),
                 backends: vec![(BackendKey::Address("192.0.2.1:1".into()), 1)],
-                policy: Policy::default(),
-                timeouts: Timeouts::default(),
+                ..RouteSpec::new(
+                    RouteKey::sni_route(key.0, key.1),
+                    names
+                        .iter()
+                        .map(|name| name.parse::<Hostname>().expect("a hostname"))
+                        .collect(),
+                )
             })
             .collect()
     })
@@ -347,14 +347,11 @@ proptest! {
 fn route_of(key: (&str, &str), created: i64, alpn: &[&str], listeners: &[&str]) -> RouteSpec {
     let boxed = |texts: &[&str]| texts.iter().map(|text| (*text).into()).collect();
     RouteSpec {
-        key: RouteKey::new(key.0, key.1),
         created: Some(created),
-        hostnames: Hostname::Exact("a.test").into(),
         listeners: boxed(listeners),
         alpn: boxed(alpn),
         backends: vec![(BackendKey::Address("192.0.2.1:1".into()), 1)],
-        policy: Policy::default(),
-        timeouts: Timeouts::default(),
+        ..RouteSpec::new(RouteKey::sni_route(key.0, key.1), Hostname::Exact("a.test").into())
     }
 }
 

@@ -52,12 +52,12 @@ impl Publisher {
         }
         let mut told: Vec<_> = told.into_iter().map(Arc::new).collect();
         // The log tells of them in this order.
-        told.sort_unstable_by(|a, b| a.key.cmp(&b.key));
+        told.sort_unstable_by(|a, b| a.object.cmp(&b.object));
         let mut held = self.statuses.hold();
         // Nothing is known of what an earlier start of the source had said, but that it is over.
         let known = if self.live { Vec::new() } else { held.snapshot() };
-        let looked_at = changes.routes.iter().map(|(key, _)| key);
-        let looked_at = looked_at.chain(told.iter().chain(&known).map(|status| &status.key));
+        let looked_at = changes.routes.iter().map(|(key, _)| key.object());
+        let looked_at = looked_at.chain(told.iter().chain(&known).map(|status| &status.object));
         let before = held.update(looked_at, &told);
         self.served = true;
         let applied = if std::mem::replace(&mut self.live, true) {
@@ -110,7 +110,7 @@ mod tests {
     use crate::control::build::{Builder, Installation};
     use crate::control::captured::Log;
     use crate::reach::Reach;
-    use crate::routing::{self, Reader, RouteKey};
+    use crate::routing::{self, ObjectRef, Reader, RouteKey};
 
     fn builder() -> Builder {
         Builder::new(Installation {
@@ -168,7 +168,7 @@ mod tests {
         assert_eq!(statuses.count(), 2);
 
         source.put_route(&route("newer"));
-        source.remove_route(&RouteKey::new("ns", "kept"));
+        source.remove_route(&RouteKey::sni_route("ns", "kept"));
         publisher.publish(source.settle(), Instant::now());
         assert_eq!(served(&table), ["new", "newer"]);
         assert_eq!(statuses.count(), 2);
@@ -203,7 +203,7 @@ mod tests {
         assert_eq!(served(&table), ["kept", "new"]);
         assert_eq!(table.table().generation(), generation + 1);
         assert_eq!(statuses.count(), 2);
-        assert!(statuses.get(&RouteKey::new("ns", "gone")).is_none());
+        assert!(statuses.get(&ObjectRef::sni_route("ns", "gone")).is_none());
     }
 
     #[test]
@@ -229,7 +229,7 @@ mod tests {
             });
             for number in 0..2000_i32 {
                 source.put_route(&route(&format!("r{number}")));
-                source.remove_route(&RouteKey::new("ns", &format!("r{}", number - 1)));
+                source.remove_route(&RouteKey::sni_route("ns", &format!("r{}", number - 1)));
                 publisher.publish(source.settle(), Instant::now());
             }
             over.store(true, Ordering::Relaxed);
@@ -256,7 +256,7 @@ mod tests {
         source.put_route(&of("two", "second"));
         publisher.publish(source.settle(), Instant::now());
         assert_eq!(metrics.hostname_owner_changes.get(), 0);
-        source.remove_route(&RouteKey::new("one", "first"));
+        source.remove_route(&RouteKey::sni_route("one", "first"));
         publisher.publish(source.settle(), Instant::now());
         assert_eq!(metrics.hostname_owner_changes.get(), 2);
         let lines = log.take();

@@ -4,7 +4,7 @@ use std::fmt::{self, Display, Formatter};
 use std::net::IpAddr;
 
 use super::{Elsewhere, Explanation, Loser, Lost, Told, Winner};
-use crate::routing::{Hostname, Policy, WeightedBackend};
+use crate::routing::{Balancing, Hostname, WeightedBackend};
 
 impl Display for Explanation {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
@@ -35,8 +35,9 @@ impl Explanation {
         if !spec.listeners.is_empty() {
             writeln!(f, "  listeners: {}", spec.listeners.join(", "))?;
         }
-        write!(f, "  policy: {}", spec.policy.as_str())?;
-        if let (Policy::SourceAddress, Some(source)) = (spec.policy, self.query.source) {
+        write!(f, "  policy: {}", spec.policy.balancing.as_str())?;
+        if let (Balancing::SourceAddress, Some(source)) = (spec.policy.balancing, self.query.source)
+        {
             self.fmt_source(source, f)?;
         }
         writeln!(f)?;

@@ -1,21 +1,16 @@
 use super::*;
-use crate::routing::{BackendKey, Policy, RouteSpec, Timeouts};
+use crate::routing::{BackendKey, Balancing, RouteSpec};
 
 /// A route from `namespace/name`, its creation and its hostnames.
 fn route(key: &str, created: Option<i64>, hostnames: &[&str]) -> RouteSpec {
     let (namespace, name) = key.split_once('/').expect("namespace/name");
     RouteSpec {
-        key: RouteKey::new(namespace, name),
         created,
-        hostnames: hostnames
-            .iter()
-            .map(|name| name.parse::<Hostname>().expect("a hostname"))
-            .collect(),
-        listeners: vec![],
-        alpn: vec![],
         backends: vec![(BackendKey::Address("10.0.0.1:1".into()), 1)],
-        policy: Policy::default(),
-        timeouts: Timeouts::default(),
+        ..RouteSpec::new(
+            RouteKey::sni_route(namespace, name),
+            hostnames.iter().map(|name| name.parse::<Hostname>().expect("a hostname")).collect(),
+        )
     }
 }
 
@@ -159,7 +154,7 @@ fn the_details_of_the_winner_are_told() {
         port: crate::routing::ServicePort::Number(9093),
     };
     spec.backends = vec![(service.clone(), 90), (BackendKey::Address("far:1".into()), 10)];
-    spec.policy = Policy::SourceAddress;
+    spec.policy.balancing = Balancing::SourceAddress;
     let mut snapshot = Snapshot { routes: vec![spec], ..Snapshot::default() };
     let address = |last: u8| SocketAddr::from(([10, 0, 0, last], 9093));
     snapshot.endpoints.insert(service, vec![address(1), address(2)]);
@@ -218,7 +213,7 @@ fn what_is_claimed_falls_to_no_other_namespace_and_the_others_learn_why() {
     let mut explanation = ask(routes, "login.a.com", &["h2"], Some("https"));
     let told = "login.a.com belongs to namespace a, whose route a/h2 is the oldest";
     let accepted = format!("there is no listener \"x\"; {told}; other.com belongs to b/x");
-    explanation.add_told(&RouteKey::new("c", "thief"), &accepted);
+    explanation.add_told(&RouteKey::sni_route("c", "thief"), &accepted);
     let text = explanation.to_string();
     assert!(text.ends_with(&format!("\n  c/thief is told: {told}\n")), "{text}");
 }
@@ -228,8 +223,8 @@ fn the_winner_says_where_its_timeouts_are_capped() {
     let routes = vec![route("a/capped", None, &["a.com"]), route("a/other", None, &["b.com"])];
     let mut explanation = ask(routes, "a.com", &[], Some("https"));
     let said = "timeouts.idle is 2h, the longest that this installation allows, and not 24h";
-    explanation.add_told(&RouteKey::new("a", "other"), said);
-    explanation.add_told(&RouteKey::new("a", "capped"), &format!("something else; {said}"));
+    explanation.add_told(&RouteKey::sni_route("a", "other"), said);
+    explanation.add_told(&RouteKey::sni_route("a", "capped"), &format!("something else; {said}"));
     let text = explanation.to_string();
     assert!(text.ends_with(&format!("\n  a/capped is told: {said}\n")), "{text}");
     assert!(!text.contains("other"), "{text}");

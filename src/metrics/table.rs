@@ -35,13 +35,13 @@ impl TableCollector {
             connections: desc(
                 "connections_total",
                 "Ended client connections by route and by how they ended; those that found no \
-                 route have an empty namespace and route.",
-                &["namespace", "route", "outcome"],
+                 route have an empty kind, namespace and route.",
+                &["kind", "namespace", "route", "outcome"],
             )?,
             bytes: desc(
                 "bytes_total",
                 "Bytes passed on, by route and direction.",
-                &["namespace", "route", "direction"],
+                &["kind", "namespace", "route", "direction"],
             )?,
             endpoints: desc(
                 "endpoints",
@@ -89,6 +89,7 @@ impl Collector for TableCollector {
 
 /// The counts of one route.
 struct Series<'t> {
+    kind: &'static str,
     namespace: &'t str,
     route: &'t str,
     tally: &'t Tally,
@@ -103,6 +104,7 @@ impl<'t> Series<'t> {
     /// without a route.
     fn of(table: &'t Table, unrouted: &'t Tally) -> Vec<Self> {
         let of_route = |key: &'t RouteKey, tally: &'t Tally, shown| Series {
+            kind: key.kind().as_str(),
             namespace: key.namespace(),
             route: key.name(),
             tally,
@@ -114,9 +116,11 @@ impl<'t> Series<'t> {
         let gone = table.retired().iter().map(|(key, tally)| of_route(key, tally, None));
         let mut all: Vec<Self> = served.chain(gone).collect();
         // The same series twice would make Prometheus refuse the whole scrape.
-        all.sort_by_key(|series| (series.namespace, series.route, series.shown.is_none()));
-        all.dedup_by_key(|series| (series.namespace, series.route));
+        let route = |series: &Self| (series.namespace, series.route, series.kind);
+        all.sort_by_key(|series| (route(series), series.shown.is_none()));
+        all.dedup_by(|one, other| route(one) == route(other));
         all.push(Series {
+            kind: "",
             namespace: "",
             route: "",
             tally: unrouted,
@@ -144,7 +148,12 @@ impl<'t> Series<'t> {
     }
 
     fn counter(&self, label: &str, value: &str, count: u64) -> Metric {
-        let labels = [("namespace", self.namespace), ("route", self.route), (label, value)];
+        let labels = [
+            ("kind", self.kind),
+            ("namespace", self.namespace),
+            ("route", self.route),
+            (label, value),
+        ];
         let mut counter = Counter::default();
         counter.set_value(count as f64);
         let mut metric = Metric::from_label(pairs(&labels));

@@ -14,7 +14,9 @@ use std::sync::{Arc, PoisonError};
 pub(super) use self::search::Effort;
 pub use self::search::Wish;
 use self::search::{Rank, Search, pick};
-use crate::routing::{ActiveConnection, Endpoint, EndpointSet, Policy, Route, Turns, hash_ip, mix};
+use crate::routing::{
+    ActiveConnection, Balancing, Endpoint, EndpointSet, Route, Turns, hash_ip, mix,
+};
 
 /// Of so many endpoints in all, the one with the fewest connections is found; of more, the better of
 /// two that are drawn by their share, which is nearly as even (Mitzenmacher, "The Power of Two
@@ -33,13 +35,13 @@ pub fn choose(route: &Route, wish: &Wish<'_>) -> Option<ActiveConnection> {
     let allowance = wish.allowance();
     // What is left of it is for any other, if there is none that is good enough.
     let search = Search::new(wish, allowance / 2);
-    let found = match route.spec.policy {
+    let found = match route.spec.policy.balancing {
         // Where one has failed, the next in turn may be its neighbour on the same machine, and the
         // one with the fewest connections has so few because it takes none.
-        Policy::RoundRobin if first => in_turn(route, &search),
-        Policy::LeastConnections if first => least(route, &search),
-        Policy::SourceAddress => by_source(route, &Search::new(wish, allowance)),
-        Policy::RoundRobin | Policy::LeastConnections | Policy::Random => None,
+        Balancing::RoundRobin if first => in_turn(route, &search),
+        Balancing::LeastConnections if first => least(route, &search),
+        Balancing::SourceAddress => by_source(route, &Search::new(wish, allowance)),
+        Balancing::RoundRobin | Balancing::LeastConnections | Balancing::Random => None,
     };
     let rest = || Search::new(wish, allowance.saturating_sub(search.spent()));
     let endpoint = found.or_else(|| Some(at_random(route, &rest(), 0)?.endpoint))?;
@@ -49,7 +51,7 @@ pub fn choose(route: &Route, wish: &Wish<'_>) -> Option<ActiveConnection> {
 /// Where `route` sends the client at `source` while all endpoints are well, if that is settled by
 /// its address.
 pub fn endpoint_of_source(route: &Route, source: IpAddr) -> Option<SocketAddr> {
-    let settled = route.spec.policy == Policy::SourceAddress;
+    let settled = route.spec.policy.balancing == Balancing::SourceAddress;
     settled
         .then(|| choose(route, &Wish::new(source, &[], 0)))?
         .map(|active| active.endpoint().address)

@@ -49,7 +49,7 @@ pub(super) async fn connect(
     let wish = Wish::new(record.source().ip(), &[], worker.random());
     let Some(active) = choose(route, &wish) else { return Err(Outcome::NoEndpoints) };
     record.trying(active.endpoint().address);
-    let limit = worker.settings.timeouts.connect_of(route.spec.timeouts.connect);
+    let limit = worker.settings.timeouts.connect_of(route.spec.policy.timeouts.connect);
     let first = match Attempt::begin(worker, route, active) {
         Ok(attempt) => {
             let patience = patience(worker);

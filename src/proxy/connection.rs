@@ -34,7 +34,7 @@ pub(super) fn serve(
             let _served = enter(&worker, key)?;
             let upstream = connect(&worker, &route, &downstream, &mut record).await?;
             record.connected();
-            let idle = worker.settings.timeouts.idle_of(route.spec.timeouts.idle);
+            let idle = worker.settings.timeouts.idle_of(route.spec.policy.timeouts.idle);
             let relay = Relay::new(&worker, &downstream, &upstream.socket, received);
             Ok(relay.run(idle, |passed| record.passed(passed)).await)
         };

@@ -187,6 +187,7 @@ impl Record {
             tls_version: hello.and_then(|hello| hello.versions.highest()).map(|v| v.as_str()),
             ech: hello.is_some_and(|hello| hello.ech),
             post_quantum: hello.is_some_and(|hello| hello.post_quantum),
+            kind: route.map(|route| route.kind().as_str()),
             namespace: route.map(RouteKey::namespace),
             route: route.map(RouteKey::name),
             endpoint: self.endpoint,

@@ -4,6 +4,8 @@ use std::cmp::Ordering;
 use std::fmt;
 use std::sync::Arc;
 
+use serde::{Deserialize, Serialize};
+
 /// An object's identity within its kind, shown as `namespace/name`.
 ///
 /// Held as one text that clones share: tables of many thousands of them are made, hashed and
@@ -16,8 +18,41 @@ pub struct ObjectKey {
     namespace: usize,
 }
 
-/// A route's identity.
-pub type RouteKey = ObjectKey;
+/// What an object is.
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
+)]
+pub enum Kind {
+    /// `SniRoute` of `sluice.dev`.
+    #[default]
+    SniRoute,
+    /// `TLSRoute` of `gateway.networking.k8s.io`.
+    #[serde(rename = "TLSRoute")]
+    TlsRoute,
+    /// `Service` of the core group.
+    Service,
+    /// `EndpointSlice` of `discovery.k8s.io`.
+    EndpointSlice,
+    /// `ReferenceGrant` of `gateway.networking.k8s.io`.
+    ReferenceGrant,
+}
+
+/// An object's identity: its kind, its namespace and its name.
+#[derive(Clone, PartialEq, Eq, Hash)]
+pub struct ObjectRef {
+    /// What it is.
+    pub kind: Kind,
+    /// Which one of its kind.
+    pub key: ObjectKey,
+}
+
+/// A route's identity: its object, and which rule of that.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct RouteKey {
+    object: ObjectRef,
+    /// The place of the rule in the object. An `SniRoute` is one rule.
+    rule: u16,
+}
 
 impl ObjectKey {
     /// The key of the object `name` in `namespace`.
@@ -37,6 +72,138 @@ impl ObjectKey {
     /// Its name there.
     pub fn name(&self) -> &str {
         self.text.get(self.namespace + 1..).unwrap_or_default()
+    }
+}
+
+impl Kind {
+    /// The name of the kind, as in manifests.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Kind::SniRoute => "SniRoute",
+            Kind::TlsRoute => "TLSRoute",
+            Kind::Service => "Service",
+            Kind::EndpointSlice => "EndpointSlice",
+            Kind::ReferenceGrant => "ReferenceGrant",
+        }
+    }
+
+    /// Its API group; empty for the core group.
+    pub fn group(self) -> &'static str {
+        match self {
+            Kind::SniRoute => "sluice.dev",
+            Kind::TlsRoute | Kind::ReferenceGrant => "gateway.networking.k8s.io",
+            Kind::Service => "",
+            Kind::EndpointSlice => "discovery.k8s.io",
+        }
+    }
+}
+
+impl fmt::Display for Kind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+impl ObjectRef {
+    /// The object of this kind and key.
+    pub fn new(kind: Kind, key: ObjectKey) -> Self {
+        ObjectRef { kind, key }
+    }
+
+    /// An `SniRoute`.
+    pub fn sni_route(namespace: &str, name: &str) -> Self {
+        ObjectRef::new(Kind::SniRoute, ObjectKey::new(namespace, name))
+    }
+
+    /// The namespace it lives in.
+    pub fn namespace(&self) -> &str {
+        self.key.namespace()
+    }
+
+    /// Its name there.
+    pub fn name(&self) -> &str {
+        self.key.name()
+    }
+}
+
+/// By namespace and name before the kind, as people look for it.
+impl Ord for ObjectRef {
+    fn cmp(&self, other: &Self) -> Ordering {
+        (&self.key, self.kind).cmp(&(&other.key, other.kind))
+    }
+}
+
+impl PartialOrd for ObjectRef {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+/// Without the kind, which stands beside it wherever it matters.
+impl fmt::Display for ObjectRef {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.key.fmt(f)
+    }
+}
+
+impl fmt::Debug for ObjectRef {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}", self.kind, self.key)
+    }
+}
+
+impl RouteKey {
+    /// The only rule of an object.
+    pub fn new(kind: Kind, namespace: &str, name: &str) -> Self {
+        RouteKey::of_rule(ObjectRef::new(kind, ObjectKey::new(namespace, name)), 0)
+    }
+
+    /// An `SniRoute`.
+    pub fn sni_route(namespace: &str, name: &str) -> Self {
+        RouteKey::new(Kind::SniRoute, namespace, name)
+    }
+
+    /// A rule of an object, by its place there.
+    pub fn of_rule(object: ObjectRef, rule: u16) -> Self {
+        RouteKey { object, rule }
+    }
+
+    /// The object that the route is, or is a rule of.
+    pub fn object(&self) -> &ObjectRef {
+        &self.object
+    }
+
+    /// What the object is.
+    pub fn kind(&self) -> Kind {
+        self.object.kind
+    }
+
+    /// The place of the rule in the object.
+    pub fn rule(&self) -> u16 {
+        self.rule
+    }
+
+    /// The namespace it lives in.
+    pub fn namespace(&self) -> &str {
+        self.object.key.namespace()
+    }
+
+    /// The name of its object.
+    pub fn name(&self) -> &str {
+        self.object.key.name()
+    }
+}
+
+/// Without the kind, which stands beside it wherever it matters.
+impl fmt::Display for RouteKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.object.key.fmt(f)
+    }
+}
+
+impl fmt::Debug for RouteKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?} rule {}", self.object, self.rule)
     }
 }
 

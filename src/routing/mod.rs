@@ -21,22 +21,25 @@ mod hostnames;
 mod kept;
 mod key;
 mod ownership;
+mod policy;
 mod route;
 mod scatter;
 mod search;
 mod shards;
 mod swap;
 mod table;
+pub mod wire;
 
 pub use backend::{ActiveConnection, Backend, BackendKey, Endpoint, EndpointSet, ServicePort};
 pub use health::{ENDPOINT_REST, FAMILY_REST, Moment, Standing};
 pub use hostname::{Hostname, InvalidHostname};
 pub use hostnames::{AnyOn, Hostnames};
-pub use key::{ObjectKey, RouteKey};
+pub use key::{Kind, ObjectKey, ObjectRef, RouteKey};
 pub use ownership::{
     Age, Claimant, Demand, MOST_ROUTES_A_HOSTNAME, Verdict, judge, judge_any, owners_of_any,
 };
-pub use route::{Policy, Route, RouteSpec, Tally, Timeouts, Turns, WeightedBackend};
+pub use policy::{Balancing, Timeouts, TrafficPolicy, UnknownBalancing};
+pub use route::{Route, RouteSpec, Tally, Turns, WeightedBackend};
 pub use scatter::{hash_ip, mix};
 pub use search::{MOST_CLAIMED_HOSTNAMES, MOST_OFFERS};
 pub use swap::{Applied, Changes, Reader, Snapshot, Writer, channel};

@@ -2,49 +2,9 @@
 
 use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
 
-use super::{Backend, BackendKey, Hostnames, RouteKey};
+use super::{Backend, BackendKey, Hostnames, RouteKey, TrafficPolicy};
 use crate::outcome::Outcome;
-
-/// How a connection's endpoint is chosen.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Policy {
-    /// Each in turn, by weight and smoothly: a heavy backend's turns are spread out.
-    #[default]
-    RoundRobin,
-    /// The endpoint with the fewest connections for its weight.
-    LeastConnections,
-    /// Any, by weight.
-    Random,
-    /// The same source address to the same endpoint, as long as that endpoint is there.
-    SourceAddress,
-}
-
-impl Policy {
-    /// All of them, the default first.
-    pub const ALL: [Policy; 4] =
-        [Policy::RoundRobin, Policy::LeastConnections, Policy::Random, Policy::SourceAddress];
-
-    /// The name that manifests and reports use.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Policy::RoundRobin => "RoundRobin",
-            Policy::LeastConnections => "LeastConnections",
-            Policy::Random => "Random",
-            Policy::SourceAddress => "SourceAddress",
-        }
-    }
-}
-
-/// Deadlines of a route; where one is `None`, the installation's own holds.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Timeouts {
-    /// For one attempt to connect to one endpoint.
-    pub connect: Option<Duration>,
-    /// Without a byte in either direction.
-    pub idle: Option<Duration>,
-}
 
 /// A valid route, as the control plane asks for it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -62,13 +22,24 @@ pub struct RouteSpec {
     pub alpn: Vec<Box<str>>,
     /// Where its connections go, each with its weight.
     pub backends: Vec<(BackendKey, u32)>,
-    /// How an endpoint is chosen.
-    pub policy: Policy,
-    /// Its own deadlines.
-    pub timeouts: Timeouts,
+    /// How it treats its connections.
+    pub policy: TrafficPolicy,
 }
 
 impl RouteSpec {
+    /// A route for these hostnames on every listener, which asks for no ALPN. It leads nowhere yet.
+    pub fn new(key: RouteKey, hostnames: Hostnames) -> Self {
+        RouteSpec {
+            key,
+            created: None,
+            hostnames,
+            listeners: Vec::new(),
+            alpn: Vec::new(),
+            backends: Vec::new(),
+            policy: TrafficPolicy::default(),
+        }
+    }
+
     /// Whether a connection to `listener` whose client offers the protocols for which `offers`
     /// holds may take this route. The hostname is a separate matter.
     pub fn admits(&self, listener: &str, offers: impl Fn(&[u8]) -> bool) -> bool {

@@ -158,21 +158,19 @@ mod tests {
 
     use super::*;
     use crate::routing::{
-        BackendKey, MOST_ROUTES_A_HOSTNAME, Policy, RouteKey, RouteSpec, Snapshot, Timeouts,
-        channel,
+        BackendKey, MOST_ROUTES_A_HOSTNAME, RouteKey, RouteSpec, Snapshot, channel,
     };
 
     fn route(name: String, listener: &str, alpn: impl Iterator<Item = String>) -> RouteSpec {
         let suffixes = (1..=MOST_CLAIMED_HOSTNAMES + 2).map(|labels| vec!["a"; labels].join("."));
         RouteSpec {
-            key: RouteKey::new("ns", &name),
-            created: None,
-            hostnames: suffixes.map(Hostname::Wildcard).collect(),
             listeners: vec![listener.into()],
             alpn: alpn.map(Into::into).collect(),
             backends: vec![(BackendKey::Address("one".into()), 1)],
-            policy: Policy::default(),
-            timeouts: Timeouts::default(),
+            ..RouteSpec::new(
+                RouteKey::sni_route("ns", &name),
+                suffixes.map(Hostname::Wildcard).collect(),
+            )
         }
     }
 

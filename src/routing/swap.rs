@@ -235,18 +235,15 @@ impl Writer {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::routing::{Hostname, Policy, Timeouts};
+    use crate::routing::Hostname;
 
     fn spec(name: &str, hostname: &str, backend: &str) -> RouteSpec {
         RouteSpec {
-            key: RouteKey::new("ns", name),
-            created: None,
-            hostnames: hostname.parse::<Hostname>().expect("a hostname").into(),
-            listeners: vec![],
-            alpn: vec![],
             backends: vec![(BackendKey::Address(backend.into()), 1)],
-            policy: Policy::default(),
-            timeouts: Timeouts::default(),
+            ..RouteSpec::new(
+                RouteKey::sni_route("ns", name),
+                hostname.parse::<Hostname>().expect("a hostname").into(),
+            )
         }
     }
 
@@ -326,7 +323,7 @@ mod tests {
         let start = Instant::now();
         let later = |steps: u32| start + RETIRED_FOR * steps + Duration::from_secs(1);
         let change = |name: &str, spec: Option<RouteSpec>| {
-            let key = RouteKey::new("ns", name);
+            let key = RouteKey::sni_route("ns", name);
             Changes { routes: vec![(key, spec)], ..Changes::default() }
         };
         let other = |n: u32| change("other", Some(spec("other", &format!("n{n}.com"), "one")));

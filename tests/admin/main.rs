@@ -23,8 +23,8 @@ use sluice::health::Health;
 use sluice::metrics::Metrics;
 use sluice::outcome::Outcome;
 use sluice::routing::{
-    AnyOn, BackendKey, Hostname, Hostnames, Moment, ObjectKey, Policy, RouteKey, RouteSpec,
-    ServicePort, Snapshot, Timeouts, Writer, channel,
+    AnyOn, BackendKey, Balancing, Hostname, Hostnames, Kind, Moment, ObjectKey, RouteKey,
+    RouteSpec, ServicePort, Snapshot, Timeouts, TrafficPolicy, Writer, channel,
 };
 use tokio::sync::oneshot;
 
@@ -195,7 +195,7 @@ fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
 }
 
 fn key(namespace: &str, name: &str) -> RouteKey {
-    RouteKey::new(namespace, name)
+    RouteKey::sni_route(namespace, name)
 }
 
 fn address(text: &str) -> SocketAddr {
@@ -204,14 +204,8 @@ fn address(text: &str) -> SocketAddr {
 
 fn plain(key: RouteKey, hostname: &str) -> RouteSpec {
     RouteSpec {
-        key,
-        created: None,
-        hostnames: hostname.parse::<Hostname>().expect("a hostname").into(),
-        listeners: vec![],
-        alpn: vec![],
         backends: vec![(BackendKey::Address("10.9.9.9:443".into()), 1)],
-        policy: Policy::default(),
-        timeouts: Timeouts::default(),
+        ..RouteSpec::new(key, hostname.parse::<Hostname>().expect("a hostname").into())
     }
 }
 
@@ -234,10 +228,12 @@ fn snapshot() -> Snapshot {
             (service(ServicePort::Name("tls".into())), 0),
             (BackendKey::Address("far.example:9093".into()), 10),
         ],
-        policy: Policy::LeastConnections,
-        timeouts: Timeouts {
-            connect: Some(Duration::from_secs(5)),
-            idle: Some(Duration::from_millis(1500)),
+        policy: TrafficPolicy {
+            balancing: Balancing::LeastConnections,
+            timeouts: Timeouts {
+                connect: Some(Duration::from_secs(5)),
+                idle: Some(Duration::from_millis(1500)),
+            },
         },
         ..plain(key("data", "kafka"), "unused.example")
     };
@@ -266,7 +262,7 @@ fn status_of(key: RouteKey, accepted: bool, message: &str) -> RouteStatus {
     ];
     conditions[0].message = message.to_owned();
     RouteStatus {
-        key,
+        object: key.object().clone(),
         uid: None,
         resource_version: None,
         observed_generation: Some(1),

@@ -23,14 +23,14 @@ fn counts_of_routes_are_read_when_they_are_asked_for() {
     };
     let lines = scrape(&server);
     for line in [
-        r#"sluice_connections_total{namespace="web",route="any",outcome="completed"} 3"#,
-        r#"sluice_connections_total{namespace="web",route="any",outcome="idle_timeout"} 2"#,
-        r#"sluice_connections_total{namespace="data",route="kafka",outcome="completed"} 0"#,
-        r#"sluice_connections_total{namespace="",route="",outcome="not_tls"} 7"#,
-        r#"sluice_connections_total{namespace="",route="",outcome="no_route"} 0"#,
-        r#"sluice_bytes_total{namespace="web",route="any",direction="upstream"} 100"#,
-        r#"sluice_bytes_total{namespace="web",route="any",direction="downstream"} 5"#,
-        r#"sluice_bytes_total{namespace="data",route="kafka",direction="upstream"} 0"#,
+        r#"sluice_connections_total{kind="SniRoute",namespace="web",route="any",outcome="completed"} 3"#,
+        r#"sluice_connections_total{kind="SniRoute",namespace="web",route="any",outcome="idle_timeout"} 2"#,
+        r#"sluice_connections_total{kind="SniRoute",namespace="data",route="kafka",outcome="completed"} 0"#,
+        r#"sluice_connections_total{kind="",namespace="",route="",outcome="not_tls"} 7"#,
+        r#"sluice_connections_total{kind="",namespace="",route="",outcome="no_route"} 0"#,
+        r#"sluice_bytes_total{kind="SniRoute",namespace="web",route="any",direction="upstream"} 100"#,
+        r#"sluice_bytes_total{kind="SniRoute",namespace="web",route="any",direction="downstream"} 5"#,
+        r#"sluice_bytes_total{kind="SniRoute",namespace="data",route="kafka",direction="upstream"} 0"#,
         r#"sluice_endpoints{state="serving"} 2"#,
         r#"sluice_endpoints{state="resting"} 1"#,
         "sluice_routes 2",
@@ -44,7 +44,7 @@ fn counts_of_routes_are_read_when_they_are_asked_for() {
     // A route that is gone keeps what it counted, and shows no zeros.
     server.writer.apply(Snapshot::default());
     let lines = scrape(&server);
-    let kept = r#"sluice_connections_total{namespace="web",route="any",outcome="completed"} 3"#;
+    let kept = r#"sluice_connections_total{kind="SniRoute",namespace="web",route="any",outcome="completed"} 3"#;
     assert!(lines.iter().any(|line| line == kept));
     assert!(!lines.iter().any(|line| line.contains("kafka")), "{}", lines.join("\n"));
     assert_eq!(connections(&lines), 4);

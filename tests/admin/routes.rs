@@ -35,7 +35,7 @@ fn routes_show_everything_in_force_and_everything_refused() {
         server.routes(),
         json!({ "generation": 1, "routes": [
             {
-                "namespace": "data", "name": "kafka", "served": true, "created": 1_700_000_000,
+                "kind": "SniRoute", "namespace": "data", "name": "kafka", "served": true, "created": 1_700_000_000,
                 "hostnames": ["kafka.example.com", "*.kafka.example.com"],
                 "listeners": ["https"], "alpn": ["h2", "http/1.1"],
                 "policy": "LeastConnections", "timeouts": { "connect": "5s", "idle": "1s500ms" },
@@ -54,7 +54,7 @@ fn routes_show_everything_in_force_and_everything_refused() {
                 ],
             },
             {
-                "namespace": "web", "name": "any", "served": true, "hostnames": ["*"],
+                "kind": "SniRoute", "namespace": "web", "name": "any", "served": true, "hostnames": ["*"],
                 "anyOn": { "except": ["redis"] },
                 "listeners": [], "alpn": [], "policy": "RoundRobin", "timeouts": {},
                 "backends": [{ "backend": "data/kafka:9093", "kind": "service", "weight": 1,
@@ -62,8 +62,8 @@ fn routes_show_everything_in_force_and_everything_refused() {
                 "conditions": [],
             },
             {
-                "namespace": "web", "name": "bad", "served": false, "hostnames": [],
-                "listeners": [], "alpn": [], "policy": "", "timeouts": {}, "backends": [],
+                "kind": "SniRoute", "namespace": "web", "name": "bad", "served": false, "hostnames": [],
+                "listeners": [], "alpn": [], "policy": "RoundRobin", "timeouts": {}, "backends": [],
                 "conditions": [
                     condition("Accepted", "False", "InvalidHostname",
                               "hostname \"a..b\" has an empty label"),
@@ -110,21 +110,44 @@ fn a_report_with_a_fault_names_the_route() {
         { "namespace": "ns", "name": "r", "served": true, "hostnames": ["a.com"],
           "policy": "Random", "unknown": {}, "backends": [
             { "backend": "ns/s:1", "kind": "service", "weight": 1, "endpoints": [] }] }] });
-    let read = |value: &Value| {
-        serde_json::from_value::<RoutesReport>(value.clone()).expect("a report").snapshot()
-    };
+    let report = |value: &Value| serde_json::from_value::<RoutesReport>(value.clone());
+    let read = |value: &Value| report(value).expect("a report").snapshot();
     assert_eq!(read(&good).expect("a snapshot").routes.len(), 1);
-    for (pointer, bad) in [
-        ("/routes/0/hostnames/0", json!("a..b")),
-        ("/routes/0/policy", json!("Best")),
-        ("/routes/0/backends/0/backend", json!("s")),
-    ] {
+    for (pointer, bad) in
+        [("/routes/0/hostnames/0", json!("a..b")), ("/routes/0/backends/0/backend", json!("s"))]
+    {
         let mut value = good.clone();
         *value.pointer_mut(pointer).expect(pointer) = bad.clone();
         let error = read(&value).expect_err(pointer).to_string();
         let bad = bad.as_str().expect("text");
-        assert!(error.starts_with("route ns/r: ") && error.contains(bad), "{error}");
+        assert!(error.starts_with("SniRoute ns/r: ") && error.contains(bad), "{error}");
         value["routes"][0]["served"] = json!(false);
         assert!(read(&value).expect("refused routes are skipped").routes.is_empty());
     }
+    let mut value = good.clone();
+    value["routes"][0]["policy"] = json!("Best");
+    let error = report(&value).expect_err("a policy that there is not").to_string();
+    assert!(error.contains(r#""Best" is not a policy; write one of RoundRobin"#), "{error}");
+}
+
+#[test]
+fn routes_of_one_name_and_two_kinds_are_two() {
+    let (mut writer, reader) = channel();
+    let sni = key("web", "r");
+    let tls = RouteKey::new(Kind::TlsRoute, "web", "r");
+    let routes = vec![plain(sni.clone(), "sni.example"), plain(tls.clone(), "tls.example")];
+    writer.apply(Snapshot { routes, ..Snapshot::default() });
+    let table = reader.table();
+    for (key, name) in [(&sni, "sni.example"), (&tls, "tls.example")] {
+        let found = table.lookup(Some(name), "https", []).expect("a route");
+        assert_eq!(&found.route.spec.key, key);
+        found.route.tally.ended(Outcome::Completed).fetch_add(1, Ordering::Relaxed);
+    }
+    let statuses = [sni.clone(), tls.clone()].map(|key| Arc::new(status_of(key, true, "")));
+    let report = RoutesReport::new(&table, &statuses);
+    let kinds: Vec<_> =
+        report.routes.iter().map(|one| (one.route.kind, one.conditions.len())).collect();
+    assert_eq!(kinds, [(Kind::SniRoute, 3), (Kind::TlsRoute, 3)]);
+    let again = report.snapshot().expect("a snapshot");
+    assert_eq!(again.routes.iter().map(|route| &route.key).collect::<Vec<_>>(), [&sni, &tls]);
 }

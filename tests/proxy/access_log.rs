@@ -59,7 +59,7 @@ fn of_clients_that_found_no_route() {
         &line_of(&process, &hello_with_alpn("B.Test", vec![b"h2".to_vec(), vec![b'"', 7, 200]])),
         json!({ "outcome": "no_route", "serverName": "b.test", "tlsVersion": "TLSv1.3",
                 "alpn": ["h2", "\\\"\\x07\\xc8"], "attempts": 0, "bytesUp": 0, "bytesDown": 0,
-                "namespace": null, "route": null, "endpoint": null, "connectMs": null }),
+                "kind": null, "namespace": null, "route": null, "endpoint": null, "connectMs": null }),
     );
     let address = hello_with_any_name(b"10.1.2.3");
     for (bytes, outcome, name, cause) in [
@@ -129,7 +129,7 @@ fn of_clients_whose_route_has_no_answer() {
         let line = line_of(&process, &hello(&format!("{name}.test")));
         has(
             &line,
-            json!({ "outcome": outcome, "namespace": "test", "route": name,
+            json!({ "outcome": outcome, "kind": "SniRoute", "namespace": "test", "route": name,
                     "endpoint": endpoint, "attempts": u8::from(endpoint.is_some()),
                     "connectMs": null, "bytesUp": 0, "bytesDown": 0 }),
         );
@@ -147,7 +147,7 @@ fn of_clients_that_were_served() {
     let mut process = Process::start(&manifests.concat(), &flags);
     let (hello, idle) = (hello("a.test"), hello("i.test"));
     let expected = |outcome: &str, down: usize| {
-        json!({ "outcome": outcome, "namespace": "test", "route": "a", "attempts": 1,
+        json!({ "outcome": outcome, "kind": "SniRoute", "namespace": "test", "route": "a", "attempts": 1,
                 "endpoint": backend.address(), "serverName": "a.test",
                 "bytesUp": hello.len(), "bytesDown": down })
     };
@@ -208,7 +208,8 @@ fn of_the_start_and_the_end_with_an_id_that_ties_them() {
         let server = backend.accept_with(&hello);
         let start = process.access_line();
         let known = json!({ "log": "access", "event": "start", "serverName": "a.test",
-                            "namespace": "test", "route": "a", "endpoint": backend.address(),
+                            "kind": "SniRoute", "namespace": "test", "route": "a",
+                            "endpoint": backend.address(),
                             "attempts": 1, "source": client.local_addr().unwrap() });
         has(&start, known.clone());
         has(&start, json!({ "outcome": null, "bytesUp": null, "durationMs": null }));
@@ -238,7 +239,8 @@ fn of_errors_leaves_out_who_only_connects() {
         let client = open(process.address, b"");
         if n % 2 == 0 { reset(client) } else { drop(client) }
     }
-    let series = "sluice_connections_total{namespace=\"\",route=\"\",outcome=\"no_hello\"}";
+    let series =
+        "sluice_connections_total{kind=\"\",namespace=\"\",route=\"\",outcome=\"no_hello\"}";
     wait_until("all to be counted", || process.metric(series) == 20.0);
     has(&line_of(&process, &hello("a.test")), json!({ "outcome": "no_route" }));
 }

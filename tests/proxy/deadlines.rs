@@ -65,7 +65,8 @@ fn the_deadline_of_the_hello_ends_with_it() {
 /// Both ends of a connection whose idle timeout is the installation's or the route's.
 fn idle(installation: Duration, route: Option<Duration>) -> (Plane, TcpStream, TcpStream) {
     let backend = Backend::new();
-    let target = target("a.test", &[backend.address()]).with(|spec| spec.timeouts.idle = route);
+    let target =
+        target("a.test", &[backend.address()]).with(|spec| spec.policy.timeouts.idle = route);
     let plane = Plane::with(vec![target], |config| config.timeouts.idle = installation);
     let hello = hello("a.test");
     let client = open(plane.address(), &hello);
@@ -161,8 +162,8 @@ fn what_a_stalled_receiver_has_not_taken_ends_in_a_reset() {
 fn a_route_has_its_own_deadline_for_connects() {
     let blackhole = Blackhole::new();
     for (installation, route) in [(LONG, Some(millis(150))), (millis(150), None)] {
-        let target =
-            target("a.test", &[blackhole.address()]).with(|spec| spec.timeouts.connect = route);
+        let target = target("a.test", &[blackhole.address()])
+            .with(|spec| spec.policy.timeouts.connect = route);
         let plane = Plane::with(vec![target], |config| config.timeouts.connect = installation);
         let begun = Instant::now();
         let mut client = open(plane.address(), &hello("a.test"));
@@ -170,8 +171,8 @@ fn a_route_has_its_own_deadline_for_connects() {
         assert!(begun.elapsed() >= millis(100));
         plane.assert_ended(&[("a.test", Outcome::ConnectTimeout, 1)]);
     }
-    let target =
-        target("a.test", &[blackhole.address()]).with(|spec| spec.timeouts.connect = Some(LONG));
+    let target = target("a.test", &[blackhole.address()])
+        .with(|spec| spec.policy.timeouts.connect = Some(LONG));
     let plane = Plane::with(vec![target], |config| config.timeouts.connect = millis(50));
     silence(&mut open(plane.address(), &hello("a.test")), millis(300));
 }

@@ -12,7 +12,7 @@ use crate::support::{
 
 const EMFILE: &str = "sluice_accept_errors_total{error=\"emfile\"}";
 const REFUSED: &str =
-    "sluice_connections_total{namespace=\"\",route=\"\",outcome=\"limit_exceeded\"}";
+    "sluice_connections_total{kind=\"\",namespace=\"\",route=\"\",outcome=\"limit_exceeded\"}";
 
 fn manifests() -> String {
     manifest("a.test", answering("served"), "")

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use serde_json::Value;
 use sluice::config::Config;
 use sluice::outcome::Outcome;
-use sluice::routing::Policy;
+use sluice::routing::Balancing;
 use socket2::Socket;
 
 use crate::support::{
@@ -13,8 +13,12 @@ use crate::support::{
     rest, target,
 };
 
-const POLICIES: [Policy; 4] =
-    [Policy::RoundRobin, Policy::LeastConnections, Policy::Random, Policy::SourceAddress];
+const POLICIES: [Balancing; 4] = [
+    Balancing::RoundRobin,
+    Balancing::LeastConnections,
+    Balancing::Random,
+    Balancing::SourceAddress,
+];
 
 fn impatient(config: &mut Config) {
     config.timeouts.connect = millis(50);
@@ -30,8 +34,9 @@ fn a_dead_one_beside_a_live_one_costs_no_client() {
     for policy in POLICIES {
         let (mut addresses, _sockets) = dead(2);
         addresses.push(answering("served"));
-        let plane =
-            Plane::start(vec![target("a.test", &addresses).with(|spec| spec.policy = policy)]);
+        let plane = Plane::start(vec![
+            target("a.test", &addresses).with(|spec| spec.policy.balancing = policy),
+        ]);
         for _ in 0..20 {
             assert_eq!(ask(plane.address(), "a.test"), "served", "{policy:?}");
         }
@@ -56,7 +61,7 @@ fn a_dead_backend_beside_a_live_one_costs_no_client() {
     for policy in POLICIES {
         let target = target("a.test", &addresses)
             .and(1, &[answering("served")])
-            .with(|spec| spec.policy = policy);
+            .with(|spec| spec.policy.balancing = policy);
         let plane = Plane::start(vec![target]);
         for _ in 0..10 {
             assert_eq!(ask(plane.address(), "a.test"), "served", "{policy:?}");
@@ -87,7 +92,7 @@ fn of_those_that_refuse_at_once_many_are_tried_but_not_all() {
     for (count, tried) in [(5, 5), (40, 16)] {
         let (addresses, _sockets) = dead(count);
         for policy in POLICIES {
-            let target = target("a.test", &addresses).with(|spec| spec.policy = policy);
+            let target = target("a.test", &addresses).with(|spec| spec.policy.balancing = policy);
             let patient = |config: &mut Config| config.timeouts.connect = PATIENCE;
             let line = turned_away_with(target, Outcome::ConnectFailed, patient, |_| {});
             assert_eq!(line["attempts"], tried, "{policy:?}");
@@ -113,13 +118,14 @@ fn none_is_tried_twice() {
     for policy in POLICIES {
         for count in [1, 2] {
             let (addresses, _sockets) = dead(count);
-            let target = target("a.test", &addresses).with(|spec| spec.policy = policy);
+            let target = target("a.test", &addresses).with(|spec| spec.policy.balancing = policy);
             let line = turned_away(target, Outcome::ConnectFailed);
             assert_eq!(line["attempts"], count, "{policy:?}");
         }
         let (addresses, _sockets) = dead(1);
-        let twice =
-            target("a.test", &addresses).and(1, &addresses).with(|spec| spec.policy = policy);
+        let twice = target("a.test", &addresses)
+            .and(1, &addresses)
+            .with(|spec| spec.policy.balancing = policy);
         assert_eq!(turned_away(twice, Outcome::ConnectFailed)["attempts"], 1, "{policy:?}");
     }
 }

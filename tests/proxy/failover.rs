@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use sluice::outcome::Outcome;
-use sluice::routing::{Moment, Policy, Standing};
+use sluice::routing::{Balancing, Moment, Standing};
 use socket2::Socket;
 
 use crate::support::{
@@ -28,11 +28,11 @@ fn active(plane: &Plane) -> Vec<usize> {
 #[test]
 fn no_client_fails_beside_dead_endpoints_and_the_live_ones_share() {
     const CLIENTS: usize = 40;
-    for policy in Policy::ALL {
+    for policy in Balancing::ALL {
         let (mut addresses, _sockets) = dead(3);
         let live: Vec<_> = (0..3).map(|_| Backend::new()).collect();
         addresses.extend(live.iter().map(Backend::address));
-        let target = target("a.test", &addresses).with(|spec| spec.policy = policy);
+        let target = target("a.test", &addresses).with(|spec| spec.policy.balancing = policy);
         let plane = Plane::start(vec![target]);
         let hello = hello("a.test");
         let mut clients = Vec::new();
@@ -46,7 +46,7 @@ fn no_client_fails_beside_dead_endpoints_and_the_live_ones_share() {
         }
         let active = active(&plane);
         assert_eq!(active[..3], [0, 0, 0], "{policy:?}");
-        if policy != Policy::SourceAddress {
+        if policy != Balancing::SourceAddress {
             assert!(active[3..].iter().all(|n| (4..26).contains(n)), "{policy:?}: {active:?}");
         }
     }
@@ -54,14 +54,14 @@ fn no_client_fails_beside_dead_endpoints_and_the_live_ones_share() {
 
 #[test]
 fn no_client_fails_beside_dead_backends_that_weigh_more() {
-    for policy in Policy::ALL {
+    for policy in Balancing::ALL {
         let (addresses, _sockets) = dead(3);
         let target = target("a.test", &addresses[..1])
             .and(90, &addresses[1..2])
             .and(90, &addresses[2..])
             .and(10, &[answering("served")])
             .with(|spec| {
-                spec.policy = policy;
+                spec.policy.balancing = policy;
                 spec.backends[0].1 = 90;
             });
         let plane = Plane::start(vec![target]);
@@ -73,11 +73,11 @@ fn no_client_fails_beside_dead_backends_that_weigh_more() {
 
 #[test]
 fn a_silent_endpoint_keeps_one_client_waiting_and_those_after_it_not() {
-    for policy in Policy::ALL {
+    for policy in Balancing::ALL {
         let blackhole = Blackhole::new();
         let mut addresses = vec![blackhole.address()];
         addresses.extend((0..3).map(|_| answering("served")));
-        let target = target("a.test", &addresses).with(|spec| spec.policy = policy);
+        let target = target("a.test", &addresses).with(|spec| spec.policy.balancing = policy);
         let plane = Plane::start(vec![target]);
         plane.prefer(0);
         let start = Instant::now();
@@ -106,7 +106,7 @@ fn a_route_that_waits_for_a_moment_only_says_nothing_of_an_endpoint() {
     let blackhole = Blackhole::new();
     let [hasty, patient] = [1, 400].map(|limit| {
         target(&format!("{limit}.test"), &[blackhole.address()])
-            .with(|spec| spec.timeouts.connect = Some(Duration::from_millis(limit)))
+            .with(|spec| spec.policy.timeouts.connect = Some(Duration::from_millis(limit)))
     });
     let key = hasty.spec.backends[0].0.clone();
     let patient = patient.naming(key);
@@ -114,7 +114,7 @@ fn a_route_that_waits_for_a_moment_only_says_nothing_of_an_endpoint() {
     let standing = || plane.endpoints()[0].standing(Moment::now());
     for (name, expected) in [("1.test", Standing::Well), ("400.test", Standing::Resting)] {
         rest(&mut open(plane.address(), &hello(name)));
-        assert!(plane.has_ended(name, Outcome::ConnectTimeout), "{name}");
+        wait_until(name, || plane.has_ended(name, Outcome::ConnectTimeout));
         assert_eq!(standing(), expected, "{name}");
     }
 }
@@ -182,11 +182,12 @@ fn the_loser_of_a_race_gets_nothing() {
 
 #[test]
 fn processes_that_start_together_begin_at_different_endpoints() {
-    for policy in [Policy::RoundRobin, Policy::LeastConnections] {
+    for policy in [Balancing::RoundRobin, Balancing::LeastConnections] {
         let backends = ["1", "2", "3", "4", "5", "6"].map(answering);
         let first: BTreeSet<String> = (0..24)
             .map(|_| {
-                let target = target("a.test", &backends).with(|spec| spec.policy = policy);
+                let target =
+                    target("a.test", &backends).with(|spec| spec.policy.balancing = policy);
                 ask(Plane::start(vec![target]).address(), "a.test")
             })
             .collect();
@@ -209,18 +210,19 @@ fn a_family_without_a_route_costs_no_attempt() {
 }
 
 fn asks_one_family() {
-    for (policy, lost) in Policy::ALL.into_iter().flat_map(|policy| [(policy, 3), (policy, 40)]) {
+    for (policy, lost) in Balancing::ALL.into_iter().flat_map(|policy| [(policy, 3), (policy, 40)])
+    {
         let mut addresses: Vec<SocketAddr> = ["1", "2", "3"].map(answering).to_vec();
         let net = Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 0).to_bits();
         addresses.extend((1..=lost).map(|n| SocketAddr::from((Ipv6Addr::from(net + n), 443))));
-        let target = target("a.test", &addresses).with(|spec| spec.policy = policy);
+        let target = target("a.test", &addresses).with(|spec| spec.policy.balancing = policy);
         let plane = Plane::start(vec![target]);
         let mut answers = BTreeMap::new();
         for _ in 0..30 {
             *answers.entry(ask(plane.address(), "a.test")).or_insert(0) += 1;
         }
         assert_eq!(answers.values().sum::<i32>(), 30);
-        if policy != Policy::SourceAddress {
+        if policy != Balancing::SourceAddress {
             assert_eq!(answers.len(), 3, "{policy:?}, {lost}: {answers:?}");
             assert!(answers.values().all(|n| (2..20).contains(n)), "{policy:?}: {answers:?}");
         }

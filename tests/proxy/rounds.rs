@@ -21,7 +21,9 @@ fn two_that_lead_to_each_other_end_what_goes_round() {
     other.serve(&(innocents + &manifest("a.test", one.address, "")));
 
     let ended = |process: &Process, rest: &str| {
-        process.sum(&format!("sluice_connections_total{{namespace=\"test\",route=\"a\"{rest}"))
+        process.sum(&format!(
+            "sluice_connections_total{{kind=\"SniRoute\",namespace=\"test\",route=\"a\"{rest}"
+        ))
     };
     let (mut most, mut sent) = (0, 0);
     // At first the routes are not there.

@@ -5,7 +5,8 @@ use std::sync::LazyLock;
 use kube::CustomResourceExt;
 use serde_json::Value;
 
-use super::{FieldFault, Kind, SniRoute};
+use super::{FieldFault, SniRoute};
+use crate::routing::Kind;
 use crate::yaml::{FieldPath, Step, nearest};
 
 /// The schema of a route, as the API server has it.

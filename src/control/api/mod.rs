@@ -25,11 +25,11 @@ pub(super) use address::dns_name;
 pub use address::{Address, DnsName};
 pub use backend::{Backend, BackendTarget, ServiceRef};
 pub use grant::{GATEWAY_GROUP, GrantFrom, GrantTo, ReferenceGrant, ReferenceGrantSpec};
-pub use kind::Kind;
+pub use kind::{READ_KINDS, kind_of, not_read};
 pub use parse::{FieldFault, parse, parse_strictly};
 pub use values::{Alpn, ClassName, Invalid, ListenerName, Namespace, ServiceName, Timeout};
 
-use crate::routing::{Hostname, Policy};
+use crate::routing::{Balancing, Hostname};
 
 /// The label that says whose endpoints an `EndpointSlice` holds.
 pub const SERVICE_NAME_LABEL: &str = "kubernetes.io/service-name";
@@ -163,7 +163,7 @@ pub struct LoadBalancing {
     /// - `SourceAddress`: the same client address to the same endpoint, as long as that endpoint is
     ///   there.
     #[serde(default)]
-    pub policy: Policy,
+    pub policy: Balancing,
 }
 
 /// Deadlines of a route's connections.

@@ -5,7 +5,8 @@ use std::fmt;
 use serde::{Deserialize, Deserializer};
 use serde_json::Error;
 
-use super::{Kind, fields};
+use super::fields;
+use crate::routing::Kind;
 use crate::yaml::FieldPath;
 
 /// What is wrong with a field of an object.

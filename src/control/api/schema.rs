@@ -13,7 +13,7 @@
 use schemars::{Schema, json_schema};
 use serde_json::{Value, json};
 
-use crate::routing::Policy;
+use crate::routing::Balancing;
 
 /// See [`crate::routing::Hostname`].
 pub(super) fn hostname() -> Schema {
@@ -117,8 +117,8 @@ pub(super) fn timeout() -> Schema {
 pub(super) fn policy() -> Schema {
     json_schema!({
         "type": "string",
-        "enum": Policy::ALL.map(Policy::as_str),
-        "default": Policy::default().as_str()
+        "enum": Balancing::ALL.map(Balancing::as_str),
+        "default": Balancing::default().as_str()
     })
 }
 

@@ -5,7 +5,7 @@ use proptest::prelude::*;
 use serde_json::json;
 
 use super::*;
-use crate::routing::ServicePort;
+use crate::routing::{Kind, ServicePort};
 use crate::yaml::Node;
 
 fn spec(text: &str) -> Result<SniRouteSpec, FieldFault> {
@@ -49,7 +49,7 @@ timeouts: {connect: 5s, idle: 1h30m}
 ";
     let route = spec(text).expect("a route");
     assert_eq!(route.hostnames[0].to_string(), "kafka.example.com");
-    assert_eq!(route.load_balancing.policy, Policy::LeastConnections);
+    assert_eq!(route.load_balancing.policy, Balancing::LeastConnections);
     assert_eq!(route.timeouts.connect.map(Timeout::get), Some(Duration::from_secs(5)));
     assert_eq!(route.timeouts.idle.map(Timeout::get), Some(Duration::from_secs(5400)));
     let weights: Vec<u32> = route.backends.iter().map(|backend| backend.weight).collect();
@@ -67,7 +67,7 @@ timeouts: {connect: 5s, idle: 1h30m}
 fn what_is_left_out_has_its_default_and_is_left_out_when_written() {
     let route = spec(&format!("hostnames: [a.com]\n{BACKENDS}")).expect("a route");
     assert_eq!(route.class_name, None);
-    assert_eq!(route.load_balancing.policy, Policy::RoundRobin);
+    assert_eq!(route.load_balancing.policy, Balancing::RoundRobin);
     assert_eq!(route.timeouts, RouteTimeouts::default());
     let written = serde_json::to_value(&route).expect("JSON");
     let backends = json!([{ "address": "192.0.2.1:1", "weight": 1 }]);

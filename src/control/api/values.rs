@@ -11,7 +11,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::{Address, schema};
 use crate::duration;
-use crate::routing::{Hostname, Policy};
+use crate::routing::{Balancing, Hostname};
 
 /// Why a value is refused, and what to write instead.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -216,7 +216,7 @@ macro_rules! text {
     )*};
 }
 
-text!(Hostname, ClassName, ListenerName, Alpn, ServiceName, Namespace, Address, Timeout, Policy);
+text!(Hostname, ClassName, ListenerName, Alpn, ServiceName, Namespace, Address, Timeout, Balancing);
 
 /// Says what the text is for where something else is found.
 struct TextVisitor<T>(std::marker::PhantomData<T>);
@@ -289,27 +289,10 @@ impl Text for Timeout {
     }
 }
 
-impl Text for Policy {
+impl Text for Balancing {
     const EXPECTED: &'static str = "a balancing policy";
 
     fn schema() -> Schema {
         schema::policy()
-    }
-}
-
-impl fmt::Display for Policy {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.as_str())
-    }
-}
-
-impl FromStr for Policy {
-    type Err = Invalid;
-
-    fn from_str(text: &str) -> Result<Self, Invalid> {
-        Policy::ALL.into_iter().find(|policy| policy.as_str() == text).ok_or_else(|| {
-            let names = Policy::ALL.map(Policy::as_str).join(", ");
-            Invalid::new(format!("{text:?} is not a policy; write one of {names}"))
-        })
     }
 }

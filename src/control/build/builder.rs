@@ -20,9 +20,9 @@ use super::routes::{Routes, State};
 use super::services::Services;
 use super::settle::{Settled, Settling};
 use super::told::Finding;
-use super::{Installation, key};
-use crate::control::api::{DnsName, Kind, ReferenceGrant, SniRoute};
-use crate::routing::{ObjectKey, RouteKey};
+use super::{Installation, key, sni_route_key};
+use crate::control::api::{DnsName, ReferenceGrant, SniRoute};
+use crate::routing::{Kind, ObjectKey, ObjectRef, RouteKey};
 
 /// Holds what a source has, and works out what a change of it comes to. Pure: what it says depends
 /// on the objects alone, not on the order or the way in which they came.
@@ -76,7 +76,7 @@ impl Builder {
 
     /// A route is there, or is different. One of another class is as good as none.
     pub fn put_route(&mut self, route: &SniRoute) {
-        let Some(key) = key(&route.metadata) else { return };
+        let Some(key) = sni_route_key(&route.metadata) else { return };
         if !self.installation.serves(route.spec.class_name.as_ref().map(|class| class.as_str())) {
             return self.remove_route(&key);
         }
@@ -182,7 +182,9 @@ impl Builder {
     /// An object of this kind is gone.
     pub fn remove(&mut self, kind: Kind, key: &ObjectKey) {
         match kind {
-            Kind::SniRoute => self.remove_route(key),
+            Kind::SniRoute | Kind::TlsRoute => {
+                self.remove_route(&RouteKey::of_rule(ObjectRef::new(kind, key.clone()), 0));
+            }
             Kind::Service => self.remove_service(key),
             Kind::EndpointSlice => self.remove_slice(key),
             Kind::ReferenceGrant => self.remove_grant(key),

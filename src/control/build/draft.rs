@@ -16,8 +16,8 @@ use super::verdict;
 use super::{Installation, capped};
 use crate::control::api::{BackendTarget, DnsName, ListenerName, SniRoute};
 use crate::routing::{
-    Age, BackendKey, Demand, Hostname, Hostnames, ObjectKey, Policy, RouteKey, RouteSpec,
-    ServicePort, Timeouts, Verdict,
+    Age, BackendKey, Demand, Hostname, Hostnames, ObjectKey, RouteKey, RouteSpec, ServicePort,
+    Verdict,
 };
 
 /// The endpoints of backends.
@@ -54,10 +54,10 @@ impl Draft {
         let (metadata, spec) = (&route.metadata, &route.spec);
         let mut draft =
             Draft::claiming(key, metadata, &spec.hostnames, &spec.listeners, installation);
-        (draft.spec.timeouts, draft.capped) =
+        (draft.spec.policy.timeouts, draft.capped) =
             capped::timeouts(&spec.timeouts, installation.longest_timeout);
         draft.spec.alpn = spec.alpn.iter().map(|protocol| protocol.as_str().into()).collect();
-        draft.spec.policy = spec.load_balancing.policy;
+        draft.spec.policy.balancing = spec.load_balancing.policy;
         draft.backends = backends(&draft.spec.key, route);
         draft
     }
@@ -92,13 +92,7 @@ impl Draft {
             endpoints: 0,
             spec: RouteSpec {
                 created: metadata.creation_timestamp.as_ref().map(|time| time.0.as_second()),
-                hostnames: Hostnames::from_iter::<[Hostname; 0]>([]),
-                listeners: Vec::new(),
-                alpn: Vec::new(),
-                backends: Vec::new(),
-                policy: Policy::default(),
-                timeouts: Timeouts::default(),
-                key,
+                ..RouteSpec::new(key, Hostnames::from_iter::<[Hostname; 0]>([]))
             },
             capped: String::new(),
             object: Object::of(metadata),
@@ -279,7 +273,7 @@ fn distinct(hostnames: &[Hostname]) -> Hostnames {
     hostnames.iter().map(Hostname::borrowed).filter(|hostname| seen.insert(*hostname)).collect()
 }
 
-fn backends(route_key: &ObjectKey, route: &SniRoute) -> Vec<(BackendKey, u32)> {
+fn backends(route_key: &RouteKey, route: &SniRoute) -> Vec<(BackendKey, u32)> {
     let backends = route.spec.backends.iter();
     backends
         .map(|backend| {

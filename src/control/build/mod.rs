@@ -44,7 +44,7 @@ pub use self::unreadable::{Unreadable, UnreadableRoute};
 use super::api::{DnsName, ReferenceGrant, SniRoute};
 use super::status::RouteStatus;
 use crate::reach::Reach;
-use crate::routing::{ObjectKey, Snapshot};
+use crate::routing::{Kind, ObjectKey, ObjectRef, RouteKey, Snapshot};
 
 /// The namespace of documents that name none.
 pub const DEFAULT_NAMESPACE: &str = "default";
@@ -157,7 +157,7 @@ pub(super) fn examine(resources: &Resources, installation: &Installation) -> (Pl
     }
     resources.routes.iter().rev().for_each(|route| builder.put_route(route));
     let Settled { changes, mut statuses, names, .. } = builder.settle();
-    statuses.sort_unstable_by(|a, b| a.key.cmp(&b.key));
+    statuses.sort_unstable_by(|a, b| a.object.cmp(&b.object));
     let mut routes: Vec<_> = changes.routes.into_iter().filter_map(|(_, spec)| spec).collect();
     routes.sort_unstable_by(|a, b| a.key.cmp(&b.key));
     let snapshot = Snapshot { routes, endpoints: changes.endpoints };
@@ -171,6 +171,11 @@ pub(super) fn key(metadata: &ObjectMeta) -> Option<ObjectKey> {
     let name = metadata.name.as_deref().filter(|name| !name.is_empty())?;
     let namespace = metadata.namespace.as_deref().unwrap_or(DEFAULT_NAMESPACE);
     Some(ObjectKey::new(namespace, name))
+}
+
+/// The key of an `SniRoute`; `None` when it has no name.
+pub(super) fn sni_route_key(metadata: &ObjectMeta) -> Option<RouteKey> {
+    Some(RouteKey::of_rule(ObjectRef::new(Kind::SniRoute, key(metadata)?), 0))
 }
 
 #[cfg(test)]

@@ -249,7 +249,7 @@ impl<'b> Settling<'b> {
         let gone = std::mem::take(&mut builder.dirty.gone);
         let moved = |key: RouteKey| {
             let uid = builder.routes.draft(&key).and_then(Draft::uid).or_else(|| gone.get(&key));
-            MovedRoute { uid: uid.cloned(), key }
+            MovedRoute { uid: uid.cloned(), object: key.object().clone() }
         };
         let moves = std::mem::take(&mut self.moves).into_iter();
         let moves = moves.map(|((from, to), mut hostnames)| {

@@ -88,7 +88,7 @@ impl Draft {
             _ => [self.accepted(), self.resolved_refs(), self.programmed()],
         };
         RouteStatus {
-            key: self.spec.key.clone(),
+            object: self.spec.key.object().clone(),
             uid: self.object.uid.clone(),
             resource_version: self.object.resource_version.clone(),
             observed_generation: self.object.generation,

@@ -4,7 +4,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
 use super::builder::Builder;
 use super::draft::Draft;
-use super::key;
+use super::sni_route_key;
 use crate::control::api::RouteClaims;
 
 /// A route that cannot be read.
@@ -36,7 +36,7 @@ impl Builder {
     /// never was gets no connection; what it claims, as far as that can be read, goes to no other
     /// namespace meanwhile.
     pub fn put_unreadable_route(&mut self, route: &UnreadableRoute) -> Unreadable {
-        let Some(key) = key(&route.metadata) else { return Unreadable::Unused };
+        let Some(key) = sni_route_key(&route.metadata) else { return Unreadable::Unused };
         let known = self.routes.draft_mut(&key).filter(|draft| draft.is_of(&route.metadata));
         let is_ours = match &route.class {
             Some(class) => self.installation.serves(class.as_deref()),

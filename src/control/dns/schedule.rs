@@ -322,8 +322,10 @@ mod tests {
     use crate::routing::RouteKey;
 
     fn wanted(name: &str, by: &[(&str, i64)]) -> WantedName {
-        let rank =
-            |namespace: &str, created| Rank { created, route: RouteKey::new(namespace, name) };
+        let rank = |namespace: &str, created| Rank {
+            created,
+            route: RouteKey::sni_route(namespace, name),
+        };
         let each = by.iter().map(|(namespace, at)| ((*namespace).into(), rank(namespace, *at)));
         WantedName { name: name.into(), namespaces: each.collect() }
     }

@@ -97,7 +97,7 @@ fn answer(query: &[u8], name: &str, v6: bool) -> Option<Vec<u8>> {
 
 fn wanted(namespace: &str, names: impl Iterator<Item = String>) -> NameChanges {
     let wanted = names.map(|name| {
-        let rank = Rank { created: 0, route: RouteKey::new(namespace, &name) };
+        let rank = Rank { created: 0, route: RouteKey::sni_route(namespace, &name) };
         WantedName {
             name: format!("{name}.test").into(),
             namespaces: BTreeMap::from([(namespace.into(), rank)]),
@@ -188,7 +188,7 @@ async fn a_name_is_known_without_a_server() {
             name: "localhost".into(),
             namespaces: BTreeMap::from([(
                 "ns".into(),
-                Rank { created: 0, route: RouteKey::new("ns", "r") },
+                Rank { created: 0, route: RouteKey::sni_route("ns", "r") },
             )]),
         }],
         unwanted: Vec::new(),

@@ -8,8 +8,7 @@ use std::sync::Arc;
 use super::Fault;
 use super::parse::{Object, Origin, parse};
 use super::snapshot::{Content, DirSnapshot, same};
-use crate::control::api::Kind;
-use crate::routing::{ObjectKey, RouteKey};
+use crate::routing::{Kind, ObjectKey, ObjectRef, RouteKey};
 
 /// All files with what is in force of them: for a file without faults what it holds, for another
 /// what it held before.
@@ -141,12 +140,16 @@ impl Manifests {
     }
 
     /// Where the routes in force were written down.
-    pub(super) fn origins(&self) -> HashMap<&RouteKey, (&Path, &Origin)> {
+    pub(super) fn origins(&self) -> HashMap<RouteKey, (&Path, &Origin)> {
         let all = self.files.iter().flat_map(|(file, state)| {
             state.in_force.iter().map(move |written| (file.as_path(), written))
         });
         all.filter(|(_, written)| written.id.0 == Kind::SniRoute)
-            .map(|(file, written)| (&written.id.1, (file, &written.origin)))
+            .map(|(file, written)| {
+                let (kind, key) = &written.id;
+                let route = RouteKey::of_rule(ObjectRef::new(*kind, key.clone()), 0);
+                (route, (file, &written.origin))
+            })
             .collect()
     }
 

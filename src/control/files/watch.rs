@@ -19,10 +19,11 @@ use super::snapshot::{DirSnapshot, FileRead, is_too_high};
 use super::stability::{Stability, Verdict};
 use super::watch_set::WatchSet;
 use super::watcher::Watcher;
-use crate::control::api::Kind;
+use crate::control::api::READ_KINDS;
 use crate::control::build::{Builder, Installation, Settled};
 use crate::control::dns::{self, Answers, Names};
 use crate::control::{slices, warn_of_missing_services};
+use crate::routing::Kind;
 
 /// What to serve from now on.
 #[derive(Clone, Debug)]
@@ -330,11 +331,11 @@ impl State {
 /// How many objects of each kind, and files, there are faults of.
 fn count(faults: &[Fault]) -> Vec<(&'static str, usize)> {
     let mut counts: BTreeMap<&str, usize> =
-        Kind::ALL.map(Kind::as_str).into_iter().chain([FILE]).map(|kind| (kind, 0)).collect();
+        READ_KINDS.map(Kind::as_str).into_iter().chain([FILE]).map(|kind| (kind, 0)).collect();
     let faulty: BTreeSet<_> = faults.iter().map(|fault| (&fault.file, &fault.object)).collect();
     for (_, object) in faulty {
         let kind = object.as_deref().and_then(|object| object.split(' ').next());
-        let kind = Kind::ALL.map(Kind::as_str).into_iter().find(|known| Some(*known) == kind);
+        let kind = READ_KINDS.map(Kind::as_str).into_iter().find(|known| Some(*known) == kind);
         *counts.entry(kind.unwrap_or(FILE)).or_default() += 1;
     }
     counts.into_iter().collect()

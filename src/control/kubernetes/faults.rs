@@ -4,8 +4,8 @@ use std::collections::HashMap;
 
 use tracing::{info, warn};
 
-use crate::control::api::Kind;
-use crate::routing::ObjectKey;
+use crate::control::api::READ_KINDS;
+use crate::routing::{Kind, ObjectKey};
 
 /// Which objects cannot be read now, and why. Each is logged once for each way to be at fault.
 #[derive(Debug, Default)]
@@ -40,7 +40,7 @@ impl Faults {
 
     /// How many objects of each kind cannot be read.
     pub(super) fn counts(&self) -> [(Kind, usize); 4] {
-        Kind::ALL.map(|kind| (kind, self.0.keys().filter(|(other, _)| *other == kind).count()))
+        READ_KINDS.map(|kind| (kind, self.0.keys().filter(|(other, _)| *other == kind).count()))
     }
 
     fn end(&mut self, kind: Kind, key: &ObjectKey, message: &str) {

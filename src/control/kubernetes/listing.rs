@@ -4,8 +4,8 @@ use std::collections::HashSet;
 
 use super::health::ListingHealth;
 use super::list_watch::Event;
-use crate::control::api::Kind;
 use crate::control::objects::ObjectText;
+use crate::routing::Kind;
 use crate::routing::ObjectKey;
 
 /// What one list and watch has brought so far.

@@ -44,12 +44,12 @@ use self::listing::{Listing, Todo};
 pub use self::objects::Objects;
 use self::request::noting;
 pub use self::request::tuned;
-use super::api::{DnsName, Kind, SniRoute};
+use super::api::{DnsName, READ_KINDS, SniRoute};
 use super::build::{Answer, Installation, Settled};
 use super::burst::take_burst;
 use super::dns::{self, Answers, Names};
 use super::{slices, warn_of_missing_services};
-use crate::routing::ObjectKey;
+use crate::routing::{Kind, ObjectKey};
 
 /// What is to be served and reported differently from now on.
 #[derive(Clone, Debug)]
@@ -152,7 +152,7 @@ impl Source {
         let mut streams: Streams = SelectAll::new();
         let mut listings = Vec::new();
         for scope in scopes {
-            for kind in Kind::ALL {
+            for kind in READ_KINDS {
                 let health = health.listing(resource(kind), scope);
                 let mut listing = Listing::new(kind, health.clone());
                 let client = noting(&self.client, health.clone());
@@ -180,6 +180,7 @@ impl Source {
 fn resource(kind: Kind) -> &'static str {
     match kind {
         Kind::SniRoute => "sniroutes.sluice.dev",
+        Kind::TlsRoute => "tlsroutes.gateway.networking.k8s.io",
         Kind::Service => "services",
         Kind::EndpointSlice => "endpointslices.discovery.k8s.io",
         Kind::ReferenceGrant => "referencegrants.gateway.networking.k8s.io",
@@ -192,7 +193,7 @@ fn path(kind: Kind, namespace: Option<&str>) -> Option<String> {
         Kind::SniRoute => Some(SniRoute::url_path(&(), namespace)),
         Kind::Service => Some(Service::url_path(&(), namespace)),
         Kind::EndpointSlice => Some(EndpointSlice::url_path(&(), namespace)),
-        Kind::ReferenceGrant => None,
+        Kind::ReferenceGrant | Kind::TlsRoute => None,
     }
 }
 

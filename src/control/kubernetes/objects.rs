@@ -4,10 +4,10 @@ use tracing::debug;
 
 use super::faults::Faults;
 use super::parse;
-use crate::control::api::{FieldFault, Kind};
+use crate::control::api::{FieldFault, not_read};
 use crate::control::build::{Builder, Installation, Settled, Unreadable};
 use crate::control::objects::{Head, ObjectText};
-use crate::routing::ObjectKey;
+use crate::routing::{Kind, ObjectKey};
 use crate::yaml::FieldPath;
 
 /// What the API server has, as far as it can be read.
@@ -44,6 +44,7 @@ impl Objects {
             Kind::ReferenceGrant => {
                 parse::grant(&head, text).map(|grant| builder.put_grant(&grant))
             }
+            Kind::TlsRoute => Err(not_read()),
         };
         match read {
             Ok(()) => self.faults.mend(kind, &key),
@@ -94,6 +95,7 @@ impl Objects {
                 true => "it grants what it did when it was read last",
                 false => "it grants nothing",
             },
+            Kind::TlsRoute => "it gets no connection",
         };
         self.faults.put(kind, key, why, meanwhile);
     }

@@ -19,12 +19,13 @@ use super::listing::Listing;
 use super::objects::Objects;
 use super::request::noting;
 use super::{Source, State, Told, Update, watch};
-use crate::control::api::Kind;
+use crate::control::api::READ_KINDS;
 use crate::control::build::{Installation, Settled};
 use crate::control::captured::Log;
 use crate::control::dns::Names;
 use crate::control::objects::{ObjectText, any_json};
 use crate::reach::Reach;
+use crate::routing::Kind;
 use crate::routing::ObjectKey;
 
 /// What is answered to a watch, line by line. A line may be `wait SECONDS` or `break`.
@@ -205,7 +206,7 @@ proptest! {
         lines.push(event("BOOKMARK", &json!({ "metadata": { "resourceVersion": "9" } })));
         let taken = take(|| server(all.clone(), vec![lines], health()), count + 2);
         prop_assert!(taken.iter().all(Result::is_ok), "{:?}", shown(&taken));
-        for kind in Kind::ALL {
+        for kind in READ_KINDS {
             let mut objects = Objects::new(installation());
             let mut came = Vec::new();
             for event in taken.iter().flatten() {
@@ -495,7 +496,7 @@ async fn what_is_missing_from_a_list_is_gone_and_what_comes_after_is_new() {
     let settled = state.objects.settle();
     let routes = settled.changes.routes.iter();
     assert_eq!(routes.filter(|(_, spec)| spec.is_none()).count(), 99);
-    let told = settled.statuses.iter().find(|status| status.key.name() == "good-1").unwrap();
+    let told = settled.statuses.iter().find(|status| status.object.name() == "good-1").unwrap();
     let accepted = &told.conditions[0];
     // Had it been what was before, it would be served as it was.
     assert!(accepted.message.starts_with("spec.backends"), "{accepted:?}");

@@ -1,19 +1,15 @@
-//! The lines of a saved table. They are types of their own, so that the format changes only when it
-//! is meant to, and with its version.
+//! The lines of a saved table. Routes and backends have the form of [`wire`](crate::routing::wire).
 
 use std::collections::HashSet;
 use std::net::SocketAddr;
-use std::time::Duration;
 
 use jiff::Timestamp;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use super::Identity;
-use crate::routing::{
-    AnyOn, Backend, BackendKey, Hostname, Hostnames, ObjectKey, Policy, RouteKey, RouteSpec,
-    ServicePort, Snapshot, Timeouts,
-};
+use crate::routing::wire::{BackendText, InvalidText, RouteText};
+use crate::routing::{Backend, BackendKey, RouteKey, RouteSpec, Snapshot};
 
 /// The first of these lines.
 #[derive(Serialize, Deserialize)]
@@ -37,60 +33,31 @@ struct SavedTime(Timestamp);
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub(super) enum Record {
     Backend(SavedBackend),
-    Route(SavedRoute),
+    Route(Box<SavedRoute>),
 }
 
 #[derive(Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[serde(rename_all = "camelCase")]
 pub(super) struct SavedBackend {
-    target: Target,
+    #[serde(flatten)]
+    backend: BackendText,
     endpoints: Vec<SocketAddr>,
 }
 
 #[derive(Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[serde(rename_all = "camelCase")]
 pub(super) struct SavedRoute {
-    namespace: String,
-    name: String,
-    created: Option<i64>,
-    hostnames: Vec<String>,
-    /// Where `*` is served, if not on all listeners of the route.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    any_on: Option<SavedAnyOn>,
-    listeners: Vec<Box<str>>,
-    alpn: Vec<Box<str>>,
+    #[serde(flatten)]
+    route: RouteText,
     backends: Vec<Weighted>,
-    policy: String,
-    connect_timeout_millis: Option<u64>,
-    idle_timeout_millis: Option<u64>,
 }
 
 #[derive(Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-enum SavedAnyOn {
-    Only(Box<[Box<str>]>),
-    Except(Box<[Box<str>]>),
-}
-
-#[derive(Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[serde(rename_all = "camelCase")]
 struct Weighted {
-    target: Target,
+    #[serde(flatten)]
+    backend: BackendText,
     weight: u32,
-}
-
-#[derive(Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-enum Target {
-    Service { namespace: String, name: String, port: Port },
-    Address(String),
-}
-
-#[derive(Serialize, Deserialize)]
-#[serde(untagged)]
-enum Port {
-    Number(u16),
-    Name(String),
 }
 
 impl Description {
@@ -140,48 +107,31 @@ impl Record {
     /// A backend with its endpoints of this moment.
     pub(super) fn backend(backend: &Backend) -> Self {
         Record::Backend(SavedBackend {
-            target: backend.key().into(),
+            backend: BackendText::of(backend.key()),
             endpoints: backend.endpoints().iter().map(|endpoint| endpoint.address).collect(),
         })
     }
 
     pub(super) fn route(spec: &RouteSpec) -> Self {
-        // Every field, so that one that is added is not forgotten here.
-        let RouteSpec {
-            key,
-            created,
-            hostnames,
-            listeners,
-            alpn,
-            backends,
-            policy,
-            timeouts: Timeouts { connect, idle },
-        } = spec;
-        let millis = |timeout: &Duration| u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX);
-        let backends = backends.iter();
-        Record::Route(SavedRoute {
-            namespace: key.namespace().to_owned(),
-            name: key.name().to_owned(),
-            created: *created,
-            hostnames: hostnames.iter().map(|hostname| hostname.to_string()).collect(),
-            any_on: match hostnames.any_on().clone() {
-                AnyOn::All => None,
-                AnyOn::Only(listeners) => Some(SavedAnyOn::Only(listeners)),
-                AnyOn::Except(listeners) => Some(SavedAnyOn::Except(listeners)),
-            },
-            listeners: listeners.clone(),
-            alpn: alpn.clone(),
-            backends: backends
-                .map(|(key, weight)| Weighted { target: key.into(), weight: *weight })
-                .collect(),
-            policy: policy.as_str().to_owned(),
-            connect_timeout_millis: connect.as_ref().map(millis),
-            idle_timeout_millis: idle.as_ref().map(millis),
-        })
+        let weighted = |(key, weight): &(BackendKey, u32)| Weighted {
+            backend: BackendText::of(key),
+            weight: *weight,
+        };
+        let backends = spec.backends.iter().map(weighted).collect();
+        Record::Route(Box::new(SavedRoute { route: RouteText::of(spec), backends }))
     }
 
+    /// Reads what this version writes, and nothing else. A field that it does not know may be one that
+    /// keeps clients out.
     pub(super) fn read(line: &str) -> Result<Self, String> {
-        parse(line)
+        let record = parse(line)?;
+        let ours = serde_json::to_string(&record).map_err(|error| error.to_string())?;
+        if ours == line {
+            return Ok(record);
+        }
+        let column =
+            1 + ours.chars().zip(line.chars()).take_while(|(ours, line)| ours == line).count();
+        Err(format!("this version of sluice writes something else from column {column} on"))
     }
 
     /// Adds what the line says, which must be news. `routes` has the routes of the lines before.
@@ -191,17 +141,17 @@ impl Record {
         routes: &mut HashSet<RouteKey>,
     ) -> Result<(), String> {
         match self {
-            Record::Backend(SavedBackend { target, endpoints }) => {
-                let key = BackendKey::from(target);
+            Record::Backend(SavedBackend { backend, endpoints }) => {
+                let key = backend.key().map_err(|error| error.to_string())?;
                 match snapshot.endpoints.insert(key.clone(), endpoints) {
                     Some(_) => Err(format!("the backend {key} is there twice")),
                     None => Ok(()),
                 }
             }
             Record::Route(route) => {
-                let spec = RouteSpec::try_from(route)?;
+                let spec = route.spec()?;
                 if !routes.insert(spec.key.clone()) {
-                    return Err(format!("the route {} is there twice", spec.key));
+                    return Err(format!("the {} {} is there twice", spec.key.kind(), spec.key));
                 }
                 snapshot.routes.push(spec);
                 Ok(())
@@ -210,73 +160,16 @@ impl Record {
     }
 }
 
-impl TryFrom<SavedRoute> for RouteSpec {
-    type Error = String;
-
-    fn try_from(route: SavedRoute) -> Result<Self, String> {
-        let key = RouteKey::new(&route.namespace, &route.name);
-        if route.hostnames.is_empty() || route.backends.is_empty() {
-            return Err(format!("the route {key} lacks hostnames or backends"));
+impl SavedRoute {
+    fn spec(self) -> Result<RouteSpec, String> {
+        let key = self.route.key();
+        if self.route.hostnames.is_empty() || self.backends.is_empty() {
+            return Err(format!("the {} {key} lacks hostnames or backends", key.kind()));
         }
-        let hostnames = route.hostnames.iter().map(|text| text.parse::<Hostname>());
-        let hostnames: Hostnames =
-            hostnames.collect::<Result<_, _>>().map_err(|error| error.to_string())?;
-        let any_on = match route.any_on {
-            None => AnyOn::All,
-            Some(SavedAnyOn::Only(listeners)) => AnyOn::Only(listeners),
-            Some(SavedAnyOn::Except(listeners)) => AnyOn::Except(listeners),
-        };
-        let policy = Policy::ALL.into_iter().find(|policy| policy.as_str() == route.policy);
-        Ok(RouteSpec {
-            created: route.created,
-            hostnames: hostnames.with_any_on(any_on),
-            listeners: route.listeners,
-            alpn: route.alpn,
-            backends: route
-                .backends
-                .into_iter()
-                .map(|weighted| (weighted.target.into(), weighted.weight))
-                .collect(),
-            policy: policy.ok_or_else(|| {
-                format!("the route {key} has the unknown policy {:?}", route.policy)
-            })?,
-            timeouts: Timeouts {
-                connect: route.connect_timeout_millis.map(Duration::from_millis),
-                idle: route.idle_timeout_millis.map(Duration::from_millis),
-            },
-            key,
-        })
-    }
-}
-
-impl From<&BackendKey> for Target {
-    fn from(key: &BackendKey) -> Self {
-        match key {
-            BackendKey::Service { service, port } => Target::Service {
-                namespace: service.namespace().to_owned(),
-                name: service.name().to_owned(),
-                port: match port {
-                    ServicePort::Number(number) => Port::Number(*number),
-                    ServicePort::Name(name) => Port::Name(name.to_string()),
-                },
-            },
-            BackendKey::Address(address) => Target::Address(address.to_string()),
-        }
-    }
-}
-
-impl From<Target> for BackendKey {
-    fn from(target: Target) -> Self {
-        match target {
-            Target::Service { namespace, name, port } => BackendKey::Service {
-                service: ObjectKey::new(&namespace, &name),
-                port: match port {
-                    Port::Number(number) => ServicePort::Number(number),
-                    Port::Name(name) => ServicePort::Name(name.into()),
-                },
-            },
-            Target::Address(address) => BackendKey::Address(address.into()),
-        }
+        let backends = self.backends.iter().map(|one| Ok((one.backend.key()?, one.weight)));
+        let spec =
+            backends.collect::<Result<_, _>>().and_then(|backends| self.route.spec(backends));
+        spec.map_err(|error: InvalidText| error.to_string())
     }
 }
 

@@ -3,7 +3,7 @@
 //! The first line says what the file is, how long the rest is, and its checksum:
 //!
 //! ```text
-//! sluice-table 2 00000000000000000412 SHA-256 in 64 hexadecimal digits
+//! sluice-table 3 00000000000000000412 SHA-256 in 64 hexadecimal digits
 //! ```
 //!
 //! The rest is one JSON object a line: when the table was saved, by which version and for which
@@ -39,7 +39,7 @@ const LOCK_FILE: &str = "table.lock";
 
 const MAGIC: &str = "sluice-table";
 /// Of the format. A change that an older or newer sluice would misread makes it another.
-const VERSION: &str = "2";
+const VERSION: &str = "3";
 /// The length of the first line: magic, version, 20 digits, 64 digits, three spaces, a line feed.
 const HEADER: usize = MAGIC.len() + VERSION.len() + 20 + 64 + 4;
 /// The largest file that is read, in bytes: room for a million routes.

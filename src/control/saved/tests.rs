@@ -9,8 +9,8 @@ use tempfile::TempDir;
 
 use super::*;
 use crate::routing::{
-    AnyOn, BackendKey, Hostname, Hostnames, ObjectKey, Policy, RouteKey, RouteSpec, ServicePort,
-    Timeouts, WeightedBackend, channel,
+    AnyOn, BackendKey, Balancing, Hostname, Hostnames, Kind, ObjectKey, ObjectRef, RouteKey,
+    RouteSpec, ServicePort, Timeouts, TrafficPolicy, WeightedBackend, channel,
 };
 
 #[test]
@@ -26,7 +26,7 @@ fn what_is_saved_is_what_is_loaded() {
 fn the_format_is_what_it_was() {
     let text = fs::read_to_string(path(saved().path())).expect("UTF-8");
     let mut lines: Vec<&str> = text.lines().collect();
-    assert!(lines[0].starts_with("sluice-table 2 0000000000000000"), "{}", lines[0]);
+    assert!(lines[0].starts_with("sluice-table 3 0000000000000000"), "{}", lines[0]);
     let description = lines[1].replace(env!("CARGO_PKG_VERSION"), "VERSION");
     assert_eq!(
         description,
@@ -39,29 +39,34 @@ fn the_format_is_what_it_was() {
     let lines = lines.split_off(2);
     for line in [
         concat!(
-            r#"{"backend":{"target":{"service":{"namespace":"data","name":"kafka","port":9093}},"#,
+            r#"{"backend":{"backend":"data/kafka:9093","kind":"service","#,
             r#""endpoints":["10.0.0.1:9093","[fd00::1]:9093"]}}"#
         ),
-        r#"{"backend":{"target":{"address":"203.0.113.7:443"},"endpoints":[]}}"#,
+        r#"{"backend":{"backend":"203.0.113.7:443","kind":"address","endpoints":[]}}"#,
         concat!(
-            r#"{"route":{"namespace":"data","name":"kafka","created":1700000000,"#,
+            r#"{"route":{"kind":"SniRoute","namespace":"data","name":"kafka","created":1700000000,"#,
             r#""hostnames":["kafka.test","*.kafka.test","*"],"anyOn":{"except":["redis"]},"#,
-            r#""listeners":["https"],"alpn":["h2"],"#,
-            r#""backends":[{"target":{"service":{"namespace":"data","name":"kafka","port":9093}},"#,
-            r#""weight":90},{"target":{"service":{"namespace":"data","name":"kafka","#,
-            r#""port":"tls"}},"weight":10}],"policy":"SourceAddress","#,
-            r#""connectTimeoutMillis":1500,"idleTimeoutMillis":3600000}}"#
+            r#""listeners":["https"],"alpn":["h2"],"policy":"SourceAddress","#,
+            r#""timeouts":{"connect":"1s500ms","idle":"1h"},"#,
+            r#""backends":[{"backend":"data/kafka:9093","kind":"service","weight":90},"#,
+            r#"{"backend":"data/kafka:tls","kind":"service","weight":10}]}}"#
         ),
         concat!(
-            r#"{"route":{"namespace":"web","name":"plain","created":null,"#,
+            r#"{"route":{"kind":"SniRoute","namespace":"web","name":"plain","#,
             r#""hostnames":["plain.test"],"anyOn":{"only":["one","two"]},"listeners":[],"alpn":[],"#,
-            r#""backends":[{"target":{"address":"203.0.113.7:443"},"weight":1}],"#,
-            r#""policy":"RoundRobin","connectTimeoutMillis":null,"idleTimeoutMillis":null}}"#
+            r#""policy":"RoundRobin","timeouts":{},"#,
+            r#""backends":[{"backend":"203.0.113.7:443","kind":"address","weight":1}]}}"#
+        ),
+        concat!(
+            r#"{"route":{"kind":"TLSRoute","namespace":"web","name":"plain","rule":1,"#,
+            r#""hostnames":["rule.test"],"listeners":[],"alpn":[],"policy":"RoundRobin","#,
+            r#""timeouts":{},"#,
+            r#""backends":[{"backend":"203.0.113.7:443","kind":"address","weight":1}]}}"#
         ),
     ] {
         assert!(lines.contains(&line), "{line}\nis not in\n{}", lines.join("\n"));
     }
-    assert_eq!(lines.len(), 5, "each backend once");
+    assert_eq!(lines.len(), 6, "each backend once");
 }
 
 #[test]
@@ -150,7 +155,7 @@ fn a_file_that_is_not_whole_is_refused_with_its_fault() {
         fs::write(path(folder.path()), text).expect("written");
         load(folder.path(), &identity()).expect_err(text).to_string()
     };
-    let other_version = |version: &str| good.replacen(" 2 ", &format!(" {version} "), 1);
+    let other_version = |version: &str| good.replacen(" 3 ", &format!(" {version} "), 1);
     for (text, message) in [
         (String::new(), "not a saved table"),
         ("apiVersion: v1\nkind: List\n".to_owned(), "not a saved table"),
@@ -160,8 +165,8 @@ fn a_file_that_is_not_whole_is_refused_with_its_fault() {
         (good[..good.len() - 1].to_owned(), "cut off or added to"),
         (format!("{good}\n"), "cut off or added to"),
         (good.replacen("kafka.test", "kafka.tesu", 1), "does not fit its checksum"),
-        (other_version("1"), "has version 1, and this sluice reads version 2"),
-        (other_version("3"), "has version 3, and this sluice reads version 2"),
+        (other_version("2"), "has version 2, and this sluice reads version 3"),
+        (other_version("4"), "has version 4, and this sluice reads version 3"),
         (other_version("12-beta"), "has version 12-beta"),
     ] {
         let refused = refused(&text);
@@ -187,13 +192,19 @@ fn a_whole_file_with_a_wrong_line_is_refused_with_the_line() {
     for (line, message) in [
         (kafka.replace("kafka.test\"", "kafka..test\""), "empty label"),
         (kafka.replace("kafka.test", "10.0.0.1"), "IP address"),
-        (kafka.replace("SourceAddress", "Nearest"), "unknown policy \"Nearest\""),
-        (kafka.replace("\"created\"", "\"later\":1,\"created\""), "unknown field `later`"),
+        (kafka.replace("SourceAddress", "Nearest"), "\"Nearest\" is not a policy; write one of"),
+        (kafka.replace("\"created\"", "\"later\":1,\"created\""), "else from column 64 on"),
+        (kafka.replace("\"connect\"", "\"later\":1,\"connect\""), "else from column"),
+        (kafka.replace(",\"policy\":\"SourceAddress\"", ""), "else from column"),
         (kafka.replace("\"weight\":90", "\"weight\":-1"), "invalid value"),
-        (kafka.replace("\"port\":9093", "\"port\":70000"), "did not match"),
-        (kafka.replace(",\"policy\":\"SourceAddress\"", ""), "missing field `policy`"),
+        (kafka.replace("\"kind\":\"SniRoute\"", "\"kind\":\"Lease\""), "unknown variant `Lease`"),
+        (
+            kafka.replace("data/kafka:9093", "kafka:9093"),
+            "\"kafka:9093\" is no namespace/service:port",
+        ),
+        (kafka.replace("1s500ms", "1500"), "\"1500\" is not a duration"),
         (kafka.replace(r#"["kafka.test","*.kafka.test","*"]"#, "[]"), "lacks hostnames"),
-        (format!("{kafka}\n{kafka}"), "line 4: the route data/kafka is there twice"),
+        (format!("{kafka}\n{kafka}"), "line 4: the SniRoute data/kafka is there twice"),
         (format!("{backend}\n{backend}"), "line 4: the backend data/kafka:9093 is there twice"),
         (backend.replace("10.0.0.1:9093", "kafka.test:9093"), "invalid socket address"),
         (r#"{"secret":{}}"#.to_owned(), "unknown variant `secret`"),
@@ -246,7 +257,7 @@ proptest! {
             prop_oneof![
                 "\\PC{0,40}",
                 concat!(
-                    r#"\{"(route|backend)":\{("(namespace|name|target|port)":"#,
+                    r#"\{"(route|backend)":\{("(namespace|name|kind|backend)":"#,
                     r#"("[a-z*.]{0,5}"|[0-9]{1,6}|\[\]),?){0,4}\}\}"#
                 ),
             ],
@@ -331,32 +342,43 @@ fn snapshot() -> Snapshot {
         ]),
         routes: vec![
             RouteSpec {
-                key: RouteKey::new("data", "kafka"),
                 created: Some(1_700_000_000),
-                hostnames: ["kafka.test", "*.kafka.test", "*"]
-                    .map(|text| text.parse::<Hostname>().expect("a hostname"))
-                    .into_iter()
-                    .collect::<Hostnames>()
-                    .with_any_on(AnyOn::Except(["redis".into()].into())),
                 listeners: vec!["https".into()],
                 alpn: vec!["h2".into()],
                 backends: vec![(kafka(number), 90), (kafka(name), 10)],
-                policy: Policy::SourceAddress,
-                timeouts: Timeouts {
-                    connect: Some(Duration::from_millis(1500)),
-                    idle: Some(Duration::from_hours(1)),
+                policy: TrafficPolicy {
+                    balancing: Balancing::SourceAddress,
+                    timeouts: Timeouts {
+                        connect: Some(Duration::from_millis(1500)),
+                        idle: Some(Duration::from_hours(1)),
+                    },
                 },
+                ..RouteSpec::new(
+                    RouteKey::sni_route("data", "kafka"),
+                    ["kafka.test", "*.kafka.test", "*"]
+                        .map(|text| text.parse::<Hostname>().expect("a hostname"))
+                        .into_iter()
+                        .collect::<Hostnames>()
+                        .with_any_on(AnyOn::Except(["redis".into()].into())),
+                )
             },
             RouteSpec {
-                key: RouteKey::new("web", "plain"),
-                created: None,
-                hostnames: Hostnames::from(Hostname::Exact("plain.test"))
-                    .with_any_on(AnyOn::Only(["one".into(), "two".into()].into())),
-                listeners: vec![],
-                alpn: vec![],
+                backends: vec![(plain.clone(), 1)],
+                ..RouteSpec::new(
+                    RouteKey::of_rule(
+                        ObjectRef::new(Kind::TlsRoute, ObjectKey::new("web", "plain")),
+                        1,
+                    ),
+                    Hostname::Exact("rule.test").into(),
+                )
+            },
+            RouteSpec {
                 backends: vec![(plain, 1)],
-                policy: Policy::default(),
-                timeouts: Timeouts::default(),
+                ..RouteSpec::new(
+                    RouteKey::sni_route("web", "plain"),
+                    Hostnames::from(Hostname::Exact("plain.test"))
+                        .with_any_on(AnyOn::Only(["one".into(), "two".into()].into())),
+                )
             },
         ],
     }

@@ -12,7 +12,7 @@ use super::moves::Moves;
 use super::reporter::Reporting;
 use super::warning::{Warning, Warnings};
 use crate::control::random::jitter;
-use crate::routing::RouteKey;
+use crate::routing::ObjectRef;
 
 /// How many may be under way.
 const MOST_UNDER_WAY: usize = 16;
@@ -47,7 +47,7 @@ impl<'r> Events<'r> {
     }
 
     /// Writes one now or never.
-    pub(super) fn warn(&mut self, key: &RouteKey, uid: &str, warning: &Warning) {
+    pub(super) fn warn(&mut self, key: &ObjectRef, uid: &str, warning: &Warning) {
         match self.in_flight.len() < MOST_UNDER_WAY {
             true => self.publish(None, key, uid, warning),
             false => self.reporting.meters.events_dropped.inc(),
@@ -99,7 +99,7 @@ impl<'r> Events<'r> {
         self.in_flight.len() < MOST_UNDER_WAY && moves.under_way() < MOST_MOVES
     }
 
-    fn publish(&mut self, ticket: Option<u64>, key: &RouteKey, uid: &str, warning: &Warning) {
+    fn publish(&mut self, ticket: Option<u64>, key: &ObjectRef, uid: &str, warning: &Warning) {
         let event = self.warnings.publish(self.reporting.client.clone(), key, uid, warning);
         self.in_flight.push(Box::pin(async move { Outcome { ticket, result: event.await } }));
     }

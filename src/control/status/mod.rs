@@ -25,7 +25,7 @@ use std::sync::Arc;
 
 use tracing::{info, warn};
 
-use crate::routing::{Hostname, RouteKey};
+use crate::routing::{Hostname, ObjectRef};
 
 pub(crate) use self::reporter::LEAVE_TIMEOUT;
 pub use self::reporter::{Meters, Reporter, Reporting};
@@ -58,7 +58,7 @@ pub struct HostnameMove {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct MovedRoute {
     /// The route.
-    pub key: RouteKey,
+    pub object: ObjectRef,
     /// `metadata.uid` of its object, if it comes from an API server.
     pub uid: Option<Arc<str>>,
 }
@@ -67,7 +67,7 @@ pub struct MovedRoute {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RouteStatus {
     /// Whose they are.
-    pub key: RouteKey,
+    pub object: ObjectRef,
     /// `metadata.uid` of the object that they speak of, if it comes from an API server.
     pub uid: Option<Arc<str>>,
     /// `metadata.resourceVersion` of that object.
@@ -108,8 +108,8 @@ pub fn log_moves(moves: &[HostnameMove]) {
         let hostnames = hostnames.join(", ");
         warn!(
             hostnames,
-            from = %from.key,
-            to = %to.key,
+            from = %from.object,
+            to = %to.object,
             "hostnames belong to another namespace now"
         );
     }
@@ -117,21 +117,21 @@ pub fn log_moves(moves: &[HostnameMove]) {
 
 /// Logs what is wrong now and was not wrong in the same way `before`, and what is wrong no longer.
 pub fn log_changes(before: &[impl Borrow<RouteStatus>], now: &[impl Borrow<RouteStatus>]) {
-    let before: HashMap<&RouteKey, &RouteStatus> =
-        before.iter().map(Borrow::borrow).map(|status| (&status.key, status)).collect();
+    let before: HashMap<&ObjectRef, &RouteStatus> =
+        before.iter().map(Borrow::borrow).map(|status| (&status.object, status)).collect();
     for status in now.iter().map(Borrow::borrow) {
-        let former = before.get(&status.key);
+        let former = before.get(&status.object);
         for (index, condition) in status.conditions.iter().enumerate() {
             let former = former.and_then(|status| status.conditions.get(index));
             if former == Some(condition) {
                 continue;
             }
-            log_change(&status.key, condition, former);
+            log_change(&status.object, condition, former);
         }
     }
 }
 
-fn log_change(route: &RouteKey, condition: &Condition, former: Option<&Condition>) {
+fn log_change(route: &ObjectRef, condition: &Condition, former: Option<&Condition>) {
     // `message` is the log line's own.
     let Condition { kind, reason, message: detail, .. } = condition;
     if !condition.status {
@@ -149,8 +149,8 @@ fn log_change(route: &RouteKey, condition: &Condition, former: Option<&Condition
 mod tests {
     use super::*;
 
-    pub(super) fn key(name: &str) -> RouteKey {
-        RouteKey::new("ns", name)
+    pub(super) fn key(name: &str) -> ObjectRef {
+        ObjectRef::sni_route("ns", name)
     }
 
     /// A status of the first generation: all good, or not accepted for the reason `Bad` with a
@@ -163,7 +163,7 @@ mod tests {
             conditions[0] = Condition { kind: "Accepted", status: false, reason: "Bad", message };
         }
         RouteStatus {
-            key: key(name),
+            object: key(name),
             uid: Some("uid".into()),
             resource_version: Some("1".into()),
             observed_generation: Some(1),

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use super::HostnameMove;
 use super::warning::Warning;
-use crate::routing::RouteKey;
+use crate::routing::ObjectRef;
 
 /// How many may wait.
 pub(super) const MOST_WAITING: usize = 2048;
@@ -33,7 +33,7 @@ type Turn = (Instant, u64);
 /// One side of a move.
 #[derive(Clone, Debug)]
 pub(super) struct Told {
-    pub(super) route: RouteKey,
+    pub(super) route: ObjectRef,
     pub(super) uid: Arc<str>,
     pub(super) warning: Warning,
     since: Instant,
@@ -132,7 +132,7 @@ impl Moves {
 fn sides(moves: &[HostnameMove], since: Instant) -> impl Iterator<Item = Told> {
     moves.iter().flat_map(Warning::of_move).filter_map(move |(route, warning)| {
         let uid = route.uid.clone()?;
-        Some(Told { route: route.key.clone(), uid, warning, since, failures: 0 })
+        Some(Told { route: route.object.clone(), uid, warning, since, failures: 0 })
     })
 }
 
@@ -145,7 +145,7 @@ pub(super) mod tests {
     /// A move of one name between two routes of this number.
     pub(in super::super) fn moved(number: usize) -> HostnameMove {
         let route = |namespace: &str| MovedRoute {
-            key: RouteKey::new(namespace, &format!("r{number}")),
+            object: ObjectRef::sni_route(namespace, &format!("r{number}")),
             uid: Some("uid".into()),
         };
         let hostnames = vec![format!("n{number}.test").parse().unwrap()];

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use super::{Condition, KINDS, RouteStatus, SHARED_DOMAIN};
 use crate::control::api::{SniRoute, SniRouteStatus};
 use crate::control::objects::ObjectText;
-use crate::routing::RouteKey;
+use crate::routing::{Kind, ObjectRef};
 
 /// What is known to be written.
 #[derive(Clone, Debug, PartialEq)]
@@ -24,7 +24,7 @@ pub(super) struct Written {
 impl Written {
     /// What an object that was read has: of its conditions those that are ours, in our order. A
     /// status that cannot be read is as good as none.
-    pub(super) fn of(object: &ObjectText) -> Option<(RouteKey, Written)> {
+    pub(super) fn of(object: &ObjectText) -> Option<(ObjectRef, Written)> {
         #[derive(Deserialize)]
         struct UsedRoute {
             status: SniRouteStatus,
@@ -36,7 +36,7 @@ impl Written {
         let place = |condition: &ApiCondition| KINDS.iter().position(|k| *k == condition.type_);
         status.conditions.retain(|condition| place(condition).is_some());
         status.conditions.sort_by_key(place);
-        Some((head.key(), Written { uid, status }))
+        Some((ObjectRef::new(Kind::SniRoute, head.key()), Written { uid, status }))
     }
 
     /// What is to be written `now` instead of `before`. A condition keeps the time of its last
@@ -66,8 +66,8 @@ impl Written {
             "apiVersion": SniRoute::api_version(&()),
             "kind": SniRoute::kind(&()),
             "metadata": {
-                "name": said.key.name(),
-                "namespace": said.key.namespace(),
+                "name": said.object.name(),
+                "namespace": said.object.namespace(),
                 "uid": &*self.uid,
                 "resourceVersion": said.resource_version.as_deref(),
             },

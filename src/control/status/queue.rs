@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::time::{Duration, Instant};
 
-use crate::routing::RouteKey;
+use crate::routing::ObjectRef;
 
 /// How many writes are under way at once.
 const MOST_IN_FLIGHT: usize = 4;
@@ -19,9 +19,9 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 /// said when its turn comes. Pure: it is told what time it is.
 #[derive(Debug)]
 pub(super) struct Queue {
-    places: HashMap<RouteKey, Place>,
+    places: HashMap<ObjectRef, Place>,
     /// Who waits, by lane, in the order of their turns.
-    lanes: [BTreeMap<Turn, RouteKey>; 3],
+    lanes: [BTreeMap<Turn, ObjectRef>; 3],
     /// Which lane comes first: each in turn, so that a route that never rests stops no other.
     first_lane: usize,
     tickets: u64,
@@ -78,7 +78,7 @@ impl Queue {
 
     /// Puts a route in, unless it is. One that waits keeps its turn: after failures that is a
     /// while.
-    pub(super) fn push(&mut self, key: RouteKey, lane: Lane, now: Instant) {
+    pub(super) fn push(&mut self, key: ObjectRef, lane: Lane, now: Instant) {
         match self.places.get_mut(&key) {
             None => self.wait(key, lane, now, 0),
             Some(Place::InFlight { again, .. }) => *again = true,
@@ -92,7 +92,7 @@ impl Queue {
     }
 
     /// The route whose turn it is, if there is one. It is in flight until [`Queue::end`].
-    pub(super) fn next(&mut self, now: Instant) -> Option<RouteKey> {
+    pub(super) fn next(&mut self, now: Instant) -> Option<ObjectRef> {
         if self.in_flight >= MOST_IN_FLIGHT || !self.allowance.pause(now).is_zero() {
             return None;
         }
@@ -118,7 +118,7 @@ impl Queue {
     /// A turn has ended. `jitter` makes a pause a little shorter.
     pub(super) fn end(
         &mut self,
-        key: &RouteKey,
+        key: &ObjectRef,
         how: Ended,
         now: Instant,
         jitter: impl Fn(Duration) -> Duration,
@@ -144,7 +144,7 @@ impl Queue {
     }
 
     /// How often the write that waits or is in flight for a route has failed before.
-    pub(super) fn failures(&self, key: &RouteKey) -> u32 {
+    pub(super) fn failures(&self, key: &ObjectRef) -> u32 {
         match self.places.get(key) {
             Some(Place::InFlight { failures, .. } | Place::Waiting { failures, .. }) => *failures,
             None => 0,
@@ -159,14 +159,14 @@ impl Queue {
         Some(if lane == Lane::Retry { self.outage.until.max(*at) } else { *at })
     }
 
-    fn wait(&mut self, key: RouteKey, lane: Lane, at: Instant, failures: u32) {
+    fn wait(&mut self, key: ObjectRef, lane: Lane, at: Instant, failures: u32) {
         let turn = (at, self.tickets);
         self.tickets += 1;
         self.lane(lane).insert(turn, key.clone());
         self.places.insert(key, Place::Waiting { lane, turn, failures });
     }
 
-    fn lane(&mut self, lane: Lane) -> &mut BTreeMap<Turn, RouteKey> {
+    fn lane(&mut self, lane: Lane) -> &mut BTreeMap<Turn, ObjectRef> {
         let [change, backlog, retry] = &mut self.lanes;
         match lane {
             Lane::Change => change,

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
 use super::{HostnameMove, RouteStatus};
-use crate::routing::RouteKey;
+use crate::routing::ObjectRef;
 
 /// The statuses of all routes of this installation. Clones share them. A change costs what it
 /// changes.
@@ -15,7 +15,7 @@ pub struct Statuses(Arc<Mutex<Shared>>);
 
 #[derive(Debug, Default)]
 struct Shared {
-    by_route: BTreeMap<RouteKey, Arc<RouteStatus>>,
+    by_route: BTreeMap<ObjectRef, Arc<RouteStatus>>,
     /// Whether there was any [`Held::update`].
     begun: bool,
     follower: Option<UnboundedSender<News>>,
@@ -25,7 +25,7 @@ struct Shared {
 #[derive(Debug, PartialEq)]
 pub(super) enum News {
     /// The routes of which something else is said.
-    Changed(Vec<RouteKey>),
+    Changed(Vec<ObjectRef>),
     /// The hostnames that changed their owner.
     Moved(Vec<HostnameMove>),
 }
@@ -40,19 +40,19 @@ impl Held<'_> {
     /// nothing is said are gone. Returns what was said of them before.
     pub fn update<'k>(
         &mut self,
-        looked_at: impl Iterator<Item = &'k RouteKey>,
+        looked_at: impl Iterator<Item = &'k ObjectRef>,
         now: &[Arc<RouteStatus>],
     ) -> Vec<Arc<RouteStatus>> {
         let shared = &mut *self.0;
         let before: Vec<_> = looked_at.filter_map(|key| shared.by_route.remove(key)).collect();
-        let mut changed: BTreeMap<&RouteKey, &Arc<RouteStatus>> =
-            before.iter().map(|status| (&status.key, status)).collect();
+        let mut changed: BTreeMap<&ObjectRef, &Arc<RouteStatus>> =
+            before.iter().map(|status| (&status.object, status)).collect();
         for status in now {
-            let former = changed.insert(&status.key, status);
+            let former = changed.insert(&status.object, status);
             if former.is_some_and(|former| former.agrees_with(status)) {
-                changed.remove(&status.key);
+                changed.remove(&status.object);
             }
-            shared.by_route.insert(status.key.clone(), Arc::clone(status));
+            shared.by_route.insert(status.object.clone(), Arc::clone(status));
         }
         shared.begun = true;
         let changed = changed.into_keys().cloned().collect();
@@ -80,7 +80,7 @@ impl Statuses {
     }
 
     /// What is said of one route; nothing if it is gone or not this installation's.
-    pub fn get(&self, key: &RouteKey) -> Option<Arc<RouteStatus>> {
+    pub fn get(&self, key: &ObjectRef) -> Option<Arc<RouteStatus>> {
         self.lock().by_route.get(key).cloned()
     }
 
@@ -124,10 +124,10 @@ mod tests {
     use super::*;
 
     fn update(statuses: &Statuses, looked_at: &[&str], now: &[RouteStatus]) -> Vec<String> {
-        let looked_at: Vec<RouteKey> = looked_at.iter().map(|name| key(name)).collect();
+        let looked_at: Vec<ObjectRef> = looked_at.iter().map(|name| key(name)).collect();
         let now: Vec<_> = now.iter().cloned().map(Arc::new).collect();
         let before = statuses.hold().update(looked_at.iter(), &now);
-        before.iter().map(|status| status.key.name().to_owned()).collect()
+        before.iter().map(|status| status.object.name().to_owned()).collect()
     }
 
     #[test]
@@ -138,14 +138,14 @@ mod tests {
         let now = [status("b", Some("bad")), status("d", None)];
         assert_eq!(update(&statuses, &["b", "c", "d"], &now), ["b", "c"]);
         let names: Vec<_> =
-            statuses.hold().snapshot().iter().map(|one| one.key.name().to_owned()).collect();
+            statuses.hold().snapshot().iter().map(|one| one.object.name().to_owned()).collect();
         assert_eq!(names, ["a", "b", "d"]);
         assert!(!statuses.get(&key("b")).unwrap().conditions[0].status);
         assert_eq!(statuses.get(&key("c")), None);
         assert_eq!(statuses.count(), 3);
     }
 
-    fn changed(keys: &[RouteKey]) -> News {
+    fn changed(keys: &[ObjectRef]) -> News {
         News::Changed(keys.to_vec())
     }
 

@@ -17,7 +17,7 @@ use super::failure::{Failure, answered};
 use super::{HOSTNAME_MOVED, HostnameMove, MovedRoute, REPORTER};
 use crate::control::api::SniRoute;
 use crate::control::fnv::fnv;
-use crate::routing::RouteKey;
+use crate::routing::ObjectRef;
 
 /// How long the API server may take for one Event.
 const TIMEOUT: Duration = Duration::from_secs(5);
@@ -67,15 +67,15 @@ impl Warning {
             reason: HOSTNAME_MOVED.to_owned(),
             note,
         };
-        let (before, now) = (from.key.namespace(), to.key.namespace());
+        let (before, now) = (from.object.namespace(), to.object.namespace());
         let lost = format!(
             "{named}: no longer of namespace {before}; now of namespace {now}, whose route {} is \
              the oldest",
-            to.key
+            to.object
         );
         let got = format!(
             "{named}: now of namespace {now}; before of namespace {before}, route {}",
-            from.key
+            from.object
         );
         [(from, warning(lost)), (to, warning(got))]
     }
@@ -103,7 +103,7 @@ impl Warnings {
     pub(super) fn publish(
         &mut self,
         client: Client,
-        route: &RouteKey,
+        route: &ObjectRef,
         uid: &str,
         warning: &Warning,
     ) -> impl Future<Output = Result<(), Failure>> + Send + use<> {
@@ -135,7 +135,7 @@ impl Warnings {
     }
 }
 
-fn event(instance: &str, route: &RouteKey, uid: &str, warning: &Warning, now: Timestamp) -> Event {
+fn event(instance: &str, route: &ObjectRef, uid: &str, warning: &Warning, now: Timestamp) -> Event {
     let note = bounded(&warning.note, MAX_NOTE);
     let told = format!("{uid} {} {} {note}", warning.about, warning.reason);
     // A label of a name ends with a letter or a digit.
@@ -186,7 +186,7 @@ mod tests {
     use super::super::tests::key;
     use super::*;
 
-    fn made(route: &RouteKey, uid: &str, message: &str) -> Event {
+    fn made(route: &ObjectRef, uid: &str, message: &str) -> Event {
         let condition = ApiCondition {
             last_transition_time: Time(Timestamp::UNIX_EPOCH),
             message: message.to_owned(),
@@ -212,14 +212,14 @@ mod tests {
     #[test]
     fn both_sides_hear_of_hostnames_that_changed_their_owner() {
         let route = |namespace: &str, name: &str| MovedRoute {
-            key: RouteKey::new(namespace, name),
+            object: ObjectRef::sni_route(namespace, name),
             uid: Some("uid".into()),
         };
         let hostnames = (0..10).map(|n| format!("n{n}.test").parse().unwrap()).collect();
         let moved = HostnameMove { hostnames, from: route("a", "old"), to: route("b", "new") };
         let told = Warning::of_move(&moved).map(|(route, warning)| {
             assert_eq!(warning.reason, "HostnameMoved");
-            format!("{}: {}", route.key, warning.note)
+            format!("{}: {}", route.object, warning.note)
         });
         let named =
             "n0.test, n1.test, n2.test, n3.test, n4.test, n5.test, n6.test, n7.test and 2 more";

@@ -28,7 +28,7 @@ use crate::control::api::SniRoute;
 use crate::control::lease::refusal;
 use crate::control::objects::{Pages, send};
 use crate::control::random::jitter;
-use crate::routing::RouteKey;
+use crate::routing::ObjectRef;
 
 /// How long the API server may take to answer.
 const TIMEOUT: Duration = Duration::from_secs(10);
@@ -42,7 +42,7 @@ const MANY_CONFLICTS: u32 = 8;
 /// later it does not read, so two installations that both serve a route do not answer each other.
 pub(super) struct Writer<'r> {
     reporting: &'r Reporting,
-    written: HashMap<RouteKey, Written>,
+    written: HashMap<ObjectRef, Written>,
     queue: Queue,
     in_flight: FuturesUnordered<BoxFuture<'static, Answer>>,
     events: Events<'r>,
@@ -51,7 +51,7 @@ pub(super) struct Writer<'r> {
 
 /// What came of one write.
 struct Answer {
-    key: RouteKey,
+    key: ObjectRef,
     written: Written,
     result: Result<(), Failure>,
 }
@@ -88,7 +88,7 @@ impl<'r> Writer<'r> {
         let now = Instant::now();
         for said in self.reporting.statuses.hold().snapshot() {
             if self.next(&said).is_some() {
-                self.queue.push(said.key.clone(), Lane::Backlog, now);
+                self.queue.push(said.object.clone(), Lane::Backlog, now);
             }
         }
         loop {
@@ -160,7 +160,7 @@ impl<'r> Writer<'r> {
 
     /// What is to be written for a route, if it differs from what is.
     fn next(&self, said: &RouteStatus) -> Option<Written> {
-        let before = self.written.get(&said.key);
+        let before = self.written.get(&said.object);
         let next = Written::next(said, before, Timestamp::now())?;
         (before != Some(&next)).then_some(next)
     }
@@ -222,7 +222,7 @@ impl<'r> Writer<'r> {
     }
 
     /// Tells what is wrong with a route and was not before.
-    fn warn(&mut self, key: &RouteKey, written: &Written) {
+    fn warn(&mut self, key: &ObjectRef, written: &Written) {
         let warnings: Vec<Warning> =
             written.warnings(self.written.get(key)).into_iter().map(Warning::of).collect();
         for warning in warnings {
@@ -232,20 +232,20 @@ impl<'r> Writer<'r> {
 }
 
 async fn write(client: Client, said: Arc<RouteStatus>, next: Written) -> Answer {
-    let routes = Request::new(SniRoute::url_path(&(), Some(said.key.namespace())));
+    let routes = Request::new(SniRoute::url_path(&(), Some(said.object.namespace())));
     let patch = Patch::Apply(next.patch(&said));
     let params = PatchParams::apply(REPORTER).force();
-    let request = routes.patch_subresource("status", said.key.name(), &params, &patch);
+    let request = routes.patch_subresource("status", said.object.name(), &params, &patch);
     let result = match request.map_err(Error::BuildRequest) {
         Ok(request) => answered(TIMEOUT, send(&client, request)).await,
         Err(error) => Err(Failure::Refused(error)),
     };
-    Answer { key: said.key.clone(), written: next, result }
+    Answer { key: said.object.clone(), written: next, result }
 }
 
 impl Troubles {
     /// A status is refused for what it is. That concerns its route alone.
-    fn of_status(&mut self, route: &RouteKey, failures: u32, failure: &Failure) {
+    fn of_status(&mut self, route: &ObjectRef, failures: u32, failure: &Failure) {
         if failures == 0 {
             let error = failure.text();
             warn!(%route, error, "the status of a route is refused; trying again, ever slower");
@@ -253,7 +253,7 @@ impl Troubles {
     }
 
     /// A status could not be written, and no other could.
-    fn of_writes(&mut self, route: &RouteKey, code: Option<u16>, failure: &Failure) {
+    fn of_writes(&mut self, route: &ObjectRef, code: Option<u16>, failure: &Failure) {
         let Some(code) = code else {
             debug!(%route, error = failure.text(), "cannot write the status of a route");
             return;
@@ -277,7 +277,7 @@ impl Troubles {
         }
     }
 
-    fn of_conflict(&mut self, route: &RouteKey, failures: u32) {
+    fn of_conflict(&mut self, route: &ObjectRef, failures: u32) {
         match failures {
             MANY_CONFLICTS => {
                 warn!(%route, "the status of a route cannot be written: it changes all the time")

@@ -3,8 +3,8 @@ use std::collections::{BTreeSet, HashMap};
 use super::search::MOST_LOOKS;
 use super::*;
 use crate::routing::{
-    BackendKey, ENDPOINT_REST, Hostname, Moment, RouteKey, RouteSpec, Snapshot, Standing, Timeouts,
-    channel,
+    BackendKey, ENDPOINT_REST, Hostname, Moment, RouteKey, RouteSpec, Snapshot, Standing,
+    TrafficPolicy, channel,
 };
 
 fn address(backend: usize, endpoint: usize) -> SocketAddr {
@@ -17,17 +17,12 @@ fn client(number: u32) -> IpAddr {
 }
 
 /// A route whose backends have these weights and numbers of endpoints.
-fn route(policy: Policy, backends: &[(u32, usize)]) -> Arc<Route> {
+fn route(policy: Balancing, backends: &[(u32, usize)]) -> Arc<Route> {
     let key = |index: usize| BackendKey::Address(index.to_string().into());
     let spec = RouteSpec {
-        key: RouteKey::new("ns", "r"),
-        created: None,
-        hostnames: Hostname::Exact("a.com").into(),
-        listeners: vec![],
-        alpn: vec![],
         backends: backends.iter().enumerate().map(|(i, (weight, _))| (key(i), *weight)).collect(),
-        policy,
-        timeouts: Timeouts::default(),
+        policy: TrafficPolicy { balancing: policy, ..TrafficPolicy::default() },
+        ..RouteSpec::new(RouteKey::sni_route("ns", "r"), Hostname::Exact("a.com").into())
     };
     let endpoints = backends
         .iter()
@@ -58,7 +53,7 @@ fn shares(route: &Route, count: u32) -> HashMap<u8, u32> {
 
 #[test]
 fn round_robin_follows_the_weights_and_spreads_the_turns() {
-    let route = route(Policy::RoundRobin, &[(5, 1), (1, 1), (1, 1)]);
+    let route = route(Balancing::RoundRobin, &[(5, 1), (1, 1), (1, 1)]);
     let turns: Vec<_> = (0..7).map(|_| pick(&route, client(0), &[], 0).unwrap()).collect();
     let of = |n| turns.iter().filter(|t| **t == address(n, 0)).count();
     assert_eq!((of(0), of(1), of(2)), (5, 1, 1));
@@ -68,7 +63,7 @@ fn round_robin_follows_the_weights_and_spreads_the_turns() {
 
 #[test]
 fn round_robin_takes_the_endpoints_of_a_backend_in_turn() {
-    let route = route(Policy::RoundRobin, &[(1, 3)]);
+    let route = route(Balancing::RoundRobin, &[(1, 3)]);
     let turns: Vec<_> = (0..6).map(|_| pick(&route, client(0), &[], 0).unwrap()).collect();
     let first = (0..3).find(|n| turns[0] == address(0, *n)).unwrap();
     assert_eq!(turns, [0, 1, 2, 3, 4, 5].map(|n| address(0, (first + n) % 3)));
@@ -77,7 +72,7 @@ fn round_robin_takes_the_endpoints_of_a_backend_in_turn() {
 #[test]
 fn a_dead_endpoint_gets_its_turn_and_no_more() {
     for endpoints in [2, 3] {
-        let route = route(Policy::RoundRobin, &[(1, endpoints)]);
+        let route = route(Balancing::RoundRobin, &[(1, endpoints)]);
         let dead = address(0, 0);
         let retries = (0..60)
             .filter(|_| pick(&route, client(0), &[], 0) == Some(dead))
@@ -89,7 +84,7 @@ fn a_dead_endpoint_gets_its_turn_and_no_more() {
 
 #[test]
 fn nothing_is_tried_twice_and_then_there_is_nothing_left() {
-    for policy in Policy::ALL {
+    for policy in Balancing::ALL {
         let route = route(policy, &[(9, 2), (1, 1)]);
         let mut tried = Vec::new();
         while let Some(next) = pick(&route, client(1), &tried, mix(tried.len() as u64)) {
@@ -102,7 +97,7 @@ fn nothing_is_tried_twice_and_then_there_is_nothing_left() {
 
 #[test]
 fn backends_without_weight_or_endpoints_give_way_to_the_others() {
-    for policy in Policy::ALL {
+    for policy in Balancing::ALL {
         let all = shares(&route(policy, &[(0, 1), (90, 0), (10, 1)]), 50);
         assert_eq!(all, HashMap::from([(2, 50)]), "{policy:?}");
         assert!(pick(&route(policy, &[(0, 1), (5, 0)]), client(0), &[], 0).is_none());
@@ -111,7 +106,7 @@ fn backends_without_weight_or_endpoints_give_way_to_the_others() {
 
 #[test]
 fn random_and_source_address_follow_the_weights() {
-    for policy in [Policy::Random, Policy::SourceAddress] {
+    for policy in [Balancing::Random, Balancing::SourceAddress] {
         let all = shares(&route(policy, &[(3, 2), (1, 1)]), 4000);
         assert!((2800..3200).contains(&all[&0]), "{policy:?}: {all:?}");
     }
@@ -119,7 +114,7 @@ fn random_and_source_address_follow_the_weights() {
 
 #[test]
 fn least_connections_fills_up_by_share() {
-    let route = route(Policy::LeastConnections, &[(3, 1), (1, 1)]);
+    let route = route(Balancing::LeastConnections, &[(3, 1), (1, 1)]);
     let open: Vec<_> =
         (0..40).map(|_| choose(&route, &Wish::new(client(0), &[], 0)).unwrap()).collect();
     let first = open.iter().filter(|c| c.endpoint().address == address(0, 0)).count();
@@ -132,7 +127,7 @@ fn least_connections_fills_up_by_share() {
 
 #[test]
 fn a_source_stays_with_its_endpoint_when_others_go() {
-    let many = route(Policy::SourceAddress, &[(1, 8)]);
+    let many = route(Balancing::SourceAddress, &[(1, 8)]);
     for n in 0..500 {
         let before = pick(&many, client(n), &[], u64::from(n)).unwrap();
         assert_eq!(pick(&many, client(n), &[], u64::from(n) + 1), Some(before));
@@ -164,7 +159,7 @@ fn chosen(route: &Route, count: u32, now: Moment) -> HashMap<SocketAddr, u32> {
 
 #[test]
 fn one_that_has_failed_comes_last_and_is_tried_again_by_one_client() {
-    for policy in Policy::ALL {
+    for policy in Balancing::ALL {
         let route = route(policy, &[(1, 4)]);
         let (dead, now) = (address(0, 2), Moment::now());
         endpoints(&route, 0)[2].failed(now);
@@ -178,7 +173,7 @@ fn one_that_has_failed_comes_last_and_is_tried_again_by_one_client() {
 
 #[test]
 fn where_all_have_failed_all_are_tried() {
-    for policy in Policy::ALL {
+    for policy in Balancing::ALL {
         let route = route(policy, &[(1, 3), (2, 1)]);
         let now = Moment::now();
         for endpoint in endpoints(&route, 0).iter().chain(&endpoints(&route, 1)) {
@@ -196,7 +191,7 @@ fn where_all_have_failed_all_are_tried() {
 
 #[test]
 fn a_retry_is_no_trial_while_others_are_well() {
-    for policy in Policy::ALL {
+    for policy in Balancing::ALL {
         let route = route(policy, &[(1, 4)]);
         let (now, tried) = (Moment::now(), [address(0, 0)]);
         endpoints(&route, 0)[..3].iter().for_each(|endpoint| endpoint.failed(now));
@@ -211,7 +206,7 @@ fn a_retry_is_no_trial_while_others_are_well() {
 
 #[test]
 fn the_share_of_the_dead_goes_to_all_the_living() {
-    for policy in Policy::ALL {
+    for policy in Balancing::ALL {
         let route = route(policy, &[(1, 6)]);
         let now = Moment::now();
         endpoints(&route, 0)[..3].iter().for_each(|endpoint| endpoint.failed(now));
@@ -223,7 +218,7 @@ fn the_share_of_the_dead_goes_to_all_the_living() {
 
 #[test]
 fn further_tries_go_anywhere_but_for_a_source() {
-    for policy in Policy::ALL {
+    for policy in Balancing::ALL {
         let route = route(policy, &[(1, 6)]);
         let tried = [address(0, 0), address(0, 1)];
         let next: HashMap<_, u32> = (0..600).fold(HashMap::new(), |mut next, n| {
@@ -232,7 +227,7 @@ fn further_tries_go_anywhere_but_for_a_source() {
             next
         });
         match policy {
-            Policy::SourceAddress => assert_eq!(next.len(), 1),
+            Balancing::SourceAddress => assert_eq!(next.len(), 1),
             _ => assert!(next.values().all(|n| (90..220).contains(n)), "{policy:?}: {next:?}"),
         }
     }
@@ -241,7 +236,7 @@ fn further_tries_go_anywhere_but_for_a_source() {
 /// Three dead backends do not keep the clients from the one that lives, though it weighs little.
 #[test]
 fn a_light_backend_takes_over_from_heavy_ones() {
-    for policy in Policy::ALL {
+    for policy in Balancing::ALL {
         let route = route(policy, &[(90, 1), (90, 1), (90, 1), (10, 1)]);
         let now = Moment::now();
         (0..3).for_each(|backend| endpoints(&route, backend)[0].failed(now));
@@ -251,7 +246,7 @@ fn a_light_backend_takes_over_from_heavy_ones() {
 
 #[test]
 fn processes_that_start_together_begin_anywhere() {
-    for policy in [Policy::RoundRobin, Policy::LeastConnections, Policy::Random] {
+    for policy in [Balancing::RoundRobin, Balancing::LeastConnections, Balancing::Random] {
         let first = |backends: &[(u32, usize)], n| {
             pick(&route(policy, backends), client(0), &[], mix(n)).unwrap()
         };
@@ -260,7 +255,7 @@ fn processes_that_start_together_begin_anywhere() {
         let backends = [(2, 1), (1, 1), (1, 1)];
         let among_backends: BTreeSet<_> = (0..200).map(|n| first(&backends, n)).collect();
         // The one with the fewest connections for its weight is the heaviest.
-        let least = if policy == Policy::LeastConnections { 1 } else { 3 };
+        let least = if policy == Balancing::LeastConnections { 1 } else { 3 };
         assert_eq!(among_backends.len(), least, "{policy:?}");
     }
 }
@@ -268,7 +263,7 @@ fn processes_that_start_together_begin_anywhere() {
 #[test]
 fn the_better_of_two_keeps_many_endpoints_even_and_to_their_shares() {
     let open = |backends: &[(u32, usize)], count: u32| {
-        let route = route(Policy::LeastConnections, backends);
+        let route = route(Balancing::LeastConnections, backends);
         let wish = |n| Wish::new(client(n), &[], mix(u64::from(n)));
         let open: Vec<_> = (0..count).map(|n| choose(&route, &wish(n)).unwrap()).collect();
         let active = |backend| -> Vec<usize> {
@@ -288,7 +283,7 @@ fn the_better_of_two_keeps_many_endpoints_even_and_to_their_shares() {
 
 #[test]
 fn a_trial_whose_client_leaves_is_made_by_the_next() {
-    for policy in Policy::ALL {
+    for policy in Balancing::ALL {
         let route = route(policy, &[(1, 2)]);
         let (now, all) = (Moment::now(), endpoints(&route, 0));
         all[1].failed(now + ENDPOINT_REST);
@@ -314,7 +309,7 @@ fn looked_at(wish: &Wish<'_>) -> usize {
 #[test]
 fn a_choice_among_very_many_looks_at_few() {
     const MANY: usize = 60_000;
-    for policy in Policy::ALL {
+    for policy in Balancing::ALL {
         let route = route(policy, &[(1, MANY)]);
         let most = |now: Moment, expected: usize| {
             for n in 0..200 {
@@ -324,7 +319,7 @@ fn a_choice_among_very_many_looks_at_few() {
             }
         };
         let now = Moment::now();
-        most(now, if policy == Policy::LeastConnections { 2 } else { 1 });
+        most(now, if policy == Balancing::LeastConnections { 2 } else { 1 });
         endpoints(&route, 0).iter().step_by(2).for_each(|endpoint| endpoint.failed(now));
         most(now, 40);
         endpoints(&route, 0).iter().for_each(|endpoint| endpoint.failed(now));
@@ -336,7 +331,7 @@ fn a_choice_among_very_many_looks_at_few() {
 #[test]
 fn all_choices_for_a_client_together_look_at_few() {
     const TRIES: usize = 17;
-    for policy in Policy::ALL {
+    for policy in Balancing::ALL {
         let route = route(policy, &[(1, 300); 16]);
         let now = Moment::now();
         (0..16).flat_map(|n| endpoints(&route, n)).for_each(|endpoint| endpoint.failed(now));
@@ -356,7 +351,7 @@ fn all_choices_for_a_client_together_look_at_few() {
 /// However much is dead, a little of each backend is looked at.
 #[test]
 fn a_light_backend_that_lives_is_found_among_large_ones_that_are_dead() {
-    for policy in Policy::ALL {
+    for policy in Balancing::ALL {
         let mut backends = [(100, 300); 16];
         backends[15] = (1, 1);
         let route = route(policy, &backends);
@@ -369,7 +364,7 @@ fn a_light_backend_that_lives_is_found_among_large_ones_that_are_dead() {
 /// Two draws that begin at dead endpoints are two all the same.
 #[test]
 fn the_better_of_two_is_had_where_most_are_dead() {
-    let route = route(Policy::LeastConnections, &[(1, 40)]);
+    let route = route(Balancing::LeastConnections, &[(1, 40)]);
     let (now, all) = (Moment::now(), endpoints(&route, 0));
     all[2..].iter().for_each(|endpoint| endpoint.failed(now));
     let _busy: Vec<_> = (0..1000).map(|_| all[0].begin(now)).collect();
@@ -381,7 +376,7 @@ fn the_better_of_two_is_had_where_most_are_dead() {
 
 #[test]
 fn a_family_without_a_route_is_passed_over_for_the_same_client_in_all_backends() {
-    for policy in Policy::ALL {
+    for policy in Balancing::ALL {
         let key = |n: usize| BackendKey::Address(n.to_string().into());
         let spec = route(policy, &[(1, 0); 16]).spec.clone();
         let addresses = |n: usize| -> Vec<SocketAddr> {
@@ -409,7 +404,7 @@ fn of_very_many_endpoints_hardly_any_source_moves_but_those_of_one_that_goes() {
     let all: Vec<SocketAddr> = (0..1000).map(|n| address(0, n)).collect();
     let key = || BackendKey::Address("0".into());
     let (mut writer, reader) = channel();
-    let spec = route(Policy::SourceAddress, &[(1, 0)]).spec.clone();
+    let spec = route(Balancing::SourceAddress, &[(1, 0)]).spec.clone();
     let mut serve = |addresses: Vec<SocketAddr>| -> Vec<SocketAddr> {
         let endpoints = [(key(), addresses)].into_iter().collect();
         writer.apply(Snapshot { routes: vec![spec.clone()], endpoints });
@@ -438,7 +433,7 @@ fn of_very_many_endpoints_hardly_any_source_moves_but_those_of_one_that_goes() {
 #[test]
 fn a_source_goes_to_the_same_second_choice_each_time() {
     for count in [4, 1000] {
-        let route = route(Policy::SourceAddress, &[(1, count)]);
+        let route = route(Balancing::SourceAddress, &[(1, count)]);
         let first = pick(&route, client(5), &[], 0).unwrap();
         let second = pick(&route, client(5), &[first], 1).unwrap();
         let dead = endpoints(&route, 0).into_iter().find(|e| e.address == first).unwrap();

@@ -19,7 +19,7 @@ pub(crate) fn check(text: &[u8]) -> bool {
 
     let checksum: String =
         digest(&SHA256, text).as_ref().iter().map(|byte| format!("{byte:02x}")).collect();
-    let header = format!("sluice-table 2 {:020} {checksum}\n", text.len());
+    let header = format!("sluice-table 3 {:020} {checksum}\n", text.len());
     fs::write(path(folder), [header.as_bytes(), text].concat()).expect("room for it");
     let Ok(saved) = load(folder, &identity) else { return false };
     let saved = saved.expect("there is a file");

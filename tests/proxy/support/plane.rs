@@ -14,8 +14,8 @@ use sluice::metrics::Metrics;
 use sluice::outcome::Outcome;
 use sluice::proxy::{Proxy, Running};
 use sluice::routing::{
-    BackendKey, Endpoint, Hostname, Moment, Policy, Reader, RouteKey, RouteSpec, Snapshot, Tally,
-    Timeouts, Writer, channel,
+    BackendKey, Endpoint, Hostname, Moment, Reader, RouteKey, RouteSpec, Snapshot, Tally, Writer,
+    channel,
 };
 
 use super::{PATIENCE, wait_until};
@@ -31,14 +31,11 @@ pub(crate) fn target(hostname: &str, endpoints: &[SocketAddr]) -> Target {
     let backend = BackendKey::Address(format!("{hostname} backend").into());
     Target {
         spec: RouteSpec {
-            key: RouteKey::new("test", hostname),
-            created: None,
-            hostnames: hostname.parse::<Hostname>().unwrap().into(),
-            listeners: vec![],
-            alpn: vec![],
             backends: vec![(backend.clone(), 1)],
-            policy: Policy::default(),
-            timeouts: Timeouts::default(),
+            ..RouteSpec::new(
+                RouteKey::sni_route("test", hostname),
+                hostname.parse::<Hostname>().unwrap().into(),
+            )
         },
         endpoints: vec![(backend, endpoints.to_vec())],
     }

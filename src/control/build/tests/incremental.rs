@@ -8,7 +8,7 @@ use super::*;
 use crate::control::api::{DnsName, ReferenceGrant};
 use crate::control::build::{Answer, Builder, Settled, UnreadableRoute};
 use crate::control::status::RouteStatus;
-use crate::routing::{Reader, RouteKey, Writer, channel};
+use crate::routing::{ObjectRef, Reader, RouteKey, Writer, channel};
 
 /// The name of a Service, and the only one, of another namespace.
 const FOREIGN: char = 'f';
@@ -88,8 +88,8 @@ fn namespace_of(route: char) -> &'static str {
     }
 }
 
-fn route_object(name: char) -> ObjectKey {
-    ObjectKey::new(namespace_of(name), &name.to_string())
+fn route_object(name: char) -> RouteKey {
+    RouteKey::sni_route(namespace_of(name), &name.to_string())
 }
 
 fn made_service(name: char, kind: u8) -> Service {
@@ -178,7 +178,7 @@ fn served(reader: &Reader) -> BTreeMap<RouteKey, (RouteSpec, Vec<Vec<String>>)> 
 struct Follower {
     builder: Builder,
     writer: Writer,
-    statuses: BTreeMap<RouteKey, RouteStatus>,
+    statuses: BTreeMap<ObjectRef, RouteStatus>,
     names: BTreeSet<DnsName>,
 }
 
@@ -196,9 +196,9 @@ impl Follower {
             self.names.insert(name);
         }
         for (key, _) in &changes.routes {
-            self.statuses.remove(key);
+            self.statuses.remove(key.object());
         }
-        let told = statuses.into_iter().map(|status| (status.key.clone(), status));
+        let told = statuses.into_iter().map(|status| (status.object.clone(), status));
         self.statuses.extend(told);
         self.writer.update(changes);
     }
@@ -345,7 +345,8 @@ fn a_change_of_a_route_concerns_those_that_claim_the_same() {
     builder.settle();
     builder.remove_route(&route_object('a'));
     let settled = builder.settle();
-    let keys: Vec<String> = settled.statuses.iter().map(|status| status.key.to_string()).collect();
+    let keys: Vec<String> =
+        settled.statuses.iter().map(|status| status.object.to_string()).collect();
     assert_eq!(keys, ["data/b"], "it owns the name now");
     assert!(settled.changes.routes.iter().any(|(key, _)| *key == route_object('a')));
 }

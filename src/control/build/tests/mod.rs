@@ -69,7 +69,7 @@ fn served(plan: &Plan) -> Vec<&str> {
 
 /// The three conditions of a route as `status reason message`.
 fn conditions(plan: &Plan, name: &str) -> [String; 3] {
-    let status = plan.statuses.iter().find(|status| status.key.name() == name);
+    let status = plan.statuses.iter().find(|status| status.object.name() == name);
     let status = status.unwrap_or_else(|| panic!("{name} has no status"));
     assert_eq!(
         status.conditions.each_ref().map(|condition| condition.kind),
@@ -122,9 +122,9 @@ spec:
     assert_eq!(hostnames, ["a.com", "*.a.com"], "each once");
     assert_eq!(spec.listeners, ["kafka".into()]);
     assert_eq!(spec.alpn, ["h2".into()]);
-    assert_eq!(spec.policy, crate::routing::Policy::Random);
-    assert_eq!(spec.timeouts.connect, Some(std::time::Duration::from_secs(1)));
-    assert_eq!(spec.timeouts.idle, None);
+    assert_eq!(spec.policy.balancing, crate::routing::Balancing::Random);
+    assert_eq!(spec.policy.timeouts.connect, Some(std::time::Duration::from_secs(1)));
+    assert_eq!(spec.policy.timeouts.idle, None);
     let backends: Vec<String> =
         spec.backends.iter().map(|(key, weight)| format!("{key} {weight}")).collect();
     assert_eq!(backends, ["192.0.2.1:1 3", "[2001:db8::1]:2 0"]);
@@ -326,9 +326,9 @@ proptest! {
         prop_assert_eq!(&one.statuses, &other.statuses);
         prop_assert_eq!(&one.snapshot.routes, &other.snapshot.routes);
         prop_assert_eq!(&one.snapshot.endpoints, &other.snapshot.endpoints);
-        let mut keys: Vec<_> = one.statuses.iter().map(|status| status.key.clone()).collect();
+        let mut keys: Vec<_> = one.statuses.iter().map(|status| status.object.clone()).collect();
         keys.sort();
-        prop_assert!(keys.iter().eq(one.statuses.iter().map(|status| &status.key)));
+        prop_assert!(keys.iter().eq(one.statuses.iter().map(|status| &status.object)));
     }
 }
 
@@ -346,7 +346,7 @@ fn no_timeout_is_longer_than_the_installation_allows() {
             let asking = route("r", &format!("hostnames: [a.com], timeouts: {asked}"), ADDRESS);
             build(&Resources { routes: vec![asking], ..Resources::default() }, installation)
         };
-        let timeouts = snapshot.routes[0].timeouts;
+        let timeouts = snapshot.routes[0].policy.timeouts;
         assert_eq!(timeouts.connect, Some(hours(connect)), "{asked}");
         assert_eq!(timeouts.idle, Some(hours(idle)), "{asked}");
         let programmed = &statuses[0].conditions[2];

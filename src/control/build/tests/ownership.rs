@@ -261,7 +261,7 @@ fn a_name_that_changes_its_owner_is_told_of_once() {
     builder.put_route(&owned("tenant-b", "thief", 20, twice));
     builder.put_grant(&share("tenant-a", "tenant-c", ""));
     assert_eq!(builder.settle().moves, [], "nobody had them");
-    builder.remove_route(&ObjectKey::new("tenant-a", "victim"));
+    builder.remove_route(&RouteKey::sni_route("tenant-a", "victim"));
     // Now the oldest is of the other namespace, and the first namespace's other route loses it.
     let moves = builder.settle().moves;
     assert_eq!(moves.len(), 1, "{moves:?}");
@@ -269,12 +269,12 @@ fn a_name_that_changes_its_owner_is_told_of_once() {
         moves[0].hostnames.iter().map(ToString::to_string).collect::<Vec<_>>(),
         ["b.test", "login.a.test"]
     );
-    let told = |route: &MovedRoute| format!("{} {}", route.key, route.uid.as_deref().unwrap());
+    let told = |route: &MovedRoute| format!("{} {}", route.object, route.uid.as_deref().unwrap());
     assert_eq!(told(&moves[0].from), "tenant-a/victim uid-victim", "though it is gone");
     assert_eq!(told(&moves[0].to), "tenant-b/thief uid-thief");
-    builder.remove_route(&ObjectKey::new("tenant-b", "thief"));
+    builder.remove_route(&RouteKey::sni_route("tenant-b", "thief"));
     assert_eq!(builder.settle().moves.len(), 1);
-    builder.remove_route(&ObjectKey::new("tenant-a", "second"));
+    builder.remove_route(&RouteKey::sni_route("tenant-a", "second"));
     assert_eq!(builder.settle().moves, [], "nobody has them");
     builder.put_route(&owned("tenant-b", "thief", 20, twice));
     assert_eq!(builder.settle().moves, [], "they were free");
@@ -296,7 +296,7 @@ fn a_wildcard_above_very_many_names_tells_none_of_them() {
     assert_eq!(builder.settle().statuses.len(), 22);
     builder.put_route(&name(21));
     assert_eq!(builder.settle().statuses.len(), 1);
-    builder.remove_route(&ObjectKey::new("tenant-a", "wild"));
+    builder.remove_route(&RouteKey::sni_route("tenant-a", "wild"));
     assert_eq!(builder.settle().statuses.len(), 0);
 }
 
@@ -337,6 +337,6 @@ fn a_change_among_many_claims_to_the_same_names_concerns_few_routes() {
         assert_eq!(settled.changes.routes.len(), 1);
     }
     // Its place goes to the next one.
-    builder.remove_route(&ObjectKey::new("tenant-b", "f0003"));
+    builder.remove_route(&RouteKey::sni_route("tenant-b", "f0003"));
     assert_eq!(builder.settle().changes.routes.len(), 2);
 }

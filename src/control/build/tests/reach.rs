@@ -217,7 +217,7 @@ fn a_route_is_told_when_an_address_becomes_the_installations_own() {
         let mut statuses: Vec<String> = settled
             .statuses
             .iter()
-            .map(|status| format!("{} {}", status.key.name(), status.conditions[1].reason))
+            .map(|status| format!("{} {}", status.object.name(), status.conditions[1].reason))
             .collect();
         statuses.sort();
         (statuses, settled.own_endpoints.map(|own| own.len()))

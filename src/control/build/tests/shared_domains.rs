@@ -105,7 +105,7 @@ proptest! {
         let mut builder = Builder::new(installation());
         builder.claims.wildcards.set_most_below(most);
         let mut routes = BTreeMap::new();
-        let mut told: BTreeMap<ObjectKey, String> = BTreeMap::new();
+        let mut told: BTreeMap<ObjectRef, String> = BTreeMap::new();
         for step in steps.into_iter().chain([None]) {
             match step {
                 Some((number, Some(hostnames))) => {
@@ -114,15 +114,15 @@ proptest! {
                 }
                 Some((number, None)) => {
                     let namespace = NAMESPACES[number % NAMESPACES.len()];
-                    builder.remove_route(&ObjectKey::new(namespace, &format!("r{number}")));
+                    builder.remove_route(&RouteKey::sni_route(namespace, &format!("r{number}")));
                     routes.remove(&number);
                 }
                 None => {
                     let settled = builder.settle();
-                    settled.changes.routes.iter().for_each(|(key, _)| _ = told.remove(key));
+                    settled.changes.routes.iter().for_each(|(key, _)| _ = told.remove(key.object()));
                     told.extend(settled.statuses.into_iter().map(|status| {
                         let [accepted, ..] = status.conditions;
-                        (status.key, accepted.message)
+                        (status.object, accepted.message)
                     }));
                 }
             }

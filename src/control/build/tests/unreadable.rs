@@ -44,7 +44,7 @@ fn settle(builder: &mut Builder) -> Came {
             let [accepted, _, programmed] = &status.conditions;
             let generation = status.observed_generation.unwrap_or(1);
             let (name, accepted) =
-                (status.key.name(), format!("{} {}", accepted.reason, accepted.message));
+                (status.object.name(), format!("{} {}", accepted.reason, accepted.message));
             format!("{name} {generation} {accepted} / {} {}", programmed.status, programmed.message)
         })
         .map(|told| told.trim_end().to_owned())
@@ -78,7 +78,7 @@ fn a_route_that_cannot_be_read_any_more_is_served_as_it_was() {
     assert_eq!(settle(&mut builder).told, ["mine 1 Accepted  / true"]);
     // Who deletes it is rid of it.
     builder.put_unreadable_route(&unread(&mine, None));
-    builder.remove_route(&RouteKey::new("data", "mine"));
+    builder.remove_route(&RouteKey::sni_route("data", "mine"));
     let came = settle(&mut builder);
     assert_eq!(came.served, [("mine".to_owned(), false), ("younger".to_owned(), true)]);
     assert_eq!(came.told, ["younger 1 Accepted  / true"]);
@@ -149,7 +149,7 @@ fn what_a_route_claims_that_was_never_read_goes_to_no_other_namespace() {
     assert_eq!(came.served, [("sibling".to_owned(), true)]);
     assert_eq!(came.told, ["sibling 1 Accepted  / true"]);
     for name in ["mine", "sibling"] {
-        builder.remove_route(&RouteKey::new("data", name));
+        builder.remove_route(&RouteKey::sni_route("data", name));
     }
     let came = settle(&mut builder);
     assert!(came.served.contains(&("younger".to_owned(), true)));

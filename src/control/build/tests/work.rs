@@ -194,7 +194,7 @@ fn each_grant_is_looked_at_once_for_a_hostname() {
         builder.put_grant(&sharing("owner", &namespace, names));
     }
     assert_eq!(grants_looked_at(&mut builder), others * (1 + names));
-    builder.remove_route(&ObjectKey::new("owner", "own-0"));
+    builder.remove_route(&RouteKey::sni_route("owner", "own-0"));
     assert_eq!(grants_looked_at(&mut builder), others * (1 + names));
 }
 

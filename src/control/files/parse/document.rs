@@ -7,10 +7,10 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
 use super::type_meta::{TypeMeta, is_list};
 use super::{Object, Origin, Parsed};
-use crate::control::api::{FieldFault, Kind, parse_strictly};
+use crate::control::api::{FieldFault, not_read, parse_strictly};
 use crate::control::build::key;
 use crate::control::files::Fault;
-use crate::routing::RouteKey;
+use crate::routing::{Kind, ObjectKey};
 use crate::yaml::{Content, FieldPath, Node, Step};
 
 /// How many faults are reported of one document. Who mends those sees the next.
@@ -129,19 +129,20 @@ impl Document<'_> {
 }
 
 /// The object of this kind, and its key.
-fn object(kind: Kind, node: &Node) -> Result<(Object, RouteKey), Vec<FieldFault>> {
+fn object(kind: Kind, node: &Node) -> Result<(Object, ObjectKey), Vec<FieldFault>> {
     let object = match kind {
         Kind::SniRoute => Object::SniRoute(parse_strictly(kind, node)?),
         Kind::Service => Object::Service(parse_strictly(kind, node)?),
         Kind::EndpointSlice => Object::EndpointSlice(parse_strictly(kind, node)?),
         Kind::ReferenceGrant => Object::ReferenceGrant(parse_strictly(kind, node)?),
+        Kind::TlsRoute => return Err(vec![not_read()]),
     };
     let key = checked_key(object.metadata()).map_err(|fault| vec![fault])?;
     Ok((object, key))
 }
 
 /// The key of an object, or the field that makes none and why.
-fn checked_key(metadata: &ObjectMeta) -> Result<RouteKey, FieldFault> {
+fn checked_key(metadata: &ObjectMeta) -> Result<ObjectKey, FieldFault> {
     let fault = |field: &str, message: String| {
         let steps = ["metadata", field].into_iter().map(|key| Step::Key(key.to_owned()));
         FieldFault { field: steps.fold(FieldPath::default(), FieldPath::then), message }

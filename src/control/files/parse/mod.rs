@@ -16,16 +16,16 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use self::document::MAX_FAULTS;
 use self::split::documents;
 use super::Fault;
-use crate::control::api::{Kind, ReferenceGrant, SniRoute};
+use crate::control::api::{ReferenceGrant, SniRoute};
 use crate::control::build::{Builder, Resources};
-use crate::routing::RouteKey;
+use crate::routing::{Kind, ObjectKey};
 use crate::yaml::{FieldPath, Node};
 
 /// An object of a file.
 #[derive(Clone, Debug)]
 pub(super) struct Parsed {
     pub(super) object: Object,
-    pub(super) key: RouteKey,
+    pub(super) key: ObjectKey,
     pub(super) origin: Origin,
 }
 

@@ -1,7 +1,8 @@
 //! What a manifest claims to be.
 
-use crate::control::api::Kind;
+use crate::control::api::kind_of;
 use crate::control::build::DEFAULT_NAMESPACE;
+use crate::routing::Kind;
 use crate::yaml::{Content, Node};
 
 /// What an object claims to be.
@@ -26,7 +27,7 @@ impl TypeMeta {
         let kind = text("kind").ok_or_else(|| format!("has no kind; {SUPPORTED}"))?;
         let api_version =
             text("apiVersion").ok_or_else(|| format!("has no apiVersion; {SUPPORTED}"))?;
-        let known = Kind::of(api_version, kind)
+        let known = kind_of(api_version, kind)
             .ok_or_else(|| format!("{kind} ({api_version}) is not supported; {SUPPORTED}"))?;
         let metadata = object.get("metadata");
         let named = |key| metadata.and_then(|metadata| metadata.get(key)).and_then(Node::text);

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use tempfile::TempDir;
 
 use super::{folder, good, shown};
-use crate::control::build::key;
+use crate::control::build::sni_route_key;
 use crate::control::files::manifests::{Difference, Manifests};
 use crate::control::files::parse::Object;
 use crate::control::files::snapshot::DirSnapshot;
@@ -50,11 +50,12 @@ impl Served {
     fn read(&mut self) -> Vec<String> {
         self.snapshot = DirSnapshot::of(&[self.path().to_owned()], &self.snapshot);
         let Difference { changed, gone, put } = self.manifests.apply(&self.snapshot);
-        for (_, key) in gone {
-            assert!(self.routes.remove(&key), "{key} was not in force");
+        for (kind, key) in gone {
+            let route = RouteKey::new(kind, key.namespace(), key.name());
+            assert!(self.routes.remove(&route), "{route} was not in force");
         }
         self.routes.extend(put.into_iter().map(|object| match object {
-            Object::SniRoute(route) => key(&route.metadata).expect("a name"),
+            Object::SniRoute(route) => sni_route_key(&route.metadata).expect("a name"),
             other => panic!("{other:?}"),
         }));
         let name = |path: &std::path::PathBuf| {
@@ -68,7 +69,7 @@ impl Served {
     }
 
     fn routes(&self) -> Vec<String> {
-        let origins: BTreeSet<RouteKey> = self.manifests.origins().into_keys().cloned().collect();
+        let origins: BTreeSet<RouteKey> = self.manifests.origins().into_keys().collect();
         assert_eq!(self.routes, origins);
         self.routes.iter().map(|key| key.name().to_owned()).collect()
     }

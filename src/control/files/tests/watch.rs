@@ -66,7 +66,7 @@ async fn an_update_tells_of_what_changed_and_of_nothing_else() {
     let told = |watched: &Watched| {
         let settled = &watched.last.settled;
         let mut names: Vec<String> =
-            settled.statuses.iter().map(|status| status.key.name().to_owned()).collect();
+            settled.statuses.iter().map(|status| status.object.name().to_owned()).collect();
         names.sort();
         assert!(settled.changes.routes.len() >= names.len());
         names

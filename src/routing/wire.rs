@@ -1,0 +1,226 @@
+//! The one text form of routes, which `/routes`, `explain` and the saved table share.
+//!
+//! It has all that a lookup needs, so that a table which is made from it decides like the one that it
+//! came from. Each field of a route stands here once; those of its policy are in
+//! [`TrafficPolicy`] itself. Readers ignore fields that they do not know.
+
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use super::{
+    AnyOn, BackendKey, Hostname, Hostnames, InvalidHostname, Kind, ObjectKey, ObjectRef, RouteKey,
+    RouteSpec, ServicePort, TrafficPolicy,
+};
+
+/// A route without its backends, which each user of this form shows in its own way.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct RouteText {
+    /// What its object is.
+    #[serde(default)]
+    pub kind: Kind,
+    /// The namespace of its object.
+    pub namespace: String,
+    /// The name of its object.
+    pub name: String,
+    /// The place of the rule in the object.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub rule: u16,
+    /// When the object was created, in seconds since the epoch.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub created: Option<i64>,
+    /// The names that the route claims.
+    #[serde(default)]
+    pub hostnames: Vec<String>,
+    /// The listeners on which `*` is served, if not on all of the route's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub any_on: Option<AnyOnText>,
+    /// The listeners that the route is bound to; empty means all.
+    #[serde(default)]
+    pub listeners: Vec<Box<str>>,
+    /// The protocols of which the client must offer one; empty means that none is asked for.
+    #[serde(default)]
+    pub alpn: Vec<Box<str>>,
+    /// How it treats its connections.
+    #[serde(flatten)]
+    pub policy: TrafficPolicy,
+}
+
+/// Some listeners.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum AnyOnText {
+    /// These.
+    Only(Box<[Box<str>]>),
+    /// All but these.
+    Except(Box<[Box<str>]>),
+}
+
+/// What a route or a table names as a backend.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct BackendText {
+    /// `namespace/service:port`, or the address as the route writes it.
+    pub backend: String,
+    /// Which of the two.
+    pub kind: BackendKind,
+}
+
+/// What a route names as its backend.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum BackendKind {
+    /// A port of a Service.
+    Service,
+    /// An address outside the cluster.
+    Address,
+}
+
+/// Why a text is no route.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum InvalidText {
+    /// A hostname is none.
+    #[error(transparent)]
+    Hostname(#[from] InvalidHostname),
+    /// A backend is none.
+    #[error("{0:?} is no namespace/service:port")]
+    Service(String),
+}
+
+impl RouteText {
+    /// The text of a route.
+    pub fn of(spec: &RouteSpec) -> Self {
+        // Every field, so that one that is added is not forgotten here.
+        let RouteSpec { key, created, hostnames, listeners, alpn, backends: _, policy } = spec;
+        RouteText {
+            created: *created,
+            hostnames: hostnames.iter().map(|hostname| hostname.to_string()).collect(),
+            any_on: match hostnames.any_on().clone() {
+                AnyOn::All => None,
+                AnyOn::Only(listeners) => Some(AnyOnText::Only(listeners)),
+                AnyOn::Except(listeners) => Some(AnyOnText::Except(listeners)),
+            },
+            listeners: listeners.clone(),
+            alpn: alpn.clone(),
+            policy: policy.clone(),
+            ..RouteText::named(key.object(), key.rule())
+        }
+    }
+
+    /// The text of a route of which nothing else is known.
+    pub fn named(object: &ObjectRef, rule: u16) -> Self {
+        RouteText {
+            kind: object.kind,
+            namespace: object.namespace().to_owned(),
+            name: object.name().to_owned(),
+            rule,
+            ..RouteText::default()
+        }
+    }
+
+    /// Which route it is.
+    pub fn key(&self) -> RouteKey {
+        let key = ObjectKey::new(&self.namespace, &self.name);
+        RouteKey::of_rule(ObjectRef::new(self.kind, key), self.rule)
+    }
+
+    /// The route, with these backends.
+    ///
+    /// # Errors
+    /// When a hostname is none.
+    pub fn spec(self, backends: Vec<(BackendKey, u32)>) -> Result<RouteSpec, InvalidText> {
+        let key = self.key();
+        let RouteText { created, hostnames, any_on, listeners, alpn, policy, .. } = self;
+        let hostnames = hostnames.iter().map(|name| name.parse::<Hostname>());
+        let hostnames = hostnames.collect::<Result<Hostnames, _>>()?.with_any_on(match any_on {
+            None => AnyOn::All,
+            Some(AnyOnText::Only(listeners)) => AnyOn::Only(listeners),
+            Some(AnyOnText::Except(listeners)) => AnyOn::Except(listeners),
+        });
+        Ok(RouteSpec { key, created, hostnames, listeners, alpn, backends, policy })
+    }
+}
+
+impl BackendText {
+    /// The text of a backend.
+    pub fn of(key: &BackendKey) -> Self {
+        let kind = match key {
+            BackendKey::Service { .. } => BackendKind::Service,
+            BackendKey::Address(_) => BackendKind::Address,
+        };
+        BackendText { backend: key.to_string(), kind }
+    }
+
+    /// Which backend it is.
+    ///
+    /// # Errors
+    /// When it is to be a port of a Service and is none.
+    pub fn key(&self) -> Result<BackendKey, InvalidText> {
+        match self.kind {
+            BackendKind::Address => Ok(BackendKey::Address(self.backend.as_str().into())),
+            BackendKind::Service => {
+                service(&self.backend).ok_or_else(|| InvalidText::Service(self.backend.clone()))
+            }
+        }
+    }
+}
+
+/// Reads what [`BackendKey`] shows for a Service.
+fn service(text: &str) -> Option<BackendKey> {
+    let (namespace, rest) = text.split_once('/')?;
+    let (name, port) = rest.rsplit_once(':')?;
+    // The name of a port has a letter in it, so a number is never a name.
+    let port =
+        port.parse().map_or_else(|_| ServicePort::Name(Arc::from(port)), ServicePort::Number);
+    Some(BackendKey::Service { service: ObjectKey::new(namespace, name), port })
+}
+
+/// A value with a text of its own. For `#[serde(with = "…")]`.
+pub(super) mod text {
+    use std::fmt::Display;
+    use std::str::FromStr;
+
+    use serde::de::{Deserialize, Deserializer, Error};
+    use serde::ser::Serializer;
+
+    pub(in crate::routing) fn serialize<S: Serializer>(
+        value: &impl Display,
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(value)
+    }
+
+    pub(in crate::routing) fn deserialize<'de, D, T>(deserializer: D) -> Result<T, D::Error>
+    where
+        D: Deserializer<'de>,
+        T: FromStr<Err: Display>,
+    {
+        String::deserialize(deserializer)?.parse().map_err(D::Error::custom)
+    }
+}
+
+fn is_zero(rule: &u16) -> bool {
+    *rule == 0
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn backends_survive_their_text() {
+        let kafka = || ObjectKey::new("data", "kafka");
+        for key in [
+            BackendKey::Service { service: kafka(), port: ServicePort::Number(9093) },
+            BackendKey::Service { service: kafka(), port: ServicePort::Name("kafka-tls".into()) },
+            BackendKey::Address("[2001:db8::1]:443".into()),
+        ] {
+            assert_eq!(BackendText::of(&key).key(), Ok(key));
+        }
+        for backend in ["", "kafka:1", "data/kafka"] {
+            let text = BackendText { backend: backend.to_owned(), kind: BackendKind::Service };
+            assert_eq!(text.key(), Err(InvalidText::Service(backend.to_owned())), "{backend:?}");
+        }
+    }
+}
