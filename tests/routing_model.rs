@@ -9,7 +9,7 @@ use proptest::prelude::*;
 use proptest::sample::{select, subsequence};
 use sluice::routing::{
     Age, AnyOn, BackendKey, Claimant, Demand, Hostname, Hostnames, MOST_ROUTES_A_HOSTNAME,
-    MatchKind, RouteKey, RouteSpec, Snapshot, Verdict, channel, judge, judge_any,
+    MatchKind, Referrer, RouteKey, RouteSpec, Snapshot, Verdict, channel, judge, judge_any,
 };
 
 /// Few, so that routes meet: exact names, wildcards at three depths, and any.
@@ -123,7 +123,7 @@ fn judged<'r>(
     claims.sort_by(|a, b| a.0.cmp(&b.0));
     let claimants: Vec<Claimant<'_>> =
         claims.iter().map(|(age, demand, _)| Claimant { age, demand }).collect();
-    let shares = |owner: &str, namespace: &str| may(grants, owner, namespace);
+    let shares = |owner: &str, from: Referrer<'_>| may(grants, owner, from.namespace);
     let verdicts = match hostname {
         Hostname::Any => judge_any(&claimants, shares),
         _ => judge(&claimants, shares),

@@ -46,6 +46,16 @@ pub struct ObjectRef {
     pub key: ObjectKey,
 }
 
+/// Who asks for something of another namespace: the objects of one kind in one namespace, which a
+/// grant treats alike.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Referrer<'k> {
+    /// What they are.
+    pub kind: Kind,
+    /// Where they live.
+    pub namespace: &'k str,
+}
+
 /// A route's identity: its object, and which rule of that.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct RouteKey {
@@ -76,6 +86,15 @@ impl ObjectKey {
 }
 
 impl Kind {
+    /// All of them.
+    pub const ALL: [Kind; 5] =
+        [Kind::SniRoute, Kind::TlsRoute, Kind::Service, Kind::EndpointSlice, Kind::ReferenceGrant];
+
+    /// The kind of this name in an API group, if it is one of them.
+    pub fn named(group: &str, name: &str) -> Option<Self> {
+        Kind::ALL.into_iter().find(|kind| kind.group() == group && kind.as_str() == name)
+    }
+
     /// The name of the kind, as in manifests.
     pub fn as_str(self) -> &'static str {
         match self {
@@ -191,6 +210,11 @@ impl RouteKey {
     /// The name of its object.
     pub fn name(&self) -> &str {
         self.object.key.name()
+    }
+
+    /// As what it asks for something of another namespace.
+    pub fn referrer(&self) -> Referrer<'_> {
+        Referrer { kind: self.kind(), namespace: self.namespace() }
     }
 }
 

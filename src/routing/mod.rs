@@ -34,7 +34,7 @@ pub use backend::{ActiveConnection, Backend, BackendKey, Endpoint, EndpointSet, 
 pub use health::{ENDPOINT_REST, FAMILY_REST, Moment, Standing};
 pub use hostname::{Hostname, InvalidHostname};
 pub use hostnames::{AnyOn, Hostnames};
-pub use key::{Kind, ObjectKey, ObjectRef, RouteKey};
+pub use key::{Kind, ObjectKey, ObjectRef, Referrer, RouteKey};
 pub use ownership::{
     Age, Claimant, Demand, MOST_ROUTES_A_HOSTNAME, Verdict, judge, judge_any, owners_of_any,
 };

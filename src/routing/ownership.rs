@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 
 use ahash::AHashMap as HashMap;
 
-use super::{AnyOn, Hostname, RouteKey};
+use super::{AnyOn, Hostname, Referrer, RouteKey};
 
 /// The most routes that share one hostname on one listener. A lookup, a change of one of them and
 /// their statuses cost no more than so many do.
@@ -113,15 +113,18 @@ impl Verdict {
 }
 
 /// What becomes of each claim to one hostname that is not `*`; nothing for those that are served as
-/// they were made. `claims` are sorted by age, and `shares` tells whether the first namespace lets
-/// the second one have the hostname, too.
+/// they were made. `claims` are sorted by age, and `shares` returns whether a namespace lets
+/// routes of another one have the hostname, too.
 ///
 /// It takes O(n log n) of the claims.
-pub fn judge(claims: &[Claimant<'_>], shares: impl Fn(&str, &str) -> bool) -> Vec<Option<Verdict>> {
+pub fn judge(
+    claims: &[Claimant<'_>],
+    shares: impl Fn(&str, Referrer<'_>) -> bool,
+) -> Vec<Option<Verdict>> {
     let Some(owner) = claims.first().map(|first| first.age) else { return Vec::new() };
     let mut shared = Shared { shares, known: HashMap::new() };
     let foreign = claims.iter().map(|claim| {
-        let foreign = !shared.has(owner.namespace(), claim.age.namespace());
+        let foreign = !shared.has(owner.namespace(), claim.age.key.referrer());
         foreign.then(|| Verdict::Foreign { owner: owner.key.clone() })
     });
     let foreign = foreign.collect();
@@ -131,7 +134,7 @@ pub fn judge(claims: &[Claimant<'_>], shares: impl Fn(&str, &str) -> bool) -> Ve
 /// [`judge`] for `*`.
 pub fn judge_any(
     claims: &[Claimant<'_>],
-    shares: impl Fn(&str, &str) -> bool,
+    shares: impl Fn(&str, Referrer<'_>) -> bool,
 ) -> Vec<Option<Verdict>> {
     let owners = AnyOwners::of(claims);
     let mut shared = Shared { shares, known: HashMap::new() };
@@ -148,19 +151,19 @@ pub fn owners_of_any(claims: &[Claimant<'_>]) -> BTreeMap<Option<Box<str>>, Rout
     all.map(|(listener, owner)| (listener, owner.key.clone())).collect()
 }
 
-/// Which namespaces share with which, each asked once.
+/// Which namespaces share with whom, each asked once.
 struct Shared<'c, F> {
     shares: F,
-    known: HashMap<(&'c str, &'c str), bool>,
+    known: HashMap<(&'c str, Referrer<'c>), bool>,
 }
 
-impl<'c, F: Fn(&str, &str) -> bool> Shared<'c, F> {
-    fn has(&mut self, owner: &'c str, namespace: &'c str) -> bool {
-        owner == namespace
+impl<'c, F: Fn(&str, Referrer<'_>) -> bool> Shared<'c, F> {
+    fn has(&mut self, owner: &'c str, claimant: Referrer<'c>) -> bool {
+        owner == claimant.namespace
             || *self
                 .known
-                .entry((owner, namespace))
-                .or_insert_with(|| (self.shares)(owner, namespace))
+                .entry((owner, claimant))
+                .or_insert_with(|| (self.shares)(owner, claimant))
     }
 }
 
@@ -190,11 +193,12 @@ impl<'c> AnyOwners<'c> {
     fn verdict(
         &self,
         claim: &Claimant<'c>,
-        shared: &mut Shared<'c, impl Fn(&str, &str) -> bool>,
+        shared: &mut Shared<'c, impl Fn(&str, Referrer<'_>) -> bool>,
     ) -> Option<Verdict> {
         let mut first_owner = None;
         let mut is_foreign = |owner: Option<&'c Age>| {
-            let foreign = owner.filter(|o| !shared.has(o.namespace(), claim.age.namespace()));
+            let claimant = claim.age.key.referrer();
+            let foreign = owner.filter(|o| !shared.has(o.namespace(), claimant));
             first_owner = first_owner.or(foreign);
             foreign.is_some()
         };

@@ -3,9 +3,6 @@
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use serde::{Deserialize, Serialize};
 
-/// The group of `ReferenceGrant`.
-pub const GATEWAY_GROUP: &str = "gateway.networking.k8s.io";
-
 /// Allows objects of other namespaces to refer to objects of its own.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ReferenceGrant {

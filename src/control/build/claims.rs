@@ -14,7 +14,7 @@ use super::grants::Grants;
 use super::sharing::{Keepers, Sharing};
 use super::wildcards::Wildcards;
 use crate::routing::{
-    Age, Claimant, Demand, Hostname, RouteKey, Verdict, judge, judge_any, owners_of_any,
+    Age, Claimant, Demand, Hostname, Referrer, RouteKey, Verdict, judge, judge_any, owners_of_any,
 };
 
 /// All claims. A change costs what it concerns: the hostnames of a route, those below a wildcard of
@@ -228,7 +228,7 @@ impl Claims {
         let mut out = verdicts.iter().map(Option::is_some);
         left.retain(|_| !out.next().unwrap_or_default());
         let sharing = Sharing::of(known, grants);
-        let shares = |owner: &str, namespace: &str| sharing.has(owner, namespace);
+        let shares = |owner: &str, from: Referrer<'_>| sharing.has(owner, from);
         let judged = match hostname {
             Hostname::Any => judge_any(&left, shares),
             Hostname::Wildcard(_) | Hostname::Exact(_) => judge(&left, shares),

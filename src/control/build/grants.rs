@@ -1,12 +1,12 @@
-//! Which routes may refer to Services of other namespaces, and have their hostnames.
+//! What objects may refer to in other namespaces: Services, and routes whose hostnames they share.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use ahash::{AHashMap as HashMap, AHashSet as HashSet};
 
-use crate::control::api::{GrantFrom, GrantTo, ReferenceGrant, ReferenceGrantSpec};
-use crate::routing::{ObjectKey, RouteKey};
+use crate::control::api::{ReferenceGrant, ReferenceGrantSpec};
+use crate::routing::{Kind, ObjectKey, Referrer, RouteKey};
 
 /// The grants, and the routes that need one.
 #[derive(Debug, Default)]
@@ -25,28 +25,29 @@ pub(super) struct Grants {
 struct Opened {
     /// Each with the `metadata.uid` of its object.
     grants: BTreeMap<ObjectKey, (Grant, Option<Box<str>>)>,
-    /// By the namespace whose routes may refer.
-    from: HashMap<Box<str>, BTreeMap<ObjectKey, Arc<Granted>>>,
+    /// By the kind of those that may refer.
+    from: HashMap<Kind, ByNamespace>,
 }
+
+/// What grants are for, by the namespace that may refer.
+type ByNamespace = HashMap<Box<str>, BTreeMap<ObjectKey, Arc<Granted>>>;
 
 /// What matters of a grant.
 #[derive(Debug, PartialEq, Eq)]
 struct Grant {
-    /// The namespaces whose routes may refer.
-    from: BTreeSet<Box<str>>,
+    /// Who may refer.
+    from: BTreeSet<(Kind, Box<str>)>,
+    /// To what.
     granted: Arc<Granted>,
 }
 
-/// To what.
-#[derive(Debug, PartialEq, Eq)]
-struct Granted {
-    services: Objects,
-    routes: Objects,
-}
+/// Objects of the grant's namespace, by their kind.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Granted(HashMap<Kind, Names>);
 
-/// Objects of one kind in the grant's namespace.
+/// Objects of one kind.
 #[derive(Debug, PartialEq, Eq)]
-enum Objects {
+enum Names {
     All,
     Some(HashSet<Box<str>>),
 }
@@ -65,8 +66,8 @@ impl Grants {
         }
         self.remove(key);
         let opened = self.known.entry(key.namespace().into()).or_default();
-        for namespace in &grant.from {
-            let from = opened.from.entry(namespace.clone()).or_default();
+        for (kind, namespace) in &grant.from {
+            let from = opened.from.entry(*kind).or_default().entry(namespace.clone()).or_default();
             from.insert(key.clone(), Arc::clone(&grant.granted));
         }
         opened.grants.insert(key.clone(), (grant, uid));
@@ -83,11 +84,12 @@ impl Grants {
     pub(super) fn remove(&mut self, key: &ObjectKey) -> bool {
         let Some(opened) = self.known.get_mut(key.namespace()) else { return false };
         let Some((grant, _)) = opened.grants.remove(key) else { return false };
-        for namespace in grant.from {
-            if let Some(from) = opened.from.get_mut(&namespace) {
-                from.remove(key);
-                if from.is_empty() {
-                    opened.from.remove(&namespace);
+        for (kind, namespace) in grant.from {
+            let Some(from) = opened.from.get_mut(&kind) else { continue };
+            if let Some(grants) = from.get_mut(&namespace) {
+                grants.remove(key);
+                if grants.is_empty() {
+                    from.remove(&namespace);
                 }
             }
         }
@@ -97,28 +99,34 @@ impl Grants {
         true
     }
 
-    /// Whether the routes of `namespace` may refer to `service`.
-    pub(super) fn allow(&self, namespace: &str, service: &ObjectKey) -> bool {
-        namespace == service.namespace()
-            || self
-                .granted(service.namespace(), namespace)
-                .any(|granted| granted.services.has(service.name()))
+    /// Whether `from` may refer to this object of a kind.
+    pub(super) fn allows(&self, from: Referrer<'_>, kind: Kind, to: &ObjectKey) -> bool {
+        from.namespace == to.namespace()
+            || self.granted(from, to.namespace()).any(|granted| match granted.0.get(&kind) {
+                Some(Names::All) => true,
+                Some(Names::Some(names)) => names.contains(to.name()),
+                None => false,
+            })
     }
 
-    /// Whether `owner` lets the routes of `namespace` have a hostname that it owns; `claims` tells
-    /// which of the owner's routes claim it.
-    pub(super) fn share(
+    /// Whether `from` may refer to any of some objects of another namespace. `has` returns whether
+    /// one of them is of a kind and, if there is a name, has that.
+    pub(super) fn allows_one(
         &self,
-        owner: &str,
+        from: Referrer<'_>,
         namespace: &str,
-        claims: impl Fn(&str) -> bool,
+        has: impl Fn(Kind, Option<&str>) -> bool,
     ) -> bool {
-        self.granted(owner, namespace).any(|granted| match &granted.routes {
-            Objects::All => true,
-            Objects::Some(names) => names.iter().any(|name| {
-                self.note_work();
-                claims(name)
-            }),
+        let has_named = |kind, name: &str| {
+            self.note_work();
+            has(kind, Some(name))
+        };
+        self.granted(from, namespace).any(|granted| {
+            let mut kinds = granted.0.iter().filter(|(kind, _)| has(**kind, None));
+            kinds.any(|(kind, names)| match names {
+                Names::All => true,
+                Names::Some(names) => names.iter().any(|name| has_named(*kind, name)),
+            })
         })
     }
 
@@ -149,10 +157,11 @@ impl Grants {
         self.known.is_empty() && self.users.is_empty()
     }
 
-    /// What `opened` grants to the routes of another namespace.
-    fn granted(&self, opened: &str, namespace: &str) -> impl Iterator<Item = &Granted> {
-        let from = self.known.get(opened).and_then(|opened| opened.from.get(namespace));
-        from.into_iter().flat_map(BTreeMap::values).map(|granted| {
+    /// What the grants of `namespace` are for, as far as they are for `from`.
+    fn granted(&self, from: Referrer<'_>, namespace: &str) -> impl Iterator<Item = &Granted> {
+        let opened = self.known.get(namespace).and_then(|opened| opened.from.get(&from.kind));
+        let grants = opened.and_then(|opened| opened.get(from.namespace));
+        grants.into_iter().flat_map(BTreeMap::values).map(|granted| {
             self.note_work();
             &**granted
         })
@@ -165,30 +174,126 @@ impl Grants {
 }
 
 impl Grant {
+    /// Kinds that sluice knows nothing of do not matter.
     fn of(spec: &ReferenceGrantSpec) -> Self {
-        let is_route = |from: &&GrantFrom| from.group == "sluice.dev" && from.kind == "SniRoute";
-        let from = spec.from.iter().filter(is_route);
-        Grant {
-            from: from.map(|from| from.namespace.as_str().into()).collect(),
-            granted: Arc::new(Granted {
-                services: Objects::of(spec, "", "Service"),
-                routes: Objects::of(spec, "sluice.dev", "SniRoute"),
-            }),
+        let from = spec.from.iter().filter_map(|from| {
+            Some((Kind::named(&from.group, &from.kind)?, from.namespace.as_str().into()))
+        });
+        let mut granted = Granted::default();
+        for to in &spec.to {
+            if let Some(kind) = Kind::named(&to.group, &to.kind) {
+                granted.add(kind, to.name.as_deref());
+            }
+        }
+        Grant { from: from.collect(), granted: Arc::new(granted) }
+    }
+}
+
+impl Granted {
+    /// Adds the object of this name; without a name, all of the kind.
+    fn add(&mut self, kind: Kind, name: Option<&str>) {
+        let names = self.0.entry(kind).or_insert_with(|| Names::Some(HashSet::new()));
+        match (names, name) {
+            (Names::Some(names), Some(name)) => {
+                names.insert(name.into());
+            }
+            (Names::All, _) => {}
+            (names, None) => *names = Names::All,
         }
     }
 }
 
-impl Objects {
-    fn of(spec: &ReferenceGrantSpec, group: &str, kind: &str) -> Self {
-        let is_meant = |to: &&GrantTo| to.group == group && to.kind == kind;
-        let names = spec.to.iter().filter(is_meant).map(|to| to.name.as_deref().map(Into::into));
-        names.collect::<Option<_>>().map_or(Objects::All, Objects::Some)
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::control::api::{GrantFrom, GrantTo};
+
+    const OWNER: &str = "owner";
+
+    /// A grant of the owner, from a kind in a namespace to a kind, and perhaps a name of it.
+    fn grants(from: &[(Kind, &str)], to: &[(Kind, Option<&str>)]) -> Grants {
+        let mut grants = Grants::default();
+        let key = ObjectKey::new(OWNER, "g");
+        assert!(grants.put(&key, &grant(from, to)));
+        grants
     }
 
-    fn has(&self, name: &str) -> bool {
-        match self {
-            Objects::All => true,
-            Objects::Some(names) => names.contains(name),
+    fn grant(from: &[(Kind, &str)], to: &[(Kind, Option<&str>)]) -> ReferenceGrant {
+        let from = from.iter().map(|(kind, namespace)| GrantFrom {
+            group: kind.group().to_owned(),
+            kind: kind.to_string(),
+            namespace: (*namespace).to_owned(),
+        });
+        let to = to.iter().map(|(kind, name)| GrantTo {
+            group: kind.group().to_owned(),
+            kind: kind.to_string(),
+            name: name.map(str::to_owned),
+        });
+        ReferenceGrant {
+            metadata: Default::default(),
+            spec: ReferenceGrantSpec { from: from.collect(), to: to.collect() },
         }
+    }
+
+    fn of(kind: Kind, namespace: &str) -> Referrer<'_> {
+        Referrer { kind, namespace }
+    }
+
+    #[test]
+    fn a_grant_is_for_its_pairs_of_kinds_alone() {
+        let one = ObjectKey::new(OWNER, "one");
+        for (from, to) in Kind::ALL.iter().flat_map(|from| Kind::ALL.map(|to| (*from, to))) {
+            let grants = grants(&[(from, "guest")], &[(to, None)]);
+            for (asking, asked) in Kind::ALL.iter().flat_map(|a| Kind::ALL.map(|b| (*a, b))) {
+                let allowed = (asking, asked) == (from, to);
+                let asking = of(asking, "guest");
+                assert_eq!(grants.allows(asking, asked, &one), allowed, "{asking:?} {asked}");
+                let shares = grants.allows_one(asking, OWNER, |kind, _| kind == asked);
+                assert_eq!(shares, allowed, "{asking:?} {asked}");
+                assert!(grants.allows(of(asking.kind, OWNER), asked, &one), "its own");
+                assert!(!grants.allows(of(asking.kind, "other"), asked, &one), "a third one");
+            }
+        }
+    }
+
+    #[test]
+    fn a_name_in_a_grant_is_of_its_kind() {
+        use Kind::{Service, SniRoute, TlsRoute};
+        let to = [(Service, Some("s")), (TlsRoute, Some("r")), (SniRoute, Some("q"))];
+        let grants = grants(&[(SniRoute, "guest"), (TlsRoute, "other")], &to);
+        for from in [of(SniRoute, "guest"), of(TlsRoute, "other")] {
+            for (kind, name) in
+                Kind::ALL.iter().flat_map(|kind| ["s", "r", "q"].map(|n| (*kind, n)))
+            {
+                let allowed = to.contains(&(kind, Some(name)));
+                let key = ObjectKey::new(OWNER, name);
+                assert_eq!(grants.allows(from, kind, &key), allowed, "{kind} {name}");
+                let is_it =
+                    |one, named: Option<&str>| one == kind && named.is_none_or(|n| n == name);
+                assert_eq!(grants.allows_one(from, OWNER, is_it), allowed, "{kind} {name}");
+            }
+        }
+        for from in [of(TlsRoute, "guest"), of(SniRoute, "other")] {
+            assert!(!grants.allows(from, Service, &ObjectKey::new(OWNER, "s")), "{from:?}");
+            assert!(!grants.allows_one(from, OWNER, |_, _| true), "{from:?}");
+        }
+    }
+
+    #[test]
+    fn a_kind_without_a_name_means_all_of_it() {
+        let from = [(Kind::TlsRoute, "guest")];
+        for to in [[None, Some("s")], [Some("s"), None]] {
+            let grants = grants(&from, &to.map(|name| (Kind::Service, name)));
+            let any = ObjectKey::new(OWNER, "any");
+            assert!(grants.allows(of(Kind::TlsRoute, "guest"), Kind::Service, &any), "{to:?}");
+        }
+        let mut grants = grants(&from, &[]);
+        let any =
+            |grants: &Grants| grants.allows_one(of(Kind::TlsRoute, "guest"), OWNER, |_, _| true);
+        assert!(!any(&grants), "to nothing");
+        assert!(grants.put(&ObjectKey::new(OWNER, "g"), &grant(&from, &[(Kind::Service, None)])));
+        assert!(any(&grants));
+        assert!(grants.remove(&ObjectKey::new(OWNER, "g")));
+        assert!(!any(&grants) && grants.is_empty());
     }
 }

@@ -15,7 +15,7 @@ use super::services::{PortChange, PortNews, Services};
 use super::unresolved::Unresolved;
 use crate::control::api::{Address, DnsName};
 use crate::reach::{Reach, Refusal};
-use crate::routing::{BackendKey, ObjectKey, RouteKey, ServicePort};
+use crate::routing::{BackendKey, Kind, ObjectKey, RouteKey, ServicePort};
 
 /// What a backend comes to.
 #[derive(Debug, Default, PartialEq)]
@@ -43,8 +43,8 @@ pub(super) enum Found {
 pub(super) struct LookedUp {
     /// What names come to.
     names: HashMap<(DnsName, u16, &'static str), Arc<Resolution>>,
-    /// Whether a namespace may refer to a Service.
-    allowed: HashMap<ObjectKey, HashMap<Box<str>, bool>>,
+    /// Whether the routes of a kind may refer to a Service, by their namespace.
+    allowed: HashMap<(Kind, ObjectKey), HashMap<Box<str>, bool>>,
 }
 
 /// What routes may lead to.
@@ -129,10 +129,9 @@ impl Targets {
         if namespace == service.namespace() {
             return true;
         }
-        let known = looked_up.allowed.get(service).and_then(|known| known.get(namespace));
-        known.copied().unwrap_or_else(|| {
-            let allowed = self.grants.allow(namespace, service);
-            let known = looked_up.allowed.entry(service.clone()).or_default();
+        let known = looked_up.allowed.entry((route.kind(), service.clone())).or_default();
+        known.get(namespace).copied().unwrap_or_else(|| {
+            let allowed = self.grants.allows(route.referrer(), Kind::Service, service);
             known.insert(namespace.into(), allowed);
             allowed
         })

@@ -7,34 +7,43 @@ use ahash::{AHashMap as HashMap, AHashSet as HashSet};
 use super::claims::{Claims, Known};
 use super::domain::Domain;
 use super::grants::Grants;
-use crate::routing::{Age, Hostname, Verdict};
+use crate::routing::{Age, Hostname, Kind, Referrer, Verdict};
 
 /// With whom the owners of a hostname share it.
 pub(super) struct Sharing<'c> {
     known: &'c Known,
     grants: &'c Grants,
     /// The names of the routes that claim the hostname, of each owner that was asked for.
-    routes: RefCell<HashMap<Box<str>, HashSet<&'c str>>>,
+    routes: RefCell<HashMap<Box<str>, ByKind<'c>>>,
 }
+
+/// Names of objects, by their kind.
+type ByKind<'c> = HashMap<Kind, HashSet<&'c str>>;
 
 impl<'c> Sharing<'c> {
     pub(super) fn of(known: &'c Known, grants: &'c Grants) -> Self {
         Sharing { known, grants, routes: RefCell::default() }
     }
 
-    /// Whether the owner's namespace lets another one have the hostname.
-    pub(super) fn has(&self, owner: &str, namespace: &str) -> bool {
-        self.grants.share(owner, namespace, |name| {
+    /// Whether the owner's namespace lets routes of another one have the hostname: they may refer to
+    /// one of its routes that claim it.
+    pub(super) fn has(&self, owner: &str, from: Referrer<'_>) -> bool {
+        self.grants.allows_one(from, owner, |kind, name| {
             let mut routes = self.routes.borrow_mut();
-            if let Some(routes) = routes.get(owner) {
-                return routes.contains(name);
+            if !routes.contains_key(owner) {
+                routes.insert(owner.into(), self.routes_of(owner));
             }
-            let own = self.known.ages().filter(|age| age.namespace() == owner);
-            let own: HashSet<&str> = own.map(|age| age.key().name()).collect();
-            let claims = own.contains(name);
-            routes.insert(owner.into(), own);
-            claims
+            let names = routes.get(owner).and_then(|routes| routes.get(&kind));
+            names.is_some_and(|names| name.is_none_or(|name| names.contains(name)))
         })
+    }
+
+    fn routes_of(&self, owner: &str) -> ByKind<'c> {
+        let mut routes = ByKind::new();
+        for age in self.known.ages().filter(|age| age.namespace() == owner) {
+            routes.entry(age.key().kind()).or_default().insert(age.key().name());
+        }
+        routes
     }
 }
 
@@ -45,8 +54,8 @@ struct Keeper<'c> {
     wildcard: Hostname,
     owner: &'c Age,
     sharing: Sharing<'c>,
-    /// Which namespaces share it, as far as it was asked.
-    shared: RefCell<HashMap<Box<str>, bool>>,
+    /// Who shares it, as far as it was asked.
+    shared: RefCell<HashMap<Referrer<'c>, bool>>,
 }
 
 impl<'c> Keepers<'c> {
@@ -68,25 +77,25 @@ impl<'c> Keepers<'c> {
     }
 
     /// Whether a claim is kept out.
-    pub(super) fn verdict(&self, age: &Age) -> Option<Verdict> {
+    pub(super) fn verdict(&self, age: &'c Age) -> Option<Verdict> {
         let at = self.0.partition_point(|keeper| keeper.owner >= age);
         let keeper = self.0.get(at)?;
-        (!keeper.lets_in(age.namespace())).then(|| Verdict::Below {
+        (!keeper.lets_in(age.key().referrer())).then(|| Verdict::Below {
             wildcard: keeper.wildcard.clone(),
             owner: keeper.owner.key().clone(),
         })
     }
 }
 
-impl Keeper<'_> {
-    fn lets_in(&self, namespace: &str) -> bool {
-        if namespace == self.owner.namespace() {
+impl<'c> Keeper<'c> {
+    fn lets_in(&self, claimant: Referrer<'c>) -> bool {
+        if claimant.namespace == self.owner.namespace() {
             return true;
         }
-        let known = self.shared.borrow().get(namespace).copied();
+        let known = self.shared.borrow().get(&claimant).copied();
         known.unwrap_or_else(|| {
-            let shared = self.sharing.has(self.owner.namespace(), namespace);
-            self.shared.borrow_mut().insert(namespace.into(), shared);
+            let shared = self.sharing.has(self.owner.namespace(), claimant);
+            self.shared.borrow_mut().insert(claimant, shared);
             shared
         })
     }

@@ -33,8 +33,9 @@ impl Unresolved {
             reason: "RefNotPermitted",
             field: "service.namespace",
             message: format!(
-                "no ReferenceGrant in namespace {} lets the SniRoutes of {} refer to Service {}",
+                "no ReferenceGrant in namespace {} lets the {}s of {} refer to Service {}",
                 service.namespace(),
+                route.kind(),
                 route.namespace(),
                 service.name()
             ),

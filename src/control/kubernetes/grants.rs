@@ -11,7 +11,7 @@ use tokio::time::sleep;
 use tracing::{debug, info};
 
 use super::list_watch::{Event, Events, Failure};
-use crate::control::api::GATEWAY_GROUP;
+use crate::routing::Kind;
 
 /// How often to look whether the definition is there by now.
 const LOOK_EVERY: Duration = Duration::from_secs(5);
@@ -98,14 +98,15 @@ impl<W: Fn(String) -> Events> Follow<W> {
 /// The definition of grants that the server has.
 async fn find(client: &Client) -> kube::Result<Option<ApiResource>> {
     for version in VERSIONS {
-        let group_version = format!("{GATEWAY_GROUP}/{version}");
+        let group_version = format!("{}/{version}", Kind::ReferenceGrant.group());
         let resources = match client.list_api_group_resources(&group_version).await {
             Ok(list) => list.resources,
             Err(kube::Error::Api(status)) if status.code == 404 => continue,
             Err(error) => return Err(error),
         };
         if resources.iter().any(|resource| resource.name == "referencegrants") {
-            let kind = GroupVersionKind::gvk(GATEWAY_GROUP, version, "ReferenceGrant");
+            let kind = Kind::ReferenceGrant;
+            let kind = GroupVersionKind::gvk(kind.group(), version, kind.as_str());
             return Ok(Some(ApiResource::from_gvk_with_plural(&kind, "referencegrants")));
         }
     }

@@ -1,6 +1,7 @@
 mod elsewhere;
 mod endpoints;
 mod incremental;
+mod kinds;
 mod ownership;
 mod reach;
 mod shared_domains;
