@@ -62,7 +62,7 @@ pub fn table(snapshot: Snapshot) -> Arc<Table> {
 }
 
 /// What happens to a connection, and why. Its `Display` is what `sluice explain` prints: the winner
-/// as `namespace/name` at the very start, or `no route`.
+/// as its kind and `namespace/name` at the very start, or `no route`.
 #[derive(Clone, Debug)]
 pub struct Explanation {
     /// What was asked.

@@ -16,7 +16,7 @@ impl Display for Explanation {
             writeln!(f, "  {loser}")?;
         }
         for Told { key, message } in &self.told {
-            writeln!(f, "  {key} is told: {message}")?;
+            writeln!(f, "  {} is told: {message}", key.full())?;
         }
         for there in &self.elsewhere {
             writeln!(f, "  {there}")?;
@@ -28,7 +28,7 @@ impl Display for Explanation {
 impl Explanation {
     fn fmt_winner(&self, winner: &Winner, f: &mut Formatter<'_>) -> fmt::Result {
         let spec = &winner.route.spec;
-        writeln!(f, "{}: {}", spec.key, described(&winner.claim))?;
+        writeln!(f, "{}: {}", spec.key.full(), described(&winner.claim))?;
         if let Some(protocol) = &winner.alpn {
             writeln!(f, "  alpn: {protocol:?} is offered, one of {:?} is asked for", spec.alpn)?;
         }
@@ -60,6 +60,7 @@ impl Explanation {
         }
         match &self.bare_suffix {
             Some((key, wildcard @ Hostname::Wildcard(suffix))) => {
+                let key = key.full();
                 writeln!(f, "  {key} claims {wildcard}: names below {suffix}, not {suffix} itself")
             }
             _ => Ok(()),
@@ -88,7 +89,7 @@ fn fmt_backend(share: &WeightedBackend, f: &mut Formatter<'_>) -> fmt::Result {
 
 impl Display for Loser {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
-        write!(f, "not {}, which claims {}: {}", self.key, self.claim, self.reason)
+        write!(f, "not {}, which claims {}: {}", self.key.full(), self.claim, self.reason)
     }
 }
 
@@ -121,7 +122,7 @@ impl Display for Elsewhere {
             None => f.write_str("on any other listener: ")?,
         }
         match &self.winner {
-            Some(key) => key.fmt(f),
+            Some(key) => key.full().fmt(f),
             None => f.write_str("no route"),
         }
     }

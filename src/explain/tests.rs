@@ -56,18 +56,23 @@ fn first_line(explanation: &Explanation) -> String {
 #[test]
 fn the_first_line_names_the_winner_and_its_claim() {
     for (name, alpn, listener, line) in [
-        ("www.example.com", &[][..], "https", "a/exact: exact hostname www.example.com"),
-        ("WWW.example.com.", &[], "https", "a/exact: exact hostname www.example.com"),
-        ("www.example.com", &["h2"], "https", "a/h2: exact hostname www.example.com"),
-        ("www.example.com", &[], "internal", "a/inside: exact hostname www.example.com"),
-        ("x.example.com", &[], "https", "a/exact: wildcard *.example.com"),
-        ("-a-.example.com", &[], "https", "a/exact: wildcard *.example.com"),
-        ("x.deep.example.com", &[], "https", "a/deep: wildcard *.deep.example.com"),
-        ("deep.example.com", &[], "https", "a/exact: wildcard *.example.com"),
-        ("example.com", &[], "https", "a/all: any name"),
-        ("mail.example.net", &[], "https", "a/all: any name"),
-        ("mail.example.net", &["smtp"], "https", "a/mail: exact hostname mail.example.net"),
-        ("", &[], "https", "a/all: any name"),
+        ("www.example.com", &[][..], "https", "SniRoute a/exact: exact hostname www.example.com"),
+        ("WWW.example.com.", &[], "https", "SniRoute a/exact: exact hostname www.example.com"),
+        ("www.example.com", &["h2"], "https", "SniRoute a/h2: exact hostname www.example.com"),
+        ("www.example.com", &[], "internal", "SniRoute a/inside: exact hostname www.example.com"),
+        ("x.example.com", &[], "https", "SniRoute a/exact: wildcard *.example.com"),
+        ("-a-.example.com", &[], "https", "SniRoute a/exact: wildcard *.example.com"),
+        ("x.deep.example.com", &[], "https", "SniRoute a/deep: wildcard *.deep.example.com"),
+        ("deep.example.com", &[], "https", "SniRoute a/exact: wildcard *.example.com"),
+        ("example.com", &[], "https", "SniRoute a/all: any name"),
+        ("mail.example.net", &[], "https", "SniRoute a/all: any name"),
+        (
+            "mail.example.net",
+            &["smtp"],
+            "https",
+            "SniRoute a/mail: exact hostname mail.example.net",
+        ),
+        ("", &[], "https", "SniRoute a/all: any name"),
     ] {
         let explanation = ask(shop(), name, alpn, Some(listener));
         assert_eq!(first_line(&explanation), line, "{name} {alpn:?} {listener}");
@@ -101,8 +106,8 @@ fn every_loser_is_told_why() {
 fn without_a_listener_the_best_route_wins_and_other_answers_are_told() {
     let explanation = ask(shop(), "www.example.com", &[], None);
     let text = explanation.to_string();
-    assert!(text.starts_with("a/inside: exact hostname www.example.com\n"), "{text}");
-    assert!(text.contains("\n  on any other listener: a/exact\n"), "{text}");
+    assert!(text.starts_with("SniRoute a/inside: exact hostname www.example.com\n"), "{text}");
+    assert!(text.contains("\n  on any other listener: SniRoute a/exact\n"), "{text}");
 
     // What asks for an ALPN that nobody offers is not the best, whatever its listener.
     let routes = vec![
@@ -110,7 +115,7 @@ fn without_a_listener_the_best_route_wins_and_other_answers_are_told() {
         on(route("a/plain", None, &["a.com"]), &["y", "z"]),
     ];
     let text = ask(routes, "a.com", &[], None).to_string();
-    assert!(text.starts_with("a/plain: "), "{text}");
+    assert!(text.starts_with("SniRoute a/plain: "), "{text}");
     assert!(text.contains("\n  on listener x: no route\n"), "{text}");
     assert!(!text.contains("on listener y") && !text.contains("on listener z"), "{text}");
 
@@ -120,7 +125,10 @@ fn without_a_listener_the_best_route_wins_and_other_answers_are_told() {
         on(route("a/exact", Some(2), &["www.a.com"]), &["y"]),
     ];
     let text = ask(routes, "www.a.com", &[], None).to_string();
-    assert!(text.starts_with("a/exact: ") && text.contains("on listener x: a/wild"), "{text}");
+    assert!(
+        text.starts_with("SniRoute a/exact: ") && text.contains("on listener x: SniRoute a/wild"),
+        "{text}"
+    );
 
     let explanation = ask(vec![route("a/a", None, &["a.com"])], "a.com", &[], None);
     assert_eq!(explanation.elsewhere, []);
@@ -143,7 +151,11 @@ fn no_route_comes_with_the_reasons() {
     }
     let inside = vec![on(route("a/inside", None, &["a.com"]), &["internal"])];
     let text = ask(inside, "a.com", &[], Some("https")).to_string();
-    assert!(text.contains("not a/inside, which claims a.com: it serves only listeners internal"));
+    assert!(
+        text.contains(
+            "not SniRoute a/inside, which claims a.com: it serves only listeners internal"
+        )
+    );
 }
 
 #[test]
@@ -167,7 +179,7 @@ fn the_details_of_the_winner_are_told() {
     let mut explanation = explain(&table(snapshot), &query);
     assert_eq!(
         explanation.to_string(),
-        "data/kafka: exact hostname kafka.example.com\n\
+        "SniRoute data/kafka: exact hostname kafka.example.com\n\
          \x20 alpn: \"h2\" is offered, one of [\"h2\"] is asked for\n\
          \x20 policy: SourceAddress, 10.1.2.3 keeps to one endpoint for as long as it is there\n\
          \x20 backend data/kafka:9093, weight 90: 10.0.0.1:9093, 10.0.0.2:9093\n\
@@ -206,16 +218,16 @@ fn what_is_claimed_falls_to_no_other_namespace_and_the_others_learn_why() {
         route("b/any", Some(4), &["*"]),
     ];
     let text = ask(routes.clone(), "login.a.com", &[], Some("https")).to_string();
-    assert!(text.starts_with("a/any: any name\n"), "{text}");
+    assert!(text.starts_with("SniRoute a/any: any name\n"), "{text}");
     let why = "login.a.com belongs to namespace a, and what is claimed falls to no other";
-    assert!(text.contains(&format!("not b/wild, which claims *.a.com: {why}")), "{text}");
+    assert!(text.contains(&format!("not SniRoute b/wild, which claims *.a.com: {why}")), "{text}");
 
     let mut explanation = ask(routes, "login.a.com", &["h2"], Some("https"));
     let told = "login.a.com belongs to namespace a, whose route a/h2 is the oldest";
     let accepted = format!("there is no listener \"x\"; {told}; other.com belongs to b/x");
     explanation.add_told(&RouteKey::sni_route("c", "thief"), &accepted);
     let text = explanation.to_string();
-    assert!(text.ends_with(&format!("\n  c/thief is told: {told}\n")), "{text}");
+    assert!(text.ends_with(&format!("\n  SniRoute c/thief is told: {told}\n")), "{text}");
 }
 
 #[test]
@@ -226,6 +238,6 @@ fn the_winner_says_where_its_timeouts_are_capped() {
     explanation.add_told(&RouteKey::sni_route("a", "other"), said);
     explanation.add_told(&RouteKey::sni_route("a", "capped"), &format!("something else; {said}"));
     let text = explanation.to_string();
-    assert!(text.ends_with(&format!("\n  a/capped is told: {said}\n")), "{text}");
+    assert!(text.ends_with(&format!("\n  SniRoute a/capped is told: {said}\n")), "{text}");
     assert!(!text.contains("other"), "{text}");
 }

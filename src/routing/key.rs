@@ -96,7 +96,7 @@ impl Kind {
     }
 
     /// The name of the kind, as in manifests.
-    pub fn as_str(self) -> &'static str {
+    pub const fn as_str(self) -> &'static str {
         match self {
             Kind::SniRoute => "SniRoute",
             Kind::TlsRoute => "TLSRoute",
@@ -212,6 +212,17 @@ impl RouteKey {
         self.object.key.name()
     }
 
+    /// With its kind, and with the place of the rule unless that is the first: for people.
+    pub fn full(&self) -> impl fmt::Display {
+        fmt::from_fn(move |f| {
+            write!(f, "{} {}", self.kind(), self)?;
+            match self.rule {
+                0 => Ok(()),
+                rule => write!(f, " rule {rule}"),
+            }
+        })
+    }
+
     /// As what it asks for something of another namespace.
     pub fn referrer(&self) -> Referrer<'_> {
         Referrer { kind: self.kind(), namespace: self.namespace() }
@@ -268,5 +279,12 @@ mod tests {
         assert_ne!(key("a", "b/c"), key("a/b", "c"));
         assert_eq!(key("a", "b"), key("a", "b"));
         assert_eq!((key("a/b", "c").namespace(), key("a/b", "c").name()), ("a/b", "c"));
+    }
+
+    #[test]
+    fn a_route_is_shown_in_full_with_its_kind_and_rule() {
+        assert_eq!(RouteKey::sni_route("a", "r").full().to_string(), "SniRoute a/r");
+        let object = ObjectRef::new(Kind::TlsRoute, ObjectKey::new("a", "r"));
+        assert_eq!(RouteKey::of_rule(object, 2).full().to_string(), "TLSRoute a/r rule 2");
     }
 }

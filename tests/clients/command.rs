@@ -127,13 +127,17 @@ fn explain_says_the_same_offline_and_of_a_running_sluice() {
     let admin = format!("http://{}", sluice.admin);
     let folder = sluice.routes();
     for (sni, alpn, winner) in [
-        ("www.example.test", &[][..], Some("test/exact: exact hostname www.example.test")),
-        ("WWW.example.test.", &[], Some("test/exact: exact hostname www.example.test")),
-        ("www.example.test", &["http/1.1", "h2"], Some("test/h2: exact hostname www.example.test")),
-        ("other.example.test", &["h2"], Some("test/wild: wildcard *.example.test")),
-        ("a.b.example.test", &[], Some("test/wild: wildcard *.example.test")),
-        ("a.deep.example.test", &[], Some("test/deep: wildcard *.deep.example.test")),
-        ("only.test", &[], Some("test/deep: exact hostname only.test")),
+        ("www.example.test", &[][..], Some("SniRoute test/exact: exact hostname www.example.test")),
+        ("WWW.example.test.", &[], Some("SniRoute test/exact: exact hostname www.example.test")),
+        (
+            "www.example.test",
+            &["http/1.1", "h2"],
+            Some("SniRoute test/h2: exact hostname www.example.test"),
+        ),
+        ("other.example.test", &["h2"], Some("SniRoute test/wild: wildcard *.example.test")),
+        ("a.b.example.test", &[], Some("SniRoute test/wild: wildcard *.example.test")),
+        ("a.deep.example.test", &[], Some("SniRoute test/deep: wildcard *.deep.example.test")),
+        ("only.test", &[], Some("SniRoute test/deep: exact hostname only.test")),
         ("example.test", &[], None),
         ("nobody.test", &[], None),
         ("", &[], None),
