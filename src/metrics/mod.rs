@@ -19,7 +19,7 @@ use prometheus::{
 use rustix::io::Errno;
 
 use crate::reach::{Refusal, RefusalKind};
-use crate::routing::{Reader, Tally};
+use crate::routing::{Kind, Reader, Tally};
 use table::TableCollector;
 
 /// The media type of what [`Metrics::encode`] returns.
@@ -29,7 +29,13 @@ pub const CONTENT_TYPE: &str = prometheus::TEXT_FORMAT;
 const VERSION: &str = env!("CARGO_PKG_VERSION");
 
 /// What `sluice_manifest_faults` is counted by: the kinds of objects, and files.
-const FAULTY_KINDS: [&str; 5] = ["SniRoute", "Service", "EndpointSlice", "ReferenceGrant", "File"];
+const FAULTY_KINDS: [&str; 5] = [
+    Kind::SniRoute.as_str(),
+    Kind::Service.as_str(),
+    Kind::EndpointSlice.as_str(),
+    Kind::ReferenceGrant.as_str(),
+    "File",
+];
 
 /// Upper bounds in seconds for what takes one round trip to a client or an endpoint, in the
 /// cluster or around the world.

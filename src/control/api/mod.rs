@@ -25,7 +25,7 @@ pub(super) use address::dns_name;
 pub use address::{Address, DnsName};
 pub use backend::{Backend, BackendTarget, ServiceRef};
 pub use grant::{GrantFrom, GrantTo, ReferenceGrant, ReferenceGrantSpec};
-pub use kind::{READ_KINDS, kind_of, not_read};
+pub use kind::{Definition, READ_KINDS, kind_of, not_read};
 pub use parse::{FieldFault, parse, parse_strictly};
 pub use values::{Alpn, ClassName, Invalid, ListenerName, Namespace, ServiceName, Timeout};
 

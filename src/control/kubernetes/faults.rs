@@ -39,7 +39,7 @@ impl Faults {
     }
 
     /// How many objects of each kind cannot be read.
-    pub(super) fn counts(&self) -> [(Kind, usize); 4] {
+    pub(super) fn counts(&self) -> [(Kind, usize); READ_KINDS.len()] {
         READ_KINDS.map(|kind| (kind, self.0.keys().filter(|(other, _)| *other == kind).count()))
     }
 

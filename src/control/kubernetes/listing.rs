@@ -4,9 +4,9 @@ use std::collections::HashSet;
 
 use super::health::ListingHealth;
 use super::list_watch::Event;
+use crate::control::api::Definition;
 use crate::control::objects::ObjectText;
-use crate::routing::Kind;
-use crate::routing::ObjectKey;
+use crate::routing::{Kind, ObjectKey};
 
 /// What one list and watch has brought so far.
 #[derive(Debug)]
@@ -23,12 +23,12 @@ pub(super) struct Listing {
 }
 
 impl Listing {
-    pub(super) fn new(kind: Kind, health: ListingHealth) -> Self {
+    pub(super) fn new(definition: Definition, health: ListingHealth) -> Self {
         Listing {
-            kind,
+            kind: definition.kind,
             health,
             done: false,
-            optional: false,
+            optional: definition.optional,
             known: HashSet::new(),
             seen: HashSet::new(),
         }

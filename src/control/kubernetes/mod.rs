@@ -6,18 +6,18 @@
 //! latest after a bounded time. Nothing is published before every kind has been listed once, and the
 //! names that routes lead to have been looked up, or that has taken too long.
 //!
-//! * `list_watch` lists and watches one kind, by `request`, and `grants` one that may be undefined;
+//! * `kinds` has all that is special about a kind: a new one is an implementation and a line there;
+//! * `list_watch` lists and watches one kind, by `request`, and `optional` one that may be undefined;
 //! * `health` knows how that fares;
-//! * `listing` knows what is there, [`Objects`] what it says, by `parse`, and `faults` what cannot be
-//!   read.
+//! * `listing` knows what is there, [`Objects`] what it says, and `faults` what cannot be read.
 
 mod faults;
-mod grants;
 mod health;
+mod kinds;
 mod list_watch;
 mod listing;
 mod objects;
-mod parse;
+mod optional;
 mod request;
 #[cfg(test)]
 #[allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing)]
@@ -32,19 +32,18 @@ use std::time::Instant;
 
 use futures::stream::SelectAll;
 use futures::{FutureExt, Stream, StreamExt};
-use k8s_openapi::api::core::v1::Service;
-use k8s_openapi::api::discovery::v1::EndpointSlice;
-use kube::{Client, Resource};
+use kube::Client;
 
-use self::grants::Grants;
 pub use self::health::Notice;
 use self::health::SourceHealth;
+use self::kinds::FOLLOWED;
 use self::list_watch::{Event, Failure, events};
 use self::listing::{Listing, Todo};
 pub use self::objects::Objects;
+use self::optional::Optional;
 use self::request::noting;
 pub use self::request::tuned;
-use super::api::{DnsName, READ_KINDS, SniRoute};
+use super::api::{Definition, DnsName, READ_KINDS};
 use super::build::{Answer, Installation, Settled};
 use super::burst::take_burst;
 use super::dns::{self, Answers, Names};
@@ -57,7 +56,7 @@ pub struct Update {
     /// The changes, and the statuses of the routes that were looked at again.
     pub settled: Settled,
     /// How many objects of each kind cannot be read now.
-    pub faults: [(Kind, usize); 4],
+    pub faults: [(Kind, usize); READ_KINDS.len()],
     /// When the first of the changes came.
     pub noticed: Instant,
 }
@@ -152,23 +151,24 @@ impl Source {
         let mut streams: Streams = SelectAll::new();
         let mut listings = Vec::new();
         for scope in scopes {
-            for kind in READ_KINDS {
-                let health = health.listing(resource(kind), scope);
-                let mut listing = Listing::new(kind, health.clone());
+            for followed in FOLLOWED {
+                let definition = Definition::of(followed.kind());
+                let health = health.listing(definition.resource, scope);
+                let listing = Listing::new(definition, health.clone());
                 let client = noting(&self.client, health.clone());
                 let watch = move |path| events(client.clone(), path, health.clone());
                 let at = listings.len();
-                match path(kind, scope) {
-                    Some(path) => {
-                        streams.push(watch(path).map(move |event| told(at, event)).boxed())
+                streams.push(match definition.optional {
+                    false => {
+                        let events = watch(Definition::path(&definition.newest(), scope));
+                        events.map(move |event| told(at, event.map(Optional::Event))).boxed()
                     }
-                    None => {
-                        listing.optional = true;
-                        let scope = scope.map(str::to_owned);
-                        let grants = grants::follow(self.client.clone(), watch, scope);
-                        streams.push(grants.map(move |grants| told_of_grants(at, grants)).boxed());
+                    true => {
+                        let (client, scope) = (self.client.clone(), scope.map(str::to_owned));
+                        let events = optional::follow(definition, client, watch, scope);
+                        events.map(move |event| told(at, event)).boxed()
                     }
-                }
+                });
                 listings.push(listing);
             }
         }
@@ -176,38 +176,10 @@ impl Source {
     }
 }
 
-/// The name of a kind's resource.
-fn resource(kind: Kind) -> &'static str {
-    match kind {
-        Kind::SniRoute => "sniroutes.sluice.dev",
-        Kind::TlsRoute => "tlsroutes.gateway.networking.k8s.io",
-        Kind::Service => "services",
-        Kind::EndpointSlice => "endpointslices.discovery.k8s.io",
-        Kind::ReferenceGrant => "referencegrants.gateway.networking.k8s.io",
-    }
-}
-
-/// Where the objects of a kind are; nothing for one that may be undefined.
-fn path(kind: Kind, namespace: Option<&str>) -> Option<String> {
-    match kind {
-        Kind::SniRoute => Some(SniRoute::url_path(&(), namespace)),
-        Kind::Service => Some(Service::url_path(&(), namespace)),
-        Kind::EndpointSlice => Some(EndpointSlice::url_path(&(), namespace)),
-        Kind::ReferenceGrant | Kind::TlsRoute => None,
-    }
-}
-
-fn told(listing: usize, event: Result<Event, Failure>) -> Told {
+fn told(listing: usize, event: Result<Optional, Failure>) -> Told {
     match event {
-        Ok(event) => Told::Event(listing, event),
-        Err(failure) => Told::Failure(listing, failure),
-    }
-}
-
-fn told_of_grants(listing: usize, grants: Result<Grants, Failure>) -> Told {
-    match grants {
-        Ok(Grants::Undefined) => Told::Undefined(listing),
-        Ok(Grants::Event(event)) => Told::Event(listing, event),
+        Ok(Optional::Undefined) => Told::Undefined(listing),
+        Ok(Optional::Event(event)) => Told::Event(listing, event),
         Err(failure) => Told::Failure(listing, failure),
     }
 }

@@ -1,12 +1,10 @@
 //! Objects in, changes out; without I/O.
 
-use tracing::debug;
-
 use super::faults::Faults;
-use super::parse;
-use crate::control::api::{FieldFault, not_read};
-use crate::control::build::{Builder, Installation, Settled, Unreadable};
-use crate::control::objects::{Head, ObjectText};
+use super::kinds::{Incoming, followed};
+use crate::control::api::{FieldFault, READ_KINDS};
+use crate::control::build::{Builder, Installation, Settled};
+use crate::control::objects::ObjectText;
 use crate::routing::{Kind, ObjectKey};
 use crate::yaml::FieldPath;
 
@@ -28,33 +26,29 @@ impl Objects {
 
     /// An object is there, or is different.
     pub fn put(&mut self, kind: Kind, text: &ObjectText) {
+        let Some(followed) = followed(kind) else { return };
         let head = text.head();
-        let key = head.key();
-        let builder = &mut self.builder;
-        let read = match kind {
-            _ if head.name.is_empty() => Err(FieldFault {
+        let (key, object) = (head.key(), Incoming { head: &head, text });
+        let read = match head.name.is_empty() {
+            true => Err(FieldFault {
                 field: FieldPath::parse("metadata.name"),
                 message: "is missing or is no text".to_owned(),
             }),
-            Kind::SniRoute => parse::route(&head, text).map(|route| builder.put_route(&route)),
-            Kind::Service => {
-                parse::service(&head, text).map(|service| builder.put_service(&service))
-            }
-            Kind::EndpointSlice => parse::slice(&head, text).map(|slice| builder.put_slice(&slice)),
-            Kind::ReferenceGrant => {
-                parse::grant(&head, text).map(|grant| builder.put_grant(&grant))
-            }
-            Kind::TlsRoute => Err(not_read()),
+            false => followed.put(&object, &mut self.builder),
         };
-        match read {
-            Ok(()) => self.faults.mend(kind, &key),
-            Err(fault) => self.put_unreadable(kind, &key, &head, text, fault.to_string()),
+        let Err(fault) = read else { return self.faults.mend(kind, &key) };
+        let why = fault.to_string();
+        match followed.put_unreadable(&object, &why, &mut self.builder) {
+            Some(meanwhile) => self.faults.put(kind, &key, why, meanwhile),
+            None => self.faults.remove(kind, &key),
         }
     }
 
     /// An object is gone.
     pub fn remove(&mut self, kind: Kind, key: &ObjectKey) {
-        self.builder.remove(kind, key);
+        if let Some(followed) = followed(kind) {
+            followed.remove(key, &mut self.builder);
+        }
         self.faults.remove(kind, key);
     }
 
@@ -64,39 +58,7 @@ impl Objects {
     }
 
     /// How many objects of each kind cannot be read.
-    pub fn faults(&self) -> [(Kind, usize); 4] {
+    pub fn faults(&self) -> [(Kind, usize); READ_KINDS.len()] {
         self.faults.counts()
-    }
-
-    fn put_unreadable(
-        &mut self,
-        kind: Kind,
-        key: &ObjectKey,
-        head: &Head,
-        text: &ObjectText,
-        why: String,
-    ) {
-        let meanwhile = match kind {
-            Kind::SniRoute => {
-                let route = parse::unreadable_route(head, text, &why);
-                match self.builder.put_unreadable_route(&route) {
-                    Unreadable::Kept => "it is served as it was when it was read last",
-                    Unreadable::Unused => "it gets no connection",
-                    Unreadable::Elsewhere => {
-                        debug!(route = %key, "another installation's route cannot be read");
-                        return self.faults.remove(kind, key);
-                    }
-                }
-            }
-            Kind::Service | Kind::EndpointSlice => {
-                "it is used as it was last, if it was read before"
-            }
-            Kind::ReferenceGrant => match self.builder.keep_grant(&head.metadata()) {
-                true => "it grants what it did when it was read last",
-                false => "it grants nothing",
-            },
-            Kind::TlsRoute => "it gets no connection",
-        };
-        self.faults.put(kind, key, why, meanwhile);
     }
 }

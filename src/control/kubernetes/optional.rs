@@ -1,41 +1,41 @@
-//! ReferenceGrants, whose definition may be installed or not, and may come and go.
+//! A kind whose definition may be installed or not, and may come and go.
 
 use std::mem;
 use std::time::Duration;
 
 use futures::{Stream, StreamExt, stream};
-use kube::api::DynamicObject;
-use kube::core::{ApiResource, GroupVersionKind};
-use kube::{Client, Resource};
+use kube::Client;
+use kube::core::ApiResource;
 use tokio::time::sleep;
 use tracing::{debug, info};
 
 use super::list_watch::{Event, Events, Failure};
-use crate::routing::Kind;
+use crate::control::api::Definition;
 
 /// How often to look whether the definition is there by now.
 const LOOK_EVERY: Duration = Duration::from_secs(5);
 /// How long to wait when the server names a definition that it has just denied, as it does for a
 /// moment while one goes.
 const DOUBT: Duration = Duration::from_secs(1);
-/// The versions of the definition that say the same, the newest first.
-const VERSIONS: [&str; 2] = ["v1", "v1beta1"];
 
-/// What there is to be told of grants.
-pub(super) enum Grants {
+/// What there is to be told of objects of the kind.
+pub(super) enum Optional {
     /// There are none, for nobody can make any.
     Undefined,
     Event(Event),
 }
 
-/// Follows the grants; where they are not defined, looks again now and then, by `finding`. `watch`
-/// begins to list and watch them at a path.
+/// Follows a kind; where it is not defined, looks again now and then, by `finding`. `watch` begins to
+/// list and watch its objects at a path.
 pub(super) fn follow(
+    definition: Definition,
     finding: Client,
     watch: impl Fn(String) -> Events + Send + Sync + 'static,
     namespace: Option<String>,
-) -> impl Stream<Item = Result<Grants, Failure>> + Send {
-    let state = Follow { finding, watch, namespace, events: None, denied: false, said: false };
+) -> impl Stream<Item = Result<Optional, Failure>> + Send {
+    let events = None;
+    let state =
+        Follow { definition, finding, watch, namespace, events, denied: false, said: false };
     stream::unfold(state, |mut state| async {
         let told = state.next().await;
         Some((told, state))
@@ -43,6 +43,7 @@ pub(super) fn follow(
 }
 
 struct Follow<W> {
+    definition: Definition,
     finding: Client,
     watch: W,
     namespace: Option<String>,
@@ -55,17 +56,18 @@ struct Follow<W> {
 }
 
 impl<W: Fn(String) -> Events> Follow<W> {
-    async fn next(&mut self) -> Result<Grants, Failure> {
+    async fn next(&mut self) -> Result<Optional, Failure> {
+        let kind = self.definition.kind;
         loop {
             let Some(events) = &mut self.events else {
-                match find(&self.finding).await {
+                match find(self.definition, &self.finding).await {
                     Ok(Some(_)) if mem::take(&mut self.denied) => {
                         sleep(DOUBT).await;
                         continue;
                     }
                     Ok(Some(resource)) => {
-                        info!(version = resource.api_version, "ReferenceGrants are honoured");
-                        let path = DynamicObject::url_path(&resource, self.namespace.as_deref());
+                        info!(version = resource.api_version, "{kind}s are honoured");
+                        let path = Definition::path(&resource, self.namespace.as_deref());
                         self.events = Some((self.watch)(path));
                         self.said = false;
                         continue;
@@ -73,41 +75,38 @@ impl<W: Fn(String) -> Events> Follow<W> {
                     Ok(None) if !self.said => {
                         self.denied = false;
                         self.said = true;
-                        return Ok(Grants::Undefined);
+                        return Ok(Optional::Undefined);
                     }
                     Ok(None) => {}
                     // The other watches tell of the server's trouble.
-                    Err(error) => debug!(%error, "cannot look for ReferenceGrants"),
+                    Err(error) => debug!(%error, "cannot look for {kind}s"),
                 }
                 sleep(LOOK_EVERY).await;
                 continue;
             };
             match events.next().await {
                 Some(Err(failure)) if failure.code() == Some(404) => {
-                    info!("ReferenceGrants are no longer defined");
+                    info!("{kind}s are no longer defined");
                     self.events = None;
                     self.denied = true;
                 }
-                Some(event) => return event.map(Grants::Event),
+                Some(event) => return event.map(Optional::Event),
                 None => self.events = None,
             }
         }
     }
 }
 
-/// The definition of grants that the server has.
-async fn find(client: &Client) -> kube::Result<Option<ApiResource>> {
-    for version in VERSIONS {
-        let group_version = format!("{}/{version}", Kind::ReferenceGrant.group());
-        let resources = match client.list_api_group_resources(&group_version).await {
+/// The newest version of the definition that the server has.
+async fn find(definition: Definition, client: &Client) -> kube::Result<Option<ApiResource>> {
+    for version in definition.all_versions() {
+        let served = match client.list_api_group_resources(&version.api_version).await {
             Ok(list) => list.resources,
             Err(kube::Error::Api(status)) if status.code == 404 => continue,
             Err(error) => return Err(error),
         };
-        if resources.iter().any(|resource| resource.name == "referencegrants") {
-            let kind = Kind::ReferenceGrant;
-            let kind = GroupVersionKind::gvk(kind.group(), version, kind.as_str());
-            return Ok(Some(ApiResource::from_gvk_with_plural(&kind, "referencegrants")));
+        if served.iter().any(|resource| resource.name == version.plural) {
+            return Ok(Some(version));
         }
     }
     Ok(None)
@@ -126,6 +125,7 @@ mod tests {
     use tower::service_fn;
 
     use super::*;
+    use crate::routing::Kind;
 
     /// What a server answers that names the definition to whoever asks.
     async fn name(request: Request<Body>) -> kube::Result<Response<Body>> {
@@ -159,7 +159,8 @@ mod tests {
             stream::iter([Err(error)]).boxed()
         };
         let client = Client::new(service_fn(name), "default");
-        let mut grants = pin!(follow(client, watch, None));
+        let definition = Definition::of(Kind::ReferenceGrant);
+        let mut grants = pin!(follow(definition, client, watch, None));
         assert!(timeout(DOUBT * 10, grants.next()).await.is_err(), "there is nothing to tell");
         let begun = begun.load(Ordering::Relaxed);
         assert!((5..=11).contains(&begun), "{begun} watches in {:?}", DOUBT * 10);

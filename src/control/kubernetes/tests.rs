@@ -19,7 +19,7 @@ use super::listing::Listing;
 use super::objects::Objects;
 use super::request::noting;
 use super::{Source, State, Told, Update, watch};
-use crate::control::api::READ_KINDS;
+use crate::control::api::{Definition, READ_KINDS};
 use crate::control::build::{Installation, Settled};
 use crate::control::captured::Log;
 use crate::control::dns::Names;
@@ -427,9 +427,8 @@ fn cluster(objects: Vec<(Kind, Value)>) -> Client {
             if query.contains("watch=") {
                 std::future::pending::<()>().await;
             }
-            let here = objects.iter().filter(|(kind, _)| {
-                path.ends_with(super::resource(*kind).split('.').next().unwrap())
-            });
+            let here =
+                objects.iter().filter(|(kind, _)| path.ends_with(Definition::of(*kind).plural()));
             let items: Vec<&Value> = here.map(|(_, object)| object).collect();
             let list =
                 json!({ "metadata": { "resourceVersion": "5" }, "items": items, "resources": [] });
@@ -479,7 +478,7 @@ async fn the_first_update_has_the_installations_own_addresses_though_it_waits_fo
 async fn what_is_missing_from_a_list_is_gone_and_what_comes_after_is_new() {
     let text = |object: &Value| ObjectText::new(object.to_string().as_bytes());
     let health = SourceHealth::new(|_| {}).listing("sniroutes", None);
-    let listings = vec![Listing::new(Kind::SniRoute, health)];
+    let listings = vec![Listing::new(Definition::of(Kind::SniRoute), health)];
     let mut state = State::new(installation(), listings);
     let take = |state: &mut State, events: Vec<Event>| {
         events.into_iter().for_each(|event| state.take(Told::Event(0, event)));

@@ -4,11 +4,12 @@
 //! API server, if this replica leads:
 //!
 //! * `queue` says when a status may be written;
-//! * `object` says what is written, and what has been;
+//! * `object` says what is written, and what has been, with a `body` for each kind;
 //! * `warning` is an Event that says what is wrong, `events` writes them, and `moves` has those of
 //!   hostnames that changed their owner, until they are written;
-//! * `writer` does it, for as long as this replica leads.
+//! * `writer` does it, for as long as this replica leads, and `troubles` logs what fails.
 
+mod body;
 mod events;
 mod failure;
 mod moves;
@@ -16,6 +17,7 @@ mod object;
 mod queue;
 mod reporter;
 mod statuses;
+mod troubles;
 mod warning;
 mod writer;
 
@@ -133,15 +135,23 @@ pub fn log_changes(before: &[impl Borrow<RouteStatus>], now: &[impl Borrow<Route
 
 fn log_change(route: &ObjectRef, condition: &Condition, former: Option<&Condition>) {
     // `message` is the log line's own.
-    let Condition { kind, reason, message: detail, .. } = condition;
+    let Condition { kind: condition_kind, reason, message: detail, .. } = condition;
+    let kind = route.kind.as_str();
     if !condition.status {
-        warn!(%route, condition = kind, reason, detail, "a route is not in order");
+        warn!(kind, %route, condition = condition_kind, reason, detail, "a route is not in order");
     } else if *reason == SHARED_DOMAIN {
-        info!(%route, condition = kind, reason, detail, "a route shares a domain");
+        info!(kind, %route, condition = condition_kind, reason, detail, "a route shares a domain");
     } else if !detail.is_empty() {
-        warn!(%route, condition = kind, reason, detail, "a route is only partly in force");
+        warn!(
+            kind,
+            %route,
+            condition = condition_kind,
+            reason,
+            detail,
+            "a route is only partly in force"
+        );
     } else if former.is_some_and(|former| !former.status) {
-        info!(%route, condition = kind, "a route is in order again");
+        info!(kind, %route, condition = condition_kind, "a route is in order again");
     }
 }
 

@@ -1,15 +1,14 @@
-//! The status of a route as the API server has it.
+//! The status of an object as the API server has it.
 
 use std::sync::Arc;
 
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition as ApiCondition, Time};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition as ApiCondition;
 use k8s_openapi::jiff::Timestamp;
-use kube::Resource;
-use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::{Condition, KINDS, RouteStatus, SHARED_DOMAIN};
-use crate::control::api::{SniRoute, SniRouteStatus};
+use super::body::Body;
+use super::{RouteStatus, SHARED_DOMAIN};
+use crate::control::api::Definition;
 use crate::control::objects::ObjectText;
 use crate::routing::{Kind, ObjectRef};
 
@@ -18,29 +17,19 @@ use crate::routing::{Kind, ObjectRef};
 pub(super) struct Written {
     /// To which object.
     pub(super) uid: Arc<str>,
-    pub(super) status: SniRouteStatus,
+    pub(super) body: Body,
 }
 
 impl Written {
-    /// What an object that was read has: of its conditions those that are ours, in our order. A
-    /// status that cannot be read is as good as none.
-    pub(super) fn of(object: &ObjectText) -> Option<(ObjectRef, Written)> {
-        #[derive(Deserialize)]
-        struct UsedRoute {
-            status: SniRouteStatus,
-        }
-
+    /// What an object of this kind has that was read.
+    pub(super) fn of(kind: Kind, object: &ObjectText) -> Option<(ObjectRef, Written)> {
         let head = object.head();
         let uid = head.uid.as_deref()?.into();
-        let UsedRoute { mut status } = object.parse().ok()?;
-        let place = |condition: &ApiCondition| KINDS.iter().position(|k| *k == condition.type_);
-        status.conditions.retain(|condition| place(condition).is_some());
-        status.conditions.sort_by_key(place);
-        Some((ObjectRef::new(Kind::SniRoute, head.key()), Written { uid, status }))
+        let body = Body::read(kind, object)?;
+        Some((ObjectRef::new(kind, head.key()), Written { uid, body }))
     }
 
-    /// What is to be written `now` instead of `before`. A condition keeps the time of its last
-    /// transition unless its status changes.
+    /// What is to be written `now` instead of `before`.
     pub(super) fn next(
         said: &RouteStatus,
         before: Option<&Written>,
@@ -48,37 +37,31 @@ impl Written {
     ) -> Option<Self> {
         let uid = Arc::clone(said.uid.as_ref()?);
         let before = before.filter(|before| before.uid == uid);
-        let conditions = said.conditions.iter();
-        let conditions = conditions.map(|condition| {
-            let former = before.and_then(|before| before.condition(condition.kind));
-            made(condition, said.observed_generation, former, now)
-        });
-        let endpoints = i32::try_from(said.endpoints).unwrap_or(i32::MAX);
-        let status =
-            SniRouteStatus { conditions: conditions.collect(), endpoints: Some(endpoints) };
-        Some(Written { uid, status })
+        let body = Body::next(said, before.map(|before| &before.body), now)?;
+        Some(Written { uid, body })
     }
 
     /// The patch for server-side apply. It is refused if the object is another one by now, or not
     /// as it was when `said` was worked out: it may have come to belong to another installation.
     pub(super) fn patch(&self, said: &RouteStatus) -> Value {
+        let definition = Definition::of(said.object.kind).newest();
         json!({
-            "apiVersion": SniRoute::api_version(&()),
-            "kind": SniRoute::kind(&()),
+            "apiVersion": definition.api_version,
+            "kind": definition.kind,
             "metadata": {
                 "name": said.object.name(),
                 "namespace": said.object.namespace(),
                 "uid": &*self.uid,
                 "resourceVersion": said.resource_version.as_deref(),
             },
-            "status": self.status,
+            "status": self.body,
         })
     }
 
     /// The conditions that are to be warned of, since they were not there before.
     pub(super) fn warnings(&self, before: Option<&Written>) -> Vec<&ApiCondition> {
         let before = before.filter(|before| before.uid == self.uid);
-        let conditions = self.status.conditions.iter();
+        let conditions = self.body.conditions().iter();
         conditions
             .filter(|condition| {
                 let former = before.and_then(|before| before.condition(&condition.type_));
@@ -88,28 +71,7 @@ impl Written {
     }
 
     fn condition(&self, kind: &str) -> Option<&ApiCondition> {
-        self.status.conditions.iter().find(|condition| condition.type_ == kind)
-    }
-}
-
-fn made(
-    condition: &Condition,
-    observed_generation: Option<i64>,
-    former: Option<&ApiCondition>,
-    now: Timestamp,
-) -> ApiCondition {
-    let status = if condition.status { "True" } else { "False" };
-    let former = former.filter(|former| former.status == status);
-    // Written in whole seconds, and so kept in whole seconds.
-    let now = Timestamp::from_second(now.as_second()).unwrap_or(now);
-    ApiCondition {
-        last_transition_time: former
-            .map_or(Time(now), |former| former.last_transition_time.clone()),
-        message: condition.message.clone(),
-        observed_generation,
-        reason: condition.reason.to_owned(),
-        status: status.to_owned(),
-        type_: condition.kind.to_owned(),
+        self.body.conditions().iter().find(|condition| condition.type_ == kind)
     }
 }
 
@@ -139,7 +101,7 @@ mod tests {
     }
 
     fn transitions(written: &Written) -> Vec<i64> {
-        let conditions = written.status.conditions.iter();
+        let conditions = written.body.conditions().iter();
         conditions.map(|one| one.last_transition_time.0.as_second()).collect()
     }
 
@@ -173,7 +135,9 @@ mod tests {
             patch["metadata"],
             json!({ "name": "r", "namespace": "ns", "uid": "uid", "resourceVersion": "1" })
         );
-        let read = |patch: &Value| Written::of(&ObjectText::new(patch.to_string().as_bytes()));
+        let read = |patch: &Value| {
+            Written::of(Kind::SniRoute, &ObjectText::new(patch.to_string().as_bytes()))
+        };
         assert_eq!(read(&patch), Some((key("r"), written.clone())));
         // Others may add conditions, and the server may have its own order.
         let mut changed = patch.clone();

@@ -10,12 +10,12 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{
 };
 use k8s_openapi::jiff::Timestamp;
 use kube::api::{Patch, PatchParams, PostParams};
-use kube::{Api, Client, Error, Resource};
+use kube::{Api, Client, Error};
 use serde_json::json;
 
 use super::failure::{Failure, answered};
 use super::{HOSTNAME_MOVED, HostnameMove, MovedRoute, REPORTER};
-use crate::control::api::SniRoute;
+use crate::control::api::Definition;
 use crate::control::fnv::fnv;
 use crate::routing::ObjectRef;
 
@@ -153,8 +153,8 @@ fn event(instance: &str, route: &ObjectRef, uid: &str, warning: &Warning, now: T
         action: Some("Reconcile".to_owned()),
         note: Some(note),
         regarding: Some(ObjectReference {
-            api_version: Some(SniRoute::api_version(&()).into_owned()),
-            kind: Some(SniRoute::kind(&()).into_owned()),
+            api_version: Some(Definition::of(route.kind).newest().api_version),
+            kind: Some(route.kind.to_string()),
             namespace: Some(route.namespace().to_owned()),
             name: Some(route.name().to_owned()),
             uid: Some(uid.to_owned()),

@@ -11,10 +11,10 @@ use futures::stream::FuturesUnordered;
 use k8s_openapi::jiff::Timestamp;
 use kube::api::{Patch, PatchParams};
 use kube::core::Request;
-use kube::{Client, Error, Resource};
+use kube::{Client, Error};
 use tokio::time::{sleep, sleep_until};
-use tracing::{debug, info, warn};
 
+use super::body::REPORTED;
 use super::events::Events;
 use super::failure::{Failure, answered};
 use super::moves::Moves;
@@ -22,10 +22,10 @@ use super::object::Written;
 use super::queue::{Ended, Lane, Queue};
 use super::reporter::{Changes, Reporting};
 use super::statuses::News;
+use super::troubles::Troubles;
 use super::warning::Warning;
 use super::{REPORTER, RouteStatus};
-use crate::control::api::SniRoute;
-use crate::control::lease::refusal;
+use crate::control::api::Definition;
 use crate::control::objects::{Pages, send};
 use crate::control::random::jitter;
 use crate::routing::ObjectRef;
@@ -34,8 +34,6 @@ use crate::routing::ObjectRef;
 const TIMEOUT: Duration = Duration::from_secs(10);
 /// How long after a failed list the next one starts, or a little sooner.
 const LIST_PAUSE: Duration = Duration::from_secs(5);
-/// After so many refusals in a row of one route's status, somebody should look at it.
-const MANY_CONFLICTS: u32 = 8;
 
 /// Writes statuses for as long as it is run. It knows what it has written and what it found written
 /// when it began, and writes what differs from that, and nothing else: what others write there
@@ -54,12 +52,6 @@ struct Answer {
     key: ObjectRef,
     written: Written,
     result: Result<(), Failure>,
-}
-
-/// What has been logged, so that what goes on is not logged again and again.
-#[derive(Debug, Default)]
-struct Troubles {
-    writes: Option<u16>,
 }
 
 impl<'r> Writer<'r> {
@@ -121,34 +113,27 @@ impl<'r> Writer<'r> {
 
     /// Reads what is written.
     async fn learn(&mut self) {
-        loop {
-            match self.list().await {
-                Ok(()) => return,
-                Err(Failure::Refused(error)) if refusal(&error).is_some() => warn!(
-                    %error,
-                    hint = "trying again; the service account needs the verb list on \
-                            sniroutes.sluice.dev",
-                    "cannot read the statuses that are written"
-                ),
-                // Whoever watches tells of a server in trouble.
-                Err(failure) => debug!(error = failure.text(), "cannot read the statuses"),
+        self.written.clear();
+        for definition in REPORTED.map(Definition::of) {
+            while let Err(failure) = self.list(definition).await {
+                Troubles::of_reads(definition, &failure);
+                sleep(jitter(LIST_PAUSE)).await;
             }
-            sleep(jitter(LIST_PAUSE)).await;
         }
     }
 
-    async fn list(&mut self) -> Result<(), Failure> {
-        self.written.clear();
+    async fn list(&mut self, definition: Definition) -> Result<(), Failure> {
+        self.written.retain(|object, _| object.kind != definition.kind);
         let namespaces = &self.reporting.namespaces;
         let scopes: Vec<Option<&str>> = match namespaces.as_slice() {
             [] => vec![None],
             some => some.iter().map(|namespace| Some(namespace.as_str())).collect(),
         };
         for scope in scopes {
-            let path = SniRoute::url_path(&(), scope);
+            let path = Definition::path(&definition.newest(), scope);
             let mut pages = Pages::new(self.reporting.client.clone(), &path);
             while let Some(object) = answered(TIMEOUT, pages.next()).await? {
-                let Some((key, written)) = Written::of(&object) else { continue };
+                let Some((key, written)) = Written::of(definition.kind, &object) else { continue };
                 // Others' are not ours to remember.
                 if self.reporting.statuses.get(&key).is_some() {
                     self.written.insert(key, written);
@@ -232,59 +217,16 @@ impl<'r> Writer<'r> {
 }
 
 async fn write(client: Client, said: Arc<RouteStatus>, next: Written) -> Answer {
-    let routes = Request::new(SniRoute::url_path(&(), Some(said.object.namespace())));
+    let definition = Definition::of(said.object.kind).newest();
+    let objects = Request::new(Definition::path(&definition, Some(said.object.namespace())));
     let patch = Patch::Apply(next.patch(&said));
     let params = PatchParams::apply(REPORTER).force();
-    let request = routes.patch_subresource("status", said.object.name(), &params, &patch);
+    let request = objects.patch_subresource("status", said.object.name(), &params, &patch);
     let result = match request.map_err(Error::BuildRequest) {
         Ok(request) => answered(TIMEOUT, send(&client, request)).await,
         Err(error) => Err(Failure::Refused(error)),
     };
     Answer { key: said.object.clone(), written: next, result }
-}
-
-impl Troubles {
-    /// A status is refused for what it is. That concerns its route alone.
-    fn of_status(&mut self, route: &ObjectRef, failures: u32, failure: &Failure) {
-        if failures == 0 {
-            let error = failure.text();
-            warn!(%route, error, "the status of a route is refused; trying again, ever slower");
-        }
-    }
-
-    /// A status could not be written, and no other could.
-    fn of_writes(&mut self, route: &ObjectRef, code: Option<u16>, failure: &Failure) {
-        let Some(code) = code else {
-            debug!(%route, error = failure.text(), "cannot write the status of a route");
-            return;
-        };
-        if self.writes.replace(code) == Some(code) {
-            return;
-        }
-        let hint = match code {
-            403 => {
-                "the service account needs the verb patch on sniroutes/status in the API group \
-                    sluice.dev, as deploy/clusterrole.yaml has it"
-            }
-            _ => "trying again, ever slower; traffic does not depend on it",
-        };
-        warn!(%route, error = failure.text(), hint, "cannot write the status of a route");
-    }
-
-    fn writes_work(&mut self) {
-        if self.writes.take().is_some() {
-            info!("statuses can be written again");
-        }
-    }
-
-    fn of_conflict(&mut self, route: &ObjectRef, failures: u32) {
-        match failures {
-            MANY_CONFLICTS => {
-                warn!(%route, "the status of a route cannot be written: it changes all the time")
-            }
-            _ => debug!(%route, "a route has changed before its status was written"),
-        }
-    }
 }
 
 #[cfg(test)]

@@ -1,0 +1,41 @@
+//! `ReferenceGrant`.
+
+use super::{Followed, Incoming, Specified};
+use crate::control::api::{FieldFault, ReferenceGrant, ReferenceGrantSpec};
+use crate::control::build::Builder;
+use crate::routing::{Kind, ObjectKey};
+
+#[derive(Debug)]
+pub(super) struct ReferenceGrants;
+
+impl Followed for ReferenceGrants {
+    fn kind(&self) -> Kind {
+        Kind::ReferenceGrant
+    }
+
+    fn put(&self, object: &Incoming<'_>, builder: &mut Builder) -> Result<(), FieldFault> {
+        builder.put_grant(&grant(object)?);
+        Ok(())
+    }
+
+    fn put_unreadable(
+        &self,
+        object: &Incoming<'_>,
+        _: &str,
+        builder: &mut Builder,
+    ) -> Option<&'static str> {
+        Some(match builder.keep_grant(&object.head.metadata()) {
+            true => "it grants what it did when it was read last",
+            false => "it grants nothing",
+        })
+    }
+
+    fn remove(&self, key: &ObjectKey, builder: &mut Builder) {
+        builder.remove_grant(key);
+    }
+}
+
+fn grant(Incoming { head, text }: &Incoming<'_>) -> Result<ReferenceGrant, FieldFault> {
+    let Specified { spec } = text.parse::<Specified<ReferenceGrantSpec>>()?;
+    Ok(ReferenceGrant { metadata: head.metadata(), spec })
+}

@@ -1,0 +1,69 @@
+//! The kinds of objects that are followed, and what is made of each.
+//!
+//! A kind is an implementation of [`Followed`], in a file of its own, and a line in [`FOLLOWED`]. It
+//! parses those fields alone that are used, so that nothing else in an object can be at fault.
+//! Whoever uses one more field of an object adds it there.
+
+mod grant;
+mod service;
+mod slice;
+mod sni_route;
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests;
+
+use std::fmt::Debug;
+
+use serde::Deserialize;
+
+use crate::control::api::{FieldFault, READ_KINDS};
+use crate::control::build::Builder;
+use crate::control::objects::{Head, ObjectText};
+use crate::routing::{Kind, ObjectKey};
+
+/// All kinds that are followed.
+pub(super) static FOLLOWED: [&dyn Followed; READ_KINDS.len()] =
+    [&sni_route::SniRoutes, &service::Services, &slice::EndpointSlices, &grant::ReferenceGrants];
+
+/// A kind of objects that is followed: from the text of an object to a change of a builder.
+pub(super) trait Followed: Debug + Sync {
+    /// Which kind.
+    fn kind(&self) -> Kind;
+
+    /// Gives an object to the builder.
+    ///
+    /// # Errors
+    /// The field that cannot be read, and why.
+    fn put(&self, object: &Incoming<'_>, builder: &mut Builder) -> Result<(), FieldFault>;
+
+    /// Gives to the builder what can be used of an object that cannot be read, for the reason `why`.
+    /// Returns what becomes of the object meanwhile, or nothing if it is another installation's.
+    fn put_unreadable(
+        &self,
+        object: &Incoming<'_>,
+        why: &str,
+        builder: &mut Builder,
+    ) -> Option<&'static str>;
+
+    /// Takes an object out of the builder.
+    fn remove(&self, key: &ObjectKey, builder: &mut Builder);
+}
+
+/// An object as it comes.
+pub(super) struct Incoming<'t> {
+    pub(super) head: &'t Head,
+    pub(super) text: &'t ObjectText,
+}
+
+/// What endpoints and Services are while they cannot be read.
+const USED_AS_LAST: &str = "it is used as it was last, if it was read before";
+
+#[derive(Deserialize)]
+struct Specified<S> {
+    spec: S,
+}
+
+/// How a kind is followed, if it is.
+pub(super) fn followed(kind: Kind) -> Option<&'static dyn Followed> {
+    FOLLOWED.into_iter().find(|followed| followed.kind() == kind)
+}

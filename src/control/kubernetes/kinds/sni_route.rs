@@ -1,0 +1,69 @@
+//! `SniRoute`.
+
+use tracing::debug;
+
+use super::{Followed, Incoming, Specified};
+use crate::control::api::{FieldFault, RouteClaims, SniRoute, SniRouteSpec};
+use crate::control::build::{Builder, Unreadable, UnreadableRoute};
+use crate::routing::{Kind, ObjectKey, ObjectRef, RouteKey};
+use crate::yaml::FieldPath;
+
+#[derive(Debug)]
+pub(super) struct SniRoutes;
+
+impl Followed for SniRoutes {
+    fn kind(&self) -> Kind {
+        Kind::SniRoute
+    }
+
+    fn put(&self, object: &Incoming<'_>, builder: &mut Builder) -> Result<(), FieldFault> {
+        builder.put_route(&route(object)?);
+        Ok(())
+    }
+
+    fn put_unreadable(
+        &self,
+        object: &Incoming<'_>,
+        why: &str,
+        builder: &mut Builder,
+    ) -> Option<&'static str> {
+        match builder.put_unreadable_route(&unreadable(object, why)) {
+            Unreadable::Kept => Some("it is served as it was when it was read last"),
+            Unreadable::Unused => Some("it gets no connection"),
+            Unreadable::Elsewhere => {
+                let route = object.head.key();
+                debug!(%route, "another installation's route cannot be read");
+                None
+            }
+        }
+    }
+
+    fn remove(&self, key: &ObjectKey, builder: &mut Builder) {
+        let object = ObjectRef::new(Kind::SniRoute, key.clone());
+        builder.remove_route(&RouteKey::of_rule(object, 0));
+    }
+}
+
+/// The route that an object is, or the field that is at fault and why.
+fn route(Incoming { head, text }: &Incoming<'_>) -> Result<SniRoute, FieldFault> {
+    let Specified { spec } = text.parse::<Specified<SniRouteSpec>>()?;
+    // The oldest route wins, and one of an unknown age must not be taken for that.
+    if head.created.is_err() {
+        let field = FieldPath::parse("metadata.creationTimestamp");
+        return Err(FieldFault { field, message: "is no time that can be read".to_owned() });
+    }
+    Ok(SniRoute { metadata: head.metadata(), spec, status: None })
+}
+
+/// A route that cannot be read, as far as it can.
+fn unreadable(Incoming { head, text }: &Incoming<'_>, why: &str) -> UnreadableRoute {
+    let class = text.field(&["spec", "className"]);
+    // Of one that has no age that can be read, it is not known before whom its claims come.
+    let claims = head.created.is_ok().then(|| text.parse::<Specified<RouteClaims>>().ok());
+    UnreadableRoute {
+        metadata: head.metadata(),
+        class: class.map_or(Some(None), |class| serde_json::from_slice(class).ok()),
+        claims: claims.flatten().map(|Specified { spec }| spec),
+        why: why.to_owned(),
+    }
+}
