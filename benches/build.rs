@@ -16,7 +16,7 @@ use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use serde_json::{Value, from_value, json};
 use sluice::control::api::{ReferenceGrant, SniRoute};
-use sluice::control::build::{Builder, Installation, SLICE};
+use sluice::control::translate::{Builder, Installation, SLICE};
 use sluice::reach::Reach;
 use sluice::routing::{Reader, Writer, channel};
 

@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use clap::Parser;
 use sluice::cli::{Check, Class, Cli, Command, Explain, Run};
 use sluice::config::{Config, ConfigError};
-use sluice::control::build::{Installation, Plan, build};
+use sluice::control::translate::{Installation, Plan, build};
 use sluice::control::{api, files};
 use sluice::logging::{self, LoggingError};
 use sluice::reach::Reach;

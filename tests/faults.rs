@@ -14,8 +14,8 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use sluice::config::{Config, ConfigError, Flags};
-use sluice::control::build::Resources;
 use sluice::control::files::read_text;
+use sluice::control::translate::Resources;
 
 #[test]
 fn faults_of_manifests() {

@@ -213,9 +213,9 @@ fn fault_of_theirs(owner: &str, path: &[String], name: &Name) -> Option<String> 
 #[test]
 fn a_broken_wall_is_seen() {
     for (file, source, expected) in [
-        ("control/build.rs", "use crate::proxy::Worker;", "control may not name crate::proxy"),
-        ("control/build.rs", "use crate::{routing::Table, proxy};", "crate::proxy"),
-        ("control/build.rs", "use super::super::proxy::Worker;", "crate::proxy"),
+        ("control/translate.rs", "use crate::proxy::Worker;", "control may not name crate::proxy"),
+        ("control/translate.rs", "use crate::{routing::Table, proxy};", "crate::proxy"),
+        ("control/translate.rs", "use super::super::proxy::Worker;", "crate::proxy"),
         ("control/mod.rs", "use super::proxy as other;", "crate::proxy"),
         ("control/mod.rs", "mod inner { use super::super::proxy; }", "crate::proxy"),
         ("control/mod.rs", "use crate::*;", "crate::*"),
@@ -238,7 +238,7 @@ fn a_broken_wall_is_seen() {
         ("tls/hello.rs", "use std::net as n;", "std::net"),
         ("tls/hello.rs", "fn f() -> impl Ord + use<'_> { std::fs::read(p) }", "std::fs"),
         ("tls/hello.rs", "fn f() { std::fs::read(\"x\") }", "std::fs"),
-        ("admin/mod.rs", "use crate::control::build::Plan;", "crate::control::build"),
+        ("admin/mod.rs", "use crate::control::translate::Plan;", "crate::control::translate"),
         ("admin/mod.rs", "use crate::control;", "admin may not name crate::control"),
         ("lib.rs", "pub use crate::proxy::Worker;", "lib may not name"),
         ("novel.rs", "use crate::routing::Table;", "tests/walls.rs lacks it"),
@@ -255,7 +255,7 @@ fn a_broken_wall_is_seen() {
 #[test]
 fn what_keeps_to_the_walls_is_left_alone() {
     for (file, source) in [
-        ("control/build.rs", "use crate::{control::api, routing::{self, Table}};"),
+        ("control/translate.rs", "use crate::{control::api, routing::{self, Table}};"),
         ("proxy/relay/copy.rs", "use super::super::peek; use crate::tls::Hello; use self::x::y;"),
         ("proxy/peek.rs", "pub(in crate::proxy) fn f() {} pub(crate) fn g() {}"),
         ("routing/table.rs", "use std::net::{IpAddr, SocketAddr}; use std::{fmt, io};"),

@@ -5,8 +5,8 @@ use std::time::Instant;
 
 use prometheus::{Histogram, IntCounter};
 
-use crate::control::build::Settled;
 use crate::control::status::{Statuses, log_changes, log_moves};
+use crate::control::translate::Settled;
 use crate::metrics::Metrics;
 use crate::reach::OwnEndpoints;
 use crate::routing::{Applied, Snapshot, Writer};
@@ -107,8 +107,8 @@ mod tests {
     use super::*;
     use crate::admin::report::RoutesReport;
     use crate::control::api::SniRoute;
-    use crate::control::build::{Builder, Installation};
     use crate::control::captured::Log;
+    use crate::control::translate::{Builder, Installation};
     use crate::reach::Reach;
     use crate::routing::{self, ObjectRef, Reader, RouteKey};
 

@@ -1,12 +1,11 @@
 //! The control plane: manifests in, a routing table and statuses out.
 //!
-//! A source ([`files`], [`kubernetes`]) tells a [`build::Builder`] what there is; that works out,
+//! A source ([`files`], [`kubernetes`]) tells a [`translate::Builder`] what there is; that works out,
 //! without I/O, what a change comes to. The routes and endpoints go to the data plane through
 //! [`crate::routing::Writer`], and the statuses to whoever reports them. What is served outlives
 //! the process in [`saved`].
 
 pub mod api;
-pub mod build;
 mod burst;
 #[cfg(test)]
 pub(crate) mod captured;
@@ -21,9 +20,10 @@ pub mod saved;
 mod slices;
 pub mod status;
 pub mod supervise;
+pub mod translate;
 
 /// Warns of the installation's own Services that are not there when all that is there has come.
-fn warn_of_missing_services(builder: &build::Builder) {
+fn warn_of_missing_services(builder: &translate::Builder) {
     for service in builder.missing_own_services() {
         tracing::warn!(
             %service,

@@ -2,7 +2,7 @@
 
 use tokio::task::yield_now;
 
-use super::build::{Builder, SLICE, Settled};
+use super::translate::{Builder, SLICE, Settled};
 
 /// Works out what the changes of a builder come to.
 pub(super) async fn settle(builder: &mut Builder) -> Settled {
@@ -32,7 +32,7 @@ mod tests {
 
     use super::*;
     use crate::control::api::SniRoute;
-    use crate::control::build::Installation;
+    use crate::control::translate::Installation;
 
     /// Counts the turns that it gets while `work` goes on.
     async fn turns(work: impl Future) -> usize {

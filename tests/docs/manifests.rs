@@ -2,8 +2,8 @@
 
 use std::fs;
 
-use sluice::control::build::{Installation, NamesBelow};
 use sluice::control::files;
+use sluice::control::translate::{Installation, NamesBelow};
 use sluice::reach::Reach;
 
 use super::markdown::blocks;

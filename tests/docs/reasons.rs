@@ -9,11 +9,11 @@ use super::read;
 
 /// Where reasons are made.
 const SOURCES: [&str; 6] = [
-    "src/control/build/draft.rs",
-    "src/control/build/ports.rs",
-    "src/control/build/told.rs",
-    "src/control/build/unresolved.rs",
-    "src/control/build/verdict.rs",
+    "src/control/translate/draft.rs",
+    "src/control/translate/ports.rs",
+    "src/control/translate/told.rs",
+    "src/control/translate/unresolved.rs",
+    "src/control/translate/verdict.rs",
     "src/control/status/mod.rs",
 ];
 /// What stands before them there.

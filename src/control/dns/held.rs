@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
-use crate::control::build::{ADDRESSES_OF_A_NAME, Answer, NameFault};
+use crate::control::translate::{ADDRESSES_OF_A_NAME, Answer, NameFault};
 
 /// A name is not looked up again sooner than this, whatever its records say.
 pub(super) const SHORTEST: Duration = Duration::from_secs(5);

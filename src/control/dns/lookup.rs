@@ -13,7 +13,7 @@ use tokio::sync::OnceCell;
 use tokio::time::timeout;
 
 use super::held::{Family, Held, Outcome};
-use crate::control::build::Answer;
+use crate::control::translate::Answer;
 
 /// How long a lookup may take, with all that is tried in it.
 const LONGEST: Duration = Duration::from_secs(6);

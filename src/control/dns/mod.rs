@@ -28,7 +28,7 @@ use self::lookup::Lookup;
 pub use self::lookup::read_answer;
 use self::schedule::{Job, Schedule};
 use super::api::DnsName;
-use super::build::{Answer, NameChanges};
+use super::translate::{Answer, NameChanges};
 
 /// How long the first table waits for the names that it leads to.
 pub(super) const PATIENCE: Duration = Duration::from_secs(2);

@@ -7,7 +7,7 @@ use std::time::Instant;
 use super::held::{Family, Held, Outcome};
 use super::turns::{Lane, Ticket, Turns};
 use crate::control::api::DnsName;
-use crate::control::build::{
+use crate::control::translate::{
     Answer, NAMES_OF_A_NAMESPACE, NameChanges, NameFault, Rank, WantedName,
 };
 

@@ -9,7 +9,7 @@ use tokio::net::UdpSocket;
 use tokio::task::JoinHandle;
 
 use super::*;
-use crate::control::build::{Rank, WantedName};
+use crate::control::translate::{Rank, WantedName};
 use crate::routing::RouteKey;
 
 /// A server that is silent about names that begin with `silent`, and about the AAAA records of

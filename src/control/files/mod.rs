@@ -27,7 +27,7 @@ use std::path::{Path, PathBuf};
 use self::manifests::Manifests;
 use self::parse::Lines;
 use self::snapshot::DirSnapshot;
-use super::build::{Installation, Resources, examine};
+use super::translate::{Installation, Resources, examine};
 use crate::yaml::FieldPath;
 
 pub use watch::{Update, watch};

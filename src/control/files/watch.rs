@@ -20,8 +20,8 @@ use super::stability::{Stability, Verdict};
 use super::watch_set::WatchSet;
 use super::watcher::Watcher;
 use crate::control::api::READ_KINDS;
-use crate::control::build::{Builder, Installation, Settled};
 use crate::control::dns::{self, Answers, Names};
+use crate::control::translate::{Builder, Installation, Settled};
 use crate::control::{slices, warn_of_missing_services};
 use crate::routing::Kind;
 

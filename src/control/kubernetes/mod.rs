@@ -2,7 +2,7 @@
 //!
 //! Each kind is listed in pages and then watched, object by object, which starts anew after errors,
 //! with growing pauses, and after the server has forgotten where a watch was. What comes goes into
-//! a [`Builder`](super::build::Builder); bursts are settled together, after a short quiet or at the
+//! a [`Builder`](super::translate::Builder); bursts are settled together, after a short quiet or at the
 //! latest after a bounded time. Nothing is published before every kind has been listed once, and the
 //! names that routes lead to have been looked up, or that has taken too long.
 //!
@@ -44,9 +44,9 @@ use self::optional::Optional;
 use self::request::noting;
 pub use self::request::tuned;
 use super::api::{Definition, DnsName, READ_KINDS};
-use super::build::{Answer, Installation, Settled};
 use super::burst::take_burst;
 use super::dns::{self, Answers, Names};
+use super::translate::{Answer, Installation, Settled};
 use super::{slices, warn_of_missing_services};
 use crate::routing::{Kind, ObjectKey};
 

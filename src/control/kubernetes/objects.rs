@@ -3,8 +3,8 @@
 use super::faults::Faults;
 use super::kinds::{Incoming, followed};
 use crate::control::api::{FieldFault, READ_KINDS};
-use crate::control::build::{Builder, Installation, Settled};
 use crate::control::objects::ObjectText;
+use crate::control::translate::{Builder, Installation, Settled};
 use crate::routing::{Kind, ObjectKey};
 use crate::yaml::FieldPath;
 

@@ -2,8 +2,8 @@
 
 use std::path::Path;
 
-use sluice::control::build::{Installation, build};
 use sluice::control::files::read_text;
+use sluice::control::translate::{Installation, build};
 use sluice::reach::Reach;
 use sluice::routing::channel;
 

@@ -1,9 +1,9 @@
 //! A list of objects → its items → the builder → the table, each item taken for each kind.
 
 use sluice::control::api::READ_KINDS;
-use sluice::control::build::Installation;
 use sluice::control::kubernetes::Objects;
 use sluice::control::objects::read_list;
+use sluice::control::translate::Installation;
 use sluice::routing::{ObjectKey, channel};
 
 /// Whatever comes, nothing panics; in whatever pieces it comes, it is the same; and when all objects

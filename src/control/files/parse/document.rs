@@ -8,8 +8,8 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use super::type_meta::{TypeMeta, is_list};
 use super::{Object, Origin, Parsed};
 use crate::control::api::{FieldFault, not_read, parse_strictly};
-use crate::control::build::key;
 use crate::control::files::Fault;
+use crate::control::translate::key;
 use crate::routing::{Kind, ObjectKey};
 use crate::yaml::{Content, FieldPath, Node, Step};
 

@@ -17,7 +17,7 @@ use self::document::MAX_FAULTS;
 use self::split::documents;
 use super::Fault;
 use crate::control::api::{ReferenceGrant, SniRoute};
-use crate::control::build::{Builder, Resources};
+use crate::control::translate::{Builder, Resources};
 use crate::routing::{Kind, ObjectKey};
 use crate::yaml::{FieldPath, Node};
 

@@ -1,7 +1,7 @@
 //! What a manifest claims to be.
 
 use crate::control::api::kind_of;
-use crate::control::build::DEFAULT_NAMESPACE;
+use crate::control::translate::DEFAULT_NAMESPACE;
 use crate::routing::Kind;
 use crate::yaml::{Content, Node};
 

@@ -8,10 +8,10 @@ use std::sync::Arc;
 use tempfile::TempDir;
 
 use super::{folder, good, shown};
-use crate::control::build::sni_route_key;
 use crate::control::files::manifests::{Difference, Manifests};
 use crate::control::files::parse::Object;
 use crate::control::files::snapshot::DirSnapshot;
+use crate::control::translate::sni_route_key;
 use crate::routing::RouteKey;
 
 /// A folder and what is in force of it.

@@ -2,7 +2,7 @@
 
 use super::{Followed, Incoming, Specified};
 use crate::control::api::{FieldFault, ReferenceGrant, ReferenceGrantSpec};
-use crate::control::build::Builder;
+use crate::control::translate::Builder;
 use crate::routing::{Kind, ObjectKey};
 
 #[derive(Debug)]

@@ -17,8 +17,8 @@ use std::fmt::Debug;
 use serde::Deserialize;
 
 use crate::control::api::{FieldFault, READ_KINDS};
-use crate::control::build::Builder;
 use crate::control::objects::{Head, ObjectText};
+use crate::control::translate::Builder;
 use crate::routing::{Kind, ObjectKey};
 
 /// All kinds that are followed.

@@ -7,7 +7,7 @@ use serde::Deserialize;
 
 use super::{Followed, Incoming, USED_AS_LAST};
 use crate::control::api::FieldFault;
-use crate::control::build::Builder;
+use crate::control::translate::Builder;
 use crate::routing::{Kind, ObjectKey};
 
 #[derive(Debug)]

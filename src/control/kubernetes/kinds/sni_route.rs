@@ -4,7 +4,7 @@ use tracing::debug;
 
 use super::{Followed, Incoming, Specified};
 use crate::control::api::{FieldFault, RouteClaims, SniRoute, SniRouteSpec};
-use crate::control::build::{Builder, Unreadable, UnreadableRoute};
+use crate::control::translate::{Builder, Unreadable, UnreadableRoute};
 use crate::routing::{Kind, ObjectKey, ObjectRef, RouteKey};
 use crate::yaml::FieldPath;
 

@@ -6,8 +6,8 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::control::api::{DnsName, ReferenceGrant};
-use crate::control::build::{Answer, Builder, Settled, UnreadableRoute};
 use crate::control::status::RouteStatus;
+use crate::control::translate::{Answer, Builder, Settled, UnreadableRoute};
 use crate::routing::{ObjectRef, Reader, RouteKey, Writer, channel};
 
 /// The name of a Service, and the only one, of another namespace.
