@@ -24,7 +24,7 @@ use sluice::metrics::Metrics;
 use sluice::outcome::Outcome;
 use sluice::routing::{
     AnyOn, BackendKey, Balancing, Hostname, Hostnames, Kind, Moment, ObjectKey, RouteKey,
-    RouteSpec, ServicePort, Snapshot, Timeouts, TrafficPolicy, Writer, channel,
+    RouteSpec, ServicePort, Snapshot, Writer, channel,
 };
 use tokio::sync::oneshot;
 
@@ -215,7 +215,7 @@ fn service(port: ServicePort) -> BackendKey {
 
 /// Two routes, one of them with everything, that share a backend.
 fn snapshot() -> Snapshot {
-    let kafka = RouteSpec {
+    let mut kafka = RouteSpec {
         created: Some(1_700_000_000),
         hostnames: ["kafka.example.com", "*.kafka.example.com"]
             .map(|name| name.parse::<Hostname>().expect("a hostname"))
@@ -228,15 +228,11 @@ fn snapshot() -> Snapshot {
             (service(ServicePort::Name("tls".into())), 0),
             (BackendKey::Address("far.example:9093".into()), 10),
         ],
-        policy: TrafficPolicy {
-            balancing: Balancing::LeastConnections,
-            timeouts: Timeouts {
-                connect: Some(Duration::from_secs(5)),
-                idle: Some(Duration::from_millis(1500)),
-            },
-        },
         ..plain(key("data", "kafka"), "unused.example")
     };
+    kafka.policy.balancing = Balancing::LeastConnections;
+    kafka.policy.timeouts.connect = Some(Duration::from_secs(5));
+    kafka.policy.timeouts.idle = Some(Duration::from_millis(1500));
     let any = RouteSpec {
         backends: vec![(service(ServicePort::Number(9093)), 1)],
         hostnames: Hostnames::from(Hostname::<&str>::Any)

@@ -7,13 +7,14 @@ use std::sync::Arc;
 use ahash::AHashMap as HashMap;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
+use super::Installation;
 use super::below::{Note, Side};
+use super::policy::policy;
 use super::resolve::{LookedUp, Targets};
 use super::told::{Finding, Object, Unread};
 use super::unreadable::UnreadableRoute;
 use super::unresolved::Unresolved;
 use super::verdict;
-use super::{Installation, capped};
 use crate::control::api::{BackendTarget, DnsName, ListenerName, SniRoute};
 use crate::routing::{
     Age, BackendKey, Demand, Hostname, Hostnames, ObjectKey, RouteKey, RouteSpec, ServicePort,
@@ -54,10 +55,8 @@ impl Draft {
         let (metadata, spec) = (&route.metadata, &route.spec);
         let mut draft =
             Draft::claiming(key, metadata, &spec.hostnames, &spec.listeners, installation);
-        (draft.spec.policy.timeouts, draft.capped) =
-            capped::timeouts(&spec.timeouts, installation.longest_timeout);
+        (draft.spec.policy, draft.capped) = policy(spec, installation.longest_timeout);
         draft.spec.alpn = spec.alpn.iter().map(|protocol| protocol.as_str().into()).collect();
-        draft.spec.policy.balancing = spec.load_balancing.policy;
         draft.backends = backends(&draft.spec.key, route);
         draft
     }

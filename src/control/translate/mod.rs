@@ -5,7 +5,6 @@
 
 mod below;
 mod builder;
-mod capped;
 mod claims;
 mod domain;
 mod draft;
@@ -14,6 +13,7 @@ mod few;
 mod grants;
 mod names;
 mod own;
+mod policy;
 mod ports;
 mod resolve;
 mod routes;

@@ -1,13 +1,19 @@
-//! What a route may ask for at most.
+//! How a route asks for its connections to be treated, and what it may ask for at most.
 
 use std::time::Duration;
 
-use crate::control::api::RouteTimeouts;
+use crate::control::api::{RouteTimeouts, SniRouteSpec};
 use crate::duration::display;
-use crate::routing::Timeouts;
+use crate::routing::{Timeouts, TrafficPolicy};
 
-/// The deadlines of a route, none longer than `longest`, and what to say of those that would be.
-pub(super) fn timeouts(asked: &RouteTimeouts, longest: Option<Duration>) -> (Timeouts, String) {
+/// The policy of a route, with no deadline longer than `longest`, and what to say of those that would
+/// be.
+pub(super) fn policy(asked: &SniRouteSpec, longest: Option<Duration>) -> (TrafficPolicy, String) {
+    let (timeouts, capped) = timeouts(&asked.timeouts, longest);
+    (TrafficPolicy { balancing: asked.load_balancing.policy, timeouts }, capped)
+}
+
+fn timeouts(asked: &RouteTimeouts, longest: Option<Duration>) -> (Timeouts, String) {
     let mut said = String::new();
     let mut cap = |name: &str, asked: Option<Duration>| match (asked, longest) {
         (Some(asked), Some(longest)) if asked > longest => {
