@@ -9,10 +9,9 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 
 use criterion::{BatchSize, Criterion, criterion_group, criterion_main};
-use sluice::proxy::{Wish, choose};
 use sluice::routing::{
     BackendKey, Balancing, Changes, Hostname, Moment, Route, RouteKey, RouteSpec, Snapshot,
-    TrafficPolicy, Writer, channel,
+    TrafficPolicy, Wish, Writer, channel, choose,
 };
 
 const ENDPOINTS: u32 = 60_000;

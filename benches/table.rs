@@ -101,9 +101,9 @@ fn bench_lookups(group: &mut BenchmarkGroup<'_, WallTime>, reader: &Reader, size
 fn bench_change(group: &mut BenchmarkGroup<'_, WallTime>, writer: &mut Writer, size: usize) {
     let change = |label: &str| {
         let mut changed = route(size / HOSTNAMES_A_ROUTE / 2, size);
-        let others = changed.hostnames.iter().take(HOSTNAMES_A_ROUTE - 1).map(Hostname::owned);
+        let others = changed.hostnames().take(HOSTNAMES_A_ROUTE - 1).map(Hostname::owned);
         let new: Hostname = format!("{label}.changed.test").parse().unwrap();
-        changed.hostnames = others.chain([new]).collect();
+        changed.attachments[0].hostnames = others.chain([new]).collect();
         Changes { routes: vec![(changed.key.clone(), Some(changed))], ..Changes::default() }
     };
     let changes = [change("a"), change("b")];
@@ -133,9 +133,9 @@ fn with_protocols(criterion: &mut Criterion) {
         let spec = |number: usize, alpn: &str| {
             let size = routes * HOSTNAMES_A_ROUTE;
             let own = route(number, size);
-            let hostnames = route(number / routes_a_hostname, size).hostnames;
+            let attachments = route(number / routes_a_hostname, size).attachments;
             let alpn = (0..PROTOCOLS).map(|n| format!("{alpn}-{number}-{n}").into()).collect();
-            RouteSpec { hostnames, alpn, ..own }
+            RouteSpec { attachments, alpn, ..own }
         };
         let all = (0..routes).map(|number| spec(number, "p")).collect();
         let (mut writer, _reader) = served(Snapshot { routes: all, ..Snapshot::default() });
@@ -186,12 +186,13 @@ fn worst_snapshot(elsewhere_on: Vec<Vec<String>>) -> Snapshot {
     let covering: Vec<String> = covering.map(|name| name.collect::<Vec<_>>().join(".")).collect();
     let elsewhere = (1..DEEPEST).map(|labels| format!("*.{}", vec!["b"; labels].join(".")));
     let elsewhere: Vec<String> = elsewhere.collect();
-    let claim = |name: String, hostnames: &[String], on: &[&str], alpn: Vec<String>| RouteSpec {
-        key: RouteKey::sni_route("bench", &name),
-        hostnames: hostnames.iter().map(|name| name.parse::<Hostname>().unwrap()).collect(),
-        listeners: on.iter().map(|listener| (*listener).into()).collect(),
-        alpn: alpn.into_iter().map(Into::into).collect(),
-        ..route(0, 1)
+    let claim = |name: String, hostnames: &[String], on: &[&str], alpn: Vec<String>| {
+        let hostnames = hostnames.iter().map(|name| name.parse::<Hostname>().unwrap()).collect();
+        RouteSpec {
+            alpn: alpn.into_iter().map(Into::into).collect(),
+            backends: route(0, 1).backends,
+            ..RouteSpec::new(RouteKey::sni_route("bench", &name), hostnames).on(on)
+        }
     };
     let mut routes: Vec<RouteSpec> = elsewhere
         .chunks(HOSTNAMES_A_ROUTE)

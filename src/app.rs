@@ -3,6 +3,7 @@
 mod control;
 mod drain;
 mod kubernetes;
+mod listening;
 mod publish;
 mod saving;
 mod service_manager;
@@ -15,7 +16,7 @@ use std::sync::Arc;
 
 use anyhow::Context;
 use tokio::runtime::Runtime;
-use tokio::sync::{Notify, oneshot};
+use tokio::sync::{Notify, oneshot, watch};
 
 use crate::access_log::{AccessLog, Writing};
 use crate::admin::{Admin, AdminState, Limits};
@@ -312,8 +313,11 @@ impl Serving<'_> {
         drop(log);
         running.pulses().for_each(|pulse| watchdog.add(Box::new(pulse)));
         manager.ready();
+        // The configuration's, which stay as they are.
+        let (_wanted, wanted) = watch::channel(running.binds_in_force());
 
         let lost = tokio::select! {
+            never = listening::follow(&running, wanted, &parts.health) => match never {},
             signal = signalled() => {
                 tracing::info!(signal, "draining");
                 false

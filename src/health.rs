@@ -26,6 +26,8 @@ struct Notices {
     saved_table: Option<String>,
     /// The parts of the control plane that a fault has ended lately, why, and how often.
     failed_parts: BTreeMap<&'static str, (String, u64)>,
+    /// Why clients cannot be accepted where they are to be.
+    bind_faults: Vec<String>,
 }
 
 impl Health {
@@ -71,6 +73,11 @@ impl Health {
         self.lock_notices().failed_parts.remove(part);
     }
 
+    /// Clients cannot be accepted at these addresses, and at no others; each as a sentence.
+    pub fn set_bind_faults(&self, faults: Vec<String>) {
+        self.lock_notices().bind_faults = faults;
+    }
+
     /// The source of routes cannot be followed. `what` says what fails; told again, with another
     /// cause, it is still the same outage.
     pub fn set_source_down(&self, what: String) {
@@ -114,6 +121,7 @@ impl Health {
             let detail = detail.escape_debug();
             format!("a fault of sluice has ended a part of the control plane, which starts anew: {part}, {times} times, last: {detail}")
         }));
+        lines.extend(notices.bind_faults.iter().map(|fault| format!("{fault}; trying again")));
         lines
     }
 

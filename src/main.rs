@@ -12,7 +12,7 @@ use sluice::control::{api, files};
 use sluice::logging::{self, LoggingError};
 use sluice::reach::Reach;
 use sluice::routing::{RouteKey, Snapshot};
-use sluice::{app, explain, proxy};
+use sluice::{app, explain, routing};
 
 /// Faults found, no route, or a failure at work.
 const FAILED: u8 = 1;
@@ -77,7 +77,7 @@ fn explain(args: &Explain, out: &mut dyn Write) -> anyhow::Result<ExitCode> {
     let mut explanation = explain::explain(&explain::table(snapshot), &query);
     told.iter().for_each(|(route, message)| explanation.add_told(route, message));
     if let (Some(winner), Some(source)) = (&explanation.winner, query.source) {
-        explanation.endpoint = proxy::endpoint_of_source(&winner.route, source);
+        explanation.endpoint = routing::endpoint_of_source(&winner.route, source);
     }
     writeln!(out, "{explanation}")?;
     Ok(if explanation.found() { ExitCode::SUCCESS } else { ExitCode::from(FAILED) })

@@ -23,8 +23,33 @@ pub struct Listening {
     pub dual_stack: bool,
 }
 
-/// What endpoints may be. Never changes while sluice runs.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+/// Where this process listens at any time: for clients, and for those who look after it. The data
+/// plane sets it, and the control plane reads it. Clones are the same.
+#[derive(Clone, Debug, Default)]
+pub struct ListeningSet(Arc<ArcSwap<Vec<Listening>>>);
+
+impl ListeningSet {
+    /// All of this moment. Not to be held across an await.
+    pub fn get(&self) -> Guard<Arc<Vec<Listening>>> {
+        self.0.load()
+    }
+
+    /// Others from now on.
+    pub fn set(&self, listening: impl Iterator<Item = Listening>) {
+        self.0.store(Arc::new(listening.collect()));
+    }
+}
+
+impl FromIterator<Listening> for ListeningSet {
+    fn from_iter<I: IntoIterator<Item = Listening>>(listening: I) -> Self {
+        let set = ListeningSet::default();
+        set.set(listening.into_iter());
+        set
+    }
+}
+
+/// What endpoints may be. But for `listening`, it never changes while sluice runs.
+#[derive(Clone, Debug, Default)]
 pub struct Reach {
     /// Whether routes may lead to this machine itself, to its link and to the metadata services of
     /// clouds, as they may where those who write routes run sluice, too.
@@ -33,8 +58,8 @@ pub struct Reach {
     pub allow: Vec<Cidr>,
     /// The networks that they may not be in, even if they are in one of `allow`.
     pub deny: Vec<Cidr>,
-    /// Where this process listens: for clients, and for those who look after it.
-    pub listening: Vec<Listening>,
+    /// Where this process listens.
+    pub listening: ListeningSet,
 }
 
 /// The addresses of the installation's own Services: of their pods, and those that lead to them. The
@@ -164,8 +189,8 @@ impl Reach {
     ) -> Result<(), Refusal> {
         let port = endpoint.port();
         let ip = endpoint.ip().to_canonical();
-        let listening = self.listening.iter().filter(|listening| listening.address.port() == port);
-        for listening in listening {
+        let listening = self.listening.get();
+        for listening in listening.iter().filter(|listening| listening.address.port() == port) {
             if forms(ip).any(|ip| listening.is_at(ip, &is_of_this_machine)) {
                 return Err(Refusal::OwnPort);
             }
@@ -445,12 +470,12 @@ mod tests {
             |address: &str, dual_stack| Listening { address: address.parse().unwrap(), dual_stack };
         let mut reach = Reach {
             local_addresses: true,
-            listening: vec![
+            listening: ListeningSet::from_iter([
                 listening("0.0.0.0:8443", false),
                 listening("[::]:9901", true),
                 listening("[::]:7443", false),
                 listening("127.0.0.1:6443", false),
-            ],
+            ]),
             allow: cidrs(&["0.0.0.0/0", "::/0"]),
             ..Reach::default()
         };

@@ -3,9 +3,9 @@
 #![allow(clippy::unwrap_used)]
 
 use allocation_counter::measure;
-use sluice::proxy::{Wish, choose};
 use sluice::routing::{
-    BackendKey, Balancing, Hostname, RouteKey, RouteSpec, Snapshot, TrafficPolicy, channel,
+    BackendKey, Balancing, Hostname, RouteKey, RouteSpec, Snapshot, TrafficPolicy, Wish, channel,
+    choose,
 };
 use sluice::tls::{HelloReader, Progress, Refusal};
 
@@ -13,13 +13,13 @@ const HELLO: &[u8] = include_bytes!("corpus/hello/chromium.bin");
 
 fn route(hostname: &str, alpn: &[&str]) -> RouteSpec {
     RouteSpec {
-        listeners: vec!["https".into()],
         alpn: alpn.iter().map(|protocol| (*protocol).into()).collect(),
         backends: vec![(BackendKey::Address("one".into()), 1)],
         ..RouteSpec::new(
             RouteKey::sni_route("ns", hostname),
             hostname.parse::<Hostname>().unwrap().into(),
         )
+        .on(&["https"])
     }
 }
 
@@ -57,7 +57,9 @@ fn a_hostname_takes_few_bytes_of_the_table() {
     let routes = (0..ROUTES).map(|number| {
         let hostnames =
             (0..HOSTNAMES_A_ROUTE).map(|n| host(number, n).parse::<Hostname>().unwrap());
-        RouteSpec { hostnames: hostnames.collect(), ..route(&host(number, 0), &[]) }
+        let mut route = route(&host(number, 0), &[]);
+        route.attachments[0].hostnames = hostnames.collect();
+        route
     });
     let mut served = None;
     let count = measure(|| {

@@ -43,9 +43,22 @@ fn covers(hostname: &str, name: Option<&str>) -> bool {
 }
 
 fn admits(route: &RouteSpec, ask: &Ask) -> bool {
-    let listener = route.listeners.is_empty() || route.listeners.contains(&ask.listener.into());
+    let listener = is_on(route, ask.listener);
     let protocol = route.alpn.is_empty() || route.alpn.iter().any(|one| ask.offers(one));
     listener && protocol
+}
+
+/// The routes here have one attachment.
+fn listeners(route: &RouteSpec) -> &[Box<str>] {
+    &route.attachments[0].listeners
+}
+
+fn is_on(route: &RouteSpec, listener: &str) -> bool {
+    listeners(route).is_empty() || listeners(route).contains(&listener.into())
+}
+
+fn claims(route: &RouteSpec, hostname: Hostname<&str>) -> bool {
+    route.hostnames().any(|one| one == hostname)
 }
 
 /// What decides between claims to one hostname, the greatest first: ALPN, age, then the key.
@@ -71,22 +84,17 @@ fn model<'r>(
     grants: &Grants,
     ask: &Ask,
 ) -> Option<(&'r RouteKey, Hostname<&'r str>)> {
-    let mut claimed: Vec<Hostname<&str>> =
-        routes.iter().flat_map(|route| route.hostnames.iter()).collect();
+    let mut claimed: Vec<Hostname<&str>> = routes.iter().flat_map(RouteSpec::hostnames).collect();
     claimed.retain(|hostname| covers(&hostname.to_string(), ask.name.as_deref()));
     claimed.sort_unstable();
     claimed.dedup();
     let mut only = None;
     // From the most specific to the least.
     for hostname in claimed.into_iter().rev() {
-        let claims = routes.iter().filter(|route| route.hostnames.contains(&hostname));
-        let claims: Vec<&RouteSpec> = claims.collect();
+        let claims: Vec<&RouteSpec> =
+            routes.iter().filter(|route| claims(route, hostname)).collect();
         // `*` is owned on each listener by itself, everything else as a whole.
-        let here = |route: &&&RouteSpec| {
-            hostname != Hostname::Any
-                || route.listeners.is_empty()
-                || route.listeners.contains(&ask.listener.into())
-        };
+        let here = |route: &&&RouteSpec| hostname != Hostname::Any || is_on(route, ask.listener);
         let oldest = claims.iter().filter(here).min_by(|a, b| age(a).cmp(&age(b)));
         let Some(owner) = oldest.map(|oldest| oldest.key.namespace()) else { continue };
         let best = claims
@@ -110,9 +118,9 @@ fn judged<'r>(
 ) -> Vec<(&'r RouteSpec, Option<Verdict>)> {
     let mut claims: Vec<(Age, Demand, &RouteSpec)> = routes
         .iter()
-        .filter(|route| route.hostnames.contains(&hostname))
+        .filter(|route| claims(route, hostname))
         .map(|route| {
-            let (listeners, alpn) = (route.listeners.clone().into(), route.alpn.clone().into());
+            let (listeners, alpn) = (listeners(route).into(), route.alpn.clone().into());
             (
                 Age::new(route.created, route.key.clone()),
                 Demand { listeners, alpn, reserved: false },
@@ -136,7 +144,7 @@ fn judged<'r>(
 fn served(routes: &[RouteSpec], grants: &Grants) -> Vec<RouteSpec> {
     let narrow = |route: &RouteSpec| {
         let mut any_on = AnyOn::All;
-        let left = route.hostnames.iter().filter(|hostname| {
+        let left = route.hostnames().filter(|hostname| {
             let verdicts = judged(routes, grants, *hostname);
             let own = verdicts.into_iter().find(|(other, _)| other.key == route.key);
             match own.unwrap().1 {
@@ -147,9 +155,11 @@ fn served(routes: &[RouteSpec], grants: &Grants) -> Vec<RouteSpec> {
             true
         });
         let hostnames: Hostnames = left.collect();
-        RouteSpec { hostnames: hostnames.with_any_on(any_on), ..route.clone() }
+        let mut narrow = route.clone();
+        narrow.attachments[0].hostnames = hostnames.with_any_on(any_on);
+        narrow
     };
-    routes.iter().map(narrow).filter(|route| !route.hostnames.is_empty()).collect()
+    routes.iter().map(narrow).filter(|route| route.hostnames().next().is_some()).collect()
 }
 
 fn grants() -> impl Strategy<Value = Grants> {
@@ -175,7 +185,6 @@ fn routes() -> impl Strategy<Value = Vec<RouteSpec>> {
             .zip(claims)
             .map(|(key, (names, listeners, alpn, created))| RouteSpec {
                 created,
-                listeners: listeners.into_iter().map(Into::into).collect(),
                 alpn: alpn.into_iter().map(Into::into).collect(),
                 backends: vec![(BackendKey::Address("192.0.2.1:1".into()), 1)],
                 ..RouteSpec::new(
@@ -185,6 +194,7 @@ fn routes() -> impl Strategy<Value = Vec<RouteSpec>> {
                         .map(|name| name.parse::<Hostname>().expect("a hostname"))
                         .collect(),
                 )
+                .on(&listeners)
             })
             .collect()
     })
@@ -208,10 +218,10 @@ fn crowd() -> impl Strategy<Value = Vec<RouteSpec>> {
             let (names, listeners, alpn): (Vec<&str>, Vec<&str>, Vec<&str>) =
                 (names, listeners, alpn);
             let name = format!("r{number}");
-            RouteSpec {
-                hostnames: names.iter().map(|name| name.parse::<Hostname>().unwrap()).collect(),
-                ..route_of((namespace, &name), created, &alpn, &listeners)
-            }
+            let mut route = route_of((namespace, &name), created, &alpn, &listeners);
+            route.attachments[0].hostnames =
+                names.iter().map(|name| name.parse::<Hostname>().unwrap()).collect();
+            route
         };
         routes.map(spec).collect()
     })
@@ -269,9 +279,9 @@ proptest! {
         let table = reader.table();
         prop_assert_eq!(table.len(), served.len());
         let hostnames: HashSet<_> =
-            served.iter().flat_map(|route| route.hostnames.iter()).collect();
+            served.iter().flat_map(RouteSpec::hostnames).collect();
         prop_assert_eq!(table.hostnames(), hostnames.len());
-        let special = routes.iter().flat_map(|route| route.hostnames.iter()).flat_map(asks_for);
+        let special = routes.iter().flat_map(RouteSpec::hostnames).flat_map(asks_for);
         for ask in asks.into_iter().chain(special) {
             let name = ask.name.as_deref();
             let offers = ask.offers.iter().map(|protocol| protocol.as_bytes());
@@ -304,7 +314,7 @@ proptest! {
     #[test]
     fn a_verdict_tells_the_truth(routes in routes(), grants in grants()) {
         let hostnames: HashSet<_> =
-            routes.iter().flat_map(|route| route.hostnames.iter()).collect();
+            routes.iter().flat_map(RouteSpec::hostnames).collect();
         for hostname in hostnames {
             let asks = asks_for(hostname);
             let named = |key: &RouteKey| routes.iter().find(|route| route.key == *key).unwrap();
@@ -348,10 +358,10 @@ fn route_of(key: (&str, &str), created: i64, alpn: &[&str], listeners: &[&str]) 
     let boxed = |texts: &[&str]| texts.iter().map(|text| (*text).into()).collect();
     RouteSpec {
         created: Some(created),
-        listeners: boxed(listeners),
         alpn: boxed(alpn),
         backends: vec![(BackendKey::Address("192.0.2.1:1".into()), 1)],
         ..RouteSpec::new(RouteKey::sni_route(key.0, key.1), Hostname::Exact("a.test").into())
+            .on(listeners)
     }
 }
 

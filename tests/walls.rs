@@ -4,7 +4,7 @@
 //! every path is resolved as far as `crate`, `self` and `super` go. The snippets at the end show
 //! that each wall is seen when it is broken.
 
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, clippy::expect_used)]
 
 #[path = "walls/source.rs"]
 mod source;
@@ -108,6 +108,75 @@ fn the_sources_keep_to_the_walls() {
         found.extend(faults(name, &text).into_iter().map(|fault| format!("src/{name}:{fault}")));
     }
     assert!(found.is_empty(), "\n{}", found.join("\n"));
+}
+
+/// In these folders, no files name each other in a circle. A file's inline modules, and the folder
+/// that has its name, are part of it; its tests may name what they like.
+const WITHOUT_CIRCLES: &[&str] = &["routing", "tls", "proxy", "config", "admin"];
+
+#[test]
+fn no_files_of_a_folder_name_each_other_in_a_circle() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    for folder in WITHOUT_CIRCLES {
+        let files = sources(&root.join(folder)).into_iter().map(|file| {
+            let name = file.strip_prefix(&root).unwrap().to_str().unwrap().to_owned();
+            (name, fs::read_to_string(&file).unwrap())
+        });
+        assert_eq!(circle(folder, files), None);
+    }
+}
+
+/// The files of a circle in `folder`, if there is one.
+fn circle(folder: &str, files: impl IntoIterator<Item = (String, String)>) -> Option<String> {
+    let depth = folder.split('/').count();
+    let mut names: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+    for (file, source) in files {
+        let module = module_of(&file);
+        let Some(from) = module.get(depth) else { continue };
+        if module.iter().any(|part| part == "tests") {
+            continue;
+        }
+        let named = self::names(&tokens(&source), &module).into_iter().filter_map(|name| {
+            let Target::Ours(path) = name.target else { return None };
+            let inside =
+                path.len() > depth && path.iter().zip(folder.split('/')).all(|(a, b)| a == b);
+            (inside && !name.in_tests && path[depth] != *from).then(|| path[depth].clone())
+        });
+        names.entry(from.clone()).or_default().extend(named);
+    }
+    let mut open = names.clone();
+    // What names nothing that is left is in no circle.
+    loop {
+        let left: BTreeSet<String> = open.keys().cloned().collect();
+        let before = open.len();
+        open.retain(|_, named| named.iter().any(|name| left.contains(name)));
+        if open.len() == before {
+            break;
+        }
+    }
+    let circle = |(from, named): (&String, &BTreeSet<String>)| {
+        let named: Vec<&str> = named.iter().map(String::as_str).collect();
+        format!("{folder}: {from} names {}", named.join(", "))
+    };
+    (!open.is_empty()).then(|| open.iter().map(circle).collect::<Vec<_>>().join("\n"))
+}
+
+#[test]
+fn a_circle_is_seen() {
+    let found = |files: &[(&str, &str)]| {
+        let files = files.iter().map(|(name, text)| (format!("p/{name}.rs"), (*text).to_owned()));
+        circle("p", files.collect::<Vec<_>>()).is_some()
+    };
+    assert!(found(&[("a", "use super::b::B;"), ("b", "use crate::p::a::A;")]));
+    assert!(found(&[
+        ("a", "use super::b;"),
+        ("b/x", "use crate::p::c::C;"),
+        ("c", "use super::a;")
+    ]));
+    assert!(!found(&[("a", "use super::b;"), ("b", "use super::c;"), ("c", "use super::B;")]));
+    assert!(!found(&[("a", "use super::b;"), ("b", "mod tests { use crate::p::a; }")]));
+    assert!(!found(&[("a", "use super::b;"), ("b/tests", "use crate::p::a;")]));
+    assert!(!found(&[("a", "use self::x::y;"), ("a/x", "use super::z;")]));
 }
 
 #[test]

@@ -40,7 +40,7 @@ pub(super) async fn end(
     ended: &Notify,
     writing: Option<Writing>,
 ) -> anyhow::Result<()> {
-    let left = metrics.connections_active.get();
+    let left = metrics.connections.total();
     running.abort();
     if timeout(ABORT_TIMEOUT, over(&running, ended)).await.is_err() {
         anyhow::bail!("the workers did not end in {ABORT_TIMEOUT:?}");

@@ -10,7 +10,9 @@ use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
-use crate::routing::{Hostname, MOST_OFFERS, MatchKind, Route, RouteKey, Snapshot, Table, channel};
+use crate::routing::{
+    Attachment, Hostname, MOST_OFFERS, MatchKind, Route, RouteKey, Scope, Snapshot, Table, channel,
+};
 use crate::tls::{self, ServerName};
 
 pub use fetch::fetch;
@@ -202,6 +204,7 @@ pub fn explain(table: &Table, query: &Query) -> Explanation {
 struct Claim<'t> {
     hostname: Hostname<&'t str>,
     route: &'t Arc<Route>,
+    attachment: &'t Attachment,
 }
 
 impl Claim<'_> {
@@ -214,13 +217,13 @@ impl Claim<'_> {
         owner: Option<&Owner<'_>>,
     ) -> Option<Lost> {
         let spec = &self.route.spec;
-        if !spec.admits(listener, |_| true) {
-            return Some(Lost::OtherListener(spec.listeners.clone()));
+        if !self.attachment.is_to(listener.into()) {
+            return Some(Lost::OtherListener(self.attachment.listeners.clone()));
         }
-        if self.hostname == Hostname::Any && !spec.hostnames.any_on().has(listener) {
+        if !self.attachment.has(self.hostname, listener) {
             return Some(Lost::AnyElsewhere);
         }
-        if !spec.admits(listener, |protocol| query.offers(protocol)) {
+        if !spec.asks_for(|protocol| query.offers(protocol)) {
             return Some(Lost::AlpnNotOffered(spec.alpn.clone()));
         }
         let less_specific = winner.is_some_and(|winner| self.hostname < winner.claim.borrowed());
@@ -277,9 +280,12 @@ impl Query {
 fn claims<'t>(table: &'t Table, name: Option<&str>) -> Vec<Claim<'t>> {
     let mut claims: Vec<Claim<'_>> = table
         .routes()
-        .filter_map(|route| {
-            let covering = route.spec.hostnames.iter().filter(|hostname| hostname.matches(name));
-            Some(Claim { hostname: covering.max()?, route })
+        .flat_map(|route| {
+            let attachments = route.spec.in_scope(&Scope::Config);
+            attachments.filter_map(move |attachment| {
+                let covering = attachment.hostnames.iter().filter(|one| one.matches(name));
+                Some(Claim { hostname: covering.max()?, route, attachment })
+            })
         })
         .collect();
     claims.sort_by(|a, b| {
@@ -294,10 +300,10 @@ fn best_listener<'t>(claims: &[Claim<'t>], query: &Query) -> &'t str {
     claims
         .iter()
         .map(|claim| {
-            let spec = &claim.route.spec;
-            (spec, spec.listeners.first().map_or("", |listener| &**listener))
+            let listener = claim.attachment.listeners.first();
+            (&claim.route.spec, listener.map_or("", |listener| &**listener))
         })
-        .find(|(spec, listener)| spec.admits(listener, |protocol| query.offers(protocol)))
+        .find(|(spec, _)| spec.asks_for(|protocol| query.offers(protocol)))
         .map_or("", |(_, listener)| listener)
 }
 
@@ -323,7 +329,7 @@ fn elsewhere(table: &Table, query: &Query, claims: &[Claim<'_>], listener: &str)
     let here = winner_at(listener);
     let mentioned: BTreeSet<&str> = claims
         .iter()
-        .flat_map(|claim| claim.route.spec.listeners.iter().map(|listener| &**listener))
+        .flat_map(|claim| claim.attachment.listeners.iter().map(|listener| &**listener))
         .collect();
     mentioned
         .into_iter()
@@ -335,7 +341,10 @@ fn elsewhere(table: &Table, query: &Query, claims: &[Claim<'_>], listener: &str)
 
 fn bare_suffix(table: &Table, name: Option<&str>) -> Option<(RouteKey, Hostname)> {
     let wildcard = Hostname::Wildcard(name?.into());
-    let claims = |route: &&Arc<Route>| route.spec.hostnames.contains(&wildcard);
+    let claims = |route: &&Arc<Route>| {
+        let mut attachments = route.spec.in_scope(&Scope::Config);
+        attachments.any(|attachment| attachment.hostnames.contains(&wildcard))
+    };
     let precedence =
         |a: &&Arc<Route>, b: &&Arc<Route>| a.spec.precedence().cmp(&b.spec.precedence());
     let route = table.routes().filter(claims).max_by(precedence)?;

@@ -4,7 +4,7 @@ use std::fmt::{self, Display, Formatter};
 use std::net::IpAddr;
 
 use super::{Elsewhere, Explanation, Loser, Lost, Told, Winner};
-use crate::routing::{Balancing, Hostname, WeightedBackend};
+use crate::routing::{Balancing, Hostname, Scope, WeightedBackend};
 
 impl Display for Explanation {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
@@ -32,8 +32,8 @@ impl Explanation {
         if let Some(protocol) = &winner.alpn {
             writeln!(f, "  alpn: {protocol:?} is offered, one of {:?} is asked for", spec.alpn)?;
         }
-        if !spec.listeners.is_empty() {
-            writeln!(f, "  listeners: {}", spec.listeners.join(", "))?;
+        for attachment in spec.in_scope(&Scope::Config).filter(|one| !one.listeners.is_empty()) {
+            writeln!(f, "  listeners: {}", attachment.listeners.join(", "))?;
         }
         write!(f, "  policy: {}", spec.policy.balancing.as_str())?;
         if let (Balancing::SourceAddress, Some(source)) = (spec.policy.balancing, self.query.source)

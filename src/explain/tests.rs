@@ -19,9 +19,8 @@ fn with_alpn(mut route: RouteSpec, alpn: &[&str]) -> RouteSpec {
     route
 }
 
-fn on(mut route: RouteSpec, listeners: &[&str]) -> RouteSpec {
-    route.listeners = listeners.iter().map(|listener| (*listener).into()).collect();
-    route
+fn on(route: RouteSpec, listeners: &[&str]) -> RouteSpec {
+    route.on(listeners)
 }
 
 fn shop() -> Vec<RouteSpec> {

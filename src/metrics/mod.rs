@@ -2,9 +2,10 @@
 //!
 //! There is no global registry: a process makes one [`Metrics`] and hands out clones. What the data
 //! plane touches is a plain field, so a worker pays for an atomic addition and never for finding a
-//! series by its labels. Counts by route live in each route's [`Tally`] and are read when somebody
+//! series by its labels. Counts by route live in each route's [`RouteStats`] and are read when somebody
 //! scrapes. A server name is never a label.
 
+mod connections;
 mod table;
 
 use std::io;
@@ -19,7 +20,8 @@ use prometheus::{
 use rustix::io::Errno;
 
 use crate::reach::{Refusal, RefusalKind};
-use crate::routing::{Kind, Reader, Tally};
+use crate::routing::{Kind, Reader, RouteStats};
+pub use connections::OpenConnections;
 use table::TableCollector;
 
 /// The media type of what [`Metrics::encode`] returns.
@@ -56,9 +58,11 @@ pub struct Metrics {
     registry: Registry,
     /// What became of the connections that found no route: `sluice_connections_total` with empty
     /// `namespace` and `route`.
-    pub unrouted: Arc<Tally>,
+    pub unrouted: Arc<RouteStats>,
+    /// The connections that are open now, which two metrics show.
+    pub connections: OpenConnections,
     /// `sluice_connections_active`: from accept to the outcome.
-    pub connections_active: IntGauge,
+    connections_active: IntGauge,
     /// `sluice_worker_connections`, by worker.
     worker_connections: IntGaugeVec,
     /// `sluice_splice_pipes{state="idle"}`: in a worker's pool.
@@ -159,7 +163,7 @@ impl Metrics {
     /// Only when two metrics here share a name.
     pub fn new(reader: Reader) -> prometheus::Result<Self> {
         let registry = Registry::new();
-        let unrouted = Arc::new(Tally::default());
+        let unrouted = Arc::new(RouteStats::default());
         registry.register(Box::new(TableCollector::new(reader, Arc::clone(&unrouted))?))?;
         registry.register(Box::new(ProcessCollector::for_self()))?;
         register_build_info(&registry)?;
@@ -172,6 +176,7 @@ impl Metrics {
         let pipes = new.gauges("splice_pipes", "Pipes of the splice pools, by state.", "state")?;
         let metrics = Metrics {
             unrouted,
+            connections: OpenConnections::default(),
             connections_active: new
                 .gauge("connections_active", "Client connections that are open now.")?,
             worker_connections: new.gauges(
@@ -278,16 +283,16 @@ impl Metrics {
         self.endpoints_refused.with_label_values(&[reason.as_str()])
     }
 
-    /// `sluice_worker_connections` of one worker, by its number.
-    pub fn worker_connections(&self, worker: usize) -> IntGauge {
-        self.worker_connections.with_label_values(&[&worker.to_string()])
-    }
-
     /// All metrics in the text format that [`CONTENT_TYPE`] names.
     ///
     /// # Errors
     /// Only when a collector made a family without a name or without a sample.
     pub fn encode(&self) -> prometheus::Result<String> {
+        let gauge = |count: usize| i64::try_from(count).unwrap_or(i64::MAX);
+        self.connections_active.set(gauge(self.connections.total()));
+        for (worker, count) in self.connections.by_worker().into_iter().enumerate() {
+            self.worker_connections.with_label_values(&[&worker.to_string()]).set(gauge(count));
+        }
         TextEncoder::new().encode_to_string(&self.registry.gather())
     }
 }
@@ -348,6 +353,8 @@ fn register_build_info(registry: &Registry) -> prometheus::Result<()> {
 #[cfg(test)]
 #[allow(clippy::expect_used)]
 mod tests {
+    use std::sync::atomic::Ordering;
+
     use super::*;
     use crate::routing::channel;
 
@@ -373,7 +380,7 @@ mod tests {
     fn clones_share_their_values_and_processes_do_not() {
         let (one, other) =
             (Metrics::new(channel().1).expect("one"), Metrics::new(channel().1).expect("other"));
-        one.clone().connections_active.inc();
+        one.clone().connections.of(0).fetch_add(1, Ordering::Relaxed);
         assert!(one.encode().expect("text").contains("\nsluice_connections_active 1\n"));
         assert!(other.encode().expect("text").contains("\nsluice_connections_active 0\n"));
     }

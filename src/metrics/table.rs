@@ -8,13 +8,13 @@ use prometheus::core::{Collector, Desc};
 use prometheus::proto::{Counter, Gauge, LabelPair, Metric, MetricFamily, MetricType};
 
 use crate::outcome::Outcome;
-use crate::routing::{Moment, Reader, RouteKey, Standing, Table, Tally};
+use crate::routing::{Moment, Reader, RouteKey, RouteStats, Standing, Table};
 
 /// Reads the table of the moment, and the tallies of its routes.
 #[derive(Debug)]
 pub(super) struct TableCollector {
     reader: Reader,
-    unrouted: Arc<Tally>,
+    unrouted: Arc<RouteStats>,
     connections: Desc,
     bytes: Desc,
     endpoints: Desc,
@@ -24,7 +24,7 @@ pub(super) struct TableCollector {
 }
 
 impl TableCollector {
-    pub(super) fn new(reader: Reader, unrouted: Arc<Tally>) -> prometheus::Result<Self> {
+    pub(super) fn new(reader: Reader, unrouted: Arc<RouteStats>) -> prometheus::Result<Self> {
         let desc = |name: &str, help: &str, labels: &[&str]| {
             let labels = labels.iter().copied().map(str::to_owned).collect();
             Desc::new(format!("sluice_{name}"), help.to_owned(), labels, HashMap::new())
@@ -92,7 +92,7 @@ struct Series<'t> {
     kind: &'static str,
     namespace: &'t str,
     route: &'t str,
-    tally: &'t Tally,
+    stats: &'t RouteStats,
     /// The outcome that is shown from the start, at zero too, so that rate() sees its first
     /// connection. None for routes that are gone. The others appear once they happened: a series
     /// of each for every route, most of them zero for ever, are too many.
@@ -102,18 +102,18 @@ struct Series<'t> {
 impl<'t> Series<'t> {
     /// One for each route of the table, one for each that went lately, and one for connections
     /// without a route.
-    fn of(table: &'t Table, unrouted: &'t Tally) -> Vec<Self> {
-        let of_route = |key: &'t RouteKey, tally: &'t Tally, shown| Series {
+    fn of(table: &'t Table, unrouted: &'t RouteStats) -> Vec<Self> {
+        let of_route = |key: &'t RouteKey, stats: &'t RouteStats, shown| Series {
             kind: key.kind().as_str(),
             namespace: key.namespace(),
             route: key.name(),
-            tally,
+            stats,
             shown,
         };
         let served = table
             .routes()
-            .map(|route| of_route(&route.spec.key, &route.tally, Some(Outcome::Completed)));
-        let gone = table.retired().iter().map(|(key, tally)| of_route(key, tally, None));
+            .map(|route| of_route(&route.spec.key, &route.stats, Some(Outcome::Completed)));
+        let gone = table.retired().iter().map(|(key, stats)| of_route(key, stats, None));
         let mut all: Vec<Self> = served.chain(gone).collect();
         // The same series twice would make Prometheus refuse the whole scrape.
         let route = |series: &Self| (series.namespace, series.route, series.kind);
@@ -123,7 +123,7 @@ impl<'t> Series<'t> {
             kind: "",
             namespace: "",
             route: "",
-            tally: unrouted,
+            stats: unrouted,
             shown: Some(Outcome::NoRoute),
         });
         all
@@ -131,14 +131,14 @@ impl<'t> Series<'t> {
 
     fn connections(&self) -> impl Iterator<Item = Metric> {
         Outcome::ALL.into_iter().filter_map(|outcome| {
-            let count = read(self.tally.ended(outcome));
+            let count = read(self.stats.ended(outcome));
             (count > 0 || self.shown == Some(outcome))
                 .then(|| self.counter("outcome", outcome.as_str(), count))
         })
     }
 
     fn bytes(&self) -> impl Iterator<Item = Metric> {
-        [("upstream", &self.tally.bytes_up), ("downstream", &self.tally.bytes_down)]
+        [("upstream", &self.stats.bytes_up), ("downstream", &self.stats.bytes_down)]
             .into_iter()
             .filter_map(|(direction, bytes)| {
                 let bytes = read(bytes);

@@ -3,70 +3,51 @@
 //! Nearly always the first endpoint answers at once, and nothing else happens. If it does not, the
 //! search goes on in [`Race`], which has memory of its own.
 
-use std::fmt;
 use std::future::poll_fn;
-use std::io;
-use std::net::{SocketAddr, UdpSocket};
-use std::task::Poll;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use rustix::io::Errno;
-
-use super::balance::{Wish, choose};
+use super::attempt::{Attempt, SILENCE, Setback, Upstream};
+use super::connection::Connection;
+use super::context::Context;
 use super::race::Race;
 use super::reactor::Interrupted;
-use super::record::Record;
+use super::refuse::Refusal;
 use super::socket::Socket;
-use super::worker::Worker;
-use crate::outcome::Outcome;
-use crate::reach::Refusal;
-use crate::routing::{ActiveConnection, Endpoint, Moment, Route};
-
-/// How long an endpoint may be silent before another is tried beside it.
-pub(super) const SILENCE: Duration = Duration::from_millis(300);
-
-/// Who answers as soon as this is on the same machine.
-const NEAR: Duration = Duration::from_micros(50);
+use crate::routing::{Route, Wish, choose};
 
 /// The precision of the first such deadline. Every connection has it, and nearly none meets it, so
 /// many share one time at which the worker is woken.
 const SILENCE_STEP: u64 = 100;
 
-/// An endpoint's socket, counted by the endpoint as long as this lives.
-pub(super) struct Upstream {
-    pub(super) socket: Socket,
-    _active: ActiveConnection,
-}
-
 /// Connects to an endpoint of `route`; if that fails or takes long, to another, for the client has
 /// not been promised anything yet. Gives up as soon as `downstream`, the client, is gone.
 pub(super) async fn connect(
-    worker: &Worker,
+    context: &Context,
+    connection: &mut Connection,
     route: &Route,
     downstream: &Socket,
-    record: &mut Record,
-) -> Result<Upstream, Outcome> {
-    let wish = Wish::new(record.source().ip(), &[], worker.random());
-    let Some(active) = choose(route, &wish) else { return Err(Outcome::NoEndpoints) };
-    record.trying(active.endpoint().address);
-    let limit = worker.settings.timeouts.connect_of(route.spec.policy.timeouts.connect);
-    let first = match Attempt::begin(worker, route, active) {
+) -> Result<Upstream, Refusal> {
+    let wish = Wish::new(connection.source.ip(), &[], context.random());
+    let Some(active) = choose(route, &wish) else { return Err(Refusal::NoEndpoints) };
+    connection.trying(active.endpoint().address);
+    let limit = context.settings.timeouts.connect_of(route.spec.policy.timeouts.connect);
+    let first = match Attempt::begin(context, route, active) {
         Ok(attempt) => {
-            let patience = patience(worker);
-            let near = attempt.active.endpoint().is_near();
-            let looked = if near { attempt.look(worker, route, downstream).await } else { None };
+            let patience = patience(context);
+            let near = attempt.is_near();
+            let looked = if near { attempt.look(context, route, downstream).await } else { None };
             let answer = match looked {
                 Some(answer) => Ok(answer),
                 None => {
                     let answer = poll_fn(|_| attempt.poll(route, downstream));
-                    worker.reactor.within(patience.min(limit), answer).await
+                    context.reactor.within(patience.min(limit), answer).await
                 }
             };
             match answer {
-                Ok(Ok(true)) => return Ok(attempt.succeed(worker)),
+                Ok(Ok(true)) => return Ok(attempt.succeed(context)),
                 Ok(Ok(false)) => Err(Setback::Failed),
                 Ok(Err(gone)) => return Err(gone),
-                Err(Interrupted::Cancelled) => return Err(Outcome::Drained),
+                Err(Interrupted::Cancelled) => return Err(Refusal::Drained),
                 Err(Interrupted::Elapsed) if patience < limit => Ok(attempt),
                 Err(Interrupted::Elapsed) => {
                     attempt.give_up();
@@ -78,221 +59,11 @@ pub(super) async fn connect(
     };
     let effort = wish.effort;
     // Only here, so that a connection in the ordinary case does not keep room for it.
-    Box::pin(Race::new(worker, route, downstream, record, limit, effort, first).run()).await
+    Box::pin(Race::new(context, connection, route, downstream, limit, effort, first).run()).await
 }
 
 /// [`SILENCE`], and what is left of the step that it ends in.
-fn patience(worker: &Worker) -> Duration {
-    let past = worker.reactor.after(SILENCE) % SILENCE_STEP;
+fn patience(context: &Context) -> Duration {
+    let past = context.reactor.after(SILENCE) % SILENCE_STEP;
     SILENCE + Duration::from_millis((SILENCE_STEP - past) % SILENCE_STEP)
-}
-
-/// Why an attempt came to nothing.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Setback {
-    /// The endpoint refused, or cannot be reached.
-    Failed,
-    /// It did not answer in time.
-    TimedOut,
-    /// The kernel has no route to it.
-    Unrouted,
-    /// Nothing may connect to it.
-    Refused,
-    /// This machine has no port left for a connection to it, which another endpoint does not need.
-    Ports,
-    /// This process or machine is out of descriptors or memory, for any endpoint.
-    Exhausted,
-}
-
-/// A connection to an endpoint, as long as it is not known how it ends.
-pub(super) struct Attempt {
-    socket: Socket,
-    active: ActiveConnection,
-    begun: Instant,
-}
-
-impl Attempt {
-    /// Begins to connect. The endpoint's health has what is known of it when this fails.
-    pub(super) fn begin(
-        worker: &Worker,
-        route: &Route,
-        active: ActiveConnection,
-    ) -> Result<Self, Setback> {
-        let begun = Instant::now();
-        let address = active.endpoint().address;
-        let setback = match begin(worker, address) {
-            Ok(socket) => return Ok(Attempt { socket, active, begun }),
-            Err(Unbegun::Refused(refusal)) => {
-                log_failure(route, address, &refusal);
-                Setback::Refused
-            }
-            Err(Unbegun::Failed(error)) => {
-                log_failure(route, address, &error);
-                setback(address, &error)
-            }
-        };
-        let now = Moment::of(begun);
-        match setback {
-            Setback::Failed => active.settle(|endpoint| endpoint.failed(now)),
-            Setback::Unrouted => active.settle(|endpoint| endpoint.unrouted(now)),
-            Setback::Refused => active.settle(|endpoint| endpoint.refused(now)),
-            Setback::TimedOut | Setback::Ports | Setback::Exhausted => {}
-        }
-        Err(setback)
-    }
-
-    pub(super) fn begun(&self) -> Instant {
-        self.begun
-    }
-
-    pub(super) fn address(&self) -> SocketAddr {
-        self.active.endpoint().address
-    }
-
-    /// Whether the connection stands, or failed for good; an error if the client is gone.
-    pub(super) fn poll(&self, route: &Route, downstream: &Socket) -> Poll<Result<bool, Outcome>> {
-        // Of a client that is gone, too, the endpoint has what it has shown.
-        let connected = self.socket.poll_connected().map(|connected| match connected {
-            Ok(()) => {
-                self.active.settle(Endpoint::succeeded);
-                true
-            }
-            Err(error) => {
-                log_failure(route, self.address(), &error);
-                self.fail();
-                false
-            }
-        });
-        // That the client has merely said all it has to say changes nothing.
-        if downstream.is_broken() {
-            self.socket.reset_on_close();
-            return Poll::Ready(Err(Outcome::DownstreamReset));
-        }
-        connected.map(Ok)
-    }
-
-    /// Polls at once, and in the next turn. By then an endpoint near by has answered, and no time
-    /// has to be named for which the worker would set a timer. For any other, that turn is in vain:
-    /// the next attempt does without.
-    async fn look(
-        &self,
-        worker: &Worker,
-        route: &Route,
-        downstream: &Socket,
-    ) -> Option<Result<bool, Outcome>> {
-        let mut looked = false;
-        poll_fn(|_| match (self.poll(route, downstream), std::mem::replace(&mut looked, true)) {
-            (Poll::Ready(answer), _) => Poll::Ready(Some(answer)),
-            (Poll::Pending, true) => {
-                self.active.endpoint().set_near(false);
-                Poll::Ready(None)
-            }
-            (Poll::Pending, false) => {
-                worker.reactor.wake_current();
-                Poll::Pending
-            }
-        })
-        .await
-    }
-
-    /// Notes that the endpoint is not waited for any longer. That it is silent is nothing against it
-    /// before it has had its time: how long its route waits says nothing to other routes.
-    pub(super) fn give_up(&self) {
-        if self.begun.elapsed() >= SILENCE {
-            self.fail();
-        }
-    }
-
-    /// Notes that the endpoint failed.
-    fn fail(&self) {
-        self.active.settle(|endpoint| endpoint.failed(Moment::now()));
-    }
-
-    /// The connection stands.
-    pub(super) fn succeed(self, worker: &Worker) -> Upstream {
-        let took = self.begun.elapsed();
-        if took < NEAR {
-            self.active.endpoint().set_near(true);
-        }
-        worker.metrics.connect_duration.observe(took.as_secs_f64());
-        Upstream { socket: self.socket, _active: self.active }
-    }
-}
-
-fn log_failure(route: &Route, endpoint: SocketAddr, error: &dyn fmt::Display) {
-    let route = &route.spec.key;
-    tracing::debug!(%route, %endpoint, %error, "cannot connect");
-}
-
-/// Why an attempt did not even begin.
-enum Unbegun {
-    /// Nothing may connect there.
-    Refused(Refusal),
-    /// The kernel does not.
-    Failed(io::Error),
-}
-
-fn begin(worker: &Worker, address: SocketAddr) -> Result<Socket, Unbegun> {
-    // An IPv4 address in the form of IPv6 (RFC 4291 §2.5.5.2) is IPv4 to the kernel too.
-    let address = SocketAddr::new(address.ip().to_canonical(), address.port());
-    worker.judge(address).map_err(Unbegun::Refused)?;
-    Socket::connect(&worker.reactor, address).map_err(Unbegun::Failed)
-}
-
-/// What an error says that came before anything was sent.
-fn setback(address: SocketAddr, error: &io::Error) -> Setback {
-    match Errno::from_io_error(error) {
-        // That there is no route, or one that says so: `unreachable`, `prohibit`, `blackhole`. What a
-        // router says comes later, with the answer.
-        Some(
-            Errno::NETUNREACH
-            | Errno::AFNOSUPPORT
-            | Errno::HOSTUNREACH
-            | Errno::ACCESS
-            | Errno::INVAL,
-        ) => Setback::Unrouted,
-        // No port is left, or no address to send from.
-        Some(Errno::ADDRNOTAVAIL) => match has_source(address) {
-            true => Setback::Ports,
-            false => Setback::Unrouted,
-        },
-        // The last is for want of epoll watches (`fs.epoll.max_user_watches`).
-        Some(Errno::MFILE | Errno::NFILE | Errno::NOBUFS | Errno::NOMEM | Errno::NOSPC) => {
-            Setback::Exhausted
-        }
-        _ => Setback::Failed,
-    }
-}
-
-/// Whether this machine has an address from which it would send to `address`. Nothing is sent.
-fn has_source(address: SocketAddr) -> bool {
-    let address = SocketAddr::new(address.ip().to_canonical(), address.port());
-    let any: SocketAddr = match address {
-        SocketAddr::V4(_) => (std::net::Ipv4Addr::UNSPECIFIED, 0).into(),
-        SocketAddr::V6(_) => (std::net::Ipv6Addr::UNSPECIFIED, 0).into(),
-    };
-    UdpSocket::bind(any).and_then(|socket| socket.connect(address)).is_ok()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn only_what_is_an_endpoints_own_is_held_against_it() {
-        let address = SocketAddr::from(([127, 0, 0, 1], 9));
-        let of = |errno: Errno| setback(address, &io::Error::from(errno));
-        for errno in [Errno::CONNREFUSED, Errno::PERM, Errno::TIMEDOUT] {
-            assert_eq!(of(errno), Setback::Failed, "{errno}");
-        }
-        for errno in [Errno::NETUNREACH, Errno::AFNOSUPPORT, Errno::HOSTUNREACH, Errno::ACCESS] {
-            assert_eq!(of(errno), Setback::Unrouted, "{errno}");
-        }
-        for errno in [Errno::MFILE, Errno::NFILE, Errno::NOBUFS, Errno::NOMEM, Errno::NOSPC] {
-            assert_eq!(of(errno), Setback::Exhausted, "{errno}");
-        }
-        // There is an address to send from, so it is a port that is missing.
-        assert_eq!(of(Errno::ADDRNOTAVAIL), Setback::Ports);
-        assert_eq!(setback(address, &io::Error::other("refused by us")), Setback::Failed);
-    }
 }

@@ -1,71 +1,184 @@
-//! The life of a connection.
+//! A client's connection, as far as it has come.
 
+use std::fmt;
+use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use super::connect::connect;
-use super::hellos::ServedHello;
+use super::context::Context;
 use super::listener::Listener;
-use super::peek::{Peeked, peek};
-use super::record::Record;
-use super::refuse::refuse;
-use super::relay::Relay;
-use super::socket::Socket;
-use super::worker::Worker;
-use crate::config::Protocol;
+use super::record::{ByteCounts, Record};
+use crate::access_log::{Ended, Entry, Event};
+use crate::config::{AccessLog, Protocol};
 use crate::outcome::Outcome;
-use crate::routing::Route;
+use crate::routing::{Route, RouteKey};
+use crate::tls::{self, ClientHello, SentName};
 
-/// Serves one client, from accept to record.
-#[allow(clippy::manual_async_fn, reason = "an async fn keeps what it is given twice")]
-pub(super) fn serve(
-    worker: Rc<Worker>,
-    listener: Rc<Listener>,
-    downstream: Socket,
-    mut record: Record,
-) -> impl Future<Output = ()> {
-    async move {
-        let served = async {
-            let peeked = peek(&worker, &listener, &downstream, &mut record).await?;
-            let Peeked { hello, key, received } = peeked;
-            record.peeked(hello);
-            let route = lookup(&worker, &listener, &record)?;
-            record.routed(&route);
-            let _served = enter(&worker, key)?;
-            let upstream = connect(&worker, &route, &downstream, &mut record).await?;
-            record.connected();
-            let idle = worker.settings.timeouts.idle_of(route.spec.policy.timeouts.idle);
-            let relay = Relay::new(&worker, &downstream, &upstream.socket, received);
-            Ok(relay.run(idle, |passed| record.passed(passed)).await)
-        };
-        let outcome = match served.await {
-            Ok(outcome) => outcome,
-            Err(refused) => {
-                refuse(&worker, &listener, &downstream, refused).await;
-                refused
+/// How many bytes of a client's protocols are kept for the access log, which shows less.
+const KEPT_ALPN: usize = 1024;
+
+/// A client's connection, as far as it has come. Its record is written exactly once: when it is closed,
+/// or, by a fault of ours, dropped.
+pub(super) struct Connection {
+    pub(super) context: Rc<Context>,
+    /// What the client came to.
+    pub(super) listener: Rc<Listener>,
+    /// The client's address.
+    pub(super) source: SocketAddr,
+    /// What the client said, on a listener that looks.
+    pub(super) hello: Option<ClientHello>,
+    /// What [`Hellos`](super::hellos::Hellos) knows that by.
+    pub(super) hello_key: Option<u64>,
+    /// What the client sent in place of a hello.
+    pub(super) refused_hello: Option<Box<RefusedHello>>,
+    /// The route that takes it.
+    pub(super) route: Option<Arc<Route>>,
+    /// The endpoint that was tried last.
+    pub(super) endpoint: Option<SocketAddr>,
+    /// How many were tried.
+    pub(super) attempts: u8,
+    pub(super) record: Record,
+}
+
+/// What a client sent in place of a hello that can be read.
+pub(super) struct RefusedHello {
+    /// What is wrong with it.
+    pub(super) cause: tls::Refusal,
+    /// The name that is in it all the same.
+    pub(super) name: Option<SentName>,
+}
+
+impl Connection {
+    /// A connection that was accepted just now.
+    pub(super) fn open(context: &Rc<Context>, listener: Rc<Listener>, source: SocketAddr) -> Self {
+        let record = Record::open(context);
+        Connection {
+            context: Rc::clone(context),
+            listener,
+            source,
+            hello: None,
+            hello_key: None,
+            refused_hello: None,
+            route: None,
+            endpoint: None,
+            attempts: 0,
+            record,
+        }
+    }
+
+    /// An endpoint is being tried.
+    pub(super) fn trying(&mut self, endpoint: SocketAddr) {
+        self.endpoint = Some(endpoint);
+        self.attempts = self.attempts.saturating_add(1);
+    }
+
+    /// The upstream connection stands.
+    pub(super) fn connected(&mut self) {
+        // Connections may live long, so what nobody will ask for again is not kept.
+        match self.context.settings.access_log {
+            AccessLog::Off => self.hello = None,
+            AccessLog::Errors | AccessLog::All => {
+                if let Some(hello) = &mut self.hello {
+                    hello.alpn.shorten(KEPT_ALPN);
+                }
             }
-        };
-        drop(downstream);
+        }
+        self.record.connected();
+        self.log_start();
+    }
+
+    /// The connection is over.
+    pub(super) fn close(mut self, outcome: Outcome) {
         // Health checks reset as well; a listener that reads no hello would never know them.
-        let silent = listener.protocol == Protocol::Tcp && record.is_silent();
-        record.close(match outcome {
+        let silent = self.listener.protocol == Protocol::Tcp && self.record.is_silent();
+        self.write_record(match outcome {
             Outcome::DownstreamReset if silent => Outcome::NoHello,
             outcome => outcome,
         });
     }
+
+    /// Counts the connection out, and writes it down. Only the first time.
+    fn write_record(&mut self, outcome: Outcome) {
+        let context = &*self.context;
+        let stats = self.route.as_ref().map_or(&context.metrics.unrouted, |route| &route.stats);
+        let Some(lasted) = self.record.close(context, stats, outcome) else { return };
+        let is_wanted = match context.settings.access_log {
+            AccessLog::Off => false,
+            AccessLog::Errors => outcome.is_error(),
+            AccessLog::All => true,
+        };
+        if is_wanted {
+            let ByteCounts { up: bytes_up, down: bytes_down } = self.record.bytes();
+            let entry = self.entry(Event::End(Ended { outcome, bytes_up, bytes_down, lasted }));
+            // What sluice itself ends comes once, at the end of the drain.
+            match self.record.connect_took().is_none() && outcome != Outcome::Drained {
+                true => context.log_refusal(&entry, outcome),
+                false => context.log(&entry),
+            }
+        }
+        context.closed();
+    }
+
+    /// Writes down that the upstream connection stands, if that is asked for.
+    fn log_start(&self) {
+        if self.context.settings.access_log_start {
+            self.context.log(&self.entry(Event::Start));
+        }
+    }
+
+    fn entry(&self, event: Event) -> Entry<'_> {
+        let hello = self.hello.as_ref();
+        let route = self.route.as_ref().map(|route| &route.spec.key);
+        Entry {
+            id: self.context.settings.access_log_start.then(|| self.id()),
+            listener: &self.listener.name,
+            source: self.source,
+            server_name: self.name(),
+            alpn: hello.map(|hello| &hello.alpn),
+            tls_version: hello.and_then(|hello| hello.versions.highest()).map(|v| v.as_str()),
+            ech: hello.is_some_and(|hello| hello.ech),
+            post_quantum: hello.is_some_and(|hello| hello.post_quantum),
+            kind: route.map(|route| route.kind().as_str()),
+            namespace: route.map(RouteKey::namespace),
+            route: route.map(RouteKey::name),
+            endpoint: self.endpoint,
+            attempts: self.attempts,
+            cause: self.cause(&event),
+            hello_took: self.record.hello_took(),
+            connect_took: self.record.connect_took(),
+            event,
+        }
+    }
+
+    /// The name that the client sent: normalised if it can be that of a server, else escaped.
+    fn name(&self) -> Option<&str> {
+        let hello = self.hello.as_ref();
+        let usable = hello.and_then(|hello| hello.server_name.as_ref()).map(|name| name.as_str());
+        let unusable = hello.and_then(|hello| hello.unusable_name.as_ref());
+        let refused = self.refused_hello.as_ref().and_then(|refused| refused.name.as_ref());
+        usable.or_else(|| Some(unusable.map(|name| &name.sent).or(refused)?.as_str()))
+    }
+
+    /// Why the hello was refused.
+    fn cause(&self, event: &Event) -> Option<&dyn fmt::Display> {
+        if let Some(refused) = &self.refused_hello {
+            return Some(&refused.cause);
+        }
+        let nameless = matches!(event, Event::End(Ended { outcome: Outcome::NoSni, .. }));
+        let hello = self.hello.as_ref().filter(|_| nameless);
+        hello?.unusable_name.as_ref().map(|name| &name.cause as &dyn fmt::Display)
+    }
+
+    /// Ties the lines of a connection together. Another one has the same once in 2⁶⁴ times: it is a
+    /// hash with a key of this process.
+    fn id(&self) -> u64 {
+        // Nobody else comes from that address at the same nanosecond.
+        self.context.hellos().hash(&(self.source, self.record.opened()))
+    }
 }
 
-/// Notes that the hello of `key` is being served, unless it goes round.
-fn enter(worker: &Worker, key: Option<u64>) -> Result<Option<ServedHello<'_>>, Outcome> {
-    key.map(|key| worker.hellos().enter(key).ok_or(Outcome::Loop)).transpose()
-}
-
-fn lookup(worker: &Worker, listener: &Listener, record: &Record) -> Result<Arc<Route>, Outcome> {
-    let hello = record.hello();
-    let name = hello.and_then(|hello| hello.server_name.as_ref());
-    let offers = hello.into_iter().flat_map(|hello| hello.alpn.iter());
-    let table = worker.routes.table();
-    let found = table.lookup(name.map(|name| name.as_str()), &listener.name, offers);
-    let none = if name.is_none() && hello.is_some() { Outcome::NoSni } else { Outcome::NoRoute };
-    found.map(|found| Arc::clone(found.route)).ok_or(none)
+impl Drop for Connection {
+    fn drop(&mut self) {
+        self.write_record(Outcome::Drained);
+    }
 }

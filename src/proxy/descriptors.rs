@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-use super::relay::Allowance;
+use super::pipes::Allowance;
 
 /// Descriptors that connections leave to everything else: the admin port, manifests, logs.
 const RESERVED: usize = 128;
@@ -16,40 +16,70 @@ const A_WORKER: usize = 5;
 /// The last quarter is for clients: an attempt to connect that only shortens a wait takes none of it.
 const KEPT_FOR_CLIENTS: usize = 4;
 
-/// How many descriptors connections take, and how many they may.
+/// How many descriptors connections may take. How many they take follows from how many there are.
 #[derive(Debug)]
 pub(super) struct Descriptors {
-    most: usize,
-    taken: AtomicUsize,
+    /// What the process may have; `None` is as many as it likes.
+    limit: Option<usize>,
+    /// What is taken by everything but connections and binds.
+    reserved: usize,
+    workers: usize,
+    binds: AtomicUsize,
+    /// Taken beyond the two of each connection.
+    spares: AtomicUsize,
 }
 
 impl Descriptors {
-    /// Those for `most` connections.
-    pub(super) fn of_connections(most: usize) -> Self {
-        Descriptors { most: most.saturating_mul(A_CONNECTION), taken: AtomicUsize::new(0) }
+    /// Those of a process that may have `limit`.
+    pub(super) fn new(limit: Option<usize>, workers: usize) -> Self {
+        let pipes = 2 * Allowance::of(workers).pipes;
+        let reserved = RESERVED + workers * (A_WORKER + pipes);
+        let (binds, spares) = (AtomicUsize::new(0), AtomicUsize::new(0));
+        Descriptors { limit, reserved, workers, binds, spares }
     }
 
-    /// Takes those of a connection, whether there are any left or not.
-    pub(super) fn take_for_connection(&self) {
-        self.taken.fetch_add(A_CONNECTION, Ordering::Relaxed);
+    /// Those of this process, after raising its soft limit as far as it may.
+    pub(super) fn of_this_process(workers: usize) -> Self {
+        let limit = getrlimit(Resource::Nofile);
+        let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
+        let limit = match setrlimit(Resource::Nofile, raised) {
+            Ok(()) => limit.maximum,
+            Err(_) => limit.current,
+        };
+        Descriptors::new(limit.and_then(|limit| usize::try_from(limit).ok()), workers)
     }
 
-    /// Gives back those of a connection.
-    pub(super) fn give_back_connection(&self) {
-        self.taken.fetch_sub(A_CONNECTION, Ordering::Relaxed);
+    /// Notes how many binds there are. Each worker has a socket of each.
+    pub(super) fn set_binds(&self, binds: usize) {
+        self.binds.store(binds, Ordering::Relaxed);
     }
 
-    /// Whether more are taken than there are.
-    pub(super) fn are_exceeded(&self) -> bool {
-        self.taken.load(Ordering::Relaxed) > self.most
+    /// How many connections there may be at the same time.
+    pub(super) fn most_connections(&self) -> usize {
+        (self.most() / A_CONNECTION).max(1)
     }
 
-    /// Takes one for a second socket on the same side, if there are plenty.
-    pub(super) fn take_spare(&self) -> Option<Spare<'_>> {
-        let most = self.most - self.most / KEPT_FOR_CLIENTS;
-        let one_more = |taken: usize| (taken < most).then_some(taken + 1);
-        self.taken.fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_more).ok()?;
+    /// Whether so many connections take more than there are.
+    pub(super) fn are_exceeded_by(&self, connections: usize) -> bool {
+        let most = self.most().max(A_CONNECTION);
+        connections.saturating_mul(A_CONNECTION) + self.spares.load(Ordering::Relaxed) > most
+    }
+
+    /// Takes one for a second socket on the same side, if so many connections leave plenty.
+    pub(super) fn take_spare(&self, connections: usize) -> Option<Spare<'_>> {
+        let most = self.most() - self.most() / KEPT_FOR_CLIENTS;
+        let taken = connections.saturating_mul(A_CONNECTION);
+        let one_more = |spares: usize| (taken + spares < most).then_some(spares + 1);
+        self.spares.fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_more).ok()?;
         Some(Spare(self))
+    }
+
+    /// What is left for connections.
+    fn most(&self) -> usize {
+        let Some(limit) = self.limit else { return usize::MAX };
+        let sockets = self.workers * self.binds.load(Ordering::Relaxed);
+        // With very few descriptors, pipes have to give way, as they do: without one, bytes are copied.
+        limit.saturating_sub(self.reserved + sockets).max(limit / 4)
     }
 }
 
@@ -59,48 +89,42 @@ pub(super) struct Spare<'a>(&'a Descriptors);
 
 impl Drop for Spare<'_> {
     fn drop(&mut self) {
-        self.0.taken.fetch_sub(1, Ordering::Relaxed);
+        self.0.spares.fetch_sub(1, Ordering::Relaxed);
     }
-}
-
-/// How many connections the process has descriptors for, after raising its soft limit as far as it
-/// may.
-pub(super) fn most_connections(workers: usize, listeners: usize) -> usize {
-    let limit = getrlimit(Resource::Nofile);
-    let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
-    let limit = match setrlimit(Resource::Nofile, raised) {
-        Ok(()) => limit.maximum,
-        Err(_) => limit.current,
-    };
-    let Some(descriptors) = limit.and_then(|limit| usize::try_from(limit).ok()) else {
-        return usize::MAX;
-    };
-    let pipes = 2 * workers * Allowance::of(workers).pipes;
-    let left = descriptors.saturating_sub(RESERVED + pipes + workers * (listeners + A_WORKER));
-    // With very few descriptors, pipes have to give way, as they do: without one, bytes are copied.
-    let least = descriptors / 4;
-    (left.max(least) / A_CONNECTION).max(1)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    /// Of so few, a quarter is for connections.
+    fn for_connections(most: usize) -> Descriptors {
+        let descriptors = Descriptors::new(Some(4 * A_CONNECTION * most), 1);
+        assert_eq!(descriptors.most_connections(), most);
+        descriptors
+    }
+
     #[test]
     fn spares_leave_the_last_quarter_to_connections() {
-        let descriptors = Descriptors::of_connections(4);
-        descriptors.take_for_connection();
-        let spares: Vec<_> = std::iter::from_fn(|| descriptors.take_spare()).collect();
+        let descriptors = for_connections(4);
+        let spares: Vec<_> = std::iter::from_fn(|| descriptors.take_spare(1)).collect();
         assert_eq!(spares.len(), 4);
-        descriptors.take_for_connection();
-        assert!(!descriptors.are_exceeded() && descriptors.take_spare().is_none());
-        descriptors.take_for_connection();
-        assert!(descriptors.are_exceeded());
+        assert!(!descriptors.are_exceeded_by(2) && descriptors.take_spare(2).is_none());
+        assert!(descriptors.are_exceeded_by(3));
         drop(spares);
-        assert!(!descriptors.are_exceeded() && descriptors.take_spare().is_none());
-        descriptors.give_back_connection();
-        assert!(descriptors.take_spare().is_some());
+        assert!(!descriptors.are_exceeded_by(3) && descriptors.take_spare(3).is_none());
+        assert!(descriptors.take_spare(2).is_some());
         // Without a limit, there are always plenty.
-        assert!(Descriptors::of_connections(usize::MAX).take_spare().is_some());
+        assert!(Descriptors::new(None, 1).take_spare(1_000_000).is_some());
+    }
+
+    #[test]
+    fn binds_take_from_what_connections_may_have() {
+        let descriptors = Descriptors::new(Some(100_000), 2);
+        let before = descriptors.most_connections();
+        descriptors.set_binds(10);
+        assert_eq!(descriptors.most_connections(), before - 10);
+        descriptors.set_binds(0);
+        assert_eq!(descriptors.most_connections(), before);
     }
 }

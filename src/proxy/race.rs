@@ -5,15 +5,14 @@ use std::net::SocketAddr;
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
-use super::balance::{Effort, Wish, choose};
-use super::connect::{Attempt, SILENCE, Setback, Upstream};
+use super::attempt::{Attempt, SILENCE, Setback, Upstream};
+use super::connection::Connection;
+use super::context::Context;
 use super::descriptors::Spare;
 use super::reactor::Interrupted;
-use super::record::Record;
+use super::refuse::Refusal;
 use super::socket::Socket;
-use super::worker::Worker;
-use crate::outcome::Outcome;
-use crate::routing::Route;
+use crate::routing::{Effort, Route, Wish, choose};
 
 /// How many endpoints may keep one client waiting. They are waited for at the same time.
 const MOST_WAITED_FOR: usize = 3;
@@ -26,10 +25,10 @@ const MOST_UNROUTED: usize = 16;
 /// others are closed at once. Each beside the first takes a descriptor that could be another
 /// client's, so there are none where descriptors are short.
 pub(super) struct Race<'a> {
-    worker: &'a Worker,
+    context: &'a Context,
+    connection: &'a mut Connection,
     route: &'a Route,
     downstream: &'a Socket,
-    record: &'a mut Record,
     /// For one attempt.
     limit: Duration,
     begun: Instant,
@@ -40,7 +39,7 @@ pub(super) struct Race<'a> {
     unrouted: usize,
     /// Whether it is of no use to try another.
     exhausted: bool,
-    failure: Outcome,
+    failure: Refusal,
 }
 
 struct Runner<'a> {
@@ -54,28 +53,28 @@ struct Runner<'a> {
 impl<'a> Race<'a> {
     /// A race that begins with the `first` attempt, which failed or has been silent for a while.
     pub(super) fn new(
-        worker: &'a Worker,
+        context: &'a Context,
+        connection: &'a mut Connection,
         route: &'a Route,
         downstream: &'a Socket,
-        record: &'a mut Record,
         limit: Duration,
         effort: Effort,
         first: Result<Attempt, Setback>,
     ) -> Self {
         let mut race = Race {
-            worker,
+            context,
             route,
             downstream,
             limit,
             begun: first.as_ref().map_or_else(|_| Instant::now(), Attempt::begun),
-            tried: record.endpoint().into_iter().collect(),
+            tried: connection.endpoint.into_iter().collect(),
             effort,
-            record,
+            connection,
             running: Vec::new(),
             waited_for: 0,
             unrouted: 0,
             exhausted: false,
-            failure: Outcome::ConnectFailed,
+            failure: Refusal::ConnectFailed,
         };
         match first {
             Ok(attempt) => {
@@ -89,15 +88,15 @@ impl<'a> Race<'a> {
     }
 
     /// Runs until an endpoint is connected, or there is none left to try.
-    pub(super) async fn run(mut self) -> Result<Upstream, Outcome> {
+    pub(super) async fn run(mut self) -> Result<Upstream, Refusal> {
         loop {
             while self.wants_another() && self.begin_another() {}
             if self.running.is_empty() {
                 return Err(self.failure);
             }
             if let Some(winner) = self.wait().await? {
-                self.record.reached(winner.address());
-                return Ok(winner.succeed(self.worker));
+                self.connection.endpoint = Some(winner.address());
+                return Ok(winner.succeed(self.context));
             }
         }
     }
@@ -117,13 +116,13 @@ impl<'a> Race<'a> {
     /// Begins an attempt with another endpoint; false if there is none, or no descriptor to spare.
     fn begin_another(&mut self) -> bool {
         let beside = !self.running.is_empty();
-        let spare = beside.then(|| self.worker.take_spare()).flatten();
+        let spare = beside.then(|| self.context.take_spare()).flatten();
         if beside && spare.is_none() {
             return false;
         }
         let effort = std::mem::take(&mut self.effort);
         let wish =
-            Wish::again(self.record.source().ip(), &self.tried, self.worker.random(), effort);
+            Wish::again(self.connection.source.ip(), &self.tried, self.context.random(), effort);
         let chosen = choose(self.route, &wish);
         self.effort = wish.effort;
         let Some(active) = chosen else {
@@ -131,9 +130,9 @@ impl<'a> Race<'a> {
             return false;
         };
         let address = active.endpoint().address;
-        self.record.trying(address);
+        self.connection.trying(address);
         self.tried.push(address);
-        match Attempt::begin(self.worker, self.route, active) {
+        match Attempt::begin(self.context, self.route, active) {
             Ok(attempt) => self.running.push(Runner { attempt, _spare: spare, silent: false }),
             Err(setback) => self.set_back(setback),
         }
@@ -141,7 +140,7 @@ impl<'a> Race<'a> {
     }
 
     fn set_back(&mut self, setback: Setback) {
-        self.failure = Outcome::ConnectFailed;
+        self.failure = Refusal::ConnectFailed;
         match setback {
             Setback::Failed | Setback::Refused | Setback::Ports => {}
             Setback::Unrouted => {
@@ -151,13 +150,13 @@ impl<'a> Race<'a> {
             Setback::Exhausted => self.exhausted = true,
             Setback::TimedOut => {
                 self.waited_for += 1;
-                self.failure = Outcome::ConnectTimeout;
+                self.failure = Refusal::ConnectTimeout;
             }
         }
     }
 
     /// Waits for the next thing that happens, which may be that one has connected.
-    async fn wait(&mut self) -> Result<Option<Attempt>, Outcome> {
+    async fn wait(&mut self) -> Result<Option<Attempt>, Refusal> {
         let limit = self.limit;
         let next = self.running.iter().map(|runner| runner.patience(limit)).min();
         let answer = poll_fn(|_| {
@@ -168,14 +167,14 @@ impl<'a> Race<'a> {
             }
             Poll::Pending
         });
-        match self.worker.reactor.within(next.unwrap_or_default(), answer).await {
+        match self.context.reactor.within(next.unwrap_or_default(), answer).await {
             Ok(Ok((index, true))) => return Ok(Some(self.running.swap_remove(index).attempt)),
             Ok(Ok((index, false))) => {
                 self.running.swap_remove(index);
                 self.set_back(Setback::Failed);
             }
             Ok(Err(gone)) => return Err(gone),
-            Err(Interrupted::Cancelled) => return Err(Outcome::Drained),
+            Err(Interrupted::Cancelled) => return Err(Refusal::Drained),
             Err(Interrupted::Elapsed) => self.look_at_the_clock(),
         }
         Ok(None)
@@ -189,7 +188,7 @@ impl<'a> Race<'a> {
             // If it was noted to be silent, it counts as waited for already.
             self.waited_for += runner.fall_silent();
             runner.attempt.give_up();
-            self.failure = Outcome::ConnectTimeout;
+            self.failure = Refusal::ConnectTimeout;
         }
         let silent = |runner: &&mut Runner<'_>| runner.attempt.begun().elapsed() >= SILENCE;
         for runner in self.running.iter_mut().filter(silent) {

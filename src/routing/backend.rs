@@ -66,7 +66,7 @@ pub struct Backend {
     families: Families,
     /// Whose turn it is among the endpoints; the balancer's to advance. It begins anywhere, so that
     /// processes that start together do not all lead to the same endpoint.
-    pub turn: AtomicUsize,
+    pub(super) turn: AtomicUsize,
 }
 
 impl Backend {

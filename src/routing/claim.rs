@@ -6,9 +6,9 @@ use std::sync::Arc;
 
 use ahash::RandomState;
 
-use super::hostnames::Place;
+use super::attachment::ClaimPlace;
 use super::shards::Item;
-use super::{Hostname, Route, RouteKey};
+use super::{Attachment, Hostname, Route, RouteKey};
 
 /// A route, to be found by its key.
 #[derive(Clone, Debug)]
@@ -25,7 +25,7 @@ pub(super) struct Claim {
     pub(super) route: Arc<Route>,
     /// Of the name, or of a wildcard's suffix.
     hash: u32,
-    place: Place,
+    place: ClaimPlace,
 }
 
 /// Hashes, keyed so that nobody can choose names that meet.
@@ -52,7 +52,7 @@ impl Keyed {
 impl Claim {
     pub(super) fn new(
         route: &Arc<Route>,
-        place: Place,
+        place: ClaimPlace,
         hostname: Hostname<&str>,
         hasher: &Hasher,
     ) -> Self {
@@ -61,7 +61,13 @@ impl Claim {
 
     /// The name, or a wildcard's suffix; nothing for `*`.
     pub(super) fn name(&self) -> &str {
-        self.route.spec.hostnames.text_at(self.place)
+        let attachment = self.attachment();
+        attachment.map_or("", |attachment| attachment.hostnames.text_at(self.place.place()))
+    }
+
+    /// The attachment that it is of.
+    pub(super) fn attachment(&self) -> Option<&Attachment> {
+        self.route.spec.attachments.get(self.place.attachment())
     }
 
     /// Whether its route asks for ALPN.

@@ -4,6 +4,7 @@ use std::cmp::Ordering;
 
 use super::claim::{Claim, Hasher, of_name};
 use super::crowd::Crowd;
+use super::hostname::Hostname;
 use super::shards::{Item, Shards};
 
 /// Claims, to be found by name; and by name and protocol, where many claim a name by ALPN.
@@ -11,6 +12,29 @@ use super::shards::{Item, Shards};
 pub(super) struct Claims {
     all: Shards<Claim>,
     crowds: Shards<Crowd>,
+}
+
+/// The claims of one scope, by the kind of their hostnames.
+#[derive(Clone, Debug, Default)]
+pub(super) struct ByHostname {
+    pub(super) exact: Claims,
+    /// By suffix, without the `*.`; those to `*` by the empty one, which no wildcard has.
+    pub(super) wildcards: Claims,
+}
+
+impl ByHostname {
+    /// The claims among which those to a hostname are.
+    pub(super) fn of(&self, hostname: Hostname<&str>) -> &Claims {
+        match hostname {
+            Hostname::Exact(_) => &self.exact,
+            Hostname::Wildcard(_) | Hostname::Any => &self.wildcards,
+        }
+    }
+
+    /// How many hostnames are claimed.
+    pub(super) fn len(&self) -> usize {
+        self.exact.names() + self.wildcards.names()
+    }
 }
 
 impl Claims {

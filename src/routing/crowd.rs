@@ -60,7 +60,8 @@ impl Crowd {
         for (place, claim) in (0..).zip(asking) {
             let spec = &claim.route.spec;
             let hash = |listener: &str| hasher.hash(listener);
-            let (listeners, only) = match &spec.listeners[..] {
+            let on = claim.attachment().map(|attachment| &attachment.listeners[..]);
+            let (listeners, only) = match on.unwrap_or_default() {
                 [] => (u32::MAX, None),
                 [only] => (u32::MAX, Some(hash(only))),
                 several => (several.iter().fold(0, |all, one| all | bit(hash(one))), None),

@@ -9,7 +9,7 @@ use super::Hostname;
 ///
 /// They are one text, which clones share, whatever their number: a table may hold a million of
 /// them, and points into these texts.
-#[derive(Clone, PartialEq, Eq)]
+#[derive(Clone, Default, PartialEq, Eq)]
 pub struct Hostnames {
     /// As they are shown, with a space between them.
     text: Arc<str>,
@@ -112,7 +112,7 @@ impl Hostnames {
 
 /// Where a hostname is among those of its route.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Place(u32);
+pub(super) struct Place(pub(super) u32);
 
 impl<S: AsRef<str>> From<Hostname<S>> for Hostnames {
     fn from(hostname: Hostname<S>) -> Self {

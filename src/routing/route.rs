@@ -3,7 +3,10 @@
 use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex};
 
-use super::{Backend, BackendKey, Hostnames, RouteKey, TrafficPolicy};
+use super::{
+    Attachment, Attachments, Backend, BackendKey, Hostname, Hostnames, ListenerRef, RouteKey,
+    Scope, TrafficPolicy,
+};
 use crate::outcome::Outcome;
 
 /// A valid route, as the control plane asks for it.
@@ -14,10 +17,9 @@ pub struct RouteSpec {
     /// When it was created, in seconds since the epoch. Routes without a time count as the
     /// youngest.
     pub created: Option<i64>,
-    /// The names it claims.
-    pub hostnames: Hostnames,
-    /// The listeners it is bound to; empty means all.
-    pub listeners: Vec<Box<str>>,
+    /// The listeners that have it, with the hostnames that it has there. Without any, it gets no
+    /// connection.
+    pub attachments: Attachments,
     /// The protocols of which the client must offer one; empty means that none is asked for.
     pub alpn: Vec<Box<str>>,
     /// Where its connections go, each with its weight.
@@ -27,30 +29,47 @@ pub struct RouteSpec {
 }
 
 impl RouteSpec {
-    /// A route for these hostnames on every listener, which asks for no ALPN. It leads nowhere yet.
+    /// A route for these hostnames on every listener of the configuration, which asks for no ALPN. It
+    /// leads nowhere yet.
     pub fn new(key: RouteKey, hostnames: Hostnames) -> Self {
         RouteSpec {
             key,
             created: None,
-            hostnames,
-            listeners: Vec::new(),
+            attachments: [Attachment::to_all(Scope::Config, hostnames)].into(),
             alpn: Vec::new(),
             backends: Vec::new(),
             policy: TrafficPolicy::default(),
         }
     }
 
-    /// Whether a connection to `listener` whose client offers the protocols for which `offers`
-    /// holds may take this route. The hostname is a separate matter.
-    pub fn admits(&self, listener: &str, offers: impl Fn(&[u8]) -> bool) -> bool {
-        self.serves(listener)
-            && (self.alpn.is_empty()
-                || self.alpn.iter().any(|protocol| offers(protocol.as_bytes())))
+    /// The same route on these listeners of the configuration alone; on all if there are none.
+    #[must_use]
+    pub fn on(mut self, listeners: &[&str]) -> Self {
+        for attachment in self.attachments.iter_mut().filter(|one| one.scope == Scope::Config) {
+            attachment.listeners = listeners.iter().map(|name| (*name).into()).collect();
+        }
+        self
+    }
+
+    /// What it has of one scope.
+    pub fn in_scope(&self, scope: &Scope) -> impl Iterator<Item = &Attachment> {
+        self.attachments.iter().filter(move |attachment| attachment.scope == *scope)
+    }
+
+    /// Its hostnames, those of one attachment after those of another.
+    pub fn hostnames(&self) -> impl Iterator<Item = Hostname<&str>> {
+        self.attachments.iter().flat_map(|attachment| attachment.hostnames.iter())
+    }
+
+    /// Whether it takes connections of a client that offers the protocols for which `offers` holds.
+    pub fn asks_for(&self, offers: impl Fn(&[u8]) -> bool) -> bool {
+        self.alpn.is_empty() || self.alpn.iter().any(|protocol| offers(protocol.as_bytes()))
     }
 
     /// Whether it has connections of this listener.
-    pub fn serves(&self, listener: &str) -> bool {
-        self.listeners.is_empty() || self.listeners.iter().any(|name| **name == *listener)
+    pub fn is_on<'l>(&self, listener: impl Into<ListenerRef<'l>>) -> bool {
+        let listener = listener.into();
+        self.attachments.iter().any(|attachment| attachment.is_to(listener))
     }
 
     /// The order among routes that claim the same hostname; the greatest that admits the
@@ -76,19 +95,19 @@ pub struct Route {
     /// Its backends, in the order of the spec.
     pub backends: Box<[WeightedBackend]>,
     /// Whose turn it is among the backends; the balancer's state.
-    pub turns: Mutex<Turns>,
+    pub(super) turns: Mutex<Turns>,
     /// What became of its connections.
-    pub tally: Arc<Tally>,
+    pub stats: Arc<RouteStats>,
 }
 
 /// The state of the smooth round robin among a route's backends.
 #[derive(Debug)]
-pub struct Turns {
+pub(super) struct Turns {
     /// The current weight of each backend, if there are several.
-    pub gained: Box<[i64]>,
+    pub(super) gained: Box<[i64]>,
     /// Whether there was a first turn, which is by chance: processes that start together would all
     /// begin with the heaviest backend.
-    pub begun: bool,
+    pub(super) begun: bool,
 }
 
 /// A backend with its share of a route's connections.
@@ -104,17 +123,17 @@ impl Route {
     pub(super) fn new(
         spec: RouteSpec,
         backends: Box<[WeightedBackend]>,
-        tally: Arc<Tally>,
+        stats: Arc<RouteStats>,
     ) -> Self {
         let several = if backends.len() > 1 { backends.len() } else { 0 };
         let turns = Mutex::new(Turns { gained: vec![0; several].into(), begun: false });
-        Route { spec, backends, turns, tally }
+        Route { spec, backends, turns, stats }
     }
 }
 
 /// What became of a route's connections. It outlives tables: counters only rise.
 #[derive(Debug, Default)]
-pub struct Tally {
+pub struct RouteStats {
     /// Ended connections by outcome, in the order of [`Outcome::ALL`].
     ended: [AtomicU64; Outcome::ALL.len()],
     /// Bytes from the client to the endpoint.
@@ -123,7 +142,7 @@ pub struct Tally {
     pub bytes_down: AtomicU64,
 }
 
-impl Tally {
+impl RouteStats {
     /// How many connections ended so.
     pub fn ended(&self, outcome: Outcome) -> &AtomicU64 {
         // In bounds: every outcome stands at its own index of `Outcome::ALL`.

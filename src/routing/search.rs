@@ -3,9 +3,9 @@
 use std::sync::Arc;
 
 use super::claim::{Claim, Hasher, older};
-use super::claims::split;
+use super::claims::{ByHostname, split};
 use super::crowd::{Crowd, FEW, Filter};
-use super::{Hostname, Route, Table};
+use super::{Hostname, Route};
 
 /// How many of the protocols that a client offers count for the choice of a route: the first.
 /// Clients offer two or three.
@@ -13,6 +13,26 @@ pub const MOST_OFFERS: usize = 32;
 /// How many claimed hostnames that cover a name a lookup considers. One that none of them takes has
 /// no route. So whatever routes there are, a lookup ends soon.
 pub const MOST_CLAIMED_HOSTNAMES: usize = 8;
+
+/// The answer of a lookup.
+#[derive(Clone, Copy, Debug)]
+pub struct Match<'t> {
+    /// The route that wins.
+    pub route: &'t Arc<Route>,
+    /// By which of its claims.
+    pub kind: MatchKind<'t>,
+}
+
+/// By which kind of claim a route won.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MatchKind<'t> {
+    /// An exact name.
+    Exact,
+    /// A wildcard with this suffix.
+    Wildcard(&'t str),
+    /// `*`.
+    Any,
+}
 
 /// What a lookup has found.
 pub(super) struct Found<'t> {
@@ -23,7 +43,8 @@ pub(super) struct Found<'t> {
 
 /// The state of a lookup.
 pub(super) struct Search<'t, 'l, 'o, I> {
-    table: &'t Table,
+    claims: &'t ByHostname,
+    hasher: &'t Hasher,
     listener: &'l str,
     offers: Offers<'o, I>,
     /// The namespace to which alone the connection may still go.
@@ -64,8 +85,13 @@ impl<'o, I: Iterator<Item = &'o [u8]>> Offers<'o, I> {
 }
 
 impl<'t, 'l, 'o, I: Iterator<Item = &'o [u8]>> Search<'t, 'l, 'o, I> {
-    pub(super) fn new(table: &'t Table, listener: &'l str, offers: I) -> Self {
-        Search { table, listener, offers: Offers::Unread(offers), owner: None, claimed: 0 }
+    pub(super) fn new(
+        claims: &'t ByHostname,
+        hasher: &'t Hasher,
+        listener: &'l str,
+        offers: I,
+    ) -> Self {
+        Search { claims, hasher, listener, offers: Offers::Unread(offers), owner: None, claimed: 0 }
     }
 
     /// The claim to this hostname that takes the connection. If there are claims and none does, the
@@ -74,7 +100,7 @@ impl<'t, 'l, 'o, I: Iterator<Item = &'o [u8]>> Search<'t, 'l, 'o, I> {
         if self.claimed >= MOST_CLAIMED_HOSTNAMES {
             return None;
         }
-        let (among, hash) = self.table.claims(hostname);
+        let (among, hash) = (self.claims.of(hostname), self.hasher.hash(hostname.text()));
         let claims = among.of(hash, hostname.text());
         if claims.is_empty() {
             return None;
@@ -88,7 +114,7 @@ impl<'t, 'l, 'o, I: Iterator<Item = &'o [u8]>> Search<'t, 'l, 'o, I> {
         if let Some(claim) = found {
             return Some(Found { route: &claim.route, text: claim.name() });
         }
-        if let Some(claim) = others.iter().find(|claim| self.suits(hostname, &claim.route)) {
+        if let Some(claim) = others.iter().find(|claim| self.suits(hostname, claim)) {
             return Some(Found { route: &claim.route, text: claim.name() });
         }
         if self.owner.is_none() {
@@ -100,9 +126,9 @@ impl<'t, 'l, 'o, I: Iterator<Item = &'o [u8]>> Search<'t, 'l, 'o, I> {
 
     /// The first of a few claims for which the client offers a protocol.
     fn among_few(&mut self, hostname: Hostname<&str>, asking: &'t [Claim]) -> Option<&'t Claim> {
-        let hasher = self.table.hasher();
+        let hasher = self.hasher;
         asking.iter().find(|claim| {
-            suits(hostname, &claim.route, self.listener, self.owner) && {
+            suits(hostname, claim, self.listener, self.owner) && {
                 let offers = self.offers.read(hasher);
                 claim.route.spec.alpn.iter().any(|protocol| {
                     let protocol = protocol.as_bytes();
@@ -120,14 +146,14 @@ impl<'t, 'l, 'o, I: Iterator<Item = &'o [u8]>> Search<'t, 'l, 'o, I> {
         asking: &'t [Claim],
         crowd: &Crowd,
     ) -> Option<&'t Claim> {
-        let hasher = self.table.hasher();
+        let hasher = self.hasher;
         let filter = Filter::new(hasher, self.listener, self.owner);
         let (on, owner) = (self.listener, self.owner);
         let first_of = |offer: &Offer<'_>| {
             let takes = |place: &usize| {
-                asking.get(*place).is_some_and(|Claim { route, .. }| {
-                    let mut asked = route.spec.alpn.iter();
-                    suits(hostname, route, on, owner)
+                asking.get(*place).is_some_and(|claim| {
+                    let mut asked = claim.route.spec.alpn.iter();
+                    suits(hostname, claim, on, owner)
                         && asked.any(|asked| asked.as_bytes() == offer.protocol)
                 })
             };
@@ -138,17 +164,15 @@ impl<'t, 'l, 'o, I: Iterator<Item = &'o [u8]>> Search<'t, 'l, 'o, I> {
         asking.get(place)
     }
 
-    fn suits(&self, hostname: Hostname<&str>, route: &Route) -> bool {
-        suits(hostname, route, self.listener, self.owner)
+    fn suits(&self, hostname: Hostname<&str>, claim: &Claim) -> bool {
+        suits(hostname, claim, self.listener, self.owner)
     }
 }
 
-/// Whether a route has a hostname on this listener, and may have the connection.
-fn suits(hostname: Hostname<&str>, route: &Route, listener: &str, owner: Option<&str>) -> bool {
-    let spec = &route.spec;
-    spec.serves(listener)
-        && owner.is_none_or(|owner| owner == spec.key.namespace())
-        && (hostname != Hostname::Any || spec.hostnames.any_on().has(listener))
+/// Whether a claim holds on this listener, and its route may have the connection.
+fn suits(hostname: Hostname<&str>, claim: &Claim, listener: &str, owner: Option<&str>) -> bool {
+    owner.is_none_or(|owner| owner == claim.route.spec.key.namespace())
+        && claim.attachment().is_some_and(|attachment| attachment.has(hostname, listener))
 }
 
 #[cfg(test)]
@@ -158,19 +182,19 @@ mod tests {
 
     use super::*;
     use crate::routing::{
-        BackendKey, MOST_ROUTES_A_HOSTNAME, RouteKey, RouteSpec, Snapshot, channel,
+        BackendKey, MOST_ROUTES_A_HOSTNAME, RouteKey, RouteSpec, Scope, Snapshot, channel,
     };
 
     fn route(name: String, listener: &str, alpn: impl Iterator<Item = String>) -> RouteSpec {
         let suffixes = (1..=MOST_CLAIMED_HOSTNAMES + 2).map(|labels| vec!["a"; labels].join("."));
         RouteSpec {
-            listeners: vec![listener.into()],
             alpn: alpn.map(Into::into).collect(),
             backends: vec![(BackendKey::Address("one".into()), 1)],
             ..RouteSpec::new(
                 RouteKey::sni_route("ns", &name),
                 suffixes.map(Hostname::Wildcard).collect(),
             )
+            .on(&[listener])
         }
     }
 
@@ -200,7 +224,8 @@ mod tests {
 
         // All claims that are looked at for these offers, at one hostname.
         let hasher = table.hasher();
-        let (claims, hash) = table.claims(Hostname::Wildcard("a.a"));
+        let claims = table.hosts(&Scope::Config).unwrap().claims().of(Hostname::Wildcard("a.a"));
+        let hash = hasher.hash("a.a");
         assert_eq!(claims.of(hash, "a.a").len(), 2 * MOST_ROUTES_A_HOSTNAME);
         let crowd = claims.crowd(hash, "a.a").expect("an index");
         let filter = Filter::new(hasher, "https", None);

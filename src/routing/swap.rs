@@ -11,7 +11,7 @@ use arc_swap::ArcSwap;
 
 use super::kept::Kept;
 use super::route::WeightedBackend;
-use super::{Backend, BackendKey, EndpointSet, Route, RouteKey, RouteSpec, Table, Tally};
+use super::{Backend, BackendKey, EndpointSet, Route, RouteKey, RouteSpec, RouteStats, Table};
 
 /// How long the counts of a route that is gone are still reported: a few scrapes of a slow
 /// Prometheus. After that, they go with its last connection.
@@ -78,7 +78,7 @@ pub struct Writer {
     /// Every backend that some route names, with how many times.
     backends: HashMap<BackendKey, (Arc<Backend>, usize)>,
     /// The counts of routes that went, with the moment they did.
-    retired: BTreeMap<RouteKey, (Arc<Tally>, Instant)>,
+    retired: BTreeMap<RouteKey, (Arc<RouteStats>, Instant)>,
     old: Old,
 }
 
@@ -157,9 +157,9 @@ impl Writer {
         for (key, spec) in routes {
             let before = old.route(&key);
             let route = spec.map(|spec| {
-                let tally = self.tally(&key, before);
+                let stats = self.stats(&key, before);
                 let backends = self.name_backends(&spec, &changes.endpoints, &mut changed);
-                Arc::new(Route::new(spec, backends, tally))
+                Arc::new(Route::new(spec, backends, stats))
             });
             if route.is_none() {
                 self.retire(before, now);
@@ -197,16 +197,16 @@ impl Writer {
     }
 
     /// The counts of a route that is to be served: those that it has, if it has any.
-    fn tally(&mut self, key: &RouteKey, before: Option<&Arc<Route>>) -> Arc<Tally> {
+    fn stats(&mut self, key: &RouteKey, before: Option<&Arc<Route>>) -> Arc<RouteStats> {
         match before {
-            Some(before) => Arc::clone(&before.tally),
-            None => self.retired.remove(key).map(|(tally, _)| tally).unwrap_or_default(),
+            Some(before) => Arc::clone(&before.stats),
+            None => self.retired.remove(key).map(|(stats, _)| stats).unwrap_or_default(),
         }
     }
 
     fn retire(&mut self, route: Option<&Arc<Route>>, now: Instant) {
         if let Some(route) = route {
-            self.retired.insert(route.spec.key.clone(), (Arc::clone(&route.tally), now));
+            self.retired.insert(route.spec.key.clone(), (Arc::clone(&route.stats), now));
         }
     }
 
@@ -223,19 +223,19 @@ impl Writer {
     }
 
     /// The counts of the routes that are gone, without those that nobody will ask for again.
-    fn still_reported(&mut self, now: Instant) -> Vec<(RouteKey, Arc<Tally>)> {
+    fn still_reported(&mut self, now: Instant) -> Vec<(RouteKey, Arc<RouteStats>)> {
         // This map holds one and the old table may hold another; any more are connections.
-        self.retired.retain(|_, (tally, since)| {
-            now.duration_since(*since) < RETIRED_FOR || Arc::strong_count(tally) > 2
+        self.retired.retain(|_, (stats, since)| {
+            now.duration_since(*since) < RETIRED_FOR || Arc::strong_count(stats) > 2
         });
-        self.retired.iter().map(|(key, (tally, _))| (key.clone(), Arc::clone(tally))).collect()
+        self.retired.iter().map(|(key, (stats, _))| (key.clone(), Arc::clone(stats))).collect()
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::routing::Hostname;
+    use crate::routing::{Attachment, Hostname, ListenerRef, ObjectKey, Scope};
 
     fn spec(name: &str, hostname: &str, backend: &str) -> RouteSpec {
         RouteSpec {
@@ -275,6 +275,47 @@ mod tests {
         assert_eq!(held.backends[0].backend.endpoints()[0].address.to_string(), "10.0.0.2:1");
     }
 
+    /// The same hostname in two scopes is two hostnames, of which each has its own route.
+    #[test]
+    fn scopes_share_no_hostname() {
+        let (mut writer, reader) = channel();
+        let gateway = |name: &str| Scope::Gateway(ObjectKey::new("infra", name));
+        let to = |scope: Scope, name: &str| {
+            let mut spec = spec(name, "a.com", name);
+            spec.attachments[0].scope = scope;
+            spec
+        };
+        let mut both = to(gateway("one"), "both");
+        both.attachments.push(Attachment {
+            listeners: vec!["tls".into()],
+            ..Attachment::to_all(gateway("two"), Hostname::Exact("b.com").into())
+        });
+        writer.apply(snapshot(&[spec("config", "a.com", "config"), both.clone()], &[]));
+        let (one, two, three) = (gateway("one"), gateway("two"), gateway("three"));
+        let winner = |name: &str, scope: &Scope, listener: &str| {
+            let listener = ListenerRef { scope, name: listener };
+            let table = reader.table();
+            table
+                .lookup(Some(name), listener, [])
+                .map(|found| found.route.spec.key.name().to_owned())
+        };
+        assert_eq!(winner("a.com", &Scope::Config, "https").as_deref(), Some("config"));
+        assert_eq!(winner("a.com", &one, "https").as_deref(), Some("both"));
+        assert_eq!(winner("a.com", &two, "tls"), None);
+        assert_eq!(winner("b.com", &two, "tls").as_deref(), Some("both"));
+        assert_eq!(winner("b.com", &two, "other"), None, "of another listener");
+        assert_eq!(winner("b.com", &Scope::Config, "https"), None);
+        assert_eq!(winner("a.com", &three, "https"), None, "nobody is attached to it");
+        assert_eq!(reader.table().hostnames(), 3);
+
+        // What a scope loses, the others keep.
+        both.attachments.remove(0);
+        writer.apply(snapshot(&[spec("config", "a.com", "config"), both], &[]));
+        assert_eq!(winner("a.com", &one, "https"), None);
+        assert_eq!(winner("b.com", &two, "tls").as_deref(), Some("both"));
+        assert_eq!(reader.table().hostnames(), 2);
+    }
+
     #[test]
     fn the_first_table_counts_even_when_it_is_empty() {
         let (mut writer, reader) = channel();
@@ -291,7 +332,7 @@ mod tests {
         let (a, b) = (find(&reader, "a.com").expect("a"), find(&reader, "b.com").expect("b"));
         writer.apply(snapshot(&[spec("a", "new.com", "one"), spec("b", "b.com", "one")], &[]));
         assert!(find(&reader, "a.com").is_none());
-        assert!(Arc::ptr_eq(&a.tally, &find(&reader, "new.com").expect("a").tally));
+        assert!(Arc::ptr_eq(&a.stats, &find(&reader, "new.com").expect("a").stats));
         assert!(Arc::ptr_eq(&b, &find(&reader, "b.com").expect("b")));
         assert!(Arc::ptr_eq(&a.backends[0].backend, &b.backends[0].backend));
     }
@@ -335,12 +376,12 @@ mod tests {
         assert_eq!(reader.table().retired().len(), 1);
         writer.update_at(other(2), later(2));
         assert_eq!(reader.table().retired().len(), 1, "a connection still counts there");
-        let tally = Arc::clone(&connection.tally);
+        let stats = Arc::clone(&connection.stats);
         writer.update_at(change("a", Some(a)), later(2));
-        assert!(Arc::ptr_eq(&tally, &find(&reader, "a.com").expect("a").tally));
+        assert!(Arc::ptr_eq(&stats, &find(&reader, "a.com").expect("a").stats));
         assert_eq!(reader.table().retired().len(), 0);
         writer.update_at(change("a", None), later(2));
-        drop((connection, tally));
+        drop((connection, stats));
         writer.update_at(other(3), later(4));
         assert_eq!(reader.table().retired().len(), 0);
     }

@@ -9,8 +9,8 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    AnyOn, BackendKey, Hostname, Hostnames, InvalidHostname, Kind, ObjectKey, ObjectRef, RouteKey,
-    RouteSpec, ServicePort, TrafficPolicy,
+    AnyOn, Attachment, BackendKey, Hostname, Hostnames, InvalidHostname, Kind, ObjectKey,
+    ObjectRef, RouteKey, RouteSpec, Scope, ServicePort, TrafficPolicy,
 };
 
 /// A route without its backends, which each user of this form shows in its own way.
@@ -30,21 +30,46 @@ pub struct RouteText {
     /// When the object was created, in seconds since the epoch.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub created: Option<i64>,
-    /// The names that the route claims.
-    #[serde(default)]
-    pub hostnames: Vec<String>,
-    /// The listeners on which `*` is served, if not on all of the route's.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub any_on: Option<AnyOnText>,
-    /// The listeners that the route is bound to; empty means all.
-    #[serde(default)]
-    pub listeners: Vec<Box<str>>,
+    /// What it has of the configuration's listeners. Without hostnames, it is not attached to them.
+    #[serde(flatten)]
+    pub config: AttachmentText,
+    /// What it has of Gateways' listeners.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub gateways: Vec<GatewayText>,
     /// The protocols of which the client must offer one; empty means that none is asked for.
     #[serde(default)]
     pub alpn: Vec<Box<str>>,
     /// How it treats its connections.
     #[serde(flatten)]
     pub policy: TrafficPolicy,
+}
+
+/// An attachment, without its scope.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct AttachmentText {
+    /// The hostnames that the route has there.
+    #[serde(default)]
+    pub hostnames: Vec<String>,
+    /// The listeners on which `*` is served, if not on all of the attachment's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub any_on: Option<AnyOnText>,
+    /// The listeners that have the route; empty means all of the scope.
+    #[serde(default)]
+    pub listeners: Vec<Box<str>>,
+}
+
+/// An attachment to a Gateway's listeners.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct GatewayText {
+    /// The namespace of the Gateway.
+    pub gateway_namespace: String,
+    /// Its name.
+    pub gateway: String,
+    /// The attachment.
+    #[serde(flatten)]
+    pub attachment: AttachmentText,
 }
 
 /// Some listeners.
@@ -92,16 +117,12 @@ impl RouteText {
     /// The text of a route.
     pub fn of(spec: &RouteSpec) -> Self {
         // Every field, so that one that is added is not forgotten here.
-        let RouteSpec { key, created, hostnames, listeners, alpn, backends: _, policy } = spec;
+        let RouteSpec { key, created, attachments, alpn, backends: _, policy } = spec;
+        let of_config = attachments.iter().find(|attachment| attachment.scope == Scope::Config);
         RouteText {
             created: *created,
-            hostnames: hostnames.iter().map(|hostname| hostname.to_string()).collect(),
-            any_on: match hostnames.any_on().clone() {
-                AnyOn::All => None,
-                AnyOn::Only(listeners) => Some(AnyOnText::Only(listeners)),
-                AnyOn::Except(listeners) => Some(AnyOnText::Except(listeners)),
-            },
-            listeners: listeners.clone(),
+            config: of_config.map(AttachmentText::of).unwrap_or_default(),
+            gateways: attachments.iter().filter_map(GatewayText::of).collect(),
             alpn: alpn.clone(),
             policy: policy.clone(),
             ..RouteText::named(key.object(), key.rule())
@@ -131,14 +152,53 @@ impl RouteText {
     /// When a hostname is none.
     pub fn spec(self, backends: Vec<(BackendKey, u32)>) -> Result<RouteSpec, InvalidText> {
         let key = self.key();
-        let RouteText { created, hostnames, any_on, listeners, alpn, policy, .. } = self;
+        let RouteText { created, config, gateways, alpn, policy, .. } = self;
+        let config = Some(config).filter(|config| !config.hostnames.is_empty());
+        let config = config.map(|config| config.attachment(Scope::Config));
+        let gateways =
+            gateways.into_iter().map(|GatewayText { gateway_namespace, gateway, attachment }| {
+                let gateway = ObjectKey::new(&gateway_namespace, &gateway);
+                attachment.attachment(Scope::Gateway(gateway))
+            });
+        let attachments = config.into_iter().chain(gateways).collect::<Result<_, _>>()?;
+        Ok(RouteSpec { key, created, attachments, alpn, backends, policy })
+    }
+}
+
+impl AttachmentText {
+    fn of(attachment: &Attachment) -> Self {
+        let Attachment { scope: _, listeners, hostnames } = attachment;
+        AttachmentText {
+            hostnames: hostnames.iter().map(|hostname| hostname.to_string()).collect(),
+            any_on: match hostnames.any_on().clone() {
+                AnyOn::All => None,
+                AnyOn::Only(listeners) => Some(AnyOnText::Only(listeners)),
+                AnyOn::Except(listeners) => Some(AnyOnText::Except(listeners)),
+            },
+            listeners: listeners.clone(),
+        }
+    }
+
+    fn attachment(self, scope: Scope) -> Result<Attachment, InvalidText> {
+        let AttachmentText { hostnames, any_on, listeners } = self;
         let hostnames = hostnames.iter().map(|name| name.parse::<Hostname>());
         let hostnames = hostnames.collect::<Result<Hostnames, _>>()?.with_any_on(match any_on {
             None => AnyOn::All,
             Some(AnyOnText::Only(listeners)) => AnyOn::Only(listeners),
             Some(AnyOnText::Except(listeners)) => AnyOn::Except(listeners),
         });
-        Ok(RouteSpec { key, created, hostnames, listeners, alpn, backends, policy })
+        Ok(Attachment { scope, listeners, hostnames })
+    }
+}
+
+impl GatewayText {
+    fn of(attachment: &Attachment) -> Option<Self> {
+        let Scope::Gateway(gateway) = &attachment.scope else { return None };
+        Some(GatewayText {
+            gateway_namespace: gateway.namespace().to_owned(),
+            gateway: gateway.name().to_owned(),
+            attachment: AttachmentText::of(attachment),
+        })
     }
 }
 
@@ -207,6 +267,27 @@ fn is_zero(rule: &u16) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_route_of_gateways_survives_its_text() {
+        let gateway = |name: &str| Scope::Gateway(ObjectKey::new("infra", name));
+        let hostnames = |text: &str| text.parse::<Hostname>().expect("a hostname").into();
+        let mut spec =
+            RouteSpec::new(RouteKey::new(Kind::TlsRoute, "data", "kafka"), hostnames("kafka.test"));
+        spec.attachments.push(Attachment::to_all(gateway("one"), hostnames("*.one.test")));
+        spec.attachments.push(Attachment {
+            listeners: vec!["tls".into()],
+            ..Attachment::to_all(gateway("two"), hostnames("*"))
+        });
+        let survives = |spec: &RouteSpec| {
+            let text = serde_json::to_string(&RouteText::of(spec)).expect("JSON");
+            let read: RouteText = serde_json::from_str(&text).expect("a route");
+            assert_eq!(read.spec(Vec::new()).as_ref(), Ok(spec), "{text}");
+        };
+        survives(&spec);
+        spec.attachments.remove(0);
+        survives(&spec);
+    }
 
     #[test]
     fn backends_survive_their_text() {

@@ -97,7 +97,7 @@ fn slow_readers_give_way_to_one_more() {
     server.writer.apply(large_metrics());
     let table = Arc::clone(&server.state.table.table());
     let route = table.routes().next().expect("a route");
-    Outcome::ALL.iter().for_each(|outcome| route.tally.ended(*outcome).store(1, Ordering::Relaxed));
+    Outcome::ALL.iter().for_each(|outcome| route.stats.ended(*outcome).store(1, Ordering::Relaxed));
     let scrape = || {
         let begun = Instant::now();
         let (status, text) = server.get("/metrics");
@@ -164,8 +164,7 @@ fn large_metrics() -> Snapshot {
 
 /// A route whose report is larger than all that the sockets between can hold.
 fn large_report() -> Snapshot {
-    let mut route = plain(key("ns", "large"), "large.example");
-    route.listeners = vec!["x".repeat(16 << 20).into()];
+    let route = plain(key("ns", "large"), "large.example").on(&[&"x".repeat(16 << 20)]);
     Snapshot { routes: vec![route], ..Snapshot::default() }
 }
 

@@ -217,27 +217,31 @@ fn service(port: ServicePort) -> BackendKey {
 fn snapshot() -> Snapshot {
     let mut kafka = RouteSpec {
         created: Some(1_700_000_000),
-        hostnames: ["kafka.example.com", "*.kafka.example.com"]
-            .map(|name| name.parse::<Hostname>().expect("a hostname"))
-            .into_iter()
-            .collect(),
-        listeners: vec!["https".into()],
         alpn: vec!["h2".into(), "http/1.1".into()],
         backends: vec![
             (service(ServicePort::Number(9093)), 90),
             (service(ServicePort::Name("tls".into())), 0),
             (BackendKey::Address("far.example:9093".into()), 10),
         ],
-        ..plain(key("data", "kafka"), "unused.example")
+        ..RouteSpec::new(
+            key("data", "kafka"),
+            ["kafka.example.com", "*.kafka.example.com"]
+                .map(|name| name.parse::<Hostname>().expect("a hostname"))
+                .into_iter()
+                .collect(),
+        )
+        .on(&["https"])
     };
     kafka.policy.balancing = Balancing::LeastConnections;
     kafka.policy.timeouts.connect = Some(Duration::from_secs(5));
     kafka.policy.timeouts.idle = Some(Duration::from_millis(1500));
     let any = RouteSpec {
         backends: vec![(service(ServicePort::Number(9093)), 1)],
-        hostnames: Hostnames::from(Hostname::<&str>::Any)
-            .with_any_on(AnyOn::Except(["redis".into()].into())),
-        ..plain(key("web", "any"), "*")
+        ..RouteSpec::new(
+            key("web", "any"),
+            Hostnames::from(Hostname::<&str>::Any)
+                .with_any_on(AnyOn::Except(["redis".into()].into())),
+        )
     };
     let endpoints = [
         (

@@ -8,10 +8,10 @@ fn counts_of_routes_are_read_when_they_are_asked_for() {
     server.writer.apply(snapshot());
     let table = Arc::clone(&server.state.table.table());
     let any = table.lookup(None, "https", []).expect("any");
-    any.route.tally.ended(Outcome::Completed).store(3, Ordering::Relaxed);
-    any.route.tally.ended(Outcome::IdleTimeout).store(2, Ordering::Relaxed);
-    any.route.tally.bytes_up.store(100, Ordering::Relaxed);
-    any.route.tally.bytes_down.store(5, Ordering::Relaxed);
+    any.route.stats.ended(Outcome::Completed).store(3, Ordering::Relaxed);
+    any.route.stats.ended(Outcome::IdleTimeout).store(2, Ordering::Relaxed);
+    any.route.stats.bytes_up.store(100, Ordering::Relaxed);
+    any.route.stats.bytes_down.store(5, Ordering::Relaxed);
     // For longer than the test takes.
     let failed = Moment::now() + Duration::from_secs(600);
     any.route.backends[0].backend.endpoints()[1].failed(failed);
@@ -67,12 +67,13 @@ fn every_metric_is_there_and_promtool_finds_no_fault() {
     ] {
         histogram.observe(0.004);
     }
-    metrics.worker_connections(1).set(3);
+    metrics.connections.of(1).store(3, Ordering::Relaxed);
     metrics.pipes_idle.set(4);
     metrics.pipes_busy.set(2);
     let lines = scrape(&server);
     for start in [
-        "sluice_connections_active 0",
+        "sluice_connections_active 3",
+        "sluice_worker_connections{worker=\"0\"} 0",
         "sluice_worker_connections{worker=\"1\"} 3",
         "sluice_splice_pipes{state=\"idle\"} 4",
         "sluice_splice_pipes{state=\"busy\"} 2",

@@ -141,7 +141,7 @@ fn routes_of_one_name_and_two_kinds_are_two() {
     for (key, name) in [(&sni, "sni.example"), (&tls, "tls.example")] {
         let found = table.lookup(Some(name), "https", []).expect("a route");
         assert_eq!(&found.route.spec.key, key);
-        found.route.tally.ended(Outcome::Completed).fetch_add(1, Ordering::Relaxed);
+        found.route.stats.ended(Outcome::Completed).fetch_add(1, Ordering::Relaxed);
     }
     let statuses = [sni.clone(), tls.clone()].map(|key| Arc::new(status_of(key, true, "")));
     let report = RoutesReport::new(&table, &statuses);

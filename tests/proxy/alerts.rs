@@ -111,7 +111,7 @@ fn of_the_end_of_the_drain() {
         config.listeners = vec![listener("https", Protocol::Tls, true)];
     });
     let mut client = open(plane.address(), b"");
-    wait_until("the client to be there", || plane.metrics.connections_active.get() == 1);
+    wait_until("the client to be there", || plane.metrics.connections.total() == 1);
     plane.running().abort();
     assert_eq!(rest(&mut client), (fatal(INTERNAL_ERROR), End::Eof));
     plane.assert_ended(&[("", Outcome::Drained, 1)]);

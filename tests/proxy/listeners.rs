@@ -60,7 +60,7 @@ fn without_a_route_for_any_name_tcp_clients_find_none() {
 fn a_route_that_names_a_listener_is_there_and_nowhere_else() {
     let only = |name: &'static str| {
         move |spec: &mut sluice::routing::RouteSpec| {
-            spec.listeners = vec![name.into()];
+            *spec = spec.clone().on(&[name]);
         }
     };
     let plane = Plane::with(

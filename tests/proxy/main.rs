@@ -8,6 +8,7 @@ mod accepts;
 mod access_log;
 mod activation;
 mod alerts;
+mod binds;
 mod bulk;
 mod costs;
 mod crowd;

@@ -292,7 +292,7 @@ fn drained_at_every_stage() {
         let table = plane.reader.table();
         let endpoints = table.routes().map(|route| route.backends[0].backend.endpoints());
         let active: usize = endpoints.map(|endpoints| endpoints[0].active()).sum();
-        active == 2 && plane.metrics.connections_active.get() == 3
+        active == 2 && plane.metrics.connections.total() == 3
     });
     plane.running().abort();
     assert_eq!(rest(&mut silent).1, End::Eof);

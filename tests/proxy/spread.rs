@@ -11,21 +11,21 @@ const WORKERS: usize = 4;
 const CLIENTS: usize = 256;
 /// How many more the busiest may have than the idlest: by chance alone it is more, but for one run
 /// in twenty.
-const SPREAD: i64 = 8;
+const SPREAD: usize = 8;
 
 #[test]
 fn connections_that_last_are_even_and_served() {
     let plane = Plane::with(vec![target("a.test", &[answering("served")])], |config| {
         config.workers = WORKERS.try_into().unwrap();
     });
-    let load = || (0..WORKERS).map(|worker| plane.metrics.worker_connections(worker).get());
+    let load = || plane.metrics.connections.by_worker().into_iter();
     let mut clients: Vec<TcpStream> = Vec::new();
     for number in 1..=CLIENTS {
         clients.push(open(plane.address(), b""));
         // One after another, so that each finds the others counted.
-        wait_until("it is counted", || load().sum::<i64>() == number as i64);
+        wait_until("it is counted", || load().sum::<usize>() == number);
     }
-    let loads: Vec<i64> = load().collect();
+    let loads: Vec<usize> = load().collect();
     let (most, least) = (loads.iter().max().unwrap(), loads.iter().min().unwrap());
     assert!(most - least <= SPREAD, "{loads:?}");
 

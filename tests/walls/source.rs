@@ -1,5 +1,7 @@
 //! Reads a source file as tokens and tells which paths it names.
 
+use proc_macro2::{Delimiter, Punct, Spacing, Span, TokenStream, TokenTree};
+
 /// The path of a file's module: `routing/table.rs` is `[routing, table]`; the roots have none.
 pub(crate) fn module_of(file: &str) -> Vec<String> {
     let parts = file.trim_end_matches(".rs").split('/');
@@ -154,91 +156,48 @@ impl Token {
 
 /// Words, `::` and single signs; neither comments nor the contents of strings and characters.
 pub(crate) fn tokens(source: &str) -> Vec<Token> {
+    let stream: TokenStream = source.parse().expect("a source file that can be read as tokens");
     let mut tokens = Vec::new();
-    let mut rest = source;
-    while let Some(c) = rest.chars().next() {
-        let line = source[..source.len() - rest.len()].matches('\n').count() + 1;
-        let length = literal_or_comment(rest);
-        if length > 0 {
-            rest = &rest[length..];
-            continue;
-        }
-        let word = rest.find(|c: char| !c.is_alphanumeric() && c != '_').unwrap_or(rest.len());
-        let length = match c {
-            _ if word > 0 => word,
-            ':' if rest.starts_with("::") => 2,
-            _ => c.len_utf8(),
-        };
-        if !c.is_whitespace() {
-            tokens.push(Token { text: rest[..length].to_owned(), line });
-        }
-        rest = &rest[length..];
-    }
+    flatten(stream, &mut tokens);
     tokens
 }
 
-/// The length of the comment, string, character or lifetime sign at the start; 0 if there is none.
-fn literal_or_comment(text: &str) -> usize {
-    let end = |from: usize, mark: &str| {
-        text[from..].find(mark).map_or(text.len(), |found| from + found + mark.len())
-    };
-    if text.starts_with("//") {
-        return end(0, "\n");
-    }
-    if text.starts_with("/*") {
-        return block_comment(text);
-    }
-    let prefix = ["br", "cr", "r", "b", "c", ""]
-        .into_iter()
-        .find(|prefix| text.strip_prefix(prefix).is_some_and(|rest| rest.starts_with(['"', '#'])))
-        .unwrap_or_default();
-    let body = &text[prefix.len()..];
-    let hashes = body.len() - body.trim_start_matches('#').len();
-    if prefix.ends_with('r') && body[hashes..].starts_with('"') {
-        return end(prefix.len() + hashes + 1, &format!("\"{}", "#".repeat(hashes)));
-    }
-    if prefix == "r" && hashes == 1 {
-        return 2; // the mark of a raw identifier
-    }
-    if body.starts_with('"') {
-        return prefix.len() + quoted(body, '"');
-    }
-    let mut after = text.chars().skip(1);
-    match (text.starts_with('\''), after.next(), after.next()) {
-        (true, Some('\\'), _) | (true, _, Some('\'')) => quoted(text, '\''),
-        (true, _, _) => 1,
-        _ => 0,
+fn flatten(stream: TokenStream, tokens: &mut Vec<Token>) {
+    let mut stream = stream.into_iter().peekable();
+    while let Some(tree) = stream.next() {
+        let mut push = |text: String, span: Span| {
+            tokens.push(Token { text, line: span.start().line });
+        };
+        match tree {
+            TokenTree::Group(group) => {
+                let (open, close) = match group.delimiter() {
+                    Delimiter::Parenthesis => ("(", ")"),
+                    Delimiter::Brace => ("{", "}"),
+                    Delimiter::Bracket => ("[", "]"),
+                    Delimiter::None => ("", ""),
+                };
+                push(open.to_owned(), group.span_open());
+                flatten(group.stream(), tokens);
+                tokens
+                    .push(Token { text: close.to_owned(), line: group.span_close().start().line });
+            }
+            TokenTree::Ident(ident) => {
+                let text = ident.to_string();
+                push(text.trim_start_matches("r#").to_owned(), ident.span());
+            }
+            // `::` comes as two signs, of which the first says that the second belongs to it.
+            TokenTree::Punct(punct) if is_colon(&punct) && punct.spacing() == Spacing::Joint => {
+                let doubled =
+                    stream.next_if(|next| matches!(next, TokenTree::Punct(next) if is_colon(next)));
+                push(if doubled.is_some() { "::" } else { ":" }.to_owned(), punct.span());
+            }
+            TokenTree::Punct(punct) if punct.as_char() == '\'' => {}
+            TokenTree::Punct(punct) => push(punct.as_char().to_string(), punct.span()),
+            TokenTree::Literal(_) => {}
+        }
     }
 }
 
-/// The length of a literal with escapes, both marks counted.
-fn quoted(text: &str, mark: char) -> usize {
-    let mut escaped = false;
-    for (index, c) in text.char_indices().skip(1) {
-        if c == mark && !escaped {
-            return index + mark.len_utf8();
-        }
-        escaped = c == '\\' && !escaped;
-    }
-    text.len()
-}
-
-/// The length of a block comment, which may hold others.
-fn block_comment(text: &str) -> usize {
-    let mut depth = 0_usize;
-    let mut at = 0;
-    while at < text.len() {
-        let rest = &text.as_bytes()[at..];
-        let mark = rest.starts_with(b"/*") || rest.starts_with(b"*/");
-        match (rest.starts_with(b"/*"), mark) {
-            (true, _) => depth += 1,
-            (false, true) => depth -= 1,
-            (false, false) => {}
-        }
-        at += if mark { 2 } else { 1 };
-        if depth == 0 {
-            return at;
-        }
-    }
-    text.len()
+fn is_colon(punct: &Punct) -> bool {
+    punct.as_char() == ':'
 }

@@ -163,7 +163,9 @@ impl Record {
 impl SavedRoute {
     fn spec(self) -> Result<RouteSpec, String> {
         let key = self.route.key();
-        if self.route.hostnames.is_empty() || self.backends.is_empty() {
+        if self.route.config.hostnames.is_empty() && self.route.gateways.is_empty()
+            || self.backends.is_empty()
+        {
             return Err(format!("the {} {key} lacks hostnames or backends", key.kind()));
         }
         let backends = self.backends.iter().map(|one| Ok((one.backend.key()?, one.weight)));

@@ -343,7 +343,6 @@ fn snapshot() -> Snapshot {
         routes: vec![
             RouteSpec {
                 created: Some(1_700_000_000),
-                listeners: vec!["https".into()],
                 alpn: vec!["h2".into()],
                 backends: vec![(kafka(number), 90), (kafka(name), 10)],
                 policy: TrafficPolicy {
@@ -361,6 +360,7 @@ fn snapshot() -> Snapshot {
                         .collect::<Hostnames>()
                         .with_any_on(AnyOn::Except(["redis".into()].into())),
                 )
+                .on(&["https"])
             },
             RouteSpec {
                 backends: vec![(plain.clone(), 1)],

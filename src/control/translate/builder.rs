@@ -58,10 +58,7 @@ impl Builder {
                 services: Services::default(),
                 grants: Grants::default(),
                 names: Names::default(),
-                own: Own::new(
-                    &installation.own_services,
-                    installation.reach.listening.iter().map(|one| one.address.port()),
-                ),
+                own: Own::new(&installation.own_services, installation.reach.listening.clone()),
                 reach: installation.reach.clone(),
                 machine: installation.machine.iter().copied().collect(),
                 #[cfg(test)]

@@ -17,8 +17,8 @@ use super::unresolved::Unresolved;
 use super::verdict;
 use crate::control::api::{BackendTarget, DnsName, ListenerName, SniRoute};
 use crate::routing::{
-    Age, BackendKey, Demand, Hostname, Hostnames, ObjectKey, RouteKey, RouteSpec, ServicePort,
-    Verdict,
+    Age, Attachment, BackendKey, Demand, Hostname, Hostnames, ObjectKey, RouteKey, RouteSpec,
+    Scope, ServicePort, Verdict,
 };
 
 /// The endpoints of backends.
@@ -31,6 +31,8 @@ pub(super) struct Draft {
     pub(super) spec: RouteSpec,
     /// Every hostname that it names, each once.
     pub(super) claimed: Hostnames,
+    /// The listeners that it names and that exist.
+    bound: Vec<Box<str>>,
     /// Every backend that it names.
     pub(super) backends: Vec<(BackendKey, u32)>,
     /// The DNS names that its backends lead to.
@@ -87,11 +89,12 @@ impl Draft {
         let mut draft = Draft {
             backends: Vec::new(),
             claimed: distinct(hostnames),
+            bound: Vec::new(),
             names: BTreeSet::new(),
             endpoints: 0,
             spec: RouteSpec {
                 created: metadata.creation_timestamp.as_ref().map(|time| time.0.as_second()),
-                ..RouteSpec::new(key, Hostnames::from_iter::<[Hostname; 0]>([]))
+                ..RouteSpec::new(key, Hostnames::default())
             },
             capped: String::new(),
             object: Object::of(metadata),
@@ -110,7 +113,7 @@ impl Draft {
         let known = &installation.listeners;
         for (index, listener) in listeners.iter().enumerate() {
             if known.is_empty() || known.iter().any(|name| name == listener.as_str()) {
-                self.spec.listeners.push(listener.as_str().into());
+                self.bound.push(listener.as_str().into());
             } else {
                 self.listeners.push(Finding {
                     key: self.spec.key.clone(),
@@ -141,7 +144,7 @@ impl Draft {
     /// Whether some listener takes its connections, so that it contends for its hostnames. Of
     /// listeners that do not exist none is kept, and an empty list would mean every listener.
     pub(super) fn contends(&self) -> bool {
-        self.listeners.is_empty() || !self.spec.listeners.is_empty()
+        self.listeners.is_empty() || !self.bound.is_empty()
     }
 
     /// Notes what keeps a claim from being served as it is. Returns whether that is news.
@@ -166,7 +169,7 @@ impl Draft {
     /// Which connections it asks for.
     pub(super) fn demand(&self) -> Demand {
         Demand {
-            listeners: self.spec.listeners.clone().into(),
+            listeners: self.bound.clone().into(),
             alpn: self.spec.alpn.clone().into(),
             reserved: !self.was_read(),
         }
@@ -198,7 +201,7 @@ impl Draft {
         endpoints: &mut Endpoints,
     ) {
         let served = self.rejected().is_none();
-        self.spec.hostnames = self.served_hostnames();
+        self.spec.attachments = [self.attachment()].into();
         self.refs.clear();
         self.names.clear();
         self.spec.backends.clear();
@@ -237,6 +240,12 @@ impl Draft {
     /// What it is in the table; nothing if it could get no connection there.
     pub(super) fn served(&self) -> Option<&RouteSpec> {
         (self.was_read() && self.rejected().is_none()).then_some(&self.spec)
+    }
+
+    /// An `SniRoute` is attached to the configuration's listeners.
+    fn attachment(&self) -> Attachment {
+        let (scope, listeners) = (Scope::Config, self.bound.clone());
+        Attachment { scope, listeners, hostnames: self.served_hostnames() }
     }
 
     /// Those that may be looked up.

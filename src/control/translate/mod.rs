@@ -65,7 +65,7 @@ pub struct Resources {
 }
 
 /// Which routes an installation serves, and where.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub struct Installation {
     /// Its class.
     pub class: String,

@@ -9,7 +9,7 @@ use k8s_openapi::api::discovery::v1::EndpointSlice;
 
 use super::endpoints::{ADDRESSES_OF_A_SERVICE, all_addresses, tcp_ports};
 use crate::control::api::{DnsName, dns_name};
-use crate::reach::forms;
+use crate::reach::{ListeningSet, forms};
 use crate::routing::ObjectKey;
 
 /// The addresses that lead to the installation itself.
@@ -18,7 +18,7 @@ pub(super) struct Own {
     /// Which Services are the installation's.
     services: BTreeSet<ObjectKey>,
     /// Ports of this process, which every pod of the installation has.
-    ports: Vec<u16>,
+    ports: ListeningSet,
     /// Those in front of the Services, by Service.
     front: BTreeMap<ObjectKey, Front>,
     /// Those of the pods, by slice.
@@ -58,10 +58,10 @@ impl OwnNews {
 }
 
 impl Own {
-    pub(super) fn new(services: &[ObjectKey], ports: impl Iterator<Item = u16>) -> Self {
+    pub(super) fn new(services: &[ObjectKey], ports: ListeningSet) -> Self {
         Own {
             services: services.iter().cloned().collect(),
-            ports: ports.collect(),
+            ports,
             // The first time, whatever an earlier builder has had published is replaced.
             dirty: !services.is_empty(),
             ..Own::default()
@@ -110,9 +110,10 @@ impl Own {
             return self.remove_slice(key);
         }
         let ports: Vec<u16> = tcp_ports(slice).map(|(_, number)| number).collect();
+        let listening: Vec<u16> = self.ports.get().iter().map(|one| one.address.port()).collect();
         let pods = all_addresses(slice).flat_map(|ip| {
-            let ports = ports.iter().chain(&self.ports);
-            ports.map(move |port| SocketAddr::new(ip.to_canonical(), *port))
+            let ports = ports.iter().copied().chain(listening.iter().copied());
+            ports.map(move |port| SocketAddr::new(ip.to_canonical(), port))
         });
         let pods: Vec<SocketAddr> = pods.take(ADDRESSES_OF_A_SERVICE).collect();
         self.dirty |= self.pods.get(key) != Some(&pods);

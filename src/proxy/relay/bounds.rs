@@ -1,9 +1,8 @@
 //! How much of a direction is on its way at once, in sluice and in the kernel.
 
-use std::cell::Cell;
-use std::rc::Rc;
 use std::time::Duration;
 
+use crate::proxy::fast_slots::{FastSlot, FastSlots};
 use crate::proxy::socket::Socket;
 use crate::proxy::tcp;
 
@@ -24,8 +23,6 @@ const FAST_MILLIS: u64 = 1000;
 /// A receiver that takes less than this between two looks, and does not take all there is, needs no
 /// more than a narrow window on a path of 200 ms.
 const SLOW_BYTES: u64 = 8 * 1024 * 1024;
-/// How many directions of a worker may be fast at a time.
-const MOST_FAST: usize = 16;
 
 /// The bounds of a direction that carries bulk, or whose receiver has blocked.
 ///
@@ -71,12 +68,6 @@ enum Window {
     /// Narrow, because the receiver was slow: until it takes all there is.
     NarrowSlow,
 }
-
-/// The fast directions of a worker.
-pub(in crate::proxy) struct FastSlots(Rc<Cell<usize>>);
-
-/// The place of one fast direction.
-struct FastSlot(Rc<Cell<usize>>);
 
 impl Bounds {
     /// Bytes to move at once.
@@ -203,24 +194,6 @@ impl Default for Piece {
     }
 }
 
-impl FastSlots {
-    pub(in crate::proxy) fn new() -> Self {
-        FastSlots(Rc::new(Cell::new(MOST_FAST)))
-    }
-
-    fn take(&self) -> Option<FastSlot> {
-        let left = self.0.get().checked_sub(1)?;
-        self.0.set(left);
-        Some(FastSlot(Rc::clone(&self.0)))
-    }
-}
-
-impl Drop for FastSlot {
-    fn drop(&mut self) {
-        self.0.set(self.0.get() + 1);
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -246,14 +219,5 @@ mod tests {
         let later = 3_600_000;
         assert!(!bounds.is_fast(32 * MIB, later));
         assert!(bounds.is_fast(64 * MIB, later + 100));
-    }
-
-    #[test]
-    fn so_many_directions_may_be_fast_and_no_more() {
-        let slots = FastSlots::new();
-        let mut taken: Vec<_> = (0..MOST_FAST).map(|_| slots.take().expect("a slot")).collect();
-        assert!(slots.take().is_none());
-        drop(taken.pop());
-        assert!(slots.take().is_some());
     }
 }

@@ -5,8 +5,9 @@ use std::task::{Poll, ready};
 
 use rustix::io::Errno;
 
-use super::bounds::{Bounds, FastSlots};
-use super::pipes::{Pipe, Pipes};
+use super::bounds::Bounds;
+use crate::proxy::fast_slots::FastSlots;
+use crate::proxy::pipes::{Pipe, Pipes};
 use crate::proxy::socket::{Socket, UNSUPPORTED};
 
 /// A read of this size or more counts towards bulk.

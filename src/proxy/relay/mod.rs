@@ -2,7 +2,6 @@
 
 mod bounds;
 mod direction;
-mod pipes;
 mod watch;
 mod watches;
 
@@ -10,14 +9,13 @@ use std::future::poll_fn;
 use std::task::Poll;
 use std::time::Duration;
 
-pub(super) use self::bounds::FastSlots;
 pub(super) use self::direction::Means;
 use self::direction::{Direction, Stage, Turn};
-pub(super) use self::pipes::{Allowance, Pipes};
 use self::watches::Watches;
+use super::context::Context;
 use super::reactor::{QUANTUM, Quanta};
+use super::record::ByteCounts;
 use super::socket::Socket;
-use super::worker::Worker;
 use crate::outcome::Outcome;
 
 /// How often a long connection reports its bytes, and its peers are looked after.
@@ -28,7 +26,7 @@ const TICKS_A_STALL: u32 = 4;
 
 /// Two sockets and what is between them.
 pub(super) struct Relay<'a> {
-    worker: &'a Worker,
+    context: &'a Context,
     downstream: &'a Socket,
     upstream: &'a Socket,
     up: Direction,
@@ -36,32 +34,27 @@ pub(super) struct Relay<'a> {
     quanta: Quanta,
 }
 
-/// Bytes passed on so far.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Passed {
-    /// From the client to the endpoint.
-    pub(super) up: u64,
-    /// From the endpoint to the client.
-    pub(super) down: u64,
-}
-
 impl<'a> Relay<'a> {
     /// A relay that replays `received`, which came from downstream, before anything else.
     pub(super) fn new(
-        worker: &'a Worker,
+        context: &'a Context,
         downstream: &'a Socket,
         upstream: &'a Socket,
         received: Vec<u8>,
     ) -> Self {
         let (up, down) = (Direction::new(received), Direction::new(Vec::new()));
-        Relay { worker, downstream, upstream, up, down, quanta: Quanta::default() }
+        Relay { context, downstream, upstream, up, down, quanta: Quanta::default() }
     }
 
     /// Relays until both sides are done, one is gone, no byte moved for `idle`, or all connections
     /// are ended. Reports what was passed on from time to time, and at the end.
-    pub(super) async fn run(mut self, idle: Duration, mut report: impl FnMut(Passed)) -> Outcome {
-        let reactor = &*self.worker.reactor;
-        let mut passed = Passed::default();
+    pub(super) async fn run(
+        mut self,
+        idle: Duration,
+        mut report: impl FnMut(ByteCounts),
+    ) -> Outcome {
+        let reactor = &*self.context.reactor;
+        let mut passed = ByteCounts::default();
         let mut idle_end = reactor.after(idle);
         let mut tick_at = reactor.after(self.tick_every());
         // Only of connections that last.
@@ -99,13 +92,13 @@ impl<'a> Relay<'a> {
 
     /// How often to look after the peers.
     fn tick_every(&self) -> Duration {
-        let stall = self.worker.settings.timeouts.stall;
+        let stall = self.context.settings.timeouts.stall;
         stall.map_or(TICK, |stall| (stall / TICKS_A_STALL).clamp(SHORTEST_TICK, TICK))
     }
 
     /// Looks after both directions, which have passed on so many bytes since the last look.
-    fn tend(&mut self, moved: Passed) -> Option<Outcome> {
-        let (pipes, downstream, upstream) = (&self.worker.pipes, self.downstream, self.upstream);
+    fn tend(&mut self, moved: ByteCounts) -> Option<Outcome> {
+        let (pipes, downstream, upstream) = (&self.context.pipes, self.downstream, self.upstream);
         if self.up.tend(downstream, upstream, pipes, moved.up).is_err() {
             return Some(Outcome::DownstreamReset);
         }
@@ -113,19 +106,19 @@ impl<'a> Relay<'a> {
         tended.is_err().then_some(Outcome::UpstreamReset)
     }
 
-    fn passed(&self) -> Passed {
-        Passed { up: self.up.bytes, down: self.down.bytes }
+    fn passed(&self) -> ByteCounts {
+        ByteCounts { up: self.up.bytes, down: self.down.bytes }
     }
 
     fn poll(&mut self) -> Poll<Outcome> {
-        let worker = self.worker;
-        let mut buffer = worker.buffer.borrow_mut();
+        let context = self.context;
+        let mut buffer = context.buffer.borrow_mut();
         let mut means = Means {
             buffer: &mut buffer,
-            pipes: &worker.pipes,
-            fast: &worker.fast,
-            now: worker.reactor.now(),
-            bulk: worker.reactor.is_bulk_turn(),
+            pipes: &context.pipes,
+            fast: &context.fast,
+            now: context.reactor.now(),
+            bulk: context.reactor.is_bulk_turn(),
         };
         let (downstream, upstream) = (self.downstream, self.upstream);
 
@@ -154,7 +147,7 @@ impl<'a> Relay<'a> {
             return Poll::Ready(Outcome::DownstreamReset);
         }
         let more = matches!(up, Turn::Spent) || matches!(down, Turn::Spent);
-        worker.reactor.wake_for_bulk(&mut self.quanta, more);
+        context.reactor.wake_for_bulk(&mut self.quanta, more);
         Poll::Pending
     }
 
@@ -163,8 +156,8 @@ impl<'a> Relay<'a> {
         // Where nothing moves because a receiver is slow to take what is held, an end in good order
         // would tell it that it has all.
         let lost = self.up.holds_any() || self.down.holds_any();
-        self.up.discard(&self.worker.pipes);
-        self.down.discard(&self.worker.pipes);
+        self.up.discard(&self.context.pipes);
+        self.down.discard(&self.context.pipes);
         if lost || !matches!(outcome, Outcome::Completed | Outcome::IdleTimeout) {
             self.downstream.reset_on_close();
             self.upstream.reset_on_close();

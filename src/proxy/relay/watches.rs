@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::watch::{Verdict, Watch};
-use super::{Passed, Relay};
+use super::{ByteCounts, Relay};
 use crate::outcome::Outcome;
 use crate::proxy::socket::Socket;
 
@@ -14,7 +14,7 @@ const MUCH: u64 = 4 * 1024 * 1024;
 /// The peers of a connection, as they were at the last look.
 #[derive(Default)]
 pub(super) struct Watches {
-    passed: Passed,
+    passed: ByteCounts,
     downstream: Side,
     upstream: Side,
 }
@@ -52,21 +52,21 @@ impl Watches {
 
     /// Looks after a connection that has passed on `passed` so far; returns how it ended, if a peer
     /// is gone or has stalled for too long.
-    pub(super) fn look(&mut self, relay: &mut Relay<'_>, passed: Passed) -> Option<Outcome> {
+    pub(super) fn look(&mut self, relay: &mut Relay<'_>, passed: ByteCounts) -> Option<Outcome> {
         let before = std::mem::replace(&mut self.passed, passed);
         let up = passed.up.saturating_sub(before.up);
         let down = passed.down.saturating_sub(before.down);
-        if let Some(outcome) = relay.tend(Passed { up, down }) {
+        if let Some(outcome) = relay.tend(ByteCounts { up, down }) {
             return Some(outcome);
         }
-        let now = relay.worker.reactor.now();
+        let now = relay.context.reactor.now();
         let client = Look {
             socket: relay.downstream,
             sent: passed.down,
             lately: down,
             heard: up > 0,
             blocks: relay.down.holds_any(),
-            patience: relay.worker.settings.timeouts.stall,
+            patience: relay.context.settings.timeouts.stall,
         };
         // A server may have its reasons to take nothing for hours.
         let server = Look {

@@ -14,8 +14,8 @@ use sluice::metrics::Metrics;
 use sluice::outcome::Outcome;
 use sluice::proxy::{Proxy, Running};
 use sluice::routing::{
-    BackendKey, Endpoint, Hostname, Moment, Reader, RouteKey, RouteSpec, Snapshot, Tally, Writer,
-    channel,
+    BackendKey, Endpoint, Hostname, Moment, Reader, RouteKey, RouteSpec, RouteStats, Snapshot,
+    Writer, channel,
 };
 
 use super::{PATIENCE, wait_until};
@@ -143,8 +143,7 @@ impl Plane {
             .collect();
         let total = expected.values().sum();
         wait_until(&format!("{expected:?}, so far {:?}", self.ended()), || {
-            self.ended().values().sum::<u64>() >= total
-                && self.metrics.connections_active.get() == 0
+            self.ended().values().sum::<u64>() >= total && self.metrics.connections.total() == 0
         });
         assert_eq!(self.ended(), expected);
     }
@@ -166,8 +165,8 @@ impl Plane {
 
     /// Waits until just so many connections are open.
     #[track_caller]
-    pub(crate) fn assert_active(&self, count: i64) {
-        wait_until("the open connections", || self.metrics.connections_active.get() == count);
+    pub(crate) fn assert_active(&self, count: usize) {
+        wait_until("the open connections", || self.metrics.connections.total() == count);
     }
 
     fn ended(&self) -> BTreeMap<(String, &'static str), u64> {
@@ -183,10 +182,10 @@ impl Plane {
         ended
     }
 
-    fn tallies(&self, mut each: impl FnMut(&str, &Tally)) {
+    fn tallies(&self, mut each: impl FnMut(&str, &RouteStats)) {
         let table = self.reader.table();
         each("", &self.metrics.unrouted);
-        table.routes().for_each(|route| each(route.spec.key.name(), &route.tally));
+        table.routes().for_each(|route| each(route.spec.key.name(), &route.stats));
         table.retired().iter().for_each(|(key, tally)| each(key.name(), tally));
     }
 
@@ -232,7 +231,7 @@ impl Plane {
         running.join().unwrap();
         assert!(self.writing.take().unwrap().finish(PATIENCE));
         assert_eq!(self.metrics.panics.get(), 0, "panics");
-        assert_eq!(self.metrics.connections_active.get(), 0, "connections that are never over");
+        assert_eq!(self.metrics.connections.total(), 0, "connections that are never over");
         assert_eq!(self.metrics.pipes_busy.get(), 0, "pipes that never come back");
     }
 }

@@ -119,9 +119,9 @@ spec:
     let spec = &plan.snapshot.routes[0];
     assert_eq!(spec.key.to_string(), "default/r");
     assert_eq!(spec.created, Some(60));
-    let hostnames: Vec<String> = spec.hostnames.iter().map(|name| name.to_string()).collect();
+    let hostnames: Vec<String> = spec.hostnames().map(|name| name.to_string()).collect();
     assert_eq!(hostnames, ["a.com", "*.a.com"], "each once");
-    assert_eq!(spec.listeners, ["kafka".into()]);
+    assert_eq!(spec.attachments[0].listeners, ["kafka".into()]);
     assert_eq!(spec.alpn, ["h2".into()]);
     assert_eq!(spec.policy.balancing, crate::routing::Balancing::Random);
     assert_eq!(spec.policy.timeouts.connect, Some(std::time::Duration::from_secs(1)));
@@ -142,7 +142,7 @@ fn a_route_for_listeners_that_do_not_exist_is_not_accepted() {
         route("other", "hostnames: [a.com]", ADDRESS),
     ]);
     assert_eq!(served(&plan), ["other", "some"], "and takes no name from another");
-    assert_eq!(plan.snapshot.routes[1].listeners, ["kafka".into()]);
+    assert_eq!(plan.snapshot.routes[1].attachments[0].listeners, ["kafka".into()]);
     let message = "there is no listener \"nope\"";
     assert_eq!(
         conditions(&plan, "none"),
@@ -282,7 +282,7 @@ fn the_first_of_two_objects_with_one_name_counts() {
         route("r", "hostnames: [b.com]", ADDRESS),
     ]);
     assert_eq!(served(&plan), ["r"]);
-    assert_eq!(plan.snapshot.routes[0].hostnames, Hostname::Exact("a.com").into());
+    assert!(plan.snapshot.routes[0].hostnames().eq([Hostname::Exact("a.com")]));
     assert_eq!(plan.statuses.len(), 1);
 }
 

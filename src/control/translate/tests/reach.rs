@@ -124,7 +124,9 @@ fn networks_are_excluded_for_addresses_names_and_slices() {
 fn a_port_of_this_process_is_told_and_left_to_the_data_plane() {
     let reach = Reach {
         local_addresses: true,
-        listening: vec![Listening { address: "0.0.0.0:9901".parse().unwrap(), dual_stack: false }],
+        listening: [Listening { address: "0.0.0.0:9901".parse().unwrap(), dual_stack: false }]
+            .into_iter()
+            .collect(),
         ..Reach::default()
     };
     let machine = vec!["10.0.0.1".parse().unwrap()];
@@ -141,7 +143,9 @@ fn a_port_of_this_process_is_told_and_left_to_the_data_plane() {
 
 fn own() -> (Installation, Service, EndpointSlice) {
     let reach = Reach {
-        listening: vec![Listening { address: "0.0.0.0:9901".parse().unwrap(), dual_stack: false }],
+        listening: [Listening { address: "0.0.0.0:9901".parse().unwrap(), dual_stack: false }]
+            .into_iter()
+            .collect(),
         ..Reach::default()
     };
     let own_services = vec![ObjectKey::new("data", "sluice")];

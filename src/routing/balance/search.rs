@@ -26,12 +26,12 @@ pub struct Wish<'a> {
     /// The present.
     pub now: Moment,
     /// What is known of before, where endpoints were tried for it already.
-    pub(in crate::proxy) effort: Effort,
+    pub effort: Effort,
 }
 
 /// What was found out, and spent, while endpoints were tried for one client.
 #[derive(Clone, Debug)]
-pub(in crate::proxy) struct Effort {
+pub struct Effort {
     /// How many endpoints may still be looked at.
     looks: Cell<u16>,
     /// Whether the kernel had no route to an IPv4 address, or an IPv6 address.
@@ -46,7 +46,7 @@ impl Default for Effort {
 
 impl Effort {
     /// The kernel has no route to this address, and so perhaps none to others of its family.
-    pub(in crate::proxy) fn unrouted(&mut self, address: SocketAddr) {
+    pub fn unrouted(&mut self, address: SocketAddr) {
         let [ipv4, ipv6] = &mut self.unrouted;
         *(if is_ipv4(address) { ipv4 } else { ipv6 }) = true;
     }
@@ -83,12 +83,7 @@ impl<'a> Wish<'a> {
     }
 
     /// The wish of a client for which endpoints were tried already, with that effort.
-    pub(in crate::proxy) fn again(
-        source: IpAddr,
-        tried: &'a [SocketAddr],
-        random: u64,
-        effort: Effort,
-    ) -> Self {
+    pub fn again(source: IpAddr, tried: &'a [SocketAddr], random: u64, effort: Effort) -> Self {
         Wish { effort, ..Wish::new(source, tried, random) }
     }
 

@@ -11,12 +11,9 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, PoisonError};
 
-pub(super) use self::search::Effort;
-pub use self::search::Wish;
+pub use self::search::{Effort, Wish};
 use self::search::{Rank, Search, pick};
-use crate::routing::{
-    ActiveConnection, Balancing, Endpoint, EndpointSet, Route, Turns, hash_ip, mix,
-};
+use super::{ActiveConnection, Balancing, Endpoint, EndpointSet, Route, Turns, hash_ip, mix};
 
 /// Of so many endpoints in all, the one with the fewest connections is found; of more, the better of
 /// two that are drawn by their share, which is nearly as even (Mitzenmacher, "The Power of Two

@@ -29,7 +29,7 @@ const DEFAULT_QUOTA: u64 = 16 * 1024;
 const PAGE: u64 = 4096;
 
 /// A pool of pipes. A pipe is borrowed while bytes are in flight and comes back empty.
-pub(in crate::proxy) struct Pipes {
+pub(super) struct Pipes {
     idle: RefCell<Vec<Pipe>>,
     /// Pipes that exist, borrowed ones included.
     count: Cell<usize>,
@@ -41,35 +41,35 @@ pub(in crate::proxy) struct Pipes {
 }
 
 /// A pipe; when borrowed, it is empty.
-pub(in crate::proxy) struct Pipe {
+pub(super) struct Pipe {
     read: OwnedFd,
     write: OwnedFd,
     /// In bytes.
-    pub(in crate::proxy) size: usize,
+    pub(super) size: usize,
 }
 
 impl Pipe {
-    pub(in crate::proxy) fn read(&self) -> BorrowedFd<'_> {
+    pub(super) fn read(&self) -> BorrowedFd<'_> {
         self.read.as_fd()
     }
 
-    pub(in crate::proxy) fn write(&self) -> BorrowedFd<'_> {
+    pub(super) fn write(&self) -> BorrowedFd<'_> {
         self.write.as_fd()
     }
 }
 
 /// What one worker may take of the quota.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::proxy) struct Allowance {
+pub(super) struct Allowance {
     /// The size of each pipe, in bytes.
     size: usize,
     /// How many pipes there may be.
-    pub(in crate::proxy) pipes: usize,
+    pub(super) pipes: usize,
 }
 
 impl Allowance {
     /// That of one of `workers`, by the quota of this machine.
-    pub(in crate::proxy) fn of(workers: usize) -> Self {
+    pub(super) fn of(workers: usize) -> Self {
         let quota = std::fs::read_to_string("/proc/sys/fs/pipe-user-pages-soft")
             .ok()
             .and_then(|text| text.trim().parse().ok())
@@ -91,7 +91,7 @@ impl Allowance {
 
 impl Pipes {
     /// A pool of pipes within `allowance`.
-    pub(in crate::proxy) fn new(allowance: Allowance, metrics: &Metrics) -> Self {
+    pub(super) fn new(allowance: Allowance, metrics: &Metrics) -> Self {
         Pipes {
             idle: RefCell::default(),
             count: Cell::new(0),
@@ -103,7 +103,7 @@ impl Pipes {
     }
 
     /// An empty pipe, or `None` when there is no useful one to be had and the caller should copy.
-    pub(in crate::proxy) fn borrow(&self) -> Option<Pipe> {
+    pub(super) fn borrow(&self) -> Option<Pipe> {
         let idle = self.idle.borrow_mut().pop();
         let pipe = match idle {
             Some(pipe) => {
@@ -117,7 +117,7 @@ impl Pipes {
     }
 
     /// Takes back a pipe that is empty.
-    pub(in crate::proxy) fn give_back(&self, pipe: Pipe) {
+    pub(super) fn give_back(&self, pipe: Pipe) {
         let mut idle = self.idle.borrow_mut();
         if idle.len() >= IDLE || self.pause.get() == u32::MAX {
             return self.close(pipe);
@@ -129,7 +129,7 @@ impl Pipes {
 
     /// Closes a borrowed pipe, whatever is in it: bytes left in a pipe must never reach the next
     /// borrower.
-    pub(in crate::proxy) fn close(&self, pipe: Pipe) {
+    pub(super) fn close(&self, pipe: Pipe) {
         drop(pipe);
         self.busy_gauge.dec();
         self.count.set(self.count.get().saturating_sub(1));
@@ -137,13 +137,13 @@ impl Pipes {
 
     /// Whether most of the pipes that there may be are borrowed, so that who merely waits has to do
     /// without.
-    pub(in crate::proxy) fn are_scarce(&self) -> bool {
+    pub(super) fn are_scarce(&self) -> bool {
         let busy = self.count.get().saturating_sub(self.idle.borrow().len());
         busy > self.allowance.pipes - self.allowance.pipes / 4
     }
 
     /// Lends no more: the kernel does not splice here.
-    pub(in crate::proxy) fn disable(&self) {
+    pub(super) fn disable(&self) {
         self.pause.set(u32::MAX);
         for _ in self.idle.take() {
             self.idle_gauge.dec();

@@ -1,0 +1,112 @@
+//! Keeps the data plane at the addresses that are wanted, whoever has them for a while.
+
+use std::convert::Infallible;
+use std::future::pending;
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio::time::timeout;
+
+use crate::health::Health;
+use crate::proxy::{BindSpec, Running};
+
+/// The first pause before addresses that could not be had are tried again, and the longest.
+const FIRST_PAUSE: Duration = Duration::from_secs(1);
+const LONGEST_PAUSE: Duration = Duration::from_secs(30);
+
+/// Has the data plane bind what is `wanted` at any time, for good. What cannot be had is logged, once
+/// for each reason, is a notice as long as it lasts, and is tried again; nothing else waits for it.
+pub(super) async fn follow(
+    running: &Running,
+    mut wanted: watch::Receiver<Vec<BindSpec>>,
+    health: &Health,
+) -> Infallible {
+    let mut known: Vec<String> = Vec::new();
+    let mut pause = FIRST_PAUSE;
+    loop {
+        let specs = wanted.borrow_and_update().clone();
+        let faults: Vec<String> = running.apply(&specs).iter().map(ToString::to_string).collect();
+        for fault in faults.iter().filter(|fault| !known.contains(fault)) {
+            tracing::error!(error = fault, "cannot accept clients there; trying again");
+        }
+        for fault in known.iter().filter(|fault| !faults.contains(fault)) {
+            tracing::info!(before = fault, "clients are accepted there now, or no longer wanted");
+        }
+        health.set_bind_faults(faults.clone());
+        known = faults;
+        let changed = async {
+            if wanted.changed().await.is_err() {
+                // Nobody is left who could want something else.
+                pending::<()>().await;
+            }
+        };
+        if known.is_empty() {
+            changed.await;
+            pause = FIRST_PAUSE;
+        } else if timeout(pause, changed).await.is_ok() {
+            pause = FIRST_PAUSE;
+        } else {
+            pause = (pause * 2).min(LONGEST_PAUSE);
+        }
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::expect_used)]
+mod tests {
+    use std::net::{SocketAddr, TcpListener, TcpStream};
+
+    use super::*;
+    use crate::config::{Config, Listener, Protocol};
+    use crate::metrics::Metrics;
+    use crate::proxy::Proxy;
+    use crate::routing::channel;
+
+    fn listener(name: &str, address: SocketAddr) -> Listener {
+        Listener { name: name.to_owned(), address, protocol: Protocol::Tls, alerts: false }
+    }
+
+    async fn until(mut holds: impl FnMut() -> bool) {
+        let wait = async {
+            while !holds() {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        timeout(Duration::from_secs(30), wait).await.expect("in time");
+    }
+
+    #[tokio::test]
+    async fn an_address_that_another_process_has_is_told_and_had_as_soon_as_it_is_free() {
+        let any = SocketAddr::from(([127, 0, 0, 1], 0));
+        let listeners = vec![listener("https", any)];
+        let config = Config { listeners, workers: 1.try_into().unwrap(), ..Config::default() };
+        let (_writer, reader) = channel();
+        let metrics = Metrics::new(reader.clone()).unwrap();
+        let running = Proxy::bind(&config).unwrap().start(&reader, &metrics, None, || {}).unwrap();
+        let other = TcpListener::bind(any).unwrap();
+        let taken = other.local_addr().unwrap();
+        let mut wanted = running.binds_in_force();
+        let (want, wanting) = watch::channel(wanted.clone());
+        let health = Health::new();
+
+        let story = async {
+            wanted.push(BindSpec::of(&listener("more", taken)));
+            want.send(wanted.clone()).unwrap();
+            until(|| !health.notices().is_empty()).await;
+            let notice = &health.notices()[0];
+            assert!(notice.contains(&format!("\"more\" cannot listen on {taken}: ")), "{notice}");
+            drop(other);
+            until(|| health.notices().is_empty()).await;
+            assert!(TcpStream::connect(taken).is_ok());
+            wanted.pop();
+            want.send(wanted).unwrap();
+            until(|| TcpStream::connect(taken).is_err()).await;
+        };
+        tokio::select! {
+            () = story => {}
+            never = follow(&running, wanting, &health) => match never {},
+        }
+        running.abort();
+        running.join().unwrap();
+    }
+}

@@ -1,0 +1,234 @@
+//! Where clients come in.
+
+use std::future::{pending, poll_fn};
+use std::io;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::task::Poll;
+use std::time::Duration;
+
+use rustix::event::epoll::EventFlags;
+use rustix::fd::{AsFd, OwnedFd};
+use rustix::io::Errno;
+use rustix::net::{SocketFlags, acceptfrom_with};
+
+use super::admit::admit_newcomer;
+use super::bind::ListeningSocket;
+use super::connection::Connection;
+use super::context::{Context, OpenBind};
+use super::listener::Listener;
+use super::reactor::{Reactor, Ready, SourceId};
+use super::refuse::refuse_at_once;
+use super::serve::serve;
+use super::tcp;
+use super::workers::Handoff;
+use crate::metrics::OF_ONE_CLIENT;
+
+/// Connections that are accepted before those that are there have their turn.
+const ACCEPTS_A_TURN: usize = 64;
+/// How long a bind rests when it cannot accept, for want of descriptors or memory, say.
+const REST: Duration = Duration::from_millis(100);
+/// How many clients in a row may fail, each by itself, before that is taken for the bind's fault.
+const FAILURES_IN_A_ROW: usize = 16;
+/// How long the last message of a client's handshake may take, once no new handshake begins.
+const HANDSHAKE: Duration = Duration::from_millis(200);
+
+/// The last clients of a bind.
+struct Closing {
+    /// How many may still be accepted.
+    left: usize,
+    /// When the last handshake is over.
+    until: u64,
+}
+
+impl Closing {
+    /// Where no new clients are taken by the kernel, all that are there are accepted, and those who are
+    /// about to be. Otherwise, and where others accept as well, those who wait now: clients that never
+    /// stop coming would keep the bind open.
+    fn begin(reactor: &Reactor, socket: &ListeningSocket) -> Self {
+        if !socket.is_shared() && socket.refuse_new().is_ok() {
+            return Closing { left: usize::MAX, until: reactor.after(HANDSHAKE) };
+        }
+        // Some sandboxes do not count them: those of one turn are accepted in any case.
+        let waiting = tcp::waiting(socket.as_fd()).unwrap_or(usize::MAX);
+        Closing { left: waiting.max(ACCEPTS_A_TURN), until: 0 }
+    }
+
+    fn accepts_a_turn(&self) -> usize {
+        self.left.min(ACCEPTS_A_TURN)
+    }
+
+    /// Notes that so many were accepted. Returns whether no more are to be.
+    fn has_accepted(&mut self, count: usize) -> bool {
+        self.left = self.left.saturating_sub(count);
+        self.left == 0
+    }
+
+    /// How long one more may take to come.
+    fn left(&self, reactor: &Reactor) -> Option<Duration> {
+        let millis = self.until.checked_sub(reactor.now()).filter(|millis| *millis > 0);
+        millis.map(Duration::from_millis)
+    }
+}
+
+/// Accepts clients until the bind is to close, and then those that are waiting already.
+pub(super) async fn accept(context: Rc<Context>, bind: Rc<OpenBind>, socket: ListeningSocket) {
+    // However this ends, the worker is told.
+    let _open = Open { context: &context, bind: &bind };
+    let reactor = &context.reactor;
+    let mut interest = EventFlags::IN;
+    // Of those who accept from the same socket, in this process or another, one is woken.
+    interest.set(EventFlags::EXCLUSIVE, socket.is_shared());
+    let id = match reactor.register(&socket, interest, Ready::READ) {
+        Ok(id) => id,
+        Err(error) => {
+            tracing::error!(listener = bind.listener().name, %error, "cannot watch a bind");
+            return;
+        }
+    };
+    let mut closing: Option<Closing> = None;
+    loop {
+        if bind.is_closing() && closing.is_none() {
+            closing = Some(Closing::begin(reactor, &socket));
+        }
+        let most = closing.as_ref().map_or(ACCEPTS_A_TURN, Closing::accepts_a_turn);
+        let accepted = accept_some(&context, &bind, &socket, most);
+        let is_over = closing.as_mut().is_some_and(|closing| closing.has_accepted(most));
+        match accepted {
+            Ok(true) if reactor.is_cancelled() || is_over => break,
+            Ok(true) => {
+                reactor.wake_current();
+                yield_now().await;
+            }
+            Ok(false) => {
+                reactor.clear(id, Ready::READ);
+                if let Some(closing) = &closing {
+                    let Some(left) = closing.left(reactor) else { break };
+                    let more = reactor.within(left, poll_fn(|_| more(reactor, id)));
+                    if more.await.is_err() {
+                        break;
+                    }
+                } else {
+                    poll_fn(|_| match bind.is_closing() {
+                        true => Poll::Ready(()),
+                        false => more(reactor, id),
+                    })
+                    .await;
+                }
+            }
+            Err(_) if bind.is_closing() => break,
+            Err(_) => {
+                let _ = reactor.within(REST, pending::<()>()).await;
+            }
+        }
+    }
+    if socket.is_shared() {
+        // It stays open elsewhere, and here it would go on taking the turns of others.
+        reactor.unregister(id, &socket);
+    } else {
+        reactor.forget(id);
+    }
+}
+
+/// Whether somebody may be waiting.
+fn more(reactor: &Reactor, id: SourceId) -> Poll<()> {
+    match reactor.ready(id).has(Ready::READ) {
+        true => Poll::Ready(()),
+        false => Poll::Pending,
+    }
+}
+
+/// A bind that is open in a worker, until this is dropped.
+struct Open<'a> {
+    context: &'a Context,
+    bind: &'a OpenBind,
+}
+
+impl Drop for Open<'_> {
+    fn drop(&mut self) {
+        self.context.bind_closed(self.bind);
+    }
+}
+
+/// Accepts up to `most` clients; tells whether there may be more.
+///
+/// # Errors
+/// When trying again at once would only fail again: the system is out of something, or nothing but
+/// errors comes. Every error is counted.
+fn accept_some(
+    context: &Rc<Context>,
+    bind: &OpenBind,
+    socket: &ListeningSocket,
+    most: usize,
+) -> io::Result<bool> {
+    let mut failures = 0;
+    for _ in 0..most {
+        let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
+        match acceptfrom_with(socket, flags) {
+            Ok((client, address)) => {
+                failures = 0;
+                let source = address.and_then(|address| SocketAddr::try_from(address).ok());
+                if let Some(source) = source.map(unmapped) {
+                    pass_on(context, bind, client, source);
+                }
+            }
+            Err(Errno::AGAIN) => return Ok(false),
+            Err(error) => {
+                context.accept_failed(&bind.listener().name, &error.into());
+                failures += 1;
+                if failures == FAILURES_IN_A_ROW || !OF_ONE_CLIENT.contains(&error) {
+                    return Err(error.into());
+                }
+            }
+        }
+    }
+    Ok(true)
+}
+
+/// The address of an IPv4 client as that, also where it came through a socket of both families.
+fn unmapped(address: SocketAddr) -> SocketAddr {
+    match address {
+        SocketAddr::V6(v6) => match v6.ip().to_ipv4_mapped() {
+            Some(ip) => SocketAddr::from((ip, v6.port())),
+            None => address,
+        },
+        SocketAddr::V4(_) => address,
+    }
+}
+
+/// Has a client served by a less busy worker, or by this one.
+fn pass_on(context: &Rc<Context>, bind: &OpenBind, client: OwnedFd, source: SocketAddr) {
+    let Some(other) = context.less_busy() else {
+        return take_in(context, bind.listener(), client, source);
+    };
+    let handoff = Handoff { listener: bind.listener_everywhere(), client, source };
+    if let Err(Handoff { client, source, .. }) = other.hand_over(handoff) {
+        take_in(context, bind.listener(), client, source);
+    }
+}
+
+/// Serves a client, unless there are too many.
+pub(super) fn take_in(
+    context: &Rc<Context>,
+    listener: Rc<Listener>,
+    client: OwnedFd,
+    source: SocketAddr,
+) {
+    let connection = Connection::open(context, listener, source);
+    match admit_newcomer(context) {
+        Ok(()) => drop(context.reactor.spawn(serve(connection, client))),
+        Err(refusal) => {
+            refuse_at_once(&connection.listener, &client, refusal);
+            connection.close(refusal.into());
+        }
+    }
+}
+
+async fn yield_now() {
+    let mut yielded = false;
+    poll_fn(|_| match std::mem::replace(&mut yielded, true) {
+        true => Poll::Ready(()),
+        false => Poll::Pending,
+    })
+    .await;
+}

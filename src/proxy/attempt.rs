@@ -1,0 +1,243 @@
+//! One attempt to connect to an endpoint, and what it shows of that.
+
+use std::fmt;
+use std::future::poll_fn;
+use std::io;
+use std::net::{SocketAddr, UdpSocket};
+use std::task::Poll;
+use std::time::{Duration, Instant};
+
+use rustix::io::Errno;
+
+use super::context::Context;
+use super::refuse::Refusal;
+use super::socket::Socket;
+use crate::reach;
+use crate::routing::{ActiveConnection, Endpoint, Moment, Route};
+
+/// How long an endpoint may be silent before another is tried beside it.
+pub(super) const SILENCE: Duration = Duration::from_millis(300);
+
+/// Who answers as soon as this is on the same machine.
+const NEAR: Duration = Duration::from_micros(50);
+
+/// An endpoint's socket, counted by the endpoint as long as this lives.
+pub(super) struct Upstream {
+    pub(super) socket: Socket,
+    _active: ActiveConnection,
+}
+
+/// Why an attempt came to nothing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Setback {
+    /// The endpoint refused, or cannot be reached.
+    Failed,
+    /// It did not answer in time.
+    TimedOut,
+    /// The kernel has no route to it.
+    Unrouted,
+    /// Nothing may connect to it.
+    Refused,
+    /// This machine has no port left for a connection to it, which another endpoint does not need.
+    Ports,
+    /// This process or machine is out of descriptors or memory, for any endpoint.
+    Exhausted,
+}
+
+/// A connection to an endpoint, as long as it is not known how it ends.
+pub(super) struct Attempt {
+    socket: Socket,
+    active: ActiveConnection,
+    begun: Instant,
+}
+
+impl Attempt {
+    /// Begins to connect. The endpoint's health has what is known of it when this fails.
+    pub(super) fn begin(
+        context: &Context,
+        route: &Route,
+        active: ActiveConnection,
+    ) -> Result<Self, Setback> {
+        let begun = Instant::now();
+        let address = active.endpoint().address;
+        let setback = match begin(context, address) {
+            Ok(socket) => return Ok(Attempt { socket, active, begun }),
+            Err(Unbegun::Refused(refusal)) => {
+                log_failure(route, address, &refusal);
+                Setback::Refused
+            }
+            Err(Unbegun::Failed(error)) => {
+                log_failure(route, address, &error);
+                setback(address, &error)
+            }
+        };
+        let now = Moment::of(begun);
+        match setback {
+            Setback::Failed => active.settle(|endpoint| endpoint.failed(now)),
+            Setback::Unrouted => active.settle(|endpoint| endpoint.unrouted(now)),
+            Setback::Refused => active.settle(|endpoint| endpoint.refused(now)),
+            Setback::TimedOut | Setback::Ports | Setback::Exhausted => {}
+        }
+        Err(setback)
+    }
+
+    pub(super) fn begun(&self) -> Instant {
+        self.begun
+    }
+
+    /// Whether the endpoint has lately answered as one on the same machine does.
+    pub(super) fn is_near(&self) -> bool {
+        self.active.endpoint().is_near()
+    }
+
+    pub(super) fn address(&self) -> SocketAddr {
+        self.active.endpoint().address
+    }
+
+    /// Whether the connection stands, or failed for good; an error if the client is gone.
+    pub(super) fn poll(&self, route: &Route, downstream: &Socket) -> Poll<Result<bool, Refusal>> {
+        // Of a client that is gone, too, the endpoint has what it has shown.
+        let connected = self.socket.poll_connected().map(|connected| match connected {
+            Ok(()) => {
+                self.active.settle(Endpoint::succeeded);
+                true
+            }
+            Err(error) => {
+                log_failure(route, self.address(), &error);
+                self.fail();
+                false
+            }
+        });
+        // That the client has merely said all it has to say changes nothing.
+        if downstream.is_broken() {
+            self.socket.reset_on_close();
+            return Poll::Ready(Err(Refusal::ClientGone));
+        }
+        connected.map(Ok)
+    }
+
+    /// Polls at once, and in the next turn. By then an endpoint near by has answered, and no time
+    /// has to be named for which the worker would set a timer. For any other, that turn is in vain:
+    /// the next attempt does without.
+    pub(super) async fn look(
+        &self,
+        context: &Context,
+        route: &Route,
+        downstream: &Socket,
+    ) -> Option<Result<bool, Refusal>> {
+        let mut looked = false;
+        poll_fn(|_| match (self.poll(route, downstream), std::mem::replace(&mut looked, true)) {
+            (Poll::Ready(answer), _) => Poll::Ready(Some(answer)),
+            (Poll::Pending, true) => {
+                self.active.endpoint().set_near(false);
+                Poll::Ready(None)
+            }
+            (Poll::Pending, false) => {
+                context.reactor.wake_current();
+                Poll::Pending
+            }
+        })
+        .await
+    }
+
+    /// Notes that the endpoint is not waited for any longer. That it is silent is nothing against it
+    /// before it has had its time: how long its route waits says nothing to other routes.
+    pub(super) fn give_up(&self) {
+        if self.begun.elapsed() >= SILENCE {
+            self.fail();
+        }
+    }
+
+    /// Notes that the endpoint failed.
+    fn fail(&self) {
+        self.active.settle(|endpoint| endpoint.failed(Moment::now()));
+    }
+
+    /// The connection stands.
+    pub(super) fn succeed(self, context: &Context) -> Upstream {
+        let took = self.begun.elapsed();
+        if took < NEAR {
+            self.active.endpoint().set_near(true);
+        }
+        context.metrics.connect_duration.observe(took.as_secs_f64());
+        Upstream { socket: self.socket, _active: self.active }
+    }
+}
+
+fn log_failure(route: &Route, endpoint: SocketAddr, error: &dyn fmt::Display) {
+    let route = &route.spec.key;
+    tracing::debug!(%route, %endpoint, %error, "cannot connect");
+}
+
+/// Why an attempt did not even begin.
+enum Unbegun {
+    /// Nothing may connect there.
+    Refused(reach::Refusal),
+    /// The kernel does not.
+    Failed(io::Error),
+}
+
+fn begin(context: &Context, address: SocketAddr) -> Result<Socket, Unbegun> {
+    // An IPv4 address in the form of IPv6 (RFC 4291 §2.5.5.2) is IPv4 to the kernel too.
+    let address = SocketAddr::new(address.ip().to_canonical(), address.port());
+    context.judge(address).map_err(Unbegun::Refused)?;
+    Socket::connect(&context.reactor, address).map_err(Unbegun::Failed)
+}
+
+/// What an error says that came before anything was sent.
+fn setback(address: SocketAddr, error: &io::Error) -> Setback {
+    match Errno::from_io_error(error) {
+        // That there is no route, or one that says so: `unreachable`, `prohibit`, `blackhole`. What a
+        // router says comes later, with the answer.
+        Some(
+            Errno::NETUNREACH
+            | Errno::AFNOSUPPORT
+            | Errno::HOSTUNREACH
+            | Errno::ACCESS
+            | Errno::INVAL,
+        ) => Setback::Unrouted,
+        // No port is left, or no address to send from.
+        Some(Errno::ADDRNOTAVAIL) => match has_source(address) {
+            true => Setback::Ports,
+            false => Setback::Unrouted,
+        },
+        // The last is for want of epoll watches (`fs.epoll.max_user_watches`).
+        Some(Errno::MFILE | Errno::NFILE | Errno::NOBUFS | Errno::NOMEM | Errno::NOSPC) => {
+            Setback::Exhausted
+        }
+        _ => Setback::Failed,
+    }
+}
+
+/// Whether this machine has an address from which it would send to `address`. Nothing is sent.
+fn has_source(address: SocketAddr) -> bool {
+    let address = SocketAddr::new(address.ip().to_canonical(), address.port());
+    let any: SocketAddr = match address {
+        SocketAddr::V4(_) => (std::net::Ipv4Addr::UNSPECIFIED, 0).into(),
+        SocketAddr::V6(_) => (std::net::Ipv6Addr::UNSPECIFIED, 0).into(),
+    };
+    UdpSocket::bind(any).and_then(|socket| socket.connect(address)).is_ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_is_an_endpoints_own_is_held_against_it() {
+        let address = SocketAddr::from(([127, 0, 0, 1], 9));
+        let of = |errno: Errno| setback(address, &io::Error::from(errno));
+        for errno in [Errno::CONNREFUSED, Errno::PERM, Errno::TIMEDOUT] {
+            assert_eq!(of(errno), Setback::Failed, "{errno}");
+        }
+        for errno in [Errno::NETUNREACH, Errno::AFNOSUPPORT, Errno::HOSTUNREACH, Errno::ACCESS] {
+            assert_eq!(of(errno), Setback::Unrouted, "{errno}");
+        }
+        for errno in [Errno::MFILE, Errno::NFILE, Errno::NOBUFS, Errno::NOMEM, Errno::NOSPC] {
+            assert_eq!(of(errno), Setback::Exhausted, "{errno}");
+        }
+        // There is an address to send from, so it is a port that is missing.
+        assert_eq!(of(Errno::ADDRNOTAVAIL), Setback::Ports);
+        assert_eq!(setback(address, &io::Error::other("refused by us")), Setback::Failed);
+    }
+}

@@ -1,0 +1,326 @@
+//! What the connections of one worker share.
+
+use std::cell::{Cell, RefCell};
+use std::hash::{BuildHasher, RandomState};
+use std::io;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::descriptors::Spare;
+use super::fast_slots::FastSlots;
+use super::hellos::Hellos;
+use super::listener::{BindId, Listener};
+use super::pipes::{Allowance, Pipes};
+use super::reactor::{Reactor, TaskId};
+use super::settings::Settings;
+use super::warnings::{Cause, WARNING_EVERY, Warnings};
+use super::workers::{WorkerHandle, Workers};
+use crate::access_log::{Buffer, Entry};
+use crate::machine::Machine;
+use crate::metrics::Metrics;
+use crate::outcome::Outcome;
+use crate::reach::Refusal;
+use crate::routing::{Reader, mix};
+
+/// The size of the buffer that all connections of a worker read into, one at a time.
+const BUFFER: usize = 64 * 1024;
+/// How long a line of the access log may wait for others.
+pub(super) const LOG_DELAY: Duration = Duration::from_millis(200);
+
+/// What every step of a connection may use. It is one thread's.
+pub(super) struct Context {
+    pub(super) reactor: Rc<Reactor>,
+    pub(super) routes: Reader,
+    pub(super) settings: Arc<Settings>,
+    pub(super) metrics: Metrics,
+    /// Never borrowed across an await.
+    pub(super) buffer: RefCell<Box<[u8]>>,
+    pub(super) pipes: Pipes,
+    pub(super) fast: FastSlots,
+    pub(super) workers: Arc<Workers>,
+    /// The worker's place among these.
+    number: usize,
+    /// Where clients are accepted.
+    binds: RefCell<Vec<Rc<OpenBind>>>,
+    /// Whether no clients are accepted any more.
+    closing: Cell<bool>,
+    has_lost_bind: Cell<bool>,
+    log: RefCell<Option<Buffer>>,
+    log_task: Cell<Option<TaskId>>,
+    main_task: Cell<Option<TaskId>>,
+    random: Cell<u64>,
+    warnings: Warnings,
+    machine: Machine,
+}
+
+/// A bind, as a worker has it open.
+pub(super) struct OpenBind {
+    pub(super) id: BindId,
+    listener: RefCell<Served>,
+    closing: Cell<bool>,
+    task: Cell<Option<TaskId>>,
+}
+
+/// A listener as all workers know it, and as the connections of one share it: they do not touch memory
+/// of other threads.
+#[derive(Clone)]
+struct Served {
+    everywhere: Arc<Listener>,
+    here: Rc<Listener>,
+}
+
+impl Served {
+    fn of(listener: Arc<Listener>) -> Self {
+        let here = Rc::new(Listener::clone(&listener));
+        Served { everywhere: listener, here }
+    }
+}
+
+impl OpenBind {
+    /// A bind that serves `listener`.
+    pub(super) fn new(id: BindId, listener: Arc<Listener>) -> Self {
+        let listener = RefCell::new(Served::of(listener));
+        OpenBind { id, listener, closing: Cell::new(false), task: Cell::new(None) }
+    }
+
+    /// What a client finds that comes now.
+    pub(super) fn listener(&self) -> Rc<Listener> {
+        Rc::clone(&self.listener.borrow().here)
+    }
+
+    /// The same, for another worker.
+    pub(super) fn listener_everywhere(&self) -> Arc<Listener> {
+        Arc::clone(&self.listener.borrow().everywhere)
+    }
+
+    /// What clients find that come from now on.
+    pub(super) fn serve(&self, listener: Arc<Listener>) {
+        *self.listener.borrow_mut() = Served::of(listener);
+    }
+
+    /// Whether only those who wait already are accepted.
+    pub(super) fn is_closing(&self) -> bool {
+        self.closing.get()
+    }
+
+    /// The task that accepts.
+    pub(super) fn set_task(&self, task: TaskId) {
+        self.task.set(Some(task));
+    }
+}
+
+impl Context {
+    /// That of the worker with this number among `workers`.
+    pub(super) fn new(
+        reactor: &Rc<Reactor>,
+        number: usize,
+        workers: Arc<Workers>,
+        routes: Reader,
+        settings: Arc<Settings>,
+        metrics: Metrics,
+        log: Option<Buffer>,
+    ) -> Self {
+        Context {
+            reactor: Rc::clone(reactor),
+            routes,
+            pipes: Pipes::new(Allowance::of(settings.workers), &metrics),
+            fast: FastSlots::new(),
+            settings,
+            metrics,
+            buffer: RefCell::new(vec![0; BUFFER].into()),
+            workers,
+            number,
+            binds: RefCell::default(),
+            closing: Cell::new(false),
+            has_lost_bind: Cell::new(false),
+            log: RefCell::new(log),
+            log_task: Cell::new(None),
+            main_task: Cell::new(None),
+            // Its keys come from the system: in containers, all processes may have the same id.
+            random: Cell::new(RandomState::new().hash_one(number)),
+            warnings: Warnings::default(),
+            machine: Machine::new(),
+        }
+    }
+
+    /// The tasks that are woken when there is something for them: that of the worker, and that which
+    /// writes the log.
+    pub(super) fn set_tasks(&self, main: TaskId, log: TaskId) {
+        self.main_task.set(Some(main));
+        self.log_task.set(Some(log));
+    }
+
+    /// Has the worker look at what there is to do.
+    fn wake_main(&self) {
+        self.main_task.get().into_iter().for_each(|task| self.reactor.wake(task));
+    }
+
+    /// The worker, as others see it. Always there.
+    pub(super) fn handle(&self) -> Option<&WorkerHandle> {
+        self.workers.handle(self.number)
+    }
+
+    /// Whether no clients are accepted any more.
+    pub(super) fn is_closing(&self) -> bool {
+        self.closing.get()
+    }
+
+    /// Accepts clients at one more bind.
+    pub(super) fn open_bind(&self, bind: &Rc<OpenBind>) {
+        self.binds.borrow_mut().push(Rc::clone(bind));
+    }
+
+    /// The bind with this id, if it is open.
+    pub(super) fn bind(&self, id: BindId) -> Option<Rc<OpenBind>> {
+        self.binds.borrow().iter().find(|bind| bind.id == id).cloned()
+    }
+
+    /// Accepts at a bind only those who wait already.
+    pub(super) fn close_bind(&self, bind: &OpenBind) {
+        if !bind.closing.replace(true) {
+            bind.task.get().into_iter().for_each(|task| self.reactor.wake(task));
+        }
+    }
+
+    /// The same of all binds, now and later.
+    pub(super) fn close(&self) {
+        if !self.closing.replace(true) {
+            let binds = self.binds.borrow().clone();
+            binds.iter().for_each(|bind| self.close_bind(bind));
+        }
+    }
+
+    /// A bind is closed, as it was to be or by itself.
+    pub(super) fn bind_closed(&self, bind: &OpenBind) {
+        self.binds.borrow_mut().retain(|other| other.id != bind.id);
+        if !bind.is_closing() {
+            self.has_lost_bind.set(true);
+        }
+        self.wake_main();
+    }
+
+    /// Whether a bind was closed that was not to be.
+    pub(super) fn has_lost_bind(&self) -> bool {
+        self.has_lost_bind.get()
+    }
+
+    /// Whether clients are accepted somewhere.
+    pub(super) fn has_binds(&self) -> bool {
+        !self.binds.borrow().is_empty()
+    }
+
+    /// The listener of a connection that another worker has accepted, as connections here share it.
+    pub(super) fn listener_here(&self, everywhere: &Arc<Listener>) -> Rc<Listener> {
+        let binds = self.binds.borrow();
+        let served = binds.iter().map(|bind| bind.listener.borrow().clone());
+        let same = served.into_iter().find(|known| Arc::ptr_eq(&known.everywhere, everywhere));
+        // The bind is not open here yet, or no longer.
+        same.map_or_else(|| Rc::new(Listener::clone(everywhere)), |known| known.here)
+    }
+
+    /// Whether the process has no descriptors for another connection. The one in question is counted
+    /// already.
+    pub(super) fn is_full(&self) -> bool {
+        self.workers.descriptors.are_exceeded_by(self.workers.connections())
+    }
+
+    /// A descriptor for one more attempt to connect beside another, if there are plenty.
+    pub(super) fn take_spare(&self) -> Option<Spare<'_>> {
+        self.workers.descriptors.take_spare(self.workers.connections())
+    }
+
+    /// The hellos that this worker and the others are serving.
+    pub(super) fn hellos(&self) -> &Hellos {
+        &self.workers.hellos
+    }
+
+    /// Counts a connection in that was accepted at `at`.
+    pub(super) fn opened(&self, at: Instant) {
+        self.handle().into_iter().for_each(|handle| self.workers.opened(handle, at));
+    }
+
+    /// Counts a connection out.
+    pub(super) fn closed(&self) {
+        self.handle().into_iter().for_each(WorkerHandle::closed);
+        if self.is_closing() {
+            self.wake_main();
+        }
+    }
+
+    /// A worker that has clearly fewer connections than this one, if there is any.
+    pub(super) fn less_busy(&self) -> Option<&WorkerHandle> {
+        self.workers.less_busy_than(self.number)
+    }
+
+    /// A client could not be accepted.
+    pub(super) fn accept_failed(&self, listener: &str, error: &io::Error) {
+        self.metrics.accept_errors.of(error).inc();
+        if self.may_warn(Cause::of_accept(error)) {
+            tracing::warn!(listener, %error, "cannot accept a connection; trying again");
+        }
+    }
+
+    /// A client was closed at once.
+    pub(super) fn refused_for_want_of_descriptors(&self) {
+        if self.may_warn(Cause::Full) {
+            let most = self.workers.descriptors.most_connections();
+            tracing::warn!(most, "as many connections as the limit of open files allows");
+        }
+    }
+
+    /// Whether an endpoint may be connected to now. What the control plane has seen of it may be
+    /// of before: of a table that was saved, or of another machine's address.
+    pub(super) fn judge(&self, endpoint: SocketAddr) -> Result<(), Refusal> {
+        let Settings { reach, own_endpoints, .. } = &*self.settings;
+        let judged = reach.judge(endpoint, &own_endpoints.get(), |ip| self.machine.has(ip));
+        if let Err(refusal) = judged {
+            self.metrics.endpoint_refused(refusal.kind()).inc();
+            if self.may_warn(Cause::Refused(refusal)) {
+                tracing::warn!(%endpoint, reason = %refusal, "an endpoint is refused; not connecting");
+            }
+        }
+        judged
+    }
+
+    fn may_warn(&self, cause: Cause) -> bool {
+        let next = self.reactor.after(WARNING_EVERY);
+        self.warnings.are_due(cause, self.reactor.now(), next)
+    }
+
+    /// Adds a line to the access log.
+    pub(super) fn log(&self, entry: &Entry<'_>) {
+        self.with_log(|log| log.push(entry));
+    }
+
+    /// Adds a line about a client that was not served, unless there are many of its kind.
+    pub(super) fn log_refusal(&self, entry: &Entry<'_>, outcome: Outcome) {
+        self.with_log(|log| log.push_refusal(entry, outcome));
+    }
+
+    fn with_log(&self, push: impl FnOnce(&mut Buffer)) {
+        let mut log = self.log.borrow_mut();
+        let Some(log) = log.as_mut() else { return };
+        let first = log.is_empty();
+        push(log);
+        if let Some(task) = self.log_task.get().filter(|_| first) {
+            self.reactor.wake_at(task, self.reactor.after(LOG_DELAY));
+        }
+    }
+
+    /// Hands the lines of the access log over. Returns whether some are left.
+    pub(super) fn hand_over_log(&self) -> bool {
+        let mut log = self.log.borrow_mut();
+        let Some(log) = log.as_mut() else { return false };
+        log.hand_over();
+        !log.is_empty()
+    }
+
+    /// A random number, good enough to spread connections with.
+    pub(super) fn random(&self) -> u64 {
+        let next = self.random.get().wrapping_add(0x9e37_79b9_7f4a_7c15);
+        self.random.set(next);
+        mix(next)
+    }
+}

@@ -1,0 +1,47 @@
+//! How many directions of a worker may be fast at a time: what one holds is not bounded.
+
+use std::cell::Cell;
+use std::rc::Rc;
+
+/// How many directions of a worker may be fast at a time.
+const MOST_FAST: usize = 16;
+
+/// The fast directions of a worker.
+pub(super) struct FastSlots(Rc<Cell<usize>>);
+
+/// The place of one fast direction.
+pub(super) struct FastSlot(Rc<Cell<usize>>);
+
+impl FastSlots {
+    /// Those of a worker that has no fast direction yet.
+    pub(super) fn new() -> Self {
+        FastSlots(Rc::new(Cell::new(MOST_FAST)))
+    }
+
+    /// A place, if there is one left.
+    pub(super) fn take(&self) -> Option<FastSlot> {
+        let left = self.0.get().checked_sub(1)?;
+        self.0.set(left);
+        Some(FastSlot(Rc::clone(&self.0)))
+    }
+}
+
+impl Drop for FastSlot {
+    fn drop(&mut self) {
+        self.0.set(self.0.get() + 1);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn so_many_directions_may_be_fast_and_no_more() {
+        let slots = FastSlots::new();
+        let mut taken: Vec<_> = (0..MOST_FAST).map(|_| slots.take().expect("a slot")).collect();
+        assert!(slots.take().is_none());
+        drop(taken.pop());
+        assert!(slots.take().is_some());
+    }
+}

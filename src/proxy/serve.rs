@@ -1,0 +1,80 @@
+//! The life of a connection: accept → peek → lookup → admit → connect → relay → record.
+
+use std::rc::Rc;
+use std::sync::Arc;
+
+use rustix::fd::OwnedFd;
+
+use super::admit::admit;
+use super::connect::connect;
+use super::connection::Connection;
+use super::peek::peek;
+use super::refuse::{Refusal, refuse};
+use super::relay::Relay;
+use super::socket::Socket;
+use crate::outcome::Outcome;
+use crate::routing::Route;
+
+/// Serves a client that was accepted.
+#[allow(clippy::manual_async_fn, reason = "an async fn keeps what it is given twice")]
+pub(super) fn serve(mut connection: Connection, client: OwnedFd) -> impl Future<Output = ()> {
+    async move {
+        let Ok(downstream) = Socket::accepted(&connection.context.reactor, client) else {
+            // The user's epoll watches are used up (`fs.epoll.max_user_watches`).
+            return connection.close(Outcome::LimitExceeded);
+        };
+        let context = Rc::clone(&connection.context);
+        let served = async {
+            let received = peek(&context, &mut connection, &downstream).await?;
+            let route = lookup(&mut connection)?;
+            let _admission = admit(&context, &connection)?;
+            let upstream = connect(&context, &mut connection, &route, &downstream).await?;
+            connection.connected();
+            let idle = context.settings.timeouts.idle_of(route.spec.policy.timeouts.idle);
+            let relay = Relay::new(&context, &downstream, &upstream.socket, received);
+            Ok(relay.run(idle, |bytes| connection.record.passed(&route.stats, bytes)).await)
+        };
+        let outcome = match served.await {
+            Ok(outcome) => outcome,
+            Err(refusal) => {
+                refuse(&connection, &downstream, refusal).await;
+                refusal.into()
+            }
+        };
+        drop(downstream);
+        connection.close(outcome);
+    }
+}
+
+/// Finds the route that takes a connection.
+fn lookup(connection: &mut Connection) -> Result<Arc<Route>, Refusal> {
+    let hello = connection.hello.as_ref();
+    let name = hello.and_then(|hello| hello.server_name.as_ref());
+    let offers = hello.into_iter().flat_map(|hello| hello.alpn.iter());
+    let table = connection.context.routes.table();
+    let listener = connection.listener.by_name();
+    let found = table.lookup(name.map(|name| name.as_str()), listener, offers);
+    let none = if name.is_none() && hello.is_some() { Refusal::NoSni } else { Refusal::NoRoute };
+    let route = found.map(|found| Arc::clone(found.route)).ok_or(none)?;
+    drop(table);
+    connection.route = Some(Arc::clone(&route));
+    Ok(route)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Nearly all that a connection keeps while it is idle. What an `.await` is held across,
+    /// counts.
+    const MOST_BYTES: usize = 1344;
+
+    #[test]
+    fn a_connection_is_small() {
+        fn size<A, B, F>(_: fn(A, B) -> F) -> usize {
+            size_of::<F>()
+        }
+        let bytes = size(serve);
+        assert!(bytes <= MOST_BYTES, "{bytes} bytes");
+    }
+}

@@ -1,0 +1,38 @@
+//! What all workers do alike.
+
+use crate::config::{self, Config, Source};
+use crate::reach::{OwnEndpoints, Reach};
+
+/// What all workers do alike.
+#[derive(Debug)]
+pub(super) struct Settings {
+    pub(super) timeouts: config::Timeouts,
+    pub(super) max_hello: usize,
+    pub(super) access_log: config::AccessLog,
+    pub(super) access_log_start: bool,
+    pub(super) workers: usize,
+    /// Where routes may lead.
+    pub(super) reach: Reach,
+    /// The addresses of the installation's own Services.
+    pub(super) own_endpoints: OwnEndpoints,
+}
+
+impl Settings {
+    /// Those of a configuration.
+    pub(super) fn of(config: &Config) -> Self {
+        Settings {
+            timeouts: config.timeouts,
+            max_hello: config.max_hello,
+            access_log: config.access_log,
+            access_log_start: config.access_log_start,
+            workers: config.workers.get(),
+            reach: Reach {
+                local_addresses: config.source != Source::Kubernetes,
+                allow: config.addresses.allow.clone(),
+                deny: config.addresses.deny.clone(),
+                ..Reach::default()
+            },
+            own_endpoints: OwnEndpoints::default(),
+        }
+    }
+}

@@ -1,0 +1,343 @@
+//! The workers, as other threads see them: how each is woken and told what to do, how busy it is, and
+//! the connections that one hands to another.
+//!
+//! The kernel spreads clients over the listening sockets by chance, so with few and long
+//! connections one worker may have twice as many as another, and its clients wait twice as long. A
+//! worker that has clearly more than the least busy one hands it what it accepts.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicU8, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use rustix::fd::OwnedFd;
+
+use super::bind::ListeningSocket;
+use super::descriptors::Descriptors;
+use super::hellos::Hellos;
+use super::listener::{BindId, Listener};
+use super::reactor::Inbox;
+use crate::heartbeat::Heartbeat;
+
+/// How many connections more than the least busy worker are no reason to hand one over: with short
+/// connections the counts always differ a little.
+const SLACK: usize = 2;
+/// Beside the slack, this part of the least busy worker's connections.
+const SLACK_PART: usize = 16;
+
+/// How often it is tried to wake a worker for the end: nobody would do it later.
+const RINGS: usize = 10;
+
+/// All workers of a process.
+#[derive(Debug)]
+pub(super) struct Workers {
+    /// Those of the connections of all of them.
+    pub(super) descriptors: Descriptors,
+    /// The hellos of these.
+    pub(super) hellos: Hellos,
+    start: Instant,
+    handles: Box<[WorkerHandle]>,
+}
+
+/// A worker, as other threads see it.
+#[derive(Debug)]
+pub(super) struct WorkerHandle {
+    phase: AtomicU8,
+    /// Its open connections, those included that were handed to it and that it has not taken yet. There
+    /// is no other count of them.
+    connections: Arc<AtomicUsize>,
+    /// When its last connection was accepted, in milliseconds since the start of the workers.
+    accepted: AtomicU64,
+    /// What it was given; `None` once it takes nothing more.
+    mail: Mutex<Option<Mail>>,
+    inbox: Arc<Inbox>,
+    heartbeat: Heartbeat,
+}
+
+/// How far the end of the data plane has come. It only goes forward.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[repr(u8)]
+pub(super) enum Phase {
+    /// Serving.
+    Open = 0,
+    /// No new connections; those that are there go on.
+    Closing = 1,
+    /// Every connection is ended.
+    Aborting = 2,
+}
+
+/// What a worker was given by other threads.
+#[derive(Debug, Default)]
+pub(super) struct Mail {
+    /// What it is to do with its binds, in this order.
+    pub(super) orders: Vec<BindOrder>,
+    /// Connections that it is to serve.
+    pub(super) handoffs: Vec<Handoff>,
+}
+
+/// What a worker is to do with a bind.
+#[derive(Debug)]
+pub(super) enum BindOrder {
+    /// To accept clients.
+    Open {
+        /// The bind.
+        bind: BindId,
+        /// What it serves.
+        listener: Arc<Listener>,
+        /// The worker's own socket.
+        socket: ListeningSocket,
+    },
+    /// To serve clients that come from now on by another listener.
+    Change {
+        /// The bind.
+        bind: BindId,
+        /// What it serves.
+        listener: Arc<Listener>,
+    },
+    /// To accept those who are waiting, and nobody else.
+    Close(BindId),
+}
+
+/// A connection that was accepted by another worker.
+#[derive(Debug)]
+pub(super) struct Handoff {
+    /// The listener that it came to. The worker that has it may not know the bind yet, or no longer.
+    pub(super) listener: Arc<Listener>,
+    pub(super) client: OwnedFd,
+    pub(super) source: SocketAddr,
+}
+
+impl Workers {
+    /// As many workers as there are counters of connections.
+    ///
+    /// # Errors
+    /// When descriptors cannot be had.
+    pub(super) fn new(
+        connections: impl IntoIterator<Item = Arc<AtomicUsize>>,
+        descriptors: Descriptors,
+    ) -> io::Result<Self> {
+        let handles: io::Result<Box<[WorkerHandle]>> =
+            connections.into_iter().map(WorkerHandle::new).collect();
+        Ok(Workers { descriptors, hellos: Hellos::new(), start: Instant::now(), handles: handles? })
+    }
+
+    /// The handle of a worker.
+    pub(super) fn handle(&self, number: usize) -> Option<&WorkerHandle> {
+        self.handles.get(number)
+    }
+
+    /// All of them.
+    pub(super) fn handles(&self) -> &[WorkerHandle] {
+        &self.handles
+    }
+
+    /// Moves all workers on to `phase`.
+    pub(super) fn advance(&self, phase: Phase) {
+        self.handles.iter().for_each(|handle| handle.advance(phase));
+    }
+
+    /// How many connections are open.
+    pub(super) fn connections(&self) -> usize {
+        self.handles.iter().map(WorkerHandle::connections).sum()
+    }
+
+    /// How long ago the last connection of all of them was accepted.
+    pub(super) fn quiet_for(&self) -> Duration {
+        let last = self.handles.iter().map(|handle| handle.accepted.load(Ordering::Relaxed)).max();
+        let last = Duration::from_millis(last.unwrap_or_default());
+        self.start.elapsed().saturating_sub(last)
+    }
+
+    /// Counts a connection of a worker in, which was accepted at `at`.
+    pub(super) fn opened(&self, handle: &WorkerHandle, at: Instant) {
+        handle.connections.fetch_add(1, Ordering::Relaxed);
+        let at = at.saturating_duration_since(self.start).as_millis();
+        handle.accepted.store(u64::try_from(at).unwrap_or(u64::MAX), Ordering::Relaxed);
+    }
+
+    /// Who is to have the next connection of `number` in its place, if anybody.
+    pub(super) fn less_busy_than(&self, number: usize) -> Option<&WorkerHandle> {
+        let own = self.handles.get(number)?.connections();
+        let least = self.handles.iter().min_by_key(|handle| handle.connections())?;
+        is_clearly_more(own, least.connections()).then_some(least)
+    }
+}
+
+fn is_clearly_more(own: usize, least: usize) -> bool {
+    own >= least.saturating_add(SLACK + least / SLACK_PART)
+}
+
+impl WorkerHandle {
+    fn new(connections: Arc<AtomicUsize>) -> io::Result<Self> {
+        Ok(WorkerHandle {
+            phase: AtomicU8::new(Phase::Open as u8),
+            connections,
+            accepted: AtomicU64::new(0),
+            mail: Mutex::new(Some(Mail::default())),
+            inbox: Arc::new(Inbox::new()?),
+            heartbeat: Heartbeat::default(),
+        })
+    }
+
+    fn advance(&self, phase: Phase) {
+        self.phase.fetch_max(phase as u8, Ordering::Release);
+        let _rung = (0..RINGS).any(|_| self.ring());
+    }
+
+    pub(super) fn has_reached(&self, phase: Phase) -> bool {
+        self.phase.load(Ordering::Acquire) >= phase as u8
+    }
+
+    /// How many connections the worker has.
+    pub(super) fn connections(&self) -> usize {
+        self.connections.load(Ordering::Relaxed)
+    }
+
+    /// Counts a connection out.
+    pub(super) fn closed(&self) {
+        self.connections.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    /// Hands the worker a connection; has it back if that takes nothing any more, or cannot be woken.
+    pub(super) fn hand_over(&self, handoff: Handoff) -> Result<(), Handoff> {
+        let mut mail = self.mail();
+        let Some(waiting) = mail.as_mut() else { return Err(handoff) };
+        // With the lock held: what waits has been rung for, always.
+        if waiting.is_empty() && !self.ring() {
+            return Err(handoff);
+        }
+        waiting.handoffs.push(handoff);
+        self.connections.fetch_add(1, Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// Tells the worker what to do with a bind. One that takes nothing any more accepts nobody.
+    pub(super) fn order(&self, order: BindOrder) {
+        if let Some(waiting) = self.mail().as_mut() {
+            waiting.orders.push(order);
+            let _rung = (0..RINGS).any(|_| self.ring());
+        }
+    }
+
+    /// What the worker was given since the last time. The connections are no longer counted.
+    pub(super) fn take(&self) -> Mail {
+        self.uncounted(self.mail().as_mut().map(std::mem::take))
+    }
+
+    /// What the worker was given and has not taken; it is given nothing more.
+    pub(super) fn take_last(&self) -> Mail {
+        self.uncounted(self.mail().take())
+    }
+
+    fn uncounted(&self, mail: Option<Mail>) -> Mail {
+        let mail = mail.unwrap_or_default();
+        self.connections.fetch_sub(mail.handoffs.len(), Ordering::Relaxed);
+        mail
+    }
+
+    /// How the worker's reactor is woken.
+    pub(super) fn inbox(&self) -> &Arc<Inbox> {
+        &self.inbox
+    }
+
+    /// Asks for a sign of life.
+    pub(super) fn ask(&self) {
+        self.heartbeat.ask();
+        self.ring();
+    }
+
+    /// Whether the worker has given one since it was asked.
+    pub(super) fn has_answered(&self) -> bool {
+        self.heartbeat.is_answered()
+    }
+
+    /// Gives a sign of life.
+    pub(super) fn answer(&self) {
+        self.heartbeat.answer();
+    }
+
+    /// Wakes the worker; tells whether that has come about.
+    fn ring(&self) -> bool {
+        self.inbox.wake_main()
+    }
+
+    fn mail(&self) -> MutexGuard<'_, Option<Mail>> {
+        // Nothing that panics is done with the lock held.
+        self.mail.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Mail {
+    fn is_empty(&self) -> bool {
+        self.orders.is_empty() && self.handoffs.is_empty()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rustix::event::{EventfdFlags, eventfd};
+
+    use super::*;
+    use crate::config::Protocol;
+    use crate::routing::Scope;
+
+    fn workers(connections: &[usize]) -> Workers {
+        let counter = |count: &usize| Arc::new(AtomicUsize::new(*count));
+        Workers::new(connections.iter().map(counter), Descriptors::new(Some(1000), 1))
+            .expect("events")
+    }
+
+    fn handoff(listener: &str) -> Handoff {
+        let client = eventfd(0, EventfdFlags::CLOEXEC).expect("some descriptor");
+        let listener = Arc::new(Listener {
+            scope: Scope::Config,
+            name: listener.to_owned(),
+            protocol: Protocol::Tls,
+            alerts: false,
+        });
+        Handoff { listener, client, source: ([127, 0, 0, 1], 1).into() }
+    }
+
+    #[test]
+    fn who_has_clearly_more_hands_over_to_who_has_least() {
+        for (connections, by, to) in [
+            (&[1, 0][..], 0, None),
+            (&[2, 0], 0, Some(1)),
+            (&[2, 0], 1, None),
+            (&[33, 32], 0, None),
+            (&[35, 32], 0, None),
+            (&[36, 32], 0, Some(1)),
+            (&[9, 7, 5, 8], 0, Some(2)),
+            (&[9, 7, 5, 8], 1, Some(2)),
+            (&[9, 7, 5, 8], 2, None),
+            (&[100_000, 90_000], 0, Some(1)),
+            (&[50], 0, None),
+        ] {
+            let workers = workers(connections);
+            let chosen = workers.less_busy_than(by);
+            let place = chosen.and_then(|chosen| {
+                workers.handles.iter().position(|handle| std::ptr::eq(handle, chosen))
+            });
+            assert_eq!(place, to, "{connections:?} by {by}");
+        }
+    }
+
+    #[test]
+    fn what_is_handed_over_counts_and_is_taken_once() {
+        let workers = workers(&[0]);
+        let handle = workers.handle(0).expect("a worker");
+        for listener in ["a", "b"] {
+            handle.hand_over(handoff(listener)).expect("it takes");
+        }
+        assert_eq!((handle.connections(), workers.connections()), (2, 2));
+        let taken = handle.take().handoffs.into_iter().map(|taken| taken.listener.name.clone());
+        assert_eq!(taken.collect::<Vec<_>>(), ["a", "b"]);
+        assert_eq!(handle.connections(), 0);
+        assert!(handle.take().is_empty());
+        handle.hand_over(handoff("c")).expect("it still takes");
+        assert_eq!(handle.take_last().handoffs.len(), 1);
+        assert_eq!(handle.hand_over(handoff("d")).expect_err("it is over").listener.name, "d");
+        assert_eq!(handle.connections(), 0);
+    }
+}

@@ -1,0 +1,113 @@
+//! Where routes attach: the listeners that have them, and the hostnames that they have there.
+
+use smallvec::SmallVec;
+
+use super::hostnames::Place;
+use super::{Hostname, Hostnames, ObjectKey};
+
+/// The listeners among which hostnames conflict. The same hostname in two scopes is two hostnames.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Scope {
+    /// Those of the configuration.
+    #[default]
+    Config,
+    /// Those of one Gateway.
+    Gateway(ObjectKey),
+}
+
+/// A listener, as routes refer to it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ListenerRef<'l> {
+    /// Among which listeners.
+    pub scope: &'l Scope,
+    /// Its name there.
+    pub name: &'l str,
+}
+
+/// A listener of the configuration.
+impl<'l> From<&'l str> for ListenerRef<'l> {
+    fn from(name: &'l str) -> Self {
+        ListenerRef { scope: &Scope::Config, name }
+    }
+}
+
+/// The listeners of a scope that have a route, and the hostnames that it has there.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Attachment {
+    /// Among which listeners.
+    pub scope: Scope,
+    /// The names of the listeners; empty means all of the scope.
+    pub listeners: Vec<Box<str>>,
+    /// The hostnames.
+    pub hostnames: Hostnames,
+}
+
+/// The attachments of a route. Nearly all routes have one, which is kept where the route is: a
+/// lookup reads it.
+pub type Attachments = SmallVec<[Attachment; 1]>;
+
+/// Where a hostname of a route is: in which attachment, and where there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct ClaimPlace(u32);
+
+impl ClaimPlace {
+    /// The bits of the place in the attachment: 16 MiB of hostnames. The others are those of the
+    /// attachment's number.
+    const BITS: u32 = 24;
+
+    /// The claim at `place` of the attachment with this number, if there is room for both numbers.
+    pub(super) fn new(attachment: usize, place: Place) -> Option<Self> {
+        let attachment = u32::try_from(attachment).ok()?;
+        let fits = attachment >> (u32::BITS - Self::BITS) == 0 && place.0 >> Self::BITS == 0;
+        fits.then_some(ClaimPlace(attachment << Self::BITS | place.0))
+    }
+
+    /// The number of the attachment.
+    pub(super) fn attachment(self) -> usize {
+        (self.0 >> Self::BITS) as usize
+    }
+
+    /// The place there.
+    pub(super) fn place(self) -> Place {
+        Place(self.0 & ((1 << Self::BITS) - 1))
+    }
+}
+
+impl Attachment {
+    /// To every listener of a scope.
+    pub fn to_all(scope: Scope, hostnames: Hostnames) -> Self {
+        Attachment { scope, listeners: Vec::new(), hostnames }
+    }
+
+    /// Whether this listener has the route.
+    pub fn is_to(&self, listener: ListenerRef<'_>) -> bool {
+        self.scope == *listener.scope && self.names(listener.name)
+    }
+
+    /// The same, of a listener that is in the scope.
+    pub(super) fn names(&self, listener: &str) -> bool {
+        self.listeners.is_empty() || self.listeners.iter().any(|name| **name == *listener)
+    }
+
+    /// Whether a hostname of this attachment is had on a listener that has the route: `*` may be
+    /// another's there.
+    pub fn has(&self, hostname: Hostname<&str>, listener: &str) -> bool {
+        self.names(listener) && (hostname != Hostname::Any || self.hostnames.any_on().has(listener))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_place_has_room_for_the_largest_of_each_number() {
+        let largest = (1 << ClaimPlace::BITS) - 1;
+        for (attachment, place) in [(0, 0), (255, largest), (7, 5)] {
+            let claim = ClaimPlace::new(attachment, Place(place)).expect("there is room");
+            assert_eq!((claim.attachment(), claim.place()), (attachment, Place(place)));
+        }
+        assert_eq!(ClaimPlace::new(256, Place(0)), None);
+        assert_eq!(ClaimPlace::new(0, Place(largest + 1)), None);
+    }
+}

@@ -1,0 +1,163 @@
+//! The hostnames of one scope, laid out for lookup.
+
+use std::sync::Arc;
+
+use super::attachment::ClaimPlace;
+use super::claim::{Claim, Hasher};
+use super::claims::ByHostname;
+use super::hostname::labels;
+use super::search::{Match, MatchKind, Search};
+use super::{Hostname, Route, Scope};
+
+/// All claims to the hostnames of one scope.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Hosts {
+    claims: ByHostname,
+    depths: Depths,
+}
+
+/// The depths at which wildcards exist: only those suffixes of a name are looked up.
+#[derive(Clone, Debug)]
+struct Depths {
+    /// How many claims are of wildcards with a suffix of so many labels. A name has at most 127 of
+    /// them (RFC 1035 §2.3.4).
+    count: Box<[u32; 128]>,
+    /// A bit for each that is not 0.
+    bits: u128,
+}
+
+impl Hosts {
+    /// These without what `gone` claim in the scope, and with what `new` claim.
+    pub(super) fn with<'r>(
+        &self,
+        scope: &Scope,
+        gone: impl Iterator<Item = &'r Arc<Route>>,
+        new: impl Iterator<Item = &'r Arc<Route>>,
+        hasher: &Hasher,
+    ) -> Self {
+        let (gone, new) = (Entries::of(gone, scope, hasher), Entries::of(new, scope, hasher));
+        let mut depths = self.depths.clone();
+        gone.depths().for_each(|labels| depths.remove(labels));
+        new.depths().for_each(|labels| depths.add(labels));
+        Hosts {
+            claims: ByHostname {
+                exact: self.claims.exact.with(gone.exact, new.exact, hasher),
+                wildcards: self.claims.wildcards.with(gone.wildcards, new.wildcards, hasher),
+            },
+            depths,
+        }
+    }
+
+    /// See [`Table::lookup`](super::Table::lookup).
+    pub(super) fn lookup<'t, 'o>(
+        &'t self,
+        name: Option<&str>,
+        listener: &str,
+        offers: impl Iterator<Item = &'o [u8]>,
+        hasher: &'t Hasher,
+    ) -> Option<Match<'t>> {
+        let mut search = Search::new(&self.claims, hasher, listener, offers);
+        if let Some(name) = name {
+            if let Some(found) = search.level(Hostname::Exact(name)) {
+                return Some(Match { route: found.route, kind: MatchKind::Exact });
+            }
+            for suffix in self.depths.suffixes(name) {
+                if let Some(found) = search.level(Hostname::Wildcard(suffix)) {
+                    let kind = MatchKind::Wildcard(found.text);
+                    return Some(Match { route: found.route, kind });
+                }
+            }
+        }
+        let found = search.level(Hostname::Any)?;
+        Some(Match { route: found.route, kind: MatchKind::Any })
+    }
+
+    /// All of them.
+    #[cfg(test)]
+    pub(super) fn claims(&self) -> &ByHostname {
+        &self.claims
+    }
+
+    /// How many hostnames are claimed.
+    pub(super) fn len(&self) -> usize {
+        self.claims.len()
+    }
+}
+
+impl Default for Depths {
+    fn default() -> Self {
+        Depths { count: Box::new([0; 128]), bits: 0 }
+    }
+}
+
+impl Depths {
+    /// A wildcard whose suffix has so many labels comes.
+    fn add(&mut self, labels: usize) {
+        if let Some(count) = self.count.get_mut(labels) {
+            *count = count.saturating_add(1);
+            self.bits |= depth(labels);
+        }
+    }
+
+    /// A wildcard whose suffix has so many labels goes.
+    fn remove(&mut self, labels: usize) {
+        if let Some(count) = self.count.get_mut(labels) {
+            *count = count.saturating_sub(1);
+            if *count == 0 {
+                self.bits &= !depth(labels);
+            }
+        }
+    }
+
+    /// The parent suffixes of `name`, longest first, at the depths where a wildcard exists.
+    fn suffixes<'n>(&self, name: &'n str) -> impl Iterator<Item = &'n str> + use<'n> {
+        let bits = self.bits;
+        let count = if bits == 0 { 0 } else { labels(name) };
+        name.match_indices('.')
+            .take(count)
+            .enumerate()
+            .filter(move |(index, _)| bits & depth(count - 1 - index) != 0)
+            .map(move |(_, (dot, _))| &name[dot + 1..])
+    }
+}
+
+fn depth(labels: usize) -> u128 {
+    u32::try_from(labels).ok().and_then(|labels| 1u128.checked_shl(labels)).unwrap_or(0)
+}
+
+/// The claims of some routes.
+#[derive(Default)]
+struct Entries {
+    exact: Vec<Claim>,
+    wildcards: Vec<Claim>,
+}
+
+impl Entries {
+    fn of<'r>(
+        routes: impl Iterator<Item = &'r Arc<Route>>,
+        scope: &Scope,
+        hasher: &Hasher,
+    ) -> Self {
+        let mut entries = Entries::default();
+        for route in routes {
+            let attachments = route.spec.attachments.iter().enumerate();
+            for (number, attachment) in attachments.filter(|(_, one)| one.scope == *scope) {
+                for (place, hostname) in attachment.hostnames.places() {
+                    let Some(place) = ClaimPlace::new(number, place) else { continue };
+                    let claim = Claim::new(route, place, hostname, hasher);
+                    match hostname {
+                        Hostname::Exact(_) => entries.exact.push(claim),
+                        Hostname::Wildcard(_) | Hostname::Any => entries.wildcards.push(claim),
+                    }
+                }
+            }
+        }
+        entries
+    }
+
+    /// How many labels the suffix of each wildcard has.
+    fn depths(&self) -> impl Iterator<Item = usize> {
+        let suffixes = self.wildcards.iter().map(Claim::name);
+        suffixes.filter(|suffix| !suffix.is_empty()).map(labels)
+    }
+}
