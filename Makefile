@@ -72,7 +72,7 @@ test-chart: kube ## the Helm chart: what it renders and refuses, its alerts, on 
 
 render: ## make deploy/, the chart's generated files and the reference of routes anew
 	deploy/render.sh
-	UPDATE_DOCS=1 cargo test --locked --test docs reference
+	UPDATE_DOCS=1 cargo test --locked --test parts docs::reference
 
 bench: build ## measure side by side with other proxies; takes 20 minutes (ARGS=--help)
 	benches/compare/compare.py $(ARGS)

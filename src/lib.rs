@@ -25,7 +25,7 @@
 //! | [`outcome`], [`duration`], [`cidr`] | pure: how connections end; durations and networks as people write them | nothing |
 //!
 //! Invariants: `control` and `proxy` never import each other, and meet only in `routing`;
-//! `routing` and `tls` do no I/O and know neither tokio nor Kubernetes. `tests/walls.rs` holds
+//! `routing` and `tls` do no I/O and know neither tokio nor Kubernetes. `tests/parts/walls.rs` holds
 //! them, and this map to the truth.
 //! Nothing that a peer or a manifest can cause panics, and there is no `unsafe`.
 

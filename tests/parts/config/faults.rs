@@ -1,4 +1,4 @@
-//! What a wrong value is answered with; of the file, see `tests/faults`.
+//! What a wrong value is answered with; of the file, see `tests/parts/faults`.
 
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt;

@@ -1,7 +1,5 @@
 //! The settings: three layers, one name, and errors that say where and what.
 
-#![allow(clippy::unwrap_used)]
-
 mod faults;
 mod layers;
 mod settings;

@@ -222,7 +222,7 @@ fn descriptors_that_run_out_are_waited_for() {
     if std::env::var_os(CHILD).is_none() {
         // The limit holds for the whole process, so the test runs in one of its own.
         let output = Command::new(std::env::current_exe().expect("this test"))
-            .args(["--exact", "bounds::descriptors_that_run_out_are_waited_for"])
+            .args(["--exact", "admin::bounds::descriptors_that_run_out_are_waited_for"])
             .env(CHILD, "1")
             .output()
             .expect("this test again");

@@ -10,7 +10,7 @@ use super::{read, root};
 
 const PAGE: &str = "docs/routes.md";
 const BEGIN: &str =
-    "<!-- Generated from the definition: UPDATE_DOCS=1 cargo test --test docs -->\n";
+    "<!-- Generated from the definition: UPDATE_DOCS=1 cargo test --test parts docs -->\n";
 const END: &str = "<!-- The end of what is generated. -->\n";
 
 #[test]
@@ -22,7 +22,7 @@ fn the_reference_is_fresh() {
     if std::env::var_os("UPDATE_DOCS").is_some() {
         fs::write(root().join(PAGE), fresh).unwrap();
     } else {
-        assert!(page == fresh, "{PAGE} is stale: run UPDATE_DOCS=1 cargo test --test docs");
+        assert!(page == fresh, "{PAGE} is stale: run UPDATE_DOCS=1 cargo test --test parts docs");
     }
 }
 

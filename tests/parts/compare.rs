@@ -1,7 +1,5 @@
 //! The comparison with other proxies goes on working. What it measures here means nothing.
 
-#![allow(clippy::unwrap_used)]
-
 use std::process::{Command, Output};
 
 /// What is measured of sluice whatever else is installed, by its row.

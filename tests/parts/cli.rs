@@ -1,7 +1,5 @@
 //! The command line, by its real binary: texts, streams, exit codes.
 
-#![allow(clippy::unwrap_used)]
-
 use std::fs;
 use std::net::TcpListener;
 use std::path::Path;

@@ -1,5 +1,4 @@
 //! Hellos of real clients, whole, cut and broken, through the reader.
-#![allow(clippy::expect_used, clippy::unwrap_used)]
 
 use std::collections::{BTreeMap, HashSet};
 use std::fs;

@@ -1,11 +1,9 @@
 //! The documentation: its links lead somewhere, its manifests are valid, and what is generated in
 //! it is fresh.
 //!
-//! `UPDATE_DOCS=1 cargo test --test docs` makes the generated parts anew. The chart's tests take
-//! the same YAML to a real API server, and the values of the chart to Helm
+//! `UPDATE_DOCS=1 cargo test --test parts docs` makes the generated parts anew. The chart's tests
+//! take the same YAML to a real API server, and the values of the chart to Helm
 //! (`tests/chart/docs_test.go`).
-
-#![allow(clippy::unwrap_used)]
 
 mod links;
 mod manifests;

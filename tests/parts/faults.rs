@@ -4,9 +4,8 @@
 //! reported of it, which begin with `>`; an input without faults is good. `\t`, `\r`, `\xNN` and `\\`
 //! stand for single bytes. A line in brackets names what the inputs below it are put into.
 //!
-//! `BLESS=1 cargo test --test faults` writes the tables anew: the difference is for a person to judge.
-
-#![allow(clippy::unwrap_used)]
+//! `BLESS=1 cargo test --test parts faults` writes the tables anew: the difference is for a person to
+//! judge.
 
 use std::ffi::OsString;
 use std::fs;
@@ -119,7 +118,8 @@ fn within(section: &str, input: &[u8]) -> Vec<u8> {
 
 /// Compares the faults of each input with those in the table.
 fn check(table: &str, faults_of: impl Fn(&str, &[u8]) -> Vec<String>) {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("tests/faults/{table}.txt"));
+    let path =
+        Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("tests/parts/faults/{table}.txt"));
     let expected = fs::read_to_string(&path).unwrap();
     let (mut actual, mut input, mut section) = (String::new(), Vec::new(), "file");
     let mut lines = expected.lines().peekable();

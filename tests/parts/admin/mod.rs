@@ -1,5 +1,4 @@
 //! The admin port, over real sockets. This file has the server and the client of all tests.
-#![allow(clippy::expect_used)]
 
 mod bounds;
 mod metrics;

@@ -1,7 +1,5 @@
 //! The routing table against a slow model that is right by looking at it.
 
-#![allow(clippy::unwrap_used, clippy::expect_used)]
-
 use std::cmp::Reverse;
 use std::collections::HashSet;
 

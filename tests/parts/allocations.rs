@@ -1,7 +1,5 @@
 //! What the paths that every connection takes allocate: nothing that a client could make large.
 
-#![allow(clippy::unwrap_used)]
-
 use allocation_counter::measure;
 use sluice::routing::{
     BackendKey, Balancing, Hostname, RouteKey, RouteSpec, Snapshot, TrafficPolicy, Wish, channel,
@@ -9,7 +7,7 @@ use sluice::routing::{
 };
 use sluice::tls::{HelloReader, Progress, Refusal};
 
-const HELLO: &[u8] = include_bytes!("corpus/hello/chromium.bin");
+const HELLO: &[u8] = include_bytes!("../corpus/hello/chromium.bin");
 
 fn route(hostname: &str, alpn: &[&str]) -> RouteSpec {
     RouteSpec {

@@ -1,8 +1,6 @@
 //! The fuzz targets' corpora, as they are and changed by chance: what `make fuzz` does for minutes
 //! with what it learns of coverage, for a moment and without.
 
-#![allow(clippy::unwrap_used, clippy::expect_used)]
-
 use std::fs;
 use std::path::Path;
 
@@ -10,13 +8,13 @@ use proptest::prelude::*;
 use proptest::sample::Index;
 use proptest::test_runner::{Config, TestRunner};
 
-#[path = "fuzz/checks/dns.rs"]
+#[path = "../fuzz/checks/dns.rs"]
 mod dns;
-#[path = "fuzz/checks/manifests.rs"]
+#[path = "../fuzz/checks/manifests.rs"]
 mod manifests;
-#[path = "fuzz/checks/objects.rs"]
+#[path = "../fuzz/checks/objects.rs"]
 mod objects;
-#[path = "fuzz/checks/saved.rs"]
+#[path = "../fuzz/checks/saved.rs"]
 mod saved;
 
 /// How many changed inputs each corpus is good for.
