@@ -100,13 +100,13 @@ pub enum Event {
     /// The upstream connection stands.
     Start,
     /// The connection is over.
-    End(Ended),
+    End(ConnectionEnd),
 }
 
 /// How a connection ended.
 #[derive(Clone, Copy, Serialize)]
 #[serde(rename_all = "camelCase")]
-pub struct Ended {
+pub struct ConnectionEnd {
     /// In one word.
     #[serde(serialize_with = "word")]
     pub outcome: Outcome,

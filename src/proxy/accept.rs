@@ -34,24 +34,24 @@ const FAILURES_IN_A_ROW: usize = 16;
 const HANDSHAKE: Duration = Duration::from_millis(200);
 
 /// The last clients of a bind.
-struct Closing {
+struct ClosingBind {
     /// How many may still be accepted.
     left: usize,
     /// When the last handshake is over.
     until: u64,
 }
 
-impl Closing {
+impl ClosingBind {
     /// Where no new clients are taken by the kernel, all that are there are accepted, and those who are
     /// about to be. Otherwise, and where others accept as well, those who wait now: clients that never
     /// stop coming would keep the bind open.
     fn begin(reactor: &Reactor, socket: &ListeningSocket) -> Self {
         if !socket.is_shared() && socket.refuse_new().is_ok() {
-            return Closing { left: usize::MAX, until: reactor.after(HANDSHAKE) };
+            return ClosingBind { left: usize::MAX, until: reactor.after(HANDSHAKE) };
         }
         // Some sandboxes do not count them: those of one turn are accepted in any case.
         let waiting = tcp::waiting(socket.as_fd()).unwrap_or(usize::MAX);
-        Closing { left: waiting.max(ACCEPTS_A_TURN), until: 0 }
+        ClosingBind { left: waiting.max(ACCEPTS_A_TURN), until: 0 }
     }
 
     fn accepts_a_turn(&self) -> usize {
@@ -74,7 +74,7 @@ impl Closing {
 /// Accepts clients until the bind is to close, and then those that are waiting already.
 pub(super) async fn accept(context: Rc<Context>, bind: Rc<OpenBind>, socket: ListeningSocket) {
     // However this ends, the worker is told.
-    let _open = Open { context: &context, bind: &bind };
+    let _open = OpenGuard { context: &context, bind: &bind };
     let reactor = &context.reactor;
     let mut interest = EventFlags::IN;
     // Of those who accept from the same socket, in this process or another, one is woken.
@@ -86,12 +86,12 @@ pub(super) async fn accept(context: Rc<Context>, bind: Rc<OpenBind>, socket: Lis
             return;
         }
     };
-    let mut closing: Option<Closing> = None;
+    let mut closing: Option<ClosingBind> = None;
     loop {
         if bind.is_closing() && closing.is_none() {
-            closing = Some(Closing::begin(reactor, &socket));
+            closing = Some(ClosingBind::begin(reactor, &socket));
         }
-        let most = closing.as_ref().map_or(ACCEPTS_A_TURN, Closing::accepts_a_turn);
+        let most = closing.as_ref().map_or(ACCEPTS_A_TURN, ClosingBind::accepts_a_turn);
         let accepted = accept_some(&context, &bind, &socket, most);
         let is_over = closing.as_mut().is_some_and(|closing| closing.has_accepted(most));
         match accepted {
@@ -139,12 +139,12 @@ fn more(reactor: &Reactor, id: SourceId) -> Poll<()> {
 }
 
 /// A bind that is open in a worker, until this is dropped.
-struct Open<'a> {
+struct OpenGuard<'a> {
     context: &'a Context,
     bind: &'a OpenBind,
 }
 
-impl Drop for Open<'_> {
+impl Drop for OpenGuard<'_> {
     fn drop(&mut self) {
         self.context.bind_closed(self.bind);
     }

@@ -29,7 +29,7 @@ pub(super) struct Upstream {
 
 /// Why an attempt came to nothing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Setback {
+pub(super) enum ConnectFailure {
     /// The endpoint refused, or cannot be reached.
     Failed,
     /// It did not answer in time.
@@ -57,28 +57,28 @@ impl Attempt {
         context: &Context,
         route: &Route,
         active: ActiveConnection,
-    ) -> Result<Self, Setback> {
+    ) -> Result<Self, ConnectFailure> {
         let begun = Instant::now();
         let address = active.endpoint().address;
-        let setback = match begin(context, address) {
+        let failure = match begin(context, address) {
             Ok(socket) => return Ok(Attempt { socket, active, begun }),
-            Err(Unbegun::Refused(refusal)) => {
+            Err(StartError::Refused(refusal)) => {
                 log_failure(route, address, &refusal);
-                Setback::Refused
+                ConnectFailure::Refused
             }
-            Err(Unbegun::Failed(error)) => {
+            Err(StartError::Failed(error)) => {
                 log_failure(route, address, &error);
-                setback(address, &error)
+                failure_of(address, &error)
             }
         };
         let now = Moment::of(begun);
-        match setback {
-            Setback::Failed => active.settle(|endpoint| endpoint.failed(now)),
-            Setback::Unrouted => active.settle(|endpoint| endpoint.unrouted(now)),
-            Setback::Refused => active.settle(|endpoint| endpoint.refused(now)),
-            Setback::TimedOut | Setback::Ports | Setback::Exhausted => {}
+        match failure {
+            ConnectFailure::Failed => active.settle(|endpoint| endpoint.failed(now)),
+            ConnectFailure::Unrouted => active.settle(|endpoint| endpoint.unrouted(now)),
+            ConnectFailure::Refused => active.settle(|endpoint| endpoint.refused(now)),
+            ConnectFailure::TimedOut | ConnectFailure::Ports | ConnectFailure::Exhausted => {}
         }
-        Err(setback)
+        Err(failure)
     }
 
     pub(super) fn begun(&self) -> Instant {
@@ -170,22 +170,22 @@ fn log_failure(route: &Route, endpoint: SocketAddr, error: &dyn fmt::Display) {
 }
 
 /// Why an attempt did not even begin.
-enum Unbegun {
+enum StartError {
     /// Nothing may connect there.
     Refused(reach::Refusal),
     /// The kernel does not.
     Failed(io::Error),
 }
 
-fn begin(context: &Context, address: SocketAddr) -> Result<Socket, Unbegun> {
+fn begin(context: &Context, address: SocketAddr) -> Result<Socket, StartError> {
     // An IPv4 address in the form of IPv6 (RFC 4291 §2.5.5.2) is IPv4 to the kernel too.
     let address = SocketAddr::new(address.ip().to_canonical(), address.port());
-    context.judge(address).map_err(Unbegun::Refused)?;
-    Socket::connect(&context.reactor, address).map_err(Unbegun::Failed)
+    context.judge(address).map_err(StartError::Refused)?;
+    Socket::connect(&context.reactor, address).map_err(StartError::Failed)
 }
 
 /// What an error says that came before anything was sent.
-fn setback(address: SocketAddr, error: &io::Error) -> Setback {
+fn failure_of(address: SocketAddr, error: &io::Error) -> ConnectFailure {
     match Errno::from_io_error(error) {
         // That there is no route, or one that says so: `unreachable`, `prohibit`, `blackhole`. What a
         // router says comes later, with the answer.
@@ -195,17 +195,17 @@ fn setback(address: SocketAddr, error: &io::Error) -> Setback {
             | Errno::HOSTUNREACH
             | Errno::ACCESS
             | Errno::INVAL,
-        ) => Setback::Unrouted,
+        ) => ConnectFailure::Unrouted,
         // No port is left, or no address to send from.
         Some(Errno::ADDRNOTAVAIL) => match has_source(address) {
-            true => Setback::Ports,
-            false => Setback::Unrouted,
+            true => ConnectFailure::Ports,
+            false => ConnectFailure::Unrouted,
         },
         // The last is for want of epoll watches (`fs.epoll.max_user_watches`).
         Some(Errno::MFILE | Errno::NFILE | Errno::NOBUFS | Errno::NOMEM | Errno::NOSPC) => {
-            Setback::Exhausted
+            ConnectFailure::Exhausted
         }
-        _ => Setback::Failed,
+        _ => ConnectFailure::Failed,
     }
 }
 
@@ -226,18 +226,18 @@ mod tests {
     #[test]
     fn only_what_is_an_endpoints_own_is_held_against_it() {
         let address = SocketAddr::from(([127, 0, 0, 1], 9));
-        let of = |errno: Errno| setback(address, &io::Error::from(errno));
+        let of = |errno: Errno| failure_of(address, &io::Error::from(errno));
         for errno in [Errno::CONNREFUSED, Errno::PERM, Errno::TIMEDOUT] {
-            assert_eq!(of(errno), Setback::Failed, "{errno}");
+            assert_eq!(of(errno), ConnectFailure::Failed, "{errno}");
         }
         for errno in [Errno::NETUNREACH, Errno::AFNOSUPPORT, Errno::HOSTUNREACH, Errno::ACCESS] {
-            assert_eq!(of(errno), Setback::Unrouted, "{errno}");
+            assert_eq!(of(errno), ConnectFailure::Unrouted, "{errno}");
         }
         for errno in [Errno::MFILE, Errno::NFILE, Errno::NOBUFS, Errno::NOMEM, Errno::NOSPC] {
-            assert_eq!(of(errno), Setback::Exhausted, "{errno}");
+            assert_eq!(of(errno), ConnectFailure::Exhausted, "{errno}");
         }
         // There is an address to send from, so it is a port that is missing.
-        assert_eq!(of(Errno::ADDRNOTAVAIL), Setback::Ports);
-        assert_eq!(setback(address, &io::Error::other("refused by us")), Setback::Failed);
+        assert_eq!(of(Errno::ADDRNOTAVAIL), ConnectFailure::Ports);
+        assert_eq!(failure_of(address, &io::Error::other("refused by us")), ConnectFailure::Failed);
     }
 }

@@ -6,7 +6,7 @@
 use std::future::poll_fn;
 use std::time::Duration;
 
-use super::attempt::{Attempt, SILENCE, Setback, Upstream};
+use super::attempt::{Attempt, ConnectFailure, SILENCE, Upstream};
 use super::connection::Connection;
 use super::context::Context;
 use super::race::Race;
@@ -45,17 +45,17 @@ pub(super) async fn connect(
             };
             match answer {
                 Ok(Ok(true)) => return Ok(attempt.succeed(context)),
-                Ok(Ok(false)) => Err(Setback::Failed),
+                Ok(Ok(false)) => Err(ConnectFailure::Failed),
                 Ok(Err(gone)) => return Err(gone),
                 Err(Interrupted::Cancelled) => return Err(Refusal::Drained),
                 Err(Interrupted::Elapsed) if patience < limit => Ok(attempt),
                 Err(Interrupted::Elapsed) => {
                     attempt.give_up();
-                    Err(Setback::TimedOut)
+                    Err(ConnectFailure::TimedOut)
                 }
             }
         }
-        Err(setback) => Err(setback),
+        Err(failure) => Err(failure),
     };
     let effort = wish.effort;
     // Only here, so that a connection in the ordinary case does not keep room for it.

@@ -7,8 +7,8 @@ use std::sync::Arc;
 
 use super::context::Context;
 use super::listener::Listener;
-use super::record::{ByteCounts, Record};
-use crate::access_log::{Ended, Entry, Event};
+use super::record::{ByteCounts, ConnectionRecord};
+use crate::access_log::{ConnectionEnd, Entry, Event};
 use crate::config::{AccessLog, Protocol};
 use crate::outcome::Outcome;
 use crate::routing::{Route, RouteKey};
@@ -37,7 +37,7 @@ pub(super) struct Connection {
     pub(super) endpoint: Option<SocketAddr>,
     /// How many were tried.
     pub(super) attempts: u8,
-    pub(super) record: Record,
+    pub(super) record: ConnectionRecord,
 }
 
 /// What a client sent in place of a hello that can be read.
@@ -51,7 +51,7 @@ pub(super) struct RefusedHello {
 impl Connection {
     /// A connection that was accepted just now.
     pub(super) fn open(context: &Rc<Context>, listener: Rc<Listener>, source: SocketAddr) -> Self {
-        let record = Record::open(context);
+        let record = ConnectionRecord::open(context);
         Connection {
             context: Rc::clone(context),
             listener,
@@ -109,7 +109,8 @@ impl Connection {
         };
         if is_wanted {
             let ByteCounts { up: bytes_up, down: bytes_down } = self.record.bytes();
-            let entry = self.entry(Event::End(Ended { outcome, bytes_up, bytes_down, lasted }));
+            let entry =
+                self.entry(Event::End(ConnectionEnd { outcome, bytes_up, bytes_down, lasted }));
             // What sluice itself ends comes once, at the end of the drain.
             match self.record.connect_took().is_none() && outcome != Outcome::Drained {
                 true => context.log_refusal(&entry, outcome),
@@ -164,7 +165,7 @@ impl Connection {
         if let Some(refused) = &self.refused_hello {
             return Some(&refused.cause);
         }
-        let nameless = matches!(event, Event::End(Ended { outcome: Outcome::NoSni, .. }));
+        let nameless = matches!(event, Event::End(ConnectionEnd { outcome: Outcome::NoSni, .. }));
         let hello = self.hello.as_ref().filter(|_| nameless);
         hello?.unusable_name.as_ref().map(|name| &name.cause as &dyn fmt::Display)
     }

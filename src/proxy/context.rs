@@ -8,14 +8,14 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::descriptors::Spare;
+use super::descriptors::SpareDescriptor;
 use super::fast_slots::FastSlots;
 use super::hellos::Hellos;
 use super::listener::{BindId, Listener};
-use super::pipes::{Allowance, Pipes};
+use super::pipes::{PipeQuota, Pipes};
 use super::reactor::{Reactor, TaskId};
 use super::settings::Settings;
-use super::warnings::{Cause, WARNING_EVERY, Warnings};
+use super::warnings::{WARNING_EVERY, WarningCause, WarningLimiter};
 use super::workers::{WorkerHandle, Workers};
 use crate::access_log::{Buffer, Entry};
 use crate::machine::Machine;
@@ -51,14 +51,14 @@ pub(super) struct Context {
     log_task: Cell<Option<TaskId>>,
     main_task: Cell<Option<TaskId>>,
     random: Cell<u64>,
-    warnings: Warnings,
+    warnings: WarningLimiter,
     machine: Machine,
 }
 
 /// A bind, as a worker has it open.
 pub(super) struct OpenBind {
     pub(super) id: BindId,
-    listener: RefCell<Served>,
+    listener: RefCell<ServedListener>,
     closing: Cell<bool>,
     task: Cell<Option<TaskId>>,
 }
@@ -66,22 +66,22 @@ pub(super) struct OpenBind {
 /// A listener as all workers know it, and as the connections of one share it: they do not touch memory
 /// of other threads.
 #[derive(Clone)]
-struct Served {
+struct ServedListener {
     everywhere: Arc<Listener>,
     here: Rc<Listener>,
 }
 
-impl Served {
+impl ServedListener {
     fn of(listener: Arc<Listener>) -> Self {
         let here = Rc::new(Listener::clone(&listener));
-        Served { everywhere: listener, here }
+        ServedListener { everywhere: listener, here }
     }
 }
 
 impl OpenBind {
     /// A bind that serves `listener`.
     pub(super) fn new(id: BindId, listener: Arc<Listener>) -> Self {
-        let listener = RefCell::new(Served::of(listener));
+        let listener = RefCell::new(ServedListener::of(listener));
         OpenBind { id, listener, closing: Cell::new(false), task: Cell::new(None) }
     }
 
@@ -97,7 +97,7 @@ impl OpenBind {
 
     /// What clients find that come from now on.
     pub(super) fn serve(&self, listener: Arc<Listener>) {
-        *self.listener.borrow_mut() = Served::of(listener);
+        *self.listener.borrow_mut() = ServedListener::of(listener);
     }
 
     /// Whether only those who wait already are accepted.
@@ -125,7 +125,7 @@ impl Context {
         Context {
             reactor: Rc::clone(reactor),
             routes,
-            pipes: Pipes::new(Allowance::of(settings.workers), &metrics),
+            pipes: Pipes::new(PipeQuota::of(settings.workers), &metrics),
             fast: FastSlots::new(),
             settings,
             metrics,
@@ -140,7 +140,7 @@ impl Context {
             main_task: Cell::new(None),
             // Its keys come from the system: in containers, all processes may have the same id.
             random: Cell::new(RandomState::new().hash_one(number)),
-            warnings: Warnings::default(),
+            warnings: WarningLimiter::default(),
             machine: Machine::new(),
         }
     }
@@ -227,7 +227,7 @@ impl Context {
     }
 
     /// A descriptor for one more attempt to connect beside another, if there are plenty.
-    pub(super) fn take_spare(&self) -> Option<Spare<'_>> {
+    pub(super) fn take_spare(&self) -> Option<SpareDescriptor<'_>> {
         self.workers.descriptors.take_spare(self.workers.connections())
     }
 
@@ -257,14 +257,14 @@ impl Context {
     /// A client could not be accepted.
     pub(super) fn accept_failed(&self, listener: &str, error: &io::Error) {
         self.metrics.accept_errors.of(error).inc();
-        if self.may_warn(Cause::of_accept(error)) {
+        if self.may_warn(WarningCause::of_accept(error)) {
             tracing::warn!(listener, %error, "cannot accept a connection; trying again");
         }
     }
 
     /// A client was closed at once.
     pub(super) fn refused_for_want_of_descriptors(&self) {
-        if self.may_warn(Cause::Full) {
+        if self.may_warn(WarningCause::Full) {
             let most = self.workers.descriptors.most_connections();
             tracing::warn!(most, "as many connections as the limit of open files allows");
         }
@@ -277,14 +277,14 @@ impl Context {
         let judged = reach.judge(endpoint, &own_endpoints.get(), |ip| self.machine.has(ip));
         if let Err(refusal) = judged {
             self.metrics.endpoint_refused(refusal.kind()).inc();
-            if self.may_warn(Cause::Refused(refusal)) {
+            if self.may_warn(WarningCause::Refused(refusal)) {
                 tracing::warn!(%endpoint, reason = %refusal, "an endpoint is refused; not connecting");
             }
         }
         judged
     }
 
-    fn may_warn(&self, cause: Cause) -> bool {
+    fn may_warn(&self, cause: WarningCause) -> bool {
         let next = self.reactor.after(WARNING_EVERY);
         self.warnings.are_due(cause, self.reactor.now(), next)
     }

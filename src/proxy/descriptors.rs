@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-use super::pipes::Allowance;
+use super::pipes::PipeQuota;
 
 /// Descriptors that connections leave to everything else: the admin port, manifests, logs.
 const RESERVED: usize = 128;
@@ -32,7 +32,7 @@ pub(super) struct Descriptors {
 impl Descriptors {
     /// Those of a process that may have `limit`.
     pub(super) fn new(limit: Option<usize>, workers: usize) -> Self {
-        let pipes = 2 * Allowance::of(workers).pipes;
+        let pipes = 2 * PipeQuota::of(workers).pipes;
         let reserved = RESERVED + workers * (A_WORKER + pipes);
         let (binds, spares) = (AtomicUsize::new(0), AtomicUsize::new(0));
         Descriptors { limit, reserved, workers, binds, spares }
@@ -66,12 +66,12 @@ impl Descriptors {
     }
 
     /// Takes one for a second socket on the same side, if so many connections leave plenty.
-    pub(super) fn take_spare(&self, connections: usize) -> Option<Spare<'_>> {
+    pub(super) fn take_spare(&self, connections: usize) -> Option<SpareDescriptor<'_>> {
         let most = self.most() - self.most() / KEPT_FOR_CLIENTS;
         let taken = connections.saturating_mul(A_CONNECTION);
         let one_more = |spares: usize| (taken + spares < most).then_some(spares + 1);
         self.spares.fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_more).ok()?;
-        Some(Spare(self))
+        Some(SpareDescriptor(self))
     }
 
     /// What is left for connections.
@@ -85,9 +85,9 @@ impl Descriptors {
 
 /// A descriptor beyond the two of a connection, for as long as this lives.
 #[derive(Debug)]
-pub(super) struct Spare<'a>(&'a Descriptors);
+pub(super) struct SpareDescriptor<'a>(&'a Descriptors);
 
-impl Drop for Spare<'_> {
+impl Drop for SpareDescriptor<'_> {
     fn drop(&mut self) {
         self.0.spares.fetch_sub(1, Ordering::Relaxed);
     }

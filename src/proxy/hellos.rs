@@ -28,7 +28,7 @@ pub(super) struct Hellos {
 }
 
 /// How many connections are served for each hello.
-type Shard = HashMap<u64, u8, BuildHasherDefault<Hashed>>;
+type Shard = HashMap<u64, u8, BuildHasherDefault<PassThroughHasher>>;
 
 /// A hello, for as long as its connection is served.
 #[derive(Debug)]
@@ -87,9 +87,9 @@ impl Drop for ServedHello<'_> {
 
 /// Passes a hash on as it is.
 #[derive(Debug, Default)]
-struct Hashed(u64);
+struct PassThroughHasher(u64);
 
-impl Hasher for Hashed {
+impl Hasher for PassThroughHasher {
     fn finish(&self) -> u64 {
         self.0
     }

@@ -155,14 +155,14 @@ impl Proxy {
 }
 
 /// Tells that a worker is over, however it came to that.
-struct Ended<F: Fn()> {
+struct EndNotifier<F: Fn()> {
     call: F,
     workers: Arc<Workers>,
     number: usize,
     over: Arc<AtomicBool>,
 }
 
-impl<F: Fn()> Drop for Ended<F> {
+impl<F: Fn()> Drop for EndNotifier<F> {
     fn drop(&mut self) {
         // What others gave it in the meantime is closed, and they give it nothing more.
         drop(self.workers.handle(self.number).map(WorkerHandle::take_last));
@@ -190,7 +190,7 @@ struct WorkerThread {
 impl WorkerThread {
     fn start(args: WorkerArgs, ended: impl Fn() + Send + 'static) -> io::Result<Self> {
         let (number, workers) = (args.number, Arc::clone(&args.workers));
-        let ended = Ended { call: ended, workers, number, over: Arc::default() };
+        let ended = EndNotifier { call: ended, workers, number, over: Arc::default() };
         let over = Arc::clone(&ended.over);
         let lost = args.metrics.workers_lost.clone();
         let thread = std::thread::Builder::new().name(thread_name(number)).spawn(move || {

@@ -33,7 +33,7 @@ pub(super) struct Pipes {
     idle: RefCell<Vec<Pipe>>,
     /// Pipes that exist, borrowed ones included.
     count: Cell<usize>,
-    allowance: Allowance,
+    quota: PipeQuota,
     /// Wishes to refuse before a pipe is asked for again; `u32::MAX` is for ever.
     pause: Cell<u32>,
     idle_gauge: IntGauge,
@@ -60,14 +60,14 @@ impl Pipe {
 
 /// What one worker may take of the quota.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Allowance {
+pub(super) struct PipeQuota {
     /// The size of each pipe, in bytes.
     size: usize,
     /// How many pipes there may be.
     pub(super) pipes: usize,
 }
 
-impl Allowance {
+impl PipeQuota {
     /// That of one of `workers`, by the quota of this machine.
     pub(super) fn of(workers: usize) -> Self {
         let quota = std::fs::read_to_string("/proc/sys/fs/pipe-user-pages-soft")
@@ -85,17 +85,17 @@ impl Allowance {
         // The kernel rounds up to a power of two.
         let size = (bytes / ENOUGH).clamp(SMALLEST, LARGEST);
         let size = if size.is_power_of_two() { size } else { size.next_power_of_two() / 2 };
-        Allowance { size, pipes: (bytes / size).max(1) }
+        PipeQuota { size, pipes: (bytes / size).max(1) }
     }
 }
 
 impl Pipes {
-    /// A pool of pipes within `allowance`.
-    pub(super) fn new(allowance: Allowance, metrics: &Metrics) -> Self {
+    /// A pool of pipes within `quota`.
+    pub(super) fn new(quota: PipeQuota, metrics: &Metrics) -> Self {
         Pipes {
             idle: RefCell::default(),
             count: Cell::new(0),
-            allowance,
+            quota,
             pause: Cell::new(0),
             idle_gauge: metrics.pipes_idle.clone(),
             busy_gauge: metrics.pipes_busy.clone(),
@@ -139,7 +139,7 @@ impl Pipes {
     /// without.
     pub(super) fn are_scarce(&self) -> bool {
         let busy = self.count.get().saturating_sub(self.idle.borrow().len());
-        busy > self.allowance.pipes - self.allowance.pipes / 4
+        busy > self.quota.pipes - self.quota.pipes / 4
     }
 
     /// Lends no more: the kernel does not splice here.
@@ -161,10 +161,10 @@ impl Pipes {
                 return None;
             }
         }
-        if self.count.get() >= self.allowance.pipes {
+        if self.count.get() >= self.quota.pipes {
             return None;
         }
-        let pipe = make(self.allowance.size);
+        let pipe = make(self.quota.size);
         match pipe {
             Some(_) => self.count.set(self.count.get() + 1),
             None => self.pause.set(WISHES_BETWEEN_TRIES),
@@ -197,7 +197,7 @@ mod tests {
     #[test]
     fn pipes_are_used_again_and_bounded() {
         let metrics = metrics();
-        let pipes = Pipes::new(Allowance { size: SMALLEST, pipes: 2 }, &metrics);
+        let pipes = Pipes::new(PipeQuota { size: SMALLEST, pipes: 2 }, &metrics);
         let first = pipes.borrow().expect("a pipe");
         let second = pipes.borrow().expect("a pipe");
         assert!(first.size >= LEAST_SIZE);
@@ -219,7 +219,7 @@ mod tests {
     #[test]
     fn all_workers_together_stay_under_the_quota() {
         for workers in [1, 2, 3, 7, 64, 1000] {
-            let Allowance { size, pipes } = Allowance::within(DEFAULT_QUOTA, workers);
+            let PipeQuota { size, pipes } = PipeQuota::within(DEFAULT_QUOTA, workers);
             let bytes = (pipes * workers * size) as u64;
             assert!(bytes <= DEFAULT_QUOTA * PAGE || pipes == 1, "{workers}: {pipes} of {size}");
             assert!(size.is_power_of_two() && (SMALLEST..=LARGEST).contains(&size), "{size}");
@@ -229,7 +229,7 @@ mod tests {
     #[test]
     fn pipes_are_large_as_long_as_there_are_enough() {
         let of = |workers| {
-            let Allowance { size, pipes } = Allowance::within(DEFAULT_QUOTA, workers);
+            let PipeQuota { size, pipes } = PipeQuota::within(DEFAULT_QUOTA, workers);
             (size >> 10, pipes)
         };
         assert_eq!(

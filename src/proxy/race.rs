@@ -5,10 +5,10 @@ use std::net::SocketAddr;
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
-use super::attempt::{Attempt, SILENCE, Setback, Upstream};
+use super::attempt::{Attempt, ConnectFailure, SILENCE, Upstream};
 use super::connection::Connection;
 use super::context::Context;
-use super::descriptors::Spare;
+use super::descriptors::SpareDescriptor;
 use super::reactor::Interrupted;
 use super::refuse::Refusal;
 use super::socket::Socket;
@@ -34,7 +34,7 @@ pub(super) struct Race<'a> {
     begun: Instant,
     tried: Vec<SocketAddr>,
     effort: Effort,
-    running: Vec<Runner<'a>>,
+    running: Vec<RunningAttempt<'a>>,
     waited_for: usize,
     unrouted: usize,
     /// Whether it is of no use to try another.
@@ -42,10 +42,10 @@ pub(super) struct Race<'a> {
     failure: Refusal,
 }
 
-struct Runner<'a> {
+struct RunningAttempt<'a> {
     attempt: Attempt,
     /// What it takes beyond the connection's own, if it is beside another.
-    _spare: Option<Spare<'a>>,
+    _spare: Option<SpareDescriptor<'a>>,
     /// Whether it has taken so long that another was tried beside it.
     silent: bool,
 }
@@ -59,7 +59,7 @@ impl<'a> Race<'a> {
         downstream: &'a Socket,
         limit: Duration,
         effort: Effort,
-        first: Result<Attempt, Setback>,
+        first: Result<Attempt, ConnectFailure>,
     ) -> Self {
         let mut race = Race {
             context,
@@ -78,11 +78,11 @@ impl<'a> Race<'a> {
         };
         match first {
             Ok(attempt) => {
-                let mut runner = Runner { attempt, _spare: None, silent: false };
+                let mut runner = RunningAttempt { attempt, _spare: None, silent: false };
                 race.waited_for += runner.fall_silent();
                 race.running.push(runner);
             }
-            Err(setback) => race.set_back(setback),
+            Err(failure) => race.attempt_failed(failure),
         }
         race
     }
@@ -133,22 +133,24 @@ impl<'a> Race<'a> {
         self.connection.trying(address);
         self.tried.push(address);
         match Attempt::begin(self.context, self.route, active) {
-            Ok(attempt) => self.running.push(Runner { attempt, _spare: spare, silent: false }),
-            Err(setback) => self.set_back(setback),
+            Ok(attempt) => {
+                self.running.push(RunningAttempt { attempt, _spare: spare, silent: false })
+            }
+            Err(failure) => self.attempt_failed(failure),
         }
         true
     }
 
-    fn set_back(&mut self, setback: Setback) {
+    fn attempt_failed(&mut self, failure: ConnectFailure) {
         self.failure = Refusal::ConnectFailed;
-        match setback {
-            Setback::Failed | Setback::Refused | Setback::Ports => {}
-            Setback::Unrouted => {
+        match failure {
+            ConnectFailure::Failed | ConnectFailure::Refused | ConnectFailure::Ports => {}
+            ConnectFailure::Unrouted => {
                 self.unrouted += 1;
                 self.tried.last().into_iter().for_each(|last| self.effort.unrouted(*last));
             }
-            Setback::Exhausted => self.exhausted = true,
-            Setback::TimedOut => {
+            ConnectFailure::Exhausted => self.exhausted = true,
+            ConnectFailure::TimedOut => {
                 self.waited_for += 1;
                 self.failure = Refusal::ConnectTimeout;
             }
@@ -171,7 +173,7 @@ impl<'a> Race<'a> {
             Ok(Ok((index, true))) => return Ok(Some(self.running.swap_remove(index).attempt)),
             Ok(Ok((index, false))) => {
                 self.running.swap_remove(index);
-                self.set_back(Setback::Failed);
+                self.attempt_failed(ConnectFailure::Failed);
             }
             Ok(Err(gone)) => return Err(gone),
             Err(Interrupted::Cancelled) => return Err(Refusal::Drained),
@@ -183,21 +185,21 @@ impl<'a> Race<'a> {
     /// Gives up what has taken too long, and notes what has been silent.
     fn look_at_the_clock(&mut self) {
         let limit = self.limit;
-        let late = |runner: &mut Runner<'_>| runner.attempt.begun().elapsed() >= limit;
+        let late = |runner: &mut RunningAttempt<'_>| runner.attempt.begun().elapsed() >= limit;
         for mut runner in self.running.extract_if(.., late) {
             // If it was noted to be silent, it counts as waited for already.
             self.waited_for += runner.fall_silent();
             runner.attempt.give_up();
             self.failure = Refusal::ConnectTimeout;
         }
-        let silent = |runner: &&mut Runner<'_>| runner.attempt.begun().elapsed() >= SILENCE;
+        let silent = |runner: &&mut RunningAttempt<'_>| runner.attempt.begun().elapsed() >= SILENCE;
         for runner in self.running.iter_mut().filter(silent) {
             self.waited_for += runner.fall_silent();
         }
     }
 }
 
-impl Runner<'_> {
+impl RunningAttempt<'_> {
     /// How long it may take until its next deadline. A bit more than that: time that is left in
     /// part of a millisecond is no sleep.
     fn patience(&self, limit: Duration) -> Duration {

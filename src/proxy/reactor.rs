@@ -31,14 +31,14 @@ use rustix::event::epoll;
 use rustix::fd::AsFd;
 use slab::Slab;
 
-use self::bulk::{BulkQueue, Place, TimeSlice};
+use self::bulk::{BulkQueue, QueueEnd, TimeSlice};
 pub(super) use self::bulk::{QUANTUM, Quanta};
 pub(super) use self::deadlines::Interrupted;
 pub(super) use self::inbox::Inbox;
 use self::inbox::TaskWaker;
 pub(super) use self::ready::Ready;
 pub(super) use self::sources::SourceId;
-use self::sources::{Sources, Told};
+use self::sources::{EventTarget, Sources};
 use self::task::Task;
 pub(super) use self::task::TaskId;
 use self::wheel::Wheel;
@@ -165,7 +165,7 @@ impl Reactor {
         }
     }
 
-    fn queue_for_bulk(&self, place: Place) {
+    fn queue_for_bulk(&self, place: QueueEnd) {
         let current = self.current.get();
         if let Some(task) = self.tasks.borrow_mut().get_mut(current.index as usize)
             && !std::mem::replace(&mut task.awaits_bulk, true)
@@ -319,8 +319,10 @@ impl Reactor {
         self.now.set(end.saturating_duration_since(self.start).as_millis() as u64);
         for event in events.drain(..) {
             match self.sources.note(&event) {
-                Some(Told::Ready(task)) => self.wake(task),
-                Some(Told::Inbox) => self.inbox.take().into_iter().for_each(|task| self.wake(task)),
+                Some(EventTarget::Task(task)) => self.wake(task),
+                Some(EventTarget::Inbox) => {
+                    self.inbox.take().into_iter().for_each(|task| self.wake(task))
+                }
                 None => {}
             }
         }

@@ -8,7 +8,7 @@ use crate::outcome::Outcome;
 use crate::routing::RouteStats;
 
 /// The times and the bytes of a connection.
-pub(super) struct Record {
+pub(super) struct ConnectionRecord {
     opened: Instant,
     hello_took: Option<Duration>,
     connect_took: Option<Duration>,
@@ -25,12 +25,12 @@ pub(super) struct ByteCounts {
     pub(super) down: u64,
 }
 
-impl Record {
+impl ConnectionRecord {
     /// Counts a connection in that was accepted just now.
     pub(super) fn open(context: &Context) -> Self {
         let opened = Instant::now();
         context.opened(opened);
-        Record {
+        ConnectionRecord {
             opened,
             hello_took: None,
             connect_took: None,

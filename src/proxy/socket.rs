@@ -16,7 +16,7 @@ use rustix::net::{
 use rustix::pipe::{SpliceFlags, splice};
 
 use super::reactor::{Reactor, Ready, SourceId};
-use super::tcp::{self, Standing};
+use super::tcp::{self, AckState};
 
 /// The first probe of a silent peer, and the time between the next ones.
 const KEEPALIVE: Duration = Duration::from_secs(60);
@@ -49,7 +49,7 @@ pub(super) struct Socket {
     watches_writes: Cell<bool>,
     /// Whether the kernel tells of what arrives.
     watches_reads: Cell<bool>,
-    condition: Cell<Condition>,
+    state: Cell<SocketState>,
     urgent_in_line: Cell<bool>,
     /// When the kernel had no memory for a call, if it has had none since; else `u64::MAX`.
     short_since: Cell<u64>,
@@ -57,7 +57,7 @@ pub(super) struct Socket {
 
 /// What is known of the connection by the calls that have failed. It only gets worse.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Condition {
+enum SocketState {
     Sound,
     /// A write has failed. No more is to come than what is here already, and the kernel may not tell
     /// of that.
@@ -95,7 +95,7 @@ impl Socket {
             reactor: Rc::clone(reactor),
             watches_writes: Cell::new(watches_writes),
             watches_reads: Cell::new(true),
-            condition: Cell::new(Condition::Sound),
+            state: Cell::new(SocketState::Sound),
             urgent_in_line: Cell::new(false),
             short_since: Cell::new(u64::MAX),
         }
@@ -236,8 +236,8 @@ impl Socket {
     }
 
     /// How far the peer is with what it was sent.
-    pub(super) fn standing(&self) -> io::Result<Standing> {
-        tcp::standing(self.fd.as_fd())
+    pub(super) fn ack_state(&self) -> io::Result<AckState> {
+        tcp::ack_state(self.fd.as_fd())
     }
 
     /// The shortest time that a packet to the peer and its answer have taken.
@@ -290,7 +290,7 @@ impl Socket {
                     return Poll::Pending;
                 }
                 Err(Errno::AGAIN)
-                    if need == Ready::READ && self.condition.get() != Condition::Sound =>
+                    if need == Ready::READ && self.state.get() != SocketState::Sound =>
                 {
                     return Poll::Ready(Err(Errno::CONNRESET.into()));
                 }
@@ -305,7 +305,7 @@ impl Socket {
                 Err(error) => {
                     // Not EPIPE: that is a reset after the end, and the end is what a read tells.
                     if error != Errno::PIPE && !UNSUPPORTED.contains(&error) {
-                        self.condition.set(Condition::Broken);
+                        self.state.set(SocketState::Broken);
                     }
                     return Poll::Ready(Err(error.into()));
                 }
@@ -327,13 +327,13 @@ impl Socket {
     }
 
     fn is_known_broken(&self) -> bool {
-        self.condition.get() == Condition::Broken
+        self.state.get() == SocketState::Broken
     }
 
     /// After a write that failed, has what is here read, and then the connection end: whatever the
     /// reason was, nobody waits for an answer to what was never sent.
     fn give_up(&self) {
-        self.condition.set(self.condition.get().max(Condition::Gone));
+        self.state.set(self.state.get().max(SocketState::Gone));
         self.reactor.mark(self.id, Ready::READ);
         self.reactor.wake_current();
     }

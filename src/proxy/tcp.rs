@@ -76,7 +76,7 @@ sockopt_impl!(
 
 /// How far a peer is with what it was sent.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Standing {
+pub(super) struct AckState {
     /// Bytes that it has acknowledged since the connection began.
     pub(super) acked: u64,
     /// Whether the kernel holds bytes that it has not acknowledged.
@@ -93,9 +93,9 @@ pub(super) struct Standing {
 }
 
 /// How far the peer of `fd` is.
-pub(super) fn standing(fd: BorrowedFd<'_>) -> io::Result<Standing> {
+pub(super) fn ack_state(fd: BorrowedFd<'_>) -> io::Result<AckState> {
     let info = getsockopt(&fd, Info)?;
-    Ok(Standing {
+    Ok(AckState {
         acked: info.bytes_acked,
         owed: info.unacked > 0 || info.notsent_bytes > 0,
         heard: Duration::from_millis(info.last_ack_recv.into()),

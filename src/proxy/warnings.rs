@@ -14,7 +14,7 @@ pub(super) const WARNING_EVERY: Duration = Duration::from_secs(10);
 
 /// What a worker warns of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Cause {
+pub(super) enum WarningCause {
     /// No descriptor is left to accept with, in the process or the machine.
     NoDescriptor,
     /// A client could not be accepted, by its own fault or a firewall's.
@@ -29,35 +29,35 @@ pub(super) enum Cause {
 
 /// When each cause may be warned of again, in milliseconds of the reactor.
 #[derive(Debug, Default)]
-pub(super) struct Warnings([Cell<u64>; CAUSES]);
+pub(super) struct WarningLimiter([Cell<u64>; CAUSES]);
 
-/// How many causes there are, by [`Cause::number`].
+/// How many causes there are, by [`WarningCause::number`].
 const CAUSES: usize = 4 + Refusal::KINDS.len();
 
-impl Cause {
+impl WarningCause {
     /// Why clients could not be accepted.
     pub(super) fn of_accept(error: &io::Error) -> Self {
         match Errno::from_io_error(error) {
-            Some(Errno::MFILE | Errno::NFILE) => Cause::NoDescriptor,
-            Some(errno) if OF_ONE_CLIENT.contains(&errno) => Cause::Client,
-            _ => Cause::Accept,
+            Some(Errno::MFILE | Errno::NFILE) => WarningCause::NoDescriptor,
+            Some(errno) if OF_ONE_CLIENT.contains(&errno) => WarningCause::Client,
+            _ => WarningCause::Accept,
         }
     }
 
     fn number(self) -> usize {
         match self {
-            Cause::NoDescriptor => 0,
-            Cause::Client => 1,
-            Cause::Accept => 2,
-            Cause::Full => 3,
-            Cause::Refused(refusal) => 4 + refusal.kind() as usize,
+            WarningCause::NoDescriptor => 0,
+            WarningCause::Client => 1,
+            WarningCause::Accept => 2,
+            WarningCause::Full => 3,
+            WarningCause::Refused(refusal) => 4 + refusal.kind() as usize,
         }
     }
 }
 
-impl Warnings {
+impl WarningLimiter {
     /// Whether `cause` is to be warned of `now`; if it is, not again before `next`.
-    pub(super) fn are_due(&self, cause: Cause, now: u64, next: u64) -> bool {
+    pub(super) fn are_due(&self, cause: WarningCause, now: u64, next: u64) -> bool {
         let at = self.0.get(cause.number());
         let due = at.is_some_and(|at| now >= at.get());
         at.filter(|_| due).into_iter().for_each(|at| at.set(next));
@@ -71,11 +71,14 @@ mod tests {
 
     #[test]
     fn each_cause_has_a_silence_of_its_own() {
-        let warnings = Warnings::default();
+        let warnings = WarningLimiter::default();
         let network = "10.0.0.0/8".parse().expect("a network");
         let causes =
-            [24, 71, 12].map(|errno| Cause::of_accept(&io::Error::from_raw_os_error(errno)));
-        assert_eq!(causes, [Cause::NoDescriptor, Cause::Client, Cause::Accept]);
+            [24, 71, 12].map(|errno| WarningCause::of_accept(&io::Error::from_raw_os_error(errno)));
+        assert_eq!(
+            causes,
+            [WarningCause::NoDescriptor, WarningCause::Client, WarningCause::Accept]
+        );
         let refused = [
             Refusal::OwnPort,
             Refusal::OwnService,
@@ -85,12 +88,12 @@ mod tests {
             Refusal::NotAllowed,
         ];
         assert_eq!(refused.len(), Refusal::KINDS.len());
-        let causes = causes.into_iter().chain([Cause::Full]);
-        for cause in causes.chain(refused.map(Cause::Refused)) {
+        let causes = causes.into_iter().chain([WarningCause::Full]);
+        for cause in causes.chain(refused.map(WarningCause::Refused)) {
             assert!(warnings.are_due(cause, 5, 10), "{cause:?} is silenced by another");
             assert!(!warnings.are_due(cause, 9, 10));
         }
-        assert!(warnings.are_due(Cause::Full, 10, 20));
-        assert!(!warnings.are_due(Cause::Full, 10, 20));
+        assert!(warnings.are_due(WarningCause::Full, 10, 20));
+        assert!(!warnings.are_due(WarningCause::Full, 10, 20));
     }
 }

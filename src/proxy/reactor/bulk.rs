@@ -49,26 +49,26 @@ pub(super) struct TimeSlice {
 
 /// Where a task goes among those that wait with bulk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Place {
-    First,
-    Last,
+pub(super) enum QueueEnd {
+    Front,
+    Back,
 }
 
 impl Quanta {
     /// Where a task goes that has more bulk to move. `had_one` says that it had bulk's turn just now.
-    pub(super) fn next(&mut self, had_one: bool, more: bool) -> Option<Place> {
+    pub(super) fn next(&mut self, had_one: bool, more: bool) -> Option<QueueEnd> {
         if had_one {
             self.0 = if more { (self.0 + 1) % QUANTA } else { 0 };
         }
-        more.then_some(if had_one && self.0 > 0 { Place::First } else { Place::Last })
+        more.then_some(if had_one && self.0 > 0 { QueueEnd::Front } else { QueueEnd::Back })
     }
 }
 
 impl BulkQueue {
-    pub(super) fn push(&self, task: TaskId, place: Place) {
+    pub(super) fn push(&self, task: TaskId, place: QueueEnd) {
         match place {
-            Place::First => self.tasks.borrow_mut().push_front(task),
-            Place::Last => self.tasks.borrow_mut().push_back(task),
+            QueueEnd::Front => self.tasks.borrow_mut().push_front(task),
+            QueueEnd::Back => self.tasks.borrow_mut().push_back(task),
         }
     }
 
@@ -129,19 +129,19 @@ mod tests {
     #[test]
     fn a_connection_has_some_quanta_in_a_row_and_then_lets_the_others() {
         let mut quanta = Quanta::default();
-        assert_eq!(quanta.next(false, true), Some(Place::Last), "it joins them at the end");
+        assert_eq!(quanta.next(false, true), Some(QueueEnd::Back), "it joins them at the end");
         for _ in 0..3 {
             // What is looked at for an event does not count.
-            assert_eq!(quanta.next(false, true), Some(Place::Last));
-            let firsts = (0..100).take_while(|_| quanta.next(true, true) == Some(Place::First));
+            assert_eq!(quanta.next(false, true), Some(QueueEnd::Back));
+            let firsts = (0..100).take_while(|_| quanta.next(true, true) == Some(QueueEnd::Front));
             let mib = ((firsts.count() as u64 + 1) * QUANTUM) >> 20;
             assert!((4..=16).contains(&mib), "{mib} MiB are not about what the kernel holds");
         }
-        assert_eq!(quanta.next(true, true), Some(Place::First));
+        assert_eq!(quanta.next(true, true), Some(QueueEnd::Front));
         // A row that ended begins anew.
         assert_eq!(quanta.next(true, false), None);
         assert_eq!(quanta.next(false, false), None);
-        let firsts = (0..100).take_while(|_| quanta.next(true, true) == Some(Place::First));
+        let firsts = (0..100).take_while(|_| quanta.next(true, true) == Some(QueueEnd::Front));
         assert_eq!(firsts.count() + 1, usize::from(QUANTA));
     }
 

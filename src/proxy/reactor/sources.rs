@@ -36,9 +36,9 @@ struct Source {
 }
 
 /// What an event concerns.
-pub(super) enum Told {
+pub(super) enum EventTarget {
     /// A descriptor of this task.
-    Ready(TaskId),
+    Task(TaskId),
     /// Tasks that were woken from outside.
     Inbox,
 }
@@ -137,16 +137,16 @@ impl Sources {
 
     /// Notes what an event tells. Returns what it concerns, unless that is the alarm, or a descriptor
     /// that was forgotten meanwhile.
-    pub(super) fn note(&self, event: &epoll::Event) -> Option<Told> {
+    pub(super) fn note(&self, event: &epoll::Event) -> Option<EventTarget> {
         match event.data.u64() {
             ALARM => {
                 self.alarm.rang();
                 None
             }
-            INBOX => Some(Told::Inbox),
+            INBOX => Some(EventTarget::Inbox),
             _ => self.with(SourceId::from_token(event.data), |source| {
                 source.ready.insert(Ready::of(event.flags));
-                Told::Ready(source.task)
+                EventTarget::Task(source.task)
             }),
         }
     }

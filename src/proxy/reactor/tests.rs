@@ -369,9 +369,9 @@ fn tasks_with_bulk_have_one_turn_each_after_all_others() {
         let log = Rc::new(RefCell::new(Vec::new()));
         // `b` has two turns in a row.
         for (name, places) in [
-            ("a", [Place::Last, Place::Last]),
-            ("b", [Place::Last, Place::First]),
-            ("c", [Place::Last, Place::Last]),
+            ("a", [QueueEnd::Back, QueueEnd::Back]),
+            ("b", [QueueEnd::Back, QueueEnd::Front]),
+            ("c", [QueueEnd::Back, QueueEnd::Back]),
         ] {
             let (inner, log) = (Rc::clone(&reactor), Rc::clone(&log));
             reactor.spawn(async move {
@@ -422,7 +422,7 @@ fn an_event_comes_before_bulk() {
                 if turns == TURNS {
                     return Poll::Ready(());
                 }
-                inner.queue_for_bulk(Place::Last);
+                inner.queue_for_bulk(QueueEnd::Back);
                 Poll::Pending
             })
             .await;
@@ -445,7 +445,7 @@ fn bulk_waits_for_no_event() {
         let bulk = poll_fn(|_| match reactor.is_bulk_turn() {
             true => Poll::Ready(()),
             false => {
-                reactor.queue_for_bulk(Place::Last);
+                reactor.queue_for_bulk(QueueEnd::Back);
                 Poll::Pending
             }
         });
@@ -467,7 +467,7 @@ fn the_core_is_offered_between_any_two_turns_of_bulk() {
             if turns == TURNS {
                 return Poll::Ready(());
             }
-            reactor.queue_for_bulk(Place::Last);
+            reactor.queue_for_bulk(QueueEnd::Back);
             Poll::Pending
         })
         .await;

@@ -8,9 +8,9 @@ use crate::proxy::tcp;
 
 /// Bytes that are moved at once, as powers of two: at first, after the receiver took all of it
 /// several times, and after it did not.
-const FIRST_PIECE: u8 = 18;
-const LARGEST_PIECE: u8 = 19;
-const SMALL_PIECE: u8 = 17;
+const FIRST_CHUNK: u8 = 18;
+const LARGEST_CHUNK: u8 = 19;
+const SMALL_CHUNK: u8 = 17;
 /// A sender that is no further away than this fills a narrow window 500 times a second or more,
 /// which is enough until the direction counts as fast.
 const NEAR: Duration = Duration::from_millis(2);
@@ -45,7 +45,7 @@ pub(super) struct Bounds {
     fast: bool,
     sending: bool,
     window: Window,
-    piece: Piece,
+    chunk: ChunkSize,
     /// The bytes passed on as of which it is asked again whether the sender is near: by the way, and
     /// when the receiver blocks.
     ask_at: u64,
@@ -55,7 +55,7 @@ pub(super) struct Bounds {
 }
 
 /// Bytes to move at once, a power of two.
-struct Piece(u8);
+struct ChunkSize(u8);
 
 /// The sender's window.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -71,8 +71,8 @@ enum Window {
 
 impl Bounds {
     /// Bytes to move at once.
-    pub(super) fn piece(&self) -> usize {
-        if self.fast { usize::MAX } else { 1 << self.piece.0 }
+    pub(super) fn chunk(&self) -> usize {
+        if self.fast { usize::MAX } else { 1 << self.chunk.0 }
     }
 
     /// Bounds what the kernel takes for the receiver beyond what is on its way.
@@ -106,8 +106,8 @@ impl Bounds {
         if self.fast {
             return;
         }
-        if self.piece.0 < LARGEST_PIECE {
-            self.piece.0 += 1;
+        if self.chunk.0 < LARGEST_CHUNK {
+            self.chunk.0 += 1;
         } else if self.window == Window::NarrowSlow {
             self.widen(from);
         }
@@ -126,7 +126,7 @@ impl Bounds {
         if self.fast {
             return;
         }
-        self.piece.0 = SMALL_PIECE;
+        self.chunk.0 = SMALL_CHUNK;
         self.bound_unsent(to);
         if self.window == Window::Open && bytes >= self.ask_blocked_at {
             self.ask_blocked_at = bytes.saturating_add(ASK_AGAIN_AFTER);
@@ -136,10 +136,10 @@ impl Bounds {
 
     /// Looks after a direction that has passed on `moved` bytes since the last look. `stuck` says
     /// that its receiver has not taken all there is.
-    pub(super) fn tend(&mut self, from: &Socket, to: &Socket, moved: u64, stuck: bool) {
+    pub(super) fn maintain(&mut self, from: &Socket, to: &Socket, moved: u64, stuck: bool) {
         if self.fast && moved < FAST_BYTES {
             self.fast = false;
-            self.piece = Piece::default();
+            self.chunk = ChunkSize::default();
             self.bound_unsent(to);
             self.narrow_if_near(from);
         }
@@ -188,9 +188,9 @@ impl Bounds {
     }
 }
 
-impl Default for Piece {
+impl Default for ChunkSize {
     fn default() -> Self {
-        Piece(FIRST_PIECE)
+        ChunkSize(FIRST_CHUNK)
     }
 }
 

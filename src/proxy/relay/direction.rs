@@ -24,7 +24,7 @@ const MUCH: u64 = 256 * 1024;
 
 /// One direction of a relay.
 pub(super) struct Direction {
-    held: Held,
+    unsent: Unsent,
     mode: Mode,
     stage: Stage,
     /// Few directions come to need any.
@@ -34,7 +34,7 @@ pub(super) struct Direction {
 }
 
 /// What was read and not yet accepted by the receiver.
-enum Held {
+enum Unsent {
     Nothing,
     /// At most as many as the worker's buffer has, and those before the index are gone.
     Bytes(Vec<u8>, usize),
@@ -63,15 +63,15 @@ pub(super) enum Stage {
 }
 
 /// What a direction came to.
-pub(super) enum Turn {
+pub(super) enum StopReason {
     /// It waits for a socket, or is done.
     Blocked,
     /// It could go on: it has had its share, or waits for bulk's turn.
-    Spent,
+    Yielded,
 }
 
 /// What the directions of all connections of a worker share.
-pub(in crate::proxy) struct Means<'a> {
+pub(in crate::proxy) struct IoContext<'a> {
     pub(in crate::proxy) buffer: &'a mut [u8],
     pub(in crate::proxy) pipes: &'a Pipes,
     pub(in crate::proxy) fast: &'a FastSlots,
@@ -84,9 +84,9 @@ pub(in crate::proxy) struct Means<'a> {
 impl Direction {
     /// A direction that has `first` to pass on before anything else.
     pub(super) fn new(first: Vec<u8>) -> Self {
-        let held = if first.is_empty() { Held::Nothing } else { Held::Bytes(first, 0) };
+        let unsent = if first.is_empty() { Unsent::Nothing } else { Unsent::Bytes(first, 0) };
         let mode = Mode::Copy { large: 0 };
-        Direction { held, mode, stage: Stage::Open, bounds: None, bytes: 0 }
+        Direction { unsent, mode, stage: Stage::Open, bounds: None, bytes: 0 }
     }
 
     pub(super) fn stage(&self) -> Stage {
@@ -104,38 +104,42 @@ impl Direction {
         &mut self,
         from: &Socket,
         to: &Socket,
-        means: &mut Means<'_>,
+        io: &mut IoContext<'_>,
         share: u64,
         last: bool,
-    ) -> io::Result<Turn> {
+    ) -> io::Result<StopReason> {
         let end = self.bytes.saturating_add(share);
         loop {
-            if matches!(self.mode, Mode::Splice { .. }) && !means.bulk {
-                return Ok(if self.may_go_on(from, to) { Turn::Spent } else { Turn::Blocked });
+            if matches!(self.mode, Mode::Splice { .. }) && !io.bulk {
+                return Ok(if self.may_go_on(from, to) {
+                    StopReason::Yielded
+                } else {
+                    StopReason::Blocked
+                });
             }
-            match self.flush(from, to, means) {
+            match self.flush(from, to, io) {
                 Poll::Pending => {
-                    self.block(from, to, means.pipes)?;
-                    return Ok(Turn::Blocked);
+                    self.block(from, to, io.pipes)?;
+                    return Ok(StopReason::Blocked);
                 }
                 Poll::Ready(Ok(())) => from.watch_reads(true)?,
                 Poll::Ready(Err(_)) => {
-                    self.discard(means.pipes);
+                    self.discard(io.pipes);
                     self.stage = Stage::Refused;
                 }
             }
             match self.stage {
-                Stage::Open if self.bytes >= end => return Ok(Turn::Spent),
+                Stage::Open if self.bytes >= end => return Ok(StopReason::Yielded),
                 Stage::Open => {}
-                Stage::Done | Stage::Refused => return Ok(Turn::Blocked),
+                Stage::Done | Stage::Refused => return Ok(StopReason::Blocked),
                 Stage::Ended => {
                     let told = if last { Ok(()) } else { to.shutdown_write() };
                     self.stage = if told.is_ok() { Stage::Done } else { Stage::Refused };
-                    return Ok(Turn::Blocked);
+                    return Ok(StopReason::Blocked);
                 }
             }
-            match self.read(from, to, means) {
-                Poll::Pending => return Ok(Turn::Blocked),
+            match self.read(from, to, io) {
+                Poll::Pending => return Ok(StopReason::Blocked),
                 Poll::Ready(Err(error)) => return Err(error),
                 Poll::Ready(Ok(0)) => self.stage = Stage::Ended,
                 Poll::Ready(Ok(read)) => {
@@ -155,7 +159,7 @@ impl Direction {
     fn block(&mut self, from: &Socket, to: &Socket, pipes: &Pipes) -> io::Result<()> {
         let bytes = self.bytes;
         self.bounds().block(from, to, bytes);
-        if let Held::Piped(..) = self.held {
+        if let Unsent::Piped(..) = self.unsent {
             // What arrives for a receiver that takes nothing would wake us for nothing.
             from.watch_reads(false)?;
             if pipes.are_scarce() {
@@ -167,32 +171,32 @@ impl Direction {
 
     /// Moves what is held in a pipe to memory: a receiver that takes its time keeps no pipe from others.
     fn leave_pipe(&mut self, pipes: &Pipes) -> io::Result<()> {
-        self.held = match std::mem::replace(&mut self.held, Held::Nothing) {
-            Held::Piped(pipe, size) => {
+        self.unsent = match std::mem::replace(&mut self.unsent, Unsent::Nothing) {
+            Unsent::Piped(pipe, size) => {
                 let bytes = empty(&pipe, size);
                 match &bytes {
                     Ok(bytes) if bytes.len() == size => pipes.give_back(pipe),
                     _ => pipes.close(pipe),
                 }
-                Held::Bytes(bytes?, 0)
+                Unsent::Bytes(bytes?, 0)
             }
-            held => held,
+            unsent => unsent,
         };
         Ok(())
     }
 
     /// Looks after a direction that has passed on `moved` bytes since the last look. A receiver that
     /// took nothing of what is held keeps no pipe from others.
-    pub(super) fn tend(
+    pub(super) fn maintain(
         &mut self,
         from: &Socket,
         to: &Socket,
         pipes: &Pipes,
         moved: u64,
     ) -> io::Result<()> {
-        let stuck = self.holds_any();
+        let stuck = self.has_unsent();
         if let Some(bounds) = &mut self.bounds {
-            bounds.tend(from, to, moved, stuck);
+            bounds.maintain(from, to, moved, stuck);
         }
         if stuck && moved == 0 { self.leave_pipe(pipes) } else { Ok(()) }
     }
@@ -203,39 +207,39 @@ impl Direction {
 
     /// Whether [`Direction::poll`] might do anything, as far as is known.
     fn may_go_on(&self, from: &Socket, to: &Socket) -> bool {
-        match (self.stage, &self.held) {
+        match (self.stage, &self.unsent) {
             (Stage::Done | Stage::Refused, _) => false,
-            (Stage::Open, Held::Nothing) => from.may_read(),
-            (Stage::Ended, Held::Nothing) => true,
+            (Stage::Open, Unsent::Nothing) => from.may_read(),
+            (Stage::Ended, Unsent::Nothing) => true,
             (Stage::Open | Stage::Ended, _) => to.may_write(),
         }
     }
 
     /// Whether there is anything that was read and not passed on.
-    pub(super) fn holds_any(&self) -> bool {
-        !matches!(self.held, Held::Nothing)
+    pub(super) fn has_unsent(&self) -> bool {
+        !matches!(self.unsent, Unsent::Nothing)
     }
 
     /// Throws away what is held.
     pub(super) fn discard(&mut self, pipes: &Pipes) {
-        if let Held::Piped(pipe, _) = std::mem::replace(&mut self.held, Held::Nothing) {
+        if let Unsent::Piped(pipe, _) = std::mem::replace(&mut self.unsent, Unsent::Nothing) {
             pipes.close(pipe);
         }
     }
 
     /// Passes on what is held.
-    fn flush(&mut self, from: &Socket, to: &Socket, means: &Means<'_>) -> Poll<io::Result<()>> {
-        let pipes = means.pipes;
+    fn flush(&mut self, from: &Socket, to: &Socket, io: &IoContext<'_>) -> Poll<io::Result<()>> {
+        let pipes = io.pipes;
         loop {
-            let (sent, left) = match &mut self.held {
-                Held::Nothing => return Poll::Ready(Ok(())),
-                Held::Bytes(bytes, start) => {
+            let (sent, left) = match &mut self.unsent {
+                Unsent::Nothing => return Poll::Ready(Ok(())),
+                Unsent::Bytes(bytes, start) => {
                     let rest = bytes.get(*start..).unwrap_or_default();
                     let sent = ready!(to.poll_send(rest))?;
                     *start += sent;
                     (sent, rest.len() - sent)
                 }
-                Held::Piped(pipe, size) => match to.poll_splice_from(pipe.read(), *size) {
+                Unsent::Piped(pipe, size) => match to.poll_splice_from(pipe.read(), *size) {
                     Poll::Pending => return Poll::Pending,
                     Poll::Ready(Ok(sent)) => {
                         *size = size.saturating_sub(sent);
@@ -245,7 +249,7 @@ impl Direction {
                         let bytes = empty(pipe, *size)?;
                         self.discard(pipes);
                         pipes.disable();
-                        self.held = Held::Bytes(bytes, 0);
+                        self.unsent = Unsent::Bytes(bytes, 0);
                         continue;
                     }
                     Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
@@ -253,11 +257,11 @@ impl Direction {
             };
             self.bytes += sent as u64;
             if left == 0
-                && let Held::Piped(pipe, _) = std::mem::replace(&mut self.held, Held::Nothing)
+                && let Unsent::Piped(pipe, _) = std::mem::replace(&mut self.unsent, Unsent::Nothing)
             {
                 pipes.give_back(pipe);
                 let bytes = self.bytes;
-                self.bounds().flush((from, to), bytes, means.now, means.fast);
+                self.bounds().flush((from, to), bytes, io.now, io.fast);
             }
         }
     }
@@ -267,21 +271,21 @@ impl Direction {
         &mut self,
         from: &Socket,
         to: &Socket,
-        means: &mut Means<'_>,
+        io: &mut IoContext<'_>,
     ) -> Poll<io::Result<usize>> {
         if let Mode::Splice { .. } = self.mode
             && !from.has_urgent()
-            && let Some(pipe) = means.pipes.borrow()
+            && let Some(pipe) = io.pipes.borrow()
         {
-            match self.splice(from, pipe, means.pipes) {
-                Poll::Ready(Err(error)) if unsupported(&error) => means.pipes.disable(),
+            match self.splice(from, pipe, io.pipes) {
+                Poll::Ready(Err(error)) if unsupported(&error) => io.pipes.disable(),
                 // Only a read tells the end. A splice gets no further than an urgent byte, which we
                 // may not have been told of yet, and brings nothing where the end is behind that.
                 Poll::Ready(Ok(0)) => from.keep_urgent_in_line(),
                 read => return read,
             }
         }
-        self.copy(from, to, means.buffer)
+        self.copy(from, to, io.buffer)
     }
 
     /// Reads once and passes on at once; what does not fit is held.
@@ -298,16 +302,16 @@ impl Direction {
         };
         self.bytes += sent as u64;
         if let Some(rest) = bytes.get(sent..).filter(|rest| !rest.is_empty()) {
-            self.held = Held::Bytes(rest.to_vec(), 0);
+            self.unsent = Unsent::Bytes(rest.to_vec(), 0);
         }
         Poll::Ready(Ok(read))
     }
 
     /// Fills a pipe, which the next flush empties.
     fn splice(&mut self, from: &Socket, pipe: Pipe, pipes: &Pipes) -> Poll<io::Result<usize>> {
-        let read = from.poll_splice_to(pipe.write(), self.bounds().piece().min(pipe.size));
+        let read = from.poll_splice_to(pipe.write(), self.bounds().chunk().min(pipe.size));
         match read {
-            Poll::Ready(Ok(read)) if read > 0 => self.held = Held::Piped(pipe, read),
+            Poll::Ready(Ok(read)) if read > 0 => self.unsent = Unsent::Piped(pipe, read),
             _ => pipes.give_back(pipe),
         }
         read

@@ -2,16 +2,16 @@
 
 mod bounds;
 mod direction;
-mod watch;
-mod watches;
+mod peer_watch;
+mod peers;
 
 use std::future::poll_fn;
 use std::task::Poll;
 use std::time::Duration;
 
-pub(super) use self::direction::Means;
-use self::direction::{Direction, Stage, Turn};
-use self::watches::Watches;
+pub(super) use self::direction::IoContext;
+use self::direction::{Direction, Stage, StopReason};
+use self::peers::PeerWatches;
 use super::context::Context;
 use super::reactor::{QUANTUM, Quanta};
 use super::record::ByteCounts;
@@ -58,7 +58,7 @@ impl<'a> Relay<'a> {
         let mut idle_end = reactor.after(idle);
         let mut tick_at = reactor.after(self.tick_every());
         // Only of connections that last.
-        let mut watches: Option<Box<Watches>> = None;
+        let mut watches: Option<Box<PeerWatches>> = None;
         let outcome = poll_fn(|_| {
             if let Poll::Ready(outcome) = self.poll() {
                 return Poll::Ready(outcome);
@@ -76,7 +76,7 @@ impl<'a> Relay<'a> {
             if reactor.now() >= tick_at {
                 tick_at = reactor.after(self.tick_every());
                 report(passed);
-                let watches = watches.get_or_insert_with(|| Watches::of(self.upstream));
+                let watches = watches.get_or_insert_with(|| PeerWatches::of(self.upstream));
                 if let Some(outcome) = watches.look(&mut self, passed) {
                     return Poll::Ready(outcome);
                 }
@@ -97,13 +97,13 @@ impl<'a> Relay<'a> {
     }
 
     /// Looks after both directions, which have passed on so many bytes since the last look.
-    fn tend(&mut self, moved: ByteCounts) -> Option<Outcome> {
+    fn maintain(&mut self, moved: ByteCounts) -> Option<Outcome> {
         let (pipes, downstream, upstream) = (&self.context.pipes, self.downstream, self.upstream);
-        if self.up.tend(downstream, upstream, pipes, moved.up).is_err() {
+        if self.up.maintain(downstream, upstream, pipes, moved.up).is_err() {
             return Some(Outcome::DownstreamReset);
         }
-        let tended = self.down.tend(upstream, downstream, pipes, moved.down);
-        tended.is_err().then_some(Outcome::UpstreamReset)
+        let maintained = self.down.maintain(upstream, downstream, pipes, moved.down);
+        maintained.is_err().then_some(Outcome::UpstreamReset)
     }
 
     fn passed(&self) -> ByteCounts {
@@ -113,7 +113,7 @@ impl<'a> Relay<'a> {
     fn poll(&mut self) -> Poll<Outcome> {
         let context = self.context;
         let mut buffer = context.buffer.borrow_mut();
-        let mut means = Means {
+        let mut io = IoContext {
             buffer: &mut buffer,
             pipes: &context.pipes,
             fast: &context.fast,
@@ -123,11 +123,11 @@ impl<'a> Relay<'a> {
         let (downstream, upstream) = (self.downstream, self.upstream);
 
         let last = self.down.stage() == Stage::Done;
-        let Ok(up) = self.up.poll(downstream, upstream, &mut means, QUANTUM, last) else {
+        let Ok(up) = self.up.poll(downstream, upstream, &mut io, QUANTUM, last) else {
             return Poll::Ready(Outcome::DownstreamReset);
         };
         let last = self.up.stage() == Stage::Done;
-        let Ok(down) = self.down.poll(upstream, downstream, &mut means, QUANTUM, last) else {
+        let Ok(down) = self.down.poll(upstream, downstream, &mut io, QUANTUM, last) else {
             return Poll::Ready(Outcome::UpstreamReset);
         };
 
@@ -146,7 +146,7 @@ impl<'a> Relay<'a> {
         if downstream.is_broken() {
             return Poll::Ready(Outcome::DownstreamReset);
         }
-        let more = matches!(up, Turn::Spent) || matches!(down, Turn::Spent);
+        let more = matches!(up, StopReason::Yielded) || matches!(down, StopReason::Yielded);
         context.reactor.wake_for_bulk(&mut self.quanta, more);
         Poll::Pending
     }
@@ -155,7 +155,7 @@ impl<'a> Relay<'a> {
     fn end(mut self, outcome: Outcome) {
         // Where nothing moves because a receiver is slow to take what is held, an end in good order
         // would tell it that it has all.
-        let lost = self.up.holds_any() || self.down.holds_any();
+        let lost = self.up.has_unsent() || self.down.has_unsent();
         self.up.discard(&self.context.pipes);
         self.down.discard(&self.context.pipes);
         if lost || !matches!(outcome, Outcome::Completed | Outcome::IdleTimeout) {

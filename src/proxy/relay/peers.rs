@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::watch::{Verdict, Watch};
+use super::peer_watch::{PeerState, PeerWatch};
 use super::{ByteCounts, Relay};
 use crate::outcome::Outcome;
 use crate::proxy::socket::Socket;
@@ -13,22 +13,22 @@ const MUCH: u64 = 4 * 1024 * 1024;
 
 /// The peers of a connection, as they were at the last look.
 #[derive(Default)]
-pub(super) struct Watches {
+pub(super) struct PeerWatches {
     passed: ByteCounts,
-    downstream: Side,
-    upstream: Side,
+    downstream: KnownPeer,
+    upstream: KnownPeer,
 }
 
 #[derive(Default)]
-struct Side {
+struct KnownPeer {
     /// Whether all that it was sent is known to be acknowledged.
     settled: bool,
     /// Of a peer that owes acknowledgements. Few do when they are looked at.
-    watch: Option<Box<Watch>>,
+    watch: Option<Box<PeerWatch>>,
 }
 
 /// One peer, as the relay sees it.
-struct Look<'a> {
+struct PeerActivity<'a> {
     socket: &'a Socket,
     /// Bytes that it was sent.
     sent: u64,
@@ -42,7 +42,7 @@ struct Look<'a> {
     patience: Option<Duration>,
 }
 
-impl Watches {
+impl PeerWatches {
     /// Begins, which only connections that last are worth.
     pub(super) fn of(upstream: &Socket) -> Box<Self> {
         // If it cannot be set, the idle timeout still ends a connection whose server is gone.
@@ -56,57 +56,57 @@ impl Watches {
         let before = std::mem::replace(&mut self.passed, passed);
         let up = passed.up.saturating_sub(before.up);
         let down = passed.down.saturating_sub(before.down);
-        if let Some(outcome) = relay.tend(ByteCounts { up, down }) {
+        if let Some(outcome) = relay.maintain(ByteCounts { up, down }) {
             return Some(outcome);
         }
         let now = relay.context.reactor.now();
-        let client = Look {
+        let client = PeerActivity {
             socket: relay.downstream,
             sent: passed.down,
             lately: down,
             heard: up > 0,
-            blocks: relay.down.holds_any(),
+            blocks: relay.down.has_unsent(),
             patience: relay.context.settings.timeouts.stall,
         };
         // A server may have its reasons to take nothing for hours.
-        let server = Look {
+        let server = PeerActivity {
             socket: relay.upstream,
             sent: passed.up,
             lately: up,
             heard: down > 0,
-            blocks: relay.up.holds_any(),
+            blocks: relay.up.has_unsent(),
             patience: None,
         };
         match (self.downstream.look(&client, now), self.upstream.look(&server, now)) {
-            (Verdict::Gone, _) => Some(Outcome::DownstreamReset),
-            (_, Verdict::Gone) => Some(Outcome::UpstreamReset),
-            (Verdict::Stalled, _) => Some(Outcome::Stalled),
+            (PeerState::Gone, _) => Some(Outcome::DownstreamReset),
+            (_, PeerState::Gone) => Some(Outcome::UpstreamReset),
+            (PeerState::Stalled, _) => Some(Outcome::Stalled),
             _ => None,
         }
     }
 }
 
-impl Side {
+impl KnownPeer {
     /// Asks the kernel about the peer, but only if what was passed on leaves the question open.
-    fn look(&mut self, peer: &Look<'_>, now: u64) -> Verdict {
+    fn look(&mut self, peer: &PeerActivity<'_>, now: u64) -> PeerState {
         self.settled &= peer.lately == 0;
         let takes = peer.lately >= MUCH;
         if takes || peer.heard && peer.patience.is_none() {
             self.watch = None;
-            return Verdict::Settled;
+            return PeerState::Settled;
         }
         // A client that sends something now and then may still take nothing.
         let doubtful = !self.settled && (!peer.heard || peer.patience.is_some());
         if !doubtful && !peer.blocks && self.watch.is_none() {
-            return Verdict::Settled;
+            return PeerState::Settled;
         }
-        let Ok(standing) = peer.socket.standing() else { return Verdict::Settled };
+        let Ok(ack_state) = peer.socket.ack_state() else { return PeerState::Settled };
         let watch = self.watch.get_or_insert_default();
         if peer.heard {
             watch.heard();
         }
-        let verdict = watch.judge(standing, peer.sent, peer.patience, now);
-        if verdict == Verdict::Settled {
+        let verdict = watch.judge(ack_state, peer.sent, peer.patience, now);
+        if verdict == PeerState::Settled {
             self.settled = true;
             self.watch = None;
         }

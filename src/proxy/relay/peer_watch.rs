@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::proxy::tcp::Standing;
+use crate::proxy::tcp::AckState;
 
 /// A peer that has acknowledged nothing for so long, while it owes that, is gone. A silent one, which
 /// owes nothing, is noticed by keepalive as soon (`socket::set_keep_alive`).
@@ -17,7 +17,7 @@ const SLACK: Duration = Duration::from_millis(50);
 
 /// What a look at a peer came to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Verdict {
+pub(super) enum PeerState {
     /// It owes no acknowledgement.
     Settled,
     /// It owes some, and has time.
@@ -31,7 +31,7 @@ pub(super) enum Verdict {
 /// What is remembered from one look at a peer that owes acknowledgements to the next. Times are in
 /// milliseconds of one clock.
 #[derive(Debug, Default)]
-pub(super) struct Watch {
+pub(super) struct PeerWatch {
     silence: Option<Silence>,
     goal: Option<Goal>,
 }
@@ -51,26 +51,26 @@ struct Goal {
     by: u64,
 }
 
-impl Watch {
+impl PeerWatch {
     /// Judges a peer that was sent `sent` bytes. One that stalls for as long as `patience` is
-    /// [`Verdict::Stalled`].
+    /// [`PeerState::Stalled`].
     pub(super) fn judge(
         &mut self,
-        peer: Standing,
+        peer: AckState,
         sent: u64,
         patience: Option<Duration>,
         now: u64,
-    ) -> Verdict {
+    ) -> PeerState {
         if !peer.owed {
-            *self = Watch::default();
-            return Verdict::Settled;
+            *self = PeerWatch::default();
+            return PeerState::Settled;
         }
         if self.is_gone(peer, now) {
-            return Verdict::Gone;
+            return PeerState::Gone;
         }
         match patience.is_some_and(|patience| self.is_stalled(peer, sent, patience, now)) {
-            true => Verdict::Stalled,
-            false => Verdict::Owing,
+            true => PeerState::Stalled,
+            false => PeerState::Owing,
         }
     }
 
@@ -79,7 +79,7 @@ impl Watch {
         self.silence = None;
     }
 
-    fn is_gone(&mut self, peer: Standing, now: u64) -> bool {
+    fn is_gone(&mut self, peer: AckState, now: u64) -> bool {
         let unheard = millis(peer.heard + SLACK);
         match &self.silence {
             Some(silence) if now.saturating_sub(silence.since) <= unheard => {
@@ -90,14 +90,14 @@ impl Watch {
             }
             // What was not heard before anything was owed says nothing.
             _ => {
-                let Standing { retransmits, backoff, .. } = peer;
+                let AckState { retransmits, backoff, .. } = peer;
                 self.silence = Some(Silence { since: now, retransmits, backoff });
                 false
             }
         }
     }
 
-    fn is_stalled(&mut self, peer: Standing, sent: u64, patience: Duration, now: u64) -> bool {
+    fn is_stalled(&mut self, peer: AckState, sent: u64, patience: Duration, now: u64) -> bool {
         match &self.goal {
             Some(goal) if peer.acked < goal.acked => now >= goal.by,
             _ => {
@@ -124,7 +124,7 @@ mod tests {
 
     /// The kernel's view of a peer that is tried again after 0.2 s, 0.4 s and so on up to 120 s, as of
     /// `now`, if it answers or not from the time 0 on.
-    fn tried(now: u64, answers: bool, window: bool) -> Standing {
+    fn tried(now: u64, answers: bool, window: bool) -> AckState {
         let (mut at, mut pause, mut backoff, mut last) = (0, 200, 0, 0);
         while at + pause <= now {
             at += pause;
@@ -134,19 +134,19 @@ mod tests {
         }
         let heard = Duration::from_millis(now - if answers { last } else { 0 });
         let unanswered = if answers || window { 0 } else { backoff };
-        Standing { acked: 10, owed: true, heard, retransmits: 0, backoff, unanswered }
+        AckState { acked: 10, owed: true, heard, retransmits: 0, backoff, unanswered }
     }
 
     /// When a peer is given up that was sent 100 bytes, looked at from `first` on.
     fn given_up(
         first: u64,
         patience: Option<Duration>,
-        peer: impl Fn(u64) -> Standing,
-    ) -> Option<(u64, Verdict)> {
-        let mut watch = Watch::default();
+        peer: impl Fn(u64) -> AckState,
+    ) -> Option<(u64, PeerState)> {
+        let mut watch = PeerWatch::default();
         (0..400).map(|tick| first + tick * TICK).find_map(|now| {
             match watch.judge(peer(now), 100, patience, now) {
-                Verdict::Settled | Verdict::Owing => None,
+                PeerState::Settled | PeerState::Owing => None,
                 end => Some((now, end)),
             }
         })
@@ -157,7 +157,7 @@ mod tests {
         for window in [true, false] {
             for first in [10, 1_000, 7_000, TICK - 1, 2 * TICK - 1] {
                 let (at, end) = given_up(first, STALL, |now| tried(now, false, window)).unwrap();
-                assert_eq!(end, Verdict::Gone);
+                assert_eq!(end, PeerState::Gone);
                 assert!((100_000..=150_000).contains(&at), "looked at from {first} on: {at}");
             }
         }
@@ -170,7 +170,7 @@ mod tests {
                 let closed = |now| tried(now, true, window);
                 assert_eq!(given_up(first, None, closed), None);
                 let (at, end) = given_up(first, STALL, closed).unwrap();
-                assert_eq!((at - first, end), (300_000, Verdict::Stalled));
+                assert_eq!((at - first, end), (300_000, PeerState::Stalled));
             }
         }
     }
@@ -181,25 +181,25 @@ mod tests {
         let unreachable = |now: u64| {
             let heard = Duration::from_millis(now);
             let retransmits = (now / 26_000 + 8).min(255) as u8;
-            Standing { owed: true, heard, retransmits, backoff: 6, ..Standing::default() }
+            AckState { owed: true, heard, retransmits, backoff: 6, ..AckState::default() }
         };
         let (at, end) = given_up(TICK, STALL, unreachable).unwrap();
-        assert_eq!(end, Verdict::Gone);
+        assert_eq!(end, PeerState::Gone);
         assert!((100_000..=150_000).contains(&at), "{at}");
     }
 
     #[test]
     fn a_peer_that_was_silent_while_it_owed_nothing_has_its_time() {
-        let mut watch = Watch::default();
+        let mut watch = PeerWatch::default();
         let hour = Duration::from_secs(3600);
-        let owing = Standing { owed: true, heard: hour, unanswered: 9, ..Standing::default() };
+        let owing = AckState { owed: true, heard: hour, unanswered: 9, ..AckState::default() };
         let now = 5_000_000;
-        assert_eq!(watch.judge(owing, 100, STALL, now), Verdict::Owing);
+        assert_eq!(watch.judge(owing, 100, STALL, now), PeerState::Owing);
         let later = now + millis(GONE_AFTER);
-        assert_eq!(watch.judge(owing, 100, STALL, later - 1), Verdict::Owing);
+        assert_eq!(watch.judge(owing, 100, STALL, later - 1), PeerState::Owing);
         watch.heard();
-        assert_eq!(watch.judge(owing, 100, STALL, later), Verdict::Owing);
-        assert_eq!(watch.judge(owing, 100, STALL, later + millis(GONE_AFTER)), Verdict::Gone);
+        assert_eq!(watch.judge(owing, 100, STALL, later), PeerState::Owing);
+        assert_eq!(watch.judge(owing, 100, STALL, later + millis(GONE_AFTER)), PeerState::Gone);
     }
 
     #[test]
@@ -208,18 +208,18 @@ mod tests {
             given_up(1, STALL, |now| {
                 let acked = now * rate / 1000;
                 let heard = Duration::from_millis(now % 1000);
-                Standing { acked, owed: owed > 0, heard, ..Standing::default() }
+                AckState { acked, owed: owed > 0, heard, ..AckState::default() }
             })
         };
         // Of 100 bytes that were sent, all is soon acknowledged, and it goes on.
         assert_eq!(reads(1, 1), None);
         assert_eq!(reads(0, 0), None);
         let stalls = |rate: u64| {
-            let mut watch = Watch::default();
+            let mut watch = PeerWatch::default();
             (0..100).map(|tick| tick * TICK).any(|now| {
                 let acked = now * rate / 1000;
-                let peer = Standing { acked, owed: true, ..Standing::default() };
-                watch.judge(peer, u64::MAX, STALL, now) == Verdict::Stalled
+                let peer = AckState { acked, owed: true, ..AckState::default() };
+                watch.judge(peer, u64::MAX, STALL, now) == PeerState::Stalled
             })
         };
         assert!(!stalls(LEAST_ACKED / 300 * 11 / 10));
