@@ -18,7 +18,7 @@ use serde_json::{Value, from_value, json};
 use sluice::control::api::{ReferenceGrant, SniRoute};
 use sluice::control::translate::{Builder, Installation, SLICE};
 use sluice::reach::Reach;
-use sluice::routing::{Reader, Writer, channel};
+use sluice::routing::{TableReader, TableWriter, channel};
 
 /// In the table, each with a Service of its own that has two endpoints.
 const ROUTES: u32 = 100_000;
@@ -281,18 +281,18 @@ fn slices(_: &mut Criterion) {
             route.metadata.name = Some(format!("r{number}"));
             source.builder.put_route(&route);
         }
-        let mut settling = source.builder.begin_settling();
+        let mut computation = source.builder.begin_delta();
         let mut took = Vec::new();
-        let settled = loop {
+        let delta = loop {
             let begun = Instant::now();
-            let settled = settling.go_on(SLICE);
+            let delta = computation.go_on(SLICE);
             took.push(begun.elapsed());
-            if let Some(settled) = settled {
-                break settled;
+            if let Some(delta) = delta {
+                break delta;
             }
         };
         let begun = Instant::now();
-        source.writer.update(settled.changes);
+        source.writer.update(delta.changes);
         let swapped = begun.elapsed();
         let (all, longest) = (took.iter().sum::<Duration>(), took.iter().max().unwrap());
         println!(
@@ -305,8 +305,8 @@ fn slices(_: &mut Criterion) {
 /// What a source holds, and what it feeds.
 struct Source {
     builder: Builder,
-    writer: Writer,
-    reader: Reader,
+    writer: TableWriter,
+    reader: TableReader,
 }
 
 impl Source {
@@ -330,13 +330,13 @@ impl Source {
     }
 
     fn settle(&mut self) {
-        let settled = self.builder.settle();
-        self.writer.update(settled.changes);
+        let delta = self.builder.settle();
+        self.writer.update(delta.changes);
     }
 
     fn serve(&mut self) {
-        let settled = self.builder.settle();
-        let applied = self.writer.update(settled.changes);
+        let delta = self.builder.settle();
+        let applied = self.writer.update(delta.changes);
         assert!(applied.table || applied.backends == 1);
     }
 }

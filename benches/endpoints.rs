@@ -10,8 +10,8 @@ use std::sync::Arc;
 
 use criterion::{BatchSize, Criterion, criterion_group, criterion_main};
 use sluice::routing::{
-    BackendKey, Balancing, Changes, Hostname, Moment, Route, RouteKey, RouteSpec, Snapshot,
-    TrafficPolicy, Wish, Writer, channel, choose,
+    BackendKey, Balancing, EndpointRequest, Hostname, Moment, Route, RouteKey, RouteSpec, Snapshot,
+    TableChanges, TableWriter, TrafficPolicy, channel, choose,
 };
 
 const ENDPOINTS: u32 = 60_000;
@@ -32,8 +32,12 @@ fn endpoints(criterion: &mut Criterion) {
                 bencher.iter(|| {
                     number += 1;
                     let source = Ipv4Addr::from(0xc612_0000 + number % 60_000).into();
-                    let wish = Wish::new(source, &[], u64::from(number).wrapping_mul(0x9e37_79b9));
-                    assert!(choose(&route, &wish).is_some());
+                    let request = EndpointRequest::new(
+                        source,
+                        &[],
+                        u64::from(number).wrapping_mul(0x9e37_79b9),
+                    );
+                    assert!(choose(&route, &request).is_some());
                 });
             });
         };
@@ -49,9 +53,9 @@ fn endpoints(criterion: &mut Criterion) {
             let mut turns = changes.iter().cycle();
             group.bench_function("replacing all", |bencher| {
                 bencher.iter_batched(
-                    || Changes {
+                    || TableChanges {
                         endpoints: [(key(), turns.next().unwrap().clone())].into_iter().collect(),
-                        ..Changes::default()
+                        ..TableChanges::default()
                     },
                     |changes| assert_eq!(writer.update(changes).backends, 1),
                     BatchSize::PerIteration,
@@ -62,7 +66,7 @@ fn endpoints(criterion: &mut Criterion) {
     group.finish();
 }
 
-fn served(policy: Balancing, count: u32) -> (Writer, Arc<Route>) {
+fn served(policy: Balancing, count: u32) -> (TableWriter, Arc<Route>) {
     let spec = RouteSpec {
         backends: vec![(key(), 1)],
         policy: TrafficPolicy { balancing: policy, ..TrafficPolicy::default() },

@@ -11,8 +11,8 @@ use allocation_counter::measure;
 use criterion::measurement::WallTime;
 use criterion::{BatchSize, BenchmarkGroup, Criterion, criterion_group, criterion_main};
 use sluice::routing::{
-    BackendKey, Changes, Hostname, MOST_CLAIMED_HOSTNAMES, MOST_OFFERS, MOST_ROUTES_A_HOSTNAME,
-    MatchKind, Reader, RouteKey, RouteSpec, Snapshot, Writer, channel,
+    BackendKey, Hostname, MOST_CLAIMED_HOSTNAMES, MOST_OFFERS, MOST_ROUTES_A_HOSTNAME, MatchKind,
+    RouteKey, RouteSpec, Snapshot, TableChanges, TableReader, TableWriter, channel,
 };
 
 /// How many hostnames there are.
@@ -54,7 +54,7 @@ fn table(criterion: &mut Criterion) {
 }
 
 /// Makes the table, and says what it takes.
-fn report_memory(size: usize) -> (Writer, Reader) {
+fn report_memory(size: usize) -> (TableWriter, TableReader) {
     let before = resident();
     let mut table = None;
     let allocated = measure(|| table = Some(served(snapshot(size))));
@@ -72,7 +72,7 @@ fn report_memory(size: usize) -> (Writer, Reader) {
     table.unwrap()
 }
 
-fn bench_lookups(group: &mut BenchmarkGroup<'_, WallTime>, reader: &Reader, size: usize) {
+fn bench_lookups(group: &mut BenchmarkGroup<'_, WallTime>, reader: &TableReader, size: usize) {
     let names = |kind: fn(usize) -> Option<String>| -> Vec<String> {
         (0..NAMES).filter_map(|number| kind(number * STRIDE % size)).collect()
     };
@@ -98,13 +98,16 @@ fn bench_lookups(group: &mut BenchmarkGroup<'_, WallTime>, reader: &Reader, size
 }
 
 /// A route changes back and forth.
-fn bench_change(group: &mut BenchmarkGroup<'_, WallTime>, writer: &mut Writer, size: usize) {
+fn bench_change(group: &mut BenchmarkGroup<'_, WallTime>, writer: &mut TableWriter, size: usize) {
     let change = |label: &str| {
         let mut changed = route(size / HOSTNAMES_A_ROUTE / 2, size);
         let others = changed.hostnames().take(HOSTNAMES_A_ROUTE - 1).map(Hostname::owned);
         let new: Hostname = format!("{label}.changed.test").parse().unwrap();
         changed.attachments[0].hostnames = others.chain([new]).collect();
-        Changes { routes: vec![(changed.key.clone(), Some(changed))], ..Changes::default() }
+        TableChanges {
+            routes: vec![(changed.key.clone(), Some(changed))],
+            ..TableChanges::default()
+        }
     };
     let changes = [change("a"), change("b")];
     let mut turns = changes.iter().cycle();
@@ -141,7 +144,10 @@ fn with_protocols(criterion: &mut Criterion) {
         let (mut writer, _reader) = served(Snapshot { routes: all, ..Snapshot::default() });
         let changes = ["a", "b"].map(|alpn| {
             let changed = spec(routes / 2, alpn);
-            Changes { routes: vec![(changed.key.clone(), Some(changed))], ..Changes::default() }
+            TableChanges {
+                routes: vec![(changed.key.clone(), Some(changed))],
+                ..TableChanges::default()
+            }
         });
         let mut turns = changes.iter().cycle();
         group.bench_function(format!("one changed route, {what}"), |bencher| {
@@ -213,7 +219,7 @@ fn worst_snapshot(elsewhere_on: Vec<Vec<String>>) -> Snapshot {
     Snapshot { routes, ..Snapshot::default() }
 }
 
-fn served(snapshot: Snapshot) -> (Writer, Reader) {
+fn served(snapshot: Snapshot) -> (TableWriter, TableReader) {
     let (mut writer, reader) = channel();
     assert!(writer.apply(snapshot).table);
     (writer, reader)

@@ -30,7 +30,7 @@ use crate::machine;
 use crate::metrics::Metrics;
 use crate::proxy::{PassedSocket, Proxy};
 use crate::reach::{OwnEndpoints, Reach};
-use crate::routing::{self, ObjectKey, Reader, Writer};
+use crate::routing::{self, ObjectKey, TableReader, TableWriter};
 use control::Control;
 use kubernetes::StatusWriter;
 use saving::Saver;
@@ -103,7 +103,7 @@ struct App {
     config: Config,
     proxy: Proxy,
     admin: Admin,
-    writer: Writer,
+    writer: TableWriter,
     parts: Parts,
 }
 
@@ -112,7 +112,7 @@ struct App {
 struct Parts {
     metrics: Metrics,
     health: Arc<Health>,
-    table: Reader,
+    table: TableReader,
     statuses: Statuses,
     saver: Option<Saver>,
     /// Where routes may lead.
@@ -130,8 +130,8 @@ impl App {
     fn bind(
         config: Config,
         passed: Vec<PassedSocket>,
-        writer: Writer,
-        table: Reader,
+        writer: TableWriter,
+        table: TableReader,
         metrics: Metrics,
     ) -> anyhow::Result<Self> {
         let admin = Admin::bind(config.admin)?;

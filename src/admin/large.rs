@@ -24,7 +24,7 @@ const PATIENCE: Duration = Duration::from_millis(200);
 
 /// A connection, as the page that it reads knows it.
 #[derive(Debug, Default)]
-pub(super) struct Reader {
+pub(super) struct PageConsumer {
     /// Its answer is in the way of others: it is to be closed.
     pub(super) give_way: Notify,
 }
@@ -60,7 +60,7 @@ struct Text {
 /// is sent.
 struct Reading {
     text: Arc<Text>,
-    reader: Arc<Reader>,
+    reader: Arc<PageConsumer>,
 }
 
 /// What [`Bytes`] may own.
@@ -88,7 +88,10 @@ impl Large {
     ///
     /// # Errors
     /// Why it cannot be made.
-    pub(super) async fn text(self: &Arc<Self>, reader: &Arc<Reader>) -> Result<Bytes, String> {
+    pub(super) async fn text(
+        self: &Arc<Self>,
+        reader: &Arc<PageConsumer>,
+    ) -> Result<Bytes, String> {
         let making = self.making();
         let reading = Arc::new(Reading { text: making.await?, reader: Arc::clone(reader) });
         lock(&reading.text.readers).push(Arc::downgrade(&reading));
@@ -203,7 +206,7 @@ mod tests {
     async fn all_that_wait_get_one_copy_and_who_comes_later_gets_another() {
         let turn = Arc::new(Semaphore::new(0));
         let page = Large::new("text/plain", make, state(), Arc::clone(&turn));
-        let reader = Arc::<Reader>::default();
+        let reader = Arc::<PageConsumer>::default();
         let waiting = join_all((0..8).map(|_| page.text(&reader)));
         let begin = async {
             // Not before all of them wait.
@@ -227,7 +230,7 @@ mod tests {
     async fn who_leaves_while_waiting_keeps_no_page_from_others() {
         let (turn, state) = (Arc::new(Semaphore::new(0)), state());
         let page = |text| Large::new("text/plain", text, Arc::clone(&state), Arc::clone(&turn));
-        let reader = Arc::<Reader>::default();
+        let reader = Arc::<PageConsumer>::default();
         let pages = [page(|_| Ok(b"routes".to_vec())), page(|_| Ok(b"metrics".to_vec()))];
         let [routes, _] = &pages;
         let mut left = Box::pin(routes.text(&reader));

@@ -30,9 +30,9 @@ use crate::control::status::Statuses;
 use crate::health::Health;
 use crate::metrics::Metrics;
 use crate::reach::Listening;
-use crate::routing::Reader;
+use crate::routing::TableReader;
 use crowd::Crowd;
-use large::Reader as PageReader;
+use large::PageConsumer;
 use pages::Pages;
 use patience::Patience;
 
@@ -50,7 +50,7 @@ pub struct AdminState {
     /// For `/livez` and `/readyz`.
     pub health: Arc<Health>,
     /// For `/routes`.
-    pub table: Reader,
+    pub table: TableReader,
     /// The conditions in `/routes`, of routes that are served and of routes that are refused.
     pub statuses: Statuses,
     /// How much one client may ask of the port.
@@ -207,7 +207,7 @@ async fn serve_connection(
 ) {
     // Answers are small and complete: nothing is gained by holding them back.
     let _ = stream.set_nodelay(true);
-    let reader = Arc::<PageReader>::default();
+    let reader = Arc::<PageConsumer>::default();
     let reading = Arc::clone(&reader);
     let service = service_fn(move |request| {
         let (pages, reader) = (Arc::clone(&pages), Arc::clone(&reading));

@@ -10,7 +10,7 @@ use hyper::{Method, Request, Response, StatusCode};
 use tokio::sync::Semaphore;
 
 use super::AdminState;
-use super::large::{Large, Reader};
+use super::large::{Large, PageConsumer};
 use super::report::RoutesReport;
 use crate::metrics;
 
@@ -43,7 +43,7 @@ impl Pages {
     pub(super) async fn answer(
         &self,
         request: &Request<Incoming>,
-        reader: &Arc<Reader>,
+        reader: &Arc<PageConsumer>,
     ) -> Result<Answer, Infallible> {
         let has_body = !request.body().is_end_stream();
         let mut answer = match request.uri().path() {
@@ -65,7 +65,7 @@ impl Pages {
         Ok(answer)
     }
 
-    async fn page(&self, path: &str, reader: &Arc<Reader>) -> Answer {
+    async fn page(&self, path: &str, reader: &Arc<PageConsumer>) -> Answer {
         match path {
             "/livez" => probe(self.state.health.live(), &[]),
             "/readyz" => {
@@ -78,7 +78,7 @@ impl Pages {
     }
 }
 
-async fn large(page: &Arc<Large>, reader: &Arc<Reader>) -> Answer {
+async fn large(page: &Arc<Large>, reader: &Arc<PageConsumer>) -> Answer {
     match page.text(reader).await {
         Ok(body) => with_type(StatusCode::OK, page.media_type, body),
         Err(error) => failed(error),

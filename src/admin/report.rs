@@ -13,8 +13,8 @@ use serde::{Deserialize, Serialize};
 use crate::control::status::{Condition, RouteStatus, Statuses};
 use crate::routing::wire::{BackendText, InvalidText, RouteText};
 use crate::routing::{
-    Backend, BackendKey, Endpoint, Moment, ObjectRef, Reader, Route, RouteKey, RouteSpec, Snapshot,
-    Table,
+    Backend, BackendKey, Endpoint, Moment, ObjectRef, Route, RouteKey, RouteSpec, Snapshot, Table,
+    TableReader,
 };
 
 /// All routes of an installation.
@@ -95,7 +95,7 @@ pub struct InvalidReport {
 
 impl RoutesReport {
     /// What is served and what is refused, at this moment.
-    pub fn now(table: &Reader, statuses: &Statuses) -> Self {
+    pub fn now(table: &TableReader, statuses: &Statuses) -> Self {
         let held = statuses.hold();
         let (table, statuses) = (Arc::clone(&table.table()), held.snapshot());
         drop(held);
@@ -181,7 +181,7 @@ impl BackendReport {
         let (endpoints, now) = (backend.endpoints(), Moment::now());
         let endpoint = |endpoint: &Arc<Endpoint>| EndpointReport {
             address: endpoint.address,
-            state: endpoint.standing(now).state().to_owned(),
+            state: endpoint.availability(now).state().to_owned(),
             active_connections: endpoint.active(),
         };
         BackendReport {

@@ -18,11 +18,11 @@ use tokio::sync::{Notify, oneshot};
 use super::publish::Publisher;
 use super::{Parts, installation, kubernetes, single_threaded};
 use crate::config::{Config, Source};
-use crate::control::dns::Names;
+use crate::control::dns::DnsFollower;
 use crate::control::files::{self, Update};
 use crate::control::supervise::{failed, steady, supervise};
 use crate::heartbeat::{Heartbeat, Pulse};
-use crate::routing::Writer;
+use crate::routing::TableWriter;
 
 const NAME: &str = "control";
 /// That of a main thread: manifests may be nested deeply.
@@ -51,7 +51,7 @@ impl Control {
     /// When the system has no thread or descriptors for it.
     pub(super) fn start(
         config: Config,
-        writer: Writer,
+        writer: TableWriter,
         parts: Parts,
         first: oneshot::Sender<()>,
     ) -> io::Result<Self> {
@@ -129,7 +129,7 @@ struct FilesState {
 impl SourceState {
     fn new(
         config: &Config,
-        writer: Writer,
+        writer: TableWriter,
         parts: &Parts,
         first: oneshot::Sender<()>,
         failed: oneshot::Sender<anyhow::Error>,
@@ -202,8 +202,8 @@ async fn follow(config: &Config, parts: &Parts, source: &SourceState) -> Infalli
 async fn follow_files(config: &Config, parts: &Parts, state: &RefCell<FilesState>) -> Infallible {
     let publish = |update: Update| {
         let FilesState { publisher, first } = &mut *state.borrow_mut();
-        let Update { settled, complete, faults, noticed } = update;
-        let applied = publisher.publish(settled, noticed);
+        let Update { delta, complete, faults, noticed } = update;
+        let applied = publisher.publish(delta, noticed);
         for (kind, faults) in &faults {
             parts.metrics.set_manifest_faults(kind, *faults);
         }
@@ -227,7 +227,7 @@ async fn follow_files(config: &Config, parts: &Parts, state: &RefCell<FilesState
     let errors = &parts.metrics.source_errors;
     supervise("files", parts.supervised(), || async {
         state.borrow_mut().publisher.begin();
-        let names = Names::new(&config.dns_servers);
+        let names = DnsFollower::new(&config.dns_servers);
         let (paths, installation) = (config.routes.clone(), installation(config, parts));
         let reread = Arc::clone(&parts.reread);
         files::watch(paths, installation, names, reread, &publish, || errors.inc()).await

@@ -18,7 +18,7 @@ use super::publish::Publisher;
 use super::saving::Saver;
 use super::{Parts, installation};
 use crate::config::{self, Config, Source};
-use crate::control::dns::Names;
+use crate::control::dns::DnsFollower;
 use crate::control::kubernetes::{self, Notice, Update};
 use crate::control::lease;
 use crate::control::saved::SavedTable;
@@ -78,7 +78,7 @@ async fn follow_source(
     tracing::info!(namespace = client.default_namespace(), "following the API server");
     let source = kubernetes::Source { client, namespaces: config.namespaces.clone() };
     let publish = |update| serving.borrow_mut().publish(update);
-    let names = Names::new(&config.dns_servers);
+    let names = DnsFollower::new(&config.dns_servers);
     kubernetes::watch(source, installation(config, parts), names, publish, told).await
 }
 
@@ -230,7 +230,7 @@ impl Serving {
 
     fn publish(&mut self, update: Update) {
         let first = !self.publisher.is_live();
-        let applied = self.publisher.publish(update.settled, update.noticed);
+        let applied = self.publisher.publish(update.delta, update.noticed);
         for (kind, faults) in update.faults {
             self.metrics.set_manifest_faults(kind.as_str(), faults);
         }

@@ -6,14 +6,14 @@ use std::time::Instant;
 use prometheus::{Histogram, IntCounter};
 
 use crate::control::status::{Statuses, log_changes, log_moves};
-use crate::control::translate::Settled;
+use crate::control::translate::Delta;
 use crate::metrics::Metrics;
 use crate::reach::OwnEndpoints;
-use crate::routing::{Applied, Snapshot, Writer};
+use crate::routing::{ApplyResult, Snapshot, TableWriter};
 
 /// Serves and reports what a source says.
 pub(super) struct Publisher {
-    writer: Writer,
+    writer: TableWriter,
     statuses: Statuses,
     own_endpoints: OwnEndpoints,
     swap_duration: Histogram,
@@ -26,7 +26,7 @@ pub(super) struct Publisher {
 
 impl Publisher {
     pub(super) fn new(
-        writer: Writer,
+        writer: TableWriter,
         statuses: Statuses,
         own_endpoints: OwnEndpoints,
         metrics: &Metrics,
@@ -45,8 +45,8 @@ impl Publisher {
 
     /// Serves and reports what came of changes that were `noticed` at that time. The first are all
     /// that there is: whatever else was served goes.
-    pub(super) fn publish(&mut self, settled: Settled, noticed: Instant) -> Applied {
-        let Settled { changes, statuses: told, moves, own_endpoints, .. } = settled;
+    pub(super) fn publish(&mut self, delta: Delta, noticed: Instant) -> ApplyResult {
+        let Delta { changes, statuses: told, moves, own_endpoints, .. } = delta;
         if let Some(endpoints) = own_endpoints {
             self.own_endpoints.set(&endpoints);
         }
@@ -110,7 +110,7 @@ mod tests {
     use crate::control::captured::Log;
     use crate::control::translate::{Builder, Installation};
     use crate::reach::Reach;
-    use crate::routing::{self, ObjectRef, Reader, RouteKey};
+    use crate::routing::{self, ObjectRef, RouteKey, TableReader};
 
     fn builder() -> Builder {
         Builder::new(Installation {
@@ -133,7 +133,7 @@ mod tests {
         .unwrap()
     }
 
-    fn served(table: &Reader) -> Vec<String> {
+    fn served(table: &TableReader) -> Vec<String> {
         let table = table.table();
         let mut names: Vec<_> =
             table.routes().map(|route| route.spec.key.name().to_owned()).collect();

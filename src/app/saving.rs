@@ -13,7 +13,7 @@ use tokio::time::{sleep, timeout};
 use crate::config::Config;
 use crate::control::saved::{self, Identity, Refused, SavedTable};
 use crate::metrics::Metrics;
-use crate::routing::Reader;
+use crate::routing::TableReader;
 
 /// From one saving to the next, at least, and how many times as long as a saving took.
 const PAUSE: Duration = Duration::from_secs(5);
@@ -28,7 +28,7 @@ pub(super) struct Saver(Arc<Inner>);
 struct Inner {
     folder: PathBuf,
     identity: Identity,
-    table: Reader,
+    table: TableReader,
     metrics: Metrics,
     /// Whether the table is not the one that was saved last.
     changed: AtomicBool,
@@ -39,7 +39,7 @@ struct Inner {
 
 impl Saver {
     /// One for the folder of the settings, if they have one.
-    pub(super) fn new(config: &Config, table: &Reader, metrics: &Metrics) -> Option<Self> {
+    pub(super) fn new(config: &Config, table: &TableReader, metrics: &Metrics) -> Option<Self> {
         let inner = Inner {
             folder: config.state_dir.clone()?,
             identity: Identity {

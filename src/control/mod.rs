@@ -2,7 +2,7 @@
 //!
 //! A source ([`files`], [`kubernetes`]) tells a [`translate::Builder`] what there is; that works out,
 //! without I/O, what a change comes to. The routes and endpoints go to the data plane through
-//! [`crate::routing::Writer`], and the statuses to whoever reports them. What is served outlives
+//! [`crate::routing::TableWriter`], and the statuses to whoever reports them. What is served outlives
 //! the process in [`saved`].
 
 pub mod api;

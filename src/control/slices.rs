@@ -2,14 +2,14 @@
 
 use tokio::task::yield_now;
 
-use super::translate::{Builder, SLICE, Settled};
+use super::translate::{Builder, Delta, SLICE};
 
 /// Works out what the changes of a builder come to.
-pub(super) async fn settle(builder: &mut Builder) -> Settled {
-    let mut settling = builder.begin_settling();
+pub(super) async fn settle(builder: &mut Builder) -> Delta {
+    let mut computation = builder.begin_delta();
     loop {
-        if let Some(settled) = settling.go_on(SLICE) {
-            return settled;
+        if let Some(delta) = computation.go_on(SLICE) {
+            return delta;
         }
         yield_now().await;
     }

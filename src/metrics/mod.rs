@@ -20,7 +20,7 @@ use prometheus::{
 use rustix::io::Errno;
 
 use crate::reach::{Refusal, RefusalKind};
-use crate::routing::{Kind, Reader, RouteStats};
+use crate::routing::{Kind, RouteStats, TableReader};
 pub use connections::OpenConnections;
 use table::TableCollector;
 
@@ -161,7 +161,7 @@ impl Metrics {
     ///
     /// # Errors
     /// Only when two metrics here share a name.
-    pub fn new(reader: Reader) -> prometheus::Result<Self> {
+    pub fn new(reader: TableReader) -> prometheus::Result<Self> {
         let registry = Registry::new();
         let unrouted = Arc::new(RouteStats::default());
         registry.register(Box::new(TableCollector::new(reader, Arc::clone(&unrouted))?))?;

@@ -8,12 +8,12 @@ use prometheus::core::{Collector, Desc};
 use prometheus::proto::{Counter, Gauge, LabelPair, Metric, MetricFamily, MetricType};
 
 use crate::outcome::Outcome;
-use crate::routing::{Moment, Reader, RouteKey, RouteStats, Standing, Table};
+use crate::routing::{Availability, Moment, RouteKey, RouteStats, Table, TableReader};
 
 /// Reads the table of the moment, and the tallies of its routes.
 #[derive(Debug)]
 pub(super) struct TableCollector {
-    reader: Reader,
+    reader: TableReader,
     unrouted: Arc<RouteStats>,
     connections: Desc,
     bytes: Desc,
@@ -24,7 +24,7 @@ pub(super) struct TableCollector {
 }
 
 impl TableCollector {
-    pub(super) fn new(reader: Reader, unrouted: Arc<RouteStats>) -> prometheus::Result<Self> {
+    pub(super) fn new(reader: TableReader, unrouted: Arc<RouteStats>) -> prometheus::Result<Self> {
         let desc = |name: &str, help: &str, labels: &[&str]| {
             let labels = labels.iter().copied().map(str::to_owned).collect();
             Desc::new(format!("sluice_{name}"), help.to_owned(), labels, HashMap::new())
@@ -166,14 +166,14 @@ impl<'t> Series<'t> {
 /// count once.
 fn endpoints(table: &Table) -> Vec<Metric> {
     let (mut seen, now) = (HashSet::new(), Moment::now());
-    let mut counts = Standing::STATES.map(|state| (state, 0));
+    let mut counts = Availability::STATES.map(|state| (state, 0));
     table
         .routes()
         .flat_map(|route| route.backends.iter())
         .filter(|share| seen.insert(Arc::as_ptr(&share.backend)))
         .for_each(|share| {
             for endpoint in share.backend.endpoints().iter() {
-                let state = endpoint.standing(now).state();
+                let state = endpoint.availability(now).state();
                 let count = counts.iter_mut().find(|(other, _)| *other == state);
                 count.into_iter().for_each(|(_, count)| *count += 1);
             }

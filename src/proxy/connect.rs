@@ -13,7 +13,7 @@ use super::race::Race;
 use super::reactor::Interrupted;
 use super::refuse::Refusal;
 use super::socket::Socket;
-use crate::routing::{Route, Wish, choose};
+use crate::routing::{EndpointRequest, Route, choose};
 
 /// The precision of the first such deadline. Every connection has it, and nearly none meets it, so
 /// many share one time at which the worker is woken.
@@ -27,8 +27,8 @@ pub(super) async fn connect(
     route: &Route,
     downstream: &Socket,
 ) -> Result<Upstream, Refusal> {
-    let wish = Wish::new(connection.source.ip(), &[], context.random());
-    let Some(active) = choose(route, &wish) else { return Err(Refusal::NoEndpoints) };
+    let request = EndpointRequest::new(connection.source.ip(), &[], context.random());
+    let Some(active) = choose(route, &request) else { return Err(Refusal::NoEndpoints) };
     connection.trying(active.endpoint().address);
     let limit = context.settings.timeouts.connect_of(route.spec.policy.timeouts.connect);
     let first = match Attempt::begin(context, route, active) {
@@ -57,9 +57,9 @@ pub(super) async fn connect(
         }
         Err(failure) => Err(failure),
     };
-    let effort = wish.effort;
+    let search = request.search;
     // Only here, so that a connection in the ordinary case does not keep room for it.
-    Box::pin(Race::new(context, connection, route, downstream, limit, effort, first).run()).await
+    Box::pin(Race::new(context, connection, route, downstream, limit, search, first).run()).await
 }
 
 /// [`SILENCE`], and what is left of the step that it ends in.

@@ -22,7 +22,7 @@ use crate::machine::Machine;
 use crate::metrics::Metrics;
 use crate::outcome::Outcome;
 use crate::reach::Refusal;
-use crate::routing::{Reader, mix};
+use crate::routing::{TableReader, mix};
 
 /// The size of the buffer that all connections of a worker read into, one at a time.
 const BUFFER: usize = 64 * 1024;
@@ -32,7 +32,7 @@ pub(super) const LOG_DELAY: Duration = Duration::from_millis(200);
 /// What every step of a connection may use. It is one thread's.
 pub(super) struct Context {
     pub(super) reactor: Rc<Reactor>,
-    pub(super) routes: Reader,
+    pub(super) routes: TableReader,
     pub(super) settings: Arc<Settings>,
     pub(super) metrics: Metrics,
     /// Never borrowed across an await.
@@ -117,7 +117,7 @@ impl Context {
         reactor: &Rc<Reactor>,
         number: usize,
         workers: Arc<Workers>,
-        routes: Reader,
+        routes: TableReader,
         settings: Arc<Settings>,
         metrics: Metrics,
         log: Option<Buffer>,

@@ -50,7 +50,7 @@ use crate::config::Config;
 use crate::heartbeat::Pulse;
 use crate::metrics::Metrics;
 use crate::reach::{Listening, OwnEndpoints, Reach};
-use crate::routing::Reader;
+use crate::routing::TableReader;
 
 /// A data plane whose addresses are bound.
 #[derive(Debug)]
@@ -126,7 +126,7 @@ impl Proxy {
     /// When threads or descriptors cannot be had.
     pub fn start(
         self,
-        routes: &Reader,
+        routes: &TableReader,
         metrics: &Metrics,
         log: Option<&AccessLog>,
         ended: impl Fn() + Clone + Send + 'static,

@@ -12,7 +12,7 @@ use super::descriptors::SpareDescriptor;
 use super::reactor::Interrupted;
 use super::refuse::Refusal;
 use super::socket::Socket;
-use crate::routing::{Effort, Route, Wish, choose};
+use crate::routing::{EndpointRequest, Route, SearchState, choose};
 
 /// How many endpoints may keep one client waiting. They are waited for at the same time.
 const MOST_WAITED_FOR: usize = 3;
@@ -33,7 +33,7 @@ pub(super) struct Race<'a> {
     limit: Duration,
     begun: Instant,
     tried: Vec<SocketAddr>,
-    effort: Effort,
+    search: SearchState,
     running: Vec<RunningAttempt<'a>>,
     waited_for: usize,
     unrouted: usize,
@@ -58,7 +58,7 @@ impl<'a> Race<'a> {
         route: &'a Route,
         downstream: &'a Socket,
         limit: Duration,
-        effort: Effort,
+        search: SearchState,
         first: Result<Attempt, ConnectFailure>,
     ) -> Self {
         let mut race = Race {
@@ -68,7 +68,7 @@ impl<'a> Race<'a> {
             limit,
             begun: first.as_ref().map_or_else(|_| Instant::now(), Attempt::begun),
             tried: connection.endpoint.into_iter().collect(),
-            effort,
+            search,
             connection,
             running: Vec::new(),
             waited_for: 0,
@@ -120,11 +120,15 @@ impl<'a> Race<'a> {
         if beside && spare.is_none() {
             return false;
         }
-        let effort = std::mem::take(&mut self.effort);
-        let wish =
-            Wish::again(self.connection.source.ip(), &self.tried, self.context.random(), effort);
-        let chosen = choose(self.route, &wish);
-        self.effort = wish.effort;
+        let search = std::mem::take(&mut self.search);
+        let request = EndpointRequest::again(
+            self.connection.source.ip(),
+            &self.tried,
+            self.context.random(),
+            search,
+        );
+        let chosen = choose(self.route, &request);
+        self.search = request.search;
         let Some(active) = chosen else {
             self.exhausted = true;
             return false;
@@ -147,7 +151,7 @@ impl<'a> Race<'a> {
             ConnectFailure::Failed | ConnectFailure::Refused | ConnectFailure::Ports => {}
             ConnectFailure::Unrouted => {
                 self.unrouted += 1;
-                self.tried.last().into_iter().for_each(|last| self.effort.unrouted(*last));
+                self.tried.last().into_iter().for_each(|last| self.search.unrouted(*last));
             }
             ConnectFailure::Exhausted => self.exhausted = true,
             ConnectFailure::TimedOut => {

@@ -13,14 +13,14 @@ use super::settings::Settings;
 use super::workers::{BindOrder, Handoff, Mail, Phase, Workers};
 use crate::access_log::Buffer;
 use crate::metrics::Metrics;
-use crate::routing::Reader;
+use crate::routing::TableReader;
 
 /// Everything that a thread is given to make its worker from.
 pub(super) struct WorkerArgs {
     /// Its place among the workers.
     pub(super) number: usize,
     pub(super) workers: Arc<Workers>,
-    pub(super) routes: Reader,
+    pub(super) routes: TableReader,
     pub(super) settings: Arc<Settings>,
     pub(super) metrics: Metrics,
     pub(super) log: Option<Buffer>,

@@ -2,7 +2,7 @@
 
 use smallvec::SmallVec;
 
-use super::hostnames::Place;
+use super::hostnames::HostnameOffset;
 use super::{Hostname, Hostnames, ObjectKey};
 
 /// The listeners among which hostnames conflict. The same hostname in two scopes is two hostnames.
@@ -56,7 +56,7 @@ impl ClaimPlace {
     const BITS: u32 = 24;
 
     /// The claim at `place` of the attachment with this number, if there is room for both numbers.
-    pub(super) fn new(attachment: usize, place: Place) -> Option<Self> {
+    pub(super) fn new(attachment: usize, place: HostnameOffset) -> Option<Self> {
         let attachment = u32::try_from(attachment).ok()?;
         let fits = attachment >> (u32::BITS - Self::BITS) == 0 && place.0 >> Self::BITS == 0;
         fits.then_some(ClaimPlace(attachment << Self::BITS | place.0))
@@ -68,8 +68,8 @@ impl ClaimPlace {
     }
 
     /// The place there.
-    pub(super) fn place(self) -> Place {
-        Place(self.0 & ((1 << Self::BITS) - 1))
+    pub(super) fn place(self) -> HostnameOffset {
+        HostnameOffset(self.0 & ((1 << Self::BITS) - 1))
     }
 }
 
@@ -104,10 +104,10 @@ mod tests {
     fn a_place_has_room_for_the_largest_of_each_number() {
         let largest = (1 << ClaimPlace::BITS) - 1;
         for (attachment, place) in [(0, 0), (255, largest), (7, 5)] {
-            let claim = ClaimPlace::new(attachment, Place(place)).expect("there is room");
-            assert_eq!((claim.attachment(), claim.place()), (attachment, Place(place)));
+            let claim = ClaimPlace::new(attachment, HostnameOffset(place)).expect("there is room");
+            assert_eq!((claim.attachment(), claim.place()), (attachment, HostnameOffset(place)));
         }
-        assert_eq!(ClaimPlace::new(256, Place(0)), None);
-        assert_eq!(ClaimPlace::new(0, Place(largest + 1)), None);
+        assert_eq!(ClaimPlace::new(256, HostnameOffset(0)), None);
+        assert_eq!(ClaimPlace::new(0, HostnameOffset(largest + 1)), None);
     }
 }

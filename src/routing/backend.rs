@@ -11,8 +11,8 @@ use ahash::AHashMap as HashMap;
 use arc_swap::{ArcSwap, Guard};
 
 use super::ObjectKey;
-use super::health::{ENDPOINT_REST, FAMILY_REST, Health, Moment, Standing};
-use super::scatter::Ring;
+use super::hash_ring::HashRing;
+use super::health::{Availability, ENDPOINT_REST, FAMILY_REST, Health, Moment};
 
 /// The identity of a backend. Routes that name the same Service and port share one [`Backend`].
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -135,12 +135,12 @@ impl Families {
 #[derive(Debug, Default)]
 pub struct EndpointSet {
     endpoints: Box<[Arc<Endpoint>]>,
-    ring: Ring,
+    ring: HashRing,
 }
 
 impl EndpointSet {
     fn new(endpoints: Box<[Arc<Endpoint>]>) -> Self {
-        let ring = Ring::new(endpoints.iter().map(|endpoint| endpoint.address));
+        let ring = HashRing::new(endpoints.iter().map(|endpoint| endpoint.address));
         EndpointSet { endpoints, ring }
     }
 
@@ -201,10 +201,10 @@ impl Endpoint {
     }
 
     /// Whether it is to be tried before others.
-    pub fn standing(&self, now: Moment) -> Standing {
-        match (self.health.standing(now), self.family.standing(now)) {
-            (Standing::Resting, _) => Standing::Resting,
-            (_, Standing::Resting) => Standing::Unrouted,
+    pub fn availability(&self, now: Moment) -> Availability {
+        match (self.health.availability(now), self.family.availability(now)) {
+            (Availability::Resting, _) => Availability::Resting,
+            (_, Availability::Resting) => Availability::Unrouted,
             (own, family) => own.max(family),
         }
     }
@@ -309,8 +309,9 @@ mod tests {
         backend.set_endpoints(&[a]);
         backend.endpoints()[0].failed(now);
         backend.set_endpoints(&[a, b]);
-        let standing: Vec<_> = backend.endpoints().iter().map(|e| e.standing(now)).collect();
-        assert_eq!(standing, [Standing::Resting, Standing::Well]);
+        let availability: Vec<_> =
+            backend.endpoints().iter().map(|e| e.availability(now)).collect();
+        assert_eq!(availability, [Availability::Resting, Availability::Well]);
     }
 
     #[test]
@@ -318,29 +319,29 @@ mod tests {
         let addresses = ["10.0.0.1:1", "[::ffff:10.0.0.2]:1", "[fd00::1]:1", "[fd00::2]:1"];
         let addresses = addresses.map(address);
         let backend = Backend::new(BackendKey::Address("x".into()), &addresses);
-        let standing = |now: Moment| -> Vec<_> {
-            backend.endpoints().iter().map(|endpoint| endpoint.standing(now)).collect()
+        let availability = |now: Moment| -> Vec<_> {
+            backend.endpoints().iter().map(|endpoint| endpoint.availability(now)).collect()
         };
-        use Standing::{Due, Resting, Unrouted, Well};
+        use Availability::{Due, Resting, Unrouted, Well};
         let now = Moment::now();
         backend.endpoints()[2].unrouted(now);
-        assert_eq!(standing(now), [Well, Well, Resting, Unrouted]);
-        assert_eq!(standing(now + ENDPOINT_REST), [Well, Well, Unrouted, Unrouted]);
+        assert_eq!(availability(now), [Well, Well, Resting, Unrouted]);
+        assert_eq!(availability(now + ENDPOINT_REST), [Well, Well, Unrouted, Unrouted]);
         // That nothing may connect to one of them says nothing of the others.
         backend.endpoints()[3].refused(now);
-        assert_eq!(standing(now), [Well, Well, Resting, Resting]);
-        assert_eq!(standing(now + ENDPOINT_REST), [Well, Well, Unrouted, Unrouted]);
+        assert_eq!(availability(now), [Well, Well, Resting, Resting]);
+        assert_eq!(availability(now + ENDPOINT_REST), [Well, Well, Unrouted, Unrouted]);
         let later = now + FAMILY_REST;
-        assert_eq!(standing(later), [Well, Well, Due, Due]);
+        assert_eq!(availability(later), [Well, Well, Due, Due]);
         // One attempt at a time for the whole family.
         let trial = backend.endpoints()[3].begin(later);
-        assert_eq!(standing(later), [Well, Well, Unrouted, Resting]);
+        assert_eq!(availability(later), [Well, Well, Unrouted, Resting]);
         drop(trial);
-        assert_eq!(standing(later), [Well, Well, Due, Due], "it has shown nothing");
+        assert_eq!(availability(later), [Well, Well, Due, Due], "it has shown nothing");
         let trial = backend.endpoints()[3].begin(later);
         trial.settle(Endpoint::succeeded);
         drop(trial);
-        assert_eq!(standing(later), [Well, Well, Due, Well]);
+        assert_eq!(availability(later), [Well, Well, Due, Well]);
     }
 
     /// Each of them was compared with each of the old ones.

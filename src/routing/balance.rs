@@ -11,9 +11,9 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, PoisonError};
 
-pub use self::search::{Effort, Wish};
-use self::search::{Rank, Search, pick};
-use super::{ActiveConnection, Balancing, Endpoint, EndpointSet, Route, Turns, hash_ip, mix};
+use self::search::{EndpointRank, EndpointSearch, pick};
+pub use self::search::{EndpointRequest, SearchState};
+use super::{ActiveConnection, Balancing, Endpoint, EndpointSet, RoundRobin, Route, hash_ip, mix};
 
 /// Of so many endpoints in all, the one with the fewest connections is found; of more, the better of
 /// two that are drawn by their share, which is nearly as even (Mitzenmacher, "The Power of Two
@@ -27,22 +27,22 @@ const MOST_BACKENDS: usize = u64::BITS as usize;
 ///
 /// The endpoint counts the connection from now on, so that choices made at the same time see each
 /// other. Endpoints that come last are chosen all the same when there is no other.
-pub fn choose(route: &Route, wish: &Wish<'_>) -> Option<ActiveConnection> {
-    let first = wish.tried.is_empty();
-    let allowance = wish.allowance();
+pub fn choose(route: &Route, request: &EndpointRequest<'_>) -> Option<ActiveConnection> {
+    let first = request.tried.is_empty();
+    let allowance = request.allowance();
     // What is left of it is for any other, if there is none that is good enough.
-    let search = Search::new(wish, allowance / 2);
+    let search = EndpointSearch::new(request, allowance / 2);
     let found = match route.spec.policy.balancing {
         // Where one has failed, the next in turn may be its neighbour on the same machine, and the
         // one with the fewest connections has so few because it takes none.
         Balancing::RoundRobin if first => in_turn(route, &search),
         Balancing::LeastConnections if first => least(route, &search),
-        Balancing::SourceAddress => by_source(route, &Search::new(wish, allowance)),
+        Balancing::SourceAddress => by_source(route, &EndpointSearch::new(request, allowance)),
         Balancing::RoundRobin | Balancing::LeastConnections | Balancing::Random => None,
     };
-    let rest = || Search::new(wish, allowance.saturating_sub(search.spent()));
+    let rest = || EndpointSearch::new(request, allowance.saturating_sub(search.spent()));
     let endpoint = found.or_else(|| Some(at_random(route, &rest(), 0)?.endpoint))?;
-    Some(endpoint.begin(wish.now))
+    Some(endpoint.begin(request.now))
 }
 
 /// Where `route` sends the client at `source` while all endpoints are well, if that is settled by
@@ -50,7 +50,7 @@ pub fn choose(route: &Route, wish: &Wish<'_>) -> Option<ActiveConnection> {
 pub fn endpoint_of_source(route: &Route, source: IpAddr) -> Option<SocketAddr> {
     let settled = route.spec.policy.balancing == Balancing::SourceAddress;
     settled
-        .then(|| choose(route, &Wish::new(source, &[], 0)))?
+        .then(|| choose(route, &EndpointRequest::new(source, &[], 0)))?
         .map(|active| active.endpoint().address)
 }
 
@@ -92,11 +92,11 @@ impl<'a> Candidates<'a> {
     /// order in which the backends are searched.
     fn search<T>(
         &mut self,
-        search: &Search<'_>,
+        search: &EndpointSearch<'_>,
         next: impl Fn(&Self) -> Option<usize>,
-        pick: impl Fn(&EndpointSet, usize, u16) -> Option<(Rank, T)>,
-    ) -> Option<(Rank, T)> {
-        let mut best: Option<(Rank, T)> = None;
+        pick: impl Fn(&EndpointSet, usize, u16) -> Option<(EndpointRank, T)>,
+    ) -> Option<(EndpointRank, T)> {
+        let mut best: Option<(EndpointRank, T)> = None;
         let count = self.route.backends.len().min(MOST_BACKENDS) as u16;
         for left in (1..=count).rev() {
             let Some(index) = next(self) else { break };
@@ -121,26 +121,30 @@ impl<'a> Candidates<'a> {
 }
 
 /// An endpoint that was found, and its load.
-struct Found {
+struct LoadedEndpoint {
     endpoint: Arc<Endpoint>,
     load: Load,
 }
 
 /// Any, by weight. Different `salt`s draw different ones.
-fn at_random(route: &Route, search: &Search<'_>, salt: usize) -> Option<Found> {
+fn at_random(route: &Route, search: &EndpointSearch<'_>, salt: usize) -> Option<LoadedEndpoint> {
     Some(ranked_at_random(route, search, salt)?.1)
 }
 
-fn ranked_at_random(route: &Route, search: &Search<'_>, salt: usize) -> Option<(Rank, Found)> {
-    let backend = search.wish.random(salt);
+fn ranked_at_random(
+    route: &Route,
+    search: &EndpointSearch<'_>,
+    salt: usize,
+) -> Option<(EndpointRank, LoadedEndpoint)> {
+    let backend = search.request.random(salt);
     Candidates::of(route).search(
         search,
         |left| left.draw(backend),
         |set, index, share| {
-            let start = search.wish.random(!(salt + MOST_BACKENDS * index)) as usize;
+            let start = search.request.random(!(salt + MOST_BACKENDS * index)) as usize;
             let (rank, endpoint) = pick(set, search, start, share)?;
             let load = Load::of(endpoint, set.len(), route.backends.get(index)?.weight);
-            Some((rank, Found { endpoint: Arc::clone(endpoint), load }))
+            Some((rank, LoadedEndpoint { endpoint: Arc::clone(endpoint), load }))
         },
     )
 }
@@ -150,12 +154,13 @@ fn ranked_at_random(route: &Route, search: &Search<'_>, salt: usize) -> Option<(
 /// endpoint in turn.
 ///
 /// Only one that is good has its turn.
-fn in_turn(route: &Route, search: &Search<'_>) -> Option<Arc<Endpoint>> {
+fn in_turn(route: &Route, search: &EndpointSearch<'_>) -> Option<Arc<Endpoint>> {
     let several = route.backends.len() > 1;
-    let mut turns = several.then(|| route.turns.lock().unwrap_or_else(PoisonError::into_inner));
-    let most_gained = |turns: &Turns, left: &Candidates<'_>| {
+    let mut round_robin =
+        several.then(|| route.round_robin.lock().unwrap_or_else(PoisonError::into_inner));
+    let most_gained = |round_robin: &RoundRobin, left: &Candidates<'_>| {
         let gains = left.iter().map(|(index, weight)| {
-            let gained = turns.gained.get(index).copied().unwrap_or_default();
+            let gained = round_robin.gained.get(index).copied().unwrap_or_default();
             (gained.saturating_add(i64::from(weight)), Reverse(index))
         });
         gains.max().map(|(_, Reverse(index))| index)
@@ -163,9 +168,9 @@ fn in_turn(route: &Route, search: &Search<'_>) -> Option<Arc<Endpoint>> {
     let mut candidates = Candidates::of(route);
     let found = candidates.search(
         search,
-        |left| match &turns {
-            Some(turns) if turns.begun => most_gained(turns, left),
-            _ => left.draw(search.wish.random),
+        |left| match &round_robin {
+            Some(round_robin) if round_robin.begun => most_gained(round_robin, left),
+            _ => left.draw(search.request.random),
         },
         |set, index, share| {
             let start = route.backends.get(index)?.backend.turn.fetch_add(1, Relaxed);
@@ -174,23 +179,23 @@ fn in_turn(route: &Route, search: &Search<'_>) -> Option<Arc<Endpoint>> {
         },
     );
     let (_, (index, endpoint)) = found.filter(|(rank, _)| search.is_good(*rank))?;
-    if let Some(turns) = &mut turns {
-        advance(turns, &candidates, index);
+    if let Some(round_robin) = &mut round_robin {
+        advance(round_robin, &candidates, index);
     }
     Some(endpoint)
 }
 
 /// The turn was that of the backend `chosen`.
-fn advance(turns: &mut Turns, candidates: &Candidates<'_>, chosen: usize) {
-    turns.begun = true;
+fn advance(round_robin: &mut RoundRobin, candidates: &Candidates<'_>, chosen: usize) {
+    round_robin.begun = true;
     let mut total = 0i64;
     for (index, weight) in candidates.iter() {
-        if let Some(gained) = turns.gained.get_mut(index) {
+        if let Some(gained) = round_robin.gained.get_mut(index) {
             *gained = gained.saturating_add(i64::from(weight));
             total = total.saturating_add(i64::from(weight));
         }
     }
-    if let Some(gained) = turns.gained.get_mut(chosen) {
+    if let Some(gained) = round_robin.gained.get_mut(chosen) {
         *gained = gained.saturating_sub(total);
     }
 }
@@ -216,7 +221,7 @@ impl Load {
 
 /// The endpoint with the fewest connections for its share, or nearly the fewest, among those that are
 /// good.
-fn least(route: &Route, search: &Search<'_>) -> Option<Arc<Endpoint>> {
+fn least(route: &Route, search: &EndpointSearch<'_>) -> Option<Arc<Endpoint>> {
     let sizes = route.backends.iter().map(|backend| backend.backend.endpoints().len());
     if sizes.sum::<usize>() <= COMPARED {
         return least_of_all(route, search);
@@ -233,8 +238,8 @@ fn least(route: &Route, search: &Search<'_>) -> Option<Arc<Endpoint>> {
 }
 
 /// The endpoint with the fewest connections for its share; among equals one by chance.
-fn least_of_all(route: &Route, search: &Search<'_>) -> Option<Arc<Endpoint>> {
-    let mut best: Option<Found> = None;
+fn least_of_all(route: &Route, search: &EndpointSearch<'_>) -> Option<Arc<Endpoint>> {
+    let mut best: Option<LoadedEndpoint> = None;
     let mut equals = 0;
     for (index, weight) in Candidates::of(route).iter() {
         let Some(backend) = route.backends.get(index) else { continue };
@@ -249,8 +254,8 @@ fn least_of_all(route: &Route, search: &Search<'_>) -> Option<Arc<Endpoint>> {
                 Ordering::Equal => equals += 1,
                 Ordering::Greater => continue,
             }
-            if search.wish.random(equals).is_multiple_of(equals as u64) {
-                best = Some(Found { endpoint: Arc::clone(endpoint), load });
+            if search.request.random(equals).is_multiple_of(equals as u64) {
+                best = Some(LoadedEndpoint { endpoint: Arc::clone(endpoint), load });
             }
         }
     }
@@ -259,8 +264,8 @@ fn least_of_all(route: &Route, search: &Search<'_>) -> Option<Arc<Endpoint>> {
 
 /// Rendezvous hashing: every replica sends a source to the same endpoint, and when an endpoint
 /// goes only its own sources move, as nearly as [`EndpointSet::in_order_of`] has it.
-fn by_source(route: &Route, search: &Search<'_>) -> Option<Arc<Endpoint>> {
-    let source = hash_ip(search.wish.source);
+fn by_source(route: &Route, search: &EndpointSearch<'_>) -> Option<Arc<Endpoint>> {
+    let source = hash_ip(search.request.source);
     let score = |index: usize, weight: u32| {
         // Uniform in (0, 1); the logarithm makes the shares follow the weights.
         let hash = mix(source ^ mix(index as u64));

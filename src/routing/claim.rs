@@ -7,12 +7,12 @@ use std::sync::Arc;
 use ahash::RandomState;
 
 use super::attachment::ClaimPlace;
-use super::shards::Item;
+use super::shards::ShardItem;
 use super::{Attachment, Hostname, Route, RouteKey};
 
 /// A route, to be found by its key.
 #[derive(Clone, Debug)]
-pub(super) struct Keyed {
+pub(super) struct RouteEntry {
     pub(super) route: Arc<Route>,
     /// Of the key.
     hash: u32,
@@ -43,9 +43,9 @@ impl Hasher {
     }
 }
 
-impl Keyed {
+impl RouteEntry {
     pub(super) fn new(route: &Arc<Route>, hasher: &Hasher) -> Self {
-        Keyed { route: Arc::clone(route), hash: hasher.hash(&route.spec.key) }
+        RouteEntry { route: Arc::clone(route), hash: hasher.hash(&route.spec.key) }
     }
 }
 
@@ -76,7 +76,7 @@ impl Claim {
     }
 }
 
-impl Item for Keyed {
+impl ShardItem for RouteEntry {
     fn hash(&self) -> u32 {
         self.hash
     }
@@ -94,7 +94,7 @@ impl Item for Keyed {
     }
 }
 
-impl Item for Claim {
+impl ShardItem for Claim {
     fn hash(&self) -> u32 {
         self.hash
     }

@@ -3,28 +3,28 @@
 use std::cmp::Ordering;
 
 use super::claim::{Claim, Hasher, of_name};
-use super::crowd::Crowd;
 use super::hostname::Hostname;
-use super::shards::{Item, Shards};
+use super::protocol_index::ProtocolIndex;
+use super::shards::{ShardItem, Shards};
 
 /// Claims, to be found by name; and by name and protocol, where many claim a name by ALPN.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Claims {
+pub(super) struct ClaimIndex {
     all: Shards<Claim>,
-    crowds: Shards<Crowd>,
+    protocol_indexes: Shards<ProtocolIndex>,
 }
 
 /// The claims of one scope, by the kind of their hostnames.
 #[derive(Clone, Debug, Default)]
-pub(super) struct ByHostname {
-    pub(super) exact: Claims,
+pub(super) struct ScopeClaims {
+    pub(super) exact: ClaimIndex,
     /// By suffix, without the `*.`; those to `*` by the empty one, which no wildcard has.
-    pub(super) wildcards: Claims,
+    pub(super) wildcards: ClaimIndex,
 }
 
-impl ByHostname {
+impl ScopeClaims {
     /// The claims among which those to a hostname are.
-    pub(super) fn of(&self, hostname: Hostname<&str>) -> &Claims {
+    pub(super) fn of(&self, hostname: Hostname<&str>) -> &ClaimIndex {
         match hostname {
             Hostname::Exact(_) => &self.exact,
             Hostname::Wildcard(_) | Hostname::Any => &self.wildcards,
@@ -37,7 +37,7 @@ impl ByHostname {
     }
 }
 
-impl Claims {
+impl ClaimIndex {
     /// The same claims without `gone` and with `new`.
     pub(super) fn with(&self, gone: Vec<Claim>, new: Vec<Claim>, hasher: &Hasher) -> Self {
         let mut touched: Vec<Claim> =
@@ -46,14 +46,15 @@ impl Claims {
         // One of each name.
         touched.sort_unstable_by(by_name);
         touched.dedup_by(|a, b| by_name(a, b).is_eq());
-        let old = touched.iter().filter_map(|claim| self.crowd(claim.hash(), claim.name()));
+        let old =
+            touched.iter().filter_map(|claim| self.protocol_index(claim.hash(), claim.name()));
         let old = old.cloned().collect();
-        let crowds = touched.iter().filter_map(|claim| {
+        let protocol_indexes = touched.iter().filter_map(|claim| {
             let claims = of_name(all.with_hash(claim.hash()), claim.name());
-            Crowd::of(split(claims).0, hasher)
+            ProtocolIndex::of(split(claims).0, hasher)
         });
-        let crowds = self.crowds.with(old, crowds.collect());
-        Claims { all, crowds }
+        let protocol_indexes = self.protocol_indexes.with(old, protocol_indexes.collect());
+        ClaimIndex { all, protocol_indexes }
     }
 
     /// The claims to a name of this hash, the one with the highest precedence first.
@@ -62,8 +63,11 @@ impl Claims {
     }
 
     /// The index of those of them that ask for ALPN, if there are many.
-    pub(super) fn crowd(&self, hash: u32, name: &str) -> Option<&Crowd> {
-        self.crowds.with_hash(hash).iter().find(|crowd| crowd.name() == name)
+    pub(super) fn protocol_index(&self, hash: u32, name: &str) -> Option<&ProtocolIndex> {
+        self.protocol_indexes
+            .with_hash(hash)
+            .iter()
+            .find(|protocol_index| protocol_index.name() == name)
     }
 
     /// How many names are claimed.

@@ -47,7 +47,7 @@ fn millis(duration: Duration) -> u64 {
 
 /// Where an endpoint stands in the order of preference; the least is the best.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Standing {
+pub enum Availability {
     /// Nothing is known against it.
     Well,
     /// Its rest is over, and no attempt has shown yet whether it is well again.
@@ -58,16 +58,16 @@ pub enum Standing {
     Resting,
 }
 
-impl Standing {
+impl Availability {
     /// The states of endpoints, as pages and metrics show them.
     pub const STATES: [&'static str; 2] = ["serving", "resting"];
 
-    /// One of [`Standing::STATES`]: `resting` is what comes last after a failure.
+    /// One of [`Availability::STATES`]: `resting` is what comes last after a failure.
     pub fn state(self) -> &'static str {
-        let [serving, resting] = Standing::STATES;
+        let [serving, resting] = Availability::STATES;
         match self {
-            Standing::Well | Standing::Due => serving,
-            Standing::Unrouted | Standing::Resting => resting,
+            Availability::Well | Availability::Due => serving,
+            Availability::Unrouted | Availability::Resting => resting,
         }
     }
 }
@@ -80,11 +80,11 @@ pub(super) struct Health {
 }
 
 impl Health {
-    pub(super) fn standing(&self, now: Moment) -> Standing {
+    pub(super) fn availability(&self, now: Moment) -> Availability {
         match self.rests_until.load(Ordering::Relaxed) {
-            0 => Standing::Well,
-            until if until <= now.0 => Standing::Due,
-            _ => Standing::Resting,
+            0 => Availability::Well,
+            until if until <= now.0 => Availability::Due,
+            _ => Availability::Resting,
         }
     }
 
@@ -132,13 +132,13 @@ mod tests {
     #[test]
     fn a_failure_rests_is_due_and_is_forgotten_by_a_success() {
         let (health, now) = (Health::default(), Moment::now());
-        assert_eq!(health.standing(now), Standing::Well);
+        assert_eq!(health.availability(now), Availability::Well);
         health.failed(now, ENDPOINT_REST);
-        assert_eq!(health.standing(now), Standing::Resting);
+        assert_eq!(health.availability(now), Availability::Resting);
         let later = now + ENDPOINT_REST;
-        assert_eq!(health.standing(later), Standing::Due);
+        assert_eq!(health.availability(later), Availability::Due);
         health.succeeded();
-        assert_eq!(health.standing(later), Standing::Well);
+        assert_eq!(health.availability(later), Availability::Well);
     }
 
     #[test]
@@ -149,14 +149,14 @@ mod tests {
         assert_eq!(health.begin_trial(now), None);
         let later = now + ENDPOINT_REST;
         let trial = health.begin_trial(later).expect("a trial");
-        assert_eq!(health.standing(later), Standing::Resting);
+        assert_eq!(health.availability(later), Availability::Resting);
         assert_eq!(health.begin_trial(later), None, "one at a time");
         health.abandon_trial(trial);
-        assert_eq!(health.standing(later), Standing::Due);
+        assert_eq!(health.availability(later), Availability::Due);
         // What is known by others is not taken back.
         let trial = health.begin_trial(later).expect("another");
         health.failed(later + ENDPOINT_REST, ENDPOINT_REST);
         health.abandon_trial(trial);
-        assert_eq!(health.standing(later), Standing::Resting);
+        assert_eq!(health.availability(later), Availability::Resting);
     }
 }

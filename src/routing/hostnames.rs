@@ -79,10 +79,10 @@ impl Hostnames {
     }
 
     /// Each of them, with where it is.
-    pub(super) fn places(&self) -> impl Iterator<Item = (Place, Hostname<&str>)> {
+    pub(super) fn places(&self) -> impl Iterator<Item = (HostnameOffset, Hostname<&str>)> {
         let mut next = 0;
         self.texts().map(move |text| {
-            let place = Place(next);
+            let place = HostnameOffset(next);
             // A text of more than 4 GiB has places that lead nowhere.
             let length = u32::try_from(text.len()).unwrap_or(u32::MAX);
             next = next.saturating_add(length).saturating_add(1);
@@ -91,14 +91,14 @@ impl Hostnames {
     }
 
     /// The one at a place of [`Hostnames::places`].
-    pub(super) fn at(&self, place: Place) -> Hostname<&str> {
+    pub(super) fn at(&self, place: HostnameOffset) -> Hostname<&str> {
         let rest = usize::try_from(place.0).ok().and_then(|start| self.text.get(start..));
         let text = rest.and_then(|rest| rest.split(' ').next());
         Hostname::shown_as(text.unwrap_or_default())
     }
 
     /// Its name or suffix.
-    pub(super) fn text_at(&self, place: Place) -> &str {
+    pub(super) fn text_at(&self, place: HostnameOffset) -> &str {
         match self.at(place) {
             Hostname::Any => "",
             Hostname::Wildcard(text) | Hostname::Exact(text) => text,
@@ -112,7 +112,7 @@ impl Hostnames {
 
 /// Where a hostname is among those of its route.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Place(pub(super) u32);
+pub(super) struct HostnameOffset(pub(super) u32);
 
 impl<S: AsRef<str>> From<Hostname<S>> for Hostnames {
     fn from(hostname: Hostname<S>) -> Self {

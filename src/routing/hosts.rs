@@ -4,15 +4,15 @@ use std::sync::Arc;
 
 use super::attachment::ClaimPlace;
 use super::claim::{Claim, Hasher};
-use super::claims::ByHostname;
+use super::claims::ScopeClaims;
 use super::hostname::labels;
-use super::search::{Match, MatchKind, Search};
+use super::lookup::{LookupState, Match, MatchKind};
 use super::{Hostname, Route, Scope};
 
 /// All claims to the hostnames of one scope.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Hosts {
-    claims: ByHostname,
+pub(super) struct HostIndex {
+    claims: ScopeClaims,
     depths: Depths,
 }
 
@@ -26,7 +26,7 @@ struct Depths {
     bits: u128,
 }
 
-impl Hosts {
+impl HostIndex {
     /// These without what `gone` claim in the scope, and with what `new` claim.
     pub(super) fn with<'r>(
         &self,
@@ -35,12 +35,12 @@ impl Hosts {
         new: impl Iterator<Item = &'r Arc<Route>>,
         hasher: &Hasher,
     ) -> Self {
-        let (gone, new) = (Entries::of(gone, scope, hasher), Entries::of(new, scope, hasher));
+        let (gone, new) = (ClaimLists::of(gone, scope, hasher), ClaimLists::of(new, scope, hasher));
         let mut depths = self.depths.clone();
         gone.depths().for_each(|labels| depths.remove(labels));
         new.depths().for_each(|labels| depths.add(labels));
-        Hosts {
-            claims: ByHostname {
+        HostIndex {
+            claims: ScopeClaims {
                 exact: self.claims.exact.with(gone.exact, new.exact, hasher),
                 wildcards: self.claims.wildcards.with(gone.wildcards, new.wildcards, hasher),
             },
@@ -56,7 +56,7 @@ impl Hosts {
         offers: impl Iterator<Item = &'o [u8]>,
         hasher: &'t Hasher,
     ) -> Option<Match<'t>> {
-        let mut search = Search::new(&self.claims, hasher, listener, offers);
+        let mut search = LookupState::new(&self.claims, hasher, listener, offers);
         if let Some(name) = name {
             if let Some(found) = search.level(Hostname::Exact(name)) {
                 return Some(Match { route: found.route, kind: MatchKind::Exact });
@@ -74,7 +74,7 @@ impl Hosts {
 
     /// All of them.
     #[cfg(test)]
-    pub(super) fn claims(&self) -> &ByHostname {
+    pub(super) fn claims(&self) -> &ScopeClaims {
         &self.claims
     }
 
@@ -127,18 +127,18 @@ fn depth(labels: usize) -> u128 {
 
 /// The claims of some routes.
 #[derive(Default)]
-struct Entries {
+struct ClaimLists {
     exact: Vec<Claim>,
     wildcards: Vec<Claim>,
 }
 
-impl Entries {
+impl ClaimLists {
     fn of<'r>(
         routes: impl Iterator<Item = &'r Arc<Route>>,
         scope: &Scope,
         hasher: &Hasher,
     ) -> Self {
-        let mut entries = Entries::default();
+        let mut entries = ClaimLists::default();
         for route in routes {
             let attachments = route.spec.attachments.iter().enumerate();
             for (number, attachment) in attachments.filter(|(_, one)| one.scope == *scope) {

@@ -45,7 +45,7 @@ pub struct Claimant<'c> {
 
 /// What keeps a claim from being served as it was made.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Verdict {
+pub enum ClaimConflict {
     /// Another namespace owns the hostname.
     Foreign {
         /// The oldest route there.
@@ -96,19 +96,22 @@ impl Age {
     }
 }
 
-impl Verdict {
+impl ClaimConflict {
     /// Whether the route gets no connection by the hostname.
     pub fn is_whole(&self) -> bool {
         match self {
-            Verdict::ForeignOn { .. } | Verdict::PartlyTaken { .. } => false,
-            Verdict::Taken { .. } => true,
+            ClaimConflict::ForeignOn { .. } | ClaimConflict::PartlyTaken { .. } => false,
+            ClaimConflict::Taken { .. } => true,
             _ => self.is_left_out(),
         }
     }
 
     /// Whether the claim has no place in the table.
     pub fn is_left_out(&self) -> bool {
-        matches!(self, Verdict::Foreign { .. } | Verdict::Below { .. } | Verdict::TooMany)
+        matches!(
+            self,
+            ClaimConflict::Foreign { .. } | ClaimConflict::Below { .. } | ClaimConflict::TooMany
+        )
     }
 }
 
@@ -120,26 +123,26 @@ impl Verdict {
 pub fn judge(
     claims: &[Claimant<'_>],
     shares: impl Fn(&str, Referrer<'_>) -> bool,
-) -> Vec<Option<Verdict>> {
+) -> Vec<Option<ClaimConflict>> {
     let Some(owner) = claims.first().map(|first| first.age) else { return Vec::new() };
-    let mut shared = Shared { shares, known: HashMap::new() };
+    let mut shared = SharingCache { shares, known: HashMap::new() };
     let foreign = claims.iter().map(|claim| {
         let foreign = !shared.has(owner.namespace(), claim.age.key.referrer());
-        foreign.then(|| Verdict::Foreign { owner: owner.key.clone() })
+        foreign.then(|| ClaimConflict::Foreign { owner: owner.key.clone() })
     });
     let foreign = foreign.collect();
-    Contest::new(claims).decide(foreign)
+    Arbitration::new(claims).decide(foreign)
 }
 
 /// [`judge`] for `*`.
 pub fn judge_any(
     claims: &[Claimant<'_>],
     shares: impl Fn(&str, Referrer<'_>) -> bool,
-) -> Vec<Option<Verdict>> {
+) -> Vec<Option<ClaimConflict>> {
     let owners = AnyOwners::of(claims);
-    let mut shared = Shared { shares, known: HashMap::new() };
-    let foreign = claims.iter().map(|claim| owners.verdict(claim, &mut shared)).collect();
-    Contest::new(claims).decide(foreign)
+    let mut shared = SharingCache { shares, known: HashMap::new() };
+    let foreign = claims.iter().map(|claim| owners.conflict(claim, &mut shared)).collect();
+    Arbitration::new(claims).decide(foreign)
 }
 
 /// The oldest route that claims `*`, for each listener that claims name and, without a name, for
@@ -152,12 +155,12 @@ pub fn owners_of_any(claims: &[Claimant<'_>]) -> BTreeMap<Option<Box<str>>, Rout
 }
 
 /// Which namespaces share with whom, each asked once.
-struct Shared<'c, F> {
+struct SharingCache<'c, F> {
     shares: F,
     known: HashMap<(&'c str, Referrer<'c>), bool>,
 }
 
-impl<'c, F: Fn(&str, Referrer<'_>) -> bool> Shared<'c, F> {
+impl<'c, F: Fn(&str, Referrer<'_>) -> bool> SharingCache<'c, F> {
     fn has(&mut self, owner: &'c str, claimant: Referrer<'c>) -> bool {
         owner == claimant.namespace
             || *self
@@ -190,11 +193,11 @@ impl<'c> AnyOwners<'c> {
         owners
     }
 
-    fn verdict(
+    fn conflict(
         &self,
         claim: &Claimant<'c>,
-        shared: &mut Shared<'c, impl Fn(&str, Referrer<'_>) -> bool>,
-    ) -> Option<Verdict> {
+        shared: &mut SharingCache<'c, impl Fn(&str, Referrer<'_>) -> bool>,
+    ) -> Option<ClaimConflict> {
         let mut first_owner = None;
         let mut is_foreign = |owner: Option<&'c Age>| {
             let claimant = claim.age.key.referrer();
@@ -225,37 +228,37 @@ impl<'c> AnyOwners<'c> {
         };
         let owner = first_owner?.key.clone();
         Some(match &served {
-            AnyOn::Only(none) if none.is_empty() => Verdict::Foreign { owner },
-            _ => Verdict::ForeignOn { owner, served },
+            AnyOn::Only(none) if none.is_empty() => ClaimConflict::Foreign { owner },
+            _ => ClaimConflict::ForeignOn { owner, served },
         })
     }
 }
 
 /// The claims to one hostname that are left, and which of them gets what.
-struct Contest<'c> {
+struct Arbitration<'c> {
     claims: &'c [Claimant<'c>],
     /// All listeners that some claim names, sorted. One more number stands for all others.
     listeners: Vec<&'c str>,
 }
 
-impl<'c> Contest<'c> {
+impl<'c> Arbitration<'c> {
     fn new(claims: &'c [Claimant<'c>]) -> Self {
         let named = claims.iter().flat_map(|claim| claim.demand.listeners.iter());
         let mut listeners: Vec<&str> = named.map(|listener| &**listener).collect();
         listeners.sort_unstable();
         listeners.dedup();
-        Contest { claims, listeners }
+        Arbitration { claims, listeners }
     }
 
-    fn decide(&self, mut verdicts: Vec<Option<Verdict>>) -> Vec<Option<Verdict>> {
-        let mut left = self.within_bound(&mut verdicts);
+    fn decide(&self, mut conflicts: Vec<Option<ClaimConflict>>) -> Vec<Option<ClaimConflict>> {
+        let mut left = self.within_bound(&mut conflicts);
         // Those with ALPN first, then the oldest: the precedence of routes.
         left.sort_by_key(|place| Reverse(self.asks_for_alpn(*place)));
         let mut taken: HashMap<(usize, Option<&str>), usize> = HashMap::new();
         for place in left {
             let Some(claim) = self.claims.get(place) else { continue };
             let (mut first, mut free) = (None::<usize>, false);
-            for listener in self.places(place, verdicts.get(place).and_then(Option::as_ref)) {
+            for listener in self.places(place, conflicts.get(place).and_then(Option::as_ref)) {
                 let mut take = |protocol| {
                     let winner = *taken.entry((listener, protocol)).or_insert(place);
                     if winner == place {
@@ -271,38 +274,42 @@ impl<'c> Contest<'c> {
             }
             let Some(winner) = first.and_then(|winner| self.claims.get(winner)) else { continue };
             let winner = winner.age.key.clone();
-            let Some(verdict) = verdicts.get_mut(place) else { continue };
+            let Some(conflict) = conflicts.get_mut(place) else { continue };
             match free {
                 false => {
-                    *verdict = Some(match verdict.take() {
+                    *conflict = Some(match conflict.take() {
                         // What is left to it is taken, and the rest it must not have.
-                        Some(Verdict::ForeignOn { owner, .. }) => Verdict::Foreign { owner },
-                        _ => Verdict::Taken { winner },
+                        Some(ClaimConflict::ForeignOn { owner, .. }) => {
+                            ClaimConflict::Foreign { owner }
+                        }
+                        _ => ClaimConflict::Taken { winner },
                     });
                 }
-                true if verdict.is_none() => *verdict = Some(Verdict::PartlyTaken { winner }),
+                true if conflict.is_none() => {
+                    *conflict = Some(ClaimConflict::PartlyTaken { winner })
+                }
                 true => {}
             }
         }
-        verdicts
+        conflicts
     }
 
     /// The claims that another namespace does not keep out, and the bound does not.
-    fn within_bound(&self, verdicts: &mut [Option<Verdict>]) -> Vec<usize> {
+    fn within_bound(&self, conflicts: &mut [Option<ClaimConflict>]) -> Vec<usize> {
         let mut counts = vec![0; self.listeners.len() + 1];
         let mut left = Vec::new();
-        for (place, verdict) in verdicts.iter_mut().enumerate() {
-            if verdict.as_ref().is_some_and(Verdict::is_left_out) {
+        for (place, conflict) in conflicts.iter_mut().enumerate() {
+            if conflict.as_ref().is_some_and(ClaimConflict::is_left_out) {
                 continue;
             }
             let full = |listener: usize| {
                 counts.get(listener).is_some_and(|count| *count >= MOST_ROUTES_A_HOSTNAME)
             };
-            if self.places(place, verdict.as_ref()).any(full) {
-                *verdict = Some(Verdict::TooMany);
+            if self.places(place, conflict.as_ref()).any(full) {
+                *conflict = Some(ClaimConflict::TooMany);
                 continue;
             }
-            for listener in self.places(place, verdict.as_ref()) {
+            for listener in self.places(place, conflict.as_ref()) {
                 counts.get_mut(listener).into_iter().for_each(|count| *count += 1);
             }
             left.push(place);
@@ -318,12 +325,12 @@ impl<'c> Contest<'c> {
     fn places<'a>(
         &'a self,
         place: usize,
-        verdict: Option<&'a Verdict>,
+        conflict: Option<&'a ClaimConflict>,
     ) -> impl Iterator<Item = usize> + use<'a, 'c> {
         let all: &[Box<str>] = &[];
         let own = self.claims.get(place).map_or(all, |claim| &claim.demand.listeners);
-        let any = match verdict {
-            Some(Verdict::ForeignOn { served, .. }) => served,
+        let any = match conflict {
+            Some(ClaimConflict::ForeignOn { served, .. }) => served,
             _ => &AnyOn::All,
         };
         let count = match self.claims.get(place) {

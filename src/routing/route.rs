@@ -95,14 +95,14 @@ pub struct Route {
     /// Its backends, in the order of the spec.
     pub backends: Box<[WeightedBackend]>,
     /// Whose turn it is among the backends; the balancer's state.
-    pub(super) turns: Mutex<Turns>,
+    pub(super) round_robin: Mutex<RoundRobin>,
     /// What became of its connections.
     pub stats: Arc<RouteStats>,
 }
 
 /// The state of the smooth round robin among a route's backends.
 #[derive(Debug)]
-pub(super) struct Turns {
+pub(super) struct RoundRobin {
     /// The current weight of each backend, if there are several.
     pub(super) gained: Box<[i64]>,
     /// Whether there was a first turn, which is by chance: processes that start together would all
@@ -126,8 +126,8 @@ impl Route {
         stats: Arc<RouteStats>,
     ) -> Self {
         let several = if backends.len() > 1 { backends.len() } else { 0 };
-        let turns = Mutex::new(Turns { gained: vec![0; several].into(), begun: false });
-        Route { spec, backends, turns, stats }
+        let round_robin = Mutex::new(RoundRobin { gained: vec![0; several].into(), begun: false });
+        Route { spec, backends, round_robin, stats }
     }
 }
 

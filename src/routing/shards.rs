@@ -9,7 +9,7 @@ const SHARD_BITS: u32 = 10;
 
 /// What a set may hold. An item knows its own hash, so that finding it and putting it in order
 /// hardly ever reads what it points at.
-pub(super) trait Item: Clone {
+pub(super) trait ShardItem: Clone {
     /// The hash of its key. All bits count, the upper ones first.
     fn hash(&self) -> u32;
 
@@ -39,7 +39,7 @@ impl<T> Default for Shards<T> {
     }
 }
 
-impl<T: Item> Shards<T> {
+impl<T: ShardItem> Shards<T> {
     /// The items of this hash, in their order.
     pub(super) fn with_hash(&self, hash: u32) -> &[T] {
         self.shards.get(shard_of(hash)).map_or(&[], |shard| with_hash(shard, hash))
@@ -80,7 +80,7 @@ fn shard_of(hash: u32) -> usize {
     (hash >> (u32::BITS - SHARD_BITS)) as usize
 }
 
-fn with_hash<T: Item>(sorted: &[T], hash: u32) -> &[T] {
+fn with_hash<T: ShardItem>(sorted: &[T], hash: u32) -> &[T] {
     let start = first_from(sorted, hash, u64::from(hash << SHARD_BITS), T::hash);
     let rest = sorted.get(start..).unwrap_or_default();
     let length = rest.iter().take_while(|item| item.hash() == hash).count();
@@ -111,24 +111,24 @@ pub(super) fn first_from<T>(
     low + between.partition_point(|item| hash_of(item) < hash)
 }
 
-fn order<T: Item>(a: &T, b: &T) -> Ordering {
+fn order<T: ShardItem>(a: &T, b: &T) -> Ordering {
     a.hash().cmp(&b.hash()).then_with(|| a.order(b))
 }
 
-fn sorted<T: Item>(mut items: Vec<T>) -> Vec<T> {
+fn sorted<T: ShardItem>(mut items: Vec<T>) -> Vec<T> {
     items.sort_by(order);
     items
 }
 
 /// Takes the items of one shard off the front.
-fn take_shard<'i, T: Item>(items: &mut &'i [T], index: usize) -> &'i [T] {
+fn take_shard<'i, T: ShardItem>(items: &mut &'i [T], index: usize) -> &'i [T] {
     let length = items.partition_point(|item| shard_of(item.hash()) <= index);
     let (shard, rest) = items.split_at(length);
     *items = rest;
     shard
 }
 
-fn merge<T: Item>(old: &[T], gone: &[T], new: &[T]) -> Arc<[T]> {
+fn merge<T: ShardItem>(old: &[T], gone: &[T], new: &[T]) -> Arc<[T]> {
     let stays = |item: &&T| !with_hash(gone, item.hash()).iter().any(|gone| gone.is(item));
     let mut merged: Vec<T> = old.iter().filter(stays).chain(new).cloned().collect();
     // Two sorted runs, which this sort merges.
@@ -136,7 +136,7 @@ fn merge<T: Item>(old: &[T], gone: &[T], new: &[T]) -> Arc<[T]> {
     merged.into()
 }
 
-fn count_keys<T: Item>(shard: &[T]) -> usize {
+fn count_keys<T: ShardItem>(shard: &[T]) -> usize {
     let same = |a: &T, b: &T| a.hash() == b.hash() && a.shares_key(b);
     shard.chunk_by(same).count()
 }
@@ -153,7 +153,7 @@ mod tests {
     #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
     struct Pair(u8, u16);
 
-    impl Item for Pair {
+    impl ShardItem for Pair {
         fn hash(&self) -> u32 {
             u32::from(self.0 % 5).wrapping_mul(0x4000_0001)
         }

@@ -4,9 +4,9 @@ use std::sync::Arc;
 
 use ahash::{AHashMap as HashMap, AHashSet as HashSet};
 
-use super::claim::{Hasher, Keyed};
-use super::hosts::Hosts;
-use super::search::Match;
+use super::claim::{Hasher, RouteEntry};
+use super::hosts::HostIndex;
+use super::lookup::Match;
 use super::shards::Shards;
 use super::{ListenerRef, ObjectKey, Route, RouteKey, RouteStats, Scope};
 
@@ -14,11 +14,11 @@ use super::{ListenerRef, ObjectKey, Route, RouteKey, RouteStats, Scope};
 /// shares with the old all that is the same.
 #[derive(Debug, Default)]
 pub struct Table {
-    routes: Shards<Keyed>,
+    routes: Shards<RouteEntry>,
     /// Those of [`Scope::Config`].
-    config: Hosts,
+    config: HostIndex,
     /// Those of each Gateway that has any.
-    gateways: HashMap<ObjectKey, Arc<Hosts>>,
+    gateways: HashMap<ObjectKey, Arc<HostIndex>>,
     hasher: Hasher,
     retired: Box<[(RouteKey, Arc<RouteStats>)]>,
     generation: u64,
@@ -35,8 +35,8 @@ impl Table {
     ) -> Self {
         let old = || changes.iter().filter_map(|(key, _)| self.route(key));
         let new = || changes.iter().filter_map(|(_, route)| route.as_ref());
-        let keyed = |route: &Arc<Route>| Keyed::new(route, &self.hasher);
-        let with = |hosts: &Hosts, scope: &Scope| hosts.with(scope, old(), new(), &self.hasher);
+        let keyed = |route: &Arc<Route>| RouteEntry::new(route, &self.hasher);
+        let with = |hosts: &HostIndex, scope: &Scope| hosts.with(scope, old(), new(), &self.hasher);
         let attachments = old().chain(new()).flat_map(|route| &route.spec.attachments);
         let scopes: HashSet<&Scope> = attachments.map(|attachment| &attachment.scope).collect();
         let mut gateways = self.gateways.clone();
@@ -80,7 +80,7 @@ impl Table {
     }
 
     /// The hostnames of a scope, if any are claimed there.
-    pub(super) fn hosts(&self, scope: &Scope) -> Option<&Hosts> {
+    pub(super) fn hosts(&self, scope: &Scope) -> Option<&HostIndex> {
         match scope {
             Scope::Config => Some(&self.config),
             Scope::Gateway(gateway) => self.gateways.get(gateway).map(|hosts| &**hosts),

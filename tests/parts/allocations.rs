@@ -2,8 +2,8 @@
 
 use allocation_counter::measure;
 use sluice::routing::{
-    BackendKey, Balancing, Hostname, RouteKey, RouteSpec, Snapshot, TrafficPolicy, Wish, channel,
-    choose,
+    BackendKey, Balancing, EndpointRequest, Hostname, RouteKey, RouteSpec, Snapshot, TrafficPolicy,
+    channel, choose,
 };
 use sluice::tls::{HelloReader, Progress, Refusal};
 
@@ -90,8 +90,8 @@ fn a_choice_of_an_endpoint_allocates_nothing() {
             let table = reader.table();
             let route = table.routes().next().unwrap();
             let choice = |number| {
-                let wish = Wish::new([192, 0, 2, 7].into(), &[], number);
-                drop(choose(route, &wish).unwrap());
+                let request = EndpointRequest::new([192, 0, 2, 7].into(), &[], number);
+                drop(choose(route, &request).unwrap());
             };
             // The clock and the thread have something once.
             choice(0);

@@ -6,8 +6,9 @@ use std::collections::HashSet;
 use proptest::prelude::*;
 use proptest::sample::{select, subsequence};
 use sluice::routing::{
-    Age, AnyOn, BackendKey, Claimant, Demand, Hostname, Hostnames, MOST_ROUTES_A_HOSTNAME,
-    MatchKind, Referrer, RouteKey, RouteSpec, Snapshot, Verdict, channel, judge, judge_any,
+    Age, AnyOn, BackendKey, ClaimConflict, Claimant, Demand, Hostname, Hostnames,
+    MOST_ROUTES_A_HOSTNAME, MatchKind, Referrer, RouteKey, RouteSpec, Snapshot, channel, judge,
+    judge_any,
 };
 
 /// Few, so that routes meet: exact names, wildcards at three depths, and any.
@@ -113,7 +114,7 @@ fn judged<'r>(
     routes: &'r [RouteSpec],
     grants: &Grants,
     hostname: Hostname<&str>,
-) -> Vec<(&'r RouteSpec, Option<Verdict>)> {
+) -> Vec<(&'r RouteSpec, Option<ClaimConflict>)> {
     let mut claims: Vec<(Age, Demand, &RouteSpec)> = routes
         .iter()
         .filter(|route| claims(route, hostname))
@@ -130,12 +131,12 @@ fn judged<'r>(
     let claimants: Vec<Claimant<'_>> =
         claims.iter().map(|(age, demand, _)| Claimant { age, demand }).collect();
     let shares = |owner: &str, from: Referrer<'_>| may(grants, owner, from.namespace);
-    let verdicts = match hostname {
+    let conflicts = match hostname {
         Hostname::Any => judge_any(&claimants, shares),
         _ => judge(&claimants, shares),
     };
-    assert_eq!(verdicts.len(), claims.len());
-    claims.iter().map(|(_, _, route)| *route).zip(verdicts).collect()
+    assert_eq!(conflicts.len(), claims.len());
+    claims.iter().map(|(_, _, route)| *route).zip(conflicts).collect()
 }
 
 /// The routes as a control plane has them served: without what belongs to other namespaces.
@@ -143,11 +144,11 @@ fn served(routes: &[RouteSpec], grants: &Grants) -> Vec<RouteSpec> {
     let narrow = |route: &RouteSpec| {
         let mut any_on = AnyOn::All;
         let left = route.hostnames().filter(|hostname| {
-            let verdicts = judged(routes, grants, *hostname);
-            let own = verdicts.into_iter().find(|(other, _)| other.key == route.key);
+            let conflicts = judged(routes, grants, *hostname);
+            let own = conflicts.into_iter().find(|(other, _)| other.key == route.key);
             match own.unwrap().1 {
-                Some(Verdict::ForeignOn { served, .. }) => any_on = served,
-                Some(verdict) => return !verdict.is_left_out(),
+                Some(ClaimConflict::ForeignOn { served, .. }) => any_on = served,
+                Some(conflict) => return !conflict.is_left_out(),
                 None => {}
             }
             true
@@ -316,28 +317,28 @@ proptest! {
         for hostname in hostnames {
             let asks = asks_for(hostname);
             let named = |key: &RouteKey| routes.iter().find(|route| route.key == *key).unwrap();
-            for (route, verdict) in judged(&routes, &grants, hostname) {
+            for (route, conflict) in judged(&routes, &grants, hostname) {
                 let mine =
                     |ask: &Ask| model(&routes, &grants, ask) == Some((&route.key, hostname));
                 let meant = |ask: &Ask| admits(route, ask);
-                match verdict {
+                match conflict {
                     // Then something is left for it.
                     None => prop_assert!(asks.iter().any(mine), "{} gets no {hostname}", route.key),
-                    Some(Verdict::Foreign { owner }) => {
+                    Some(ClaimConflict::Foreign { owner }) => {
                         prop_assert!(!asks.iter().any(mine), "{} gets {hostname}", route.key);
                         prop_assert!(age(named(&owner)) < age(route));
                         prop_assert!(!may(&grants, owner.namespace(), route.key.namespace()));
                     }
-                    Some(Verdict::ForeignOn { owner, .. }) => {
+                    Some(ClaimConflict::ForeignOn { owner, .. }) => {
                         prop_assert!(asks.iter().any(|ask| meant(ask) && !mine(ask)));
                         prop_assert!(age(named(&owner)) < age(route));
                         prop_assert!(hostname == Hostname::Any);
                     }
-                    Some(Verdict::Taken { winner }) => {
+                    Some(ClaimConflict::Taken { winner }) => {
                         prop_assert!(!asks.iter().any(mine), "{} gets {hostname}", route.key);
                         prop_assert!(rank(named(&winner)) > rank(route));
                     }
-                    Some(Verdict::PartlyTaken { winner }) => {
+                    Some(ClaimConflict::PartlyTaken { winner }) => {
                         let winner = named(&winner);
                         prop_assert!(rank(winner) > rank(route));
                         // Something that both would take goes to another.
@@ -373,19 +374,19 @@ fn the_oldest_routes_of_a_hostname_and_listener_stay() {
     routes.push(route_of(("n", "all"), 0, &["all"], &[]));
     // Later, on a listener that is not full.
     routes.push(route_of(("n", "third"), 300, &["third"], &["three"]));
-    let verdicts = judged(&routes, &Vec::new(), Hostname::Exact("a.test"));
-    let left: Vec<i64> = verdicts
+    let conflicts = judged(&routes, &Vec::new(), Hostname::Exact("a.test"));
+    let left: Vec<i64> = conflicts
         .iter()
-        .filter(|(_, verdict)| verdict.is_none())
+        .filter(|(_, conflict)| conflict.is_none())
         .map(|(route, _)| route.created.unwrap())
         .collect();
     // Of each of the two listeners one place is taken by the route of all.
     let expected: Vec<i64> = [0].into_iter().chain(0..126).chain([300]).collect();
     assert_eq!(left, expected);
     assert_eq!(MOST_ROUTES_A_HOSTNAME, 64);
-    let rest = verdicts.iter().filter(|(route, _)| route.created > Some(125));
+    let rest = conflicts.iter().filter(|(route, _)| route.created > Some(125));
     let mut rest = rest.filter(|(route, _)| route.created < Some(300));
-    assert!(rest.all(|(_, verdict)| *verdict == Some(Verdict::TooMany)));
+    assert!(rest.all(|(_, conflict)| *conflict == Some(ClaimConflict::TooMany)));
 }
 
 #[test]
@@ -393,9 +394,9 @@ fn routes_that_another_namespace_keeps_out_take_no_place() {
     let mut routes: Vec<RouteSpec> = vec![route_of(("n", "owner"), 0, &[], &[])];
     routes.extend((0..100).map(|n| route_of(("m", &format!("r{n}")), 1 + n, &["x"], &[])));
     routes.push(route_of(("n", "acme"), 1000, &["acme-tls/1"], &[]));
-    for (route, verdict) in judged(&routes, &Vec::new(), Hostname::Exact("a.test")) {
-        let foreign = matches!(verdict, Some(Verdict::Foreign { .. }));
-        assert_eq!(foreign, route.key.namespace() == "m", "{}: {verdict:?}", route.key);
-        assert!(foreign || verdict.is_none());
+    for (route, conflict) in judged(&routes, &Vec::new(), Hostname::Exact("a.test")) {
+        let foreign = matches!(conflict, Some(ClaimConflict::Foreign { .. }));
+        assert_eq!(foreign, route.key.namespace() == "m", "{}: {conflict:?}", route.key);
+        assert!(foreign || conflict.is_none());
     }
 }

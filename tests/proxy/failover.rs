@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use sluice::outcome::Outcome;
-use sluice::routing::{Balancing, Moment, Standing};
+use sluice::routing::{Availability, Balancing, Moment};
 use socket2::Socket;
 
 use crate::support::{
@@ -111,11 +111,11 @@ fn a_route_that_waits_for_a_moment_only_says_nothing_of_an_endpoint() {
     let key = hasty.spec.backends[0].0.clone();
     let patient = patient.naming(key);
     let plane = Plane::start(vec![hasty, patient]);
-    let standing = || plane.endpoints()[0].standing(Moment::now());
-    for (name, expected) in [("1.test", Standing::Well), ("400.test", Standing::Resting)] {
+    let availability = || plane.endpoints()[0].availability(Moment::now());
+    for (name, expected) in [("1.test", Availability::Well), ("400.test", Availability::Resting)] {
         rest(&mut open(plane.address(), &hello(name)));
         wait_until(name, || plane.has_ended(name, Outcome::ConnectTimeout));
-        assert_eq!(standing(), expected, "{name}");
+        assert_eq!(availability(), expected, "{name}");
     }
 }
 
@@ -125,16 +125,16 @@ fn a_client_that_leaves_takes_no_trial_with_it() {
     let plane = Plane::start(vec![target("a.test", &[blackhole.address(), backend.address()])]);
     plane.prefer(0);
     let tried = &plane.endpoints()[0];
-    let standing = || tried.standing(Moment::now());
+    let availability = || tried.availability(Moment::now());
     tried.failed(Moment::now());
     let hello = hello("a.test");
     for _ in 0..2 {
-        wait_until("its rest to be over", || standing() == Standing::Due);
+        wait_until("its rest to be over", || availability() == Availability::Due);
         let client = open(plane.address(), &fresh(&hello));
-        wait_until("a trial", || standing() == Standing::Resting);
+        wait_until("a trial", || availability() == Availability::Resting);
         reset(client);
         wait_until("its end", || tried.active() == 0);
-        assert_eq!(standing(), Standing::Due);
+        assert_eq!(availability(), Availability::Due);
     }
 }
 
@@ -151,8 +151,8 @@ fn a_slow_endpoint_is_not_given_up_for_another_that_is_silent() {
     let mut server = slow.accept_late();
     crate::support::expect(&mut server, &hello);
     wait_until("the other to be given up", || active(&plane) == [1, 0]);
-    let standing = |index: usize| plane.endpoints()[index].standing(Moment::now());
-    assert_eq!(standing(0), Standing::Well);
+    let availability = |index: usize| plane.endpoints()[index].availability(Moment::now());
+    assert_eq!(availability(0), Availability::Well);
     drop(server);
     rest(&mut client);
     drop(client);
@@ -283,7 +283,7 @@ fn without_a_local_port_left_another_endpoint_is_tried() {
         let mut last = client(PORTS, &of_both);
         drop(other.accept_with(&of_both));
         rest(&mut last);
-        assert_eq!(plane.endpoints()[0].standing(Moment::now()), Standing::Well);
+        assert_eq!(plane.endpoints()[0].availability(Moment::now()), Availability::Well);
         drop(opened);
     });
 }
@@ -306,7 +306,7 @@ fn without_descriptors_no_endpoint_is_blamed() {
         plane.assert_ended(&[("a.test", Outcome::ConnectFailed, 1)]);
         setrlimit(Resource::Nofile, Rlimit { current, maximum }).unwrap();
         let now = Moment::now();
-        assert!(plane.endpoints().iter().all(|one| one.standing(now) == Standing::Well));
+        assert!(plane.endpoints().iter().all(|one| one.availability(now) == Availability::Well));
         // Another would have failed in the same way.
         assert_eq!(plane.access_log().pop().unwrap()["attempts"], 1);
     });

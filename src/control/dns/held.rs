@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
-use crate::control::translate::{ADDRESSES_OF_A_NAME, Answer, NameFault};
+use crate::control::translate::{ADDRESSES_OF_A_NAME, DnsAnswer, NameFault};
 
 /// A name is not looked up again sooner than this, whatever its records say.
 pub(super) const SHORTEST: Duration = Duration::from_secs(5);
@@ -117,7 +117,7 @@ impl Held {
     ///
     /// One family that has addresses is enough: servers that know no AAAA records often fail to say
     /// so.
-    pub(super) fn answer(&self) -> Option<Answer> {
+    pub(super) fn answer(&self) -> Option<DnsAnswer> {
         let mut addresses: Vec<IpAddr> =
             self.families.iter().flat_map(|family| &family.addresses).copied().collect();
         addresses.sort_unstable();
@@ -146,7 +146,7 @@ impl Held {
             None => None,
         };
         addresses.truncate(ADDRESSES_OF_A_NAME);
-        Some(Answer { addresses, fault })
+        Some(DnsAnswer { addresses, fault })
     }
 }
 
@@ -177,7 +177,7 @@ mod tests {
         for (family, outcome, seconds, expected) in steps {
             let again = held.take(*family, outcome.clone());
             assert_eq!(again, Duration::from_secs(*seconds), "{family:?} {outcome:?}");
-            let expected = expected.map(|(addresses, fault)| Answer {
+            let expected = expected.map(|(addresses, fault)| DnsAnswer {
                 addresses: addresses.iter().map(|address| address.parse().unwrap()).collect(),
                 fault: fault.map(Into::into),
             });

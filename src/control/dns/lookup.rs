@@ -13,7 +13,7 @@ use tokio::sync::OnceCell;
 use tokio::time::timeout;
 
 use super::held::{Family, Held, Outcome};
-use crate::control::translate::Answer;
+use crate::control::translate::DnsAnswer;
 
 /// How long a lookup may take, with all that is tried in it.
 const LONGEST: Duration = Duration::from_secs(6);
@@ -67,7 +67,7 @@ impl Lookup {
 
 /// What the message of a server comes to, if nothing else is known of its name; nothing if it is no
 /// answer. It goes the way of any answer, but for the sockets.
-pub fn read_answer(message: &[u8]) -> Option<Answer> {
+pub fn read_answer(message: &[u8]) -> Option<DnsAnswer> {
     let response = DnsResponse::from_buffer(message.to_vec()).ok()?;
     let query = response.queries.first()?.clone();
     let answer = match DnsError::from_response(response) {

@@ -28,7 +28,7 @@ use self::lookup::Lookup;
 pub use self::lookup::read_answer;
 use self::schedule::{Job, Schedule};
 use super::api::DnsName;
-use super::translate::{Answer, NameChanges};
+use super::translate::{DnsAnswer, NameChanges};
 
 /// How long the first table waits for the names that it leads to.
 pub(super) const PATIENCE: Duration = Duration::from_secs(2);
@@ -39,22 +39,22 @@ pub(super) const PATIENCE: Duration = Duration::from_secs(2);
 /// families count, and the first that answers is used at once. When a lookup fails, the addresses
 /// of the last good answer stay; when the servers say that there are none, they go.
 #[derive(Debug)]
-pub struct Names {
+pub struct DnsFollower {
     /// To the task that does it, which ends with this.
     changes: mpsc::UnboundedSender<NameChanges>,
 }
 
-/// What [`Names`] finds out, as a stream that ends with it. A panic of the task that finds it out is
+/// What [`DnsFollower`] finds out, as a stream that ends with it. A panic of the task that finds it out is
 /// one of whoever reads this, so that both can be started anew.
 #[derive(Debug)]
-pub struct Answers {
-    told: mpsc::UnboundedReceiver<(DnsName, Answer)>,
+pub struct DnsAnswers {
+    told: mpsc::UnboundedReceiver<(DnsName, DnsAnswer)>,
     /// Until its end is known.
     task: Option<JoinHandle<()>>,
 }
 
-impl Stream for Answers {
-    type Item = (DnsName, Answer);
+impl Stream for DnsAnswers {
+    type Item = (DnsName, DnsAnswer);
 
     fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         match self.told.poll_recv(context) {
@@ -71,13 +71,13 @@ impl Stream for Answers {
     }
 }
 
-impl Names {
+impl DnsFollower {
     /// Resolves by these servers; by those of `/etc/resolv.conf` if there are none.
-    pub fn new(servers: &[SocketAddr]) -> (Self, Answers) {
+    pub fn new(servers: &[SocketAddr]) -> (Self, DnsAnswers) {
         let (tell, told) = mpsc::unbounded_channel();
         let (changes, changed) = mpsc::unbounded_channel();
         let task = tokio::spawn(follow(Arc::new(Lookup::new(servers)), changed, tell));
-        (Names { changes }, Answers { told, task: Some(task) })
+        (DnsFollower { changes }, DnsAnswers { told, task: Some(task) })
     }
 
     /// Begins and ends to follow names.
@@ -93,7 +93,7 @@ impl Names {
 async fn follow(
     lookup: Arc<Lookup>,
     mut changes: mpsc::UnboundedReceiver<NameChanges>,
-    tell: mpsc::UnboundedSender<(DnsName, Answer)>,
+    tell: mpsc::UnboundedSender<(DnsName, DnsAnswer)>,
 ) {
     let mut schedule = Schedule::default();
     let mut running = JoinSet::new();

@@ -8,7 +8,7 @@ use super::held::{Family, Held, Outcome};
 use super::turns::{Lane, Ticket, Turns};
 use crate::control::api::DnsName;
 use crate::control::translate::{
-    Answer, NAMES_OF_A_NAMESPACE, NameChanges, NameFault, Rank, WantedName,
+    DnsAnswer, NAMES_OF_A_NAMESPACE, NameChanges, NameFault, Rank, WantedName,
 };
 
 /// A lookup of one family.
@@ -32,7 +32,7 @@ pub(super) struct Schedule {
     v6: Turns,
     /// What is to be looked up when, each once.
     due: BTreeSet<(Instant, DnsName, Family)>,
-    answers: Vec<(DnsName, Answer)>,
+    answers: Vec<(DnsName, DnsAnswer)>,
     last_number: u64,
 }
 
@@ -45,7 +45,7 @@ struct Followed {
     admitted: BTreeSet<Arc<str>>,
     held: Held,
     /// What was told last.
-    told: Option<Answer>,
+    told: Option<DnsAnswer>,
     stages: [Stage; 2],
 }
 
@@ -129,7 +129,7 @@ impl Schedule {
     }
 
     /// What is new, since the last time.
-    pub(super) fn take_answers(&mut self) -> Vec<(DnsName, Answer)> {
+    pub(super) fn take_answers(&mut self) -> Vec<(DnsName, DnsAnswer)> {
         std::mem::take(&mut self.answers)
     }
 
@@ -145,7 +145,7 @@ impl Schedule {
         self.last_number
     }
 
-    fn tell(&mut self, name: &DnsName, answer: Answer) {
+    fn tell(&mut self, name: &DnsName, answer: DnsAnswer) {
         if let Some(followed) = self.names.get_mut(name)
             && followed.told.as_ref() != Some(&answer)
         {
@@ -228,7 +228,7 @@ impl Schedule {
         followed.held = Held::default();
         if followed.admitted.is_empty() {
             let fault = Some(NameFault::TooManyNames);
-            self.tell(name, Answer { addresses: Vec::new(), fault });
+            self.tell(name, DnsAnswer { addresses: Vec::new(), fault });
             return;
         }
         for family in Family::ALL {

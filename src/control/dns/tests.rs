@@ -107,7 +107,7 @@ fn wanted(namespace: &str, names: impl Iterator<Item = String>) -> NameChanges {
 }
 
 /// The next answer about a name, within `limit`.
-async fn told(answers: &mut Answers, name: &str, limit: Duration) -> Answer {
+async fn told(answers: &mut DnsAnswers, name: &str, limit: Duration) -> DnsAnswer {
     let next = async {
         loop {
             let (told, answer) = answers.next().await.unwrap();
@@ -129,7 +129,7 @@ const SOON: Duration = Duration::from_secs(3);
 #[tokio::test]
 async fn servers_that_are_silent_for_one_namespace_delay_no_other() {
     let server = Server::start().await;
-    let (mut names, mut answers) = Names::new(&[server.address]);
+    let (mut names, mut answers) = DnsFollower::new(&[server.address]);
     names.change(wanted("bad", (0..1600).map(|n| format!("silent{n}"))));
     while server.asked("silent") < 6 {
         tokio::time::sleep(Duration::from_millis(5)).await;
@@ -143,21 +143,21 @@ async fn servers_that_are_silent_for_one_namespace_delay_no_other() {
 #[tokio::test]
 async fn a_family_that_is_answered_is_used_at_once() {
     let server = Server::start().await;
-    let (mut names, mut answers) = Names::new(&[server.address]);
+    let (mut names, mut answers) = DnsFollower::new(&[server.address]);
     names.change(wanted("ns", ["four", "six"].map(str::to_owned).into_iter()));
     let answer = told(&mut answers, "four.test", SOON).await;
-    assert_eq!(answer, Answer { addresses: ips(&["10.0.0.1"]), fault: None });
-    let (mut names, mut answers) = Names::new(&[server.address]);
+    assert_eq!(answer, DnsAnswer { addresses: ips(&["10.0.0.1"]), fault: None });
+    let (mut names, mut answers) = DnsFollower::new(&[server.address]);
     names.change(wanted("ns", std::iter::once("six".to_owned())));
     let answer = told(&mut answers, "six.test", SOON).await;
-    assert_eq!(answer, Answer { addresses: ips(&["fd00::1"]), fault: None });
+    assert_eq!(answer, DnsAnswer { addresses: ips(&["fd00::1"]), fault: None });
 }
 
 #[tokio::test]
 #[ignore = "slow: waits until a server that is silent is given up, six seconds"]
 async fn a_name_without_an_answer_is_told_and_the_server_asked_for_others_all_the_same() {
     let server = Server::start().await;
-    let (mut names, mut answers) = Names::new(&[server.address]);
+    let (mut names, mut answers) = DnsFollower::new(&[server.address]);
     names.change(wanted("bad", (0..60).map(|n| format!("silent{n}"))));
     let answer = told(&mut answers, "silent0.test", Duration::from_secs(20)).await;
     let fault = format!("{:?}", answer.fault);
@@ -172,7 +172,7 @@ async fn a_name_without_an_answer_is_told_and_the_server_asked_for_others_all_th
 async fn a_fault_of_the_task_is_one_of_the_reader() {
     let (tell, told) = mpsc::unbounded_channel();
     let task = Some(tokio::spawn(async { panic!("a fault") }));
-    let mut answers = Answers { told, task };
+    let mut answers = DnsAnswers { told, task };
     drop(tell);
     let read = AssertUnwindSafe(answers.next()).catch_unwind().await;
     assert!(read.is_err());
@@ -182,7 +182,7 @@ async fn a_fault_of_the_task_is_one_of_the_reader() {
 #[tokio::test]
 async fn a_name_is_known_without_a_server() {
     // RFC 6761 §6.3.
-    let (mut names, mut answers) = Names::new(&["127.0.0.1:1".parse().unwrap()]);
+    let (mut names, mut answers) = DnsFollower::new(&["127.0.0.1:1".parse().unwrap()]);
     let localhost = NameChanges {
         wanted: vec![WantedName {
             name: "localhost".into(),

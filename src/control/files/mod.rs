@@ -111,19 +111,19 @@ pub fn read_text(file: &Path, text: &[u8]) -> Loaded {
 pub fn check(paths: &[PathBuf], installation: &Installation) -> Vec<Fault> {
     let (manifests, resources) = read_once(paths);
     let mut faults = manifests.faults();
-    let (_, findings) = examine(&resources, installation);
+    let (_, problems) = examine(&resources, installation);
     let origins = manifests.origins();
     let mut lines = Lines::default();
-    for finding in findings {
+    for problem in problems {
         // Each route comes from some file: `examine` makes none up.
-        let Some((file, origin)) = origins.get(&finding.key) else { continue };
-        let line = lines.of(origin, &FieldPath::parse(&finding.field));
+        let Some((file, origin)) = origins.get(&problem.key) else { continue };
+        let line = lines.of(origin, &FieldPath::parse(&problem.field));
         faults.push(Fault {
             file: file.to_path_buf(),
             line: Some(line),
-            object: Some(format!("SniRoute {}", finding.key)),
-            field: Some(finding.field),
-            message: finding.message,
+            object: Some(format!("SniRoute {}", problem.key)),
+            field: Some(problem.field),
+            message: problem.message,
         });
     }
     faults.sort_by(|a, b| (&a.file, a.line).cmp(&(&b.file, b.line)));

@@ -20,8 +20,8 @@ use super::stability::{Stability, Verdict};
 use super::watch_set::WatchSet;
 use super::watcher::Watcher;
 use crate::control::api::READ_KINDS;
-use crate::control::dns::{self, Answers, Names};
-use crate::control::translate::{Builder, Installation, Settled};
+use crate::control::dns::{self, DnsAnswers, DnsFollower};
+use crate::control::translate::{Builder, Delta, Installation};
 use crate::control::{slices, warn_of_missing_services};
 use crate::routing::Kind;
 
@@ -30,7 +30,7 @@ use crate::routing::Kind;
 pub struct Update {
     /// The changes, and the statuses of the routes that were looked at again. The first are of all
     /// routes.
-    pub settled: Settled,
+    pub delta: Delta,
     /// Whether every path and file could be read at some time, be it with faults. Once true, it
     /// stays so.
     pub complete: bool,
@@ -51,7 +51,7 @@ pub struct Update {
 pub async fn watch(
     paths: Vec<PathBuf>,
     installation: Installation,
-    names: (Names, Answers),
+    names: (DnsFollower, DnsAnswers),
     reread: Arc<Notify>,
     publish: impl FnMut(Update),
     failed: impl FnMut(),
@@ -99,7 +99,7 @@ pub(super) async fn watch_at(
     pace: Pace,
     paths: Vec<PathBuf>,
     installation: Installation,
-    (mut names, mut answers): (Names, Answers),
+    (mut names, mut answers): (DnsFollower, DnsAnswers),
     reread: Arc<Notify>,
     mut publish: impl FnMut(Update),
     mut failed: impl FnMut(),
@@ -123,7 +123,7 @@ pub(super) async fn watch_at(
         .await;
         if changed {
             let mut update = state.update(noticed).await;
-            names.change(mem::take(&mut update.settled.names));
+            names.change(mem::take(&mut update.delta.names));
             if first && state.builder.awaits_names() {
                 first_answers(&mut state.builder, &mut answers).await;
                 update = state.update(noticed).await;
@@ -167,7 +167,7 @@ async fn wait(
     watcher: &Watcher,
     reread: &Notify,
     state: &mut State,
-    answers: &mut Answers,
+    answers: &mut DnsAnswers,
     publish: &mut impl FnMut(Update),
 ) -> Reason {
     let deadline = tokio::time::Instant::now() + longest;
@@ -190,7 +190,7 @@ async fn wait(
 
 /// Waits until something is known of every name that routes lead to, but not for long; has the next
 /// update tell of all routes.
-async fn first_answers(builder: &mut Builder, answers: &mut Answers) {
+async fn first_answers(builder: &mut Builder, answers: &mut DnsAnswers) {
     let deadline = tokio::time::Instant::now() + dns::PATIENCE;
     while builder.awaits_names() {
         let Ok(Some((name, answer))) = tokio::time::timeout_at(deadline, answers.next()).await
@@ -322,9 +322,9 @@ impl State {
     }
 
     async fn update(&mut self, noticed: Instant) -> Update {
-        let settled = slices::settle(&mut self.builder).await;
+        let delta = slices::settle(&mut self.builder).await;
         let faults = count(&self.manifests.faults());
-        Update { settled, complete: self.manifests.complete(), faults, noticed }
+        Update { delta, complete: self.manifests.complete(), faults, noticed }
     }
 }
 

@@ -45,8 +45,8 @@ use self::request::noting;
 pub use self::request::tuned;
 use super::api::{Definition, DnsName, READ_KINDS};
 use super::burst::take_burst;
-use super::dns::{self, Answers, Names};
-use super::translate::{Answer, Installation, Settled};
+use super::dns::{self, DnsAnswers, DnsFollower};
+use super::translate::{Delta, DnsAnswer, Installation};
 use super::{slices, warn_of_missing_services};
 use crate::routing::{Kind, ObjectKey};
 
@@ -54,7 +54,7 @@ use crate::routing::{Kind, ObjectKey};
 #[derive(Clone, Debug)]
 pub struct Update {
     /// The changes, and the statuses of the routes that were looked at again.
-    pub settled: Settled,
+    pub delta: Delta,
     /// How many objects of each kind cannot be read now.
     pub faults: [(Kind, usize); READ_KINDS.len()],
     /// When the first of the changes came.
@@ -81,7 +81,7 @@ impl fmt::Debug for Source {
 pub async fn watch(
     source: Source,
     installation: Installation,
-    (mut names, answers): (Names, Answers),
+    (mut names, answers): (DnsFollower, DnsAnswers),
     mut publish: impl FnMut(Update),
     told: impl Fn(Notice) + Send + Sync + 'static,
 ) -> Infallible {
@@ -98,8 +98,8 @@ pub async fn watch(
         if start == Start::Naming {
             state.objects.builder.tell_all();
         }
-        let mut settled = slices::settle(&mut state.objects.builder).await;
-        names.change(std::mem::take(&mut settled.names));
+        let mut delta = slices::settle(&mut state.objects.builder).await;
+        names.change(std::mem::take(&mut delta.names));
         if start != Start::Over && state.patient && state.objects.builder.awaits_names() {
             if start == Start::Listing {
                 let patience = tokio::time::sleep(dns::PATIENCE);
@@ -111,7 +111,7 @@ pub async fn watch(
         if std::mem::replace(&mut start, Start::Over) != Start::Over {
             warn_of_missing_services(&state.objects.builder);
         }
-        publish(Update { settled, faults: state.objects.faults(), noticed });
+        publish(Update { delta, faults: state.objects.faults(), noticed });
     }
 }
 
@@ -134,7 +134,7 @@ enum Told {
     Undefined(usize),
     Failure(usize, Failure),
     /// The resolver has said something of a name.
-    Name(DnsName, Answer),
+    Name(DnsName, DnsAnswer),
     /// The first table has waited long enough for names.
     Impatience,
 }

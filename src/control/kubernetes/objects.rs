@@ -4,7 +4,7 @@ use super::faults::Faults;
 use super::kinds::{Incoming, followed};
 use crate::control::api::{FieldFault, READ_KINDS};
 use crate::control::objects::ObjectText;
-use crate::control::translate::{Builder, Installation, Settled};
+use crate::control::translate::{Builder, Delta, Installation};
 use crate::routing::{Kind, ObjectKey};
 use crate::yaml::FieldPath;
 
@@ -53,7 +53,7 @@ impl Objects {
     }
 
     /// Works out what the changes since the last time come to.
-    pub fn settle(&mut self) -> Settled {
+    pub fn settle(&mut self) -> Delta {
         self.builder.settle()
     }
 

@@ -25,17 +25,17 @@ pub(super) enum Optional {
     Event(Event),
 }
 
-/// Follows a kind; where it is not defined, looks again now and then, by `finding`. `watch` begins to
+/// Follows a kind; where it is not defined, looks again now and then, by `discovery`. `watch` begins to
 /// list and watch its objects at a path.
 pub(super) fn follow(
     definition: Definition,
-    finding: Client,
+    discovery: Client,
     watch: impl Fn(String) -> Events + Send + Sync + 'static,
     namespace: Option<String>,
 ) -> impl Stream<Item = Result<Optional, Failure>> + Send {
     let events = None;
     let state =
-        Follow { definition, finding, watch, namespace, events, denied: false, said: false };
+        Follow { definition, discovery, watch, namespace, events, denied: false, said: false };
     stream::unfold(state, |mut state| async {
         let told = state.next().await;
         Some((told, state))
@@ -44,7 +44,7 @@ pub(super) fn follow(
 
 struct Follow<W> {
     definition: Definition,
-    finding: Client,
+    discovery: Client,
     watch: W,
     namespace: Option<String>,
     /// As long as they are defined.
@@ -60,7 +60,7 @@ impl<W: Fn(String) -> Events> Follow<W> {
         let kind = self.definition.kind;
         loop {
             let Some(events) = &mut self.events else {
-                match find(self.definition, &self.finding).await {
+                match find(self.definition, &self.discovery).await {
                     Ok(Some(_)) if mem::take(&mut self.denied) => {
                         sleep(DOUBT).await;
                         continue;

@@ -21,9 +21,9 @@ use super::request::noting;
 use super::{Source, State, Told, Update, watch};
 use crate::control::api::{Definition, READ_KINDS};
 use crate::control::captured::Log;
-use crate::control::dns::Names;
+use crate::control::dns::DnsFollower;
 use crate::control::objects::{ObjectText, any_json};
-use crate::control::translate::{Installation, Settled};
+use crate::control::translate::{Delta, Installation};
 use crate::reach::Reach;
 use crate::routing::Kind;
 use crate::routing::ObjectKey;
@@ -180,8 +180,8 @@ fn installation() -> Installation {
     }
 }
 
-fn served(settled: &Settled) -> BTreeSet<&str> {
-    let routes = settled.changes.routes.iter().filter(|(_, spec)| spec.is_some());
+fn served(delta: &Delta) -> BTreeSet<&str> {
+    let routes = delta.changes.routes.iter().filter(|(_, spec)| spec.is_some());
     routes.map(|(key, _)| key.name()).filter(|name| name.starts_with("good-")).collect()
 }
 
@@ -216,9 +216,9 @@ proptest! {
                 }
             }
             prop_assert_eq!(came.len(), count);
-            let settled = objects.settle();
+            let delta = objects.settle();
             if kind == Kind::SniRoute {
-                prop_assert_eq!(served(&settled), names.iter().map(String::as_str).collect());
+                prop_assert_eq!(served(&delta), names.iter().map(String::as_str).collect());
             }
             // What is at fault is gone with the objects.
             came.iter().for_each(|text| objects.remove(kind, &text.head().key()));
@@ -455,9 +455,9 @@ async fn the_first_update_has_the_installations_own_addresses_though_it_waits_fo
         Installation { own_services: vec![own("good"), own("nowhere")], ..installation() };
     let log = Log::default();
     let _guard = log.listen();
-    let names = Names::new(&["127.0.0.1:9".parse().unwrap()]);
+    let names = DnsFollower::new(&["127.0.0.1:9".parse().unwrap()]);
     let (tell, mut told) = tokio::sync::mpsc::unbounded_channel();
-    let publish = move |update: Update| _ = tell.send(update.settled);
+    let publish = move |update: Update| _ = tell.send(update.delta);
     let watching = watch(source, installation, names, publish, |_| {});
     let first = tokio::select! {
         never = watching => match never {},
@@ -492,10 +492,10 @@ async fn what_is_missing_from_a_list_is_gone_and_what_comes_after_is_new() {
     let again = vec![Event::Init, kept(), Event::InitDone, Event::Apply(text(&unreadable))];
     take(&mut state, again);
     state.remove_gone().await;
-    let settled = state.objects.settle();
-    let routes = settled.changes.routes.iter();
+    let delta = state.objects.settle();
+    let routes = delta.changes.routes.iter();
     assert_eq!(routes.filter(|(_, spec)| spec.is_none()).count(), 99);
-    let told = settled.statuses.iter().find(|status| status.object.name() == "good-1").unwrap();
+    let told = delta.statuses.iter().find(|status| status.object.name() == "good-1").unwrap();
     let accepted = &told.conditions[0];
     // Had it been what was before, it would be served as it was.
     assert!(accepted.message.starts_with("spec.backends"), "{accepted:?}");

@@ -9,17 +9,17 @@ use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
 use super::claims::Claims;
-use super::draft::Draft;
+use super::conditions::Problem;
+use super::delta::{Delta, DeltaComputation};
 use super::endpoints::{Slice, service_of};
 use super::grants::Grants;
-use super::names::{Answer, Names};
-use super::own::Own;
+use super::names::{DnsAnswer, DnsNames};
+use super::own_addresses::OwnAddresses;
 use super::ports::ServicePorts;
 use super::resolve::Targets;
-use super::routes::{Routes, State};
+use super::resolved_route::ResolvedRoute;
+use super::routes::{RoutePresence, Routes};
 use super::services::Services;
-use super::settle::{Settled, Settling};
-use super::told::Finding;
 use super::{Installation, key, sni_route_key};
 use crate::control::api::{DnsName, ReferenceGrant, SniRoute};
 use crate::routing::{Kind, ObjectKey, ObjectRef, RouteKey};
@@ -57,8 +57,11 @@ impl Builder {
             targets: Targets {
                 services: Services::default(),
                 grants: Grants::default(),
-                names: Names::default(),
-                own: Own::new(&installation.own_services, installation.reach.listening.clone()),
+                names: DnsNames::default(),
+                own: OwnAddresses::new(
+                    &installation.own_services,
+                    installation.reach.listening.clone(),
+                ),
                 reach: installation.reach.clone(),
                 machine: installation.machine.iter().copied().collect(),
                 #[cfg(test)]
@@ -77,27 +80,27 @@ impl Builder {
         if !self.installation.serves(route.spec.class_name.as_ref().map(|class| class.as_str())) {
             return self.remove_route(&key);
         }
-        self.put_draft(Draft::new(key, route, &self.installation));
+        self.put_resolved(ResolvedRoute::new(key, route, &self.installation));
     }
 
-    pub(super) fn put_draft(&mut self, draft: Draft) {
-        let key = draft.spec.key.clone();
+    pub(super) fn put_resolved(&mut self, resolved: ResolvedRoute) {
+        let key = resolved.spec.key.clone();
         // First what it names now: what is named before and after is not worked out anew.
         let before = self.routes.remove(&key);
-        for (service, port) in draft.services() {
+        for (service, port) in resolved.services() {
             self.targets.services.add_user(service, port, &key);
         }
-        self.leave(&key, before, Some(&draft));
-        for (service, _) in draft.services() {
+        self.leave(&key, before, Some(&resolved));
+        for (service, _) in resolved.services() {
             self.targets.grants.add_user(&key, service.namespace());
         }
-        if draft.contends() {
-            let (age, demand) = (draft.age(), Arc::new(draft.demand()));
-            for hostname in draft.claimed.iter() {
+        if resolved.contends() {
+            let (age, demand) = (resolved.age(), Arc::new(resolved.demand()));
+            for hostname in resolved.claimed.iter() {
                 self.claims.add(hostname.owned(), &age, &demand);
             }
         }
-        self.routes.set(key, State::Here(Box::new(draft)));
+        self.routes.set(key, RoutePresence::Present(Box::new(resolved)));
     }
 
     /// A route is gone.
@@ -107,18 +110,18 @@ impl Builder {
     }
 
     /// Forgets what a route was, but for what it still names `now`.
-    fn leave(&mut self, key: &RouteKey, before: State, now: Option<&Draft>) {
-        let State::Here(draft) = before else { return };
-        self.targets.names.set_user(key, draft.spec.created, &draft.names, &BTreeSet::new());
-        for (service, port) in draft.services() {
+    fn leave(&mut self, key: &RouteKey, before: RoutePresence, now: Option<&ResolvedRoute>) {
+        let RoutePresence::Present(resolved) = before else { return };
+        self.targets.names.set_user(key, resolved.spec.created, &resolved.names, &BTreeSet::new());
+        for (service, port) in resolved.services() {
             self.targets.grants.remove_user(key, service.namespace());
             if !now.is_some_and(|now| now.names_port(service, port)) {
                 self.targets.services.remove_user(service, port, key);
             }
         }
-        let age = draft.age();
-        draft.claimed.iter().for_each(|hostname| self.claims.remove(hostname.owned(), &age));
-        if let Some(uid) = draft.uid() {
+        let age = resolved.age();
+        resolved.claimed.iter().for_each(|hostname| self.claims.remove(hostname.owned(), &age));
+        if let Some(uid) = resolved.uid() {
             self.dirty.gone.insert(key.clone(), Arc::clone(uid));
         }
     }
@@ -189,7 +192,7 @@ impl Builder {
     }
 
     /// The resolver has said something of a name.
-    pub fn put_answer(&mut self, name: &DnsName, answer: Answer) {
+    pub fn put_answer(&mut self, name: &DnsName, answer: DnsAnswer) {
         if self.targets.names.put(name, answer) {
             self.dirty.names.insert(name.clone());
         }
@@ -213,26 +216,27 @@ impl Builder {
     }
 
     /// Works out what the changes since the last time come to, at once.
-    pub fn settle(&mut self) -> Settled {
-        let mut settling = self.begin_settling();
+    pub fn settle(&mut self) -> Delta {
+        let mut computation = self.begin_delta();
         loop {
-            if let Some(settled) = settling.go_on(usize::MAX) {
-                return settled;
+            if let Some(delta) = computation.go_on(usize::MAX) {
+                return delta;
             }
         }
     }
 
     /// Begins to work out what the changes since the last time come to. Whoever drops that before its
     /// end drops the builder, too: what was worked out by then is told to nobody.
-    pub fn begin_settling(&mut self) -> Settling<'_> {
-        Settling::of(self)
+    pub fn begin_delta(&mut self) -> DeltaComputation<'_> {
+        DeltaComputation::of(self)
     }
 
     /// All that is not as it should be, in the order of the routes' keys.
-    pub(super) fn findings(&self) -> Vec<Finding> {
-        let mut findings: Vec<Finding> = self.routes.drafts().flat_map(Draft::findings).collect();
-        findings.sort_by(|a, b| a.key.cmp(&b.key));
-        findings
+    pub(super) fn problems(&self) -> Vec<Problem> {
+        let mut problems: Vec<Problem> =
+            self.routes.all_resolved().flat_map(ResolvedRoute::problems).collect();
+        problems.sort_by(|a, b| a.key.cmp(&b.key));
+        problems
     }
 
     /// Whether nothing is left of anything.

@@ -7,14 +7,15 @@ use std::sync::Arc;
 use ahash::AHashMap as HashMap;
 
 use super::NamesBelow;
-use super::below::{MOST_NAMES_BELOW, NoteNews, Notes};
 use super::domain::{Domain, labels, text};
-use super::few::Few;
 use super::grants::Grants;
-use super::sharing::{Keepers, Sharing};
+use super::notes::{MOST_NAMES_BELOW, NoteChange, Notes};
+use super::sharing::{ProtectingWildcards, Sharing};
+use super::small_map::SmallMap;
 use super::wildcards::Wildcards;
 use crate::routing::{
-    Age, Claimant, Demand, Hostname, Referrer, RouteKey, Verdict, judge, judge_any, owners_of_any,
+    Age, ClaimConflict, Claimant, Demand, Hostname, Referrer, RouteKey, judge, judge_any,
+    owners_of_any,
 };
 
 /// All claims. A change costs what it concerns: the hostnames of a route, those below a wildcard of
@@ -22,7 +23,7 @@ use crate::routing::{
 #[derive(Debug)]
 pub(super) struct Claims {
     names_below: NamesBelow,
-    pub(super) known: BTreeMap<Domain, Known>,
+    pub(super) known: BTreeMap<Domain, HostnameClaims>,
     pub(super) wildcards: Wildcards,
     /// Those that are to be looked at again, by how specific they are: a name's claims depend on
     /// the owners of the wildcards above it.
@@ -53,9 +54,9 @@ struct MarkBelow {
 
 /// What is known of a hostname.
 #[derive(Debug, Default)]
-pub(super) struct Known {
+pub(super) struct HostnameClaims {
     /// The oldest first.
-    claims: Few<Age, Claim>,
+    claims: SmallMap<Age, ClaimState>,
     /// The oldest claim that is served, which makes its namespace the owner.
     pub(super) owner: Option<Age>,
     /// Whether it is in [`Claims::dirty`].
@@ -67,18 +68,18 @@ pub(super) struct Known {
 }
 
 #[derive(Debug)]
-struct Claim {
+struct ClaimState {
     demand: Arc<Demand>,
-    verdict: Option<Arc<Verdict>>,
+    conflict: Option<Arc<ClaimConflict>>,
 }
 
 /// What came of changes.
 #[derive(Debug, Default)]
-pub(super) struct ClaimNews {
+pub(super) struct ClaimChanges {
     /// What became of claims: nothing keeps them from being served, or something does.
-    pub(super) verdicts: Vec<(RouteKey, Hostname, Option<Arc<Verdict>>)>,
+    pub(super) conflicts: Vec<(RouteKey, Hostname, Option<Arc<ClaimConflict>>)>,
     /// What is to be told of a route's hostname and a wildcard.
-    pub(super) notes: Vec<NoteNews>,
+    pub(super) notes: Vec<NoteChange>,
     /// The hostnames that went from one namespace to another, with the routes there.
     pub(super) moves: Vec<(Hostname, RouteKey, RouteKey)>,
 }
@@ -101,7 +102,7 @@ impl Claims {
     /// A route claims a hostname.
     pub(super) fn add(&mut self, hostname: Hostname, age: &Age, demand: &Arc<Demand>) {
         let known = self.known.entry(Domain(hostname.clone())).or_default();
-        known.claims.insert(age.clone(), Claim { demand: Arc::clone(demand), verdict: None });
+        known.claims.insert(age.clone(), ClaimState { demand: Arc::clone(demand), conflict: None });
         self.mark(hostname);
     }
 
@@ -122,7 +123,7 @@ impl Claims {
 
     /// Works out a part of what the changes come to; returns how many steps that took, or nothing if
     /// nothing is left.
-    pub(super) fn step(&mut self, grants: &Grants, news: &mut ClaimNews) -> Option<usize> {
+    pub(super) fn step(&mut self, grants: &Grants, news: &mut ClaimChanges) -> Option<usize> {
         // What is marked on the way is below, and so comes later.
         if let Some((namespace, after)) = self.granting.pop() {
             Some(self.mark_granted(namespace, after))
@@ -160,13 +161,13 @@ impl Claims {
         &mut self,
         hostname: Hostname,
         grants: &Grants,
-        news: &mut ClaimNews,
+        news: &mut ClaimChanges,
     ) -> usize {
         let domain = Domain(hostname);
         let Some(known) = self.known.get(&domain) else { return 1 };
         let steps = 1 + known.claims.len();
-        let verdicts = self.judge(&domain.0, known, grants);
-        let first = known.first_left_in(&verdicts).cloned();
+        let conflicts = self.judge(&domain.0, known, grants);
+        let first = known.first_left_in(&conflicts).cloned();
         let contested = first.as_ref().is_some_and(|first| known.is_contested(first));
         let is_any = domain.0 == Hostname::Any;
         if is_any {
@@ -175,7 +176,7 @@ impl Claims {
         }
         let Some(known) = self.known.get_mut(&domain) else { return steps };
         known.dirty = false;
-        known.take_verdicts(&domain.0, verdicts, news);
+        known.take_conflicts(&domain.0, conflicts, news);
         let before = std::mem::replace(&mut known.owner, first.clone());
         let was_granted = std::mem::replace(&mut known.granted, false);
         if !is_any {
@@ -196,7 +197,7 @@ impl Claims {
         domain: Domain,
         before: Option<Age>,
         now: Option<Age>,
-        news: &mut ClaimNews,
+        news: &mut ClaimChanges,
     ) {
         if let (Hostname::Wildcard(_), NamesBelow::Owner) = (&domain.0, self.names_below)
             && before != now
@@ -212,20 +213,25 @@ impl Claims {
     }
 
     /// What becomes of each claim to a hostname, in the order of their ages.
-    fn judge(&self, hostname: &Hostname, known: &Known, grants: &Grants) -> Vec<Option<Verdict>> {
+    fn judge(
+        &self,
+        hostname: &Hostname,
+        known: &HostnameClaims,
+        grants: &Grants,
+    ) -> Vec<Option<ClaimConflict>> {
         // As it is with almost all.
-        if let (Few::One(..), NamesBelow::Anyone) = (&known.claims, self.names_below) {
+        if let (SmallMap::One(..), NamesBelow::Anyone) = (&known.claims, self.names_below) {
             return vec![None];
         }
         let mut left = known.claimants();
-        let mut verdicts: Vec<Option<Verdict>> = match self.names_below {
+        let mut conflicts: Vec<Option<ClaimConflict>> = match self.names_below {
             NamesBelow::Anyone => left.iter().map(|_| None).collect(),
             NamesBelow::Owner => {
-                let keepers = Keepers::above(self, hostname, grants);
-                left.iter().map(|claim| keepers.verdict(claim.age)).collect()
+                let keepers = ProtectingWildcards::above(self, hostname, grants);
+                left.iter().map(|claim| keepers.conflict(claim.age)).collect()
             }
         };
-        let mut out = verdicts.iter().map(Option::is_some);
+        let mut out = conflicts.iter().map(Option::is_some);
         left.retain(|_| !out.next().unwrap_or_default());
         let sharing = Sharing::of(known, grants);
         let shares = |owner: &str, from: Referrer<'_>| sharing.has(owner, from);
@@ -233,9 +239,9 @@ impl Claims {
             Hostname::Any => judge_any(&left, shares),
             Hostname::Wildcard(_) | Hostname::Exact(_) => judge(&left, shares),
         };
-        let free = verdicts.iter_mut().filter(|verdict| verdict.is_none());
-        free.zip(judged).for_each(|(verdict, judged)| *verdict = judged);
-        verdicts
+        let free = conflicts.iter_mut().filter(|conflict| conflict.is_none());
+        free.zip(judged).for_each(|(conflict, judged)| *conflict = judged);
+        conflicts
     }
 
     /// Has the names below a wildcard looked at again; with an age, those alone that are younger.
@@ -305,7 +311,7 @@ impl Claims {
     }
 
     /// Takes over who owns `*` now.
-    fn move_any(&mut self, now: BTreeMap<Option<Box<str>>, RouteKey>, news: &mut ClaimNews) {
+    fn move_any(&mut self, now: BTreeMap<Option<Box<str>>, RouteKey>, news: &mut ClaimChanges) {
         let before = std::mem::replace(&mut self.any_owners, now);
         let mut moves = BTreeSet::new();
         for (listener, from) in &before {
@@ -320,7 +326,7 @@ impl Claims {
 
 /// The names below a wildcard that those above them count.
 pub(super) fn names_below<'k>(
-    known: &'k BTreeMap<Domain, Known>,
+    known: &'k BTreeMap<Domain, HostnameClaims>,
     suffix: &'k str,
 ) -> impl Iterator<Item = &'k Domain> {
     let below = known.range(Domain::below(suffix)..);
@@ -328,7 +334,7 @@ pub(super) fn names_below<'k>(
     below.filter(|(_, known)| known.counted).map(|(domain, _)| domain)
 }
 
-impl Known {
+impl HostnameClaims {
     /// Whether any route claims it.
     pub(super) fn is_claimed(&self) -> bool {
         !self.claims.is_empty()
@@ -339,11 +345,11 @@ impl Known {
     }
 
     /// The oldest claim that has a place in the table.
-    fn first_left_in(&self, verdicts: &[Option<Verdict>]) -> Option<&Age> {
-        let is_left_in = |(_, verdict): &(_, &Option<Verdict>)| {
-            !verdict.as_ref().is_some_and(Verdict::is_left_out)
+    fn first_left_in(&self, conflicts: &[Option<ClaimConflict>]) -> Option<&Age> {
+        let is_left_in = |(_, conflict): &(_, &Option<ClaimConflict>)| {
+            !conflict.as_ref().is_some_and(ClaimConflict::is_left_out)
         };
-        self.claims.keys().zip(verdicts).find(is_left_in).map(|(age, _)| age)
+        self.claims.keys().zip(conflicts).find(is_left_in).map(|(age, _)| age)
     }
 
     /// Whether other namespaces than the owner's claim it, too.
@@ -352,17 +358,17 @@ impl Known {
     }
 
     /// Takes over what becomes of each claim, and notes what of that is news.
-    fn take_verdicts(
+    fn take_conflicts(
         &mut self,
         hostname: &Hostname,
-        verdicts: Vec<Option<Verdict>>,
-        news: &mut ClaimNews,
+        conflicts: Vec<Option<ClaimConflict>>,
+        news: &mut ClaimChanges,
     ) {
-        for ((age, claim), verdict) in self.claims.iter_mut().zip(verdicts) {
-            if claim.verdict.as_deref() != verdict.as_ref() {
-                claim.verdict = verdict.map(Arc::new);
-                let told = claim.verdict.clone();
-                news.verdicts.push((age.key().clone(), hostname.clone(), told));
+        for ((age, claim), conflict) in self.claims.iter_mut().zip(conflicts) {
+            if claim.conflict.as_deref() != conflict.as_ref() {
+                claim.conflict = conflict.map(Arc::new);
+                let told = claim.conflict.clone();
+                news.conflicts.push((age.key().clone(), hostname.clone(), told));
             }
         }
     }

@@ -31,7 +31,7 @@ pub(super) struct Slice {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum State {
+enum ServingState {
     Ready,
     /// It terminates, and serves until it is done.
     Leaving,
@@ -46,8 +46,8 @@ impl Slice {
             let addresses = endpoint.addresses.iter();
             let addresses = addresses.filter_map(|text| address(&slice.address_type, text));
             match state(endpoint) {
-                Some(State::Ready) => ips.extend(addresses),
-                Some(State::Leaving) => leaving.extend(addresses),
+                Some(ServingState::Ready) => ips.extend(addresses),
+                Some(ServingState::Leaving) => leaving.extend(addresses),
                 None => {}
             }
         }
@@ -66,11 +66,11 @@ impl Slice {
     }
 
     /// The addresses of endpoints in one state.
-    fn ips_in(&self, state: State) -> &[IpAddr] {
+    fn ips_in(&self, state: ServingState) -> &[IpAddr] {
         let (ready, leaving) = self.ips.split_at_checked(self.ready).unwrap_or_default();
         match state {
-            State::Ready => ready,
-            State::Leaving => leaving,
+            ServingState::Ready => ready,
+            ServingState::Leaving => leaving,
         }
     }
 }
@@ -93,7 +93,7 @@ pub(super) fn all_addresses(slice: &EndpointSlice) -> impl Iterator<Item = IpAdd
 
 /// The endpoints at one port of a Service.
 #[derive(Debug, Default)]
-pub(super) struct Usable {
+pub(super) struct PortEndpoints {
     /// How often the port is asked for.
     asked: usize,
     ready: usize,
@@ -104,15 +104,15 @@ pub(super) struct Usable {
     pub(super) cut: bool,
 }
 
-impl Usable {
+impl PortEndpoints {
     /// How many addresses there are: of the ready endpoints; if there are none in any slice, of
     /// those that still serve while they terminate.
     pub(super) fn count(&self) -> usize {
         if self.ready > 0 { self.ready } else { self.leaving }
     }
 
-    fn state(&self) -> State {
-        if self.ready > 0 { State::Ready } else { State::Leaving }
+    fn state(&self) -> ServingState {
+        if self.ready > 0 { ServingState::Ready } else { ServingState::Leaving }
     }
 }
 
@@ -121,16 +121,16 @@ impl Usable {
 pub(super) fn usable_endpoints<'s>(
     slices: impl Iterator<Item = &'s Slice> + Clone,
     names: impl Iterator<Item = &'s str>,
-) -> HashMap<&'s str, Usable> {
-    let mut found: HashMap<&str, Usable> = HashMap::new();
+) -> HashMap<&'s str, PortEndpoints> {
+    let mut found: HashMap<&str, PortEndpoints> = HashMap::new();
     for name in names {
         found.entry(name).or_default().asked += 1;
     }
     for slice in slices.clone() {
         for (name, _) in &slice.ports {
             if let Some(usable) = found.get_mut(&**name) {
-                usable.ready += slice.ips_in(State::Ready).len();
-                usable.leaving += slice.ips_in(State::Leaving).len();
+                usable.ready += slice.ips_in(ServingState::Ready).len();
+                usable.leaving += slice.ips_in(ServingState::Leaving).len();
             }
         }
     }
@@ -153,8 +153,8 @@ pub(super) fn usable_endpoints<'s>(
 }
 
 /// How many addresses each port may have: all, if they are not too many, or else the same number.
-fn share(found: &HashMap<&str, Usable>) -> usize {
-    let total = |total: usize, usable: &Usable| {
+fn share(found: &HashMap<&str, PortEndpoints>) -> usize {
+    let total = |total: usize, usable: &PortEndpoints| {
         total.saturating_add(usable.count().saturating_mul(usable.asked))
     };
     if found.values().fold(0, total) <= ADDRESSES_OF_A_SERVICE {
@@ -165,14 +165,14 @@ fn share(found: &HashMap<&str, Usable>) -> usize {
 }
 
 /// A condition that is not there means ready.
-fn state(endpoint: &Endpoint) -> Option<State> {
+fn state(endpoint: &Endpoint) -> Option<ServingState> {
     let conditions = endpoint.conditions.as_ref();
     if conditions.and_then(|conditions| conditions.ready).unwrap_or(true) {
-        return Some(State::Ready);
+        return Some(ServingState::Ready);
     }
     let conditions = conditions?;
     let leaving = conditions.serving == Some(true) && conditions.terminating == Some(true);
-    leaving.then_some(State::Leaving)
+    leaving.then_some(ServingState::Leaving)
 }
 
 fn address(family: &str, text: &str) -> Option<IpAddr> {

@@ -12,7 +12,7 @@ use crate::routing::{Kind, ObjectKey, Referrer, RouteKey};
 #[derive(Debug, Default)]
 pub(super) struct Grants {
     /// By the namespace that they open.
-    known: HashMap<Arc<str>, Opened>,
+    known: HashMap<Arc<str>, NamespaceGrants>,
     /// The routes that refer to a namespace which is not their own.
     users: HashMap<Arc<str>, BTreeSet<RouteKey>>,
     /// How many grants, and names in them, were looked at.
@@ -22,7 +22,7 @@ pub(super) struct Grants {
 
 /// The grants of one namespace.
 #[derive(Debug, Default)]
-struct Opened {
+struct NamespaceGrants {
     /// Each with the `metadata.uid` of its object.
     grants: BTreeMap<ObjectKey, (Grant, Option<Box<str>>)>,
     /// By the kind of those that may refer.
@@ -30,7 +30,7 @@ struct Opened {
 }
 
 /// What grants are for, by the namespace that may refer.
-type ByNamespace = HashMap<Box<str>, BTreeMap<ObjectKey, Arc<Granted>>>;
+type ByNamespace = HashMap<Box<str>, BTreeMap<ObjectKey, Arc<GrantedObjects>>>;
 
 /// What matters of a grant.
 #[derive(Debug, PartialEq, Eq)]
@@ -38,16 +38,16 @@ struct Grant {
     /// Who may refer.
     from: BTreeSet<(Kind, Box<str>)>,
     /// To what.
-    granted: Arc<Granted>,
+    granted: Arc<GrantedObjects>,
 }
 
 /// Objects of the grant's namespace, by their kind.
 #[derive(Debug, Default, PartialEq, Eq)]
-struct Granted(HashMap<Kind, Names>);
+struct GrantedObjects(HashMap<Kind, GrantedNames>);
 
 /// Objects of one kind.
 #[derive(Debug, PartialEq, Eq)]
-enum Names {
+enum GrantedNames {
     All,
     Some(HashSet<Box<str>>),
 }
@@ -103,8 +103,8 @@ impl Grants {
     pub(super) fn allows(&self, from: Referrer<'_>, kind: Kind, to: &ObjectKey) -> bool {
         from.namespace == to.namespace()
             || self.granted(from, to.namespace()).any(|granted| match granted.0.get(&kind) {
-                Some(Names::All) => true,
-                Some(Names::Some(names)) => names.contains(to.name()),
+                Some(GrantedNames::All) => true,
+                Some(GrantedNames::Some(names)) => names.contains(to.name()),
                 None => false,
             })
     }
@@ -124,8 +124,8 @@ impl Grants {
         self.granted(from, namespace).any(|granted| {
             let mut kinds = granted.0.iter().filter(|(kind, _)| has(**kind, None));
             kinds.any(|(kind, names)| match names {
-                Names::All => true,
-                Names::Some(names) => names.iter().any(|name| has_named(*kind, name)),
+                GrantedNames::All => true,
+                GrantedNames::Some(names) => names.iter().any(|name| has_named(*kind, name)),
             })
         })
     }
@@ -158,7 +158,11 @@ impl Grants {
     }
 
     /// What the grants of `namespace` are for, as far as they are for `from`.
-    fn granted(&self, from: Referrer<'_>, namespace: &str) -> impl Iterator<Item = &Granted> {
+    fn granted(
+        &self,
+        from: Referrer<'_>,
+        namespace: &str,
+    ) -> impl Iterator<Item = &GrantedObjects> {
         let opened = self.known.get(namespace).and_then(|opened| opened.from.get(&from.kind));
         let grants = opened.and_then(|opened| opened.get(from.namespace));
         grants.into_iter().flat_map(BTreeMap::values).map(|granted| {
@@ -179,7 +183,7 @@ impl Grant {
         let from = spec.from.iter().filter_map(|from| {
             Some((Kind::named(&from.group, &from.kind)?, from.namespace.as_str().into()))
         });
-        let mut granted = Granted::default();
+        let mut granted = GrantedObjects::default();
         for to in &spec.to {
             if let Some(kind) = Kind::named(&to.group, &to.kind) {
                 granted.add(kind, to.name.as_deref());
@@ -189,16 +193,16 @@ impl Grant {
     }
 }
 
-impl Granted {
+impl GrantedObjects {
     /// Adds the object of this name; without a name, all of the kind.
     fn add(&mut self, kind: Kind, name: Option<&str>) {
-        let names = self.0.entry(kind).or_insert_with(|| Names::Some(HashSet::new()));
+        let names = self.0.entry(kind).or_insert_with(|| GrantedNames::Some(HashSet::new()));
         match (names, name) {
-            (Names::Some(names), Some(name)) => {
+            (GrantedNames::Some(names), Some(name)) => {
                 names.insert(name.into());
             }
-            (Names::All, _) => {}
-            (names, None) => *names = Names::All,
+            (GrantedNames::All, _) => {}
+            (names, None) => *names = GrantedNames::All,
         }
     }
 }

@@ -3,27 +3,27 @@
 //! [`Builder`] holds what a source has and turns what changed into what is to be served and
 //! reported differently; [`build`] does it once for a whole set of resources.
 
-mod below;
 mod builder;
 mod claims;
+mod conditions;
+mod conflict;
+mod delta;
 mod domain;
-mod draft;
 mod endpoints;
-mod few;
 mod grants;
 mod names;
-mod own;
+mod notes;
+mod own_addresses;
 mod policy;
 mod ports;
 mod resolve;
+mod resolved_route;
 mod routes;
 mod services;
-mod settle;
 mod sharing;
-mod told;
+mod small_map;
 mod unreadable;
 mod unresolved;
-mod verdict;
 mod wildcards;
 
 use std::collections::HashMap;
@@ -35,12 +35,12 @@ use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
 pub use self::builder::Builder;
+pub(super) use self::conditions::Problem;
+pub use self::delta::{Delta, DeltaComputation, SLICE};
 pub use self::names::{
-    ADDRESSES_OF_A_NAME, Answer, NAMES_OF_A_NAMESPACE, NameChanges, NameFault, Rank, WantedName,
+    ADDRESSES_OF_A_NAME, DnsAnswer, NAMES_OF_A_NAMESPACE, NameChanges, NameFault, Rank, WantedName,
 };
-pub use self::settle::{SLICE, Settled, Settling};
-pub(super) use self::told::Finding;
-pub use self::unreadable::{Unreadable, UnreadableRoute};
+pub use self::unreadable::{UnreadableOutcome, UnreadableRoute};
 use super::api::{DnsName, ReferenceGrant, SniRoute};
 use super::status::RouteStatus;
 use crate::reach::Reach;
@@ -61,7 +61,7 @@ pub struct Resources {
     /// What lets routes refer to Services of other namespaces.
     pub grants: Vec<ReferenceGrant>,
     /// What is known of the DNS names that routes lead to.
-    pub answers: HashMap<DnsName, Answer>,
+    pub answers: HashMap<DnsName, DnsAnswer>,
 }
 
 /// Which routes an installation serves, and where.
@@ -146,7 +146,7 @@ pub fn build(resources: &Resources, installation: &Installation) -> Plan {
 }
 
 /// [`build`], and all that it found on the way, in the order of the routes' keys.
-pub(super) fn examine(resources: &Resources, installation: &Installation) -> (Plan, Vec<Finding>) {
+pub(super) fn examine(resources: &Resources, installation: &Installation) -> (Plan, Vec<Problem>) {
     let mut builder = Builder::new(installation.clone());
     // Backwards, for of two objects with one name the builder takes the last.
     resources.services.iter().rev().for_each(|service| builder.put_service(service));
@@ -156,14 +156,14 @@ pub(super) fn examine(resources: &Resources, installation: &Installation) -> (Pl
         builder.put_answer(name, answer.clone());
     }
     resources.routes.iter().rev().for_each(|route| builder.put_route(route));
-    let Settled { changes, mut statuses, names, .. } = builder.settle();
+    let Delta { changes, mut statuses, names, .. } = builder.settle();
     statuses.sort_unstable_by(|a, b| a.object.cmp(&b.object));
     let mut routes: Vec<_> = changes.routes.into_iter().filter_map(|(_, spec)| spec).collect();
     routes.sort_unstable_by(|a, b| a.key.cmp(&b.key));
     let snapshot = Snapshot { routes, endpoints: changes.endpoints };
     let mut names: Vec<_> = names.wanted.into_iter().map(|wanted| wanted.name).collect();
     names.sort_unstable();
-    (Plan { snapshot, statuses, names }, builder.findings())
+    (Plan { snapshot, statuses, names }, builder.problems())
 }
 
 /// The key of a namespaced object; `None` when it has no name.

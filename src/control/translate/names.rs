@@ -16,7 +16,7 @@ pub const ADDRESSES_OF_A_NAME: usize = 256;
 
 /// What is known of a name.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Answer {
+pub struct DnsAnswer {
     /// Its addresses: those of the last good answer, if the last one was none. At most
     /// [`ADDRESSES_OF_A_NAME`].
     pub addresses: Vec<IpAddr>,
@@ -71,24 +71,24 @@ pub struct Rank {
 
 /// All names.
 #[derive(Debug, Default)]
-pub(super) struct Names {
-    known: HashMap<DnsName, Known>,
+pub(super) struct DnsNames {
+    known: HashMap<DnsName, KnownName>,
     /// Those whose users or answer changed.
     touched: HashSet<DnsName>,
 }
 
 #[derive(Debug, Default)]
-struct Known {
+struct KnownName {
     /// The routes that lead to it, by namespace.
     users: BTreeMap<Arc<str>, BTreeSet<Rank>>,
-    answer: Option<Answer>,
+    answer: Option<DnsAnswer>,
     /// What the source was told last.
     wanted: BTreeMap<Arc<str>, Rank>,
 }
 
-impl Names {
+impl DnsNames {
     /// Takes an answer over; returns whether it is news to some route.
-    pub(super) fn put(&mut self, name: &DnsName, answer: Answer) -> bool {
+    pub(super) fn put(&mut self, name: &DnsName, answer: DnsAnswer) -> bool {
         self.touched.insert(name.clone());
         let known = self.known.entry(name.clone()).or_default();
         if known.answer.as_ref() == Some(&answer) {
@@ -99,7 +99,7 @@ impl Names {
     }
 
     /// What is known of a name; nothing before its first answer.
-    pub(super) fn answer(&self, name: &str) -> Option<&Answer> {
+    pub(super) fn answer(&self, name: &str) -> Option<&DnsAnswer> {
         self.known.get(name)?.answer.as_ref()
     }
 

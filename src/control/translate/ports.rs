@@ -15,20 +15,20 @@ const MOST_LISTED: usize = 16;
 pub(super) struct ServicePorts {
     /// For a Service of type ExternalName: what it says, and the name that this is, if it is one.
     external_name: Option<(Box<str>, Option<DnsName>)>,
-    ports: Vec<Port>,
+    ports: Vec<DeclaredPort>,
 }
 
 /// What a port of a Service stands for.
 #[derive(Debug)]
-pub(super) enum Named<'s> {
+pub(super) enum PortMeaning<'s> {
     /// Endpoints of slices, which know the port by this name; "" if it has none.
-    Port(&'s str),
+    Endpoints(&'s str),
     /// A DNS name and the port there.
     Name(&'s DnsName, u16),
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
-struct Port {
+struct DeclaredPort {
     name: Option<Box<str>>,
     number: i32,
     /// `None` for TCP.
@@ -46,7 +46,7 @@ impl ServicePorts {
                 .map(|name| (name.into(), dns_name(name))),
             ports: ports
                 .iter()
-                .map(|port| Port {
+                .map(|port| DeclaredPort {
                     name: port.name.as_deref().map(Into::into),
                     number: port.port,
                     protocol: port.protocol.as_deref().filter(|p| *p != "TCP").map(Into::into),
@@ -74,7 +74,7 @@ impl ServicePorts {
 }
 
 /// Of several ports, the first for TCP counts; if there is none, the first.
-fn prefer<'s>(found: &mut &'s Port, port: &'s Port) {
+fn prefer<'s>(found: &mut &'s DeclaredPort, port: &'s DeclaredPort) {
     if found.protocol.is_some() && port.protocol.is_none() {
         *found = port;
     }
@@ -83,8 +83,8 @@ fn prefer<'s>(found: &mut &'s Port, port: &'s Port) {
 /// The ports of a Service by number and by name.
 pub(super) struct PortIndex<'s> {
     service: &'s ServicePorts,
-    numbers: HashMap<i32, &'s Port>,
-    names: HashMap<&'s str, &'s Port>,
+    numbers: HashMap<i32, &'s DeclaredPort>,
+    names: HashMap<&'s str, &'s DeclaredPort>,
 }
 
 impl<'s> PortIndex<'s> {
@@ -93,7 +93,7 @@ impl<'s> PortIndex<'s> {
         &self,
         key: &ObjectKey,
         wanted: &ServicePort,
-    ) -> Result<Named<'s>, Unresolved> {
+    ) -> Result<PortMeaning<'s>, Unresolved> {
         let missing = |why| Unresolved {
             reason: "PortNotFound",
             field: "service.port",
@@ -102,9 +102,11 @@ impl<'s> PortIndex<'s> {
         match &self.service.external_name {
             None => {
                 let port = self.port(wanted).map_err(missing)?;
-                Ok(Named::Port(port.name.as_deref().unwrap_or_default()))
+                Ok(PortMeaning::Endpoints(port.name.as_deref().unwrap_or_default()))
             }
-            Some((_, Some(name))) => Ok(Named::Name(name, self.outside(wanted).map_err(missing)?)),
+            Some((_, Some(name))) => {
+                Ok(PortMeaning::Name(name, self.outside(wanted).map_err(missing)?))
+            }
             Some((text, None)) => Err(Unresolved {
                 reason: "UnsupportedService",
                 field: "service.name",
@@ -124,7 +126,7 @@ impl<'s> PortIndex<'s> {
         }
     }
 
-    fn port(&self, wanted: &ServicePort) -> Result<&'s Port, String> {
+    fn port(&self, wanted: &ServicePort) -> Result<&'s DeclaredPort, String> {
         let found = match wanted {
             ServicePort::Number(number) => self.numbers.get(&i32::from(*number)),
             ServicePort::Name(name) => self.names.get(&**name),
@@ -141,7 +143,7 @@ impl<'s> PortIndex<'s> {
     }
 }
 
-fn offered(ports: &[Port]) -> String {
+fn offered(ports: &[DeclaredPort]) -> String {
     let listed = ports.iter().take(MOST_LISTED).map(|port| match &port.name {
         Some(name) => format!("{} ({name})", port.number),
         None => port.number.to_string(),

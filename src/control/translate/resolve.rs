@@ -6,12 +6,12 @@ use std::sync::Arc;
 
 use ahash::AHashMap as HashMap;
 
-use super::endpoints::{ADDRESSES_OF_A_SERVICE, Slice, Usable, usable_endpoints};
+use super::endpoints::{ADDRESSES_OF_A_SERVICE, PortEndpoints, Slice, usable_endpoints};
 use super::grants::Grants;
-use super::names::{Answer, Names};
-use super::own::{Own, OwnNews};
-use super::ports::{Named, ServicePorts};
-use super::services::{PortChange, PortNews, Services};
+use super::names::{DnsAnswer, DnsNames};
+use super::own_addresses::{OwnAddressChanges, OwnAddresses};
+use super::ports::{PortMeaning, ServicePorts};
+use super::services::{PortChange, PortUpdate, Services};
 use super::unresolved::Unresolved;
 use crate::control::api::{Address, DnsName};
 use crate::reach::{Reach, Refusal};
@@ -32,7 +32,7 @@ pub(super) struct Resolution {
 
 /// What a port of a Service comes to, for whoever may have it.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) enum Found {
+pub(super) enum PortTarget {
     Resolved(Arc<Resolution>),
     /// Whatever this name resolves to.
     Name(DnsName, u16),
@@ -40,7 +40,7 @@ pub(super) enum Found {
 
 /// What is the same for all routes of a round, and worked out once.
 #[derive(Debug, Default)]
-pub(super) struct LookedUp {
+pub(super) struct ResolutionCache {
     /// What names come to.
     names: HashMap<(DnsName, u16, &'static str), Arc<Resolution>>,
     /// Whether the routes of a kind may refer to a Service, by their namespace.
@@ -52,8 +52,8 @@ pub(super) struct LookedUp {
 pub(super) struct Targets {
     pub(super) services: Services,
     pub(super) grants: Grants,
-    pub(super) names: Names,
-    pub(super) own: Own,
+    pub(super) names: DnsNames,
+    pub(super) own: OwnAddresses,
     /// Where routes may lead at all.
     pub(super) reach: Reach,
     /// The addresses of the machine that sluice runs on.
@@ -73,10 +73,10 @@ impl Resolution {
     }
 }
 
-impl Found {
+impl PortTarget {
     /// What is different from `before`, if anything is.
-    pub(super) fn change_from(&self, before: Option<&Found>) -> Option<PortChange> {
-        let (Found::Resolved(now), Some(Found::Resolved(before))) = (self, before) else {
+    pub(super) fn change_from(&self, before: Option<&PortTarget>) -> Option<PortChange> {
+        let (PortTarget::Resolved(now), Some(PortTarget::Resolved(before))) = (self, before) else {
             return (before != Some(self)).then_some(PortChange::Whole);
         };
         if (&now.fault, &now.name, now.refused) != (&before.fault, &before.name, before.refused) {
@@ -96,16 +96,16 @@ impl Targets {
         &self,
         route: &RouteKey,
         backend: &BackendKey,
-        looked_up: &mut LookedUp,
+        cache: &mut ResolutionCache,
     ) -> Arc<Resolution> {
         match backend {
-            BackendKey::Service { service, .. } if !self.allow(route, service, looked_up) => {
+            BackendKey::Service { service, .. } if !self.allow(route, service, cache) => {
                 Arc::new(Resolution::refused(Unresolved::not_granted(route, service)))
             }
             BackendKey::Service { service, port } => match self.services.found(service, port) {
-                Some(Found::Resolved(resolution)) => Arc::clone(resolution),
-                Some(Found::Name(name, port)) => {
-                    self.resolve_name(name, *port, "service.name", looked_up)
+                Some(PortTarget::Resolved(resolution)) => Arc::clone(resolution),
+                Some(PortTarget::Name(name, port)) => {
+                    self.resolve_name(name, *port, "service.name", cache)
                 }
                 None => Arc::default(),
             },
@@ -115,21 +115,19 @@ impl Targets {
                     let refused = resolution.addresses.is_empty();
                     Arc::new(Resolution { refused, ..resolution })
                 }
-                Ok(Address::Name(name, port)) => {
-                    self.resolve_name(&name, port, "address", looked_up)
-                }
+                Ok(Address::Name(name, port)) => self.resolve_name(&name, port, "address", cache),
                 // It was one when the route was read.
                 Err(_) => Arc::default(),
             },
         }
     }
 
-    fn allow(&self, route: &RouteKey, service: &ObjectKey, looked_up: &mut LookedUp) -> bool {
+    fn allow(&self, route: &RouteKey, service: &ObjectKey, cache: &mut ResolutionCache) -> bool {
         let namespace = route.namespace();
         if namespace == service.namespace() {
             return true;
         }
-        let known = looked_up.allowed.entry((route.kind(), service.clone())).or_default();
+        let known = cache.allowed.entry((route.kind(), service.clone())).or_default();
         known.get(namespace).copied().unwrap_or_else(|| {
             let allowed = self.grants.allows(route.referrer(), Kind::Service, service);
             known.insert(namespace.into(), allowed);
@@ -139,11 +137,11 @@ impl Targets {
 
     /// Works out what the ports of a Service come to that routes name; returns those for which that
     /// is news, and how many steps it took.
-    pub(super) fn settle_service(&mut self, service: &ObjectKey) -> (Vec<PortNews>, usize) {
+    pub(super) fn settle_service(&mut self, service: &ObjectKey) -> (Vec<PortUpdate>, usize) {
         let (found, shared_out) = self.resolve_service(service);
         let addresses = found.iter().map(|(_, found)| match found {
-            Found::Resolved(resolution) => 1 + resolution.addresses.len() / 8,
-            Found::Name(..) => 1,
+            PortTarget::Resolved(resolution) => 1 + resolution.addresses.len() / 8,
+            PortTarget::Name(..) => 1,
         });
         let steps = 1 + addresses.sum::<usize>();
         (self.services.set_found(service, found, shared_out), steps)
@@ -152,7 +150,7 @@ impl Targets {
     /// Whether a backend may have an endpoint that has become the installation's own or is no
     /// longer, whether it is permitted or not. All that have names may: there are load balancers that
     /// have a name alone. Of a Service, the addresses are looked at, and not each of its ports.
-    pub(super) fn may_meet(&self, backend: &BackendKey, own: &OwnNews) -> bool {
+    pub(super) fn may_meet(&self, backend: &BackendKey, own: &OwnAddressChanges) -> bool {
         match backend {
             BackendKey::Address(address) => match address.parse() {
                 Ok(Address::Socket(address)) => own.has(address),
@@ -202,10 +200,10 @@ impl Targets {
 
     /// What the ports of a Service come to that routes name, and whether they have no more than their
     /// shares of what it may bring.
-    fn resolve_service(&self, service: &ObjectKey) -> (Vec<(ServicePort, Found)>, bool) {
+    fn resolve_service(&self, service: &ObjectKey) -> (Vec<(ServicePort, PortTarget)>, bool) {
         let named = self.services.named(service);
         let all = |resolution: Resolution| {
-            let found = Found::Resolved(Arc::new(resolution));
+            let found = PortTarget::Resolved(Arc::new(resolution));
             (named.clone().map(|port| (port.clone(), found.clone())).collect(), false)
         };
         if self.own.has_service(service) {
@@ -219,32 +217,32 @@ impl Targets {
         let index = ports.index();
         let meant: Vec<_> = named.map(|port| (port, index.find(service, port))).collect();
         let names = meant.iter().filter_map(|(_, meant)| match meant {
-            Ok(Named::Port(name)) => Some(*name),
+            Ok(PortMeaning::Endpoints(name)) => Some(*name),
             _ => None,
         });
         let usable = usable_endpoints(self.services.slices(service), names);
         let shared_out = usable.values().any(|usable| usable.cut);
         let at_ports =
             usable.into_iter().map(|(name, usable)| (name, self.at_port(service, usable)));
-        let at_ports: HashMap<&str, Found> = at_ports.collect();
+        let at_ports: HashMap<&str, PortTarget> = at_ports.collect();
         let found = meant.into_iter().filter_map(|(port, meant)| {
             let found = match meant {
-                Ok(Named::Port(name)) => at_ports.get(name)?.clone(),
-                Ok(Named::Name(name, port)) => Found::Name(name.clone(), port),
-                Err(fault) => Found::Resolved(Arc::new(Resolution::failed(fault))),
+                Ok(PortMeaning::Endpoints(name)) => at_ports.get(name)?.clone(),
+                Ok(PortMeaning::Name(name, port)) => PortTarget::Name(name.clone(), port),
+                Err(fault) => PortTarget::Resolved(Arc::new(Resolution::failed(fault))),
             };
             Some((port.clone(), found))
         });
         (found.collect(), shared_out)
     }
 
-    fn at_port(&self, service: &ObjectKey, usable: Usable) -> Found {
+    fn at_port(&self, service: &ObjectKey, usable: PortEndpoints) -> PortTarget {
         let (cut, all, used) = (usable.cut, usable.count(), usable.addresses.len());
         let mut resolution = self.permitted(usable.addresses, "service.name");
         if cut {
             resolution.fault = Some(Box::new(Unresolved::too_many_addresses(service, all, used)));
         }
-        Found::Resolved(Arc::new(resolution))
+        PortTarget::Resolved(Arc::new(resolution))
     }
 
     /// The addresses of a name, as far as they are known; `field` is the one that led to it.
@@ -253,9 +251,9 @@ impl Targets {
         name: &DnsName,
         port: u16,
         field: &'static str,
-        looked_up: &mut LookedUp,
+        cache: &mut ResolutionCache,
     ) -> Arc<Resolution> {
-        let known = looked_up.names.entry((name.clone(), port, field));
+        let known = cache.names.entry((name.clone(), port, field));
         Arc::clone(known.or_insert_with(|| Arc::new(self.look_up(name, port, field))))
     }
 
@@ -265,7 +263,7 @@ impl Targets {
             return Resolution::refused(Unresolved::leads_to_itself(what, field));
         }
         let mut resolution = Resolution::default();
-        if let Some(Answer { addresses, fault }) = self.names.answer(name) {
+        if let Some(DnsAnswer { addresses, fault }) = self.names.answer(name) {
             let mut sockets: Vec<SocketAddr> =
                 addresses.iter().map(|ip| SocketAddr::new(*ip, port)).collect();
             sockets.sort_unstable();

@@ -5,43 +5,43 @@ use std::vec::IntoIter;
 
 use ahash::AHashMap as HashMap;
 
-use super::draft::Draft;
+use super::resolved_route::ResolvedRoute;
 use crate::routing::RouteKey;
 
 /// The routes of an installation, and those that went since the last round.
 #[derive(Debug, Default)]
 pub(super) struct Routes {
-    routes: HashMap<RouteKey, Route>,
+    routes: HashMap<RouteKey, TrackedRoute>,
     /// Those that are to be looked at again.
     dirty: Vec<RouteKey>,
 }
 
 #[derive(Debug, Default)]
-struct Route {
-    state: State,
+struct TrackedRoute {
+    state: RoutePresence,
     /// Whether it is in [`Routes::dirty`].
     dirty: bool,
 }
 
 /// What there is of a route.
 #[derive(Debug, Default)]
-pub(super) enum State {
+pub(super) enum RoutePresence {
     #[default]
     Gone,
-    Here(Box<Draft>),
+    Present(Box<ResolvedRoute>),
 }
 
 impl Routes {
     /// A route has another state.
-    pub(super) fn set(&mut self, key: RouteKey, state: State) {
+    pub(super) fn set(&mut self, key: RouteKey, state: RoutePresence) {
         let route = self.routes.entry(key.clone()).or_default();
         route.state = state;
         route.mark(&key, &mut self.dirty);
     }
 
     /// A route is gone; returns what was known of it.
-    pub(super) fn remove(&mut self, key: &RouteKey) -> State {
-        let Some(route) = self.routes.get_mut(key) else { return State::Gone };
+    pub(super) fn remove(&mut self, key: &RouteKey) -> RoutePresence {
+        let Some(route) = self.routes.get_mut(key) else { return RoutePresence::Gone };
         route.mark(key, &mut self.dirty);
         mem::take(&mut route.state)
     }
@@ -61,9 +61,13 @@ impl Routes {
     }
 
     /// Tells a route something, and has it looked at again if that is news.
-    pub(super) fn tell(&mut self, key: &RouteKey, is_news: impl FnOnce(&mut Draft) -> bool) {
+    pub(super) fn tell(
+        &mut self,
+        key: &RouteKey,
+        is_news: impl FnOnce(&mut ResolvedRoute) -> bool,
+    ) {
         if let Some(route) = self.routes.get_mut(key)
-            && route.state.draft_mut().is_some_and(is_news)
+            && route.state.resolved_mut().is_some_and(is_news)
         {
             route.mark(key, &mut self.dirty);
         }
@@ -75,7 +79,7 @@ impl Routes {
     }
 
     /// Looks at a route.
-    pub(super) fn look_at(&mut self, key: &RouteKey) -> Option<&mut State> {
+    pub(super) fn look_at(&mut self, key: &RouteKey) -> Option<&mut RoutePresence> {
         let route = self.routes.get_mut(key)?;
         route.dirty = false;
         Some(&mut route.state)
@@ -86,12 +90,12 @@ impl Routes {
         self.routes.remove(key);
     }
 
-    pub(super) fn draft(&self, key: &RouteKey) -> Option<&Draft> {
-        self.routes.get(key)?.state.draft()
+    pub(super) fn resolved(&self, key: &RouteKey) -> Option<&ResolvedRoute> {
+        self.routes.get(key)?.state.resolved()
     }
 
-    pub(super) fn draft_mut(&mut self, key: &RouteKey) -> Option<&mut Draft> {
-        self.routes.get_mut(key)?.state.draft_mut()
+    pub(super) fn resolved_mut(&mut self, key: &RouteKey) -> Option<&mut ResolvedRoute> {
+        self.routes.get_mut(key)?.state.resolved_mut()
     }
 
     /// The keys of all, in no order.
@@ -100,8 +104,8 @@ impl Routes {
     }
 
     /// All, in no order.
-    pub(super) fn drafts(&self) -> impl Iterator<Item = &Draft> {
-        self.routes.values().filter_map(|route| route.state.draft())
+    pub(super) fn all_resolved(&self) -> impl Iterator<Item = &ResolvedRoute> {
+        self.routes.values().filter_map(|route| route.state.resolved())
     }
 
     #[cfg(test)]
@@ -110,7 +114,7 @@ impl Routes {
     }
 }
 
-impl Route {
+impl TrackedRoute {
     fn mark(&mut self, key: &RouteKey, dirty: &mut Vec<RouteKey>) {
         if !mem::replace(&mut self.dirty, true) {
             dirty.push(key.clone());
@@ -118,18 +122,18 @@ impl Route {
     }
 }
 
-impl State {
-    fn draft(&self) -> Option<&Draft> {
+impl RoutePresence {
+    fn resolved(&self) -> Option<&ResolvedRoute> {
         match self {
-            State::Here(draft) => Some(draft),
-            State::Gone => None,
+            RoutePresence::Present(resolved) => Some(resolved),
+            RoutePresence::Gone => None,
         }
     }
 
-    fn draft_mut(&mut self) -> Option<&mut Draft> {
+    fn resolved_mut(&mut self) -> Option<&mut ResolvedRoute> {
         match self {
-            State::Here(draft) => Some(draft),
-            State::Gone => None,
+            RoutePresence::Present(resolved) => Some(resolved),
+            RoutePresence::Gone => None,
         }
     }
 }

@@ -3,15 +3,15 @@
 use ahash::AHashMap as HashMap;
 
 use super::endpoints::Slice;
-use super::few::Few;
 use super::ports::ServicePorts;
-use super::resolve::Found;
+use super::resolve::PortTarget;
+use super::small_map::SmallMap;
 use crate::routing::{ObjectKey, RouteKey, ServicePort};
 
 /// All Services that are there or that routes name.
 #[derive(Debug, Default)]
 pub(super) struct Services {
-    known: HashMap<ObjectKey, Box<Known>>,
+    known: HashMap<ObjectKey, Box<KnownService>>,
     /// The Service of a slice.
     of_slices: HashMap<ObjectKey, ObjectKey>,
     /// Those that are named and of which there is news.
@@ -19,13 +19,13 @@ pub(super) struct Services {
 }
 
 #[derive(Debug, Default)]
-struct Known {
+struct KnownService {
     /// What the Service says, if it is there.
     ports: Option<ServicePorts>,
     /// By their own keys.
-    slices: Few<ObjectKey, Slice>,
+    slices: SmallMap<ObjectKey, Slice>,
     /// The ports that routes name.
-    named: Few<ServicePort, NamedPort>,
+    named: SmallMap<ServicePort, NamedPort>,
     /// Whether it has more addresses than it may bring, so that each port has its share.
     shared_out: bool,
     /// Whether it is in [`Services::dirty`].
@@ -35,16 +35,16 @@ struct Known {
 /// A port that routes name.
 #[derive(Debug, Default)]
 struct NamedPort {
-    users: Few<RouteKey>,
+    users: SmallMap<RouteKey>,
     /// What it comes to, as far as that was worked out.
-    found: Option<Found>,
+    found: Option<PortTarget>,
 }
 
 /// A port that comes to something else than before.
 #[derive(Debug)]
-pub(super) struct PortNews {
+pub(super) struct PortUpdate {
     pub(super) port: ServicePort,
-    pub(super) found: Found,
+    pub(super) found: PortTarget,
     pub(super) change: PortChange,
 }
 
@@ -105,7 +105,7 @@ impl Services {
         match known.named.get_mut(port) {
             Some(named) => named.users.insert(route.clone(), ()),
             None => {
-                let named = NamedPort { users: Few::One(route.clone(), ()), found: None };
+                let named = NamedPort { users: SmallMap::One(route.clone(), ()), found: None };
                 known.named.insert(port.clone(), named);
                 self.mark(service);
             }
@@ -165,7 +165,7 @@ impl Services {
     }
 
     /// What a port that routes name comes to, as it was worked out last.
-    pub(super) fn found(&self, service: &ObjectKey, port: &ServicePort) -> Option<&Found> {
+    pub(super) fn found(&self, service: &ObjectKey, port: &ServicePort) -> Option<&PortTarget> {
         self.known.get(service)?.named.get(port)?.found.as_ref()
     }
 
@@ -174,16 +174,16 @@ impl Services {
     pub(super) fn set_found(
         &mut self,
         service: &ObjectKey,
-        found: Vec<(ServicePort, Found)>,
+        found: Vec<(ServicePort, PortTarget)>,
         shared_out: bool,
-    ) -> Vec<PortNews> {
+    ) -> Vec<PortUpdate> {
         let Some(known) = self.known.get_mut(service) else { return Vec::new() };
         known.shared_out = shared_out;
         let news = found.into_iter().filter_map(|(port, found)| {
             let named = known.named.get_mut(&port)?;
             let change = found.change_from(named.found.as_ref())?;
             named.found = Some(found.clone());
-            Some(PortNews { port, found, change })
+            Some(PortUpdate { port, found, change })
         });
         news.collect()
     }
@@ -213,7 +213,7 @@ impl Services {
     }
 }
 
-impl Known {
+impl KnownService {
     fn is_nothing(&self) -> bool {
         self.ports.is_none() && self.slices.is_empty() && self.named.is_empty()
     }

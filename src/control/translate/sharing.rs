@@ -4,24 +4,24 @@ use std::cell::RefCell;
 
 use ahash::{AHashMap as HashMap, AHashSet as HashSet};
 
-use super::claims::{Claims, Known};
+use super::claims::{Claims, HostnameClaims};
 use super::domain::Domain;
 use super::grants::Grants;
-use crate::routing::{Age, Hostname, Kind, Referrer, Verdict};
+use crate::routing::{Age, ClaimConflict, Hostname, Kind, Referrer};
 
 /// With whom the owners of a hostname share it.
 pub(super) struct Sharing<'c> {
-    known: &'c Known,
+    known: &'c HostnameClaims,
     grants: &'c Grants,
     /// The names of the routes that claim the hostname, of each owner that was asked for.
-    routes: RefCell<HashMap<Box<str>, ByKind<'c>>>,
+    routes: RefCell<HashMap<Box<str>, NamesByKind<'c>>>,
 }
 
 /// Names of objects, by their kind.
-type ByKind<'c> = HashMap<Kind, HashSet<&'c str>>;
+type NamesByKind<'c> = HashMap<Kind, HashSet<&'c str>>;
 
 impl<'c> Sharing<'c> {
-    pub(super) fn of(known: &'c Known, grants: &'c Grants) -> Self {
+    pub(super) fn of(known: &'c HostnameClaims, grants: &'c Grants) -> Self {
         Sharing { known, grants, routes: RefCell::default() }
     }
 
@@ -38,8 +38,8 @@ impl<'c> Sharing<'c> {
         })
     }
 
-    fn routes_of(&self, owner: &str) -> ByKind<'c> {
-        let mut routes = ByKind::new();
+    fn routes_of(&self, owner: &str) -> NamesByKind<'c> {
+        let mut routes = NamesByKind::new();
         for age in self.known.ages().filter(|age| age.namespace() == owner) {
             routes.entry(age.key().kind()).or_default().insert(age.key().name());
         }
@@ -48,9 +48,9 @@ impl<'c> Sharing<'c> {
 }
 
 /// The wildcards above a hostname that keep claims out which are younger than theirs.
-pub(super) struct Keepers<'c>(Vec<Keeper<'c>>);
+pub(super) struct ProtectingWildcards<'c>(Vec<ProtectingWildcard<'c>>);
 
-struct Keeper<'c> {
+struct ProtectingWildcard<'c> {
     wildcard: Hostname,
     owner: &'c Age,
     sharing: Sharing<'c>,
@@ -58,11 +58,11 @@ struct Keeper<'c> {
     shared: RefCell<HashMap<Referrer<'c>, bool>>,
 }
 
-impl<'c> Keepers<'c> {
+impl<'c> ProtectingWildcards<'c> {
     /// The nearest one that is older than a claim decides. So of those above, the nearest first, only
     /// those count that are older than all before them.
     pub(super) fn above(claims: &'c Claims, hostname: &'c Hostname, grants: &'c Grants) -> Self {
-        let mut keepers: Vec<Keeper<'_>> = Vec::new();
+        let mut keepers: Vec<ProtectingWildcard<'_>> = Vec::new();
         for (suffix, wildcard) in claims.wildcards.above(hostname) {
             let Some(owner) = &wildcard.owner else { continue };
             if keepers.last().is_some_and(|nearer| nearer.owner <= owner) {
@@ -71,23 +71,23 @@ impl<'c> Keepers<'c> {
             let wildcard = Hostname::Wildcard(suffix.clone());
             let Some(known) = claims.known.get(&Domain(wildcard.clone())) else { continue };
             let (sharing, shared) = (Sharing::of(known, grants), RefCell::default());
-            keepers.push(Keeper { wildcard, owner, sharing, shared });
+            keepers.push(ProtectingWildcard { wildcard, owner, sharing, shared });
         }
-        Keepers(keepers)
+        ProtectingWildcards(keepers)
     }
 
     /// Whether a claim is kept out.
-    pub(super) fn verdict(&self, age: &'c Age) -> Option<Verdict> {
+    pub(super) fn conflict(&self, age: &'c Age) -> Option<ClaimConflict> {
         let at = self.0.partition_point(|keeper| keeper.owner >= age);
         let keeper = self.0.get(at)?;
-        (!keeper.lets_in(age.key().referrer())).then(|| Verdict::Below {
+        (!keeper.lets_in(age.key().referrer())).then(|| ClaimConflict::Below {
             wildcard: keeper.wildcard.clone(),
             owner: keeper.owner.key().clone(),
         })
     }
 }
 
-impl<'c> Keeper<'c> {
+impl<'c> ProtectingWildcard<'c> {
     fn lets_in(&self, claimant: Referrer<'c>) -> bool {
         if claimant.namespace == self.owner.namespace() {
             return true;

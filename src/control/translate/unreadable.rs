@@ -3,7 +3,7 @@
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
 use super::builder::Builder;
-use super::draft::Draft;
+use super::resolved_route::ResolvedRoute;
 use super::sni_route_key;
 use crate::control::api::RouteClaims;
 
@@ -22,7 +22,7 @@ pub struct UnreadableRoute {
 
 /// What becomes of an object that cannot be read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Unreadable {
+pub enum UnreadableOutcome {
     /// It is as it was when it was read last.
     Kept,
     /// It was never read, and is as good as none, but for hostnames that it claims.
@@ -35,23 +35,24 @@ impl Builder {
     /// A route is there that cannot be read. It is served as it was when it was read last. One that
     /// never was gets no connection; what it claims, as far as that can be read, goes to no other
     /// namespace meanwhile.
-    pub fn put_unreadable_route(&mut self, route: &UnreadableRoute) -> Unreadable {
-        let Some(key) = sni_route_key(&route.metadata) else { return Unreadable::Unused };
-        let known = self.routes.draft_mut(&key).filter(|draft| draft.is_of(&route.metadata));
+    pub fn put_unreadable_route(&mut self, route: &UnreadableRoute) -> UnreadableOutcome {
+        let Some(key) = sni_route_key(&route.metadata) else { return UnreadableOutcome::Unused };
+        let known =
+            self.routes.resolved_mut(&key).filter(|resolved| resolved.is_of(&route.metadata));
         let is_ours = match &route.class {
             Some(class) => self.installation.serves(class.as_deref()),
             None => known.is_some() || self.installation.serves(None),
         };
         if !is_ours {
             self.remove_route(&key);
-            return Unreadable::Elsewhere;
+            return UnreadableOutcome::Elsewhere;
         }
-        if let Some(draft) = known.filter(|draft| draft.was_read()) {
-            draft.keep_as_it_was(route);
+        if let Some(resolved) = known.filter(|resolved| resolved.was_read()) {
+            resolved.keep_as_it_was(route);
             self.routes.mark(&key);
-            return Unreadable::Kept;
+            return UnreadableOutcome::Kept;
         }
-        self.put_draft(Draft::unreadable(key, route, &self.installation));
-        Unreadable::Unused
+        self.put_resolved(ResolvedRoute::unreadable(key, route, &self.installation));
+        UnreadableOutcome::Unused
     }
 }

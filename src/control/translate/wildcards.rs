@@ -27,7 +27,7 @@ pub(super) struct Wildcards {
 pub(super) struct Wildcard {
     /// The oldest claim to it that is served.
     pub(super) owner: Option<Age>,
-    below: Below,
+    below: ClaimedBelow,
     /// The names that are told of it.
     pub(super) names: BTreeSet<Domain>,
     /// The route that was told of names below it.
@@ -37,7 +37,7 @@ pub(super) struct Wildcard {
 /// How many claimed names are below a wildcard. Of very many it is known that they are too many, and
 /// not how many there are.
 #[derive(Clone, Copy, Debug, Default)]
-struct Below {
+struct ClaimedBelow {
     at_least: usize,
     is_counted: bool,
 }
@@ -158,13 +158,13 @@ impl Wildcards {
 
     /// Twice as many as there may be are counted: before it matters how many they are, so many have
     /// to go that they pay for counting again.
-    fn counted<'n>(&self, names: impl Iterator<Item = &'n Domain>) -> Below {
+    fn counted<'n>(&self, names: impl Iterator<Item = &'n Domain>) -> ClaimedBelow {
         let most = self.most_below.saturating_mul(2);
         let at_least = names.take(most).count();
-        Below { at_least, is_counted: at_least < most }
+        ClaimedBelow { at_least, is_counted: at_least < most }
     }
 
-    fn set_below(&mut self, suffix: &str, below: Below) {
+    fn set_below(&mut self, suffix: &str, below: ClaimedBelow) {
         if let Some(wildcard) = self.known.get_mut(suffix) {
             wildcard.below = below;
         }

@@ -5,7 +5,7 @@ use std::iter::once;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
-use crate::routing::{Endpoint, EndpointSet, Moment, Standing, mix};
+use crate::routing::{Availability, Endpoint, EndpointSet, Moment, mix};
 
 /// How many endpoints are looked at for one client, in all backends and however often another is
 /// chosen for it. A choice has half of what is left, and at least one; if nearly all of so many are
@@ -16,7 +16,7 @@ const MOST_SHUFFLED: usize = 256;
 
 /// A connection that an endpoint is wanted for.
 #[derive(Debug)]
-pub struct Wish<'a> {
+pub struct EndpointRequest<'a> {
     /// The client's address.
     pub source: IpAddr,
     /// Endpoints that were tried for it already.
@@ -26,25 +26,25 @@ pub struct Wish<'a> {
     /// The present.
     pub now: Moment,
     /// What is known of before, where endpoints were tried for it already.
-    pub effort: Effort,
+    pub search: SearchState,
 }
 
 /// What was found out, and spent, while endpoints were tried for one client.
 #[derive(Clone, Debug)]
-pub struct Effort {
+pub struct SearchState {
     /// How many endpoints may still be looked at.
     looks: Cell<u16>,
     /// Whether the kernel had no route to an IPv4 address, or an IPv6 address.
     unrouted: [bool; 2],
 }
 
-impl Default for Effort {
+impl Default for SearchState {
     fn default() -> Self {
-        Effort { looks: Cell::new(MOST_LOOKS as u16), unrouted: [false; 2] }
+        SearchState { looks: Cell::new(MOST_LOOKS as u16), unrouted: [false; 2] }
     }
 }
 
-impl Effort {
+impl SearchState {
     /// The kernel has no route to this address, and so perhaps none to others of its family.
     pub fn unrouted(&mut self, address: SocketAddr) {
         let [ipv4, ipv6] = &mut self.unrouted;
@@ -63,7 +63,7 @@ fn is_ipv4(address: SocketAddr) -> bool {
 
 /// Where an endpoint stands in the order of preference for one client; the least is the best.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Rank {
+pub(super) enum EndpointRank {
     /// Nothing is known against it.
     Well,
     /// An attempt is to show whether it is well again.
@@ -76,32 +76,43 @@ pub(super) enum Rank {
     Resting,
 }
 
-impl<'a> Wish<'a> {
+impl<'a> EndpointRequest<'a> {
     /// A wish of this moment, of a client for which nothing was tried yet.
     pub fn new(source: IpAddr, tried: &'a [SocketAddr], random: u64) -> Self {
-        Wish { source, tried, random, now: Moment::now(), effort: Effort::default() }
+        EndpointRequest {
+            source,
+            tried,
+            random,
+            now: Moment::now(),
+            search: SearchState::default(),
+        }
     }
 
     /// The wish of a client for which endpoints were tried already, with that effort.
-    pub fn again(source: IpAddr, tried: &'a [SocketAddr], random: u64, effort: Effort) -> Self {
-        Wish { effort, ..Wish::new(source, tried, random) }
+    pub fn again(
+        source: IpAddr,
+        tried: &'a [SocketAddr],
+        random: u64,
+        search: SearchState,
+    ) -> Self {
+        EndpointRequest { search, ..EndpointRequest::new(source, tried, random) }
     }
 
-    fn rank(&self, endpoint: &Endpoint) -> Rank {
-        match endpoint.standing(self.now) {
-            Standing::Well | Standing::Due if self.effort.avoids(endpoint.address) => {
-                Rank::Doubtful
+    fn rank(&self, endpoint: &Endpoint) -> EndpointRank {
+        match endpoint.availability(self.now) {
+            Availability::Well | Availability::Due if self.search.avoids(endpoint.address) => {
+                EndpointRank::Doubtful
             }
-            Standing::Well => Rank::Well,
-            Standing::Due => Rank::Due,
-            Standing::Unrouted => Rank::Unrouted,
-            Standing::Resting => Rank::Resting,
+            Availability::Well => EndpointRank::Well,
+            Availability::Due => EndpointRank::Due,
+            Availability::Unrouted => EndpointRank::Unrouted,
+            Availability::Resting => EndpointRank::Resting,
         }
     }
 
     /// Of the looks that are left, those that one choice may take.
     pub(super) fn allowance(&self) -> u16 {
-        (self.effort.looks.get() / 2).max(1)
+        (self.search.looks.get() / 2).max(1)
     }
 
     /// A random number for the use `number`.
@@ -111,15 +122,15 @@ impl<'a> Wish<'a> {
 }
 
 /// A search for one endpoint, which may look at so many.
-pub(super) struct Search<'w> {
-    pub(super) wish: &'w Wish<'w>,
+pub(super) struct EndpointSearch<'w> {
+    pub(super) request: &'w EndpointRequest<'w>,
     most: u16,
     left: Cell<u16>,
 }
 
-impl<'w> Search<'w> {
-    pub(super) fn new(wish: &'w Wish<'w>, most: u16) -> Self {
-        Search { wish, most, left: Cell::new(most) }
+impl<'w> EndpointSearch<'w> {
+    pub(super) fn new(request: &'w EndpointRequest<'w>, most: u16) -> Self {
+        EndpointSearch { request, most, left: Cell::new(most) }
     }
 
     /// How many were looked at.
@@ -134,19 +145,19 @@ impl<'w> Search<'w> {
 
     /// Whether no better one need be searched for. A client is a trial for one endpoint that may be
     /// dead still, and not for several.
-    pub(super) fn is_good(&self, rank: Rank) -> bool {
-        rank <= if self.wish.tried.is_empty() { Rank::Due } else { Rank::Well }
+    pub(super) fn is_good(&self, rank: EndpointRank) -> bool {
+        rank <= if self.request.tried.is_empty() { EndpointRank::Due } else { EndpointRank::Well }
     }
 
     /// Looks at an endpoint; `None` if it was tried already, of which there are few.
-    pub(super) fn look(&self, endpoint: &Endpoint) -> Option<Rank> {
-        if self.wish.tried.contains(&endpoint.address) {
+    pub(super) fn look(&self, endpoint: &Endpoint) -> Option<EndpointRank> {
+        if self.request.tried.contains(&endpoint.address) {
             return None;
         }
-        for looks in [&self.left, &self.wish.effort.looks] {
+        for looks in [&self.left, &self.request.search.looks] {
             looks.set(looks.get().saturating_sub(1));
         }
-        Some(self.wish.rank(endpoint))
+        Some(self.request.rank(endpoint))
     }
 
     /// The first of the best, among the first of `endpoints`: `share` of them at most, and not
@@ -155,9 +166,9 @@ impl<'w> Search<'w> {
         &self,
         endpoints: impl Iterator<Item = &'s Arc<Endpoint>>,
         share: u16,
-    ) -> Option<(Rank, &'s Arc<Endpoint>)> {
+    ) -> Option<(EndpointRank, &'s Arc<Endpoint>)> {
         let ranked = endpoints.filter_map(|endpoint| Some((self.look(endpoint)?, endpoint)));
-        let mut best: Option<(Rank, &Arc<Endpoint>)> = None;
+        let mut best: Option<(EndpointRank, &Arc<Endpoint>)> = None;
         for (rank, endpoint) in ranked.take(share.into()) {
             if best.is_none_or(|(least, _)| rank < least) {
                 best = Some((rank, endpoint));
@@ -174,11 +185,11 @@ impl<'w> Search<'w> {
 /// that is, in a random order. Not the next one, which would get the share of all before it.
 pub(super) fn pick<'s>(
     set: &'s EndpointSet,
-    search: &Search<'_>,
+    search: &EndpointSearch<'_>,
     start: usize,
     share: u16,
-) -> Option<(Rank, &'s Arc<Endpoint>)> {
-    let random = search.wish.random(start);
+) -> Option<(EndpointRank, &'s Arc<Endpoint>)> {
+    let random = search.request.random(start);
     let start = start.checked_rem(set.len())?;
     let others = shuffled(set.len(), random).filter(|index| *index != start);
     let order = once(start).chain(others).filter_map(|index| set.get(index));
@@ -199,8 +210,8 @@ fn shuffled(size: usize, random: u64) -> impl Iterator<Item = usize> {
 }
 
 #[cfg(test)]
-impl Wish<'_> {
+impl EndpointRequest<'_> {
     pub(super) fn looks_left(&self) -> usize {
-        self.effort.looks.get().into()
+        self.search.looks.get().into()
     }
 }

@@ -3,7 +3,7 @@ use std::collections::{BTreeSet, HashMap};
 use super::search::MOST_LOOKS;
 use super::*;
 use crate::routing::{
-    BackendKey, ENDPOINT_REST, Hostname, Moment, RouteKey, RouteSpec, Snapshot, Standing,
+    Availability, BackendKey, ENDPOINT_REST, Hostname, Moment, RouteKey, RouteSpec, Snapshot,
     TrafficPolicy, channel,
 };
 
@@ -36,8 +36,8 @@ fn route(policy: Balancing, backends: &[(u32, usize)]) -> Arc<Route> {
 }
 
 fn pick(route: &Route, source: IpAddr, tried: &[SocketAddr], random: u64) -> Option<SocketAddr> {
-    let wish = Wish::new(source, tried, random);
-    choose(route, &wish).map(|active| active.endpoint().address)
+    let request = EndpointRequest::new(source, tried, random);
+    choose(route, &request).map(|active| active.endpoint().address)
 }
 
 /// How often each backend was chosen in `count` turns.
@@ -54,19 +54,19 @@ fn shares(route: &Route, count: u32) -> HashMap<u8, u32> {
 #[test]
 fn round_robin_follows_the_weights_and_spreads_the_turns() {
     let route = route(Balancing::RoundRobin, &[(5, 1), (1, 1), (1, 1)]);
-    let turns: Vec<_> = (0..7).map(|_| pick(&route, client(0), &[], 0).unwrap()).collect();
-    let of = |n| turns.iter().filter(|t| **t == address(n, 0)).count();
+    let round_robin: Vec<_> = (0..7).map(|_| pick(&route, client(0), &[], 0).unwrap()).collect();
+    let of = |n| round_robin.iter().filter(|t| **t == address(n, 0)).count();
     assert_eq!((of(0), of(1), of(2)), (5, 1, 1));
-    let heaviest_run = turns.chunk_by(|a, b| a == b).map(<[_]>::len).max();
-    assert!(heaviest_run <= Some(2), "{turns:?}");
+    let heaviest_run = round_robin.chunk_by(|a, b| a == b).map(<[_]>::len).max();
+    assert!(heaviest_run <= Some(2), "{round_robin:?}");
 }
 
 #[test]
 fn round_robin_takes_the_endpoints_of_a_backend_in_turn() {
     let route = route(Balancing::RoundRobin, &[(1, 3)]);
-    let turns: Vec<_> = (0..6).map(|_| pick(&route, client(0), &[], 0).unwrap()).collect();
-    let first = (0..3).find(|n| turns[0] == address(0, *n)).unwrap();
-    assert_eq!(turns, [0, 1, 2, 3, 4, 5].map(|n| address(0, (first + n) % 3)));
+    let round_robin: Vec<_> = (0..6).map(|_| pick(&route, client(0), &[], 0).unwrap()).collect();
+    let first = (0..3).find(|n| round_robin[0] == address(0, *n)).unwrap();
+    assert_eq!(round_robin, [0, 1, 2, 3, 4, 5].map(|n| address(0, (first + n) % 3)));
 }
 
 #[test]
@@ -115,8 +115,9 @@ fn random_and_source_address_follow_the_weights() {
 #[test]
 fn least_connections_fills_up_by_share() {
     let route = route(Balancing::LeastConnections, &[(3, 1), (1, 1)]);
-    let open: Vec<_> =
-        (0..40).map(|_| choose(&route, &Wish::new(client(0), &[], 0)).unwrap()).collect();
+    let open: Vec<_> = (0..40)
+        .map(|_| choose(&route, &EndpointRequest::new(client(0), &[], 0)).unwrap())
+        .collect();
     let first = open.iter().filter(|c| c.endpoint().address == address(0, 0)).count();
     assert_eq!(first, 30);
     let (drop_first, _keep): (Vec<_>, Vec<_>) =
@@ -146,8 +147,9 @@ fn endpoints(route: &Route, backend: usize) -> Vec<Arc<Endpoint>> {
 fn chosen(route: &Route, count: u32, now: Moment) -> HashMap<SocketAddr, u32> {
     let mut chosen = HashMap::new();
     let choice = |n: u32| {
-        let wish = Wish { now, ..Wish::new(client(n), &[], mix(u64::from(n))) };
-        choose(route, &wish).unwrap()
+        let request =
+            EndpointRequest { now, ..EndpointRequest::new(client(n), &[], mix(u64::from(n))) };
+        choose(route, &request).unwrap()
     };
     // It is not known yet how their attempts end.
     let open: Vec<_> = (0..count).map(choice).collect();
@@ -183,8 +185,8 @@ fn where_all_have_failed_all_are_tried() {
         // One whose rest is over goes before those that rest.
         endpoints(&route, 0)[1].succeeded();
         let tried = [address(0, 0)];
-        let wish = Wish { now, ..Wish::new(client(1), &tried, 1) };
-        let next = choose(&route, &wish).unwrap();
+        let request = EndpointRequest { now, ..EndpointRequest::new(client(1), &tried, 1) };
+        let next = choose(&route, &request).unwrap();
         assert_eq!(next.endpoint().address, address(0, 1), "{policy:?}");
     }
 }
@@ -197,8 +199,11 @@ fn a_retry_is_no_trial_while_others_are_well() {
         endpoints(&route, 0)[..3].iter().for_each(|endpoint| endpoint.failed(now));
         for n in 0..100 {
             let later = now + ENDPOINT_REST;
-            let wish = Wish { now: later, ..Wish::new(client(n), &tried, mix(n.into())) };
-            let next = choose(&route, &wish).unwrap();
+            let request = EndpointRequest {
+                now: later,
+                ..EndpointRequest::new(client(n), &tried, mix(n.into()))
+            };
+            let next = choose(&route, &request).unwrap();
             assert_eq!(next.endpoint().address, address(0, 3), "{policy:?}");
         }
     }
@@ -264,8 +269,8 @@ fn processes_that_start_together_begin_anywhere() {
 fn the_better_of_two_keeps_many_endpoints_even_and_to_their_shares() {
     let open = |backends: &[(u32, usize)], count: u32| {
         let route = route(Balancing::LeastConnections, backends);
-        let wish = |n| Wish::new(client(n), &[], mix(u64::from(n)));
-        let open: Vec<_> = (0..count).map(|n| choose(&route, &wish(n)).unwrap()).collect();
+        let request = |n| EndpointRequest::new(client(n), &[], mix(u64::from(n)));
+        let open: Vec<_> = (0..count).map(|n| choose(&route, &request(n)).unwrap()).collect();
         let active = |backend| -> Vec<usize> {
             endpoints(&route, backend).iter().map(|endpoint| endpoint.active()).collect()
         };
@@ -290,20 +295,20 @@ fn a_trial_whose_client_leaves_is_made_by_the_next() {
         all[0].failed(now);
         let later = now + ENDPOINT_REST;
         for _ in 0..3 {
-            let wish = Wish { now: later, ..Wish::new(client(0), &[], 0) };
-            let trial = choose(&route, &wish).unwrap();
+            let request = EndpointRequest { now: later, ..EndpointRequest::new(client(0), &[], 0) };
+            let trial = choose(&route, &request).unwrap();
             assert!(Arc::ptr_eq(trial.endpoint(), &all[0]), "{policy:?}");
-            assert_eq!(all[0].standing(later), Standing::Resting);
+            assert_eq!(all[0].availability(later), Availability::Resting);
         }
-        let wish = Wish { now: later, ..Wish::new(client(0), &[], 0) };
-        choose(&route, &wish).unwrap().settle(Endpoint::succeeded);
-        assert_eq!(all[0].standing(later), Standing::Well, "what it has shown stays");
+        let request = EndpointRequest { now: later, ..EndpointRequest::new(client(0), &[], 0) };
+        choose(&route, &request).unwrap().settle(Endpoint::succeeded);
+        assert_eq!(all[0].availability(later), Availability::Well, "what it has shown stays");
     }
 }
 
 /// How many endpoints were looked at for a wish, the choices before it included.
-fn looked_at(wish: &Wish<'_>) -> usize {
-    MOST_LOOKS - wish.looks_left()
+fn looked_at(request: &EndpointRequest<'_>) -> usize {
+    MOST_LOOKS - request.looks_left()
 }
 
 #[test]
@@ -313,9 +318,10 @@ fn a_choice_among_very_many_looks_at_few() {
         let route = route(policy, &[(1, MANY)]);
         let most = |now: Moment, expected: usize| {
             for n in 0..200 {
-                let wish = Wish { now, ..Wish::new(client(n), &[], mix(n.into())) };
-                assert!(choose(&route, &wish).is_some());
-                assert!(looked_at(&wish) <= expected, "{policy:?}: {}", looked_at(&wish));
+                let request =
+                    EndpointRequest { now, ..EndpointRequest::new(client(n), &[], mix(n.into())) };
+                assert!(choose(&route, &request).is_some());
+                assert!(looked_at(&request) <= expected, "{policy:?}: {}", looked_at(&request));
             }
         };
         let now = Moment::now();
@@ -335,13 +341,16 @@ fn all_choices_for_a_client_together_look_at_few() {
         let route = route(policy, &[(1, 300); 16]);
         let now = Moment::now();
         (0..16).flat_map(|n| endpoints(&route, n)).for_each(|endpoint| endpoint.failed(now));
-        let (mut tried, mut effort) = (Vec::new(), Effort::default());
+        let (mut tried, mut search) = (Vec::new(), SearchState::default());
         for n in 0..TRIES as u64 {
-            let wish = Wish { now, ..Wish::again(client(1), &tried, mix(n), effort) };
-            let next = choose(&route, &wish).unwrap().endpoint().address;
-            let looked_at = looked_at(&wish);
+            let request = EndpointRequest {
+                now,
+                ..EndpointRequest::again(client(1), &tried, mix(n), search)
+            };
+            let next = choose(&route, &request).unwrap().endpoint().address;
+            let looked_at = looked_at(&request);
             assert!(looked_at <= MOST_LOOKS, "{policy:?}: {looked_at}");
-            effort = wish.effort;
+            search = request.search;
             assert!(!tried.contains(&next), "{policy:?}");
             tried.push(next);
         }
@@ -388,11 +397,11 @@ fn a_family_without_a_route_is_passed_over_for_the_same_client_in_all_backends()
         writer.apply(Snapshot { routes: vec![spec], endpoints });
         let route = Arc::clone(reader.table().routes().next().unwrap());
         let first: SocketAddr = "[fd00::1]:443".parse().unwrap();
-        let (tried, mut effort) = ([first], Effort::default());
-        effort.unrouted(first);
+        let (tried, mut search) = ([first], SearchState::default());
+        search.unrouted(first);
         for n in 0..50 {
-            let wish = Wish::again(client(n), &tried, mix(n.into()), effort.clone());
-            let next = choose(&route, &wish).unwrap();
+            let request = EndpointRequest::again(client(n), &tried, mix(n.into()), search.clone());
+            let next = choose(&route, &request).unwrap();
             assert!(next.endpoint().address.is_ipv4(), "{policy:?}");
         }
     }

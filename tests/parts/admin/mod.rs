@@ -23,7 +23,7 @@ use sluice::metrics::Metrics;
 use sluice::outcome::Outcome;
 use sluice::routing::{
     AnyOn, BackendKey, Balancing, Hostname, Hostnames, Kind, Moment, ObjectKey, RouteKey,
-    RouteSpec, ServicePort, Snapshot, Writer, channel,
+    RouteSpec, ServicePort, Snapshot, TableWriter, channel,
 };
 use tokio::sync::oneshot;
 
@@ -40,7 +40,7 @@ fn patient() -> Limits {
 struct Server {
     address: SocketAddr,
     state: Arc<AdminState>,
-    writer: Writer,
+    writer: TableWriter,
     stop: Option<oneshot::Sender<()>>,
     thread: Option<JoinHandle<()>>,
 }

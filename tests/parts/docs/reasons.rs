@@ -9,11 +9,11 @@ use super::read;
 
 /// Where reasons are made.
 const SOURCES: [&str; 6] = [
-    "src/control/translate/draft.rs",
+    "src/control/translate/resolved_route.rs",
     "src/control/translate/ports.rs",
-    "src/control/translate/told.rs",
+    "src/control/translate/conditions.rs",
     "src/control/translate/unresolved.rs",
-    "src/control/translate/verdict.rs",
+    "src/control/translate/conflict.rs",
     "src/control/status/mod.rs",
 ];
 /// What stands before them there.

@@ -14,8 +14,8 @@ use sluice::metrics::Metrics;
 use sluice::outcome::Outcome;
 use sluice::proxy::{Proxy, Running};
 use sluice::routing::{
-    BackendKey, Endpoint, Hostname, Moment, Reader, RouteKey, RouteSpec, RouteStats, Snapshot,
-    Writer, channel,
+    BackendKey, Endpoint, Hostname, Moment, RouteKey, RouteSpec, RouteStats, Snapshot, TableReader,
+    TableWriter, channel,
 };
 
 use super::{PATIENCE, wait_until};
@@ -72,8 +72,8 @@ pub(crate) fn listener(name: &str, protocol: Protocol, alerts: bool) -> Listener
 
 /// A data plane that serves. When it is dropped, it must end without a trace.
 pub(crate) struct Plane {
-    pub(crate) writer: Writer,
-    pub(crate) reader: Reader,
+    pub(crate) writer: TableWriter,
+    pub(crate) reader: TableReader,
     pub(crate) metrics: Metrics,
     running: Option<Running>,
     writing: Option<Writing>,

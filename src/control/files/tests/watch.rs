@@ -12,7 +12,7 @@ use tokio::time::timeout;
 
 use super::watched::{PATIENCE, TOLD, Watched, temporary, write};
 use super::{cpu_time, good, installation};
-use crate::control::dns::Names;
+use crate::control::dns::DnsFollower;
 use crate::control::files::watch::{Pace, watch_at};
 
 #[tokio::test]
@@ -64,11 +64,11 @@ async fn an_update_tells_of_what_changed_and_of_nothing_else() {
     write(&file("b.yaml"), &good("three"));
     let mut watched = Watched::new(TOLD, &[folder.path()]).await;
     let told = |watched: &Watched| {
-        let settled = &watched.last.settled;
+        let delta = &watched.last.delta;
         let mut names: Vec<String> =
-            settled.statuses.iter().map(|status| status.object.name().to_owned()).collect();
+            delta.statuses.iter().map(|status| status.object.name().to_owned()).collect();
         names.sort();
-        assert!(settled.changes.routes.len() >= names.len());
+        assert!(delta.changes.routes.len() >= names.len());
         names
     };
     assert_eq!(told(&watched), ["one", "three", "two"]);
@@ -274,7 +274,7 @@ async fn a_large_change_does_not_hold_up_the_runtime() {
     let (sender, mut updates) = unbounded_channel();
     let publish = move |update| sender.send(update).unwrap_or_default();
     let paths = vec![folder.path().to_owned()];
-    let (names, reread) = (Names::new(&[]), Arc::default());
+    let (names, reread) = (DnsFollower::new(&[]), Arc::default());
     let mut watching = pin!(watch_at(TOLD, paths, installation(), names, reread, publish, || {}));
     for name in ["b", "c"] {
         let mut longest = Duration::ZERO;
@@ -286,7 +286,7 @@ async fn a_large_change_does_not_hold_up_the_runtime() {
             updates.poll_recv(context)
         });
         let update = timeout(PATIENCE, update).await.expect("in time");
-        let changes = update.expect("an update").settled.changes.routes;
+        let changes = update.expect("an update").delta.changes.routes;
         assert_eq!(changes.iter().filter(|(_, route)| route.is_some()).count(), 800);
         assert!(longest * 3 < start.elapsed(), "{longest:?} of {:?} in one go", start.elapsed());
         write(&file, &routes(800, name));

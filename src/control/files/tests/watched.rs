@@ -14,7 +14,7 @@ use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
 use super::installation;
-use crate::control::dns::Names;
+use crate::control::dns::DnsFollower;
 use crate::control::files::Update;
 use crate::control::files::watch::{Pace, watch_at};
 
@@ -59,7 +59,7 @@ impl Watched {
         let count = Arc::clone(&failed);
         let failure = move || _ = count.fetch_add(1, Ordering::Relaxed);
         let reread = Arc::new(Notify::new());
-        let (names, told) = (Names::new(&[]), Arc::clone(&reread));
+        let (names, told) = (DnsFollower::new(&[]), Arc::clone(&reread));
         let watching = watch_at(pace, paths, installation(), names, told, publish, failure);
         let task = tokio::spawn(watching);
         let last = timeout(PATIENCE, updates.recv()).await;
@@ -77,7 +77,7 @@ impl Watched {
     }
 
     pub(super) fn take(&mut self, update: Update) {
-        for (key, route) in &update.settled.changes.routes {
+        for (key, route) in &update.delta.changes.routes {
             match route {
                 Some(_) => _ = self.routes.insert(key.name().to_owned()),
                 None => _ = self.routes.remove(key.name()),

@@ -4,7 +4,7 @@ use tracing::debug;
 
 use super::{Followed, Incoming, Specified};
 use crate::control::api::{FieldFault, RouteClaims, SniRoute, SniRouteSpec};
-use crate::control::translate::{Builder, Unreadable, UnreadableRoute};
+use crate::control::translate::{Builder, UnreadableOutcome, UnreadableRoute};
 use crate::routing::{Kind, ObjectKey, ObjectRef, RouteKey};
 use crate::yaml::FieldPath;
 
@@ -28,9 +28,9 @@ impl Followed for SniRoutes {
         builder: &mut Builder,
     ) -> Option<&'static str> {
         match builder.put_unreadable_route(&unreadable(object, why)) {
-            Unreadable::Kept => Some("it is served as it was when it was read last"),
-            Unreadable::Unused => Some("it gets no connection"),
-            Unreadable::Elsewhere => {
+            UnreadableOutcome::Kept => Some("it is served as it was when it was read last"),
+            UnreadableOutcome::Unused => Some("it gets no connection"),
+            UnreadableOutcome::Elsewhere => {
                 let route = object.head.key();
                 debug!(%route, "another installation's route cannot be read");
                 None

@@ -76,7 +76,7 @@ fn a_grant_in_a_third_namespace_opens_nothing() {
 }
 
 /// The plan of a route to a name, of which `answer` is known.
-fn named(backend: &str, services: Vec<Service>, answer: Option<Answer>) -> Plan {
+fn named(backend: &str, services: Vec<Service>, answer: Option<DnsAnswer>) -> Plan {
     plan(&Resources {
         routes: vec![route("r", "hostnames: [a.com]", backend)],
         services,
@@ -85,9 +85,9 @@ fn named(backend: &str, services: Vec<Service>, answer: Option<Answer>) -> Plan 
     })
 }
 
-fn answer(addresses: &[&str], fault: Option<&str>) -> Option<Answer> {
+fn answer(addresses: &[&str], fault: Option<&str>) -> Option<DnsAnswer> {
     let addresses = addresses.iter().map(|text| text.parse().expect("an address")).collect();
-    Some(Answer { addresses, fault: fault.map(Into::into) })
+    Some(DnsAnswer { addresses, fault: fault.map(Into::into) })
 }
 
 fn endpoints(plan: &Plan) -> Vec<String> {

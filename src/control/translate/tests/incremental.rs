@@ -7,8 +7,8 @@ use proptest::prelude::*;
 use super::*;
 use crate::control::api::{DnsName, ReferenceGrant};
 use crate::control::status::RouteStatus;
-use crate::control::translate::{Answer, Builder, Settled, UnreadableRoute};
-use crate::routing::{ObjectRef, Reader, RouteKey, Writer, channel};
+use crate::control::translate::{Builder, Delta, DnsAnswer, UnreadableRoute};
+use crate::routing::{ObjectRef, RouteKey, TableReader, TableWriter, channel};
 
 /// The name of a Service, and the only one, of another namespace.
 const FOREIGN: char = 'f';
@@ -23,7 +23,7 @@ enum Step {
     Service { name: char, kind: Option<u8> },
     Slice { name: char, of: Option<(char, u8)> },
     Grant { kind: Option<u8> },
-    Answer { kind: u8 },
+    DnsAnswer { kind: u8 },
     Settle,
 }
 
@@ -39,7 +39,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         3 => (name(), prop::option::weighted(0.8, (service(), 0..8u8)))
             .prop_map(|(name, of)| Step::Slice { name, of }),
         1 => prop::option::weighted(0.7, 0..5u8).prop_map(|kind| Step::Grant { kind }),
-        1 => (0..4u8).prop_map(|kind| Step::Answer { kind }),
+        1 => (0..4u8).prop_map(|kind| Step::DnsAnswer { kind }),
         2 => Just(Step::Settle),
     ];
     prop::collection::vec(step, 1..60)
@@ -138,13 +138,13 @@ fn made_grant(kind: u8) -> ReferenceGrant {
     ))
 }
 
-fn made_answer(kind: u8) -> Answer {
+fn made_answer(kind: u8) -> DnsAnswer {
     let ip = |text: &str| text.parse().expect("an address");
     match kind {
-        0 => Answer::default(),
-        1 => Answer { addresses: vec![ip("10.9.0.2"), ip("10.9.0.1")], fault: None },
-        2 => Answer { addresses: vec![ip("10.9.0.3")], fault: Some("it is away".into()) },
-        _ => Answer { addresses: vec![ip("127.0.0.1")], fault: None },
+        0 => DnsAnswer::default(),
+        1 => DnsAnswer { addresses: vec![ip("10.9.0.2"), ip("10.9.0.1")], fault: None },
+        2 => DnsAnswer { addresses: vec![ip("10.9.0.3")], fault: Some("it is away".into()) },
+        _ => DnsAnswer { addresses: vec![ip("127.0.0.1")], fault: None },
     }
 }
 
@@ -162,7 +162,7 @@ fn slice_object(name: char, of: char) -> ObjectKey {
 }
 
 /// What a table serves: each route, and the endpoints behind it.
-fn served(reader: &Reader) -> BTreeMap<RouteKey, (RouteSpec, Vec<Vec<String>>)> {
+fn served(reader: &TableReader) -> BTreeMap<RouteKey, (RouteSpec, Vec<Vec<String>>)> {
     let table = reader.table();
     let endpoints = |route: &crate::routing::Route| {
         let sets = route.backends.iter().map(|backend| backend.backend.endpoints());
@@ -177,17 +177,17 @@ fn served(reader: &Reader) -> BTreeMap<RouteKey, (RouteSpec, Vec<Vec<String>>)> 
 /// What a source that follows the builder has come to.
 struct Follower {
     builder: Builder,
-    writer: Writer,
+    writer: TableWriter,
     statuses: BTreeMap<ObjectRef, RouteStatus>,
     names: BTreeSet<DnsName>,
 }
 
 impl Follower {
     fn settle(&mut self) {
-        let mut settling = self.builder.begin_settling();
+        let mut computation = self.builder.begin_delta();
         // In the smallest slices that there are.
-        let settled = std::iter::repeat_with(|| settling.go_on(1)).flatten().next();
-        let Settled { changes, statuses, names, .. } = settled.unwrap();
+        let delta = std::iter::repeat_with(|| computation.go_on(1)).flatten().next();
+        let Delta { changes, statuses, names, .. } = delta.unwrap();
         for name in names.unwanted {
             assert!(self.names.remove(&name), "{name} was not wanted");
         }
@@ -269,7 +269,7 @@ proptest! {
                     builder.remove_grant(&grant_key());
                     grant = None;
                 }
-                Step::Answer { kind } => {
+                Step::DnsAnswer { kind } => {
                     // As a resolver does: it speaks of what is wanted.
                     if follower.names.contains("x.example") {
                         builder.put_answer(&"x.example".into(), made_answer(kind));
@@ -324,16 +324,16 @@ fn a_change_of_endpoints_concerns_no_route() {
     }
     builder.settle();
     builder.put_slice(&made_slice('x', ('s', 0)));
-    let settled = builder.settle();
-    assert!(settled.changes.routes.is_empty());
-    assert_eq!(settled.changes.endpoints.len(), 1);
-    let counted: Vec<usize> = settled.statuses.iter().map(|status| status.endpoints).collect();
+    let delta = builder.settle();
+    assert!(delta.changes.routes.is_empty());
+    assert_eq!(delta.changes.endpoints.len(), 1);
+    let counted: Vec<usize> = delta.statuses.iter().map(|status| status.endpoints).collect();
     assert_eq!(counted, [1, 1], "their number is told");
     // The same again is no change at all.
     builder.put_slice(&made_slice('x', ('s', 0)));
     builder.put_service(&made_service('s', 0));
-    let settled = builder.settle();
-    assert!(settled.changes.routes.is_empty() && settled.changes.endpoints.is_empty());
+    let delta = builder.settle();
+    assert!(delta.changes.routes.is_empty() && delta.changes.endpoints.is_empty());
 }
 
 #[test]
@@ -344,11 +344,10 @@ fn a_change_of_a_route_concerns_those_that_claim_the_same() {
     }
     builder.settle();
     builder.remove_route(&route_object('a'));
-    let settled = builder.settle();
-    let keys: Vec<String> =
-        settled.statuses.iter().map(|status| status.object.to_string()).collect();
+    let delta = builder.settle();
+    let keys: Vec<String> = delta.statuses.iter().map(|status| status.object.to_string()).collect();
     assert_eq!(keys, ["data/b"], "it owns the name now");
-    assert!(settled.changes.routes.iter().any(|(key, _)| *key == route_object('a')));
+    assert!(delta.changes.routes.iter().any(|(key, _)| *key == route_object('a')));
 }
 
 /// Who writes statuses names the version of the object that it has seen, so each new one counts.

@@ -2,10 +2,10 @@
 
 use std::sync::Arc;
 
-use super::super::claims::{ClaimNews, Claims};
+use super::super::claims::{ClaimChanges, Claims};
 use super::super::grants::Grants;
 use super::*;
-use crate::routing::{Age, Demand, Verdict};
+use crate::routing::{Age, ClaimConflict, Demand};
 
 /// A grant of the owner, for the routes of one kind in `guest`.
 fn grant(from: Kind, to: Kind) -> ReferenceGrant {
@@ -34,12 +34,13 @@ fn let_in(names_below: NamesBelow, owner: Kind, owned: &str, grant: &ReferenceGr
     for (kind, second) in kinds.into_iter().zip(2..) {
         add("a.b.test", second, RouteKey::new(kind, "guest", "r"), kind.as_str());
     }
-    let mut news = ClaimNews::default();
+    let mut news = ClaimChanges::default();
     while claims.step(&grants, &mut news).is_some() {}
     let refused = |kind: &Kind| {
-        news.verdicts.iter().any(|(key, _, verdict)| {
-            let verdict = verdict.as_deref();
-            *key == RouteKey::new(*kind, "guest", "r") && verdict.is_some_and(Verdict::is_left_out)
+        news.conflicts.iter().any(|(key, _, conflict)| {
+            let conflict = conflict.as_deref();
+            *key == RouteKey::new(*kind, "guest", "r")
+                && conflict.is_some_and(ClaimConflict::is_left_out)
         })
     };
     kinds.into_iter().filter(|kind| !refused(kind)).collect()

@@ -215,9 +215,9 @@ fn each_way_of_leading_nowhere_has_its_reason_and_its_field() {
         let backends = format!("{ADDRESS}, {{service: {{name: {backend}}}}}");
         let routes = vec![route("r", "hostnames: [a.com]", &backends)];
         let resources = Resources { routes, services: services.clone(), ..Resources::default() };
-        let (plan, findings) = examine(&resources, &installation());
+        let (plan, problems) = examine(&resources, &installation());
         assert_eq!(plan.statuses[0].conditions[1].reason, reason);
-        let fields: Vec<&str> = findings.iter().map(|finding| finding.field.as_str()).collect();
+        let fields: Vec<&str> = problems.iter().map(|problem| problem.field.as_str()).collect();
         assert_eq!(fields, [field]);
     }
 }

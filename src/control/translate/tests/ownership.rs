@@ -212,11 +212,11 @@ fn a_name_below_anothers_wildcard_is_told_to_both() {
     );
     assert_eq!(conditions(&plan, "own"), ALL_GOOD);
     assert_eq!(winner(&plan, "n1.a.test", "https", &[]).as_deref(), Some("n1"));
-    let (_, findings) = examine(
+    let (_, problems) = examine(
         &Resources { routes: vec![wild, names[0].clone()], ..Resources::default() },
         &installation(),
     );
-    assert_eq!(findings, [], "it is no fault");
+    assert_eq!(problems, [], "it is no fault");
 }
 
 #[test]
@@ -332,9 +332,9 @@ fn a_change_among_many_claims_to_the_same_names_concerns_few_routes() {
     assert!(start.elapsed() < Duration::from_secs(60), "{:?}", start.elapsed());
     for (number, more) in [(1199, ", x"), (3, ", x"), (1199, ""), (3, "")] {
         builder.put_route(&flood(number, more));
-        let settled = builder.settle();
-        assert_eq!(settled.statuses.len(), 1, "a change of route {number}");
-        assert_eq!(settled.changes.routes.len(), 1);
+        let delta = builder.settle();
+        assert_eq!(delta.statuses.len(), 1, "a change of route {number}");
+        assert_eq!(delta.changes.routes.len(), 1);
     }
     // Its place goes to the next one.
     builder.remove_route(&RouteKey::sni_route("tenant-b", "f0003"));

@@ -49,8 +49,8 @@ fn a_slice_that_changes_for_the_worse_is_told_and_mended() {
     builder.put_slice(&resources.slices[0]);
     builder.put_route(&resources.routes[0]);
     let said = |builder: &mut Builder| {
-        let settled = builder.settle();
-        settled.statuses.into_iter().map(|status| status.conditions[1].reason).collect::<Vec<_>>()
+        let delta = builder.settle();
+        delta.statuses.into_iter().map(|status| status.conditions[1].reason).collect::<Vec<_>>()
     };
     assert_eq!(said(&mut builder), ["ResolvedRefs"]);
     let mut worse = resources.slices[0].clone();
@@ -94,7 +94,7 @@ fn networks_are_excluded_for_addresses_names_and_slices() {
     ] {
         let to = |backend: &str| vec![route("r", "hostnames: [a.com]", backend)];
         let answers =
-            [("db.test".into(), Answer { addresses: vec![ip.parse().unwrap()], fault: None })];
+            [("db.test".into(), DnsAnswer { addresses: vec![ip.parse().unwrap()], fault: None })];
         for resources in [
             Resources { routes: to(&format!("{{address: '{ip}:80'}}")), ..Resources::default() },
             Resources {
@@ -194,7 +194,7 @@ fn no_route_leads_to_the_installation_itself() {
     // By a name, and by another Service of theirs.
     let mut named = resources("{address: 'db.test:8443'}");
     let addresses = vec!["10.0.0.7".parse().unwrap()];
-    named.answers.insert("db.test".into(), Answer { addresses, fault: None });
+    named.answers.insert("db.test".into(), DnsAnswer { addresses, fault: None });
     assert!(told(&build(&named, &ours)).0.starts_with("false LeadsToItself"));
     let mut by_slice = sliced("IPv4", "10.0.0.7", 8443);
     by_slice.services.push(service.clone());
@@ -217,14 +217,14 @@ fn a_route_is_told_when_an_address_becomes_the_installations_own() {
     }
     let mut said = |change: &mut dyn FnMut(&mut Builder)| {
         change(&mut builder);
-        let settled = builder.settle();
-        let mut statuses: Vec<String> = settled
+        let delta = builder.settle();
+        let mut statuses: Vec<String> = delta
             .statuses
             .iter()
             .map(|status| format!("{} {}", status.object.name(), status.conditions[1].reason))
             .collect();
         statuses.sort();
-        (statuses, settled.own_endpoints.map(|own| own.len()))
+        (statuses, delta.own_endpoints.map(|own| own.len()))
     };
     let all = |reason: &str, names: &[&str]| -> Vec<String> {
         names.iter().map(|name| format!("{name} {reason}")).collect()

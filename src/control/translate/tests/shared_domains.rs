@@ -118,9 +118,9 @@ proptest! {
                     routes.remove(&number);
                 }
                 None => {
-                    let settled = builder.settle();
-                    settled.changes.routes.iter().for_each(|(key, _)| _ = told.remove(key.object()));
-                    told.extend(settled.statuses.into_iter().map(|status| {
+                    let delta = builder.settle();
+                    delta.changes.routes.iter().for_each(|(key, _)| _ = told.remove(key.object()));
+                    told.extend(delta.statuses.into_iter().map(|status| {
                         let [accepted, ..] = status.conditions;
                         (status.object, accepted.message)
                     }));

@@ -32,12 +32,12 @@ struct Came {
 }
 
 fn settle(builder: &mut Builder) -> Came {
-    let settled = builder.settle();
-    let served = settled.changes.routes.iter();
+    let delta = builder.settle();
+    let served = delta.changes.routes.iter();
     let mut served: Vec<_> =
         served.map(|(key, spec)| (key.name().to_owned(), spec.is_some())).collect();
     served.sort();
-    let mut told: Vec<String> = settled
+    let mut told: Vec<String> = delta
         .statuses
         .iter()
         .map(|status| {
@@ -61,7 +61,7 @@ fn a_route_that_cannot_be_read_any_more_is_served_as_it_was() {
     builder.put_route(&mine);
     builder.put_route(&younger);
     settle(&mut builder);
-    assert_eq!(builder.put_unreadable_route(&unread(&mine, None)), Unreadable::Kept);
+    assert_eq!(builder.put_unreadable_route(&unread(&mine, None)), UnreadableOutcome::Kept);
     let came = settle(&mut builder);
     assert_eq!(came.served, [("mine".to_owned(), true)], "and the other one is not concerned");
     assert_eq!(
@@ -72,7 +72,7 @@ fn a_route_that_cannot_be_read_any_more_is_served_as_it_was() {
         ]
     );
     // Again, and mended.
-    assert_eq!(builder.put_unreadable_route(&unread(&mine, None)), Unreadable::Kept);
+    assert_eq!(builder.put_unreadable_route(&unread(&mine, None)), UnreadableOutcome::Kept);
     assert_eq!(settle(&mut builder).served, [("mine".to_owned(), true)]);
     builder.put_route(&mine);
     assert_eq!(settle(&mut builder).told, ["mine 1 Accepted  / true"]);
@@ -94,8 +94,8 @@ fn its_endpoints_and_conflicts_are_followed_meanwhile() {
     builder.put_unreadable_route(&unread(&mine, None));
     assert_eq!(settle(&mut builder).served, [("mine".to_owned(), true)]);
     builder.put_slice(&slice("s", "IPv4", "[{port: 1}]", "[{addresses: [10.0.0.1]}]"));
-    let settled = builder.settle();
-    assert_eq!((settled.changes.endpoints.len(), settled.statuses[0].endpoints), (1, 1));
+    let delta = builder.settle();
+    assert_eq!((delta.changes.endpoints.len(), delta.statuses[0].endpoints), (1, 1));
     builder.put_route(&owned("other", "older", 1, "a.test"));
     let came = settle(&mut builder);
     assert_eq!(came.served, [("mine".to_owned(), false), ("older".to_owned(), true)]);
@@ -117,7 +117,7 @@ fn another_object_of_the_same_name_is_not_what_was_before() {
     settle(&mut builder);
     let mut other = mine.clone();
     other.metadata.uid = Some("another".to_owned());
-    assert_eq!(builder.put_unreadable_route(&unread(&other, None)), Unreadable::Unused);
+    assert_eq!(builder.put_unreadable_route(&unread(&other, None)), UnreadableOutcome::Unused);
     let came = settle(&mut builder);
     assert_eq!(came.served, [("mine".to_owned(), false)]);
     let not_accepted = "false the route is not accepted, so it gets no connection";
@@ -132,7 +132,7 @@ fn what_a_route_claims_that_was_never_read_goes_to_no_other_namespace() {
     let mut builder = Builder::new(installation());
     let mine = owned("data", "mine", 1, "a.test");
     let claims = Some("{hostnames: [a.test, '*'], listeners: [https], backends: 5}");
-    assert_eq!(builder.put_unreadable_route(&unread(&mine, claims)), Unreadable::Unused);
+    assert_eq!(builder.put_unreadable_route(&unread(&mine, claims)), UnreadableOutcome::Unused);
     builder.put_route(&owned("other", "younger", 2, "a.test"));
     builder.put_route(&owned("other", "any", 2, "'*'"));
     let came = settle(&mut builder);
@@ -166,16 +166,16 @@ fn the_class_tells_whose_it_is_as_far_as_it_can_be_read() {
         class: class.map(|class| class.map(str::to_owned)),
         ..unread(&mine, None)
     };
-    assert_eq!(builder.put_unreadable_route(&of(None)), Unreadable::Elsewhere);
+    assert_eq!(builder.put_unreadable_route(&of(None)), UnreadableOutcome::Elsewhere);
     builder.put_route(&mine);
     settle(&mut builder);
     for class in [None, Some(Some("sluice"))] {
-        assert_eq!(builder.put_unreadable_route(&of(class)), Unreadable::Kept);
+        assert_eq!(builder.put_unreadable_route(&of(class)), UnreadableOutcome::Kept);
         assert_eq!(settle(&mut builder).served, [("mine".to_owned(), true)]);
     }
     for class in [Some(Some("other")), Some(None)] {
         builder.put_route(&mine);
-        assert_eq!(builder.put_unreadable_route(&of(class)), Unreadable::Elsewhere);
+        assert_eq!(builder.put_unreadable_route(&of(class)), UnreadableOutcome::Elsewhere);
         assert_eq!(settle(&mut builder).served, [("mine".to_owned(), false)]);
     }
 }

@@ -38,10 +38,10 @@ fn wide_route(name: &str, ports: u16) -> SniRoute {
 }
 
 /// Settles, and returns what came of it and how many endpoints were judged.
-fn judged(builder: &mut Builder) -> (Settled, usize) {
+fn judged(builder: &mut Builder) -> (Delta, usize) {
     let before = builder.targets.judged.get();
-    let settled = builder.settle();
-    (settled, builder.targets.judged.get() - before)
+    let delta = builder.settle();
+    (delta, builder.targets.judged.get() - before)
 }
 
 #[test]
@@ -53,22 +53,22 @@ fn of_a_service_only_the_ports_that_routes_name_are_judged_and_each_once() {
     for name in ["a", "b", "c"] {
         builder.put_route(&wide_route(name, 2));
     }
-    let (settled, count) = judged(&mut builder);
+    let (delta, count) = judged(&mut builder);
     assert_eq!(count, 2 * 1000);
-    assert_eq!(settled.statuses.iter().map(|status| status.endpoints).sum::<usize>(), 3 * 2 * 1000);
+    assert_eq!(delta.statuses.iter().map(|status| status.endpoints).sum::<usize>(), 3 * 2 * 1000);
     builder.put_slice(&large_slice("x", 300, 1001));
-    let (settled, count) = judged(&mut builder);
+    let (delta, count) = judged(&mut builder);
     assert_eq!(count, 2 * 1001);
-    assert!(settled.statuses.iter().all(|status| status.endpoints == 2 * 1001));
-    assert_eq!((settled.statuses.len(), settled.changes.endpoints.len()), (3, 2));
-    assert!(settled.changes.routes.is_empty());
+    assert!(delta.statuses.iter().all(|status| status.endpoints == 2 * 1001));
+    assert_eq!((delta.statuses.len(), delta.changes.endpoints.len()), (3, 2));
+    assert!(delta.changes.routes.is_empty());
     // A route that changes in another place has it judged no more.
     let mut changed = wide_route("a", 2);
     changed.spec.hostnames = vec!["other.com".parse().unwrap()];
     builder.put_route(&changed);
-    let (settled, count) = judged(&mut builder);
-    assert_eq!((count, settled.statuses.len()), (0, 1));
-    assert_eq!(settled.changes.endpoints.len(), 2);
+    let (delta, count) = judged(&mut builder);
+    assert_eq!((count, delta.statuses.len()), (0, 1));
+    assert_eq!(delta.changes.endpoints.len(), 2);
 }
 
 #[test]
@@ -81,9 +81,9 @@ fn an_endpoint_that_changes_is_worked_out_once_for_all_routes() {
     }
     assert_eq!(judged(&mut builder).1, 16 * 100);
     builder.put_slice(&large_slice("x", 16, 99));
-    let (settled, count) = judged(&mut builder);
+    let (delta, count) = judged(&mut builder);
     assert_eq!(count, 16 * 99);
-    assert_eq!((settled.statuses.len(), settled.changes.endpoints.len()), (120, 16));
+    assert_eq!((delta.statuses.len(), delta.changes.endpoints.len()), (120, 16));
 }
 
 #[test]
@@ -95,17 +95,17 @@ fn a_name_is_worked_out_once_for_all_routes() {
     }
     builder.settle();
     let addresses = (1..=100).map(|last| IpAddr::from([10, 0, 0, last])).collect();
-    builder.put_answer(&"x.example".into(), Answer { addresses, fault: None });
-    let (settled, count) = judged(&mut builder);
-    assert_eq!((settled.statuses.len(), count), (50, 100));
+    builder.put_answer(&"x.example".into(), DnsAnswer { addresses, fault: None });
+    let (delta, count) = judged(&mut builder);
+    assert_eq!((delta.statuses.len(), count), (50, 100));
 }
 
 /// What `ResolvedRefs` says, and how many endpoints each backend has in the table.
 fn told(builder: &mut Builder) -> (Vec<String>, Vec<usize>) {
-    let settled = builder.settle();
-    let said = settled.statuses.iter().map(|status| &status.conditions[1]);
+    let delta = builder.settle();
+    let said = delta.statuses.iter().map(|status| &status.conditions[1]);
     let said = said.map(|condition| format!("{} {}", condition.reason, condition.message));
-    let mut endpoints: Vec<_> = settled.changes.endpoints.into_iter().collect();
+    let mut endpoints: Vec<_> = delta.changes.endpoints.into_iter().collect();
     endpoints.sort();
     (said.collect(), endpoints.into_iter().map(|(_, addresses)| addresses.len()).collect())
 }

@@ -5,9 +5,9 @@ use std::sync::Arc;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
-use super::below::Note;
-use super::draft::Draft;
-use super::verdict;
+use super::conflict;
+use super::notes::Note;
+use super::resolved_route::ResolvedRoute;
 use crate::control::status::{Condition, RouteStatus, SHARED_DOMAIN};
 use crate::routing::{Hostname, RouteKey};
 
@@ -16,7 +16,7 @@ const MOST_SAID: usize = 16;
 
 /// Something that keeps a route from being wholly in force.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(in crate::control) struct Finding {
+pub(in crate::control) struct Problem {
     /// The route.
     pub(in crate::control) key: RouteKey,
     /// Where in the route, such as `spec.backends[0].service.port`.
@@ -29,15 +29,15 @@ pub(in crate::control) struct Finding {
 
 /// Which object a status speaks of, and which state of it.
 #[derive(Debug)]
-pub(super) struct Object {
+pub(super) struct ObjectVersion {
     pub(super) uid: Option<Arc<str>>,
     pub(super) resource_version: Option<Arc<str>>,
     pub(super) generation: Option<i64>,
 }
 
-impl Object {
+impl ObjectVersion {
     pub(super) fn of(metadata: &ObjectMeta) -> Self {
-        Object {
+        ObjectVersion {
             uid: metadata.uid.as_deref().map(Arc::from),
             resource_version: metadata.resource_version.as_deref().map(Arc::from),
             generation: metadata.generation,
@@ -45,26 +45,26 @@ impl Object {
     }
 }
 
-impl Draft {
+impl ResolvedRoute {
     /// All that is not as it should be: listeners, then conflicts, then references.
-    pub(super) fn findings(&self) -> Vec<Finding> {
-        [self.listeners.clone(), self.conflict_findings(), self.refs.clone()].concat()
+    pub(super) fn problems(&self) -> Vec<Problem> {
+        [self.listeners.clone(), self.conflict_problems(), self.refs.clone()].concat()
     }
 
-    fn conflict_findings(&self) -> Vec<Finding> {
-        if self.verdicts.is_empty() {
+    fn conflict_problems(&self) -> Vec<Problem> {
+        if self.conflicts.is_empty() {
             return Vec::new();
         }
         let hostnames = self.claimed.iter().enumerate();
         hostnames
             .filter_map(|(index, hostname)| {
                 let hostname = hostname.owned();
-                let verdict = &**self.verdicts.get(&hostname)?;
-                Some(Finding {
+                let conflict = &**self.conflicts.get(&hostname)?;
+                Some(Problem {
                     key: self.spec.key.clone(),
                     field: format!("spec.hostnames[{index}]"),
-                    reason: verdict::reason([verdict]),
-                    message: verdict::message(&hostname, verdict),
+                    reason: conflict::reason([conflict]),
+                    message: conflict::message(&hostname, conflict),
                 })
             })
             .collect()
@@ -79,8 +79,8 @@ impl Draft {
     }
 
     pub(super) fn status(&self) -> RouteStatus {
-        let conditions = match &self.unread {
-            Some(Unread::Ever(why)) => [
+        let conditions = match &self.read_failure {
+            Some(ReadFailure::Always(why)) => [
                 condition("Accepted", false, INVALID, why.clone()),
                 not_accepted("ResolvedRefs"),
                 not_accepted("Programmed"),
@@ -98,12 +98,12 @@ impl Draft {
     }
 
     fn accepted(&self) -> Condition {
-        let conflicts = self.conflict_findings();
+        let conflicts = self.conflict_problems();
         let (mut messages, notes) =
             (said(self.listeners.iter().chain(&conflicts)), self.note_messages());
         messages.extend(notes.iter().cloned());
         let message = bounded(messages);
-        if let Some(Unread::Now(why)) = &self.unread {
+        if let Some(ReadFailure::Latest(why)) = &self.read_failure {
             let message = match self.rejected() {
                 None => format!("{why}; the route is served as it was when it was read last"),
                 Some(_) => format!("{why}; as it was when it was read last: {message}"),
@@ -135,7 +135,7 @@ impl Draft {
         if self.rejected().is_some() {
             return not_accepted("Programmed");
         }
-        let message = match &self.unread {
+        let message = match &self.read_failure {
             None => self.capped.clone(),
             Some(_) => "the route is in the table as it was when it was read last".to_owned(),
         };
@@ -148,11 +148,11 @@ const INVALID: &str = "Invalid";
 
 /// What cannot be read of an object.
 #[derive(Debug)]
-pub(super) enum Unread {
+pub(super) enum ReadFailure {
     /// The state of now; what is served is the one before. Why, for people.
-    Now(String),
+    Latest(String),
     /// Any state so far.
-    Ever(String),
+    Always(String),
 }
 
 /// A condition of a route that gets no connection.
@@ -165,8 +165,8 @@ fn condition(kind: &'static str, status: bool, reason: &'static str, message: St
     Condition { kind, status, reason, message }
 }
 
-fn said<'f>(findings: impl Iterator<Item = &'f Finding>) -> Vec<String> {
-    findings.map(|finding| finding.message.clone()).collect()
+fn said<'f>(problems: impl Iterator<Item = &'f Problem>) -> Vec<String> {
+    problems.map(|problem| problem.message.clone()).collect()
 }
 
 /// A message of as many of these as fit the status of a route, however many there are.

@@ -8,17 +8,17 @@ use ahash::AHashMap as HashMap;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
 use super::Installation;
-use super::below::{Note, Side};
+use super::conditions::{ObjectVersion, Problem, ReadFailure};
+use super::conflict;
+use super::notes::{Note, NoteSide};
 use super::policy::policy;
-use super::resolve::{LookedUp, Targets};
-use super::told::{Finding, Object, Unread};
+use super::resolve::{ResolutionCache, Targets};
 use super::unreadable::UnreadableRoute;
 use super::unresolved::Unresolved;
-use super::verdict;
 use crate::control::api::{BackendTarget, DnsName, ListenerName, SniRoute};
 use crate::routing::{
-    Age, Attachment, BackendKey, Demand, Hostname, Hostnames, ObjectKey, RouteKey, RouteSpec,
-    Scope, ServicePort, Verdict,
+    Age, Attachment, BackendKey, ClaimConflict, Demand, Hostname, Hostnames, ObjectKey, RouteKey,
+    RouteSpec, Scope, ServicePort,
 };
 
 /// The endpoints of backends.
@@ -26,7 +26,7 @@ type Endpoints = HashMap<BackendKey, Vec<SocketAddr>>;
 
 /// A route, and what is known about it.
 #[derive(Debug)]
-pub(super) struct Draft {
+pub(super) struct ResolvedRoute {
     /// As it is served, if it is: without the hostnames and the backends that it may not have.
     pub(super) spec: RouteSpec,
     /// Every hostname that it names, each once.
@@ -41,26 +41,26 @@ pub(super) struct Draft {
     pub(super) endpoints: usize,
     /// What to say of what it asks for beyond what it may have.
     pub(super) capped: String,
-    pub(super) object: Object,
+    pub(super) object: ObjectVersion,
     /// What cannot be read of it.
-    pub(super) unread: Option<Unread>,
-    pub(super) listeners: Vec<Finding>,
+    pub(super) read_failure: Option<ReadFailure>,
+    pub(super) listeners: Vec<Problem>,
     /// What keeps its claims from being served as they are.
-    pub(super) verdicts: BTreeMap<Hostname, Arc<Verdict>>,
+    pub(super) conflicts: BTreeMap<Hostname, Arc<ClaimConflict>>,
     /// What is to be told of a hostname and a wildcard, of which one is another namespace's.
-    pub(super) notes: BTreeMap<(Hostname, Side), Note>,
-    pub(super) refs: Vec<Finding>,
+    pub(super) notes: BTreeMap<(Hostname, NoteSide), Note>,
+    pub(super) refs: Vec<Problem>,
 }
 
-impl Draft {
+impl ResolvedRoute {
     pub(super) fn new(key: RouteKey, route: &SniRoute, installation: &Installation) -> Self {
         let (metadata, spec) = (&route.metadata, &route.spec);
-        let mut draft =
-            Draft::claiming(key, metadata, &spec.hostnames, &spec.listeners, installation);
-        (draft.spec.policy, draft.capped) = policy(spec, installation.longest_timeout);
-        draft.spec.alpn = spec.alpn.iter().map(|protocol| protocol.as_str().into()).collect();
-        draft.backends = backends(&draft.spec.key, route);
-        draft
+        let mut resolved =
+            ResolvedRoute::claiming(key, metadata, &spec.hostnames, &spec.listeners, installation);
+        (resolved.spec.policy, resolved.capped) = policy(spec, installation.longest_timeout);
+        resolved.spec.alpn = spec.alpn.iter().map(|protocol| protocol.as_str().into()).collect();
+        resolved.backends = backends(&resolved.spec.key, route);
+        resolved
     }
 
     /// One that was never read.
@@ -73,9 +73,10 @@ impl Draft {
             Some(claims) => (&*claims.hostnames, &*claims.listeners),
             None => Default::default(),
         };
-        let mut draft = Draft::claiming(key, &route.metadata, hostnames, listeners, installation);
-        draft.unread = Some(Unread::Ever(route.why.clone()));
-        draft
+        let mut resolved =
+            ResolvedRoute::claiming(key, &route.metadata, hostnames, listeners, installation);
+        resolved.read_failure = Some(ReadFailure::Always(route.why.clone()));
+        resolved
     }
 
     /// One that claims something, and has no backends yet.
@@ -86,7 +87,7 @@ impl Draft {
         listeners: &[ListenerName],
         installation: &Installation,
     ) -> Self {
-        let mut draft = Draft {
+        let mut resolved = ResolvedRoute {
             backends: Vec::new(),
             claimed: distinct(hostnames),
             bound: Vec::new(),
@@ -97,15 +98,15 @@ impl Draft {
                 ..RouteSpec::new(key, Hostnames::default())
             },
             capped: String::new(),
-            object: Object::of(metadata),
-            unread: None,
+            object: ObjectVersion::of(metadata),
+            read_failure: None,
             listeners: Vec::new(),
-            verdicts: BTreeMap::new(),
+            conflicts: BTreeMap::new(),
             notes: BTreeMap::new(),
             refs: Vec::new(),
         };
-        draft.bind(listeners, installation);
-        draft
+        resolved.bind(listeners, installation);
+        resolved
     }
 
     /// Keeps the listeners that exist.
@@ -115,7 +116,7 @@ impl Draft {
             if known.is_empty() || known.iter().any(|name| name == listener.as_str()) {
                 self.bound.push(listener.as_str().into());
             } else {
-                self.listeners.push(Finding {
+                self.listeners.push(Problem {
                     key: self.spec.key.clone(),
                     field: format!("spec.listeners[{index}]"),
                     reason: "UnknownListener",
@@ -132,13 +133,13 @@ impl Draft {
 
     /// Whether some state of it was read.
     pub(super) fn was_read(&self) -> bool {
-        !matches!(self.unread, Some(Unread::Ever(_)))
+        !matches!(self.read_failure, Some(ReadFailure::Always(_)))
     }
 
     /// Its object has a state that cannot be read, so it is as it was.
     pub(super) fn keep_as_it_was(&mut self, route: &UnreadableRoute) {
-        self.object = Object::of(&route.metadata);
-        self.unread = Some(Unread::Now(route.why.clone()));
+        self.object = ObjectVersion::of(&route.metadata);
+        self.read_failure = Some(ReadFailure::Latest(route.why.clone()));
     }
 
     /// Whether some listener takes its connections, so that it contends for its hostnames. Of
@@ -148,16 +149,16 @@ impl Draft {
     }
 
     /// Notes what keeps a claim from being served as it is. Returns whether that is news.
-    pub(super) fn set_verdict(
+    pub(super) fn set_conflict(
         &mut self,
         hostname: Hostname,
-        verdict: Option<Arc<Verdict>>,
+        conflict: Option<Arc<ClaimConflict>>,
     ) -> bool {
-        set(&mut self.verdicts, hostname, verdict)
+        set(&mut self.conflicts, hostname, conflict)
     }
 
     /// Notes what is to be told of a hostname and a wildcard. Returns whether that is news.
-    pub(super) fn set_note(&mut self, place: (Hostname, Side), note: Option<Note>) -> bool {
+    pub(super) fn set_note(&mut self, place: (Hostname, NoteSide), note: Option<Note>) -> bool {
         set(&mut self.notes, place, note)
     }
 
@@ -197,7 +198,7 @@ impl Draft {
     pub(super) fn resolve(
         &mut self,
         targets: &Targets,
-        looked_up: &mut LookedUp,
+        cache: &mut ResolutionCache,
         endpoints: &mut Endpoints,
     ) {
         let served = self.rejected().is_none();
@@ -207,9 +208,9 @@ impl Draft {
         self.spec.backends.clear();
         self.endpoints = 0;
         for (index, (backend, weight)) in self.backends.iter().enumerate() {
-            let found = targets.resolve(&self.spec.key, backend, looked_up);
+            let found = targets.resolve(&self.spec.key, backend, cache);
             if let Some(Unresolved { reason, field, message }) = found.fault.as_deref() {
-                self.refs.push(Finding {
+                self.refs.push(Problem {
                     key: self.spec.key.clone(),
                     field: format!("spec.backends[{index}].{field}"),
                     reason,
@@ -228,11 +229,14 @@ impl Draft {
     }
 
     /// Takes over how many endpoints its backends have. Returns whether that is news.
-    pub(super) fn count_endpoints(&mut self, targets: &Targets, looked_up: &mut LookedUp) -> bool {
+    pub(super) fn count_endpoints(
+        &mut self,
+        targets: &Targets,
+        cache: &mut ResolutionCache,
+    ) -> bool {
         let backends = self.spec.backends.iter();
-        let counts = backends.map(|(backend, _)| {
-            targets.resolve(&self.spec.key, backend, looked_up).addresses.len()
-        });
+        let counts = backends
+            .map(|(backend, _)| targets.resolve(&self.spec.key, backend, cache).addresses.len());
         let endpoints = counts.sum();
         std::mem::replace(&mut self.endpoints, endpoints) != endpoints
     }
@@ -250,25 +254,25 @@ impl Draft {
 
     /// Those that may be looked up.
     fn served_hostnames(&self) -> Hostnames {
-        if self.verdicts.is_empty() {
+        if self.conflicts.is_empty() {
             return self.claimed.clone();
         }
-        let verdict = |hostname: &Hostname<&str>| self.verdicts.get(&hostname.owned());
+        let conflict = |hostname: &Hostname<&str>| self.conflicts.get(&hostname.owned());
         let is_served =
-            |hostname: &Hostname<&str>| !verdict(hostname).is_some_and(|one| one.is_left_out());
+            |hostname: &Hostname<&str>| !conflict(hostname).is_some_and(|one| one.is_left_out());
         let served: Hostnames = self.claimed.iter().filter(is_served).collect();
-        match self.verdicts.get(&Hostname::Any).map(|verdict| &**verdict) {
-            Some(Verdict::ForeignOn { served: on, .. }) => served.with_any_on(on.clone()),
+        match self.conflicts.get(&Hostname::Any).map(|conflict| &**conflict) {
+            Some(ClaimConflict::ForeignOn { served: on, .. }) => served.with_any_on(on.clone()),
             _ => served,
         }
     }
 
     pub(super) fn rejected(&self) -> Option<&'static str> {
-        let lost = || self.verdicts.values().filter(|verdict| verdict.is_whole());
+        let lost = || self.conflicts.values().filter(|conflict| conflict.is_whole());
         match self.contends() {
             false => Some("UnknownListener"),
             true if lost().next().is_some() && lost().count() == self.claimed.len() => {
-                Some(verdict::reason(lost().map(|verdict| &**verdict)))
+                Some(conflict::reason(lost().map(|conflict| &**conflict)))
             }
             true => None,
         }

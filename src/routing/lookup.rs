@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use super::claim::{Claim, Hasher, older};
-use super::claims::{ByHostname, split};
-use super::crowd::{Crowd, FEW, Filter};
+use super::claims::{ScopeClaims, split};
+use super::protocol_index::{ClaimFilter, FEW, ProtocolIndex};
 use super::{Hostname, Route};
 
 /// How many of the protocols that a client offers count for the choice of a route: the first.
@@ -35,15 +35,15 @@ pub enum MatchKind<'t> {
 }
 
 /// What a lookup has found.
-pub(super) struct Found<'t> {
+pub(super) struct FoundClaim<'t> {
     pub(super) route: &'t Arc<Route>,
     /// The name, or a wildcard's suffix.
     pub(super) text: &'t str,
 }
 
 /// The state of a lookup.
-pub(super) struct Search<'t, 'l, 'o, I> {
-    claims: &'t ByHostname,
+pub(super) struct LookupState<'t, 'l, 'o, I> {
+    claims: &'t ScopeClaims,
     hasher: &'t Hasher,
     listener: &'l str,
     offers: Offers<'o, I>,
@@ -84,19 +84,26 @@ impl<'o, I: Iterator<Item = &'o [u8]>> Offers<'o, I> {
     }
 }
 
-impl<'t, 'l, 'o, I: Iterator<Item = &'o [u8]>> Search<'t, 'l, 'o, I> {
+impl<'t, 'l, 'o, I: Iterator<Item = &'o [u8]>> LookupState<'t, 'l, 'o, I> {
     pub(super) fn new(
-        claims: &'t ByHostname,
+        claims: &'t ScopeClaims,
         hasher: &'t Hasher,
         listener: &'l str,
         offers: I,
     ) -> Self {
-        Search { claims, hasher, listener, offers: Offers::Unread(offers), owner: None, claimed: 0 }
+        LookupState {
+            claims,
+            hasher,
+            listener,
+            offers: Offers::Unread(offers),
+            owner: None,
+            claimed: 0,
+        }
     }
 
     /// The claim to this hostname that takes the connection. If there are claims and none does, the
     /// connection is left to their owner's namespace.
-    pub(super) fn level(&mut self, hostname: Hostname<&str>) -> Option<Found<'t>> {
+    pub(super) fn level(&mut self, hostname: Hostname<&str>) -> Option<FoundClaim<'t>> {
         if self.claimed >= MOST_CLAIMED_HOSTNAMES {
             return None;
         }
@@ -107,15 +114,16 @@ impl<'t, 'l, 'o, I: Iterator<Item = &'o [u8]>> Search<'t, 'l, 'o, I> {
         }
         self.claimed += 1;
         let (asking, others) = split(claims);
-        let found = match among.crowd(hash, hostname.text()).filter(|_| asking.len() > FEW) {
-            Some(crowd) => self.in_crowd(hostname, asking, crowd),
+        let found = match among.protocol_index(hash, hostname.text()).filter(|_| asking.len() > FEW)
+        {
+            Some(protocol_index) => self.in_index(hostname, asking, protocol_index),
             None => self.among_few(hostname, asking),
         };
         if let Some(claim) = found {
-            return Some(Found { route: &claim.route, text: claim.name() });
+            return Some(FoundClaim { route: &claim.route, text: claim.name() });
         }
         if let Some(claim) = others.iter().find(|claim| self.suits(hostname, claim)) {
-            return Some(Found { route: &claim.route, text: claim.name() });
+            return Some(FoundClaim { route: &claim.route, text: claim.name() });
         }
         if self.owner.is_none() {
             let first = |claims: &'t [Claim]| claims.first().map(|claim| &*claim.route);
@@ -140,14 +148,14 @@ impl<'t, 'l, 'o, I: Iterator<Item = &'o [u8]>> Search<'t, 'l, 'o, I> {
     }
 
     /// The first of many claims for which the client offers a protocol.
-    fn in_crowd(
+    fn in_index(
         &mut self,
         hostname: Hostname<&str>,
         asking: &'t [Claim],
-        crowd: &Crowd,
+        protocol_index: &ProtocolIndex,
     ) -> Option<&'t Claim> {
         let hasher = self.hasher;
-        let filter = Filter::new(hasher, self.listener, self.owner);
+        let filter = ClaimFilter::new(hasher, self.listener, self.owner);
         let (on, owner) = (self.listener, self.owner);
         let first_of = |offer: &Offer<'_>| {
             let takes = |place: &usize| {
@@ -157,7 +165,7 @@ impl<'t, 'l, 'o, I: Iterator<Item = &'o [u8]>> Search<'t, 'l, 'o, I> {
                         && asked.any(|asked| asked.as_bytes() == offer.protocol)
                 })
             };
-            let places = crowd.asking(offer.hash, &filter).into_iter();
+            let places = protocol_index.asking(offer.hash, &filter).into_iter();
             places.filter_map(|mut places| places.find(takes)).min()
         };
         let place = self.offers.read(hasher).iter().filter_map(first_of).min()?;
@@ -227,11 +235,11 @@ mod tests {
         let claims = table.hosts(&Scope::Config).unwrap().claims().of(Hostname::Wildcard("a.a"));
         let hash = hasher.hash("a.a");
         assert_eq!(claims.of(hash, "a.a").len(), 2 * MOST_ROUTES_A_HOSTNAME);
-        let crowd = claims.crowd(hash, "a.a").expect("an index");
-        let filter = Filter::new(hasher, "https", None);
+        let protocol_index = claims.protocol_index(hash, "a.a").expect("an index");
+        let filter = ClaimFilter::new(hasher, "https", None);
         let looked_at = offers.iter().take(MOST_OFFERS).map(|offer| {
             let offer = hasher.protocol(offer.as_bytes());
-            crowd.asking(offer, &filter).map(Iterator::count).iter().sum::<usize>()
+            protocol_index.asking(offer, &filter).map(Iterator::count).iter().sum::<usize>()
         });
         assert_eq!(looked_at.sum::<usize>(), 0, "those of the other listener are not looked at");
 

@@ -14,13 +14,13 @@ use crate::routing::ObjectKey;
 
 /// The addresses that lead to the installation itself.
 #[derive(Debug, Default)]
-pub(super) struct Own {
+pub(super) struct OwnAddresses {
     /// Which Services are the installation's.
     services: BTreeSet<ObjectKey>,
     /// Ports of this process, which every pod of the installation has.
     ports: ListeningSet,
     /// Those in front of the Services, by Service.
-    front: BTreeMap<ObjectKey, Front>,
+    front: BTreeMap<ObjectKey, ServiceAddresses>,
     /// Those of the pods, by slice.
     pods: BTreeMap<ObjectKey, Vec<SocketAddr>>,
     /// All of them.
@@ -31,7 +31,7 @@ pub(super) struct Own {
 
 /// What leads to a Service from elsewhere.
 #[derive(Debug, Default, PartialEq, Eq)]
-struct Front {
+struct ServiceAddresses {
     addresses: Vec<SocketAddr>,
     /// Of load balancers that have a name alone.
     names: Vec<(DnsName, u16)>,
@@ -39,12 +39,12 @@ struct Front {
 
 /// The addresses that have become the installation's own, and those that are no longer.
 #[derive(Debug)]
-pub(super) struct OwnNews {
+pub(super) struct OwnAddressChanges {
     endpoints: HashSet<SocketAddr>,
     ips: HashSet<IpAddr>,
 }
 
-impl OwnNews {
+impl OwnAddressChanges {
     /// Whether an endpoint is among them, in whatever form it is written.
     pub(super) fn has(&self, endpoint: SocketAddr) -> bool {
         let port = endpoint.port();
@@ -57,14 +57,14 @@ impl OwnNews {
     }
 }
 
-impl Own {
+impl OwnAddresses {
     pub(super) fn new(services: &[ObjectKey], ports: ListeningSet) -> Self {
-        Own {
+        OwnAddresses {
             services: services.iter().cloned().collect(),
             ports,
             // The first time, whatever an earlier builder has had published is replaced.
             dirty: !services.is_empty(),
-            ..Own::default()
+            ..OwnAddresses::default()
         }
     }
 
@@ -87,7 +87,7 @@ impl Own {
     /// A Service is there, or is different.
     pub(super) fn put_service(&mut self, key: &ObjectKey, service: &Service) {
         if self.has_service(key) {
-            let front = Front::of(service);
+            let front = ServiceAddresses::of(service);
             self.dirty |= self.front.get(key) != Some(&front);
             self.front.insert(key.clone(), front);
         }
@@ -125,7 +125,7 @@ impl Own {
         self.dirty |= self.pods.remove(key).is_some();
     }
 
-    /// Has the next [`Own::settle`] tell of all, as the first one does.
+    /// Has the next [`OwnAddresses::settle`] tell of all, as the first one does.
     pub(super) fn tell_all(&mut self) {
         self.dirty = !self.services.is_empty();
     }
@@ -136,7 +136,7 @@ impl Own {
     }
 
     /// Takes the changes since the last time over, if there are any. Returns what is different.
-    pub(super) fn settle(&mut self) -> Option<OwnNews> {
+    pub(super) fn settle(&mut self) -> Option<OwnAddressChanges> {
         if !std::mem::take(&mut self.dirty) {
             return None;
         }
@@ -146,7 +146,7 @@ impl Own {
         let endpoints: HashSet<SocketAddr> =
             before.symmetric_difference(&self.endpoints).copied().collect();
         let ips = endpoints.iter().map(SocketAddr::ip).collect();
-        Some(OwnNews { endpoints, ips })
+        Some(OwnAddressChanges { endpoints, ips })
     }
 
     #[cfg(test)]
@@ -155,7 +155,7 @@ impl Own {
     }
 }
 
-impl Front {
+impl ServiceAddresses {
     fn of(service: &Service) -> Self {
         let spec = service.spec.as_ref();
         let status = service.status.as_ref().and_then(|status| status.load_balancer.as_ref());
@@ -177,7 +177,7 @@ impl Front {
             let port = *port;
             ips.iter().map(move |ip| SocketAddr::new(ip.to_canonical(), port))
         };
-        Front {
+        ServiceAddresses {
             addresses: ports.iter().flat_map(each).collect(),
             names: ports
                 .iter()

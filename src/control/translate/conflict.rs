@@ -1,10 +1,10 @@
 //! What is told of a claim that is not served as it was made.
 
-use crate::routing::{AnyOn, Hostname, MOST_ROUTES_A_HOSTNAME, Verdict};
+use crate::routing::{AnyOn, ClaimConflict, Hostname, MOST_ROUTES_A_HOSTNAME};
 
 /// The reason of a condition for claims that are lost.
-pub(super) fn reason<'v>(lost: impl IntoIterator<Item = &'v Verdict>) -> &'static str {
-    match lost.into_iter().any(|verdict| matches!(verdict, Verdict::TooMany)) {
+pub(super) fn reason<'v>(lost: impl IntoIterator<Item = &'v ClaimConflict>) -> &'static str {
+    match lost.into_iter().any(|conflict| matches!(conflict, ClaimConflict::TooMany)) {
         true => TOO_MANY,
         false => CONFLICT,
     }
@@ -14,15 +14,15 @@ const TOO_MANY: &str = "TooManyRoutes";
 const CONFLICT: &str = "HostnameConflict";
 
 /// The message, for people.
-pub(super) fn message(hostname: &Hostname, verdict: &Verdict) -> String {
-    match verdict {
-        Verdict::Foreign { owner } => {
+pub(super) fn message(hostname: &Hostname, conflict: &ClaimConflict) -> String {
+    match conflict {
+        ClaimConflict::Foreign { owner } => {
             let namespace = owner.namespace();
             format!(
                 "{hostname} belongs to namespace {namespace}, whose route {owner} is the oldest"
             )
         }
-        Verdict::ForeignOn { owner, served } => {
+        ClaimConflict::ForeignOn { owner, served } => {
             let namespace = owner.namespace();
             let (where_, listeners) = match served {
                 AnyOn::Except(listeners) => ("on", listeners.join(", ")),
@@ -34,20 +34,20 @@ pub(super) fn message(hostname: &Hostname, verdict: &Verdict) -> String {
                  {where_} {listeners}"
             )
         }
-        Verdict::Below { wildcard, owner } => {
+        ClaimConflict::Below { wildcard, owner } => {
             let namespace = owner.namespace();
             format!(
                 "{hostname} is below {wildcard}, which belongs to namespace {namespace}, route \
                  {owner}; only that namespace may have names below it"
             )
         }
-        Verdict::TooMany => {
+        ClaimConflict::TooMany => {
             format!(
                 "{hostname} has {MOST_ROUTES_A_HOSTNAME} older routes, the most that one may have"
             )
         }
-        Verdict::Taken { winner } => format!("{hostname} belongs to {winner}"),
-        Verdict::PartlyTaken { winner } => {
+        ClaimConflict::Taken { winner } => format!("{hostname} belongs to {winner}"),
+        ClaimConflict::PartlyTaken { winner } => {
             format!("{hostname} belongs to {winner} where both take the same listener and ALPN")
         }
     }

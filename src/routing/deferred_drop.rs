@@ -5,15 +5,15 @@ use std::sync::Arc;
 /// Values that are freed here, and not by whichever reader lets go of them last: of a large table or
 /// set, that takes longer than a worker may be away.
 #[derive(Debug)]
-pub(super) struct Kept<T>(Vec<Arc<T>>);
+pub(super) struct DeferredDrop<T>(Vec<Arc<T>>);
 
-impl<T> Default for Kept<T> {
+impl<T> Default for DeferredDrop<T> {
     fn default() -> Self {
-        Kept(Vec::new())
+        DeferredDrop(Vec::new())
     }
 }
 
-impl<T> Kept<T> {
+impl<T> DeferredDrop<T> {
     /// Keeps what nobody can come to hold any more who does not yet.
     pub(super) fn keep(&mut self, value: Arc<T>) {
         self.0.push(value);

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use ahash::AHashMap as HashMap;
 use arc_swap::ArcSwap;
 
-use super::kept::Kept;
+use super::deferred_drop::DeferredDrop;
 use super::route::WeightedBackend;
 use super::{Backend, BackendKey, EndpointSet, Route, RouteKey, RouteSpec, RouteStats, Table};
 
@@ -28,7 +28,7 @@ pub struct Snapshot {
 
 /// What is to be served differently.
 #[derive(Clone, Debug, Default)]
-pub struct Changes {
+pub struct TableChanges {
     /// The routes that are new or changed, each once and with its own key, and `None` for those
     /// that go.
     pub routes: Vec<(RouteKey, Option<RouteSpec>)>,
@@ -39,7 +39,7 @@ pub struct Changes {
 
 /// What a change did.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Applied {
+pub struct ApplyResult {
     /// Whether a new table was swapped in.
     pub table: bool,
     /// How many backends got other endpoints.
@@ -47,24 +47,24 @@ pub struct Applied {
 }
 
 /// A new, empty table with its writer and a first reader.
-pub fn channel() -> (Writer, Reader) {
+pub fn channel() -> (TableWriter, TableReader) {
     let shared = Arc::new(ArcSwap::default());
-    let writer = Writer {
+    let writer = TableWriter {
         shared: Arc::clone(&shared),
         backends: HashMap::new(),
         retired: BTreeMap::new(),
-        old: Old::default(),
+        old: Replaced::default(),
     };
-    (writer, Reader { shared })
+    (writer, TableReader { shared })
 }
 
 /// The workers' side. Cloned freely; reading takes no lock.
 #[derive(Clone, Debug)]
-pub struct Reader {
+pub struct TableReader {
     shared: Arc<ArcSwap<Table>>,
 }
 
-impl Reader {
+impl TableReader {
     /// The table of this moment. Not to be held across an await.
     pub fn table(&self) -> arc_swap::Guard<Arc<Table>> {
         self.shared.load()
@@ -73,24 +73,24 @@ impl Reader {
 
 /// The control plane's side. There is one.
 #[derive(Debug)]
-pub struct Writer {
+pub struct TableWriter {
     shared: Arc<ArcSwap<Table>>,
     /// Every backend that some route names, with how many times.
     backends: HashMap<BackendKey, (Arc<Backend>, usize)>,
     /// The counts of routes that went, with the moment they did.
     retired: BTreeMap<RouteKey, (Arc<RouteStats>, Instant)>,
-    old: Old,
+    old: Replaced,
 }
 
 /// What was served and may still be held. Each has what the next holds.
 #[derive(Debug, Default)]
-struct Old {
-    tables: Kept<Table>,
-    backends: Kept<Backend>,
-    sets: Kept<EndpointSet>,
+struct Replaced {
+    tables: DeferredDrop<Table>,
+    backends: DeferredDrop<Backend>,
+    sets: DeferredDrop<EndpointSet>,
 }
 
-impl Old {
+impl Replaced {
     /// Frees what nobody holds. Nearly always that is all: readers hold a table or a set for some
     /// microseconds. A connection holds its route, and with it backends, as long as it lasts.
     fn sweep(&mut self) {
@@ -100,13 +100,13 @@ impl Old {
     }
 }
 
-impl Writer {
+impl TableWriter {
     /// Serves `snapshot`, and nothing else, from now on. Established connections keep the route
     /// that they have.
     ///
     /// Routes and backends that did not change are carried over with their state. When only
     /// endpoints changed, the table stays as it is.
-    pub fn apply(&mut self, snapshot: Snapshot) -> Applied {
+    pub fn apply(&mut self, snapshot: Snapshot) -> ApplyResult {
         let table = self.shared.load_full();
         // Of several with one key, the last is taken.
         let mut routes: HashMap<RouteKey, Option<RouteSpec>> =
@@ -114,7 +114,7 @@ impl Writer {
         drop(table);
         routes.extend(snapshot.routes.into_iter().map(|route| (route.key.clone(), Some(route))));
         let mut changes =
-            Changes { routes: routes.into_iter().collect(), endpoints: snapshot.endpoints };
+            TableChanges { routes: routes.into_iter().collect(), endpoints: snapshot.endpoints };
         for backend in self.backends.keys() {
             // A backend that the snapshot says nothing about has no endpoints.
             changes.endpoints.entry(backend.clone()).or_default();
@@ -124,17 +124,17 @@ impl Writer {
 
     /// Changes what is served. It costs as much as there is to change, whatever the size of the
     /// table.
-    pub fn update(&mut self, changes: Changes) -> Applied {
+    pub fn update(&mut self, changes: TableChanges) -> ApplyResult {
         self.update_at(changes, Instant::now())
     }
 
-    fn update_at(&mut self, changes: Changes, now: Instant) -> Applied {
+    fn update_at(&mut self, changes: TableChanges, now: Instant) -> ApplyResult {
         let applied = self.change(changes, now);
         self.old.sweep();
         applied
     }
 
-    fn change(&mut self, changes: Changes, now: Instant) -> Applied {
+    fn change(&mut self, changes: TableChanges, now: Instant) -> ApplyResult {
         let old = self.shared.load_full();
         let mut routes = changes.routes;
         routes.retain(|(key, new)| old.route(key).map(|route| &route.spec) != new.as_ref());
@@ -149,7 +149,7 @@ impl Writer {
             changed += 1;
         }
         if routes.is_empty() && old.generation() > 0 {
-            return Applied { table: false, backends: changed };
+            return ApplyResult { table: false, backends: changed };
         }
 
         self.backends.reserve(changes.endpoints.len());
@@ -171,7 +171,7 @@ impl Writer {
         let retired = self.still_reported(now);
         self.shared.store(Arc::new(old.with(&new, retired)));
         self.old.tables.keep(old);
-        Applied { table: true, backends: changed }
+        ApplyResult { table: true, backends: changed }
     }
 
     /// The backends of a route that is to be served. Those that no route named before get their
@@ -257,7 +257,7 @@ mod tests {
         snapshot
     }
 
-    fn find(reader: &Reader, name: &str) -> Option<Arc<Route>> {
+    fn find(reader: &TableReader, name: &str) -> Option<Arc<Route>> {
         reader.table().lookup(Some(name), "https", []).map(|found| Arc::clone(found.route))
     }
 
@@ -266,11 +266,11 @@ mod tests {
         let (mut writer, reader) = channel();
         let routes = [spec("a", "a.com", "one")];
         let first = writer.apply(snapshot(&routes, &[("one", "10.0.0.1:1")]));
-        assert_eq!(first, Applied { table: true, backends: 1 });
+        assert_eq!(first, ApplyResult { table: true, backends: 1 });
         let held = find(&reader, "a.com").expect("a route");
 
         let second = writer.apply(snapshot(&routes, &[("one", "10.0.0.2:1")]));
-        assert_eq!(second, Applied { table: false, backends: 1 });
+        assert_eq!(second, ApplyResult { table: false, backends: 1 });
         assert_eq!(reader.table().generation(), 1);
         assert_eq!(held.backends[0].backend.endpoints()[0].address.to_string(), "10.0.0.2:1");
     }
@@ -348,11 +348,11 @@ mod tests {
         writer.apply(snapshot(&[], &[]));
         assert!(writer.backends.is_empty());
         // Named again, it is a new one, and has the endpoints that come with the route.
-        let again = Changes {
+        let again = TableChanges {
             routes: vec![(a.key.clone(), Some(a))],
             endpoints: snapshot(&[], &[("one", "10.0.0.2:1")]).endpoints,
         };
-        assert_eq!(writer.update(again), Applied { table: true, backends: 1 });
+        assert_eq!(writer.update(again), ApplyResult { table: true, backends: 1 });
         let served = find(&reader, "a.com").expect("a");
         assert_eq!(served.backends[0].backend.endpoints()[0].address.to_string(), "10.0.0.2:1");
     }
@@ -365,7 +365,7 @@ mod tests {
         let later = |steps: u32| start + RETIRED_FOR * steps + Duration::from_secs(1);
         let change = |name: &str, spec: Option<RouteSpec>| {
             let key = RouteKey::sni_route("ns", name);
-            Changes { routes: vec![(key, spec)], ..Changes::default() }
+            TableChanges { routes: vec![(key, spec)], ..TableChanges::default() }
         };
         let other = |n: u32| change("other", Some(spec("other", &format!("n{n}.com"), "one")));
         writer.update_at(change("a", Some(a.clone())), start);
@@ -405,7 +405,7 @@ mod tests {
         assert_eq!(endpoint.strong_count(), 0);
         drop(table);
         assert!(route.strong_count() > 0 && backend.strong_count() > 0, "by its reader");
-        writer.update(Changes::default());
+        writer.update(TableChanges::default());
         assert_eq!((route.strong_count(), backend.strong_count()), (0, 0));
     }
 }

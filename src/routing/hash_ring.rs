@@ -38,23 +38,23 @@ pub(super) fn hash_address(address: SocketAddr) -> u64 {
 
 /// Endpoints by their hashes.
 #[derive(Debug, Default)]
-pub(super) struct Ring {
+pub(super) struct HashRing {
     /// The hash and the index of each, sorted.
     points: Box<[(u64, u32)]>,
 }
 
-impl Ring {
+impl HashRing {
     pub(super) fn new(addresses: impl Iterator<Item = SocketAddr>) -> Self {
         let mut points: Box<[_]> =
             addresses.zip(0..).map(|(address, index)| (hash_address(address), index)).collect();
         points.sort_unstable();
-        Ring { points }
+        HashRing { points }
     }
 
     /// The indexes of the endpoints in the order in which `source`, a hash, is to try them: those of
     /// its window by their score, the highest first, then those of the next one.
     pub(super) fn in_order_of(&self, source: u64) -> impl Iterator<Item = usize> {
-        self.windows(source).flat_map(move |window| Scored::of(window, source))
+        self.windows(source).flat_map(move |window| ScoredEndpoints::of(window, source))
     }
 
     /// The windows of `source`, one after another round the ring.
@@ -73,13 +73,13 @@ impl Ring {
 
 /// The endpoints of a window by their scores. Nearly always only the first is wanted, so the others
 /// are sorted when the second is.
-struct Scored {
+struct ScoredEndpoints {
     scored: [(u64, u32); WINDOW],
     count: usize,
     passed: usize,
 }
 
-impl Scored {
+impl ScoredEndpoints {
     fn of(window: [&[(u64, u32)]; 2], source: u64) -> Self {
         let mut scored = [(0, 0); WINDOW];
         let mut count = 0;
@@ -87,11 +87,11 @@ impl Scored {
             *slot = (mix(source ^ hash), *index);
             count += 1;
         }
-        Scored { scored, count, passed: 0 }
+        ScoredEndpoints { scored, count, passed: 0 }
     }
 }
 
-impl Iterator for Scored {
+impl Iterator for ScoredEndpoints {
     type Item = usize;
 
     fn next(&mut self) -> Option<usize> {
@@ -121,7 +121,7 @@ mod tests {
     #[test]
     fn windows_go_round_the_ring_once() {
         for count in [WINDOW as u32 + 1, 1000] {
-            let ring = Ring::new((0..count).map(address));
+            let ring = HashRing::new((0..count).map(address));
             for source in [0, 1, u64::MAX / 3, u64::MAX] {
                 let windows: Vec<_> = ring.windows(source).collect();
                 assert!(windows.iter().all(|[a, b]| a.len() + b.len() <= WINDOW));
@@ -138,7 +138,7 @@ mod tests {
     #[test]
     fn a_source_has_each_endpoint_once_and_those_of_its_window_by_their_scores() {
         for count in [0, 1, 2, WINDOW, WINDOW + 1, 300] {
-            let ring = Ring::new((0..count as u32).map(address));
+            let ring = HashRing::new((0..count as u32).map(address));
             let order: Vec<usize> = ring.in_order_of(7).collect();
             let score = |index: &usize| mix(7 ^ hash_address(address(*index as u32)));
             let scores: Vec<u64> = order.iter().take(WINDOW).map(score).collect();

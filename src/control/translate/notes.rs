@@ -43,7 +43,7 @@ pub(super) enum Note {
 
 /// Which of the two things that may be told of a hostname. Of both, the latter is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Side {
+pub(super) enum NoteSide {
     /// What is above it.
     Above,
     /// What is below it.
@@ -51,12 +51,12 @@ pub(super) enum Side {
 }
 
 /// What a route is to be told of one of its hostnames: this, or nothing any more.
-pub(super) type NoteNews = (RouteKey, (Hostname, Side), Option<Note>);
+pub(super) type NoteChange = (RouteKey, (Hostname, NoteSide), Option<Note>);
 
 /// Who was told of which wildcard, and of what to tell anew.
 #[derive(Debug, Default)]
 pub(super) struct Notes {
-    told: HashMap<Hostname, Told>,
+    told: HashMap<Hostname, NotedName>,
     /// Names of which the nearest wildcard may be another one.
     names: BTreeSet<Domain>,
     /// The suffixes of wildcards of which it is to be told anew what is below them.
@@ -65,7 +65,7 @@ pub(super) struct Notes {
 
 /// That a route was told that its hostname is below a wildcard.
 #[derive(Clone, Debug, PartialEq)]
-struct Told {
+struct NotedName {
     route: RouteKey,
     wildcard: Arc<str>,
     owner: RouteKey,
@@ -116,7 +116,7 @@ impl Claims {
         &mut self,
         domain: &Domain,
         now: Option<&Age>,
-        told: &mut Vec<NoteNews>,
+        told: &mut Vec<NoteChange>,
     ) {
         let Some(known) = self.known.get_mut(domain) else { return };
         let is_claimed = known.is_claimed();
@@ -134,7 +134,7 @@ impl Claims {
     }
 
     /// Tells of one name or wildcard. Returns whether there was any.
-    pub(super) fn tell_one(&mut self, told: &mut Vec<NoteNews>) -> bool {
+    pub(super) fn tell_one(&mut self, told: &mut Vec<NoteChange>) -> bool {
         if let Some(name) = self.notes.names.pop_first() {
             self.tell_of_wildcard(name, told);
         } else if let Some(suffix) = self.notes.wildcards.pop_first() {
@@ -161,14 +161,14 @@ impl Claims {
         suffix: &Arc<str>,
         is_claimed: bool,
         now: Option<&Age>,
-        told: &mut Vec<NoteNews>,
+        told: &mut Vec<NoteChange>,
     ) {
         if !is_claimed {
             let Some(Wildcard { names, told: route, .. }) = self.wildcards.remove(suffix) else {
                 return;
             };
             self.notes.names.extend(names);
-            let place = (Hostname::Wildcard(Arc::clone(suffix)), Side::Below);
+            let place = (Hostname::Wildcard(Arc::clone(suffix)), NoteSide::Below);
             told.extend(route.map(|route| (route, place, None)));
             return;
         }
@@ -200,20 +200,20 @@ impl Claims {
     }
 
     /// Tells a name of the nearest wildcard of another namespace.
-    fn tell_of_wildcard(&mut self, name: Domain, told: &mut Vec<NoteNews>) {
+    fn tell_of_wildcard(&mut self, name: Domain, told: &mut Vec<NoteChange>) {
         let owner = self.known.get(&name).and_then(|known| known.owner.as_ref());
         let now = owner.and_then(|owner| {
             let (wildcard, above) = self.wildcards.nearest_foreign(&name.0, owner.namespace())?;
             let (route, wildcard) = (owner.key().clone(), Arc::clone(wildcard));
-            Some(Told { route, wildcard, owner: above.clone() })
+            Some(NotedName { route, wildcard, owner: above.clone() })
         });
         let before = match &now {
             Some(now) => self.notes.told.insert(name.0.clone(), now.clone()),
             None => self.notes.told.remove(&name.0),
         };
-        let place = (name.0.clone(), Side::Above);
+        let place = (name.0.clone(), NoteSide::Above);
         if before != now {
-            if let Some(Told { route, wildcard, .. }) = before {
+            if let Some(NotedName { route, wildcard, .. }) = before {
                 if now.as_ref().is_none_or(|now| now.route != route) {
                     told.push((route, place.clone(), None));
                 }
@@ -228,14 +228,14 @@ impl Claims {
             }
         }
         // A route that has come anew has not been told.
-        if let Some(Told { route, wildcard, owner }) = now {
+        if let Some(NotedName { route, wildcard, owner }) = now {
             let note = Note::Below { wildcard: Hostname::Wildcard(wildcard), owner };
             told.push((route, place, Some(note)));
         }
     }
 
     /// Tells the owner of a wildcard of the names below it.
-    fn tell_of_names(&mut self, suffix: &Arc<str>, told: &mut Vec<NoteNews>) {
+    fn tell_of_names(&mut self, suffix: &Arc<str>, told: &mut Vec<NoteChange>) {
         let Some(wildcard) = self.wildcards.get(suffix) else { return };
         let note = match (&wildcard.owner, self.wildcards.is_crowded(wildcard)) {
             (None, _) => None,
@@ -252,7 +252,7 @@ impl Claims {
         };
         let Some(wildcard) = self.wildcards.get_mut(suffix) else { return };
         let route = note.as_ref().map(|(route, _)| route.clone());
-        let place = (Hostname::Wildcard(Arc::clone(suffix)), Side::Below);
+        let place = (Hostname::Wildcard(Arc::clone(suffix)), NoteSide::Below);
         let before = std::mem::replace(&mut wildcard.told, route.clone());
         if let Some(before) = before.filter(|before| Some(before) != route.as_ref()) {
             told.push((before, place.clone(), None));

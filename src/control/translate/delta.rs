@@ -8,25 +8,25 @@ use std::vec::IntoIter;
 use ahash::AHashSet as HashSet;
 
 use super::builder::Builder;
-use super::claims::ClaimNews;
-use super::draft::Draft;
+use super::claims::ClaimChanges;
 use super::names::NameChanges;
-use super::own::OwnNews;
-use super::resolve::{Found, LookedUp};
-use super::routes::State;
-use super::services::{PortChange, PortNews};
+use super::own_addresses::OwnAddressChanges;
+use super::resolve::{PortTarget, ResolutionCache};
+use super::resolved_route::ResolvedRoute;
+use super::routes::RoutePresence;
+use super::services::{PortChange, PortUpdate};
 use crate::control::api::DnsName;
 use crate::control::status::{HostnameMove, MovedRoute, RouteStatus};
-use crate::routing::{BackendKey, Changes, Hostname, ObjectKey, RouteKey, RouteSpec};
+use crate::routing::{BackendKey, Hostname, ObjectKey, RouteKey, RouteSpec, TableChanges};
 
 /// How many steps a slice has: some milliseconds.
 pub const SLICE: usize = 2000;
 
 /// What came of the changes since the last time.
 #[derive(Clone, Debug, Default)]
-pub struct Settled {
+pub struct Delta {
     /// For the data plane.
-    pub changes: Changes,
+    pub changes: TableChanges,
     /// The statuses of the routes that were looked at again, in no order. Some may be as they were.
     pub statuses: Vec<RouteStatus>,
     /// What is to be resolved.
@@ -40,18 +40,18 @@ pub struct Settled {
 /// Works out what the changes since the last time come to, as long as it takes, in slices. What came
 /// of it is told as a whole, at the end. It has the builder for itself, so nothing changes meanwhile.
 #[derive(Debug)]
-pub struct Settling<'b> {
+pub struct DeltaComputation<'b> {
     builder: &'b mut Builder,
-    settled: Settled,
+    delta: Delta,
     /// What has become the installation's own, or is no longer, and the routes that are to be looked
     /// through for it.
-    own: Option<(OwnNews, IntoIter<RouteKey>)>,
+    own: Option<(OwnAddressChanges, IntoIter<RouteKey>)>,
     /// The Services that were looked through for it.
     met: HashSet<ObjectKey>,
     /// Namespaces with other grants, and names with other answers: their routes are to be looked at.
     granting: Vec<Arc<str>>,
     names: Vec<DnsName>,
-    looked_up: LookedUp,
+    cache: ResolutionCache,
     /// The routes that are left to be looked at, once it is known which.
     routes: Option<IntoIter<RouteKey>>,
     /// Those that may have another number of endpoints, and nothing else that is new.
@@ -62,20 +62,20 @@ pub struct Settling<'b> {
     moves: BTreeMap<(RouteKey, RouteKey), Vec<Hostname>>,
 }
 
-impl<'b> Settling<'b> {
+impl<'b> DeltaComputation<'b> {
     pub(super) fn of(builder: &'b mut Builder) -> Self {
         let own = builder.targets.own.settle().map(|news| (news, builder.routes.keys()));
         let own_endpoints = own.is_some().then(|| Arc::clone(builder.targets.own.endpoints()));
         let granting: Vec<_> = builder.dirty.granting.drain().collect();
         granting.iter().for_each(|namespace| builder.claims.grants_changed(namespace));
         let names = builder.dirty.names.drain().collect();
-        Settling {
-            settled: Settled { own_endpoints, ..Settled::default() },
+        DeltaComputation {
+            delta: Delta { own_endpoints, ..Delta::default() },
             own,
             met: HashSet::new(),
             granting,
             names,
-            looked_up: LookedUp::default(),
+            cache: ResolutionCache::default(),
             routes: None,
             counted: HashSet::new(),
             counting: None,
@@ -87,7 +87,7 @@ impl<'b> Settling<'b> {
     /// Goes on for so many steps, each of which takes about a microsecond; returns what came of all
     /// when it is done. The largest part that is not divided is one hostname with all its claims, or
     /// one Service with all addresses that it may bring.
-    pub fn go_on(&mut self, steps: usize) -> Option<Settled> {
+    pub fn go_on(&mut self, steps: usize) -> Option<Delta> {
         let mut done = 0_usize;
         while done < steps {
             match self.step() {
@@ -117,7 +117,9 @@ impl<'b> Settling<'b> {
         let key = keys.next()?;
         let mut is_concerned = false;
         let mut steps = 1;
-        for (backend, _) in routes.draft(&key).map(|draft| &draft.backends).into_iter().flatten() {
+        for (backend, _) in
+            routes.resolved(&key).map(|resolved| &resolved.backends).into_iter().flatten()
+        {
             match backend {
                 BackendKey::Address(_) => is_concerned |= targets.may_meet(backend, news),
                 BackendKey::Service { service, .. } if self.met.insert(service.clone()) => {
@@ -138,14 +140,14 @@ impl<'b> Settling<'b> {
     /// Works out one hostname, and has the routes learn what became of their claims.
     fn settle_claims(&mut self) -> Option<usize> {
         let Builder { routes, claims, targets, .. } = &mut *self.builder;
-        let mut news = ClaimNews::default();
+        let mut news = ClaimChanges::default();
         let steps = claims.step(&targets.grants, &mut news)?;
-        let steps = steps + news.verdicts.len() + news.notes.len();
-        for (key, hostname, verdict) in news.verdicts {
-            routes.tell(&key, |draft| draft.set_verdict(hostname, verdict));
+        let steps = steps + news.conflicts.len() + news.notes.len();
+        for (key, hostname, conflict) in news.conflicts {
+            routes.tell(&key, |resolved| resolved.set_conflict(hostname, conflict));
         }
         for (key, place, note) in news.notes {
-            routes.tell(&key, |draft| draft.set_note(place, note));
+            routes.tell(&key, |resolved| resolved.set_note(place, note));
         }
         for (hostname, from, to) in news.moves {
             self.moves.entry((from, to)).or_default().push(hostname);
@@ -159,7 +161,7 @@ impl<'b> Settling<'b> {
         let Builder { routes, targets, .. } = &mut *self.builder;
         let service = targets.services.next_news()?;
         let (news, mut steps) = targets.settle_service(&service);
-        for PortNews { port, found, change } in news {
+        for PortUpdate { port, found, change } in news {
             let users = targets.services.users(&service, &port);
             let users = users.inspect(|_| steps += 1);
             match change {
@@ -167,9 +169,9 @@ impl<'b> Settling<'b> {
                 PortChange::Count => self.counted.extend(users.cloned()),
                 PortChange::Addresses => {}
             }
-            if let Found::Resolved(resolution) = found {
+            if let PortTarget::Resolved(resolution) = found {
                 let backend = BackendKey::Service { service: service.clone(), port };
-                self.settled.changes.endpoints.insert(backend, resolution.addresses.to_vec());
+                self.delta.changes.endpoints.insert(backend, resolution.addresses.to_vec());
             }
         }
         Some(steps)
@@ -195,38 +197,38 @@ impl<'b> Settling<'b> {
 
     /// Works out the next route.
     fn settle_next(&mut self) -> Option<usize> {
-        let changes = &mut self.settled.changes;
+        let changes = &mut self.delta.changes;
         let routes = self.routes.get_or_insert_with(|| {
             let routes = self.builder.routes.take_dirty();
             changes.routes.reserve(routes.len());
             changes.endpoints.reserve(routes.len());
-            self.settled.statuses.reserve(routes.len());
+            self.delta.statuses.reserve(routes.len());
             routes.into_iter()
         });
         let key = routes.next()?;
         let (spec, steps) = self.settle_route(&key);
-        self.settled.changes.routes.push((key, spec));
+        self.delta.changes.routes.push((key, spec));
         Some(steps)
     }
 
     /// Works out one route: what it is in the table, its status, and its backends' endpoints.
     fn settle_route(&mut self, key: &RouteKey) -> (Option<RouteSpec>, usize) {
         let Builder { routes, targets, .. } = &mut *self.builder;
-        let draft = match routes.look_at(key) {
-            Some(State::Here(draft)) => draft,
-            Some(State::Gone) => {
+        let resolved = match routes.look_at(key) {
+            Some(RoutePresence::Present(resolved)) => resolved,
+            Some(RoutePresence::Gone) => {
                 routes.forget(key);
                 return (None, 1);
             }
             None => return (None, 1),
         };
-        let names = std::mem::take(&mut draft.names);
-        draft.resolve(targets, &mut self.looked_up, &mut self.settled.changes.endpoints);
-        targets.names.set_user(key, draft.spec.created, &names, &draft.names);
-        self.settled.statuses.push(draft.status());
+        let names = std::mem::take(&mut resolved.names);
+        resolved.resolve(targets, &mut self.cache, &mut self.delta.changes.endpoints);
+        targets.names.set_user(key, resolved.spec.created, &names, &resolved.names);
+        self.delta.statuses.push(resolved.status());
         // So long is the table of its hostnames, of which each may be at fault.
-        let steps = 4 + draft.claimed.len() / 2 + 2 * draft.backends.len();
-        (draft.served().cloned(), steps)
+        let steps = 4 + resolved.claimed.len() / 2 + 2 * resolved.backends.len();
+        (resolved.served().cloned(), steps)
     }
 
     /// The status of the next route whose backends have got other endpoints, if that changes it.
@@ -237,18 +239,22 @@ impl<'b> Settling<'b> {
         });
         let key = keys.next()?;
         let Builder { routes, targets, .. } = &mut *self.builder;
-        let Some(draft) = routes.draft_mut(&key) else { return Some(1) };
-        if draft.count_endpoints(targets, &mut self.looked_up) {
-            self.settled.statuses.push(draft.status());
+        let Some(resolved) = routes.resolved_mut(&key) else { return Some(1) };
+        if resolved.count_endpoints(targets, &mut self.cache) {
+            self.delta.statuses.push(resolved.status());
         }
-        Some(2 + draft.backends.len() / 2)
+        Some(2 + resolved.backends.len() / 2)
     }
 
-    fn finish(&mut self) -> Settled {
+    fn finish(&mut self) -> Delta {
         let builder = &mut *self.builder;
         let gone = std::mem::take(&mut builder.dirty.gone);
         let moved = |key: RouteKey| {
-            let uid = builder.routes.draft(&key).and_then(Draft::uid).or_else(|| gone.get(&key));
+            let uid = builder
+                .routes
+                .resolved(&key)
+                .and_then(ResolvedRoute::uid)
+                .or_else(|| gone.get(&key));
             MovedRoute { uid: uid.cloned(), object: key.object().clone() }
         };
         let moves = std::mem::take(&mut self.moves).into_iter();
@@ -256,8 +262,8 @@ impl<'b> Settling<'b> {
             hostnames.sort_unstable();
             HostnameMove { hostnames, from: moved(from), to: moved(to) }
         });
-        self.settled.moves = moves.collect();
-        self.settled.names = builder.targets.names.settle();
-        std::mem::take(&mut self.settled)
+        self.delta.moves = moves.collect();
+        self.delta.names = builder.targets.names.settle();
+        std::mem::take(&mut self.delta)
     }
 }

@@ -7,7 +7,7 @@ use std::mem;
 /// have one slice and are named by one port of one route, and most hostnames are claimed by one
 /// route; a B-tree for each is hundreds of bytes.
 #[derive(Debug, Default)]
-pub(super) enum Few<K, V = ()> {
+pub(super) enum SmallMap<K, V = ()> {
     #[default]
     None,
     One(K, V),
@@ -15,40 +15,42 @@ pub(super) enum Few<K, V = ()> {
     Many(BTreeMap<K, V>),
 }
 
-impl<K: Ord, V> Few<K, V> {
+impl<K: Ord, V> SmallMap<K, V> {
     pub(super) fn get(&self, key: &K) -> Option<&V> {
         match self {
-            Few::One(only, value) if only == key => Some(value),
-            Few::None | Few::One(..) => None,
-            Few::Many(many) => many.get(key),
+            SmallMap::One(only, value) if only == key => Some(value),
+            SmallMap::None | SmallMap::One(..) => None,
+            SmallMap::Many(many) => many.get(key),
         }
     }
 
     pub(super) fn get_mut(&mut self, key: &K) -> Option<&mut V> {
         match self {
-            Few::One(only, value) if only == key => Some(value),
-            Few::None | Few::One(..) => None,
-            Few::Many(many) => many.get_mut(key),
+            SmallMap::One(only, value) if only == key => Some(value),
+            SmallMap::None | SmallMap::One(..) => None,
+            SmallMap::Many(many) => many.get_mut(key),
         }
     }
 
     pub(super) fn insert(&mut self, key: K, value: V) {
         *self = match mem::take(self) {
-            Few::None => Few::One(key, value),
-            Few::One(only, _) if only == key => Few::One(key, value),
-            Few::One(first, before) => Few::Many(BTreeMap::from([(first, before), (key, value)])),
-            Few::Many(mut many) => {
+            SmallMap::None => SmallMap::One(key, value),
+            SmallMap::One(only, _) if only == key => SmallMap::One(key, value),
+            SmallMap::One(first, before) => {
+                SmallMap::Many(BTreeMap::from([(first, before), (key, value)]))
+            }
+            SmallMap::Many(mut many) => {
                 many.insert(key, value);
-                Few::Many(many)
+                SmallMap::Many(many)
             }
         };
     }
 
     pub(super) fn remove(&mut self, key: &K) {
         match self {
-            Few::One(only, _) if only == key => *self = Few::None,
-            Few::None | Few::One(..) => {}
-            Few::Many(many) => _ = many.remove(key),
+            SmallMap::One(only, _) if only == key => *self = SmallMap::None,
+            SmallMap::None | SmallMap::One(..) => {}
+            SmallMap::Many(many) => _ = many.remove(key),
         }
     }
 
@@ -58,18 +60,18 @@ impl<K: Ord, V> Few<K, V> {
 
     pub(super) fn len(&self) -> usize {
         match self {
-            Few::None => 0,
-            Few::One(..) => 1,
-            Few::Many(many) => many.len(),
+            SmallMap::None => 0,
+            SmallMap::One(..) => 1,
+            SmallMap::Many(many) => many.len(),
         }
     }
 
     /// By key.
     pub(super) fn iter(&self) -> impl Iterator<Item = (&K, &V)> + Clone {
         let (one, many) = match self {
-            Few::None => (None, None),
-            Few::One(key, value) => (Some((key, value)), None),
-            Few::Many(many) => (None, Some(many.iter())),
+            SmallMap::None => (None, None),
+            SmallMap::One(key, value) => (Some((key, value)), None),
+            SmallMap::Many(many) => (None, Some(many.iter())),
         };
         one.into_iter().chain(many.into_iter().flatten())
     }
@@ -77,18 +79,18 @@ impl<K: Ord, V> Few<K, V> {
     /// By key.
     pub(super) fn iter_mut(&mut self) -> impl Iterator<Item = (&K, &mut V)> {
         let (one, many) = match self {
-            Few::None => (None, None),
-            Few::One(key, value) => (Some((&*key, value)), None),
-            Few::Many(many) => (None, Some(many.iter_mut())),
+            SmallMap::None => (None, None),
+            SmallMap::One(key, value) => (Some((&*key, value)), None),
+            SmallMap::Many(many) => (None, Some(many.iter_mut())),
         };
         one.into_iter().chain(many.into_iter().flatten())
     }
 
     pub(super) fn last_key(&self) -> Option<&K> {
         match self {
-            Few::None => None,
-            Few::One(key, _) => Some(key),
-            Few::Many(many) => many.last_key_value().map(|(key, _)| key),
+            SmallMap::None => None,
+            SmallMap::One(key, _) => Some(key),
+            SmallMap::Many(many) => many.last_key_value().map(|(key, _)| key),
         }
     }
 
@@ -112,26 +114,26 @@ mod tests {
         fn it_is_the_map_that_a_tree_is(
             steps in prop::collection::vec((0..4u8, prop::option::of(0..3u8)), 0..20)
         ) {
-            let (mut few, mut tree) = (Few::default(), BTreeMap::new());
+            let (mut small_map, mut tree) = (SmallMap::default(), BTreeMap::new());
             for (key, value) in steps {
                 match value {
                     Some(value) => {
-                        few.insert(key, value);
+                        small_map.insert(key, value);
                         tree.insert(key, value);
                     }
                     None => {
-                        few.remove(&key);
+                        small_map.remove(&key);
                         tree.remove(&key);
                     }
                 }
-                prop_assert!(few.iter().eq(tree.iter()));
-                prop_assert!(few.iter_mut().map(|(k, v)| (k, &*v)).eq(tree.iter()));
-                prop_assert_eq!(few.last_key(), tree.keys().next_back());
-                prop_assert!(few.keys().eq(tree.keys()) && few.values().eq(tree.values()));
-                prop_assert_eq!((few.len(), few.is_empty()), (tree.len(), tree.is_empty()));
+                prop_assert!(small_map.iter().eq(tree.iter()));
+                prop_assert!(small_map.iter_mut().map(|(k, v)| (k, &*v)).eq(tree.iter()));
+                prop_assert_eq!(small_map.last_key(), tree.keys().next_back());
+                prop_assert!(small_map.keys().eq(tree.keys()) && small_map.values().eq(tree.values()));
+                prop_assert_eq!((small_map.len(), small_map.is_empty()), (tree.len(), tree.is_empty()));
                 for key in 0..4 {
-                    prop_assert_eq!(few.get(&key), tree.get(&key));
-                    prop_assert_eq!(few.get_mut(&key), tree.get_mut(&key));
+                    prop_assert_eq!(small_map.get(&key), tree.get(&key));
+                    prop_assert_eq!(small_map.get_mut(&key), tree.get_mut(&key));
                 }
             }
         }

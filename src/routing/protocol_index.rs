@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::claim::{Claim, Hasher};
-use super::shards::{Item, first_from};
+use super::shards::{ShardItem, first_from};
 
 /// So many claims to one hostname are looked through one after the other.
 pub(super) const FEW: usize = 4;
@@ -12,15 +12,15 @@ pub(super) const FEW: usize = 4;
 /// [`FEW`] of these have one, so that what a change costs does not grow with the protocols of a
 /// route.
 #[derive(Clone, Debug)]
-pub(super) struct Crowd {
+pub(super) struct ProtocolIndex {
     /// One of them, which has the hostname.
     of: Claim,
-    asked: Arc<[Asked]>,
+    asked: Arc<[ProtocolEntry]>,
 }
 
 /// A protocol that one of the claims is for.
 #[derive(Clone, Copy, Debug)]
-struct Asked {
+struct ProtocolEntry {
     /// Of the protocol; and of the listener, if the route names one and no other.
     hash: u32,
     /// A bit for each listener that the route names, all if it names none. Others may have the same.
@@ -33,25 +33,25 @@ struct Asked {
 
 /// What a claim is to be for, besides a protocol. Most of those that are not meant are passed over
 /// without a look at their route.
-pub(super) struct Filter {
+pub(super) struct ClaimFilter {
     listener: u32,
     namespace: Option<u16>,
 }
 
-impl Filter {
+impl ClaimFilter {
     /// A listener, and a namespace if it has to be that one.
     pub(super) fn new(hasher: &Hasher, listener: &str, namespace: Option<&str>) -> Self {
         let namespace = namespace.map(|namespace| short(hasher.hash(namespace)));
-        Filter { listener: hasher.hash(listener), namespace }
+        ClaimFilter { listener: hasher.hash(listener), namespace }
     }
 
-    fn admits(&self, asked: &Asked) -> bool {
+    fn admits(&self, asked: &ProtocolEntry) -> bool {
         asked.listeners & bit(self.listener) != 0
             && self.namespace.is_none_or(|namespace| namespace == asked.namespace)
     }
 }
 
-impl Crowd {
+impl ProtocolIndex {
     /// The index of `asking`, all claims to one hostname whose routes ask for ALPN, unless they are
     /// few.
     pub(super) fn of(asking: &[Claim], hasher: &Hasher) -> Option<Self> {
@@ -69,11 +69,11 @@ impl Crowd {
             let namespace = short(hasher.hash(spec.key.namespace()));
             asked.extend(spec.alpn.iter().map(|protocol| {
                 let hash = of_protocol(hasher.protocol(protocol.as_bytes()), only);
-                Asked { hash, listeners, place, namespace }
+                ProtocolEntry { hash, listeners, place, namespace }
             }));
         }
         asked.sort_unstable_by_key(|asked| (asked.hash, asked.place));
-        Some(Crowd { of, asked: asked.into() })
+        Some(ProtocolIndex { of, asked: asked.into() })
     }
 
     pub(super) fn name(&self) -> &str {
@@ -85,7 +85,7 @@ impl Crowd {
     pub(super) fn asking<'c>(
         &'c self,
         protocol: u32,
-        filter: &'c Filter,
+        filter: &'c ClaimFilter,
     ) -> [impl Iterator<Item = usize> + use<'c>; 2] {
         [Some(filter.listener), None].map(|only| {
             let hash = of_protocol(protocol, only);
@@ -97,7 +97,7 @@ impl Crowd {
     }
 }
 
-impl Item for Crowd {
+impl ShardItem for ProtocolIndex {
     fn hash(&self) -> u32 {
         self.of.hash()
     }
