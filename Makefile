@@ -70,7 +70,9 @@ test-chart: kube ## the Helm chart: what it renders and refuses, its alerts, on 
 	    SLUICE_BINARY=$(CURDIR)/target/debug/sluice \
 	    go test -C tests/chart -count=1 -v ./... | grep -v '^=== '
 
-render: ## make deploy/, the chart's generated files and the reference of routes anew
+render: ## make the definition, deploy/, the chart's generated files and the reference of routes anew
+	cargo run --quiet --locked -- crds > target/crds.yaml
+	mv target/crds.yaml crds/sniroutes.sluice.dev.yaml
 	deploy/render.sh
 	UPDATE_DOCS=1 cargo test --locked --test parts docs::reference
 

@@ -74,10 +74,22 @@ fn every_reason_is_told_with_its_generation() {
     ] {
         await_status(api, namespace, name, &expected);
     }
-    let listed = succeeded(api.admin().kubectl(&["get", "sni", "b-lost", "-n", namespace]));
-    assert!(listed.contains("False"), "{listed}");
+    // Without more words, a list of routes shows which of them are not in order, and their names.
+    made("l-many", "l.test, m.test, n.test, o.test, p.test", &|route| route);
+    await_status(api, namespace, "l-many", GOOD);
+    let listed = succeeded(api.admin().kubectl(&["get", "sni", "-n", namespace]));
+    let line = |name: &str| listed.lines().find(|line| line.starts_with(name)).unwrap_or_default();
+    for (name, shown) in [
+        ("b-lost", ["good.test ", "False "]),
+        ("c-partly", ["good.test,own.test ", "True "]),
+        ("f-backend", ["f.test ", "False "]),
+        ("l-many", ["l.test,m.test,n.test + 2 more ", "True "]),
+    ] {
+        assert!(shown.iter().all(|text| line(name).contains(text)), "{name}\n{listed}");
+    }
+    assert!(!line("a-good").contains("False"), "{listed}");
     assert_eq!(sluice.metric("sluice_leader"), 1.0);
-    sluice.await_metric("sluice_status_writes_total{result=\"ok\"}", 10.0);
+    sluice.await_metric("sluice_status_writes_total{result=\"ok\"}", 11.0);
     assert_eq!(sluice.metric("sluice_status_writes_total{result=\"error\"}"), 0.0);
 
     // Mended, and told of the next generation.

@@ -50,7 +50,7 @@ pub const SERVICE_NAME_LABEL: &str = "kubernetes.io/service-name";
     derive = "PartialEq",
     doc = "A SniRoute leads TLS connections to backends by the server name (SNI) that the client \
            asks for. They are passed on as they are: nothing is decrypted.",
-    printcolumn(name = "Hostnames", type_ = "string", json_path = ".spec.hostnames"),
+    printcolumn(name = "Hostnames", type_ = "string", json_path = ".status.hostnames"),
     printcolumn(name = "Class", type_ = "string", json_path = ".spec.className", priority = 1),
     printcolumn(
         name = "Accepted",
@@ -66,8 +66,7 @@ pub const SERVICE_NAME_LABEL: &str = "kubernetes.io/service-name";
     printcolumn(
         name = "Resolved",
         type_ = "string",
-        json_path = ".status.conditions[?(@.type==\"ResolvedRefs\")].status",
-        priority = 1
+        json_path = ".status.conditions[?(@.type==\"ResolvedRefs\")].status"
     ),
     printcolumn(
         name = "Programmed",
@@ -197,6 +196,11 @@ pub struct SniRouteStatus {
         "x-kubernetes-list-map-keys" = ["type"]
     ))]
     pub conditions: Vec<Condition>,
+
+    /// The hostnames of the route in one line, for lists of routes: the first three, and how many more
+    /// there are.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub hostnames: String,
 
     /// How many endpoints the backends have, all together. As long as there are none, the
     /// connections that this route takes are closed.

@@ -70,6 +70,7 @@ fn sni_route(said: &RouteStatus, before: &[ApiCondition], now: Timestamp) -> Sni
     };
     SniRouteStatus {
         conditions: said.conditions.iter().map(made).collect(),
+        hostnames: said.hostnames.clone(),
         endpoints: Some(i32::try_from(said.endpoints).unwrap_or(i32::MAX)),
     }
 }

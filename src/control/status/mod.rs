@@ -78,6 +78,8 @@ pub struct RouteStatus {
     pub observed_generation: Option<i64>,
     /// `Accepted`, `ResolvedRefs` and `Programmed`, in this order.
     pub conditions: [Condition; 3],
+    /// The hostnames that the object names, in one line.
+    pub hostnames: String,
     /// How many endpoints its backends have.
     pub endpoints: usize,
 }
@@ -178,6 +180,7 @@ mod tests {
             resource_version: Some("1".into()),
             observed_generation: Some(1),
             conditions,
+            hostnames: "a.test".to_owned(),
             endpoints: 0,
         }
     }

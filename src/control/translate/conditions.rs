@@ -9,10 +9,12 @@ use super::conflict;
 use super::notes::Note;
 use super::resolved_route::ResolvedRoute;
 use crate::control::status::{Condition, RouteStatus, SHARED_DOMAIN};
-use crate::routing::{Hostname, RouteKey};
+use crate::routing::{Hostname, Hostnames, RouteKey};
 
 /// The most faults that a condition lists.
 const MOST_SAID: usize = 16;
+/// The most hostnames in the line that a list of routes shows.
+const MOST_SHOWN: usize = 3;
 
 /// Something that keeps a route from being wholly in force.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -93,6 +95,7 @@ impl ResolvedRoute {
             resource_version: self.object.resource_version.clone(),
             observed_generation: self.object.generation,
             conditions,
+            hostnames: in_one_line(&self.claimed),
             endpoints: self.endpoints,
         }
     }
@@ -167,6 +170,16 @@ fn condition(kind: &'static str, status: bool, reason: &'static str, message: St
 
 fn said<'f>(problems: impl Iterator<Item = &'f Problem>) -> Vec<String> {
     problems.map(|problem| problem.message.clone()).collect()
+}
+
+/// The first hostnames, and how many more there are, in the way of kubectl.
+fn in_one_line(hostnames: &Hostnames) -> String {
+    let first = hostnames.iter().take(MOST_SHOWN).map(|hostname| hostname.to_string());
+    let line = first.collect::<Vec<_>>().join(",");
+    match hostnames.len().saturating_sub(MOST_SHOWN) {
+        0 => line,
+        more => format!("{line} + {more} more"),
+    }
 }
 
 /// A message of as many of these as fit the status of a route, however many there are.

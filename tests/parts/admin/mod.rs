@@ -266,6 +266,7 @@ fn status_of(key: RouteKey, accepted: bool, message: &str) -> RouteStatus {
         resource_version: None,
         observed_generation: Some(1),
         conditions,
+        hostnames: String::new(),
         endpoints: 0,
     }
 }
