@@ -207,13 +207,7 @@ impl Sluice {
 
     /// Status and body of a page of the admin port.
     pub(crate) fn get(&self, path: &str) -> (u16, String) {
-        let mut stream = TcpStream::connect(self.admin).unwrap();
-        stream.set_read_timeout(Some(PATIENCE)).unwrap();
-        write!(stream, "GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").unwrap();
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer).unwrap();
-        let (head, body) = answer.split_once("\r\n\r\n").unwrap();
-        (head.split(' ').nth(1).unwrap().parse().unwrap(), body.to_owned())
+        get(self.admin, path)
     }
 
     /// The routes that `/routes` tells of.
@@ -248,6 +242,17 @@ impl Sluice {
         let line = metrics.lines().find(|line| line.starts_with(&format!("{name} ")));
         line.unwrap().rsplit(' ').next().unwrap().parse().unwrap()
     }
+}
+
+/// Status and body of a page of an admin port.
+pub(crate) fn get(admin: SocketAddr, path: &str) -> (u16, String) {
+    let mut stream = TcpStream::connect(admin).unwrap();
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    write!(stream, "GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+    (head.split(' ').nth(1).unwrap().parse().unwrap(), body.to_owned())
 }
 
 /// What `SLUICE_BINARY` names, or else what Cargo has built for the tests.

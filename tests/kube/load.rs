@@ -1,14 +1,18 @@
 //! Connections that come all the time, while routes change and while the API server is away.
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use libtest_mimic::Trial;
 use rustix::process::{Signal, kill_process};
+use serde_json::json;
 
 use crate::changes::{Changes, OLDER, served};
-use crate::controlled::Sluice;
+use crate::controlled::{self, Sluice};
 use crate::greeted::Greeted;
 use crate::objects::{Objects, account, route, servers, service, slice};
 use crate::outage::messages;
@@ -20,6 +24,7 @@ pub(crate) fn tests() -> Vec<Trial> {
         slow!(an_outage_of_half_a_minute_under_load_loses_no_connection),
         slow!(a_thousand_changes_under_load_lose_no_connection),
         quick!(changes_that_come_at_once_make_few_tables),
+        slow!(very_many_routes_of_the_same_names_hold_up_no_probe),
     ]
 }
 
@@ -124,6 +129,87 @@ fn changes_that_come_at_once_make_few_tables() {
     within(PATIENCE, "all are served", || has_all(&sluice));
     let grown = sluice.metric("sluice_table_generation") - before;
     assert!(grown <= AT_ONCE as f64 / 10.0, "{grown} tables for {AT_ONCE} changes");
+}
+
+/// One tenant may write them. `/livez` is asked all the time, also while a sluice starts with them.
+fn very_many_routes_of_the_same_names_hold_up_no_probe() {
+    const ROUTES: usize = 1200;
+    const NAMES: usize = 64;
+    let api = ApiServer::shared();
+    let namespace = api.namespace("load-names");
+    let [server, _] = servers(["198.18.5.1", "198.18.5.2"]);
+    let objects = Objects::of(api.admin(), namespace);
+    objects.put(&service("app"));
+    objects.put(&slice("app", &[server]));
+    let of_all_names = |number: usize, alpn: &str| {
+        let mut route = route(&format!("route-{number:04}"), "load-names", "", "app");
+        let names: Vec<String> = (0..NAMES).map(|name| format!("name-{name}.test")).collect();
+        route["spec"]["hostnames"] = json!(names);
+        route["spec"]["alpn"] = json!([format!("{alpn}-{number}")]);
+        route
+    };
+    let (account, arguments) = (
+        account(api, namespace),
+        ["--require-class", "--namespaces", namespace, "--write-status=false"],
+    );
+    let mark = |sluice: &Sluice, name: &str| {
+        objects.put(&route("marker", "load-names", name, "app"));
+        within(PATIENCE, name, || Greeted::visit(sluice.address, name).ok());
+    };
+    let sluice = Sluice::start(&account, "load-names", &arguments);
+    sluice.await_ready();
+    let probes = Probes::start(sluice.admin_address());
+    objects.put_all((0..ROUTES).map(|number| of_all_names(number, "first")));
+    mark(&sluice, "all.test");
+    for number in 0..5 {
+        objects.put(&of_all_names(number, "second"));
+        mark(&sluice, &format!("edit-{number}.test"));
+    }
+    probes.finish();
+
+    let started = Sluice::start(&account, "load-names", &arguments);
+    let probes = Probes::start(started.admin_address());
+    started.await_ready();
+    mark(&started, "again.test");
+    probes.finish();
+    let served = started.metric("sluice_routes") as usize;
+    assert!(served < ROUTES, "{served} routes are served, of {ROUTES} for the same names");
+}
+
+/// Asks `/livez` again and again, in a thread of its own.
+struct Probes {
+    stop: Arc<AtomicBool>,
+    thread: thread::JoinHandle<Vec<Duration>>,
+}
+
+impl Probes {
+    fn start(admin: SocketAddr) -> Self {
+        let stop = Arc::<AtomicBool>::default();
+        let told = Arc::clone(&stop);
+        let thread = thread::spawn(move || {
+            let mut took = Vec::new();
+            while !told.load(Ordering::Relaxed) {
+                let begun = Instant::now();
+                assert_eq!(controlled::get(admin, "/livez").0, 200);
+                took.push(begun.elapsed());
+                thread::sleep(INTERVAL);
+            }
+            took
+        });
+        Probes { stop, thread }
+    }
+
+    /// All were answered, and nearly all at once.
+    #[track_caller]
+    fn finish(self) {
+        const MOST: Duration = Duration::from_millis(100);
+        self.stop.store(true, Ordering::Relaxed);
+        let mut took = self.thread.join().expect("every probe is answered");
+        took.sort_unstable();
+        let late = took.iter().filter(|took| **took > MOST).count();
+        println!("/livez: {} times, {:?} at most, {late} over {MOST:?}", took.len(), took.last());
+        assert!(late * 100 <= took.len(), "{late} of {} took longer than {MOST:?}", took.len());
+    }
 }
 
 /// Makes connections to `stay.test` all the time, has those that were opened before to `older`
