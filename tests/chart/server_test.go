@@ -23,10 +23,21 @@ import (
 // program from its disk.
 const readyWithin = 5 * time.Minute
 
+// How often a server is started if one of its programs ends: a port may be taken by then, and kube-apiserver
+// ends if etcd has not answered for 20 seconds.
+const starts = 3
+
 // A server is etcd and kube-apiserver, without any controller.
 type server struct {
 	folder, kubeconfig string
-	processes          []*exec.Cmd
+	processes          []*process
+}
+
+// A process is a program that a server started.
+type process struct {
+	*exec.Cmd
+	log   string
+	ended chan struct{}
 }
 
 var (
@@ -72,16 +83,25 @@ func (s *server) helm(args ...string) (stdout, stderr string, err error) {
 	return helm(append(args, "--kubeconfig", s.kubeconfig)...)
 }
 
-func startServer() (*server, error) {
+func startServer() (s *server, err error) {
+	for range starts {
+		if s, err = tryServer(); err == nil {
+			break
+		}
+		fmt.Fprintf(os.Stderr, "a server does not start: %s\n", err)
+	}
+	return s, err
+}
+
+func tryServer() (*server, error) {
 	folder, err := os.MkdirTemp("", "sluice-chart-")
 	if err != nil {
 		return nil, err
 	}
 	s := &server{folder: folder, kubeconfig: filepath.Join(folder, "kubeconfig")}
 	if err := s.start(); err != nil {
-		log, _ := os.ReadFile(filepath.Join(folder, "kube-apiserver.log"))
 		s.stop()
-		return nil, fmt.Errorf("%w: %s", err, log[max(0, len(log)-2000):])
+		return nil, err
 	}
 	return s, nil
 }
@@ -114,6 +134,9 @@ func (s *server) start() error {
 		"--unsafe-no-fsync"); err != nil {
 		return err
 	}
+	if err := s.ready(etcd + "/health"); err != nil {
+		return err
+	}
 	if err := s.run("kube-apiserver", "--etcd-servers="+etcd, "--bind-address=127.0.0.1",
 		fmt.Sprintf("--secure-port=%d", ports[2]), "--cert-dir="+s.in("certificates"),
 		// No address of this machine: without a default route it would find none and end.
@@ -124,7 +147,7 @@ func (s *server) start() error {
 		return err
 	}
 	url := fmt.Sprintf("https://127.0.0.1:%d", ports[2])
-	if err := s.ready(url); err != nil {
+	if err := s.ready(url + "/readyz"); err != nil {
 		return err
 	}
 	return os.WriteFile(s.kubeconfig, fmt.Appendf(nil, `apiVersion: v1
@@ -145,40 +168,58 @@ func (s *server) run(name string, args ...string) error {
 		return err
 	}
 	defer log.Close()
-	command := exec.Command(program(name), args...)
-	command.Stdout, command.Stderr = log, log
-	command.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
-	if err := command.Start(); err != nil {
+	p := &process{exec.Command(program(name), args...), log.Name(), make(chan struct{})}
+	p.Stdout, p.Stderr = log, log
+	p.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	if err := p.Start(); err != nil {
 		return err
 	}
-	s.processes = append(s.processes, command)
+	go func() {
+		_ = p.Wait()
+		close(p.ended)
+	}()
+	s.processes = append(s.processes, p)
 	return nil
 }
 
+// ready waits until the program that was started last answers at a URL.
 func (s *server) ready(url string) error {
 	// The certificate is not there before the server is.
 	client := http.Client{Timeout: 5 * time.Second, Transport: &http.Transport{TLSClientConfig: &tls.Config{InsecureSkipVerify: true}}}
-	request, err := http.NewRequest(http.MethodGet, url+"/readyz", nil)
+	request, err := http.NewRequest(http.MethodGet, url, nil)
 	if err != nil {
 		return err
 	}
 	request.Header.Set("Authorization", "Bearer admin-token")
-	for deadline := time.Now().Add(readyWithin); time.Now().Before(deadline); time.Sleep(100 * time.Millisecond) {
+	asked, last := time.After(readyWithin), s.processes[len(s.processes)-1]
+	for {
 		if answer, err := client.Do(request); err == nil {
 			answer.Body.Close()
 			if answer.StatusCode == http.StatusOK {
 				return nil
 			}
 		}
+		select {
+		case <-last.ended:
+			return last.fault("ended")
+		case <-asked:
+			return last.fault(fmt.Sprintf("is not ready after %s", readyWithin))
+		case <-time.After(100 * time.Millisecond):
+		}
 	}
-	return fmt.Errorf("the API server is not ready after %s", readyWithin)
+}
+
+// fault says what is wrong with a process, and what it wrote last.
+func (p *process) fault(what string) error {
+	log, _ := os.ReadFile(p.log)
+	return fmt.Errorf("%s %s: %s", filepath.Base(p.Path), what, log[max(0, len(log)-2000):])
 }
 
 // By SIGKILL: by SIGTERM the API server takes a minute.
 func (s *server) stop() {
-	for _, process := range s.processes {
-		_ = process.Process.Kill()
-		_ = process.Wait()
+	for _, p := range s.processes {
+		_ = p.Process.Kill()
+		<-p.ended
 	}
 	_ = os.RemoveAll(s.folder)
 }

@@ -184,11 +184,10 @@ impl ApiServer {
     }
 
     fn ready(&self) -> bool {
-        let mut command = Command::new("curl");
-        command.args(["--silent", "--fail", "--max-time", "5", "--cacert"]);
-        command.arg(authority(self.folder.path()));
+        let mut command = curl();
+        command.arg("--cacert").arg(authority(self.folder.path()));
         command.args(["--header", &format!("Authorization: Bearer {ADMIN_TOKEN}")]);
-        command.arg(format!("{}/readyz", self.url())).stdout(Stdio::null());
+        command.arg(format!("{}/readyz", self.url()));
         command.status().expect("curl runs").success()
     }
 }
@@ -229,5 +228,20 @@ fn start_etcd(folder: &Path) -> (Process, String) {
     command.args(["--listen-client-urls", &clients, "--advertise-client-urls", &clients]);
     command.args(["--listen-peer-urls", &peers, "--initial-advertise-peer-urls", &peers]);
     command.args(["--initial-cluster", &format!("default={peers}")]);
-    (Process::start(&mut command, &folder.join("etcd.log")), clients)
+    let mut process = Process::start(&mut command, &folder.join("etcd.log"));
+    // The API server ends if it has no answer for 20 seconds.
+    within(READY_WITHIN, "etcd is ready", || {
+        assert_eq!(process.ended(), None, "etcd ended");
+        let mut curl = curl();
+        curl.arg(format!("{clients}/health"));
+        curl.status().expect("curl runs").success().then_some(())
+    });
+    (process, clients)
+}
+
+/// Asks for a page, and succeeds if there is one.
+fn curl() -> Command {
+    let mut command = Command::new("curl");
+    command.args(["--silent", "--fail", "--max-time", "5"]).stdout(Stdio::null());
+    command
 }
