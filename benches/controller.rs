@@ -10,12 +10,6 @@
 #[path = "../tests/kube/controlled.rs"]
 #[allow(dead_code)]
 mod controlled;
-#[path = "../tests/clients/hello.rs"]
-#[allow(dead_code)]
-mod greeted;
-#[path = "../tests/proxy/support/hello.rs"]
-#[allow(dead_code)]
-mod hello;
 #[path = "../tests/kube/objects.rs"]
 #[allow(dead_code)]
 mod objects;
@@ -33,9 +27,9 @@ use std::time::{Duration, Instant};
 use libtest_mimic::{Failed, Measurement, Trial};
 
 use controlled::Sluice;
-use greeted::{Greeted, greeter_at};
 use objects::{Objects, account, route, service, slice};
-use support::{ApiServer, PATIENCE};
+use support::ApiServer;
+use testkit::{Greeted, PATIENCE, greeter_at};
 
 const NAMESPACE: &str = "bench";
 /// How often a client asks whether a change is live.

@@ -8,14 +8,11 @@ use std::thread;
 use std::time::Duration;
 
 use serde_json::Value;
+use testkit::{Authority, Greeted, Traffic, eventually, greeter};
 
-use super::authority::Authority;
 use super::client::{Call, Session, client_config};
-use super::hello::{Greeted, greeter};
-use super::process::eventually;
 use super::server::{Kind, Server};
 use super::sluice::{Sluice, rename_over, route, route_with};
-use super::traffic::Traffic;
 
 const CHANGES: usize = 1000;
 /// Connections of each kind that were opened before the first change.

@@ -9,9 +9,8 @@ use std::sync::Arc;
 use rustls::crypto::ring;
 use rustls::pki_types::ServerName;
 use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned, version};
+use testkit::{Authority, Finished, PATIENCE, Program, eventually, tool};
 
-use super::authority::Authority;
-use super::process::{DEADLINE, Finished, Program, eventually, tool};
 use super::server::{go_peer, reversed};
 
 /// What every client says: a line, or the path of a request.
@@ -197,9 +196,9 @@ impl Session {
     pub(crate) fn with(config: Arc<ClientConfig>, call: &Call<'_>) -> std::io::Result<Self> {
         let name = ServerName::try_from(call.name.to_owned()).unwrap();
         let tls = ClientConnection::new(config, name).map_err(std::io::Error::other)?;
-        let stream = TcpStream::connect_timeout(&call.to, DEADLINE)?;
+        let stream = TcpStream::connect_timeout(&call.to, PATIENCE)?;
         stream.set_nodelay(true)?;
-        stream.set_read_timeout(Some(DEADLINE))?;
+        stream.set_read_timeout(Some(PATIENCE))?;
         Ok(Session { reader: BufReader::new(StreamOwned::new(tls, stream)) })
     }
 

@@ -3,7 +3,8 @@
 use std::fs;
 use std::net::TcpListener;
 
-use super::process::{Finished, Program};
+use testkit::{Finished, Program};
+
 use super::server::refusing;
 use super::sluice::{Sluice, binary, route, route_with};
 

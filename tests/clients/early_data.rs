@@ -2,8 +2,8 @@
 
 use std::path::Path;
 
-use super::authority::Authority;
-use super::process::{Program, eventually, tool};
+use testkit::{Authority, Program, eventually, tool};
+
 use super::server::s_server;
 use super::sluice::{Sluice, route};
 

@@ -1,7 +1,7 @@
 //! What clients put into their hellos, in the logs: escaped, or not at all.
 
-use super::hello::{Greeted, greeter, hello};
-use super::process::eventually;
+use testkit::{Greeted, eventually, greeter, raw_hello};
+
 use super::sluice::{Sluice, route};
 
 /// Names that no server has.
@@ -28,9 +28,9 @@ fn names_that_are_none_are_shown_escaped() {
     let serves =
         Sluice::start_with(&[("wild.yaml", wild), ("any.yaml", any)], &["--log-level", "trace"]);
     for name in NAMES {
-        let refused = Greeted::send(refuses.address, &hello(name, &[]));
+        let refused = Greeted::send(refuses.address, &raw_hello(name, &[]));
         assert!(refused.is_err(), "{}", name.escape_ascii());
-        let greeted = Greeted::send(serves.address, &hello(name, &[])).unwrap();
+        let greeted = Greeted::send(serves.address, &raw_hello(name, &[])).unwrap();
         assert_eq!(greeted.by, "any");
         greeted.close().unwrap();
     }
@@ -62,7 +62,7 @@ fn protocols_of_any_bytes_are_shown_escaped() {
         "\u{202e}ü".as_bytes(),
         b"\n{\"x\":1}",
     ];
-    let greeted = Greeted::send(sluice.address, &hello(b"a.test", &protocols)).unwrap();
+    let greeted = Greeted::send(sluice.address, &raw_hello(b"a.test", &protocols)).unwrap();
     assert_eq!(greeted.by, "any");
     greeted.close().unwrap();
 

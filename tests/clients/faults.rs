@@ -3,9 +3,8 @@
 use std::fs;
 
 use serde_json::Value;
+use testkit::{Greeted, eventually, greeter};
 
-use super::hello::{Greeted, greeter};
-use super::process::eventually;
 use super::sluice::{Sluice, route, route_with};
 
 #[test]

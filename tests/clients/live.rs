@@ -10,8 +10,8 @@ use std::os::unix::fs::symlink;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use super::hello::{Greeted, greeter};
-use super::process::eventually;
+use testkit::{Greeted, eventually, greeter};
+
 use super::sluice::{Sluice, rename_over, route};
 
 /// What the documentation promises.

@@ -2,14 +2,10 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
-mod authority;
 mod client;
-mod hello;
-mod process;
 mod recut;
 mod server;
 mod sluice;
-mod traffic;
 
 mod churn;
 mod command;

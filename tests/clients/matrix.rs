@@ -3,8 +3,8 @@
 use std::thread;
 
 use serde_json::Value;
+use testkit::Authority;
 
-use super::authority::Authority;
 use super::client::{Answer, Call, Client};
 use super::server::{Kind, Server};
 use super::sluice::{Sluice, route};

@@ -4,10 +4,10 @@ use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::thread;
 
-use super::hello::{Greeted, greeter, hello};
-use super::process::{DEADLINE, Program, eventually, tool};
+use testkit::{Greeted, Metrics, PATIENCE, Program, eventually, greeter, raw_hello, tool};
+
 use super::server::refusing;
-use super::sluice::{Metrics, Sluice, route, route_with};
+use super::sluice::{Sluice, route, route_with};
 
 /// How often each way to end is gone.
 const TIMES: usize = 2;
@@ -73,7 +73,7 @@ fn promtool_has_nothing_to_say_and_the_counts_add_up() {
     let unrouted = metrics.sum("sluice_connections_total", &["namespace=\"\",", "route=\"\""]);
     assert_eq!(unrouted, all - 5.0 * TIMES as f64, "{}", metrics.0);
     let bytes = |direction| metrics.sum("sluice_bytes_total", &["\"echo\"", direction]);
-    let up = hello(b"echo.test", &[]).len() + "over and out\n".len();
+    let up = raw_hello(b"echo.test", &[]).len() + "over and out\n".len();
     let down = "echo\n".len() + "over and out\n".len();
     assert_eq!(bytes("upstream"), (TIMES * up) as f64);
     assert_eq!(bytes("downstream"), (TIMES * down) as f64);
@@ -138,7 +138,7 @@ const OUTCOMES: [(&str, End); 13] = [
     }),
     ("no_sni", |sluice| {
         // Without the extension: the type of the first one is made an unknown one.
-        let mut nameless = hello(b"echo.test", &[]);
+        let mut nameless = raw_hello(b"echo.test", &[]);
         let name = nameless.windows(9).position(|window| window == b"echo.test").unwrap();
         nameless[name - 9..name - 7].copy_from_slice(&[0xfa, 0xfa]);
         send(sluice, &nameless);
@@ -146,28 +146,28 @@ const OUTCOMES: [(&str, End); 13] = [
     ("not_tls", |sluice| send(sluice, b"GET / HTTP/1.1\r\n\r\n")),
     ("malformed_hello", |sluice| {
         // The type of the name is made an unknown one.
-        let mut odd = hello(b"echo.test", &[]);
+        let mut odd = raw_hello(b"echo.test", &[]);
         let name = odd.windows(9).position(|window| window == b"echo.test").unwrap();
         odd[name - 3] = 1;
         send(sluice, &odd);
     }),
     ("hello_too_large", |sluice| send(sluice, &[22, 3, 1, 0, 4, 1, 0xff, 0, 0])),
     ("hello_timeout", |sluice| send(sluice, &[22, 3])),
-    ("no_route", |sluice| send(sluice, &hello(b"nobody.test", &[]))),
-    ("no_endpoints", |sluice| send(sluice, &hello(b"absent.test", &[]))),
-    ("connect_failed", |sluice| send(sluice, &hello(b"refused.test", &[]))),
-    ("upstream_reset", |sluice| send(sluice, &hello(b"rude.test", &[]))),
+    ("no_route", |sluice| send(sluice, &raw_hello(b"nobody.test", &[]))),
+    ("no_endpoints", |sluice| send(sluice, &raw_hello(b"absent.test", &[]))),
+    ("connect_failed", |sluice| send(sluice, &raw_hello(b"refused.test", &[]))),
+    ("upstream_reset", |sluice| send(sluice, &raw_hello(b"rude.test", &[]))),
     ("no_hello", |sluice| drop(TcpStream::connect(sluice).unwrap())),
     ("downstream_reset", |sluice| {
-        TcpStream::connect(sluice).unwrap().write_all(&hello(b"echo.test", &[])[..50]).unwrap();
+        TcpStream::connect(sluice).unwrap().write_all(&raw_hello(b"echo.test", &[])[..50]).unwrap();
     }),
-    ("idle_timeout", |sluice| send(sluice, &hello(b"idle.test", &[]))),
+    ("idle_timeout", |sluice| send(sluice, &raw_hello(b"idle.test", &[]))),
 ];
 
 /// Sends bytes and waits until the other side ends the connection, whichever way.
 fn send(sluice: SocketAddr, bytes: &[u8]) {
     let mut stream = TcpStream::connect(sluice).unwrap();
-    stream.set_read_timeout(Some(DEADLINE)).unwrap();
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
     stream.write_all(bytes).unwrap();
     if let Err(error) = stream.read_to_end(&mut Vec::new()) {
         assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset);

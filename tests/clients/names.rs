@@ -1,8 +1,8 @@
 //! Names as clients send them, none at all, and protocols beside them.
 
-use super::authority::Authority;
+use testkit::{Authority, eventually};
+
 use super::client::{Answer, Call, Client, s_client};
-use super::process::eventually;
 use super::server::{Kind, Server};
 use super::sluice::{Sluice, route, route_with};
 

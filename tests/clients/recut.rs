@@ -4,7 +4,7 @@ use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::thread;
 
-use super::process::DEADLINE;
+use testkit::PATIENCE;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Cut {
@@ -28,7 +28,7 @@ pub(crate) fn forwarder(to: SocketAddr, cut: Cut) -> SocketAddr {
 }
 
 fn forward(mut client: TcpStream, to: SocketAddr, cut: Cut) -> std::io::Result<()> {
-    let mut server = TcpStream::connect_timeout(&to, DEADLINE)?;
+    let mut server = TcpStream::connect_timeout(&to, PATIENCE)?;
     server.set_nodelay(true)?;
     client.set_nodelay(true)?;
     send_cut(&read_hello(&mut client)?, &mut server, cut)?;

@@ -12,10 +12,9 @@ use std::thread;
 use rustls::crypto::ring;
 use rustls::{ServerConfig, ServerConnection, StreamOwned};
 use socket2::{Domain, Socket, Type};
+use testkit::{Authority, Identity, PATIENCE, Program, eventually, tool};
 
-use super::authority::{Authority, Identity};
 use super::client::MESSAGE;
-use super::process::{DEADLINE, Program, eventually, tool};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kind {
@@ -132,7 +131,7 @@ fn rustls(identity: &Identity, alpn: &[&str]) -> Server {
 fn answer(client: TcpStream, config: Arc<ServerConfig>) -> std::io::Result<()> {
     client.set_nodelay(true)?;
     // Long-lived clients are silent for as long as their test lasts, and no longer.
-    client.set_read_timeout(Some(10 * DEADLINE))?;
+    client.set_read_timeout(Some(10 * PATIENCE))?;
     let tls = ServerConnection::new(config).map_err(std::io::Error::other)?;
     let mut reader = BufReader::new(StreamOwned::new(tls, client));
     let mut line = String::new();

@@ -6,9 +6,6 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
-#[path = "../clients/authority.rs"]
-#[allow(dead_code)]
-mod certificates;
 mod faults;
 mod image;
 mod namespaced;

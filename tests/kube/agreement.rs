@@ -9,6 +9,7 @@ use libtest_mimic::Trial;
 use serde_json::{Value, json};
 use sluice::control::api::{self, SniRouteSpec};
 use sluice::yaml::Node;
+use testkit::Random;
 
 use crate::dry_run::{spec, try_out};
 use crate::support::slow;
@@ -243,7 +244,7 @@ fn texts(seeds: &[&str], alphabet: &str, count: usize) -> Vec<Value> {
     for round in 0..count {
         let mut text: Vec<char> = seeds[round % seeds.len()].chars().collect();
         for _ in 0..=random.below(2) {
-            let place = random.place(&text);
+            let place = place(&mut random, &text);
             let letter = alphabet[random.below(alphabet.len())];
             match random.below(3) {
                 0 => text.insert(place, letter),
@@ -260,26 +261,15 @@ fn texts(seeds: &[&str], alphabet: &str, count: usize) -> Vec<Value> {
     texts.chain(others().into_iter().filter(|other| *other != json!(""))).collect()
 }
 
-/// A xorshift generator.
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, bound: usize) -> usize {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        usize::try_from(self.0 >> 33).unwrap() % bound
-    }
-
-    /// Half of them where a rule may have an edge: at either end, or beside what is no letter.
-    fn place(&mut self, text: &[char]) -> usize {
-        let edges: Vec<usize> = (0..=text.len())
-            .filter(|&at| at == 0 || at == text.len() || !text[at].is_alphanumeric())
-            .flat_map(|at| [at, (at + 1).min(text.len())])
-            .collect();
-        match self.below(2) {
-            0 => edges[self.below(edges.len())],
-            _ => self.below(text.len() + 1),
-        }
+/// A place by chance: half of them where a rule may have an edge, at either end or beside what is no
+/// letter.
+fn place(random: &mut Random, text: &[char]) -> usize {
+    let edges: Vec<usize> = (0..=text.len())
+        .filter(|&at| at == 0 || at == text.len() || !text[at].is_alphanumeric())
+        .flat_map(|at| [at, (at + 1).min(text.len())])
+        .collect();
+    match random.below(2) {
+        0 => edges[random.below(edges.len())],
+        _ => random.below(text.len() + 1),
     }
 }

@@ -2,17 +2,17 @@
 
 use std::env;
 use std::ffi::OsString;
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
-use std::process::{Child, Command, ExitStatus, Stdio};
-use std::sync::{Arc, Mutex};
+use std::ops::{Deref, DerefMut};
+use std::process::Command;
 use std::thread;
 
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::Signal;
 use serde_json::Value;
+use testkit::{eventually, hello, wait_until};
 
-use crate::hello::hello;
-use crate::support::{ApiServer, Kubeconfig, PATIENCE, succeeded, within};
+use crate::support::{ApiServer, Kubeconfig, PATIENCE, succeeded};
 
 /// A server that reads a hello, says its name and closes.
 pub(crate) struct Backend {
@@ -38,6 +38,19 @@ impl Backend {
         });
         Backend { address }
     }
+}
+
+/// An SniRoute of a class, with more lines of its spec.
+pub(crate) fn manifest(namespace: &str, name: &str, class: &str, spec: &str) -> String {
+    format!(
+        "apiVersion: sluice.dev/v1alpha1
+kind: SniRoute
+metadata: {{ name: {name}, namespace: {namespace} }}
+spec:
+  className: {class}
+  {spec}
+"
+    )
 }
 
 /// What the server behind a name says; nothing if there is none.
@@ -72,16 +85,8 @@ impl Held {
                 thread::spawn(move || std::io::copy(&mut &stream, &mut &stream));
             }
         });
-        succeeded(api.admin().apply(&format!(
-            "apiVersion: sluice.dev/v1alpha1
-kind: SniRoute
-metadata: {{ name: held, namespace: {namespace} }}
-spec:
-  className: {class}
-  hostnames: [held.test]
-  backends: [{{ address: \"{address}\" }}]
-"
-        )));
+        let spec = format!("hostnames: [held.test]\n  backends: [{{ address: '{address}' }}]");
+        succeeded(api.admin().apply(&manifest(namespace, "held", class, &spec)));
     }
 
     pub(crate) fn connect(sluice: &Sluice) -> Self {
@@ -105,12 +110,7 @@ spec:
 }
 
 /// The real binary.
-pub(crate) struct Sluice {
-    child: Child,
-    pub(crate) address: SocketAddr,
-    admin: SocketAddr,
-    log: Arc<Mutex<Vec<Value>>>,
-}
+pub(crate) struct Sluice(testkit::Sluice);
 
 impl Sluice {
     pub(crate) fn start(account: &Kubeconfig, class: &str, arguments: &[&str]) -> Self {
@@ -124,7 +124,8 @@ impl Sluice {
         class: &str,
         arguments: &[&str],
     ) -> Self {
-        let mut child = Command::new(binary())
+        let mut command = Command::new(binary());
+        command
             .args(["run", "--source", "kubernetes", "--class", class, "--log-format", "json"])
             .args(["--listen", "198.18.0.1:0", "--access-log", "off"])
             .args(["--kubeconfig", account.path().to_str().unwrap()])
@@ -132,103 +133,46 @@ impl Sluice {
             .args(["--lease", "sluice-sluice"])
             .args(arguments)
             .env("SLUICE_ADMIN", "127.0.0.1:0")
-            .envs(environment.iter().copied())
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let log = Arc::new(Mutex::new(Vec::new()));
-        let (lines, kept) = (BufReader::new(child.stderr.take().unwrap()), Arc::clone(&log));
-        thread::spawn(move || {
-            for line in lines.lines().map_while(Result::ok) {
-                let line = serde_json::from_str(&line).unwrap_or(Value::String(line));
-                kept.lock().unwrap().push(line);
-            }
-        });
-        let address = |message: &str| {
-            within(PATIENCE, message, || {
-                let lines = log.lock().unwrap();
-                let line = lines.iter().find(|line| line["message"] == message)?;
-                line["address"].as_str()?.parse().ok()
-            })
-        };
-        let (address, admin) = (address("listening"), address("admin port"));
-        Sluice { child, address, admin, log }
-    }
-
-    pub(crate) fn admin_address(&self) -> SocketAddr {
-        self.admin
+            .envs(environment.iter().copied());
+        Sluice(testkit::Sluice::start(&mut command))
     }
 
     /// Sends SIGTERM.
     pub(crate) fn terminate(&self) {
-        kill_process(self.pid(), Signal::TERM).unwrap();
-    }
-
-    /// Sends SIGKILL and waits for the end.
-    pub(crate) fn kill(&mut self) {
-        self.child.kill().unwrap();
-        self.child.wait().unwrap();
-    }
-
-    /// How it ends.
-    pub(crate) fn ended(&mut self) -> ExitStatus {
-        within(PATIENCE, "sluice ends", || self.child.try_wait().unwrap())
+        self.signal(Signal::TERM);
     }
 
     /// Waits for the first line of the log with this message. What it tells of may be seen before
     /// the line has been read.
     pub(crate) fn await_logged(&self, message: &str) -> Value {
-        within(PATIENCE, message, || self.logged(message))
+        eventually(message, || self.logged(message))
     }
 
     /// Waits until a metric has this value. What it counts may be seen before it is counted.
     pub(crate) fn await_metric(&self, name: &str, value: f64) {
-        within(PATIENCE, &format!("{name} is {value}"), || {
-            (self.metric(name) == value).then_some(())
-        });
+        wait_until(&format!("{name} is {value}"), || self.metric(name) == value);
     }
 
     /// Waits until it is ready and has nothing to say about that.
     pub(crate) fn await_plain_ready(&self) {
-        within(PATIENCE, "it is ready without a notice", || {
-            (self.get("/readyz") == (200, "ok\n".to_owned())).then_some(())
+        wait_until("it is ready without a notice", || {
+            self.get("/readyz") == (200, "ok\n".to_owned())
         });
-    }
-
-    pub(crate) fn await_ready(&self) {
-        within(PATIENCE, "sluice is ready", || (self.get("/readyz").0 == 200).then_some(()));
-    }
-
-    /// What was logged above INFO.
-    pub(crate) fn warnings(&self) -> Vec<Value> {
-        let quiet = |line: &&Value| line["level"] != "INFO";
-        self.log.lock().unwrap().iter().filter(quiet).cloned().collect()
-    }
-
-    /// Status and body of a page of the admin port.
-    pub(crate) fn get(&self, path: &str) -> (u16, String) {
-        get(self.admin, path)
     }
 
     /// The routes that `/routes` tells of.
     pub(crate) fn routes(&self) -> Vec<Value> {
-        let report: Value = serde_json::from_str(&self.get("/routes").1).unwrap();
-        report["routes"].as_array().unwrap().clone()
-    }
-
-    pub(crate) fn pid(&self) -> Pid {
-        Pid::from_child(&self.child)
+        self.report()["routes"].as_array().unwrap().clone()
     }
 
     /// The first line of the log with this message.
     pub(crate) fn logged(&self, message: &str) -> Option<Value> {
-        self.log.lock().unwrap().iter().find(|line| line["message"] == message).cloned()
+        self.log().into_iter().find(|line| line["message"] == message)
     }
 
     /// All lines of the log with this message.
     pub(crate) fn all_logged(&self, message: &str) -> Vec<Value> {
-        let lines = self.log.lock().unwrap();
-        lines.iter().filter(|line| line["message"] == message).cloned().collect()
+        self.log().into_iter().filter(|line| line["message"] == message).collect()
     }
 
     /// Ends it by SIGTERM, as it should end.
@@ -238,31 +182,25 @@ impl Sluice {
     }
 
     pub(crate) fn metric(&self, name: &str) -> f64 {
-        let (_, metrics) = self.get("/metrics");
-        let line = metrics.lines().find(|line| line.starts_with(&format!("{name} ")));
-        line.unwrap().rsplit(' ').next().unwrap().parse().unwrap()
+        self.metrics().get(name).unwrap()
     }
 }
 
-/// Status and body of a page of an admin port.
-pub(crate) fn get(admin: SocketAddr, path: &str) -> (u16, String) {
-    let mut stream = TcpStream::connect(admin).unwrap();
-    stream.set_read_timeout(Some(PATIENCE)).unwrap();
-    write!(stream, "GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").unwrap();
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).unwrap();
-    let (head, body) = answer.split_once("\r\n\r\n").unwrap();
-    (head.split(' ').nth(1).unwrap().parse().unwrap(), body.to_owned())
+impl Deref for Sluice {
+    type Target = testkit::Sluice;
+
+    fn deref(&self) -> &testkit::Sluice {
+        &self.0
+    }
+}
+
+impl DerefMut for Sluice {
+    fn deref_mut(&mut self) -> &mut testkit::Sluice {
+        &mut self.0
+    }
 }
 
 /// What `SLUICE_BINARY` names, or else what Cargo has built for the tests.
 pub(crate) fn binary() -> OsString {
     env::var_os("SLUICE_BINARY").unwrap_or_else(|| env!("CARGO_BIN_EXE_sluice").into())
-}
-
-impl Drop for Sluice {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
 }

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use libtest_mimic::Trial;
 use serde_json::Value;
 
-use crate::controlled::{Backend, Sluice, ask};
+use crate::controlled::{Backend, Sluice, ask, manifest};
 use crate::objects::{account, install_role};
 use crate::status::{GOOD, await_status};
 use crate::support::{ApiServer, PATIENCE, quick, slow, succeeded, within};
@@ -165,14 +165,6 @@ endpoints: [{{ addresses: [\"{}\"], conditions: {{ ready: true }} }}]
 }
 
 pub(crate) fn route(namespace: &str, name: &str, class: &str, hostname: &str) -> String {
-    format!(
-        "apiVersion: sluice.dev/v1alpha1
-kind: SniRoute
-metadata: {{ name: {name}, namespace: {namespace} }}
-spec:
-  className: {class}
-  hostnames: [{hostname}]
-  backends: [{{ service: {{ name: app, port: tls }} }}]
-"
-    )
+    let backends = "backends: [{ service: { name: app, port: tls } }]";
+    manifest(namespace, name, class, &format!("hostnames: [{hostname}]\n  {backends}"))
 }

@@ -6,10 +6,10 @@ use std::thread;
 
 use libtest_mimic::Trial;
 use serde_json::Value;
+use testkit::hello;
 
-use crate::controlled::{Backend, Sluice, ask};
+use crate::controlled::{Backend, Sluice, ask, manifest};
 use crate::controller::slice;
-use crate::hello::hello;
 use crate::objects::account;
 use crate::support::{ApiServer, DnsServer, PATIENCE, quick, slow, succeeded, within};
 
@@ -32,16 +32,8 @@ pub(crate) fn resolved(sluice: &Sluice, name: &str) -> String {
 }
 
 pub(crate) fn route(namespace: &str, name: &str, class: &str, backend: &str) -> String {
-    format!(
-        "apiVersion: sluice.dev/v1alpha1
-kind: SniRoute
-metadata: {{ name: {name}, namespace: {namespace} }}
-spec:
-  className: {class}
-  hostnames: [{name}.test]
-  backends: [{{ {backend} }}]
-"
-    )
+    let spec = format!("hostnames: [{name}.test]\n  backends: [{{ {backend} }}]");
+    manifest(namespace, name, class, &spec)
 }
 
 pub(crate) fn external_name(namespace: &str, name: &str) -> String {

@@ -10,14 +10,13 @@ use std::time::{Duration, Instant};
 use libtest_mimic::Trial;
 use rustix::process::{Signal, kill_process};
 use serde_json::json;
+use testkit::{Greeted, Traffic, get};
 
 use crate::changes::{Changes, OLDER, served};
-use crate::controlled::{self, Sluice};
-use crate::greeted::Greeted;
+use crate::controlled::Sluice;
 use crate::objects::{Objects, account, route, servers, service, slice};
 use crate::outage::messages;
 use crate::support::{ApiServer, PATIENCE, quick, slow, within};
-use crate::traffic::Traffic;
 
 pub(crate) fn tests() -> Vec<Trial> {
     vec![
@@ -114,7 +113,7 @@ fn changes_that_come_at_once_make_few_tables() {
         (account(api, namespace), ["--require-class", "--namespaces", namespace]);
     let start = || Sluice::start(&account, "load-burst", &arguments);
     let (sluice, other) = (start(), start());
-    [&sluice, &other].into_iter().for_each(Sluice::await_ready);
+    [&sluice, &other].into_iter().for_each(|sluice| sluice.await_ready());
     let before = sluice.metric("sluice_table_generation");
 
     kill_process(sluice.pid(), Signal::STOP).unwrap();
@@ -158,7 +157,7 @@ fn very_many_routes_of_the_same_names_hold_up_no_probe() {
     };
     let sluice = Sluice::start(&account, "load-names", &arguments);
     sluice.await_ready();
-    let probes = Probes::start(sluice.admin_address());
+    let probes = Probes::start(sluice.admin);
     objects.put_all((0..ROUTES).map(|number| of_all_names(number, "first")));
     mark(&sluice, "all.test");
     for number in 0..5 {
@@ -168,7 +167,7 @@ fn very_many_routes_of_the_same_names_hold_up_no_probe() {
     probes.finish();
 
     let started = Sluice::start(&account, "load-names", &arguments);
-    let probes = Probes::start(started.admin_address());
+    let probes = Probes::start(started.admin);
     started.await_ready();
     mark(&started, "again.test");
     probes.finish();
@@ -190,7 +189,7 @@ impl Probes {
             let mut took = Vec::new();
             while !told.load(Ordering::Relaxed) {
                 let begun = Instant::now();
-                assert_eq!(controlled::get(admin, "/livez").0, 200);
+                assert_eq!(get(admin, "/livez").0, 200);
                 took.push(begun.elapsed());
                 thread::sleep(INTERVAL);
             }
@@ -207,7 +206,7 @@ impl Probes {
         let mut took = self.thread.join().expect("every probe is answered");
         took.sort_unstable();
         let late = took.iter().filter(|took| **took > MOST).count();
-        println!("/livez: {} times, {:?} at most, {late} over {MOST:?}", took.len(), took.last());
+        eprintln!("/livez: {} times, {:?} at most, {late} over {MOST:?}", took.len(), took.last());
         assert!(late * 100 <= took.len(), "{late} of {} took longer than {MOST:?}", took.len());
     }
 }

@@ -12,12 +12,6 @@ mod controller;
 mod dry_run;
 mod elsewhere;
 mod environment;
-#[path = "../clients/hello.rs"]
-#[allow(dead_code)]
-mod greeted;
-#[path = "../proxy/support/hello.rs"]
-#[allow(dead_code)]
-mod hello;
 mod leader;
 mod load;
 mod memory;
@@ -31,8 +25,6 @@ mod rules;
 mod saved;
 mod status;
 mod support;
-#[path = "../clients/traffic.rs"]
-mod traffic;
 mod weird;
 
 use std::process::ExitCode;

@@ -6,9 +6,9 @@ use futures::{StreamExt, stream};
 use kube::api::{Api, DynamicObject, Patch, PatchParams};
 use kube::core::{ApiResource, GroupVersionKind, Request};
 use serde_json::{Value, json};
+use testkit::greeter_at;
 use tokio::runtime::{self, Runtime};
 
-use crate::greeted::greeter_at;
 use crate::support::{ApiServer, Kubeconfig, PATIENCE, succeeded, within};
 
 const ROLE: &str = include_str!("../../deploy/clusterrole.yaml");

@@ -1,9 +1,9 @@
 //! Whose a hostname is, among namespaces of one cluster.
 
 use libtest_mimic::Trial;
+use testkit::hello_with_alpn;
 
-use crate::controlled::{Backend, Sluice, answer, ask};
-use crate::hello::hello_with_alpn;
+use crate::controlled::{Backend, Sluice, answer, ask, manifest};
 use crate::objects::account;
 use crate::status::{GOOD, await_status, events, get};
 use crate::support::{ApiServer, PATIENCE, quick, slow, succeeded, within};
@@ -17,17 +17,8 @@ pub(crate) fn tests() -> Vec<Trial> {
 }
 
 fn route(namespace: &str, name: &str, class: &str, backend: &Backend, more: &str) -> String {
-    let address = backend.address;
-    format!(
-        "apiVersion: sluice.dev/v1alpha1
-kind: SniRoute
-metadata: {{ name: {name}, namespace: {namespace} }}
-spec:
-  className: {class}
-  backends: [{{ address: \"{address}\" }}]
-  {more}
-"
-    )
+    let spec = format!("backends: [{{ address: '{}' }}]\n  {more}", backend.address);
+    manifest(namespace, name, class, &spec)
 }
 
 const LOST: &str = "Accepted=False/HostnameConflict/1 ResolvedRefs=True/ResolvedRefs/1 \

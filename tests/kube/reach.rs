@@ -127,7 +127,7 @@ fn no_route_leads_to_the_admin_port() {
     let at = [("SLUICE_ADMIN", "198.18.0.7:0")];
     let sluice = Sluice::start_in(&at, &account(api, namespace), "reach-admin", &[]);
     sluice.await_ready();
-    let port = sluice.admin_address();
+    let port = sluice.admin;
     succeeded(api.admin().apply(&format!(
         "{}{}---\n{}",
         service(namespace, "admin", port),

@@ -4,9 +4,9 @@ use std::net::SocketAddr;
 
 use libtest_mimic::Trial;
 use serde_json::{Value, json};
+use testkit::Greeted;
 
 use crate::controlled::Sluice;
-use crate::greeted::Greeted;
 use crate::objects::{Objects, account, route, servers, service, slice};
 use crate::support::{ApiServer, Kubeconfig, PATIENCE, quick, slow, succeeded, within};
 

@@ -6,6 +6,7 @@ use std::mem::discriminant;
 use std::sync::Arc;
 
 use sluice::tls::{ClientHello, HelloReader, Progress, Refusal, TlsVersion};
+use testkit::Random;
 
 const MAX: usize = 16 << 10;
 const NAME: &str = "www.example.com";
@@ -228,7 +229,7 @@ fn a_broken_hello_is_answered_the_same_however_it_is_cut() {
     for round in 0..20_000 {
         let original = &corpus[random.below(corpus.len())];
         let mut broken = original.clone();
-        random.mutate(&mut broken);
+        mutate(&mut random, &mut broken);
         let whole = read(&broken);
         let mut ends = [(); 3].map(|()| random.below(broken.len() + 1));
         ends.sort_unstable();
@@ -239,7 +240,7 @@ fn a_broken_hello_is_answered_the_same_however_it_is_cut() {
 
         // The same on the message, in sound records, so that most reach the fields of the hello.
         let mut broken = message(original).to_vec();
-        random.mutate(&mut broken);
+        mutate(&mut random, &mut broken);
         broken.resize(broken.len().max(4), 0);
         broken[0] = 1;
         set_length(&mut broken);
@@ -260,33 +261,21 @@ fn set_length(message: &mut [u8]) {
     message[1..4].copy_from_slice(&length.to_be_bytes()[1..]);
 }
 
-/// Xorshift: the same numbers in every run.
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, bound: usize) -> usize {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        usize::try_from(self.0 % bound as u64).unwrap()
-    }
-
-    /// Breaks one to three places.
-    fn mutate(&mut self, bytes: &mut Vec<u8>) {
-        for _ in 0..=self.below(3) {
-            let at = self.below(bytes.len());
-            let end = at + self.below(bytes.len() - at).min(40);
-            match self.below(7) {
-                0 => bytes[at] ^= 1 << self.below(8),
-                1 => bytes[at] = [0, 1, 0x7f, 0x80, 0xff][self.below(5)],
-                2 => bytes[at] = bytes[at].wrapping_add(1),
-                3 => bytes.truncate(at + 1),
-                4 => drop(bytes.drain(at..end)),
-                5 => bytes.extend_from_within(at..end),
-                _ => {
-                    let piece = bytes[at..end].to_vec();
-                    bytes.splice(at..at, piece);
-                }
+/// Breaks one to three places.
+fn mutate(random: &mut Random, bytes: &mut Vec<u8>) {
+    for _ in 0..=random.below(3) {
+        let at = random.below(bytes.len());
+        let end = at + random.below(bytes.len() - at).min(40);
+        match random.below(7) {
+            0 => bytes[at] ^= 1 << random.below(8),
+            1 => bytes[at] = [0, 1, 0x7f, 0x80, 0xff][random.below(5)],
+            2 => bytes[at] = bytes[at].wrapping_add(1),
+            3 => bytes.truncate(at + 1),
+            4 => drop(bytes.drain(at..end)),
+            5 => bytes.extend_from_within(at..end),
+            _ => {
+                let piece = bytes[at..end].to_vec();
+                bytes.splice(at..at, piece);
             }
         }
     }

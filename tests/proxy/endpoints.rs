@@ -1,16 +1,13 @@
 //! Endpoints that do not answer, beside others that do.
 
-use std::net::SocketAddr;
-
 use serde_json::Value;
 use sluice::config::Config;
 use sluice::outcome::Outcome;
 use sluice::routing::Balancing;
-use socket2::Socket;
 
+use crate::failover::{assert_the_silent_get_nothing, dead};
 use crate::support::{
-    Backend, Blackhole, PATIENCE, Plane, Target, answering, ask, hello, millis, open, refusing,
-    rest, target,
+    Backend, Blackhole, PATIENCE, Plane, Target, answering, ask, hello, millis, open, rest, target,
 };
 
 const POLICIES: [Balancing; 4] = [
@@ -22,11 +19,6 @@ const POLICIES: [Balancing; 4] = [
 
 fn impatient(config: &mut Config) {
     config.timeouts.connect = millis(50);
-}
-
-/// Addresses that refuse, as long as the sockets live.
-fn dead(count: usize) -> (Vec<SocketAddr>, Vec<Socket>) {
-    (0..count).map(|_| refusing()).unzip()
 }
 
 #[test]
@@ -134,18 +126,7 @@ fn none_is_tried_twice() {
 /// connection, or worse.
 #[test]
 fn one_that_was_given_up_gets_nothing() {
-    let (blackhole, backend) = (Blackhole::new(), Backend::new());
-    let addresses = [blackhole.address(), backend.address()];
-    let plane = Plane::with(vec![target("a.test", &addresses)], impatient);
-    plane.prefer(0);
-    let hello = hello("a.test");
-    let mut client = open(plane.address(), &hello);
-    drop(backend.accept_with(&hello));
-    rest(&mut client);
-    drop(client);
-    plane.assert_ended(&[("a.test", Outcome::Completed, 1)]);
-    assert!(!backend.is_wanted(), "one client, one connection");
-    assert_eq!(blackhole.late(), 0);
+    assert_the_silent_get_nothing(impatient);
 }
 
 #[test]

@@ -7,6 +7,7 @@ use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::{Duration, Instant};
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use sluice::config::Config;
 use sluice::outcome::Outcome;
 use sluice::routing::{Availability, Balancing, Moment};
 use socket2::Socket;
@@ -17,7 +18,7 @@ use crate::support::{
 };
 
 /// Addresses that refuse, as long as the sockets live.
-fn dead(count: usize) -> (Vec<SocketAddr>, Vec<Socket>) {
+pub(crate) fn dead(count: usize) -> (Vec<SocketAddr>, Vec<Socket>) {
     (0..count).map(|_| refusing()).unzip()
 }
 
@@ -164,8 +165,15 @@ fn a_slow_endpoint_is_not_given_up_for_another_that_is_silent() {
 
 #[test]
 fn the_loser_of_a_race_gets_nothing() {
+    assert_the_silent_get_nothing(|_| {});
+}
+
+/// Of two endpoints, the first answers nothing until the second has the connection.
+#[track_caller]
+pub(crate) fn assert_the_silent_get_nothing(configure: impl FnOnce(&mut Config)) {
     let (blackhole, backend) = (Blackhole::new(), Backend::new());
-    let plane = Plane::start(vec![target("a.test", &[blackhole.address(), backend.address()])]);
+    let addresses = [blackhole.address(), backend.address()];
+    let plane = Plane::with(vec![target("a.test", &addresses)], configure);
     plane.prefer(0);
     let hello = hello("a.test");
     let mut client = open(plane.address(), &hello);

@@ -63,7 +63,7 @@ fn a_client_that_takes_next_to_nothing_is_ended_and_one_that_is_slow_is_not() {
     let mut slow = Download::new(&plane, &backend, 2048);
     wait_until("the end of those that stall", || {
         stalled.iter_mut().chain([&mut slow]).for_each(Download::go_on);
-        plane.ended_as("a.test", Outcome::Stalled) == 2
+        plane.count("a.test", Outcome::Stalled) == 2
     });
     assert!(slow.is_open());
     exchange(&mut idle.0, &mut idle.1);
@@ -73,7 +73,7 @@ fn a_client_that_takes_next_to_nothing_is_ended_and_one_that_is_slow_is_not() {
         client.set_nonblocking(false).unwrap();
         expect_reset(client);
     }
-    assert_eq!(plane.ended_as("a.test", Outcome::Stalled), 2);
+    assert_eq!(plane.count("a.test", Outcome::Stalled), 2);
     innocent.finish();
     drop(server);
 }
@@ -108,6 +108,6 @@ fn a_client_that_sends_and_takes_nothing_stalls_too() {
     wait_until("its end", || {
         // Once it was ended, this fails.
         let _ = client.write(&[7]);
-        plane.ended_as("a.test", Outcome::Stalled) == 1
+        plane.count("a.test", Outcome::Stalled) == 1
     });
 }

@@ -10,7 +10,7 @@ use rustls::crypto::ring;
 use rustls::pki_types::ServerName;
 use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
 
-use crate::certificates::{Authority, Identity};
+use testkit::{Authority, Identity};
 
 /// For connecting, and for each answer.
 const TIMEOUT: Duration = Duration::from_secs(10);

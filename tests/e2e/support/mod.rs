@@ -14,9 +14,9 @@ mod sluice;
 
 use std::process::{Command, Output};
 use std::sync::{RwLock, RwLockReadGuard, RwLockWriteGuard};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use libtest_mimic::Trial;
+use testkit::within;
 
 pub(crate) use backend::{Backend, container, secret};
 pub(crate) use client::{Held, Target, authority};
@@ -47,31 +47,15 @@ pub(crate) fn alone() -> RwLockWriteGuard<'static, ()> {
 
 macro_rules! test {
     ($test:ident) => {
-        $crate::support::trial(module_path!(), stringify!($test), $test)
+        testkit::trial(module_path!(), stringify!($test), $test)
     };
 }
 
 pub(crate) use test;
 
-/// What [`test`] makes, with the name that libtest would give it.
-pub(crate) fn trial(module: &str, name: &str, test: fn()) -> Trial {
-    let module = module.split_once("::").map_or(module, |(_, module)| module);
-    Trial::test(format!("{module}::{name}"), move || {
-        test();
-        Ok(())
-    })
-}
-
-/// Waits until `holds` gives something, and no longer than [`PATIENCE`]. `what` says what for.
-pub(crate) fn eventually<T>(what: &str, mut holds: impl FnMut() -> Option<T>) -> T {
-    let deadline = Instant::now() + PATIENCE;
-    loop {
-        if let Some(found) = holds() {
-            return found;
-        }
-        assert!(Instant::now() < deadline, "not within {PATIENCE:?}: {what}");
-        std::thread::sleep(Duration::from_millis(50));
-    }
+/// Asks until there is an answer, for [`PATIENCE`]. `what` says what is waited for.
+pub(crate) fn eventually<T>(what: &str, ask: impl FnMut() -> Option<T>) -> T {
+    within(PATIENCE, what, ask)
 }
 
 /// Runs a command to its end, and gives what it wrote to stdout; panics if it fails.

@@ -46,7 +46,7 @@
 
 macro_rules! quick {
     ($test:ident) => {
-        $crate::support::trial(module_path!(), stringify!($test), $test)
+        testkit::trial(module_path!(), stringify!($test), $test)
     };
 }
 
@@ -68,7 +68,6 @@ mod sandbox;
 pub(crate) mod tunnel;
 
 use std::process::ExitCode;
-use std::time::{Duration, Instant};
 
 use libtest_mimic::{Arguments, Trial};
 
@@ -76,11 +75,8 @@ pub(crate) use api_server::ApiServer;
 pub(crate) use dns::DnsServer;
 pub(crate) use kubectl::{Kubeconfig, succeeded};
 pub(crate) use proxy::{Mode, Proxy};
+pub(crate) use testkit::{PATIENCE, within};
 pub(crate) use tunnel::Tunnel;
-
-/// How long things may take that take a moment, on a machine with other work to do. Only a test
-/// that fails waits for so long.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Runs the tests that the arguments select, in the sandbox.
 pub(crate) fn run<const N: usize>(modules: [Vec<Trial>; N]) -> ExitCode {
@@ -91,26 +87,5 @@ pub(crate) fn run<const N: usize>(modules: [Vec<Trial>; N]) -> ExitCode {
         libtest_mimic::run(&arguments, tests).exit_code()
     } else {
         sandbox::run()
-    }
-}
-
-/// What [`quick`] and [`slow`] make, with the name that libtest would give it.
-pub(crate) fn trial(module: &str, name: &str, test: fn()) -> Trial {
-    let module = module.split_once("::").map_or(module, |(_, module)| module);
-    Trial::test(format!("{module}::{name}"), move || {
-        test();
-        Ok(())
-    })
-}
-
-/// Waits until `holds` gives something, and no longer than `limit`. `what` says what for.
-pub(crate) fn within<T>(limit: Duration, what: &str, mut holds: impl FnMut() -> Option<T>) -> T {
-    let deadline = Instant::now() + limit;
-    loop {
-        if let Some(found) = holds() {
-            return found;
-        }
-        assert!(Instant::now() < deadline, "not within {limit:?}: {what}");
-        std::thread::sleep(Duration::from_millis(10));
     }
 }

@@ -17,7 +17,7 @@ fn a_header_is_bounded_in_size_and_in_fields() {
     let mut client = server.connect();
     let endless = vec![b'x'; 64 * 1024];
     let refused = (0..1000).find(|_| client.0.write_all(&endless).is_err());
-    assert!(refused.is_some() || client.closed_within(SOON));
+    assert!(refused.is_some() || client.closed_within(PATIENCE));
 }
 
 #[test]
@@ -35,10 +35,10 @@ fn a_client_has_only_so_long_for_its_header() {
     dripping.send("GET /livez HTTP/1.1\r\n");
     while !dripping.closed_within(Duration::from_millis(20)) {
         let _ = dripping.0.write_all(b"x");
-        assert!(started.elapsed() < SOON, "a drip kept it open");
+        assert!(started.elapsed() < PATIENCE, "a drip kept it open");
     }
     for client in [&mut silent, &mut half, &mut kept] {
-        assert!(client.closed_within(SOON));
+        assert!(client.closed_within(PATIENCE));
     }
     assert!(started.elapsed() >= header, "closed early");
 }
@@ -52,7 +52,7 @@ fn a_connection_takes_requests_only_for_its_lifetime() {
     for _ in 0..3 {
         assert_eq!(client.ask("GET /livez HTTP/1.1\r\n\r\n").body, "ok\n");
     }
-    assert!(client.closed_within(SOON), "long before its next header is due");
+    assert!(client.closed_within(PATIENCE), "long before its next header is due");
     assert!(started.elapsed() >= lifetime);
 }
 
@@ -67,7 +67,7 @@ fn a_reader_that_stalls_is_let_go() {
     let length: usize = field(&head, "content-length").expect("length").parse().expect("n");
     let started = Instant::now();
     server.stop();
-    assert!(started.elapsed() < SOON, "a stalled reader held the server");
+    assert!(started.elapsed() < PATIENCE, "a stalled reader held the server");
     let mut body = Vec::new();
     let _ = client.0.read_to_end(&mut body);
     assert!(body.len() < length, "the test's answer is too small to stall");
@@ -83,7 +83,7 @@ fn a_reader_that_takes_nothing_is_let_go() {
     let head = client.head();
     let length: usize = field(&head, "content-length").expect("length").parse().expect("n");
     // Not read meanwhile, for whoever reads is not let go.
-    eventually("the server has closed it", || !is_established(server.address, &client));
+    wait_until("the server has closed it", || !is_established(server.address, &client));
     let mut body = Vec::new();
     let _ = client.0.read_to_end(&mut body);
     assert!(body.len() < length, "the test's answer is too small to stall");
@@ -117,7 +117,7 @@ fn slow_readers_give_way_to_one_more() {
         slow.iter().map(|client| is_established(server.address, client)).collect::<Vec<_>>()
     };
     let expected = [[false; KEPT], [true; KEPT]].concat();
-    eventually("the oldest to give way", || open(&slow) == expected);
+    wait_until("the oldest to give way", || open(&slow) == expected);
 
     // It is 0.8 s in a release build. A machine that is busy for a moment gets another try.
     let bound = Duration::from_secs(1).max(3 * alone);
@@ -138,7 +138,7 @@ fn slow_readers_give_way_to_one_more() {
 fn read_slowly(server: &Server) -> Client {
     let mut client = server.connect();
     client.send("GET /metrics HTTP/1.1\r\n\r\n");
-    eventually("an answer", || client.has_bytes());
+    wait_until("an answer", || client.has_bytes());
     client
 }
 
@@ -176,7 +176,7 @@ fn idle_connections_keep_no_probe_out() {
     assert_eq!(server.get("/livez").0, 200);
     // 101 came, so the oldest 37 had to go, and those alone.
     for client in &mut idle[..37] {
-        assert!(client.closed_within(SOON));
+        assert!(client.closed_within(PATIENCE));
     }
     for client in &mut idle[37..] {
         assert_eq!(client.ask("GET /livez HTTP/1.1\r\n\r\n").status, 200);
@@ -191,7 +191,7 @@ fn a_flood_from_one_address_closes_nobody_elses_connection() {
     let mut flood: Vec<Client> =
         (0..50).map(|_| server.connect_from([127, 0, 0, 2].into())).collect();
     for client in &mut flood[..43] {
-        assert!(client.closed_within(SOON));
+        assert!(client.closed_within(PATIENCE));
     }
     assert_eq!(scraper.ask("GET /livez HTTP/1.1\r\n\r\n").status, 200);
 }
@@ -203,7 +203,7 @@ fn shutdown_ends_idle_connections_and_frees_the_port() {
     assert_eq!(idle.ask("GET /livez HTTP/1.1\r\n\r\n").status, 200);
     // It is not waited for: its next header may come for an hour.
     server.stop();
-    assert!(idle.closed_within(SOON));
+    assert!(idle.closed_within(PATIENCE));
     drop(Admin::bind(server.address).expect("free again"));
 }
 
@@ -245,12 +245,12 @@ fn descriptors_that_run_out_are_waited_for() {
     let started = Instant::now();
     socket.connect(&server.address.into()).expect("the backlog takes it");
     let failed = &server.state.metrics.accept_errors.emfile;
-    eventually("three failed accepts", || failed.get() >= 3);
+    wait_until("three failed accepts", || failed.get() >= 3);
     let tries = u128::from(failed.get());
     let pauses = started.elapsed().as_millis() / 100;
     assert!(tries <= pauses + 1, "{tries} accepts in {pauses} pauses");
     drop(held);
     let mut client = Client(socket.into());
-    client.0.set_read_timeout(Some(SOON)).expect("a timeout");
+    client.0.set_read_timeout(Some(PATIENCE)).expect("a timeout");
     assert_eq!(client.ask("GET /livez HTTP/1.1\r\n\r\n").status, 200);
 }

@@ -25,10 +25,8 @@ use sluice::routing::{
     AnyOn, BackendKey, Balancing, Hostname, Hostnames, Kind, Moment, ObjectKey, RouteKey,
     RouteSpec, ServicePort, Snapshot, TableWriter, channel,
 };
+use testkit::{PATIENCE, wait_until};
 use tokio::sync::oneshot;
-
-/// How long anything may take that is to happen soon, on a busy machine; longer fails the test.
-const SOON: Duration = Duration::from_secs(60);
 
 /// Limits that nobody meets: what is to happen soon has another reason.
 fn patient() -> Limits {
@@ -87,7 +85,7 @@ impl Server {
         socket.bind(&SocketAddr::new(source, 0).into()).expect("bound");
         socket.connect(&self.address.into()).expect("connected");
         let stream = TcpStream::from(socket);
-        stream.set_read_timeout(Some(SOON)).expect("a timeout");
+        stream.set_read_timeout(Some(PATIENCE)).expect("a timeout");
         Client(stream)
     }
 
@@ -107,7 +105,7 @@ impl Server {
     fn stop(&mut self) {
         drop(self.stop.take());
         if let Some(thread) = self.thread.take() {
-            eventually("the server ends", || thread.is_finished());
+            wait_until("the server ends", || thread.is_finished());
             thread.join().expect("the server");
         }
     }
@@ -183,14 +181,6 @@ fn field<'h>(head: &'h str, name: &str) -> Option<&'h str> {
         let (field, value) = line.split_once(':')?;
         field.eq_ignore_ascii_case(name).then(|| value.trim())
     })
-}
-
-fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
-    let deadline = Instant::now() + SOON;
-    while !holds() {
-        assert!(Instant::now() < deadline, "not within {SOON:?}: {what}");
-        std::thread::sleep(Duration::from_millis(2));
-    }
 }
 
 fn key(namespace: &str, name: &str) -> RouteKey {

@@ -89,7 +89,7 @@ fn requests_may_be_pipelined_and_connections_kept() {
     }
     let answer = client.ask("GET /livez HTTP/1.0\r\n\r\n");
     assert_eq!(answer.status, 200);
-    assert!(client.closed_within(SOON), "HTTP/1.0 keeps no connection");
+    assert!(client.closed_within(PATIENCE), "HTTP/1.0 keeps no connection");
 }
 
 #[test]
@@ -101,12 +101,12 @@ fn a_body_is_refused_unread() {
         let answer = client.ask(&format!("GET /livez HTTP/1.1\r\n{header}\r\n\r\n"));
         assert_eq!(answer.status, 413, "{header}");
         assert_eq!(field(&answer.head, "connection"), Some("close"));
-        assert!(client.closed_within(SOON), "{header}");
+        assert!(client.closed_within(PATIENCE), "{header}");
     }
     let mut client = server.connect();
     let answer = client.ask("POST /livez HTTP/1.1\r\ncontent-length: 5\r\n\r\n");
     assert_eq!(answer.status, 405);
-    assert!(client.closed_within(SOON));
+    assert!(client.closed_within(PATIENCE));
     let answer = server
         .connect()
         .ask("GET /livez HTTP/1.1\r\nexpect: 100-continue\r\ncontent-length: 9999\r\n\r\n");
@@ -121,7 +121,7 @@ fn what_is_not_http_is_refused() {
     for bytes in ["\x16\x03\x01\x02\x00\x01\x00\x01\r\n\r\n", "hello\r\n\r\n", "GET\r\n\r\n"] {
         let mut client = server.connect();
         assert_eq!(client.ask(bytes).status, 400, "{bytes:?}");
-        assert!(client.closed_within(SOON));
+        assert!(client.closed_within(PATIENCE));
     }
     assert_eq!(server.get("/livez").0, 200);
 }

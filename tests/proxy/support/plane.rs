@@ -148,11 +148,6 @@ impl Plane {
         assert_eq!(self.ended(), expected);
     }
 
-    /// How many connections of the route have ended so.
-    pub(crate) fn ended_as(&self, route: &str, outcome: Outcome) -> u64 {
-        self.ended().get(&(route.to_owned(), outcome.as_str())).copied().unwrap_or_default()
-    }
-
     /// Whether any connection of the route has ended so.
     pub(crate) fn has_ended(&self, route: &str, outcome: Outcome) -> bool {
         self.ended().contains_key(&(route.to_owned(), outcome.as_str()))

@@ -1,7 +1,7 @@
 //! The real binary, as a process of its own.
 
 use std::fs;
-use std::io::{BufRead, BufReader, PipeReader, Read, Write, pipe};
+use std::io::{BufRead, BufReader, PipeReader, pipe};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, ExitStatus, Stdio};
@@ -13,8 +13,9 @@ use std::time::Duration;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 use tempfile::TempDir;
+use testkit::{Metrics, get};
 
-use super::{PATIENCE, connect, wait_until};
+use super::{PATIENCE, wait_until};
 
 /// A running `sluice run`; killed when dropped.
 pub(crate) struct Process {
@@ -157,20 +158,19 @@ impl Process {
     /// Status and body of a page of the admin port.
     #[track_caller]
     pub(crate) fn get(&self, path: &str) -> (u16, String) {
-        let mut stream = connect(self.admin);
-        write!(stream, "GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").unwrap();
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer).unwrap();
-        let (head, body) = answer.split_once("\r\n\r\n").expect("an answer");
-        (head[9..12].parse().unwrap(), body.to_owned())
+        get(self.admin, path)
     }
 
     /// The value of a series; 0 if it is not there.
     #[track_caller]
     pub(crate) fn metric(&self, series: &str) -> f64 {
-        let (_, page) = self.get("/metrics");
-        let value = page.lines().find_map(|line| line.strip_prefix(series)?.strip_prefix(' '));
-        value.map_or(0.0, |value| value.parse().unwrap())
+        self.metrics().get(series).unwrap_or_default()
+    }
+
+    /// The page `/metrics`.
+    #[track_caller]
+    pub(crate) fn metrics(&self) -> Metrics {
+        Metrics(self.get("/metrics").1)
     }
 
     /// The number of its thread of this name.
@@ -183,14 +183,6 @@ impl Process {
         let task = tasks.map(|task| task.unwrap().path()).find(is_it).expect(name);
         let number = task.file_name().unwrap().to_str().unwrap().parse().unwrap();
         Pid::from_raw(number).unwrap()
-    }
-
-    /// The sum of the series that begin like this.
-    #[track_caller]
-    pub(crate) fn sum(&self, start: &str) -> f64 {
-        let (_, page) = self.get("/metrics");
-        let values = page.lines().filter(|line| line.starts_with(start));
-        values.map(|line| line.rsplit(' ').next().unwrap().parse::<f64>().unwrap()).sum()
     }
 
     /// How many descriptors it has open.

@@ -10,22 +10,30 @@ use rcgen::{
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 
 /// Signs the certificates of a test's servers. Its files go with it.
-pub(crate) struct Authority {
+pub struct Authority {
     issuer: CertifiedIssuer<'static, KeyPair>,
     folder: tempfile::TempDir,
 }
 
 /// A certificate and its key.
-pub(crate) struct Identity {
-    /// Both as PEM, in a file each.
-    pub(crate) certificate_file: PathBuf,
-    pub(crate) key_file: PathBuf,
+pub struct Identity {
+    /// The certificate, as PEM; the key is in a file beside it.
+    pub certificate_file: PathBuf,
+    /// The key.
+    pub key_file: PathBuf,
     certificate: CertificateDer<'static>,
     key: Vec<u8>,
 }
 
+impl Default for Authority {
+    fn default() -> Self {
+        Authority::new()
+    }
+}
+
 impl Authority {
-    pub(crate) fn new() -> Self {
+    /// One with a new key.
+    pub fn new() -> Self {
         let mut params = CertificateParams::default();
         params.distinguished_name.push(DnType::CommonName, "the authority of a test");
         params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
@@ -37,20 +45,22 @@ impl Authority {
     }
 
     /// The file that clients trust.
-    pub(crate) fn file(&self) -> PathBuf {
+    pub fn file(&self) -> PathBuf {
         self.folder.path().join("ca.pem")
     }
 
-    pub(crate) fn certificate(&self) -> CertificateDer<'static> {
+    /// Its own certificate.
+    pub fn certificate(&self) -> CertificateDer<'static> {
         self.issuer.der().clone()
     }
 
-    pub(crate) fn folder(&self) -> &Path {
+    /// The folder of its files, where a test may put more.
+    pub fn folder(&self) -> &Path {
         self.folder.path()
     }
 
     /// A certificate for host names, wildcards and IP addresses.
-    pub(crate) fn issue(&self, names: &[&str]) -> Identity {
+    pub fn issue(&self, names: &[&str]) -> Identity {
         let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
         let mut params = CertificateParams::new(names.clone()).unwrap();
         params.distinguished_name.push(DnType::CommonName, names[0].clone());
@@ -72,11 +82,13 @@ impl Authority {
 }
 
 impl Identity {
-    pub(crate) fn chain(&self) -> Vec<CertificateDer<'static>> {
+    /// The certificate, as a server presents it.
+    pub fn chain(&self) -> Vec<CertificateDer<'static>> {
         vec![self.certificate.clone()]
     }
 
-    pub(crate) fn key(&self) -> PrivateKeyDer<'static> {
+    /// The key.
+    pub fn key(&self) -> PrivateKeyDer<'static> {
         PrivateKeyDer::Pkcs8(self.key.clone().into())
     }
 }

@@ -7,13 +7,13 @@ use std::time::{Duration, Instant};
 
 /// What threads do again and again until they are stopped, and how often it was done.
 #[derive(Default)]
-pub(crate) struct Traffic {
+pub struct Traffic {
     stop: AtomicBool,
     done: AtomicUsize,
 }
 
 /// Stops the threads when it is dropped, so that a test that fails does not wait for them.
-pub(crate) struct StopAtEnd<'a>(&'a Traffic);
+pub struct StopAtEnd<'a>(&'a Traffic);
 
 impl Drop for StopAtEnd<'_> {
     fn drop(&mut self) {
@@ -22,21 +22,18 @@ impl Drop for StopAtEnd<'_> {
 }
 
 impl Traffic {
-    pub(crate) fn stop_at_end(&self) -> StopAtEnd<'_> {
+    /// What stops the threads at the end of a test.
+    pub fn stop_at_end(&self) -> StopAtEnd<'_> {
         StopAtEnd(self)
     }
 
     /// How often it was done so far, by all threads together.
-    pub(crate) fn done(&self) -> usize {
+    pub fn done(&self) -> usize {
         self.done.load(Ordering::Relaxed)
     }
 
     /// Does it once in each `interval`, or as often as it can be done. Panics if it fails.
-    pub(crate) fn run<E: Debug>(
-        &self,
-        interval: Duration,
-        mut once: impl FnMut() -> Result<(), E>,
-    ) {
+    pub fn run<E: Debug>(&self, interval: Duration, mut once: impl FnMut() -> Result<(), E>) {
         while !self.stop.load(Ordering::Relaxed) {
             let started = Instant::now();
             once().unwrap();

@@ -5,13 +5,12 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream, ToSocketAddrs};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
-use std::time::Duration;
 
-/// For an answer that takes far less time on an idle machine.
-const PATIENCE: Duration = Duration::from_secs(60);
+use crate::PATIENCE;
 
-/// A ClientHello of TLS 1.3 in one record, with a random value that no other has, and with any bytes as its name and its protocols.
-pub(crate) fn hello(name: &[u8], alpn: &[&[u8]]) -> Vec<u8> {
+/// A ClientHello of TLS 1.3 in one record, with a random value that no other has, and with any bytes
+/// as its name and its protocols.
+pub fn raw_hello(name: &[u8], alpn: &[&[u8]]) -> Vec<u8> {
     static NUMBER: AtomicU64 = AtomicU64::new(0);
     let random = [&NUMBER.fetch_add(1, Ordering::Relaxed).to_be_bytes()[..], &[7; 24]].concat();
     let protocols: Vec<u8> = alpn.iter().flat_map(|protocol| vector8(protocol)).collect();
@@ -53,12 +52,12 @@ fn vector16(body: &[u8]) -> Vec<u8> {
 }
 
 /// A server that reads a hello's record, says its own name in a line, and then echoes.
-pub(crate) fn greeter(name: &'static str) -> SocketAddr {
+pub fn greeter(name: &'static str) -> SocketAddr {
     greeter_at("127.0.0.1:0", name)
 }
 
 /// A [`greeter`] at an address of its own.
-pub(crate) fn greeter_at(address: impl ToSocketAddrs, name: &'static str) -> SocketAddr {
+pub fn greeter_at(address: impl ToSocketAddrs, name: &'static str) -> SocketAddr {
     let listener = TcpListener::bind(address).unwrap();
     let address = listener.local_addr().unwrap();
     thread::spawn(move || {
@@ -82,19 +81,20 @@ fn greet(mut client: TcpStream, name: &str) -> std::io::Result<()> {
 }
 
 /// A connection to a [`greeter`].
-pub(crate) struct Greeted {
+pub struct Greeted {
     stream: BufReader<TcpStream>,
     /// The greeter's name.
-    pub(crate) by: String,
+    pub by: String,
 }
 
 impl Greeted {
     /// Asks for a server; fails if the connection ends without a greeting.
-    pub(crate) fn ask(sluice: SocketAddr, name: &str) -> std::io::Result<Self> {
-        Greeted::send(sluice, &hello(name.as_bytes(), &[]))
+    pub fn ask(sluice: SocketAddr, name: &str) -> std::io::Result<Self> {
+        Greeted::send(sluice, &raw_hello(name.as_bytes(), &[]))
     }
 
-    pub(crate) fn send(sluice: SocketAddr, hello: &[u8]) -> std::io::Result<Self> {
+    /// Sends a hello; fails if the connection ends without a greeting.
+    pub fn send(sluice: SocketAddr, hello: &[u8]) -> std::io::Result<Self> {
         let mut stream = TcpStream::connect_timeout(&sluice, PATIENCE)?;
         stream.set_nodelay(true)?;
         stream.set_read_timeout(Some(PATIENCE))?;
@@ -105,7 +105,7 @@ impl Greeted {
     }
 
     /// Asks for a server, says something and ends it. Returns the greeter's name.
-    pub(crate) fn visit(sluice: SocketAddr, name: &str) -> std::io::Result<String> {
+    pub fn visit(sluice: SocketAddr, name: &str) -> std::io::Result<String> {
         let mut greeted = Greeted::ask(sluice, name)?;
         greeted.echo("hello")?;
         let by = greeted.by.clone();
@@ -113,7 +113,7 @@ impl Greeted {
     }
 
     /// Sends a line and checks that it comes back.
-    pub(crate) fn echo(&mut self, line: &str) -> std::io::Result<()> {
+    pub fn echo(&mut self, line: &str) -> std::io::Result<()> {
         writeln!(self.stream.get_mut(), "{line}")?;
         match self.line()? {
             same if same == line => Ok(()),
@@ -122,7 +122,7 @@ impl Greeted {
     }
 
     /// Ends it from this side and waits for the other.
-    pub(crate) fn close(mut self) -> std::io::Result<()> {
+    pub fn close(mut self) -> std::io::Result<()> {
         self.stream.get_ref().shutdown(Shutdown::Write)?;
         match self.stream.read_to_end(&mut Vec::new())? {
             0 => Ok(()),

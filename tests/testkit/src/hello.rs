@@ -10,26 +10,26 @@ use rustls::{ClientConfig, RootCertStore};
 const RECORD_HEADER: usize = 5;
 
 /// A hello for `name`, as rustls says it.
-pub(crate) fn hello(name: &str) -> Vec<u8> {
+pub fn hello(name: &str) -> Vec<u8> {
     of_rustls(config(), name)
 }
 
 /// A hello that names no server.
-pub(crate) fn hello_without_name() -> Vec<u8> {
+pub fn hello_without_name() -> Vec<u8> {
     let mut config = config();
     config.enable_sni = false;
     of_rustls(config, "a.test")
 }
 
 /// A hello that offers `protocols`.
-pub(crate) fn hello_with_alpn(name: &str, protocols: Vec<Vec<u8>>) -> Vec<u8> {
+pub fn hello_with_alpn(name: &str, protocols: Vec<Vec<u8>>) -> Vec<u8> {
     let mut config = config();
     config.alpn_protocols = protocols;
     of_rustls(config, name)
 }
 
 /// A hello whose name may be none at all.
-pub(crate) fn hello_with_any_name(name: &[u8]) -> Vec<u8> {
+pub fn hello_with_any_name(name: &[u8]) -> Vec<u8> {
     let mut hello = hello("a.test");
     let at = find(&hello, b"a.test");
     hello.splice(at..at + 6, name.iter().copied());
@@ -40,7 +40,7 @@ pub(crate) fn hello_with_any_name(name: &[u8]) -> Vec<u8> {
 }
 
 /// A hello that names its server twice.
-pub(crate) fn malformed_hello() -> Vec<u8> {
+pub fn malformed_hello() -> Vec<u8> {
     let mut hello = hello("a.test");
     let name = find(&hello, b"a.test");
     let extension = hello[name - 9..name + 6].to_vec();
@@ -71,7 +71,7 @@ fn around(hello: &[u8]) -> [usize; 3] {
 }
 
 /// The same handshake bytes in records of at most `size` bytes.
-pub(crate) fn in_records(hello: &[u8], size: usize) -> Vec<u8> {
+pub fn in_records(hello: &[u8], size: usize) -> Vec<u8> {
     let (header, message) = hello.split_at(RECORD_HEADER);
     message
         .chunks(size)
