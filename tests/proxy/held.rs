@@ -3,6 +3,8 @@
 use std::net::TcpStream;
 use std::sync::Arc;
 
+use socket2::SockRef;
+
 use crate::support::{Backend, Bulk, Flow, Process, flow, hello, manifest, open, settle, stall};
 
 const CLIENTS: usize = 8;
@@ -12,6 +14,9 @@ const MOST: usize = 1 << 20;
 const MUCH: usize = 64 << 20;
 /// Bytes that the sender hands to the kernel at once.
 const CHUNK: usize = 256 * 1024;
+/// What a receiver's own kernel takes is bounded. Otherwise it takes tens of MiB on a busy machine, and
+/// a direction that passes on 32 MiB within a second is fast and has no bounds.
+const RECEIVED_UNREAD: usize = 128 * 1024;
 /// What a pipe of a direction that is stuck holds at most.
 const PIPED: usize = 320 * 1024;
 
@@ -47,6 +52,7 @@ fn assert_bounded(
             let client = open(process.address, &hello);
             let server = backend.accept_with(&hello);
             let (from, to) = ends(&client, &server);
+            SockRef::from(to).set_recv_buffer_size(RECEIVED_UNREAD).unwrap();
             Flow::new(from, to, &bulk, number * 1000, CHUNK)
         })
         .collect();
