@@ -18,7 +18,7 @@ use prometheus::IntCounter;
 use serde::{Serialize, Serializer};
 
 use self::flood::Flood;
-use crate::line_queue::{LineQueue, Trouble};
+use crate::line_queue::{LineQueue, OutputProblem};
 use crate::outcome::Outcome;
 use crate::tls::Alpn;
 
@@ -165,10 +165,12 @@ impl AccessLog {
     }
 }
 
-fn report(trouble: Trouble<'_>) {
-    match trouble {
-        Trouble::Refused(error) => tracing::warn!(%error, "cannot write the access log"),
-        Trouble::Dropped(lines) => tracing::warn!(lines, "lines of the access log were dropped"),
+fn report(problem: OutputProblem<'_>) {
+    match problem {
+        OutputProblem::Refused(error) => tracing::warn!(%error, "cannot write the access log"),
+        OutputProblem::Dropped(lines) => {
+            tracing::warn!(lines, "lines of the access log were dropped")
+        }
     }
 }
 

@@ -20,19 +20,19 @@ use tokio::sync::{Notify, oneshot, watch};
 
 use crate::access_log::{AccessLog, Writing};
 use crate::admin::{Admin, AdminState, Limits};
-use crate::config::{self, Config, HostnamesBelow, Source};
+use crate::config::{self, Config, HostnamesBelow, RouteSource};
 use crate::control::status::Statuses;
 use crate::control::supervise::Supervised;
 use crate::control::translate::{Installation, NamesBelow};
-use crate::health::Health;
 use crate::logging;
 use crate::machine;
 use crate::metrics::Metrics;
 use crate::proxy::{PassedSocket, Proxy};
 use crate::reach::{OwnEndpoints, Reach};
+use crate::readiness::Readiness;
 use crate::routing::{self, ObjectKey, TableReader, TableWriter};
 use control::Control;
-use kubernetes::StatusWriter;
+use kubernetes::StatusTask;
 use saving::Saver;
 use service_manager::{ServiceManager, passed_sockets};
 use signals::Signals;
@@ -104,14 +104,14 @@ struct App {
     proxy: Proxy,
     admin: Admin,
     writer: TableWriter,
-    parts: Parts,
+    parts: SharedParts,
 }
 
 /// What the parts share, on whatever thread they are.
 #[derive(Clone)]
-struct Parts {
+struct SharedParts {
     metrics: Metrics,
-    health: Arc<Health>,
+    readiness: Arc<Readiness>,
     table: TableReader,
     statuses: Statuses,
     saver: Option<Saver>,
@@ -137,10 +137,10 @@ impl App {
         let admin = Admin::bind(config.admin)?;
         let mut proxy = Proxy::bind_with(&config, passed)?;
         proxy.protect(admin.listening());
-        let parts = Parts {
+        let parts = SharedParts {
             saver: Saver::new(&config, &table, &metrics),
             metrics,
-            health: Arc::new(Health::new()),
+            readiness: Arc::new(Readiness::new()),
             table,
             statuses: Statuses::default(),
             reach: proxy.reach().clone(),
@@ -156,10 +156,10 @@ impl App {
     fn on_hangup(&self) -> impl FnMut() + Send + use<> {
         let (source, reread) = (self.config.source, Arc::clone(&self.parts.reread));
         move || match source {
-            Source::Kubernetes => {
+            RouteSource::Kubernetes => {
                 tracing::info!("SIGHUP: nothing to read again, routes come from the API server");
             }
-            Source::Auto | Source::Files => {
+            RouteSource::Auto | RouteSource::Files => {
                 tracing::info!("SIGHUP: reading the manifests again");
                 reread.notify_one();
             }
@@ -177,14 +177,14 @@ impl App {
     async fn run(self, mut signalled: impl AsyncFnMut() -> &'static str) -> anyhow::Result<()> {
         let App { config, proxy, admin, writer, parts } = self;
         log_addresses(&config, &proxy, &admin);
-        parts.health.set_listeners_bound();
+        parts.readiness.set_listeners_bound();
 
         let (first, first_table) = oneshot::channel();
         let mut control = Control::start(config.clone(), writer, parts.clone(), first)?;
         let stalled = parts.metrics.stalled_threads.clone();
-        let watchdog = Watchdog::new(Arc::clone(&parts.health), stalled);
+        let watchdog = Watchdog::new(Arc::clone(&parts.readiness), stalled);
         watchdog.add(control.pulse());
-        let statuses = StatusWriter::default();
+        let statuses = StatusTask::default();
         let (stop_admin, admin_stopped) = oneshot::channel::<()>();
         let admin = admin.serve(parts.admin_state(), async {
             let _ = admin_stopped.await;
@@ -192,7 +192,7 @@ impl App {
         let mut admin = pin!(admin);
         let manager = ServiceManager::from_environment().context("NOTIFY_SOCKET")?;
         let serving =
-            Serving { config: &config, parts: &parts, watchdog: &watchdog, manager: &manager };
+            Traffic { config: &config, parts: &parts, watchdog: &watchdog, manager: &manager };
         let traffic = serving.run(proxy, first_table, &mut signalled, || statuses.leave());
 
         // The others go on for as long as there is traffic.
@@ -201,7 +201,7 @@ impl App {
             error = control.failure() => Err(error),
             result = admin.as_mut() => result.context("the admin port failed"),
             never = watchdog.run() => match never {},
-            never = manager.watch(Arc::clone(&parts.health)) => match never {},
+            never = manager.watch(Arc::clone(&parts.readiness)) => match never {},
             never = statuses.run(&config, &parts) => match never {},
         };
         drop(stop_admin);
@@ -222,11 +222,11 @@ fn log_addresses(config: &Config, proxy: &Proxy, admin: &Admin) {
     tracing::info!(workers = config.workers, most_connections, "serving");
 }
 
-impl Parts {
+impl SharedParts {
     fn admin_state(&self) -> Arc<AdminState> {
         Arc::new(AdminState {
             metrics: self.metrics.clone(),
-            health: Arc::clone(&self.health),
+            readiness: Arc::clone(&self.readiness),
             table: self.table.clone(),
             statuses: self.statuses.clone(),
             limits: Limits::default(),
@@ -235,18 +235,18 @@ impl Parts {
 
     /// Counts and shows what fails in the control plane.
     fn supervised(&self) -> impl Fn(Supervised) + Send + Sync + 'static {
-        let (panics, health) = (self.metrics.panics.clone(), Arc::clone(&self.health));
+        let (panics, readiness) = (self.metrics.panics.clone(), Arc::clone(&self.readiness));
         move |event| match event {
             Supervised::Failed { part, detail } => {
                 panics.inc();
-                health.set_part_failed(part, detail);
+                readiness.set_part_failed(part, detail);
             }
-            Supervised::Steady { part } => health.set_part_steady(part),
+            Supervised::Steady { part } => readiness.set_part_steady(part),
         }
     }
 }
 
-fn installation(config: &Config, parts: &Parts) -> Installation {
+fn installation(config: &Config, parts: &SharedParts) -> Installation {
     let mut listeners: Vec<String> = config.listeners.iter().map(|l| l.name.clone()).collect();
     listeners.sort();
     listeners.dedup();
@@ -278,14 +278,14 @@ pub fn names_below(setting: HostnamesBelow) -> NamesBelow {
 }
 
 /// The way of the traffic through the life of the process.
-struct Serving<'a> {
+struct Traffic<'a> {
     config: &'a Config,
-    parts: &'a Parts,
+    parts: &'a SharedParts,
     watchdog: &'a Watchdog,
     manager: &'a ServiceManager,
 }
 
-impl Serving<'_> {
+impl Traffic<'_> {
     /// Serves traffic from the first table to the end of the drain; `leave` is called when that
     /// begins.
     async fn run(
@@ -295,7 +295,7 @@ impl Serving<'_> {
         signalled: &mut impl AsyncFnMut() -> &'static str,
         leave: impl Fn(),
     ) -> anyhow::Result<()> {
-        let Serving { config, parts, watchdog, manager } = self;
+        let Traffic { config, parts, watchdog, manager } = self;
         // Clients that come before wait in the kernel instead of finding no route.
         tokio::select! {
             Ok(()) = first_table => {}
@@ -317,18 +317,18 @@ impl Serving<'_> {
         let (_wanted, wanted) = watch::channel(running.binds_in_force());
 
         let lost = tokio::select! {
-            never = listening::follow(&running, wanted, &parts.health) => match never {},
+            never = listening::follow(&running, wanted, &parts.readiness) => match never {},
             signal = signalled() => {
                 tracing::info!(signal, "draining");
                 false
             }
             () = ended.notified() => {
-                parts.health.set_worker_lost();
+                parts.readiness.set_worker_lost();
                 tracing::error!("a worker has ended by itself; draining the others");
                 true
             }
         };
-        parts.health.set_draining();
+        parts.readiness.set_draining();
         let drain_time = config.drain.delay.saturating_add(config.drain.timeout);
         manager.stopping(drain_time.saturating_add(drain::LAST_STEPS));
         leave();
@@ -349,7 +349,7 @@ fn access_log(
     config: &Config,
     metrics: &Metrics,
 ) -> io::Result<(Option<AccessLog>, Option<Writing>)> {
-    if config.access_log == config::AccessLog::Off {
+    if config.access_log == config::AccessLogMode::Off {
         return Ok((None, None));
     }
     let (log, writing) = AccessLog::to_stdout(metrics.access_log_dropped.clone())?;

@@ -35,7 +35,7 @@ pub fn parse(text: &str) -> Result<Duration, InvalidDuration> {
 /// Writes a duration so that [`parse`] reads it back. What is shorter than a millisecond is left
 /// out.
 pub fn display(duration: Duration) -> impl fmt::Display {
-    Text(duration)
+    DurationText(duration)
 }
 
 /// One number and its unit in milliseconds, and what follows. At most 99999 h, so no sum of four
@@ -50,9 +50,9 @@ fn parse_part(text: &str) -> Option<(u64, &str)> {
     Some((digits.parse::<u64>().ok()? * scale, rest))
 }
 
-struct Text(Duration);
+struct DurationText(Duration);
 
-impl fmt::Display for Text {
+impl fmt::Display for DurationText {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut left = self.0.as_millis();
         if left == 0 {

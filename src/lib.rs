@@ -7,11 +7,11 @@
 //! | [`app`] | binds everything, runs it, drains it; the only one that knows every part | all |
 //! | [`control`] | the control plane: manifests in, a table and statuses out | `routing`, `reach`, `duration`, `yaml` |
 //! | [`proxy`] | the data plane: the life of a connection | `routing`, `reach`, `machine`, `tls`, `outcome`, `config`, `metrics`, `access_log`, `heartbeat` |
-//! | [`admin`] | the admin port: metrics, probes, the routes in force | `routing`, `reach`, `control::status`, `metrics`, `health`, `duration` |
+//! | [`admin`] | the admin port: metrics, probes, the routes in force | `routing`, `reach`, `control::status`, `metrics`, `readiness`, `duration` |
 //! | [`explain`] | which route wins, and why | `routing`, `tls`, `admin::report` |
 //! | [`metrics`] | what is measured | `routing`, `outcome`, `reach` |
 //! | [`access_log`] | one line for each connection | `tls`, `outcome`, `line_queue`, `cidr` |
-//! | [`health`] | what the probes report | nothing |
+//! | [`readiness`] | what the probes report | nothing |
 //! | [`heartbeat`] | signs of life of threads | nothing |
 //! | [`cli`] | the command line | `config` |
 //! | [`config`] | the settings | `logging`, `duration`, `cidr`, `yaml` |
@@ -38,7 +38,6 @@ pub mod config;
 pub mod control;
 pub mod duration;
 pub mod explain;
-pub mod health;
 pub mod heartbeat;
 pub mod line_queue;
 pub mod logging;
@@ -47,6 +46,7 @@ pub mod metrics;
 pub mod outcome;
 pub mod proxy;
 pub mod reach;
+pub mod readiness;
 pub mod routing;
 pub mod tls;
 pub mod yaml;

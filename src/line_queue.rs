@@ -22,7 +22,7 @@ pub struct LineQueue {
 
 /// What an operator should know of an output.
 #[derive(Debug)]
-pub enum Trouble<'e> {
+pub enum OutputProblem<'e> {
     /// It refuses lines, which it did not before.
     Refused(&'e io::Error),
     /// So many lines were dropped since the last report, and there is room again.
@@ -61,11 +61,11 @@ impl LineQueue {
         output: impl Write + Send + 'static,
         most: usize,
         dropped: IntCounter,
-        report: impl FnMut(Trouble<'_>) + Send + 'static,
+        report: impl FnMut(OutputProblem<'_>) + Send + 'static,
     ) -> io::Result<Self> {
         let (queue, items) = channel();
         let room = Arc::new(Room { used: AtomicUsize::new(0), most });
-        let mut writer = Writer {
+        let mut writer = WriterThread {
             output,
             room: Arc::clone(&room),
             dropped: dropped.clone(),
@@ -116,7 +116,7 @@ impl Room {
 }
 
 /// The thread's side.
-struct Writer<W, R> {
+struct WriterThread<W, R> {
     output: W,
     room: Arc<Room>,
     dropped: IntCounter,
@@ -127,7 +127,7 @@ struct Writer<W, R> {
     report: R,
 }
 
-impl<W: Write, R: FnMut(Trouble<'_>)> Writer<W, R> {
+impl<W: Write, R: FnMut(OutputProblem<'_>)> WriterThread<W, R> {
     fn run(&mut self, items: &Receiver<Item>) {
         for item in items {
             match item {
@@ -151,7 +151,7 @@ impl<W: Write, R: FnMut(Trouble<'_>)> Writer<W, R> {
             Err(error) => {
                 self.dropped.inc_by(lines);
                 if !std::mem::replace(&mut self.refused, true) {
-                    (self.report)(Trouble::Refused(&error));
+                    (self.report)(OutputProblem::Refused(&error));
                 }
             }
         }
@@ -160,7 +160,7 @@ impl<W: Write, R: FnMut(Trouble<'_>)> Writer<W, R> {
     fn report_dropped(&mut self) {
         let dropped = self.dropped.get();
         if dropped > self.reported && self.room.is_half_empty() {
-            (self.report)(Trouble::Dropped(dropped - self.reported));
+            (self.report)(OutputProblem::Dropped(dropped - self.reported));
             self.reported = dropped;
         }
     }
@@ -208,10 +208,10 @@ mod tests {
         let (report, reports) = channel();
         let written = Arc::<Mutex<Vec<u8>>>::default();
         let output = Gate { words: gate, written: Arc::clone(&written) };
-        let report = move |trouble: Trouble<'_>| {
-            let _ = report.send(match trouble {
-                Trouble::Refused(_) => "refused".to_owned(),
-                Trouble::Dropped(lines) => format!("dropped {lines}"),
+        let report = move |problem: OutputProblem<'_>| {
+            let _ = report.send(match problem {
+                OutputProblem::Refused(_) => "refused".to_owned(),
+                OutputProblem::Dropped(lines) => format!("dropped {lines}"),
             });
         };
         let queue = LineQueue::start("lines", output, most, dropped.clone(), report).unwrap();

@@ -16,7 +16,7 @@ use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{EnvFilter, fmt};
 
-use crate::line_queue::{LineQueue, Trouble};
+use crate::line_queue::{LineQueue, OutputProblem};
 
 /// How many bytes may wait for stderr: a start may have a line for each of ten thousand routes.
 const QUEUE: usize = 8 << 20;
@@ -96,7 +96,8 @@ pub struct Logging(LineQueue);
 pub fn init(log: &Log, dropped: IntCounter) -> Result<Logging, LoggingError> {
     let queue = LineQueue::start("log", stderr()?, QUEUE, dropped, report)?;
     let lines = queue.clone();
-    let subscriber = subscriber(log, io::stderr().is_terminal(), move || Lines(lines.clone()))?;
+    let subscriber =
+        subscriber(log, io::stderr().is_terminal(), move || LineWriter(lines.clone()))?;
     subscriber.try_init().map_err(|_| LoggingError::Twice)?;
     std::panic::set_hook(Box::new(|panic| {
         let thread = std::thread::current();
@@ -128,16 +129,16 @@ fn stderr() -> io::Result<File> {
 }
 
 /// An output that refuses lines cannot be told of; the counter has them.
-fn report(trouble: Trouble<'_>) {
-    if let Trouble::Dropped(lines) = trouble {
+fn report(problem: OutputProblem<'_>) {
+    if let OutputProblem::Dropped(lines) = problem {
         tracing::warn!(lines, "lines of this log were dropped: its reader was too slow");
     }
 }
 
 /// The formatter writes each line at once.
-struct Lines(LineQueue);
+struct LineWriter(LineQueue);
 
-impl Write for Lines {
+impl Write for LineWriter {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         self.0.push(bytes.to_vec(), 1);
         Ok(bytes.len())
@@ -215,7 +216,7 @@ mod tests {
     /// What one event becomes.
     fn line(format: LogFormat, terminal: bool) -> String {
         let log = Log { level: "info, quiet=off".to_owned(), format };
-        let lines = Written::default();
+        let lines = Captured::default();
         let writer = lines.clone();
         let subscriber = subscriber(&log, terminal, move || writer.clone()).unwrap();
         tracing::subscriber::with_default(subscriber, || {
@@ -230,9 +231,9 @@ mod tests {
     }
 
     #[derive(Clone, Default)]
-    struct Written(Arc<Mutex<Vec<u8>>>);
+    struct Captured(Arc<Mutex<Vec<u8>>>);
 
-    impl Write for Written {
+    impl Write for Captured {
         fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
             self.0.lock().unwrap().write(bytes)
         }

@@ -82,7 +82,7 @@ impl OwnEndpoints {
 
 /// Why an endpoint is refused. Shown as the rest of a sentence that begins with its address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Refusal {
+pub enum EndpointRefusal {
     /// This process listens there.
     OwnPort,
     /// It leads to the installation itself, by one of its own Services.
@@ -97,78 +97,78 @@ pub enum Refusal {
     NotAllowed,
 }
 
-/// A [`Refusal`], whatever network it names.
+/// A [`EndpointRefusal`], whatever network it names.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
-pub enum RefusalKind {
-    /// [`Refusal::OwnPort`].
+pub enum EndpointRefusalKind {
+    /// [`EndpointRefusal::OwnPort`].
     OwnPort,
-    /// [`Refusal::OwnService`].
+    /// [`EndpointRefusal::OwnService`].
     OwnService,
-    /// [`Refusal::Local`].
+    /// [`EndpointRefusal::Local`].
     Local,
-    /// [`Refusal::Metadata`].
+    /// [`EndpointRefusal::Metadata`].
     Metadata,
-    /// [`Refusal::Denied`].
+    /// [`EndpointRefusal::Denied`].
     Denied,
-    /// [`Refusal::NotAllowed`].
+    /// [`EndpointRefusal::NotAllowed`].
     NotAllowed,
 }
 
-impl RefusalKind {
+impl EndpointRefusalKind {
     /// The label of a metric.
     pub fn as_str(self) -> &'static str {
         match self {
-            RefusalKind::OwnPort => "own_port",
-            RefusalKind::OwnService => "own_service",
-            RefusalKind::Local => "local",
-            RefusalKind::Metadata => "metadata",
-            RefusalKind::Denied => "denied",
-            RefusalKind::NotAllowed => "not_allowed",
+            EndpointRefusalKind::OwnPort => "own_port",
+            EndpointRefusalKind::OwnService => "own_service",
+            EndpointRefusalKind::Local => "local",
+            EndpointRefusalKind::Metadata => "metadata",
+            EndpointRefusalKind::Denied => "denied",
+            EndpointRefusalKind::NotAllowed => "not_allowed",
         }
     }
 }
 
-impl Refusal {
+impl EndpointRefusal {
     /// All kinds, each at the index that `as usize` gives it.
-    pub const KINDS: [RefusalKind; 6] = [
-        RefusalKind::OwnPort,
-        RefusalKind::OwnService,
-        RefusalKind::Local,
-        RefusalKind::Metadata,
-        RefusalKind::Denied,
-        RefusalKind::NotAllowed,
+    pub const KINDS: [EndpointRefusalKind; 6] = [
+        EndpointRefusalKind::OwnPort,
+        EndpointRefusalKind::OwnService,
+        EndpointRefusalKind::Local,
+        EndpointRefusalKind::Metadata,
+        EndpointRefusalKind::Denied,
+        EndpointRefusalKind::NotAllowed,
     ];
 
     /// Which it is.
-    pub fn kind(self) -> RefusalKind {
+    pub fn kind(self) -> EndpointRefusalKind {
         match self {
-            Refusal::OwnPort => RefusalKind::OwnPort,
-            Refusal::OwnService => RefusalKind::OwnService,
-            Refusal::Local => RefusalKind::Local,
-            Refusal::Metadata => RefusalKind::Metadata,
-            Refusal::Denied(_) => RefusalKind::Denied,
-            Refusal::NotAllowed => RefusalKind::NotAllowed,
+            EndpointRefusal::OwnPort => EndpointRefusalKind::OwnPort,
+            EndpointRefusal::OwnService => EndpointRefusalKind::OwnService,
+            EndpointRefusal::Local => EndpointRefusalKind::Local,
+            EndpointRefusal::Metadata => EndpointRefusalKind::Metadata,
+            EndpointRefusal::Denied(_) => EndpointRefusalKind::Denied,
+            EndpointRefusal::NotAllowed => EndpointRefusalKind::NotAllowed,
         }
     }
 
     /// Whether the endpoint is sluice itself, in this process or another of the installation.
     pub fn is_own(self) -> bool {
-        matches!(self, Refusal::OwnPort | Refusal::OwnService)
+        matches!(self, EndpointRefusal::OwnPort | EndpointRefusal::OwnService)
     }
 }
 
-impl fmt::Display for Refusal {
+impl fmt::Display for EndpointRefusal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Refusal::OwnPort => f.write_str("is sluice itself, which listens there"),
-            Refusal::OwnService => f.write_str("leads to sluice itself"),
-            Refusal::Local => f.write_str("is local to the machine that sluice runs on"),
-            Refusal::Metadata => f.write_str("is the metadata service of a cloud"),
-            Refusal::Denied(network) => {
+            EndpointRefusal::OwnPort => f.write_str("is sluice itself, which listens there"),
+            EndpointRefusal::OwnService => f.write_str("leads to sluice itself"),
+            EndpointRefusal::Local => f.write_str("is local to the machine that sluice runs on"),
+            EndpointRefusal::Metadata => f.write_str("is the metadata service of a cloud"),
+            EndpointRefusal::Denied(network) => {
                 write!(f, "is in {network}, which addresses.deny of this installation has")
             }
-            Refusal::NotAllowed => {
+            EndpointRefusal::NotAllowed => {
                 f.write_str("is in no network of addresses.allow of this installation")
             }
         }
@@ -186,33 +186,33 @@ impl Reach {
         endpoint: SocketAddr,
         own: &HashSet<SocketAddr, impl BuildHasher>,
         is_of_this_machine: impl Fn(IpAddr) -> bool,
-    ) -> Result<(), Refusal> {
+    ) -> Result<(), EndpointRefusal> {
         let port = endpoint.port();
         let ip = endpoint.ip().to_canonical();
         let listening = self.listening.get();
         for listening in listening.iter().filter(|listening| listening.address.port() == port) {
             if forms(ip).any(|ip| listening.is_at(ip, &is_of_this_machine)) {
-                return Err(Refusal::OwnPort);
+                return Err(EndpointRefusal::OwnPort);
             }
         }
         if !own.is_empty() && forms(ip).any(|ip| own.contains(&SocketAddr::new(ip, port))) {
-            return Err(Refusal::OwnService);
+            return Err(EndpointRefusal::OwnService);
         }
         if !self.local_addresses {
             if forms(ip).any(is_metadata_service) {
-                return Err(Refusal::Metadata);
+                return Err(EndpointRefusal::Metadata);
             }
             if forms(ip).any(is_local) {
-                return Err(Refusal::Local);
+                return Err(EndpointRefusal::Local);
             }
         }
         let denied = |network: &&Cidr| forms(ip).any(|ip| network.contains(ip));
         if let Some(network) = self.deny.iter().find(denied) {
-            return Err(Refusal::Denied(*network));
+            return Err(EndpointRefusal::Denied(*network));
         }
         match self.allow.is_empty() || self.allow.iter().any(|network| network.contains(ip)) {
             true => Ok(()),
-            false => Err(Refusal::NotAllowed),
+            false => Err(EndpointRefusal::NotAllowed),
         }
     }
 }
@@ -336,7 +336,7 @@ fn is_local(ip: IpAddr) -> bool {
 mod tests {
     use super::*;
 
-    fn judge(reach: &Reach, endpoint: &str) -> Result<(), Refusal> {
+    fn judge(reach: &Reach, endpoint: &str) -> Result<(), EndpointRefusal> {
         reach.judge(endpoint.parse().unwrap(), &HashSet::new(), |_| false)
     }
 
@@ -344,16 +344,16 @@ mod tests {
     fn no_form_of_a_forbidden_address_is_taken() {
         let reach = Reach::default();
         for (v4, refusal) in [
-            ("127.0.0.1", Refusal::Local),
-            ("127.255.0.9", Refusal::Local),
-            ("169.254.1.1", Refusal::Local),
-            ("224.0.0.1", Refusal::Local),
-            ("255.255.255.255", Refusal::Local),
-            ("169.254.169.254", Refusal::Metadata),
-            ("169.254.170.23", Refusal::Metadata),
-            ("168.63.129.16", Refusal::Metadata),
-            ("100.100.100.200", Refusal::Metadata),
-            ("192.0.0.192", Refusal::Metadata),
+            ("127.0.0.1", EndpointRefusal::Local),
+            ("127.255.0.9", EndpointRefusal::Local),
+            ("169.254.1.1", EndpointRefusal::Local),
+            ("224.0.0.1", EndpointRefusal::Local),
+            ("255.255.255.255", EndpointRefusal::Local),
+            ("169.254.169.254", EndpointRefusal::Metadata),
+            ("169.254.170.23", EndpointRefusal::Metadata),
+            ("168.63.129.16", EndpointRefusal::Metadata),
+            ("100.100.100.200", EndpointRefusal::Metadata),
+            ("192.0.0.192", EndpointRefusal::Metadata),
         ] {
             assert_eq!(judge(&reach, &format!("{v4}:443")), Err(refusal), "{v4}");
             for form in all_forms(v4.parse().unwrap()) {
@@ -361,18 +361,18 @@ mod tests {
             }
         }
         for (ip, refusal) in [
-            ("0.0.0.0", Refusal::Local),
-            ("0.1.2.3", Refusal::Local),
-            ("::ffff:0.1.2.3", Refusal::Local),
-            ("64:ff9b::0.1.2.3", Refusal::Local),
-            ("::", Refusal::Local),
-            ("::1", Refusal::Local),
-            ("fe80::1", Refusal::Local),
-            ("febf::1", Refusal::Local),
-            ("ff02::1", Refusal::Local),
-            ("fd00:ec2::254", Refusal::Metadata),
-            ("fd00:ec2::23", Refusal::Metadata),
-            ("fd20:ce::254", Refusal::Metadata),
+            ("0.0.0.0", EndpointRefusal::Local),
+            ("0.1.2.3", EndpointRefusal::Local),
+            ("::ffff:0.1.2.3", EndpointRefusal::Local),
+            ("64:ff9b::0.1.2.3", EndpointRefusal::Local),
+            ("::", EndpointRefusal::Local),
+            ("::1", EndpointRefusal::Local),
+            ("fe80::1", EndpointRefusal::Local),
+            ("febf::1", EndpointRefusal::Local),
+            ("ff02::1", EndpointRefusal::Local),
+            ("fd00:ec2::254", EndpointRefusal::Metadata),
+            ("fd00:ec2::23", EndpointRefusal::Metadata),
+            ("fd20:ce::254", EndpointRefusal::Metadata),
         ] {
             let endpoint = SocketAddr::new(ip.parse().unwrap(), 443).to_string();
             assert_eq!(judge(&reach, &endpoint), Err(refusal), "{ip}");
@@ -445,23 +445,23 @@ mod tests {
         let deny = cidrs(&["10.9.0.0/16", "fd09::/16"]);
         let reach = Reach { deny: deny.clone(), local_addresses: true, ..Reach::default() };
         assert_eq!(judge(&reach, "10.8.0.1:1"), Ok(()));
-        assert_eq!(judge(&reach, "10.9.0.1:1"), Err(Refusal::Denied(deny[0])));
-        assert_eq!(judge(&reach, "[fd09::1]:1"), Err(Refusal::Denied(deny[1])));
+        assert_eq!(judge(&reach, "10.9.0.1:1"), Err(EndpointRefusal::Denied(deny[0])));
+        assert_eq!(judge(&reach, "[fd09::1]:1"), Err(EndpointRefusal::Denied(deny[1])));
         // In whatever form it is written.
         for form in all_forms([10, 9, 0, 1].into()) {
             let denied = judge(&reach, &format!("[{form}]:1"));
-            assert_eq!(denied, Err(Refusal::Denied(deny[0])), "{form}");
+            assert_eq!(denied, Err(EndpointRefusal::Denied(deny[0])), "{form}");
         }
         let reach = Reach { allow: cidrs(&["10.0.0.0/8"]), ..reach };
         assert_eq!(judge(&reach, "10.8.0.1:1"), Ok(()));
         assert_eq!(judge(&reach, "[::ffff:10.8.0.1]:1"), Ok(()));
-        assert_eq!(judge(&reach, "10.9.0.1:1"), Err(Refusal::Denied(deny[0])));
-        assert_eq!(judge(&reach, "11.0.0.1:1"), Err(Refusal::NotAllowed));
-        assert_eq!(judge(&reach, "[fd08::1]:1"), Err(Refusal::NotAllowed));
+        assert_eq!(judge(&reach, "10.9.0.1:1"), Err(EndpointRefusal::Denied(deny[0])));
+        assert_eq!(judge(&reach, "11.0.0.1:1"), Err(EndpointRefusal::NotAllowed));
+        assert_eq!(judge(&reach, "[fd08::1]:1"), Err(EndpointRefusal::NotAllowed));
         // What a route from Kubernetes may never have is not to be allowed.
         let reach = Reach { allow: cidrs(&["0.0.0.0/0"]), ..Reach::default() };
-        assert_eq!(judge(&reach, "169.254.169.254:80"), Err(Refusal::Metadata));
-        assert_eq!(judge(&reach, "127.0.0.1:80"), Err(Refusal::Local));
+        assert_eq!(judge(&reach, "169.254.169.254:80"), Err(EndpointRefusal::Metadata));
+        assert_eq!(judge(&reach, "127.0.0.1:80"), Err(EndpointRefusal::Local));
     }
 
     #[test]
@@ -501,7 +501,7 @@ mod tests {
                 "127.0.0.1:6443",
                 "0.0.0.0:6443",
             ] {
-                assert_eq!(judge(&reach, own), Err(Refusal::OwnPort), "{own}");
+                assert_eq!(judge(&reach, own), Err(EndpointRefusal::OwnPort), "{own}");
             }
         }
         reach.local_addresses = true;
@@ -523,7 +523,7 @@ mod tests {
         let reach = Reach::default();
         for endpoint in ["10.0.0.7:8443", "[::ffff:10.0.0.7]:8443", "[64:ff9b::10.0.0.7]:8443"] {
             let judged = reach.judge(endpoint.parse().unwrap(), &own, |_| false);
-            assert_eq!(judged, Err(Refusal::OwnService), "{endpoint}");
+            assert_eq!(judged, Err(EndpointRefusal::OwnService), "{endpoint}");
         }
         let other = reach.judge("10.0.0.7:443".parse().unwrap(), &own, |_| false);
         assert_eq!(other, Ok(()));

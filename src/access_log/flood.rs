@@ -24,14 +24,14 @@ pub(super) struct Flood {
     second: i64,
     /// Lines of their own that each kind has.
     lines: u64,
-    kinds: HashMap<(Source, Outcome), Kind>,
+    kinds: HashMap<(ClientNetwork, Outcome), RefusalGroup>,
     /// How many of these have refusals without a line of their own.
     counted: usize,
 }
 
 /// Where clients come from, as far as it is told apart.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-enum Source {
+enum ClientNetwork {
     Address(Ipv4Addr),
     Network(Cidr),
     /// From anywhere, after too many others.
@@ -39,7 +39,7 @@ enum Source {
 }
 
 #[derive(Debug)]
-struct Kind {
+struct RefusalGroup {
     refused: u64,
     /// Of the first without a line of its own, and of the last.
     times: Option<(Timestamp, Timestamp)>,
@@ -48,10 +48,10 @@ struct Kind {
 /// The line about refusals that have none of their own.
 #[derive(Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
-pub(super) struct Counted {
+pub(super) struct CountedRefusals {
     /// The address of the clients, or their network.
-    #[serde(skip_serializing_if = "Source::is_anywhere")]
-    source: Source,
+    #[serde(skip_serializing_if = "ClientNetwork::is_anywhere")]
+    source: ClientNetwork,
     #[serde(serialize_with = "word")]
     outcome: Outcome,
     /// How many.
@@ -75,11 +75,11 @@ impl Flood {
     /// Whether a refusal has a line of its own; else it is counted. The second before is over.
     pub(super) fn admits(&mut self, now: Timestamp, source: IpAddr, outcome: Outcome) -> bool {
         self.second = now.as_second();
-        let mut key = (Source::of(source), outcome);
+        let mut key = (ClientNetwork::of(source), outcome);
         if self.kinds.len() >= MOST_KINDS && !self.kinds.contains_key(&key) {
-            key = (Source::Anywhere, outcome);
+            key = (ClientNetwork::Anywhere, outcome);
         }
-        let kind = self.kinds.entry(key).or_insert(Kind { refused: 0, times: None });
+        let kind = self.kinds.entry(key).or_insert(RefusalGroup { refused: 0, times: None });
         kind.refused += 1;
         if kind.refused <= self.lines {
             return true;
@@ -90,7 +90,7 @@ impl Flood {
     }
 
     /// What was counted, if its second is over; `now` may be of any later one.
-    pub(super) fn end_second(&mut self, now: Timestamp) -> Vec<Counted> {
+    pub(super) fn end_second(&mut self, now: Timestamp) -> Vec<CountedRefusals> {
         if self.second == now.as_second() || self.kinds.is_empty() {
             return Vec::new();
         }
@@ -98,32 +98,32 @@ impl Flood {
         let lines = self.lines;
         let counted = self.kinds.drain().filter_map(|((source, outcome), kind)| {
             let ((first_time, last_time), count) = (kind.times?, kind.refused - lines);
-            Some(Counted { source, outcome, count, first_time, last_time })
+            Some(CountedRefusals { source, outcome, count, first_time, last_time })
         });
         counted.collect()
     }
 }
 
-impl Source {
+impl ClientNetwork {
     fn of(ip: IpAddr) -> Self {
-        let network = |ip| Cidr::new(ip, IPV6_PREFIX).map(Source::Network);
+        let network = |ip| Cidr::new(ip, IPV6_PREFIX).map(ClientNetwork::Network);
         match ip.to_canonical() {
-            IpAddr::V4(ip) => Source::Address(ip),
-            ip => network(ip).unwrap_or(Source::Anywhere),
+            IpAddr::V4(ip) => ClientNetwork::Address(ip),
+            ip => network(ip).unwrap_or(ClientNetwork::Anywhere),
         }
     }
 
     fn is_anywhere(&self) -> bool {
-        *self == Source::Anywhere
+        *self == ClientNetwork::Anywhere
     }
 }
 
-impl Serialize for Source {
+impl Serialize for ClientNetwork {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         match self {
-            Source::Address(ip) => serializer.collect_str(ip),
-            Source::Network(network) => serializer.collect_str(network),
-            Source::Anywhere => serializer.serialize_none(),
+            ClientNetwork::Address(ip) => serializer.collect_str(ip),
+            ClientNetwork::Network(network) => serializer.collect_str(network),
+            ClientNetwork::Anywhere => serializer.serialize_none(),
         }
     }
 }
@@ -155,8 +155,8 @@ mod tests {
         assert!(flood.admits(at(400), ip(2), Outcome::NoRoute));
         assert!(flood.admits(at(400), ip(1), Outcome::NotTls));
         assert_eq!(flood.end_second(at(999)), vec![]);
-        let line = Counted {
-            source: Source::of(ip(1)),
+        let line = CountedRefusals {
+            source: ClientNetwork::of(ip(1)),
             outcome: Outcome::NoRoute,
             count: 250,
             first_time: at(100),

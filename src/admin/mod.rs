@@ -6,11 +6,11 @@
 //! a time, for all that wait for it, and of each large page at most four in memory. Slow readers
 //! give way to one more.
 
-mod crowd;
-mod large;
+mod large_page;
+mod limiter;
 mod pages;
-mod patience;
 pub mod report;
+mod write_deadline;
 
 use std::future::Future;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener as StdListener};
@@ -27,14 +27,14 @@ use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
 
 use crate::control::status::Statuses;
-use crate::health::Health;
 use crate::metrics::Metrics;
 use crate::reach::Listening;
+use crate::readiness::Readiness;
 use crate::routing::TableReader;
-use crowd::Crowd;
-use large::PageConsumer;
-use pages::Pages;
-use patience::Patience;
+use large_page::PageConsumer;
+use limiter::ConnectionLimiter;
+use pages::AdminPages;
+use write_deadline::WriteDeadline;
 
 /// The largest request line and header, in bytes; more is answered with 431.
 const MAX_HEADER: usize = 8 * 1024;
@@ -48,7 +48,7 @@ pub struct AdminState {
     /// For `/metrics`; also counts the port's own failed accepts.
     pub metrics: Metrics,
     /// For `/livez` and `/readyz`.
-    pub health: Arc<Health>,
+    pub readiness: Arc<Readiness>,
     /// For `/routes`.
     pub table: TableReader,
     /// The conditions in `/routes`, of routes that are served and of routes that are refused.
@@ -144,8 +144,8 @@ impl Admin {
         shutdown: impl Future<Output = ()>,
     ) -> io::Result<()> {
         let listener = TcpListener::from_std(self.listener)?;
-        let pages = Arc::new(Pages::new(Arc::clone(&state)));
-        let mut crowd = Crowd::new(state.limits.connections);
+        let pages = Arc::new(AdminPages::new(Arc::clone(&state)));
+        let mut limiter = ConnectionLimiter::new(state.limits.connections);
         let (stop, stopped) = watch::channel(());
         let mut shutdown = pin!(shutdown);
         loop {
@@ -155,11 +155,11 @@ impl Admin {
             };
             let connection =
                 serve_connection(stream, Arc::clone(&pages), state.limits, stopped.clone());
-            crowd.admit(peer.ip(), connection);
+            limiter.admit(peer.ip(), connection);
         }
         drop(listener);
         drop(stop);
-        crowd.ended().await;
+        limiter.ended().await;
         Ok(())
     }
 }
@@ -201,7 +201,7 @@ async fn accept(listener: &TcpListener, metrics: &Metrics) -> (TcpStream, Socket
 
 async fn serve_connection(
     stream: TcpStream,
-    pages: Arc<Pages>,
+    pages: Arc<AdminPages>,
     limits: Limits,
     mut stopped: watch::Receiver<()>,
 ) {
@@ -213,7 +213,7 @@ async fn serve_connection(
         let (pages, reader) = (Arc::clone(&pages), Arc::clone(&reading));
         async move { pages.answer(&request, &reader).await }
     });
-    let stream = Patience::new(stream, limits.stall);
+    let stream = WriteDeadline::new(stream, limits.stall);
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(limits.header)

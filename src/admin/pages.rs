@@ -10,28 +10,29 @@ use hyper::{Method, Request, Response, StatusCode};
 use tokio::sync::Semaphore;
 
 use super::AdminState;
-use super::large::{Large, PageConsumer};
+use super::large_page::{LargePage, PageConsumer};
 use super::report::RoutesReport;
 use crate::metrics;
 
 const TEXT: &str = "text/plain; charset=utf-8";
 const JSON: &str = "application/json";
 
-pub(super) type Answer = Response<Full<Bytes>>;
+pub(super) type PageResponse = Response<Full<Bytes>>;
 
 /// The pages, with what they show.
-pub(super) struct Pages {
+pub(super) struct AdminPages {
     state: Arc<AdminState>,
-    metrics: Arc<Large>,
-    routes: Arc<Large>,
+    metrics: Arc<LargePage>,
+    routes: Arc<LargePage>,
 }
 
-impl Pages {
+impl AdminPages {
     pub(super) fn new(state: Arc<AdminState>) -> Self {
         let turn = Arc::new(Semaphore::new(1));
-        let large =
-            |media_type, make| Large::new(media_type, make, Arc::clone(&state), Arc::clone(&turn));
-        Pages {
+        let large = |media_type, make| {
+            LargePage::new(media_type, make, Arc::clone(&state), Arc::clone(&turn))
+        };
+        AdminPages {
             metrics: large(metrics::CONTENT_TYPE, metrics_text),
             routes: large(JSON, routes_text),
             state,
@@ -44,7 +45,7 @@ impl Pages {
         &self,
         request: &Request<Incoming>,
         reader: &Arc<PageConsumer>,
-    ) -> Result<Answer, Infallible> {
+    ) -> Result<PageResponse, Infallible> {
         let has_body = !request.body().is_end_stream();
         let mut answer = match request.uri().path() {
             path @ ("/metrics" | "/livez" | "/readyz" | "/routes") => match *request.method() {
@@ -65,12 +66,12 @@ impl Pages {
         Ok(answer)
     }
 
-    async fn page(&self, path: &str, reader: &Arc<PageConsumer>) -> Answer {
+    async fn page(&self, path: &str, reader: &Arc<PageConsumer>) -> PageResponse {
         match path {
-            "/livez" => probe(self.state.health.live(), &[]),
+            "/livez" => probe(self.state.readiness.live(), &[]),
             "/readyz" => {
-                let health = &self.state.health;
-                probe(health.ready(), &health.notices())
+                let readiness = &self.state.readiness;
+                probe(readiness.ready(), &readiness.notices())
             }
             "/metrics" => large(&self.metrics, reader).await,
             _ => large(&self.routes, reader).await,
@@ -78,7 +79,7 @@ impl Pages {
     }
 }
 
-async fn large(page: &Arc<Large>, reader: &Arc<PageConsumer>) -> Answer {
+async fn large(page: &Arc<LargePage>, reader: &Arc<PageConsumer>) -> PageResponse {
     match page.text(reader).await {
         Ok(body) => with_type(StatusCode::OK, page.media_type, body),
         Err(error) => failed(error),
@@ -96,7 +97,7 @@ fn routes_text(state: &AdminState) -> Result<Vec<u8>, String> {
     Ok(text)
 }
 
-fn probe(verdict: Result<(), Vec<String>>, notices: &[String]) -> Answer {
+fn probe(verdict: Result<(), Vec<String>>, notices: &[String]) -> PageResponse {
     let (status, mut lines) = match verdict {
         Ok(()) => (StatusCode::OK, "ok\n".to_owned()),
         Err(reasons) => (StatusCode::SERVICE_UNAVAILABLE, reasons.join("\n") + "\n"),
@@ -107,26 +108,26 @@ fn probe(verdict: Result<(), Vec<String>>, notices: &[String]) -> Answer {
     text(status, lines)
 }
 
-fn method_refused() -> Answer {
+fn method_refused() -> PageResponse {
     let mut answer = text(StatusCode::METHOD_NOT_ALLOWED, "only GET and HEAD\n");
     answer.headers_mut().insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
     answer
 }
 
-fn body_refused() -> Answer {
+fn body_refused() -> PageResponse {
     text(StatusCode::PAYLOAD_TOO_LARGE, "a request here has no body\n")
 }
 
-fn failed(error: impl std::fmt::Display) -> Answer {
+fn failed(error: impl std::fmt::Display) -> PageResponse {
     tracing::error!(%error, "the admin port cannot answer");
     text(StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n"))
 }
 
-fn text(status: StatusCode, body: impl Into<Bytes>) -> Answer {
+fn text(status: StatusCode, body: impl Into<Bytes>) -> PageResponse {
     with_type(status, TEXT, body)
 }
 
-fn with_type(status: StatusCode, media_type: &'static str, body: impl Into<Bytes>) -> Answer {
+fn with_type(status: StatusCode, media_type: &'static str, body: impl Into<Bytes>) -> PageResponse {
     let mut answer = Response::new(Full::new(body.into()));
     *answer.status_mut() = status;
     answer.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(media_type));

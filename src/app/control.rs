@@ -16,10 +16,10 @@ use tokio::runtime::Runtime;
 use tokio::sync::{Notify, oneshot};
 
 use super::publish::Publisher;
-use super::{Parts, installation, kubernetes, single_threaded};
-use crate::config::{Config, Source};
+use super::{SharedParts, installation, kubernetes, single_threaded};
+use crate::config::{Config, RouteSource};
 use crate::control::dns::DnsFollower;
-use crate::control::files::{self, Update};
+use crate::control::files::{self, FilesUpdate};
 use crate::control::supervise::{failed, steady, supervise};
 use crate::heartbeat::{Heartbeat, Pulse};
 use crate::routing::TableWriter;
@@ -52,7 +52,7 @@ impl Control {
     pub(super) fn start(
         config: Config,
         writer: TableWriter,
-        parts: Parts,
+        parts: SharedParts,
         first: oneshot::Sender<()>,
     ) -> io::Result<Self> {
         let runtime = single_threaded()?;
@@ -115,7 +115,7 @@ impl Pulse for ControlPulse {
 enum SourceState {
     Files(Box<RefCell<FilesState>>),
     Kubernetes {
-        serving: Box<RefCell<kubernetes::Serving>>,
+        output: Box<RefCell<kubernetes::SourceOutput>>,
         /// Told, once, of what keeps the process from ever serving.
         failed: Cell<Option<oneshot::Sender<anyhow::Error>>>,
     },
@@ -130,18 +130,20 @@ impl SourceState {
     fn new(
         config: &Config,
         writer: TableWriter,
-        parts: &Parts,
+        parts: &SharedParts,
         first: oneshot::Sender<()>,
         failed: oneshot::Sender<anyhow::Error>,
     ) -> Self {
         let (statuses, own) = (parts.statuses.clone(), parts.own_endpoints.clone());
         let publisher = Publisher::new(writer, statuses, own, &parts.metrics);
         match config.source {
-            Source::Kubernetes => SourceState::Kubernetes {
-                serving: Box::new(RefCell::new(kubernetes::Serving::new(publisher, parts, first))),
+            RouteSource::Kubernetes => SourceState::Kubernetes {
+                output: Box::new(RefCell::new(kubernetes::SourceOutput::new(
+                    publisher, parts, first,
+                ))),
                 failed: Cell::new(Some(failed)),
             },
-            Source::Auto | Source::Files => {
+            RouteSource::Auto | RouteSource::Files => {
                 let state = FilesState { publisher, first: Some(first) };
                 SourceState::Files(Box::new(RefCell::new(state)))
             }
@@ -153,7 +155,7 @@ impl SourceState {
 fn run(
     runtime: Runtime,
     config: &Config,
-    parts: &Parts,
+    parts: &SharedParts,
     source: &SourceState,
     beat: &Beat,
     mut stopped: oneshot::Receiver<Infallible>,
@@ -189,27 +191,31 @@ fn run(
 }
 
 /// Keeps the table as the source has it.
-async fn follow(config: &Config, parts: &Parts, source: &SourceState) -> Infallible {
+async fn follow(config: &Config, parts: &SharedParts, source: &SourceState) -> Infallible {
     match source {
         SourceState::Files(state) => follow_files(config, parts, state).await,
-        SourceState::Kubernetes { serving, failed } => {
-            kubernetes::follow(config, parts, serving, failed).await
+        SourceState::Kubernetes { output, failed } => {
+            kubernetes::follow(config, parts, output, failed).await
         }
     }
 }
 
 /// Keeps the table as the files have it.
-async fn follow_files(config: &Config, parts: &Parts, state: &RefCell<FilesState>) -> Infallible {
-    let publish = |update: Update| {
+async fn follow_files(
+    config: &Config,
+    parts: &SharedParts,
+    state: &RefCell<FilesState>,
+) -> Infallible {
+    let publish = |update: FilesUpdate| {
         let FilesState { publisher, first } = &mut *state.borrow_mut();
-        let Update { delta, complete, faults, noticed } = update;
+        let FilesUpdate { delta, complete, faults, noticed } = update;
         let applied = publisher.publish(delta, noticed);
         for (kind, faults) in &faults {
             parts.metrics.set_manifest_faults(kind, *faults);
         }
         parts.metrics.source_up.set(i64::from(complete));
         if complete {
-            parts.health.set_table_complete();
+            parts.readiness.set_table_complete();
         }
         if let Some(first) = first.take() {
             // Fails only if sluice is ending already.

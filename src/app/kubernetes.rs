@@ -16,16 +16,16 @@ use tokio::time::timeout;
 use self::client::{Connector, NoAnswer};
 use super::publish::Publisher;
 use super::saving::Saver;
-use super::{Parts, installation};
-use crate::config::{self, Config, Source};
+use super::{SharedParts, installation};
+use crate::config::{self, Config, RouteSource};
 use crate::control::dns::DnsFollower;
-use crate::control::kubernetes::{self, Notice, Update};
+use crate::control::kubernetes::{self, KubernetesUpdate, Notice};
 use crate::control::lease;
 use crate::control::saved::SavedTable;
-use crate::control::status::{self, Reporter, Reporting, Statuses};
+use crate::control::status::{self, Reporter, ReporterArgs, Statuses};
 use crate::control::supervise::supervise;
-use crate::health::Health;
 use crate::metrics::Metrics;
+use crate::readiness::Readiness;
 
 /// How long an API server may take for the first list before a saved table is served, if it does
 /// not fail before: some seconds for many thousand objects.
@@ -35,8 +35,8 @@ const GRACE: Duration = Duration::from_secs(5);
 /// server and nothing that was saved.
 pub(super) async fn follow(
     config: &Config,
-    parts: &Parts,
-    serving: &RefCell<Serving>,
+    parts: &SharedParts,
+    output: &RefCell<SourceOutput>,
     failed: &Cell<Option<oneshot::Sender<anyhow::Error>>>,
 ) -> Infallible {
     let saved = || parts.saver.as_ref().is_some_and(|saver| saver.path().exists());
@@ -51,16 +51,16 @@ pub(super) async fn follow(
         (made, _) => Cell::new(Some(made)),
     };
     supervise("kubernetes", parts.supervised(), || async {
-        serving.borrow_mut().begin();
+        output.borrow_mut().begin();
         // Its tasks may have been a part of the fault, so a new start has a new one.
         let made = match made.take() {
             Some(made) => made,
             None => clients.client().await,
         };
-        let source = follow_source(config, parts, serving, &clients, made);
+        let source = follow_source(config, parts, output, &clients, made);
         tokio::select! {
             never = source => never,
-            never = save(parts, serving) => never,
+            never = save(parts, output) => never,
         }
     })
     .await
@@ -68,29 +68,29 @@ pub(super) async fn follow(
 
 async fn follow_source(
     config: &Config,
-    parts: &Parts,
-    serving: &RefCell<Serving>,
+    parts: &SharedParts,
+    output: &RefCell<SourceOutput>,
     clients: &Connector,
     made: anyhow::Result<kube::Client>,
 ) -> Infallible {
-    let told = notices(parts, Arc::clone(&serving.borrow().decided));
+    let told = notices(parts, Arc::clone(&output.borrow().decided));
     let client = patient_client(clients, made, &told).await;
     tracing::info!(namespace = client.default_namespace(), "following the API server");
-    let source = kubernetes::Source { client, namespaces: config.namespaces.clone() };
-    let publish = |update| serving.borrow_mut().publish(update);
+    let source = kubernetes::KubernetesSource { client, namespaces: config.namespaces.clone() };
+    let publish = |update| output.borrow_mut().publish(update);
     let names = DnsFollower::new(&config.dns_servers);
     kubernetes::watch(source, installation(config, parts), names, publish, told).await
 }
 
 /// Serves the saved table if there is none in time, and saves those that come.
-async fn save(parts: &Parts, serving: &RefCell<Serving>) -> Infallible {
+async fn save(parts: &SharedParts, output: &RefCell<SourceOutput>) -> Infallible {
     let Some(saver) = &parts.saver else { return future::pending().await };
-    let decided = Arc::clone(&serving.borrow().decided);
+    let decided = Arc::clone(&output.borrow().decided);
     let _ = timeout(GRACE, decided.notified()).await;
-    if !serving.borrow().publisher.has_table()
+    if !output.borrow().publisher.has_table()
         && let Some(saved) = saver.saved_table().await
     {
-        serving.borrow_mut().serve_saved(saved);
+        output.borrow_mut().serve_saved(saved);
     }
     saver.run().await
 }
@@ -100,12 +100,12 @@ async fn save(parts: &Parts, serving: &RefCell<Serving>) -> Infallible {
 /// It has a client of its own: the tasks of a client's connections run on the runtime that made
 /// it, and those of the control plane may be busy for longer than the Lease can wait.
 #[derive(Default)]
-pub(super) struct StatusWriter(RefCell<Option<Reporter>>);
+pub(super) struct StatusTask(RefCell<Option<Reporter>>);
 
-impl StatusWriter {
+impl StatusTask {
     /// Runs it, if it is wanted.
-    pub(super) async fn run(&self, config: &Config, parts: &Parts) -> Infallible {
-        if config.source == Source::Kubernetes && config.write_status {
+    pub(super) async fn run(&self, config: &Config, parts: &SharedParts) -> Infallible {
+        if config.source == RouteSource::Kubernetes && config.write_status {
             let clients = Connector::new(config);
             // The source of routes, which has the same trouble, tells of it.
             let client = clients.persist(clients.client().await, |_| ()).await;
@@ -149,13 +149,12 @@ async fn patient_client(
 }
 
 /// What it takes to write what is said of the routes to them while this replica leads.
-fn reporting(client: kube::Client, config: &Config, parts: &Parts) -> Reporting {
-    let config::Lease { namespace, name } = config
-        .lease
-        .clone()
-        .unwrap_or_else(|| config::Lease { namespace: None, name: lease::name_for(&config.class) });
-    Reporting {
-        lease: lease::Settings {
+fn reporting(client: kube::Client, config: &Config, parts: &SharedParts) -> ReporterArgs {
+    let config::LeaseName { namespace, name } = config.lease.clone().unwrap_or_else(|| {
+        config::LeaseName { namespace: None, name: lease::name_for(&config.class) }
+    });
+    ReporterArgs {
+        lease: lease::LeaseSettings {
             namespace: namespace.unwrap_or_else(|| client.default_namespace().to_owned()),
             name,
             identity: lease::identity(),
@@ -176,28 +175,28 @@ fn reporting(client: kube::Client, config: &Config, parts: &Parts) -> Reporting 
 
 /// Passes on what is to be known of the API server; `decided` wakes who waits for
 /// the first list or a failure.
-fn notices(parts: &Parts, decided: Arc<Notify>) -> impl Fn(Notice) + Send + Sync + use<> {
-    let (metrics, health) = (parts.metrics.clone(), Arc::clone(&parts.health));
+fn notices(parts: &SharedParts, decided: Arc<Notify>) -> impl Fn(Notice) + Send + Sync + use<> {
+    let (metrics, readiness) = (parts.metrics.clone(), Arc::clone(&parts.readiness));
     move |notice| match notice {
         Notice::Failed => metrics.source_errors.inc(),
         Notice::Down { what } => {
             metrics.source_up.set(0);
-            health.set_source_down(what);
+            readiness.set_source_down(what);
             decided.notify_one();
         }
         Notice::Up => {
             metrics.source_up.set(1);
-            health.set_source_up();
+            readiness.set_source_up();
         }
     }
 }
 
 /// What is served and reported.
-pub(super) struct Serving {
+pub(super) struct SourceOutput {
     publisher: Publisher,
     statuses: Statuses,
     metrics: Metrics,
-    health: Arc<Health>,
+    readiness: Arc<Readiness>,
     saver: Option<Saver>,
     /// Wakes who waits for the first list or a failure.
     decided: Arc<Notify>,
@@ -207,14 +206,18 @@ pub(super) struct Serving {
     saved: bool,
 }
 
-impl Serving {
+impl SourceOutput {
     /// Nothing is served yet. `first` is told of the first table.
-    pub(super) fn new(publisher: Publisher, parts: &Parts, first: oneshot::Sender<()>) -> Self {
-        Serving {
+    pub(super) fn new(
+        publisher: Publisher,
+        parts: &SharedParts,
+        first: oneshot::Sender<()>,
+    ) -> Self {
+        SourceOutput {
             publisher,
             statuses: parts.statuses.clone(),
             metrics: parts.metrics.clone(),
-            health: Arc::clone(&parts.health),
+            readiness: Arc::clone(&parts.readiness),
             saver: parts.saver.clone(),
             decided: Arc::default(),
             first: Some(first),
@@ -228,7 +231,7 @@ impl Serving {
         self.decided = Arc::default();
     }
 
-    fn publish(&mut self, update: Update) {
+    fn publish(&mut self, update: KubernetesUpdate) {
         let first = !self.publisher.is_live();
         let applied = self.publisher.publish(update.delta, update.noticed);
         for (kind, faults) in update.faults {
@@ -257,7 +260,7 @@ impl Serving {
     fn leave_saved(&mut self) {
         if std::mem::take(&mut self.saved) {
             self.metrics.table_from_saved.set(0);
-            self.health.set_saved_table(None);
+            self.readiness.set_saved_table(None);
             tracing::info!("the table of the API server has replaced the saved one");
         }
     }
@@ -273,7 +276,7 @@ impl Serving {
         self.publisher.serve_instead(snapshot);
         self.saved = true;
         self.metrics.table_from_saved.set(1);
-        self.health.set_saved_table(Some(saved_at.clone()));
+        self.readiness.set_saved_table(Some(saved_at.clone()));
         tracing::warn!(
             routes,
             saved_at,
@@ -284,7 +287,7 @@ impl Serving {
     }
 
     fn have_table(&mut self) {
-        self.health.set_table_complete();
+        self.readiness.set_table_complete();
         if let Some(first) = self.first.take() {
             // Fails only if sluice is ending already.
             let _ = first.send(());

@@ -7,8 +7,8 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::timeout;
 
-use crate::health::Health;
 use crate::proxy::{BindSpec, Running};
+use crate::readiness::Readiness;
 
 /// The first pause before addresses that could not be had are tried again, and the longest.
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
@@ -19,7 +19,7 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 pub(super) async fn follow(
     running: &Running,
     mut wanted: watch::Receiver<Vec<BindSpec>>,
-    health: &Health,
+    readiness: &Readiness,
 ) -> Infallible {
     let mut known: Vec<String> = Vec::new();
     let mut pause = FIRST_PAUSE;
@@ -32,7 +32,7 @@ pub(super) async fn follow(
         for fault in known.iter().filter(|fault| !faults.contains(fault)) {
             tracing::info!(before = fault, "clients are accepted there now, or no longer wanted");
         }
-        health.set_bind_faults(faults.clone());
+        readiness.set_bind_faults(faults.clone());
         known = faults;
         let changed = async {
             if wanted.changed().await.is_err() {
@@ -57,13 +57,13 @@ mod tests {
     use std::net::{SocketAddr, TcpListener, TcpStream};
 
     use super::*;
-    use crate::config::{Config, Listener, Protocol};
+    use crate::config::{Config, ListenerConfig, Protocol};
     use crate::metrics::Metrics;
     use crate::proxy::Proxy;
     use crate::routing::channel;
 
-    fn listener(name: &str, address: SocketAddr) -> Listener {
-        Listener { name: name.to_owned(), address, protocol: Protocol::Tls, alerts: false }
+    fn listener(name: &str, address: SocketAddr) -> ListenerConfig {
+        ListenerConfig { name: name.to_owned(), address, protocol: Protocol::Tls, alerts: false }
     }
 
     async fn until(mut holds: impl FnMut() -> bool) {
@@ -87,16 +87,16 @@ mod tests {
         let taken = other.local_addr().unwrap();
         let mut wanted = running.binds_in_force();
         let (want, wanting) = watch::channel(wanted.clone());
-        let health = Health::new();
+        let readiness = Readiness::new();
 
         let story = async {
             wanted.push(BindSpec::of(&listener("more", taken)));
             want.send(wanted.clone()).unwrap();
-            until(|| !health.notices().is_empty()).await;
-            let notice = &health.notices()[0];
+            until(|| !readiness.notices().is_empty()).await;
+            let notice = &readiness.notices()[0];
             assert!(notice.contains(&format!("\"more\" cannot listen on {taken}: ")), "{notice}");
             drop(other);
-            until(|| health.notices().is_empty()).await;
+            until(|| readiness.notices().is_empty()).await;
             assert!(TcpStream::connect(taken).is_ok());
             wanted.pop();
             want.send(wanted).unwrap();
@@ -104,7 +104,7 @@ mod tests {
         };
         tokio::select! {
             () = story => {}
-            never = follow(&running, wanting, &health) => match never {},
+            never = follow(&running, wanting, &readiness) => match never {},
         }
         running.abort();
         running.join().unwrap();

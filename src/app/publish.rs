@@ -107,7 +107,7 @@ mod tests {
     use super::*;
     use crate::admin::report::RoutesReport;
     use crate::control::api::SniRoute;
-    use crate::control::captured::Log;
+    use crate::control::log_capture::LogCapture;
     use crate::control::translate::{Builder, Installation};
     use crate::reach::Reach;
     use crate::routing::{self, ObjectRef, RouteKey, TableReader};
@@ -243,7 +243,7 @@ mod tests {
         let metrics = Metrics::new(table).unwrap();
         let mut publisher =
             Publisher::new(writer, Statuses::default(), OwnEndpoints::default(), &metrics);
-        let log = Log::default();
+        let log = LogCapture::default();
         let _guard = log.listen();
         let mut source = builder();
         let of = |namespace: &str, name: &str| {
@@ -276,7 +276,7 @@ mod tests {
         let metrics = Metrics::new(table).unwrap();
         let mut publisher =
             Publisher::new(writer, Statuses::default(), OwnEndpoints::default(), &metrics);
-        let log = Log::default();
+        let log = LogCapture::default();
         let _guard = log.listen();
         let said = |what: &str| -> Vec<String> {
             let lines = log.take();

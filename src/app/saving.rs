@@ -11,7 +11,7 @@ use tokio::sync::Notify;
 use tokio::time::{sleep, timeout};
 
 use crate::config::Config;
-use crate::control::saved::{self, Identity, Refused, SavedTable};
+use crate::control::saved::{self, Identity, SavedTable, SavedTableError};
 use crate::metrics::Metrics;
 use crate::routing::TableReader;
 
@@ -152,7 +152,7 @@ fn log_failure(file: &Path, error: &str) {
     tracing::error!(file = %file.display(), error, hint, "cannot save the table");
 }
 
-fn log_refused(file: &Path, error: &Refused) {
+fn log_refused(file: &Path, error: &SavedTableError) {
     let hint = "nothing is served before the API server has been listed; it is replaced then";
     tracing::error!(file = %file.display(), %error, hint, "the saved table is refused");
 }

@@ -13,8 +13,8 @@ use rustix::fd::OwnedFd;
 use rustix::io::{FdFlags, fcntl_setfd};
 use tokio::time::{MissedTickBehavior, interval};
 
-use crate::health::Health;
 use crate::proxy::PassedSocket;
+use crate::readiness::Readiness;
 
 /// More sockets than any unit has; a number beyond that is a mistake.
 const MOST_SOCKETS: u32 = 1024;
@@ -102,13 +102,13 @@ impl ServiceManager {
     }
 
     /// Sends, as often as it is asked for, that the process works, and nothing while it does not.
-    pub(super) async fn watch(&self, health: Arc<Health>) -> Infallible {
+    pub(super) async fn watch(&self, readiness: Arc<Readiness>) -> Infallible {
         let Some(watchdog) = self.watchdog else { return std::future::pending().await };
         let mut turns = interval(watchdog / 2);
         turns.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             turns.tick().await;
-            if health.live().is_ok() {
+            if readiness.live().is_ok() {
                 self.send("WATCHDOG=1");
             }
         }

@@ -8,8 +8,8 @@ use std::time::Duration;
 use prometheus::IntGauge;
 use tokio::time::{MissedTickBehavior, interval};
 
-use crate::health::Health;
 use crate::heartbeat::Pulse;
+use crate::readiness::Readiness;
 
 /// How often each thread is asked.
 const EVERY: Duration = Duration::from_secs(1);
@@ -19,7 +19,7 @@ const MOST_MISSED: u32 = 5;
 
 /// Watches threads, from the one that answers the probes: if that stops itself, the probes fail.
 pub(super) struct Watchdog {
-    health: Arc<Health>,
+    readiness: Arc<Readiness>,
     stalled: IntGauge,
     watched: RefCell<Vec<Watched>>,
 }
@@ -31,8 +31,8 @@ struct Watched {
 
 impl Watchdog {
     /// One that watches nothing yet. `stalled` shows how many threads have stopped.
-    pub(super) fn new(health: Arc<Health>, stalled: IntGauge) -> Self {
-        Watchdog { health, stalled, watched: RefCell::default() }
+    pub(super) fn new(readiness: Arc<Readiness>, stalled: IntGauge) -> Self {
+        Watchdog { readiness, stalled, watched: RefCell::default() }
     }
 
     /// Watches one more thread.
@@ -59,7 +59,7 @@ impl Watchdog {
         let stalled: Vec<_> =
             stalled.map(|one| (one.pulse.name(), one.pulse.serves_clients())).collect();
         self.stalled.set(stalled.len() as i64);
-        self.health.set_stalled(stalled);
+        self.readiness.set_stalled(stalled);
     }
 }
 
@@ -113,11 +113,11 @@ mod tests {
 
     #[test]
     fn a_thread_that_misses_five_questions_in_a_row_counts_as_stopped_until_it_answers() {
-        let health = Arc::new(Health::new());
-        health.set_listeners_bound();
-        health.set_table_complete();
+        let readiness = Arc::new(Readiness::new());
+        readiness.set_listeners_bound();
+        readiness.set_table_complete();
         let gauge = IntGauge::new("stalled", "Stopped threads.").unwrap();
-        let watchdog = Watchdog::new(Arc::clone(&health), gauge.clone());
+        let watchdog = Watchdog::new(Arc::clone(&readiness), gauge.clone());
         let beats = ["worker-0", "control"].map(|name| (name, Arc::<Heartbeat>::default()));
         for (name, beat) in &beats {
             watchdog.add(Box::new(Fake(name, Arc::clone(beat))));
@@ -130,26 +130,26 @@ mod tests {
             watchdog.ask();
             control.answer();
         }
-        assert_eq!((health.live(), gauge.get()), (Ok(()), 0));
+        assert_eq!((readiness.live(), gauge.get()), (Ok(()), 0));
         worker.answer();
         for _ in 0..MOST_MISSED {
             watchdog.ask();
             control.answer();
         }
-        assert_eq!(health.live(), Ok(()));
+        assert_eq!(readiness.live(), Ok(()));
         watchdog.ask();
         let reason = Err(vec!["the thread worker-0 does not answer".to_owned()]);
-        assert_eq!((health.live(), health.ready(), gauge.get()), (reason.clone(), reason, 1));
+        assert_eq!((readiness.live(), readiness.ready(), gauge.get()), (reason.clone(), reason, 1));
         worker.answer();
         watchdog.ask();
-        assert_eq!((health.live(), health.ready(), gauge.get()), (Ok(()), Ok(()), 0));
+        assert_eq!((readiness.live(), readiness.ready(), gauge.get()), (Ok(()), Ok(()), 0));
 
         // Clients are served without the control plane.
         for _ in 0..MOST_MISSED {
             worker.answer();
             watchdog.ask();
         }
-        assert_eq!(health.live(), Err(vec!["the thread control does not answer".to_owned()]));
-        assert_eq!(health.ready(), Ok(()));
+        assert_eq!(readiness.live(), Err(vec!["the thread control does not answer".to_owned()]));
+        assert_eq!(readiness.ready(), Ok(()));
     }
 }

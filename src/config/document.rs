@@ -6,18 +6,18 @@ use super::fault::ConfigError;
 use crate::yaml::{FieldPath, Node};
 
 /// The file as it was read.
-pub(super) struct Document {
+pub(super) struct ConfigDocument {
     path: PathBuf,
     pub(super) root: Node,
 }
 
-impl Document {
+impl ConfigDocument {
     /// # Errors
     /// When it is no YAML, or has a setting twice.
-    pub(super) fn parse(path: PathBuf, text: &str) -> Result<Document, ConfigError> {
+    pub(super) fn parse(path: PathBuf, text: &str) -> Result<ConfigDocument, ConfigError> {
         match Node::parse(text) {
             Ok(root) => {
-                let mut document = Document { path, root };
+                let mut document = ConfigDocument { path, root };
                 match document.root.take_duplicates().into_iter().next() {
                     None => Ok(document),
                     Some(twice) => {

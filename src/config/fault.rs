@@ -73,23 +73,23 @@ impl ConfigError {
 }
 
 /// What is wrong with a value.
-pub(super) struct Fault {
+pub(super) struct ValueFault {
     /// Where, below the setting: an item, and a field of that.
     pub(super) field: FieldPath,
     pub(super) message: String,
 }
 
-impl Fault {
+impl ValueFault {
     /// The same fault, seen from one level up.
-    pub(super) fn within(mut self, step: Step) -> Fault {
+    pub(super) fn within(mut self, step: Step) -> ValueFault {
         self.field = self.field.within(step);
         self
     }
 }
 
-impl From<String> for Fault {
-    fn from(message: String) -> Fault {
-        Fault { field: FieldPath::default(), message }
+impl From<String> for ValueFault {
+    fn from(message: String) -> ValueFault {
+        ValueFault { field: FieldPath::default(), message }
     }
 }
 
@@ -102,7 +102,7 @@ pub(super) enum Value {
 
 impl Value {
     /// The text of a value that cannot be an object.
-    pub(super) fn text(&self) -> Result<&str, Fault> {
+    pub(super) fn text(&self) -> Result<&str, ValueFault> {
         match self {
             Value::Text(text) => Ok(text),
             Value::Object(_) => Err("takes text, not an object".to_owned().into()),

@@ -1,14 +1,14 @@
 //! The configuration file: strict YAML, each setting by its name.
 
-use super::document::Document;
+use super::document::ConfigDocument;
 use super::fault::{ConfigError, Value};
-use super::layers::{Given, Layer, Origin};
+use super::layers::{Given, Layer, ValueOrigin};
 use super::settings::{SETTINGS, Setting, Takes};
 use crate::yaml::{Content, FieldPath, Node, Step, nearest};
 
 /// What a file has. A setting without a value (`listen:`) is as good as none, as everywhere in
 /// Kubernetes.
-pub(super) fn layer(document: &Document) -> Result<Layer<'_>, ConfigError> {
+pub(super) fn layer(document: &ConfigDocument) -> Result<Layer<'_>, ConfigError> {
     let top = FieldPath::default();
     let mut layer = Layer::new();
     match &document.root.content {
@@ -23,7 +23,7 @@ pub(super) fn layer(document: &Document) -> Result<Layer<'_>, ConfigError> {
 }
 
 fn collect<'a>(
-    document: &'a Document,
+    document: &'a ConfigDocument,
     fields: &[(String, Node)],
     group: &FieldPath,
     layer: &mut Layer<'a>,
@@ -34,7 +34,7 @@ fn collect<'a>(
         if let Some(setting) = SETTINGS.iter().find(|setting| setting.name == name) {
             let values = values(document, setting, value, &field)?;
             if !values.is_empty() {
-                layer.insert(setting.name, Given { values, origin: Origin::File(document) });
+                layer.insert(setting.name, Given { values, origin: ValueOrigin::File(document) });
             }
         } else if groups().any(|group| group == name) {
             match &value.content {
@@ -51,7 +51,7 @@ fn collect<'a>(
 
 /// The values of one setting; none if it is empty.
 fn values(
-    document: &Document,
+    document: &ConfigDocument,
     setting: &Setting,
     value: &Node,
     field: &FieldPath,
@@ -71,7 +71,7 @@ fn values(
     }
 }
 
-fn item(document: &Document, item: &Node, field: &FieldPath) -> Result<Value, ConfigError> {
+fn item(document: &ConfigDocument, item: &Node, field: &FieldPath) -> Result<Value, ConfigError> {
     let Content::Object(entries) = &item.content else {
         let text = scalar(item).map_err(|message| document.error(field, message))?;
         return Ok(Value::Text(text));

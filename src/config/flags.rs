@@ -6,7 +6,7 @@ use clap::builder::NonEmptyStringValueParser;
 use clap::{Arg, ArgAction, ArgMatches, Args, Command, FromArgMatches};
 
 use super::fault::Value;
-use super::layers::{Given, Layer, Origin};
+use super::layers::{Given, Layer, ValueOrigin};
 use super::settings::{self, SETTINGS, Setting, Takes};
 use super::types::Config;
 
@@ -21,7 +21,7 @@ impl Flags {
     pub(super) fn layer(&self) -> Layer<'static> {
         let given = |values: &Vec<String>| Given {
             values: values.iter().cloned().map(Value::Text).collect(),
-            origin: Origin::Flag,
+            origin: ValueOrigin::Flag,
         };
         self.values.iter().map(|(name, values)| (*name, given(values))).collect()
     }

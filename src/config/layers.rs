@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 
-use super::document::Document;
-use super::fault::{ConfigError, Fault, Value};
+use super::document::ConfigDocument;
+use super::fault::{ConfigError, Value, ValueFault};
 use super::settings::{self, SETTINGS, Setting, Takes};
 use crate::yaml::{FieldPath, Step};
 
@@ -15,24 +15,24 @@ pub(super) type Layer<'a> = BTreeMap<&'static str, Given<'a>>;
 pub(super) struct Given<'a> {
     /// At least one.
     pub(super) values: Vec<Value>,
-    pub(super) origin: Origin<'a>,
+    pub(super) origin: ValueOrigin<'a>,
 }
 
 /// Where a value was given.
-pub(super) enum Origin<'a> {
+pub(super) enum ValueOrigin<'a> {
     Flag,
     Variable(String),
-    File(&'a Document),
+    File(&'a ConfigDocument),
 }
 
-impl Origin<'_> {
+impl ValueOrigin<'_> {
     /// The fault with the place where people find it: flag, variable, or file and line.
-    pub(super) fn error(&self, setting: &Setting, fault: Fault) -> ConfigError {
+    pub(super) fn error(&self, setting: &Setting, fault: ValueFault) -> ConfigError {
         let message = fault.message;
         match self {
-            Origin::Flag => ConfigError::invalid(format!("--{}", setting.flag()), message),
-            Origin::Variable(name) => ConfigError::invalid(name.clone(), message),
-            Origin::File(document) => {
+            ValueOrigin::Flag => ConfigError::invalid(format!("--{}", setting.flag()), message),
+            ValueOrigin::Variable(name) => ConfigError::invalid(name.clone(), message),
+            ValueOrigin::File(document) => {
                 let outside = setting.name.rsplit('.').map(|key| Step::Key(key.to_owned()));
                 document.error(&outside.fold(fault.field, FieldPath::within), message)
             }
@@ -55,7 +55,7 @@ pub(super) fn environment(
             let Some(text) = read(variable, &name)? else { continue };
             let values = split(text, setting.takes);
             if !values.is_empty() {
-                layer.insert(setting.name, Given { values, origin: Origin::Variable(name) });
+                layer.insert(setting.name, Given { values, origin: ValueOrigin::Variable(name) });
                 break;
             }
         }

@@ -3,8 +3,8 @@
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
-use super::fault::{Fault, Value};
-use super::types::{Listener, Protocol};
+use super::fault::{Value, ValueFault};
+use super::types::{ListenerConfig, Protocol};
 use super::values::{boolean, word};
 use crate::yaml::{Step, nearest};
 
@@ -12,17 +12,17 @@ const DEFAULT_NAME: &str = "https";
 const DEFAULT_PORT: u16 = 8443;
 
 /// Every address of the machine.
-pub(super) fn defaults() -> Vec<Listener> {
+pub(super) fn defaults() -> Vec<ListenerConfig> {
     let any: [IpAddr; 2] = [Ipv4Addr::UNSPECIFIED.into(), Ipv6Addr::UNSPECIFIED.into()];
     any.map(|ip| listener(SocketAddr::new(ip, DEFAULT_PORT))).into()
 }
 
 /// Reads listeners and checks that they go together.
-pub(super) fn parse(given: &[Value]) -> Result<Vec<Listener>, Fault> {
-    let mut listeners: Vec<Listener> = Vec::with_capacity(given.len());
+pub(super) fn parse(given: &[Value]) -> Result<Vec<ListenerConfig>, ValueFault> {
+    let mut listeners: Vec<ListenerConfig> = Vec::with_capacity(given.len());
     for (index, value) in given.iter().enumerate() {
         let listener = match value {
-            Value::Text(text) => parse_text(text).map_err(Fault::from),
+            Value::Text(text) => parse_text(text).map_err(ValueFault::from),
             Value::Object(entries) => parse_object(entries),
         };
         let checked = listener.and_then(|new| {
@@ -54,18 +54,18 @@ pub(super) fn parse_address(text: &str) -> Result<SocketAddr, String> {
 }
 
 /// `[NAME=][tls://|tcp://]ADDRESS:PORT`.
-fn parse_text(text: &str) -> Result<Listener, String> {
+fn parse_text(text: &str) -> Result<ListenerConfig, String> {
     let (name, rest) = text.split_once('=').unwrap_or((DEFAULT_NAME, text));
     let (protocol, address) = match rest.split_once("://") {
         Some((scheme, address)) => (parse_protocol(scheme)?, address),
         None => (Protocol::default(), rest),
     };
     let address = parse_address(address)?;
-    Ok(Listener { name: parse_name(name)?, protocol, ..listener(address) })
+    Ok(ListenerConfig { name: parse_name(name)?, protocol, ..listener(address) })
 }
 
 /// `{name, address, protocol, alerts}`, of which only the address is needed.
-fn parse_object(entries: &[(String, String)]) -> Result<Listener, Fault> {
+fn parse_object(entries: &[(String, String)]) -> Result<ListenerConfig, ValueFault> {
     let mut address = None;
     let mut new = listener(SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), 0));
     for (key, text) in entries {
@@ -76,11 +76,12 @@ fn parse_object(entries: &[(String, String)]) -> Result<Listener, Fault> {
             "alerts" => boolean(text).map(|alerts| new.alerts = alerts),
             _ => Err(unknown_key(key)),
         };
-        read.map_err(|message| Fault::from(message).within(Step::Key(key.clone())))?;
+        read.map_err(|message| ValueFault::from(message).within(Step::Key(key.clone())))?;
     }
-    new.address = address.ok_or_else(|| Fault::from("a listener needs an address".to_owned()))?;
+    new.address =
+        address.ok_or_else(|| ValueFault::from("a listener needs an address".to_owned()))?;
     if new.alerts && new.protocol != Protocol::Tls {
-        let fault = Fault::from("alerts are TLS alerts; they need protocol: tls".to_owned());
+        let fault = ValueFault::from("alerts are TLS alerts; they need protocol: tls".to_owned());
         return Err(fault.within(Step::Key("alerts".to_owned())));
     }
     Ok(new)
@@ -110,7 +111,7 @@ fn parse_name(text: &str) -> Result<String, String> {
 }
 
 /// Several addresses may share a name, as one listener of routes, but then they are alike.
-fn agree(one: &Listener, other: &Listener) -> Result<(), Fault> {
+fn agree(one: &ListenerConfig, other: &ListenerConfig) -> Result<(), ValueFault> {
     // Port 0 is another port each time.
     if one.address == other.address && one.address.port() != 0 {
         return Err(format!("{} is given twice", one.address).into());
@@ -128,8 +129,8 @@ fn agree(one: &Listener, other: &Listener) -> Result<(), Fault> {
     Ok(())
 }
 
-fn listener(address: SocketAddr) -> Listener {
-    Listener {
+fn listener(address: SocketAddr) -> ListenerConfig {
+    ListenerConfig {
         name: DEFAULT_NAME.to_owned(),
         address,
         protocol: Protocol::default(),
@@ -137,7 +138,7 @@ fn listener(address: SocketAddr) -> Listener {
     }
 }
 
-impl fmt::Display for Listener {
+impl fmt::Display for ListenerConfig {
     /// As a flag has it. Alerts, which only the file has, are added.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let scheme = match self.protocol {

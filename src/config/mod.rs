@@ -24,14 +24,14 @@ use std::num::NonZeroUsize;
 use std::time::Duration;
 use std::{fs, thread};
 
-use self::document::Document;
+use self::document::ConfigDocument;
 pub use self::fault::ConfigError;
 pub use self::flags::Flags;
 use self::layers::Layer;
 use self::settings::SETTINGS;
 pub use self::types::{
-    AccessLog, Addresses, Config, Drain, HostnamesBelow, Lease, Listener, OwnService, Protocol,
-    Source, Timeouts,
+    AccessLogMode, Addresses, Config, Drain, HostnamesBelow, LeaseName, ListenerConfig, OwnService,
+    Protocol, ProxyTimeouts, RouteSource,
 };
 use crate::logging::{Log, LogFormat};
 
@@ -54,18 +54,20 @@ impl Config {
         }
         let in_cluster = variable("KUBERNETES_SERVICE_HOST").is_some();
         config.source = match config.source {
-            Source::Kubernetes if !config.routes.is_empty() => {
+            RouteSource::Kubernetes if !config.routes.is_empty() => {
                 return Err(ConfigError::TwoSources);
             }
-            Source::Kubernetes => Source::Kubernetes,
-            _ if !config.routes.is_empty() => Source::Files,
-            Source::Auto if in_cluster || config.kubeconfig.is_some() => Source::Kubernetes,
-            Source::Auto | Source::Files => return Err(ConfigError::NoRoutes),
+            RouteSource::Kubernetes => RouteSource::Kubernetes,
+            _ if !config.routes.is_empty() => RouteSource::Files,
+            RouteSource::Auto if in_cluster || config.kubeconfig.is_some() => {
+                RouteSource::Kubernetes
+            }
+            RouteSource::Auto | RouteSource::Files => return Err(ConfigError::NoRoutes),
         };
-        if config.source == Source::Files && config.state_dir.is_some() {
+        if config.source == RouteSource::Files && config.state_dir.is_some() {
             return Err(ConfigError::StateOfFiles);
         }
-        if config.access_log_start && config.access_log != AccessLog::All {
+        if config.access_log_start && config.access_log != AccessLogMode::All {
             return Err(ConfigError::StartWithoutEnd);
         }
         config.timeouts.check()?;
@@ -92,7 +94,7 @@ impl Default for Config {
         Config {
             listeners: listen::defaults(),
             admin: SocketAddr::from((Ipv4Addr::LOCALHOST, 9901)),
-            source: Source::Auto,
+            source: RouteSource::Auto,
             kubeconfig: None,
             namespaces: Vec::new(),
             dns_servers: Vec::new(),
@@ -107,7 +109,7 @@ impl Default for Config {
             lease: None,
             lease_duration: Duration::from_secs(15),
             workers: thread::available_parallelism().unwrap_or(NonZeroUsize::MIN),
-            timeouts: Timeouts {
+            timeouts: ProxyTimeouts {
                 hello: Duration::from_secs(5),
                 connect: Duration::from_secs(5),
                 idle: Duration::from_hours(1),
@@ -116,14 +118,14 @@ impl Default for Config {
             },
             max_hello: 16_384,
             drain: Drain { delay: Duration::from_secs(5), timeout: Duration::from_secs(30) },
-            access_log: AccessLog::All,
+            access_log: AccessLogMode::All,
             access_log_start: false,
             log: Log { level: "info".to_owned(), format: LogFormat::Auto },
         }
     }
 }
 
-impl Timeouts {
+impl ProxyTimeouts {
     fn check(&self) -> Result<(), ConfigError> {
         let all = [("timeouts.connect", self.connect), ("timeouts.idle", self.idle)];
         let longer = |max: Duration| all.into_iter().find(|(_, value)| *value > max);
@@ -137,7 +139,7 @@ impl Timeouts {
 fn read_file(
     flags: &Flags,
     variable: &dyn Fn(&str) -> Option<OsString>,
-) -> Result<Option<Document>, ConfigError> {
+) -> Result<Option<ConfigDocument>, ConfigError> {
     let (path, place) = match &flags.file {
         Some(path) => (path.clone(), format!("--{}", settings::FILE)),
         None => match layers::file_variable(variable)? {
@@ -146,7 +148,7 @@ fn read_file(
         },
     };
     match fs::read_to_string(&path) {
-        Ok(text) => Document::parse(path.into(), &text).map(Some),
+        Ok(text) => ConfigDocument::parse(path.into(), &text).map(Some),
         Err(source) => Err(ConfigError::Unreadable { place, path: path.into(), source }),
     }
 }

@@ -3,7 +3,7 @@
 //! A setting's name is its path in the configuration file, `drain.delay`; the flag `--drain-delay`
 //! and the environment variable `SLUICE_DRAIN_DELAY` are made from it.
 
-use super::fault::{Fault, Value};
+use super::fault::{Value, ValueFault};
 use super::listen;
 use super::types::Config;
 use super::values::{
@@ -65,7 +65,7 @@ pub(super) const FILE: &str = "config";
 /// What [`FILE`] is.
 pub(super) const FILE_HELP: &str = "The configuration file: YAML, each setting by its name";
 
-type Set = fn(&mut Config, &[Value]) -> Result<(), Fault>;
+type Set = fn(&mut Config, &[Value]) -> Result<(), ValueFault>;
 type Show = fn(&Config) -> String;
 
 /// All settings but [`FILE`], in the order in which the help and the log have them.

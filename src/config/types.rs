@@ -13,11 +13,11 @@ use crate::logging::Log;
 #[derive(Clone, Debug, PartialEq)]
 pub struct Config {
     /// Where clients connect to. Never empty. Several may share a name.
-    pub listeners: Vec<Listener>,
+    pub listeners: Vec<ListenerConfig>,
     /// Where metrics and probes are served.
     pub admin: SocketAddr,
     /// Where routes come from.
-    pub source: Source,
+    pub source: RouteSource,
     /// How to reach the API server outside a cluster.
     pub kubeconfig: Option<PathBuf>,
     /// The namespaces that are watched in the API server; all if it is empty.
@@ -28,9 +28,9 @@ pub struct Config {
     pub addresses: Addresses,
     /// The Services of this installation, which are no backends.
     pub own_services: Vec<OwnService>,
-    /// The folder in which the table is saved, if it is to be. Only with [`Source::Kubernetes`].
+    /// The folder in which the table is saved, if it is to be. Only with [`RouteSource::Kubernetes`].
     pub state_dir: Option<PathBuf>,
-    /// Files and folders of manifests. Never empty once loaded with [`Source::Files`].
+    /// Files and folders of manifests. Never empty once loaded with [`RouteSource::Files`].
     pub routes: Vec<PathBuf>,
     /// The class of this installation.
     pub class: String,
@@ -42,21 +42,21 @@ pub struct Config {
     pub write_status: bool,
     /// Which Lease says which replica writes them; one that follows from the class if there is none
     /// here.
-    pub lease: Option<Lease>,
+    pub lease: Option<LeaseName>,
     /// How long a replica that is not heard of any more keeps the Lease.
     pub lease_duration: Duration,
     /// How many data-plane threads.
     pub workers: NonZeroUsize,
     /// The installation's own deadlines.
-    pub timeouts: Timeouts,
+    pub timeouts: ProxyTimeouts,
     /// The largest ClientHello in bytes of handshake.
     pub max_hello: usize,
     /// How a termination is carried out.
     pub drain: Drain,
     /// Which connections the access log has.
-    pub access_log: AccessLog,
+    pub access_log: AccessLogMode,
     /// Whether the access log has a line when the upstream connection stands, too. Only with
-    /// [`AccessLog::All`].
+    /// [`AccessLogMode::All`].
     pub access_log_start: bool,
     /// How sluice logs.
     pub log: Log,
@@ -84,7 +84,7 @@ impl HostnamesBelow {
 
 /// Where routes come from.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Source {
+pub enum RouteSource {
     /// What the other settings and the surroundings suggest; decided while the configuration is
     /// loaded.
     #[default]
@@ -95,20 +95,20 @@ pub enum Source {
     Files,
 }
 
-impl Source {
+impl RouteSource {
     /// The word that stands for it.
     pub fn as_str(self) -> &'static str {
         match self {
-            Source::Auto => "auto",
-            Source::Kubernetes => "kubernetes",
-            Source::Files => "files",
+            RouteSource::Auto => "auto",
+            RouteSource::Kubernetes => "kubernetes",
+            RouteSource::Files => "files",
         }
     }
 }
 
 /// One address that clients connect to.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Listener {
+pub struct ListenerConfig {
     /// The name that routes refer to.
     pub name: String,
     /// Where it listens; port 0 takes any free one. `0.0.0.0` and `[::]` are left out where the
@@ -132,14 +132,14 @@ pub enum Protocol {
 
 /// The name of a Lease.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Lease {
+pub struct LeaseName {
     /// Its namespace; the replica's own if there is none here.
     pub namespace: Option<String>,
     /// Its name there.
     pub name: String,
 }
 
-impl fmt::Display for Lease {
+impl fmt::Display for LeaseName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.namespace {
             Some(namespace) => write!(f, "{namespace}/{}", self.name),
@@ -174,7 +174,7 @@ impl fmt::Display for OwnService {
 
 /// Deadlines.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Timeouts {
+pub struct ProxyTimeouts {
     /// From accept to a whole ClientHello.
     pub hello: Duration,
     /// For one attempt to connect to one endpoint.
@@ -187,7 +187,7 @@ pub struct Timeouts {
     pub max: Option<Duration>,
 }
 
-impl Timeouts {
+impl ProxyTimeouts {
     /// What holds for one attempt to connect, where a route asks for `own`.
     pub fn connect_of(&self, own: Option<Duration>) -> Duration {
         own.map_or(self.connect, |own| self.capped(own))
@@ -215,7 +215,7 @@ pub struct Drain {
 
 /// Which connections the access log has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum AccessLog {
+pub enum AccessLogMode {
     /// None.
     Off,
     /// Those that did not complete.
@@ -224,13 +224,13 @@ pub enum AccessLog {
     All,
 }
 
-impl AccessLog {
+impl AccessLogMode {
     /// The word in the setting.
     pub fn as_str(self) -> &'static str {
         match self {
-            AccessLog::Off => "off",
-            AccessLog::Errors => "errors",
-            AccessLog::All => "all",
+            AccessLogMode::Off => "off",
+            AccessLogMode::Errors => "errors",
+            AccessLogMode::All => "all",
         }
     }
 }

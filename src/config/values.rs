@@ -8,8 +8,8 @@ use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::fault::{Fault, Value};
-use super::types::{AccessLog, HostnamesBelow, Lease, OwnService, Source};
+use super::fault::{Value, ValueFault};
+use super::types::{AccessLogMode, HostnamesBelow, LeaseName, OwnService, RouteSource};
 use crate::cidr::{Cidr, InvalidCidr};
 use crate::duration;
 use crate::logging::{self, LogFormat};
@@ -20,7 +20,7 @@ pub(super) fn store<T>(
     slot: &mut T,
     given: &[Value],
     parse: impl Fn(&str) -> Result<T, String>,
-) -> Result<(), Fault> {
+) -> Result<(), ValueFault> {
     for value in given {
         *slot = parse(value.text()?)?;
     }
@@ -32,7 +32,7 @@ pub(super) fn store_each<T>(
     slot: &mut Vec<T>,
     given: &[Value],
     parse: impl Fn(&str) -> Result<T, String>,
-) -> Result<(), Fault> {
+) -> Result<(), ValueFault> {
     slot.clear();
     for (index, value) in given.iter().enumerate() {
         let item = value.text().and_then(|text| Ok(parse(text)?));
@@ -41,8 +41,8 @@ pub(super) fn store_each<T>(
     Ok(())
 }
 
-pub(super) fn source(text: &str) -> Result<Source, String> {
-    word(text, &["kubernetes", "files"], [Source::Kubernetes, Source::Files])
+pub(super) fn source(text: &str) -> Result<RouteSource, String> {
+    word(text, &["kubernetes", "files"], [RouteSource::Kubernetes, RouteSource::Files])
 }
 
 pub(super) fn namespace(text: &str) -> Result<String, String> {
@@ -113,7 +113,7 @@ pub(super) fn own_service(text: &str) -> Result<OwnService, String> {
     Ok(OwnService { namespace, name })
 }
 
-pub(super) fn lease(text: &str) -> Result<Lease, String> {
+pub(super) fn lease(text: &str) -> Result<LeaseName, String> {
     let (namespace, name) = match text.split_once('/') {
         Some((namespace, name)) => (Some(self::namespace(namespace)?), name),
         None => (None, text),
@@ -130,7 +130,7 @@ pub(super) fn lease(text: &str) -> Result<Lease, String> {
              letters, digits, - and ."
         ));
     }
-    Ok(Lease { namespace, name: name.to_owned() })
+    Ok(LeaseName { namespace, name: name.to_owned() })
 }
 
 pub(super) fn lease_duration(text: &str) -> Result<Duration, String> {
@@ -170,9 +170,9 @@ pub(super) fn duration_unless_zero(text: &str) -> Result<Option<Duration>, Strin
     Ok(Some(zero_or_duration(text)?).filter(|duration| !duration.is_zero()))
 }
 
-pub(super) fn access_log(text: &str) -> Result<AccessLog, String> {
-    let all = [AccessLog::Off, AccessLog::Errors, AccessLog::All];
-    word(text, &all.map(AccessLog::as_str), all)
+pub(super) fn access_log(text: &str) -> Result<AccessLogMode, String> {
+    let all = [AccessLogMode::Off, AccessLogMode::Errors, AccessLogMode::All];
+    word(text, &all.map(AccessLogMode::as_str), all)
 }
 
 impl HostnamesBelow {

@@ -40,7 +40,7 @@ const MAX_NAME: usize = 253;
 
 /// Which Lease, and who wants it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Settings {
+pub struct LeaseSettings {
     /// Where the Lease is.
     pub namespace: String,
     /// Its name.
@@ -53,7 +53,7 @@ pub struct Settings {
     pub duration: Duration,
 }
 
-impl Settings {
+impl LeaseSettings {
     fn renew_deadline(&self) -> Duration {
         self.duration * 2 / 3
     }
@@ -63,7 +63,7 @@ impl Settings {
     }
 }
 
-impl fmt::Display for Settings {
+impl fmt::Display for LeaseSettings {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}/{}", self.namespace, self.name)
     }
@@ -94,19 +94,19 @@ pub fn identity() -> String {
 /// A replica that wants to lead.
 pub(super) struct Candidate {
     client: Client,
-    settings: Settings,
+    settings: LeaseSettings,
     /// The Lease as this replica wrote it last, as long as nobody else is known to have.
     ours: Option<LeaseText>,
-    seen: Seen,
+    seen: ObservedLease,
     /// When the last successful renewal was sent.
     renewed: Instant,
     /// The refusal that was the last answer.
-    refused: Option<Refused>,
+    refused: Option<RepeatedRefusal>,
 }
 
 /// The same refusal, once or several times in a row.
 #[derive(Clone, Copy, Debug)]
-struct Refused {
+struct RepeatedRefusal {
     code: u16,
     since: Instant,
     /// Whether it was logged.
@@ -115,12 +115,19 @@ struct Refused {
 
 /// The Lease as it was read last, and since when it has been like that.
 #[derive(Debug, Default)]
-struct Seen(Option<(LeaseSpec, Instant)>);
+struct ObservedLease(Option<(LeaseSpec, Instant)>);
 
 impl Candidate {
-    pub(super) fn new(client: Client, settings: Settings) -> Self {
+    pub(super) fn new(client: Client, settings: LeaseSettings) -> Self {
         let renewed = Instant::now();
-        Candidate { client, settings, ours: None, seen: Seen::default(), renewed, refused: None }
+        Candidate {
+            client,
+            settings,
+            ours: None,
+            seen: ObservedLease::default(),
+            renewed,
+            refused: None,
+        }
     }
 
     /// Returns when this replica leads.
@@ -263,10 +270,10 @@ impl Candidate {
         let now = Instant::now();
         let refused = match self.refused {
             Some(same) if same.code == code => same,
-            _ => Refused { code, since: now, said: false },
+            _ => RepeatedRefusal { code, since: now, said: false },
         };
         let said = refused.said || now.duration_since(refused.since) >= LASTING;
-        self.refused = Some(Refused { said, ..refused });
+        self.refused = Some(RepeatedRefusal { said, ..refused });
         if refused.said || !said {
             return;
         }
@@ -282,10 +289,10 @@ impl Candidate {
     }
 }
 
-impl Seen {
+impl ObservedLease {
     /// Whether a Lease that is like this `now` may be taken: nobody has it, or who has it has not
     /// renewed it for its whole duration.
-    fn is_free(&mut self, spec: LeaseSpec, settings: &Settings, now: Instant) -> bool {
+    fn is_free(&mut self, spec: LeaseSpec, settings: &LeaseSettings, now: Instant) -> bool {
         let holder = spec.holder_identity.as_deref().unwrap_or_default();
         let free = holder.is_empty() || holder == settings.identity;
         let seconds = spec.lease_duration_seconds.and_then(|seconds| u64::try_from(seconds).ok());
@@ -300,7 +307,7 @@ impl Seen {
 }
 
 /// A Lease as this replica holds it from `now` on.
-fn held(before: LeaseSpec, settings: &Settings, now: Timestamp) -> LeaseSpec {
+fn held(before: LeaseSpec, settings: &LeaseSettings, now: Timestamp) -> LeaseSpec {
     let renewal = before.holder_identity.as_deref() == Some(&settings.identity);
     let transitions = match before.renew_time {
         Some(_) if !renewal => Some(before.lease_transitions.unwrap_or(0).saturating_add(1)),

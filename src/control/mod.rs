@@ -6,14 +6,14 @@
 //! the process in [`saved`].
 
 pub mod api;
-mod burst;
-#[cfg(test)]
-pub(crate) mod captured;
+mod debounce;
 pub mod dns;
 pub mod files;
 mod fnv;
 pub mod kubernetes;
 pub mod lease;
+#[cfg(test)]
+pub(crate) mod log_capture;
 pub mod objects;
 mod random;
 pub mod saved;

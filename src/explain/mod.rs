@@ -33,7 +33,7 @@ pub struct Query {
 
 /// Why a text is not what a client can send as its server name.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum InvalidServerName {
+pub enum InvalidQueryName {
     /// A wildcard: routes claim those, clients do not send them.
     #[error("{0:?} is a wildcard, which no client sends; give a name that it is to cover")]
     Wildcard(String),
@@ -46,12 +46,12 @@ pub enum InvalidServerName {
 ///
 /// # Errors
 /// When no client sends it, or sluice routes those that do as if they sent none.
-pub fn server_name(text: &str) -> Result<Option<Box<str>>, InvalidServerName> {
+pub fn server_name(text: &str) -> Result<Option<Box<str>>, InvalidQueryName> {
     if text.is_empty() {
         return Ok(None);
     }
     if matches!(text.parse(), Ok(Hostname::Wildcard(_) | Hostname::Any)) {
-        return Err(InvalidServerName::Wildcard(text.to_owned()));
+        return Err(InvalidQueryName::Wildcard(text.to_owned()));
     }
     Ok(Some(ServerName::parse(text.as_bytes())?.as_str().into()))
 }
@@ -74,7 +74,7 @@ pub struct Explanation {
     /// The other routes that claim the name, the best claim first.
     pub losers: Vec<Loser>,
     /// What routes are told of hostnames that cover the name, and the winner of its timeouts.
-    pub told: Vec<Told>,
+    pub told: Vec<StatusNote>,
     /// Where the answer is another, if the query names no listener.
     pub elsewhere: Vec<Elsewhere>,
     /// A wildcard whose bare suffix is the name, which it does not cover; only if there is no
@@ -135,7 +135,7 @@ pub enum Lost {
 
 /// What a route is told in its status that concerns the connection.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Told {
+pub struct StatusNote {
     /// The route.
     pub key: RouteKey,
     /// In the words of the status.
@@ -169,8 +169,9 @@ impl Explanation {
                 || wins && message.starts_with("timeouts.")
         };
         let told = condition.split("; ").filter(concerns);
-        self.told
-            .extend(told.map(|message| Told { key: key.clone(), message: message.to_owned() }));
+        self.told.extend(
+            told.map(|message| StatusNote { key: key.clone(), message: message.to_owned() }),
+        );
     }
 }
 
@@ -179,7 +180,7 @@ pub fn explain(table: &Table, query: &Query) -> Explanation {
     let claims = claims(table, query.name.as_deref());
     let listener = query.listener.as_deref().unwrap_or_else(|| best_listener(&claims, query));
     let winner = winner(table, query, listener);
-    let owner = Owner::of(&claims);
+    let owner = NameOwner::of(&claims);
     let losers = claims
         .iter()
         .filter(|claim| winner.as_ref().is_none_or(|w| w.route.spec.key != claim.route.spec.key))
@@ -201,20 +202,20 @@ pub fn explain(table: &Table, query: &Query) -> Explanation {
 }
 
 /// A route's best claim to the name.
-struct Claim<'t> {
+struct BestClaim<'t> {
     hostname: Hostname<&'t str>,
     route: &'t Arc<Route>,
     attachment: &'t Attachment,
 }
 
-impl Claim<'_> {
+impl BestClaim<'_> {
     /// Why this claim is not the winner's. None if it should have won, which the lookup denies.
     fn lost(
         &self,
         query: &Query,
         listener: &str,
         winner: Option<&Winner>,
-        owner: Option<&Owner<'_>>,
+        owner: Option<&NameOwner<'_>>,
     ) -> Option<Lost> {
         let spec = &self.route.spec;
         if !self.attachment.is_to(listener.into()) {
@@ -246,21 +247,21 @@ impl Claim<'_> {
 }
 
 /// Whose the most specific hostname is that covers the name and is claimed.
-struct Owner<'t> {
+struct NameOwner<'t> {
     hostname: Hostname<&'t str>,
     namespace: &'t str,
 }
 
-impl<'t> Owner<'t> {
+impl<'t> NameOwner<'t> {
     /// `claims` come in the order of their hostnames.
-    fn of(claims: &[Claim<'t>]) -> Option<Self> {
+    fn of(claims: &[BestClaim<'t>]) -> Option<Self> {
         let hostname = claims.first()?.hostname;
         let same = claims.iter().take_while(|claim| claim.hostname == hostname);
         let oldest = same.min_by(|a, b| a.route.spec.age().cmp(&b.route.spec.age()))?;
-        Some(Owner { hostname, namespace: oldest.route.spec.key.namespace() })
+        Some(NameOwner { hostname, namespace: oldest.route.spec.key.namespace() })
     }
 
-    fn keeps_out(&self, claim: &Claim<'_>) -> bool {
+    fn keeps_out(&self, claim: &BestClaim<'_>) -> bool {
         claim.hostname != self.hostname && claim.route.spec.key.namespace() != self.namespace
     }
 }
@@ -277,14 +278,14 @@ impl Query {
 }
 
 /// All routes that claim the name, the one with the best claim first.
-fn claims<'t>(table: &'t Table, name: Option<&str>) -> Vec<Claim<'t>> {
-    let mut claims: Vec<Claim<'_>> = table
+fn claims<'t>(table: &'t Table, name: Option<&str>) -> Vec<BestClaim<'t>> {
+    let mut claims: Vec<BestClaim<'_>> = table
         .routes()
         .flat_map(|route| {
             let attachments = route.spec.in_scope(&Scope::Config);
             attachments.filter_map(move |attachment| {
                 let covering = attachment.hostnames.iter().filter(|one| one.matches(name));
-                Some(Claim { hostname: covering.max()?, route, attachment })
+                Some(BestClaim { hostname: covering.max()?, route, attachment })
             })
         })
         .collect();
@@ -296,7 +297,7 @@ fn claims<'t>(table: &'t Table, name: Option<&str>) -> Vec<Claim<'t>> {
 }
 
 /// A listener of the best claim whose protocols suit the client; "" is one that nobody names.
-fn best_listener<'t>(claims: &[Claim<'t>], query: &Query) -> &'t str {
+fn best_listener<'t>(claims: &[BestClaim<'t>], query: &Query) -> &'t str {
     claims
         .iter()
         .map(|claim| {
@@ -321,7 +322,12 @@ fn winner(table: &Table, query: &Query, listener: &str) -> Option<Winner> {
 }
 
 /// The listeners where another route wins than at `listener`.
-fn elsewhere(table: &Table, query: &Query, claims: &[Claim<'_>], listener: &str) -> Vec<Elsewhere> {
+fn elsewhere(
+    table: &Table,
+    query: &Query,
+    claims: &[BestClaim<'_>],
+    listener: &str,
+) -> Vec<Elsewhere> {
     let winner_at = |listener: &str| {
         let found = table.lookup(query.name.as_deref(), listener, query.protocols())?;
         Some(found.route.spec.key.clone())

@@ -3,7 +3,7 @@
 use std::fmt::{self, Display, Formatter};
 use std::net::IpAddr;
 
-use super::{Elsewhere, Explanation, Loser, Lost, Told, Winner};
+use super::{Elsewhere, Explanation, Loser, Lost, StatusNote, Winner};
 use crate::routing::{Balancing, Hostname, Scope, WeightedBackend};
 
 impl Display for Explanation {
@@ -15,7 +15,7 @@ impl Display for Explanation {
         for loser in &self.losers {
             writeln!(f, "  {loser}")?;
         }
-        for Told { key, message } in &self.told {
+        for StatusNote { key, message } in &self.told {
             writeln!(f, "  {} is told: {message}", key.full())?;
         }
         for there in &self.elsewhere {

@@ -19,7 +19,7 @@ use prometheus::{
 };
 use rustix::io::Errno;
 
-use crate::reach::{Refusal, RefusalKind};
+use crate::reach::{EndpointRefusal, EndpointRefusalKind};
 use crate::routing::{Kind, RouteStats, TableReader};
 pub use connections::OpenConnections;
 use table::TableCollector;
@@ -268,7 +268,7 @@ impl Metrics {
         };
         // A kind without faults has a series, too.
         FAULTY_KINDS.iter().for_each(|kind| metrics.set_manifest_faults(kind, 0));
-        Refusal::KINDS.into_iter().for_each(|kind| drop(metrics.endpoint_refused(kind)));
+        EndpointRefusal::KINDS.into_iter().for_each(|kind| drop(metrics.endpoint_refused(kind)));
         Ok(metrics)
     }
 
@@ -279,7 +279,7 @@ impl Metrics {
     }
 
     /// `sluice_endpoints_refused_total` of one reason.
-    pub fn endpoint_refused(&self, reason: RefusalKind) -> IntCounter {
+    pub fn endpoint_refused(&self, reason: EndpointRefusalKind) -> IntCounter {
         self.endpoints_refused.with_label_values(&[reason.as_str()])
     }
 

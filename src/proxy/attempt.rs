@@ -172,7 +172,7 @@ fn log_failure(route: &Route, endpoint: SocketAddr, error: &dyn fmt::Display) {
 /// Why an attempt did not even begin.
 enum StartError {
     /// Nothing may connect there.
-    Refused(reach::Refusal),
+    Refused(reach::EndpointRefusal),
     /// The kernel does not.
     Failed(io::Error),
 }

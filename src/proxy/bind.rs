@@ -26,7 +26,7 @@ pub struct BindSpec {
 
 impl BindSpec {
     /// One that is configured.
-    pub fn of(config: &config::Listener) -> Self {
+    pub fn of(config: &config::ListenerConfig) -> Self {
         BindSpec { address: config.address, listener: Listener::of(config) }
     }
 }

@@ -9,7 +9,7 @@ use super::context::Context;
 use super::listener::Listener;
 use super::record::{ByteCounts, ConnectionRecord};
 use crate::access_log::{ConnectionEnd, Entry, Event};
-use crate::config::{AccessLog, Protocol};
+use crate::config::{AccessLogMode, Protocol};
 use crate::outcome::Outcome;
 use crate::routing::{Route, RouteKey};
 use crate::tls::{self, ClientHello, SentName};
@@ -43,7 +43,7 @@ pub(super) struct Connection {
 /// What a client sent in place of a hello that can be read.
 pub(super) struct RefusedHello {
     /// What is wrong with it.
-    pub(super) cause: tls::Refusal,
+    pub(super) cause: tls::InvalidHello,
     /// The name that is in it all the same.
     pub(super) name: Option<SentName>,
 }
@@ -76,8 +76,8 @@ impl Connection {
     pub(super) fn connected(&mut self) {
         // Connections may live long, so what nobody will ask for again is not kept.
         match self.context.settings.access_log {
-            AccessLog::Off => self.hello = None,
-            AccessLog::Errors | AccessLog::All => {
+            AccessLogMode::Off => self.hello = None,
+            AccessLogMode::Errors | AccessLogMode::All => {
                 if let Some(hello) = &mut self.hello {
                     hello.alpn.shorten(KEPT_ALPN);
                 }
@@ -103,9 +103,9 @@ impl Connection {
         let stats = self.route.as_ref().map_or(&context.metrics.unrouted, |route| &route.stats);
         let Some(lasted) = self.record.close(context, stats, outcome) else { return };
         let is_wanted = match context.settings.access_log {
-            AccessLog::Off => false,
-            AccessLog::Errors => outcome.is_error(),
-            AccessLog::All => true,
+            AccessLogMode::Off => false,
+            AccessLogMode::Errors => outcome.is_error(),
+            AccessLogMode::All => true,
         };
         if is_wanted {
             let ByteCounts { up: bytes_up, down: bytes_down } = self.record.bytes();

@@ -21,7 +21,7 @@ use crate::access_log::{Buffer, Entry};
 use crate::machine::Machine;
 use crate::metrics::Metrics;
 use crate::outcome::Outcome;
-use crate::reach::Refusal;
+use crate::reach::EndpointRefusal;
 use crate::routing::{TableReader, mix};
 
 /// The size of the buffer that all connections of a worker read into, one at a time.
@@ -272,7 +272,7 @@ impl Context {
 
     /// Whether an endpoint may be connected to now. What the control plane has seen of it may be
     /// of before: of a table that was saved, or of another machine's address.
-    pub(super) fn judge(&self, endpoint: SocketAddr) -> Result<(), Refusal> {
+    pub(super) fn judge(&self, endpoint: SocketAddr) -> Result<(), EndpointRefusal> {
         let Settings { reach, own_endpoints, .. } = &*self.settings;
         let judged = reach.judge(endpoint, &own_endpoints.get(), |ip| self.machine.has(ip));
         if let Err(refusal) = judged {

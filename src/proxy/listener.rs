@@ -22,7 +22,7 @@ pub(super) struct BindId(pub(super) u64);
 
 impl Listener {
     /// The listener that is configured.
-    pub fn of(config: &config::Listener) -> Self {
+    pub fn of(config: &config::ListenerConfig) -> Self {
         Listener {
             scope: Scope::Config,
             name: config.name.clone(),

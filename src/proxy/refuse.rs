@@ -27,7 +27,7 @@ pub(super) enum Refusal {
     /// The client went away without a byte.
     NoHello,
     /// What the client sent is no hello that can be read.
-    Hello(tls::Refusal),
+    Hello(tls::InvalidHello),
     /// The hello was not whole in time.
     HelloTimeout,
     /// The hello names no server, and no route takes it.
@@ -54,9 +54,9 @@ impl From<Refusal> for Outcome {
     fn from(refusal: Refusal) -> Self {
         match refusal {
             Refusal::NoHello => Outcome::NoHello,
-            Refusal::Hello(tls::Refusal::NotTls) => Outcome::NotTls,
-            Refusal::Hello(tls::Refusal::Malformed(_)) => Outcome::MalformedHello,
-            Refusal::Hello(tls::Refusal::TooLarge | tls::Refusal::TooManyRecords) => {
+            Refusal::Hello(tls::InvalidHello::NotTls) => Outcome::NotTls,
+            Refusal::Hello(tls::InvalidHello::Malformed(_)) => Outcome::MalformedHello,
+            Refusal::Hello(tls::InvalidHello::TooLarge | tls::InvalidHello::TooManyRecords) => {
                 Outcome::HelloTooLarge
             }
             Refusal::HelloTimeout => Outcome::HelloTimeout,
@@ -87,11 +87,11 @@ impl Refusal {
         Some(match self {
             Refusal::NoSni => AlertDescription::MissingExtension,
             Refusal::NoRoute => AlertDescription::UnrecognizedName,
-            Refusal::Hello(tls::Refusal::Malformed(_)) => AlertDescription::DecodeError,
-            Refusal::Hello(tls::Refusal::TooLarge | tls::Refusal::TooManyRecords) => {
+            Refusal::Hello(tls::InvalidHello::Malformed(_)) => AlertDescription::DecodeError,
+            Refusal::Hello(tls::InvalidHello::TooLarge | tls::InvalidHello::TooManyRecords) => {
                 AlertDescription::RecordOverflow
             }
-            Refusal::Hello(tls::Refusal::NotTls) => AlertDescription::UnexpectedMessage,
+            Refusal::Hello(tls::InvalidHello::NotTls) => AlertDescription::UnexpectedMessage,
             Refusal::HelloTimeout => AlertDescription::HandshakeFailure,
             Refusal::Loop
             | Refusal::LimitExceeded

@@ -1,14 +1,14 @@
 //! What all workers do alike.
 
-use crate::config::{self, Config, Source};
+use crate::config::{self, Config, RouteSource};
 use crate::reach::{OwnEndpoints, Reach};
 
 /// What all workers do alike.
 #[derive(Debug)]
 pub(super) struct Settings {
-    pub(super) timeouts: config::Timeouts,
+    pub(super) timeouts: config::ProxyTimeouts,
     pub(super) max_hello: usize,
-    pub(super) access_log: config::AccessLog,
+    pub(super) access_log: config::AccessLogMode,
     pub(super) access_log_start: bool,
     pub(super) workers: usize,
     /// Where routes may lead.
@@ -27,7 +27,7 @@ impl Settings {
             access_log_start: config.access_log_start,
             workers: config.workers.get(),
             reach: Reach {
-                local_addresses: config.source != Source::Kubernetes,
+                local_addresses: config.source != RouteSource::Kubernetes,
                 allow: config.addresses.allow.clone(),
                 deny: config.addresses.deny.clone(),
                 ..Reach::default()

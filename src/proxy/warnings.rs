@@ -7,7 +7,7 @@ use std::time::Duration;
 use rustix::io::Errno;
 
 use crate::metrics::OF_ONE_CLIENT;
-use crate::reach::Refusal;
+use crate::reach::EndpointRefusal;
 
 /// The longest silence about something that goes on failing.
 pub(super) const WARNING_EVERY: Duration = Duration::from_secs(10);
@@ -24,7 +24,7 @@ pub(super) enum WarningCause {
     /// There are as many connections as there are descriptors for.
     Full,
     /// An endpoint is none that may be connected to.
-    Refused(Refusal),
+    Refused(EndpointRefusal),
 }
 
 /// When each cause may be warned of again, in milliseconds of the reactor.
@@ -32,7 +32,7 @@ pub(super) enum WarningCause {
 pub(super) struct WarningLimiter([Cell<u64>; CAUSES]);
 
 /// How many causes there are, by [`WarningCause::number`].
-const CAUSES: usize = 4 + Refusal::KINDS.len();
+const CAUSES: usize = 4 + EndpointRefusal::KINDS.len();
 
 impl WarningCause {
     /// Why clients could not be accepted.
@@ -80,14 +80,14 @@ mod tests {
             [WarningCause::NoDescriptor, WarningCause::Client, WarningCause::Accept]
         );
         let refused = [
-            Refusal::OwnPort,
-            Refusal::OwnService,
-            Refusal::Local,
-            Refusal::Metadata,
-            Refusal::Denied(network),
-            Refusal::NotAllowed,
+            EndpointRefusal::OwnPort,
+            EndpointRefusal::OwnService,
+            EndpointRefusal::Local,
+            EndpointRefusal::Metadata,
+            EndpointRefusal::Denied(network),
+            EndpointRefusal::NotAllowed,
         ];
-        assert_eq!(refused.len(), Refusal::KINDS.len());
+        assert_eq!(refused.len(), EndpointRefusal::KINDS.len());
         let causes = causes.into_iter().chain([WarningCause::Full]);
         for cause in causes.chain(refused.map(WarningCause::Refused)) {
             assert!(warnings.are_due(cause, 5, 10), "{cause:?} is silenced by another");

@@ -57,7 +57,7 @@ impl ClientHello {
             consumed,
         };
         let mut rest = extensions;
-        let mut seen = Seen::default();
+        let mut seen = SeenExtensions::default();
         while !rest.is_empty() {
             let (number, content, after) = extension(rest).ok_or(MalformedHello::Extensions)?;
             if !seen.insert(number) {
@@ -192,15 +192,15 @@ fn is_post_quantum(group: u16) -> bool {
 
 /// The extensions that were there already. As large for one as for the thousands that fit a hello,
 /// so that a hello costs time in proportion to its length and no more.
-struct Seen([u64; 1 << 10]);
+struct SeenExtensions([u64; 1 << 10]);
 
-impl Default for Seen {
+impl Default for SeenExtensions {
     fn default() -> Self {
-        Seen([0; 1 << 10])
+        SeenExtensions([0; 1 << 10])
     }
 }
 
-impl Seen {
+impl SeenExtensions {
     /// Whether `number` is new.
     fn insert(&mut self, number: u16) -> bool {
         // Ten bits choose the word and six the bit: neither can be out of range.

@@ -2,7 +2,7 @@
 //! decrypted.
 //!
 //! [`HelloReader`] takes what a connection has received so far and answers with a [`Progress`]: the
-//! [`ClientHello`], the wish for more bytes, or a [`Refusal`]. It reassembles a hello that is cut
+//! [`ClientHello`], the wish for more bytes, or a [`InvalidHello`]. It reassembles a hello that is cut
 //! over records and segments in any way, and its answer never depends on where the cuts are.
 //!
 //! What it holds to, so that a client can neither slip past a route nor cost memory:
@@ -18,16 +18,16 @@
 mod alert;
 mod alpn;
 mod hello;
+mod invalid_hello;
 mod name;
 mod reassembly;
-mod refusal;
 mod vector;
 mod version;
 
 pub use alert::{AlertDescription, alert};
 pub use alpn::Alpn;
 pub use hello::ClientHello;
+pub use invalid_hello::{InvalidHello, MalformedHello};
 pub use name::{InvalidServerName, SentName, ServerName, UnusableName};
 pub use reassembly::{HelloReader, Progress};
-pub use refusal::{MalformedHello, Refusal};
 pub use version::{TlsVersion, Versions};

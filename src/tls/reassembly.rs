@@ -2,7 +2,7 @@
 //! they carry (RFC 8446 §5.1).
 
 use super::hello::{Random, name_in_broken, random};
-use super::{ClientHello, MalformedHello, Refusal, SentName};
+use super::{ClientHello, InvalidHello, MalformedHello, SentName};
 
 const RECORD_HEADER: usize = 5;
 const HANDSHAKE_RECORD: u8 = 22;
@@ -45,7 +45,7 @@ pub enum Progress {
     /// The hello is whole and legal. If its `server_name` is `None`, the client named no server.
     Hello(ClientHello),
     /// No hello can come of this.
-    Refused(Refusal),
+    Refused(InvalidHello),
 }
 
 impl HelloReader {
@@ -66,7 +66,7 @@ impl HelloReader {
         // What is beyond does not count, so that it makes no difference how much of it is there.
         let most = self.max_hello.saturating_mul(2).saturating_add(SPARE);
         match self.advance(received.get(..most).unwrap_or(received)) {
-            Ok(None) if received.len() > most => Progress::Refused(Refusal::TooManyRecords),
+            Ok(None) if received.len() > most => Progress::Refused(InvalidHello::TooManyRecords),
             Ok(None) => Progress::Incomplete,
             Ok(Some(hello)) => Progress::Hello(hello),
             Err(refusal) => Progress::Refused(refusal),
@@ -86,7 +86,7 @@ impl HelloReader {
 
     /// Takes record after record. Every check comes as soon as its bytes are there, in the order of
     /// these bytes: that is what makes the answer independent of the cuts between calls.
-    fn advance(&mut self, received: &[u8]) -> Result<Option<ClientHello>, Refusal> {
+    fn advance(&mut self, received: &[u8]) -> Result<Option<ClientHello>, InvalidHello> {
         while let Some(record) = Record::at(self.taken, received)? {
             if self.length.is_none() {
                 self.length = self.declared_length(record.body)?;
@@ -117,7 +117,7 @@ impl HelloReader {
 
     /// The length of the hello by its header, the header included; `None` as long as the header is
     /// not whole. `body` is what there is of the record after those that were gathered.
-    fn declared_length(&self, body: &[u8]) -> Result<Option<usize>, Refusal> {
+    fn declared_length(&self, body: &[u8]) -> Result<Option<usize>, InvalidHello> {
         let mut bytes = self.gathered.iter().chain(body).copied();
         match bytes.next() {
             Some(CLIENT_HELLO) | None => {}
@@ -129,12 +129,12 @@ impl HelloReader {
         };
         let length = usize::from(high) << 16 | usize::from(middle) << 8 | usize::from(low);
         if length > self.max_hello {
-            return Err(Refusal::TooLarge);
+            return Err(InvalidHello::TooLarge);
         }
         Ok(Some(HANDSHAKE_HEADER + length))
     }
 
-    fn parse(&mut self, message: &[u8]) -> Result<ClientHello, Refusal> {
+    fn parse(&mut self, message: &[u8]) -> Result<ClientHello, InvalidHello> {
         let body = message.get(HANDSHAKE_HEADER..).unwrap_or_default();
         let parsed = ClientHello::parse(body, self.taken);
         match (&parsed, random(body)) {
@@ -155,11 +155,11 @@ struct Record<'a> {
 
 impl<'a> Record<'a> {
     /// The record that begins at `start`; `None` as long as its header is not whole.
-    fn at(start: usize, received: &'a [u8]) -> Result<Option<Self>, Refusal> {
+    fn at(start: usize, received: &'a [u8]) -> Result<Option<Self>, InvalidHello> {
         let bytes = received.get(start..).unwrap_or_default();
         // What does not even begin like TLS is another protocol. Later it is a broken hello.
         let foreign = |malformed: MalformedHello| match start {
-            0 => Refusal::NotTls,
+            0 => InvalidHello::NotTls,
             _ => malformed.into(),
         };
         if bytes.first().is_some_and(|&kind| kind != HANDSHAKE_RECORD) {
@@ -195,7 +195,7 @@ mod tests {
     }
 
     fn malformed(cause: MalformedHello) -> Progress {
-        Progress::Refused(Refusal::Malformed(cause))
+        Progress::Refused(InvalidHello::Malformed(cause))
     }
 
     fn record(body: &[u8]) -> Vec<u8> {
@@ -243,7 +243,12 @@ mod tests {
             b"\x16\xfe\xfd", // DTLS 1.2
             b"\x16\x00\x00\x00\x00",
         ] {
-            assert_eq!(read(other), Progress::Refused(Refusal::NotTls), "{}", other.escape_ascii());
+            assert_eq!(
+                read(other),
+                Progress::Refused(InvalidHello::NotTls),
+                "{}",
+                other.escape_ascii()
+            );
         }
         assert_eq!(read(b"\x16"), Progress::Incomplete);
         assert_eq!(read(b"\x16\x03"), Progress::Incomplete);
@@ -286,7 +291,7 @@ mod tests {
     fn a_hello_that_is_too_long_is_refused_at_its_header() {
         let header = |length: u32| record(&[&[1][..], &length.to_be_bytes()[1..]].concat());
         for length in [MAX as u32 + 1, 1 << 16, (1 << 24) - 1] {
-            assert_eq!(read(&header(length)), Progress::Refused(Refusal::TooLarge));
+            assert_eq!(read(&header(length)), Progress::Refused(InvalidHello::TooLarge));
         }
         assert_eq!(read(&header(MAX as u32)), Progress::Incomplete);
         assert_eq!(
@@ -297,7 +302,7 @@ mod tests {
         let pieces = header(1 << 20).into_iter().skip(RECORD_HEADER).map(|byte| record(&[byte]));
         assert_eq!(
             read(&pieces.collect::<Vec<_>>().concat()),
-            Progress::Refused(Refusal::TooLarge)
+            Progress::Refused(InvalidHello::TooLarge)
         );
     }
 
@@ -346,7 +351,7 @@ mod tests {
     fn records_take_no_more_than_the_longest_hello_and_a_little() {
         const MAX: usize = 1000;
         const MOST: usize = 2 * MAX + 512;
-        let too_many = Progress::Refused(Refusal::TooManyRecords);
+        let too_many = Progress::Refused(InvalidHello::TooManyRecords);
         let cut = |message: &[u8], size| message.chunks(size).flat_map(record).collect::<Vec<_>>();
         let message = [&[1, 0, 3, 0xe8][..], &[0; MAX]].concat();
         for size in [1, 2, 3, 4, 5, 10, 1004] {

@@ -5,7 +5,7 @@ use sluice::routing::{
     BackendKey, Balancing, EndpointRequest, Hostname, RouteKey, RouteSpec, Snapshot, TrafficPolicy,
     channel, choose,
 };
-use sluice::tls::{HelloReader, Progress, Refusal};
+use sluice::tls::{HelloReader, InvalidHello, Progress};
 
 const HELLO: &[u8] = include_bytes!("../corpus/hello/chromium.bin");
 
@@ -119,7 +119,7 @@ fn a_declared_length_allocates_nothing() {
         bytes.extend(length);
         let mut progress = Progress::Incomplete;
         let count = measure(|| progress = HelloReader::new(16384).read(&bytes));
-        let too_large = matches!(progress, Progress::Refused(Refusal::TooLarge));
+        let too_large = matches!(progress, Progress::Refused(InvalidHello::TooLarge));
         assert_eq!(too_large, refused);
         assert!(count.bytes_max <= bytes.len() as u64, "{count:?}");
     }

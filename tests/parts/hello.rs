@@ -5,7 +5,7 @@ use std::fs;
 use std::mem::discriminant;
 use std::sync::Arc;
 
-use sluice::tls::{ClientHello, HelloReader, Progress, Refusal, TlsVersion};
+use sluice::tls::{ClientHello, HelloReader, InvalidHello, Progress, TlsVersion};
 use testkit::Random;
 
 const MAX: usize = 16 << 10;
@@ -212,7 +212,7 @@ fn a_hello_longer_than_a_record_is_read_where_it_is_allowed() {
     set_length(&mut long);
 
     let records = in_records(&long, &[1 << 14]);
-    assert_eq!(read(&records), Progress::Refused(Refusal::TooLarge));
+    assert_eq!(read(&records), Progress::Refused(InvalidHello::TooLarge));
     let expected = Progress::Hello(ClientHello { consumed: records.len(), ..hello(bytes) });
     let mut reader = HelloReader::new(64 << 10);
     for end in (0..records.len()).step_by(1460) {
@@ -248,7 +248,7 @@ fn a_broken_hello_is_answered_the_same_however_it_is_cut() {
         let lengths = [(); 3].map(|()| 1 + random.below(broken.len()));
         let cut = apart_from_records(read(&in_records(&broken, &lengths)));
         assert_eq!(cut, whole, "round {round}, records of {lengths:?}");
-        if let Progress::Refused(Refusal::Malformed(cause)) = whole {
+        if let Progress::Refused(InvalidHello::Malformed(cause)) = whole {
             answers.insert(discriminant(&cause));
         }
     }

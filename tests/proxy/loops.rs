@@ -7,7 +7,7 @@ use std::os::fd::AsRawFd;
 
 use rustix::process::{Resource, Rlimit, prlimit};
 use sluice::outcome::Outcome;
-use sluice::reach::RefusalKind;
+use sluice::reach::EndpointRefusalKind;
 
 use crate::support::{
     Plane, Process, answering, ask, connect, hello, in_own_network, manifest, millis, open, rest,
@@ -89,7 +89,10 @@ fn nor_to_a_network_that_is_excluded() {
     assert!(rest(&mut client).0.is_empty());
     plane.assert_ended(&[("a.test", Outcome::ConnectFailed, 1)]);
     let refused = |reason| plane.metrics.endpoint_refused(reason).get();
-    assert_eq!((refused(RefusalKind::Denied), refused(RefusalKind::OwnPort)), (1, 0));
+    assert_eq!(
+        (refused(EndpointRefusalKind::Denied), refused(EndpointRefusalKind::OwnPort)),
+        (1, 0)
+    );
 }
 
 #[test]

@@ -24,15 +24,15 @@ const MOST: usize = 32;
 pub(super) fn apart(client: &Client) -> Client {
     let namespace = client.default_namespace().to_owned();
     let room = Arc::new(Semaphore::new(MOST));
-    Client::new(Apart { client: client.clone(), room }, namespace)
+    Client::new(IsolatedClient { client: client.clone(), room }, namespace)
 }
 
-struct Apart {
+struct IsolatedClient {
     client: Client,
     room: Arc<Semaphore>,
 }
 
-impl Service<Request<Body>> for Apart {
+impl Service<Request<Body>> for IsolatedClient {
     type Response = Response<Body>;
     type Error = Box<dyn Error + Send + Sync>;
     type Future = BoxFuture<'static, Result<Self::Response, Self::Error>>;

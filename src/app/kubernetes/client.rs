@@ -29,7 +29,7 @@ pub(super) struct Connector {
     kubeconfig: Option<PathBuf>,
     patience: Duration,
     /// What was not made in time, and may be later.
-    making: RefCell<Option<Making>>,
+    making: RefCell<Option<PendingClient>>,
 }
 
 /// A client is not made yet. What it is waited for goes on.
@@ -40,14 +40,14 @@ pub(super) struct NoAnswer {
     patience: Duration,
 }
 
-struct Making {
-    step: Step,
+struct PendingClient {
+    step: ConnectStep,
     made: JoinHandle<anyhow::Result<kube::Client>>,
 }
 
 /// What the making of a client waits for.
 #[derive(Clone, Debug, Default)]
-struct Step(Arc<Mutex<String>>);
+struct ConnectStep(Arc<Mutex<String>>);
 
 impl Connector {
     pub(super) fn new(config: &Config) -> Self {
@@ -65,7 +65,7 @@ impl Connector {
     /// Why none can be made, and [`NoAnswer`] while that takes long.
     pub(super) async fn client(&self) -> anyhow::Result<kube::Client> {
         let making = self.making.take();
-        let mut making = making.unwrap_or_else(|| Making::begin(self.kubeconfig.clone()));
+        let mut making = making.unwrap_or_else(|| PendingClient::begin(self.kubeconfig.clone()));
         match timeout(self.patience, &mut making.made).await {
             Ok(made) => made.context("a fault of sluice")?,
             Err(_) => {
@@ -98,17 +98,17 @@ impl Connector {
     }
 }
 
-impl Making {
+impl PendingClient {
     fn begin(kubeconfig: Option<PathBuf>) -> Self {
-        let step = Step::default();
+        let step = ConnectStep::default();
         let told = step.clone();
         let made =
             spawn_blocking(move || Handle::current().block_on(make(kubeconfig.as_deref(), &told)));
-        Making { step, made }
+        PendingClient { step, made }
     }
 }
 
-impl Step {
+impl ConnectStep {
     fn begin(&self, what: String) {
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) = what;
     }
@@ -119,7 +119,7 @@ impl Step {
 }
 
 /// What speaks to the API server. It waits for files and programs, and says for which.
-async fn make(kubeconfig: Option<&Path>, step: &Step) -> anyhow::Result<kube::Client> {
+async fn make(kubeconfig: Option<&Path>, step: &ConnectStep) -> anyhow::Result<kube::Client> {
     let variable = |name: &str| std::env::var(name).ok();
     let kube_config = match kubeconfig {
         Some(path) => with_kubeconfig(path, variable, step)
@@ -159,7 +159,7 @@ fn program(login: &AuthInfo) -> Option<&str> {
 async fn with_kubeconfig(
     path: &Path,
     variable: impl Fn(&str) -> Option<String>,
-    step: &Step,
+    step: &ConnectStep,
 ) -> anyhow::Result<kube::Config> {
     step.begin(format!("the kubeconfig {}, or a file that it names,", path.display()));
     let mut kubeconfig = Kubeconfig::read_from(path)?;

@@ -7,8 +7,8 @@ use std::sync::Arc;
 
 use schemars::Schema;
 
-use super::values::Text;
-use super::{Invalid, schema};
+use super::values::TextValue;
+use super::{InvalidValue, schema};
 use crate::routing::Hostname;
 
 /// The longest in characters: a DNS name of 253 with its trailing dot, and five digits of a port.
@@ -37,9 +37,9 @@ impl fmt::Display for Address {
 }
 
 impl FromStr for Address {
-    type Err = Invalid;
+    type Err = InvalidValue;
 
-    fn from_str(text: &str) -> Result<Self, Invalid> {
+    fn from_str(text: &str) -> Result<Self, InvalidValue> {
         if text.len() > MAX_LENGTH {
             return Err(wrong(text, "is too long"));
         }
@@ -50,7 +50,7 @@ impl FromStr for Address {
             return Err(no_port_0(text));
         }
         if address.ip().is_unspecified() || address.ip().is_multicast() {
-            return Err(Invalid::new(format!(
+            return Err(InvalidValue::new(format!(
                 "{text:?}: nothing can be reached at {}; write the address of one machine",
                 address.ip()
             )));
@@ -60,7 +60,7 @@ impl FromStr for Address {
 }
 
 /// A text that is no IP address with a port.
-fn name(text: &str) -> Result<Address, Invalid> {
+fn name(text: &str) -> Result<Address, InvalidValue> {
     if text.parse::<IpAddr>().is_ok() || dns_name(text).is_some() {
         return Err(wrong(text, "has no port"));
     }
@@ -88,18 +88,18 @@ pub(in crate::control) fn dns_name(text: &str) -> Option<DnsName> {
     }
 }
 
-fn no_port_0(text: &str) -> Invalid {
-    Invalid::new(format!("{text:?}: nothing can be reached at port 0"))
+fn no_port_0(text: &str) -> InvalidValue {
+    InvalidValue::new(format!("{text:?}: nothing can be reached at port 0"))
 }
 
-fn wrong(text: &str, why: &str) -> Invalid {
-    Invalid::new(format!(
+fn wrong(text: &str, why: &str) -> InvalidValue {
+    InvalidValue::new(format!(
         "{text:?} {why}; write an IP address or a DNS name with a port, as in 203.0.113.7:9093, \
          [2001:db8::7]:9093 or kafka.example.com:9093"
     ))
 }
 
-impl Text for Address {
+impl TextValue for Address {
     const EXPECTED: &'static str = "an address with a port";
 
     fn schema() -> Schema {

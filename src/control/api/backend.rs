@@ -4,15 +4,15 @@ use schemars::JsonSchema;
 use serde::de::Error;
 use serde::{Deserialize, Deserializer, Serialize};
 
-use super::{Address, Invalid, Namespace, ServiceName, schema};
+use super::{Address, InvalidValue, Namespace, ServiceName, schema};
 use crate::routing::ServicePort;
 
 const MAX_WEIGHT: u32 = 1_000_000;
 
 /// One of the places where a route's connections go.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(try_from = "Fields", into = "Fields")]
-pub struct Backend {
+#[serde(try_from = "BackendFields", into = "BackendFields")]
+pub struct BackendRef {
     /// The place.
     pub target: BackendTarget,
     /// Its share of the connections, relative to the sum of all weights; at most 1,000,000.
@@ -56,7 +56,7 @@ pub struct ServiceRef {
     "(has(self.service) ? 'has both service and address' : 'has neither service nor address') \
      + '; give exactly one'"
 )]))]
-struct Fields {
+struct BackendFields {
     /// A port of a Service, whose ready endpoints get the connections. Either this or `address` is
     /// given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -90,40 +90,40 @@ fn weight<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u32, D::Error> {
     }
 }
 
-impl TryFrom<Fields> for Backend {
-    type Error = Invalid;
+impl TryFrom<BackendFields> for BackendRef {
+    type Error = InvalidValue;
 
-    fn try_from(fields: Fields) -> Result<Self, Invalid> {
+    fn try_from(fields: BackendFields) -> Result<Self, InvalidValue> {
         let target = match (fields.service, fields.address) {
             (Some(service), None) => BackendTarget::Service(service),
             (None, Some(address)) => BackendTarget::Address(address),
             (Some(_), Some(_)) => {
-                return Err(Invalid::new("has both service and address; give exactly one"));
+                return Err(InvalidValue::new("has both service and address; give exactly one"));
             }
             (None, None) => {
-                return Err(Invalid::new("has neither service nor address; give exactly one"));
+                return Err(InvalidValue::new("has neither service nor address; give exactly one"));
             }
         };
-        Ok(Backend { target, weight: fields.weight })
+        Ok(BackendRef { target, weight: fields.weight })
     }
 }
 
-impl From<Backend> for Fields {
-    fn from(backend: Backend) -> Self {
+impl From<BackendRef> for BackendFields {
+    fn from(backend: BackendRef) -> Self {
         let (service, address) = match backend.target {
             BackendTarget::Service(service) => (Some(service), None),
             BackendTarget::Address(address) => (None, Some(address)),
         };
-        Fields { service, address, weight: backend.weight }
+        BackendFields { service, address, weight: backend.weight }
     }
 }
 
-impl JsonSchema for Backend {
+impl JsonSchema for BackendRef {
     fn schema_name() -> std::borrow::Cow<'static, str> {
         "Backend".into()
     }
 
     fn json_schema(generator: &mut schemars::SchemaGenerator) -> schemars::Schema {
-        Fields::json_schema(generator)
+        BackendFields::json_schema(generator)
     }
 }

@@ -7,7 +7,7 @@ use std::fmt::Display;
 use serde::de::Error;
 use serde::{Deserialize, Deserializer};
 
-use super::{Alpn, Backend, ListenerName};
+use super::{AlpnProtocol, BackendRef, ListenerName};
 use crate::routing::Hostname;
 
 pub(super) const MAX_HOSTNAMES: usize = 64;
@@ -32,13 +32,13 @@ pub(super) fn listeners<'de, D: Deserializer<'de>>(d: D) -> Result<Vec<ListenerN
 }
 
 /// Not too many protocols, and none twice.
-pub(super) fn alpn<'de, D: Deserializer<'de>>(d: D) -> Result<Vec<Alpn>, D::Error> {
+pub(super) fn alpn<'de, D: Deserializer<'de>>(d: D) -> Result<Vec<AlpnProtocol>, D::Error> {
     each_once(at_most(MAX_ALPN, "protocols", d)?)
 }
 
 /// One to sixteen backends, at least one of which gets connections.
-pub(super) fn backends<'de, D: Deserializer<'de>>(d: D) -> Result<Vec<Backend>, D::Error> {
-    let backends: Vec<Backend> = at_most(MAX_BACKENDS, "backends", d)?;
+pub(super) fn backends<'de, D: Deserializer<'de>>(d: D) -> Result<Vec<BackendRef>, D::Error> {
+    let backends: Vec<BackendRef> = at_most(MAX_BACKENDS, "backends", d)?;
     if backends.is_empty() {
         return Err(D::Error::custom("is empty; a route needs at least one backend"));
     }

@@ -23,11 +23,13 @@ use serde::{Deserialize, Deserializer, Serialize};
 
 pub(super) use address::dns_name;
 pub use address::{Address, DnsName};
-pub use backend::{Backend, BackendTarget, ServiceRef};
+pub use backend::{BackendRef, BackendTarget, ServiceRef};
 pub use grant::{GrantFrom, GrantTo, ReferenceGrant, ReferenceGrantSpec};
 pub use kind::{Definition, READ_KINDS, kind_of, not_read};
 pub use parse::{FieldFault, parse, parse_strictly};
-pub use values::{Alpn, ClassName, Invalid, ListenerName, Namespace, ServiceName, Timeout};
+pub use values::{
+    AlpnProtocol, ClassName, InvalidValue, ListenerName, Namespace, ServiceName, Timeout,
+};
 
 use crate::routing::{Balancing, Hostname};
 
@@ -115,7 +117,7 @@ pub struct SniRouteSpec {
     /// offers. Client and backend still agree on the protocol by themselves.
     #[serde(default, deserialize_with = "list::alpn", skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = list::MAX_ALPN), extend("x-kubernetes-list-type" = "set"))]
-    pub alpn: Vec<Alpn>,
+    pub alpn: Vec<AlpnProtocol>,
 
     /// Where the connections go: 1 to 16 backends, which share them by weight. At least one needs a
     /// weight above 0.
@@ -127,7 +129,7 @@ pub struct SniRouteSpec {
             "all have weight 0; at least one needs a weight above 0"
         )]
     ))]
-    pub backends: Vec<Backend>,
+    pub backends: Vec<BackendRef>,
 
     /// How an endpoint is chosen for each connection.
     #[serde(default, deserialize_with = "or_default", skip_serializing_if = "is_default")]

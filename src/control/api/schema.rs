@@ -89,7 +89,7 @@ fn label(message: &str) -> Schema {
     text(63, &[rule("self.matches(r'^[a-z0-9]([a-z0-9-]*[a-z0-9])?$')", message)])
 }
 
-/// See [`super::Alpn`]. The greatest length is in characters.
+/// See [`super::AlpnProtocol`]. The greatest length is in characters.
 pub(super) fn alpn() -> Schema {
     let expression = "self != '' && size(bytes(self)) <= 255";
     text(255, &[rule(expression, "an ALPN protocol has 1 to 255 bytes, as in h2 or http/1.1")])

@@ -373,7 +373,7 @@ proptest! {
     #[test]
     fn no_text_panics(text in ".{0,40}") {
         let _ = (text.parse::<Timeout>(), text.parse::<Address>(), text.parse::<ClassName>());
-        let _ = (text.parse::<Alpn>(), text.parse::<ServiceName>());
+        let _ = (text.parse::<AlpnProtocol>(), text.parse::<ServiceName>());
         let _ = Node::parse(&text).map(|node| parse::<SniRouteSpec, _>(&node));
     }
 }

@@ -16,11 +16,11 @@ use crate::routing::{Balancing, Hostname};
 /// Why a value is refused, and what to write instead.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
-pub struct Invalid(String);
+pub struct InvalidValue(String);
 
-impl Invalid {
+impl InvalidValue {
     pub(super) fn new(message: impl Into<String>) -> Self {
-        Invalid(message.into())
+        InvalidValue(message.into())
     }
 }
 
@@ -34,7 +34,7 @@ pub struct ListenerName(Box<str>);
 
 /// An ALPN protocol identifier: 1 to 255 bytes (RFC 7301 §3.1).
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Alpn(Box<str>);
+pub struct AlpnProtocol(Box<str>);
 
 /// The name of a Service (an RFC 1123 label).
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -66,15 +66,15 @@ macro_rules! word {
     )*};
 }
 
-word!(ClassName, ListenerName, Alpn, ServiceName, Namespace);
+word!(ClassName, ListenerName, AlpnProtocol, ServiceName, Namespace);
 
 impl FromStr for ClassName {
-    type Err = Invalid;
+    type Err = InvalidValue;
 
-    fn from_str(text: &str) -> Result<Self, Invalid> {
+    fn from_str(text: &str) -> Result<Self, InvalidValue> {
         let fits = |c: char| c.is_ascii_alphanumeric() || "-._/".contains(c);
         if !(1..=253).contains(&text.len()) || !text.chars().all(fits) {
-            return Err(Invalid::new(format!(
+            return Err(InvalidValue::new(format!(
                 "{text:?} is not a class; write letters, digits, and any of - . _ / (1 to 253)"
             )));
         }
@@ -83,11 +83,11 @@ impl FromStr for ClassName {
 }
 
 impl FromStr for ListenerName {
-    type Err = Invalid;
+    type Err = InvalidValue;
 
-    fn from_str(text: &str) -> Result<Self, Invalid> {
+    fn from_str(text: &str) -> Result<Self, InvalidValue> {
         if !is_label(text) {
-            return Err(Invalid::new(format!(
+            return Err(InvalidValue::new(format!(
                 "{text:?} is not a listener's name; it has 1 to 63 of a-z, 0-9 and '-', and begins \
                  and ends with a letter or digit"
             )));
@@ -103,13 +103,13 @@ fn is_label(text: &str) -> bool {
     (1..=63).contains(&text.len()) && !hyphens && text.chars().all(fits)
 }
 
-impl FromStr for Alpn {
-    type Err = Invalid;
+impl FromStr for AlpnProtocol {
+    type Err = InvalidValue;
 
-    fn from_str(text: &str) -> Result<Self, Invalid> {
+    fn from_str(text: &str) -> Result<Self, InvalidValue> {
         match text.len() {
-            1..=255 => Ok(Alpn(text.into())),
-            n => Err(Invalid::new(format!(
+            1..=255 => Ok(AlpnProtocol(text.into())),
+            n => Err(InvalidValue::new(format!(
                 "an ALPN protocol has 1 to 255 bytes, as in h2 or http/1.1; this one has {n}"
             ))),
         }
@@ -117,11 +117,11 @@ impl FromStr for Alpn {
 }
 
 impl FromStr for ServiceName {
-    type Err = Invalid;
+    type Err = InvalidValue;
 
-    fn from_str(text: &str) -> Result<Self, Invalid> {
+    fn from_str(text: &str) -> Result<Self, InvalidValue> {
         if !is_label(text) {
-            return Err(Invalid::new(format!(
+            return Err(InvalidValue::new(format!(
                 "{text:?} is not the name of a Service; it has 1 to 63 of a-z, 0-9 and '-', and \
                  its namespace goes into a field of its own"
             )));
@@ -131,11 +131,11 @@ impl FromStr for ServiceName {
 }
 
 impl FromStr for Namespace {
-    type Err = Invalid;
+    type Err = InvalidValue;
 
-    fn from_str(text: &str) -> Result<Self, Invalid> {
+    fn from_str(text: &str) -> Result<Self, InvalidValue> {
         if !is_label(text) {
-            return Err(Invalid::new(format!(
+            return Err(InvalidValue::new(format!(
                 "{text:?} is not the name of a namespace; it has 1 to 63 of a-z, 0-9 and '-'"
             )));
         }
@@ -160,25 +160,27 @@ impl fmt::Display for Timeout {
 }
 
 impl FromStr for Timeout {
-    type Err = Invalid;
+    type Err = InvalidValue;
 
-    fn from_str(text: &str) -> Result<Self, Invalid> {
-        let duration =
-            duration::parse(text).map_err(|error| Invalid::new(format!("{text:?} {error}")))?;
+    fn from_str(text: &str) -> Result<Self, InvalidValue> {
+        let duration = duration::parse(text)
+            .map_err(|error| InvalidValue::new(format!("{text:?} {error}")))?;
         if duration.is_zero() {
-            return Err(Invalid::new(format!(
+            return Err(InvalidValue::new(format!(
                 "{text:?} is no time at all; leave the field out to have the installation's own"
             )));
         }
         if duration > Timeout::MAX {
-            return Err(Invalid::new(format!("{text:?} is over the maximum of 720h (30 days)")));
+            return Err(InvalidValue::new(format!(
+                "{text:?} is over the maximum of 720h (30 days)"
+            )));
         }
         Ok(Timeout(duration))
     }
 }
 
 /// A value that is one string in a manifest.
-pub(super) trait Text: FromStr<Err: fmt::Display> + fmt::Display {
+pub(super) trait TextValue: FromStr<Err: fmt::Display> + fmt::Display {
     /// What is expected where something else than a string is found.
     const EXPECTED: &'static str;
 
@@ -196,7 +198,7 @@ macro_rules! text {
 
         impl<'de> Deserialize<'de> for $type {
             fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-                deserializer.deserialize_str(TextVisitor(std::marker::PhantomData))
+                deserializer.deserialize_str(TextValueVisitor(std::marker::PhantomData))
             }
         }
 
@@ -210,18 +212,28 @@ macro_rules! text {
             }
 
             fn json_schema(_: &mut SchemaGenerator) -> Schema {
-                <$type as Text>::schema()
+                <$type as TextValue>::schema()
             }
         }
     )*};
 }
 
-text!(Hostname, ClassName, ListenerName, Alpn, ServiceName, Namespace, Address, Timeout, Balancing);
+text!(
+    Hostname,
+    ClassName,
+    ListenerName,
+    AlpnProtocol,
+    ServiceName,
+    Namespace,
+    Address,
+    Timeout,
+    Balancing
+);
 
 /// Says what the text is for where something else is found.
-struct TextVisitor<T>(std::marker::PhantomData<T>);
+struct TextValueVisitor<T>(std::marker::PhantomData<T>);
 
-impl<T: Text> Visitor<'_> for TextVisitor<T> {
+impl<T: TextValue> Visitor<'_> for TextValueVisitor<T> {
     type Value = T;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -233,7 +245,7 @@ impl<T: Text> Visitor<'_> for TextVisitor<T> {
     }
 }
 
-impl Text for Hostname {
+impl TextValue for Hostname {
     const EXPECTED: &'static str = "a hostname";
 
     fn schema() -> Schema {
@@ -241,7 +253,7 @@ impl Text for Hostname {
     }
 }
 
-impl Text for ClassName {
+impl TextValue for ClassName {
     const EXPECTED: &'static str = "the name of a class";
 
     fn schema() -> Schema {
@@ -249,7 +261,7 @@ impl Text for ClassName {
     }
 }
 
-impl Text for ListenerName {
+impl TextValue for ListenerName {
     const EXPECTED: &'static str = "the name of a listener";
 
     fn schema() -> Schema {
@@ -257,7 +269,7 @@ impl Text for ListenerName {
     }
 }
 
-impl Text for Alpn {
+impl TextValue for AlpnProtocol {
     const EXPECTED: &'static str = "an ALPN protocol";
 
     fn schema() -> Schema {
@@ -265,7 +277,7 @@ impl Text for Alpn {
     }
 }
 
-impl Text for ServiceName {
+impl TextValue for ServiceName {
     const EXPECTED: &'static str = "the name of a Service";
 
     fn schema() -> Schema {
@@ -273,7 +285,7 @@ impl Text for ServiceName {
     }
 }
 
-impl Text for Namespace {
+impl TextValue for Namespace {
     const EXPECTED: &'static str = "the name of a namespace";
 
     fn schema() -> Schema {
@@ -281,7 +293,7 @@ impl Text for Namespace {
     }
 }
 
-impl Text for Timeout {
+impl TextValue for Timeout {
     const EXPECTED: &'static str = "a duration such as 5s";
 
     fn schema() -> Schema {
@@ -289,7 +301,7 @@ impl Text for Timeout {
     }
 }
 
-impl Text for Balancing {
+impl TextValue for Balancing {
     const EXPECTED: &'static str = "a balancing policy";
 
     fn schema() -> Schema {

@@ -2,15 +2,15 @@
 //!
 //! Each address family of a name is looked up by itself (`schedule`), and lookups take turns by
 //! namespace (`turns`), so that neither servers that are silent nor a tenant with many names keep
-//! another name waiting. `held` has what is known of a name, `lookup` asks the servers.
+//! another name waiting. `known` has what is known of a name, `lookup` asks the servers.
 
-mod held;
-mod lookup;
+mod client;
+mod known_addresses;
+mod lookup_queues;
 mod schedule;
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests;
-mod turns;
 
 use std::net::SocketAddr;
 use std::panic::{AssertUnwindSafe, resume_unwind};
@@ -23,10 +23,10 @@ use futures::{FutureExt, Stream};
 use tokio::sync::mpsc;
 use tokio::task::{JoinError, JoinHandle, JoinSet};
 
-use self::held::Outcome;
-use self::lookup::Lookup;
-pub use self::lookup::read_answer;
-use self::schedule::{Job, Schedule};
+use self::client::DnsClient;
+pub use self::client::read_answer;
+use self::known_addresses::LookupResult;
+use self::schedule::{LookupJob, Schedule};
 use super::api::DnsName;
 use super::translate::{DnsAnswer, NameChanges};
 
@@ -76,7 +76,7 @@ impl DnsFollower {
     pub fn new(servers: &[SocketAddr]) -> (Self, DnsAnswers) {
         let (tell, told) = mpsc::unbounded_channel();
         let (changes, changed) = mpsc::unbounded_channel();
-        let task = tokio::spawn(follow(Arc::new(Lookup::new(servers)), changed, tell));
+        let task = tokio::spawn(follow(Arc::new(DnsClient::new(servers)), changed, tell));
         (DnsFollower { changes }, DnsAnswers { told, task: Some(task) })
     }
 
@@ -91,7 +91,7 @@ impl DnsFollower {
 
 /// Looks up what is due, and tells what is new, until nobody can change anything any more.
 async fn follow(
-    lookup: Arc<Lookup>,
+    lookup: Arc<DnsClient>,
     mut changes: mpsc::UnboundedReceiver<NameChanges>,
     tell: mpsc::UnboundedSender<(DnsName, DnsAnswer)>,
 ) {
@@ -101,8 +101,8 @@ async fn follow(
         while let Some(job) = schedule.next(Instant::now()) {
             let lookup = Arc::clone(&lookup);
             running.spawn(async move {
-                let outcome = look_up(&lookup, &job).await;
-                (job, outcome)
+                let result = look_up(&lookup, &job).await;
+                (job, result)
             });
         }
         let next_due = schedule.next_due();
@@ -119,8 +119,8 @@ async fn follow(
             },
             Some(done) = running.join_next() => {
                 // It is never aborted, and panics are caught.
-                if let Ok((job, outcome)) = done {
-                    schedule.finish(&job, outcome, Instant::now());
+                if let Ok((job, result)) = done {
+                    schedule.finish(&job, result, Instant::now());
                 }
             }
             () = due => {}
@@ -132,7 +132,7 @@ async fn follow(
     }
 }
 
-async fn look_up(lookup: &Lookup, job: &Job) -> Outcome {
+async fn look_up(lookup: &DnsClient, job: &LookupJob) -> LookupResult {
     let asked = AssertUnwindSafe(lookup.ask(&job.name, job.family)).catch_unwind().await;
-    asked.unwrap_or_else(|_| Outcome::Failed("the lookup has panicked".to_owned()))
+    asked.unwrap_or_else(|_| LookupResult::Failed("the lookup has panicked".to_owned()))
 }

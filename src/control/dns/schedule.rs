@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::held::{Family, Held, Outcome};
-use super::turns::{Lane, Ticket, Turns};
+use super::known_addresses::{Family, KnownAddresses, LookupResult};
+use super::lookup_queues::{LookupClass, LookupQueues, Ticket};
 use crate::control::api::DnsName;
 use crate::control::translate::{
     DnsAnswer, NAMES_OF_A_NAMESPACE, NameChanges, NameFault, Rank, WantedName,
@@ -13,12 +13,12 @@ use crate::control::translate::{
 
 /// A lookup of one family.
 #[derive(Debug)]
-pub(super) struct Job {
+pub(super) struct LookupJob {
     pub(super) name: DnsName,
     pub(super) family: Family,
     /// Whose turn it has, and how it is counted.
     namespace: Arc<str>,
-    lane: Lane,
+    class: LookupClass,
     /// Which following of the name it is of: it may have ended, and begun anew.
     id: u64,
 }
@@ -26,10 +26,10 @@ pub(super) struct Job {
 /// All names. Pure: it is told the time.
 #[derive(Debug, Default)]
 pub(super) struct Schedule {
-    names: HashMap<DnsName, Followed>,
-    namespaces: HashMap<Arc<str>, Admitted>,
-    v4: Turns,
-    v6: Turns,
+    names: HashMap<DnsName, FollowedName>,
+    namespaces: HashMap<Arc<str>, AdmittedNames>,
+    v4: LookupQueues,
+    v6: LookupQueues,
     /// What is to be looked up when, each once.
     due: BTreeSet<(Instant, DnsName, Family)>,
     answers: Vec<(DnsName, DnsAnswer)>,
@@ -37,21 +37,21 @@ pub(super) struct Schedule {
 }
 
 #[derive(Debug, Default)]
-struct Followed {
+struct FollowedName {
     id: u64,
     /// Who wants it, and how early each came.
     wanted: BTreeMap<Arc<str>, Rank>,
     /// Those of them that may have it looked up. If there are none, it is not followed.
     admitted: BTreeSet<Arc<str>>,
-    held: Held,
+    known: KnownAddresses,
     /// What was told last.
     told: Option<DnsAnswer>,
-    stages: [Stage; 2],
+    stages: [LookupStage; 2],
 }
 
 /// Where a family of a name is on its way.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-enum Stage {
+enum LookupStage {
     #[default]
     Idle,
     Due(Instant),
@@ -61,7 +61,7 @@ enum Stage {
 
 /// The names of a namespace, the earliest of which are looked up.
 #[derive(Debug, Default)]
-struct Admitted {
+struct AdmittedNames {
     within: BTreeSet<(Rank, DnsName)>,
     beyond: BTreeSet<(Rank, DnsName)>,
 }
@@ -82,7 +82,7 @@ impl Schedule {
     }
 
     /// The next lookup that may begin.
-    pub(super) fn next(&mut self, now: Instant) -> Option<Job> {
+    pub(super) fn next(&mut self, now: Instant) -> Option<LookupJob> {
         while let Some((due, ..)) = self.due.first()
             && *due <= now
             && let Some((_, name, family)) = self.due.pop_first()
@@ -90,19 +90,19 @@ impl Schedule {
             self.wait(&name, family);
         }
         for family in Family::ALL {
-            while let Some((namespace, lane, name)) = self.turns(family).next() {
+            while let Some((namespace, class, name)) = self.turns(family).next() {
                 let Some(followed) = self.names.get_mut(&name) else {
-                    self.turns(family).finish(&namespace, lane);
+                    self.turns(family).finish(&namespace, class);
                     continue;
                 };
                 let id = followed.id;
-                let stage = std::mem::replace(followed.stage(family), Stage::Running);
+                let stage = std::mem::replace(followed.stage(family), LookupStage::Running);
                 let elsewhere: Vec<Arc<str>> = followed.admitted.iter().cloned().collect();
-                if let Stage::Waiting(ticket) = stage {
+                if let LookupStage::Waiting(ticket) = stage {
                     let turns = self.turns(family);
                     elsewhere.iter().for_each(|namespace| turns.withdraw(namespace, ticket));
                 }
-                return Some(Job { name, family, namespace, lane, id });
+                return Some(LookupJob { name, family, namespace, class, id });
             }
         }
         None
@@ -114,16 +114,16 @@ impl Schedule {
     }
 
     /// A lookup is over.
-    pub(super) fn finish(&mut self, job: &Job, outcome: Outcome, now: Instant) {
-        self.turns(job.family).finish(&job.namespace, job.lane);
+    pub(super) fn finish(&mut self, job: &LookupJob, result: LookupResult, now: Instant) {
+        self.turns(job.family).finish(&job.namespace, job.class);
         let Some(followed) = self.names.get_mut(&job.name) else { return };
         if followed.id != job.id || followed.admitted.is_empty() {
             return;
         }
-        let due = now + followed.held.take(job.family, outcome);
-        *followed.stage(job.family) = Stage::Due(due);
+        let due = now + followed.known.take(job.family, result);
+        *followed.stage(job.family) = LookupStage::Due(due);
         self.due.insert((due, job.name.clone(), job.family));
-        if let Some(answer) = followed.held.answer() {
+        if let Some(answer) = followed.known.answer() {
             self.tell(&job.name, answer);
         }
     }
@@ -133,7 +133,7 @@ impl Schedule {
         std::mem::take(&mut self.answers)
     }
 
-    fn turns(&mut self, family: Family) -> &mut Turns {
+    fn turns(&mut self, family: Family) -> &mut LookupQueues {
         match family {
             Family::V4 => &mut self.v4,
             Family::V6 => &mut self.v6,
@@ -208,7 +208,9 @@ impl Schedule {
         }
         // It goes on, and waits where it may by now.
         for family in Family::ALL {
-            if let Some(Stage::Waiting(ticket)) = self.names.get(name).map(|one| one.at(family)) {
+            if let Some(LookupStage::Waiting(ticket)) =
+                self.names.get(name).map(|one| one.at(family))
+            {
                 let turns = self.turns(family);
                 before.iter().for_each(|namespace| turns.withdraw(namespace, ticket));
                 self.wait(name, family);
@@ -225,14 +227,14 @@ impl Schedule {
             return;
         }
         followed.id = id;
-        followed.held = Held::default();
+        followed.known = KnownAddresses::default();
         if followed.admitted.is_empty() {
             let fault = Some(NameFault::TooManyNames);
             self.tell(name, DnsAnswer { addresses: Vec::new(), fault });
             return;
         }
         for family in Family::ALL {
-            *followed.stage(family) = Stage::Due(now);
+            *followed.stage(family) = LookupStage::Due(now);
             self.due.insert((now, name.clone(), family));
         }
     }
@@ -243,9 +245,9 @@ impl Schedule {
             let Some(followed) = self.names.get_mut(name) else { return };
             match std::mem::take(followed.stage(family)) {
                 // What is under way comes to nothing.
-                Stage::Idle | Stage::Running => {}
-                Stage::Due(due) => _ = self.due.remove(&(due, name.clone(), family)),
-                Stage::Waiting(ticket) => {
+                LookupStage::Idle | LookupStage::Running => {}
+                LookupStage::Due(due) => _ = self.due.remove(&(due, name.clone(), family)),
+                LookupStage::Waiting(ticket) => {
                     let turns = self.turns(family);
                     namespaces.iter().for_each(|namespace| turns.withdraw(namespace, ticket));
                 }
@@ -257,22 +259,22 @@ impl Schedule {
     fn wait(&mut self, name: &DnsName, family: Family) {
         let ticket = self.number();
         let Some(followed) = self.names.get_mut(name) else { return };
-        *followed.stage(family) = Stage::Waiting(ticket);
-        let lane = match &followed.held {
-            held if held.is_failing(family) => Lane::Failing,
-            held if held.is_new(family) => Lane::New,
-            _ => Lane::Answered,
+        *followed.stage(family) = LookupStage::Waiting(ticket);
+        let class = match &followed.known {
+            known if known.is_failing(family) => LookupClass::Failing,
+            known if known.is_new(family) => LookupClass::New,
+            _ => LookupClass::Answered,
         };
         let namespaces: Vec<Arc<str>> = followed.admitted.iter().cloned().collect();
         let turns = self.turns(family);
         for namespace in namespaces {
-            turns.add(&namespace, lane, ticket, name.clone());
+            turns.add(&namespace, class, ticket, name.clone());
         }
     }
 }
 
-impl Followed {
-    fn stage(&mut self, family: Family) -> &mut Stage {
+impl FollowedName {
+    fn stage(&mut self, family: Family) -> &mut LookupStage {
         let [v4, v6] = &mut self.stages;
         match family {
             Family::V4 => v4,
@@ -280,7 +282,7 @@ impl Followed {
         }
     }
 
-    fn at(&self, family: Family) -> Stage {
+    fn at(&self, family: Family) -> LookupStage {
         let [v4, v6] = self.stages;
         match family {
             Family::V4 => v4,
@@ -289,7 +291,7 @@ impl Followed {
     }
 }
 
-impl Admitted {
+impl AdmittedNames {
     /// Adds a name. Returns the one that has to give way, if any has: it may be that one.
     fn insert(&mut self, one: (Rank, DnsName)) -> Option<DnsName> {
         self.within.insert(one);
@@ -334,12 +336,12 @@ mod tests {
         schedule.change(NameChanges { wanted, unwanted: Vec::new() }, now);
     }
 
-    fn begun(schedule: &mut Schedule, now: Instant) -> Vec<Job> {
+    fn begun(schedule: &mut Schedule, now: Instant) -> Vec<LookupJob> {
         std::iter::from_fn(|| schedule.next(now)).collect()
     }
 
-    fn found(seconds: u64) -> Outcome {
-        Outcome::Found(vec!["10.0.0.1".parse().unwrap()], Duration::from_secs(seconds))
+    fn found(seconds: u64) -> LookupResult {
+        LookupResult::Found(vec!["10.0.0.1".parse().unwrap()], Duration::from_secs(seconds))
     }
 
     #[test]
@@ -356,7 +358,7 @@ mod tests {
         let again = begun(&mut schedule, later);
         assert_eq!(again.len(), 1);
         assert_eq!(again[0].family, Family::V4);
-        schedule.finish(&jobs[1], Outcome::Failed("silent".to_owned()), later);
+        schedule.finish(&jobs[1], LookupResult::Failed("silent".to_owned()), later);
         assert!(schedule.take_answers().is_empty(), "nothing new");
         assert_eq!(schedule.next_due(), Some(later + Duration::from_secs(1)));
     }

@@ -5,9 +5,9 @@ use std::mem;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::Fault;
-use super::parse::{Object, Origin, parse};
-use super::snapshot::{Content, DirSnapshot, same};
+use super::ManifestFault;
+use super::parse::{ManifestObject, Origin, parse};
+use super::snapshot::{DirSnapshot, FileContent, same};
 use crate::routing::{Kind, ObjectKey, ObjectRef, RouteKey};
 
 /// All files with what is in force of them: for a file without faults what it holds, for another
@@ -33,7 +33,7 @@ pub(super) struct Difference {
     /// The objects that are in force no longer.
     pub(super) gone: Vec<Id>,
     /// The objects that are new in force, or written in another way than before.
-    pub(super) put: Vec<Object>,
+    pub(super) put: Vec<ManifestObject>,
 }
 
 /// What tells an object from all others.
@@ -43,9 +43,9 @@ pub(super) type Id = (Kind, ObjectKey);
 struct FileState {
     /// The configured path through which it was found.
     root: PathBuf,
-    content: Content,
+    content: FileContent,
     latest: Latest,
-    in_force: Vec<Written>,
+    in_force: Vec<WrittenObject>,
 }
 
 /// What became of the content of a file.
@@ -53,21 +53,21 @@ struct FileState {
 enum Latest {
     InForce,
     /// It cannot be in force, so what was before stays.
-    Faulty(Vec<Fault>),
+    Faulty(Vec<ManifestFault>),
     /// It may come in force, as soon as no other file has any object of it.
     Waiting {
         /// Which objects there are, in the order of the file.
-        written: Vec<Written>,
+        written: Vec<WrittenObject>,
         /// The objects themselves.
-        objects: Vec<Object>,
+        objects: Vec<ManifestObject>,
         /// An object that another file has.
-        taken: Option<Fault>,
+        taken: Option<ManifestFault>,
     },
 }
 
 /// Which object was written where, and how.
 #[derive(Debug)]
-struct Written {
+struct WrittenObject {
     id: Id,
     origin: Origin,
 }
@@ -129,7 +129,7 @@ impl Manifests {
     }
 
     /// All that is wrong with what the files hold now.
-    pub(super) fn faults(&self) -> Vec<Fault> {
+    pub(super) fn faults(&self) -> Vec<ManifestFault> {
         let unreadable = self.unreadable.iter().map(|(path, error)| unreadable(path, error));
         let files = self.files.values().flat_map(|file| match &file.latest {
             Latest::InForce => &[],
@@ -154,7 +154,7 @@ impl Manifests {
     }
 
     /// Parses a file if its content is new; returns whether it is.
-    fn take(&mut self, file: &Path, root: &Path, content: &Content) -> bool {
+    fn take(&mut self, file: &Path, root: &Path, content: &FileContent) -> bool {
         let mut known = self.files.get_mut(file);
         if let Some(state) = &mut known
             && same(&state.content, content)
@@ -173,7 +173,7 @@ impl Manifests {
                 let (mut written, mut objects) = (Vec::new(), Vec::new());
                 for parsed in parsed {
                     let id = (parsed.object.kind(), parsed.key);
-                    written.push(Written { id, origin: parsed.origin });
+                    written.push(WrittenObject { id, origin: parsed.origin });
                     objects.push(parsed.object);
                 }
                 Latest::Waiting { written, objects, taken: None }
@@ -270,7 +270,7 @@ impl FileState {
     }
 
     /// What is to be in force of it, as far as it is known.
-    fn chosen(&self) -> &[Written] {
+    fn chosen(&self) -> &[WrittenObject] {
         match &self.latest {
             Latest::Waiting { written, taken: None, .. } => written,
             _ => &self.in_force,
@@ -278,8 +278,8 @@ impl FileState {
     }
 }
 
-fn unreadable(path: &Path, error: &str) -> Fault {
-    Fault {
+fn unreadable(path: &Path, error: &str) -> ManifestFault {
+    ManifestFault {
         file: path.to_owned(),
         line: None,
         object: None,
@@ -288,11 +288,11 @@ fn unreadable(path: &Path, error: &str) -> Fault {
     }
 }
 
-fn clash(loser: &Path, own: &Written, winner: &Path, file: &FileState) -> Fault {
+fn clash(loser: &Path, own: &WrittenObject, winner: &Path, file: &FileState) -> ManifestFault {
     let (kind, key) = &own.id;
     let theirs = file.chosen().iter().find(|written| written.id == own.id);
     let line = theirs.map_or(1, |written| written.origin.line);
-    Fault {
+    ManifestFault {
         file: loser.to_owned(),
         line: Some(own.origin.line),
         object: Some(format!("{kind} {key}")),

@@ -8,7 +8,7 @@
 //! Each file is taken whole or not at all: one fault in it, and what it held before stays in force.
 //!
 //! * `snapshot` reads the files that changed, and `stability` decides which snapshot counts;
-//! * `parse` turns bytes into objects or [`Fault`]s, without I/O;
+//! * `parse` turns bytes into objects or [`ManifestFault`]s, without I/O;
 //! * `manifests` holds what is in force, and computes what a snapshot changes, without I/O;
 //! * `watch_set` computes which folders to watch, and `watcher` has the kernel watch them;
 //! * [`watch`] drives them all while sluice runs; [`load`] and [`check`] do it once.
@@ -25,17 +25,17 @@ use std::fmt::{self, Write};
 use std::path::{Path, PathBuf};
 
 use self::manifests::Manifests;
-use self::parse::Lines;
+use self::parse::FieldLines;
 use self::snapshot::DirSnapshot;
 use super::translate::{Installation, Resources, examine};
 use crate::yaml::FieldPath;
 
-pub use watch::{Update, watch};
+pub use watch::{FilesUpdate, watch};
 
 /// What is wrong, and where. Shown as one line:
 /// `routes/kafka.yaml:12: SniRoute data/kafka: spec.backends[0].weight: ...`.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Fault {
+pub struct ManifestFault {
     /// The file, or the path that could not be read.
     pub file: PathBuf,
     /// The line in the file, from 1.
@@ -48,10 +48,10 @@ pub struct Fault {
     pub message: String,
 }
 
-impl fmt::Display for Fault {
+impl fmt::Display for ManifestFault {
     /// One line, whatever the file holds.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Fault { file, line, object, field, message } = self;
+        let ManifestFault { file, line, object, field, message } = self;
         write_visibly(f, &file.to_string_lossy())?;
         if let Some(line) = line {
             write!(f, ":{line}")?;
@@ -83,7 +83,7 @@ pub struct Loaded {
     /// The objects of all files without faults.
     pub resources: Resources,
     /// What is wrong with the other files.
-    pub faults: Vec<Fault>,
+    pub faults: Vec<ManifestFault>,
 }
 
 /// Reads files and folders once.
@@ -108,17 +108,17 @@ pub fn read_text(file: &Path, text: &[u8]) -> Loaded {
 /// being loaded, and what would keep a route of this installation from being wholly in force:
 /// Services and ports that are not there, listeners that do not exist (unless
 /// [`Installation::listeners`] is empty) and hostnames that another route owns.
-pub fn check(paths: &[PathBuf], installation: &Installation) -> Vec<Fault> {
+pub fn check(paths: &[PathBuf], installation: &Installation) -> Vec<ManifestFault> {
     let (manifests, resources) = read_once(paths);
     let mut faults = manifests.faults();
     let (_, problems) = examine(&resources, installation);
     let origins = manifests.origins();
-    let mut lines = Lines::default();
+    let mut lines = FieldLines::default();
     for problem in problems {
         // Each route comes from some file: `examine` makes none up.
         let Some((file, origin)) = origins.get(&problem.key) else { continue };
         let line = lines.of(origin, &FieldPath::parse(&problem.field));
-        faults.push(Fault {
+        faults.push(ManifestFault {
             file: file.to_path_buf(),
             line: Some(line),
             object: Some(format!("SniRoute {}", problem.key)),

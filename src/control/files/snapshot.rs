@@ -30,7 +30,7 @@ pub(super) struct FileRead {
     /// across the swap.
     pub(super) real: PathBuf,
     /// What is in it, or why it cannot be read.
-    pub(super) content: Content,
+    pub(super) content: FileContent,
     /// By what to tell that it is still the same, if anything can.
     stamp: Option<Stamp>,
 }
@@ -52,10 +52,10 @@ impl FileRead {
 }
 
 /// What is in a file, or why it cannot be read.
-pub(super) type Content = Result<Arc<[u8]>, String>;
+pub(super) type FileContent = Result<Arc<[u8]>, String>;
 
 /// Whether the content is the same, which mostly takes no comparing.
-pub(super) fn same(one: &Content, other: &Content) -> bool {
+pub(super) fn same(one: &FileContent, other: &FileContent) -> bool {
     match (one, other) {
         (Ok(one), Ok(other)) => Arc::ptr_eq(one, other) || one == other,
         (one, other) => one == other,

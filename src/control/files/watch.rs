@@ -13,7 +13,7 @@ use tokio::sync::Notify;
 use tokio::task::spawn_blocking;
 use tracing::{Dispatch, dispatcher, info, warn};
 
-use super::Fault;
+use super::ManifestFault;
 use super::manifests::{Difference, Manifests};
 use super::snapshot::{DirSnapshot, FileRead, is_too_high};
 use super::stability::{Stability, Verdict};
@@ -27,7 +27,7 @@ use crate::routing::Kind;
 
 /// What to serve from now on.
 #[derive(Clone, Debug)]
-pub struct Update {
+pub struct FilesUpdate {
     /// The changes, and the statuses of the routes that were looked at again. The first are of all
     /// routes.
     pub delta: Delta,
@@ -53,7 +53,7 @@ pub async fn watch(
     installation: Installation,
     names: (DnsFollower, DnsAnswers),
     reread: Arc<Notify>,
-    publish: impl FnMut(Update),
+    publish: impl FnMut(FilesUpdate),
     failed: impl FnMut(),
 ) -> Infallible {
     watch_at(Pace::default(), paths, installation, names, reread, publish, failed).await
@@ -101,12 +101,12 @@ pub(super) async fn watch_at(
     installation: Installation,
     (mut names, mut answers): (DnsFollower, DnsAnswers),
     reread: Arc<Notify>,
-    mut publish: impl FnMut(Update),
+    mut publish: impl FnMut(FilesUpdate),
     mut failed: impl FnMut(),
 ) -> Infallible {
     let paths: Arc<[PathBuf]> = paths.into();
     let mut watcher = Watcher::new(pace.notify);
-    let mut state = State::new(installation);
+    let mut state = ActiveManifests::new(installation);
     let mut noticed = Instant::now();
     let mut applied = DirSnapshot::default();
     let mut next = read(&paths, &applied, &mut watcher).await;
@@ -166,9 +166,9 @@ async fn wait(
     longest: Duration,
     watcher: &Watcher,
     reread: &Notify,
-    state: &mut State,
+    state: &mut ActiveManifests,
     answers: &mut DnsAnswers,
-    publish: &mut impl FnMut(Update),
+    publish: &mut impl FnMut(FilesUpdate),
 ) -> Reason {
     let deadline = tokio::time::Instant::now() + longest;
     loop {
@@ -260,7 +260,7 @@ async fn aside<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> 
 }
 
 /// What is in force.
-struct State {
+struct ActiveManifests {
     manifests: Manifests,
     builder: Builder,
     /// Whether there was any update yet.
@@ -269,9 +269,9 @@ struct State {
     too_high: BTreeSet<PathBuf>,
 }
 
-impl State {
+impl ActiveManifests {
     fn new(installation: Installation) -> Self {
-        State {
+        ActiveManifests {
             manifests: Manifests::default(),
             builder: Builder::new(installation),
             begun: false,
@@ -312,7 +312,8 @@ impl State {
                 log_fault(fault);
             }
         }
-        let faulty = |faults: &[Fault], file: &Path| faults.iter().any(|fault| fault.file == file);
+        let faulty =
+            |faults: &[ManifestFault], file: &Path| faults.iter().any(|fault| fault.file == file);
         for file in &changed {
             if faulty(&before, file) && !faulty(&faults, file) {
                 info!(file = %file.display(), "a file of manifests is in order again");
@@ -321,15 +322,15 @@ impl State {
         !changed.is_empty()
     }
 
-    async fn update(&mut self, noticed: Instant) -> Update {
+    async fn update(&mut self, noticed: Instant) -> FilesUpdate {
         let delta = slices::settle(&mut self.builder).await;
         let faults = count(&self.manifests.faults());
-        Update { delta, complete: self.manifests.complete(), faults, noticed }
+        FilesUpdate { delta, complete: self.manifests.complete(), faults, noticed }
     }
 }
 
 /// How many objects of each kind, and files, there are faults of.
-fn count(faults: &[Fault]) -> Vec<(&'static str, usize)> {
+fn count(faults: &[ManifestFault]) -> Vec<(&'static str, usize)> {
     let mut counts: BTreeMap<&str, usize> =
         READ_KINDS.map(Kind::as_str).into_iter().chain([FILE]).map(|kind| (kind, 0)).collect();
     let faulty: BTreeSet<_> = faults.iter().map(|fault| (&fault.file, &fault.object)).collect();
@@ -341,8 +342,8 @@ fn count(faults: &[Fault]) -> Vec<(&'static str, usize)> {
     counts.into_iter().collect()
 }
 
-fn log_fault(fault: &Fault) {
-    let Fault { file, line, object, field, message: detail } = fault;
+fn log_fault(fault: &ManifestFault) {
+    let ManifestFault { file, line, object, field, message: detail } = fault;
     let (object, field) = (object.as_deref(), field.as_deref());
     warn!(
         file = %file.display(),

@@ -14,7 +14,7 @@ use super::watch_set::WatchSet;
 
 /// The kernel's watches over the folders of a [`WatchSet`].
 pub(super) struct Watcher {
-    pub(super) events: Arc<Events>,
+    pub(super) events: Arc<WatcherEvents>,
     enabled: bool,
     inner: Option<RecommendedWatcher>,
     watched: BTreeSet<PathBuf>,
@@ -24,14 +24,14 @@ pub(super) struct Watcher {
 
 /// What the thread of the kernel's watches and the control plane both see.
 #[derive(Default)]
-pub(super) struct Events {
+pub(super) struct WatcherEvents {
     /// Something changed.
     pub(super) changed: Notify,
-    seen: Mutex<Seen>,
+    seen: Mutex<WatchedFiles>,
 }
 
 #[derive(Default)]
-struct Seen {
+struct WatchedFiles {
     watch_set: WatchSet,
     /// Files that were written to and not closed since, by their real paths, each with the time of its
     /// last event.
@@ -40,7 +40,7 @@ struct Seen {
 
 impl Watcher {
     pub(super) fn new(enabled: bool) -> Self {
-        let events = Arc::new(Events::default());
+        let events = Arc::new(WatcherEvents::default());
         // Whatever changes while the first watches are set up: another look finds it.
         events.changed.notify_one();
         Watcher { events, enabled, inner: None, watched: BTreeSet::new(), healthy: true }
@@ -90,8 +90,8 @@ impl Watcher {
     }
 }
 
-impl Events {
-    fn lock(&self) -> MutexGuard<'_, Seen> {
+impl WatcherEvents {
+    fn lock(&self) -> MutexGuard<'_, WatchedFiles> {
         self.seen.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -127,7 +127,7 @@ impl Events {
     }
 }
 
-impl Seen {
+impl WatchedFiles {
     /// There will be no more events of files outside the set.
     fn look_at(&mut self, watch_set: WatchSet) {
         self.open_files.retain(|file, _| watch_set.includes(file));

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use tracing::{debug, info, warn};
 
-use super::list_watch::Failure;
+use super::list_watch::WatchFailure;
 
 /// During an outage, another cause than the first is only logged if it lasts: an API server that
 /// starts refuses for a moment what it does not know yet.
@@ -33,26 +33,26 @@ pub enum Notice {
 
 /// How all lists and watches fare.
 pub(super) struct SourceHealth {
-    state: Mutex<State>,
+    state: Mutex<HealthState>,
     tell: Box<dyn Fn(Notice) + Send + Sync>,
 }
 
 /// How one of them fares.
 #[derive(Clone)]
-pub(super) struct ListingHealth {
+pub(super) struct WatchHealth {
     of: Arc<SourceHealth>,
-    listing: usize,
+    watch: usize,
 }
 
 #[derive(Default)]
-struct State {
-    listings: Vec<Standing>,
+struct HealthState {
+    watches: Vec<WatchStatus>,
     /// Whether [`Notice::Up`] was the last to be told.
     up: bool,
     outage: Option<Outage>,
 }
 
-struct Standing {
+struct WatchStatus {
     kind: &'static str,
     namespace: Option<String>,
     /// Whether it is watched, as far as is known.
@@ -81,7 +81,7 @@ enum Cause {
     /// The server is away, or in trouble.
     Server,
     /// The server does not allow it, or does not know it: a matter of one listing.
-    Refused { listing: usize, code: u16 },
+    Refused { watch: usize, code: u16 },
 }
 
 impl SourceHealth {
@@ -91,13 +91,13 @@ impl SourceHealth {
 
     /// Counts one more list and watch among those that must be on. To be called for all of them
     /// before the first of them begins.
-    pub(super) fn listing(
+    pub(super) fn watch(
         self: &Arc<Self>,
         kind: &'static str,
         namespace: Option<&str>,
-    ) -> ListingHealth {
+    ) -> WatchHealth {
         let mut state = self.lock();
-        state.listings.push(Standing {
+        state.watches.push(WatchStatus {
             kind,
             namespace: namespace.map(str::to_owned),
             on: false,
@@ -106,16 +106,16 @@ impl SourceHealth {
             retry_after: None,
             succeeded: false,
         });
-        ListingHealth { of: Arc::clone(self), listing: state.listings.len() - 1 }
+        WatchHealth { of: Arc::clone(self), watch: state.watches.len() - 1 }
     }
 
-    fn lock(&self) -> MutexGuard<'_, State> {
+    fn lock(&self) -> MutexGuard<'_, HealthState> {
         // Every change of it is whole.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl ListingHealth {
+impl WatchHealth {
     /// Its watch is on. That says little after watches that have brought nothing.
     pub(super) fn watching(&self) {
         self.on(false);
@@ -128,15 +128,15 @@ impl ListingHealth {
 
     fn on(&self, proven: bool) {
         let mut state = self.of.lock();
-        let Some(standing) = state.listings.get_mut(self.listing) else { return };
-        if standing.doubtful && !proven {
+        let Some(watch) = state.watches.get_mut(self.watch) else { return };
+        if watch.doubtful && !proven {
             return;
         }
-        standing.doubtful = false;
-        standing.on = true;
-        standing.succeeded = true;
-        standing.failing = None;
-        if state.up || !state.listings.iter().all(|standing| standing.on) {
+        watch.doubtful = false;
+        watch.on = true;
+        watch.succeeded = true;
+        watch.failing = None;
+        if state.up || !state.watches.iter().all(|watch| watch.on) {
             return;
         }
         state.up = true;
@@ -150,40 +150,40 @@ impl ListingHealth {
 
     /// The server has asked to be left alone for so long.
     pub(super) fn set_retry_after(&self, pause: Duration) {
-        if let Some(standing) = self.of.lock().listings.get_mut(self.listing) {
-            standing.retry_after = Some(pause);
+        if let Some(watch) = self.of.lock().watches.get_mut(self.watch) {
+            watch.retry_after = Some(pause);
         }
     }
 
     /// How long the server has asked to be left alone since this was last called.
     pub(super) fn take_retry_after(&self) -> Option<Duration> {
-        self.of.lock().listings.get_mut(self.listing)?.retry_after.take()
+        self.of.lock().watches.get_mut(self.watch)?.retry_after.take()
     }
 
     /// Whether its watch was on at some time since this was last called.
     pub(super) fn take_succeeded(&self) -> bool {
         let mut state = self.of.lock();
-        let standing = state.listings.get_mut(self.listing);
-        standing.is_some_and(|standing| std::mem::take(&mut standing.succeeded))
+        let watch = state.watches.get_mut(self.watch);
+        watch.is_some_and(|watch| std::mem::take(&mut watch.succeeded))
     }
 
     /// It has failed. Logged above debug when that is news.
-    pub(super) fn failed(&self, error: &Failure) {
+    pub(super) fn failed(&self, error: &WatchFailure) {
         (self.of.tell)(Notice::Failed);
         let reasons = reasons(error);
         let mut state = self.of.lock();
-        let Some(standing) = state.listings.get_mut(self.listing) else { return };
-        let (kind, namespace) = (standing.kind, standing.namespace.clone());
+        let Some(watch) = state.watches.get_mut(self.watch) else { return };
+        let (kind, namespace) = (watch.kind, watch.namespace.clone());
         // A watch that breaks off is no outage; the next request tells whether there is one.
         if error.is_end_of_watch() {
             debug!(kind, namespace, error = reasons, "a watch has broken off");
             return;
         }
-        standing.doubtful |= matches!(error, Failure::Fruitless(_));
+        watch.doubtful |= matches!(error, WatchFailure::Fruitless(_));
         let code = error.code();
-        let news = state.fail(self.listing, code, Instant::now());
+        let news = state.fail(self.watch, code, Instant::now());
         let what = format!("{kind}: {}", brief(error));
-        let tells = state.tells(self.listing, &what, news);
+        let tells = state.tells(self.watch, &what, news);
         drop(state);
         if tells {
             (self.of.tell)(Notice::Down { what });
@@ -202,23 +202,23 @@ impl ListingHealth {
     }
 }
 
-impl State {
+impl HealthState {
     /// Notes a failure. Returns whether it is worth a line of the log.
-    fn fail(&mut self, listing: usize, code: Option<u16>, now: Instant) -> bool {
+    fn fail(&mut self, watch: usize, code: Option<u16>, now: Instant) -> bool {
         let cause = match code {
-            Some(code @ 400..=499) if code != 429 => Cause::Refused { listing, code },
+            Some(code @ 400..=499) if code != 429 => Cause::Refused { watch, code },
             _ => Cause::Server,
         };
         self.up = false;
         let outage =
             self.outage.get_or_insert(Outage { since: now, logged: HashSet::new(), told: None });
-        let Some(standing) = self.listings.get_mut(listing) else { return false };
-        standing.on = false;
-        let since = match standing.failing {
+        let Some(watch) = self.watches.get_mut(watch) else { return false };
+        watch.on = false;
+        let since = match watch.failing {
             Some((same, since)) if same == cause => since,
             _ => now,
         };
-        standing.failing = Some((cause, since));
+        watch.failing = Some((cause, since));
         let worth = outage.logged.is_empty() || now.duration_since(since) >= LASTING;
         worth && outage.logged.insert(cause)
     }
@@ -226,34 +226,34 @@ impl State {
     /// Whether it is to be told that a listing fails in this way: always of news, and of the listing
     /// that was told of last when it fails in another way than before. Often the first failure is
     /// that of a connection which an API server that goes away has left behind, and says little.
-    fn tells(&mut self, listing: usize, what: &str, news: bool) -> bool {
+    fn tells(&mut self, watch: usize, what: &str, news: bool) -> bool {
         let Some(outage) = &mut self.outage else { return false };
         let tells = news
             || match &outage.told {
-                Some((same, told)) if *same == listing => told != what,
-                Some((other, _)) => self.listings.get(*other).is_none_or(|other| other.on),
+                Some((same, told)) if *same == watch => told != what,
+                Some((other, _)) => self.watches.get(*other).is_none_or(|other| other.on),
                 None => true,
             };
         if tells {
-            outage.told = Some((listing, what.to_owned()));
+            outage.told = Some((watch, what.to_owned()));
         }
         tells
     }
 }
 
-impl fmt::Debug for ListingHealth {
+impl fmt::Debug for WatchHealth {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("ListingHealth").field("listing", &self.listing).finish_non_exhaustive()
+        f.debug_struct("ListingHealth").field("listing", &self.watch).finish_non_exhaustive()
     }
 }
 
 /// Whether the service account lacks a permission.
-pub(super) fn is_forbidden(error: &Failure) -> bool {
+pub(super) fn is_forbidden(error: &WatchFailure) -> bool {
     error.code() == Some(403)
 }
 
 /// The error and what caused it, each once.
-fn reasons(error: &Failure) -> String {
+fn reasons(error: &WatchFailure) -> String {
     let mut text = error.to_string();
     let mut cause: Option<&dyn Error> = error.source();
     while let Some(error) = cause {
@@ -267,14 +267,14 @@ fn reasons(error: &Failure) -> String {
 }
 
 /// In a few words, without names of users or objects: it is shown on the admin port.
-fn brief(error: &Failure) -> String {
+fn brief(error: &WatchFailure) -> String {
     match error {
-        Failure::List(kube::Error::Api(status))
-        | Failure::Watch(kube::Error::Api(status))
-        | Failure::Ended(status) => {
+        WatchFailure::List(kube::Error::Api(status))
+        | WatchFailure::Watch(kube::Error::Api(status))
+        | WatchFailure::Ended(status) => {
             return format!("{} {}", status.code, status.reason).trim_end().to_owned();
         }
-        Failure::Fruitless(last) => return brief(last),
+        WatchFailure::Fruitless(last) => return brief(last),
         _ => {}
     }
     let mut root: &dyn Error = error;
@@ -290,9 +290,9 @@ mod tests {
 
     use super::*;
 
-    fn status(code: u16) -> Failure {
+    fn status(code: u16) -> WatchFailure {
         let status = Status { code, reason: "Because".into(), ..Status::default() };
-        Failure::List(kube::Error::Api(Box::new(status)))
+        WatchFailure::List(kube::Error::Api(Box::new(status)))
     }
 
     fn told() -> (Arc<SourceHealth>, Arc<Mutex<Vec<Notice>>>) {
@@ -308,7 +308,7 @@ mod tests {
     #[test]
     fn up_is_when_every_watch_is_on_and_is_told_once() {
         let (health, told) = told();
-        let (a, b) = (health.listing("as", None), health.listing("bs", None));
+        let (a, b) = (health.watch("as", None), health.watch("bs", None));
         a.watching();
         assert_eq!(*told.lock().expect("told"), []);
         b.watching();
@@ -326,7 +326,7 @@ mod tests {
     #[test]
     fn an_outage_is_told_once_for_each_way_in_which_it_shows() {
         let (health, told) = told();
-        let (a, b) = (health.listing("as", None), health.listing("bs", None));
+        let (a, b) = (health.watch("as", None), health.watch("bs", None));
         let since_last = || -> Vec<Notice> {
             let told = std::mem::take(&mut *told.lock().expect("told"));
             told.into_iter().filter(|notice| *notice != Notice::Failed).collect()
@@ -347,7 +347,7 @@ mod tests {
     #[test]
     fn another_cause_is_worth_a_word_once_it_has_lasted() {
         let (health, _) = told();
-        let (_, _) = (health.listing("as", None), health.listing("bs", None));
+        let (_, _) = (health.watch("as", None), health.watch("bs", None));
         let mut state = health.lock();
         let start = Instant::now();
         assert!(state.fail(0, None, start));
@@ -364,9 +364,9 @@ mod tests {
     #[test]
     fn a_watch_that_breaks_off_is_no_outage() {
         let (health, told) = told();
-        let a = health.listing("as", None);
+        let a = health.watch("as", None);
         a.watching();
-        a.failed(&Failure::Ended(Box::new(Status { code: 410, ..Status::default() })));
+        a.failed(&WatchFailure::Ended(Box::new(Status { code: 410, ..Status::default() })));
         assert_eq!(*told.lock().expect("told"), [Notice::Up, Notice::Failed]);
     }
 }

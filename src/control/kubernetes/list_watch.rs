@@ -17,8 +17,8 @@ use kube::{Client, Error};
 use serde::de::DeserializeOwned;
 use tokio::time::{Instant, sleep, timeout};
 
-use super::health::ListingHealth;
-use super::request::{Pauses, WATCH_SECONDS};
+use super::health::WatchHealth;
+use super::request::{Backoff, WATCH_SECONDS};
 use crate::control::objects::{ObjectText, Pages, field, open};
 
 /// How long after its end a watch is given up that has brought nothing more.
@@ -34,7 +34,7 @@ const LATER: [u16; 2] = [429, 503];
 
 /// What a list and watch brings.
 #[derive(Debug)]
-pub(super) enum Event {
+pub(super) enum WatchEvent {
     /// Everything is listed from here on.
     Init,
     /// An object that is listed.
@@ -49,7 +49,7 @@ pub(super) enum Event {
 
 /// Why a list or a watch has failed.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum Failure {
+pub(super) enum WatchFailure {
     /// A list was refused or broke off.
     #[error("cannot list: {0}")]
     List(#[source] Error),
@@ -76,20 +76,20 @@ pub(super) enum Failure {
     Silent,
     /// Several watches in a row ended in such ways and brought nothing.
     #[error("{MOST_FRUITLESS} watches in a row have brought nothing; of the last: {0}")]
-    Fruitless(#[source] Box<Failure>),
+    Fruitless(#[source] Box<WatchFailure>),
 }
 
 /// Its events and failures, for good.
-pub(super) type Events = Pin<Box<dyn Stream<Item = Result<Event, Failure>> + Send>>;
+pub(super) type WatchEvents = Pin<Box<dyn Stream<Item = Result<WatchEvent, WatchFailure>> + Send>>;
 
 /// Lists and watches what is at a path, such as `/api/v1/services`.
-pub(super) fn events(client: Client, path: String, health: ListingHealth) -> Events {
+pub(super) fn events(client: Client, path: String, health: WatchHealth) -> WatchEvents {
     let state = ListWatch {
         client,
         path,
-        pauses: Pauses::new(health.clone()),
+        backoff: Backoff::new(health.clone()),
         health,
-        state: State::Start,
+        state: WatchPhase::Start,
         has_failed: false,
         fruitless: 0,
     };
@@ -102,15 +102,15 @@ pub(super) fn events(client: Client, path: String, health: ListingHealth) -> Eve
 struct ListWatch {
     client: Client,
     path: String,
-    pauses: Pauses,
-    health: ListingHealth,
-    state: State,
+    backoff: Backoff,
+    health: WatchHealth,
+    state: WatchPhase,
     has_failed: bool,
     /// How many watches in a row have brought nothing.
     fruitless: u32,
 }
 
-enum State {
+enum WatchPhase {
     Start,
     Listing(Box<Pages>),
     /// It is known as of this version.
@@ -122,57 +122,59 @@ enum State {
 struct Watch {
     /// What is known so far.
     version: String,
-    lines: Lines,
+    lines: LineReader,
     since: Instant,
     /// Whether it has brought anything.
     fruitful: bool,
 }
 
 impl ListWatch {
-    async fn next(&mut self) -> Result<Event, Failure> {
+    async fn next(&mut self) -> Result<WatchEvent, WatchFailure> {
         if mem::take(&mut self.has_failed) {
-            sleep(self.pauses.next().unwrap_or_default()).await;
+            sleep(self.backoff.next().unwrap_or_default()).await;
         }
         let event = self.step().await;
         self.has_failed = event.is_err();
         event
     }
 
-    async fn step(&mut self) -> Result<Event, Failure> {
+    async fn step(&mut self) -> Result<WatchEvent, WatchFailure> {
         loop {
             match &mut self.state {
-                State::Start => {
+                WatchPhase::Start => {
                     let pages = Pages::new(self.client.clone(), &self.path);
-                    self.state = State::Listing(Box::new(pages));
-                    return Ok(Event::Init);
+                    self.state = WatchPhase::Listing(Box::new(pages));
+                    return Ok(WatchEvent::Init);
                 }
-                State::Listing(pages) => match pages.next().await {
-                    Ok(Some(object)) => return Ok(Event::InitApply(object)),
+                WatchPhase::Listing(pages) => match pages.next().await {
+                    Ok(Some(object)) => return Ok(WatchEvent::InitApply(object)),
                     Ok(None) => {
                         let version = pages.version().map(str::to_owned);
-                        self.state = version.clone().map_or(State::Start, State::Listed);
-                        return version.map(|_| Event::InitDone).ok_or(Failure::NoVersion);
+                        self.state = version.clone().map_or(WatchPhase::Start, WatchPhase::Listed);
+                        return version
+                            .map(|_| WatchEvent::InitDone)
+                            .ok_or(WatchFailure::NoVersion);
                     }
                     Err(error) => {
                         self.fruitless = 0;
-                        self.state = State::Start;
-                        return Err(Failure::List(error));
+                        self.state = WatchPhase::Start;
+                        return Err(WatchFailure::List(error));
                     }
                 },
-                State::Listed(version) => {
+                WatchPhase::Listed(version) => {
                     match Watch::begin(&self.client, &self.path, version).await {
-                        Ok(watch) => self.state = State::Watching(Box::new(watch)),
+                        Ok(watch) => self.state = WatchPhase::Watching(Box::new(watch)),
                         Err(failure) => {
                             // An outage that shows, and explains why watches have broken off.
                             self.fruitless = 0;
                             if failure.wants_a_list() {
-                                self.state = State::Start;
+                                self.state = WatchPhase::Start;
                             }
                             return Err(failure);
                         }
                     }
                 }
-                State::Watching(watch) => match watch.next(&self.health).await {
+                WatchPhase::Watching(watch) => match watch.next(&self.health).await {
                     Ok(Some(event)) => return Ok(event),
                     end => {
                         if let Some(failure) = self.end(end.err()) {
@@ -185,13 +187,13 @@ impl ListWatch {
     }
 
     /// Decides how to go on after a watch, and returns what it has failed for.
-    fn end(&mut self, failure: Option<Failure>) -> Option<Failure> {
-        let State::Watching(watch) = mem::replace(&mut self.state, State::Start) else {
+    fn end(&mut self, failure: Option<WatchFailure>) -> Option<WatchFailure> {
+        let WatchPhase::Watching(watch) = mem::replace(&mut self.state, WatchPhase::Start) else {
             return failure;
         };
         let is_brief = watch.since.elapsed() < BRIEF;
-        let failure = failure.or((is_brief && !watch.fruitful).then_some(Failure::Brief));
-        let is_cut = matches!(failure, None | Some(Failure::Broken(_)));
+        let failure = failure.or((is_brief && !watch.fruitful).then_some(WatchFailure::Brief));
+        let is_cut = matches!(failure, None | Some(WatchFailure::Broken(_)));
         if watch.fruitful || is_cut && !is_brief {
             self.fruitless = 0;
             self.health.following();
@@ -199,20 +201,20 @@ impl ListWatch {
             self.fruitless = self.fruitless.saturating_add(1);
         }
         if self.fruitless >= MOST_FRUITLESS {
-            return failure.map(|failure| Failure::Fruitless(Box::new(failure)));
+            return failure.map(|failure| WatchFailure::Fruitless(Box::new(failure)));
         }
-        if !failure.as_ref().is_some_and(Failure::wants_a_list) {
-            self.state = State::Listed(watch.version);
+        if !failure.as_ref().is_some_and(WatchFailure::wants_a_list) {
+            self.state = WatchPhase::Listed(watch.version);
         }
         failure
     }
 }
 
-impl Failure {
+impl WatchFailure {
     /// The code with which the server has refused a list or a watch.
     pub(super) fn code(&self) -> Option<u16> {
         match self {
-            Failure::List(Error::Api(status)) | Failure::Watch(Error::Api(status)) => {
+            WatchFailure::List(Error::Api(status)) | WatchFailure::Watch(Error::Api(status)) => {
                 Some(status.code)
             }
             _ => None,
@@ -223,7 +225,10 @@ impl Failure {
     pub(super) fn is_end_of_watch(&self) -> bool {
         !matches!(
             self,
-            Failure::List(_) | Failure::NoVersion | Failure::Watch(_) | Failure::Fruitless(_)
+            WatchFailure::List(_)
+                | WatchFailure::NoVersion
+                | WatchFailure::Watch(_)
+                | WatchFailure::Fruitless(_)
         )
     }
 
@@ -231,32 +236,36 @@ impl Failure {
     /// is known: the server may have forgotten that place, or not know it yet.
     fn wants_a_list(&self) -> bool {
         match self {
-            Failure::Ended(status) => !LATER.contains(&status.code),
-            Failure::Watch(Error::Api(status)) => !LATER.contains(&status.code),
-            failure => matches!(failure, Failure::NoEvent),
+            WatchFailure::Ended(status) => !LATER.contains(&status.code),
+            WatchFailure::Watch(Error::Api(status)) => !LATER.contains(&status.code),
+            failure => matches!(failure, WatchFailure::NoEvent),
         }
     }
 }
 
 impl Watch {
-    async fn begin(client: &Client, path: &str, version: &mut String) -> Result<Self, Failure> {
+    async fn begin(
+        client: &Client,
+        path: &str,
+        version: &mut String,
+    ) -> Result<Self, WatchFailure> {
         let params = WatchParams::default().timeout(WATCH_SECONDS);
         let request = Request::new(path).watch(&params, version).map_err(Error::BuildRequest);
         let answer = match request {
             Ok(request) => open(client, request).await,
             Err(error) => Err(error),
         };
-        let body = answer.map_err(Failure::Watch)?.into_body();
+        let body = answer.map_err(WatchFailure::Watch)?.into_body();
         Ok(Watch {
             version: mem::take(version),
-            lines: Lines { body, buffer: Vec::new(), at: 0 },
+            lines: LineReader { body, buffer: Vec::new(), at: 0 },
             since: Instant::now(),
             fruitful: false,
         })
     }
 
     /// The next event; nothing when it is over. The health learns of the first sign of life.
-    async fn next(&mut self, health: &ListingHealth) -> Result<Option<Event>, Failure> {
+    async fn next(&mut self, health: &WatchHealth) -> Result<Option<WatchEvent>, WatchFailure> {
         while let Some(line) = self.lines.next().await? {
             if line.trim_ascii().is_empty() {
                 continue;
@@ -278,20 +287,20 @@ impl Watch {
 ///
 /// An object whose version cannot be read leaves that as it was: then a watch that is begun anew
 /// brings the object once more.
-fn take(line: &[u8], version: &mut String) -> Result<Option<Event>, Failure> {
+fn take(line: &[u8], version: &mut String) -> Result<Option<WatchEvent>, WatchFailure> {
     let kind = field(line, "type").and_then(read::<String>);
-    let Some(object) = field(line, "object") else { return Err(Failure::NoEvent) };
+    let Some(object) = field(line, "object") else { return Err(WatchFailure::NoEvent) };
     let known = field(object, "metadata").and_then(|metadata| field(metadata, "resourceVersion"));
     let known = known.and_then(read::<String>).filter(|known| !known.is_empty());
     let event = match kind.as_deref() {
-        Some("ADDED" | "MODIFIED") => Some(Event::Apply(ObjectText::new(object))),
-        Some("DELETED") => Some(Event::Delete(ObjectText::new(object))),
+        Some("ADDED" | "MODIFIED") => Some(WatchEvent::Apply(ObjectText::new(object))),
+        Some("DELETED") => Some(WatchEvent::Delete(ObjectText::new(object))),
         Some("BOOKMARK") => None,
         Some("ERROR") => {
             let status: Status = read(object).unwrap_or_default();
-            return Err(Failure::Ended(status.boxed()));
+            return Err(WatchFailure::Ended(status.boxed()));
         }
-        _ => return Err(Failure::NoEvent),
+        _ => return Err(WatchFailure::NoEvent),
     };
     if let Some(known) = known {
         *version = known;
@@ -304,21 +313,21 @@ fn read<T: DeserializeOwned>(value: &[u8]) -> Option<T> {
 }
 
 /// The lines of a watch.
-struct Lines {
+struct LineReader {
     body: Body,
     buffer: Vec<u8>,
     /// Before this there is no end of a line.
     at: usize,
 }
 
-impl Lines {
+impl LineReader {
     /// The next line. What comes after the last one is not whole, and is passed over.
-    async fn next(&mut self) -> Result<Option<Vec<u8>>, Failure> {
+    async fn next(&mut self) -> Result<Option<Vec<u8>>, WatchFailure> {
         let patience = Duration::from_secs(WATCH_SECONDS.into()) + MARGIN;
         match timeout(patience, self.read()).await {
-            Ok(line) => line.map_err(Failure::Broken),
+            Ok(line) => line.map_err(WatchFailure::Broken),
             // The server has vanished without a word.
-            Err(_) => Err(Failure::Silent),
+            Err(_) => Err(WatchFailure::Silent),
         }
     }
 

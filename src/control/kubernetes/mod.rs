@@ -9,19 +9,19 @@
 //! * `kinds` has all that is special about a kind: a new one is an implementation and a line there;
 //! * `list_watch` lists and watches one kind, by `request`, and `optional` one that may be undefined;
 //! * `health` knows how that fares;
-//! * `listing` knows what is there, [`Objects`] what it says, and `faults` what cannot be read.
+//! * `watched` knows what is there, [`Objects`] what it says, and `faults` what cannot be read.
 
 mod faults;
 mod health;
 mod kinds;
 mod list_watch;
-mod listing;
 mod objects;
 mod optional;
 mod request;
 #[cfg(test)]
 #[allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing)]
 mod tests;
+mod watch_state;
 
 use std::collections::HashSet;
 use std::convert::Infallible;
@@ -36,15 +36,15 @@ use kube::Client;
 
 pub use self::health::Notice;
 use self::health::SourceHealth;
-use self::kinds::FOLLOWED;
-use self::list_watch::{Event, Failure, events};
-use self::listing::{Listing, Todo};
+use self::kinds::WATCHED_KINDS;
+use self::list_watch::{WatchEvent, WatchFailure, events};
 pub use self::objects::Objects;
-use self::optional::Optional;
-use self::request::noting;
+use self::optional::OptionalEvent;
+use self::request::observed;
 pub use self::request::tuned;
+use self::watch_state::{IndexOp, WatchState};
 use super::api::{Definition, DnsName, READ_KINDS};
-use super::burst::take_burst;
+use super::debounce::take_debounced;
 use super::dns::{self, DnsAnswers, DnsFollower};
 use super::translate::{Delta, DnsAnswer, Installation};
 use super::{slices, warn_of_missing_services};
@@ -52,7 +52,7 @@ use crate::routing::{Kind, ObjectKey};
 
 /// What is to be served and reported differently from now on.
 #[derive(Clone, Debug)]
-pub struct Update {
+pub struct KubernetesUpdate {
     /// The changes, and the statuses of the routes that were looked at again.
     pub delta: Delta,
     /// How many objects of each kind cannot be read now.
@@ -63,63 +63,63 @@ pub struct Update {
 
 /// Where the objects come from: all namespaces, or those that are given.
 #[derive(Clone)]
-pub struct Source {
+pub struct KubernetesSource {
     /// Speaks to the API server.
     pub client: Client,
     /// Empty means all.
     pub namespaces: Vec<String>,
 }
 
-impl fmt::Debug for Source {
+impl fmt::Debug for KubernetesSource {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Source").field("namespaces", &self.namespaces).finish_non_exhaustive()
     }
 }
 
 /// Follows the API server for good; drop it to end it. `names` resolves the names that routes lead
-/// to; `told` learns how the lists and watches fare.
+/// to; `source_event` learns how the lists and watches fare.
 pub async fn watch(
-    source: Source,
+    source: KubernetesSource,
     installation: Installation,
     (mut names, answers): (DnsFollower, DnsAnswers),
-    mut publish: impl FnMut(Update),
-    told: impl Fn(Notice) + Send + Sync + 'static,
+    mut publish: impl FnMut(KubernetesUpdate),
+    source_event: impl Fn(Notice) + Send + Sync + 'static,
 ) -> Infallible {
-    let (mut streams, listings) = source.streams(&SourceHealth::new(told));
-    streams.push(answers.map(|(name, answer)| Told::Name(name, answer)).boxed());
-    let mut state = State::new(installation, listings);
-    let mut start = Start::Listing;
+    let (mut streams, watches) = source.streams(&SourceHealth::new(source_event));
+    streams.push(answers.map(|(name, answer)| SourceEvent::Name(name, answer)).boxed());
+    let mut state = Follower::new(installation, watches);
+    let mut start = FirstTable::WatchState;
     loop {
-        let noticed = take_burst(&mut streams, |told| state.take(told)).await;
+        let noticed = take_debounced(&mut streams, |source_event| state.take(source_event)).await;
         state.remove_gone().await;
         if !state.is_complete() {
             continue;
         }
-        if start == Start::Naming {
+        if start == FirstTable::Naming {
             state.objects.builder.tell_all();
         }
         let mut delta = slices::settle(&mut state.objects.builder).await;
         names.change(std::mem::take(&mut delta.names));
-        if start != Start::Over && state.patient && state.objects.builder.awaits_names() {
-            if start == Start::Listing {
+        if start != FirstTable::Over && state.patient && state.objects.builder.awaits_names() {
+            if start == FirstTable::WatchState {
                 let patience = tokio::time::sleep(dns::PATIENCE);
-                streams.push(patience.map(|()| Told::Impatience).into_stream().boxed());
-                start = Start::Naming;
+                streams.push(patience.map(|()| SourceEvent::Impatience).into_stream().boxed());
+                start = FirstTable::Naming;
             }
             continue;
         }
-        if std::mem::replace(&mut start, Start::Over) != Start::Over {
+        if std::mem::replace(&mut start, FirstTable::Over) != FirstTable::Over {
             warn_of_missing_services(&state.objects.builder);
         }
-        publish(Update { delta, faults: state.objects.faults(), noticed });
+        publish(KubernetesUpdate { delta, faults: state.objects.faults(), noticed });
     }
 }
 
 /// How far the first table is.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Start {
+enum FirstTable {
     /// Not everything is listed.
-    Listing,
+    WatchState,
     /// Names are looked up that it leads to.
     Naming,
     /// It is published.
@@ -127,123 +127,132 @@ enum Start {
 }
 
 /// What has come.
-enum Told {
-    /// In answer to a list and watch, an index of [`State::listings`].
-    Event(usize, Event),
+enum SourceEvent {
+    /// In answer to a list and watch, an index of [`Follower::watches`].
+    WatchEvent(usize, WatchEvent),
     /// There can be no objects of that kind.
     Undefined(usize),
-    Failure(usize, Failure),
+    WatchFailure(usize, WatchFailure),
     /// The resolver has said something of a name.
     Name(DnsName, DnsAnswer),
     /// The first table has waited long enough for names.
     Impatience,
 }
 
-type Streams = SelectAll<Pin<Box<dyn Stream<Item = Told> + Send>>>;
+type Streams = SelectAll<Pin<Box<dyn Stream<Item = SourceEvent> + Send>>>;
 
-impl Source {
+impl KubernetesSource {
     /// A stream for each kind in each namespace, and what is known of each.
-    fn streams(&self, health: &Arc<SourceHealth>) -> (Streams, Vec<Listing>) {
+    fn streams(&self, health: &Arc<SourceHealth>) -> (Streams, Vec<WatchState>) {
         let scopes: Vec<Option<&str>> = match self.namespaces.as_slice() {
             [] => vec![None],
             some => some.iter().map(|namespace| Some(namespace.as_str())).collect(),
         };
         let mut streams: Streams = SelectAll::new();
-        let mut listings = Vec::new();
+        let mut watches = Vec::new();
         for scope in scopes {
-            for followed in FOLLOWED {
-                let definition = Definition::of(followed.kind());
-                let health = health.listing(definition.resource, scope);
-                let listing = Listing::new(definition, health.clone());
-                let client = noting(&self.client, health.clone());
+            for watched_kind in WATCHED_KINDS {
+                let definition = Definition::of(watched_kind.kind());
+                let health = health.watch(definition.resource, scope);
+                let watched = WatchState::new(definition, health.clone());
+                let client = observed(&self.client, health.clone());
                 let watch = move |path| events(client.clone(), path, health.clone());
-                let at = listings.len();
+                let at = watches.len();
                 streams.push(match definition.optional {
                     false => {
                         let events = watch(Definition::path(&definition.newest(), scope));
-                        events.map(move |event| told(at, event.map(Optional::Event))).boxed()
+                        events
+                            .map(move |event| {
+                                source_event(at, event.map(OptionalEvent::WatchEvent))
+                            })
+                            .boxed()
                     }
                     true => {
                         let (client, scope) = (self.client.clone(), scope.map(str::to_owned));
                         let events = optional::follow(definition, client, watch, scope);
-                        events.map(move |event| told(at, event)).boxed()
+                        events.map(move |event| source_event(at, event)).boxed()
                     }
                 });
-                listings.push(listing);
+                watches.push(watched);
             }
         }
-        (streams, listings)
+        (streams, watches)
     }
 }
 
-fn told(listing: usize, event: Result<Optional, Failure>) -> Told {
+fn source_event(watched: usize, event: Result<OptionalEvent, WatchFailure>) -> SourceEvent {
     match event {
-        Ok(Optional::Undefined) => Told::Undefined(listing),
-        Ok(Optional::Event(event)) => Told::Event(listing, event),
-        Err(failure) => Told::Failure(listing, failure),
+        Ok(OptionalEvent::Undefined) => SourceEvent::Undefined(watched),
+        Ok(OptionalEvent::WatchEvent(event)) => SourceEvent::WatchEvent(watched, event),
+        Err(failure) => SourceEvent::WatchFailure(watched, failure),
     }
 }
 
-struct State {
+struct Follower {
     objects: Objects,
-    listings: Vec<Listing>,
+    watches: Vec<WatchState>,
     /// Whether the first table may still wait for names.
     patient: bool,
     /// What was found to be gone when everything had been listed anew, and is to be removed.
     gone: HashSet<(Kind, ObjectKey)>,
 }
 
-impl State {
-    fn new(installation: Installation, listings: Vec<Listing>) -> Self {
-        State { objects: Objects::new(installation), listings, patient: true, gone: HashSet::new() }
+impl Follower {
+    fn new(installation: Installation, watches: Vec<WatchState>) -> Self {
+        Follower {
+            objects: Objects::new(installation),
+            watches,
+            patient: true,
+            gone: HashSet::new(),
+        }
     }
 
     /// Whether every kind was listed as a whole.
     fn is_complete(&self) -> bool {
-        self.listings.iter().all(|listing| listing.done)
+        self.watches.iter().all(|watched| watched.done)
     }
 
-    fn take(&mut self, told: Told) {
-        match told {
-            Told::Event(listing, event) => self.follow(listing, event),
-            Told::Undefined(listing) => self.clear(listing),
-            Told::Failure(listing, failure) => self.fail(listing, &failure),
-            Told::Name(name, answer) => self.objects.builder.put_answer(&name, answer),
-            Told::Impatience => self.patient = false,
+    fn take(&mut self, source_event: SourceEvent) {
+        match source_event {
+            SourceEvent::WatchEvent(watched, event) => self.follow(watched, event),
+            SourceEvent::Undefined(watched) => self.clear(watched),
+            SourceEvent::WatchFailure(watched, failure) => self.fail(watched, &failure),
+            SourceEvent::Name(name, answer) => self.objects.builder.put_answer(&name, answer),
+            SourceEvent::Impatience => self.patient = false,
         }
     }
 
-    fn fail(&mut self, listing: usize, failure: &Failure) {
-        let Some(listing) = self.listings.get_mut(listing) else { return };
-        listing.health.failed(failure);
+    fn fail(&mut self, watched: usize, failure: &WatchFailure) {
+        let Some(watched) = self.watches.get_mut(watched) else { return };
+        watched.health.failed(failure);
         // Without grants, what needs one is not served; all else is.
-        if listing.optional && health::is_forbidden(failure) {
-            listing.done = true;
+        if watched.optional && health::is_forbidden(failure) {
+            watched.done = true;
         }
     }
 
-    fn follow(&mut self, listing: usize, event: Event) {
-        let Some(listing) = self.listings.get_mut(listing) else { return };
-        let kind = listing.kind;
-        match listing.follow(event) {
-            Todo::Nothing => {}
-            Todo::Put(text) => {
+    fn follow(&mut self, watched: usize, event: WatchEvent) {
+        let Some(watched) = self.watches.get_mut(watched) else { return };
+        let kind = watched.kind;
+        match watched.follow(event) {
+            IndexOp::Nothing => {}
+            IndexOp::Put(text) => {
                 if !self.gone.is_empty() && self.gone.remove(&(kind, text.head().key())) {
                     // One that has come anew is not the one that is gone.
                     self.objects.remove(kind, &text.head().key());
                 }
                 self.objects.put(kind, &text);
             }
-            Todo::Remove(key) => self.objects.remove(kind, &key),
-            Todo::RemoveAll(gone) => self.gone.extend(gone.into_iter().map(|key| (kind, key))),
+            IndexOp::Remove(key) => self.objects.remove(kind, &key),
+            IndexOp::RemoveAll(gone) => self.gone.extend(gone.into_iter().map(|key| (kind, key))),
         }
     }
 
-    fn clear(&mut self, listing: usize) {
-        let Some(listing) = self.listings.get_mut(listing) else { return };
-        listing.health.following();
-        let kind = listing.kind;
-        self.gone.extend(listing.clear().into_iter().map(|key| (kind, key)));
+    fn clear(&mut self, watched: usize) {
+        let Some(watched) = self.watches.get_mut(watched) else { return };
+        watched.health.following();
+        let kind = watched.kind;
+        self.gone.extend(watched.clear().into_iter().map(|key| (kind, key)));
     }
 
     /// Removes what is gone, which may be much.

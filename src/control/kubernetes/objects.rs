@@ -1,7 +1,7 @@
 //! Objects in, changes out; without I/O.
 
 use super::faults::Faults;
-use super::kinds::{Incoming, followed};
+use super::kinds::{IncomingObject, watched_kind};
 use crate::control::api::{FieldFault, READ_KINDS};
 use crate::control::objects::ObjectText;
 use crate::control::translate::{Builder, Delta, Installation};
@@ -26,19 +26,19 @@ impl Objects {
 
     /// An object is there, or is different.
     pub fn put(&mut self, kind: Kind, text: &ObjectText) {
-        let Some(followed) = followed(kind) else { return };
+        let Some(watched_kind) = watched_kind(kind) else { return };
         let head = text.head();
-        let (key, object) = (head.key(), Incoming { head: &head, text });
+        let (key, object) = (head.key(), IncomingObject { head: &head, text });
         let read = match head.name.is_empty() {
             true => Err(FieldFault {
                 field: FieldPath::parse("metadata.name"),
                 message: "is missing or is no text".to_owned(),
             }),
-            false => followed.put(&object, &mut self.builder),
+            false => watched_kind.put(&object, &mut self.builder),
         };
         let Err(fault) = read else { return self.faults.mend(kind, &key) };
         let why = fault.to_string();
-        match followed.put_unreadable(&object, &why, &mut self.builder) {
+        match watched_kind.put_unreadable(&object, &why, &mut self.builder) {
             Some(meanwhile) => self.faults.put(kind, &key, why, meanwhile),
             None => self.faults.remove(kind, &key),
         }
@@ -46,8 +46,8 @@ impl Objects {
 
     /// An object is gone.
     pub fn remove(&mut self, kind: Kind, key: &ObjectKey) {
-        if let Some(followed) = followed(kind) {
-            followed.remove(key, &mut self.builder);
+        if let Some(watched_kind) = watched_kind(kind) {
+            watched_kind.remove(key, &mut self.builder);
         }
         self.faults.remove(kind, key);
     }

@@ -9,7 +9,7 @@ use kube::core::ApiResource;
 use tokio::time::sleep;
 use tracing::{debug, info};
 
-use super::list_watch::{Event, Events, Failure};
+use super::list_watch::{WatchEvent, WatchEvents, WatchFailure};
 use crate::control::api::Definition;
 
 /// How often to look whether the definition is there by now.
@@ -19,10 +19,10 @@ const LOOK_EVERY: Duration = Duration::from_secs(5);
 const DOUBT: Duration = Duration::from_secs(1);
 
 /// What there is to be told of objects of the kind.
-pub(super) enum Optional {
+pub(super) enum OptionalEvent {
     /// There are none, for nobody can make any.
     Undefined,
-    Event(Event),
+    WatchEvent(WatchEvent),
 }
 
 /// Follows a kind; where it is not defined, looks again now and then, by `discovery`. `watch` begins to
@@ -30,33 +30,40 @@ pub(super) enum Optional {
 pub(super) fn follow(
     definition: Definition,
     discovery: Client,
-    watch: impl Fn(String) -> Events + Send + Sync + 'static,
+    watch: impl Fn(String) -> WatchEvents + Send + Sync + 'static,
     namespace: Option<String>,
-) -> impl Stream<Item = Result<Optional, Failure>> + Send {
+) -> impl Stream<Item = Result<OptionalEvent, WatchFailure>> + Send {
     let events = None;
-    let state =
-        Follow { definition, discovery, watch, namespace, events, denied: false, said: false };
+    let state = OptionalWatch {
+        definition,
+        discovery,
+        watch,
+        namespace,
+        events,
+        denied: false,
+        said: false,
+    };
     stream::unfold(state, |mut state| async {
         let told = state.next().await;
         Some((told, state))
     })
 }
 
-struct Follow<W> {
+struct OptionalWatch<W> {
     definition: Definition,
     discovery: Client,
     watch: W,
     namespace: Option<String>,
     /// As long as they are defined.
-    events: Option<Events>,
+    events: Option<WatchEvents>,
     /// Whether the server has just denied that they are.
     denied: bool,
     /// Whether it was told that they are not defined.
     said: bool,
 }
 
-impl<W: Fn(String) -> Events> Follow<W> {
-    async fn next(&mut self) -> Result<Optional, Failure> {
+impl<W: Fn(String) -> WatchEvents> OptionalWatch<W> {
+    async fn next(&mut self) -> Result<OptionalEvent, WatchFailure> {
         let kind = self.definition.kind;
         loop {
             let Some(events) = &mut self.events else {
@@ -75,7 +82,7 @@ impl<W: Fn(String) -> Events> Follow<W> {
                     Ok(None) if !self.said => {
                         self.denied = false;
                         self.said = true;
-                        return Ok(Optional::Undefined);
+                        return Ok(OptionalEvent::Undefined);
                     }
                     Ok(None) => {}
                     // The other watches tell of the server's trouble.
@@ -90,7 +97,7 @@ impl<W: Fn(String) -> Events> Follow<W> {
                     self.events = None;
                     self.denied = true;
                 }
-                Some(event) => return event.map(Optional::Event),
+                Some(event) => return event.map(OptionalEvent::WatchEvent),
                 None => self.events = None,
             }
         }
@@ -149,13 +156,13 @@ mod tests {
     async fn a_server_that_names_what_it_denies_is_not_asked_in_haste() {
         let begun = Arc::new(AtomicUsize::new(0));
         let count = Arc::clone(&begun);
-        let watch = move |_| -> Events {
+        let watch = move |_| -> WatchEvents {
             // However hasty, it comes to an end.
             if count.fetch_add(1, Ordering::Relaxed) == 100 {
                 return stream::pending().boxed();
             }
             let denied = Status { code: 404, ..Status::default() };
-            let error = Failure::List(kube::Error::Api(Box::new(denied)));
+            let error = WatchFailure::List(kube::Error::Api(Box::new(denied)));
             stream::iter([Err(error)]).boxed()
         };
         let client = Client::new(service_fn(name), "default");

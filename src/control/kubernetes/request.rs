@@ -16,7 +16,7 @@ use kube::client::{Body, ClientBuilder};
 use tokio::time::{Instant, sleep_until, timeout};
 use tower_service::Service;
 
-use super::health::ListingHealth;
+use super::health::WatchHealth;
 
 /// How long a watch is asked for, in seconds. One whose server has vanished without a word is
 /// given up 5 s after that, so this is what it takes to notice. The server sends a bookmark before
@@ -55,20 +55,20 @@ pub fn tuned(mut config: kube::Config) -> kube::Config {
 }
 
 /// A client for one list and watch, whose health learns from it. Needs a runtime.
-pub(super) fn noting(client: &Client, health: ListingHealth) -> Client {
+pub(super) fn observed(client: &Client, health: WatchHealth) -> Client {
     let namespace = client.default_namespace().to_owned();
-    let noting = Noting { client: client.clone(), health, not_before: Instant::now() };
-    ClientBuilder::new(noting, namespace).build()
+    let observed = ObservedClient { client: client.clone(), health, not_before: Instant::now() };
+    ClientBuilder::new(observed, namespace).build()
 }
 
-struct Noting {
+struct ObservedClient {
     client: Client,
-    health: ListingHealth,
+    health: WatchHealth,
     /// When the next watch may begin.
     not_before: Instant,
 }
 
-impl Service<Request<Body>> for Noting {
+impl Service<Request<Body>> for ObservedClient {
     type Response = Response<Body>;
     type Error = Box<dyn Error + Send + Sync>;
     type Future = BoxFuture<'static, Result<Self::Response, Self::Error>>;
@@ -142,8 +142,8 @@ fn retry_after(answer: &Response<Body>) -> Option<Duration> {
 }
 
 /// The pauses of one list and watch after failures.
-pub(super) struct Pauses {
-    health: ListingHealth,
+pub(super) struct Backoff {
+    health: WatchHealth,
     /// How many failures there were in a row.
     row: u32,
     last: Option<Instant>,
@@ -152,9 +152,9 @@ pub(super) struct Pauses {
     random: RandomState,
 }
 
-impl Pauses {
-    pub(super) fn new(health: ListingHealth) -> Self {
-        Pauses { health, row: 0, last: None, ended: None, random: RandomState::new() }
+impl Backoff {
+    pub(super) fn new(health: WatchHealth) -> Self {
+        Backoff { health, row: 0, last: None, ended: None, random: RandomState::new() }
     }
 
     /// The pause after one more failure: twice that of before, half of it by chance, so that the
@@ -184,7 +184,7 @@ impl Pauses {
     }
 }
 
-impl Iterator for Pauses {
+impl Iterator for Backoff {
     type Item = Duration;
 
     fn next(&mut self) -> Option<Duration> {
@@ -217,8 +217,8 @@ mod tests {
         let told = Arc::new(Mutex::new(Vec::new()));
         let kept = Arc::clone(&told);
         let health = SourceHealth::new(move |notice| kept.lock().expect("told").push(notice));
-        let health = health.listing("as", None);
-        let client = noting(&Client::new(service_fn(answer), "default"), health.clone());
+        let health = health.watch("as", None);
+        let client = observed(&Client::new(service_fn(answer), "default"), health.clone());
         let ask = async |uri: &str| {
             let request = Request::get(uri).body(Body::empty()).expect("a request");
             client.send(request).await.expect("an answer").status().as_u16()
@@ -236,8 +236,8 @@ mod tests {
         assert!(start.elapsed() > WATCH_EVERY);
     }
 
-    fn pauses() -> Pauses {
-        Pauses::new(SourceHealth::new(|_| {}).listing("as", None))
+    fn pauses() -> Backoff {
+        Backoff::new(SourceHealth::new(|_| {}).watch("as", None))
     }
 
     #[test]
@@ -271,7 +271,7 @@ mod tests {
     fn success_ends_a_row_and_not_every_time() {
         let mut pauses = pauses();
         let now = Instant::now();
-        let row = |pauses: &mut Pauses, now| {
+        let row = |pauses: &mut Backoff, now| {
             for _ in 0..10 {
                 pauses.after_failure(now);
             }

@@ -13,15 +13,15 @@ use proptest::prelude::*;
 use serde_json::{Value, json};
 use tower::service_fn;
 
-use super::health::{ListingHealth, Notice, SourceHealth};
-use super::list_watch::{Event, Events, Failure, events};
-use super::listing::Listing;
+use super::health::{Notice, SourceHealth, WatchHealth};
+use super::list_watch::{WatchEvent, WatchEvents, WatchFailure, events};
 use super::objects::Objects;
-use super::request::noting;
-use super::{Source, State, Told, Update, watch};
+use super::request::observed;
+use super::watch_state::WatchState;
+use super::{Follower, KubernetesSource, KubernetesUpdate, SourceEvent, watch};
 use crate::control::api::{Definition, READ_KINDS};
-use crate::control::captured::Log;
 use crate::control::dns::DnsFollower;
+use crate::control::log_capture::LogCapture;
 use crate::control::objects::{ObjectText, any_json};
 use crate::control::translate::{Delta, Installation};
 use crate::reach::Reach;
@@ -45,12 +45,12 @@ fn body(lines: Lines) -> impl hyper::body::Body<Data = Bytes, Error = io::Error>
     StreamBody::new(frames)
 }
 
-fn health() -> ListingHealth {
-    SourceHealth::new(|_| {}).listing("as", None)
+fn health() -> WatchHealth {
+    SourceHealth::new(|_| {}).watch("as", None)
 }
 
 /// A server that has these objects, and answers each watch with the next of these.
-fn server(items: Vec<Value>, watches: Vec<Lines>, health: ListingHealth) -> Events {
+fn server(items: Vec<Value>, watches: Vec<Lines>, health: WatchHealth) -> WatchEvents {
     let items = Arc::new(items);
     let watches = Arc::new(Mutex::new(watches.into_iter()));
     let answer = move |request: Request<Body>| {
@@ -79,7 +79,7 @@ fn server(items: Vec<Value>, watches: Vec<Lines>, health: ListingHealth) -> Even
             kube::Result::<_>::Ok(Response::new(body(lines)))
         }
     };
-    let client = noting(&Client::new(service_fn(answer), "default"), health.clone());
+    let client = observed(&Client::new(service_fn(answer), "default"), health.clone());
     events(client, "/as".to_owned(), health)
 }
 
@@ -88,7 +88,10 @@ fn event(kind: &str, object: &Value) -> String {
 }
 
 /// The next so many events and failures.
-fn take(events: impl FnOnce() -> Events, count: usize) -> Vec<Result<Event, Failure>> {
+fn take(
+    events: impl FnOnce() -> WatchEvents,
+    count: usize,
+) -> Vec<Result<WatchEvent, WatchFailure>> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_time()
         .start_paused(true)
@@ -101,16 +104,16 @@ fn take(events: impl FnOnce() -> Events, count: usize) -> Vec<Result<Event, Fail
 }
 
 /// In a word each: what came, with the names of objects.
-fn shown(taken: &[Result<Event, Failure>]) -> Vec<String> {
+fn shown(taken: &[Result<WatchEvent, WatchFailure>]) -> Vec<String> {
     let name = |object: &ObjectText| object.head().name;
     taken
         .iter()
         .map(|event| match event {
-            Ok(Event::Init) => "init".to_owned(),
-            Ok(Event::InitApply(object)) => format!("listed {}", name(object)),
-            Ok(Event::InitDone) => "done".to_owned(),
-            Ok(Event::Apply(object)) => format!("put {}", name(object)),
-            Ok(Event::Delete(object)) => format!("gone {}", name(object)),
+            Ok(WatchEvent::Init) => "init".to_owned(),
+            Ok(WatchEvent::InitApply(object)) => format!("listed {}", name(object)),
+            Ok(WatchEvent::InitDone) => "done".to_owned(),
+            Ok(WatchEvent::Apply(object)) => format!("put {}", name(object)),
+            Ok(WatchEvent::Delete(object)) => format!("gone {}", name(object)),
             Err(failure) => format!("failed: {failure}"),
         })
         .collect()
@@ -210,7 +213,7 @@ proptest! {
             let mut objects = Objects::new(installation());
             let mut came = Vec::new();
             for event in taken.iter().flatten() {
-                if let Event::InitApply(text) | Event::Apply(text) = event {
+                if let WatchEvent::InitApply(text) | WatchEvent::Apply(text) = event {
                     objects.put(kind, text);
                     came.push(text);
                 }
@@ -287,11 +290,11 @@ fn told_of(lines: &[&str]) -> Vec<Notice> {
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build();
     runtime.unwrap().block_on(async {
-        let health = health.listing("as", None);
+        let health = health.watch("as", None);
         let mut events = server(Vec::new(), watches, health.clone());
         loop {
             match events.next().await.unwrap() {
-                Ok(Event::Apply(_)) => break,
+                Ok(WatchEvent::Apply(_)) => break,
                 Ok(_) => {}
                 Err(failure) => health.failed(&failure),
             }
@@ -449,15 +452,15 @@ async fn the_first_update_has_the_installations_own_addresses_though_it_waits_fo
     slice["ports"] = json!([{ "name": "tls", "port": 8443 }]);
     let objects =
         vec![(Kind::SniRoute, route), (Kind::Service, service), (Kind::EndpointSlice, slice)];
-    let source = Source { client: cluster(objects), namespaces: Vec::new() };
+    let source = KubernetesSource { client: cluster(objects), namespaces: Vec::new() };
     let own = |name: &str| ObjectKey::new("ns", name);
     let installation =
         Installation { own_services: vec![own("good"), own("nowhere")], ..installation() };
-    let log = Log::default();
+    let log = LogCapture::default();
     let _guard = log.listen();
     let names = DnsFollower::new(&["127.0.0.1:9".parse().unwrap()]);
     let (tell, mut told) = tokio::sync::mpsc::unbounded_channel();
-    let publish = move |update: Update| _ = tell.send(update.delta);
+    let publish = move |update: KubernetesUpdate| _ = tell.send(update.delta);
     let watching = watch(source, installation, names, publish, |_| {});
     let first = tokio::select! {
         never = watching => match never {},
@@ -477,19 +480,23 @@ async fn the_first_update_has_the_installations_own_addresses_though_it_waits_fo
 #[tokio::test]
 async fn what_is_missing_from_a_list_is_gone_and_what_comes_after_is_new() {
     let text = |object: &Value| ObjectText::new(object.to_string().as_bytes());
-    let health = SourceHealth::new(|_| {}).listing("sniroutes", None);
-    let listings = vec![Listing::new(Definition::of(Kind::SniRoute), health)];
-    let mut state = State::new(installation(), listings);
-    let take = |state: &mut State, events: Vec<Event>| {
-        events.into_iter().for_each(|event| state.take(Told::Event(0, event)));
+    let health = SourceHealth::new(|_| {}).watch("sniroutes", None);
+    let listings = vec![WatchState::new(Definition::of(Kind::SniRoute), health)];
+    let mut state = Follower::new(installation(), listings);
+    let take = |state: &mut Follower, events: Vec<WatchEvent>| {
+        events.into_iter().for_each(|event| state.take(SourceEvent::WatchEvent(0, event)));
     };
-    let all = (0..100).map(|number| Event::InitApply(text(&good(number))));
-    take(&mut state, [Event::Init].into_iter().chain(all).chain([Event::InitDone]).collect());
+    let all = (0..100).map(|number| WatchEvent::InitApply(text(&good(number))));
+    take(
+        &mut state,
+        [WatchEvent::Init].into_iter().chain(all).chain([WatchEvent::InitDone]).collect(),
+    );
     assert_eq!(served(&state.objects.settle()).len(), 100);
     let mut unreadable = good(1);
     unreadable["spec"]["backends"] = json!(5);
-    let kept = || Event::InitApply(text(&good(0)));
-    let again = vec![Event::Init, kept(), Event::InitDone, Event::Apply(text(&unreadable))];
+    let kept = || WatchEvent::InitApply(text(&good(0)));
+    let again =
+        vec![WatchEvent::Init, kept(), WatchEvent::InitDone, WatchEvent::Apply(text(&unreadable))];
     take(&mut state, again);
     state.remove_gone().await;
     let delta = state.objects.settle();

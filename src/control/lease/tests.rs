@@ -1,7 +1,7 @@
 use super::*;
 
-fn settings(identity: &str) -> Settings {
-    Settings {
+fn settings(identity: &str) -> LeaseSettings {
+    LeaseSettings {
         namespace: "ns".to_owned(),
         name: "lease".to_owned(),
         identity: identity.to_owned(),
@@ -65,7 +65,7 @@ fn a_lease_is_taken_renewed_and_released() {
 fn another_replicas_lease_is_free_once_it_was_not_renewed_for_its_duration() {
     let (one, two) = (settings("one"), settings("two"));
     let (start, second) = (Instant::now(), Duration::from_secs(1));
-    let mut seen = Seen::default();
+    let mut seen = ObservedLease::default();
     // Its times say that it ran out long ago, by whatever clock.
     let lease = held(LeaseSpec::default(), &one, at(10));
     assert!(!seen.is_free(lease.clone(), &two, start));
@@ -74,16 +74,16 @@ fn another_replicas_lease_is_free_once_it_was_not_renewed_for_its_duration() {
     assert!(!seen.is_free(renewed.clone(), &two, start + 15 * second), "it was renewed");
     assert!(!seen.is_free(renewed.clone(), &two, start + 29 * second));
     assert!(seen.is_free(renewed.clone(), &two, start + 30 * second));
-    assert!(Seen::default().is_free(renewed.clone(), &one, start), "its own");
-    assert!(Seen::default().is_free(released(renewed, at(12)), &two, start));
-    assert!(Seen::default().is_free(LeaseSpec::default(), &two, start));
+    assert!(ObservedLease::default().is_free(renewed.clone(), &one, start), "its own");
+    assert!(ObservedLease::default().is_free(released(renewed, at(12)), &two, start));
+    assert!(ObservedLease::default().is_free(LeaseSpec::default(), &two, start));
     // What somebody else may have written there.
     let odd = LeaseSpec {
         holder_identity: Some("other".to_owned()),
         lease_duration_seconds: Some(i32::MIN),
         ..LeaseSpec::default()
     };
-    let mut seen = Seen::default();
+    let mut seen = ObservedLease::default();
     assert!(!seen.is_free(odd.clone(), &two, start));
     assert!(seen.is_free(odd, &two, start + 15 * second));
 }

@@ -5,7 +5,7 @@ use k8s_openapi::api::coordination::v1::LeaseSpec;
 use serde::de::DeserializeOwned;
 use serde_json::json;
 
-use crate::control::objects::{Fields, ObjectText};
+use crate::control::objects::{FieldScanner, ObjectText};
 
 /// A Lease.
 #[derive(Clone, Debug)]
@@ -40,7 +40,7 @@ impl LeaseText {
             strategy: field("strategy"),
         };
         // Left out of a write, the server keeps them. They are often the most of an object.
-        let metadata = Fields::of(text.field(&["metadata"]).unwrap_or_default());
+        let metadata = FieldScanner::of(text.field(&["metadata"]).unwrap_or_default());
         let kept = metadata.filter(|(name, _)| *name != b"\"managedFields\"");
         let kept: Vec<Vec<u8>> = kept.map(|(name, value)| [name, b":", value].concat()).collect();
         LeaseText {

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
 use serde::de::DeserializeOwned;
 
-use super::scan::{Fields, field};
+use super::scan::{FieldScanner, field};
 use crate::control::api::SERVICE_NAME_LABEL;
 use crate::routing::ObjectKey;
 
@@ -48,7 +48,7 @@ impl Head {
             service_name: None,
         };
         let metadata = field(object, "metadata").unwrap_or_default();
-        for (name, value) in Fields::of(metadata) {
+        for (name, value) in FieldScanner::of(metadata) {
             match name {
                 b"\"name\"" => head.name = read(value).unwrap_or_default(),
                 b"\"namespace\"" => {

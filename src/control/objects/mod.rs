@@ -21,7 +21,7 @@ use self::page::PageReader;
 pub(super) use self::pages::{Pages, fetch, open, send};
 #[cfg(test)]
 pub(super) use self::scan::tests::any_json;
-pub(super) use self::scan::{Fields, field};
+pub(super) use self::scan::{FieldScanner, field};
 
 use serde::de::DeserializeOwned;
 

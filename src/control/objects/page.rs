@@ -9,7 +9,7 @@ pub(super) struct PageReader {
     /// What has come; what is before `at` is done with.
     buffer: Vec<u8>,
     at: usize,
-    place: Place,
+    position: PagePosition,
     /// Over the value that is being waited for, of which `scanned` bytes were looked at.
     scanner: ValueScanner,
     scanned: usize,
@@ -18,21 +18,21 @@ pub(super) struct PageReader {
 
 /// What comes next, but for white space.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-enum Place {
+enum PagePosition {
     /// The brace of the list.
     #[default]
     Start,
     /// A field's name, or the end.
     Name,
-    Colon(Field),
-    Value(Field),
+    Colon(ListField),
+    Value(ListField),
     /// An item, or the end of all.
     Item,
     End,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Field {
+enum ListField {
     Items,
     Metadata,
     Other,
@@ -57,29 +57,31 @@ impl PageReader {
     /// When this is no list. Whatever an item is, it is none.
     pub(super) fn next_item(&mut self) -> Result<Option<ObjectText>, NoList> {
         while let Some(byte) = self.peek() {
-            self.place = match (self.place, byte) {
-                (Place::Start, b'{') => self.skip_to(Place::Name),
-                (Place::Name, b',') | (Place::Item, b',') => self.skip_to(self.place),
-                (Place::Name, b'}') => self.skip_to(Place::End),
-                (Place::Name, b'"') => {
+            self.position = match (self.position, byte) {
+                (PagePosition::Start, b'{') => self.skip_to(PagePosition::Name),
+                (PagePosition::Name, b',') | (PagePosition::Item, b',') => {
+                    self.skip_to(self.position)
+                }
+                (PagePosition::Name, b'}') => self.skip_to(PagePosition::End),
+                (PagePosition::Name, b'"') => {
                     let Some(name) = self.value() else { return Ok(None) };
-                    Place::Colon(match self.buffer.get(name) {
-                        Some(b"\"items\"") => Field::Items,
-                        Some(b"\"metadata\"") => Field::Metadata,
-                        _ => Field::Other,
+                    PagePosition::Colon(match self.buffer.get(name) {
+                        Some(b"\"items\"") => ListField::Items,
+                        Some(b"\"metadata\"") => ListField::Metadata,
+                        _ => ListField::Other,
                     })
                 }
-                (Place::Colon(field), b':') => self.skip_to(Place::Value(field)),
-                (Place::Value(Field::Items), b'[') => self.skip_to(Place::Item),
-                (Place::Value(field), _) => {
+                (PagePosition::Colon(field), b':') => self.skip_to(PagePosition::Value(field)),
+                (PagePosition::Value(ListField::Items), b'[') => self.skip_to(PagePosition::Item),
+                (PagePosition::Value(field), _) => {
                     let Some(value) = self.value() else { return Ok(None) };
-                    if field == Field::Metadata {
+                    if field == ListField::Metadata {
                         self.metadata = self.buffer.get(value).unwrap_or_default().to_vec();
                     }
-                    Place::Name
+                    PagePosition::Name
                 }
-                (Place::Item, b']') => self.skip_to(Place::Name),
-                (Place::Item, _) => {
+                (PagePosition::Item, b']') => self.skip_to(PagePosition::Name),
+                (PagePosition::Item, _) => {
                     let Some(item) = self.value() else { return Ok(None) };
                     return Ok(self.buffer.get(item).map(ObjectText::new));
                 }
@@ -91,7 +93,7 @@ impl PageReader {
 
     /// Whether all of the list has come.
     pub(super) fn is_over(&self) -> bool {
-        self.place == Place::End
+        self.position == PagePosition::End
     }
 
     /// A field of the list's own metadata, if it is a text that is not empty.
@@ -111,9 +113,9 @@ impl PageReader {
         }
     }
 
-    fn skip_to(&mut self, place: Place) -> Place {
+    fn skip_to(&mut self, position: PagePosition) -> PagePosition {
         self.at += 1;
-        place
+        position
     }
 
     /// Where the value is that begins here, once all of it has come.

@@ -75,16 +75,16 @@ fn is_end(byte: u8) -> bool {
 
 /// The fields of an object: their names, in quotes and with their escapes, and their values.
 #[derive(Clone, Debug)]
-pub(in crate::control) struct Fields<'t>(&'t [u8]);
+pub(in crate::control) struct FieldScanner<'t>(&'t [u8]);
 
-impl<'t> Fields<'t> {
+impl<'t> FieldScanner<'t> {
     /// Those of the object that `text` is. There are none of any other value.
     pub(in crate::control) fn of(text: &'t [u8]) -> Self {
-        Fields(text.trim_ascii_start().strip_prefix(b"{").unwrap_or_default())
+        FieldScanner(text.trim_ascii_start().strip_prefix(b"{").unwrap_or_default())
     }
 }
 
-impl<'t> Iterator for Fields<'t> {
+impl<'t> Iterator for FieldScanner<'t> {
     type Item = (&'t [u8], &'t [u8]);
 
     fn next(&mut self) -> Option<Self::Item> {
@@ -108,7 +108,7 @@ pub(in crate::control) fn field<'t>(object: &'t [u8], name: &str) -> Option<&'t 
             || quoted.contains(&b'\\')
                 && serde_json::from_slice::<String>(quoted).is_ok_and(|quoted| quoted == name)
     };
-    Fields::of(object).filter(|(quoted, _)| is_it(quoted)).last().map(|(_, value)| value)
+    FieldScanner::of(object).filter(|(quoted, _)| is_it(quoted)).last().map(|(_, value)| value)
 }
 
 #[cfg(test)]
@@ -160,7 +160,7 @@ pub(super) mod tests {
         #[test]
         fn fields_are_those_of_a_parser(value in any_json()) {
             let text = text(&value);
-            let fields: Vec<(String, Value)> = Fields::of(&text)
+            let fields: Vec<(String, Value)> = FieldScanner::of(&text)
                 .map(|(name, value)| {
                     (serde_json::from_slice(name).unwrap(), serde_json::from_slice(value).unwrap())
                 })
@@ -179,7 +179,7 @@ pub(super) mod tests {
         #[test]
         fn no_text_is_too_odd(bytes in prop::collection::vec(any::<u8>(), 0..64)) {
             let bytes = [b"{\"a\":", &bytes[..]].concat();
-            Fields::of(&bytes).for_each(drop);
+            FieldScanner::of(&bytes).for_each(drop);
             field(&bytes, "a");
         }
     }

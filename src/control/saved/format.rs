@@ -31,7 +31,7 @@ struct SavedTime(Timestamp);
 /// Each of the others.
 #[derive(Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub(super) enum Record {
+pub(super) enum SavedLine {
     Backend(SavedBackend),
     Route(Box<SavedRoute>),
 }
@@ -49,12 +49,12 @@ pub(super) struct SavedBackend {
 pub(super) struct SavedRoute {
     #[serde(flatten)]
     route: RouteText,
-    backends: Vec<Weighted>,
+    backends: Vec<WeightedText>,
 }
 
 #[derive(Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct Weighted {
+struct WeightedText {
     #[serde(flatten)]
     backend: BackendText,
     weight: u32,
@@ -103,22 +103,22 @@ impl From<SavedTime> for String {
     }
 }
 
-impl Record {
+impl SavedLine {
     /// A backend with its endpoints of this moment.
     pub(super) fn backend(backend: &Backend) -> Self {
-        Record::Backend(SavedBackend {
+        SavedLine::Backend(SavedBackend {
             backend: BackendText::of(backend.key()),
             endpoints: backend.endpoints().iter().map(|endpoint| endpoint.address).collect(),
         })
     }
 
     pub(super) fn route(spec: &RouteSpec) -> Self {
-        let weighted = |(key, weight): &(BackendKey, u32)| Weighted {
+        let weighted = |(key, weight): &(BackendKey, u32)| WeightedText {
             backend: BackendText::of(key),
             weight: *weight,
         };
         let backends = spec.backends.iter().map(weighted).collect();
-        Record::Route(Box::new(SavedRoute { route: RouteText::of(spec), backends }))
+        SavedLine::Route(Box::new(SavedRoute { route: RouteText::of(spec), backends }))
     }
 
     /// Reads what this version writes, and nothing else. A field that it does not know may be one that
@@ -141,14 +141,14 @@ impl Record {
         routes: &mut HashSet<RouteKey>,
     ) -> Result<(), String> {
         match self {
-            Record::Backend(SavedBackend { backend, endpoints }) => {
+            SavedLine::Backend(SavedBackend { backend, endpoints }) => {
                 let key = backend.key().map_err(|error| error.to_string())?;
                 match snapshot.endpoints.insert(key.clone(), endpoints) {
                     Some(_) => Err(format!("the backend {key} is there twice")),
                     None => Ok(()),
                 }
             }
-            Record::Route(route) => {
+            SavedLine::Route(route) => {
                 let spec = route.spec()?;
                 if !routes.insert(spec.key.clone()) {
                     return Err(format!("the {} {} is there twice", spec.key.kind(), spec.key));

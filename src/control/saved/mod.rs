@@ -27,7 +27,7 @@ use jiff::Timestamp;
 use ring::digest::{Context, SHA256};
 use serde::Serialize;
 
-use self::format::{Description, Record};
+use self::format::{Description, SavedLine};
 use crate::routing::{Snapshot, Table};
 
 /// The file's name in its folder.
@@ -69,7 +69,7 @@ pub struct SavedTable {
 
 /// Why a saved table is not taken.
 #[derive(Debug, thiserror::Error)]
-pub enum Refused {
+pub enum SavedTableError {
     /// It cannot be read.
     #[error("it cannot be read: {0}")]
     Unreadable(#[from] io::Error),
@@ -164,11 +164,11 @@ pub fn save(
 ///
 /// # Errors
 /// Whatever is wrong with the file: then it is as good as none.
-pub fn load(folder: &Path, identity: &Identity) -> Result<Option<SavedTable>, Refused> {
+pub fn load(folder: &Path, identity: &Identity) -> Result<Option<SavedTable>, SavedTableError> {
     let path = path(folder);
     match fs::metadata(&path) {
         // Opening a pipe could block for good.
-        Ok(metadata) if !metadata.is_file() => return Err(Refused::NotATable),
+        Ok(metadata) if !metadata.is_file() => return Err(SavedTableError::NotATable),
         Ok(_) => {}
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(error.into()),
@@ -189,18 +189,18 @@ fn remove(path: &Path) -> io::Result<()> {
 fn write(file: File, table: &Table, identity: &Identity, saved_at: Timestamp) -> io::Result<()> {
     let mut text = BufWriter::new(file);
     text.write_all(&[b' '; HEADER])?;
-    let mut text = Digesting { text, length: 0, digest: Context::new(&SHA256) };
+    let mut text = DigestWriter { text, length: 0, digest: Context::new(&SHA256) };
     text.line(&Description::new(identity, saved_at))?;
     let mut seen = HashSet::new();
     for route in table.routes() {
         for backend in &route.backends {
             if seen.insert(backend.backend.key()) {
-                text.line(&Record::backend(&backend.backend))?;
+                text.line(&SavedLine::backend(&backend.backend))?;
             }
         }
-        text.line(&Record::route(&route.spec))?;
+        text.line(&SavedLine::route(&route.spec))?;
     }
-    let Digesting { text, length, digest } = text;
+    let DigestWriter { text, length, digest } = text;
     let mut file = text.into_inner().map_err(io::IntoInnerError::into_error)?;
     file.seek(SeekFrom::Start(0))?;
     file.write_all(header(length, digest).as_bytes())?;
@@ -221,20 +221,20 @@ fn hexadecimal(digest: Context) -> String {
 }
 
 /// Passes text on, and learns its length and checksum.
-struct Digesting<W> {
+struct DigestWriter<W> {
     text: W,
     length: u64,
     digest: Context,
 }
 
-impl<W: Write> Digesting<W> {
+impl<W: Write> DigestWriter<W> {
     fn line(&mut self, value: &impl Serialize) -> io::Result<()> {
         serde_json::to_writer(&mut *self, value)?;
         self.write_all(b"\n")
     }
 }
 
-impl<W: Write> Write for Digesting<W> {
+impl<W: Write> Write for DigestWriter<W> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         self.write_all(bytes)?;
         Ok(bytes.len())
@@ -253,27 +253,30 @@ impl<W: Write> Write for Digesting<W> {
 }
 
 /// Whether the file is a whole table that this sluice reads. Its content is not looked at.
-fn check(file: &mut File) -> Result<(), Refused> {
+fn check(file: &mut File) -> Result<(), SavedTableError> {
     let found = file.metadata()?.len();
     let mut header = Vec::with_capacity(HEADER);
     file.take(HEADER as u64).read_to_end(&mut header)?;
-    let header = std::str::from_utf8(&header).map_err(|_| Refused::NotATable)?;
+    let header = std::str::from_utf8(&header).map_err(|_| SavedTableError::NotATable)?;
     let rest = header.strip_prefix(MAGIC).and_then(|rest| rest.strip_prefix(' '));
     // Other versions may have another first line from here on.
-    let (version, rest) = rest.and_then(|rest| rest.split_once(' ')).ok_or(Refused::NotATable)?;
+    let (version, rest) =
+        rest.and_then(|rest| rest.split_once(' ')).ok_or(SavedTableError::NotATable)?;
     if version != VERSION {
         let version = version.chars().take(20).filter(|c| !c.is_control()).collect();
-        return Err(Refused::Version(version));
+        return Err(SavedTableError::Version(version));
     }
-    let (length, checksum) =
-        rest.strip_suffix('\n').and_then(|rest| rest.split_once(' ')).ok_or(Refused::NotATable)?;
-    let length: u64 = length.parse().map_err(|_| Refused::NotATable)?;
+    let (length, checksum) = rest
+        .strip_suffix('\n')
+        .and_then(|rest| rest.split_once(' '))
+        .ok_or(SavedTableError::NotATable)?;
+    let length: u64 = length.parse().map_err(|_| SavedTableError::NotATable)?;
     let expected = length.saturating_add(HEADER as u64);
     if found > LARGEST {
-        return Err(Refused::TooLarge(found));
+        return Err(SavedTableError::TooLarge(found));
     }
     if found != expected {
-        return Err(Refused::Length { expected, found });
+        return Err(SavedTableError::Length { expected, found });
     }
 
     let mut digest = Context::new(&SHA256);
@@ -287,24 +290,24 @@ fn check(file: &mut File) -> Result<(), Refused> {
             Err(error) => return Err(error.into()),
         }
     }
-    if hexadecimal(digest) == checksum { Ok(()) } else { Err(Refused::Checksum) }
+    if hexadecimal(digest) == checksum { Ok(()) } else { Err(SavedTableError::Checksum) }
 }
 
 /// The table in the lines after the first.
-fn read(lines: impl BufRead, identity: &Identity) -> Result<SavedTable, Refused> {
+fn read(lines: impl BufRead, identity: &Identity) -> Result<SavedTable, SavedTableError> {
     let mut lines = lines.lines().zip(2..);
-    let (first, line) = lines.next().ok_or(Refused::NotATable)?;
-    let content = |line| move |reason: String| Refused::Content { line, reason };
+    let (first, line) = lines.next().ok_or(SavedTableError::NotATable)?;
+    let content = |line| move |reason: String| SavedTableError::Content { line, reason };
     let description = Description::read(&first?).map_err(content(line))?;
     let saved = description.identity();
     if saved != identity.sorted() {
         let (saved, ours) = saved.difference(&identity.sorted());
-        return Err(Refused::OtherInstallation { saved, ours });
+        return Err(SavedTableError::OtherInstallation { saved, ours });
     }
     let mut snapshot = Snapshot::default();
     let mut keys = HashSet::new();
     for (text, line) in lines {
-        let record = Record::read(&text?).map_err(content(line))?;
+        let record = SavedLine::read(&text?).map_err(content(line))?;
         record.add_to(&mut snapshot, &mut keys).map_err(content(line))?;
     }
     Ok(SavedTable { snapshot, saved_at: description.saved_at(), saved_by: description.saved_by })

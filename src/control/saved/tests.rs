@@ -179,7 +179,7 @@ fn a_file_that_is_not_whole_is_refused_with_its_fault() {
     assert!(refused.contains("more than the 1073741824 that are read"), "{refused}");
     fs::remove_file(path(folder.path())).expect("there");
     fs::create_dir(path(folder.path())).expect("made");
-    assert!(matches!(load(folder.path(), &identity()), Err(Refused::NotATable)));
+    assert!(matches!(load(folder.path(), &identity()), Err(SavedTableError::NotATable)));
 }
 
 #[test]
@@ -284,7 +284,7 @@ enum Damage {
 }
 
 /// Loads a file with these lines after the first, which fits them.
-fn load_lines(folder: &TempDir, lines: &[&str]) -> Result<Option<SavedTable>, Refused> {
+fn load_lines(folder: &TempDir, lines: &[&str]) -> Result<Option<SavedTable>, SavedTableError> {
     let text: String = lines.iter().map(|line| format!("{line}\n")).collect();
     let mut digest = Context::new(&SHA256);
     digest.update(text.as_bytes());

@@ -1,6 +1,6 @@
 //! What of an object's status is sluice's, and how it is made of what there is to say.
 //!
-//! Each kind has a status of its own: a new one has a line in [`REPORTED`] and an arm in [`Body`] and
+//! Each kind has a status of its own: a new one has a line in [`REPORTED`] and an arm in [`StatusBody`] and
 //! its functions. Nothing else of the writing knows kinds apart.
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition as ApiCondition, Time};
@@ -18,25 +18,29 @@ pub(super) const REPORTED: [Kind; 1] = [Kind::SniRoute];
 /// The status of an object, as far as it is sluice's.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(untagged)]
-pub(super) enum Body {
+pub(super) enum StatusBody {
     SniRoute(SniRouteStatus),
 }
 
-impl Body {
+impl StatusBody {
     /// What an object of a kind has. A status that cannot be read is as good as none.
     pub(super) fn read(kind: Kind, object: &ObjectText) -> Option<Self> {
         match kind {
-            Kind::SniRoute => read_sni_route(object).map(Body::SniRoute),
+            Kind::SniRoute => read_sni_route(object).map(StatusBody::SniRoute),
             _ => None,
         }
     }
 
     /// What is to be written `now` instead of `before`. A condition keeps the time of its last
     /// transition unless its status changes.
-    pub(super) fn next(said: &RouteStatus, before: Option<&Body>, now: Timestamp) -> Option<Self> {
-        let before = before.map(Body::conditions).unwrap_or_default();
+    pub(super) fn next(
+        said: &RouteStatus,
+        before: Option<&StatusBody>,
+        now: Timestamp,
+    ) -> Option<Self> {
+        let before = before.map(StatusBody::conditions).unwrap_or_default();
         match said.object.kind {
-            Kind::SniRoute => Some(Body::SniRoute(sni_route(said, before, now))),
+            Kind::SniRoute => Some(StatusBody::SniRoute(sni_route(said, before, now))),
             _ => None,
         }
     }
@@ -44,7 +48,7 @@ impl Body {
     /// All conditions in it.
     pub(super) fn conditions(&self) -> &[ApiCondition] {
         match self {
-            Body::SniRoute(status) => &status.conditions,
+            StatusBody::SniRoute(status) => &status.conditions,
         }
     }
 }
@@ -107,11 +111,11 @@ mod tests {
         for kind in Kind::ALL {
             let object = ObjectRef::new(kind, status("r", None).object.key);
             let said = RouteStatus { object, ..status("r", None) };
-            let body = Body::next(&said, None, Timestamp::UNIX_EPOCH);
+            let body = StatusBody::next(&said, None, Timestamp::UNIX_EPOCH);
             assert_eq!(body.is_some(), REPORTED.contains(&kind), "{kind}");
             let Some(body) = body else { continue };
             let object = serde_json::json!({ "metadata": {}, "status": body }).to_string();
-            assert_eq!(Body::read(kind, &ObjectText::new(object.as_bytes())), Some(body));
+            assert_eq!(StatusBody::read(kind, &ObjectText::new(object.as_bytes())), Some(body));
         }
     }
 }

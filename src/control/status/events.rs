@@ -7,9 +7,9 @@ use futures::future::BoxFuture;
 use futures::stream::FuturesUnordered;
 use tracing::{debug, warn};
 
-use super::failure::Failure;
+use super::failure::RequestFailure;
 use super::moves::Moves;
-use super::reporter::Reporting;
+use super::reporter::ReporterArgs;
 use super::warning::{Warning, Warnings};
 use crate::control::random::jitter;
 use crate::routing::ObjectRef;
@@ -21,24 +21,24 @@ const MOST_UNDER_WAY: usize = 16;
 const MOST_MOVES: usize = 8;
 
 /// Writes Events.
-pub(super) struct Events<'r> {
-    reporting: &'r Reporting,
+pub(super) struct EventWriter<'r> {
+    reporting: &'r ReporterArgs,
     warnings: Warnings,
-    in_flight: FuturesUnordered<BoxFuture<'static, Outcome>>,
+    in_flight: FuturesUnordered<BoxFuture<'static, EventResult>>,
     /// Whether it was logged that none may be written.
     forbidden: bool,
 }
 
 /// What came of one.
-pub(super) struct Outcome {
+pub(super) struct EventResult {
     /// The ticket of one that waits for its turn.
     ticket: Option<u64>,
-    result: Result<(), Failure>,
+    result: Result<(), RequestFailure>,
 }
 
-impl<'r> Events<'r> {
-    pub(super) fn new(reporting: &'r Reporting) -> Self {
-        Events {
+impl<'r> EventWriter<'r> {
+    pub(super) fn new(reporting: &'r ReporterArgs) -> Self {
+        EventWriter {
             reporting,
             warnings: Warnings::new(&reporting.lease.identity),
             in_flight: FuturesUnordered::new(),
@@ -69,11 +69,11 @@ impl<'r> Events<'r> {
     }
 
     /// What comes of the next one, if there is one under way.
-    pub(super) async fn next(&mut self) -> Option<Outcome> {
+    pub(super) async fn next(&mut self) -> Option<EventResult> {
         self.in_flight.next().await
     }
 
-    pub(super) fn take(&mut self, Outcome { ticket, result }: Outcome, moves: &mut Moves) {
+    pub(super) fn take(&mut self, EventResult { ticket, result }: EventResult, moves: &mut Moves) {
         let lost = match &result {
             Ok(()) => {
                 self.forbidden = false;
@@ -101,10 +101,10 @@ impl<'r> Events<'r> {
 
     fn publish(&mut self, ticket: Option<u64>, key: &ObjectRef, uid: &str, warning: &Warning) {
         let event = self.warnings.publish(self.reporting.client.clone(), key, uid, warning);
-        self.in_flight.push(Box::pin(async move { Outcome { ticket, result: event.await } }));
+        self.in_flight.push(Box::pin(async move { EventResult { ticket, result: event.await } }));
     }
 
-    fn log(&mut self, failure: &Failure) {
+    fn log(&mut self, failure: &RequestFailure) {
         let error = failure.text();
         if failure.code() == Some(403) && !self.forbidden {
             self.forbidden = true;

@@ -7,7 +7,7 @@ use tokio::time::timeout;
 
 /// Why a request has failed.
 #[derive(Debug)]
-pub(super) enum Failure {
+pub(super) enum RequestFailure {
     /// The server has refused it, or there was no way to it.
     Refused(Error),
     /// There was no answer in time.
@@ -18,18 +18,18 @@ pub(super) enum Failure {
 pub(super) async fn answered<T>(
     within: Duration,
     request: impl Future<Output = Result<T, Error>>,
-) -> Result<T, Failure> {
+) -> Result<T, RequestFailure> {
     match timeout(within, request).await {
-        Ok(result) => result.map_err(Failure::Refused),
-        Err(_) => Err(Failure::NoAnswer),
+        Ok(result) => result.map_err(RequestFailure::Refused),
+        Err(_) => Err(RequestFailure::NoAnswer),
     }
 }
 
-impl Failure {
+impl RequestFailure {
     /// The code of the server's answer, if there was one.
     pub(super) fn code(&self) -> Option<u16> {
         match self {
-            Failure::Refused(Error::Api(status)) => Some(status.code),
+            RequestFailure::Refused(Error::Api(status)) => Some(status.code),
             _ => None,
         }
     }
@@ -37,14 +37,14 @@ impl Failure {
     /// For people.
     pub(super) fn text(&self) -> String {
         match self {
-            Failure::Refused(error) => error.to_string(),
-            Failure::NoAnswer => "no answer".to_owned(),
+            RequestFailure::Refused(error) => error.to_string(),
+            RequestFailure::NoAnswer => "no answer".to_owned(),
         }
     }
 
     /// Whether the namespace is gone, or about to go, so that nothing more is written there.
     pub(super) fn is_of_a_namespace_that_ends(&self) -> bool {
-        let Failure::Refused(Error::Api(status)) = self else { return false };
+        let RequestFailure::Refused(Error::Api(status)) = self else { return false };
         let causes = status.details.iter().flat_map(|details| &details.causes);
         status.code == 404 || causes.into_iter().any(|cause| cause.reason == "NamespaceTerminating")
     }

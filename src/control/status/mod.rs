@@ -12,12 +12,12 @@
 mod body;
 mod events;
 mod failure;
+mod failure_log;
 mod moves;
 mod object;
 mod queue;
 mod reporter;
 mod statuses;
-mod troubles;
 mod warning;
 mod writer;
 
@@ -30,7 +30,7 @@ use tracing::{info, warn};
 use crate::routing::{Hostname, ObjectRef};
 
 pub(crate) use self::reporter::LEAVE_TIMEOUT;
-pub use self::reporter::{Meters, Reporter, Reporting};
+pub use self::reporter::{Meters, Reporter, ReporterArgs};
 pub use self::statuses::Statuses;
 
 /// Who says so: the field manager of statuses, the reporting controller of Events.

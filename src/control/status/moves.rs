@@ -22,17 +22,17 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 #[derive(Debug, Default)]
 pub(super) struct Moves {
     /// In the order of their turns.
-    waiting: BTreeMap<Turn, Told>,
-    under_way: HashMap<u64, Told>,
+    waiting: BTreeMap<MoveTurn, MoveEvent>,
+    under_way: HashMap<u64, MoveEvent>,
     tickets: u64,
 }
 
 /// When it is its turn, and its ticket.
-type Turn = (Instant, u64);
+type MoveTurn = (Instant, u64);
 
 /// One side of a move.
 #[derive(Clone, Debug)]
-pub(super) struct Told {
+pub(super) struct MoveEvent {
     pub(super) route: ObjectRef,
     pub(super) uid: Arc<str>,
     pub(super) warning: Warning,
@@ -45,18 +45,18 @@ impl Moves {
     /// not fit is forgotten, the oldest first.
     pub(super) fn remember(&mut self, moves: &[HostnameMove], now: Instant) {
         self.forget(now);
-        for told in sides(moves, now) {
+        for event in sides(moves, now) {
             if self.waiting.len() >= MOST_WAITING {
                 self.waiting.pop_first();
             }
-            self.wait(told, now);
+            self.wait(event, now);
         }
     }
 
     /// This replica leads from now on. What others have told since is not told again.
     pub(super) fn lead(&mut self, now: Instant) {
-        for (_, told) in std::mem::take(&mut self.under_way) {
-            self.wait(told, now);
+        for (_, event) in std::mem::take(&mut self.under_way) {
+            self.wait(event, now);
         }
         self.forget(now);
     }
@@ -64,9 +64,9 @@ impl Moves {
     /// Puts in what is to be told of moves. Returns how many find no room.
     pub(super) fn push(&mut self, moves: &[HostnameMove], now: Instant) -> usize {
         let mut dropped = 0;
-        for told in sides(moves, now) {
+        for event in sides(moves, now) {
             match self.waiting.len() < MOST_WAITING {
-                true => self.wait(told, now),
+                true => self.wait(event, now),
                 false => dropped += 1,
             }
         }
@@ -75,11 +75,11 @@ impl Moves {
 
     /// The next one, if it is its turn, with its ticket. It is under way until [`Moves::end`] or
     /// [`Moves::retry`].
-    pub(super) fn next(&mut self, now: Instant) -> Option<(u64, Told)> {
+    pub(super) fn next(&mut self, now: Instant) -> Option<(u64, MoveEvent)> {
         let first = self.waiting.first_entry().filter(|first| first.key().0 <= now)?;
-        let ((_, ticket), told) = first.remove_entry();
-        self.under_way.insert(ticket, told.clone());
-        Some((ticket, told))
+        let ((_, ticket), event) = first.remove_entry();
+        self.under_way.insert(ticket, event.clone());
+        Some((ticket, event))
     }
 
     /// When there is a turn.
@@ -105,34 +105,34 @@ impl Moves {
         now: Instant,
         jitter: impl Fn(Duration) -> Duration,
     ) -> bool {
-        let Some(mut told) = self.under_way.remove(&ticket) else { return false };
-        if now.saturating_duration_since(told.since) >= GIVEN_UP {
+        let Some(mut event) = self.under_way.remove(&ticket) else { return false };
+        if now.saturating_duration_since(event.since) >= GIVEN_UP {
             return false;
         }
-        let pause = FIRST_PAUSE.saturating_mul(1 << told.failures.min(16)).min(LONGEST_PAUSE);
-        told.failures = told.failures.saturating_add(1);
-        self.wait(told, now + jitter(pause));
+        let pause = FIRST_PAUSE.saturating_mul(1 << event.failures.min(16)).min(LONGEST_PAUSE);
+        event.failures = event.failures.saturating_add(1);
+        self.wait(event, now + jitter(pause));
         true
     }
 
-    fn wait(&mut self, told: Told, at: Instant) {
-        self.waiting.insert((at, self.tickets), told);
+    fn wait(&mut self, event: MoveEvent, at: Instant) {
+        self.waiting.insert((at, self.tickets), event);
         self.tickets = self.tickets.wrapping_add(1);
     }
 
     fn forget(&mut self, now: Instant) {
-        self.waiting.retain(|_, told| {
-            let age = now.saturating_duration_since(told.since);
-            age <= REMEMBERED || told.failures > 0 && age <= GIVEN_UP
+        self.waiting.retain(|_, event| {
+            let age = now.saturating_duration_since(event.since);
+            age <= REMEMBERED || event.failures > 0 && age <= GIVEN_UP
         });
     }
 }
 
 /// What is to be told on both sides, where there is somebody to tell.
-fn sides(moves: &[HostnameMove], since: Instant) -> impl Iterator<Item = Told> {
+fn sides(moves: &[HostnameMove], since: Instant) -> impl Iterator<Item = MoveEvent> {
     moves.iter().flat_map(Warning::of_move).filter_map(move |(route, warning)| {
         let uid = route.uid.clone()?;
-        Some(Told { route: route.object.clone(), uid, warning, since, failures: 0 })
+        Some(MoveEvent { route: route.object.clone(), uid, warning, since, failures: 0 })
     })
 }
 
@@ -157,7 +157,7 @@ pub(super) mod tests {
     }
 
     fn all(moves: &mut Moves, now: Instant) -> Vec<(u64, String)> {
-        let next = || moves.next(now).map(|(ticket, told)| (ticket, told.route.to_string()));
+        let next = || moves.next(now).map(|(ticket, event)| (ticket, event.route.to_string()));
         std::iter::from_fn(next).collect()
     }
 
@@ -209,9 +209,9 @@ pub(super) mod tests {
         moves.remember(&[moved(1)], start + REMEMBERED);
         let now = start + REMEMBERED + Duration::from_secs(1);
         moves.lead(now);
-        let told = all(&mut moves, now);
+        let event = all(&mut moves, now);
         assert_eq!(
-            told.iter().map(|(_, route)| route.as_str()).collect::<Vec<_>>(),
+            event.iter().map(|(_, route)| route.as_str()).collect::<Vec<_>>(),
             ["a/r1", "b/r1"]
         );
         // What was under way when the lead was lost is told when it is back.

@@ -6,7 +6,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition as ApiCondition;
 use k8s_openapi::jiff::Timestamp;
 use serde_json::{Value, json};
 
-use super::body::Body;
+use super::body::StatusBody;
 use super::{RouteStatus, SHARED_DOMAIN};
 use crate::control::api::Definition;
 use crate::control::objects::ObjectText;
@@ -14,31 +14,31 @@ use crate::routing::{Kind, ObjectRef};
 
 /// What is known to be written.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) struct Written {
+pub(super) struct WrittenStatus {
     /// To which object.
     pub(super) uid: Arc<str>,
-    pub(super) body: Body,
+    pub(super) body: StatusBody,
 }
 
-impl Written {
+impl WrittenStatus {
     /// What an object of this kind has that was read.
-    pub(super) fn of(kind: Kind, object: &ObjectText) -> Option<(ObjectRef, Written)> {
+    pub(super) fn of(kind: Kind, object: &ObjectText) -> Option<(ObjectRef, WrittenStatus)> {
         let head = object.head();
         let uid = head.uid.as_deref()?.into();
-        let body = Body::read(kind, object)?;
-        Some((ObjectRef::new(kind, head.key()), Written { uid, body }))
+        let body = StatusBody::read(kind, object)?;
+        Some((ObjectRef::new(kind, head.key()), WrittenStatus { uid, body }))
     }
 
     /// What is to be written `now` instead of `before`.
     pub(super) fn next(
         said: &RouteStatus,
-        before: Option<&Written>,
+        before: Option<&WrittenStatus>,
         now: Timestamp,
     ) -> Option<Self> {
         let uid = Arc::clone(said.uid.as_ref()?);
         let before = before.filter(|before| before.uid == uid);
-        let body = Body::next(said, before.map(|before| &before.body), now)?;
-        Some(Written { uid, body })
+        let body = StatusBody::next(said, before.map(|before| &before.body), now)?;
+        Some(WrittenStatus { uid, body })
     }
 
     /// The patch for server-side apply. It is refused if the object is another one by now, or not
@@ -59,7 +59,7 @@ impl Written {
     }
 
     /// The conditions that are to be warned of, since they were not there before.
-    pub(super) fn warnings(&self, before: Option<&Written>) -> Vec<&ApiCondition> {
+    pub(super) fn warnings(&self, before: Option<&WrittenStatus>) -> Vec<&ApiCondition> {
         let before = before.filter(|before| before.uid == self.uid);
         let conditions = self.body.conditions().iter();
         conditions
@@ -96,11 +96,11 @@ mod tests {
         Timestamp::from_millisecond(second * 1000 + 321).unwrap()
     }
 
-    fn next(said: &RouteStatus, before: Option<&Written>, second: i64) -> Written {
-        Written::next(said, before, at(second)).unwrap()
+    fn next(said: &RouteStatus, before: Option<&WrittenStatus>, second: i64) -> WrittenStatus {
+        WrittenStatus::next(said, before, at(second)).unwrap()
     }
 
-    fn transitions(written: &Written) -> Vec<i64> {
+    fn transitions(written: &WrittenStatus) -> Vec<i64> {
         let conditions = written.body.conditions().iter();
         conditions.map(|one| one.last_transition_time.0.as_second()).collect()
     }
@@ -123,7 +123,7 @@ mod tests {
         let recreated = RouteStatus { uid: Some("other".into()), ..status("r", None) };
         assert_eq!(transitions(&next(&recreated, Some(&first), 60)), [60, 60, 60]);
         let of_a_file = RouteStatus { uid: None, ..status("r", None) };
-        assert_eq!(Written::next(&of_a_file, None, at(70)), None);
+        assert_eq!(WrittenStatus::next(&of_a_file, None, at(70)), None);
     }
 
     #[test]
@@ -136,7 +136,7 @@ mod tests {
             json!({ "name": "r", "namespace": "ns", "uid": "uid", "resourceVersion": "1" })
         );
         let read = |patch: &Value| {
-            Written::of(Kind::SniRoute, &ObjectText::new(patch.to_string().as_bytes()))
+            WrittenStatus::of(Kind::SniRoute, &ObjectText::new(patch.to_string().as_bytes()))
         };
         assert_eq!(read(&patch), Some((key("r"), written.clone())));
         // Others may add conditions, and the server may have its own order.
@@ -157,7 +157,7 @@ mod tests {
 
     #[test]
     fn warnings_are_of_what_is_wrong_and_new() {
-        let warned = |said: &RouteStatus, before: Option<&Written>| {
+        let warned = |said: &RouteStatus, before: Option<&WrittenStatus>| {
             let written = next(said, before, 10);
             let warnings = written.warnings(before).into_iter();
             let warnings: Vec<String> = warnings.map(|one| one.message.clone()).collect();

@@ -18,21 +18,21 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 /// Each route is in it once, however often its status changes: what is written is what is to be
 /// said when its turn comes. Pure: it is told what time it is.
 #[derive(Debug)]
-pub(super) struct Queue {
-    places: HashMap<ObjectRef, Place>,
+pub(super) struct WriteQueue {
+    states: HashMap<ObjectRef, WriteState>,
     /// Who waits, by lane, in the order of their turns.
     lanes: [BTreeMap<Turn, ObjectRef>; 3],
     /// Which lane comes first: each in turn, so that a route that never rests stops no other.
     first_lane: usize,
     tickets: u64,
     in_flight: usize,
-    allowance: Allowance,
-    outage: Outage,
+    bucket: TokenBucket,
+    outage: WriteOutage,
 }
 
 /// Why a status is to be written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Lane {
+pub(super) enum WriteLane {
     /// It has changed just now, and somebody may be waiting for it.
     Change,
     /// It has been different from what is written for who knows how long.
@@ -43,7 +43,7 @@ pub(super) enum Lane {
 
 /// How a turn ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Ended {
+pub(super) enum WriteResult {
     /// Written, or there is nothing to write it to any more.
     Done,
     /// There was nothing to write.
@@ -57,121 +57,129 @@ pub(super) enum Ended {
 type Turn = (Instant, u64);
 
 #[derive(Debug)]
-enum Place {
-    Waiting { lane: Lane, turn: Turn, failures: u32 },
+enum WriteState {
+    Waiting { lane: WriteLane, turn: Turn, failures: u32 },
     // `again`: it has changed since.
     InFlight { failures: u32, again: bool },
 }
 
-impl Queue {
+impl WriteQueue {
     pub(super) fn new(now: Instant) -> Self {
-        Queue {
-            places: HashMap::new(),
+        WriteQueue {
+            states: HashMap::new(),
             lanes: Default::default(),
             first_lane: 0,
             tickets: 0,
             in_flight: 0,
-            allowance: Allowance { full_at: now },
-            outage: Outage { failures: 0, until: now },
+            bucket: TokenBucket { full_at: now },
+            outage: WriteOutage { failures: 0, until: now },
         }
     }
 
     /// Puts a route in, unless it is. One that waits keeps its turn: after failures that is a
     /// while.
-    pub(super) fn push(&mut self, key: ObjectRef, lane: Lane, now: Instant) {
-        match self.places.get_mut(&key) {
+    pub(super) fn push(&mut self, key: ObjectRef, lane: WriteLane, now: Instant) {
+        match self.states.get_mut(&key) {
             None => self.wait(key, lane, now, 0),
-            Some(Place::InFlight { again, .. }) => *again = true,
-            Some(Place::Waiting { lane: Lane::Backlog, turn, .. }) if lane == Lane::Change => {
+            Some(WriteState::InFlight { again, .. }) => *again = true,
+            Some(WriteState::Waiting { lane: WriteLane::Backlog, turn, .. })
+                if lane == WriteLane::Change =>
+            {
                 let turn = *turn;
-                self.lane(Lane::Backlog).remove(&turn);
+                self.lane(WriteLane::Backlog).remove(&turn);
                 self.wait(key, lane, now, 0);
             }
-            Some(Place::Waiting { .. }) => {}
+            Some(WriteState::Waiting { .. }) => {}
         }
     }
 
-    /// The route whose turn it is, if there is one. It is in flight until [`Queue::end`].
+    /// The route whose turn it is, if there is one. It is in flight until [`WriteQueue::end`].
     pub(super) fn next(&mut self, now: Instant) -> Option<ObjectRef> {
-        if self.in_flight >= MOST_IN_FLIGHT || !self.allowance.pause(now).is_zero() {
+        if self.in_flight >= MOST_IN_FLIGHT || !self.bucket.pause(now).is_zero() {
             return None;
         }
-        let mut order = [Lane::Change, Lane::Backlog, Lane::Retry];
+        let mut order = [WriteLane::Change, WriteLane::Backlog, WriteLane::Retry];
         order.rotate_left(self.first_lane);
         let lane = order.into_iter().find(|lane| self.due(*lane).is_some_and(|at| at <= now))?;
         let (_, key) = self.lane(lane).pop_first()?;
         self.first_lane = (self.first_lane + 1) % order.len();
         let failures = self.failures(&key);
-        self.places.insert(key.clone(), Place::InFlight { failures, again: false });
+        self.states.insert(key.clone(), WriteState::InFlight { failures, again: false });
         self.in_flight += 1;
-        self.allowance.take(now);
+        self.bucket.take(now);
         Some(key)
     }
 
     /// When there may be a turn; nothing if that depends on what is in flight or comes.
     pub(super) fn wake(&self, now: Instant) -> Option<Instant> {
-        let lanes = [Lane::Change, Lane::Backlog, Lane::Retry];
+        let lanes = [WriteLane::Change, WriteLane::Backlog, WriteLane::Retry];
         let first = lanes.into_iter().filter_map(|lane| self.due(lane)).min()?;
-        (self.in_flight < MOST_IN_FLIGHT).then(|| first.max(now + self.allowance.pause(now)))
+        (self.in_flight < MOST_IN_FLIGHT).then(|| first.max(now + self.bucket.pause(now)))
     }
 
     /// A turn has ended. `jitter` makes a pause a little shorter.
     pub(super) fn end(
         &mut self,
         key: &ObjectRef,
-        how: Ended,
+        how: WriteResult,
         now: Instant,
         jitter: impl Fn(Duration) -> Duration,
     ) {
-        let Some(Place::InFlight { failures, again }) = self.places.remove(key) else { return };
+        let Some(WriteState::InFlight { failures, again }) = self.states.remove(key) else {
+            return;
+        };
         self.in_flight -= 1;
         match how {
-            Ended::Done | Ended::Refused => self.outage = Outage { failures: 0, until: now },
-            Ended::Idle => self.allowance.give_back(),
+            WriteResult::Done | WriteResult::Refused => {
+                self.outage = WriteOutage { failures: 0, until: now }
+            }
+            WriteResult::Idle => self.bucket.give_back(),
             // Those that were under way together count as one.
-            Ended::Failed if self.outage.until <= now => {
+            WriteResult::Failed if self.outage.until <= now => {
                 self.outage.until = now + jitter(pause(self.outage.failures));
                 self.outage.failures = self.outage.failures.saturating_add(1);
             }
-            Ended::Failed => {}
+            WriteResult::Failed => {}
         }
-        if matches!(how, Ended::Refused | Ended::Failed) {
+        if matches!(how, WriteResult::Refused | WriteResult::Failed) {
             let at = now + jitter(pause(failures));
-            self.wait(key.clone(), Lane::Retry, at, failures.saturating_add(1));
+            self.wait(key.clone(), WriteLane::Retry, at, failures.saturating_add(1));
         } else if again {
-            self.wait(key.clone(), Lane::Change, now, 0);
+            self.wait(key.clone(), WriteLane::Change, now, 0);
         }
     }
 
     /// How often the write that waits or is in flight for a route has failed before.
     pub(super) fn failures(&self, key: &ObjectRef) -> u32 {
-        match self.places.get(key) {
-            Some(Place::InFlight { failures, .. } | Place::Waiting { failures, .. }) => *failures,
+        match self.states.get(key) {
+            Some(WriteState::InFlight { failures, .. } | WriteState::Waiting { failures, .. }) => {
+                *failures
+            }
             None => 0,
         }
     }
 
     /// When the first in a lane has its turn.
-    fn due(&self, lane: Lane) -> Option<Instant> {
+    fn due(&self, lane: WriteLane) -> Option<Instant> {
         let ((at, _), _) = self.lanes.get(lane as usize)?.first_key_value()?;
         // While nothing can be written, those that know it wait for one of them to get through. Who
         // does not know it yet finds out, for it may be that only some fail.
-        Some(if lane == Lane::Retry { self.outage.until.max(*at) } else { *at })
+        Some(if lane == WriteLane::Retry { self.outage.until.max(*at) } else { *at })
     }
 
-    fn wait(&mut self, key: ObjectRef, lane: Lane, at: Instant, failures: u32) {
+    fn wait(&mut self, key: ObjectRef, lane: WriteLane, at: Instant, failures: u32) {
         let turn = (at, self.tickets);
         self.tickets += 1;
         self.lane(lane).insert(turn, key.clone());
-        self.places.insert(key, Place::Waiting { lane, turn, failures });
+        self.states.insert(key, WriteState::Waiting { lane, turn, failures });
     }
 
-    fn lane(&mut self, lane: Lane) -> &mut BTreeMap<Turn, ObjectRef> {
+    fn lane(&mut self, lane: WriteLane) -> &mut BTreeMap<Turn, ObjectRef> {
         let [change, backlog, retry] = &mut self.lanes;
         match lane {
-            Lane::Change => change,
-            Lane::Backlog => backlog,
-            Lane::Retry => retry,
+            WriteLane::Change => change,
+            WriteLane::Backlog => backlog,
+            WriteLane::Retry => retry,
         }
     }
 }
@@ -183,18 +191,18 @@ fn pause(failures: u32) -> Duration {
 
 /// A time in which nothing can be written, as it seems.
 #[derive(Debug)]
-struct Outage {
+struct WriteOutage {
     failures: u32,
     until: Instant,
 }
 
 /// A bucket of tokens, kept as the time at which it will be full.
 #[derive(Debug)]
-struct Allowance {
+struct TokenBucket {
     full_at: Instant,
 }
 
-impl Allowance {
+impl TokenBucket {
     /// How long until a token is there.
     fn pause(&self, now: Instant) -> Duration {
         let missing = self.full_at.saturating_duration_since(now);
@@ -218,39 +226,40 @@ mod tests {
 
     const MS: Duration = Duration::from_millis(1);
 
-    fn queue(names: &[&str], lane: Lane, now: Instant) -> Queue {
-        let mut queue = Queue::new(now);
+    fn queue(names: &[&str], lane: WriteLane, now: Instant) -> WriteQueue {
+        let mut queue = WriteQueue::new(now);
         names.iter().for_each(|name| queue.push(key(name), lane, now));
         queue
     }
 
-    fn next(queue: &mut Queue, now: Instant) -> Option<String> {
+    fn next(queue: &mut WriteQueue, now: Instant) -> Option<String> {
         queue.next(now).map(|key| key.name().to_owned())
     }
 
-    fn end(queue: &mut Queue, name: &str, how: Ended, now: Instant) {
+    fn end(queue: &mut WriteQueue, name: &str, how: WriteResult, now: Instant) {
         queue.end(&key(name), how, now, |pause| pause);
     }
 
     #[test]
     fn a_route_waits_once_and_in_the_order_of_the_first_change() {
         let now = Instant::now();
-        let mut queue = queue(&["b", "a", "b"], Lane::Change, now);
+        let mut queue = queue(&["b", "a", "b"], WriteLane::Change, now);
         assert_eq!(queue.wake(now), Some(now));
         assert_eq!(next(&mut queue, now).as_deref(), Some("b"));
         assert_eq!(next(&mut queue, now).as_deref(), Some("a"));
         assert_eq!((next(&mut queue, now), queue.wake(now)), (None, None));
-        end(&mut queue, "b", Ended::Done, now);
+        end(&mut queue, "b", WriteResult::Done, now);
         assert_eq!(next(&mut queue, now), None);
     }
 
     #[test]
     fn what_changes_while_it_is_written_is_written_again() {
         let now = Instant::now();
-        for how in [Ended::Done, Ended::Idle, Ended::Refused, Ended::Failed] {
-            let mut queue = queue(&["a"], Lane::Change, now);
+        for how in [WriteResult::Done, WriteResult::Idle, WriteResult::Refused, WriteResult::Failed]
+        {
+            let mut queue = queue(&["a"], WriteLane::Change, now);
             next(&mut queue, now).unwrap();
-            queue.push(key("a"), Lane::Change, now);
+            queue.push(key("a"), WriteLane::Change, now);
             assert_eq!(next(&mut queue, now), None, "never twice at once");
             end(&mut queue, "a", how, now);
             assert_eq!(next(&mut queue, now + 100 * MS).as_deref(), Some("a"), "{how:?}");
@@ -260,14 +269,14 @@ mod tests {
     #[test]
     fn pauses_grow_with_each_failure_to_a_bound_and_end_with_a_success() {
         let mut now = Instant::now();
-        let mut queue = queue(&["a"], Lane::Change, now);
+        let mut queue = queue(&["a"], WriteLane::Change, now);
         let mut pauses = Vec::new();
         for failures in 0..40 {
             next(&mut queue, now).unwrap();
             assert_eq!(queue.failures(&key("a")), failures);
-            end(&mut queue, "a", Ended::Failed, now);
+            end(&mut queue, "a", WriteResult::Failed, now);
             // A change makes no difference to that.
-            queue.push(key("a"), Lane::Change, now);
+            queue.push(key("a"), WriteLane::Change, now);
             assert_eq!(next(&mut queue, now), None);
             let wake = queue.wake(now).unwrap();
             pauses.push((wake - now).as_millis());
@@ -276,8 +285,8 @@ mod tests {
         assert_eq!(pauses[..5], [100, 200, 400, 800, 1600]);
         assert_eq!(pauses[8..], [[25_600].as_slice(), &[30_000; 31]].concat());
         next(&mut queue, now).unwrap();
-        end(&mut queue, "a", Ended::Done, now);
-        queue.push(key("a"), Lane::Change, now);
+        end(&mut queue, "a", WriteResult::Done, now);
+        queue.push(key("a"), WriteLane::Change, now);
         assert!(next(&mut queue, now).is_some());
         assert_eq!(queue.failures(&key("a")), 0);
     }
@@ -287,39 +296,39 @@ mod tests {
         let now = Instant::now();
         let names: Vec<String> = (0..200).map(|number| number.to_string()).collect();
         let names: Vec<&str> = names.iter().map(String::as_str).collect();
-        let mut crowd = queue(&names, Lane::Change, now);
+        let mut crowd = queue(&names, WriteLane::Change, now);
         let at_once: Vec<_> = std::iter::from_fn(|| next(&mut crowd, now)).collect();
         assert_eq!((at_once.len(), crowd.wake(now)), (4, None), "the rest waits for one to end");
 
-        let mut queue = queue(&names, Lane::Change, now);
+        let mut queue = queue(&names, WriteLane::Change, now);
         let mut write = |now, how| {
             let name = next(&mut queue, now)?;
             end(&mut queue, &name, how, now);
             Some(queue.wake(now).unwrap())
         };
-        let burst = std::iter::from_fn(|| write(now, Ended::Done));
+        let burst = std::iter::from_fn(|| write(now, WriteResult::Done));
         assert_eq!(burst.last(), Some(now + 20 * MS));
-        let count = |now, write: &mut dyn FnMut(Instant, Ended) -> Option<Instant>| {
-            std::iter::from_fn(|| write(now, Ended::Done)).count()
+        let count = |now, write: &mut dyn FnMut(Instant, WriteResult) -> Option<Instant>| {
+            std::iter::from_fn(|| write(now, WriteResult::Done)).count()
         };
         assert_eq!(count(now + 19 * MS, &mut write), 0);
         assert_eq!(count(now + 20 * MS, &mut write), 1);
         assert_eq!(count(now + 220 * MS, &mut write), 10);
         // What needs no write costs no turn.
-        let idle = (0..50).filter_map(|_| write(now + 240 * MS, Ended::Idle)).count();
+        let idle = (0..50).filter_map(|_| write(now + 240 * MS, WriteResult::Idle)).count();
         assert_eq!((idle, count(now + 240 * MS, &mut write)), (50, 1));
     }
 
     #[test]
     fn changes_share_the_turns_with_the_backlog() {
         let now = Instant::now();
-        let mut queue = queue(&["a", "b", "c", "d"], Lane::Backlog, now);
-        queue.push(key("x"), Lane::Change, now);
-        queue.push(key("y"), Lane::Change, now);
-        queue.push(key("d"), Lane::Change, now);
+        let mut queue = queue(&["a", "b", "c", "d"], WriteLane::Backlog, now);
+        queue.push(key("x"), WriteLane::Change, now);
+        queue.push(key("y"), WriteLane::Change, now);
+        queue.push(key("d"), WriteLane::Change, now);
         let order: Vec<String> = std::iter::from_fn(|| {
             let name = next(&mut queue, now)?;
-            end(&mut queue, &name, Ended::Done, now);
+            end(&mut queue, &name, WriteResult::Done, now);
             Some(name)
         })
         .collect();
@@ -331,12 +340,12 @@ mod tests {
         let (start, minute) = (Instant::now(), Duration::from_secs(60));
         let names: Vec<String> = (0..300).map(|number| number.to_string()).collect();
         let names: Vec<&str> = names.iter().map(String::as_str).collect();
-        let mut queue = queue(&names, Lane::Backlog, start);
-        let fail = |queue: &mut Queue, mut now: Instant, until: Instant| {
+        let mut queue = queue(&names, WriteLane::Backlog, start);
+        let fail = |queue: &mut WriteQueue, mut now: Instant, until: Instant| {
             let mut tries = 0;
             while now < until {
                 while let Some(name) = next(queue, now) {
-                    end(queue, &name, Ended::Failed, now);
+                    end(queue, &name, WriteResult::Failed, now);
                     tries += 1;
                 }
                 now = queue.wake(now).unwrap();
@@ -349,13 +358,13 @@ mod tests {
         assert!((5..20).contains(&tries), "{tries}");
         // What is new is tried at once, and if that works, then so may all others.
         let now = start + 6 * minute;
-        queue.push(key("new"), Lane::Change, now);
+        queue.push(key("new"), WriteLane::Change, now);
         assert_eq!(next(&mut queue, now).as_deref(), Some("new"));
-        end(&mut queue, "new", Ended::Done, now);
+        end(&mut queue, "new", WriteResult::Done, now);
         let later = now + LONGEST_PAUSE;
         let tried = std::iter::from_fn(|| {
             let name = next(&mut queue, later)?;
-            end(&mut queue, &name, Ended::Done, later);
+            end(&mut queue, &name, WriteResult::Done, later);
             Some(name)
         });
         assert_eq!(tried.count(), 50, "all that a burst may have");
@@ -364,14 +373,14 @@ mod tests {
     #[test]
     fn one_route_that_is_refused_holds_up_no_other_that_has_failed() {
         let now = Instant::now();
-        let mut queue = queue(&["a", "b"], Lane::Change, now);
+        let mut queue = queue(&["a", "b"], WriteLane::Change, now);
         next(&mut queue, now).unwrap();
         next(&mut queue, now).unwrap();
-        end(&mut queue, "a", Ended::Failed, now);
-        end(&mut queue, "b", Ended::Refused, now);
+        end(&mut queue, "a", WriteResult::Failed, now);
+        end(&mut queue, "b", WriteResult::Refused, now);
         let first = next(&mut queue, now + 100 * MS).unwrap();
         assert_eq!(first, "a");
-        end(&mut queue, "a", Ended::Refused, now + 100 * MS);
+        end(&mut queue, "a", WriteResult::Refused, now + 100 * MS);
         assert_eq!(next(&mut queue, now + 100 * MS).as_deref(), Some("b"));
     }
 }

@@ -13,8 +13,8 @@ use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
 use super::moves::Moves;
-use super::statuses::News;
-use super::writer::Writer;
+use super::statuses::StatusEvent;
+use super::writer::StatusWriter;
 use super::{HostnameMove, Statuses};
 use crate::control::lease::{self, Candidate};
 use crate::control::supervise::{Supervised, supervise};
@@ -23,13 +23,13 @@ use crate::control::supervise::{Supervised, supervise};
 pub(crate) const LEAVE_TIMEOUT: Duration = Duration::from_millis(1500);
 
 /// What it takes to write statuses.
-pub struct Reporting {
+pub struct ReporterArgs {
     /// Speaks to the API server.
     pub client: Client,
     /// Where the routes are; empty means in all namespaces.
     pub namespaces: Vec<String>,
     /// Which Lease says who writes.
-    pub lease: lease::Settings,
+    pub lease: lease::LeaseSettings,
     /// What is to be said.
     pub statuses: Statuses,
     /// What is measured.
@@ -51,7 +51,7 @@ pub struct Meters {
     pub events_dropped: IntCounter,
 }
 
-impl fmt::Debug for Reporting {
+impl fmt::Debug for ReporterArgs {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Reporting").field("lease", &self.lease).finish_non_exhaustive()
     }
@@ -65,17 +65,17 @@ pub struct Reporter {
 }
 
 /// What has changed.
-pub(super) struct Changes {
+pub(super) struct StatusChanges {
     /// As [`Statuses::follow`] tells it.
-    news: UnboundedReceiver<News>,
+    news: UnboundedReceiver<StatusEvent>,
     /// What is to be told of hostnames that changed their owner, whoever leads.
     pub(super) moves: Moves,
 }
 
 impl Reporter {
     /// Starts it on the runtime of whoever calls. It begins once there are statuses.
-    pub fn start(reporting: Reporting) -> Self {
-        let changes = Changes::new(reporting.statuses.follow());
+    pub fn start(reporting: ReporterArgs) -> Self {
+        let changes = StatusChanges::new(reporting.statuses.follow());
         let leaving = Arc::new(Notify::new());
         let task = tokio::spawn(run(reporting, changes, Arc::clone(&leaving)));
         Reporter { leaving, task }
@@ -93,7 +93,7 @@ impl Reporter {
     }
 }
 
-async fn run(reporting: Reporting, changes: Changes, leaving: Arc<Notify>) {
+async fn run(reporting: ReporterArgs, changes: StatusChanges, leaving: Arc<Notify>) {
     let candidate = Candidate::new(reporting.client.clone(), reporting.lease.clone());
     // Locked by one start after the other.
     let state = Mutex::new((candidate, changes));
@@ -107,7 +107,10 @@ async fn run(reporting: Reporting, changes: Changes, leaving: Arc<Notify>) {
     candidate.release().await;
 }
 
-async fn report_for_good(reporting: &Reporting, state: &Mutex<(Candidate, Changes)>) -> Infallible {
+async fn report_for_good(
+    reporting: &ReporterArgs,
+    state: &Mutex<(Candidate, StatusChanges)>,
+) -> Infallible {
     // Who has no table has nothing to write, and would only keep others from it.
     state.lock().await.1.next().await;
     supervise("statuses", &reporting.supervised, || async {
@@ -118,9 +121,9 @@ async fn report_for_good(reporting: &Reporting, state: &Mutex<(Candidate, Change
 }
 
 async fn report(
-    reporting: &Reporting,
+    reporting: &ReporterArgs,
     candidate: &mut Candidate,
-    changes: &mut Changes,
+    changes: &mut StatusChanges,
 ) -> Infallible {
     let leader = &reporting.meters.leader;
     loop {
@@ -137,18 +140,18 @@ async fn report(
             biased;
             // To drop the writer is to drop what it has under way.
             () = candidate.keep() => {}
-            never = Writer::new(reporting).run(changes) => match never {},
+            never = StatusWriter::new(reporting).run(changes) => match never {},
         }
     }
 }
 
-impl Changes {
-    pub(super) fn new(news: UnboundedReceiver<News>) -> Self {
-        Changes { news, moves: Moves::default() }
+impl StatusChanges {
+    pub(super) fn new(news: UnboundedReceiver<StatusEvent>) -> Self {
+        StatusChanges { news, moves: Moves::default() }
     }
 
     /// The next change.
-    pub(super) async fn next(&mut self) -> News {
+    pub(super) async fn next(&mut self) -> StatusEvent {
         match self.news.recv().await {
             Some(news) => news,
             // Somebody else follows now.
@@ -162,7 +165,7 @@ impl Changes {
         put: impl Fn(&mut Moves, &[HostnameMove]),
     ) -> Infallible {
         loop {
-            if let News::Moved(more) = self.next().await {
+            if let StatusEvent::Moved(more) = self.next().await {
                 put(&mut self.moves, &more);
             }
         }

@@ -11,19 +11,19 @@ use crate::routing::ObjectRef;
 /// The statuses of all routes of this installation. Clones share them. A change costs what it
 /// changes.
 #[derive(Clone, Debug, Default)]
-pub struct Statuses(Arc<Mutex<Shared>>);
+pub struct Statuses(Arc<Mutex<SharedStatuses>>);
 
 #[derive(Debug, Default)]
-struct Shared {
+struct SharedStatuses {
     by_route: BTreeMap<ObjectRef, Arc<RouteStatus>>,
-    /// Whether there was any [`Held::update`].
+    /// Whether there was any [`StatusGuard::update`].
     begun: bool,
-    follower: Option<UnboundedSender<News>>,
+    follower: Option<UnboundedSender<StatusEvent>>,
 }
 
 /// What a follower is told.
 #[derive(Debug, PartialEq)]
-pub(super) enum News {
+pub(super) enum StatusEvent {
     /// The routes of which something else is said.
     Changed(Vec<ObjectRef>),
     /// The hostnames that changed their owner.
@@ -33,9 +33,9 @@ pub(super) enum News {
 /// The statuses, held as they are: while the table changes too, or is looked at too, so that nobody
 /// sees the one without the other.
 #[derive(Debug)]
-pub struct Held<'a>(MutexGuard<'a, Shared>);
+pub struct StatusGuard<'a>(MutexGuard<'a, SharedStatuses>);
 
-impl Held<'_> {
+impl StatusGuard<'_> {
     /// Takes over what is said `now` of the routes that were looked at again; those of which
     /// nothing is said are gone. Returns what was said of them before.
     pub fn update<'k>(
@@ -56,14 +56,14 @@ impl Held<'_> {
         }
         shared.begun = true;
         let changed = changed.into_keys().cloned().collect();
-        shared.tell(News::Changed(changed));
+        shared.tell(StatusEvent::Changed(changed));
         before
     }
 
     /// Tells the follower of hostnames that changed their owner.
     pub fn moved(&mut self, moves: Vec<HostnameMove>) {
         if !moves.is_empty() {
-            self.0.tell(News::Moved(moves));
+            self.0.tell(StatusEvent::Moved(moves));
         }
     }
 
@@ -75,8 +75,8 @@ impl Held<'_> {
 
 impl Statuses {
     /// Holds them. Whoever wants them waits meanwhile.
-    pub fn hold(&self) -> Held<'_> {
-        Held(self.lock())
+    pub fn hold(&self) -> StatusGuard<'_> {
+        StatusGuard(self.lock())
     }
 
     /// What is said of one route; nothing if it is gone or not this installation's.
@@ -89,26 +89,26 @@ impl Statuses {
         self.lock().by_route.len()
     }
 
-    /// From now on tells which routes each [`Held::update`] changes, be it none; if there was one
+    /// From now on tells which routes each [`StatusGuard::update`] changes, be it none; if there was one
     /// already, none at once. There is one follower: the last who asked.
-    pub(super) fn follow(&self) -> UnboundedReceiver<News> {
+    pub(super) fn follow(&self) -> UnboundedReceiver<StatusEvent> {
         let (follower, changes) = unbounded_channel();
         let mut shared = self.lock();
         shared.follower = Some(follower);
         if shared.begun {
-            shared.tell(News::Changed(Vec::new()));
+            shared.tell(StatusEvent::Changed(Vec::new()));
         }
         changes
     }
 
     /// Nothing that panics is done to them with the lock held, so what is in there is whole.
-    fn lock(&self) -> MutexGuard<'_, Shared> {
+    fn lock(&self) -> MutexGuard<'_, SharedStatuses> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Shared {
-    fn tell(&mut self, news: News) {
+impl SharedStatuses {
+    fn tell(&mut self, news: StatusEvent) {
         let Some(follower) = &self.follower else { return };
         // Fails when nobody follows any more.
         if follower.send(news).is_err() {
@@ -145,8 +145,8 @@ mod tests {
         assert_eq!(statuses.count(), 3);
     }
 
-    fn changed(keys: &[ObjectRef]) -> News {
-        News::Changed(keys.to_vec())
+    fn changed(keys: &[ObjectRef]) -> StatusEvent {
+        StatusEvent::Changed(keys.to_vec())
     }
 
     #[test]

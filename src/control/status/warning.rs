@@ -13,7 +13,7 @@ use kube::api::{Patch, PatchParams, PostParams};
 use kube::{Api, Client, Error};
 use serde_json::json;
 
-use super::failure::{Failure, answered};
+use super::failure::{RequestFailure, answered};
 use super::{HOSTNAME_MOVED, HostnameMove, MovedRoute, REPORTER};
 use crate::control::api::Definition;
 use crate::control::fnv::fnv;
@@ -106,7 +106,7 @@ impl Warnings {
         route: &ObjectRef,
         uid: &str,
         warning: &Warning,
-    ) -> impl Future<Output = Result<(), Failure>> + Send + use<> {
+    ) -> impl Future<Output = Result<(), RequestFailure>> + Send + use<> {
         let event = event(&self.instance, route, uid, warning, Timestamp::now());
         let name = event.metadata.name.clone().unwrap_or_default();
         if self.counts.len() >= MOST_COUNTED {

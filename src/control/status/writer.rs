@@ -15,14 +15,14 @@ use kube::{Client, Error};
 use tokio::time::{sleep, sleep_until};
 
 use super::body::REPORTED;
-use super::events::Events;
-use super::failure::{Failure, answered};
+use super::events::EventWriter;
+use super::failure::{RequestFailure, answered};
+use super::failure_log::FailureLog;
 use super::moves::Moves;
-use super::object::Written;
-use super::queue::{Ended, Lane, Queue};
-use super::reporter::{Changes, Reporting};
-use super::statuses::News;
-use super::troubles::Troubles;
+use super::object::WrittenStatus;
+use super::queue::{WriteLane, WriteQueue, WriteResult};
+use super::reporter::{ReporterArgs, StatusChanges};
+use super::statuses::StatusEvent;
 use super::warning::Warning;
 use super::{REPORTER, RouteStatus};
 use crate::control::api::Definition;
@@ -38,36 +38,36 @@ const LIST_PAUSE: Duration = Duration::from_secs(5);
 /// Writes statuses for as long as it is run. It knows what it has written and what it found written
 /// when it began, and writes what differs from that, and nothing else: what others write there
 /// later it does not read, so two installations that both serve a route do not answer each other.
-pub(super) struct Writer<'r> {
-    reporting: &'r Reporting,
-    written: HashMap<ObjectRef, Written>,
-    queue: Queue,
-    in_flight: FuturesUnordered<BoxFuture<'static, Answer>>,
-    events: Events<'r>,
-    troubles: Troubles,
+pub(super) struct StatusWriter<'r> {
+    reporting: &'r ReporterArgs,
+    written: HashMap<ObjectRef, WrittenStatus>,
+    queue: WriteQueue,
+    in_flight: FuturesUnordered<BoxFuture<'static, WriteAnswer>>,
+    events: EventWriter<'r>,
+    failure_log: FailureLog,
 }
 
 /// What came of one write.
-struct Answer {
+struct WriteAnswer {
     key: ObjectRef,
-    written: Written,
-    result: Result<(), Failure>,
+    written: WrittenStatus,
+    result: Result<(), RequestFailure>,
 }
 
-impl<'r> Writer<'r> {
-    pub(super) fn new(reporting: &'r Reporting) -> Self {
-        Writer {
+impl<'r> StatusWriter<'r> {
+    pub(super) fn new(reporting: &'r ReporterArgs) -> Self {
+        StatusWriter {
             reporting,
             written: HashMap::new(),
-            queue: Queue::new(Instant::now()),
+            queue: WriteQueue::new(Instant::now()),
             in_flight: FuturesUnordered::new(),
-            events: Events::new(reporting),
-            troubles: Troubles::default(),
+            events: EventWriter::new(reporting),
+            failure_log: FailureLog::default(),
         }
     }
 
     /// Works until it is dropped.
-    pub(super) async fn run(mut self, changes: &mut Changes) -> Infallible {
+    pub(super) async fn run(mut self, changes: &mut StatusChanges) -> Infallible {
         changes.moves.lead(Instant::now());
         let dropped = &self.reporting.meters.events_dropped;
         tokio::select! {
@@ -80,7 +80,7 @@ impl<'r> Writer<'r> {
         let now = Instant::now();
         for said in self.reporting.statuses.hold().snapshot() {
             if self.next(&said).is_some() {
-                self.queue.push(said.object.clone(), Lane::Backlog, now);
+                self.queue.push(said.object.clone(), WriteLane::Backlog, now);
             }
         }
         loop {
@@ -98,13 +98,13 @@ impl<'r> Writer<'r> {
         }
     }
 
-    fn hear(&mut self, news: News, moves: &mut Moves) {
+    fn hear(&mut self, news: StatusEvent, moves: &mut Moves) {
         let now = Instant::now();
         match news {
-            News::Changed(keys) => {
-                keys.into_iter().for_each(|key| self.queue.push(key, Lane::Change, now));
+            StatusEvent::Changed(keys) => {
+                keys.into_iter().for_each(|key| self.queue.push(key, WriteLane::Change, now));
             }
-            News::Moved(more) => {
+            StatusEvent::Moved(more) => {
                 let dropped = moves.push(&more, now) as u64;
                 self.reporting.meters.events_dropped.inc_by(dropped);
             }
@@ -116,13 +116,13 @@ impl<'r> Writer<'r> {
         self.written.clear();
         for definition in REPORTED.map(Definition::of) {
             while let Err(failure) = self.list(definition).await {
-                Troubles::of_reads(definition, &failure);
+                FailureLog::of_reads(definition, &failure);
                 sleep(jitter(LIST_PAUSE)).await;
             }
         }
     }
 
-    async fn list(&mut self, definition: Definition) -> Result<(), Failure> {
+    async fn list(&mut self, definition: Definition) -> Result<(), RequestFailure> {
         self.written.retain(|object, _| object.kind != definition.kind);
         let namespaces = &self.reporting.namespaces;
         let scopes: Vec<Option<&str>> = match namespaces.as_slice() {
@@ -133,7 +133,9 @@ impl<'r> Writer<'r> {
             let path = Definition::path(&definition.newest(), scope);
             let mut pages = Pages::new(self.reporting.client.clone(), &path);
             while let Some(object) = answered(TIMEOUT, pages.next()).await? {
-                let Some((key, written)) = Written::of(definition.kind, &object) else { continue };
+                let Some((key, written)) = WrittenStatus::of(definition.kind, &object) else {
+                    continue;
+                };
                 // Others' are not ours to remember.
                 if self.reporting.statuses.get(&key).is_some() {
                     self.written.insert(key, written);
@@ -144,9 +146,9 @@ impl<'r> Writer<'r> {
     }
 
     /// What is to be written for a route, if it differs from what is.
-    fn next(&self, said: &RouteStatus) -> Option<Written> {
+    fn next(&self, said: &RouteStatus) -> Option<WrittenStatus> {
         let before = self.written.get(&said.object);
-        let next = Written::next(said, before, Timestamp::now())?;
+        let next = WrittenStatus::next(said, before, Timestamp::now())?;
         (before != Some(&next)).then_some(next)
     }
 
@@ -165,41 +167,41 @@ impl<'r> Writer<'r> {
                     let write = write(client, said, next);
                     self.in_flight.push(Box::pin(write));
                 }
-                None => self.queue.end(&key, Ended::Idle, Instant::now(), jitter),
+                None => self.queue.end(&key, WriteResult::Idle, Instant::now(), jitter),
             }
         }
     }
 
-    fn take(&mut self, Answer { key, written, result }: Answer) {
+    fn take(&mut self, WriteAnswer { key, written, result }: WriteAnswer) {
         let meters = &self.reporting.meters;
         let how = match result {
             Ok(()) => {
                 meters.written.inc();
-                self.troubles.writes_work();
+                self.failure_log.writes_work();
                 self.warn(&key, &written);
                 self.written.insert(key.clone(), written);
-                Ended::Done
+                WriteResult::Done
             }
             Err(failure) => match failure.code() {
                 // It is gone.
                 Some(404) => {
                     self.written.remove(&key);
-                    Ended::Done
+                    WriteResult::Done
                 }
                 // It has changed, and this replica is about to hear of it.
                 Some(409) => {
-                    self.troubles.of_conflict(&key, self.queue.failures(&key));
-                    Ended::Refused
+                    self.failure_log.of_conflict(&key, self.queue.failures(&key));
+                    WriteResult::Refused
                 }
                 Some(400 | 413 | 422) => {
                     meters.failed.inc();
-                    self.troubles.of_status(&key, self.queue.failures(&key), &failure);
-                    Ended::Refused
+                    self.failure_log.of_status(&key, self.queue.failures(&key), &failure);
+                    WriteResult::Refused
                 }
                 code => {
                     meters.failed.inc();
-                    self.troubles.of_writes(&key, code, &failure);
-                    Ended::Failed
+                    self.failure_log.of_writes(&key, code, &failure);
+                    WriteResult::Failed
                 }
             },
         };
@@ -207,7 +209,7 @@ impl<'r> Writer<'r> {
     }
 
     /// Tells what is wrong with a route and was not before.
-    fn warn(&mut self, key: &ObjectRef, written: &Written) {
+    fn warn(&mut self, key: &ObjectRef, written: &WrittenStatus) {
         let warnings: Vec<Warning> =
             written.warnings(self.written.get(key)).into_iter().map(Warning::of).collect();
         for warning in warnings {
@@ -216,7 +218,7 @@ impl<'r> Writer<'r> {
     }
 }
 
-async fn write(client: Client, said: Arc<RouteStatus>, next: Written) -> Answer {
+async fn write(client: Client, said: Arc<RouteStatus>, next: WrittenStatus) -> WriteAnswer {
     let definition = Definition::of(said.object.kind).newest();
     let objects = Request::new(Definition::path(&definition, Some(said.object.namespace())));
     let patch = Patch::Apply(next.patch(&said));
@@ -224,9 +226,9 @@ async fn write(client: Client, said: Arc<RouteStatus>, next: Written) -> Answer 
     let request = objects.patch_subresource("status", said.object.name(), &params, &patch);
     let result = match request.map_err(Error::BuildRequest) {
         Ok(request) => answered(TIMEOUT, send(&client, request)).await,
-        Err(error) => Err(Failure::Refused(error)),
+        Err(error) => Err(RequestFailure::Refused(error)),
     };
-    Answer { key: said.object.clone(), written: next, result }
+    WriteAnswer { key: said.object.clone(), written: next, result }
 }
 
 #[cfg(test)]
@@ -288,12 +290,12 @@ mod tests {
         }
     }
 
-    fn reporting(client: Client) -> Reporting {
+    fn reporting(client: Client) -> ReporterArgs {
         let counter = || IntCounter::new("c", "c").unwrap();
-        Reporting {
+        ReporterArgs {
             client,
             namespaces: Vec::new(),
-            lease: lease::Settings {
+            lease: lease::LeaseSettings {
                 namespace: "ns".to_owned(),
                 name: "lease".to_owned(),
                 identity: "me".to_owned(),
@@ -315,7 +317,7 @@ mod tests {
         const MOVES: usize = 40;
         let server = Arc::<Server>::default();
         let reporting = reporting(server.client());
-        let mut changes = Changes::new(reporting.statuses.follow());
+        let mut changes = StatusChanges::new(reporting.statuses.follow());
         let told = async {
             reporting.statuses.hold().moved((0..MOVES).map(moved).collect());
             // The news are taken in before the list is answered.
@@ -329,7 +331,7 @@ mod tests {
         };
         let run = async {
             tokio::select! {
-                never = Writer::new(&reporting).run(&mut changes) => match never {},
+                never = StatusWriter::new(&reporting).run(&mut changes) => match never {},
                 () = told => {}
             }
         };

@@ -19,7 +19,7 @@ use super::ports::ServicePorts;
 use super::resolve::Targets;
 use super::resolved_route::ResolvedRoute;
 use super::routes::{RoutePresence, Routes};
-use super::services::Services;
+use super::services::KnownServices;
 use super::{Installation, key, sni_route_key};
 use crate::control::api::{DnsName, ReferenceGrant, SniRoute};
 use crate::routing::{Kind, ObjectKey, ObjectRef, RouteKey};
@@ -55,7 +55,7 @@ impl Builder {
     pub fn new(installation: Installation) -> Self {
         Builder {
             targets: Targets {
-                services: Services::default(),
+                services: KnownServices::default(),
                 grants: Grants::default(),
                 names: DnsNames::default(),
                 own: OwnAddresses::new(

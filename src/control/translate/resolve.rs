@@ -11,10 +11,10 @@ use super::grants::Grants;
 use super::names::{DnsAnswer, DnsNames};
 use super::own_addresses::{OwnAddressChanges, OwnAddresses};
 use super::ports::{PortMeaning, ServicePorts};
-use super::services::{PortChange, PortUpdate, Services};
+use super::services::{KnownServices, PortChange, PortUpdate};
 use super::unresolved::Unresolved;
 use crate::control::api::{Address, DnsName};
-use crate::reach::{Reach, Refusal};
+use crate::reach::{EndpointRefusal, Reach};
 use crate::routing::{BackendKey, Kind, ObjectKey, RouteKey, ServicePort};
 
 /// What a backend comes to.
@@ -50,7 +50,7 @@ pub(super) struct ResolutionCache {
 /// What routes may lead to.
 #[derive(Debug)]
 pub(super) struct Targets {
-    pub(super) services: Services,
+    pub(super) services: KnownServices,
     pub(super) grants: Grants,
     pub(super) names: DnsNames,
     pub(super) own: OwnAddresses,
@@ -167,7 +167,7 @@ impl Targets {
         }
     }
 
-    fn judge(&self, endpoint: SocketAddr) -> Result<(), Refusal> {
+    fn judge(&self, endpoint: SocketAddr) -> Result<(), EndpointRefusal> {
         #[cfg(test)]
         self.judged.set(self.judged.get() + 1);
         self.reach.judge(endpoint, self.own.endpoints(), |ip| self.machine.contains(&ip))
@@ -181,12 +181,13 @@ impl Targets {
             Err(why) => {
                 // What networks are excluded is the installation's own business, unless nothing is
                 // left.
-                let by_setting = matches!(why, Refusal::Denied(_) | Refusal::NotAllowed);
+                let by_setting =
+                    matches!(why, EndpointRefusal::Denied(_) | EndpointRefusal::NotAllowed);
                 if first.is_none_or(|(_, _, of_setting)| of_setting && !by_setting) {
                     first = Some((*address, why, by_setting));
                 }
                 // An address may move to another machine. The data plane knows.
-                why == Refusal::OwnPort
+                why == EndpointRefusal::OwnPort
             }
         });
         let left = !addresses.is_empty();

@@ -10,7 +10,7 @@ use crate::routing::{ObjectKey, RouteKey, ServicePort};
 
 /// All Services that are there or that routes name.
 #[derive(Debug, Default)]
-pub(super) struct Services {
+pub(super) struct KnownServices {
     known: HashMap<ObjectKey, Box<KnownService>>,
     /// The Service of a slice.
     of_slices: HashMap<ObjectKey, ObjectKey>,
@@ -28,7 +28,7 @@ struct KnownService {
     named: SmallMap<ServicePort, NamedPort>,
     /// Whether it has more addresses than it may bring, so that each port has its share.
     shared_out: bool,
-    /// Whether it is in [`Services::dirty`].
+    /// Whether it is in [`KnownServices::dirty`].
     dirty: bool,
 }
 
@@ -59,7 +59,7 @@ pub(super) enum PortChange {
     Whole,
 }
 
-impl Services {
+impl KnownServices {
     /// A Service is there, or is different.
     pub(super) fn put(&mut self, key: ObjectKey, ports: ServicePorts) {
         let known = self.known.entry(key.clone()).or_default();

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 
 use super::endpoints::ADDRESSES_OF_A_SERVICE;
 use super::names::{ADDRESSES_OF_A_NAME, NAMES_OF_A_NAMESPACE, NameFault};
-use crate::reach::Refusal;
+use crate::reach::EndpointRefusal;
 use crate::routing::{ObjectKey, RouteKey};
 
 /// Why a reference leads nowhere.
@@ -46,7 +46,7 @@ impl Unresolved {
     /// there are others.
     pub(super) fn not_permitted(
         endpoint: SocketAddr,
-        why: Refusal,
+        why: EndpointRefusal,
         left: bool,
         field: &'static str,
     ) -> Self {

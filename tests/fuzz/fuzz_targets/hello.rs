@@ -2,7 +2,7 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use tls::{ClientHello, HelloReader, Progress, Refusal};
+use tls::{ClientHello, HelloReader, Progress, InvalidHello};
 
 // `tls` imports nothing of the crate around it, so it can stand here without it.
 #[allow(dead_code, unused_imports)]
@@ -34,7 +34,7 @@ fuzz_target!(|received: &[u8]| {
             let single = in_records_of_one_byte(&received[..hello.consumed]);
             let expected = match single.len() {
                 ..=MOST => Progress::Hello(ClientHello { consumed: single.len(), ..hello }),
-                _ => Progress::Refused(Refusal::TooManyRecords),
+                _ => Progress::Refused(InvalidHello::TooManyRecords),
             };
             assert_eq!(HelloReader::new(MAX).read(&single), expected);
         }

@@ -18,9 +18,9 @@ use sluice::admin::report::RoutesReport;
 use sluice::admin::{Admin, AdminState, Limits};
 use sluice::control::status::{Condition, RouteStatus, Statuses};
 use sluice::explain::{Query, explain, fetch, table};
-use sluice::health::Health;
 use sluice::metrics::Metrics;
 use sluice::outcome::Outcome;
+use sluice::readiness::Readiness;
 use sluice::routing::{
     AnyOn, BackendKey, Balancing, Hostname, Hostnames, Kind, Moment, ObjectKey, RouteKey,
     RouteSpec, ServicePort, Snapshot, TableWriter, channel,
@@ -52,7 +52,7 @@ impl Server {
         let (writer, table) = channel();
         let state = Arc::new(AdminState {
             metrics: Metrics::new(table.clone()).expect("metrics"),
-            health: Arc::new(Health::new()),
+            readiness: Arc::new(Readiness::new()),
             table,
             statuses: Statuses::default(),
             limits,

@@ -13,13 +13,13 @@ fn probes_say_what_is_missing() {
             "the listeners are not bound yet\nthe first complete table is not built yet\n".into()
         )
     );
-    server.state.health.set_listeners_bound();
-    server.state.health.set_table_complete();
+    server.state.readiness.set_listeners_bound();
+    server.state.readiness.set_table_complete();
     assert_eq!(server.get("/readyz"), (200, "ok\n".into()));
-    server.state.health.set_draining();
+    server.state.readiness.set_draining();
     assert_eq!(server.get("/readyz"), (503, "draining\n".into()));
     assert_eq!(server.get("/livez"), (200, "ok\n".into()));
-    server.state.health.set_worker_lost();
+    server.state.readiness.set_worker_lost();
     assert_eq!(server.get("/livez").0, 503);
 }
 

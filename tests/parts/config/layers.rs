@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use sluice::config::{AccessLog, Listener, Protocol};
+use sluice::config::{AccessLogMode, ListenerConfig, Protocol};
 use sluice::logging::LogFormat;
 
 use super::{fault, load, load_alone, parse};
@@ -71,7 +71,7 @@ fn the_file_is_named_by_flag_or_variable() {
 #[test]
 fn defaults_are_those_of_the_documentation() {
     let config = parse(&[], &["--routes", "src"]).unwrap();
-    let any = |address: &str| Listener {
+    let any = |address: &str| ListenerConfig {
         name: "https".to_owned(),
         address: address.parse().unwrap(),
         protocol: Protocol::Tls,
@@ -90,7 +90,7 @@ fn defaults_are_those_of_the_documentation() {
     assert_eq!(config.max_hello, 16_384);
     assert_eq!(config.drain.delay, Duration::from_secs(5));
     assert_eq!(config.drain.timeout, Duration::from_secs(30));
-    assert_eq!(config.access_log, AccessLog::All);
+    assert_eq!(config.access_log, AccessLogMode::All);
     assert_eq!(config.log.level, "info");
     assert_eq!(config.log.format, LogFormat::Auto);
 }
@@ -154,7 +154,7 @@ listen:
 - db=tcp://127.0.0.1:3
 ";
     let config = load(file, &[], &[]).unwrap();
-    let listener = |name: &str, address: &str| Listener {
+    let listener = |name: &str, address: &str| ListenerConfig {
         name: name.to_owned(),
         address: address.parse().unwrap(),
         protocol: Protocol::Tls,
@@ -163,8 +163,8 @@ listen:
     let expected = [
         listener("https", "127.0.0.1:1"),
         listener("https", "[::1]:1"),
-        Listener { alerts: true, ..listener("quic-less", "127.0.0.1:2") },
-        Listener { protocol: Protocol::Tcp, ..listener("db", "127.0.0.1:3") },
+        ListenerConfig { alerts: true, ..listener("quic-less", "127.0.0.1:2") },
+        ListenerConfig { protocol: Protocol::Tcp, ..listener("db", "127.0.0.1:3") },
     ];
     assert_eq!(config.listeners, expected);
     assert!(config.in_force().contains("quic-less=127.0.0.1:2+alerts"), "{}", config.in_force());

@@ -9,7 +9,7 @@ use std::thread;
 
 use serde_json::Value;
 use sluice::access_log::{AccessLog, Writing};
-use sluice::config::{Config, Listener, Protocol};
+use sluice::config::{Config, ListenerConfig, Protocol};
 use sluice::metrics::Metrics;
 use sluice::outcome::Outcome;
 use sluice::proxy::{Proxy, Running};
@@ -65,9 +65,9 @@ impl Target {
 }
 
 /// A listener on a free port.
-pub(crate) fn listener(name: &str, protocol: Protocol, alerts: bool) -> Listener {
+pub(crate) fn listener(name: &str, protocol: Protocol, alerts: bool) -> ListenerConfig {
     let address = SocketAddr::from(([127, 0, 0, 1], 0));
-    Listener { name: name.to_owned(), address, protocol, alerts }
+    ListenerConfig { name: name.to_owned(), address, protocol, alerts }
 }
 
 /// A data plane that serves. When it is dropped, it must end without a trace.

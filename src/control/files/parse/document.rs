@@ -6,9 +6,9 @@ use std::sync::Arc;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
 use super::type_meta::{TypeMeta, is_list};
-use super::{Object, Origin, Parsed};
+use super::{ManifestObject, Origin, ParsedObject};
 use crate::control::api::{FieldFault, not_read, parse_strictly};
-use crate::control::files::Fault;
+use crate::control::files::ManifestFault;
 use crate::control::translate::key;
 use crate::routing::{Kind, ObjectKey};
 use crate::yaml::{Content, FieldPath, Node, Step};
@@ -21,8 +21,8 @@ pub(super) fn parse(
     file: &Path,
     first_line: usize,
     text: Arc<str>,
-    objects: &mut Vec<Parsed>,
-    faults: &mut Vec<Fault>,
+    objects: &mut Vec<ParsedObject>,
+    faults: &mut Vec<ManifestFault>,
 ) {
     let mut document = Document { file, first_line, text, faults: Vec::new() };
     match Node::parse(&document.text) {
@@ -37,11 +37,11 @@ struct Document<'f> {
     file: &'f Path,
     first_line: usize,
     text: Arc<str>,
-    faults: Vec<Fault>,
+    faults: Vec<ManifestFault>,
 }
 
 impl Document<'_> {
-    fn read(&mut self, root: Node, objects: &mut Vec<Parsed>) {
+    fn read(&mut self, root: Node, objects: &mut Vec<ParsedObject>) {
         if root.content == Content::Null {
             return;
         }
@@ -64,7 +64,7 @@ impl Document<'_> {
     }
 
     /// The object, if nothing is wrong with it.
-    fn object(&mut self, item: Option<usize>, mut node: Node) -> Option<Parsed> {
+    fn object(&mut self, item: Option<usize>, mut node: Node) -> Option<ParsedObject> {
         let duplicates = node.take_duplicates();
         let is_good = duplicates.is_empty();
         let type_meta = TypeMeta::of(&node);
@@ -85,7 +85,7 @@ impl Document<'_> {
                 let text = Arc::clone(&self.text);
                 let first_line = self.first_line;
                 let origin = Origin { text, first_line, item, line: self.line(node.line) };
-                return Some(Parsed { object, key, origin });
+                return Some(ParsedObject { object, key, origin });
             }
             Ok(_) => {}
             Err(faults) => {
@@ -107,7 +107,7 @@ impl Document<'_> {
     }
 
     fn fault(&mut self, line: usize, object: Option<&str>, field: FieldPath, message: String) {
-        self.faults.push(Fault {
+        self.faults.push(ManifestFault {
             file: self.file.to_owned(),
             line: Some(self.line(line)),
             object: object.map(str::to_owned),
@@ -117,7 +117,7 @@ impl Document<'_> {
     }
 
     /// Passes on what is wrong, as far as anybody reads that many.
-    fn report(mut self, faults: &mut Vec<Fault>) {
+    fn report(mut self, faults: &mut Vec<ManifestFault>) {
         let more = self.faults.len().saturating_sub(MAX_FAULTS);
         self.faults.truncate(MAX_FAULTS);
         if more > 0 {
@@ -129,12 +129,12 @@ impl Document<'_> {
 }
 
 /// The object of this kind, and its key.
-fn object(kind: Kind, node: &Node) -> Result<(Object, ObjectKey), Vec<FieldFault>> {
+fn object(kind: Kind, node: &Node) -> Result<(ManifestObject, ObjectKey), Vec<FieldFault>> {
     let object = match kind {
-        Kind::SniRoute => Object::SniRoute(parse_strictly(kind, node)?),
-        Kind::Service => Object::Service(parse_strictly(kind, node)?),
-        Kind::EndpointSlice => Object::EndpointSlice(parse_strictly(kind, node)?),
-        Kind::ReferenceGrant => Object::ReferenceGrant(parse_strictly(kind, node)?),
+        Kind::SniRoute => ManifestObject::SniRoute(parse_strictly(kind, node)?),
+        Kind::Service => ManifestObject::Service(parse_strictly(kind, node)?),
+        Kind::EndpointSlice => ManifestObject::EndpointSlice(parse_strictly(kind, node)?),
+        Kind::ReferenceGrant => ManifestObject::ReferenceGrant(parse_strictly(kind, node)?),
         Kind::TlsRoute => return Err(vec![not_read()]),
     };
     let key = checked_key(object.metadata()).map_err(|fault| vec![fault])?;

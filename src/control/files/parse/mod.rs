@@ -15,7 +15,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
 use self::document::MAX_FAULTS;
 use self::split::documents;
-use super::Fault;
+use super::ManifestFault;
 use crate::control::api::{ReferenceGrant, SniRoute};
 use crate::control::translate::{Builder, Resources};
 use crate::routing::{Kind, ObjectKey};
@@ -23,8 +23,8 @@ use crate::yaml::{FieldPath, Node};
 
 /// An object of a file.
 #[derive(Clone, Debug)]
-pub(super) struct Parsed {
-    pub(super) object: Object,
+pub(super) struct ParsedObject {
+    pub(super) object: ManifestObject,
     pub(super) key: ObjectKey,
     pub(super) origin: Origin,
 }
@@ -57,9 +57,9 @@ impl Origin {
 
 /// The lines of fields, of which each document is read once more.
 #[derive(Default)]
-pub(super) struct Lines(HashMap<*const u8, Option<Node>>);
+pub(super) struct FieldLines(HashMap<*const u8, Option<Node>>);
 
-impl Lines {
+impl FieldLines {
     /// The line of the file where a field of an object is; where it is missing, that of the nearest thing
     /// around it.
     pub(super) fn of(&mut self, origin: &Origin, field: &FieldPath) -> usize {
@@ -75,55 +75,55 @@ impl Lines {
 
 /// An object of one of the supported kinds.
 #[derive(Clone, Debug)]
-pub(super) enum Object {
+pub(super) enum ManifestObject {
     SniRoute(Box<SniRoute>),
     Service(Box<Service>),
     EndpointSlice(Box<EndpointSlice>),
     ReferenceGrant(Box<ReferenceGrant>),
 }
 
-impl Object {
+impl ManifestObject {
     pub(super) fn kind(&self) -> Kind {
         match self {
-            Object::SniRoute(_) => Kind::SniRoute,
-            Object::Service(_) => Kind::Service,
-            Object::EndpointSlice(_) => Kind::EndpointSlice,
-            Object::ReferenceGrant(_) => Kind::ReferenceGrant,
+            ManifestObject::SniRoute(_) => Kind::SniRoute,
+            ManifestObject::Service(_) => Kind::Service,
+            ManifestObject::EndpointSlice(_) => Kind::EndpointSlice,
+            ManifestObject::ReferenceGrant(_) => Kind::ReferenceGrant,
         }
     }
 
     fn metadata(&self) -> &ObjectMeta {
         match self {
-            Object::SniRoute(route) => &route.metadata,
-            Object::Service(service) => &service.metadata,
-            Object::EndpointSlice(slice) => &slice.metadata,
-            Object::ReferenceGrant(grant) => &grant.metadata,
+            ManifestObject::SniRoute(route) => &route.metadata,
+            ManifestObject::Service(service) => &service.metadata,
+            ManifestObject::EndpointSlice(slice) => &slice.metadata,
+            ManifestObject::ReferenceGrant(grant) => &grant.metadata,
         }
     }
 
     /// Adds it to those of its kind.
     pub(super) fn add_to(self, resources: &mut Resources) {
         match self {
-            Object::SniRoute(route) => resources.routes.push(*route),
-            Object::Service(service) => resources.services.push(*service),
-            Object::EndpointSlice(slice) => resources.slices.push(*slice),
-            Object::ReferenceGrant(grant) => resources.grants.push(*grant),
+            ManifestObject::SniRoute(route) => resources.routes.push(*route),
+            ManifestObject::Service(service) => resources.services.push(*service),
+            ManifestObject::EndpointSlice(slice) => resources.slices.push(*slice),
+            ManifestObject::ReferenceGrant(grant) => resources.grants.push(*grant),
         }
     }
 
     /// Gives it to a builder.
     pub(super) fn put_into(&self, builder: &mut Builder) {
         match self {
-            Object::SniRoute(route) => builder.put_route(route),
-            Object::Service(service) => builder.put_service(service),
-            Object::EndpointSlice(slice) => builder.put_slice(slice),
-            Object::ReferenceGrant(grant) => builder.put_grant(grant),
+            ManifestObject::SniRoute(route) => builder.put_route(route),
+            ManifestObject::Service(service) => builder.put_service(service),
+            ManifestObject::EndpointSlice(slice) => builder.put_slice(slice),
+            ManifestObject::ReferenceGrant(grant) => builder.put_grant(grant),
         }
     }
 }
 
 /// All objects of a file, or all that is wrong with it.
-pub(super) fn parse(file: &Path, bytes: &[u8]) -> Result<Vec<Parsed>, Vec<Fault>> {
+pub(super) fn parse(file: &Path, bytes: &[u8]) -> Result<Vec<ParsedObject>, Vec<ManifestFault>> {
     let text = match std::str::from_utf8(bytes) {
         Ok(text) => text.strip_prefix('\u{feff}').unwrap_or(text),
         Err(error) => return Err(vec![not_text(file, bytes, error.valid_up_to())]),
@@ -137,9 +137,9 @@ pub(super) fn parse(file: &Path, bytes: &[u8]) -> Result<Vec<Parsed>, Vec<Fault>
     if faults.is_empty() { Ok(objects) } else { Err(faults) }
 }
 
-fn not_text(file: &Path, bytes: &[u8], valid: usize) -> Fault {
+fn not_text(file: &Path, bytes: &[u8], valid: usize) -> ManifestFault {
     let line = 1 + bytes.iter().take(valid).filter(|&&byte| byte == b'\n').count();
-    Fault {
+    ManifestFault {
         file: file.to_owned(),
         line: Some(line),
         object: None,
@@ -149,8 +149,8 @@ fn not_text(file: &Path, bytes: &[u8], valid: usize) -> Fault {
 }
 
 /// Objects that the file holds more than once.
-fn twice(file: &Path, objects: &[Parsed]) -> Vec<Fault> {
-    let mut seen: HashMap<_, &Parsed> = HashMap::new();
+fn twice(file: &Path, objects: &[ParsedObject]) -> Vec<ManifestFault> {
+    let mut seen: HashMap<_, &ParsedObject> = HashMap::new();
     let mut pairs = Vec::new();
     for parsed in objects {
         match seen.entry((parsed.object.kind(), &parsed.key)) {
@@ -159,7 +159,7 @@ fn twice(file: &Path, objects: &[Parsed]) -> Vec<Fault> {
         }
     }
     pairs.truncate(MAX_FAULTS);
-    let fault = |(first, second): (&Parsed, &Parsed)| Fault {
+    let fault = |(first, second): (&ParsedObject, &ParsedObject)| ManifestFault {
         file: file.to_owned(),
         line: Some(second.origin.line),
         object: Some(format!("{} {}", second.object.kind(), second.key)),

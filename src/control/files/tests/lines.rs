@@ -62,7 +62,7 @@ fn a_fault_is_one_line_whatever_it_quotes() {
             assert!(!fault.contains(|c: char| c.is_control() || c == '\u{2028}'), "{fault:?}");
         }
     }
-    let fault = Fault {
+    let fault = ManifestFault {
         file: "a\n.yaml".into(),
         line: None,
         object: Some("é\u{1b}".into()),

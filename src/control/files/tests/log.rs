@@ -4,11 +4,11 @@ use std::fs;
 
 use super::good;
 use super::watched::{TOLD, Watched, temporary, write};
-use crate::control::captured::Log;
+use crate::control::log_capture::LogCapture;
 
 #[tokio::test]
 async fn a_folder_of_nothing_but_folders_is_named_once() {
-    let log = Log::default();
+    let log = LogCapture::default();
     let _guard = log.listen();
     let folder = temporary();
     let deeper = folder.path().join("data");
@@ -41,7 +41,7 @@ async fn a_folder_of_nothing_but_folders_is_named_once() {
 
 #[tokio::test]
 async fn a_fault_is_said_once_per_change() {
-    let log = Log::default();
+    let log = LogCapture::default();
     let _guard = log.listen();
 
     let folder = temporary();

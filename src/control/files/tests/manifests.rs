@@ -9,7 +9,7 @@ use tempfile::TempDir;
 
 use super::{folder, good, shown};
 use crate::control::files::manifests::{Difference, Manifests};
-use crate::control::files::parse::Object;
+use crate::control::files::parse::ManifestObject;
 use crate::control::files::snapshot::DirSnapshot;
 use crate::control::translate::sni_route_key;
 use crate::routing::RouteKey;
@@ -55,7 +55,7 @@ impl Served {
             assert!(self.routes.remove(&route), "{route} was not in force");
         }
         self.routes.extend(put.into_iter().map(|object| match object {
-            Object::SniRoute(route) => sni_route_key(&route.metadata).expect("a name"),
+            ManifestObject::SniRoute(route) => sni_route_key(&route.metadata).expect("a name"),
             other => panic!("{other:?}"),
         }));
         let name = |path: &std::path::PathBuf| {

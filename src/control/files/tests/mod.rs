@@ -68,7 +68,7 @@ fn names(loaded: &Loaded) -> Vec<&str> {
 }
 
 /// The faults as they are shown, without the folder.
-fn shown(folder: &Path, faults: &[Fault]) -> Vec<String> {
+fn shown(folder: &Path, faults: &[ManifestFault]) -> Vec<String> {
     let folder = format!("{}/", folder.display());
     faults.iter().map(|fault| fault.to_string().replace(&folder, "")).collect()
 }

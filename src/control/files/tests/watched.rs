@@ -15,7 +15,7 @@ use tokio::time::timeout;
 
 use super::installation;
 use crate::control::dns::DnsFollower;
-use crate::control::files::Update;
+use crate::control::files::FilesUpdate;
 use crate::control::files::watch::{Pace, watch_at};
 
 /// Nothing is found by chance: without being told, nobody looks.
@@ -34,8 +34,8 @@ pub(super) const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A watching of manifests, and what it has told so far.
 pub(super) struct Watched {
-    pub(super) updates: UnboundedReceiver<Update>,
-    pub(super) last: Update,
+    pub(super) updates: UnboundedReceiver<FilesUpdate>,
+    pub(super) last: FilesUpdate,
     /// The names of the routes in force, by all updates so far.
     routes: BTreeSet<String>,
     failed: Arc<AtomicUsize>,
@@ -76,7 +76,7 @@ impl Watched {
         self.take(update.expect("in time").expect("an update"));
     }
 
-    pub(super) fn take(&mut self, update: Update) {
+    pub(super) fn take(&mut self, update: FilesUpdate) {
         for (key, route) in &update.delta.changes.routes {
             match route {
                 Some(_) => _ = self.routes.insert(key.name().to_owned()),

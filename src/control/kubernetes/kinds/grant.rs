@@ -1,6 +1,6 @@
 //! `ReferenceGrant`.
 
-use super::{Followed, Incoming, Specified};
+use super::{IncomingObject, Specified, WatchedKind};
 use crate::control::api::{FieldFault, ReferenceGrant, ReferenceGrantSpec};
 use crate::control::translate::Builder;
 use crate::routing::{Kind, ObjectKey};
@@ -8,19 +8,19 @@ use crate::routing::{Kind, ObjectKey};
 #[derive(Debug)]
 pub(super) struct ReferenceGrants;
 
-impl Followed for ReferenceGrants {
+impl WatchedKind for ReferenceGrants {
     fn kind(&self) -> Kind {
         Kind::ReferenceGrant
     }
 
-    fn put(&self, object: &Incoming<'_>, builder: &mut Builder) -> Result<(), FieldFault> {
+    fn put(&self, object: &IncomingObject<'_>, builder: &mut Builder) -> Result<(), FieldFault> {
         builder.put_grant(&grant(object)?);
         Ok(())
     }
 
     fn put_unreadable(
         &self,
-        object: &Incoming<'_>,
+        object: &IncomingObject<'_>,
         _: &str,
         builder: &mut Builder,
     ) -> Option<&'static str> {
@@ -35,7 +35,7 @@ impl Followed for ReferenceGrants {
     }
 }
 
-fn grant(Incoming { head, text }: &Incoming<'_>) -> Result<ReferenceGrant, FieldFault> {
+fn grant(IncomingObject { head, text }: &IncomingObject<'_>) -> Result<ReferenceGrant, FieldFault> {
     let Specified { spec } = text.parse::<Specified<ReferenceGrantSpec>>()?;
     Ok(ReferenceGrant { metadata: head.metadata(), spec })
 }

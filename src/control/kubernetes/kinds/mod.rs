@@ -1,6 +1,6 @@
 //! The kinds of objects that are followed, and what is made of each.
 //!
-//! A kind is an implementation of [`Followed`], in a file of its own, and a line in [`FOLLOWED`]. It
+//! A kind is an implementation of [`WatchedKind`], in a file of its own, and a line in [`WATCHED_KINDS`]. It
 //! parses those fields alone that are used, so that nothing else in an object can be at fault.
 //! Whoever uses one more field of an object adds it there.
 
@@ -22,11 +22,11 @@ use crate::control::translate::Builder;
 use crate::routing::{Kind, ObjectKey};
 
 /// All kinds that are followed.
-pub(super) static FOLLOWED: [&dyn Followed; READ_KINDS.len()] =
+pub(super) static WATCHED_KINDS: [&dyn WatchedKind; READ_KINDS.len()] =
     [&sni_route::SniRoutes, &service::Services, &slice::EndpointSlices, &grant::ReferenceGrants];
 
 /// A kind of objects that is followed: from the text of an object to a change of a builder.
-pub(super) trait Followed: Debug + Sync {
+pub(super) trait WatchedKind: Debug + Sync {
     /// Which kind.
     fn kind(&self) -> Kind;
 
@@ -34,13 +34,13 @@ pub(super) trait Followed: Debug + Sync {
     ///
     /// # Errors
     /// The field that cannot be read, and why.
-    fn put(&self, object: &Incoming<'_>, builder: &mut Builder) -> Result<(), FieldFault>;
+    fn put(&self, object: &IncomingObject<'_>, builder: &mut Builder) -> Result<(), FieldFault>;
 
     /// Gives to the builder what can be used of an object that cannot be read, for the reason `why`.
     /// Returns what becomes of the object meanwhile, or nothing if it is another installation's.
     fn put_unreadable(
         &self,
-        object: &Incoming<'_>,
+        object: &IncomingObject<'_>,
         why: &str,
         builder: &mut Builder,
     ) -> Option<&'static str>;
@@ -50,7 +50,7 @@ pub(super) trait Followed: Debug + Sync {
 }
 
 /// An object as it comes.
-pub(super) struct Incoming<'t> {
+pub(super) struct IncomingObject<'t> {
     pub(super) head: &'t Head,
     pub(super) text: &'t ObjectText,
 }
@@ -64,6 +64,6 @@ struct Specified<S> {
 }
 
 /// How a kind is followed, if it is.
-pub(super) fn followed(kind: Kind) -> Option<&'static dyn Followed> {
-    FOLLOWED.into_iter().find(|followed| followed.kind() == kind)
+pub(super) fn watched_kind(kind: Kind) -> Option<&'static dyn WatchedKind> {
+    WATCHED_KINDS.into_iter().find(|watched_kind| watched_kind.kind() == kind)
 }

@@ -5,7 +5,7 @@ use k8s_openapi::api::core::v1::{
 };
 use serde::Deserialize;
 
-use super::{Followed, Incoming, USED_AS_LAST};
+use super::{IncomingObject, USED_AS_LAST, WatchedKind};
 use crate::control::api::FieldFault;
 use crate::control::translate::Builder;
 use crate::routing::{Kind, ObjectKey};
@@ -13,17 +13,22 @@ use crate::routing::{Kind, ObjectKey};
 #[derive(Debug)]
 pub(super) struct Services;
 
-impl Followed for Services {
+impl WatchedKind for Services {
     fn kind(&self) -> Kind {
         Kind::Service
     }
 
-    fn put(&self, object: &Incoming<'_>, builder: &mut Builder) -> Result<(), FieldFault> {
+    fn put(&self, object: &IncomingObject<'_>, builder: &mut Builder) -> Result<(), FieldFault> {
         builder.put_service(&service(object)?);
         Ok(())
     }
 
-    fn put_unreadable(&self, _: &Incoming<'_>, _: &str, _: &mut Builder) -> Option<&'static str> {
+    fn put_unreadable(
+        &self,
+        _: &IncomingObject<'_>,
+        _: &str,
+        _: &mut Builder,
+    ) -> Option<&'static str> {
         Some(USED_AS_LAST)
     }
 
@@ -32,7 +37,9 @@ impl Followed for Services {
     }
 }
 
-pub(super) fn service(Incoming { head, text }: &Incoming<'_>) -> Result<Service, FieldFault> {
+pub(super) fn service(
+    IncomingObject { head, text }: &IncomingObject<'_>,
+) -> Result<Service, FieldFault> {
     let UsedService { spec, status } = text.parse()?;
     let port = |port: UsedServicePort| ServicePort {
         name: port.name,

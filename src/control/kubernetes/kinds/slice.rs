@@ -3,7 +3,7 @@
 use k8s_openapi::api::discovery::v1::{Endpoint, EndpointConditions, EndpointPort, EndpointSlice};
 use serde::Deserialize;
 
-use super::{Followed, Incoming, USED_AS_LAST};
+use super::{IncomingObject, USED_AS_LAST, WatchedKind};
 use crate::control::api::FieldFault;
 use crate::control::translate::Builder;
 use crate::routing::{Kind, ObjectKey};
@@ -11,17 +11,22 @@ use crate::routing::{Kind, ObjectKey};
 #[derive(Debug)]
 pub(super) struct EndpointSlices;
 
-impl Followed for EndpointSlices {
+impl WatchedKind for EndpointSlices {
     fn kind(&self) -> Kind {
         Kind::EndpointSlice
     }
 
-    fn put(&self, object: &Incoming<'_>, builder: &mut Builder) -> Result<(), FieldFault> {
+    fn put(&self, object: &IncomingObject<'_>, builder: &mut Builder) -> Result<(), FieldFault> {
         builder.put_slice(&slice(object)?);
         Ok(())
     }
 
-    fn put_unreadable(&self, _: &Incoming<'_>, _: &str, _: &mut Builder) -> Option<&'static str> {
+    fn put_unreadable(
+        &self,
+        _: &IncomingObject<'_>,
+        _: &str,
+        _: &mut Builder,
+    ) -> Option<&'static str> {
         Some(USED_AS_LAST)
     }
 
@@ -30,7 +35,9 @@ impl Followed for EndpointSlices {
     }
 }
 
-pub(super) fn slice(Incoming { head, text }: &Incoming<'_>) -> Result<EndpointSlice, FieldFault> {
+pub(super) fn slice(
+    IncomingObject { head, text }: &IncomingObject<'_>,
+) -> Result<EndpointSlice, FieldFault> {
     let UsedSlice { address_type, endpoints, ports } = text.parse()?;
     let conditions = |conditions: UsedConditions| EndpointConditions {
         ready: conditions.ready,

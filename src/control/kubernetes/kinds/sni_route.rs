@@ -2,7 +2,7 @@
 
 use tracing::debug;
 
-use super::{Followed, Incoming, Specified};
+use super::{IncomingObject, Specified, WatchedKind};
 use crate::control::api::{FieldFault, RouteClaims, SniRoute, SniRouteSpec};
 use crate::control::translate::{Builder, UnreadableOutcome, UnreadableRoute};
 use crate::routing::{Kind, ObjectKey, ObjectRef, RouteKey};
@@ -11,19 +11,19 @@ use crate::yaml::FieldPath;
 #[derive(Debug)]
 pub(super) struct SniRoutes;
 
-impl Followed for SniRoutes {
+impl WatchedKind for SniRoutes {
     fn kind(&self) -> Kind {
         Kind::SniRoute
     }
 
-    fn put(&self, object: &Incoming<'_>, builder: &mut Builder) -> Result<(), FieldFault> {
+    fn put(&self, object: &IncomingObject<'_>, builder: &mut Builder) -> Result<(), FieldFault> {
         builder.put_route(&route(object)?);
         Ok(())
     }
 
     fn put_unreadable(
         &self,
-        object: &Incoming<'_>,
+        object: &IncomingObject<'_>,
         why: &str,
         builder: &mut Builder,
     ) -> Option<&'static str> {
@@ -45,7 +45,7 @@ impl Followed for SniRoutes {
 }
 
 /// The route that an object is, or the field that is at fault and why.
-fn route(Incoming { head, text }: &Incoming<'_>) -> Result<SniRoute, FieldFault> {
+fn route(IncomingObject { head, text }: &IncomingObject<'_>) -> Result<SniRoute, FieldFault> {
     let Specified { spec } = text.parse::<Specified<SniRouteSpec>>()?;
     // The oldest route wins, and one of an unknown age must not be taken for that.
     if head.created.is_err() {
@@ -56,7 +56,7 @@ fn route(Incoming { head, text }: &Incoming<'_>) -> Result<SniRoute, FieldFault>
 }
 
 /// A route that cannot be read, as far as it can.
-fn unreadable(Incoming { head, text }: &Incoming<'_>, why: &str) -> UnreadableRoute {
+fn unreadable(IncomingObject { head, text }: &IncomingObject<'_>, why: &str) -> UnreadableRoute {
     let class = text.field(&["spec", "className"]);
     // Of one that has no age that can be read, it is not known before whom its claims come.
     let claims = head.created.is_ok().then(|| text.parse::<Specified<RouteClaims>>().ok());

@@ -33,7 +33,7 @@ fn what_is_used_is_read() {
     });
     let (head, service_text) = text(&object);
     let typed: Service = serde_json::from_value(object).unwrap();
-    assert_eq!(service(&Incoming { head: &head, text: &service_text }), Ok(typed));
+    assert_eq!(service(&IncomingObject { head: &head, text: &service_text }), Ok(typed));
     let object = json!({
         "metadata": metadata, "addressType": "IPv4",
         "ports": [{ "name": "tls", "port": 443, "protocol": "TCP" }, { "port": null }],
@@ -44,10 +44,10 @@ fn what_is_used_is_read() {
     });
     let (head, slice_text) = text(&object);
     let typed: EndpointSlice = serde_json::from_value(object).unwrap();
-    assert_eq!(slice(&Incoming { head: &head, text: &slice_text }), Ok(typed));
+    assert_eq!(slice(&IncomingObject { head: &head, text: &slice_text }), Ok(typed));
 }
 
 #[test]
 fn what_is_read_is_followed() {
-    assert_eq!(FOLLOWED.map(Followed::kind), READ_KINDS);
+    assert_eq!(WATCHED_KINDS.map(WatchedKind::kind), READ_KINDS);
 }

@@ -10,22 +10,22 @@ use std::net::IpAddr;
 use tokio::task::{AbortHandle, JoinSet};
 
 /// The open connections, at most as many as the limit.
-pub(super) struct Crowd {
+pub(super) struct ConnectionLimiter {
     limit: usize,
     tasks: JoinSet<()>,
     /// In the order of their arrival.
-    members: Vec<Member>,
+    connections: Vec<LimitedConnection>,
 }
 
-struct Member {
+struct LimitedConnection {
     peer: IpAddr,
     task: AbortHandle,
 }
 
-impl Crowd {
+impl ConnectionLimiter {
     /// An empty one. A limit of 0 counts as 1.
     pub(super) fn new(limit: usize) -> Self {
-        Crowd { limit: limit.max(1), tasks: JoinSet::new(), members: Vec::new() }
+        ConnectionLimiter { limit: limit.max(1), tasks: JoinSet::new(), connections: Vec::new() }
     }
 
     /// Runs the connection of `peer`, and closes another if there are too many.
@@ -35,27 +35,28 @@ impl Crowd {
         connection: impl Future<Output = ()> + Send + 'static,
     ) {
         while self.tasks.try_join_next().is_some() {}
-        self.members.retain(|member| !member.task.is_finished());
-        if self.members.len() >= self.limit
+        self.connections.retain(|connection| !connection.task.is_finished());
+        if self.connections.len() >= self.limit
             && let Some(index) = self.supernumerary()
         {
-            self.members.remove(index).task.abort();
+            self.connections.remove(index).task.abort();
         }
         let task = self.tasks.spawn(connection);
-        self.members.push(Member { peer, task });
+        self.connections.push(LimitedConnection { peer, task });
     }
 
     /// The oldest connection of the address that has most.
     fn supernumerary(&self) -> Option<usize> {
-        let connections_of =
-            |peer: IpAddr| self.members.iter().filter(|member| member.peer == peer).count();
+        let connections_of = |peer: IpAddr| {
+            self.connections.iter().filter(|connection| connection.peer == peer).count()
+        };
         // The last of several maxima is taken: from the back, that is the oldest.
         let (index, _) = self
-            .members
+            .connections
             .iter()
             .enumerate()
             .rev()
-            .max_by_key(|(_, member)| connections_of(member.peer))?;
+            .max_by_key(|(_, connection)| connections_of(connection.peer))?;
         Some(index)
     }
 
@@ -69,12 +70,12 @@ impl Crowd {
 mod tests {
     use super::*;
 
-    fn crowd_of(peers: &[u8]) -> Crowd {
-        let mut crowd = Crowd::new(peers.len());
+    fn limiter_of(peers: &[u8]) -> ConnectionLimiter {
+        let mut limiter = ConnectionLimiter::new(peers.len());
         for last in peers {
-            crowd.admit([10, 0, 0, *last].into(), std::future::pending());
+            limiter.admit([10, 0, 0, *last].into(), std::future::pending());
         }
-        crowd
+        limiter
     }
 
     #[tokio::test]
@@ -86,29 +87,29 @@ mod tests {
             (&[3, 1, 2, 1, 2, 2], 2),
             (&[1, 2, 1, 2], 0),
         ] {
-            assert_eq!(crowd_of(peers).supernumerary(), Some(index), "{peers:?}");
+            assert_eq!(limiter_of(peers).supernumerary(), Some(index), "{peers:?}");
         }
     }
 
     #[tokio::test]
     async fn there_are_never_more_than_the_limit() {
-        let mut crowd = crowd_of(&[1, 2, 2]);
+        let mut limiter = limiter_of(&[1, 2, 2]);
         for _ in 0..10 {
-            crowd.admit([10, 0, 0, 2].into(), std::future::pending());
-            assert_eq!(crowd.members.len(), 3);
+            limiter.admit([10, 0, 0, 2].into(), std::future::pending());
+            assert_eq!(limiter.connections.len(), 3);
         }
-        assert_eq!(crowd.members[0].peer, IpAddr::from([10, 0, 0, 1]), "one of a kind stays");
+        assert_eq!(limiter.connections[0].peer, IpAddr::from([10, 0, 0, 1]), "one of a kind stays");
     }
 
     #[tokio::test]
     async fn what_ended_makes_room_without_closing_another() {
-        let mut crowd = crowd_of(&[1, 1]);
-        crowd.members[1].task.abort();
-        while !crowd.members[1].task.is_finished() {
+        let mut limiter = limiter_of(&[1, 1]);
+        limiter.connections[1].task.abort();
+        while !limiter.connections[1].task.is_finished() {
             tokio::task::yield_now().await;
         }
-        crowd.admit([10, 0, 0, 2].into(), std::future::pending());
-        assert_eq!(crowd.members.len(), 2);
-        assert!(!crowd.members[0].task.is_finished());
+        limiter.admit([10, 0, 0, 2].into(), std::future::pending());
+        assert_eq!(limiter.connections.len(), 2);
+        assert!(!limiter.connections[0].task.is_finished());
     }
 }

@@ -7,7 +7,7 @@ use std::time::Instant;
 
 /// What the probes report. Shared by all parts; each sets what it alone knows.
 #[derive(Debug, Default)]
-pub struct Health {
+pub struct Readiness {
     table_complete: AtomicBool,
     listeners_bound: AtomicBool,
     draining: AtomicBool,
@@ -30,10 +30,10 @@ struct Notices {
     bind_faults: Vec<String>,
 }
 
-impl Health {
+impl Readiness {
     /// A process that has just started: alive, not ready.
     pub fn new() -> Self {
-        Health::default()
+        Readiness::default()
     }
 
     /// The table has been built from a complete first list.
@@ -194,76 +194,76 @@ mod tests {
 
     #[test]
     fn ready_is_bound_with_a_table_and_not_draining() {
-        let health = Health::new();
+        let readiness = Readiness::new();
         assert_eq!(
-            health.ready(),
+            readiness.ready(),
             because(&[
                 "the listeners are not bound yet",
                 "the first complete table is not built yet"
             ])
         );
-        health.set_listeners_bound();
-        assert_eq!(health.ready(), because(&["the first complete table is not built yet"]));
-        health.set_table_complete();
-        assert_eq!(health.ready(), Ok(()));
-        health.set_draining();
-        assert_eq!(health.ready(), because(&["draining"]));
-        assert_eq!(health.live(), Ok(()), "what drains is alive");
+        readiness.set_listeners_bound();
+        assert_eq!(readiness.ready(), because(&["the first complete table is not built yet"]));
+        readiness.set_table_complete();
+        assert_eq!(readiness.ready(), Ok(()));
+        readiness.set_draining();
+        assert_eq!(readiness.ready(), because(&["draining"]));
+        assert_eq!(readiness.live(), Ok(()), "what drains is alive");
     }
 
     #[test]
     fn a_lost_worker_ends_both() {
-        let health = Health::new();
-        health.set_table_complete();
-        health.set_listeners_bound();
-        health.set_worker_lost();
-        assert_eq!(health.live(), because(&["a thread of the data plane has ended"]));
-        assert_eq!(health.ready(), health.live());
+        let readiness = Readiness::new();
+        readiness.set_table_complete();
+        readiness.set_listeners_bound();
+        readiness.set_worker_lost();
+        assert_eq!(readiness.live(), because(&["a thread of the data plane has ended"]));
+        assert_eq!(readiness.ready(), readiness.live());
     }
 
     #[test]
     fn a_part_that_failed_is_a_notice_until_it_is_steady() {
-        let health = Health::new();
-        health.set_part_failed("files", "no\nluck".into());
-        health.set_part_failed("files", "out of luck".into());
-        health.set_part_failed("statuses", "no\nluck".into());
+        let readiness = Readiness::new();
+        readiness.set_part_failed("files", "no\nluck".into());
+        readiness.set_part_failed("files", "out of luck".into());
+        readiness.set_part_failed("statuses", "no\nluck".into());
         let failed = "a fault of sluice has ended a part of the control plane, which starts anew:";
         let files = format!("{failed} files, 2 times, last: out of luck");
         let statuses = format!("{failed} statuses, 1 times, last: no\\nluck");
-        assert_eq!(health.notices(), [files, statuses.clone()]);
-        health.set_part_steady("files");
-        assert_eq!(health.notices(), [statuses]);
-        assert_eq!(health.live(), Ok(()));
+        assert_eq!(readiness.notices(), [files, statuses.clone()]);
+        readiness.set_part_steady("files");
+        assert_eq!(readiness.notices(), [statuses]);
+        assert_eq!(readiness.live(), Ok(()));
     }
 
     #[test]
     fn notices_say_what_is_served_and_change_no_verdict() {
-        let health = Health::new();
-        health.set_listeners_bound();
-        assert_eq!(health.notices(), [""; 0]);
-        health.set_source_down("services: 403 Forbidden".into());
+        let readiness = Readiness::new();
+        readiness.set_listeners_bound();
+        assert_eq!(readiness.notices(), [""; 0]);
+        readiness.set_source_down("services: 403 Forbidden".into());
         let failing = "the source of routes has failed for 0s (services: 403 Forbidden)";
-        assert_eq!(health.notices(), [failing]);
-        health.set_saved_table(Some("2026-11-22T19:00:00Z".into()));
-        health.set_table_complete();
+        assert_eq!(readiness.notices(), [failing]);
+        readiness.set_saved_table(Some("2026-11-22T19:00:00Z".into()));
+        readiness.set_table_complete();
         let saved = "serving the table that was saved at 2026-11-22T19:00:00Z";
-        assert_eq!(health.notices(), [format!("{failing}; {saved}")]);
-        health.set_source_up();
+        assert_eq!(readiness.notices(), [format!("{failing}; {saved}")]);
+        readiness.set_source_up();
         let until = "until the source of routes has been listed";
-        assert_eq!(health.notices(), [format!("{saved} {until}")]);
-        health.set_saved_table(None);
-        assert_eq!(health.notices(), [""; 0]);
-        health.set_source_down("services: 403 Forbidden".into());
-        assert_eq!(health.notices(), [format!("{failing}; serving the table of before")]);
-        assert_eq!(health.ready(), Ok(()));
+        assert_eq!(readiness.notices(), [format!("{saved} {until}")]);
+        readiness.set_saved_table(None);
+        assert_eq!(readiness.notices(), [""; 0]);
+        readiness.set_source_down("services: 403 Forbidden".into());
+        assert_eq!(readiness.notices(), [format!("{failing}; serving the table of before")]);
+        assert_eq!(readiness.ready(), Ok(()));
     }
 
     #[test]
     fn another_cause_is_the_same_outage() {
-        let health = Health::new();
-        health.set_source_down("one".into());
-        let since = health.lock_notices().source_down.as_ref().expect("down").1;
-        health.set_source_down("two".into());
-        assert_eq!(health.lock_notices().source_down, Some(("two".to_owned(), since)));
+        let readiness = Readiness::new();
+        readiness.set_source_down("one".into());
+        let since = readiness.lock_notices().source_down.as_ref().expect("down").1;
+        readiness.set_source_down("two".into());
+        assert_eq!(readiness.lock_notices().source_down, Some(("two".to_owned(), since)));
     }
 }

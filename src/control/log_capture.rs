@@ -5,9 +5,9 @@ use std::sync::{Arc, Mutex};
 
 /// Log lines of this thread.
 #[derive(Clone, Default)]
-pub(crate) struct Log(Arc<Mutex<Vec<u8>>>);
+pub(crate) struct LogCapture(Arc<Mutex<Vec<u8>>>);
 
-impl Write for Log {
+impl Write for LogCapture {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         self.0.lock().expect("the log").extend_from_slice(bytes);
         Ok(bytes.len())
@@ -18,7 +18,7 @@ impl Write for Log {
     }
 }
 
-impl Log {
+impl LogCapture {
     /// Has this thread, and those that work for it, log here.
     pub(crate) fn listen(&self) -> tracing::subscriber::DefaultGuard {
         let writer = self.clone();

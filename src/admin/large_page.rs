@@ -30,7 +30,7 @@ pub(super) struct PageConsumer {
 }
 
 /// A page that may have many megabytes.
-pub(super) struct Large {
+pub(super) struct LargePage {
     pub(super) media_type: &'static str,
     make: fn(&AdminState) -> Result<Vec<u8>, String>,
     state: Arc<AdminState>,
@@ -41,39 +41,39 @@ pub(super) struct Large {
     /// no scraper up.
     copies: Arc<Semaphore>,
     /// The copy that is made next, for all that come until it is begun.
-    next: Mutex<Option<Making>>,
+    next: Mutex<Option<PageFuture>>,
     /// The copies in memory, the oldest first.
-    held: Mutex<VecDeque<Weak<Text>>>,
+    held: Mutex<VecDeque<Weak<PageCopy>>>,
 }
 
-type Making = Shared<BoxFuture<'static, Made>>;
-type Made = Result<Arc<Text>, String>;
+type PageFuture = Shared<BoxFuture<'static, PageResult>>;
+type PageResult = Result<Arc<PageCopy>, String>;
 
 /// A copy of a page.
-struct Text {
+struct PageCopy {
     text: Vec<u8>,
-    readers: Mutex<Vec<Weak<Reading>>>,
+    readers: Mutex<Vec<Weak<PageTransfer>>>,
     _right: OwnedSemaphorePermit,
 }
 
 /// A copy while one connection sends it. What is left to send shares this, so it is gone when all
 /// is sent.
-struct Reading {
-    text: Arc<Text>,
+struct PageTransfer {
+    text: Arc<PageCopy>,
     reader: Arc<PageConsumer>,
 }
 
 /// What [`Bytes`] may own.
-struct Owner(Arc<Reading>);
+struct PageBytes(Arc<PageTransfer>);
 
-impl Large {
+impl LargePage {
     pub(super) fn new(
         media_type: &'static str,
         make: fn(&AdminState) -> Result<Vec<u8>, String>,
         state: Arc<AdminState>,
         turn: Arc<Semaphore>,
     ) -> Arc<Self> {
-        Arc::new(Large {
+        Arc::new(LargePage {
             media_type,
             make,
             state,
@@ -93,14 +93,14 @@ impl Large {
         reader: &Arc<PageConsumer>,
     ) -> Result<Bytes, String> {
         let making = self.making();
-        let reading = Arc::new(Reading { text: making.await?, reader: Arc::clone(reader) });
+        let reading = Arc::new(PageTransfer { text: making.await?, reader: Arc::clone(reader) });
         lock(&reading.text.readers).push(Arc::downgrade(&reading));
-        Ok(Bytes::from_owner(Owner(reading)))
+        Ok(Bytes::from_owner(PageBytes(reading)))
     }
 
     /// The copy that is made next. A task of its own makes it, which goes on when all that wait for
     /// it have left: the turn may be handed to nobody who does not take it.
-    fn making(self: &Arc<Self>) -> Making {
+    fn making(self: &Arc<Self>) -> PageFuture {
         let mut next = lock(&self.next);
         // One that is over without having begun is none that comes.
         let coming = next.take().filter(|making| making.peek().is_none());
@@ -113,7 +113,7 @@ impl Large {
 
     /// Makes a copy on a thread of its own, one page at a time: probes share this runtime's only
     /// thread and do not wait for it.
-    async fn make(self: Arc<Self>) -> Made {
+    async fn make(self: Arc<Self>) -> PageResult {
         let right = self.right().await;
         let turn = Arc::clone(&self.turn).acquire_owned().await.map_err(|e| e.to_string())?;
         // Whoever comes from now on is to see what changes from now on.
@@ -123,7 +123,7 @@ impl Large {
             // Both are held in here, since a client that goes away does not stop this thread.
             let _turn = turn;
             let text = make(&state)?;
-            Ok::<_, String>(Arc::new(Text { text, readers: Mutex::default(), _right: right }))
+            Ok::<_, String>(Arc::new(PageCopy { text, readers: Mutex::default(), _right: right }))
         });
         let text = made.await.map_err(|error| error.to_string())??;
         let mut held = lock(&self.held);
@@ -150,7 +150,7 @@ impl Large {
             let copy = copy.upgrade();
             copy.map(|copy| lock(&copy.readers).iter().filter_map(Weak::upgrade).collect())
         });
-        let readers: Vec<Vec<Arc<Reading>>> = readers.map(Option::unwrap_or_default).collect();
+        let readers: Vec<Vec<Arc<PageTransfer>>> = readers.map(Option::unwrap_or_default).collect();
         if let Some(oldest) = readers.iter().position(|readers| !readers.is_empty()) {
             held.remove(oldest);
             readers.iter().skip(oldest).take(1).flatten().for_each(|reading| {
@@ -160,7 +160,7 @@ impl Large {
     }
 }
 
-impl AsRef<[u8]> for Owner {
+impl AsRef<[u8]> for PageBytes {
     fn as_ref(&self) -> &[u8] {
         &self.0.text.text
     }
@@ -181,8 +181,8 @@ mod tests {
     use super::*;
     use crate::admin::Limits;
     use crate::control::status::Statuses;
-    use crate::health::Health;
     use crate::metrics::Metrics;
+    use crate::readiness::Readiness;
     use crate::routing::channel;
 
     static MADE: AtomicUsize = AtomicUsize::new(0);
@@ -195,7 +195,7 @@ mod tests {
         let table = channel().1;
         Arc::new(AdminState {
             metrics: Metrics::new(table.clone()).unwrap(),
-            health: Arc::new(Health::new()),
+            readiness: Arc::new(Readiness::new()),
             table,
             statuses: Statuses::default(),
             limits: Limits::default(),
@@ -205,7 +205,7 @@ mod tests {
     #[tokio::test]
     async fn all_that_wait_get_one_copy_and_who_comes_later_gets_another() {
         let turn = Arc::new(Semaphore::new(0));
-        let page = Large::new("text/plain", make, state(), Arc::clone(&turn));
+        let page = LargePage::new("text/plain", make, state(), Arc::clone(&turn));
         let reader = Arc::<PageConsumer>::default();
         let waiting = join_all((0..8).map(|_| page.text(&reader)));
         let begin = async {
@@ -229,7 +229,7 @@ mod tests {
     #[tokio::test]
     async fn who_leaves_while_waiting_keeps_no_page_from_others() {
         let (turn, state) = (Arc::new(Semaphore::new(0)), state());
-        let page = |text| Large::new("text/plain", text, Arc::clone(&state), Arc::clone(&turn));
+        let page = |text| LargePage::new("text/plain", text, Arc::clone(&state), Arc::clone(&turn));
         let reader = Arc::<PageConsumer>::default();
         let pages = [page(|_| Ok(b"routes".to_vec())), page(|_| Ok(b"metrics".to_vec()))];
         let [routes, _] = &pages;

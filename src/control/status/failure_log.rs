@@ -2,7 +2,7 @@
 
 use tracing::{debug, info, warn};
 
-use super::failure::Failure;
+use super::failure::RequestFailure;
 use crate::control::api::Definition;
 use crate::control::lease::refusal;
 use crate::routing::ObjectRef;
@@ -12,15 +12,15 @@ const MANY_CONFLICTS: u32 = 8;
 
 /// What has been logged, so that what goes on is not logged again and again.
 #[derive(Debug, Default)]
-pub(super) struct Troubles {
+pub(super) struct FailureLog {
     writes: Option<u16>,
 }
 
-impl Troubles {
+impl FailureLog {
     /// What is written cannot be read yet.
-    pub(super) fn of_reads(definition: Definition, failure: &Failure) {
+    pub(super) fn of_reads(definition: Definition, failure: &RequestFailure) {
         match failure {
-            Failure::Refused(error) if refusal(error).is_some() => warn!(
+            RequestFailure::Refused(error) if refusal(error).is_some() => warn!(
                 %error,
                 hint = format!(
                     "trying again; the service account needs the verb list on {}",
@@ -34,7 +34,7 @@ impl Troubles {
     }
 
     /// A status is refused for what it is. That concerns its route alone.
-    pub(super) fn of_status(&mut self, route: &ObjectRef, failures: u32, failure: &Failure) {
+    pub(super) fn of_status(&mut self, route: &ObjectRef, failures: u32, failure: &RequestFailure) {
         if failures == 0 {
             let error = failure.text();
             warn!(%route, error, "the status of a route is refused; trying again, ever slower");
@@ -42,7 +42,12 @@ impl Troubles {
     }
 
     /// A status could not be written, and no other could.
-    pub(super) fn of_writes(&mut self, route: &ObjectRef, code: Option<u16>, failure: &Failure) {
+    pub(super) fn of_writes(
+        &mut self,
+        route: &ObjectRef,
+        code: Option<u16>,
+        failure: &RequestFailure,
+    ) {
         let Some(code) = code else {
             debug!(%route, error = failure.text(), "cannot write the status of a route");
             return;

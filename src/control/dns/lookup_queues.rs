@@ -10,7 +10,7 @@ use crate::control::api::DnsName;
 /// has room for, at once in all and for each namespace; what is worse counts against what is
 /// better. So those that fail leave room for those that may not.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Lane {
+pub(super) enum LookupClass {
     /// The last one was answered.
     Answered,
     /// It is the first one.
@@ -19,7 +19,7 @@ pub(super) enum Lane {
     Failing,
 }
 
-const LANES: [Lane; 3] = [Lane::Answered, Lane::New, Lane::Failing];
+const CLASSES: [LookupClass; 3] = [LookupClass::Answered, LookupClass::New, LookupClass::Failing];
 const AT_ONCE: [usize; 3] = [32, 24, 12];
 const AT_ONCE_OF_A_NAMESPACE: [usize; 3] = [8, 6, 4];
 
@@ -28,26 +28,32 @@ pub(super) type Ticket = u64;
 
 /// The lookups of one address family that wait, and how many there are at the moment.
 #[derive(Debug, Default)]
-pub(super) struct Turns {
+pub(super) struct LookupQueues {
     /// The namespaces that have something waiting, each once.
     ring: VecDeque<Arc<str>>,
-    queues: HashMap<Arc<str>, Queue>,
+    queues: HashMap<Arc<str>, NamespaceQueue>,
     running: [usize; 3],
 }
 
 #[derive(Debug, Default)]
-struct Queue {
+struct NamespaceQueue {
     waiting: [BTreeMap<Ticket, DnsName>; 3],
     running: [usize; 3],
     /// Whether its namespace is in the ring.
     in_ring: bool,
 }
 
-impl Turns {
+impl LookupQueues {
     /// Has a name wait for a turn of `namespace`. It may wait in several namespaces.
-    pub(super) fn add(&mut self, namespace: &Arc<str>, lane: Lane, ticket: Ticket, name: DnsName) {
+    pub(super) fn add(
+        &mut self,
+        namespace: &Arc<str>,
+        class: LookupClass,
+        ticket: Ticket,
+        name: DnsName,
+    ) {
         let queue = self.queues.entry(Arc::clone(namespace)).or_default();
-        if let Some(waiting) = queue.waiting.get_mut(lane as usize) {
+        if let Some(waiting) = queue.waiting.get_mut(class as usize) {
             waiting.insert(ticket, name);
         }
         if !std::mem::replace(&mut queue.in_ring, true) {
@@ -65,7 +71,7 @@ impl Turns {
 
     /// Begins the next lookup, if there may be one more: whose turn it is, and which name it has.
     /// The name is to be withdrawn from where else it waits.
-    pub(super) fn next(&mut self) -> Option<(Arc<str>, Lane, DnsName)> {
+    pub(super) fn next(&mut self) -> Option<(Arc<str>, LookupClass, DnsName)> {
         for _ in 0..self.ring.len() {
             let namespace = self.ring.pop_front()?;
             let Some(queue) = self.queues.get_mut(&namespace) else { continue };
@@ -75,32 +81,32 @@ impl Turns {
                 continue;
             }
             self.ring.push_back(Arc::clone(&namespace));
-            if let Some((lane, name)) = queue.next(&self.running) {
-                self.count(lane, |count| *count += 1);
-                return Some((namespace, lane, name));
+            if let Some((class, name)) = queue.next(&self.running) {
+                self.count(class, |count| *count += 1);
+                return Some((namespace, class, name));
             }
         }
         None
     }
 
     /// A lookup is over.
-    pub(super) fn finish(&mut self, namespace: &str, lane: Lane) {
-        self.count(lane, |count| *count = count.saturating_sub(1));
+    pub(super) fn finish(&mut self, namespace: &str, class: LookupClass) {
+        self.count(class, |count| *count = count.saturating_sub(1));
         if let Some(count) =
-            self.queues.get_mut(namespace).and_then(|queue| queue.running.get_mut(lane as usize))
+            self.queues.get_mut(namespace).and_then(|queue| queue.running.get_mut(class as usize))
         {
             *count = count.saturating_sub(1);
         }
         self.forget(namespace);
     }
 
-    fn count(&mut self, lane: Lane, change: impl FnMut(&mut usize)) {
-        self.running.get_mut(lane as usize).into_iter().for_each(change);
+    fn count(&mut self, class: LookupClass, change: impl FnMut(&mut usize)) {
+        self.running.get_mut(class as usize).into_iter().for_each(change);
     }
 
     /// Forgets a namespace that has nothing.
     fn forget(&mut self, namespace: &str) {
-        let idle = |queue: &Queue| {
+        let idle = |queue: &NamespaceQueue| {
             !queue.in_ring
                 && queue.running.iter().all(|count| *count == 0)
                 && queue.waiting.iter().all(BTreeMap::is_empty)
@@ -117,11 +123,11 @@ impl Turns {
     }
 }
 
-impl Queue {
+impl NamespaceQueue {
     /// Takes the first name of the best lane that has room.
-    fn next(&mut self, all_running: &[usize; 3]) -> Option<(Lane, DnsName)> {
-        for lane in LANES {
-            let from = lane as usize;
+    fn next(&mut self, all_running: &[usize; 3]) -> Option<(LookupClass, DnsName)> {
+        for class in CLASSES {
+            let from = class as usize;
             let count = |running: &[usize; 3]| running.iter().skip(from).sum::<usize>();
             let full = count(all_running) >= *AT_ONCE.get(from)?
                 || count(&self.running) >= *AT_ONCE_OF_A_NAMESPACE.get(from)?;
@@ -130,7 +136,7 @@ impl Queue {
             }
             if let Some((_, name)) = self.waiting.get_mut(from)?.pop_first() {
                 *self.running.get_mut(from)? += 1;
-                return Some((lane, name));
+                return Some((class, name));
             }
         }
         None
@@ -141,53 +147,58 @@ impl Queue {
 mod tests {
     use super::*;
 
-    fn add(turns: &mut Turns, namespace: &str, lane: Lane, tickets: std::ops::Range<u64>) {
+    fn add(
+        turns: &mut LookupQueues,
+        namespace: &str,
+        class: LookupClass,
+        tickets: std::ops::Range<u64>,
+    ) {
         for ticket in tickets {
-            turns.add(&namespace.into(), lane, ticket, format!("{namespace}{ticket}").into());
+            turns.add(&namespace.into(), class, ticket, format!("{namespace}{ticket}").into());
         }
     }
 
-    fn begun(turns: &mut Turns) -> Vec<String> {
+    fn begun(turns: &mut LookupQueues) -> Vec<String> {
         std::iter::from_fn(|| turns.next()).map(|(_, _, name)| name.to_string()).collect()
     }
 
     #[test]
     fn namespaces_take_turns_and_none_has_more_than_its_share() {
-        let mut turns = Turns::default();
-        add(&mut turns, "a", Lane::New, 0..1000);
-        add(&mut turns, "b", Lane::New, 1000..1002);
+        let mut turns = LookupQueues::default();
+        add(&mut turns, "a", LookupClass::New, 0..1000);
+        add(&mut turns, "b", LookupClass::New, 1000..1002);
         assert_eq!(begun(&mut turns), ["a0", "b1000", "a1", "b1001", "a2", "a3", "a4", "a5"]);
         // Those of `a` go on for long. Who comes later has its turn at once.
-        add(&mut turns, "c", Lane::New, 2000..2001);
+        add(&mut turns, "c", LookupClass::New, 2000..2001);
         assert_eq!(begun(&mut turns), ["c2000"]);
-        turns.finish("a", Lane::New);
+        turns.finish("a", LookupClass::New);
         assert_eq!(begun(&mut turns), ["a6"]);
     }
 
     #[test]
     fn what_fails_leaves_room_for_what_does_not() {
-        let mut turns = Turns::default();
+        let mut turns = LookupQueues::default();
         for number in 0..50 {
-            add(&mut turns, &format!("f{number}"), Lane::Failing, 0..10);
+            add(&mut turns, &format!("f{number}"), LookupClass::Failing, 0..10);
         }
         assert_eq!(begun(&mut turns).len(), 12);
         for number in 0..50 {
-            add(&mut turns, &format!("n{number}"), Lane::New, 0..10);
+            add(&mut turns, &format!("n{number}"), LookupClass::New, 0..10);
         }
         assert_eq!(begun(&mut turns).len(), 12);
-        add(&mut turns, "a", Lane::Answered, 0..100);
-        add(&mut turns, "b", Lane::Answered, 0..100);
+        add(&mut turns, "a", LookupClass::Answered, 0..100);
+        add(&mut turns, "b", LookupClass::Answered, 0..100);
         assert_eq!(begun(&mut turns), ["a0", "b0", "a1", "b1", "a2", "b2", "a3", "b3"]);
     }
 
     #[test]
     fn nothing_is_left_of_what_is_over() {
-        let mut turns = Turns::default();
-        add(&mut turns, "a", Lane::New, 0..3);
-        let (namespace, lane, _) = turns.next().expect("the first");
+        let mut turns = LookupQueues::default();
+        add(&mut turns, "a", LookupClass::New, 0..3);
+        let (namespace, class, _) = turns.next().expect("the first");
         turns.withdraw("a", 1);
         turns.withdraw("a", 2);
-        turns.finish(&namespace, lane);
+        turns.finish(&namespace, class);
         assert!(turns.next().is_none());
         assert!(turns.queues.is_empty() && turns.ring.is_empty() && turns.is_empty());
     }

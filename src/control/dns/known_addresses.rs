@@ -30,7 +30,7 @@ impl Family {
 
 /// What a lookup of one address family brought.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Outcome {
+pub(super) enum LookupResult {
     /// Addresses, and for how long they hold.
     Found(Vec<IpAddr>, Duration),
     /// The servers say that there are none, or that there is no such name at all.
@@ -41,63 +41,63 @@ pub(super) enum Outcome {
 
 /// The addresses that are held of a name.
 #[derive(Debug, Default)]
-pub(super) struct Held {
-    families: [HeldFamily; 2],
+pub(super) struct KnownAddresses {
+    families: [FamilyAddresses; 2],
 }
 
 #[derive(Debug, Default)]
-struct HeldFamily {
+struct FamilyAddresses {
     addresses: Vec<IpAddr>,
     /// How the last lookup ended.
-    last: Option<Last>,
+    last: Option<LastLookup>,
     /// The last pause after one that brought nothing.
     pause: Duration,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
-enum Last {
+enum LastLookup {
     Found,
     Nothing { no_such_name: bool },
     Failed(String),
 }
 
-impl Held {
+impl KnownAddresses {
     /// Takes an outcome over. Returns how long to wait before that family is looked up again.
-    pub(super) fn take(&mut self, family: Family, outcome: Outcome) -> Duration {
+    pub(super) fn take(&mut self, family: Family, result: LookupResult) -> Duration {
         let [v4, v6] = &mut self.families;
-        let (held, other) = match family {
+        let (known, other) = match family {
             Family::V4 => (v4, v6),
             Family::V6 => (v6, v4),
         };
-        let last = match outcome {
-            Outcome::Found(addresses, holds) => {
-                held.addresses = addresses;
-                held.last = Some(Last::Found);
-                held.pause = Duration::ZERO;
+        let last = match result {
+            LookupResult::Found(addresses, holds) => {
+                known.addresses = addresses;
+                known.last = Some(LastLookup::Found);
+                known.pause = Duration::ZERO;
                 return holds.clamp(SHORTEST, LONGEST);
             }
-            Outcome::Nothing { no_such_name } => {
-                held.addresses.clear();
-                Last::Nothing { no_such_name }
+            LookupResult::Nothing { no_such_name } => {
+                known.addresses.clear();
+                LastLookup::Nothing { no_such_name }
             }
-            Outcome::Failed(why) => Last::Failed(why),
+            LookupResult::Failed(why) => LastLookup::Failed(why),
         };
-        let beside = other.last == Some(Last::Found);
-        let known_to_be_empty = beside && matches!(last, Last::Nothing { .. });
-        held.last = Some(last);
+        let beside = other.last == Some(LastLookup::Found);
+        let known_to_be_empty = beside && matches!(last, LastLookup::Nothing { .. });
+        known.last = Some(last);
         let longest = if beside { LONGEST_PAUSE_BESIDE } else { LONGEST_PAUSE };
-        held.pause = match held.pause {
+        known.pause = match known.pause {
             // It has one family alone, as most names do.
             _ if known_to_be_empty => LONGEST_PAUSE,
             pause if pause.is_zero() => FIRST_PAUSE,
             pause => (pause * 2).min(longest),
         };
-        held.pause
+        known.pause
     }
 
     /// Whether the last lookup of a family brought no answer.
     pub(super) fn is_failing(&self, family: Family) -> bool {
-        matches!(self.of(family).last, Some(Last::Failed(_)))
+        matches!(self.of(family).last, Some(LastLookup::Failed(_)))
     }
 
     /// Whether nothing has come of a family yet.
@@ -105,7 +105,7 @@ impl Held {
         self.of(family).last.is_none()
     }
 
-    fn of(&self, family: Family) -> &HeldFamily {
+    fn of(&self, family: Family) -> &FamilyAddresses {
         let [v4, v6] = &self.families;
         match family {
             Family::V4 => v4,
@@ -129,17 +129,17 @@ impl Held {
         let mut fault = None;
         for last in lasts() {
             match last {
-                Last::Found => {}
-                Last::Failed(why) => fault = Some(why.as_str()),
-                Last::Nothing { no_such_name: true } => {
+                LastLookup::Found => {}
+                LastLookup::Failed(why) => fault = Some(why.as_str()),
+                LastLookup::Nothing { no_such_name: true } => {
                     fault = fault.or(Some("there is no such name"));
                 }
-                Last::Nothing { no_such_name: false } => {
+                LastLookup::Nothing { no_such_name: false } => {
                     fault = fault.or(Some("it has no address"));
                 }
             }
         }
-        let well = lasts().any(|last| *last == Last::Found);
+        let well = lasts().any(|last| *last == LastLookup::Found);
         let fault = match fault.filter(|_| !well) {
             Some(why) => Some(NameFault::NotResolved(why.into())),
             None if addresses.len() > ADDRESSES_OF_A_NAME => Some(NameFault::TooManyAddresses),
@@ -156,32 +156,32 @@ mod tests {
     use super::Family::{V4, V6};
     use super::*;
 
-    const NONE: Outcome = Outcome::Nothing { no_such_name: false };
-    const NO_NAME: Outcome = Outcome::Nothing { no_such_name: true };
+    const NONE: LookupResult = LookupResult::Nothing { no_such_name: false };
+    const NO_NAME: LookupResult = LookupResult::Nothing { no_such_name: true };
 
-    fn found(address: &str, seconds: u64) -> Outcome {
-        Outcome::Found(vec![address.parse().unwrap()], Duration::from_secs(seconds))
+    fn found(address: &str, seconds: u64) -> LookupResult {
+        LookupResult::Found(vec![address.parse().unwrap()], Duration::from_secs(seconds))
     }
 
-    fn failed() -> Outcome {
-        Outcome::Failed("away".to_owned())
+    fn failed() -> LookupResult {
+        LookupResult::Failed("away".to_owned())
     }
 
     /// A lookup, the seconds until the next one, and what is known then: the addresses and what is
     /// wrong.
-    type Step<'s> = (Family, Outcome, u64, Option<(&'s [&'s str], Option<&'s str>)>);
+    type Step<'s> = (Family, LookupResult, u64, Option<(&'s [&'s str], Option<&'s str>)>);
 
     #[track_caller]
     fn goes(steps: &[Step<'_>]) {
-        let mut held = Held::default();
-        for (family, outcome, seconds, expected) in steps {
-            let again = held.take(*family, outcome.clone());
-            assert_eq!(again, Duration::from_secs(*seconds), "{family:?} {outcome:?}");
+        let mut known = KnownAddresses::default();
+        for (family, result, seconds, expected) in steps {
+            let again = known.take(*family, result.clone());
+            assert_eq!(again, Duration::from_secs(*seconds), "{family:?} {result:?}");
             let expected = expected.map(|(addresses, fault)| DnsAnswer {
                 addresses: addresses.iter().map(|address| address.parse().unwrap()).collect(),
                 fault: fault.map(Into::into),
             });
-            assert_eq!(held.answer(), expected, "{family:?} {outcome:?}");
+            assert_eq!(known.answer(), expected, "{family:?} {result:?}");
         }
     }
 
@@ -229,10 +229,10 @@ mod tests {
 
     #[test]
     fn times_and_pauses_are_bounded() {
-        let mut held = Held::default();
-        assert_eq!(held.take(V4, found("10.0.0.1", 0)), SHORTEST);
-        assert_eq!(held.take(V4, found("10.0.0.1", 1_000_000)), LONGEST);
-        let mut pauses = |family| (0..12).map(|_| held.take(family, failed()).as_secs()).max();
+        let mut known = KnownAddresses::default();
+        assert_eq!(known.take(V4, found("10.0.0.1", 0)), SHORTEST);
+        assert_eq!(known.take(V4, found("10.0.0.1", 1_000_000)), LONGEST);
+        let mut pauses = |family| (0..12).map(|_| known.take(family, failed()).as_secs()).max();
         assert_eq!(pauses(V6), Some(300));
         assert_eq!(pauses(V4), Some(60));
     }
@@ -240,9 +240,9 @@ mod tests {
     #[test]
     fn more_addresses_than_a_name_may_have_are_told() {
         let many: Vec<IpAddr> = (0..300_u32).rev().map(|n| IpAddr::from(n.to_be_bytes())).collect();
-        let mut held = Held::default();
-        held.take(V4, Outcome::Found(many, Duration::from_secs(60)));
-        let answer = held.answer().unwrap();
+        let mut known = KnownAddresses::default();
+        known.take(V4, LookupResult::Found(many, Duration::from_secs(60)));
+        let answer = known.answer().unwrap();
         assert_eq!(answer.fault, Some(NameFault::TooManyAddresses));
         let first: Vec<IpAddr> = (0..256_u32).map(|n| IpAddr::from(n.to_be_bytes())).collect();
         assert_eq!(answer.addresses, first);

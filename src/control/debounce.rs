@@ -14,7 +14,7 @@ const LONGEST: Duration = Duration::from_millis(50);
 /// short while or the first of them has waited long enough. Returns when the first came.
 ///
 /// After the end of the stream it returns at once.
-pub(super) async fn take_burst<S>(stream: &mut S, mut take: impl FnMut(S::Item)) -> Instant
+pub(super) async fn take_debounced<S>(stream: &mut S, mut take: impl FnMut(S::Item)) -> Instant
 where
     S: Stream + Unpin,
 {
@@ -58,7 +58,7 @@ mod tests {
     /// The next burst, and how long it took from its first item to its end.
     async fn burst<S: Stream + Unpin>(stream: &mut S) -> (Vec<S::Item>, Duration) {
         let (mut items, mut first) = (Vec::new(), None);
-        take_burst(stream, |item| {
+        take_debounced(stream, |item| {
             first.get_or_insert_with(TokioInstant::now);
             items.push(item);
         })

@@ -2,17 +2,17 @@
 
 use std::collections::HashSet;
 
-use super::health::ListingHealth;
-use super::list_watch::Event;
+use super::health::WatchHealth;
+use super::list_watch::WatchEvent;
 use crate::control::api::Definition;
 use crate::control::objects::ObjectText;
 use crate::routing::{Kind, ObjectKey};
 
 /// What one list and watch has brought so far.
 #[derive(Debug)]
-pub(super) struct Listing {
+pub(super) struct WatchState {
     pub(super) kind: Kind,
-    pub(super) health: ListingHealth,
+    pub(super) health: WatchHealth,
     /// Whether it was listed as a whole at some time.
     pub(super) done: bool,
     /// Whether sluice may do without it where it is not allowed to have it.
@@ -22,9 +22,9 @@ pub(super) struct Listing {
     seen: HashSet<ObjectKey>,
 }
 
-impl Listing {
-    pub(super) fn new(definition: Definition, health: ListingHealth) -> Self {
-        Listing {
+impl WatchState {
+    pub(super) fn new(definition: Definition, health: WatchHealth) -> Self {
+        WatchState {
             kind: definition.kind,
             health,
             done: false,
@@ -42,37 +42,37 @@ impl Listing {
     }
 
     /// Follows an event; returns what is to be done about it.
-    pub(super) fn follow(&mut self, event: Event) -> Todo {
+    pub(super) fn follow(&mut self, event: WatchEvent) -> IndexOp {
         match event {
-            Event::Init => {
+            WatchEvent::Init => {
                 self.seen.clear();
-                Todo::Nothing
+                IndexOp::Nothing
             }
-            Event::InitApply(object) => {
+            WatchEvent::InitApply(object) => {
                 self.seen.insert(object.head().key());
-                Todo::Put(object)
+                IndexOp::Put(object)
             }
-            Event::InitDone => {
+            WatchEvent::InitDone => {
                 self.done = true;
                 let gone = self.known.difference(&self.seen).cloned().collect();
                 self.known = std::mem::take(&mut self.seen);
-                Todo::RemoveAll(gone)
+                IndexOp::RemoveAll(gone)
             }
-            Event::Apply(object) => {
+            WatchEvent::Apply(object) => {
                 self.known.insert(object.head().key());
-                Todo::Put(object)
+                IndexOp::Put(object)
             }
-            Event::Delete(object) => {
+            WatchEvent::Delete(object) => {
                 let gone = object.head().key();
                 self.known.remove(&gone);
-                Todo::Remove(gone)
+                IndexOp::Remove(gone)
             }
         }
     }
 }
 
 /// What is to be done about an event.
-pub(super) enum Todo {
+pub(super) enum IndexOp {
     Nothing,
     Put(ObjectText),
     Remove(ObjectKey),

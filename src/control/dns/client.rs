@@ -12,7 +12,7 @@ use hickory_resolver::proto::rr::RecordType;
 use tokio::sync::OnceCell;
 use tokio::time::timeout;
 
-use super::held::{Family, Held, Outcome};
+use super::known_addresses::{Family, KnownAddresses, LookupResult};
 use crate::control::translate::DnsAnswer;
 
 /// How long a lookup may take, with all that is tried in it.
@@ -20,24 +20,24 @@ const LONGEST: Duration = Duration::from_secs(6);
 
 /// The servers, and the way to them.
 #[derive(Debug)]
-pub(super) struct Lookup {
+pub(super) struct DnsClient {
     servers: Vec<SocketAddr>,
     /// Made when it is first needed, and again if that failed: the system's configuration may be
     /// mended meanwhile.
     resolver: OnceCell<TokioResolver>,
 }
 
-impl Lookup {
+impl DnsClient {
     /// By these servers; by those of the system if there are none.
     pub(super) fn new(servers: &[SocketAddr]) -> Self {
-        Lookup { servers: servers.to_vec(), resolver: OnceCell::new() }
+        DnsClient { servers: servers.to_vec(), resolver: OnceCell::new() }
     }
 
     /// Looks up the addresses of one family.
-    pub(super) async fn ask(&self, name: &str, family: Family) -> Outcome {
+    pub(super) async fn ask(&self, name: &str, family: Family) -> LookupResult {
         let resolver = match self.resolver.get_or_try_init(|| async { self.resolver() }).await {
             Ok(resolver) => resolver,
-            Err(error) => return Outcome::Failed(format!("no DNS server is known: {error}")),
+            Err(error) => return LookupResult::Failed(format!("no DNS server is known: {error}")),
         };
         let kind = match family {
             Family::V4 => RecordType::A,
@@ -45,8 +45,8 @@ impl Lookup {
         };
         // The dot at the end keeps it from being tried under the search domains.
         match timeout(LONGEST, resolver.lookup(format!("{name}."), kind)).await {
-            Ok(answer) => outcome(answer),
-            Err(_) => Outcome::Failed(format!("no answer within {} s", LONGEST.as_secs())),
+            Ok(answer) => result(answer),
+            Err(_) => LookupResult::Failed(format!("no answer within {} s", LONGEST.as_secs())),
         }
     }
 
@@ -78,10 +78,10 @@ pub fn read_answer(message: &[u8]) -> Option<DnsAnswer> {
         }
         Err(error) => Err(NetError::Dns(error)),
     };
-    let mut held = Held::default();
-    held.take(Family::V4, outcome(answer));
-    held.take(Family::V6, Outcome::Nothing { no_such_name: false });
-    held.answer()
+    let mut known = KnownAddresses::default();
+    known.take(Family::V4, result(answer));
+    known.take(Family::V6, LookupResult::Nothing { no_such_name: false });
+    known.answer()
 }
 
 fn name_server(address: SocketAddr) -> NameServerConfig {
@@ -93,19 +93,21 @@ fn name_server(address: SocketAddr) -> NameServerConfig {
     NameServerConfig::new(address.ip(), true, connections)
 }
 
-fn outcome(answer: Result<hickory_resolver::lookup::Lookup, NetError>) -> Outcome {
+fn result(answer: Result<hickory_resolver::lookup::Lookup, NetError>) -> LookupResult {
     match answer {
         Ok(lookup) => {
             let ips = lookup.answers().iter().filter_map(|record| record.data.ip_addr());
             let addresses: Vec<_> = ips.collect();
             if addresses.is_empty() {
-                return Outcome::Nothing { no_such_name: false };
+                return LookupResult::Nothing { no_such_name: false };
             }
             let holds = lookup.valid_until().saturating_duration_since(Instant::now());
-            Outcome::Found(addresses, holds)
+            LookupResult::Found(addresses, holds)
         }
-        Err(error) if error.is_nx_domain() => Outcome::Nothing { no_such_name: true },
-        Err(NetError::Dns(DnsError::NoRecordsFound(_))) => Outcome::Nothing { no_such_name: false },
-        Err(error) => Outcome::Failed(error.to_string()),
+        Err(error) if error.is_nx_domain() => LookupResult::Nothing { no_such_name: true },
+        Err(NetError::Dns(DnsError::NoRecordsFound(_))) => {
+            LookupResult::Nothing { no_such_name: false }
+        }
+        Err(error) => LookupResult::Failed(error.to_string()),
     }
 }

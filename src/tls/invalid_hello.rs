@@ -2,7 +2,7 @@
 
 /// Why what a client sent is not a ClientHello that can be routed. Final: no further byte mends it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Refusal {
+pub enum InvalidHello {
     /// The first bytes are not those of a TLS handshake record: another protocol, or SSLv2.
     #[error("not TLS")]
     NotTls,

@@ -9,16 +9,16 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Sleep, sleep};
 
 /// A stream on which a write fails that could not go on for a while.
-pub(super) struct Patience<S> {
+pub(super) struct WriteDeadline<S> {
     stream: S,
     limit: Duration,
     /// Set while a write waits.
     end: Option<Pin<Box<Sleep>>>,
 }
 
-impl<S: Unpin> Patience<S> {
+impl<S: Unpin> WriteDeadline<S> {
     pub(super) fn new(stream: S, limit: Duration) -> Self {
-        Patience { stream, limit, end: None }
+        WriteDeadline { stream, limit, end: None }
     }
 
     /// Passes on what a write came to; fails it if it has waited for too long.
@@ -38,7 +38,7 @@ impl<S: Unpin> Patience<S> {
     }
 }
 
-impl<S: AsyncRead + Unpin> AsyncRead for Patience<S> {
+impl<S: AsyncRead + Unpin> AsyncRead for WriteDeadline<S> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
@@ -48,7 +48,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Patience<S> {
     }
 }
 
-impl<S: AsyncWrite + Unpin> AsyncWrite for Patience<S> {
+impl<S: AsyncWrite + Unpin> AsyncWrite for WriteDeadline<S> {
     fn poll_write(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
