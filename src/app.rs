@@ -1,4 +1,4 @@
-//! All parts together: bind everything, run it, drain it.
+//! Starts all parts, runs them, and drains them.
 
 mod control;
 mod drain;
@@ -98,7 +98,7 @@ pub fn single_threaded() -> io::Result<Runtime> {
     tokio::runtime::Builder::new_current_thread().enable_all().build()
 }
 
-/// A sluice whose addresses are bound and that has not begun to serve.
+/// A process whose addresses are bound and that does not serve yet.
 struct App {
     config: Config,
     proxy: Proxy,
@@ -107,7 +107,7 @@ struct App {
     parts: SharedParts,
 }
 
-/// What the parts share, on whatever thread they are.
+/// State that the parts share across threads.
 #[derive(Clone)]
 struct SharedParts {
     metrics: Metrics,
@@ -277,7 +277,7 @@ pub fn names_below(setting: HostnamesBelow) -> NamesBelow {
     }
 }
 
-/// The way of the traffic through the life of the process.
+/// Serves traffic: from the first table to the end of the drain.
 struct Traffic<'a> {
     config: &'a Config,
     parts: &'a SharedParts,

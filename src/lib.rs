@@ -1,33 +1,32 @@
 //! sluice routes TLS connections by the server name of their ClientHello, without opening them.
 //!
-//! The map, from the rim to the core:
+//! The modules, from the outermost to the innermost:
 //!
-//! | module | what it is | may name, of ours |
+//! | module | what it is | modules of the crate that it uses |
 //! |---|---|---|
-//! | [`app`] | binds everything, runs it, drains it; the only one that knows every part | all |
-//! | [`control`] | the control plane: manifests in, a table and statuses out | `routing`, `reach`, `duration`, `yaml` |
-//! | [`proxy`] | the data plane: the life of a connection | `routing`, `reach`, `machine`, `tls`, `outcome`, `config`, `metrics`, `access_log`, `heartbeat` |
-//! | [`admin`] | the admin port: metrics, probes, the routes in force | `routing`, `reach`, `control::status`, `metrics`, `readiness`, `duration` |
-//! | [`explain`] | which route wins, and why | `routing`, `tls`, `admin::report` |
-//! | [`metrics`] | what is measured | `routing`, `outcome`, `reach` |
+//! | [`app`] | starts all parts, runs and drains them; the only module that uses all others | all |
+//! | [`control`] | the control plane: turns manifests into a table and statuses | `routing`, `reach`, `duration`, `yaml` |
+//! | [`proxy`] | the data plane: serves connections | `routing`, `reach`, `machine`, `tls`, `outcome`, `config`, `metrics`, `access_log`, `heartbeat` |
+//! | [`admin`] | the admin port: metrics, probes and the active routes | `routing`, `reach`, `control::status`, `metrics`, `readiness`, `duration` |
+//! | [`explain`] | says which route takes a connection, and why | `routing`, `tls`, `admin::report` |
+//! | [`metrics`] | the metrics | `routing`, `outcome`, `reach` |
 //! | [`access_log`] | one line for each connection | `tls`, `outcome`, `line_queue`, `cidr` |
 //! | [`readiness`] | what the probes report | nothing |
-//! | [`heartbeat`] | signs of life of threads | nothing |
+//! | [`heartbeat`] | tells whether threads still answer | nothing |
 //! | [`cli`] | the command line | `config` |
 //! | [`config`] | the settings | `logging`, `duration`, `cidr`, `yaml` |
 //! | [`logging`] | the log | `line_queue` |
-//! | [`line_queue`] | lines for an output that may stall | nothing |
-//! | [`machine`] | which addresses are this machine's | nothing |
-//! | [`reach`] | pure: where routes may lead | `cidr` |
-//! | [`routing`] | pure: which route owns a connection | `outcome`, `duration` |
-//! | [`tls`] | pure: bytes in, a typed ClientHello out | nothing |
-//! | [`yaml`] | pure: text in, values with their lines out | nothing |
-//! | [`outcome`], [`duration`], [`cidr`] | pure: how connections end; durations and networks as people write them | nothing |
+//! | [`line_queue`] | writes lines to an output that may stall | nothing |
+//! | [`machine`] | the addresses of this machine | nothing |
+//! | [`reach`] | pure: which addresses routes may lead to | `cidr` |
+//! | [`routing`] | pure: finds the route and the endpoint of a connection | `outcome`, `duration` |
+//! | [`tls`] | pure: parses a ClientHello | nothing |
+//! | [`yaml`] | pure: parses YAML, and keeps the line of each value | nothing |
+//! | [`outcome`], [`duration`], [`cidr`] | pure: how a connection ended; durations and networks in text form | nothing |
 //!
-//! Invariants: `control` and `proxy` never import each other, and meet only in `routing`;
-//! `routing` and `tls` do no I/O and know neither tokio nor Kubernetes. `tests/parts/walls.rs` holds
-//! them, and this map to the truth.
-//! Nothing that a peer or a manifest can cause panics, and there is no `unsafe`.
+//! Invariants: `control` and `proxy` never use each other; they share `routing`. `routing` and `tls` do
+//! no I/O and use neither tokio nor Kubernetes types. `tests/parts/walls.rs` checks this, and the table
+//! above. No input from a peer or a manifest causes a panic, and there is no `unsafe`.
 
 pub mod access_log;
 pub mod admin;

@@ -1,11 +1,11 @@
-//! Whether this process works, and whether it wants connections.
+//! The state behind the probes: whether this process works, and whether it is ready for connections.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
-/// What the probes report. Shared by all parts; each sets what it alone knows.
+/// What the probes report. All parts share it, and each part sets its own fields.
 #[derive(Debug, Default)]
 pub struct Readiness {
     table_complete: AtomicBool,
@@ -17,7 +17,7 @@ pub struct Readiness {
     notices: Mutex<Notices>,
 }
 
-/// What an operator should know and no load balancer has to act on.
+/// Problems that an operator should know of and that do not make the process unready.
 #[derive(Debug, Default)]
 struct Notices {
     /// What cannot be watched and why, and since when.
@@ -104,7 +104,7 @@ impl Readiness {
         let notices = self.lock_notices();
         let served = match &notices.saved_table {
             Some(saved) => format!("serving the table that was saved at {saved}"),
-            None => "serving the table of before".to_owned(),
+            None => "still serving the last known routes".to_owned(),
         };
         let mut lines = match &notices.source_down {
             Some((what, since)) => {
@@ -254,7 +254,10 @@ mod tests {
         readiness.set_saved_table(None);
         assert_eq!(readiness.notices(), [""; 0]);
         readiness.set_source_down("services: 403 Forbidden".into());
-        assert_eq!(readiness.notices(), [format!("{failing}; serving the table of before")]);
+        assert_eq!(
+            readiness.notices(),
+            [format!("{failing}; still serving the last known routes")]
+        );
         assert_eq!(readiness.ready(), Ok(()));
     }
 

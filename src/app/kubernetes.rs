@@ -148,7 +148,7 @@ async fn patient_client(
     clients.persist(made, failed).await
 }
 
-/// What it takes to write what is said of the routes to them while this replica leads.
+/// The arguments of the status writer.
 fn reporting(client: kube::Client, config: &Config, parts: &SharedParts) -> ReporterArgs {
     let config::LeaseName { namespace, name } = config.lease.clone().unwrap_or_else(|| {
         config::LeaseName { namespace: None, name: lease::name_for(&config.class) }
@@ -173,8 +173,8 @@ fn reporting(client: kube::Client, config: &Config, parts: &SharedParts) -> Repo
     }
 }
 
-/// Passes on what is to be known of the API server; `decided` wakes who waits for
-/// the first list or a failure.
+/// Reports notices about the API server to metrics and readiness. `decided` is notified of the first
+/// failure.
 fn notices(parts: &SharedParts, decided: Arc<Notify>) -> impl Fn(Notice) + Send + Sync + use<> {
     let (metrics, readiness) = (parts.metrics.clone(), Arc::clone(&parts.readiness));
     move |notice| match notice {
@@ -191,14 +191,14 @@ fn notices(parts: &SharedParts, decided: Arc<Notify>) -> impl Fn(Notice) + Send 
     }
 }
 
-/// What is served and reported.
+/// Receives the updates of the Kubernetes source, and publishes them.
 pub(super) struct SourceOutput {
     publisher: Publisher,
     statuses: Statuses,
     metrics: Metrics,
     readiness: Arc<Readiness>,
     saver: Option<Saver>,
-    /// Wakes who waits for the first list or a failure.
+    /// Notified of the first complete list or the first failure.
     decided: Arc<Notify>,
     /// Waits for the first table.
     first: Option<oneshot::Sender<()>>,

@@ -1,4 +1,4 @@
-//! The one way by which what the control plane says comes in force.
+//! Publishes what the control plane has worked out: the table to the workers, and the statuses.
 
 use std::sync::Arc;
 use std::time::Instant;

@@ -1,4 +1,4 @@
-//! Saves the table whenever it has changed, in the background.
+//! Saves the table in the background after it has changed.
 
 use std::convert::Infallible;
 use std::path::{Path, PathBuf};

@@ -1,4 +1,4 @@
-//! Where clients come in.
+//! Accept: takes clients from the listening sockets.
 
 use std::future::{pending, poll_fn};
 use std::io;
@@ -24,16 +24,16 @@ use super::tcp;
 use super::workers::Handoff;
 use crate::metrics::OF_ONE_CLIENT;
 
-/// Connections that are accepted before those that are there have their turn.
+/// How many connections are accepted before existing ones have their turn.
 const ACCEPTS_A_TURN: usize = 64;
-/// How long a bind rests when it cannot accept, for want of descriptors or memory, say.
+/// The pause of a bind that cannot accept, for example because descriptors or memory are short.
 const REST: Duration = Duration::from_millis(100);
-/// How many clients in a row may fail, each by itself, before that is taken for the bind's fault.
+/// How many accepts in a row may fail for single clients before the bind pauses.
 const FAILURES_IN_A_ROW: usize = 16;
-/// How long the last message of a client's handshake may take, once no new handshake begins.
+/// How long a TCP handshake may take to complete after new ones are refused.
 const HANDSHAKE: Duration = Duration::from_millis(200);
 
-/// The last clients of a bind.
+/// The clients that a closing bind still accepts.
 struct ClosingBind {
     /// How many may still be accepted.
     left: usize,
@@ -42,9 +42,9 @@ struct ClosingBind {
 }
 
 impl ClosingBind {
-    /// Where no new clients are taken by the kernel, all that are there are accepted, and those who are
-    /// about to be. Otherwise, and where others accept as well, those who wait now: clients that never
-    /// stop coming would keep the bind open.
+    /// If the kernel can refuse new clients, the bind accepts all that wait, and those whose handshake has
+    /// begun. If it cannot, or the socket is shared, the bind accepts those that wait now: an endless
+    /// stream of clients would keep it open.
     fn begin(reactor: &Reactor, socket: &ListeningSocket) -> Self {
         if !socket.is_shared() && socket.refuse_new().is_ok() {
             return ClosingBind { left: usize::MAX, until: reactor.after(HANDSHAKE) };
@@ -58,13 +58,13 @@ impl ClosingBind {
         self.left.min(ACCEPTS_A_TURN)
     }
 
-    /// Notes that so many were accepted. Returns whether no more are to be.
+    /// Subtracts accepted clients. Returns whether no more are accepted.
     fn has_accepted(&mut self, count: usize) -> bool {
         self.left = self.left.saturating_sub(count);
         self.left == 0
     }
 
-    /// How long one more may take to come.
+    /// The time that is left for another client.
     fn left(&self, reactor: &Reactor) -> Option<Duration> {
         let millis = self.until.checked_sub(reactor.now()).filter(|millis| *millis > 0);
         millis.map(Duration::from_millis)
@@ -73,11 +73,11 @@ impl ClosingBind {
 
 /// Accepts clients until the bind is to close, and then those that are waiting already.
 pub(super) async fn accept(context: Rc<Context>, bind: Rc<OpenBind>, socket: ListeningSocket) {
-    // However this ends, the worker is told.
+    // Tells the worker that the bind is closed, however this function ends.
     let _open = OpenGuard { context: &context, bind: &bind };
     let reactor = &context.reactor;
     let mut interest = EventFlags::IN;
-    // Of those who accept from the same socket, in this process or another, one is woken.
+    // Of all workers and processes that share a socket, one is woken for a client.
     interest.set(EventFlags::EXCLUSIVE, socket.is_shared());
     let id = match reactor.register(&socket, interest, Ready::READ) {
         Ok(id) => id,
@@ -123,14 +123,14 @@ pub(super) async fn accept(context: Rc<Context>, bind: Rc<OpenBind>, socket: Lis
         }
     }
     if socket.is_shared() {
-        // It stays open elsewhere, and here it would go on taking the turns of others.
+        // The socket stays open elsewhere, so closing it here would not deregister it.
         reactor.unregister(id, &socket);
     } else {
         reactor.forget(id);
     }
 }
 
-/// Whether somebody may be waiting.
+/// Whether a client may be waiting.
 fn more(reactor: &Reactor, id: SourceId) -> Poll<()> {
     match reactor.ready(id).has(Ready::READ) {
         true => Poll::Ready(()),
@@ -138,7 +138,7 @@ fn more(reactor: &Reactor, id: SourceId) -> Poll<()> {
     }
 }
 
-/// A bind that is open in a worker, until this is dropped.
+/// Reports that the bind is closed when this is dropped.
 struct OpenGuard<'a> {
     context: &'a Context,
     bind: &'a OpenBind,
@@ -150,7 +150,7 @@ impl Drop for OpenGuard<'_> {
     }
 }
 
-/// Accepts up to `most` clients; tells whether there may be more.
+/// Accepts up to `most` clients. Returns whether there may be more.
 ///
 /// # Errors
 /// When trying again at once would only fail again: the system is out of something, or nothing but
@@ -185,7 +185,7 @@ fn accept_some(
     Ok(true)
 }
 
-/// The address of an IPv4 client as that, also where it came through a socket of both families.
+/// Converts an IPv4 address in the form of IPv6, which a dual-stack socket reports, to IPv4.
 fn unmapped(address: SocketAddr) -> SocketAddr {
     match address {
         SocketAddr::V6(v6) => match v6.ip().to_ipv4_mapped() {
@@ -196,7 +196,7 @@ fn unmapped(address: SocketAddr) -> SocketAddr {
     }
 }
 
-/// Has a client served by a less busy worker, or by this one.
+/// Hands a client to a less busy worker, or serves it here.
 fn pass_on(context: &Rc<Context>, bind: &OpenBind, client: OwnedFd, source: SocketAddr) {
     let Some(other) = context.less_busy() else {
         return take_in(context, bind.listener(), client, source);
@@ -207,7 +207,7 @@ fn pass_on(context: &Rc<Context>, bind: &OpenBind, client: OwnedFd, source: Sock
     }
 }
 
-/// Serves a client, unless there are too many.
+/// Serves a client, unless there are too many connections.
 pub(super) fn take_in(
     context: &Rc<Context>,
     listener: Rc<Listener>,

@@ -1,20 +1,20 @@
-//! Who is admitted: at the door, and once it is known where to.
+//! Admit: the limits on connections, before the first read and after the route is known.
 
 use super::connection::Connection;
 use super::context::Context;
 use super::hellos::ServedHello;
 use super::refuse::Refusal;
 
-/// What an admitted connection holds until it ends.
+/// The permits that a connection holds until it ends.
 #[derive(Debug)]
 pub(super) struct Admission<'a> {
     _hello: Option<ServedHello<'a>>,
 }
 
-/// Admits a client of which nothing is known but its address. It is counted already.
+/// Admits a client that has just been accepted. The connection count includes it already.
 ///
 /// # Errors
-/// When the process has no descriptors for it.
+/// When the process has no descriptors left for it.
 pub(super) fn admit_newcomer(context: &Context) -> Result<(), Refusal> {
     if context.is_full() {
         context.refused_for_want_of_descriptors();
@@ -26,7 +26,7 @@ pub(super) fn admit_newcomer(context: &Context) -> Result<(), Refusal> {
 /// Admits a connection to its route.
 ///
 /// # Errors
-/// When it goes round: its hello is being served as often as it may be.
+/// When the connection is part of a loop: too many connections with the same hello are being served.
 pub(super) fn admit<'a>(
     context: &'a Context,
     connection: &Connection,

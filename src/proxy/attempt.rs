@@ -1,4 +1,4 @@
-//! One attempt to connect to an endpoint, and what it shows of that.
+//! One attempt to connect to an endpoint, and what it shows about the endpoint's health.
 
 use std::fmt;
 use std::future::poll_fn;
@@ -15,19 +15,19 @@ use super::socket::Socket;
 use crate::reach;
 use crate::routing::{ActiveConnection, Endpoint, Moment, Route};
 
-/// How long an endpoint may be silent before another is tried beside it.
+/// How long an endpoint may be silent before another one is tried as well.
 pub(super) const SILENCE: Duration = Duration::from_millis(300);
 
-/// Who answers as soon as this is on the same machine.
+/// An endpoint that answers within this time is taken to be on the same machine.
 const NEAR: Duration = Duration::from_micros(50);
 
-/// An endpoint's socket, counted by the endpoint as long as this lives.
+/// An open connection to an endpoint. The endpoint counts it as active until this is dropped.
 pub(super) struct Upstream {
     pub(super) socket: Socket,
     _active: ActiveConnection,
 }
 
-/// Why an attempt came to nothing.
+/// Why an attempt failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum ConnectFailure {
     /// The endpoint refused, or cannot be reached.
@@ -38,13 +38,13 @@ pub(super) enum ConnectFailure {
     Unrouted,
     /// Nothing may connect to it.
     Refused,
-    /// This machine has no port left for a connection to it, which another endpoint does not need.
+    /// This machine has no local port left for this address; another endpoint may still work.
     Ports,
     /// This process or machine is out of descriptors or memory, for any endpoint.
     Exhausted,
 }
 
-/// A connection to an endpoint, as long as it is not known how it ends.
+/// A connection that is being opened to an endpoint.
 pub(super) struct Attempt {
     socket: Socket,
     active: ActiveConnection,
@@ -52,7 +52,7 @@ pub(super) struct Attempt {
 }
 
 impl Attempt {
-    /// Begins to connect. The endpoint's health has what is known of it when this fails.
+    /// Starts to connect. If that fails, the endpoint's health is updated.
     pub(super) fn begin(
         context: &Context,
         route: &Route,
@@ -94,9 +94,10 @@ impl Attempt {
         self.active.endpoint().address
     }
 
-    /// Whether the connection stands, or failed for good; an error if the client is gone.
+    /// Returns whether the connection is open (`true`) or has failed (`false`); an error if the client is
+    /// gone.
     pub(super) fn poll(&self, route: &Route, downstream: &Socket) -> Poll<Result<bool, Refusal>> {
-        // Of a client that is gone, too, the endpoint has what it has shown.
+        // The endpoint's health is updated even if the client is gone.
         let connected = self.socket.poll_connected().map(|connected| match connected {
             Ok(()) => {
                 self.active.settle(Endpoint::succeeded);
@@ -108,7 +109,7 @@ impl Attempt {
                 false
             }
         });
-        // That the client has merely said all it has to say changes nothing.
+        // A client that has only closed its sending side is still served.
         if downstream.is_broken() {
             self.socket.reset_on_close();
             return Poll::Ready(Err(Refusal::ClientGone));
@@ -116,9 +117,8 @@ impl Attempt {
         connected.map(Ok)
     }
 
-    /// Polls at once, and in the next turn. By then an endpoint near by has answered, and no time
-    /// has to be named for which the worker would set a timer. For any other, that turn is in vain:
-    /// the next attempt does without.
+    /// Polls now and in the next turn, without a deadline: an endpoint on the same machine answers by
+    /// then, and no timer has to be set. If it does not, the endpoint is no longer taken to be near.
     pub(super) async fn look(
         &self,
         context: &Context,
@@ -140,8 +140,8 @@ impl Attempt {
         .await
     }
 
-    /// Notes that the endpoint is not waited for any longer. That it is silent is nothing against it
-    /// before it has had its time: how long its route waits says nothing to other routes.
+    /// Stops waiting for the endpoint. It counts as failed only if it was silent for [`SILENCE`]: a short
+    /// deadline of one route says nothing to other routes.
     pub(super) fn give_up(&self) {
         if self.begun.elapsed() >= SILENCE {
             self.fail();
@@ -153,7 +153,7 @@ impl Attempt {
         self.active.settle(|endpoint| endpoint.failed(Moment::now()));
     }
 
-    /// The connection stands.
+    /// Turns the attempt into an open connection.
     pub(super) fn succeed(self, context: &Context) -> Upstream {
         let took = self.begun.elapsed();
         if took < NEAR {
@@ -169,11 +169,11 @@ fn log_failure(route: &Route, endpoint: SocketAddr, error: &dyn fmt::Display) {
     tracing::debug!(%route, %endpoint, %error, "cannot connect");
 }
 
-/// Why an attempt did not even begin.
+/// Why an attempt could not start.
 enum StartError {
-    /// Nothing may connect there.
+    /// The address is forbidden.
     Refused(reach::EndpointRefusal),
-    /// The kernel does not.
+    /// The kernel refused.
     Failed(io::Error),
 }
 
@@ -184,7 +184,7 @@ fn begin(context: &Context, address: SocketAddr) -> Result<Socket, StartError> {
     Socket::connect(&context.reactor, address).map_err(StartError::Failed)
 }
 
-/// What an error says that came before anything was sent.
+/// The failure that an error means which came before anything was sent.
 fn failure_of(address: SocketAddr, error: &io::Error) -> ConnectFailure {
     match Errno::from_io_error(error) {
         // That there is no route, or one that says so: `unreachable`, `prohibit`, `blackhole`. What a

@@ -1,4 +1,4 @@
-//! Listening sockets: those that sluice binds, and those that a service manager has passed on.
+//! Listening sockets: those that sluice binds, and those that a service manager passes on.
 
 use std::io;
 use std::net::SocketAddr;
@@ -15,12 +15,12 @@ use crate::config;
 /// Connections that may wait to be accepted; the kernel cuts it down to `net.core.somaxconn`.
 const BACKLOG: i32 = 16 * 1024;
 
-/// An address, and what clients find there.
+/// An address to bind, and the listener that it serves.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BindSpec {
     /// Where to listen; port 0 takes any free one.
     pub address: SocketAddr,
-    /// What clients find there.
+    /// The listener that it serves.
     pub listener: Listener,
 }
 
@@ -31,7 +31,7 @@ impl BindSpec {
     }
 }
 
-/// Why there is no bind.
+/// Why an address cannot be bound.
 #[derive(Debug, thiserror::Error)]
 pub enum BindError {
     /// The system refuses an address.
@@ -44,7 +44,7 @@ pub enum BindError {
         /// Why it cannot.
         error: io::Error,
     },
-    /// What was passed is nothing to accept connections from.
+    /// A passed descriptor is no listening TCP socket.
     #[error("{passed} is no TCP socket that listens: {error}")]
     NoListener {
         /// The socket, as a person finds it.
@@ -52,7 +52,7 @@ pub enum BindError {
         /// What shows it.
         error: io::Error,
     },
-    /// Nobody would take its clients.
+    /// A passed socket belongs to no listener.
     #[error(
         "{passed} listens on {address}, which is the address of no listener; name it after one of \
          {known} (FileDescriptorName= in a socket unit), or configure a listener at that address"
@@ -110,7 +110,7 @@ impl Sockets {
     }
 }
 
-/// What a worker accepts from.
+/// A socket from which one worker accepts.
 #[derive(Debug)]
 pub(super) struct ListeningSocket {
     fd: OwnedFd,
@@ -118,17 +118,17 @@ pub(super) struct ListeningSocket {
 }
 
 impl ListeningSocket {
-    /// Whether others accept from it as well: then each client is to wake one of them, and it
-    /// outlives whoever closes it.
+    /// Whether other workers or processes accept from it as well. Then each client should wake only one of
+    /// them, and the socket stays open after one of them closes it.
     pub(super) fn is_shared(&self) -> bool {
         self.shared
     }
 
-    /// Has the kernel take no new clients: those whose handshake has begun still come. Without that,
-    /// each client that comes between the last accept and the close would be reset.
+    /// Makes the kernel refuse new clients; handshakes that have begun still complete. Without this, a
+    /// client that connects between the last accept and the close would be reset.
     ///
     /// # Errors
-    /// When the system does not do that.
+    /// When the system does not support this.
     pub(super) fn refuse_new(&self) -> io::Result<()> {
         // Of classic BPF (RFC 9669 §1 tells its history; Documentation/networking/filter.rst has it):
         // a segment with SYN is dropped. The filter sees it from the TCP header on.
@@ -183,8 +183,8 @@ fn listen(address: SocketAddr, shared: bool) -> io::Result<Socket2> {
     Ok(socket)
 }
 
-/// Makes a socket that somebody else has bound what one of our own is, as far as that can still be.
-/// Returns where it listens, and whether that is for IPv4 as well.
+/// Configures a passed socket like sluice's own, as far as is still possible. Returns its address, and
+/// whether it accepts IPv4 as well.
 pub(super) fn listen_again(socket: &OwnedFd) -> io::Result<(SocketAddr, bool)> {
     if sockopt::socket_protocol(socket)? != Some(rustix::net::ipproto::TCP) {
         return Err(Errno::PROTOTYPE.into());
@@ -200,7 +200,7 @@ pub(super) fn listen_again(socket: &OwnedFd) -> io::Result<(SocketAddr, bool)> {
     Ok((address, dual))
 }
 
-/// What every connection that `socket` accepts inherits, which saves each the system calls.
+/// Sets the options that accepted connections inherit, which saves system calls for each of them.
 fn set_inherited(socket: impl AsFd) -> io::Result<()> {
     sockopt::set_tcp_nodelay(&socket, true)?;
     set_keep_alive(&socket)

@@ -1,4 +1,4 @@
-//! The binds of a process: which there are, and the way from those to the ones that there should be.
+//! The binds of the process, and how they change at run time.
 
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -13,11 +13,11 @@ use crate::reach::Listening;
 #[derive(Debug)]
 pub(super) struct Binds {
     open: Vec<Bind>,
-    /// How many there ever were.
+    /// How many were ever made; gives each its id.
     made: u64,
     /// How many sockets each needs.
     workers: usize,
-    /// Addresses that the machine does not have the family of, and that another one stands in for.
+    /// Addresses that were skipped because the machine lacks their address family.
     left_out: Vec<SocketAddr>,
 }
 
@@ -25,7 +25,7 @@ pub(super) struct Binds {
 #[derive(Debug)]
 struct Bind {
     id: BindId,
-    /// As it was asked for.
+    /// As requested.
     spec: BindSpec,
     /// With the port that it has.
     address: SocketAddr,
@@ -33,7 +33,7 @@ struct Bind {
     dual: bool,
     /// Whether its socket stays open elsewhere when it is closed here.
     is_passed: bool,
-    /// As long as no worker has them.
+    /// Its sockets, until the workers have them.
     sockets: Option<Sockets>,
 }
 
@@ -43,8 +43,8 @@ impl Binds {
         Binds { open: Vec::new(), made: 0, workers, left_out: Vec::new() }
     }
 
-    /// Takes sockets over that another process has bound. Returns the binds of `wanted` that are still
-    /// to be made.
+    /// Adopts sockets that another process has bound. Returns the binds of `wanted` that are still
+    /// missing.
     ///
     /// * A socket that is named like a listener is that listener's, and all of the name take the place
     ///   of the addresses that are wanted for it.
@@ -86,12 +86,11 @@ impl Binds {
         Ok(wanted)
     }
 
-    /// Has the binds be those that are `wanted`: others are closed, those that are missing are made,
-    /// and all the rest stay as they are. Returns why some could not be had; for those it may be
-    /// called again.
+    /// Changes the binds to those in `wanted`: closes others, makes missing ones, and keeps the rest.
+    /// Returns an error for each that cannot be made; another call tries those again.
     ///
-    /// An address that is everybody's (`0.0.0.0`, `[::]`) is left out where the machine does not have
-    /// its family, if the listener has another address.
+    /// An unspecified address (`0.0.0.0`, `[::]`) is skipped if the machine lacks its address family and
+    /// the listener has another address.
     pub(super) fn apply(
         &mut self,
         wanted: &[BindSpec],
@@ -120,8 +119,8 @@ impl Binds {
         errors
     }
 
-    /// Gives each worker its sockets of the binds that are new. Returns why that failed for some, which
-    /// are closed.
+    /// Gives the workers their sockets of new binds. Closes binds for which that fails, and returns the
+    /// errors.
     pub(super) fn hand_out(&mut self, workers: &Workers) -> Vec<BindError> {
         let new: Vec<_> = self.open.extract_if(.., |bind| bind.sockets.is_some()).collect();
         let mut errors = Vec::new();
@@ -139,7 +138,7 @@ impl Binds {
         errors
     }
 
-    /// What there is, as it can be asked for again.
+    /// The binds, in the form that [`Binds::apply`] takes.
     pub(super) fn specs(&self) -> impl Iterator<Item = &BindSpec> {
         self.open.iter().map(|bind| &bind.spec)
     }
@@ -149,12 +148,12 @@ impl Binds {
         self.open.iter().map(|bind| (bind.spec.listener.name.as_str(), bind.address))
     }
 
-    /// What no route may lead to.
+    /// The addresses that no route may lead to.
     pub(super) fn listening(&self) -> impl Iterator<Item = Listening> {
         self.open.iter().map(|bind| Listening { address: bind.address, dual_stack: bind.dual })
     }
 
-    /// Whether the sockets of all stay open elsewhere.
+    /// Whether all sockets were passed on, and so stay open in another process.
     pub(super) fn are_passed(&self) -> bool {
         self.open.iter().all(|bind| bind.is_passed)
     }
@@ -202,13 +201,13 @@ impl Binds {
 }
 
 impl Bind {
-    /// Whether clients of `address` come in here: a socket of both families has two addresses.
+    /// Whether it accepts clients of `address`. A dual-stack socket has two addresses.
     fn takes(&self, address: SocketAddr) -> bool {
         let ipv4 = SocketAddr::from((Ipv4Addr::UNSPECIFIED, self.address.port()));
         address == self.address || self.dual && address == ipv4
     }
 
-    /// Has clients that come from now on find this listener.
+    /// Changes the listener for clients that connect from now on.
     fn serve(&mut self, listener: &Listener, workers: Option<&Workers>) {
         if self.spec.listener == *listener {
             return;
@@ -232,7 +231,7 @@ impl Bind {
         Ok(())
     }
 
-    /// Those who are waiting are still served.
+    /// Closes it. Clients that already wait are still accepted.
     fn close(&self, workers: Option<&Workers>) {
         for handle in workers.into_iter().flat_map(Workers::handles) {
             handle.order(BindOrder::Close(self.id));

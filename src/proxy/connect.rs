@@ -1,7 +1,7 @@
-//! A connection to one of a route's endpoints.
+//! Connect: opens a connection to one endpoint of a route.
 //!
-//! Nearly always the first endpoint answers at once, and nothing else happens. If it does not, the
-//! search goes on in [`Race`], which has memory of its own.
+//! Nearly always, the first endpoint answers at once. If it does not, [`Race`] tries others; it is
+//! allocated only then.
 
 use std::future::poll_fn;
 use std::time::Duration;
@@ -15,12 +15,12 @@ use super::refuse::Refusal;
 use super::socket::Socket;
 use crate::routing::{EndpointRequest, Route, choose};
 
-/// The precision of the first such deadline. Every connection has it, and nearly none meets it, so
-/// many share one time at which the worker is woken.
+/// The precision of the first attempt's deadline, in milliseconds. Almost no connection reaches this
+/// deadline, so connections share coarse ones, and the worker wakes less often.
 const SILENCE_STEP: u64 = 100;
 
-/// Connects to an endpoint of `route`; if that fails or takes long, to another, for the client has
-/// not been promised anything yet. Gives up as soon as `downstream`, the client, is gone.
+/// Connects to an endpoint of `route`, and to another one if that fails or takes long: the client has
+/// received nothing yet. Gives up as soon as the client (`downstream`) is gone.
 pub(super) async fn connect(
     context: &Context,
     connection: &mut Connection,
@@ -58,11 +58,11 @@ pub(super) async fn connect(
         Err(failure) => Err(failure),
     };
     let search = request.search;
-    // Only here, so that a connection in the ordinary case does not keep room for it.
+    // Boxed, so that the task of an ordinary connection has no room reserved for it.
     Box::pin(Race::new(context, connection, route, downstream, limit, search, first).run()).await
 }
 
-/// [`SILENCE`], and what is left of the step that it ends in.
+/// [`SILENCE`], rounded up to the next step.
 fn patience(context: &Context) -> Duration {
     let past = context.reactor.after(SILENCE) % SILENCE_STEP;
     SILENCE + Duration::from_millis((SILENCE_STEP - past) % SILENCE_STEP)

@@ -1,4 +1,4 @@
-//! A client's connection, as far as it has come.
+//! The state of a connection.
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -17,19 +17,19 @@ use crate::tls::{self, ClientHello, SentName};
 /// How many bytes of a client's protocols are kept for the access log, which shows less.
 const KEPT_ALPN: usize = 1024;
 
-/// A client's connection, as far as it has come. Its record is written exactly once: when it is closed,
-/// or, by a fault of ours, dropped.
+/// The state of a connection. Its record is written exactly once: by `close`, or on drop if its task
+/// panics.
 pub(super) struct Connection {
     pub(super) context: Rc<Context>,
-    /// What the client came to.
+    /// The listener that accepted it.
     pub(super) listener: Rc<Listener>,
     /// The client's address.
     pub(super) source: SocketAddr,
-    /// What the client said, on a listener that looks.
+    /// The client's hello, if the listener reads one.
     pub(super) hello: Option<ClientHello>,
-    /// What [`Hellos`](super::hellos::Hellos) knows that by.
+    /// The key of the hello in [`Hellos`](super::hellos::Hellos).
     pub(super) hello_key: Option<u64>,
-    /// What the client sent in place of a hello.
+    /// The invalid hello that the client sent instead.
     pub(super) refused_hello: Option<Box<RefusedHello>>,
     /// The route that takes it.
     pub(super) route: Option<Arc<Route>>,
@@ -40,16 +40,16 @@ pub(super) struct Connection {
     pub(super) record: ConnectionRecord,
 }
 
-/// What a client sent in place of a hello that can be read.
+/// An invalid hello.
 pub(super) struct RefusedHello {
     /// What is wrong with it.
     pub(super) cause: tls::InvalidHello,
-    /// The name that is in it all the same.
+    /// The server name, if it could still be read.
     pub(super) name: Option<SentName>,
 }
 
 impl Connection {
-    /// A connection that was accepted just now.
+    /// A connection that was just accepted.
     pub(super) fn open(context: &Rc<Context>, listener: Rc<Listener>, source: SocketAddr) -> Self {
         let record = ConnectionRecord::open(context);
         Connection {
@@ -72,9 +72,9 @@ impl Connection {
         self.attempts = self.attempts.saturating_add(1);
     }
 
-    /// The upstream connection stands.
+    /// The connection to the endpoint is open.
     pub(super) fn connected(&mut self) {
-        // Connections may live long, so what nobody will ask for again is not kept.
+        // Connections may live long, so data that is no longer needed is freed.
         match self.context.settings.access_log {
             AccessLogMode::Off => self.hello = None,
             AccessLogMode::Errors | AccessLogMode::All => {
@@ -87,9 +87,9 @@ impl Connection {
         self.log_start();
     }
 
-    /// The connection is over.
+    /// Ends the connection.
     pub(super) fn close(mut self, outcome: Outcome) {
-        // Health checks reset as well; a listener that reads no hello would never know them.
+        // Health checks reset connections, too; without a hello, only this distinguishes them.
         let silent = self.listener.protocol == Protocol::Tcp && self.record.is_silent();
         self.write_record(match outcome {
             Outcome::DownstreamReset if silent => Outcome::NoHello,
@@ -97,7 +97,7 @@ impl Connection {
         });
     }
 
-    /// Counts the connection out, and writes it down. Only the first time.
+    /// Counts the connection as closed, and logs it. Only the first call does that.
     fn write_record(&mut self, outcome: Outcome) {
         let context = &*self.context;
         let stats = self.route.as_ref().map_or(&context.metrics.unrouted, |route| &route.stats);
@@ -111,7 +111,7 @@ impl Connection {
             let ByteCounts { up: bytes_up, down: bytes_down } = self.record.bytes();
             let entry =
                 self.entry(Event::End(ConnectionEnd { outcome, bytes_up, bytes_down, lasted }));
-            // What sluice itself ends comes once, at the end of the drain.
+            // Connections that the drain ends are not a flood of refusals.
             match self.record.connect_took().is_none() && outcome != Outcome::Drained {
                 true => context.log_refusal(&entry, outcome),
                 false => context.log(&entry),
@@ -120,7 +120,7 @@ impl Connection {
         context.closed();
     }
 
-    /// Writes down that the upstream connection stands, if that is asked for.
+    /// Logs the start of the relay, if configured.
     fn log_start(&self) {
         if self.context.settings.access_log_start {
             self.context.log(&self.entry(Event::Start));
@@ -151,7 +151,7 @@ impl Connection {
         }
     }
 
-    /// The name that the client sent: normalised if it can be that of a server, else escaped.
+    /// The name that the client sent: normalised if it is a valid server name, else escaped.
     fn name(&self) -> Option<&str> {
         let hello = self.hello.as_ref();
         let usable = hello.and_then(|hello| hello.server_name.as_ref()).map(|name| name.as_str());
@@ -170,10 +170,9 @@ impl Connection {
         hello?.unusable_name.as_ref().map(|name| &name.cause as &dyn fmt::Display)
     }
 
-    /// Ties the lines of a connection together. Another one has the same once in 2⁶⁴ times: it is a
-    /// hash with a key of this process.
+    /// An id that the log lines of this connection share: a 64-bit hash with a key of this process.
     fn id(&self) -> u64 {
-        // Nobody else comes from that address at the same nanosecond.
+        // No two connections have the same address and nanosecond.
         self.context.hellos().hash(&(self.source, self.record.opened()))
     }
 }

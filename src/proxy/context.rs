@@ -1,4 +1,4 @@
-//! What the connections of one worker share.
+//! State that all connections of one worker share.
 
 use std::cell::{Cell, RefCell};
 use std::hash::{BuildHasher, RandomState};
@@ -29,7 +29,7 @@ const BUFFER: usize = 64 * 1024;
 /// How long a line of the access log may wait for others.
 pub(super) const LOG_DELAY: Duration = Duration::from_millis(200);
 
-/// What every step of a connection may use. It is one thread's.
+/// State that all connections of one worker share. It stays on the worker's thread.
 pub(super) struct Context {
     pub(super) reactor: Rc<Reactor>,
     pub(super) routes: TableReader,
@@ -40,11 +40,11 @@ pub(super) struct Context {
     pub(super) pipes: Pipes,
     pub(super) fast: FastSlots,
     pub(super) workers: Arc<Workers>,
-    /// The worker's place among these.
+    /// The worker's number.
     number: usize,
-    /// Where clients are accepted.
+    /// The open binds.
     binds: RefCell<Vec<Rc<OpenBind>>>,
-    /// Whether no clients are accepted any more.
+    /// Whether all binds are to be closed.
     closing: Cell<bool>,
     has_lost_bind: Cell<bool>,
     log: RefCell<Option<Buffer>>,
@@ -55,7 +55,7 @@ pub(super) struct Context {
     machine: Machine,
 }
 
-/// A bind, as a worker has it open.
+/// A bind that is open in this worker.
 pub(super) struct OpenBind {
     pub(super) id: BindId,
     listener: RefCell<ServedListener>,
@@ -63,8 +63,8 @@ pub(super) struct OpenBind {
     task: Cell<Option<TaskId>>,
 }
 
-/// A listener as all workers know it, and as the connections of one share it: they do not touch memory
-/// of other threads.
+/// A listener in two forms: shared by all workers, and a copy that only this worker's connections share,
+/// so that they do not touch memory of other threads.
 #[derive(Clone)]
 struct ServedListener {
     everywhere: Arc<Listener>,
@@ -85,34 +85,34 @@ impl OpenBind {
         OpenBind { id, listener, closing: Cell::new(false), task: Cell::new(None) }
     }
 
-    /// What a client finds that comes now.
+    /// The listener for a new client.
     pub(super) fn listener(&self) -> Rc<Listener> {
         Rc::clone(&self.listener.borrow().here)
     }
 
-    /// The same, for another worker.
+    /// The same, to hand to another worker.
     pub(super) fn listener_everywhere(&self) -> Arc<Listener> {
         Arc::clone(&self.listener.borrow().everywhere)
     }
 
-    /// What clients find that come from now on.
+    /// Changes the listener for new clients.
     pub(super) fn serve(&self, listener: Arc<Listener>) {
         *self.listener.borrow_mut() = ServedListener::of(listener);
     }
 
-    /// Whether only those who wait already are accepted.
+    /// Whether it accepts only clients that already wait.
     pub(super) fn is_closing(&self) -> bool {
         self.closing.get()
     }
 
-    /// The task that accepts.
+    /// Sets the task that accepts.
     pub(super) fn set_task(&self, task: TaskId) {
         self.task.set(Some(task));
     }
 }
 
 impl Context {
-    /// That of the worker with this number among `workers`.
+    /// The context of worker `number`.
     pub(super) fn new(
         reactor: &Rc<Reactor>,
         number: usize,
@@ -145,29 +145,28 @@ impl Context {
         }
     }
 
-    /// The tasks that are woken when there is something for them: that of the worker, and that which
-    /// writes the log.
+    /// Sets the main task and the task that writes the access log, so that they can be woken.
     pub(super) fn set_tasks(&self, main: TaskId, log: TaskId) {
         self.main_task.set(Some(main));
         self.log_task.set(Some(log));
     }
 
-    /// Has the worker look at what there is to do.
+    /// Wakes the main task.
     fn wake_main(&self) {
         self.main_task.get().into_iter().for_each(|task| self.reactor.wake(task));
     }
 
-    /// The worker, as others see it. Always there.
+    /// The handle of this worker. It always exists.
     pub(super) fn handle(&self) -> Option<&WorkerHandle> {
         self.workers.handle(self.number)
     }
 
-    /// Whether no clients are accepted any more.
+    /// Whether all binds are to be closed.
     pub(super) fn is_closing(&self) -> bool {
         self.closing.get()
     }
 
-    /// Accepts clients at one more bind.
+    /// Adds a bind.
     pub(super) fn open_bind(&self, bind: &Rc<OpenBind>) {
         self.binds.borrow_mut().push(Rc::clone(bind));
     }
@@ -177,14 +176,14 @@ impl Context {
         self.binds.borrow().iter().find(|bind| bind.id == id).cloned()
     }
 
-    /// Accepts at a bind only those who wait already.
+    /// Closes a bind after the clients that already wait.
     pub(super) fn close_bind(&self, bind: &OpenBind) {
         if !bind.closing.replace(true) {
             bind.task.get().into_iter().for_each(|task| self.reactor.wake(task));
         }
     }
 
-    /// The same of all binds, now and later.
+    /// Closes all binds, including later ones.
     pub(super) fn close(&self) {
         if !self.closing.replace(true) {
             let binds = self.binds.borrow().clone();
@@ -192,7 +191,7 @@ impl Context {
         }
     }
 
-    /// A bind is closed, as it was to be or by itself.
+    /// A bind has closed, as ordered or by itself.
     pub(super) fn bind_closed(&self, bind: &OpenBind) {
         self.binds.borrow_mut().retain(|other| other.id != bind.id);
         if !bind.is_closing() {
@@ -201,17 +200,17 @@ impl Context {
         self.wake_main();
     }
 
-    /// Whether a bind was closed that was not to be.
+    /// Whether a bind has closed by itself.
     pub(super) fn has_lost_bind(&self) -> bool {
         self.has_lost_bind.get()
     }
 
-    /// Whether clients are accepted somewhere.
+    /// Whether any bind is open.
     pub(super) fn has_binds(&self) -> bool {
         !self.binds.borrow().is_empty()
     }
 
-    /// The listener of a connection that another worker has accepted, as connections here share it.
+    /// This worker's copy of the listener of a connection that another worker accepted.
     pub(super) fn listener_here(&self, everywhere: &Arc<Listener>) -> Rc<Listener> {
         let binds = self.binds.borrow();
         let served = binds.iter().map(|bind| bind.listener.borrow().clone());
@@ -220,28 +219,27 @@ impl Context {
         same.map_or_else(|| Rc::new(Listener::clone(everywhere)), |known| known.here)
     }
 
-    /// Whether the process has no descriptors for another connection. The one in question is counted
-    /// already.
+    /// Whether the open connections, including the one in question, exceed the descriptors.
     pub(super) fn is_full(&self) -> bool {
         self.workers.descriptors.are_exceeded_by(self.workers.connections())
     }
 
-    /// A descriptor for one more attempt to connect beside another, if there are plenty.
+    /// A descriptor for an additional attempt to connect, if there are enough.
     pub(super) fn take_spare(&self) -> Option<SpareDescriptor<'_>> {
         self.workers.descriptors.take_spare(self.workers.connections())
     }
 
-    /// The hellos that this worker and the others are serving.
+    /// The hellos that all workers are serving.
     pub(super) fn hellos(&self) -> &Hellos {
         &self.workers.hellos
     }
 
-    /// Counts a connection in that was accepted at `at`.
+    /// Counts a connection as open, accepted at `at`.
     pub(super) fn opened(&self, at: Instant) {
         self.handle().into_iter().for_each(|handle| self.workers.opened(handle, at));
     }
 
-    /// Counts a connection out.
+    /// Counts a connection as closed.
     pub(super) fn closed(&self) {
         self.handle().into_iter().for_each(WorkerHandle::closed);
         if self.is_closing() {
@@ -254,7 +252,7 @@ impl Context {
         self.workers.less_busy_than(self.number)
     }
 
-    /// A client could not be accepted.
+    /// Counts and logs a failed accept.
     pub(super) fn accept_failed(&self, listener: &str, error: &io::Error) {
         self.metrics.accept_errors.of(error).inc();
         if self.may_warn(WarningCause::of_accept(error)) {
@@ -262,7 +260,7 @@ impl Context {
         }
     }
 
-    /// A client was closed at once.
+    /// Logs that a client was closed because descriptors are exhausted.
     pub(super) fn refused_for_want_of_descriptors(&self) {
         if self.may_warn(WarningCause::Full) {
             let most = self.workers.descriptors.most_connections();
@@ -270,8 +268,8 @@ impl Context {
         }
     }
 
-    /// Whether an endpoint may be connected to now. What the control plane has seen of it may be
-    /// of before: of a table that was saved, or of another machine's address.
+    /// Checks whether an endpoint may be connected to now. The control plane has checked it before, but its
+    /// result may be old: from a saved table, or from before an address moved.
     pub(super) fn judge(&self, endpoint: SocketAddr) -> Result<(), EndpointRefusal> {
         let Settings { reach, own_endpoints, .. } = &*self.settings;
         let judged = reach.judge(endpoint, &own_endpoints.get(), |ip| self.machine.has(ip));
@@ -294,7 +292,7 @@ impl Context {
         self.with_log(|log| log.push(entry));
     }
 
-    /// Adds a line about a client that was not served, unless there are many of its kind.
+    /// Adds a line about a refused client, or only counts it if there are many alike.
     pub(super) fn log_refusal(&self, entry: &Entry<'_>, outcome: Outcome) {
         self.with_log(|log| log.push_refusal(entry, outcome));
     }
@@ -309,7 +307,7 @@ impl Context {
         }
     }
 
-    /// Hands the lines of the access log over. Returns whether some are left.
+    /// Hands the lines of the access log to the writing thread. Returns whether some are left.
     pub(super) fn hand_over_log(&self) -> bool {
         let mut log = self.log.borrow_mut();
         let Some(log) = log.as_mut() else { return false };
@@ -317,7 +315,7 @@ impl Context {
         !log.is_empty()
     }
 
-    /// A random number, good enough to spread connections with.
+    /// A random number, good enough to spread connections.
     pub(super) fn random(&self) -> u64 {
         let next = self.random.get().wrapping_add(0x9e37_79b9_7f4a_7c15);
         self.random.set(next);

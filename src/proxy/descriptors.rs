@@ -1,4 +1,4 @@
-//! The descriptors that connections may take, those of all workers together.
+//! The limit on file descriptors, for the connections of all workers.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -6,31 +6,30 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use super::pipes::PipeQuota;
 
-/// Descriptors that connections leave to everything else: the admin port, manifests, logs.
+/// Descriptors that are reserved for everything but connections: the admin port, manifests, logs.
 const RESERVED: usize = 128;
-/// A connection has a socket on either side.
+/// A connection has two sockets.
 const A_CONNECTION: usize = 2;
-/// What a worker has besides: an epoll, its timer, an eventfd and a way to ask whose an address is;
-/// and for a moment, one more to ask with.
+/// A worker's own descriptors: epoll, timer, eventfd, a netlink socket, and one more for a moment.
 const A_WORKER: usize = 5;
-/// The last quarter is for clients: an attempt to connect that only shortens a wait takes none of it.
+/// The last quarter is for clients: additional attempts to connect take none of it.
 const KEPT_FOR_CLIENTS: usize = 4;
 
-/// How many descriptors connections may take. How many they take follows from how many there are.
+/// How many descriptors connections may take. The number in use follows from the number of connections.
 #[derive(Debug)]
 pub(super) struct Descriptors {
-    /// What the process may have; `None` is as many as it likes.
+    /// The limit of the process; `None` is no limit.
     limit: Option<usize>,
-    /// What is taken by everything but connections and binds.
+    /// Reserved for everything but connections and binds.
     reserved: usize,
     workers: usize,
     binds: AtomicUsize,
-    /// Taken beyond the two of each connection.
+    /// Taken by additional attempts, beyond the two of each connection.
     spares: AtomicUsize,
 }
 
 impl Descriptors {
-    /// Those of a process that may have `limit`.
+    /// The descriptors of a process with this limit.
     pub(super) fn new(limit: Option<usize>, workers: usize) -> Self {
         let pipes = 2 * PipeQuota::of(workers).pipes;
         let reserved = RESERVED + workers * (A_WORKER + pipes);
@@ -38,7 +37,7 @@ impl Descriptors {
         Descriptors { limit, reserved, workers, binds, spares }
     }
 
-    /// Those of this process, after raising its soft limit as far as it may.
+    /// The descriptors of this process, after raising its soft limit to the hard limit.
     pub(super) fn of_this_process(workers: usize) -> Self {
         let limit = getrlimit(Resource::Nofile);
         let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
@@ -49,23 +48,23 @@ impl Descriptors {
         Descriptors::new(limit.and_then(|limit| usize::try_from(limit).ok()), workers)
     }
 
-    /// Notes how many binds there are. Each worker has a socket of each.
+    /// Sets the number of binds. Each worker has a socket for each bind.
     pub(super) fn set_binds(&self, binds: usize) {
         self.binds.store(binds, Ordering::Relaxed);
     }
 
-    /// How many connections there may be at the same time.
+    /// The maximum number of connections at a time.
     pub(super) fn most_connections(&self) -> usize {
         (self.most() / A_CONNECTION).max(1)
     }
 
-    /// Whether so many connections take more than there are.
+    /// Whether this number of connections exceeds the limit.
     pub(super) fn are_exceeded_by(&self, connections: usize) -> bool {
         let most = self.most().max(A_CONNECTION);
         connections.saturating_mul(A_CONNECTION) + self.spares.load(Ordering::Relaxed) > most
     }
 
-    /// Takes one for a second socket on the same side, if so many connections leave plenty.
+    /// Takes one for an additional attempt, if this number of connections leaves enough.
     pub(super) fn take_spare(&self, connections: usize) -> Option<SpareDescriptor<'_>> {
         let most = self.most() - self.most() / KEPT_FOR_CLIENTS;
         let taken = connections.saturating_mul(A_CONNECTION);
@@ -74,7 +73,7 @@ impl Descriptors {
         Some(SpareDescriptor(self))
     }
 
-    /// What is left for connections.
+    /// How many descriptors are left for connections.
     fn most(&self) -> usize {
         let Some(limit) = self.limit else { return usize::MAX };
         let sockets = self.workers * self.binds.load(Ordering::Relaxed);
@@ -83,7 +82,7 @@ impl Descriptors {
     }
 }
 
-/// A descriptor beyond the two of a connection, for as long as this lives.
+/// A descriptor for an additional attempt, until this is dropped.
 #[derive(Debug)]
 pub(super) struct SpareDescriptor<'a>(&'a Descriptors);
 

@@ -1,27 +1,27 @@
-//! What a bind serves, as connections see it.
+//! A listener, as connections see it.
 
 use crate::config::{self, Protocol};
 use crate::routing::{ListenerRef, Scope};
 
-/// What clients find at a bind.
+/// What a bind serves: a name, a protocol and settings.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Listener {
-    /// The listeners among which its hostnames conflict.
+    /// The scope in which its hostnames may conflict.
     pub scope: Scope,
-    /// Its name there, by which routes refer to it.
+    /// Its name in the scope, by which routes refer to it.
     pub name: String,
-    /// What clients speak.
+    /// The protocol of the clients.
     pub protocol: Protocol,
     /// Whether a connection that is refused gets a TLS alert before it is closed.
     pub alerts: bool,
 }
 
-/// Tells binds apart. None is used twice in a process.
+/// The id of a bind, unique in the process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) struct BindId(pub(super) u64);
 
 impl Listener {
-    /// The listener that is configured.
+    /// A listener of the configuration.
     pub fn of(config: &config::ListenerConfig) -> Self {
         Listener {
             scope: Scope::Config,
@@ -31,7 +31,7 @@ impl Listener {
         }
     }
 
-    /// The same, as routes refer to it.
+    /// Its reference, as routes have it.
     pub fn by_name(&self) -> ListenerRef<'_> {
         ListenerRef { scope: &self.scope, name: &self.name }
     }

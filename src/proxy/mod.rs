@@ -1,8 +1,8 @@
-//! The data plane: one thread per core, each with its own listening sockets. A connection may be
-//! handed to a less busy thread as soon as it is accepted, and stays there to its close.
+//! The data plane: one worker thread per core, each with its own listening sockets. A worker may hand
+//! an accepted connection to a less busy worker, where it stays until it closes.
 //!
-//! [`Proxy::bind`] binds, [`Proxy::start`] serves, [`Running::apply`] changes the binds while it does,
-//! and [`Running::close`] ends it. The story of a connection is `serve`.
+//! [`Proxy::bind`] binds the addresses, [`Proxy::start`] starts the workers, [`Running::apply`] changes
+//! the binds at run time, and [`Running::close`] stops accepting. `serve` has the steps of a connection.
 
 mod accept;
 mod admit;
@@ -63,8 +63,8 @@ pub struct Proxy {
 }
 
 impl Proxy {
-    /// Binds the addresses of every listener that is configured. Of a listener with several, one that
-    /// is everybody's is left out if the machine does not have its address family.
+    /// Binds the addresses of all configured listeners. If a listener has several addresses, an
+    /// unspecified one (`0.0.0.0`, `[::]`) is skipped if the machine lacks its address family.
     ///
     /// # Errors
     /// The first address that cannot be had.
@@ -72,8 +72,8 @@ impl Proxy {
         Proxy::bind_with(config, Vec::new())
     }
 
-    /// The same, with sockets that another process has bound: each is for the listener of its name,
-    /// or at its address. They are shared by all workers, and still open when this process ends.
+    /// Like [`Proxy::bind`], with sockets that another process has bound. Each is for the listener of its
+    /// name, or at its address. All workers share them, and they stay open when this process ends.
     ///
     /// # Errors
     /// The first address that cannot be had, or a socket that is for no listener.
@@ -98,29 +98,29 @@ impl Proxy {
         self.binds.addresses()
     }
 
-    /// Keeps routes from another port of this process, too.
+    /// Forbids routes to lead to another port of this process.
     pub fn protect(&mut self, port: Listening) {
         self.protected.push(port);
         let listening = self.binds.listening().chain(self.protected.iter().copied());
         self.settings.reach.listening.set(listening);
     }
 
-    /// Keeps routes from the addresses that `endpoints` has at any time.
+    /// Forbids routes to lead to the current addresses in `endpoints`.
     pub fn protect_own(&mut self, endpoints: OwnEndpoints) {
         self.settings.own_endpoints = endpoints;
     }
 
-    /// Where routes may lead.
+    /// The rules for endpoint addresses.
     pub fn reach(&self) -> &Reach {
         &self.settings.reach
     }
 
-    /// How many connections are served at the same time at most; those beyond are closed at once.
+    /// The maximum number of open connections. Further connections are closed at once.
     pub fn most_connections(&self) -> usize {
         self.descriptors.most_connections()
     }
 
-    /// Begins to serve. `ended` is called each time a worker is over.
+    /// Starts the workers. `ended` is called each time a worker ends.
     ///
     /// # Errors
     /// When threads or descriptors cannot be had.
@@ -154,7 +154,7 @@ impl Proxy {
     }
 }
 
-/// Tells that a worker is over, however it came to that.
+/// Reports the end of a worker when it is dropped, whatever ended the worker.
 struct EndNotifier<F: Fn()> {
     call: F,
     workers: Arc<Workers>,
@@ -164,14 +164,14 @@ struct EndNotifier<F: Fn()> {
 
 impl<F: Fn()> Drop for EndNotifier<F> {
     fn drop(&mut self) {
-        // What others gave it in the meantime is closed, and they give it nothing more.
+        // Closes what other workers have handed over meanwhile, and refuses more.
         drop(self.workers.handle(self.number).map(WorkerHandle::take_last));
         self.over.store(true, Ordering::Release);
         (self.call)();
     }
 }
 
-/// A data plane that serves.
+/// A running data plane.
 #[derive(Debug)]
 pub struct Running {
     workers: Arc<Workers>,
@@ -205,12 +205,12 @@ impl WorkerThread {
 }
 
 impl Running {
-    /// Has clients be accepted where `wanted` says, and nowhere else. Binds that are missing are made;
-    /// those that are there stay as they are, with other listeners where `wanted` has others; from
-    /// those that are to go, clients who wait there are still accepted. Connections go on.
+    /// Changes the binds to those in `wanted`. Missing binds are made, existing ones are kept (with a
+    /// new listener if `wanted` has another), and all others are closed after the clients that already
+    /// wait there have been accepted. Open connections are not affected.
     ///
-    /// Returns why some addresses cannot be had. The others are served. It may be called again, and
-    /// then tries those.
+    /// Returns an error for each address that cannot be bound. The other addresses are served, and
+    /// another call tries the failed ones again.
     pub fn apply(&self, wanted: &[BindSpec]) -> Vec<BindError> {
         let mut binds = self.binds();
         let errors = binds.apply(wanted, Some(&self.workers));
@@ -219,7 +219,7 @@ impl Running {
         errors
     }
 
-    /// What is bound, as [`Running::apply`] takes it.
+    /// The active binds, in the form that [`Running::apply`] takes.
     pub fn binds_in_force(&self) -> Vec<BindSpec> {
         self.binds().specs().cloned().collect()
     }
@@ -234,7 +234,7 @@ impl Running {
         self.binds.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// What each worker is watched by.
+    /// The means to check that each worker still answers.
     pub fn pulses(&self) -> impl Iterator<Item = WorkerPulse> {
         self.threads.iter().enumerate().map(|(number, thread)| WorkerPulse {
             workers: Arc::clone(&self.workers),
@@ -243,27 +243,29 @@ impl Running {
         })
     }
 
-    /// How long ago the last client was accepted; since the start, if there was none.
+    /// The time since the last client was accepted, or since the start if there was none.
     pub fn quiet_for(&self) -> Duration {
         self.workers.quiet_for()
     }
 
-    /// Whether clients that come after [`Running::close`] find nobody.
+    /// Whether new clients are refused after [`Running::close`]. A socket that was passed on stays open in
+    /// another process.
     pub fn refuses_when_closed(&self) -> bool {
         !self.binds().are_passed()
     }
 
-    /// Stops accepting. Clients that the kernel has taken already are still served.
+    /// Stops accepting. Clients in the accept queue of the kernel are still served.
     pub fn close(&self) {
         self.workers.advance(Phase::Closing);
     }
 
-    /// Resets every connection that is left, and accepts no more.
+    /// Resets all remaining connections, and stops accepting.
     pub fn abort(&self) {
         self.workers.advance(Phase::Aborting);
     }
 
-    /// Whether all workers are over, as they are when it was closed and the last connection ended.
+    /// Whether all workers have ended. They end when the data plane is closed and the last connection
+    /// has ended.
     pub fn is_over(&self) -> bool {
         self.threads.iter().all(|thread| thread.over.load(Ordering::Acquire))
     }
@@ -271,7 +273,7 @@ impl Running {
     /// Waits for all workers.
     ///
     /// # Errors
-    /// Why a worker ended before its time.
+    /// When a worker has failed.
     pub fn join(self) -> io::Result<()> {
         let ended = self.threads.into_iter().map(|thread| {
             thread.thread.join().unwrap_or_else(|_| Err(io::Error::other("a worker panicked")))
@@ -280,7 +282,7 @@ impl Running {
     }
 }
 
-/// What a worker is watched by.
+/// A worker, as the watchdog sees it.
 #[derive(Debug)]
 pub struct WorkerPulse {
     workers: Arc<Workers>,

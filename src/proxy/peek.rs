@@ -1,4 +1,4 @@
-//! The first bytes of a client: who does it want to speak to?
+//! Peek: reads the ClientHello of a connection.
 
 use std::future::poll_fn;
 use std::io;
@@ -17,11 +17,11 @@ use crate::tls::{HelloReader, Progress};
 /// behind it, no more than this waits here while the upstream is connected.
 const CHUNK: usize = 8 * 1024;
 
-/// Reads until the hello is whole, on a listener that looks for one. Returns every byte that was read:
-/// what the upstream has to see first.
+/// Reads until the hello is complete, if the listener's protocol has one. Returns all bytes that were
+/// read, which the relay sends to the endpoint first.
 ///
 /// # Errors
-/// When there is none that can be read, or not in time.
+/// When the client sends no valid hello in time.
 pub(super) async fn peek(
     context: &Context,
     connection: &mut Connection,
@@ -78,8 +78,8 @@ async fn read_hello(
     .await
 }
 
-/// Whether a read failed because the client is gone, or out of reach; and not because this machine
-/// is out of something.
+/// Whether a read failed because the client is gone or unreachable, and not because this machine lacks
+/// a resource.
 fn is_of_client(error: &io::Error) -> bool {
     const OF_CLIENT: [Errno; 8] = [
         Errno::CONNRESET,

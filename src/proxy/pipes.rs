@@ -13,14 +13,14 @@ use crate::metrics::Metrics;
 /// no larger ones by default (pipe(7), `pipe-max-size`).
 const LARGEST: usize = 1024 * 1024;
 const SMALLEST: usize = 256 * 1024;
-/// How many pipes a worker should rather have than larger ones.
+/// A worker prefers this many pipes over larger ones.
 const ENOUGH: usize = 16;
 /// A pipe below this size is slower than copying. The kernel makes such pipes (8 KiB) for a user
 /// who is over the quota.
 const LEAST_SIZE: usize = 64 * 1024;
 /// How many idle pipes are kept.
 const IDLE: usize = 16;
-/// After the kernel refused a pipe of a useful size, how many wishes go by before the next try.
+/// After the kernel has refused a pipe of a useful size, this many requests get none before the next try.
 const WISHES_BETWEEN_TRIES: u32 = 1024;
 /// The share of the user's quota that this process takes, in percent.
 const QUOTA_SHARE: u64 = 75;
@@ -34,7 +34,7 @@ pub(super) struct Pipes {
     /// Pipes that exist, borrowed ones included.
     count: Cell<usize>,
     quota: PipeQuota,
-    /// Wishes to refuse before a pipe is asked for again; `u32::MAX` is for ever.
+    /// How many requests get none before the next try; `u32::MAX` is for ever.
     pause: Cell<u32>,
     idle_gauge: IntGauge,
     busy_gauge: IntGauge,
@@ -58,7 +58,7 @@ impl Pipe {
     }
 }
 
-/// What one worker may take of the quota.
+/// The share of the kernel's quota for one worker.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct PipeQuota {
     /// The size of each pipe, in bytes.
@@ -68,7 +68,7 @@ pub(super) struct PipeQuota {
 }
 
 impl PipeQuota {
-    /// That of one of `workers`, by the quota of this machine.
+    /// The share of one of `workers`, by the quota of this machine.
     pub(super) fn of(workers: usize) -> Self {
         let quota = std::fs::read_to_string("/proc/sys/fs/pipe-user-pages-soft")
             .ok()
@@ -102,7 +102,7 @@ impl Pipes {
         }
     }
 
-    /// An empty pipe, or `None` when there is no useful one to be had and the caller should copy.
+    /// Borrows an empty pipe, or returns `None` if there is none and the caller should copy.
     pub(super) fn borrow(&self) -> Option<Pipe> {
         let idle = self.idle.borrow_mut().pop();
         let pipe = match idle {
@@ -135,14 +135,14 @@ impl Pipes {
         self.count.set(self.count.get().saturating_sub(1));
     }
 
-    /// Whether most of the pipes that there may be are borrowed, so that who merely waits has to do
-    /// without.
+    /// Whether most pipes are borrowed, so that a direction that waits for its receiver should give its
+    /// pipe back.
     pub(super) fn are_scarce(&self) -> bool {
         let busy = self.count.get().saturating_sub(self.idle.borrow().len());
         busy > self.quota.pipes - self.quota.pipes / 4
     }
 
-    /// Lends no more: the kernel does not splice here.
+    /// Lends no more pipes: the kernel does not support splicing here.
     pub(super) fn disable(&self) {
         self.pause.set(u32::MAX);
         for _ in self.idle.take() {
@@ -151,7 +151,7 @@ impl Pipes {
         }
     }
 
-    /// Makes another pipe, unless there are enough or the kernel made a useless one lately.
+    /// Makes another pipe, unless the limit is reached or the kernel has recently made one that is too small.
     fn add(&self) -> Option<Pipe> {
         match self.pause.get() {
             0 => {}

@@ -1,4 +1,4 @@
-//! The search for an endpoint after the first that was tried has failed or is silent.
+//! Tries other endpoints after the first one has failed or is silent.
 
 use std::future::poll_fn;
 use std::net::SocketAddr;
@@ -14,22 +14,22 @@ use super::refuse::Refusal;
 use super::socket::Socket;
 use crate::routing::{EndpointRequest, Route, SearchState, choose};
 
-/// How many endpoints may keep one client waiting. They are waited for at the same time.
+/// How many endpoints may be silent for one client. They are waited for at the same time.
 const MOST_WAITED_FOR: usize = 3;
-/// How many endpoints are tried for one client, where they fail at once.
+/// How many endpoints are tried for one client, if they fail at once.
 const MOST_TRIED: usize = 16;
-/// How many addresses without a route are passed over for one client.
+/// How many addresses without a route are skipped for one client.
 const MOST_UNROUTED: usize = 16;
 
-/// Attempts that go on at the same time, for one client. The first that connects wins, and the
-/// others are closed at once. Each beside the first takes a descriptor that could be another
-/// client's, so there are none where descriptors are short.
+/// Attempts for one client that run at the same time. The first one that connects wins, and the others
+/// are closed at once. Each additional attempt takes a descriptor that another client could need, so
+/// there is only one at a time if descriptors are short.
 pub(super) struct Race<'a> {
     context: &'a Context,
     connection: &'a mut Connection,
     route: &'a Route,
     downstream: &'a Socket,
-    /// For one attempt.
+    /// The deadline of one attempt.
     limit: Duration,
     begun: Instant,
     tried: Vec<SocketAddr>,
@@ -37,21 +37,21 @@ pub(super) struct Race<'a> {
     running: Vec<RunningAttempt<'a>>,
     waited_for: usize,
     unrouted: usize,
-    /// Whether it is of no use to try another.
+    /// Whether no other endpoint is worth a try.
     exhausted: bool,
     failure: Refusal,
 }
 
 struct RunningAttempt<'a> {
     attempt: Attempt,
-    /// What it takes beyond the connection's own, if it is beside another.
+    /// The additional descriptor, if another attempt runs at the same time.
     _spare: Option<SpareDescriptor<'a>>,
-    /// Whether it has taken so long that another was tried beside it.
+    /// Whether it has been silent for so long that another endpoint may be tried.
     silent: bool,
 }
 
 impl<'a> Race<'a> {
-    /// A race that begins with the `first` attempt, which failed or has been silent for a while.
+    /// A race that starts with the `first` attempt, which has failed or is silent.
     pub(super) fn new(
         context: &'a Context,
         connection: &'a mut Connection,
@@ -87,7 +87,7 @@ impl<'a> Race<'a> {
         race
     }
 
-    /// Runs until an endpoint is connected, or there is none left to try.
+    /// Runs until an endpoint is connected, or none is left to try.
     pub(super) async fn run(mut self) -> Result<Upstream, Refusal> {
         loop {
             while self.wants_another() && self.begin_another() {}
@@ -101,7 +101,7 @@ impl<'a> Race<'a> {
         }
     }
 
-    /// Whether there is no attempt of which an answer may be expected, and another may be made.
+    /// Whether all running attempts are silent, and another one may be made.
     fn wants_another(&self) -> bool {
         let tried = self.tried.len().saturating_sub(self.unrouted);
         let in_time = tried < MOST_WAITED_FOR || self.begun.elapsed() < self.limit;
@@ -161,7 +161,7 @@ impl<'a> Race<'a> {
         }
     }
 
-    /// Waits for the next thing that happens, which may be that one has connected.
+    /// Waits until an attempt connects or fails, or a deadline comes. Returns the one that has connected.
     async fn wait(&mut self) -> Result<Option<Attempt>, Refusal> {
         let limit = self.limit;
         let next = self.running.iter().map(|runner| runner.patience(limit)).min();
@@ -186,12 +186,12 @@ impl<'a> Race<'a> {
         Ok(None)
     }
 
-    /// Gives up what has taken too long, and notes what has been silent.
+    /// Gives up attempts whose time is up, and marks silent ones.
     fn look_at_the_clock(&mut self) {
         let limit = self.limit;
         let late = |runner: &mut RunningAttempt<'_>| runner.attempt.begun().elapsed() >= limit;
         for mut runner in self.running.extract_if(.., late) {
-            // If it was noted to be silent, it counts as waited for already.
+            // A silent one is counted as waited for already.
             self.waited_for += runner.fall_silent();
             runner.attempt.give_up();
             self.failure = Refusal::ConnectTimeout;
@@ -204,14 +204,14 @@ impl<'a> Race<'a> {
 }
 
 impl RunningAttempt<'_> {
-    /// How long it may take until its next deadline. A bit more than that: time that is left in
-    /// part of a millisecond is no sleep.
+    /// The time until its next deadline, and one millisecond more: the reactor does not sleep for parts
+    /// of a millisecond.
     fn patience(&self, limit: Duration) -> Duration {
         let deadline = if self.silent { limit } else { limit.min(SILENCE) };
         deadline.saturating_sub(self.attempt.begun().elapsed()) + Duration::from_millis(1)
     }
 
-    /// Others are to be tried before it; returns 1 if that is new.
+    /// Marks it as silent. Returns 1 if it was not before.
     fn fall_silent(&mut self) -> usize {
         let new = !std::mem::replace(&mut self.silent, true);
         if new {

@@ -1,8 +1,8 @@
-//! The runtime of a worker: one thread, one epoll, one future for each connection.
+//! The reactor: the executor of a worker, with one thread, one epoll, and one task for each connection.
 //!
-//! A task nearly always waits for its own sockets and its own deadline, and never leaves its thread.
-//! So a socket's event names its task directly, without a waker, a lock or an atomic, and nothing is
-//! deregistered, because closing a socket does that. Each task has a waker all the same: a future
+//! A task nearly always waits for its own sockets and its own deadline, and never leaves its thread. So
+//! an event of a socket names the task directly, without a waker, a lock or an atomic. Nothing is
+//! deregistered, because closing a socket does that. Each task also has an ordinary waker, so a future
 //! that waits for anything else, such as a channel from another thread, works as on any executor.
 //!
 //! A socket belongs to the task that registered it: its events wake that task and no other.
@@ -43,10 +43,9 @@ use self::task::Task;
 pub(super) use self::task::TaskId;
 use self::wheel::Wheel;
 
-/// How many events one call of `epoll_wait` may bring.
+/// How many events one call of `epoll_wait` may return.
 const EVENTS: usize = 256;
-/// How many waits may fail in a row. What has failed once may have been a moment's trouble; one
-/// that goes on would only burn the core.
+/// How many waits may fail in a row before the reactor ends. A permanent failure would only burn CPU.
 const MOST_FAILED_WAITS: usize = 8;
 
 /// The runtime of a worker.
@@ -64,7 +63,7 @@ pub(super) struct Reactor {
     now: Cell<u64>,
     start: Instant,
     time_slice: TimeSlice,
-    /// Tells a task from those that had the same index before.
+    /// Distinguishes a task from earlier ones with the same index.
     serial: Cell<u32>,
     cancelled: Cell<bool>,
     on_panic: Box<dyn Fn()>,
@@ -75,7 +74,7 @@ impl Reactor {
     /// in a panic.
     ///
     /// # Errors
-    /// When there are no descriptors to be had.
+    /// When the process has no descriptors left.
     pub(super) fn new(inbox: Arc<Inbox>, on_panic: impl Fn() + 'static) -> io::Result<Rc<Self>> {
         let start = Instant::now();
         Ok(Rc::new(Reactor {
@@ -95,10 +94,10 @@ impl Reactor {
         }))
     }
 
-    /// Runs `main`, and everything that is spawned meanwhile, until `main` ends.
+    /// Runs `main`, and all tasks that are spawned, until `main` ends.
     ///
     /// # Errors
-    /// When the epoll goes on failing, or `main` panics: without it, nobody would end the others.
+    /// When the epoll keeps failing, or `main` panics: without it, nothing would end the other tasks.
     pub(super) fn block_on<T: 'static>(
         self: &Rc<Self>,
         main: impl Future<Output = T> + 'static,
@@ -121,13 +120,12 @@ impl Reactor {
                 Err(error) => break Err(error),
             }
         };
-        // What is left goes with it: tasks hold what holds the reactor, and would keep each other
-        // alive.
+        // Remaining tasks are dropped: they hold references to the reactor, which would form a cycle.
         drop(self.tasks.take());
         ended
     }
 
-    /// Starts a task; it is polled for the first time in the turn that comes.
+    /// Starts a task. It is first polled in the next turn.
     pub(super) fn spawn(&self, future: impl Future<Output = ()> + 'static) -> TaskId {
         let serial = self.serial.get().wrapping_add(1);
         self.serial.set(serial);
@@ -141,7 +139,7 @@ impl Reactor {
         id
     }
 
-    /// Has `task` polled in this turn, or in the next if it is being polled now.
+    /// Queues `task` for this turn, or for the next one if it is being polled now.
     pub(super) fn wake(&self, task: TaskId) {
         if let Some(entry) = self.tasks.borrow_mut().get_mut(task.index as usize)
             && entry.serial == task.serial
@@ -152,13 +150,13 @@ impl Reactor {
         }
     }
 
-    /// Has the current task polled again after all others had their turn.
+    /// Queues the current task again, after all others.
     pub(super) fn wake_current(&self) {
         self.wake(self.current.get());
     }
 
-    /// Has the current task polled in bulk's turn too, if it has `more` bulk to move. `quanta` is what
-    /// its connection had so far.
+    /// Queues the current task for bulk's turn, if it has `more` bulk to move. `quanta` counts the quanta of
+    /// its connection.
     pub(super) fn wake_for_bulk(&self, quanta: &mut Quanta, more: bool) {
         if let Some(place) = quanta.next(self.is_bulk_turn(), more) {
             self.queue_for_bulk(place);
@@ -189,7 +187,7 @@ impl Reactor {
         self.now.get()
     }
 
-    /// Ends every wait of [`Reactor::within`], now and from now on.
+    /// Interrupts all waits of [`Reactor::within`], current and future.
     pub(super) fn cancel(&self) {
         self.cancelled.set(true);
         let all: Vec<TaskId> = self
@@ -201,12 +199,12 @@ impl Reactor {
         all.into_iter().for_each(|task| self.wake(task));
     }
 
-    /// Whether every connection is being ended.
+    /// Whether all waits are interrupted.
     pub(super) fn is_cancelled(&self) -> bool {
         self.cancelled.get()
     }
 
-    /// Watches `fd` for the current task. Edge-triggered: what becomes ready is told once.
+    /// Registers `fd` for the current task, edge-triggered.
     pub(super) fn register(
         &self,
         fd: impl AsFd,
@@ -216,7 +214,7 @@ impl Reactor {
         self.sources.add(self.current.get(), fd, interest, ready)
     }
 
-    /// Changes what a registered `fd` is watched for. What is ready already is told again.
+    /// Changes the interest of a registered `fd`. Readiness that already exists is reported again.
     pub(super) fn change(
         &self,
         id: SourceId,
@@ -226,13 +224,12 @@ impl Reactor {
         self.sources.change(id, fd, interest)
     }
 
-    /// Forgets a descriptor, which its owner closes.
+    /// Forgets a descriptor that its owner closes.
     pub(super) fn forget(&self, id: SourceId) {
         self.sources.forget(id);
     }
 
-    /// Watches a descriptor no longer that is to stay open elsewhere. Where it is not, closing it
-    /// does that.
+    /// Deregisters a descriptor that stays open elsewhere. Otherwise, closing it is enough.
     pub(super) fn unregister(&self, id: SourceId, fd: impl AsFd) {
         self.sources.remove(id, fd);
     }
@@ -241,17 +238,17 @@ impl Reactor {
         self.sources.ready(id)
     }
 
-    /// Has the descriptor count as ready, though the kernel has not told so.
+    /// Marks a descriptor as ready without an event.
     pub(super) fn mark(&self, id: SourceId, ready: Ready) {
         self.sources.mark(id, ready);
     }
 
-    /// Takes back that the descriptor is ready: a system call showed that it no longer is.
+    /// Clears the readiness of a descriptor, after a system call has shown that it is no longer ready.
     pub(super) fn clear(&self, id: SourceId, ready: Ready) {
         self.sources.clear(id, ready);
     }
 
-    /// Polls every task that is queued now; what they queue meanwhile waits for the next turn.
+    /// Polls all queued tasks. Tasks that are queued meanwhile wait for the next turn.
     fn run_queued(&self) {
         let count = self.runnable.borrow().len();
         for _ in 0..count {
@@ -260,7 +257,7 @@ impl Reactor {
         }
     }
 
-    /// Polls the first of the tasks that wait with bulk.
+    /// Polls the first task in the bulk queue.
     fn run_bulk(&self) {
         let Some(id) = self.bulk.pop() else { return };
         if let Some(task) = self.tasks.borrow_mut().get_mut(id.index as usize)
@@ -275,7 +272,7 @@ impl Reactor {
         let taken = match self.tasks.borrow_mut().get_mut(id.index as usize) {
             Some(task) if task.serial == id.serial => {
                 task.queued = false;
-                // The poll names anew what it waits for.
+                // Each poll sets its deadlines again.
                 task.deadline = u64::MAX;
                 task.polled.take()
             }
@@ -284,7 +281,7 @@ impl Reactor {
         let Some(mut polled) = taken else { return };
         self.current.set(id);
         let mut context = Context::from_waker(&polled.waker);
-        // A fault in one connection ends that connection and nothing else.
+        // A panic in one task ends only that task.
         let poll = catch_unwind(AssertUnwindSafe(|| polled.future.as_mut().poll(&mut context)));
         match poll {
             Ok(Poll::Pending) => {
@@ -296,14 +293,14 @@ impl Reactor {
                 if poll.is_err() {
                     (self.on_panic)();
                 }
-                // Its own drops may wake others, so the slab must not be borrowed meanwhile.
+                // Its drop may wake other tasks, so the slab must not be borrowed meanwhile.
                 drop(polled);
                 self.tasks.borrow_mut().try_remove(id.index as usize);
             }
         }
     }
 
-    /// Waits for events and queues the tasks that they and the clock concern.
+    /// Waits for events, and queues the tasks of events and of expired deadlines.
     fn wait(&self, events: &mut Vec<epoll::Event>) -> io::Result<()> {
         let bulk = !self.bulk.is_empty();
         let idle = self.runnable.borrow().is_empty() && !bulk;

@@ -1,4 +1,4 @@
-//! What is counted and written down about a connection, once.
+//! Record: the times and counters of a connection, which are recorded exactly once.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -16,7 +16,7 @@ pub(super) struct ConnectionRecord {
     is_closed: bool,
 }
 
-/// Bytes passed on so far.
+/// The bytes that were relayed so far.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct ByteCounts {
     /// From the client to the endpoint.
@@ -26,7 +26,7 @@ pub(super) struct ByteCounts {
 }
 
 impl ConnectionRecord {
-    /// Counts a connection in that was accepted just now.
+    /// Starts the record of a connection that was just accepted, and counts it as open.
     pub(super) fn open(context: &Context) -> Self {
         let opened = Instant::now();
         context.opened(opened);
@@ -39,27 +39,27 @@ impl ConnectionRecord {
         }
     }
 
-    /// The client has said whom it wants.
+    /// The hello is complete.
     pub(super) fn peeked(&mut self, context: &Context) {
         let took = self.opened.elapsed();
         self.hello_took = Some(took);
         context.metrics.hello_duration.observe(took.as_secs_f64());
     }
 
-    /// The upstream connection stands, after however many attempts.
+    /// The connection to the endpoint is open.
     pub(super) fn connected(&mut self) {
         let since_open = self.opened.elapsed();
         self.connect_took = Some(since_open.saturating_sub(self.hello_took.unwrap_or_default()));
     }
 
-    /// So many bytes were passed on in all.
+    /// Updates the total of relayed bytes, and adds the difference to the route's counters.
     pub(super) fn passed(&mut self, stats: &RouteStats, bytes: ByteCounts) {
         add(&stats.bytes_up, bytes.up.saturating_sub(self.bytes.up));
         add(&stats.bytes_down, bytes.down.saturating_sub(self.bytes.down));
         self.bytes = bytes;
     }
 
-    /// The connection is over. Counts it; returns how long it lasted, the first time.
+    /// The connection has ended. The first call counts it and returns its duration.
     pub(super) fn close(
         &mut self,
         context: &Context,
@@ -85,17 +85,17 @@ impl ConnectionRecord {
         self.hello_took
     }
 
-    /// How long it took to connect, if that has come about.
+    /// How long it took to connect, if a connection was opened.
     pub(super) fn connect_took(&self) -> Option<Duration> {
         self.connect_took
     }
 
-    /// What was passed on in all.
+    /// The total of relayed bytes.
     pub(super) fn bytes(&self) -> ByteCounts {
         self.bytes
     }
 
-    /// Whether no byte came from the client, as far as it was read, and none went to it.
+    /// Whether no byte was read from the client, and none sent to it.
     pub(super) fn is_silent(&self) -> bool {
         self.hello_took.is_none() && self.bytes == ByteCounts::default()
     }

@@ -1,4 +1,4 @@
-//! Why a connection is refused, and what its client is told.
+//! Refusals: why a connection ends before the relay, and the TLS alert that its client gets.
 
 use std::future::poll_fn;
 use std::io;
@@ -21,24 +21,24 @@ use crate::tls::{self, AlertDescription, alert};
 const LINGER: Duration = Duration::from_secs(1);
 const LINGER_BYTES: usize = 256 * 1024;
 
-/// Why a connection ends before anything is relayed.
+/// Why a connection ends before the relay.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Refusal {
-    /// The client went away without a byte.
+    /// The client left without sending a byte.
     NoHello,
-    /// What the client sent is no hello that can be read.
+    /// The client sent no valid hello.
     Hello(tls::InvalidHello),
-    /// The hello was not whole in time.
+    /// The hello was not complete in time.
     HelloTimeout,
-    /// The hello names no server, and no route takes it.
+    /// The hello has no server name, and no route takes such a connection.
     NoSni,
     /// No route takes the connection.
     NoRoute,
-    /// The connection came back to sluice.
+    /// The connection is part of a loop through sluice.
     Loop,
-    /// There are too many connections, or no memory for one more.
+    /// There are too many connections, or there is no memory for one more.
     LimitExceeded,
-    /// The route leads nowhere.
+    /// The route has no endpoints.
     NoEndpoints,
     /// No endpoint could be connected to.
     ConnectFailed,
@@ -74,7 +74,7 @@ impl From<Refusal> for Outcome {
 }
 
 impl Refusal {
-    /// Why a step did not come to its end, where `elapsed` is what it means that its time is up.
+    /// The refusal for an interrupted step. `elapsed` is the one for a step whose time is up.
     pub(super) fn of(interrupted: Interrupted, elapsed: Refusal) -> Self {
         match interrupted {
             Interrupted::Elapsed => elapsed,
@@ -82,7 +82,7 @@ impl Refusal {
         }
     }
 
-    /// The alert that tells a client (RFC 8446 §6.2), if there is one that does.
+    /// The alert for the client (RFC 8446 §6.2), if there is one for this refusal.
     fn alert(self) -> Option<AlertDescription> {
         Some(match self {
             Refusal::NoSni => AlertDescription::MissingExtension,
@@ -104,8 +104,8 @@ impl Refusal {
     }
 }
 
-/// Tells the client why, on a listener that is set to, and gives it time to hear it: closing a
-/// socket with bytes unread would reset the connection and take the alert with it.
+/// Sends the client an alert, if the listener is configured for that, and gives it time to read it:
+/// closing a socket that has unread bytes would reset the connection, and the alert would be lost.
 pub(super) async fn refuse(connection: &Connection, downstream: &Socket, refusal: Refusal) {
     let Some(alert) = alert_of(&connection.listener, refusal) else { return };
     // Seven bytes into a connection that was sent nothing yet: they fit, or it is broken.
@@ -115,20 +115,20 @@ pub(super) async fn refuse(connection: &Connection, downstream: &Socket, refusal
         let context = &*connection.context;
         let mut most = LINGER_BYTES;
         let rest = poll_fn(|_| discard(context, downstream, &mut most));
-        // Whether the client listens to the end is its own affair.
+        // It makes no difference whether the client reads to the end.
         let _ = context.reactor.within(LINGER, rest).await;
     }
 }
 
-/// Tells a client why that is not even read from.
+/// Sends an alert to a client from which nothing was read.
 pub(super) fn refuse_at_once(listener: &Listener, client: &OwnedFd, refusal: Refusal) {
     if let Some(alert) = alert_of(listener, refusal) {
-        // A connection that was sent nothing yet takes it at once; more is not done for it.
+        // The send buffer is empty, so it fits; there is no second try.
         let _ = rustix::net::send(client, &alert, SendFlags::NOSIGNAL);
     }
 }
 
-/// What a client of this listener is sent about a refusal, if anything.
+/// The alert that a client of this listener gets for a refusal, if any.
 fn alert_of(listener: &Listener, refusal: Refusal) -> Option<[u8; 7]> {
     let speaks_tls = listener.alerts && listener.protocol == Protocol::Tls;
     speaks_tls.then(|| refusal.alert())?.map(alert)

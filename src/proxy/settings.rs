@@ -1,9 +1,9 @@
-//! What all workers do alike.
+//! The settings of the data plane.
 
 use crate::config::{self, Config, RouteSource};
 use crate::reach::{OwnEndpoints, Reach};
 
-/// What all workers do alike.
+/// The settings that all workers share.
 #[derive(Debug)]
 pub(super) struct Settings {
     pub(super) timeouts: config::ProxyTimeouts,
@@ -11,7 +11,7 @@ pub(super) struct Settings {
     pub(super) access_log: config::AccessLogMode,
     pub(super) access_log_start: bool,
     pub(super) workers: usize,
-    /// Where routes may lead.
+    /// The rules for endpoint addresses.
     pub(super) reach: Reach,
     /// The addresses of the installation's own Services.
     pub(super) own_endpoints: OwnEndpoints,

@@ -1,4 +1,4 @@
-//! Warnings about what goes on failing: seldom, and one cause does not silence another.
+//! Rate-limited warnings, so that one cause does not suppress another.
 
 use std::cell::Cell;
 use std::io;
@@ -9,25 +9,25 @@ use rustix::io::Errno;
 use crate::metrics::OF_ONE_CLIENT;
 use crate::reach::EndpointRefusal;
 
-/// The longest silence about something that goes on failing.
+/// How often a lasting cause is logged.
 pub(super) const WARNING_EVERY: Duration = Duration::from_secs(10);
 
-/// What a worker warns of.
+/// The cause of a warning.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum WarningCause {
-    /// No descriptor is left to accept with, in the process or the machine.
+    /// The process or the machine has no descriptors left for accepting.
     NoDescriptor,
-    /// A client could not be accepted, by its own fault or a firewall's.
+    /// A single client could not be accepted.
     Client,
-    /// Clients cannot be accepted, for another reason.
+    /// Clients cannot be accepted for another reason.
     Accept,
-    /// There are as many connections as there are descriptors for.
+    /// The connections have reached the limit on descriptors.
     Full,
-    /// An endpoint is none that may be connected to.
+    /// An endpoint is forbidden.
     Refused(EndpointRefusal),
 }
 
-/// When each cause may be warned of again, in milliseconds of the reactor.
+/// When each cause may be logged again, in milliseconds of the reactor.
 #[derive(Debug, Default)]
 pub(super) struct WarningLimiter([Cell<u64>; CAUSES]);
 
@@ -35,7 +35,7 @@ pub(super) struct WarningLimiter([Cell<u64>; CAUSES]);
 const CAUSES: usize = 4 + EndpointRefusal::KINDS.len();
 
 impl WarningCause {
-    /// Why clients could not be accepted.
+    /// The cause for an error of `accept`.
     pub(super) fn of_accept(error: &io::Error) -> Self {
         match Errno::from_io_error(error) {
             Some(Errno::MFILE | Errno::NFILE) => WarningCause::NoDescriptor,
@@ -56,7 +56,7 @@ impl WarningCause {
 }
 
 impl WarningLimiter {
-    /// Whether `cause` is to be warned of `now`; if it is, not again before `next`.
+    /// Whether `cause` may be logged `now`; if so, not again before `next`.
     pub(super) fn are_due(&self, cause: WarningCause, now: u64, next: u64) -> bool {
         let at = self.0.get(cause.number());
         let due = at.is_some_and(|at| now >= at.get());

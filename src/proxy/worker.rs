@@ -1,4 +1,4 @@
-//! A data-plane thread: its binds, and its end.
+//! A worker thread: its main loop.
 
 use std::future::poll_fn;
 use std::io;
@@ -15,7 +15,7 @@ use crate::access_log::Buffer;
 use crate::metrics::Metrics;
 use crate::routing::TableReader;
 
-/// Everything that a thread is given to make its worker from.
+/// The arguments of a worker thread.
 pub(super) struct WorkerArgs {
     /// Its place among the workers.
     pub(super) number: usize,
@@ -29,7 +29,7 @@ pub(super) struct WorkerArgs {
 /// Serves until the worker is told to end and the last connection is over.
 ///
 /// # Errors
-/// When descriptors cannot be had, or a bind ends that was not to.
+/// When descriptors are exhausted, or a bind ends unexpectedly.
 pub(super) fn run(args: WorkerArgs) -> io::Result<()> {
     let WorkerArgs { number, workers, routes, settings, metrics, log } = args;
     let Some(inbox) = workers.handle(number).map(|handle| Arc::clone(handle.inbox())) else {
@@ -41,7 +41,7 @@ pub(super) fn run(args: WorkerArgs) -> io::Result<()> {
     reactor.block_on(run_loop(Rc::new(context)))?
 }
 
-/// The worker's first task: starts the others, and does what other threads say.
+/// The worker's main task: starts the other tasks, and handles messages from other threads.
 async fn run_loop(context: Rc<Context>) -> io::Result<()> {
     let Some(handle) = context.handle() else { return Ok(()) };
     let reactor = &context.reactor;
@@ -70,12 +70,12 @@ async fn run_loop(context: Rc<Context>) -> io::Result<()> {
     .await
 }
 
-/// Does what other threads have left to do. In its order: a connection may come by a bind that is new.
+/// Handles messages from other threads: first orders, then connections, which may belong to a new bind.
 fn read_mail(context: &Rc<Context>, mail: Mail) {
     let Mail { orders, handoffs } = mail;
     for order in orders {
         match order {
-            // Its socket is closed with it.
+            // The socket is closed by the drop.
             BindOrder::Open { .. } if context.is_closing() => {}
             BindOrder::Open { bind, listener, socket } => {
                 let bind = Rc::new(OpenBind::new(bind, listener));

@@ -1,5 +1,5 @@
-//! The workers, as other threads see them: how each is woken and told what to do, how busy it is, and
-//! the connections that one hands to another.
+//! Handles to the workers, for other threads: wake a worker, give it orders, read its number of
+//! connections, and hand it a connection.
 //!
 //! The kernel spreads clients over the listening sockets by chance, so with few and long
 //! connections one worker may have twice as many as another, and its clients wait twice as long. A
@@ -20,21 +20,21 @@ use super::listener::{BindId, Listener};
 use super::reactor::Inbox;
 use crate::heartbeat::Heartbeat;
 
-/// How many connections more than the least busy worker are no reason to hand one over: with short
-/// connections the counts always differ a little.
+/// A worker hands over no connection while it has at most this many more than the least busy one: with
+/// short connections, the counts always differ a little.
 const SLACK: usize = 2;
-/// Beside the slack, this part of the least busy worker's connections.
+/// In addition, it may have this fraction more of the least busy worker's connections.
 const SLACK_PART: usize = 16;
 
-/// How often it is tried to wake a worker for the end: nobody would do it later.
+/// How often waking a worker is tried for an order: it is not repeated later.
 const RINGS: usize = 10;
 
 /// All workers of a process.
 #[derive(Debug)]
 pub(super) struct Workers {
-    /// Those of the connections of all of them.
+    /// The descriptors of all connections.
     pub(super) descriptors: Descriptors,
-    /// The hellos of these.
+    /// The hellos of all connections.
     pub(super) hellos: Hellos,
     start: Instant,
     handles: Box<[WorkerHandle]>,
@@ -44,42 +44,42 @@ pub(super) struct Workers {
 #[derive(Debug)]
 pub(super) struct WorkerHandle {
     phase: AtomicU8,
-    /// Its open connections, those included that were handed to it and that it has not taken yet. There
-    /// is no other count of them.
+    /// The number of its open connections, including those that were handed to it and that it has not
+    /// taken yet. There is no other counter.
     connections: Arc<AtomicUsize>,
     /// When its last connection was accepted, in milliseconds since the start of the workers.
     accepted: AtomicU64,
-    /// What it was given; `None` once it takes nothing more.
+    /// Orders and connections for it; `None` once it takes no more.
     mail: Mutex<Option<Mail>>,
     inbox: Arc<Inbox>,
     heartbeat: Heartbeat,
 }
 
-/// How far the end of the data plane has come. It only goes forward.
+/// The phase of the data plane. It only advances.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 #[repr(u8)]
 pub(super) enum Phase {
     /// Serving.
     Open = 0,
-    /// No new connections; those that are there go on.
+    /// New connections are refused; open ones go on.
     Closing = 1,
-    /// Every connection is ended.
+    /// All connections are reset.
     Aborting = 2,
 }
 
-/// What a worker was given by other threads.
+/// Messages from other threads to a worker.
 #[derive(Debug, Default)]
 pub(super) struct Mail {
-    /// What it is to do with its binds, in this order.
+    /// Changes of binds, in order.
     pub(super) orders: Vec<BindOrder>,
-    /// Connections that it is to serve.
+    /// Connections that were handed to it.
     pub(super) handoffs: Vec<Handoff>,
 }
 
-/// What a worker is to do with a bind.
+/// A change of a bind, for a worker.
 #[derive(Debug)]
 pub(super) enum BindOrder {
-    /// To accept clients.
+    /// Accept clients.
     Open {
         /// The bind.
         bind: BindId,
@@ -88,28 +88,28 @@ pub(super) enum BindOrder {
         /// The worker's own socket.
         socket: ListeningSocket,
     },
-    /// To serve clients that come from now on by another listener.
+    /// Serve new clients with another listener.
     Change {
         /// The bind.
         bind: BindId,
         /// What it serves.
         listener: Arc<Listener>,
     },
-    /// To accept those who are waiting, and nobody else.
+    /// Accept the clients that already wait, then close.
     Close(BindId),
 }
 
 /// A connection that was accepted by another worker.
 #[derive(Debug)]
 pub(super) struct Handoff {
-    /// The listener that it came to. The worker that has it may not know the bind yet, or no longer.
+    /// The listener that accepted it. The other worker may not have the bind yet, or no longer.
     pub(super) listener: Arc<Listener>,
     pub(super) client: OwnedFd,
     pub(super) source: SocketAddr,
 }
 
 impl Workers {
-    /// As many workers as there are counters of connections.
+    /// One worker for each counter of connections.
     ///
     /// # Errors
     /// When descriptors cannot be had.
@@ -156,7 +156,7 @@ impl Workers {
         handle.accepted.store(u64::try_from(at).unwrap_or(u64::MAX), Ordering::Relaxed);
     }
 
-    /// Who is to have the next connection of `number` in its place, if anybody.
+    /// The worker to which worker `number` should hand its next connection, if any.
     pub(super) fn less_busy_than(&self, number: usize) -> Option<&WorkerHandle> {
         let own = self.handles.get(number)?.connections();
         let least = self.handles.iter().min_by_key(|handle| handle.connections())?;
@@ -199,11 +199,11 @@ impl WorkerHandle {
         self.connections.fetch_sub(1, Ordering::Relaxed);
     }
 
-    /// Hands the worker a connection; has it back if that takes nothing any more, or cannot be woken.
+    /// Hands a connection to the worker. Returns it if the worker takes no more, or cannot be woken.
     pub(super) fn hand_over(&self, handoff: Handoff) -> Result<(), Handoff> {
         let mut mail = self.mail();
         let Some(waiting) = mail.as_mut() else { return Err(handoff) };
-        // With the lock held: what waits has been rung for, always.
+        // With the lock held, so the worker was woken for everything that waits.
         if waiting.is_empty() && !self.ring() {
             return Err(handoff);
         }
@@ -212,7 +212,7 @@ impl WorkerHandle {
         Ok(())
     }
 
-    /// Tells the worker what to do with a bind. One that takes nothing any more accepts nobody.
+    /// Gives the worker an order. A worker that has ended ignores it.
     pub(super) fn order(&self, order: BindOrder) {
         if let Some(waiting) = self.mail().as_mut() {
             waiting.orders.push(order);
@@ -220,12 +220,12 @@ impl WorkerHandle {
         }
     }
 
-    /// What the worker was given since the last time. The connections are no longer counted.
+    /// Takes the messages since the last call, and subtracts their connections from the count.
     pub(super) fn take(&self) -> Mail {
         self.uncounted(self.mail().as_mut().map(std::mem::take))
     }
 
-    /// What the worker was given and has not taken; it is given nothing more.
+    /// Takes the last messages; the worker takes no more after that.
     pub(super) fn take_last(&self) -> Mail {
         self.uncounted(self.mail().take())
     }
@@ -241,23 +241,23 @@ impl WorkerHandle {
         &self.inbox
     }
 
-    /// Asks for a sign of life.
+    /// Asks the worker for a sign of life.
     pub(super) fn ask(&self) {
         self.heartbeat.ask();
         self.ring();
     }
 
-    /// Whether the worker has given one since it was asked.
+    /// Whether the worker has answered since.
     pub(super) fn has_answered(&self) -> bool {
         self.heartbeat.is_answered()
     }
 
-    /// Gives a sign of life.
+    /// Answers, on the worker's own thread.
     pub(super) fn answer(&self) {
         self.heartbeat.answer();
     }
 
-    /// Wakes the worker; tells whether that has come about.
+    /// Wakes the worker. Returns whether that succeeded.
     fn ring(&self) -> bool {
         self.inbox.wake_main()
     }

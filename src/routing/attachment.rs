@@ -1,4 +1,4 @@
-//! Where routes attach: the listeners that have them, and the hostnames that they have there.
+//! Attachments of routes: to which listeners, and with which hostnames.
 
 use smallvec::SmallVec;
 
@@ -18,9 +18,9 @@ pub enum Scope {
 /// A listener, as routes refer to it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ListenerRef<'l> {
-    /// Among which listeners.
+    /// Its scope.
     pub scope: &'l Scope,
-    /// Its name there.
+    /// Its name in the scope.
     pub name: &'l str,
 }
 
@@ -31,10 +31,10 @@ impl<'l> From<&'l str> for ListenerRef<'l> {
     }
 }
 
-/// The listeners of a scope that have a route, and the hostnames that it has there.
+/// The listeners of one scope that have a route, and the hostnames that the route has there.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Attachment {
-    /// Among which listeners.
+    /// The scope.
     pub scope: Scope,
     /// The names of the listeners; empty means all of the scope.
     pub listeners: Vec<Box<str>>,
@@ -42,11 +42,10 @@ pub struct Attachment {
     pub hostnames: Hostnames,
 }
 
-/// The attachments of a route. Nearly all routes have one, which is kept where the route is: a
-/// lookup reads it.
+/// The attachments of a route. Nearly all routes have one, which is stored inline for fast lookups.
 pub type Attachments = SmallVec<[Attachment; 1]>;
 
-/// Where a hostname of a route is: in which attachment, and where there.
+/// The place of a hostname in a route: the attachment, and the offset there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct ClaimPlace(u32);
 
@@ -74,23 +73,22 @@ impl ClaimPlace {
 }
 
 impl Attachment {
-    /// To every listener of a scope.
+    /// An attachment to all listeners of a scope.
     pub fn to_all(scope: Scope, hostnames: Hostnames) -> Self {
         Attachment { scope, listeners: Vec::new(), hostnames }
     }
 
-    /// Whether this listener has the route.
+    /// Whether it includes this listener.
     pub fn is_to(&self, listener: ListenerRef<'_>) -> bool {
         self.scope == *listener.scope && self.names(listener.name)
     }
 
-    /// The same, of a listener that is in the scope.
+    /// The same, for a listener that is in the scope.
     pub(super) fn names(&self, listener: &str) -> bool {
         self.listeners.is_empty() || self.listeners.iter().any(|name| **name == *listener)
     }
 
-    /// Whether a hostname of this attachment is had on a listener that has the route: `*` may be
-    /// another's there.
+    /// Whether a hostname of this attachment is served on a listener. `*` may belong to another route there.
     pub fn has(&self, hostname: Hostname<&str>, listener: &str) -> bool {
         self.names(listener) && (hostname != Hostname::Any || self.hostnames.any_on().has(listener))
     }

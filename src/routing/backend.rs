@@ -1,4 +1,4 @@
-//! What routes name, and the addresses behind it.
+//! Backends and their endpoints.
 
 use std::cell::Cell;
 use std::fmt;
@@ -55,17 +55,17 @@ impl fmt::Display for BackendKey {
     }
 }
 
-/// A backend and its endpoints of this moment.
+/// A backend with its current endpoints.
 ///
-/// It lives as long as any route names it, across tables, so that the balancing state and the
-/// connection counts survive every change of routes.
+/// It lives as long as any route names it, across tables. So the balancing state and the connection
+/// counts survive changes of routes.
 #[derive(Debug)]
 pub struct Backend {
     key: BackendKey,
     endpoints: ArcSwap<EndpointSet>,
     families: Families,
-    /// Whose turn it is among the endpoints; the balancer's to advance. It begins anywhere, so that
-    /// processes that start together do not all lead to the same endpoint.
+    /// The next endpoint of the round robin; the balancer advances it. It starts at random, so that
+    /// processes that start together do not all use the same endpoint.
     pub(super) turn: AtomicUsize,
 }
 
@@ -78,18 +78,18 @@ impl Backend {
         Backend { key, endpoints, families, turn }
     }
 
-    /// What this backend is.
+    /// The identity of this backend.
     pub fn key(&self) -> &BackendKey {
         &self.key
     }
 
-    /// The endpoints of this moment. Not to be held across an await.
+    /// The current endpoints. Not to be held across an await.
     pub fn endpoints(&self) -> Guard<Arc<EndpointSet>> {
         self.endpoints.load()
     }
 
-    /// Stores a new set; endpoints whose address stays keep their counts and their health. Returns
-    /// the one before, which readers may still hold, if the set changed.
+    /// Stores a new set. Endpoints with the same address keep their counts and health. If the set has
+    /// changed, returns the old one, which readers may still hold.
     pub(super) fn set_endpoints(&self, addresses: &[SocketAddr]) -> Option<Arc<EndpointSet>> {
         let old = self.endpoints.load();
         if old.iter().map(|endpoint| endpoint.address).eq(addresses.iter().copied()) {
@@ -144,8 +144,7 @@ impl EndpointSet {
         EndpointSet { endpoints, ring }
     }
 
-    /// The endpoints in the order in which `source`, a hash, is to try them: the same on every
-    /// replica.
+    /// The endpoints in the order of preference for `source`, a hash. It is the same on every replica.
     pub fn in_order_of(&self, source: u64) -> impl Iterator<Item = &Arc<Endpoint>> {
         self.ring.in_order_of(source).filter_map(|index| self.get(index))
     }
@@ -167,40 +166,39 @@ pub struct Endpoint {
     active: AtomicUsize,
     near: AtomicBool,
     health: Health,
-    /// That of its address family, which it shares with its backend's other endpoints.
+    /// The health of its address family, shared with the other endpoints of its backend.
     family: Arc<Health>,
 }
 
 impl Endpoint {
-    /// How many connections it has from this process, those being opened included.
+    /// How many connections this process has to it, including those that are being opened.
     pub fn active(&self) -> usize {
         self.active.load(Ordering::Relaxed)
     }
 
-    /// Begins an attempt to connect, and counts the connection for as long as the returned value
-    /// lives. If the rest of the endpoint, or of its family, is over only just, the attempt is a
-    /// trial: others keep away while it is not known how that ends.
+    /// Starts an attempt to connect, and counts the connection until the returned value is dropped. If the
+    /// pause after a failure has just ended, the attempt is a trial: other attempts avoid the endpoint until
+    /// its result is known.
     pub fn begin(self: &Arc<Self>, now: Moment) -> ActiveConnection {
         self.active.fetch_add(1, Ordering::Relaxed);
         let (own, family) = (self.health.begin_trial(now), self.family.begin_trial(now));
         ActiveConnection { endpoint: Arc::clone(self), trial: Cell::new(own.or(family)) }
     }
 
-    /// Whether it answers so soon that it is not worth the while to wait for it in any other way than
-    /// by looking again, as on the same machine.
+    /// Whether it answers at once, as on the same machine, so that polling again is cheaper than a timer.
     pub fn is_near(&self) -> bool {
         self.near.load(Ordering::Relaxed)
     }
 
-    /// What the last attempt has shown of that.
+    /// Sets that from the last attempt.
     pub fn set_near(&self, near: bool) {
-        // Nearly always it is so already, and then the cache line stays shared among the workers.
+        // Written only on a change, so that the cache line stays shared among the workers.
         if self.is_near() != near {
             self.near.store(near, Ordering::Relaxed);
         }
     }
 
-    /// Whether it is to be tried before others.
+    /// How it ranks among other endpoints.
     pub fn availability(&self, now: Moment) -> Availability {
         match (self.health.availability(now), self.family.availability(now)) {
             (Availability::Resting, _) => Availability::Resting,
@@ -209,20 +207,19 @@ impl Endpoint {
         }
     }
 
-    /// An attempt failed, or has had no answer for so long that others are to be tried. There was
-    /// a route for it.
+    /// An attempt has failed or has been silent for too long. The kernel had a route.
     pub fn failed(&self, now: Moment) {
         self.health.failed(now, ENDPOINT_REST);
         self.family.succeeded();
     }
 
-    /// The kernel has no route to it, and so most likely none to others of its family.
+    /// The kernel has no route to it, and so probably none to others of its family.
     pub fn unrouted(&self, now: Moment) {
         self.health.failed(now, ENDPOINT_REST);
         self.family.failed(now, FAMILY_REST);
     }
 
-    /// Nothing may connect to it. That says nothing of its family.
+    /// It is forbidden. That says nothing about its family.
     pub fn refused(&self, now: Moment) {
         self.health.failed(now, ENDPOINT_REST);
     }
@@ -233,21 +230,21 @@ impl Endpoint {
         self.family.succeeded();
     }
 
-    /// A trial ended before anything was known.
+    /// A trial was dropped before its result was known.
     fn abandon_trial(&self, end: Moment) {
         self.health.abandon_trial(end);
         self.family.abandon_trial(end);
     }
 }
 
-/// A connection that its endpoint counts as active.
+/// A connection that its endpoint counts as active, until this is dropped.
 ///
-/// If it is dropped before it is known how the attempt ended, because its client has gone, say, the
-/// next attempt is a trial in its place.
+/// If a trial is dropped before its result is known, for example because the client has left, the next
+/// attempt is a trial instead.
 #[derive(Debug)]
 pub struct ActiveConnection {
     endpoint: Arc<Endpoint>,
-    /// When the trial ends, if it is one and nothing is known yet.
+    /// When the trial ends, if this is one without a result.
     trial: Cell<Option<Moment>>,
 }
 
@@ -257,7 +254,7 @@ impl ActiveConnection {
         &self.endpoint
     }
 
-    /// It is known how the attempt ends, or that others are to be tried first.
+    /// Records the result of the attempt.
     pub fn settle(&self, note: impl FnOnce(&Endpoint)) {
         self.trial.set(None);
         note(&self.endpoint);

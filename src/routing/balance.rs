@@ -1,8 +1,8 @@
-//! Which endpoint gets the next connection.
+//! Load balancing: chooses the endpoint of a connection.
 //!
-//! Endpoints are tried in the order of their rank ([`search`]), and within one rank as the route's
-//! policy has it. What a choice costs does not grow with the number of backends and endpoints: all
-//! choices for one client together look at a bounded number of them.
+//! Endpoints are tried in the order of their rank ([`search`]), and within one rank by the route's policy.
+//! All choices for one client together look at a limited number of endpoints, so their cost does not grow
+//! with the number of backends and endpoints.
 
 mod search;
 
@@ -15,18 +15,18 @@ use self::search::{EndpointRank, EndpointSearch, pick};
 pub use self::search::{EndpointRequest, SearchState};
 use super::{ActiveConnection, Balancing, Endpoint, EndpointSet, RoundRobin, Route, hash_ip, mix};
 
-/// Of so many endpoints in all, the one with the fewest connections is found; of more, the better of
-/// two that are drawn by their share, which is nearly as even (Mitzenmacher, "The Power of Two
-/// Choices", 2001).
+/// Up to this many endpoints, all are compared to find the one with the fewest connections. Of more, the
+/// better of two random ones is used, which is nearly as even (Mitzenmacher, "The Power of Two Choices",
+/// 2001).
 const COMPARED: usize = 16;
 /// A route has at most 16 backends; any beyond these would not be chosen.
 const MOST_BACKENDS: usize = u64::BITS as usize;
 
-/// Chooses an endpoint of `route`, passing over those that were tried. Backends of weight 0, and
-/// those that have none of the best rank that is left, give their share to the others.
+/// Chooses an endpoint of `route` that was not tried yet. Backends with weight 0, and those without an
+/// endpoint of the best rank, give their share to the others. Endpoints of a low rank are chosen if there
+/// is no better one.
 ///
-/// The endpoint counts the connection from now on, so that choices made at the same time see each
-/// other. Endpoints that come last are chosen all the same when there is no other.
+/// The endpoint counts the connection from now on, so concurrent choices see each other.
 pub fn choose(route: &Route, request: &EndpointRequest<'_>) -> Option<ActiveConnection> {
     let first = request.tried.is_empty();
     let allowance = request.allowance();
@@ -45,8 +45,8 @@ pub fn choose(route: &Route, request: &EndpointRequest<'_>) -> Option<ActiveConn
     Some(endpoint.begin(request.now))
 }
 
-/// Where `route` sends the client at `source` while all endpoints are well, if that is settled by
-/// its address.
+/// The endpoint for the client at `source` while all endpoints are well, if the route's policy depends
+/// only on the client's address.
 pub fn endpoint_of_source(route: &Route, source: IpAddr) -> Option<SocketAddr> {
     let settled = route.spec.policy.balancing == Balancing::SourceAddress;
     settled
@@ -54,7 +54,7 @@ pub fn endpoint_of_source(route: &Route, source: IpAddr) -> Option<SocketAddr> {
         .map(|active| active.endpoint().address)
 }
 
-/// The backends of a route that may have an endpoint for a wish.
+/// The backends of a route that may have an endpoint for a request.
 struct Candidates<'a> {
     route: &'a Route,
     /// One bit for each that turned out to have none.

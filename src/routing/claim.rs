@@ -1,4 +1,4 @@
-//! Claims as a table holds them, to be found by name.
+//! Claims as the table stores them.
 
 use std::cmp::Ordering;
 use std::hash::Hash;
@@ -10,25 +10,25 @@ use super::attachment::ClaimPlace;
 use super::shards::ShardItem;
 use super::{Attachment, Hostname, Route, RouteKey};
 
-/// A route, to be found by its key.
+/// A route, indexed by its key.
 #[derive(Clone, Debug)]
 pub(super) struct RouteEntry {
     pub(super) route: Arc<Route>,
-    /// Of the key.
+    /// The hash of the key.
     hash: u32,
 }
 
-/// A hostname that a route claims. There may be a million of them, so it is two words, and the name
-/// is read in the route.
+/// A hostname that a route claims. It has 16 bytes, because there may be a million claims; the name is read
+/// from the route.
 #[derive(Clone, Debug)]
 pub(super) struct Claim {
     pub(super) route: Arc<Route>,
-    /// Of the name, or of a wildcard's suffix.
+    /// The hash of the name, or of a wildcard's suffix.
     hash: u32,
     place: ClaimPlace,
 }
 
-/// Hashes, keyed so that nobody can choose names that meet.
+/// A keyed hash, so that nobody can choose names that collide.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Hasher(RandomState);
 
@@ -37,7 +37,7 @@ impl Hasher {
         (self.0.hash_one(key) >> 32) as u32
     }
 
-    /// Of a protocol.
+    /// The hash of a protocol.
     pub(super) fn protocol(&self, protocol: &[u8]) -> u32 {
         self.hash(protocol)
     }
@@ -65,7 +65,7 @@ impl Claim {
         attachment.map_or("", |attachment| attachment.hostnames.text_at(self.place.place()))
     }
 
-    /// The attachment that it is of.
+    /// Its attachment.
     pub(super) fn attachment(&self) -> Option<&Attachment> {
         self.route.spec.attachments.get(self.place.attachment())
     }

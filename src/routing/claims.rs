@@ -1,4 +1,4 @@
-//! All claims of a table to exact names, or all to wildcards.
+//! The index of claims by name.
 
 use std::cmp::Ordering;
 
@@ -7,7 +7,7 @@ use super::hostname::Hostname;
 use super::protocol_index::ProtocolIndex;
 use super::shards::{ShardItem, Shards};
 
-/// Claims, to be found by name; and by name and protocol, where many claim a name by ALPN.
+/// An index of claims by name; and by protocol, for names that many routes with ALPN claim.
 #[derive(Clone, Debug, Default)]
 pub(super) struct ClaimIndex {
     all: Shards<Claim>,
@@ -23,7 +23,7 @@ pub(super) struct ScopeClaims {
 }
 
 impl ScopeClaims {
-    /// The claims among which those to a hostname are.
+    /// The index that has the claims to this kind of hostname.
     pub(super) fn of(&self, hostname: Hostname<&str>) -> &ClaimIndex {
         match hostname {
             Hostname::Exact(_) => &self.exact,

@@ -1,4 +1,4 @@
-//! What was swapped out, and readers may still hold.
+//! Values that were replaced and that readers may still hold.
 
 use std::sync::Arc;
 

@@ -1,4 +1,4 @@
-//! All names that a route claims.
+//! The hostnames of a route.
 
 use std::fmt::{self, Write};
 use std::sync::Arc;
@@ -11,13 +11,13 @@ use super::Hostname;
 /// them, and points into these texts.
 #[derive(Clone, Default, PartialEq, Eq)]
 pub struct Hostnames {
-    /// As they are shown, with a space between them.
+    /// In text form, separated by spaces.
     text: Arc<str>,
     /// Not [`AnyOn::All`].
     any_on: Option<Arc<AnyOn>>,
 }
 
-/// On which of its listeners a route has `*`. Whatever else it claims, it has on all of them.
+/// The listeners on which a route has `*`. Its other hostnames apply to all its listeners.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum AnyOn {
     /// On each.
@@ -110,7 +110,7 @@ impl Hostnames {
     }
 }
 
-/// Where a hostname is among those of its route.
+/// The offset of a hostname in the text of [`Hostnames`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct HostnameOffset(pub(super) u32);
 

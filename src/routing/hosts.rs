@@ -1,4 +1,4 @@
-//! The hostnames of one scope, laid out for lookup.
+//! The index of one scope's hostnames.
 
 use std::sync::Arc;
 
@@ -9,14 +9,14 @@ use super::hostname::labels;
 use super::lookup::{LookupState, Match, MatchKind};
 use super::{Hostname, Route, Scope};
 
-/// All claims to the hostnames of one scope.
+/// The index of all claims to hostnames of one scope.
 #[derive(Clone, Debug, Default)]
 pub(super) struct HostIndex {
     claims: ScopeClaims,
     depths: Depths,
 }
 
-/// The depths at which wildcards exist: only those suffixes of a name are looked up.
+/// The label depths at which wildcards exist. Only suffixes of these depths are looked up.
 #[derive(Clone, Debug)]
 struct Depths {
     /// How many claims are of wildcards with a suffix of so many labels. A name has at most 127 of
@@ -27,7 +27,7 @@ struct Depths {
 }
 
 impl HostIndex {
-    /// These without what `gone` claim in the scope, and with what `new` claim.
+    /// A new index without the claims of `gone` in this scope, and with those of `new`.
     pub(super) fn with<'r>(
         &self,
         scope: &Scope,

@@ -1,4 +1,4 @@
-//! One lookup on its way from the most specific hostname to the least.
+//! One lookup in the table, from the most specific hostname to the least.
 
 use std::sync::Arc;
 
@@ -7,23 +7,22 @@ use super::claims::{ScopeClaims, split};
 use super::protocol_index::{ClaimFilter, FEW, ProtocolIndex};
 use super::{Hostname, Route};
 
-/// How many of the protocols that a client offers count for the choice of a route: the first.
-/// Clients offer two or three.
+/// How many of the protocols that a client offers are used to choose a route. Clients offer two or three.
 pub const MOST_OFFERS: usize = 32;
-/// How many claimed hostnames that cover a name a lookup considers. One that none of them takes has
-/// no route. So whatever routes there are, a lookup ends soon.
+/// How many claimed hostnames that cover a name are considered. This limits the time of a lookup, whatever
+/// routes there are.
 pub const MOST_CLAIMED_HOSTNAMES: usize = 8;
 
-/// The answer of a lookup.
+/// The result of a lookup.
 #[derive(Clone, Copy, Debug)]
 pub struct Match<'t> {
     /// The route that wins.
     pub route: &'t Arc<Route>,
-    /// By which of its claims.
+    /// The kind of the claim that won.
     pub kind: MatchKind<'t>,
 }
 
-/// By which kind of claim a route won.
+/// The kind of a claim.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum MatchKind<'t> {
     /// An exact name.
@@ -34,7 +33,7 @@ pub enum MatchKind<'t> {
     Any,
 }
 
-/// What a lookup has found.
+/// A claim that takes the connection.
 pub(super) struct FoundClaim<'t> {
     pub(super) route: &'t Arc<Route>,
     /// The name, or a wildcard's suffix.
@@ -47,13 +46,13 @@ pub(super) struct LookupState<'t, 'l, 'o, I> {
     hasher: &'t Hasher,
     listener: &'l str,
     offers: Offers<'o, I>,
-    /// The namespace to which alone the connection may still go.
+    /// The only namespace to which the connection may still go, if a claimed hostname was passed over.
     owner: Option<&'t str>,
     /// How many claimed hostnames were considered.
     claimed: usize,
 }
 
-/// What a client offers. It is hashed when the first route asks for ALPN, and then once.
+/// The protocols that a client offers. They are hashed once, when the first route asks for ALPN.
 #[expect(clippy::large_enum_variant, reason = "it is on the stack, for a lookup allocates nothing")]
 enum Offers<'o, I> {
     Unread(I),
@@ -101,8 +100,8 @@ impl<'t, 'l, 'o, I: Iterator<Item = &'o [u8]>> LookupState<'t, 'l, 'o, I> {
         }
     }
 
-    /// The claim to this hostname that takes the connection. If there are claims and none does, the
-    /// connection is left to their owner's namespace.
+    /// The claim to this hostname that takes the connection. If there are claims and none takes it, only
+    /// routes of the owner's namespace may take the connection from now on.
     pub(super) fn level(&mut self, hostname: Hostname<&str>) -> Option<FoundClaim<'t>> {
         if self.claimed >= MOST_CLAIMED_HOSTNAMES {
             return None;

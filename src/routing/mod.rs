@@ -1,17 +1,17 @@
-//! Which route owns a connection, decided without I/O.
+//! Finds the route of a connection, and an endpoint of the route. Pure: no I/O.
 //!
-//! * [`ObjectKey`] tells objects apart.
+//! * [`ObjectRef`] and [`RouteKey`] identify objects and routes.
 //! * [`Hostname`] is what a route claims; its `Ord` is the precedence between claims.
 //! * A [`Scope`] has the listeners among which hostnames conflict; an [`Attachment`] says which of
 //!   them have a route.
 //! * [`RouteSpec`] is a route as the control plane asks for it; [`Route`] is the same route as the
 //!   data plane serves it, with the state that outlives a change of the table.
-//! * [`Table`] answers "who owns this name" without allocating.
-//! * [`TableWriter`] and [`TableReader`] carry tables from the one control plane to the many workers.
+//! * [`Table`] finds the route of a name without allocating.
+//! * [`TableWriter`] publishes tables from the control plane, [`TableReader`] reads them in the workers.
 //!
-//! Endpoints live in their [`Backend`], apart from the host table: a change of endpoints stores one
-//! new [`EndpointSet`] and rebuilds nothing. What recent attempts to connect have shown of an
-//! endpoint is its [`Availability`].
+//! Endpoints are stored in their [`Backend`], outside the table: a change of endpoints stores a new
+//! [`EndpointSet`] and makes no new table. The result of recent attempts to connect is an endpoint's
+//! [`Availability`].
 
 mod attachment;
 mod backend;

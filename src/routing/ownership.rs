@@ -1,8 +1,7 @@
-//! Which claims to a hostname are served.
+//! Ownership of hostnames: which claims to a hostname are served.
 //!
-//! A hostname belongs to a namespace: that of the oldest route that claims it. Routes of other
-//! namespaces have it only if the owner shares it with them. `*` belongs to a namespace for each
-//! listener by itself.
+//! A hostname belongs to the namespace of the oldest route that claims it. Routes of other namespaces are
+//! served only if the owner shares it with them. `*` has an owner for each listener.
 
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
@@ -11,8 +10,8 @@ use ahash::AHashMap as HashMap;
 
 use super::{AnyOn, Hostname, Referrer, RouteKey};
 
-/// The most routes that share one hostname on one listener. A lookup, a change of one of them and
-/// their statuses cost no more than so many do.
+/// The maximum number of routes for one hostname on one listener. It limits the cost of a lookup, of a
+/// change and of the statuses.
 pub const MOST_ROUTES_A_HOSTNAME: usize = 64;
 
 /// The age of a claim, which is that of its route. The least is the oldest.
@@ -23,27 +22,27 @@ pub struct Age {
     key: RouteKey,
 }
 
-/// Which connections to its hostnames a route asks for.
+/// The connections that a route asks for, among those to its hostnames.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Demand {
-    /// On these listeners; on all if it is empty.
+    /// The listeners; empty means all.
     pub listeners: Box<[Box<str>]>,
-    /// With one of these protocols; whatever is offered if it is empty.
+    /// The protocols of which the client must offer one; empty means any.
     pub alpn: Box<[Box<str>]>,
-    /// Whether it asks for none, and only keeps its hostnames for its namespace.
+    /// Whether it asks for no connections, and only reserves its hostnames for its namespace.
     pub reserved: bool,
 }
 
 /// A claim to a hostname.
 #[derive(Clone, Copy, Debug)]
 pub struct Claimant<'c> {
-    /// Whose, and since when.
+    /// The route and its age.
     pub age: &'c Age,
-    /// To which connections.
+    /// The connections that it asks for.
     pub demand: &'c Demand,
 }
 
-/// What keeps a claim from being served as it was made.
+/// Why a claim is not fully served.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ClaimConflict {
     /// Another namespace owns the hostname.
@@ -51,28 +50,28 @@ pub enum ClaimConflict {
         /// The oldest route there.
         owner: RouteKey,
     },
-    /// Another namespace owns `*`, but on some of the route's listeners alone.
+    /// Another namespace owns `*` on some of the route's listeners.
     ForeignOn {
         /// The oldest route there.
         owner: RouteKey,
-        /// Where the claim is served all the same.
+        /// The listeners on which the claim is served.
         served: AnyOn,
     },
-    /// An older claim to a wildcard above it keeps other namespaces from the names below.
+    /// An older claim to a wildcard reserves the names below it for another namespace.
     Below {
         /// The wildcard.
         wildcard: Hostname,
         /// The oldest route that claims it.
         owner: RouteKey,
     },
-    /// [`MOST_ROUTES_A_HOSTNAME`] older routes have the hostname on one of the route's listeners.
+    /// The hostname already has [`MOST_ROUTES_A_HOSTNAME`] older routes on one of the route's listeners.
     TooMany,
-    /// Routes that come first take every connection that this one could get.
+    /// Routes with precedence take all connections that this one could get.
     Taken {
         /// The first of them.
         winner: RouteKey,
     },
-    /// Routes that come first take some of them.
+    /// Routes with precedence take some of these connections.
     PartlyTaken {
         /// The first of them.
         winner: RouteKey,
@@ -97,7 +96,7 @@ impl Age {
 }
 
 impl ClaimConflict {
-    /// Whether the route gets no connection by the hostname.
+    /// Whether the route gets no connections for the hostname.
     pub fn is_whole(&self) -> bool {
         match self {
             ClaimConflict::ForeignOn { .. } | ClaimConflict::PartlyTaken { .. } => false,
@@ -106,7 +105,7 @@ impl ClaimConflict {
         }
     }
 
-    /// Whether the claim has no place in the table.
+    /// Whether the claim is left out of the table.
     pub fn is_left_out(&self) -> bool {
         matches!(
             self,
@@ -115,11 +114,10 @@ impl ClaimConflict {
     }
 }
 
-/// What becomes of each claim to one hostname that is not `*`; nothing for those that are served as
-/// they were made. `claims` are sorted by age, and `shares` returns whether a namespace lets
-/// routes of another one have the hostname, too.
+/// The conflict of each claim to one hostname that is not `*`, or `None` if the claim is fully served.
+/// `claims` are sorted by age. `shares` returns whether a namespace shares the hostname with another.
 ///
-/// It takes O(n log n) of the claims.
+/// The time is O(n log n) in the claims.
 pub fn judge(
     claims: &[Claimant<'_>],
     shares: impl Fn(&str, Referrer<'_>) -> bool,
@@ -134,7 +132,7 @@ pub fn judge(
     Arbitration::new(claims).decide(foreign)
 }
 
-/// [`judge`] for `*`.
+/// Like [`judge`], for `*`.
 pub fn judge_any(
     claims: &[Claimant<'_>],
     shares: impl Fn(&str, Referrer<'_>) -> bool,
@@ -145,8 +143,8 @@ pub fn judge_any(
     Arbitration::new(claims).decide(foreign)
 }
 
-/// The oldest route that claims `*`, for each listener that claims name and, without a name, for
-/// all others. `claims` are sorted by age.
+/// The owner of `*`: for each listener that claims name and, under `None`, for all other listeners.
+/// `claims` are sorted by age.
 pub fn owners_of_any(claims: &[Claimant<'_>]) -> BTreeMap<Option<Box<str>>, RouteKey> {
     let owners = AnyOwners::of(claims);
     let named = owners.named.iter().map(|(listener, owner)| (Some((*listener).into()), *owner));
@@ -154,7 +152,7 @@ pub fn owners_of_any(claims: &[Claimant<'_>]) -> BTreeMap<Option<Box<str>>, Rout
     all.map(|(listener, owner)| (listener, owner.key.clone())).collect()
 }
 
-/// Which namespaces share with whom, each asked once.
+/// A cache of which namespace shares the hostname with which.
 struct SharingCache<'c, F> {
     shares: F,
     known: HashMap<(&'c str, Referrer<'c>), bool>,
@@ -170,11 +168,11 @@ impl<'c, F: Fn(&str, Referrer<'_>) -> bool> SharingCache<'c, F> {
     }
 }
 
-/// The oldest claims to `*`.
+/// The owners of `*`.
 struct AnyOwners<'c> {
-    /// On the listeners that claims name before one takes all others.
+    /// For the listeners that are named before a claim takes all listeners.
     named: HashMap<&'c str, &'c Age>,
-    /// On all others.
+    /// For all other listeners.
     others: Option<&'c Age>,
 }
 
@@ -234,10 +232,10 @@ impl<'c> AnyOwners<'c> {
     }
 }
 
-/// The claims to one hostname that are left, and which of them gets what.
+/// Decides which claims to one hostname get which connections.
 struct Arbitration<'c> {
     claims: &'c [Claimant<'c>],
-    /// All listeners that some claim names, sorted. One more number stands for all others.
+    /// All listeners that claims name, sorted. The next number stands for all other listeners.
     listeners: Vec<&'c str>,
 }
 
@@ -294,7 +292,7 @@ impl<'c> Arbitration<'c> {
         conflicts
     }
 
-    /// The claims that another namespace does not keep out, and the bound does not.
+    /// The claims that neither another namespace nor the limit excludes.
     fn within_bound(&self, conflicts: &mut [Option<ClaimConflict>]) -> Vec<usize> {
         let mut counts = vec![0; self.listeners.len() + 1];
         let mut left = Vec::new();
@@ -321,7 +319,7 @@ impl<'c> Arbitration<'c> {
         self.claims.get(place).is_some_and(|claim| !claim.demand.alpn.is_empty())
     }
 
-    /// The numbers of the listeners on which a claim is served; of all that nobody names, one.
+    /// The numbers of the listeners on which a claim is served. All unnamed listeners have one number.
     fn places<'a>(
         &'a self,
         place: usize,

@@ -1,45 +1,44 @@
-//! The claims to a hostname that many routes have by ALPN, to be found by protocol.
+//! An index by protocol, of the claims to a hostname that many routes with ALPN have.
 
 use std::sync::Arc;
 
 use super::claim::{Claim, Hasher};
 use super::shards::{ShardItem, first_from};
 
-/// So many claims to one hostname are looked through one after the other.
+/// Up to this many claims to one hostname are searched linearly.
 pub(super) const FEW: usize = 4;
 
-/// An index of the claims to one hostname whose routes ask for ALPN. Only hostnames with more than
-/// [`FEW`] of these have one, so that what a change costs does not grow with the protocols of a
-/// route.
+/// An index of the claims to one hostname whose routes ask for ALPN. Only hostnames with more than [`FEW`]
+/// such claims have one, so the cost of a change does not grow with the protocols of a route.
 #[derive(Clone, Debug)]
 pub(super) struct ProtocolIndex {
-    /// One of them, which has the hostname.
+    /// One of the claims, for its hostname.
     of: Claim,
     asked: Arc<[ProtocolEntry]>,
 }
 
-/// A protocol that one of the claims is for.
+/// A protocol that one of the claims asks for.
 #[derive(Clone, Copy, Debug)]
 struct ProtocolEntry {
-    /// Of the protocol; and of the listener, if the route names one and no other.
+    /// The hash of the protocol, and of the listener if the route names exactly one.
     hash: u32,
-    /// A bit for each listener that the route names, all if it names none. Others may have the same.
+    /// A bloom filter of the listeners that the route names; all bits if it names none.
     listeners: u32,
-    /// The place among the claims, of which the first wins.
+    /// The position of the claim; the first one wins.
     place: u32,
     /// Some bits of the hash of the route's namespace.
     namespace: u16,
 }
 
-/// What a claim is to be for, besides a protocol. Most of those that are not meant are passed over
-/// without a look at their route.
+/// The listener and namespace that a claim must have. It rules out most other claims without reading their
+/// route.
 pub(super) struct ClaimFilter {
     listener: u32,
     namespace: Option<u16>,
 }
 
 impl ClaimFilter {
-    /// A listener, and a namespace if it has to be that one.
+    /// A filter for a listener and, if given, a namespace.
     pub(super) fn new(hasher: &Hasher, listener: &str, namespace: Option<&str>) -> Self {
         let namespace = namespace.map(|namespace| short(hasher.hash(namespace)));
         ClaimFilter { listener: hasher.hash(listener), namespace }

@@ -1,4 +1,4 @@
-//! The way of a table from the control plane to the workers: one writer, many readers.
+//! Publication of tables: one writer in the control plane, many readers in the workers.
 
 use std::collections::BTreeMap;
 use std::collections::hash_map::Entry;
@@ -13,11 +13,11 @@ use super::deferred_drop::DeferredDrop;
 use super::route::WeightedBackend;
 use super::{Backend, BackendKey, EndpointSet, Route, RouteKey, RouteSpec, RouteStats, Table};
 
-/// How long the counts of a route that is gone are still reported: a few scrapes of a slow
-/// Prometheus. After that, they go with its last connection.
+/// How long the counters of a deleted route are reported: a few scrapes of a slow Prometheus. After that,
+/// they are dropped with its last connection.
 const RETIRED_FOR: Duration = Duration::from_secs(300);
 
-/// All that the control plane wants served: routes, and the endpoints of the backends they name.
+/// A complete set of routes, with the endpoints of their backends.
 #[derive(Clone, Debug, Default)]
 pub struct Snapshot {
     /// The valid routes, in any order.
@@ -26,23 +26,21 @@ pub struct Snapshot {
     pub endpoints: HashMap<BackendKey, Vec<SocketAddr>>,
 }
 
-/// What is to be served differently.
+/// A change of routes and endpoints.
 #[derive(Clone, Debug, Default)]
 pub struct TableChanges {
-    /// The routes that are new or changed, each once and with its own key, and `None` for those
-    /// that go.
+    /// New or changed routes, each once, by key; `None` for deleted ones.
     pub routes: Vec<(RouteKey, Option<RouteSpec>)>,
-    /// The endpoints of backends whose endpoints changed, and of those that a route here is the
-    /// first to name.
+    /// The endpoints of backends that changed, and of those that a route here is the first to name.
     pub endpoints: HashMap<BackendKey, Vec<SocketAddr>>,
 }
 
-/// What a change did.
+/// The effect of a change.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ApplyResult {
-    /// Whether a new table was swapped in.
+    /// Whether a new table was published.
     pub table: bool,
-    /// How many backends got other endpoints.
+    /// How many backends have got other endpoints.
     pub backends: usize,
 }
 
@@ -58,31 +56,31 @@ pub fn channel() -> (TableWriter, TableReader) {
     (writer, TableReader { shared })
 }
 
-/// The workers' side. Cloned freely; reading takes no lock.
+/// Reads the current table. Clones are cheap, and reading takes no lock.
 #[derive(Clone, Debug)]
 pub struct TableReader {
     shared: Arc<ArcSwap<Table>>,
 }
 
 impl TableReader {
-    /// The table of this moment. Not to be held across an await.
+    /// The current table. Not to be held across an await.
     pub fn table(&self) -> arc_swap::Guard<Arc<Table>> {
         self.shared.load()
     }
 }
 
-/// The control plane's side. There is one.
+/// Publishes tables. There is one, in the control plane.
 #[derive(Debug)]
 pub struct TableWriter {
     shared: Arc<ArcSwap<Table>>,
     /// Every backend that some route names, with how many times.
     backends: HashMap<BackendKey, (Arc<Backend>, usize)>,
-    /// The counts of routes that went, with the moment they did.
+    /// The counters of deleted routes, with the time of deletion.
     retired: BTreeMap<RouteKey, (Arc<RouteStats>, Instant)>,
     old: Replaced,
 }
 
-/// What was served and may still be held. Each has what the next holds.
+/// Replaced values that readers may still hold. Tables hold backends, and backends hold sets.
 #[derive(Debug, Default)]
 struct Replaced {
     tables: DeferredDrop<Table>,
@@ -91,8 +89,8 @@ struct Replaced {
 }
 
 impl Replaced {
-    /// Frees what nobody holds. Nearly always that is all: readers hold a table or a set for some
-    /// microseconds. A connection holds its route, and with it backends, as long as it lasts.
+    /// Frees values that nobody holds any more, which are nearly all: readers hold a table or a set for some
+    /// microseconds. A connection holds its route and backends until it ends.
     fn sweep(&mut self) {
         self.tables.sweep();
         self.backends.sweep();
@@ -101,11 +99,10 @@ impl Replaced {
 }
 
 impl TableWriter {
-    /// Serves `snapshot`, and nothing else, from now on. Established connections keep the route
-    /// that they have.
+    /// Publishes exactly `snapshot`. Established connections keep their route.
     ///
-    /// Routes and backends that did not change are carried over with their state. When only
-    /// endpoints changed, the table stays as it is.
+    /// Unchanged routes and backends keep their state. If only endpoints have changed, no new table is
+    /// made.
     pub fn apply(&mut self, snapshot: Snapshot) -> ApplyResult {
         let table = self.shared.load_full();
         // Of several with one key, the last is taken.
@@ -122,8 +119,7 @@ impl TableWriter {
         self.update(changes)
     }
 
-    /// Changes what is served. It costs as much as there is to change, whatever the size of the
-    /// table.
+    /// Publishes a change. Its cost depends on the change, not on the size of the table.
     pub fn update(&mut self, changes: TableChanges) -> ApplyResult {
         self.update_at(changes, Instant::now())
     }
@@ -166,7 +162,7 @@ impl TableWriter {
             }
             new.push((key, route));
         }
-        // Not before all are named again, so that a backend that goes from route to route stays.
+        // After all new routes have named their backends, so that a backend that moves between routes stays.
         new.iter().for_each(|(key, _)| self.release(old.route(key)));
         let retired = self.still_reported(now);
         self.shared.store(Arc::new(old.with(&new, retired)));

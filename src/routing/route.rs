@@ -1,4 +1,4 @@
-//! Routes: as they are asked for, and as they are served.
+//! Routes: [`RouteSpec`] from the control plane, and [`Route`] in the table.
 
 use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex};
@@ -9,28 +9,26 @@ use super::{
 };
 use crate::outcome::Outcome;
 
-/// A valid route, as the control plane asks for it.
+/// A valid route, as the control plane defines it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RouteSpec {
-    /// Who it is.
+    /// Its identity.
     pub key: RouteKey,
     /// When it was created, in seconds since the epoch. Routes without a time count as the
     /// youngest.
     pub created: Option<i64>,
-    /// The listeners that have it, with the hostnames that it has there. Without any, it gets no
-    /// connection.
+    /// Its listeners, with its hostnames there. Without any, it gets no connections.
     pub attachments: Attachments,
-    /// The protocols of which the client must offer one; empty means that none is asked for.
+    /// The protocols of which the client must offer one; empty means any.
     pub alpn: Vec<Box<str>>,
-    /// Where its connections go, each with its weight.
+    /// Its backends with their weights.
     pub backends: Vec<(BackendKey, u32)>,
     /// How it treats its connections.
     pub policy: TrafficPolicy,
 }
 
 impl RouteSpec {
-    /// A route for these hostnames on every listener of the configuration, which asks for no ALPN. It
-    /// leads nowhere yet.
+    /// A route for these hostnames on all listeners of the configuration, without ALPN and backends.
     pub fn new(key: RouteKey, hostnames: Hostnames) -> Self {
         RouteSpec {
             key,
@@ -42,7 +40,7 @@ impl RouteSpec {
         }
     }
 
-    /// The same route on these listeners of the configuration alone; on all if there are none.
+    /// Limits the route to these listeners of the configuration; to all if there are none.
     #[must_use]
     pub fn on(mut self, listeners: &[&str]) -> Self {
         for attachment in self.attachments.iter_mut().filter(|one| one.scope == Scope::Config) {
@@ -51,37 +49,36 @@ impl RouteSpec {
         self
     }
 
-    /// What it has of one scope.
+    /// Its attachments in one scope.
     pub fn in_scope(&self, scope: &Scope) -> impl Iterator<Item = &Attachment> {
         self.attachments.iter().filter(move |attachment| attachment.scope == *scope)
     }
 
-    /// Its hostnames, those of one attachment after those of another.
+    /// Its hostnames, over all attachments.
     pub fn hostnames(&self) -> impl Iterator<Item = Hostname<&str>> {
         self.attachments.iter().flat_map(|attachment| attachment.hostnames.iter())
     }
 
-    /// Whether it takes connections of a client that offers the protocols for which `offers` holds.
+    /// Whether it takes connections of a client that offers protocols, as `offers` returns.
     pub fn asks_for(&self, offers: impl Fn(&[u8]) -> bool) -> bool {
         self.alpn.is_empty() || self.alpn.iter().any(|protocol| offers(protocol.as_bytes()))
     }
 
-    /// Whether it has connections of this listener.
+    /// Whether it is attached to this listener.
     pub fn is_on<'l>(&self, listener: impl Into<ListenerRef<'l>>) -> bool {
         let listener = listener.into();
         self.attachments.iter().any(|attachment| attachment.is_to(listener))
     }
 
-    /// The order among routes that claim the same hostname; the greatest that admits the
-    /// connection wins: with ALPN before without, then the oldest, then namespace/name.
+    /// Its precedence among routes with the same hostname. The greatest one that matches the connection
+    /// wins: with ALPN before without, then the oldest, then by key.
     pub fn precedence(&self) -> impl Ord + use<'_> {
         use std::cmp::Reverse;
         let youngest = i64::MAX;
         (!self.alpn.is_empty(), Reverse(self.created.unwrap_or(youngest)), Reverse(&self.key))
     }
 
-    /// What decides which namespace owns a hostname: the least among those that claim it, the
-    /// oldest route, does.
+    /// Its age, which decides the ownership of hostnames: the least is the oldest.
     pub fn age(&self) -> impl Ord + use<'_> {
         (self.created.unwrap_or(i64::MAX), &self.key)
     }
@@ -90,13 +87,13 @@ impl RouteSpec {
 /// A route as the data plane serves it.
 #[derive(Debug)]
 pub struct Route {
-    /// What was asked for.
+    /// Its definition.
     pub spec: RouteSpec,
     /// Its backends, in the order of the spec.
     pub backends: Box<[WeightedBackend]>,
-    /// Whose turn it is among the backends; the balancer's state.
+    /// The balancer's state over the backends.
     pub(super) round_robin: Mutex<RoundRobin>,
-    /// What became of its connections.
+    /// The counters of its connections.
     pub stats: Arc<RouteStats>,
 }
 
@@ -105,8 +102,8 @@ pub struct Route {
 pub(super) struct RoundRobin {
     /// The current weight of each backend, if there are several.
     pub(super) gained: Box<[i64]>,
-    /// Whether there was a first turn, which is by chance: processes that start together would all
-    /// begin with the heaviest backend.
+    /// Whether there was a first turn. It is random, or processes that start together would all begin with
+    /// the heaviest backend.
     pub(super) begun: bool,
 }
 
@@ -131,7 +128,7 @@ impl Route {
     }
 }
 
-/// What became of a route's connections. It outlives tables: counters only rise.
+/// The counters of a route's connections. They outlive tables.
 #[derive(Debug, Default)]
 pub struct RouteStats {
     /// Ended connections by outcome, in the order of [`Outcome::ALL`].
@@ -143,7 +140,7 @@ pub struct RouteStats {
 }
 
 impl RouteStats {
-    /// How many connections ended so.
+    /// The number of connections with this outcome.
     pub fn ended(&self, outcome: Outcome) -> &AtomicU64 {
         // In bounds: every outcome stands at its own index of `Outcome::ALL`.
         &self.ended[outcome as usize]

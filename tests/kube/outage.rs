@@ -52,7 +52,7 @@ fn an_api_server_that_is_killed_and_comes_back() {
     let load = Load::start(sluice.address);
     api.kill();
     within(PATIENCE, "the outage is noticed", || is_down(&sluice));
-    assert_notice(&sluice, "serving the table of before");
+    assert_notice(&sluice, "still serving the last known routes");
     // It is tried again and again, and said once.
     let errors = || sluice.metric("sluice_source_errors_total");
     let begun = errors();
@@ -166,7 +166,7 @@ fn an_api_server_in_trouble() {
         // It has asked for a second each time, on each of three watches. Left alone, they would
         // come as often in less than one.
         assert!(start.0.elapsed() > Duration::from_millis(1500), "{:?}", start.0.elapsed());
-        assert_notice(&sluice, &format!("{code} Trouble); serving the table of before"));
+        assert_notice(&sluice, &format!("{code} Trouble); still serving the last known routes"));
         assert_eq!(ask(sluice.address, "app.test"), "here");
 
         proxy.set(Mode::Pass);
@@ -204,7 +204,7 @@ fn an_api_server_that_falls_silent() {
     proxy.set(Mode::Silent);
     // It takes about a minute.
     within(PATIENCE * 2, "the silence is noticed", || is_down(&sluice));
-    assert_notice(&sluice, "serving the table of before");
+    assert_notice(&sluice, "still serving the last known routes");
     assert_eq!(ask(sluice.address, "app.test"), "here");
 
     proxy.set(Mode::Pass);

@@ -1,4 +1,4 @@
-//! What a source has, and what a change of it comes to.
+//! The builder: stores the objects of a source and translates their changes.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -24,12 +24,11 @@ use super::{Installation, key, sni_route_key};
 use crate::control::api::{DnsName, ReferenceGrant, SniRoute};
 use crate::routing::{Kind, ObjectKey, ObjectRef, RouteKey};
 
-/// Holds what a source has, and works out what a change of it comes to. Pure: what it says depends
-/// on the objects alone, not on the order or the way in which they came.
+/// Stores the objects of a source, and translates their changes. Pure: the result depends only on the
+/// objects, not on the order in which they arrived.
 ///
-/// It costs what there is to do: a change of endpoints concerns one backend, a change of a route
-/// that route and those that claim the same hostnames, a change of a Service the routes that name
-/// it.
+/// The cost depends on the change: a change of endpoints concerns one backend; a change of a route, that
+/// route and those that claim the same hostnames; a change of a Service, the routes that name it.
 #[derive(Debug)]
 pub struct Builder {
     pub(super) installation: Installation,
@@ -39,19 +38,19 @@ pub struct Builder {
     pub(super) dirty: Dirty,
 }
 
-/// What is to be looked at again, besides routes.
+/// What must be processed again, besides routes.
 #[derive(Debug, Default)]
 pub(super) struct Dirty {
-    /// The uids of the routes that went, as far as they came from an API server.
+    /// The uids of deleted routes from an API server.
     pub(super) gone: HashMap<RouteKey, Arc<str>>,
-    /// Namespaces whose grants changed.
+    /// Namespaces whose grants have changed.
     pub(super) granting: HashSet<Arc<str>>,
-    /// Names with other answers.
+    /// DNS names with new answers.
     pub(super) names: HashSet<DnsName>,
 }
 
 impl Builder {
-    /// A builder that has nothing.
+    /// A builder without objects.
     pub fn new(installation: Installation) -> Self {
         Builder {
             targets: Targets {
@@ -74,7 +73,7 @@ impl Builder {
         }
     }
 
-    /// A route is there, or is different. One of another class is as good as none.
+    /// Adds or updates a route. A route of another class is treated as deleted.
     pub fn put_route(&mut self, route: &SniRoute) {
         let Some(key) = sni_route_key(&route.metadata) else { return };
         if !self.installation.serves(route.spec.class_name.as_ref().map(|class| class.as_str())) {
@@ -85,7 +84,7 @@ impl Builder {
 
     pub(super) fn put_resolved(&mut self, resolved: ResolvedRoute) {
         let key = resolved.spec.key.clone();
-        // First what it names now: what is named before and after is not worked out anew.
+        // New users first, so that what is named before and after is not resolved again.
         let before = self.routes.remove(&key);
         for (service, port) in resolved.services() {
             self.targets.services.add_user(service, port, &key);
@@ -103,13 +102,13 @@ impl Builder {
         self.routes.set(key, RoutePresence::Present(Box::new(resolved)));
     }
 
-    /// A route is gone.
+    /// Removes a route.
     pub fn remove_route(&mut self, key: &RouteKey) {
         let before = self.routes.remove(key);
         self.leave(key, before, None);
     }
 
-    /// Forgets what a route was, but for what it still names `now`.
+    /// Removes the old state of a route, except for what it still names `now`.
     fn leave(&mut self, key: &RouteKey, before: RoutePresence, now: Option<&ResolvedRoute>) {
         let RoutePresence::Present(resolved) = before else { return };
         self.targets.names.set_user(key, resolved.spec.created, &resolved.names, &BTreeSet::new());
@@ -126,20 +125,20 @@ impl Builder {
         }
     }
 
-    /// A Service is there, or is different.
+    /// Adds or updates a Service.
     pub fn put_service(&mut self, service: &Service) {
         let Some(key) = key(&service.metadata) else { return };
         self.targets.own.put_service(&key, service);
         self.targets.services.put(key, ServicePorts::of(service));
     }
 
-    /// A Service is gone.
+    /// Removes a Service.
     pub fn remove_service(&mut self, key: &ObjectKey) {
         self.targets.own.remove_service(key);
         self.targets.services.remove(key);
     }
 
-    /// An EndpointSlice is there, or is different.
+    /// Adds or updates an EndpointSlice.
     pub fn put_slice(&mut self, slice: &EndpointSlice) {
         let Some(key) = key(&slice.metadata) else { return };
         let Some(service) = service_of(slice, &key) else { return self.remove_slice(&key) };
@@ -147,13 +146,13 @@ impl Builder {
         self.targets.services.put_slice(key, service, Slice::of(slice));
     }
 
-    /// An EndpointSlice is gone.
+    /// Removes an EndpointSlice.
     pub fn remove_slice(&mut self, key: &ObjectKey) {
         self.targets.own.remove_slice(key);
         self.targets.services.remove_slice(key);
     }
 
-    /// A grant is there, or is different.
+    /// Adds or updates a grant.
     pub fn put_grant(&mut self, grant: &ReferenceGrant) {
         let Some(key) = key(&grant.metadata) else { return };
         if self.targets.grants.put(&key, grant) {
@@ -161,8 +160,8 @@ impl Builder {
         }
     }
 
-    /// A grant is there that cannot be read. Returns whether it is kept as it was when it was read
-    /// last; if it never was, it grants nothing.
+    /// Handles a grant that cannot be read. Returns whether the last version that could be read stays in
+    /// use; if there is none, it grants nothing.
     pub fn keep_grant(&mut self, metadata: &ObjectMeta) -> bool {
         let Some(key) = key(metadata) else { return false };
         let is_kept = self.targets.grants.has(&key, metadata.uid.as_deref());
@@ -172,14 +171,14 @@ impl Builder {
         is_kept
     }
 
-    /// A grant is gone.
+    /// Removes a grant.
     pub fn remove_grant(&mut self, key: &ObjectKey) {
         if self.targets.grants.remove(key) {
             self.dirty.granting.insert(key.namespace().into());
         }
     }
 
-    /// An object of this kind is gone.
+    /// Removes an object of any kind.
     pub fn remove(&mut self, kind: Kind, key: &ObjectKey) {
         match kind {
             Kind::SniRoute | Kind::TlsRoute => {
@@ -191,31 +190,30 @@ impl Builder {
         }
     }
 
-    /// The resolver has said something of a name.
+    /// Updates the addresses of a DNS name.
     pub fn put_answer(&mut self, name: &DnsName, answer: DnsAnswer) {
         if self.targets.names.put(name, answer) {
             self.dirty.names.insert(name.clone());
         }
     }
 
-    /// Whether some route leads to a name of which nothing is known yet.
+    /// Whether a route leads to a DNS name without a first answer.
     pub fn awaits_names(&self) -> bool {
         self.targets.names.is_pending()
     }
 
-    /// Has the next [`Builder::settle`] tell of all routes, as the first one does.
+    /// Makes the next [`Builder::settle`] return all routes, as the first one does.
     pub fn tell_all(&mut self) {
         self.routes.mark_all();
         self.targets.own.tell_all();
     }
 
-    /// Those of the installation's own Services that are not there, so that nothing is known of what
-    /// leads to them.
+    /// The installation's own Services that do not exist, so that their addresses are not known.
     pub fn missing_own_services(&self) -> impl Iterator<Item = &ObjectKey> {
         self.targets.own.missing()
     }
 
-    /// Works out what the changes since the last time come to, at once.
+    /// Translates the changes since the last time, at once.
     pub fn settle(&mut self) -> Delta {
         let mut computation = self.begin_delta();
         loop {
@@ -225,13 +223,13 @@ impl Builder {
         }
     }
 
-    /// Begins to work out what the changes since the last time come to. Whoever drops that before its
-    /// end drops the builder, too: what was worked out by then is told to nobody.
+    /// Starts to translate the changes since the last time, in slices. If the computation is dropped before
+    /// its end, the builder must be dropped, too: the result so far is lost.
     pub fn begin_delta(&mut self) -> DeltaComputation<'_> {
         DeltaComputation::of(self)
     }
 
-    /// All that is not as it should be, in the order of the routes' keys.
+    /// All problems, in the order of the routes' keys.
     pub(super) fn problems(&self) -> Vec<Problem> {
         let mut problems: Vec<Problem> =
             self.routes.all_resolved().flat_map(ResolvedRoute::problems).collect();
@@ -239,7 +237,7 @@ impl Builder {
         problems
     }
 
-    /// Whether nothing is left of anything.
+    /// Whether no state is left.
     #[cfg(test)]
     pub(super) fn is_empty(&self) -> bool {
         self.routes.is_empty()

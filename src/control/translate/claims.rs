@@ -1,4 +1,4 @@
-//! Who claims which hostnames, and what becomes of each claim.
+//! All claims of hostnames, and their conflicts.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
@@ -18,46 +18,46 @@ use crate::routing::{
     owners_of_any,
 };
 
-/// All claims. A change costs what it concerns: the hostnames of a route, those below a wildcard of
-/// which the owner changes, and what is to be told of either.
+/// All claims. The cost of a change depends on what it concerns: the hostnames of a route, those below a
+/// wildcard whose owner changes, and the notes on them.
 #[derive(Debug)]
 pub(super) struct Claims {
     names_below: NamesBelow,
     pub(super) known: BTreeMap<Domain, HostnameClaims>,
     pub(super) wildcards: Wildcards,
-    /// Those that are to be looked at again, by how specific they are: a name's claims depend on
-    /// the owners of the wildcards above it.
+    /// Hostnames to process again, the least specific first: the claims of a name depend on the owners of the
+    /// wildcards above it.
     dirty: BTreeMap<usize, Vec<Hostname>>,
     pub(super) notes: Notes,
-    /// Namespaces with other grants: which of their hostnames was looked at again last.
+    /// Namespaces with changed grants, each with its hostname that was marked last.
     granting: Vec<(Arc<str>, Option<Hostname>)>,
-    /// Wildcards of which the names below are to be looked at again.
+    /// Wildcards whose names below are still to be marked.
     below: Vec<MarkBelow>,
-    /// By owner: the hostnames for which its grants matter.
+    /// The hostnames for which grants matter, by owner.
     granted: HashMap<Arc<str>, BTreeSet<Hostname>>,
     /// The owners of `*`, by listener.
     any_owners: BTreeMap<Option<Box<str>>, RouteKey>,
 }
 
-/// So many are looked at again at a time.
+/// How many hostnames are marked at a time.
 const MARKED_AT_A_TIME: usize = 256;
 
-/// The names below a wildcard that are to be looked at again.
+/// The names below a wildcard that are still to be marked.
 #[derive(Debug)]
 struct MarkBelow {
     suffix: Arc<str>,
-    /// Those alone that are younger.
+    /// Only names with claims that are younger than this.
     than: Option<Age>,
     /// From here on.
     from: Domain,
 }
 
-/// What is known of a hostname.
+/// The claims of one hostname.
 #[derive(Debug, Default)]
 pub(super) struct HostnameClaims {
     /// The oldest first.
     claims: SmallMap<Age, ClaimState>,
-    /// The oldest claim that is served, which makes its namespace the owner.
+    /// The oldest claim that is served. Its namespace is the owner.
     pub(super) owner: Option<Age>,
     /// Whether it is in [`Claims::dirty`].
     dirty: bool,
@@ -73,14 +73,14 @@ struct ClaimState {
     conflict: Option<Arc<ClaimConflict>>,
 }
 
-/// What came of changes.
+/// The effects of changed claims.
 #[derive(Debug, Default)]
 pub(super) struct ClaimChanges {
-    /// What became of claims: nothing keeps them from being served, or something does.
+    /// The claims whose conflict has changed.
     pub(super) conflicts: Vec<(RouteKey, Hostname, Option<Arc<ClaimConflict>>)>,
-    /// What is to be told of a route's hostname and a wildcard.
+    /// The notes that have changed.
     pub(super) notes: Vec<NoteChange>,
-    /// The hostnames that went from one namespace to another, with the routes there.
+    /// The hostnames that moved to another namespace, with the routes there.
     pub(super) moves: Vec<(Hostname, RouteKey, RouteKey)>,
 }
 
@@ -99,21 +99,21 @@ impl Claims {
         }
     }
 
-    /// A route claims a hostname.
+    /// Adds a claim.
     pub(super) fn add(&mut self, hostname: Hostname, age: &Age, demand: &Arc<Demand>) {
         let known = self.known.entry(Domain(hostname.clone())).or_default();
         known.claims.insert(age.clone(), ClaimState { demand: Arc::clone(demand), conflict: None });
         self.mark(hostname);
     }
 
-    /// A route claims a hostname no more.
+    /// Removes a claim.
     pub(super) fn remove(&mut self, hostname: Hostname, age: &Age) {
         let Some(known) = self.known.get_mut(&Domain(hostname.clone())) else { return };
         known.claims.remove(age);
         self.mark(hostname);
     }
 
-    /// The grants of a namespace are different.
+    /// Marks the hostnames of a namespace whose grants have changed.
     pub(super) fn grants_changed(&mut self, namespace: &Arc<str>) {
         self.granting.push((Arc::clone(namespace), None));
         if self.known.contains_key(&Domain(Hostname::Any)) {
@@ -121,10 +121,9 @@ impl Claims {
         }
     }
 
-    /// Works out a part of what the changes come to; returns how many steps that took, or nothing if
-    /// nothing is left.
+    /// Processes the next part of the changes. Returns its number of steps, or `None` if nothing is left.
     pub(super) fn step(&mut self, grants: &Grants, news: &mut ClaimChanges) -> Option<usize> {
-        // What is marked on the way is below, and so comes later.
+        // Only hostnames below are marked meanwhile, and these come later.
         if let Some((namespace, after)) = self.granting.pop() {
             Some(self.mark_granted(namespace, after))
         } else if let Some(below) = self.below.pop() {
@@ -191,7 +190,7 @@ impl Claims {
         steps
     }
 
-    /// Has those looked at again that depend on a hostname, and forgets it if nobody claims it.
+    /// Marks the hostnames that depend on this one, and removes it if no route claims it.
     fn pass_on(
         &mut self,
         domain: Domain,
@@ -202,7 +201,7 @@ impl Claims {
         if let (Hostname::Wildcard(_), NamesBelow::Owner) = (&domain.0, self.names_below)
             && before != now
         {
-            // What is older than either owner does not depend on them.
+            // Claims that are older than both owners do not depend on them.
             let than = before.iter().chain(&now).min().cloned();
             self.mark_all_below(text(&domain.0), than);
         }
@@ -212,14 +211,14 @@ impl Claims {
         }
     }
 
-    /// What becomes of each claim to a hostname, in the order of their ages.
+    /// The conflict of each claim to a hostname, in the order of their ages.
     fn judge(
         &self,
         hostname: &Hostname,
         known: &HostnameClaims,
         grants: &Grants,
     ) -> Vec<Option<ClaimConflict>> {
-        // As it is with almost all.
+        // The common case.
         if let (SmallMap::One(..), NamesBelow::Anyone) = (&known.claims, self.names_below) {
             return vec![None];
         }
@@ -244,7 +243,7 @@ impl Claims {
         conflicts
     }
 
-    /// Has the names below a wildcard looked at again; with an age, those alone that are younger.
+    /// Marks the names below a wildcard; with an age, only those with younger claims.
     fn mark_all_below(&mut self, suffix: &str, than: Option<Age>) {
         self.below.push(MarkBelow { suffix: suffix.into(), than, from: Domain::below(suffix) });
     }
@@ -265,7 +264,7 @@ impl Claims {
         MARKED_AT_A_TIME / 8
     }
 
-    /// Has the hostnames of a namespace looked at again for which its grants matter.
+    /// Marks the hostnames for which the grants of a namespace matter.
     fn mark_granted(&mut self, namespace: Arc<str>, after: Option<Hostname>) -> usize {
         let Some(hostnames) = self.granted.get(&namespace) else { return 1 };
         let from = after.as_ref().map_or(Bound::Unbounded, Bound::Excluded);
@@ -291,7 +290,7 @@ impl Claims {
         }
     }
 
-    /// Notes whether the grants of a hostname's owner matter.
+    /// Updates whether the grants of a hostname's owner matter.
     fn index(&mut self, domain: &Domain, before: Option<&Age>, contested: bool) {
         if let Some(before) = before
             && let Some(hostnames) = self.granted.get_mut(before.namespace())
@@ -310,7 +309,7 @@ impl Claims {
         }
     }
 
-    /// Takes over who owns `*` now.
+    /// Sets the owners of `*`.
     fn move_any(&mut self, now: BTreeMap<Option<Box<str>>, RouteKey>, news: &mut ClaimChanges) {
         let before = std::mem::replace(&mut self.any_owners, now);
         let mut moves = BTreeSet::new();
@@ -324,7 +323,7 @@ impl Claims {
     }
 }
 
-/// The names below a wildcard that those above them count.
+/// The claimed names below a wildcard.
 pub(super) fn names_below<'k>(
     known: &'k BTreeMap<Domain, HostnameClaims>,
     suffix: &'k str,
@@ -357,7 +356,7 @@ impl HostnameClaims {
         self.claims.keys().any(|age| age.namespace() != owner.namespace())
     }
 
-    /// Takes over what becomes of each claim, and notes what of that is news.
+    /// Stores the conflict of each claim, and reports those that have changed.
     fn take_conflicts(
         &mut self,
         hostname: &Hostname,

@@ -1,4 +1,4 @@
-//! What is told of a route: faults, and the conditions of its status.
+//! The problems of a route, and the conditions of its status.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -16,12 +16,12 @@ const MOST_SAID: usize = 16;
 /// The most hostnames in the line that a list of routes shows.
 const MOST_SHOWN: usize = 3;
 
-/// Something that keeps a route from being wholly in force.
+/// A problem that keeps a route from being fully served.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(in crate::control) struct Problem {
     /// The route.
     pub(in crate::control) key: RouteKey,
-    /// Where in the route, such as `spec.backends[0].service.port`.
+    /// The field of the route, such as `spec.backends[0].service.port`.
     pub(in crate::control) field: String,
     /// One CamelCase word.
     pub(super) reason: &'static str,
@@ -29,7 +29,7 @@ pub(in crate::control) struct Problem {
     pub(in crate::control) message: String,
 }
 
-/// Which object a status speaks of, and which state of it.
+/// The object of a status, and its version.
 #[derive(Debug)]
 pub(super) struct ObjectVersion {
     pub(super) uid: Option<Arc<str>>,
@@ -48,7 +48,7 @@ impl ObjectVersion {
 }
 
 impl ResolvedRoute {
-    /// All that is not as it should be: listeners, then conflicts, then references.
+    /// All problems: of listeners, then conflicts, then of references.
     pub(super) fn problems(&self) -> Vec<Problem> {
         [self.listeners.clone(), self.conflict_problems(), self.refs.clone()].concat()
     }
@@ -149,12 +149,12 @@ impl ResolvedRoute {
 /// The reason of a route that cannot be read.
 const INVALID: &str = "Invalid";
 
-/// What cannot be read of an object.
+/// A failure to read an object.
 #[derive(Debug)]
 pub(super) enum ReadFailure {
-    /// The state of now; what is served is the one before. Why, for people.
+    /// The latest version cannot be read, and an earlier one is served. With the reason, for people.
     Latest(String),
-    /// Any state so far.
+    /// No version could be read so far. With the reason, for people.
     Always(String),
 }
 

@@ -1,4 +1,4 @@
-//! What changes come to, worked out in slices.
+//! The computation of a delta, in slices.
 
 use std::collections::{BTreeMap, HashSet as StdHashSet};
 use std::net::SocketAddr;
@@ -22,43 +22,42 @@ use crate::routing::{BackendKey, Hostname, ObjectKey, RouteKey, RouteSpec, Table
 /// How many steps a slice has: some milliseconds.
 pub const SLICE: usize = 2000;
 
-/// What came of the changes since the last time.
+/// The effect of the changes since the last time.
 #[derive(Clone, Debug, Default)]
 pub struct Delta {
     /// For the data plane.
     pub changes: TableChanges,
-    /// The statuses of the routes that were looked at again, in no order. Some may be as they were.
+    /// The statuses of the routes that were processed again, in no order. Some may be unchanged.
     pub statuses: Vec<RouteStatus>,
-    /// What is to be resolved.
+    /// Changes of the DNS names that are to be resolved.
     pub names: NameChanges,
     /// The addresses of the installation's own Services, if they have changed.
     pub own_endpoints: Option<Arc<StdHashSet<SocketAddr>>>,
-    /// The hostnames that went from one namespace to another, by the routes there.
+    /// The hostnames that moved to another namespace, by routes.
     pub moves: Vec<HostnameMove>,
 }
 
-/// Works out what the changes since the last time come to, as long as it takes, in slices. What came
-/// of it is told as a whole, at the end. It has the builder for itself, so nothing changes meanwhile.
+/// Translates the changes since the last time, in slices. The result is returned as a whole, at the end. It
+/// borrows the builder, so nothing changes meanwhile.
 #[derive(Debug)]
 pub struct DeltaComputation<'b> {
     builder: &'b mut Builder,
     delta: Delta,
-    /// What has become the installation's own, or is no longer, and the routes that are to be looked
-    /// through for it.
+    /// Changes of the installation's own addresses, and the routes still to check for them.
     own: Option<(OwnAddressChanges, IntoIter<RouteKey>)>,
-    /// The Services that were looked through for it.
+    /// The Services that were checked for them.
     met: HashSet<ObjectKey>,
-    /// Namespaces with other grants, and names with other answers: their routes are to be looked at.
+    /// Namespaces with changed grants, and names with new answers, whose routes are still to be marked.
     granting: Vec<Arc<str>>,
     names: Vec<DnsName>,
     cache: ResolutionCache,
-    /// The routes that are left to be looked at, once it is known which.
+    /// The routes still to process, once they are known.
     routes: Option<IntoIter<RouteKey>>,
-    /// Those that may have another number of endpoints, and nothing else that is new.
+    /// Routes of which only the number of endpoints may have changed.
     counted: HashSet<RouteKey>,
-    /// Those of them that are left, once they are known.
+    /// Those still to process, once they are known.
     counting: Option<IntoIter<RouteKey>>,
-    /// The hostnames that went from one route to another.
+    /// The hostnames that moved from one route to another.
     moves: BTreeMap<(RouteKey, RouteKey), Vec<Hostname>>,
 }
 
@@ -84,9 +83,8 @@ impl<'b> DeltaComputation<'b> {
         }
     }
 
-    /// Goes on for so many steps, each of which takes about a microsecond; returns what came of all
-    /// when it is done. The largest part that is not divided is one hostname with all its claims, or
-    /// one Service with all addresses that it may bring.
+    /// Runs for about this many steps of a microsecond each. Returns the result when it is done. The largest
+    /// part that is not divided is one hostname with all its claims, or one Service with all its addresses.
     pub fn go_on(&mut self, steps: usize) -> Option<Delta> {
         let mut done = 0_usize;
         while done < steps {
@@ -98,9 +96,9 @@ impl<'b> DeltaComputation<'b> {
         None
     }
 
-    /// Does what comes next; returns how much that was, or nothing if there is nothing left.
+    /// Does the next part. Returns its number of steps, or `None` if nothing is left.
     fn step(&mut self) -> Option<usize> {
-        // What comes first has the rest looked at again, and never the other way round.
+        // Earlier parts mark work for later parts, never the other way round.
         self.meet_own()
             .or_else(|| self.settle_claims())
             .or_else(|| self.settle_service())
@@ -109,8 +107,8 @@ impl<'b> DeltaComputation<'b> {
             .or_else(|| self.count_next())
     }
 
-    /// Has a route, and the Services that it names, looked at again if they lead to what has become
-    /// the installation's own, or is no longer.
+    /// Marks a route, and the Services that it names, if a change of the installation's own addresses
+    /// concerns them.
     fn meet_own(&mut self) -> Option<usize> {
         let Builder { routes, targets, .. } = &mut *self.builder;
         let (news, keys) = self.own.as_mut()?;
@@ -137,7 +135,7 @@ impl<'b> DeltaComputation<'b> {
         Some(steps)
     }
 
-    /// Works out one hostname, and has the routes learn what became of their claims.
+    /// Decides the claims of one hostname, and passes the result to the routes.
     fn settle_claims(&mut self) -> Option<usize> {
         let Builder { routes, claims, targets, .. } = &mut *self.builder;
         let mut news = ClaimChanges::default();
@@ -155,8 +153,7 @@ impl<'b> DeltaComputation<'b> {
         Some(steps)
     }
 
-    /// Works out a Service of which there is news, and has the routes looked at again to which that
-    /// matters.
+    /// Resolves a changed Service, and marks the routes that this concerns.
     fn settle_service(&mut self) -> Option<usize> {
         let Builder { routes, targets, .. } = &mut *self.builder;
         let service = targets.services.next_news()?;
@@ -177,8 +174,7 @@ impl<'b> DeltaComputation<'b> {
         Some(steps)
     }
 
-    /// Has the routes looked at again that refer to a namespace with other grants, or lead to a name
-    /// with another answer.
+    /// Marks the routes that refer to a namespace with changed grants, or to a name with a new answer.
     fn mark(&mut self) -> Option<usize> {
         let Builder { routes, targets, .. } = &mut *self.builder;
         let mut steps = 1;
@@ -195,7 +191,7 @@ impl<'b> DeltaComputation<'b> {
         Some(steps)
     }
 
-    /// Works out the next route.
+    /// Translates the next route.
     fn settle_next(&mut self) -> Option<usize> {
         let changes = &mut self.delta.changes;
         let routes = self.routes.get_or_insert_with(|| {
@@ -211,7 +207,7 @@ impl<'b> DeltaComputation<'b> {
         Some(steps)
     }
 
-    /// Works out one route: what it is in the table, its status, and its backends' endpoints.
+    /// Translates one route: its entry in the table, its status, and the endpoints of its backends.
     fn settle_route(&mut self, key: &RouteKey) -> (Option<RouteSpec>, usize) {
         let Builder { routes, targets, .. } = &mut *self.builder;
         let resolved = match routes.look_at(key) {
@@ -226,12 +222,12 @@ impl<'b> DeltaComputation<'b> {
         resolved.resolve(targets, &mut self.cache, &mut self.delta.changes.endpoints);
         targets.names.set_user(key, resolved.spec.created, &names, &resolved.names);
         self.delta.statuses.push(resolved.status());
-        // So long is the table of its hostnames, of which each may be at fault.
+        // The cost grows with its hostnames and backends.
         let steps = 4 + resolved.claimed.len() / 2 + 2 * resolved.backends.len();
         (resolved.served().cloned(), steps)
     }
 
-    /// The status of the next route whose backends have got other endpoints, if that changes it.
+    /// Updates the status of the next route of which only the number of endpoints may have changed.
     fn count_next(&mut self) -> Option<usize> {
         let counted = &mut self.counted;
         let keys = self.counting.get_or_insert_with(|| {

@@ -1,7 +1,7 @@
-//! Resources in, table and statuses out; pure.
+//! Translates objects into a table and statuses. Pure.
 //!
-//! [`Builder`] holds what a source has and turns what changed into what is to be served and
-//! reported differently; [`build`] does it once for a whole set of resources.
+//! [`Builder`] stores the objects of a source, and turns their changes into a [`Delta`] of the table and the
+//! statuses. [`build`] translates a whole set of objects once.
 
 mod builder;
 mod claims;
@@ -58,48 +58,47 @@ pub struct Resources {
     pub services: Vec<Service>,
     /// Their endpoints.
     pub slices: Vec<EndpointSlice>,
-    /// What lets routes refer to Services of other namespaces.
+    /// Grants, which let routes refer to Services of other namespaces.
     pub grants: Vec<ReferenceGrant>,
-    /// What is known of the DNS names that routes lead to.
+    /// The known addresses of DNS names.
     pub answers: HashMap<DnsName, DnsAnswer>,
 }
 
-/// Which routes an installation serves, and where.
+/// The settings of an installation that decide which routes it serves, and how.
 #[derive(Clone, Debug)]
 pub struct Installation {
     /// Its class.
     pub class: String,
-    /// Whether routes that name no class are left alone.
+    /// Whether routes without a class are ignored.
     pub require_class: bool,
-    /// The longest that a route's own deadlines may be; `None` is no bound.
+    /// The maximum of a route's own timeouts; `None` is no limit.
     pub longest_timeout: Option<Duration>,
-    /// The names of its listeners. Empty when they are not known, as in an offline check: then
-    /// every name that a route gives is taken for good.
+    /// The names of its listeners. Empty if they are not known, as in an offline check: then every name in
+    /// a route is accepted.
     pub listeners: Vec<String>,
-    /// Where routes may lead.
+    /// The rules for endpoint addresses.
     pub reach: Reach,
-    /// The addresses of the machine that sluice runs on. Those that it gets or loses later are the
-    /// data plane's to know.
+    /// The addresses of this machine at the start. The data plane checks later changes.
     pub machine: Vec<IpAddr>,
     /// The Services that lead to the installation itself, to which no route may lead.
     pub own_services: Vec<ObjectKey>,
-    /// Whose hostnames may be below a wildcard.
+    /// Which namespaces may claim hostnames below a wildcard.
     pub names_below: NamesBelow,
 }
 
 /// Which namespaces may claim hostnames below a wildcard that belongs to one of them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum NamesBelow {
-    /// Each.
+    /// All namespaces.
     #[default]
     Anyone,
-    /// The wildcard's owner, and those with which it shares it. Claims that are older than the
-    /// owner's are served as they were.
+    /// The wildcard's owner, and namespaces with which it shares the wildcard. Claims that are older than
+    /// the owner's are served as well.
     Owner,
 }
 
 impl Default for Installation {
-    /// One of class `sluice` that knows no listeners and bounds nothing.
+    /// An installation of class `sluice`, without known listeners and limits.
     fn default() -> Self {
         Installation {
             class: "sluice".to_owned(),
@@ -124,7 +123,7 @@ impl Installation {
     }
 }
 
-/// What is to be served and what is to be reported.
+/// The result of a translation.
 #[derive(Clone, Debug, Default)]
 pub struct Plan {
     /// For the data plane.
@@ -135,20 +134,20 @@ pub struct Plan {
     pub names: Vec<DnsName>,
 }
 
-/// Turns resources into a plan. Pure: the same objects give the same plan. Their order counts only
-/// between objects of the same kind, namespace and name, of which the first is taken.
+/// Translates objects. Pure: the same objects give the same plan. If objects have the same kind, namespace
+/// and name, the first is used.
 ///
-/// A route that cannot get any connection (none of its listeners exists, or other routes own all
-/// that it claims) is left out of the snapshot. Backends that cannot be resolved stay in their
-/// route, without endpoints.
+/// A route that can get no connections (none of its listeners exists, or other routes own all its
+/// hostnames) is left out of the snapshot. Backends that cannot be resolved stay in their route, without
+/// endpoints.
 pub fn build(resources: &Resources, installation: &Installation) -> Plan {
     examine(resources, installation).0
 }
 
-/// [`build`], and all that it found on the way, in the order of the routes' keys.
+/// Like [`build`]; also returns all problems, in the order of the routes' keys.
 pub(super) fn examine(resources: &Resources, installation: &Installation) -> (Plan, Vec<Problem>) {
     let mut builder = Builder::new(installation.clone());
-    // Backwards, for of two objects with one name the builder takes the last.
+    // Backwards, because the builder keeps the last of two objects with the same name.
     resources.services.iter().rev().for_each(|service| builder.put_service(service));
     resources.slices.iter().rev().for_each(|slice| builder.put_slice(slice));
     resources.grants.iter().rev().for_each(|grant| builder.put_grant(grant));

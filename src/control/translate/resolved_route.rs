@@ -1,4 +1,4 @@
-//! One route on its way into the table.
+//! A route with its resolved references and conflicts.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
@@ -24,14 +24,14 @@ use crate::routing::{
 /// The endpoints of backends.
 type Endpoints = HashMap<BackendKey, Vec<SocketAddr>>;
 
-/// A route, and what is known about it.
+/// A route with everything that the builder knows about it.
 #[derive(Debug)]
 pub(super) struct ResolvedRoute {
-    /// As it is served, if it is: without the hostnames and the backends that it may not have.
+    /// Its entry in the table, if it is served: without hostnames and backends that it may not have.
     pub(super) spec: RouteSpec,
     /// Every hostname that it names, each once.
     pub(super) claimed: Hostnames,
-    /// The listeners that it names and that exist.
+    /// The existing listeners that it names.
     bound: Vec<Box<str>>,
     /// Every backend that it names.
     pub(super) backends: Vec<(BackendKey, u32)>,
@@ -39,15 +39,15 @@ pub(super) struct ResolvedRoute {
     pub(super) names: BTreeSet<DnsName>,
     /// How many endpoints its backends have.
     pub(super) endpoints: usize,
-    /// What to say of what it asks for beyond what it may have.
+    /// A message about settings that exceed the installation's limits.
     pub(super) capped: String,
     pub(super) object: ObjectVersion,
-    /// What cannot be read of it.
+    /// The failure to read it, if any.
     pub(super) read_failure: Option<ReadFailure>,
     pub(super) listeners: Vec<Problem>,
-    /// What keeps its claims from being served as they are.
+    /// The conflicts of its claims.
     pub(super) conflicts: BTreeMap<Hostname, Arc<ClaimConflict>>,
-    /// What is to be told of a hostname and a wildcard, of which one is another namespace's.
+    /// Notes on hostnames and wildcards of other namespaces.
     pub(super) notes: BTreeMap<(Hostname, NoteSide), Note>,
     pub(super) refs: Vec<Problem>,
 }
@@ -63,7 +63,7 @@ impl ResolvedRoute {
         resolved
     }
 
-    /// One that was never read.
+    /// A route of which no version could be read.
     pub(super) fn unreadable(
         key: RouteKey,
         route: &UnreadableRoute,
@@ -79,7 +79,7 @@ impl ResolvedRoute {
         resolved
     }
 
-    /// One that claims something, and has no backends yet.
+    /// A route with claims, and without backends yet.
     fn claiming(
         key: RouteKey,
         metadata: &ObjectMeta,
@@ -109,7 +109,7 @@ impl ResolvedRoute {
         resolved
     }
 
-    /// Keeps the listeners that exist.
+    /// Sets the existing listeners, and a problem for each other one.
     fn bind(&mut self, listeners: &[ListenerName], installation: &Installation) {
         let known = &installation.listeners;
         for (index, listener) in listeners.iter().enumerate() {
@@ -126,29 +126,29 @@ impl ResolvedRoute {
         }
     }
 
-    /// Whether it is what was made of this object, in whatever state.
+    /// Whether it was made from this object, in any version.
     pub(super) fn is_of(&self, metadata: &ObjectMeta) -> bool {
         self.object.uid.as_deref() == metadata.uid.as_deref()
     }
 
-    /// Whether some state of it was read.
+    /// Whether any version of it could be read.
     pub(super) fn was_read(&self) -> bool {
         !matches!(self.read_failure, Some(ReadFailure::Always(_)))
     }
 
-    /// Its object has a state that cannot be read, so it is as it was.
+    /// Keeps the last version that could be read, because the new one cannot.
     pub(super) fn keep_as_it_was(&mut self, route: &UnreadableRoute) {
         self.object = ObjectVersion::of(&route.metadata);
         self.read_failure = Some(ReadFailure::Latest(route.why.clone()));
     }
 
-    /// Whether some listener takes its connections, so that it contends for its hostnames. Of
-    /// listeners that do not exist none is kept, and an empty list would mean every listener.
+    /// Whether it claims its hostnames: some listener exists for it. If none of its listeners exists, the
+    /// list is empty, which otherwise means all listeners.
     pub(super) fn contends(&self) -> bool {
         self.listeners.is_empty() || !self.bound.is_empty()
     }
 
-    /// Notes what keeps a claim from being served as it is. Returns whether that is news.
+    /// Sets the conflict of a claim. Returns whether it has changed.
     pub(super) fn set_conflict(
         &mut self,
         hostname: Hostname,
@@ -157,17 +157,17 @@ impl ResolvedRoute {
         set(&mut self.conflicts, hostname, conflict)
     }
 
-    /// Notes what is to be told of a hostname and a wildcard. Returns whether that is news.
+    /// Sets a note on a hostname. Returns whether it has changed.
     pub(super) fn set_note(&mut self, place: (Hostname, NoteSide), note: Option<Note>) -> bool {
         set(&mut self.notes, place, note)
     }
 
-    /// Since when it claims its hostnames.
+    /// The age of its claims.
     pub(super) fn age(&self) -> Age {
         Age::new(self.spec.created, self.spec.key.clone())
     }
 
-    /// Which connections it asks for.
+    /// The connections that it asks for.
     pub(super) fn demand(&self) -> Demand {
         Demand {
             listeners: self.bound.clone().into(),
@@ -194,7 +194,7 @@ impl ResolvedRoute {
         self.services().any(|named| named == (service, port))
     }
 
-    /// Takes over what its backends come to. Adds their endpoints to `endpoints`, if it is served.
+    /// Resolves its backends. If it is served, adds their endpoints to `endpoints`.
     pub(super) fn resolve(
         &mut self,
         targets: &Targets,
@@ -228,7 +228,7 @@ impl ResolvedRoute {
         }
     }
 
-    /// Takes over how many endpoints its backends have. Returns whether that is news.
+    /// Counts the endpoints of its backends. Returns whether the number has changed.
     pub(super) fn count_endpoints(
         &mut self,
         targets: &Targets,
@@ -241,7 +241,7 @@ impl ResolvedRoute {
         std::mem::replace(&mut self.endpoints, endpoints) != endpoints
     }
 
-    /// What it is in the table; nothing if it could get no connection there.
+    /// Its entry in the table; `None` if it could get no connections.
     pub(super) fn served(&self) -> Option<&RouteSpec> {
         (self.was_read() && self.rejected().is_none()).then_some(&self.spec)
     }
@@ -252,7 +252,7 @@ impl ResolvedRoute {
         Attachment { scope, listeners, hostnames: self.served_hostnames() }
     }
 
-    /// Those that may be looked up.
+    /// The hostnames that it has in the table.
     fn served_hostnames(&self) -> Hostnames {
         if self.conflicts.is_empty() {
             return self.claimed.clone();
@@ -307,7 +307,7 @@ fn backends(route_key: &RouteKey, route: &SniRoute) -> Vec<(BackendKey, u32)> {
         .collect()
 }
 
-/// Puts a value into a map, or takes it out; returns whether that is news.
+/// Inserts a value into a map, or removes it. Returns whether the map has changed.
 fn set<K: Ord, V: PartialEq>(map: &mut BTreeMap<K, V>, key: K, value: Option<V>) -> bool {
     if map.get(&key) == value.as_ref() {
         return false;

@@ -1,4 +1,4 @@
-//! What is known of each route, and which of them are to be looked at again.
+//! All routes of the builder, and those that must be processed again.
 
 use std::mem;
 use std::vec::IntoIter;
@@ -8,11 +8,11 @@ use ahash::AHashMap as HashMap;
 use super::resolved_route::ResolvedRoute;
 use crate::routing::RouteKey;
 
-/// The routes of an installation, and those that went since the last round.
+/// The routes of an installation, and those that were deleted since the last round.
 #[derive(Debug, Default)]
 pub(super) struct Routes {
     routes: HashMap<RouteKey, TrackedRoute>,
-    /// Those that are to be looked at again.
+    /// The routes to process again.
     dirty: Vec<RouteKey>,
 }
 
@@ -23,7 +23,7 @@ struct TrackedRoute {
     dirty: bool,
 }
 
-/// What there is of a route.
+/// Whether a route exists.
 #[derive(Debug, Default)]
 pub(super) enum RoutePresence {
     #[default]
@@ -32,35 +32,35 @@ pub(super) enum RoutePresence {
 }
 
 impl Routes {
-    /// A route has another state.
+    /// Sets a route, and marks it.
     pub(super) fn set(&mut self, key: RouteKey, state: RoutePresence) {
         let route = self.routes.entry(key.clone()).or_default();
         route.state = state;
         route.mark(&key, &mut self.dirty);
     }
 
-    /// A route is gone; returns what was known of it.
+    /// Removes a route, and marks it. Returns its former state.
     pub(super) fn remove(&mut self, key: &RouteKey) -> RoutePresence {
         let Some(route) = self.routes.get_mut(key) else { return RoutePresence::Gone };
         route.mark(key, &mut self.dirty);
         mem::take(&mut route.state)
     }
 
-    /// Has a route looked at again.
+    /// Marks a route to be processed again.
     pub(super) fn mark(&mut self, key: &RouteKey) {
         if let Some(route) = self.routes.get_mut(key) {
             route.mark(key, &mut self.dirty);
         }
     }
 
-    /// Has all routes looked at again.
+    /// Marks all routes.
     pub(super) fn mark_all(&mut self) {
         for (key, route) in &mut self.routes {
             route.mark(key, &mut self.dirty);
         }
     }
 
-    /// Tells a route something, and has it looked at again if that is news.
+    /// Changes a route, and marks it if `is_news` returns true.
     pub(super) fn tell(
         &mut self,
         key: &RouteKey,
@@ -73,19 +73,19 @@ impl Routes {
         }
     }
 
-    /// The routes to be looked at.
+    /// Takes the routes to process.
     pub(super) fn take_dirty(&mut self) -> Vec<RouteKey> {
         mem::take(&mut self.dirty)
     }
 
-    /// Looks at a route.
+    /// Returns a route to process, and unmarks it.
     pub(super) fn look_at(&mut self, key: &RouteKey) -> Option<&mut RoutePresence> {
         let route = self.routes.get_mut(key)?;
         route.dirty = false;
         Some(&mut route.state)
     }
 
-    /// Forgets a route that is gone and was looked at.
+    /// Drops a deleted route after it was processed.
     pub(super) fn forget(&mut self, key: &RouteKey) {
         self.routes.remove(key);
     }

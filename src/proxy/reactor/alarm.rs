@@ -1,4 +1,4 @@
-//! What ends a sleep when a deadline has come.
+//! The timer that ends the reactor's sleep at the next deadline.
 
 use std::cell::Cell;
 use std::io;
@@ -9,13 +9,13 @@ use rustix::time::{
     Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, timerfd_create, timerfd_settime,
 };
 
-/// A timer that an epoll watches, edge-triggered.
+/// A timerfd that is registered with the epoll, edge-triggered.
 ///
-/// `epoll_wait` has an end too, but the kernel sets and cancels a timer for that at each sleep, while
-/// the next deadline is the same through thousands of them.
+/// A timeout of `epoll_wait` would make the kernel set and cancel a timer at each sleep, while the next
+/// deadline stays the same for thousands of sleeps.
 pub(super) struct Alarm {
     fd: OwnedFd,
-    /// When it will ring; `u64::MAX` is never.
+    /// When it fires; `u64::MAX` is never.
     at: Cell<u64>,
 }
 
@@ -26,8 +26,8 @@ impl Alarm {
         Ok(Alarm { fd, at: Cell::new(u64::MAX) })
     }
 
-    /// Has it ring at `at`, which is later than `now`, in milliseconds of the same clock. Never puts
-    /// it off: to be woken once too early costs less than to set it each time.
+    /// Sets it to `at`, which is later than `now`, in milliseconds of the same clock. It is never moved to a
+    /// later time: one early wake-up costs less than setting it each time.
     pub(super) fn set(&self, now: u64, at: u64) -> io::Result<()> {
         if at >= self.at.get() {
             return Ok(());
@@ -39,7 +39,7 @@ impl Alarm {
         Ok(())
     }
 
-    /// Notes that it has rung. It need not be read, for to set it again forgets that.
+    /// Records that it has fired. It need not be read, because setting it again clears that.
     pub(super) fn rang(&self) {
         self.at.set(u64::MAX);
     }

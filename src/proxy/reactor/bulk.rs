@@ -1,10 +1,9 @@
-//! When bulk has its turn.
+//! The scheduling of bulk.
 //!
-//! A direction that carries bulk moves at most one [`QUANTUM`] at a time. Bulk runs after messages:
-//! each turn of the worker first polls every task that has an event, and then one task that waits
-//! with bulk. A connection has up to [`QUANTA`] of them in a row before the bulk of others has its
-//! turn. After each, and whenever the worker has not slept for [`TIME_SLICE`], it offers its core to
-//! other threads.
+//! A direction that carries bulk moves at most one [`QUANTUM`] at a time. Bulk runs after messages: each
+//! turn of the worker first polls all tasks that have an event, and then one task of the bulk queue. A
+//! connection gets up to [`QUANTA`] quanta in a row before the bulk of other connections. After each
+//! quantum, and whenever the worker has not slept for [`TIME_SLICE`], it calls `sched_yield`.
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
@@ -12,42 +11,42 @@ use std::time::{Duration, Instant};
 
 use super::TaskId;
 
-/// Bytes that a direction may pass on before the worker looks whether others have something to do.
+/// Bytes that a direction may move before the worker handles other tasks.
 pub(in crate::proxy) const QUANTUM: u64 = 1024 * 1024;
-/// Together they are about what the kernel holds of one stream. To empty that at once wakes those
-/// at the ends less often than to come back for a little.
+/// Quanta in a row for one connection. Together they are about what the kernel holds of one stream; to
+/// empty it at once wakes both ends less often than many small moves.
 const QUANTA: u8 = 8;
-/// How long a worker works without sleep before the scheduler decides anew who has its core.
+/// A worker that has not slept for this long calls `sched_yield`.
 ///
-/// One that finds something at each wait never sleeps, and the scheduler looks only at its next
-/// tick (4 ms, at 250 Hz). Meanwhile those who want the core wait; they may be the very ones that
-/// the worker works for.
+/// A worker that finds new events at each wait never sleeps, and the scheduler switches threads only at
+/// its next tick (4 ms at 250 Hz). Meanwhile other threads wait for the core, perhaps the very clients and
+/// servers of the worker's connections.
 const TIME_SLICE: Duration = Duration::from_millis(1);
-/// A wait that takes this long was a sleep, or as good as one: others had the core. To fetch what
-/// is there already takes a few microseconds.
+/// A wait of this length counts as a sleep: other threads had the core. A wait with events at hand takes
+/// a few microseconds.
 const SLEEP: Duration = Duration::from_micros(50);
 
 /// How many quanta a connection has had in a row.
 #[derive(Debug, Default)]
 pub(in crate::proxy) struct Quanta(u8);
 
-/// The tasks that wait with bulk.
+/// The queue of tasks that wait for bulk's turn.
 #[derive(Default)]
 pub(super) struct BulkQueue {
     tasks: RefCell<VecDeque<TaskId>>,
-    /// Whether one of them is being polled.
+    /// Whether a task is being polled in bulk's turn.
     running: Cell<bool>,
 }
 
-/// The time since a worker last slept, or offered its core.
+/// The time since the worker last slept or yielded.
 pub(super) struct TimeSlice {
     since: Cell<Instant>,
-    /// How many have ended by being long enough.
+    /// How many slices have ended with a yield.
     #[cfg(test)]
     pub(super) ended: Cell<usize>,
 }
 
-/// Where a task goes among those that wait with bulk.
+/// The end of the bulk queue at which a task is added.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum QueueEnd {
     Front,
@@ -55,7 +54,8 @@ pub(super) enum QueueEnd {
 }
 
 impl Quanta {
-    /// Where a task goes that has more bulk to move. `had_one` says that it had bulk's turn just now.
+    /// The place of a task in the queue, if it has `more` bulk to move. `had_one`: it has just had bulk's
+    /// turn.
     pub(super) fn next(&mut self, had_one: bool, more: bool) -> Option<QueueEnd> {
         if had_one {
             self.0 = if more { (self.0 + 1) % QUANTA } else { 0 };
@@ -80,7 +80,7 @@ impl BulkQueue {
         self.tasks.borrow().is_empty()
     }
 
-    /// Does `act` as bulk's turn.
+    /// Runs `act` in bulk's turn.
     pub(super) fn run(&self, act: impl FnOnce()) {
         self.running.set(true);
         act();
@@ -101,9 +101,9 @@ impl TimeSlice {
         }
     }
 
-    /// Ends the slice if it has been long enough `now`, and begins another. Returns whether the worker
-    /// is to offer its core. With bulk to move, each turn is a slice: a thread that a message has woken
-    /// has waited for a quantum then, and would wait for several.
+    /// Starts a new slice if this one is over `now`, and returns whether the worker should yield. With bulk
+    /// to move, each turn is a slice, because a thread that a message has woken may have waited for a whole
+    /// quantum already.
     pub(super) fn end_if_over(&self, now: Instant, bulk: bool) -> bool {
         let over = bulk || now.saturating_duration_since(self.since.get()) >= TIME_SLICE;
         if over {
@@ -114,7 +114,7 @@ impl TimeSlice {
         over
     }
 
-    /// Notes a wait for events, and what others did with the core if it was offered just before.
+    /// Records a wait for events. A long one counts as a sleep.
     pub(super) fn waited(&self, begin: Instant, end: Instant) {
         if end.saturating_duration_since(begin) >= SLEEP {
             self.since.set(end);

@@ -1,4 +1,4 @@
-//! When tasks are polled though nothing has happened: deadlines.
+//! Deadlines of tasks.
 
 use std::future::{Future, poll_fn};
 use std::pin::pin;
@@ -13,17 +13,16 @@ use super::{Reactor, TaskId};
 pub(in crate::proxy) enum Interrupted {
     /// The time was up.
     Elapsed,
-    /// Every connection is being ended.
+    /// All waits are interrupted, at the end of a drain.
     Cancelled,
 }
 
 impl Reactor {
-    /// Has `task` polled once `at` (in the time of [`Reactor::now`]) has come, unless it is polled
-    /// before. Of several such times the nearest counts.
+    /// Sets a deadline of `task` at `at` (in the time of [`Reactor::now`]): the task is polled then, unless
+    /// it is polled before. Of several deadlines, the nearest counts.
     ///
-    /// A poll forgets them all, so what still waits then has to name its time again. That is what
-    /// lets deadlines nest or stand side by side in one task, and end in any order, without a list
-    /// of them.
+    /// Each poll clears the deadlines, and futures that still wait set theirs again. So deadlines can nest
+    /// in one task and end in any order, without a list of them.
     pub(in crate::proxy) fn wake_at(&self, task: TaskId, at: u64) {
         let mut tasks = self.tasks.borrow_mut();
         let Some(entry) = tasks.get_mut(task.index as usize) else { return };
@@ -34,9 +33,9 @@ impl Reactor {
         self.schedule(entry, task);
     }
 
-    /// Sees to it that the wheel hands `task` out at its deadline. One that is there for this time
-    /// or an earlier one is put back when that comes: a task is told of a new deadline far more
-    /// often than it meets one.
+    /// Inserts `task` into the wheel for its deadline, unless the wheel has it for the same time or
+    /// earlier; then it is inserted again when that time comes. Deadlines move far more often than they
+    /// are reached.
     fn schedule(&self, entry: &mut Task, task: TaskId) {
         let mut wheel = self.wheel.borrow_mut();
         if wheel.due(entry.deadline) < entry.scheduled {
@@ -44,14 +43,14 @@ impl Reactor {
         }
     }
 
-    /// The time, in that of [`Reactor::now`], after `duration`.
+    /// The time after `duration`, in the time of [`Reactor::now`].
     pub(in crate::proxy) fn after(&self, duration: Duration) -> u64 {
         let millis = u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
         self.now.get().saturating_add(millis)
     }
 
-    /// Awaits `future`, which belongs to the current task, for at most `limit`. Limits may nest: the
-    /// nearest end comes first, and an outer one ends what is inside.
+    /// Awaits `future`, in the current task, for at most `limit`. Limits may nest: the nearest counts, and
+    /// an outer one also ends the inner future.
     pub(in crate::proxy) async fn within<T>(
         &self,
         limit: Duration,
@@ -75,7 +74,7 @@ impl Reactor {
         .await
     }
 
-    /// Queues the tasks whose time has come; puts those back that have more of it by now.
+    /// Queues tasks whose deadline has come, and inserts tasks again whose deadline has moved.
     pub(super) fn expire(&self) {
         let now = self.now.get();
         let mut early = Vec::new();
@@ -84,8 +83,8 @@ impl Reactor {
             let task = tasks.get_mut(id.index as usize).filter(|task| task.serial == id.serial);
             let Some(task) = task else { return };
             if task.scheduled > now {
-                // It was put in again for an earlier time, and since then for a later one. Without
-                // this, such a task would be in the wheel twice for as long as it lives.
+                // A second entry, made when the deadline had moved to an earlier time. It is dropped, or
+                // the task would stay in the wheel twice.
                 return;
             }
             task.scheduled = u64::MAX;

@@ -1,4 +1,4 @@
-//! How other threads wake a reactor's tasks.
+//! The inbox of a reactor: how other threads wake its tasks.
 
 use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -10,10 +10,9 @@ use rustix::io::Errno;
 
 use super::TaskId;
 
-/// The tasks that were woken from outside of their reactor, and the event that ends its sleep.
+/// The tasks that were woken by wakers, and the eventfd that ends the reactor's sleep.
 ///
-/// A reactor wakes its tasks by itself for their sockets and deadlines. What goes through here is
-/// all else: a future that waits for another thread, or for another task.
+/// Sockets and deadlines do not use the inbox. It is for futures that wait for another thread or task.
 #[derive(Debug)]
 pub(in crate::proxy) struct Inbox {
     woken: Mutex<Vec<TaskId>>,
@@ -30,13 +29,13 @@ impl Inbox {
     /// An inbox for one reactor.
     ///
     /// # Errors
-    /// When there is no descriptor to be had.
+    /// When the process has no descriptors left.
     pub(in crate::proxy) fn new() -> io::Result<Self> {
         let event = eventfd(0, EventfdFlags::NONBLOCK | EventfdFlags::CLOEXEC)?;
         Ok(Inbox { woken: Mutex::default(), event })
     }
 
-    /// Wakes the main task of the reactor. Returns whether that has come about.
+    /// Wakes the main task of the reactor. Returns whether that succeeded.
     pub(in crate::proxy) fn wake_main(&self) -> bool {
         self.wake(TaskId::MAIN)
     }
@@ -50,18 +49,18 @@ impl Inbox {
         self.ring()
     }
 
-    /// The tasks that were woken since the last time.
+    /// Takes the tasks that were woken since the last call.
     pub(super) fn take(&self) -> Vec<TaskId> {
         self.with_woken(std::mem::take)
     }
 
-    /// Ends the sleep of the reactor. The event's counter need not be read for the next time: watched
-    /// edge-triggered, each write is an event, and it holds more of them than will ever be.
+    /// Ends the reactor's sleep. The eventfd is never read: it is registered edge-triggered, so each write
+    /// is an event, and its counter never overflows in practice.
     fn ring(&self) -> bool {
         loop {
             match rustix::io::write(&self.event, &1u64.to_ne_bytes()) {
                 Err(Errno::INTR) => {}
-                // A full counter has rung already.
+                // A full counter has caused an event already.
                 Ok(_) | Err(Errno::AGAIN) => return true,
                 Err(_) => return false,
             }

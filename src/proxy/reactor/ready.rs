@@ -10,7 +10,7 @@ impl Ready {
     pub(in crate::proxy) const NONE: Ready = Ready(0);
     pub(in crate::proxy) const READ: Ready = Ready(1);
     pub(in crate::proxy) const WRITE: Ready = Ready(2);
-    /// The peer has sent its last byte; a read will say so, however short the ones before.
+    /// The peer has closed its sending side. A read reports the end, even after a short read.
     pub(in crate::proxy) const READ_CLOSED: Ready = Ready(4);
     pub(in crate::proxy) const ERROR: Ready = Ready(8);
     /// The peer has marked a byte as urgent (RFC 6093).

@@ -1,4 +1,4 @@
-//! The descriptors that the epoll watches, and the task that each of them belongs to.
+//! The registered descriptors, their readiness, and their tasks.
 
 use std::cell::{Cell, RefCell};
 use std::io;
@@ -13,37 +13,36 @@ use super::TaskId;
 use super::alarm::{Alarm, timespec};
 use super::ready::Ready;
 
-/// What the epoll says when the alarm rings, and when something is in the inbox. No source has so
-/// high an index.
+/// The tokens of the alarm and the inbox. No source has such an index.
 const ALARM: u64 = u64::MAX;
 const INBOX: u64 = u64::MAX - 1;
 
-/// The descriptors of a reactor, and what is known of them. Edge-triggered: what becomes ready is
-/// told once, and counts until somebody takes it back.
+/// The descriptors of a reactor. They are registered edge-triggered: the kernel reports readiness once, and
+/// it stays set until it is cleared.
 pub(super) struct Sources {
     epoll: OwnedFd,
     alarm: Alarm,
     slab: RefCell<Slab<Source>>,
-    /// Tells an entry of the slab from those that had the same index before.
+    /// Distinguishes an entry from earlier ones with the same index.
     serial: Cell<u32>,
 }
 
-/// A descriptor that the epoll watches for a task.
+/// A registered descriptor of a task.
 struct Source {
     serial: u32,
     task: TaskId,
     ready: Ready,
 }
 
-/// What an event concerns.
+/// The target of an event.
 pub(super) enum EventTarget {
-    /// A descriptor of this task.
+    /// The task of a descriptor.
     Task(TaskId),
-    /// Tasks that were woken from outside.
+    /// The inbox: tasks that were woken by wakers.
     Inbox,
 }
 
-/// Names a registered descriptor.
+/// The id of a registered descriptor.
 #[derive(Clone, Copy, Debug)]
 pub(in crate::proxy) struct SourceId {
     pub(super) index: u32,
@@ -51,7 +50,7 @@ pub(in crate::proxy) struct SourceId {
 }
 
 impl Sources {
-    /// Sources beside `inbox`, the event of a reactor's own.
+    /// An epoll with the alarm and `inbox`.
     pub(super) fn new(inbox: impl AsFd) -> io::Result<Self> {
         let (epoll, alarm) = (epoll::create(epoll::CreateFlags::CLOEXEC)?, Alarm::new()?);
         let interest = epoll::EventFlags::IN | epoll::EventFlags::ET;
@@ -60,7 +59,7 @@ impl Sources {
         Ok(Sources { epoll, alarm, slab: RefCell::default(), serial: Cell::new(0) })
     }
 
-    /// Watches `fd` for `task`; it counts as `ready` at first.
+    /// Registers `fd` for `task`, with `ready` as its initial readiness.
     pub(super) fn add(
         &self,
         task: TaskId,
@@ -81,7 +80,7 @@ impl Sources {
         }
     }
 
-    /// Changes what `fd` is watched for.
+    /// Changes the interest of `fd`.
     pub(super) fn change(
         &self,
         id: SourceId,
@@ -92,7 +91,7 @@ impl Sources {
     }
 
     pub(super) fn remove(&self, id: SourceId, fd: impl AsFd) {
-        // Fails only if it is not watched.
+        // Fails only if it is not registered.
         let _ = epoll::delete(&self.epoll, fd);
         self.forget(id);
     }
@@ -116,8 +115,8 @@ impl Sources {
         self.with(id, |source| source.ready.remove(ready));
     }
 
-    /// Waits for events until the time `until`, where it is `now`; if that has come, it looks for
-    /// what is there.
+    /// Waits for events until `until`, where the time is `now`; if that is past, returns at once with the
+    /// events at hand.
     pub(super) fn wait(
         &self,
         events: &mut Vec<epoll::Event>,
@@ -125,7 +124,7 @@ impl Sources {
         until: u64,
     ) -> io::Result<()> {
         let millis = until.saturating_sub(now);
-        // The alarm ends a sleep. If it cannot be set, the sleep has an end of its own.
+        // If the alarm cannot be set, the wait has a timeout of its own.
         let alarmed = millis > 0 && self.alarm.set(now, until).is_ok();
         let end = timespec(millis);
         let timeout = (!alarmed).then_some(&end);
@@ -135,8 +134,7 @@ impl Sources {
         }
     }
 
-    /// Notes what an event tells. Returns what it concerns, unless that is the alarm, or a descriptor
-    /// that was forgotten meanwhile.
+    /// Applies an event. Returns its target; nothing for the alarm, or for a descriptor that was forgotten.
     pub(super) fn note(&self, event: &epoll::Event) -> Option<EventTarget> {
         match event.data.u64() {
             ALARM => {

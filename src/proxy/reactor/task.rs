@@ -1,36 +1,36 @@
-//! What the reactor polls, and when.
+//! A task of the reactor.
 
 use std::future::Future;
 use std::pin::Pin;
 use std::task::Waker;
 
-/// A future, and what it waits for besides its descriptors.
+/// A future with its scheduling state.
 pub(super) struct Task {
     pub(super) serial: u32,
     /// `None` while it is being polled.
     pub(super) polled: Option<Polled>,
-    /// Whether it is polled in this turn or the next.
+    /// Whether it is in the run queue.
     pub(super) queued: bool,
-    /// Whether it waits with bulk.
+    /// Whether it is in the bulk queue.
     pub(super) awaits_bulk: bool,
-    /// When it wants to be polled at the latest, as of its last poll; `u64::MAX` is never.
+    /// Its nearest deadline, as of its last poll; `u64::MAX` is none.
     pub(super) deadline: u64,
-    /// When the wheel will hand it out; `u64::MAX` while it is not there.
+    /// The time of its entry in the wheel; `u64::MAX` if it has none.
     pub(super) scheduled: u64,
 }
 
-/// What a poll needs of a task.
+/// The parts of a task that a poll needs.
 pub(super) struct Polled {
     pub(super) future: Pin<Box<dyn Future<Output = ()>>>,
     /// Wakes the task from anywhere.
     pub(super) waker: Waker,
 }
 
-/// Names a task for as long as it lives, and nothing after.
+/// The id of a task, which is never reused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::proxy) struct TaskId {
     pub(super) index: u32,
-    /// Tells it from those that had the same index before.
+    /// Distinguishes it from earlier tasks with the same index.
     pub(super) serial: u32,
 }
 
@@ -53,8 +53,8 @@ impl Task {
 }
 
 impl TaskId {
-    /// Names no task.
+    /// The id of no task.
     pub(super) const NONE: TaskId = TaskId { index: u32::MAX, serial: 0 };
-    /// The first that a reactor has.
+    /// The first task of a reactor.
     pub(super) const MAIN: TaskId = TaskId { index: 0, serial: 1 };
 }

@@ -1,16 +1,16 @@
-//! Deadlines, kept cheaply: one coarse wheel for all connections of a worker.
+//! A coarse timer wheel for the deadlines of all tasks of a worker.
 
-/// The width of a slot. Deadlines are kept to this precision, and never early.
+/// The width of a slot, which is the precision of deadlines. An item is never handed out early.
 const SLOT_MILLIS: u64 = 32;
-/// How many slots: the wheel spans about 33 s. A later deadline waits in the last slot and is put
-/// back when that comes round, which is cheap, for it happens twice a minute.
+/// The number of slots: the wheel spans about 33 s. An item with a later deadline is in the last slot, and
+/// is inserted again when that comes, about twice a minute.
 const SLOTS: u64 = 1024;
 const WORDS: usize = (SLOTS / 64) as usize;
 
-/// Items, each to be handed out at a time in milliseconds.
+/// A timer wheel: each item is handed out at its time, in milliseconds.
 ///
-/// Inserting and expiring cost a few instructions whatever the number of items; nothing is ever
-/// removed early, the owner knows which items still matter.
+/// Inserting and expiring cost a few instructions, whatever the number of items. Items cannot be removed;
+/// the owner ignores those that no longer matter.
 pub(super) struct Wheel<T> {
     slots: Box<[Vec<T>]>,
     /// One bit for each slot that holds anything.
@@ -51,7 +51,7 @@ impl<T> Wheel<T> {
         while let Some(slot) = self.first_occupied().filter(|slot| *slot < end) {
             let index = slot % SLOTS;
             self.occupied[(index / 64) as usize] &= !(1 << (index % 64));
-            // Taken whole: a burst's memory goes back to the allocator.
+            // Taken as a whole, so that the memory of a burst is freed.
             let items = self.slots.get_mut(index as usize).map(std::mem::take);
             items.into_iter().flatten().for_each(&mut hand_out);
         }

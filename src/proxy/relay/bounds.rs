@@ -1,4 +1,4 @@
-//! How much of a direction is on its way at once, in sluice and in the kernel.
+//! Bounds on the bytes that a direction holds, in sluice and in the kernel.
 
 use std::time::Duration;
 
@@ -6,51 +6,50 @@ use crate::proxy::fast_slots::{FastSlot, FastSlots};
 use crate::proxy::socket::Socket;
 use crate::proxy::tcp;
 
-/// Bytes that are moved at once, as powers of two: at first, after the receiver took all of it
-/// several times, and after it did not.
+/// Bytes that are moved at once, as powers of two: at first, after the receiver has taken all of them
+/// several times, and after it has not.
 const FIRST_CHUNK: u8 = 18;
 const LARGEST_CHUNK: u8 = 19;
 const SMALL_CHUNK: u8 = 17;
-/// A sender that is no further away than this fills a narrow window 500 times a second or more,
-/// which is enough until the direction counts as fast.
+/// A sender with at most this round-trip time can fill a narrow window 500 times a second, which is
+/// enough until the direction counts as fast.
 const NEAR: Duration = Duration::from_millis(2);
-/// How far away a sender is, is asked again after so many bytes: at first, the kernel has seen few
-/// packets of it, and on a busy machine each of them late.
+/// The round-trip time of a sender is read again after this many bytes: at first, the kernel has measured
+/// few packets, and on a busy machine each of them late.
 const ASK_AGAIN_AFTER: u64 = 1024 * 1024;
-/// A direction is fast that passes on so many bytes in so many milliseconds.
+/// A direction is fast if it moves this many bytes in this many milliseconds.
 const FAST_BYTES: u64 = 32 * 1024 * 1024;
 const FAST_MILLIS: u64 = 1000;
-/// A receiver that takes less than this between two looks, and does not take all there is, needs no
-/// more than a narrow window on a path of 200 ms.
+/// A receiver that takes less than this between two checks, with bytes left, needs only a narrow window,
+/// even on a path of 200 ms.
 const SLOW_BYTES: u64 = 8 * 1024 * 1024;
 
 /// The bounds of a direction that carries bulk, or whose receiver has blocked.
 ///
-/// The kernel sizes buffers for the fastest stream that there could be: of one whose receiver does
-/// not read, it keeps many MiB at either socket. So such a direction is bounded:
+/// The kernel sizes buffers for the fastest possible stream: if a receiver does not read, it keeps many
+/// MiB at either socket. So such a direction is limited:
 ///
-/// * The receiver's socket takes little beyond what is on its way to the receiver.
-/// * The window of a sender near by is narrow. A sender far away could not fill its path then, so it
-///   keeps its window until the receiver is slow for a while.
-/// * What is moved at once grows only while the receiver takes all of it.
+/// * The receiver's socket takes few bytes beyond those in flight.
+/// * The window of a near sender is narrow. A far sender could not fill its path with that, so it keeps
+///   its window until the receiver has been slow for a while.
+/// * The number of bytes that are moved at once grows only while the receiver takes all of them.
 ///
-/// Bounds cost a fast stream half as much CPU again, because both ends are woken more often. So a
-/// direction that has shown that it is fast has none, as long as it stays that: a receiver that stops
-/// then leaves as much in the kernel as it would without sluice. That is why there is only a fixed
-/// number of fast directions.
+/// Bounds cost a fast stream half as much CPU again, because both ends are woken more often. So they are
+/// lifted for a direction while it is fast. If its receiver stops then, the kernel holds as much as it
+/// would without sluice, so the number of fast directions is limited.
 #[derive(Default)]
 pub(super) struct Bounds {
-    /// Of a direction that is fast, or was and has left bytes in the kernel.
+    /// Held while the direction is fast, and until its bytes have left the kernel.
     slot: Option<FastSlot>,
     fast: bool,
     sending: bool,
     window: Window,
     chunk: ChunkSize,
-    /// The bytes passed on as of which it is asked again whether the sender is near: by the way, and
-    /// when the receiver blocks.
+    /// The totals of bytes at which the round-trip time is read again: while bulk moves, and when the
+    /// receiver blocks.
     ask_at: u64,
     ask_blocked_at: u64,
-    /// The bytes passed on, and the time in milliseconds, as of which the pace is taken.
+    /// The start of the current speed measurement: total of bytes, and time in milliseconds.
     mark: (u64, u64),
 }
 
@@ -75,15 +74,15 @@ impl Bounds {
         if self.fast { usize::MAX } else { 1 << self.chunk.0 }
     }
 
-    /// Bounds what the kernel takes for the receiver beyond what is on its way.
+    /// Limits the unsent bytes that the kernel takes for the receiver.
     pub(super) fn bound_unsent(&mut self, to: &Socket) {
         if !self.fast && !std::mem::replace(&mut self.sending, true) {
-            // Without it the kernel merely holds more.
+            // If it fails, the kernel merely holds more.
             let _ = to.bound_unsent();
         }
     }
 
-    /// The direction carries bulk, and has passed on `bytes`.
+    /// The direction carries bulk, and has moved `bytes` in all.
     pub(super) fn carry_bulk(&mut self, from: &Socket, to: &Socket, bytes: u64) {
         if self.fast {
             return;
@@ -95,7 +94,7 @@ impl Bounds {
         }
     }
 
-    /// The receiver took all of a piece; with it, `bytes` in all.
+    /// The receiver has taken all bytes of one move; `bytes` in all.
     pub(super) fn flush(
         &mut self,
         (from, to): (&Socket, &Socket),
@@ -121,7 +120,7 @@ impl Bounds {
         }
     }
 
-    /// The receiver takes no more for now, after `bytes`.
+    /// The receiver blocks, after `bytes` in all.
     pub(super) fn block(&mut self, from: &Socket, to: &Socket, bytes: u64) {
         if self.fast {
             return;
@@ -134,8 +133,8 @@ impl Bounds {
         }
     }
 
-    /// Looks after a direction that has passed on `moved` bytes since the last look. `stuck` says
-    /// that its receiver has not taken all there is.
+    /// The periodic check of a direction that has moved `moved` bytes since the last one. `stuck`: its
+    /// receiver has not taken all bytes.
     pub(super) fn maintain(&mut self, from: &Socket, to: &Socket, moved: u64, stuck: bool) {
         if self.fast && moved < FAST_BYTES {
             self.fast = false;

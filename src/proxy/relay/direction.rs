@@ -14,12 +14,12 @@ use crate::proxy::socket::{Socket, UNSUPPORTED};
 const LARGE: usize = 32 * 1024;
 /// A splice below this size counts against it.
 const SMALL: usize = 16 * 1024;
-/// So many large reads in a row make a direction bulk.
+/// This many large reads in a row promote a direction to bulk.
 const READS_TO_PROMOTE: u8 = 3;
-/// So many small splices in a row end that.
+/// This many small splices in a row demote it.
 const SPLICES_TO_DEMOTE: u8 = 2;
-/// Of a direction that has passed on so many bytes, the kernel may take a bounded number of bytes
-/// beyond those that are on their way. Before the first bulk or block, that would be too late.
+/// After this many bytes, the unsent bytes in the kernel are limited. Waiting for the first bulk or block
+/// would be too late.
 const MUCH: u64 = 256 * 1024;
 
 /// One direction of a relay.
@@ -27,62 +27,62 @@ pub(super) struct Direction {
     unsent: Unsent,
     mode: Mode,
     stage: Stage,
-    /// Few directions come to need any.
+    /// Few directions need them.
     bounds: Option<Box<Bounds>>,
-    /// Bytes passed on.
+    /// Bytes that were relayed.
     pub(super) bytes: u64,
 }
 
-/// What was read and not yet accepted by the receiver.
+/// Bytes that were read and that the receiver has not taken yet.
 enum Unsent {
     Nothing,
-    /// At most as many as the worker's buffer has, and those before the index are gone.
+    /// In memory; bytes before the index are sent. At most as many as the worker's buffer holds.
     Bytes(Vec<u8>, usize),
-    /// So many bytes in a borrowed pipe.
+    /// In a borrowed pipe, with their number.
     Piped(Pipe, usize),
 }
 
 /// How bytes are moved.
 #[derive(Clone, Copy)]
 enum Mode {
-    /// Through the worker's buffer; counts the large reads in a row.
+    /// Copied through the worker's buffer; counts large reads in a row.
     Copy { large: u8 },
-    /// Through a pipe, as long as there is one to borrow; counts the small reads in a row.
+    /// Spliced through a pipe, if one can be borrowed; counts small reads in a row.
     Splice { small: u8 },
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Stage {
     Open,
-    /// The sender is done; what is held is still to be passed on.
+    /// The sender is done; unsent bytes remain.
     Ended,
-    /// The receiver has all, and was told that no more will come.
+    /// The receiver has all bytes and the end.
     Done,
-    /// The receiver takes no more.
+    /// The receiver is closed for more.
     Refused,
 }
 
-/// What a direction came to.
+/// Why a direction stopped moving bytes.
 pub(super) enum StopReason {
     /// It waits for a socket, or is done.
     Blocked,
-    /// It could go on: it has had its share, or waits for bulk's turn.
+    /// It could go on: its share is used up, or it waits for bulk's turn.
     Yielded,
 }
 
-/// What the directions of all connections of a worker share.
+/// The worker's resources, for one poll.
 pub(in crate::proxy) struct IoContext<'a> {
     pub(in crate::proxy) buffer: &'a mut [u8],
     pub(in crate::proxy) pipes: &'a Pipes,
     pub(in crate::proxy) fast: &'a FastSlots,
     /// Milliseconds of a clock that never goes back.
     pub(in crate::proxy) now: u64,
-    /// Whether bulk has its turn, which comes after everything else.
+    /// Whether this is bulk's turn, which comes after all other work.
     pub(in crate::proxy) bulk: bool,
 }
 
 impl Direction {
-    /// A direction that has `first` to pass on before anything else.
+    /// A direction that sends `first` before anything else.
     pub(super) fn new(first: Vec<u8>) -> Self {
         let unsent = if first.is_empty() { Unsent::Nothing } else { Unsent::Bytes(first, 0) };
         let mode = Mode::Copy { large: 0 };
@@ -93,13 +93,12 @@ impl Direction {
         self.stage
     }
 
-    /// Passes on what it can, up to about `share` bytes, but bulk only in bulk's turn. `last` says
-    /// that the other direction is done, so that the close that follows tells the receiver of the
-    /// end.
+    /// Moves up to about `share` bytes; bulk only in bulk's turn. If `last`, the other direction is done,
+    /// and the close that follows signals the end to the receiver.
     ///
     /// # Errors
-    /// The sender's: it reset the connection. The receiver's only turn the stage to
-    /// [`Stage::Refused`], for what it sent before may still be read.
+    /// When the sender has reset the connection. An error of the receiver only sets the stage to
+    /// [`Stage::Refused`], because bytes that it sent before may still be read.
     pub(super) fn poll(
         &mut self,
         from: &Socket,
@@ -160,7 +159,7 @@ impl Direction {
         let bytes = self.bytes;
         self.bounds().block(from, to, bytes);
         if let Unsent::Piped(..) = self.unsent {
-            // What arrives for a receiver that takes nothing would wake us for nothing.
+            // Arriving segments would wake the worker for nothing.
             from.watch_reads(false)?;
             if pipes.are_scarce() {
                 self.leave_pipe(pipes)?;
@@ -169,7 +168,7 @@ impl Direction {
         Ok(())
     }
 
-    /// Moves what is held in a pipe to memory: a receiver that takes its time keeps no pipe from others.
+    /// Moves the bytes in a pipe to memory, so that a slow receiver does not occupy the pipe.
     fn leave_pipe(&mut self, pipes: &Pipes) -> io::Result<()> {
         self.unsent = match std::mem::replace(&mut self.unsent, Unsent::Nothing) {
             Unsent::Piped(pipe, size) => {
@@ -185,8 +184,8 @@ impl Direction {
         Ok(())
     }
 
-    /// Looks after a direction that has passed on `moved` bytes since the last look. A receiver that
-    /// took nothing of what is held keeps no pipe from others.
+    /// Updates the bounds of a direction that has moved `moved` bytes since the last check. If the receiver
+    /// has taken nothing, its pipe is given back.
     pub(super) fn maintain(
         &mut self,
         from: &Socket,
@@ -205,7 +204,7 @@ impl Direction {
         self.bounds.get_or_insert_default()
     }
 
-    /// Whether [`Direction::poll`] might do anything, as far as is known.
+    /// Whether [`Direction::poll`] may make progress.
     fn may_go_on(&self, from: &Socket, to: &Socket) -> bool {
         match (self.stage, &self.unsent) {
             (Stage::Done | Stage::Refused, _) => false,
@@ -215,19 +214,19 @@ impl Direction {
         }
     }
 
-    /// Whether there is anything that was read and not passed on.
+    /// Whether there are unsent bytes.
     pub(super) fn has_unsent(&self) -> bool {
         !matches!(self.unsent, Unsent::Nothing)
     }
 
-    /// Throws away what is held.
+    /// Discards unsent bytes.
     pub(super) fn discard(&mut self, pipes: &Pipes) {
         if let Unsent::Piped(pipe, _) = std::mem::replace(&mut self.unsent, Unsent::Nothing) {
             pipes.close(pipe);
         }
     }
 
-    /// Passes on what is held.
+    /// Sends unsent bytes.
     fn flush(&mut self, from: &Socket, to: &Socket, io: &IoContext<'_>) -> Poll<io::Result<()>> {
         let pipes = io.pipes;
         loop {
@@ -279,8 +278,8 @@ impl Direction {
         {
             match self.splice(from, pipe, io.pipes) {
                 Poll::Ready(Err(error)) if unsupported(&error) => io.pipes.disable(),
-                // Only a read tells the end. A splice gets no further than an urgent byte, which we
-                // may not have been told of yet, and brings nothing where the end is behind that.
+                // Only a read reports the end. A splice stops before an urgent byte, which may not have
+                // been reported yet, and returns 0 there as well.
                 Poll::Ready(Ok(0)) => from.keep_urgent_in_line(),
                 read => return read,
             }
@@ -288,7 +287,7 @@ impl Direction {
         self.copy(from, to, io.buffer)
     }
 
-    /// Reads once and passes on at once; what does not fit is held.
+    /// Reads once and sends at once; keeps what does not fit.
     fn copy(&mut self, from: &Socket, to: &Socket, buffer: &mut [u8]) -> Poll<io::Result<usize>> {
         let read = ready!(from.poll_recv(buffer))?;
         if read == 0 {
@@ -297,7 +296,7 @@ impl Direction {
         let bytes = buffer.get(..read).unwrap_or_default();
         let sent = match to.poll_send(bytes) {
             Poll::Ready(Ok(sent)) => sent,
-            // The next flush meets the same error, and knows what to do.
+            // The next flush gets the same error, and handles it.
             Poll::Ready(Err(_)) | Poll::Pending => 0,
         };
         self.bytes += sent as u64;
@@ -319,7 +318,7 @@ impl Direction {
 }
 
 impl Mode {
-    /// Copying suits what is small, splicing what is bulk.
+    /// The mode after a read of this size: copying is cheaper for small reads, splicing for bulk.
     fn after(self, read: usize) -> Self {
         match self {
             Mode::Copy { large } if read >= LARGE && large + 1 >= READS_TO_PROMOTE => {
@@ -336,12 +335,12 @@ impl Mode {
     }
 }
 
-/// The kernel, or what confines us, does not splice these; copying may still work.
+/// Whether the kernel or a sandbox does not support splicing these; copying may still work.
 fn unsupported(error: &io::Error) -> bool {
     Errno::from_io_error(error).is_some_and(|errno| UNSUPPORTED.contains(&errno))
 }
 
-/// Reads back what is in a pipe.
+/// Reads the bytes in a pipe.
 fn empty(pipe: &Pipe, size: usize) -> io::Result<Vec<u8>> {
     let mut bytes = vec![0; size];
     let mut filled = 0;

@@ -1,4 +1,4 @@
-//! Both ways at once, until both sides are done.
+//! Relay: moves bytes between client and endpoint, both ways at once, until both are done.
 
 mod bounds;
 mod direction;
@@ -18,13 +18,13 @@ use super::record::ByteCounts;
 use super::socket::Socket;
 use crate::outcome::Outcome;
 
-/// How often a long connection reports its bytes, and its peers are looked after.
+/// How often a long connection reports its bytes and checks its peers.
 const TICK: Duration = Duration::from_secs(15);
 const SHORTEST_TICK: Duration = Duration::from_millis(50);
-/// How many ticks there are at least in the time that a client may stall.
+/// The stall timeout has at least this many ticks.
 const TICKS_A_STALL: u32 = 4;
 
-/// Two sockets and what is between them.
+/// A relay between two sockets.
 pub(super) struct Relay<'a> {
     context: &'a Context,
     downstream: &'a Socket,
@@ -35,7 +35,7 @@ pub(super) struct Relay<'a> {
 }
 
 impl<'a> Relay<'a> {
-    /// A relay that replays `received`, which came from downstream, before anything else.
+    /// A relay that first sends `received`, the bytes that were already read from downstream, upstream.
     pub(super) fn new(
         context: &'a Context,
         downstream: &'a Socket,
@@ -46,8 +46,8 @@ impl<'a> Relay<'a> {
         Relay { context, downstream, upstream, up, down, quanta: Quanta::default() }
     }
 
-    /// Relays until both sides are done, one is gone, no byte moved for `idle`, or all connections
-    /// are ended. Reports what was passed on from time to time, and at the end.
+    /// Relays until both sides are done, one is gone, no byte has moved for `idle`, or the drain ends all
+    /// connections. Calls `report` with the relayed bytes from time to time, and at the end.
     pub(super) async fn run(
         mut self,
         idle: Duration,
@@ -57,7 +57,7 @@ impl<'a> Relay<'a> {
         let mut passed = ByteCounts::default();
         let mut idle_end = reactor.after(idle);
         let mut tick_at = reactor.after(self.tick_every());
-        // Only of connections that last.
+        // Allocated only for connections that last.
         let mut watches: Option<Box<PeerWatches>> = None;
         let outcome = poll_fn(|_| {
             if let Poll::Ready(outcome) = self.poll() {
@@ -90,13 +90,13 @@ impl<'a> Relay<'a> {
         outcome
     }
 
-    /// How often to look after the peers.
+    /// How often to check the peers.
     fn tick_every(&self) -> Duration {
         let stall = self.context.settings.timeouts.stall;
         stall.map_or(TICK, |stall| (stall / TICKS_A_STALL).clamp(SHORTEST_TICK, TICK))
     }
 
-    /// Looks after both directions, which have passed on so many bytes since the last look.
+    /// Updates the bounds of both directions, which have moved these bytes since the last check.
     fn maintain(&mut self, moved: ByteCounts) -> Option<Outcome> {
         let (pipes, downstream, upstream) = (&self.context.pipes, self.downstream, self.upstream);
         if self.up.maintain(downstream, upstream, pipes, moved.up).is_err() {
@@ -133,16 +133,15 @@ impl<'a> Relay<'a> {
 
         match (self.up.stage(), self.down.stage()) {
             (Stage::Done, Stage::Done) => return Poll::Ready(Outcome::Completed),
-            // A side that takes no more may have said something before it went; once that is
-            // passed on, the other is told.
+            // A side that takes no more may have sent bytes before; they are relayed first.
             (Stage::Refused, Stage::Done | Stage::Refused) => {
                 return Poll::Ready(Outcome::UpstreamReset);
             }
             (Stage::Done, Stage::Refused) => return Poll::Ready(Outcome::DownstreamReset),
             _ => {}
         }
-        // While the server is slow to take what the client sent, nobody reads from the client, and
-        // a read would be late to tell that it is gone.
+        // While the endpoint is slow, the client's socket is not read, so a read would notice late that
+        // the client is gone.
         if downstream.is_broken() {
             return Poll::Ready(Outcome::DownstreamReset);
         }
@@ -151,10 +150,9 @@ impl<'a> Relay<'a> {
         Poll::Pending
     }
 
-    /// Closes both sides, in good order only if all that was read was passed on.
+    /// Closes both sides: with a FIN if all bytes were relayed, else with a reset.
     fn end(mut self, outcome: Outcome) {
-        // Where nothing moves because a receiver is slow to take what is held, an end in good order
-        // would tell it that it has all.
+        // A FIN after lost bytes would tell the receiver that it has everything.
         let lost = self.up.has_unsent() || self.down.has_unsent();
         self.up.discard(&self.context.pipes);
         self.down.discard(&self.context.pipes);

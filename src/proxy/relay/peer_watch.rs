@@ -1,42 +1,42 @@
-//! Whether a peer still takes what it is sent: it may be gone, or there and not read.
+//! Detects peers that take nothing any more: because they are gone, or because they stall.
 
 use std::time::Duration;
 
 use crate::proxy::tcp::AckState;
 
-/// A peer that has acknowledged nothing for so long, while it owes that, is gone. A silent one, which
-/// owes nothing, is noticed by keepalive as soon (`socket::set_keep_alive`).
+/// A peer that owes acknowledgements and sends none for this long is gone. Keepalive detects a silent
+/// peer that owes none within the same time (`socket::set_keep_alive`).
 const GONE_AFTER: Duration = Duration::from_secs(100);
-/// Tries of the kernel in that time which nothing answered. A peer whose window is closed answers each,
-/// but they come to be two minutes apart.
+/// The least number of the kernel's tries in that time without an answer. A peer with a closed window
+/// answers each try, but they may be two minutes apart.
 const LEAST_TRIES: u8 = 2;
-/// What a client acknowledges at least in the time that it may stall, in bytes.
+/// The bytes that a client must acknowledge within the stall timeout.
 const LEAST_ACKED: u64 = 64 * 1024;
-/// By how much the kernel's clock and ours may differ.
+/// The tolerance between the kernel's clock and the reactor's.
 const SLACK: Duration = Duration::from_millis(50);
 
-/// What a look at a peer came to.
+/// The state of a peer, as of one check.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum PeerState {
     /// It owes no acknowledgement.
     Settled,
-    /// It owes some, and has time.
+    /// It owes some, and its time is not up.
     Owing,
-    /// Nothing of it was heard for too long.
+    /// It has answered nothing for too long.
     Gone,
-    /// It is there, but has taken too little for too long.
+    /// It answers, but has taken too little for too long.
     Stalled,
 }
 
-/// What is remembered from one look at a peer that owes acknowledgements to the next. Times are in
-/// milliseconds of one clock.
+/// The state of a peer that owes acknowledgements, between two checks. Times are in milliseconds of one
+/// clock.
 #[derive(Debug, Default)]
 pub(super) struct PeerWatch {
     silence: Option<Silence>,
     goal: Option<Goal>,
 }
 
-/// A time in which a peer was not heard.
+/// A time without an answer of the peer.
 #[derive(Debug)]
 struct Silence {
     since: u64,
@@ -44,7 +44,7 @@ struct Silence {
     backoff: u8,
 }
 
-/// What is to be acknowledged, and by when.
+/// The bytes that are to be acknowledged, and by when.
 #[derive(Debug)]
 struct Goal {
     acked: u64,
@@ -74,7 +74,7 @@ impl PeerWatch {
         }
     }
 
-    /// Something came from the peer.
+    /// The peer has sent something.
     pub(super) fn heard(&mut self) {
         self.silence = None;
     }
@@ -88,7 +88,7 @@ impl PeerWatch {
                 let tries = again.max(later).max(peer.unanswered);
                 now.saturating_sub(silence.since) >= millis(GONE_AFTER) && tries >= LEAST_TRIES
             }
-            // What was not heard before anything was owed says nothing.
+            // Silence from before it owed anything does not count.
             _ => {
                 let AckState { retransmits, backoff, .. } = peer;
                 self.silence = Some(Silence { since: now, retransmits, backoff });
@@ -101,8 +101,7 @@ impl PeerWatch {
         match &self.goal {
             Some(goal) if peer.acked < goal.acked => now >= goal.by,
             _ => {
-                // Of one that is owed little, all of it is to be acknowledged: what is owed the next
-                // time is another matter.
+                // If little is owed, all of it is to be acknowledged; later bytes do not count.
                 let acked = peer.acked.saturating_add(LEAST_ACKED).min(sent);
                 self.goal = Some(Goal { acked, by: now.saturating_add(millis(patience)) });
                 false

@@ -1,4 +1,4 @@
-//! What is looked after from time to time on a connection that lasts.
+//! The periodic check of both peers of a connection that lasts.
 
 use std::time::Duration;
 
@@ -7,11 +7,11 @@ use super::{ByteCounts, Relay};
 use crate::outcome::Outcome;
 use crate::proxy::socket::Socket;
 
-/// A peer that was sent so many bytes since the last look takes them: hardly a socket holds more that
-/// nobody has acknowledged.
+/// A peer that was sent this many bytes since the last check takes them: hardly any socket holds more
+/// bytes that are not acknowledged.
 const MUCH: u64 = 4 * 1024 * 1024;
 
-/// The peers of a connection, as they were at the last look.
+/// Both peers of a connection, as of the last check.
 #[derive(Default)]
 pub(super) struct PeerWatches {
     passed: ByteCounts,
@@ -21,37 +21,37 @@ pub(super) struct PeerWatches {
 
 #[derive(Default)]
 struct KnownPeer {
-    /// Whether all that it was sent is known to be acknowledged.
+    /// Whether all bytes that it was sent are known to be acknowledged.
     settled: bool,
-    /// Of a peer that owes acknowledgements. Few do when they are looked at.
+    /// For a peer that owes acknowledgements; few do when they are checked.
     watch: Option<Box<PeerWatch>>,
 }
 
-/// One peer, as the relay sees it.
+/// What one peer has done since the last check.
 struct PeerActivity<'a> {
     socket: &'a Socket,
-    /// Bytes that it was sent.
+    /// All bytes that it was sent.
     sent: u64,
-    /// Those among them that it was sent since the last look.
+    /// The bytes that it was sent since the last check.
     lately: u64,
-    /// Whether something came from it since then.
+    /// Whether it has sent something since then.
     heard: bool,
-    /// Whether it does not take what there is for it.
+    /// Whether there are unsent bytes for it.
     blocks: bool,
-    /// How long it may stall.
+    /// Its stall timeout.
     patience: Option<Duration>,
 }
 
 impl PeerWatches {
-    /// Begins, which only connections that last are worth.
+    /// Starts the checks of a connection that lasts.
     pub(super) fn of(upstream: &Socket) -> Box<Self> {
         // If it cannot be set, the idle timeout still ends a connection whose server is gone.
         let _ = upstream.keep_alive();
         Box::default()
     }
 
-    /// Looks after a connection that has passed on `passed` so far; returns how it ended, if a peer
-    /// is gone or has stalled for too long.
+    /// Checks a connection that has moved `passed` so far. Returns its outcome if a peer is gone or has
+    /// stalled for too long.
     pub(super) fn look(&mut self, relay: &mut Relay<'_>, passed: ByteCounts) -> Option<Outcome> {
         let before = std::mem::replace(&mut self.passed, passed);
         let up = passed.up.saturating_sub(before.up);
@@ -68,7 +68,7 @@ impl PeerWatches {
             blocks: relay.down.has_unsent(),
             patience: relay.context.settings.timeouts.stall,
         };
-        // A server may have its reasons to take nothing for hours.
+        // A server may take nothing for hours for good reasons.
         let server = PeerActivity {
             socket: relay.upstream,
             sent: passed.up,
@@ -87,7 +87,7 @@ impl PeerWatches {
 }
 
 impl KnownPeer {
-    /// Asks the kernel about the peer, but only if what was passed on leaves the question open.
+    /// Asks the kernel about the peer, unless the relayed bytes show that it is well.
     fn look(&mut self, peer: &PeerActivity<'_>, now: u64) -> PeerState {
         self.settled &= peer.lately == 0;
         let takes = peer.lately >= MUCH;
@@ -95,7 +95,7 @@ impl KnownPeer {
             self.watch = None;
             return PeerState::Settled;
         }
-        // A client that sends something now and then may still take nothing.
+        // A client that sends now and then may still take nothing.
         let doubtful = !self.settled && (!peer.heard || peer.patience.is_some());
         if !doubtful && !peer.blocks && self.watch.is_none() {
             return PeerState::Settled;

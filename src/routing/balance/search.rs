@@ -7,14 +7,13 @@ use std::sync::Arc;
 
 use crate::routing::{Availability, Endpoint, EndpointSet, Moment, mix};
 
-/// How many endpoints are looked at for one client, in all backends and however often another is
-/// chosen for it. A choice has half of what is left, and at least one; if nearly all of so many are
-/// dead, one that is well may be missed.
+/// How many endpoints are looked at for one client, over all backends and choices. Each choice uses at most
+/// half of the rest, and at least one. If nearly all of them are dead, a healthy one may be missed.
 pub(super) const MOST_LOOKS: usize = 512;
 /// How many endpoints of a set are put into a random order. Of larger ones, some are drawn.
 const MOST_SHUFFLED: usize = 256;
 
-/// A connection that an endpoint is wanted for.
+/// A connection that needs an endpoint.
 #[derive(Debug)]
 pub struct EndpointRequest<'a> {
     /// The client's address.
@@ -23,13 +22,13 @@ pub struct EndpointRequest<'a> {
     pub tried: &'a [SocketAddr],
     /// A fresh random number.
     pub random: u64,
-    /// The present.
+    /// The current time.
     pub now: Moment,
-    /// What is known of before, where endpoints were tried for it already.
+    /// The state of the search, if endpoints were tried for it already.
     pub search: SearchState,
 }
 
-/// What was found out, and spent, while endpoints were tried for one client.
+/// The state of the search for one client, over several choices.
 #[derive(Clone, Debug)]
 pub struct SearchState {
     /// How many endpoints may still be looked at.
@@ -61,23 +60,23 @@ fn is_ipv4(address: SocketAddr) -> bool {
     address.ip().to_canonical().is_ipv4()
 }
 
-/// Where an endpoint stands in the order of preference for one client; the least is the best.
+/// The rank of an endpoint for one client; the least is the best.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum EndpointRank {
-    /// Nothing is known against it.
+    /// It is healthy, as far as is known.
     Well,
-    /// An attempt is to show whether it is well again.
+    /// It has failed, and its pause is over: the next attempt is a trial.
     Due,
-    /// For this client, there was no route to another address of its family.
+    /// The kernel had no route to another address of its family, for this client.
     Doubtful,
-    /// There has lately been no route to an address of its family and backend.
+    /// The kernel recently had no route to an address of its family, in its backend.
     Unrouted,
-    /// An attempt has failed lately, or one after its rest is still going on.
+    /// An attempt has failed recently, or a trial is running.
     Resting,
 }
 
 impl<'a> EndpointRequest<'a> {
-    /// A wish of this moment, of a client for which nothing was tried yet.
+    /// The request of a client for which nothing was tried yet.
     pub fn new(source: IpAddr, tried: &'a [SocketAddr], random: u64) -> Self {
         EndpointRequest {
             source,
@@ -88,7 +87,7 @@ impl<'a> EndpointRequest<'a> {
         }
     }
 
-    /// The wish of a client for which endpoints were tried already, with that effort.
+    /// The request of a client for which endpoints were tried already.
     pub fn again(
         source: IpAddr,
         tried: &'a [SocketAddr],
@@ -110,7 +109,7 @@ impl<'a> EndpointRequest<'a> {
         }
     }
 
-    /// Of the looks that are left, those that one choice may take.
+    /// How many endpoints this choice may look at.
     pub(super) fn allowance(&self) -> u16 {
         (self.search.looks.get() / 2).max(1)
     }
@@ -121,7 +120,7 @@ impl<'a> EndpointRequest<'a> {
     }
 }
 
-/// A search for one endpoint, which may look at so many.
+/// A search for one endpoint, with a limit on the endpoints it looks at.
 pub(super) struct EndpointSearch<'w> {
     pub(super) request: &'w EndpointRequest<'w>,
     most: u16,
@@ -143,13 +142,12 @@ impl<'w> EndpointSearch<'w> {
         self.left.get()
     }
 
-    /// Whether no better one need be searched for. A client is a trial for one endpoint that may be
-    /// dead still, and not for several.
+    /// Whether the search may stop at this rank. A client is used for at most one trial.
     pub(super) fn is_good(&self, rank: EndpointRank) -> bool {
         rank <= if self.request.tried.is_empty() { EndpointRank::Due } else { EndpointRank::Well }
     }
 
-    /// Looks at an endpoint; `None` if it was tried already, of which there are few.
+    /// The rank of an endpoint; `None` if it was tried already.
     pub(super) fn look(&self, endpoint: &Endpoint) -> Option<EndpointRank> {
         if self.request.tried.contains(&endpoint.address) {
             return None;
