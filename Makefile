@@ -3,10 +3,14 @@
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-# The order of the checks is part of what they say: the quickest to fail comes first.
+.PHONY: help build image run test ci lint test-quick test-slow test-chart tests-in-turn e2e e2e-image \
+    bench bench-parts bench-control doc audit fuzz tools tools-e2e kube render release sbom
+# One target after the other, in the order that is given, but for those that a recipe runs BESIDE each
+# other. What these write is shown when they have ended.
+BESIDE = $(MAKE) BESIDE_EACH_OTHER=yes --jobs --output-sync=target
+ifndef BESIDE_EACH_OTHER
 .NOTPARALLEL:
-.PHONY: help build image run test lint test-quick test-slow test-chart e2e bench bench-parts \
-    bench-control doc audit fuzz tools tools-e2e kube render release sbom
+endif
 
 VERSION := $(shell sed -n '0,/^version/s/^version = "\(.*\)"/\1/p' Cargo.toml)
 
@@ -44,11 +48,22 @@ run: ## the quick start: two TLS servers and sluice in front of them (PORT=8443)
 	@cargo build --locked --bin sluice --example quickstart
 	@cargo run --quiet --locked --example quickstart
 
-test: lint doc test-slow test-quick test-chart ## install what the tests need, and run everything
+# The quickest to fail comes first.
+test: lint doc test-quick test-chart test-slow ## install what the tests need, and run everything
+
+# The release build takes the longest, and has the time that the tests leave.
+ci: lint doc ## what CI runs: everything, on a real cluster too
+	$(BESIDE) tests-in-turn e2e-image
+	$(MAKE) e2e
+
+tests-in-turn:
+	$(MAKE) test-quick
+	$(MAKE) test-chart
+	$(MAKE) test-slow
 
 lint: tools ## check form, clippy's lints, the dependencies and the bill of materials
-	cargo fmt --check
-	cargo clippy --all-targets --locked -- -D warnings
+	cargo fmt --all --check
+	cargo clippy --workspace --all-targets --locked -- -D warnings
 	cargo fmt --check --manifest-path benches/compare/Cargo.toml
 	cargo clippy --manifest-path benches/compare/Cargo.toml --target-dir target/compare --locked -- \
 	    -D warnings
@@ -62,10 +77,12 @@ test-quick: kube ## the quick tests
 	cargo test --locked --bench build --bench endpoints --bench hello --bench table
 
 test-slow: kube ## the tests that are marked as slow
-	cargo test --locked --lib --bins --tests -- --ignored
+	tests/env/slow.py
 
+# The binary is the one that other tests use: `cargo build` would make another one in its place, with
+# fewer features of what sluice depends on, and all of that anew.
 test-chart: kube ## the Helm chart: what it renders and refuses, its alerts, on a real API server
-	cargo build --locked --bin sluice
+	cargo test --locked --test parts --no-run
 	HELM_BIN="$$(tests/env/helm.sh)" KUBEBUILDER_ASSETS="$$(tests/env/kube.sh)" \
 	    SLUICE_BINARY=$(CURDIR)/target/debug/sluice \
 	    go test -C tests/chart -count=1 -v ./... | grep -v '^=== '
@@ -82,10 +99,15 @@ bench: build ## measure side by side with other proxies; takes 20 minutes (ARGS=
 bench-parts: ## measure the parser and the table; takes many minutes, mostly to build
 	cargo bench --locked --bench endpoints --bench hello --bench table
 
-# For minutes the release build keeps one processor busy, while others can build the programs.
-e2e: tools-e2e ## test the image and the chart on a real cluster of one node; wants root
-	{ tests/env/kube.sh cluster && tests/env/helm.sh && tests/env/prometheus.sh; } >/dev/null & \
-	    make image && wait $$! && tests/e2e/run.sh
+e2e: e2e-image ## test the image and the chart on a real cluster of one node; wants root
+	tests/e2e/run.sh
+
+# For minutes the release build keeps one processor busy, while others can build the programs. They have
+# what time is left by whatever else runs: tests measure times.
+e2e-image: tools-e2e
+	{ for program in 'kube.sh cluster' helm.sh prometheus.sh; do \
+	    chrt --idle 0 tests/env/$$program; done; } >/dev/null & \
+	    chrt --idle 0 $(MAKE) image && wait $$!
 
 # The controller that is measured is the released one; the program that measures it need not be.
 bench-control: build kube ## measure the control plane at scale; takes many minutes, mostly to build

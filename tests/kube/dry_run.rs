@@ -1,14 +1,29 @@
 //! Many routes tried out at once.
 
 use std::collections::HashMap;
+use std::thread;
 
 use serde_json::{Value, json};
 
 use crate::support::ApiServer;
 
+/// How many kubectls are asked at the same time. Each makes 50 requests a second, two for a route.
+const KUBECTLS: usize = 8;
+/// How many routes a kubectl of its own is worth.
+const ROUTES: usize = 100;
+
 /// What `kubectl apply --dry-run=server` says to a route of each of the specs: nothing to one that
 /// is taken.
 pub(crate) fn try_out(specs: &[Value]) -> Vec<Option<String>> {
+    let part = specs.len().div_ceil(KUBECTLS).max(ROUTES);
+    thread::scope(|scope| {
+        let parts: Vec<_> =
+            specs.chunks(part).map(|part| scope.spawn(|| ask_kubectl(part))).collect();
+        parts.into_iter().flat_map(|part| part.join().expect("answers")).collect()
+    })
+}
+
+fn ask_kubectl(specs: &[Value]) -> Vec<Option<String>> {
     // Two that are always refused: of a single one kubectl writes in another way.
     let documents: Vec<String> = specs
         .iter()

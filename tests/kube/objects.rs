@@ -13,7 +13,7 @@ use crate::support::{ApiServer, Kubeconfig, PATIENCE, succeeded, within};
 
 const ROLE: &str = include_str!("../../deploy/clusterrole.yaml");
 
-/// How many requests [`Objects::put_all`] has under way at a time.
+/// How many requests are under way at a time, of those that make or change many objects.
 const AT_A_TIME: usize = 16;
 
 pub(crate) struct Objects {
@@ -52,6 +52,15 @@ impl Objects {
     pub(crate) fn merge(&self, object: &Value, patch: &Value) -> String {
         let (parameters, patch) = (PatchParams::default(), Patch::Merge(patch));
         self.runtime.block_on(self.patch(object, &parameters, &patch)).unwrap()
+    }
+
+    /// Merges a patch into many at the same time. Each text that comes back goes to `answered`.
+    pub(crate) fn merge_all(&self, objects: &[Value], patch: &Value, answered: impl Fn(&str)) {
+        let (parameters, patch) = (PatchParams::default(), Patch::Merge(patch));
+        let all = stream::iter(objects).for_each_concurrent(AT_A_TIME, async |object| {
+            answered(&self.patch(object, &parameters, &patch).await.unwrap());
+        });
+        self.runtime.block_on(all);
     }
 
     async fn apply(&self, object: &Value) {
