@@ -2,7 +2,7 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use tls::{ClientHello, HelloReader, Progress, InvalidHello};
+use tls::{ClientHello, HelloReader, InvalidHello, Progress};
 
 // `tls` imports nothing of the crate around it, so it can stand here without it.
 #[allow(dead_code, unused_imports)]
