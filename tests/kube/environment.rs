@@ -33,8 +33,9 @@ fn a_route_is_accepted_and_listed_by_its_short_name() {
     let api = ApiServer::shared();
     let namespace = api.namespace("environment-route");
     succeeded(api.admin().apply(&route(namespace, "203.0.113.7:9093")));
-    let listed = succeeded(api.admin().kubectl(&["get", "sni", "-n", namespace]));
-    assert!(listed.contains("kafka.example.com"), "{listed}");
+    let first = "jsonpath={.items[0].spec.hostnames[0]}";
+    let listed = succeeded(api.admin().kubectl(&["get", "sni", "-n", namespace, "-o", first]));
+    assert_eq!(listed, "kafka.example.com");
 
     let refused = api.admin().apply(&route(namespace, "203.0.113.7"));
     let error = String::from_utf8_lossy(&refused.stderr);
