@@ -77,7 +77,7 @@ test-quick: kube ## the quick tests
 	cargo test --locked --bench build --bench endpoints --bench hello --bench table
 
 test-slow: kube ## the tests that are marked as slow
-	tests/env/slow.py
+	cargo test --locked --no-fail-fast --lib --bins --tests -- --ignored
 
 # The binary is the one that other tests use: `cargo build` would make another one in its place, with
 # fewer features of what sluice depends on, and all of that anew.

@@ -278,7 +278,7 @@ fn await_messages(sluice: &Sluice, expected: &[&str]) {
     within(PATIENCE, "what is logged", || {
         let warnings = sluice.warnings();
         let messages = messages(&warnings);
-        assert!(messages.len() <= expected.len(), "{messages:?}");
+        assert!(messages.len() <= expected.len(), "{warnings:#?}");
         (messages == expected).then_some(())
     });
 }
