@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use crate::support::ApiServer;
 
 /// How many kubectls are asked at the same time. Each makes 50 requests a second, two for a route.
-const KUBECTLS: usize = 2;
+const KUBECTLS: usize = 8;
 /// How many routes a kubectl of its own is worth.
 const ROUTES: usize = 100;
 

@@ -192,9 +192,7 @@ fn a_slow_api_server_is_none_that_is_away() {
 }
 
 fn an_api_server_that_falls_silent() {
-    // One that others keep busy may be late to answer, which is another outage.
-    let api = &ApiServer::start();
-    api.install_crds();
+    let api = ApiServer::shared();
     let namespace = api.namespace("outage-silent");
     let backend = Backend::start("here");
     apply(api, namespace, "silent", &backend);

@@ -176,6 +176,8 @@ impl WatchHealth {
         let (kind, namespace) = (watch.kind, watch.namespace.clone());
         // A watch that breaks off is no outage; the next request tells whether there is one.
         if error.is_end_of_watch() {
+            // During an outage, it is not over before this one is watched again.
+            watch.on = false;
             debug!(kind, namespace, error = reasons, "a watch has broken off");
             return;
         }
@@ -359,6 +361,24 @@ mod tests {
         assert!(!state.fail(1, Some(403), start + LASTING * 4), "anew, and said already");
         assert!(!state.fail(1, Some(404), start + LASTING * 4));
         assert!(state.fail(1, Some(404), start + LASTING * 5));
+    }
+
+    #[test]
+    fn an_outage_is_over_when_what_broke_off_in_it_is_watched_again() {
+        let (health, told) = told();
+        let (a, b) = (health.watch("as", None), health.watch("bs", None));
+        a.watching();
+        b.watching();
+        b.failed(&WatchFailure::Silent);
+        a.failed(&status(503));
+        a.watching();
+        let ups = || {
+            let told = told.lock().expect("told");
+            told.iter().filter(|notice| **notice == Notice::Up).count()
+        };
+        assert_eq!(ups(), 1, "it may still fail");
+        b.watching();
+        assert_eq!(ups(), 2);
     }
 
     #[test]
