@@ -295,7 +295,7 @@ impl Traffic<'_> {
         signalled: &mut impl AsyncFnMut() -> &'static str,
         leave: impl Fn(),
     ) -> anyhow::Result<()> {
-        let Traffic { config, parts, watchdog, manager } = self;
+        let Traffic { config, parts, watchdog, manager } = &self;
         // Clients that come before wait in the kernel instead of finding no route.
         tokio::select! {
             Ok(()) = first_table => {}
@@ -318,31 +318,44 @@ impl Traffic<'_> {
 
         let lost = tokio::select! {
             never = listening::follow(&running, wanted, &parts.readiness) => match never {},
-            signal = signalled() => {
-                tracing::info!(signal, "draining");
-                false
-            }
-            () = ended.notified() => {
-                parts.readiness.set_worker_lost();
-                tracing::error!("a worker has ended by itself; draining the others");
-                true
-            }
+            lost = self.drain_begins(signalled, &ended) => lost,
         };
         parts.readiness.set_draining();
         let drain_time = config.drain.delay.saturating_add(config.drain.timeout);
         manager.stopping(drain_time.saturating_add(drain::LAST_STEPS));
         leave();
-        let hurry = async {
-            if lost {
-                let signal = signalled().await;
-                tracing::info!(signal, "draining already");
-            }
-            let signal = signalled().await;
-            tracing::warn!(signal, "ending at once");
-        };
-        drain::drain(config.drain, &running, &ended, pin!(hurry)).await;
+        drain::drain(config.drain, &running, &ended, pin!(hurry(signalled, lost))).await;
         drain::end(&parts.metrics, running, &ended, writing).await
     }
+
+    /// Waits for a signal or the end of a worker. Returns whether it was a worker.
+    async fn drain_begins(
+        &self,
+        signalled: &mut impl AsyncFnMut() -> &'static str,
+        ended: &Notify,
+    ) -> bool {
+        tokio::select! {
+            signal = signalled() => {
+                tracing::info!(signal, "draining");
+                false
+            }
+            () = ended.notified() => {
+                self.parts.readiness.set_worker_lost();
+                tracing::error!("a worker has ended by itself; draining the others");
+                true
+            }
+        }
+    }
+}
+
+/// Waits for the signal that ends a drain: the second one, or the second after a worker was `lost`.
+async fn hurry(signalled: &mut impl AsyncFnMut() -> &'static str, lost: bool) {
+    if lost {
+        let signal = signalled().await;
+        tracing::info!(signal, "draining already");
+    }
+    let signal = signalled().await;
+    tracing::warn!(signal, "ending at once");
 }
 
 fn access_log(

@@ -3,6 +3,7 @@
 use std::future::{pending, poll_fn};
 use std::io;
 use std::net::SocketAddr;
+use std::ops::ControlFlow;
 use std::rc::Rc;
 use std::task::Poll;
 use std::time::Duration;
@@ -76,10 +77,7 @@ pub(super) async fn accept(context: Rc<Context>, bind: Rc<OpenBind>, socket: Lis
     // Tells the worker that the bind is closed, however this function ends.
     let _open = OpenGuard { context: &context, bind: &bind };
     let reactor = &context.reactor;
-    let mut interest = EventFlags::IN;
-    // Of all workers and processes that share a socket, one is woken for a client.
-    interest.set(EventFlags::EXCLUSIVE, socket.is_shared());
-    let id = match reactor.register(&socket, interest, Ready::READ) {
+    let id = match register(reactor, &socket) {
         Ok(id) => id,
         Err(error) => {
             tracing::error!(listener = bind.listener().name, %error, "cannot watch a bind");
@@ -102,18 +100,8 @@ pub(super) async fn accept(context: Rc<Context>, bind: Rc<OpenBind>, socket: Lis
             }
             Ok(false) => {
                 reactor.clear(id, Ready::READ);
-                if let Some(closing) = &closing {
-                    let Some(left) = closing.left(reactor) else { break };
-                    let more = reactor.within(left, poll_fn(|_| more(reactor, id)));
-                    if more.await.is_err() {
-                        break;
-                    }
-                } else {
-                    poll_fn(|_| match bind.is_closing() {
-                        true => Poll::Ready(()),
-                        false => more(reactor, id),
-                    })
-                    .await;
+                if wait(reactor, id, &bind, closing.as_ref()).await.is_break() {
+                    break;
                 }
             }
             Err(_) if bind.is_closing() => break,
@@ -127,6 +115,35 @@ pub(super) async fn accept(context: Rc<Context>, bind: Rc<OpenBind>, socket: Lis
         reactor.unregister(id, &socket);
     } else {
         reactor.forget(id);
+    }
+}
+
+fn register(reactor: &Reactor, socket: &ListeningSocket) -> io::Result<SourceId> {
+    let mut interest = EventFlags::IN;
+    // Of all workers and processes that share a socket, one is woken for a client.
+    interest.set(EventFlags::EXCLUSIVE, socket.is_shared());
+    reactor.register(socket, interest, Ready::READ)
+}
+
+/// Waits for the next client, or until the bind is to close. Breaks if no more clients can come.
+async fn wait(
+    reactor: &Reactor,
+    id: SourceId,
+    bind: &OpenBind,
+    closing: Option<&ClosingBind>,
+) -> ControlFlow<()> {
+    let Some(closing) = closing else {
+        poll_fn(|_| match bind.is_closing() {
+            true => Poll::Ready(()),
+            false => more(reactor, id),
+        })
+        .await;
+        return ControlFlow::Continue(());
+    };
+    let Some(left) = closing.left(reactor) else { return ControlFlow::Break(()) };
+    match reactor.within(left, poll_fn(|_| more(reactor, id))).await {
+        Ok(()) => ControlFlow::Continue(()),
+        Err(_) => ControlFlow::Break(()),
     }
 }
 

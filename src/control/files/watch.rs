@@ -95,6 +95,17 @@ impl Default for Pace {
     }
 }
 
+impl Pace {
+    /// When to look at the files again without an event.
+    fn next_look(&self, is_watched: bool, held: bool) -> Duration {
+        match is_watched {
+            true if held => self.held,
+            true => self.idle,
+            false => self.poll,
+        }
+    }
+}
+
 pub(super) async fn watch_at(
     pace: Pace,
     paths: Vec<PathBuf>,
@@ -133,11 +144,7 @@ pub(super) async fn watch_at(
             }
             publish(update);
         }
-        let look = match watcher.healthy {
-            true if held => pace.held,
-            true => pace.idle,
-            false => pace.poll,
-        };
+        let look = pace.next_look(watcher.healthy, held);
         let reason = wait(look, &watcher, &reread, &mut state, &mut answers, &mut publish).await;
         noticed = Instant::now();
         if reason != Reason::Time {

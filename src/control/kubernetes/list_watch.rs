@@ -1,8 +1,8 @@
-//! One kind of objects, listed and then watched.
+//! Lists and then watches the objects of one kind.
 //!
-//! A watch that ends is begun anew where it was. After the server has refused to go on there, or has
-//! sent what is no event, everything is listed again; also when several watches in a row have brought
-//! nothing, which counts as an outage. After each failure there is a pause.
+//! A watch that ends is started again at the same version. If the server refuses that version, or sends
+//! something that is no event, everything is listed again; also after several watches in a row without any
+//! event, which count as an outage. After each failure there is a pause.
 
 use std::mem;
 use std::pin::Pin;
@@ -32,7 +32,7 @@ const MOST_FRUITLESS: u32 = 3;
 /// or away.
 const LATER: [u16; 2] = [429, 503];
 
-/// What a list and watch brings.
+/// An event of a list and watch.
 #[derive(Debug)]
 pub(super) enum WatchEvent {
     /// Everything is listed from here on.
@@ -79,7 +79,7 @@ pub(super) enum WatchFailure {
     Fruitless(#[source] Box<WatchFailure>),
 }
 
-/// Its events and failures, for good.
+/// An endless stream of events and failures.
 pub(super) type WatchEvents = Pin<Box<dyn Stream<Item = Result<WatchEvent, WatchFailure>> + Send>>;
 
 /// Lists and watches what is at a path, such as `/api/v1/services`.
@@ -113,7 +113,7 @@ struct ListWatch {
 enum WatchPhase {
     Start,
     Listing(Box<Pages>),
-    /// It is known as of this version.
+    /// Everything up to this version is known.
     Listed(String),
     Watching(Box<Watch>),
 }
@@ -146,33 +146,14 @@ impl ListWatch {
                     self.state = WatchPhase::Listing(Box::new(pages));
                     return Ok(WatchEvent::Init);
                 }
-                WatchPhase::Listing(pages) => match pages.next().await {
-                    Ok(Some(object)) => return Ok(WatchEvent::InitApply(object)),
-                    Ok(None) => {
-                        let version = pages.version().map(str::to_owned);
-                        self.state = version.clone().map_or(WatchPhase::Start, WatchPhase::Listed);
-                        return version
-                            .map(|_| WatchEvent::InitDone)
-                            .ok_or(WatchFailure::NoVersion);
-                    }
-                    Err(error) => {
-                        self.fruitless = 0;
-                        self.state = WatchPhase::Start;
-                        return Err(WatchFailure::List(error));
-                    }
-                },
+                WatchPhase::Listing(pages) => {
+                    let next = pages.next().await;
+                    let version = pages.version().map(str::to_owned);
+                    return self.listed(next, version);
+                }
                 WatchPhase::Listed(version) => {
-                    match Watch::begin(&self.client, &self.path, version).await {
-                        Ok(watch) => self.state = WatchPhase::Watching(Box::new(watch)),
-                        Err(failure) => {
-                            // An outage that shows, and explains why watches have broken off.
-                            self.fruitless = 0;
-                            if failure.wants_a_list() {
-                                self.state = WatchPhase::Start;
-                            }
-                            return Err(failure);
-                        }
-                    }
+                    let watch = Watch::begin(&self.client, &self.path, version).await;
+                    self.begun(watch)?;
                 }
                 WatchPhase::Watching(watch) => match watch.next(&self.health).await {
                     Ok(Some(event)) => return Ok(event),
@@ -182,6 +163,44 @@ impl ListWatch {
                         }
                     }
                 },
+            }
+        }
+    }
+
+    /// Handles the next object of a list, or its end with this version.
+    fn listed(
+        &mut self,
+        next: Result<Option<ObjectText>, Error>,
+        version: Option<String>,
+    ) -> Result<WatchEvent, WatchFailure> {
+        match next {
+            Ok(Some(object)) => Ok(WatchEvent::InitApply(object)),
+            Ok(None) => {
+                self.state = version.clone().map_or(WatchPhase::Start, WatchPhase::Listed);
+                version.map(|_| WatchEvent::InitDone).ok_or(WatchFailure::NoVersion)
+            }
+            Err(error) => {
+                self.fruitless = 0;
+                self.state = WatchPhase::Start;
+                Err(WatchFailure::List(error))
+            }
+        }
+    }
+
+    /// Handles the start of a watch.
+    fn begun(&mut self, watch: Result<Watch, WatchFailure>) -> Result<(), WatchFailure> {
+        match watch {
+            Ok(watch) => {
+                self.state = WatchPhase::Watching(Box::new(watch));
+                Ok(())
+            }
+            Err(failure) => {
+                // An outage that shows, and explains why watches have broken off.
+                self.fruitless = 0;
+                if failure.wants_a_list() {
+                    self.state = WatchPhase::Start;
+                }
+                Err(failure)
             }
         }
     }

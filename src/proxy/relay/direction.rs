@@ -110,11 +110,8 @@ impl Direction {
         let end = self.bytes.saturating_add(share);
         loop {
             if matches!(self.mode, Mode::Splice { .. }) && !io.bulk {
-                return Ok(if self.may_go_on(from, to) {
-                    StopReason::Yielded
-                } else {
-                    StopReason::Blocked
-                });
+                let goes_on = self.may_go_on(from, to);
+                return Ok(if goes_on { StopReason::Yielded } else { StopReason::Blocked });
             }
             match self.flush(from, to, io) {
                 Poll::Pending => {
@@ -132,8 +129,7 @@ impl Direction {
                 Stage::Open => {}
                 Stage::Done | Stage::Refused => return Ok(StopReason::Blocked),
                 Stage::Ended => {
-                    let told = if last { Ok(()) } else { to.shutdown_write() };
-                    self.stage = if told.is_ok() { Stage::Done } else { Stage::Refused };
+                    self.pass_on_end(to, last);
                     return Ok(StopReason::Blocked);
                 }
             }
@@ -141,16 +137,25 @@ impl Direction {
                 Poll::Pending => return Ok(StopReason::Blocked),
                 Poll::Ready(Err(error)) => return Err(error),
                 Poll::Ready(Ok(0)) => self.stage = Stage::Ended,
-                Poll::Ready(Ok(read)) => {
-                    self.mode = self.mode.after(read);
-                    if let Mode::Splice { .. } = self.mode {
-                        let bytes = self.bytes;
-                        self.bounds().carry_bulk(from, to, bytes);
-                    } else if self.bytes >= MUCH {
-                        self.bounds().bound_unsent(to);
-                    }
-                }
+                Poll::Ready(Ok(read)) => self.adapt(from, to, read),
             }
+        }
+    }
+
+    /// Passes the end on to the receiver, unless the close that follows does that.
+    fn pass_on_end(&mut self, to: &Socket, last: bool) {
+        let passed = last || to.shutdown_write().is_ok();
+        self.stage = if passed { Stage::Done } else { Stage::Refused };
+    }
+
+    /// Adapts the mode and the bounds to a read of this size.
+    fn adapt(&mut self, from: &Socket, to: &Socket, read: usize) {
+        self.mode = self.mode.after(read);
+        if let Mode::Splice { .. } = self.mode {
+            let bytes = self.bytes;
+            self.bounds().carry_bulk(from, to, bytes);
+        } else if self.bytes >= MUCH {
+            self.bounds().bound_unsent(to);
         }
     }
 
