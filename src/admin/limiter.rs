@@ -1,15 +1,15 @@
-//! The bounded set of open connections.
+//! The limit on open connections of the admin port.
 //!
-//! When it is full, a newcomer is let in and another connection is closed: the oldest one of the
-//! address that has most. Refusing the newcomer instead, or leaving it in the backlog, would let
-//! one client with idle connections keep out every probe.
+//! At the limit, a new connection is accepted and another one is closed: the oldest of the address with the
+//! most connections. If new connections were refused or left in the backlog, one client with idle
+//! connections could keep out every probe.
 
 use std::future::Future;
 use std::net::IpAddr;
 
 use tokio::task::{AbortHandle, JoinSet};
 
-/// The open connections, at most as many as the limit.
+/// The open connections, up to a limit.
 pub(super) struct ConnectionLimiter {
     limit: usize,
     tasks: JoinSet<()>,
@@ -23,7 +23,7 @@ struct LimitedConnection {
 }
 
 impl ConnectionLimiter {
-    /// An empty one. A limit of 0 counts as 1.
+    /// A limiter without connections. A limit of 0 counts as 1.
     pub(super) fn new(limit: usize) -> Self {
         ConnectionLimiter { limit: limit.max(1), tasks: JoinSet::new(), connections: Vec::new() }
     }

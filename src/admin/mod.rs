@@ -1,10 +1,9 @@
 //! The admin port: `/metrics`, `/livez`, `/readyz` and `/routes`, for scrapers, probes and people.
 //!
-//! It changes nothing and needs no body. It has bounds of its own, so that whoever reaches it can
-//! at most disturb others who use it: a fixed number of connections, each with a deadline for its
-//! header, for its whole life and for a reader that takes nothing; one large answer in the making at
-//! a time, for all that wait for it, and of each large page at most four in memory. Slow readers
-//! give way to one more.
+//! It is read-only, and requests need no body. It has limits of its own, so that its clients can disturb
+//! only each other: a fixed number of connections; deadlines for the header, for the whole connection and
+//! for a reader that takes nothing; one large page in the making at a time; and at most four copies of each
+//! large page in memory. If one more copy is needed, the slowest readers are disconnected.
 
 mod large_page;
 mod limiter;

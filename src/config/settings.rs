@@ -68,20 +68,20 @@ pub(super) const FILE_HELP: &str = "The configuration file: YAML, each setting b
 type Set = fn(&mut Config, &[Value]) -> Result<(), ValueFault>;
 type Show = fn(&Config) -> String;
 
-/// All settings but [`FILE`], in the order in which the help and the log have them.
+/// All settings but [`FILE`], in the order of the help and the log.
 pub(super) const SETTINGS: &[Setting] = &[
     one(
         "source",
         "SOURCE",
-        "Where routes come from, kubernetes or files; by default files where routes are given, \
-         else kubernetes inside a cluster or where a kubeconfig is",
+        "The source of routes, kubernetes or files; by default files if routes are given, else \
+         kubernetes inside a cluster or with a kubeconfig",
         |config, given| store(&mut config.source, given, source),
         |config| config.source.as_str().to_owned(),
     ),
     one(
         "kubeconfig",
         "FILE",
-        "How to reach the API server, outside a cluster",
+        "The kubeconfig for the API server, outside a cluster",
         |config, given| store(&mut config.kubeconfig, given, |text| existing_path(text).map(Some)),
         |config| config.kubeconfig.iter().map(|path| path.display().to_string()).collect(),
     )
@@ -96,7 +96,7 @@ pub(super) const SETTINGS: &[Setting] = &[
     one(
         "stateDir",
         "DIR",
-        "A folder for the table, from which a sluice serves that starts while the API server is \
+        "A folder for the saved table, which sluice serves if it starts while the API server is \
          away",
         |config, given| store(&mut config.state_dir, given, |text| folder(text).map(Some)),
         |config| config.state_dir.iter().map(|path| path.display().to_string()).collect(),
@@ -104,8 +104,7 @@ pub(super) const SETTINGS: &[Setting] = &[
     many(
         "dns.servers",
         "ADDRESS[:PORT]",
-        "A DNS server that backends' names are looked up at; by default those of /etc/resolv.conf; \
-         repeatable",
+        "A DNS server for the names of backends; by default those of /etc/resolv.conf; repeatable",
         |config, given| store_each(&mut config.dns_servers, given, dns_server),
         |config| commas(config.dns_servers.iter()),
     ),
@@ -120,7 +119,7 @@ pub(super) const SETTINGS: &[Setting] = &[
     many(
         "addresses.deny",
         "NETWORK",
-        "A network that they may not be in, even if it is in one that is allowed; repeatable",
+        "A network that they must not be in, even if it is allowed; repeatable",
         |config, given| store_each(&mut config.addresses.deny, given, network),
         |config| commas(config.addresses.deny.iter()),
     ),
@@ -142,7 +141,7 @@ pub(super) const SETTINGS: &[Setting] = &[
     many(
         "listen",
         "[NAME=][tls://|tcp://]ADDRESS:PORT",
-        "Where clients connect to; [::] is IPv6 alone; NAME, or https, is for routes; repeatable",
+        "An address for clients; [::] is IPv6 only; routes refer to NAME, by default https; repeatable",
         |config, given| {
             config.listeners = listen::parse(given)?;
             Ok(())
@@ -152,28 +151,27 @@ pub(super) const SETTINGS: &[Setting] = &[
     one(
         "admin",
         "ADDRESS:PORT",
-        "Where metrics, probes and the routes in force are served",
+        "The address of the admin port: metrics, probes and the active routes",
         |config, given| store(&mut config.admin, given, listen::parse_address),
         |config| config.admin.to_string(),
     ),
     one(
         "class",
         "CLASS",
-        "The class of this installation: it serves the routes whose className is this",
+        "The class of this installation: it serves the routes with this className",
         |config, given| store(&mut config.class, given, class),
         |config| config.class.clone(),
     ),
     switch(
         "requireClass",
-        "Leave routes alone that name no class",
+        "Ignore routes without a class",
         |config, given| store(&mut config.require_class, given, boolean),
         |config| config.require_class.to_string(),
     ),
     one(
         "hostnames.below",
         "Owner|Anyone",
-        "Who may claim hostnames below a wildcard that belongs to a namespace: that one alone, or \
-         anyone",
+        "Which namespaces may claim hostnames below a wildcard: only its owner, or anyone",
         |config, given| store(&mut config.hostnames_below, given, hostnames_below),
         |config| config.hostnames_below.as_str().to_owned(),
     ),
@@ -186,15 +184,14 @@ pub(super) const SETTINGS: &[Setting] = &[
     one(
         "lease",
         "[NAMESPACE/]NAME",
-        "The Lease that says which replica does; by default sluice-CLASS in the replica's \
-         namespace",
+        "The Lease of the replica that writes; by default sluice-CLASS in the replica's namespace",
         |config, given| store(&mut config.lease, given, |text| lease(text).map(Some)),
         |config| config.lease.iter().map(ToString::to_string).collect(),
     ),
     one(
         "leaseDuration",
         "DURATION",
-        "How long a replica that ended without a word keeps that Lease, 1s to 1h",
+        "How long a replica that has ended abruptly keeps that Lease, 1s to 1h",
         |config, given| store(&mut config.lease_duration, given, lease_duration),
         |config| display(config.lease_duration).to_string(),
     ),
@@ -208,36 +205,35 @@ pub(super) const SETTINGS: &[Setting] = &[
     one(
         "timeouts.hello",
         "DURATION",
-        "From accept to a whole ClientHello",
+        "How long a client may take to send its ClientHello",
         |config, given| store(&mut config.timeouts.hello, given, duration),
         |config| display(config.timeouts.hello).to_string(),
     ),
     one(
         "timeouts.connect",
         "DURATION",
-        "For one attempt to connect to one endpoint",
+        "How long one attempt to connect to one endpoint may take",
         |config, given| store(&mut config.timeouts.connect, given, duration),
         |config| display(config.timeouts.connect).to_string(),
     ),
     one(
         "timeouts.idle",
         "DURATION",
-        "For a connection without a byte in either direction",
+        "How long a connection may go without a byte in either direction",
         |config, given| store(&mut config.timeouts.idle, given, duration),
         |config| display(config.timeouts.idle).to_string(),
     ),
     one(
         "timeouts.stall",
         "DURATION",
-        "For a client that acknowledges less than 64 KiB meanwhile, though there is something for \
-         it; 0s is for ever",
+        "How long a client may acknowledge less than 64 KiB while data waits for it; 0s is for ever",
         |config, given| store(&mut config.timeouts.stall, given, duration_unless_zero),
         |config| display(config.timeouts.stall.unwrap_or_default()).to_string(),
     ),
     one(
         "timeouts.max",
         "DURATION",
-        "The longest that a route's own timeouts may be; 0s is no bound",
+        "The maximum of a route's own timeouts; 0s is no limit",
         |config, given| store(&mut config.timeouts.max, given, duration_unless_zero),
         |config| display(config.timeouts.max.unwrap_or_default()).to_string(),
     ),
@@ -265,13 +261,13 @@ pub(super) const SETTINGS: &[Setting] = &[
     one(
         "accessLog",
         "off|errors|all",
-        "Which connections the access log has",
+        "The connections in the access log",
         |config, given| store(&mut config.access_log, given, access_log),
         |config| config.access_log.as_str().to_owned(),
     ),
     switch(
         "accessLogStart",
-        "Whether the access log has a line when the upstream is connected, too",
+        "Write a line to the access log also when the upstream is connected",
         |config, given| store(&mut config.access_log_start, given, boolean),
         |config| config.access_log_start.to_string(),
     ),
@@ -282,7 +278,7 @@ pub(super) const SETTINGS: &[Setting] = &[
         |config, given| store(&mut config.log.level, given, log_level),
         |config| config.log.level.clone(),
     )
-    // What Rust programs have in common, and so what an operator tries first.
+    // The common variable of Rust programs, which an operator tries first.
     .beaten_by("RUST_LOG"),
     one(
         "log.format",

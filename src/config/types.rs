@@ -9,53 +9,52 @@ use std::time::Duration;
 use crate::cidr::Cidr;
 use crate::logging::Log;
 
-/// Everything that `sluice run` needs to know, checked.
+/// The validated configuration of `sluice run`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Config {
-    /// Where clients connect to. Never empty. Several may share a name.
+    /// The listeners. Never empty. Several may share a name.
     pub listeners: Vec<ListenerConfig>,
-    /// Where metrics and probes are served.
+    /// The address of the admin port.
     pub admin: SocketAddr,
-    /// Where routes come from.
+    /// The source of routes.
     pub source: RouteSource,
-    /// How to reach the API server outside a cluster.
+    /// The kubeconfig for the API server, outside a cluster.
     pub kubeconfig: Option<PathBuf>,
     /// The namespaces that are watched in the API server; all if it is empty.
     pub namespaces: Vec<String>,
-    /// The DNS servers that names of backends are looked up at; the system's if it is empty.
+    /// The DNS servers for names of backends; those of the system if it is empty.
     pub dns_servers: Vec<SocketAddr>,
     /// Which addresses endpoints may have.
     pub addresses: Addresses,
     /// The Services of this installation, which are no backends.
     pub own_services: Vec<OwnService>,
-    /// The folder in which the table is saved, if it is to be. Only with [`RouteSource::Kubernetes`].
+    /// The folder of the saved table, if the table is to be saved. Only with [`RouteSource::Kubernetes`].
     pub state_dir: Option<PathBuf>,
     /// Files and folders of manifests. Never empty once loaded with [`RouteSource::Files`].
     pub routes: Vec<PathBuf>,
     /// The class of this installation.
     pub class: String,
-    /// Whether routes that name no class are left alone.
+    /// Whether routes without a class are ignored.
     pub require_class: bool,
     /// Which namespaces may claim hostnames below a wildcard.
     pub hostnames_below: HostnamesBelow,
     /// Whether the status of routes, and Events on them, are written to the API server.
     pub write_status: bool,
-    /// Which Lease says which replica writes them; one that follows from the class if there is none
-    /// here.
+    /// The Lease of the replica that writes them; if there is none here, its name follows from the class.
     pub lease: Option<LeaseName>,
-    /// How long a replica that is not heard of any more keeps the Lease.
+    /// How long a replica that has ended abruptly keeps the Lease.
     pub lease_duration: Duration,
-    /// How many data-plane threads.
+    /// The number of workers.
     pub workers: NonZeroUsize,
     /// The installation's own deadlines.
     pub timeouts: ProxyTimeouts,
     /// The largest ClientHello in bytes of handshake.
     pub max_hello: usize,
-    /// How a termination is carried out.
+    /// The settings of the drain after SIGTERM.
     pub drain: Drain,
-    /// Which connections the access log has.
+    /// The connections that are in the access log.
     pub access_log: AccessLogMode,
-    /// Whether the access log has a line when the upstream connection stands, too. Only with
+    /// Whether the access log also has a line when the upstream is connected. Only with
     /// [`AccessLogMode::All`].
     pub access_log_start: bool,
     /// How sluice logs.
@@ -65,10 +64,10 @@ pub struct Config {
 /// Which namespaces may claim hostnames below a wildcard that belongs to one of them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum HostnamesBelow {
-    /// Each.
+    /// All namespaces.
     #[default]
     Anyone,
-    /// The owner of the wildcard, and those with which it shares it.
+    /// The owner of the wildcard, and namespaces with which it shares the wildcard.
     Owner,
 }
 
@@ -82,11 +81,10 @@ impl HostnamesBelow {
     }
 }
 
-/// Where routes come from.
+/// The source of routes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum RouteSource {
-    /// What the other settings and the surroundings suggest; decided while the configuration is
-    /// loaded.
+    /// Chosen from other settings and the environment, while the configuration is loaded.
     #[default]
     Auto,
     /// The API server.
@@ -111,22 +109,22 @@ impl RouteSource {
 pub struct ListenerConfig {
     /// The name that routes refer to.
     pub name: String,
-    /// Where it listens; port 0 takes any free one. `0.0.0.0` and `[::]` are left out where the
-    /// machine does not have the family, if there is another address of the same name.
+    /// The address; port 0 takes any free port. `0.0.0.0` and `[::]` are skipped if the machine lacks the
+    /// address family and the listener has another address.
     pub address: SocketAddr,
-    /// What clients speak there.
+    /// The protocol of the clients.
     pub protocol: Protocol,
     /// Whether a connection that is refused gets a TLS alert before it is closed.
     pub alerts: bool,
 }
 
-/// What clients speak on a listener.
+/// The protocol of a listener.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Protocol {
-    /// TLS: the server name decides.
+    /// TLS: the route is found by the server name.
     #[default]
     Tls,
-    /// Anything: the listener's route for `*` takes every connection.
+    /// Any protocol: the listener's route for `*` takes all connections.
     Tcp,
 }
 
@@ -148,7 +146,7 @@ impl fmt::Display for LeaseName {
     }
 }
 
-/// Which addresses endpoints may have.
+/// The networks in which endpoints may be.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Addresses {
     /// The networks that they may be in; any if it is empty.
@@ -203,7 +201,7 @@ impl ProxyTimeouts {
     }
 }
 
-/// How a termination is carried out.
+/// The settings of the drain after SIGTERM.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Drain {
     /// How long new connections are still accepted, while load balancers learn that this replica
@@ -213,7 +211,7 @@ pub struct Drain {
     pub timeout: Duration,
 }
 
-/// Which connections the access log has.
+/// The connections that are in the access log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AccessLogMode {
     /// None.

@@ -9,11 +9,11 @@ use crate::routing::ServicePort;
 
 const MAX_WEIGHT: u32 = 1_000_000;
 
-/// One of the places where a route's connections go.
+/// A backend of a route, which gets a share of its connections.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "BackendFields", into = "BackendFields")]
 pub struct BackendRef {
-    /// The place.
+    /// The Service or address.
     pub target: BackendTarget,
     /// Its share of the connections, relative to the sum of all weights; at most 1,000,000.
     pub weight: u32,
@@ -63,7 +63,7 @@ struct BackendFields {
     #[schemars(with = "ServiceRef")]
     service: Option<ServiceRef>,
 
-    /// A place outside the cluster: an IP address or a DNS name with a port, such as
+    /// An address outside the cluster: an IP address or a DNS name with a port, such as
     /// `203.0.113.7:9093`, `[2001:db8::7]:9093` or `kafka.example.com:9093`. A name is looked up as
     /// it stands, without search domains, and again when its records expire. Either this or
     /// `service` is given.

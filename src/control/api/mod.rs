@@ -80,9 +80,8 @@ pub const SERVICE_NAME_LABEL: &str = "kubernetes.io/service-name";
 )]
 #[serde(rename_all = "camelCase", expecting = "an object")]
 pub struct SniRouteSpec {
-    /// Which installation of sluice serves this route: the one that has this class (its setting
-    /// `--class`, which is `sluice` unless it is set). A route that names no class is served by
-    /// every installation that does not require one.
+    /// The class of the installation that serves this route (its setting `--class`, by default
+    /// `sluice`). A route without a class is served by every installation that does not require one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "ClassName")]
     pub class_name: Option<ClassName>,
@@ -106,20 +105,20 @@ pub struct SniRouteSpec {
     )]
     pub hostnames: Vec<Hostname>,
 
-    /// Only connections of these listeners are taken: names of listeners, as the installation has
-    /// them, at most 16. Without any: connections of all listeners.
+    /// The listeners whose connections this route takes: names from the configuration of the
+    /// installation, at most 16. Without any, the route takes connections of all listeners.
     #[serde(default, deserialize_with = "list::listeners", skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = list::MAX_LISTENERS), extend("x-kubernetes-list-type" = "set"))]
     pub listeners: Vec<ListenerName>,
 
-    /// Only connections whose client offers one of these application protocols (ALPN) are taken,
-    /// such as `h2` or `http/1.1`, at most 16. Without any, it makes no difference what the client
-    /// offers. Client and backend still agree on the protocol by themselves.
+    /// Application protocols (ALPN) such as `h2` or `http/1.1`, at most 16. The route takes only
+    /// connections whose client offers one of them. Without any, it takes connections of all
+    /// clients. Client and backend still negotiate the protocol themselves.
     #[serde(default, deserialize_with = "list::alpn", skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = list::MAX_ALPN), extend("x-kubernetes-list-type" = "set"))]
     pub alpn: Vec<AlpnProtocol>,
 
-    /// Where the connections go: 1 to 16 backends, which share them by weight. At least one needs a
+    /// The backends that get the connections, 1 to 16, each by its weight. At least one needs a
     /// weight above 0.
     #[serde(deserialize_with = "list::backends")]
     #[schemars(length(min = 1, max = list::MAX_BACKENDS), extend(
@@ -135,14 +134,14 @@ pub struct SniRouteSpec {
     #[serde(default, deserialize_with = "or_default", skip_serializing_if = "is_default")]
     pub load_balancing: LoadBalancing,
 
-    /// Deadlines of this route's connections. What is not given here is as the installation has
-    /// it. A duration is one to four numbers, each with its unit `h`, `m`, `s` or `ms`, such as
-    /// `1h30m`. It is above zero and at most `720h`.
+    /// Deadlines of this route's connections. A deadline that is not set here is that of the
+    /// installation. A duration is one to four numbers, each with its unit `h`, `m`, `s` or `ms`,
+    /// such as `1h30m`. It is above zero and at most `720h`.
     #[serde(default, deserialize_with = "or_default", skip_serializing_if = "is_default")]
     pub timeouts: RouteTimeouts,
 }
 
-/// What a route claims, for whoever cannot read the rest of it.
+/// The claims of a route, for routes of which the rest cannot be read.
 #[derive(Clone, Debug, Deserialize)]
 pub struct RouteClaims {
     /// See [`SniRouteSpec::hostnames`].
@@ -157,12 +156,12 @@ pub struct RouteClaims {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(expecting = "an object")]
 pub struct LoadBalancing {
-    /// - `RoundRobin`: each in turn, by weight.
+    /// - `RoundRobin`: each endpoint in turn, by weight.
     /// - `LeastConnections`: the endpoint with the fewest connections for its weight; of more than
-    ///   16 endpoints, the better of two that are drawn at random.
-    /// - `Random`: any, by weight.
-    /// - `SourceAddress`: the same client address to the same endpoint, as long as that endpoint is
-    ///   there.
+    ///   16 endpoints, the better of two random ones.
+    /// - `Random`: a random endpoint, by weight.
+    /// - `SourceAddress`: the same endpoint for the same client address, as long as the endpoint
+    ///   exists.
     #[serde(default)]
     pub policy: Balancing,
 }
@@ -183,7 +182,7 @@ pub struct RouteTimeouts {
     pub idle: Option<Timeout>,
 }
 
-/// What became of this route. Written by sluice alone.
+/// The status of this route. Only sluice writes it.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(expecting = "an object")]
 pub struct SniRouteStatus {
@@ -191,7 +190,7 @@ pub struct SniRouteStatus {
     /// - `ResolvedRefs`: the Services and ports that it names exist and may be used.
     /// - `Programmed`: it is in the routing table.
     ///
-    /// Where one of them is not `True`, its message says what to do.
+    /// If one of them is not `True`, its message says what to do.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(extend(
         "x-kubernetes-list-type" = "map",
@@ -204,8 +203,8 @@ pub struct SniRouteStatus {
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub hostnames: String,
 
-    /// How many endpoints the backends have, all together. As long as there are none, the
-    /// connections that this route takes are closed.
+    /// How many endpoints all backends have together. While there are none, connections that this
+    /// route takes are closed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "i32", range(min = 0))]
     pub endpoints: Option<i32>,

@@ -1,7 +1,7 @@
-//! How the lists and watches of the API server fare, and what is said about that.
+//! The health of the lists and watches, and notices about it.
 //!
-//! A watch that is on again makes no event when nothing has changed meanwhile. So the requests
-//! themselves tell of that ([`super::request`]).
+//! A watch that is started again causes no event if nothing has changed. So the responses to the requests
+//! are observed as well ([`super::request`]).
 
 use std::collections::HashSet;
 use std::error::Error;
@@ -17,12 +17,12 @@ use super::list_watch::WatchFailure;
 /// starts refuses for a moment what it does not know yet.
 const LASTING: Duration = Duration::from_secs(10);
 
-/// What is told besides updates.
+/// A notice about the health of the source.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Notice {
     /// A list or watch has failed.
     Failed,
-    /// Something that is to be watched cannot be. Told again when it fails in another way.
+    /// A kind cannot be watched. Sent again when it fails in another way.
     Down {
         /// What, and why: `services: 403 Forbidden`.
         what: String,
@@ -31,13 +31,13 @@ pub enum Notice {
     Up,
 }
 
-/// How all lists and watches fare.
+/// The health of all lists and watches.
 pub(super) struct SourceHealth {
     state: Mutex<HealthState>,
     tell: Box<dyn Fn(Notice) + Send + Sync>,
 }
 
-/// How one of them fares.
+/// The health of one list and watch.
 #[derive(Clone)]
 pub(super) struct WatchHealth {
     of: Arc<SourceHealth>,

@@ -50,21 +50,21 @@ use super::translate::{Delta, DnsAnswer, Installation};
 use super::{slices, warn_of_missing_services};
 use crate::routing::{Kind, ObjectKey};
 
-/// What is to be served and reported differently from now on.
+/// A change of the table and the statuses.
 #[derive(Clone, Debug)]
 pub struct KubernetesUpdate {
-    /// The changes, and the statuses of the routes that were looked at again.
+    /// The changes.
     pub delta: Delta,
     /// How many objects of each kind cannot be read now.
     pub faults: [(Kind, usize); READ_KINDS.len()],
-    /// When the first of the changes came.
+    /// When the first of the changes arrived.
     pub noticed: Instant,
 }
 
-/// Where the objects come from: all namespaces, or those that are given.
+/// The API server, and the namespaces to watch.
 #[derive(Clone)]
 pub struct KubernetesSource {
-    /// Speaks to the API server.
+    /// The client.
     pub client: Client,
     /// Empty means all.
     pub namespaces: Vec<String>,
@@ -76,64 +76,64 @@ impl fmt::Debug for KubernetesSource {
     }
 }
 
-/// Follows the API server for good; drop it to end it. `names` resolves the names that routes lead
-/// to; `source_event` learns how the lists and watches fare.
+/// Watches the API server until it is dropped. `names` resolves DNS names of backends; `notify`
+/// receives notices about the health of the watches.
 pub async fn watch(
     source: KubernetesSource,
     installation: Installation,
     (mut names, answers): (DnsFollower, DnsAnswers),
     mut publish: impl FnMut(KubernetesUpdate),
-    source_event: impl Fn(Notice) + Send + Sync + 'static,
+    notify: impl Fn(Notice) + Send + Sync + 'static,
 ) -> Infallible {
-    let (mut streams, watches) = source.streams(&SourceHealth::new(source_event));
+    let (mut streams, watches) = source.streams(&SourceHealth::new(notify));
     streams.push(answers.map(|(name, answer)| SourceEvent::Name(name, answer)).boxed());
     let mut state = Follower::new(installation, watches);
-    let mut start = FirstTable::WatchState;
+    let mut start = FirstTable::Listing;
     loop {
-        let noticed = take_debounced(&mut streams, |source_event| state.take(source_event)).await;
+        let noticed = take_debounced(&mut streams, |event| state.take(event)).await;
         state.remove_gone().await;
         if !state.is_complete() {
             continue;
         }
-        if start == FirstTable::Naming {
+        if start == FirstTable::Resolving {
             state.objects.builder.tell_all();
         }
         let mut delta = slices::settle(&mut state.objects.builder).await;
         names.change(std::mem::take(&mut delta.names));
-        if start != FirstTable::Over && state.patient && state.objects.builder.awaits_names() {
-            if start == FirstTable::WatchState {
+        if start != FirstTable::Published && state.patient && state.objects.builder.awaits_names() {
+            if start == FirstTable::Listing {
                 let patience = tokio::time::sleep(dns::PATIENCE);
                 streams.push(patience.map(|()| SourceEvent::Impatience).into_stream().boxed());
-                start = FirstTable::Naming;
+                start = FirstTable::Resolving;
             }
             continue;
         }
-        if std::mem::replace(&mut start, FirstTable::Over) != FirstTable::Over {
+        if std::mem::replace(&mut start, FirstTable::Published) != FirstTable::Published {
             warn_of_missing_services(&state.objects.builder);
         }
         publish(KubernetesUpdate { delta, faults: state.objects.faults(), noticed });
     }
 }
 
-/// How far the first table is.
+/// The progress of the first table.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum FirstTable {
     /// Not everything is listed.
-    WatchState,
-    /// Names are looked up that it leads to.
-    Naming,
+    Listing,
+    /// DNS names are being resolved.
+    Resolving,
     /// It is published.
-    Over,
+    Published,
 }
 
-/// What has come.
+/// An event of one of the streams.
 enum SourceEvent {
     /// In answer to a list and watch, an index of [`Follower::watches`].
     WatchEvent(usize, WatchEvent),
-    /// There can be no objects of that kind.
+    /// The kind is not defined, so there are no objects of it.
     Undefined(usize),
     WatchFailure(usize, WatchFailure),
-    /// The resolver has said something of a name.
+    /// A DNS name has new addresses.
     Name(DnsName, DnsAnswer),
     /// The first table has waited long enough for names.
     Impatience,

@@ -1,4 +1,4 @@
-//! What a list and watch of one kind has brought so far.
+//! The state of one list and watch: which objects are known.
 
 use std::collections::HashSet;
 
@@ -8,17 +8,17 @@ use crate::control::api::Definition;
 use crate::control::objects::ObjectText;
 use crate::routing::{Kind, ObjectKey};
 
-/// What one list and watch has brought so far.
+/// The state of one list and watch.
 #[derive(Debug)]
 pub(super) struct WatchState {
     pub(super) kind: Kind,
     pub(super) health: WatchHealth,
-    /// Whether it was listed as a whole at some time.
+    /// Whether a list was complete at some time.
     pub(super) done: bool,
-    /// Whether sluice may do without it where it is not allowed to have it.
+    /// Whether sluice works without it if the permission is missing.
     pub(super) optional: bool,
     known: HashSet<ObjectKey>,
-    /// While it is listed: what has come.
+    /// The objects of the running list so far.
     seen: HashSet<ObjectKey>,
 }
 
@@ -34,14 +34,14 @@ impl WatchState {
         }
     }
 
-    /// Forgets everything, for there is nothing; returns what was known.
+    /// Removes and returns all known objects, because the kind is not defined.
     pub(super) fn clear(&mut self) -> Vec<ObjectKey> {
         self.done = true;
         self.seen.clear();
         self.known.drain().collect()
     }
 
-    /// Follows an event; returns what is to be done about it.
+    /// Applies an event. Returns the operation on the stored objects.
     pub(super) fn follow(&mut self, event: WatchEvent) -> IndexOp {
         match event {
             WatchEvent::Init => {
@@ -71,7 +71,7 @@ impl WatchState {
     }
 }
 
-/// What is to be done about an event.
+/// An operation on the stored objects.
 pub(super) enum IndexOp {
     Nothing,
     Put(ObjectText),

@@ -1,7 +1,7 @@
-//! What became of each route, said in conditions.
+//! The statuses of routes.
 //!
-//! [`Statuses`] holds what every replica has to say of its routes. A [`Reporter`] writes it to the
-//! API server, if this replica leads:
+//! [`Statuses`] has the statuses of all routes, in every replica. A [`Reporter`] writes them to the API
+//! server while this replica is the leader:
 //!
 //! * `queue` says when a status may be written;
 //! * `object` says what is written, and what has been, with a `body` for each kind;
@@ -68,7 +68,7 @@ pub struct MovedRoute {
 /// The conditions of one route.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RouteStatus {
-    /// Whose they are.
+    /// The object.
     pub object: ObjectRef,
     /// `metadata.uid` of the object that they speak of, if it comes from an API server.
     pub uid: Option<Arc<str>>,
@@ -85,14 +85,14 @@ pub struct RouteStatus {
 }
 
 impl RouteStatus {
-    /// Whether it says the same of the same object, whatever else became of that object meanwhile.
+    /// Whether it is the same status of the same object, in any version of the object.
     pub fn agrees_with(&self, other: &RouteStatus) -> bool {
         let resource_version = self.resource_version.clone();
         *self == RouteStatus { resource_version, ..other.clone() }
     }
 }
 
-/// One condition.
+/// A condition of a status.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Condition {
     /// `Accepted`, `ResolvedRefs` or `Programmed`.

@@ -1,4 +1,4 @@
-//! Which routes wait for their status to be written, and when which of them has its turn.
+//! The queue of routes whose status is to be written.
 
 use std::collections::{BTreeMap, HashMap};
 use std::time::{Duration, Instant};
@@ -15,14 +15,14 @@ const PER_WRITE: Duration = Duration::from_millis(20);
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 
-/// Each route is in it once, however often its status changes: what is written is what is to be
-/// said when its turn comes. Pure: it is told what time it is.
+/// The queue of status writes. Each route is queued at most once; the status is read when the write starts,
+/// so several changes become one write. Pure: the caller passes the time.
 #[derive(Debug)]
 pub(super) struct WriteQueue {
     states: HashMap<ObjectRef, WriteState>,
-    /// Who waits, by lane, in the order of their turns.
+    /// The waiting routes by lane, in the order of their turns.
     lanes: [BTreeMap<Turn, ObjectRef>; 3],
-    /// Which lane comes first: each in turn, so that a route that never rests stops no other.
+    /// The lane that comes first. It changes with each write, so one busy route cannot block others.
     first_lane: usize,
     tickets: u64,
     in_flight: usize,
@@ -33,24 +33,24 @@ pub(super) struct WriteQueue {
 /// Why a status is to be written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum WriteLane {
-    /// It has changed just now, and somebody may be waiting for it.
+    /// It has just changed, and a user may be waiting for it.
     Change,
-    /// It has been different from what is written for who knows how long.
+    /// It differed from the written status when this replica became the leader.
     Backlog,
     /// A write has failed.
     Retry,
 }
 
-/// How a turn ended.
+/// The result of a write.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum WriteResult {
-    /// Written, or there is nothing to write it to any more.
+    /// It is written, or the object is gone.
     Done,
     /// There was nothing to write.
     Idle,
-    /// Refused for what it is: to be tried again.
+    /// The API server has refused this status. It is tried again.
     Refused,
-    /// It failed as any other would have: to be tried again, as all others that failed.
+    /// No status could be written. It is tried again, with all others that failed.
     Failed,
 }
 
@@ -76,8 +76,7 @@ impl WriteQueue {
         }
     }
 
-    /// Puts a route in, unless it is. One that waits keeps its turn: after failures that is a
-    /// while.
+    /// Queues a route, unless it is queued. A waiting route keeps its turn, which may be late after failures.
     pub(super) fn push(&mut self, key: ObjectRef, lane: WriteLane, now: Instant) {
         match self.states.get_mut(&key) {
             None => self.wait(key, lane, now, 0),
@@ -93,7 +92,7 @@ impl WriteQueue {
         }
     }
 
-    /// The route whose turn it is, if there is one. It is in flight until [`WriteQueue::end`].
+    /// The route whose turn it is, if any. It is in flight until [`WriteQueue::end`].
     pub(super) fn next(&mut self, now: Instant) -> Option<ObjectRef> {
         if self.in_flight >= MOST_IN_FLIGHT || !self.bucket.pause(now).is_zero() {
             return None;
@@ -110,14 +109,14 @@ impl WriteQueue {
         Some(key)
     }
 
-    /// When there may be a turn; nothing if that depends on what is in flight or comes.
+    /// When the next turn may come; `None` if that depends on writes in flight or new changes.
     pub(super) fn wake(&self, now: Instant) -> Option<Instant> {
         let lanes = [WriteLane::Change, WriteLane::Backlog, WriteLane::Retry];
         let first = lanes.into_iter().filter_map(|lane| self.due(lane)).min()?;
         (self.in_flight < MOST_IN_FLIGHT).then(|| first.max(now + self.bucket.pause(now)))
     }
 
-    /// A turn has ended. `jitter` makes a pause a little shorter.
+    /// Ends a write. `jitter` makes a pause a little shorter.
     pub(super) fn end(
         &mut self,
         key: &ObjectRef,
@@ -162,8 +161,8 @@ impl WriteQueue {
     /// When the first in a lane has its turn.
     fn due(&self, lane: WriteLane) -> Option<Instant> {
         let ((at, _), _) = self.lanes.get(lane as usize)?.first_key_value()?;
-        // While nothing can be written, those that know it wait for one of them to get through. Who
-        // does not know it yet finds out, for it may be that only some fail.
+        // During an outage, failed writes wait until one of them succeeds. Other routes are still tried,
+        // because only some writes may fail.
         Some(if lane == WriteLane::Retry { self.outage.until.max(*at) } else { *at })
     }
 

@@ -1,4 +1,4 @@
-//! The part of a replica that writes statuses while it leads, and wants to lead while it does not.
+//! The reporter: takes part in the leader election, and writes statuses while this replica is the leader.
 
 use std::convert::Infallible;
 use std::fmt;
@@ -22,23 +22,23 @@ use crate::control::supervise::{Supervised, supervise};
 /// How long [`Reporter::left`] waits at most. Giving up the Lease takes less.
 pub(crate) const LEAVE_TIMEOUT: Duration = Duration::from_millis(1500);
 
-/// What it takes to write statuses.
+/// The arguments of the reporter.
 pub struct ReporterArgs {
-    /// Speaks to the API server.
+    /// The client for the API server.
     pub client: Client,
     /// Where the routes are; empty means in all namespaces.
     pub namespaces: Vec<String>,
-    /// Which Lease says who writes.
+    /// The Lease for the leader election.
     pub lease: lease::LeaseSettings,
-    /// What is to be said.
+    /// The statuses to write.
     pub statuses: Statuses,
-    /// What is measured.
+    /// Its metrics.
     pub meters: Meters,
-    /// Learns of faults that made it start anew.
+    /// Receives panics after which it restarts.
     pub supervised: Box<dyn Fn(Supervised) + Send + Sync>,
 }
 
-/// What is measured about it.
+/// The metrics of the reporter.
 #[derive(Clone, Debug)]
 pub struct Meters {
     /// 1 while this replica leads.
@@ -64,11 +64,11 @@ pub struct Reporter {
     task: JoinHandle<()>,
 }
 
-/// What has changed.
+/// The stream of changes.
 pub(super) struct StatusChanges {
-    /// As [`Statuses::follow`] tells it.
+    /// From [`Statuses::follow`].
     news: UnboundedReceiver<StatusEvent>,
-    /// What is to be told of hostnames that changed their owner, whoever leads.
+    /// The Events about hostnames that changed their owner. Every replica stores them.
     pub(super) moves: Moves,
 }
 

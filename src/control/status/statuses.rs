@@ -1,4 +1,4 @@
-//! What is to be said of the routes, shared by who works it out, who shows it and who writes it.
+//! The statuses of all routes, shared by the builder, the admin port and the status writer.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -21,23 +21,22 @@ struct SharedStatuses {
     follower: Option<UnboundedSender<StatusEvent>>,
 }
 
-/// What a follower is told.
+/// A change, as the follower receives it.
 #[derive(Debug, PartialEq)]
 pub(super) enum StatusEvent {
-    /// The routes of which something else is said.
+    /// The routes whose status has changed.
     Changed(Vec<ObjectRef>),
     /// The hostnames that changed their owner.
     Moved(Vec<HostnameMove>),
 }
 
-/// The statuses, held as they are: while the table changes too, or is looked at too, so that nobody
-/// sees the one without the other.
+/// The locked statuses. The lock is held while the table is changed or read, so that both are consistent.
 #[derive(Debug)]
 pub struct StatusGuard<'a>(MutexGuard<'a, SharedStatuses>);
 
 impl StatusGuard<'_> {
-    /// Takes over what is said `now` of the routes that were looked at again; those of which
-    /// nothing is said are gone. Returns what was said of them before.
+    /// Replaces the statuses of the routes that were processed again by those of `now`; the others are
+    /// deleted. Returns the former statuses.
     pub fn update<'k>(
         &mut self,
         looked_at: impl Iterator<Item = &'k ObjectRef>,
@@ -60,26 +59,26 @@ impl StatusGuard<'_> {
         before
     }
 
-    /// Tells the follower of hostnames that changed their owner.
+    /// Reports hostnames that changed their owner to the follower.
     pub fn moved(&mut self, moves: Vec<HostnameMove>) {
         if !moves.is_empty() {
             self.0.tell(StatusEvent::Moved(moves));
         }
     }
 
-    /// What is said of all routes, in the order of their keys.
+    /// All statuses, in the order of their keys.
     pub fn snapshot(&self) -> Vec<Arc<RouteStatus>> {
         self.0.by_route.values().cloned().collect()
     }
 }
 
 impl Statuses {
-    /// Holds them. Whoever wants them waits meanwhile.
+    /// Locks the statuses.
     pub fn hold(&self) -> StatusGuard<'_> {
         StatusGuard(self.lock())
     }
 
-    /// What is said of one route; nothing if it is gone or not this installation's.
+    /// The status of one route; `None` if it is deleted or not of this installation.
     pub fn get(&self, key: &ObjectRef) -> Option<Arc<RouteStatus>> {
         self.lock().by_route.get(key).cloned()
     }
@@ -101,7 +100,7 @@ impl Statuses {
         changes
     }
 
-    /// Nothing that panics is done to them with the lock held, so what is in there is whole.
+    /// Nothing panics with the lock held, so the statuses are consistent.
     fn lock(&self) -> MutexGuard<'_, SharedStatuses> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -1,4 +1,4 @@
-//! The leader's work: has the statuses in the API server say what is to be said.
+//! The status writer, which runs on the leader.
 
 use std::collections::HashMap;
 use std::convert::Infallible;
@@ -35,9 +35,9 @@ const TIMEOUT: Duration = Duration::from_secs(10);
 /// How long after a failed list the next one starts, or a little sooner.
 const LIST_PAUSE: Duration = Duration::from_secs(5);
 
-/// Writes statuses for as long as it is run. It knows what it has written and what it found written
-/// when it began, and writes what differs from that, and nothing else: what others write there
-/// later it does not read, so two installations that both serve a route do not answer each other.
+/// Writes statuses while it runs. It first reads the written statuses, and writes only those that differ. It
+/// does not read what others write later, so two installations that serve the same route do not overwrite
+/// each other without end.
 pub(super) struct StatusWriter<'r> {
     reporting: &'r ReporterArgs,
     written: HashMap<ObjectRef, WrittenStatus>,
@@ -47,7 +47,7 @@ pub(super) struct StatusWriter<'r> {
     failure_log: FailureLog,
 }
 
-/// What came of one write.
+/// The result of one write.
 struct WriteAnswer {
     key: ObjectRef,
     written: WrittenStatus,
@@ -111,7 +111,7 @@ impl<'r> StatusWriter<'r> {
         }
     }
 
-    /// Reads what is written.
+    /// Reads the written statuses.
     async fn learn(&mut self) {
         self.written.clear();
         for definition in REPORTED.map(Definition::of) {
@@ -136,7 +136,7 @@ impl<'r> StatusWriter<'r> {
                 let Some((key, written)) = WrittenStatus::of(definition.kind, &object) else {
                     continue;
                 };
-                // Others' are not ours to remember.
+                // Only those of this installation.
                 if self.reporting.statuses.get(&key).is_some() {
                     self.written.insert(key, written);
                 }
@@ -145,14 +145,14 @@ impl<'r> StatusWriter<'r> {
         Ok(())
     }
 
-    /// What is to be written for a route, if it differs from what is.
+    /// The status to write for a route, if it differs from the written one.
     fn next(&self, said: &RouteStatus) -> Option<WrittenStatus> {
         let before = self.written.get(&said.object);
         let next = WrittenStatus::next(said, before, Timestamp::now())?;
         (before != Some(&next)).then_some(next)
     }
 
-    /// Sends all whose turn it is.
+    /// Starts all writes whose turn it is.
     fn send(&mut self) {
         while let Some(key) = self.queue.next(Instant::now()) {
             // What is to be said now, whatever it was when the route was put into the queue. A
@@ -188,7 +188,7 @@ impl<'r> StatusWriter<'r> {
                     self.written.remove(&key);
                     WriteResult::Done
                 }
-                // It has changed, and this replica is about to hear of it.
+                // It has changed, and this replica will receive the change.
                 Some(409) => {
                     self.failure_log.of_conflict(&key, self.queue.failures(&key));
                     WriteResult::Refused
@@ -208,7 +208,7 @@ impl<'r> StatusWriter<'r> {
         self.queue.end(&key, how, Instant::now(), jitter);
     }
 
-    /// Tells what is wrong with a route and was not before.
+    /// Creates Events for new problems of a route.
     fn warn(&mut self, key: &ObjectRef, written: &WrittenStatus) {
         let warnings: Vec<Warning> =
             written.warnings(self.written.get(key)).into_iter().map(Warning::of).collect();

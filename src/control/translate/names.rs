@@ -1,4 +1,4 @@
-//! DNS names that routes lead to, and what the resolver said of them.
+//! The DNS names of backends, and their known addresses.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -14,20 +14,19 @@ pub const NAMES_OF_A_NAMESPACE: usize = 1000;
 /// How many addresses of a name are used.
 pub const ADDRESSES_OF_A_NAME: usize = 256;
 
-/// What is known of a name.
+/// The known addresses of a DNS name.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct DnsAnswer {
-    /// Its addresses: those of the last good answer, if the last one was none. At most
-    /// [`ADDRESSES_OF_A_NAME`].
+    /// The addresses of the last successful lookup. At most [`ADDRESSES_OF_A_NAME`].
     pub addresses: Vec<IpAddr>,
-    /// What is wrong with the name.
+    /// The fault of the last lookup, if any.
     pub fault: Option<NameFault>,
 }
 
-/// What may be wrong with a name.
+/// A fault of a DNS name.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum NameFault {
-    /// The last attempt brought no address; why not, for people.
+    /// The last lookup returned no address; with the reason, for people.
     NotResolved(Arc<str>),
     /// It is not looked up: each namespace whose routes lead there has
     /// [`NAMES_OF_A_NAMESPACE`] names already.
@@ -42,28 +41,28 @@ impl From<&str> for NameFault {
     }
 }
 
-/// The names that a source is to resolve from now on, and those it need not any more.
+/// Changes of the names that are to be resolved.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct NameChanges {
-    /// Those that are new, or are wanted by others than before; in no order.
+    /// New names, and names that other namespaces than before use; in no order.
     pub wanted: Vec<WantedName>,
     /// In no order.
     pub unwanted: Vec<DnsName>,
 }
 
-/// A name that routes lead to.
+/// A name that is to be resolved.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct WantedName {
     /// The name.
     pub name: DnsName,
-    /// The namespaces of those routes, and how early the first of each came.
+    /// The namespaces that use it, each with the rank of its first route.
     pub namespaces: BTreeMap<Arc<str>, Rank>,
 }
 
 /// The place of a route among those of its namespace: the oldest first, then by name.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Rank {
-    /// When it was made, in seconds since 1970. Those that do not tell come last.
+    /// When it was created, in seconds since 1970. Routes without a time come last.
     pub created: i64,
     /// The route.
     pub route: RouteKey,
@@ -73,7 +72,7 @@ pub struct Rank {
 #[derive(Debug, Default)]
 pub(super) struct DnsNames {
     known: HashMap<DnsName, KnownName>,
-    /// Those whose users or answer changed.
+    /// Names whose users or answer have changed.
     touched: HashSet<DnsName>,
 }
 
@@ -82,12 +81,12 @@ struct KnownName {
     /// The routes that lead to it, by namespace.
     users: BTreeMap<Arc<str>, BTreeSet<Rank>>,
     answer: Option<DnsAnswer>,
-    /// What the source was told last.
+    /// The last reported namespaces.
     wanted: BTreeMap<Arc<str>, Rank>,
 }
 
 impl DnsNames {
-    /// Takes an answer over; returns whether it is news to some route.
+    /// Stores an answer. Returns whether this concerns a route.
     pub(super) fn put(&mut self, name: &DnsName, answer: DnsAnswer) -> bool {
         self.touched.insert(name.clone());
         let known = self.known.entry(name.clone()).or_default();
@@ -98,7 +97,7 @@ impl DnsNames {
         !known.users.is_empty()
     }
 
-    /// What is known of a name; nothing before its first answer.
+    /// The answer of a name; `None` before the first one.
     pub(super) fn answer(&self, name: &str) -> Option<&DnsAnswer> {
         self.known.get(name)?.answer.as_ref()
     }
@@ -109,8 +108,7 @@ impl DnsNames {
         users.flatten().map(|rank| &rank.route)
     }
 
-    /// Notes that `route`, which was `created` then, leads to the names of `now` and no longer to
-    /// those of `before`.
+    /// Replaces the names that `route` uses: `before` by `now`.
     pub(super) fn set_user(
         &mut self,
         route: &RouteKey,
@@ -142,7 +140,7 @@ impl DnsNames {
         self.known.values().any(|known| !known.users.is_empty() && known.answer.is_none())
     }
 
-    /// What the source is to do differently; names that nobody leads to are forgotten.
+    /// The changes since the last call. Drops names that no route uses.
     pub(super) fn settle(&mut self) -> NameChanges {
         let mut changes = NameChanges::default();
         for name in self.touched.drain() {

@@ -1,4 +1,4 @@
-//! From what a route names to the addresses behind it.
+//! Resolves backends to addresses.
 
 use std::collections::HashSet;
 use std::net::{IpAddr, SocketAddr};
@@ -17,12 +17,12 @@ use crate::control::api::{Address, DnsName};
 use crate::reach::{EndpointRefusal, Reach};
 use crate::routing::{BackendKey, Kind, ObjectKey, RouteKey, ServicePort};
 
-/// What a backend comes to.
+/// The result of resolving a backend.
 #[derive(Debug, Default, PartialEq)]
 pub(super) struct Resolution {
     /// Its endpoints, sorted, each once.
     pub(super) addresses: Box<[SocketAddr]>,
-    /// The DNS name that it leads to.
+    /// The DNS name of the backend, if it has one.
     pub(super) name: Option<DnsName>,
     /// What is wrong with it.
     pub(super) fault: Option<Box<Unresolved>>,
@@ -30,31 +30,31 @@ pub(super) struct Resolution {
     pub(super) refused: bool,
 }
 
-/// What a port of a Service comes to, for whoever may have it.
+/// The target of a Service's port, without regard to grants.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) enum PortTarget {
     Resolved(Arc<Resolution>),
-    /// Whatever this name resolves to.
+    /// The addresses of this DNS name.
     Name(DnsName, u16),
 }
 
-/// What is the same for all routes of a round, and worked out once.
+/// Results that are shared by all routes of one computation.
 #[derive(Debug, Default)]
 pub(super) struct ResolutionCache {
-    /// What names come to.
+    /// The results for DNS names.
     names: HashMap<(DnsName, u16, &'static str), Arc<Resolution>>,
     /// Whether the routes of a kind may refer to a Service, by their namespace.
     allowed: HashMap<(Kind, ObjectKey), HashMap<Box<str>, bool>>,
 }
 
-/// What routes may lead to.
+/// Everything that is needed to resolve backends.
 #[derive(Debug)]
 pub(super) struct Targets {
     pub(super) services: KnownServices,
     pub(super) grants: Grants,
     pub(super) names: DnsNames,
     pub(super) own: OwnAddresses,
-    /// Where routes may lead at all.
+    /// The rules for endpoint addresses.
     pub(super) reach: Reach,
     /// The addresses of the machine that sluice runs on.
     pub(super) machine: HashSet<IpAddr>,
@@ -74,7 +74,7 @@ impl Resolution {
 }
 
 impl PortTarget {
-    /// What is different from `before`, if anything is.
+    /// The difference to `before`, if any.
     pub(super) fn change_from(&self, before: Option<&PortTarget>) -> Option<PortChange> {
         let (PortTarget::Resolved(now), Some(PortTarget::Resolved(before))) = (self, before) else {
             return (before != Some(self)).then_some(PortChange::Whole);
@@ -90,8 +90,8 @@ impl PortTarget {
 }
 
 impl Targets {
-    /// What a backend comes to for a route: what it may not have, it does not get. The Services of
-    /// which there was news are settled.
+    /// Resolves a backend for a route, with regard to grants. All changed Services must have been resolved
+    /// before.
     pub(super) fn resolve(
         &self,
         route: &RouteKey,
@@ -116,7 +116,7 @@ impl Targets {
                     Arc::new(Resolution { refused, ..resolution })
                 }
                 Ok(Address::Name(name, port)) => self.resolve_name(&name, port, "address", cache),
-                // It was one when the route was read.
+                // It was valid when the route was parsed.
                 Err(_) => Arc::default(),
             },
         }
@@ -135,8 +135,7 @@ impl Targets {
         })
     }
 
-    /// Works out what the ports of a Service come to that routes name; returns those for which that
-    /// is news, and how many steps it took.
+    /// Resolves the named ports of a Service. Returns those that have changed, and the number of steps.
     pub(super) fn settle_service(&mut self, service: &ObjectKey) -> (Vec<PortUpdate>, usize) {
         let (found, shared_out) = self.resolve_service(service);
         let addresses = found.iter().map(|(_, found)| match found {
@@ -147,9 +146,9 @@ impl Targets {
         (self.services.set_found(service, found, shared_out), steps)
     }
 
-    /// Whether a backend may have an endpoint that has become the installation's own or is no
-    /// longer, whether it is permitted or not. All that have names may: there are load balancers that
-    /// have a name alone. Of a Service, the addresses are looked at, and not each of its ports.
+    /// Whether a change of the installation's own addresses may concern a backend. Every backend with a DNS
+    /// name may be concerned, because a load balancer may have only a name. Of a Service, the addresses are
+    /// checked, not the ports.
     pub(super) fn may_meet(&self, backend: &BackendKey, own: &OwnAddressChanges) -> bool {
         match backend {
             BackendKey::Address(address) => match address.parse() {
@@ -159,7 +158,7 @@ impl Targets {
             },
             BackendKey::Service { service, .. } => {
                 let meets = |slice: &Slice| slice.ips().iter().any(|ip| own.has_ip(*ip));
-                // To look through very many takes longer than to work them out again.
+                // Checking very many takes longer than resolving them again.
                 self.services.ports(service).is_some_and(ServicePorts::has_name)
                     || self.services.count_ips(service) > ADDRESSES_OF_A_SERVICE
                     || self.services.slices(service).any(meets)
@@ -173,20 +172,19 @@ impl Targets {
         self.reach.judge(endpoint, self.own.endpoints(), |ip| self.machine.contains(&ip))
     }
 
-    /// Those of `addresses` that may be connected to; `field` is the one that led to them.
+    /// The permitted ones of `addresses`. `field` is the field that names them.
     fn permitted(&self, mut addresses: Vec<SocketAddr>, field: &'static str) -> Resolution {
         let mut first = None;
         addresses.retain(|address| match self.judge(*address) {
             Ok(()) => true,
             Err(why) => {
-                // What networks are excluded is the installation's own business, unless nothing is
-                // left.
+                // Addresses that a setting excludes are reported only if none is left.
                 let by_setting =
                     matches!(why, EndpointRefusal::Denied(_) | EndpointRefusal::NotAllowed);
                 if first.is_none_or(|(_, _, of_setting)| of_setting && !by_setting) {
                     first = Some((*address, why, by_setting));
                 }
-                // An address may move to another machine. The data plane knows.
+                // The address may move to another machine, so the data plane checks it again.
                 why == EndpointRefusal::OwnPort
             }
         });
@@ -199,8 +197,7 @@ impl Targets {
         Resolution { addresses: addresses.into(), fault, ..Resolution::default() }
     }
 
-    /// What the ports of a Service come to that routes name, and whether they have no more than their
-    /// shares of what it may bring.
+    /// The targets of the named ports of a Service, and whether the limit on its addresses was applied.
     fn resolve_service(&self, service: &ObjectKey) -> (Vec<(ServicePort, PortTarget)>, bool) {
         let named = self.services.named(service);
         let all = |resolution: Resolution| {
@@ -246,7 +243,7 @@ impl Targets {
         PortTarget::Resolved(Arc::new(resolution))
     }
 
-    /// The addresses of a name, as far as they are known; `field` is the one that led to it.
+    /// The known addresses of a DNS name. `field` is the field that names it.
     fn resolve_name(
         &self,
         name: &DnsName,

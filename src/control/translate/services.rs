@@ -1,4 +1,4 @@
-//! Services, their slices, and the routes that name them.
+//! Services with their EndpointSlices, and the routes that name them.
 
 use ahash::AHashMap as HashMap;
 
@@ -8,25 +8,25 @@ use super::resolve::PortTarget;
 use super::small_map::SmallMap;
 use crate::routing::{ObjectKey, RouteKey, ServicePort};
 
-/// All Services that are there or that routes name.
+/// All Services that exist or that routes name.
 #[derive(Debug, Default)]
 pub(super) struct KnownServices {
     known: HashMap<ObjectKey, Box<KnownService>>,
     /// The Service of a slice.
     of_slices: HashMap<ObjectKey, ObjectKey>,
-    /// Those that are named and of which there is news.
+    /// Named Services that have changed.
     dirty: Vec<ObjectKey>,
 }
 
 #[derive(Debug, Default)]
 struct KnownService {
-    /// What the Service says, if it is there.
+    /// The ports of the Service, if it exists.
     ports: Option<ServicePorts>,
     /// By their own keys.
     slices: SmallMap<ObjectKey, Slice>,
     /// The ports that routes name.
     named: SmallMap<ServicePort, NamedPort>,
-    /// Whether it has more addresses than it may bring, so that each port has its share.
+    /// Whether it has too many addresses, so that each port gets only its share.
     shared_out: bool,
     /// Whether it is in [`KnownServices::dirty`].
     dirty: bool,
@@ -36,11 +36,11 @@ struct KnownService {
 #[derive(Debug, Default)]
 struct NamedPort {
     users: SmallMap<RouteKey>,
-    /// What it comes to, as far as that was worked out.
+    /// Its target, once it was resolved.
     found: Option<PortTarget>,
 }
 
-/// A port that comes to something else than before.
+/// A port whose target has changed.
 #[derive(Debug)]
 pub(super) struct PortUpdate {
     pub(super) port: ServicePort,
@@ -48,19 +48,19 @@ pub(super) struct PortUpdate {
     pub(super) change: PortChange,
 }
 
-/// What is different about a port.
+/// The change of a port's target.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum PortChange {
-    /// Its endpoints are others, and as many as before.
+    /// Other endpoints, and the same number.
     Addresses,
-    /// It has another number of endpoints.
+    /// Another number of endpoints.
     Count,
-    /// Something else is wrong with it, or it leads somewhere else: whoever names it is concerned.
+    /// Another problem or target, so all routes that name it must be processed again.
     Whole,
 }
 
 impl KnownServices {
-    /// A Service is there, or is different.
+    /// Adds or updates a Service.
     pub(super) fn put(&mut self, key: ObjectKey, ports: ServicePorts) {
         let known = self.known.entry(key.clone()).or_default();
         if known.ports.as_ref() != Some(&ports) {
@@ -69,7 +69,7 @@ impl KnownServices {
         }
     }
 
-    /// A Service is gone.
+    /// Removes a Service.
     pub(super) fn remove(&mut self, key: &ObjectKey) {
         let known = self.known.get_mut(key);
         if known.is_some_and(|known| known.ports.take().is_some()) {
@@ -77,7 +77,7 @@ impl KnownServices {
         }
     }
 
-    /// A slice of `service` is there, or is different.
+    /// Adds or updates a slice of `service`.
     pub(super) fn put_slice(&mut self, key: ObjectKey, service: ObjectKey, slice: Slice) {
         if self.of_slices.get(&key).is_some_and(|before| *before != service) {
             self.remove_slice(&key);
@@ -90,7 +90,7 @@ impl KnownServices {
         }
     }
 
-    /// A slice is gone.
+    /// Removes a slice.
     pub(super) fn remove_slice(&mut self, key: &ObjectKey) {
         let Some(service) = self.of_slices.remove(key) else { return };
         if let Some(known) = self.known.get_mut(&service) {
@@ -99,7 +99,7 @@ impl KnownServices {
         self.mark(&service);
     }
 
-    /// Notes that `route` names a port of `service`.
+    /// Adds a route that names a port of `service`.
     pub(super) fn add_user(&mut self, service: &ObjectKey, port: &ServicePort, route: &RouteKey) {
         let known = self.known.entry(service.clone()).or_default();
         match known.named.get_mut(port) {
@@ -112,7 +112,7 @@ impl KnownServices {
         }
     }
 
-    /// Notes that `route` no longer names a port of `service`.
+    /// Removes a route that named a port of `service`.
     pub(super) fn remove_user(
         &mut self,
         service: &ObjectKey,
@@ -131,7 +131,7 @@ impl KnownServices {
         }
     }
 
-    /// What a Service says of its ports; nothing if it is not there.
+    /// The ports of a Service; `None` if it does not exist.
     pub(super) fn ports(&self, service: &ObjectKey) -> Option<&ServicePorts> {
         self.known.get(service)?.ports.as_ref()
     }
@@ -164,13 +164,13 @@ impl KnownServices {
         named.into_iter().flat_map(|named| named.users.keys())
     }
 
-    /// What a port that routes name comes to, as it was worked out last.
+    /// The last resolved target of a named port.
     pub(super) fn found(&self, service: &ObjectKey, port: &ServicePort) -> Option<&PortTarget> {
         self.known.get(service)?.named.get(port)?.found.as_ref()
     }
 
-    /// Takes over what the ports of a Service come to; returns those for which that is news.
-    /// `shared_out`: whether each has no more than its share.
+    /// Stores the targets of a Service's ports. Returns those that have changed. `shared_out`: whether each
+    /// port has only its share of addresses.
     pub(super) fn set_found(
         &mut self,
         service: &ObjectKey,
@@ -188,7 +188,7 @@ impl KnownServices {
         news.collect()
     }
 
-    /// A Service that is named and of which there is news.
+    /// The next named Service that has changed.
     pub(super) fn next_news(&mut self) -> Option<ObjectKey> {
         let service = self.dirty.pop()?;
         if let Some(known) = self.known.get_mut(&service) {
@@ -197,7 +197,7 @@ impl KnownServices {
         Some(service)
     }
 
-    /// Has it worked out anew what a Service comes to, if any route names it.
+    /// Marks a Service to be resolved again, if any route names it.
     pub(super) fn mark(&mut self, service: &ObjectKey) {
         let Some(known) = self.known.get_mut(service) else { return };
         if known.is_nothing() {

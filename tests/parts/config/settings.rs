@@ -269,7 +269,7 @@ fn help_names_flag_variable_and_default_of_every_setting() {
     }
     assert!(help.contains("[env: SLUICE_DRAIN_TIMEOUT] [default: 30s]"), "{help}");
     assert!(help.contains("[default: https=0.0.0.0:8443,https=[::]:8443]"), "{help}");
-    assert!(help.contains("[::] is IPv6 alone"), "{help}");
+    assert!(help.contains("[::] is IPv6 only"), "{help}");
 }
 
 #[test]
