@@ -7,8 +7,8 @@ use proptest::prelude::*;
 use proptest::sample::{select, subsequence};
 use sluice::routing::{
     Age, AnyOn, BackendKey, ClaimConflict, Claimant, Demand, Hostname, Hostnames,
-    MOST_ROUTES_A_HOSTNAME, MatchKind, Referrer, RouteKey, RouteSpec, Snapshot, channel, judge,
-    judge_any,
+    MOST_ROUTES_A_HOSTNAME, MatchKind, Referrer, RouteKey, RouteSpec, Snapshot, Table, channel,
+    judge, judge_any,
 };
 
 /// Few, so that routes meet: exact names, wildcards at three depths, and any.
@@ -260,6 +260,18 @@ fn hostname_of(kind: MatchKind<'_>, name: Option<&str>) -> String {
     }
 }
 
+/// The table gives the connection to the same route as the model, and by the same hostname.
+#[track_caller]
+fn assert_agrees(table: &Table, routes: &[RouteSpec], grants: &Grants, ask: &Ask) {
+    let name = ask.name.as_deref();
+    let offers = ask.offers.iter().map(|protocol| protocol.as_bytes());
+    let found = table.lookup(name, ask.listener, offers);
+    let found = found.map(|found| (&found.route.spec.key, hostname_of(found.kind, name)));
+    let expected = model(routes, grants, ask);
+    let expected = expected.map(|(key, hostname)| (key, hostname.to_string()));
+    assert_eq!(found, expected, "{ask:?}");
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 512, ..ProptestConfig::default() })]
 
@@ -282,13 +294,7 @@ proptest! {
         prop_assert_eq!(table.hostnames(), hostnames.len());
         let special = routes.iter().flat_map(RouteSpec::hostnames).flat_map(asks_for);
         for ask in asks.into_iter().chain(special) {
-            let name = ask.name.as_deref();
-            let offers = ask.offers.iter().map(|protocol| protocol.as_bytes());
-            let found = table.lookup(name, ask.listener, offers);
-            let found = found.map(|found| (&found.route.spec.key, hostname_of(found.kind, name)));
-            let expected = model(&routes, &grants, &ask);
-            let expected = expected.map(|(key, hostname)| (key, hostname.to_string()));
-            prop_assert_eq!(found, expected, "{:?}", ask);
+            assert_agrees(&table, &routes, &grants, &ask);
         }
     }
 
@@ -300,13 +306,7 @@ proptest! {
         writer.apply(Snapshot { routes: routes.clone(), ..Snapshot::default() });
         let (table, grants) = (reader.table(), vec![("m", "n"), ("n", "m")]);
         for ask in CROWDED.iter().flat_map(|name| asks_for(name.parse::<Hostname>().unwrap().borrowed())) {
-            let name = ask.name.as_deref();
-            let offers = ask.offers.iter().map(|protocol| protocol.as_bytes());
-            let found = table.lookup(name, ask.listener, offers);
-            let found = found.map(|found| (&found.route.spec.key, hostname_of(found.kind, name)));
-            let expected = model(&routes, &grants, &ask);
-            let expected = expected.map(|(key, hostname)| (key, hostname.to_string()));
-            prop_assert_eq!(found, expected, "{:?}", ask);
+            assert_agrees(&table, &routes, &grants, &ask);
         }
     }
 

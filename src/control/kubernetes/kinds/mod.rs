@@ -37,13 +37,16 @@ pub(super) trait WatchedKind: Debug + Sync {
     fn put(&self, object: &IncomingObject<'_>, builder: &mut Builder) -> Result<(), FieldFault>;
 
     /// Gives to the builder what can be used of an object that cannot be read, for the reason `why`.
-    /// Returns what becomes of the object meanwhile, or nothing if it is another installation's.
+    /// Returns what becomes of the object meanwhile, or nothing if it is another installation's. Unless a
+    /// kind says otherwise, the builder keeps what it has.
     fn put_unreadable(
         &self,
-        object: &IncomingObject<'_>,
-        why: &str,
-        builder: &mut Builder,
-    ) -> Option<&'static str>;
+        _object: &IncomingObject<'_>,
+        _why: &str,
+        _builder: &mut Builder,
+    ) -> Option<&'static str> {
+        Some("it is used as it was last, if it was read before")
+    }
 
     /// Takes an object out of the builder.
     fn remove(&self, key: &ObjectKey, builder: &mut Builder);
@@ -54,9 +57,6 @@ pub(super) struct IncomingObject<'t> {
     pub(super) head: &'t Head,
     pub(super) text: &'t ObjectText,
 }
-
-/// What endpoints and Services are while they cannot be read.
-const USED_AS_LAST: &str = "it is used as it was last, if it was read before";
 
 #[derive(Deserialize)]
 struct Specified<S> {

@@ -5,7 +5,7 @@ use k8s_openapi::api::core::v1::{
 };
 use serde::Deserialize;
 
-use super::{IncomingObject, USED_AS_LAST, WatchedKind};
+use super::{IncomingObject, WatchedKind};
 use crate::control::api::FieldFault;
 use crate::control::translate::Builder;
 use crate::routing::{Kind, ObjectKey};
@@ -21,15 +21,6 @@ impl WatchedKind for Services {
     fn put(&self, object: &IncomingObject<'_>, builder: &mut Builder) -> Result<(), FieldFault> {
         builder.put_service(&service(object)?);
         Ok(())
-    }
-
-    fn put_unreadable(
-        &self,
-        _: &IncomingObject<'_>,
-        _: &str,
-        _: &mut Builder,
-    ) -> Option<&'static str> {
-        Some(USED_AS_LAST)
     }
 
     fn remove(&self, key: &ObjectKey, builder: &mut Builder) {

@@ -3,7 +3,7 @@
 use k8s_openapi::api::discovery::v1::{Endpoint, EndpointConditions, EndpointPort, EndpointSlice};
 use serde::Deserialize;
 
-use super::{IncomingObject, USED_AS_LAST, WatchedKind};
+use super::{IncomingObject, WatchedKind};
 use crate::control::api::FieldFault;
 use crate::control::translate::Builder;
 use crate::routing::{Kind, ObjectKey};
@@ -19,15 +19,6 @@ impl WatchedKind for EndpointSlices {
     fn put(&self, object: &IncomingObject<'_>, builder: &mut Builder) -> Result<(), FieldFault> {
         builder.put_slice(&slice(object)?);
         Ok(())
-    }
-
-    fn put_unreadable(
-        &self,
-        _: &IncomingObject<'_>,
-        _: &str,
-        _: &mut Builder,
-    ) -> Option<&'static str> {
-        Some(USED_AS_LAST)
     }
 
     fn remove(&self, key: &ObjectKey, builder: &mut Builder) {
