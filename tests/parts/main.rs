@@ -15,5 +15,6 @@ mod corpora;
 mod docs;
 mod faults;
 mod hello;
+mod image;
 mod routing_model;
 mod walls;
