@@ -92,15 +92,19 @@ impl Stamp {
 
 impl DirSnapshot {
     /// Puts those of the files that changed back to what is `applied` for which `is_held` says so, by
-    /// their configured path, their name, and what they are and were. Returns whether there are any.
+    /// their configured path, their name, and what they are and were. Returns their names.
+    ///
+    /// A configured path that could not be read when the snapshot was applied stays so as a whole: what
+    /// is in force of its files is older than the applied snapshot, and a file that is missing from a
+    /// readable path counts as gone.
     pub(super) fn hold_back(
         &mut self,
         applied: &DirSnapshot,
         is_held: impl Fn(&Path, &Path, Option<&FileRead>, Option<&FileRead>) -> bool,
-    ) -> bool {
-        let mut any = false;
-        for (root, files) in &mut self.roots {
-            let Ok(files) = files else { continue };
+    ) -> BTreeSet<PathBuf> {
+        let mut all_held = BTreeSet::new();
+        for (root, read) in &mut self.roots {
+            let Ok(files) = read else { continue };
             let nothing = Files::new();
             let before = applied.files(root).unwrap_or(&nothing);
             let is_held = |name: &&PathBuf| {
@@ -109,15 +113,20 @@ impl DirSnapshot {
             };
             let held: BTreeSet<PathBuf> =
                 files.keys().chain(before.keys()).filter(is_held).cloned().collect();
-            any |= !held.is_empty();
-            for name in held {
-                match before.get(&name) {
-                    Some(file) => files.insert(name, file.clone()),
-                    None => files.remove(&name),
+            for name in &held {
+                match before.get(name) {
+                    Some(file) => files.insert(name.clone(), file.clone()),
+                    None => files.remove(name),
                 };
             }
+            if !held.is_empty()
+                && let Some(unreadable @ Err(_)) = applied.roots.get(root)
+            {
+                read.clone_from(unreadable);
+            }
+            all_held.extend(held);
         }
-        any
+        all_held
     }
 
     /// A file that was found by way of a configured path.

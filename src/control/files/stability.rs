@@ -20,7 +20,7 @@ pub(super) struct Stability {
 /// What becomes of a snapshot.
 #[derive(Debug, PartialEq)]
 pub(super) enum Verdict {
-    /// It counts: it is as the one before, or as what is applied.
+    /// It counts: it is as the one before, or as what is applied, and waits for no file.
     Stable(DirSnapshot),
     /// Some files go on changing. What rests counts, the rest in another turn.
     Restless(DirSnapshot),
@@ -29,7 +29,7 @@ pub(super) enum Verdict {
 }
 
 impl Stability {
-    /// From the `deadline` on, files that go on changing are no longer waited for.
+    /// From the `deadline` on, files that go on changing or being written are no longer waited for.
     pub(super) fn until(deadline: Instant) -> Self {
         Stability { deadline, last: None, unstable: 0 }
     }
@@ -39,14 +39,16 @@ impl Stability {
         self.last.as_ref()
     }
 
-    /// Judges a snapshot of that time.
+    /// Judges a snapshot of that time. `has_begun` is whether somebody has just begun to write a file
+    /// that is held back in it: the other files may be a part of the same change.
     pub(super) fn judge(
         &mut self,
         mut snapshot: DirSnapshot,
         applied: &DirSnapshot,
+        has_begun: bool,
         now: Instant,
     ) -> Verdict {
-        if snapshot == *applied || self.last.as_ref() == Some(&snapshot) {
+        if (snapshot == *applied || self.last.as_ref() == Some(&snapshot)) && !has_begun {
             return Verdict::Stable(snapshot);
         }
         self.unstable += 1;
@@ -102,7 +104,7 @@ mod tests {
             let mut stability = Stability::until(start + Duration::from_millis(500));
             let mut judge = |snapshot: &DirSnapshot, seconds| {
                 let now = start + Duration::from_secs(seconds);
-                stability.judge(snapshot.clone(), &applied, now)
+                stability.judge(snapshot.clone(), &applied, false, now)
             };
             assert_eq!(judge(&half, times[0]), Verdict::Again);
             assert_eq!(judge(&whole, times[1]), Verdict::Again);
@@ -120,10 +122,57 @@ mod tests {
         folder.with(&[("a.yaml", "new")]);
         for round in 0..RESTLESS + 5 {
             let snapshot = folder.with(&[("x.yaml", &format!("{round}"))]);
-            assert_eq!(stability.judge(snapshot, &applied, start), Verdict::Again);
+            assert_eq!(stability.judge(snapshot, &applied, false, start), Verdict::Again);
         }
         let last = folder.with(&[("x.yaml", "last")]);
         let rests = folder.with(&[("x.yaml", "old")]);
-        assert_eq!(stability.judge(last, &applied, deadline), Verdict::Restless(rests));
+        assert_eq!(stability.judge(last, &applied, false, deadline), Verdict::Restless(rests));
+    }
+
+    #[test]
+    fn a_file_that_has_just_begun_to_be_written_is_waited_for_but_not_for_ever() {
+        let folder = Folder::new();
+        let applied = folder.with(&[("a.yaml", "old")]);
+        let half = folder.with(&[("a.yaml", "new")]);
+        let start = Instant::now();
+        let deadline = start + Duration::from_millis(500);
+        let waited = || {
+            let mut stability = Stability::until(deadline);
+            for _ in 0..RESTLESS + 5 {
+                let verdict = stability.judge(half.clone(), &applied, true, start);
+                assert_eq!(verdict, Verdict::Again);
+            }
+            stability
+        };
+        let verdict = waited().judge(half.clone(), &applied, false, start);
+        assert_eq!(verdict, Verdict::Stable(half.clone()), "it is written");
+        let verdict = waited().judge(half.clone(), &applied, true, deadline);
+        assert_eq!(verdict, Verdict::Restless(half.clone()), "it takes too long");
+    }
+
+    /// What is in force of it is from before that: an empty folder would end all its routes.
+    #[test]
+    fn a_path_that_comes_back_while_files_change_stays_unreadable_until_its_files_rest() {
+        let (beside, folder) = (Folder::new(), Folder::new());
+        let routes = folder.0.path().join("routes");
+        let snapshot = |round: u32| {
+            fs::write(beside.0.path().join("x.yaml"), round.to_string()).unwrap();
+            let roots = [beside.0.path().to_owned(), routes.clone()];
+            DirSnapshot::of(&roots, &DirSnapshot::default())
+        };
+        let applied = snapshot(0);
+        assert!(applied.roots[&routes].is_err());
+        let deadline = Instant::now();
+        let mut stability = Stability::until(deadline);
+        for round in 1..RESTLESS {
+            let verdict = stability.judge(snapshot(round), &applied, false, deadline);
+            assert_eq!(verdict, Verdict::Again);
+        }
+        fs::create_dir(&routes).unwrap();
+        fs::write(routes.join("a.yaml"), "a").unwrap();
+        let back = snapshot(RESTLESS);
+        assert!(back.roots[&routes].is_ok());
+        let verdict = stability.judge(back, &applied, false, deadline);
+        assert_eq!(verdict, Verdict::Restless(applied));
     }
 }

@@ -121,7 +121,7 @@ pub(super) async fn watch_at(
     let mut noticed = Instant::now();
     let mut applied = DirSnapshot::default();
     let mut next = read(&paths, &applied, &mut watcher).await;
-    let mut held = false;
+    let mut held = BTreeSet::new();
     loop {
         let unread = next.roots.values().filter(|root| root.is_err()).count();
         (0..unread + usize::from(!watcher.healthy)).for_each(|_| failed());
@@ -144,7 +144,7 @@ pub(super) async fn watch_at(
             }
             publish(update);
         }
-        let look = pace.next_look(watcher.healthy, held);
+        let look = pace.next_look(watcher.healthy, !held.is_empty());
         let reason = wait(look, &watcher, &reread, &mut state, &mut answers, &mut publish).await;
         noticed = Instant::now();
         if reason != Reason::Time {
@@ -152,7 +152,7 @@ pub(super) async fn watch_at(
         }
         let nothing = DirSnapshot::default();
         let known = if reason == Reason::Demand { &nothing } else { &applied };
-        (next, held) = stable(pace, &paths, &applied, known, &mut watcher).await;
+        (next, held) = stable(pace, &paths, &applied, known, &held, &mut watcher).await;
     }
 }
 
@@ -210,15 +210,16 @@ async fn first_answers(builder: &mut Builder, answers: &mut DnsAnswers) {
 }
 
 /// Reads until two snapshots, some time apart, agree: a change counts when it is whole. Returns also
-/// whether files are held back: a file that is open for writing, or has just been emptied, keeps its
-/// former content, and delays no other file.
+/// which files are held back: a file that is open for writing, or has just been emptied, keeps its
+/// former content. It delays the other files only for a moment, and not if it was `held_before`.
 async fn stable(
     pace: Pace,
     paths: &Arc<[PathBuf]>,
     applied: &DirSnapshot,
     known: &DirSnapshot,
+    held_before: &BTreeSet<PathBuf>,
     watcher: &mut Watcher,
-) -> (DirSnapshot, bool) {
+) -> (DirSnapshot, BTreeSet<PathBuf>) {
     let mut stability = Stability::until(Instant::now() + pace.longest);
     loop {
         let mut snapshot = read(paths, stability.last().unwrap_or(known), watcher).await;
@@ -228,7 +229,8 @@ async fn stable(
             now.is_some_and(|now| open.contains(&now.real) || emptied(now))
         };
         let held = snapshot.hold_back(applied, |_, _, now, before| is_held(now, before));
-        match stability.judge(snapshot, applied, Instant::now()) {
+        let has_begun = !held.is_subset(held_before);
+        match stability.judge(snapshot, applied, has_begun, Instant::now()) {
             Verdict::Stable(snapshot) => return (snapshot, held),
             Verdict::Restless(snapshot) => {
                 watcher.events.changed.notify_one();

@@ -53,6 +53,25 @@ async fn a_file_that_is_written_slowly_keeps_its_routes_and_holds_nobody_up() {
     watched.until(&["c", "half", "one"], 0).await;
 }
 
+#[tokio::test]
+async fn a_route_that_moves_to_a_file_that_is_still_written_is_served_all_the_time() {
+    let folder = temporary();
+    let file = |name: &str| folder.path().join(name);
+    write(&file("a.yaml"), &format!("{}---\n{}", good("a"), good("moves")));
+    let pace = Pace { longest: Duration::from_secs(3600), ..TOLD };
+    let mut watched = Watched::new(pace, &[folder.path()]).await;
+    watched.calm().await;
+    let mut open = fs::File::create(file("b.yaml")).expect("a file");
+    open.write_all(good("moves").as_bytes()).expect("written");
+    write(&file("a.yaml"), &good("a"));
+    watched.stays(Duration::from_millis(400)).await;
+    write!(open, "---\n{}", good("new")).expect("written");
+    drop(open);
+    // The first update has both halves of the change.
+    watched.next().await;
+    assert_eq!(watched.routes(), ["a", "moves", "new"]);
+}
+
 /// As a disk that is busy makes it look for as long: the file is cut, and nobody says so.
 #[tokio::test]
 async fn a_file_that_was_just_cut_keeps_its_routes_and_holds_nobody_up() {
