@@ -2,7 +2,8 @@
 //!
 //! A watch that ends is started again at the same version. If the server refuses that version, or sends
 //! something that is no event, everything is listed again; also after several watches in a row without any
-//! event, which count as an outage. After each failure there is a pause.
+//! event, which count as an outage; one that is followed by a refusal does not count. After each failure
+//! there is a pause.
 
 use std::mem;
 use std::pin::Pin;
@@ -92,6 +93,7 @@ pub(super) fn events(client: Client, path: String, health: WatchHealth) -> Watch
         state: WatchPhase::Start,
         has_failed: false,
         fruitless: 0,
+        unexplained: false,
     };
     Box::pin(stream::unfold(state, |mut state| async {
         let event = state.next().await;
@@ -106,8 +108,10 @@ struct ListWatch {
     health: WatchHealth,
     state: WatchPhase,
     has_failed: bool,
-    /// How many watches in a row have brought nothing.
+    /// How many watches in a row have brought nothing, and nothing explains why.
     fruitless: u32,
+    /// Whether the last watch counts among them, and nothing has been refused since.
+    unexplained: bool,
 }
 
 enum WatchPhase {
@@ -148,7 +152,7 @@ impl ListWatch {
                 }
                 WatchPhase::Listing(pages) => {
                     let next = pages.next().await;
-                    let version = pages.version().map(str::to_owned);
+                    let version = pages.take_version();
                     return self.listed(next, version);
                 }
                 WatchPhase::Listed(version) => {
@@ -176,11 +180,12 @@ impl ListWatch {
         match next {
             Ok(Some(object)) => Ok(WatchEvent::InitApply(object)),
             Ok(None) => {
-                self.state = version.clone().map_or(WatchPhase::Start, WatchPhase::Listed);
-                version.map(|_| WatchEvent::InitDone).ok_or(WatchFailure::NoVersion)
+                self.state = WatchPhase::Start;
+                self.state = WatchPhase::Listed(version.ok_or(WatchFailure::NoVersion)?);
+                Ok(WatchEvent::InitDone)
             }
             Err(error) => {
-                self.fruitless = 0;
+                self.refused();
                 self.state = WatchPhase::Start;
                 Err(WatchFailure::List(error))
             }
@@ -195,14 +200,20 @@ impl ListWatch {
                 Ok(())
             }
             Err(failure) => {
-                // An outage that shows, and explains why watches have broken off.
-                self.fruitless = 0;
+                self.refused();
                 if failure.wants_a_list() {
                     self.state = WatchPhase::Start;
                 }
                 Err(failure)
             }
         }
+    }
+
+    /// Notes an outage that shows. It explains why the watch before it has ended, and no watch before
+    /// that: a server may refuse now and then, and end whatever it does not refuse.
+    fn refused(&mut self) {
+        let explained = u32::from(mem::take(&mut self.unexplained));
+        self.fruitless = self.fruitless.saturating_sub(explained);
     }
 
     /// Decides how to go on after a watch, and returns what it has failed for.
@@ -213,11 +224,12 @@ impl ListWatch {
         let is_brief = watch.since.elapsed() < BRIEF;
         let failure = failure.or((is_brief && !watch.fruitful).then_some(WatchFailure::Brief));
         let is_cut = matches!(failure, None | Some(WatchFailure::Broken(_)));
-        if watch.fruitful || is_cut && !is_brief {
+        self.unexplained = !watch.fruitful && (is_brief || !is_cut);
+        if self.unexplained {
+            self.fruitless = self.fruitless.saturating_add(1);
+        } else {
             self.fruitless = 0;
             self.health.following();
-        } else {
-            self.fruitless = self.fruitless.saturating_add(1);
         }
         if self.fruitless >= MOST_FRUITLESS {
             return failure.map(|failure| WatchFailure::Fruitless(Box::new(failure)));

@@ -28,7 +28,8 @@ use crate::reach::Reach;
 use crate::routing::Kind;
 use crate::routing::ObjectKey;
 
-/// What is answered to a watch, line by line. A line may be `wait SECONDS` or `break`.
+/// What is answered to a watch, line by line. A line may be `wait SECONDS` or `break`; `refuse CODE`
+/// stands alone.
 type Lines = Vec<String>;
 
 fn body(lines: Lines) -> impl hyper::body::Body<Data = Bytes, Error = io::Error> + Send + 'static {
@@ -76,7 +77,10 @@ fn server(items: Vec<Value>, watches: Vec<Lines>, health: WatchHealth) -> WatchE
                 std::future::pending::<()>().await;
                 unreachable!()
             };
-            kube::Result::<_>::Ok(Response::new(body(lines)))
+            let refused = lines.first().and_then(|line| line.strip_prefix("refuse "));
+            let code: u16 = refused.map_or(200, |code| code.parse().unwrap());
+            let answer = Response::builder().status(code);
+            kube::Result::<_>::Ok(answer.body(body(lines)).unwrap())
         }
     };
     let client = observed(&Client::new(service_fn(answer), "default"), health.clone());
@@ -278,14 +282,19 @@ fn a_watch_goes_on_where_it_was_and_is_listed_anew_where_it_cannot() {
     );
 }
 
-/// What was told while watches ended like these, three each, and then one brought something.
+/// What was told while three watches ended like this, and then one brought something.
 fn told_of(lines: &[&str]) -> Vec<Notice> {
+    told_of_all(&[lines; 3])
+}
+
+/// What was told while watches ended like these, and then one brought something.
+fn told_of_all(watches: &[&[&str]]) -> Vec<Notice> {
     let told = Arc::new(Mutex::new(Vec::new()));
     let kept = Arc::clone(&told);
     let health = SourceHealth::new(move |notice| kept.lock().unwrap().push(notice));
     let object = json!({ "metadata": { "name": "a", "resourceVersion": "7" } });
-    let lines: Lines = lines.iter().map(|line| (*line).to_owned()).collect();
-    let mut watches = vec![lines; 3];
+    let lines = |lines: &&[&str]| lines.iter().map(|line| (*line).to_owned()).collect();
+    let mut watches: Vec<Lines> = watches.iter().map(lines).collect();
     watches.push(vec![event("ADDED", &object)]);
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build();
@@ -310,7 +319,6 @@ fn watches_that_bring_nothing_are_an_outage_until_one_brings_something() {
         let status = json!({ "kind": "Status", "code": code, "reason": "Odd", "message": "odd" });
         event("ERROR", &status)
     };
-    let down = |what: &str| Notice::Down { what: format!("as: {what}") };
     for (lines, what) in [
         (&[error(500).as_str()] as &[&str], "500 Odd"),
         (&[error(429).as_str()], "429 Odd"),
@@ -321,6 +329,26 @@ fn watches_that_bring_nothing_are_an_outage_until_one_brings_something() {
     ] {
         assert_eq!(told_of(lines), [Notice::Up, down(what), Notice::Up], "{lines:?}");
     }
+}
+
+fn down(what: &str) -> Notice {
+    Notice::Down { what: format!("as: {what}") }
+}
+
+#[test]
+fn a_refusal_explains_the_watch_that_ended_before_it_and_no_other() {
+    let (brief, refused): (&[&str], &[&str]) = (&[], &["refuse 503"]);
+    let told = told_of_all(&[brief, brief, refused, brief, brief, refused]);
+    let [up, busy, odd] = [Notice::Up, down("503"), down("a watch has ended at once")];
+    assert_eq!(told, [&up, &busy, &up, &odd, &busy, &up].map(Clone::clone));
+}
+
+#[test]
+fn a_cut_in_each_of_several_outages_is_explained_by_it() {
+    let (cut, refused): (&[&str], &[&str]) = (&["break"], &["refuse 503"]);
+    let told = told_of_all(&[cut, refused, cut, refused, refused, cut, refused]);
+    let [up, busy] = [Notice::Up, down("503")];
+    assert_eq!(told, [&up, &busy, &up, &busy, &up, &busy, &up].map(Clone::clone));
 }
 
 #[test]

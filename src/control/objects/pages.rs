@@ -81,9 +81,10 @@ impl Pages {
         Ok(None)
     }
 
-    /// The `resourceVersion` of the list, once it is over.
-    pub(in crate::control) fn version(&self) -> Option<&str> {
-        self.version.as_deref().filter(|_| self.is_over)
+    /// The `resourceVersion` of the list, if that is over; once.
+    pub(in crate::control) fn take_version(&mut self) -> Option<String> {
+        let is_over = self.is_over;
+        self.version.take_if(|_| is_over)
     }
 
     async fn open(&mut self) -> Result<OpenPage, Error> {
