@@ -30,12 +30,13 @@ pub struct RouteText {
     /// When the object was created, in seconds since the epoch.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub created: Option<i64>,
-    /// What it has of the configuration's listeners. Without hostnames, it is not attached to them.
+    /// Its first attachment, if that is to the configuration's listeners, as with nearly every route. Else
+    /// this has no hostnames.
     #[serde(flatten)]
-    pub config: AttachmentText,
-    /// What it has of Gateways' listeners.
+    pub first: AttachmentText,
+    /// Its other attachments, in their order.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub gateways: Vec<GatewayText>,
+    pub attachments: Vec<ScopedText>,
     /// The protocols of which the client must offer one; empty means that none is asked for.
     #[serde(default)]
     pub alpn: Vec<Box<str>>,
@@ -59,17 +60,25 @@ pub struct AttachmentText {
     pub listeners: Vec<Box<str>>,
 }
 
-/// An attachment to a Gateway's listeners.
+/// An attachment with its scope.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub struct GatewayText {
-    /// The namespace of the Gateway.
-    pub gateway_namespace: String,
-    /// Its name.
-    pub gateway: String,
+pub struct ScopedText {
+    /// The Gateway whose listeners these are. Without one, they are the configuration's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gateway: Option<GatewayText>,
     /// The attachment.
     #[serde(flatten)]
     pub attachment: AttachmentText,
+}
+
+/// Which Gateway it is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GatewayText {
+    /// Its namespace.
+    pub namespace: String,
+    /// Its name.
+    pub name: String,
 }
 
 /// Some listeners.
@@ -118,11 +127,16 @@ impl RouteText {
     pub fn of(spec: &RouteSpec) -> Self {
         // Every field, so that one that is added is not forgotten here.
         let RouteSpec { key, created, attachments, alpn, backends: _, policy } = spec;
-        let of_config = attachments.iter().find(|attachment| attachment.scope == Scope::Config);
+        let (first, attachments) = match &**attachments {
+            [first, others @ ..] if first.scope == Scope::Config && !first.hostnames.is_empty() => {
+                (AttachmentText::of(first), others)
+            }
+            all => (AttachmentText::default(), all),
+        };
         RouteText {
             created: *created,
-            config: of_config.map(AttachmentText::of).unwrap_or_default(),
-            gateways: attachments.iter().filter_map(GatewayText::of).collect(),
+            first,
+            attachments: attachments.iter().map(ScopedText::of).collect(),
             alpn: alpn.clone(),
             policy: policy.clone(),
             ..RouteText::named(key.object(), key.rule())
@@ -140,6 +154,12 @@ impl RouteText {
         }
     }
 
+    /// Whether the route has no hostname anywhere.
+    pub fn is_without_hostnames(&self) -> bool {
+        let others = self.attachments.iter().map(|scoped| &scoped.attachment);
+        [&self.first].into_iter().chain(others).all(|one| one.hostnames.is_empty())
+    }
+
     /// Which route it is.
     pub fn key(&self) -> RouteKey {
         let key = ObjectKey::new(&self.namespace, &self.name);
@@ -152,15 +172,11 @@ impl RouteText {
     /// When a hostname is none.
     pub fn spec(self, backends: Vec<(BackendKey, u32)>) -> Result<RouteSpec, InvalidText> {
         let key = self.key();
-        let RouteText { created, config, gateways, alpn, policy, .. } = self;
-        let config = Some(config).filter(|config| !config.hostnames.is_empty());
-        let config = config.map(|config| config.attachment(Scope::Config));
-        let gateways =
-            gateways.into_iter().map(|GatewayText { gateway_namespace, gateway, attachment }| {
-                let gateway = ObjectKey::new(&gateway_namespace, &gateway);
-                attachment.attachment(Scope::Gateway(gateway))
-            });
-        let attachments = config.into_iter().chain(gateways).collect::<Result<_, _>>()?;
+        let RouteText { created, first, attachments, alpn, policy, .. } = self;
+        let first = Some(first).filter(|first| !first.hostnames.is_empty());
+        let first = first.map(|first| first.attachment(Scope::Config));
+        let others = attachments.into_iter().map(ScopedText::attachment);
+        let attachments = first.into_iter().chain(others).collect::<Result<_, _>>()?;
         Ok(RouteSpec { key, created, attachments, alpn, backends, policy })
     }
 }
@@ -191,14 +207,26 @@ impl AttachmentText {
     }
 }
 
-impl GatewayText {
-    fn of(attachment: &Attachment) -> Option<Self> {
-        let Scope::Gateway(gateway) = &attachment.scope else { return None };
-        Some(GatewayText {
-            gateway_namespace: gateway.namespace().to_owned(),
-            gateway: gateway.name().to_owned(),
-            attachment: AttachmentText::of(attachment),
-        })
+impl ScopedText {
+    fn of(attachment: &Attachment) -> Self {
+        let gateway = match &attachment.scope {
+            Scope::Config => None,
+            Scope::Gateway(key) => Some(GatewayText {
+                namespace: key.namespace().to_owned(),
+                name: key.name().to_owned(),
+            }),
+        };
+        ScopedText { gateway, attachment: AttachmentText::of(attachment) }
+    }
+
+    fn attachment(self) -> Result<Attachment, InvalidText> {
+        let scope = match self.gateway {
+            None => Scope::Config,
+            Some(GatewayText { namespace, name }) => {
+                Scope::Gateway(ObjectKey::new(&namespace, &name))
+            }
+        };
+        self.attachment.attachment(scope)
     }
 }
 
@@ -266,27 +294,42 @@ fn is_zero(rule: &u16) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use proptest::collection::vec;
+    use proptest::prelude::*;
+
     use super::*;
 
-    #[test]
-    fn a_route_of_gateways_survives_its_text() {
-        let gateway = |name: &str| Scope::Gateway(ObjectKey::new("infra", name));
-        let hostnames = |text: &str| text.parse::<Hostname>().expect("a hostname").into();
-        let mut spec =
-            RouteSpec::new(RouteKey::new(Kind::TlsRoute, "data", "kafka"), hostnames("kafka.test"));
-        spec.attachments.push(Attachment::to_all(gateway("one"), hostnames("*.one.test")));
-        spec.attachments.push(Attachment {
-            listeners: vec!["tls".into()],
-            ..Attachment::to_all(gateway("two"), hostnames("*"))
-        });
-        let survives = |spec: &RouteSpec| {
-            let text = serde_json::to_string(&RouteText::of(spec)).expect("JSON");
+    fn attachment() -> impl Strategy<Value = Attachment> {
+        let scope = prop_oneof![
+            Just(Scope::Config),
+            "[ab]".prop_map(|name| Scope::Gateway(ObjectKey::new("infra", &name)))
+        ];
+        let listeners = || vec("[a-z]{1,3}".prop_map(Box::from), 0..3);
+        let any_on = prop_oneof![
+            Just(AnyOn::All),
+            listeners().prop_map(|some| AnyOn::Only(some.into())),
+            listeners().prop_map(|some| AnyOn::Except(some.into())),
+        ];
+        let hostname = prop_oneof![Just("*".to_owned()), "[a-c]\\.test", "\\*\\.[a-c]\\.test"]
+            .prop_map(|text| text.parse::<Hostname>().expect("a hostname"));
+        (scope, listeners(), vec(hostname, 0..3), any_on).prop_map(
+            |(scope, listeners, hostnames, any_on)| {
+                let hostnames = hostnames.into_iter().collect::<Hostnames>().with_any_on(any_on);
+                Attachment { scope, listeners, hostnames }
+            },
+        )
+    }
+
+    proptest! {
+        #[test]
+        fn a_route_survives_its_text(attachments in vec(attachment(), 0..4)) {
+            let key = RouteKey::new(Kind::TlsRoute, "data", "kafka");
+            let mut spec = RouteSpec::new(key, Hostnames::default());
+            spec.attachments = attachments.into_iter().collect();
+            let text = serde_json::to_string(&RouteText::of(&spec)).expect("JSON");
             let read: RouteText = serde_json::from_str(&text).expect("a route");
-            assert_eq!(read.spec(Vec::new()).as_ref(), Ok(spec), "{text}");
-        };
-        survives(&spec);
-        spec.attachments.remove(0);
-        survives(&spec);
+            prop_assert_eq!(read.spec(Vec::new()), Ok(spec), "{}", text);
+        }
     }
 
     #[test]

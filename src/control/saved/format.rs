@@ -163,9 +163,7 @@ impl SavedLine {
 impl SavedRoute {
     fn spec(self) -> Result<RouteSpec, String> {
         let key = self.route.key();
-        if self.route.config.hostnames.is_empty() && self.route.gateways.is_empty()
-            || self.backends.is_empty()
-        {
+        if self.route.is_without_hostnames() || self.backends.is_empty() {
             return Err(format!("the {} {key} lacks hostnames or backends", key.kind()));
         }
         let backends = self.backends.iter().map(|one| Ok((one.backend.key()?, one.weight)));
