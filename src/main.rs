@@ -1,5 +1,6 @@
 //! The command: arguments, log, dispatch. The work is in the library.
 
+use std::fmt::Display;
 use std::io::{self, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -63,8 +64,10 @@ fn explain(args: &Explain, out: &mut dyn Write) -> anyhow::Result<ExitCode> {
         explain::server_name(&args.sni).map_err(|error| Misuse(format!("--sni: {error}")))?;
     let (snapshot, told) = match &args.admin {
         Some(url) => {
-            let report = app::single_threaded()?.block_on(explain::fetch(url))?;
-            (report.snapshot()?, report.told().collect())
+            let (report, unreadable) = app::single_threaded()?.block_on(explain::fetch(url))?;
+            let (snapshot, invalid) = report.snapshot();
+            unreadable.iter().chain(&invalid).for_each(warn_of);
+            (snapshot, report.told().collect())
         }
         None => offline(args)?,
     };
@@ -88,10 +91,7 @@ fn explain(args: &Explain, out: &mut dyn Write) -> anyhow::Result<ExitCode> {
 fn offline(args: &Explain) -> anyhow::Result<(Snapshot, Vec<(RouteKey, String)>)> {
     require_paths(&args.routes)?;
     let loaded = files::load(&args.routes);
-    for fault in &loaded.faults {
-        // Nobody is left to tell if stderr is closed.
-        let _ = writeln!(io::stderr(), "warning: left out: {fault}");
-    }
+    loaded.faults.iter().for_each(warn_of);
     let named = loaded.resources.routes.iter().flat_map(|route| &route.spec.listeners);
     let listeners = named.map(ToString::to_string).chain(args.listener.clone()).collect();
     let Plan { snapshot, statuses, .. } =
@@ -102,6 +102,12 @@ fn offline(args: &Explain) -> anyhow::Result<(Snapshot, Vec<(RouteKey, String)>)
             .map(|condition| (RouteKey::of_rule(status.object.clone(), 0), condition.message))
     });
     Ok((snapshot, told.collect()))
+}
+
+/// Says that a fault makes the answer incomplete.
+fn warn_of(fault: &impl Display) {
+    // If stderr is closed, nobody reads it.
+    let _ = writeln!(io::stderr(), "warning: left out: {fault}");
 }
 
 fn crds(out: &mut dyn Write) -> anyhow::Result<ExitCode> {

@@ -1,7 +1,8 @@
 //! What `/routes` says: the routes in force and those that are refused, as JSON.
 //!
 //! The report holds all that a lookup needs, so that [`RoutesReport::snapshot`] gives back a table
-//! which decides like the one it came from. Readers ignore fields that they do not know.
+//! which decides like the one it came from. Readers ignore fields that they do not know, and
+//! leave out routes that they cannot read.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -9,6 +10,7 @@ use std::sync::Arc;
 
 use ahash::AHashMap as HashMap;
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 use crate::control::status::{Condition, RouteStatus, Statuses};
 use crate::routing::wire::{BackendText, InvalidText, RouteText};
@@ -85,12 +87,13 @@ pub struct ConditionReport {
     pub message: String,
 }
 
-/// Why a report gives no table.
+/// A route of a report that this version cannot read, of a newer sluice for example.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{kind} {route}: {fault}", kind = .route.kind())]
-pub struct InvalidReport {
-    route: RouteKey,
-    fault: InvalidText,
+#[error("{route}: {fault}")]
+pub struct UnreadableRoute {
+    /// Its kind, namespace and name, as far as they are known.
+    route: String,
+    fault: String,
 }
 
 impl RoutesReport {
@@ -120,6 +123,28 @@ impl RoutesReport {
         RoutesReport { generation: table.generation(), routes: routes.into_values().collect() }
     }
 
+    /// Reads a report, and returns what of it cannot be read.
+    ///
+    /// # Errors
+    /// When the text is no report at all.
+    pub fn read(text: &[u8]) -> serde_json::Result<(Self, Vec<UnreadableRoute>)> {
+        #[derive(Deserialize)]
+        struct Report {
+            generation: u64,
+            routes: Vec<Value>,
+        }
+        let Report { generation, routes } = serde_json::from_slice(text)?;
+        let mut report = RoutesReport { generation, routes: Vec::with_capacity(routes.len()) };
+        let mut unreadable = Vec::new();
+        for route in routes {
+            match RouteReport::deserialize(&route) {
+                Ok(route) => report.routes.push(route),
+                Err(fault) => unreadable.push(UnreadableRoute::of(&route, &fault)),
+            }
+        }
+        Ok((report, unreadable))
+    }
+
     /// Each route, with the message of each of its conditions.
     pub fn told(&self) -> impl Iterator<Item = (RouteKey, String)> {
         self.routes.iter().flat_map(|route| {
@@ -128,19 +153,30 @@ impl RoutesReport {
         })
     }
 
-    /// The served routes and their endpoints, as a control plane would ask for them.
-    ///
-    /// # Errors
-    /// When a route holds what no sluice of this version reports.
-    pub fn snapshot(&self) -> Result<Snapshot, InvalidReport> {
+    /// The served routes and their endpoints, as a control plane would ask for them, and the routes for
+    /// which this is impossible.
+    pub fn snapshot(&self) -> (Snapshot, Vec<UnreadableRoute>) {
         let mut snapshot = Snapshot::default();
+        let mut unreadable = Vec::new();
         for route in self.routes.iter().filter(|route| route.served) {
-            let spec = route
-                .spec(&mut snapshot.endpoints)
-                .map_err(|fault| InvalidReport { route: route.route.key(), fault })?;
-            snapshot.routes.push(spec);
+            match route.spec(&mut snapshot.endpoints) {
+                Ok(spec) => snapshot.routes.push(spec),
+                Err(fault) => {
+                    let key = route.route.key();
+                    let route = format!("{} {key}", key.kind());
+                    unreadable.push(UnreadableRoute { route, fault: fault.to_string() });
+                }
+            }
         }
-        Ok(snapshot)
+        (snapshot, unreadable)
+    }
+}
+
+impl UnreadableRoute {
+    fn of(route: &Value, fault: &serde_json::Error) -> Self {
+        let text = |field| route.get(field).and_then(Value::as_str).unwrap_or("?");
+        let route = format!("{} {}/{}", text("kind"), text("namespace"), text("name"));
+        UnreadableRoute { route, fault: fault.to_string() }
     }
 }
 

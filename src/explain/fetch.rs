@@ -12,23 +12,26 @@ use hyper::{Request, StatusCode, Uri};
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
 
-use crate::admin::report::RoutesReport;
+use crate::admin::report::{RoutesReport, UnreadableRoute};
 
 /// From the name to the last byte.
 const DEADLINE: Duration = Duration::from_secs(5);
 /// The largest report that is read, in bytes: some hundred thousand routes.
 const MAX_REPORT: usize = 64 * 1024 * 1024;
 
+/// The routes of a running sluice, and those that this version cannot read.
+pub type Fetched = (RoutesReport, Vec<UnreadableRoute>);
+
 /// Asks the admin port at `url`, such as `http://127.0.0.1:9901`, for its routes. Needs a tokio
 /// runtime with I/O and time.
 ///
 /// # Errors
 /// When nothing answers within 5 seconds, or it is no sluice. The message names the URL.
-pub async fn fetch(url: &str) -> anyhow::Result<RoutesReport> {
+pub async fn fetch(url: &str) -> anyhow::Result<Fetched> {
     fetch_within(url, DEADLINE, MAX_REPORT).await
 }
 
-async fn fetch_within(url: &str, deadline: Duration, max: usize) -> anyhow::Result<RoutesReport> {
+async fn fetch_within(url: &str, deadline: Duration, max: usize) -> anyhow::Result<Fetched> {
     let fetched = async {
         match tokio::time::timeout(deadline, get(&target(url)?, max)).await {
             Ok(report) => report,
@@ -51,7 +54,7 @@ fn target(url: &str) -> anyhow::Result<Uri> {
     target.parse().context("this is no URL, such as http://127.0.0.1:9901")
 }
 
-async fn get(target: &Uri, max: usize) -> anyhow::Result<RoutesReport> {
+async fn get(target: &Uri, max: usize) -> anyhow::Result<Fetched> {
     let authority = target.authority().context("the URL has no host")?;
     // An IPv6 address stands in brackets there, and nowhere else.
     let host = authority.host().trim_start_matches('[').trim_end_matches(']');
@@ -67,7 +70,7 @@ async fn get(target: &Uri, max: usize) -> anyhow::Result<RoutesReport> {
         ensure!(status == StatusCode::OK, "the answer is {status}; is this sluice's admin port?");
         let body = Limited::new(response.into_body(), max).collect().await;
         let body = body.map_err(anyhow::Error::from_boxed).context("reading the answer")?;
-        serde_json::from_slice(&body.to_bytes()).context("the answer is not what sluice reports")
+        RoutesReport::read(&body.to_bytes()).context("the answer is not what sluice reports")
     });
     tokio::select! {
         report = &mut exchange => report,

@@ -15,7 +15,7 @@ use crate::routing::{
 };
 use crate::tls::{self, ServerName};
 
-pub use fetch::fetch;
+pub use fetch::{Fetched, fetch};
 
 /// The connection that is asked about.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

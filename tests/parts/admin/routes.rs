@@ -82,9 +82,10 @@ fn a_report_gives_back_the_table_that_it_came_from() {
     let refused = status_of(key("web", "bad"), false, "refused");
     server.state.statuses.hold().update([].into_iter(), &[Arc::new(refused)]);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    let report = runtime.expect("a runtime").block_on(fetch(&server.url(""))).expect("a report");
-
-    let again = report.snapshot().expect("a snapshot");
+    let fetched = runtime.expect("a runtime").block_on(fetch(&server.url("")));
+    let (report, unreadable) = fetched.expect("a report");
+    let (again, invalid) = report.snapshot();
+    assert_eq!((unreadable, invalid), (vec![], vec![]));
     let by_key = |mut routes: Vec<RouteSpec>| {
         routes.sort_by(|a, b| a.key.cmp(&b.key));
         routes
@@ -110,24 +111,44 @@ fn a_report_with_a_fault_names_the_route() {
         { "namespace": "ns", "name": "r", "served": true, "hostnames": ["a.com"],
           "policy": "Random", "unknown": {}, "backends": [
             { "backend": "ns/s:1", "kind": "service", "weight": 1, "endpoints": [] }] }] });
-    let report = |value: &Value| serde_json::from_value::<RoutesReport>(value.clone());
-    let read = |value: &Value| report(value).expect("a report").snapshot();
-    assert_eq!(read(&good).expect("a snapshot").routes.len(), 1);
+    let read = |value: &Value| {
+        let (report, unreadable) =
+            RoutesReport::read(value.to_string().as_bytes()).expect("a report");
+        let (snapshot, invalid) = report.snapshot();
+        let faults = unreadable.iter().chain(&invalid).map(ToString::to_string).collect();
+        let routes: Vec<_> = snapshot.routes.iter().map(|route| route.key.to_string()).collect();
+        (routes, Vec::from_iter::<Vec<String>>(faults))
+    };
+    let both = |value: &Value| {
+        let mut value = value.clone();
+        let mut other = good["routes"][0].clone();
+        other["name"] = json!("other");
+        value["routes"].as_array_mut().expect("routes").push(other);
+        read(&value)
+    };
+    assert_eq!(both(&good), (vec!["ns/r".to_owned(), "ns/other".to_owned()], vec![]));
     for (pointer, bad) in
         [("/routes/0/hostnames/0", json!("a..b")), ("/routes/0/backends/0/backend", json!("s"))]
     {
         let mut value = good.clone();
         *value.pointer_mut(pointer).expect(pointer) = bad.clone();
-        let error = read(&value).expect_err(pointer).to_string();
+        let (routes, faults) = both(&value);
         let bad = bad.as_str().expect("text");
-        assert!(error.starts_with("SniRoute ns/r: ") && error.contains(bad), "{error}");
+        assert!(routes == ["ns/other"] && faults.len() == 1, "{routes:?} {faults:?}");
+        assert!(faults[0].starts_with("SniRoute ns/r: ") && faults[0].contains(bad), "{faults:?}");
         value["routes"][0]["served"] = json!(false);
-        assert!(read(&value).expect("refused routes are skipped").routes.is_empty());
+        assert_eq!(read(&value), (vec![], vec![]), "refused routes are skipped");
     }
-    let mut value = good.clone();
-    value["routes"][0]["policy"] = json!("Best");
-    let error = report(&value).expect_err("a policy that there is not").to_string();
-    assert!(error.contains(r#""Best" is not a policy; write one of RoundRobin"#), "{error}");
+    for (field, bad, expected) in [
+        ("policy", "Best", r#""Best" is not a policy; write one of RoundRobin"#),
+        ("kind", "UDPRoute", "unknown variant `UDPRoute`"),
+    ] {
+        let mut value = good.clone();
+        value["routes"][0][field] = json!(bad);
+        let (routes, faults) = both(&value);
+        assert!(routes == ["ns/other"] && faults.len() == 1, "{routes:?} {faults:?}");
+        assert!(faults[0].contains(" ns/r: ") && faults[0].contains(expected), "{faults:?}");
+    }
 }
 
 #[test]
@@ -148,6 +169,6 @@ fn routes_of_one_name_and_two_kinds_are_two() {
     let kinds: Vec<_> =
         report.routes.iter().map(|one| (one.route.kind, one.conditions.len())).collect();
     assert_eq!(kinds, [(Kind::SniRoute, 3), (Kind::TlsRoute, 3)]);
-    let again = report.snapshot().expect("a snapshot");
+    let (again, _) = report.snapshot();
     assert_eq!(again.routes.iter().map(|route| &route.key).collect::<Vec<_>>(), [&sni, &tls]);
 }
