@@ -26,18 +26,18 @@ pub struct Listening {
     pub dual_stack: bool,
 }
 
-/// Where this process listens at any time: for clients, and for those who look after it. The data
-/// plane sets it, and the control plane reads it. Clones are the same.
+/// All addresses on which this process listens now, for clients and for the admin port. The data plane sets
+/// them, and the control plane reads them. Clones share the set.
 #[derive(Clone, Debug, Default)]
 pub struct ListeningSet(Arc<ArcSwap<Vec<Listening>>>);
 
 impl ListeningSet {
-    /// All of this moment. Not to be held across an await.
+    /// The current addresses. The guard must not be held across an `await`.
     pub fn get(&self) -> Guard<Arc<Vec<Listening>>> {
         self.0.load()
     }
 
-    /// Others from now on.
+    /// Replaces the addresses.
     pub fn set(&self, listening: impl Iterator<Item = Listening>) {
         self.0.store(Arc::new(listening.collect()));
     }
@@ -77,7 +77,7 @@ impl OwnEndpoints {
         self.0.load()
     }
 
-    /// Others from now on.
+    /// Replaces the addresses.
     pub fn set(&self, endpoints: &HashSet<SocketAddr>) {
         self.0.store(Arc::new(endpoints.iter().copied().collect()));
     }

@@ -1,4 +1,4 @@
-//! Keeps the data plane at the addresses that are wanted, whoever has them for a while.
+//! Keeps the data plane's binds as they are wanted.
 
 use std::convert::Infallible;
 use std::future::pending;
@@ -10,12 +10,12 @@ use tokio::time::timeout;
 use crate::proxy::{BindSpec, Running};
 use crate::readiness::Readiness;
 
-/// The first pause before addresses that could not be had are tried again, and the longest.
+/// The first pause before failed binds are tried again, and the longest.
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 
-/// Has the data plane bind what is `wanted` at any time, for good. What cannot be had is logged, once
-/// for each reason, is a notice as long as it lasts, and is tried again; nothing else waits for it.
+/// Applies each new value of `wanted`, for ever. A bind that fails is logged once for each reason, is a
+/// notice until it succeeds, and is tried again after a pause. Nothing else waits for it.
 pub(super) async fn follow(
     running: &Running,
     mut wanted: watch::Receiver<Vec<BindSpec>>,
@@ -36,7 +36,7 @@ pub(super) async fn follow(
         known = faults;
         let changed = async {
             if wanted.changed().await.is_err() {
-                // Nobody is left who could want something else.
+                // The sender is gone: there is no other value.
                 pending::<()>().await;
             }
         };
@@ -76,7 +76,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn an_address_that_another_process_has_is_told_and_had_as_soon_as_it_is_free() {
+    async fn a_bind_of_a_taken_address_is_a_notice_until_the_address_is_free() {
         let any = SocketAddr::from(([127, 0, 0, 1], 0));
         let listeners = vec![listener("https", any)];
         let config = Config { listeners, workers: 1.try_into().unwrap(), ..Config::default() };

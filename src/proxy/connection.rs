@@ -66,6 +66,15 @@ impl Connection {
         }
     }
 
+    /// The route is found. What only the lookup needed is freed, because a connection may wait long for its
+    /// endpoint, and live long after.
+    pub(super) fn routed(&mut self, route: &Arc<Route>) {
+        self.route = Some(Arc::clone(route));
+        if let Some(hello) = &mut self.hello {
+            hello.alpn.shorten(KEPT_ALPN);
+        }
+    }
+
     /// An endpoint is being tried.
     pub(super) fn trying(&mut self, endpoint: SocketAddr) {
         self.endpoint = Some(endpoint);
@@ -74,14 +83,8 @@ impl Connection {
 
     /// The connection to the endpoint is open.
     pub(super) fn connected(&mut self) {
-        // Connections may live long, so data that is no longer needed is freed.
-        match self.context.settings.access_log {
-            AccessLogMode::Off => self.hello = None,
-            AccessLogMode::Errors | AccessLogMode::All => {
-                if let Some(hello) = &mut self.hello {
-                    hello.alpn.shorten(KEPT_ALPN);
-                }
-            }
+        if self.context.settings.access_log == AccessLogMode::Off {
+            self.hello = None;
         }
         self.record.connected();
         self.log_start();

@@ -31,8 +31,8 @@ impl Listener {
         }
     }
 
-    /// Its reference, as routes have it.
-    pub fn by_name(&self) -> ListenerRef<'_> {
+    /// The form in which a lookup takes it.
+    pub fn reference(&self) -> ListenerRef<'_> {
         ListenerRef { scope: &self.scope, name: &self.name }
     }
 }

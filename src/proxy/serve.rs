@@ -52,12 +52,12 @@ fn lookup(connection: &mut Connection) -> Result<Arc<Route>, Refusal> {
     let name = hello.and_then(|hello| hello.server_name.as_ref());
     let offers = hello.into_iter().flat_map(|hello| hello.alpn.iter());
     let table = connection.context.routes.table();
-    let listener = connection.listener.by_name();
+    let listener = connection.listener.reference();
     let found = table.lookup(name.map(|name| name.as_str()), listener, offers);
     let none = if name.is_none() && hello.is_some() { Refusal::NoSni } else { Refusal::NoRoute };
     let route = found.map(|found| Arc::clone(found.route)).ok_or(none)?;
     drop(table);
-    connection.route = Some(Arc::clone(&route));
+    connection.routed(&route);
     Ok(route)
 }
 

@@ -25,9 +25,8 @@ pub struct Table {
 }
 
 impl Table {
-    /// This table but for `changes`: for each key, of which there is one, the route that is to be
-    /// there, or `None`.
-    /// `retired` are the tallies of routes that are gone.
+    /// A copy with these changes: each key's new route, or `None` to remove it. No key is there twice.
+    /// `retired` are the counts of removed routes.
     pub(super) fn with(
         &self,
         changes: &[(RouteKey, Option<Arc<Route>>)],
@@ -114,7 +113,7 @@ impl Table {
         self.len() == 0
     }
 
-    /// The tallies of routes that are gone, kept for a while so that their last connections are
+    /// The counts of removed routes, kept for a while so that their last connections are
     /// still reported.
     pub fn retired(&self) -> &[(RouteKey, Arc<RouteStats>)] {
         &self.retired
