@@ -3,15 +3,36 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-/// How many client connections are open, by the worker that serves them. Clones are the same.
-///
-/// A worker counts in memory of its own, which others only read.
+/// How many client connections are open, by the worker that serves them. Clones share the counts.
 #[derive(Clone, Debug, Default)]
-pub struct OpenConnections(Arc<Mutex<Vec<Arc<AtomicUsize>>>>);
+pub struct OpenConnections(Arc<Mutex<Vec<Arc<ConnectionCount>>>>);
+
+/// The open connections of one worker. Only that worker changes it for each connection, so no other worker's
+/// count is in the same cache line.
+#[derive(Debug, Default)]
+#[repr(align(128))]
+pub struct ConnectionCount(AtomicUsize);
+
+impl ConnectionCount {
+    /// Adds connections.
+    pub fn add(&self, connections: usize) {
+        self.0.fetch_add(connections, Ordering::Relaxed);
+    }
+
+    /// Subtracts connections.
+    pub fn subtract(&self, connections: usize) {
+        self.0.fetch_sub(connections, Ordering::Relaxed);
+    }
+
+    /// How many there are.
+    pub fn get(&self) -> usize {
+        self.0.load(Ordering::Relaxed)
+    }
+}
 
 impl OpenConnections {
-    /// The counter of the worker with this number.
-    pub fn of(&self, worker: usize) -> Arc<AtomicUsize> {
+    /// The count of the worker with this number.
+    pub fn of(&self, worker: usize) -> Arc<ConnectionCount> {
         let mut workers = self.lock();
         if workers.len() <= worker {
             workers.resize_with(worker + 1, Arc::default);
@@ -19,18 +40,18 @@ impl OpenConnections {
         workers.get(worker).cloned().unwrap_or_default()
     }
 
-    /// Those of each worker.
+    /// The counts of all workers, by their numbers.
     pub fn by_worker(&self) -> Vec<usize> {
-        self.lock().iter().map(|count| count.load(Ordering::Relaxed)).collect()
+        self.lock().iter().map(|count| count.get()).collect()
     }
 
-    /// Those of all workers together.
+    /// The sum over all workers.
     pub fn total(&self) -> usize {
         self.by_worker().into_iter().sum()
     }
 
-    fn lock(&self) -> MutexGuard<'_, Vec<Arc<AtomicUsize>>> {
-        // Every change of it is whole.
+    fn lock(&self) -> MutexGuard<'_, Vec<Arc<ConnectionCount>>> {
+        // Nothing panics with the lock held, so the counts are complete.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -21,7 +21,7 @@ use rustix::io::Errno;
 
 use crate::reach::{EndpointRefusal, EndpointRefusalKind};
 use crate::routing::{Kind, RouteStats, TableReader};
-pub use connections::OpenConnections;
+pub use connections::{ConnectionCount, OpenConnections};
 use table::TableCollector;
 
 /// The media type of what [`Metrics::encode`] returns.
@@ -353,8 +353,6 @@ fn register_build_info(registry: &Registry) -> prometheus::Result<()> {
 #[cfg(test)]
 #[allow(clippy::expect_used)]
 mod tests {
-    use std::sync::atomic::Ordering;
-
     use super::*;
     use crate::routing::channel;
 
@@ -380,7 +378,7 @@ mod tests {
     fn clones_share_their_values_and_processes_do_not() {
         let (one, other) =
             (Metrics::new(channel().1).expect("one"), Metrics::new(channel().1).expect("other"));
-        one.clone().connections.of(0).fetch_add(1, Ordering::Relaxed);
+        one.clone().connections.of(0).add(1);
         assert!(one.encode().expect("text").contains("\nsluice_connections_active 1\n"));
         assert!(other.encode().expect("text").contains("\nsluice_connections_active 0\n"));
     }

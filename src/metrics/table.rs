@@ -10,7 +10,7 @@ use prometheus::proto::{Counter, Gauge, LabelPair, Metric, MetricFamily, MetricT
 use crate::outcome::Outcome;
 use crate::routing::{Availability, Moment, RouteKey, RouteStats, Table, TableReader};
 
-/// Reads the table of the moment, and the tallies of its routes.
+/// Reads the current table, and the counts of its routes.
 #[derive(Debug)]
 pub(super) struct TableCollector {
     reader: TableReader,
@@ -64,7 +64,7 @@ impl Collector for TableCollector {
 
     fn collect(&self) -> Vec<MetricFamily> {
         let table = self.reader.table();
-        let tallies = Series::of(&table, &self.unrouted);
+        let series = Series::all(&table, &self.unrouted);
         let gauge = |desc: &Desc, labels: &[(&str, &str)], value: u64| {
             family(desc, MetricType::GAUGE, vec![gauge(labels, value)])
         };
@@ -72,12 +72,12 @@ impl Collector for TableCollector {
             family(
                 &self.connections,
                 MetricType::COUNTER,
-                tallies.iter().flat_map(Series::connections).collect(),
+                series.iter().flat_map(Series::connections).collect(),
             ),
             family(
                 &self.bytes,
                 MetricType::COUNTER,
-                tallies.iter().flat_map(Series::bytes).collect(),
+                series.iter().flat_map(Series::bytes).collect(),
             ),
             family(&self.endpoints, MetricType::GAUGE, endpoints(&table)),
             gauge(&self.routes, &[], table.len() as u64),
@@ -87,12 +87,15 @@ impl Collector for TableCollector {
     }
 }
 
-/// The counts of one route.
+/// The sums over the rules of one route object.
 struct Series<'t> {
-    kind: &'static str,
+    kind: &'t str,
     namespace: &'t str,
     route: &'t str,
-    stats: &'t RouteStats,
+    /// Ended connections, in the order of [`Outcome::ALL`].
+    ended: [u64; Outcome::ALL.len()],
+    bytes_up: u64,
+    bytes_down: u64,
     /// The outcome that is shown from the start, at zero too, so that rate() sees its first
     /// connection. None for routes that are gone. The others appear once they happened: a series
     /// of each for every route, most of them zero for ever, are too many.
@@ -100,15 +103,11 @@ struct Series<'t> {
 }
 
 impl<'t> Series<'t> {
-    /// One for each route of the table, one for each that went lately, and one for connections
-    /// without a route.
-    fn of(table: &'t Table, unrouted: &'t RouteStats) -> Vec<Self> {
-        let of_route = |key: &'t RouteKey, stats: &'t RouteStats, shown| Series {
-            kind: key.kind().as_str(),
-            namespace: key.namespace(),
-            route: key.name(),
-            stats,
-            shown,
+    /// One for each route object of the table, one for each that was removed recently, and one for
+    /// connections without a route.
+    fn all(table: &'t Table, unrouted: &RouteStats) -> Vec<Self> {
+        let of_route = |key: &'t RouteKey, stats: &RouteStats, shown| {
+            Series::of([key.kind().as_str(), key.namespace(), key.name()], stats, shown)
         };
         let served = table
             .routes()
@@ -117,34 +116,49 @@ impl<'t> Series<'t> {
         let mut all: Vec<Self> = served.chain(gone).collect();
         // The same series twice would make Prometheus refuse the whole scrape.
         let route = |series: &Self| (series.namespace, series.route, series.kind);
-        all.sort_by_key(|series| (route(series), series.shown.is_none()));
-        all.dedup_by(|one, other| route(one) == route(other));
-        all.push(Series {
-            kind: "",
-            namespace: "",
-            route: "",
-            stats: unrouted,
-            shown: Some(Outcome::NoRoute),
+        all.sort_by_key(route);
+        all.dedup_by(|one, sum| {
+            let same = route(one) == route(sum);
+            if same {
+                sum.add(one);
+            }
+            same
         });
+        all.push(Series::of(["", "", ""], unrouted, Some(Outcome::NoRoute)));
         all
     }
 
+    fn of(
+        [kind, namespace, route]: [&'t str; 3],
+        stats: &RouteStats,
+        shown: Option<Outcome>,
+    ) -> Self {
+        let ended = Outcome::ALL.map(|outcome| read(stats.ended(outcome)));
+        let (bytes_up, bytes_down) = (read(&stats.bytes_up), read(&stats.bytes_down));
+        Series { kind, namespace, route, ended, bytes_up, bytes_down, shown }
+    }
+
+    /// Adds the counts of another rule of the same object.
+    fn add(&mut self, other: &Self) {
+        self.ended.iter_mut().zip(other.ended).for_each(|(sum, count)| *sum += count);
+        self.bytes_up += other.bytes_up;
+        self.bytes_down += other.bytes_down;
+        self.shown = self.shown.or(other.shown);
+    }
+
     fn connections(&self) -> impl Iterator<Item = Metric> {
-        Outcome::ALL.into_iter().filter_map(|outcome| {
-            let count = read(self.stats.ended(outcome));
-            (count > 0 || self.shown == Some(outcome))
-                .then(|| self.counter("outcome", outcome.as_str(), count))
-        })
+        Outcome::ALL
+            .into_iter()
+            .zip(self.ended)
+            .filter(|(outcome, count)| *count > 0 || self.shown == Some(*outcome))
+            .map(|(outcome, count)| self.counter("outcome", outcome.as_str(), count))
     }
 
     fn bytes(&self) -> impl Iterator<Item = Metric> {
-        [("upstream", &self.stats.bytes_up), ("downstream", &self.stats.bytes_down)]
+        [("upstream", self.bytes_up), ("downstream", self.bytes_down)]
             .into_iter()
-            .filter_map(|(direction, bytes)| {
-                let bytes = read(bytes);
-                (bytes > 0 || self.shown == Some(Outcome::Completed))
-                    .then(|| self.counter("direction", direction, bytes))
-            })
+            .filter(|(_, bytes)| *bytes > 0 || self.shown == Some(Outcome::Completed))
+            .map(|(direction, bytes)| self.counter("direction", direction, bytes))
     }
 
     fn counter(&self, label: &str, value: &str, count: u64) -> Metric {

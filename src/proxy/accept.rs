@@ -14,7 +14,7 @@ use rustix::io::Errno;
 use rustix::net::{SocketFlags, acceptfrom_with};
 
 use super::admit::admit_newcomer;
-use super::bind::ListeningSocket;
+use super::bind::{BACKLOG, ListeningSocket};
 use super::connection::Connection;
 use super::context::{Context, OpenBind};
 use super::listener::Listener;
@@ -31,45 +31,51 @@ const ACCEPTS_A_TURN: usize = 64;
 const REST: Duration = Duration::from_millis(100);
 /// How many accepts in a row may fail for single clients before the bind pauses.
 const FAILURES_IN_A_ROW: usize = 16;
-/// How long a TCP handshake may take to complete after new ones are refused.
-const HANDSHAKE: Duration = Duration::from_millis(200);
 
 /// The clients that a closing bind still accepts.
 struct ClosingBind {
-    /// How many may still be accepted.
+    /// How many may still be accepted. Unlimited while new clients are refused and handshakes may end.
     left: usize,
     /// When the last handshake is over.
     until: u64,
 }
 
 impl ClosingBind {
-    /// If the kernel can refuse new clients, the bind accepts all that wait, and those whose handshake has
-    /// begun. If it cannot, or the socket is shared, the bind accepts those that wait now: an endless
-    /// stream of clients would keep it open.
-    fn begin(reactor: &Reactor, socket: &ListeningSocket) -> Self {
-        if !socket.is_shared() && socket.refuse_new().is_ok() {
-            return ClosingBind { left: usize::MAX, until: reactor.after(HANDSHAKE) };
+    /// If the kernel can refuse new clients, the bind accepts all that wait, and those whose handshake ends
+    /// in this time. If it cannot, or the socket is shared, the bind accepts those that wait now.
+    fn begin(reactor: &Reactor, socket: &ListeningSocket, handshake: Duration) -> Self {
+        match !socket.is_shared() && socket.refuse_new().is_ok() {
+            true => ClosingBind { left: usize::MAX, until: reactor.after(handshake) },
+            false => ClosingBind { left: waiting(socket), until: 0 },
         }
-        // Some sandboxes do not count them: those of one turn are accepted in any case.
-        let waiting = tcp::waiting(socket.as_fd()).unwrap_or(usize::MAX);
-        ClosingBind { left: waiting.max(ACCEPTS_A_TURN), until: 0 }
     }
 
     fn accepts_a_turn(&self) -> usize {
         self.left.min(ACCEPTS_A_TURN)
     }
 
-    /// Subtracts accepted clients. Returns whether no more are accepted.
-    fn has_accepted(&mut self, count: usize) -> bool {
+    /// Subtracts accepted clients. Returns whether no more are accepted. When the handshakes are over, only
+    /// those that wait then are left: where the kernel does not do what it said, an endless stream of
+    /// clients would keep the bind open.
+    fn has_accepted(&mut self, count: usize, reactor: &Reactor, socket: &ListeningSocket) -> bool {
+        if self.left == usize::MAX && reactor.now() >= self.until {
+            self.left = waiting(socket);
+        }
         self.left = self.left.saturating_sub(count);
         self.left == 0
     }
 
     /// The time that is left for another client.
-    fn left(&self, reactor: &Reactor) -> Option<Duration> {
+    fn time_left(&self, reactor: &Reactor) -> Option<Duration> {
         let millis = self.until.checked_sub(reactor.now()).filter(|millis| *millis > 0);
         millis.map(Duration::from_millis)
     }
+}
+
+/// How many clients wait to be accepted. Some sandboxes say none, or nothing: then it is what one turn
+/// takes, or a whole queue.
+fn waiting(socket: &ListeningSocket) -> usize {
+    tcp::waiting(socket.as_fd()).unwrap_or(BACKLOG as usize).max(ACCEPTS_A_TURN)
 }
 
 /// Accepts clients until the bind is to close, and then those that are waiting already.
@@ -77,21 +83,16 @@ pub(super) async fn accept(context: Rc<Context>, bind: Rc<OpenBind>, socket: Lis
     // Tells the worker that the bind is closed, however this function ends.
     let _open = OpenGuard { context: &context, bind: &bind };
     let reactor = &context.reactor;
-    let id = match register(reactor, &socket) {
-        Ok(id) => id,
-        Err(error) => {
-            tracing::error!(listener = bind.listener().name, %error, "cannot watch a bind");
-            return;
-        }
-    };
+    let Some(id) = register(&context, &bind, &socket).await else { return };
     let mut closing: Option<ClosingBind> = None;
     loop {
-        if bind.is_closing() && closing.is_none() {
-            closing = Some(ClosingBind::begin(reactor, &socket));
+        if let Some(handshake) = bind.closing().filter(|_| closing.is_none()) {
+            closing = Some(ClosingBind::begin(reactor, &socket, handshake));
         }
         let most = closing.as_ref().map_or(ACCEPTS_A_TURN, ClosingBind::accepts_a_turn);
         let accepted = accept_some(&context, &bind, &socket, most);
-        let is_over = closing.as_mut().is_some_and(|closing| closing.has_accepted(most));
+        let is_over =
+            closing.as_mut().is_some_and(|closing| closing.has_accepted(most, reactor, &socket));
         match accepted {
             Ok(true) if reactor.is_cancelled() || is_over => break,
             Ok(true) => {
@@ -118,11 +119,24 @@ pub(super) async fn accept(context: Rc<Context>, bind: Rc<OpenBind>, socket: Lis
     }
 }
 
-fn register(reactor: &Reactor, socket: &ListeningSocket) -> io::Result<SourceId> {
+/// Watches the socket of a bind. While that is impossible, because the user's epoll watches are used up for
+/// example (`fs.epoll.max_user_watches`), it is tried again, and clients wait. `None` if the bind is to close.
+async fn register(
+    context: &Context,
+    bind: &OpenBind,
+    socket: &ListeningSocket,
+) -> Option<SourceId> {
     let mut interest = EventFlags::IN;
     // Of all workers and processes that share a socket, one is woken for a client.
     interest.set(EventFlags::EXCLUSIVE, socket.is_shared());
-    reactor.register(socket, interest, Ready::READ)
+    loop {
+        match context.reactor.register(socket, interest, Ready::READ) {
+            Ok(id) => return Some(id),
+            Err(_) if bind.is_closing() => return None,
+            Err(error) => context.accept_failed(&bind.listener().name, &error),
+        }
+        let _ = context.reactor.within(REST, pending::<()>()).await;
+    }
 }
 
 /// Waits for the next client, or until the bind is to close. Breaks if no more clients can come.
@@ -140,7 +154,7 @@ async fn wait(
         .await;
         return ControlFlow::Continue(());
     };
-    let Some(left) = closing.left(reactor) else { return ControlFlow::Break(()) };
+    let Some(left) = closing.time_left(reactor) else { return ControlFlow::Break(()) };
     match reactor.within(left, poll_fn(|_| more(reactor, id))).await {
         Ok(()) => ControlFlow::Continue(()),
         Err(_) => ControlFlow::Break(()),
@@ -218,7 +232,7 @@ fn pass_on(context: &Rc<Context>, bind: &OpenBind, client: OwnedFd, source: Sock
     let Some(other) = context.less_busy() else {
         return take_in(context, bind.listener(), client, source);
     };
-    let handoff = Handoff { listener: bind.listener_everywhere(), client, source };
+    let handoff = Handoff { listener: bind.shared_listener(), client, source };
     if let Err(Handoff { client, source, .. }) = other.hand_over(handoff) {
         take_in(context, bind.listener(), client, source);
     }

@@ -13,7 +13,7 @@ use super::socket::set_keep_alive;
 use crate::config;
 
 /// Connections that may wait to be accepted; the kernel cuts it down to `net.core.somaxconn`.
-const BACKLOG: i32 = 16 * 1024;
+pub(super) const BACKLOG: i32 = 16 * 1024;
 
 /// An address to bind, and the listener that it serves.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -43,6 +43,16 @@ pub enum BindError {
         address: SocketAddr,
         /// Why it cannot.
         error: io::Error,
+    },
+    /// Two binds are to have the same address.
+    #[error("listener {name:?} cannot listen on {address}, because listener {other:?} does")]
+    Twice {
+        /// The listener.
+        name: String,
+        /// The address.
+        address: SocketAddr,
+        /// The listener that has the address.
+        other: String,
     },
     /// A passed descriptor is no listening TCP socket.
     #[error("{passed} is no TCP socket that listens: {error}")]
@@ -153,23 +163,31 @@ impl AsFd for ListeningSocket {
     }
 }
 
-/// Binds an address for `workers`. Returns it with the port that it has.
-pub(super) fn bind(address: SocketAddr, workers: usize) -> io::Result<(SocketAddr, Sockets)> {
-    if address.port() != 0 {
+/// Binds an address for `workers`. Returns it with the port that it has. `is_ours` means that this process
+/// has sockets at the port, with which the new ones share it.
+pub(super) fn bind(
+    address: SocketAddr,
+    workers: usize,
+    is_ours: bool,
+) -> io::Result<(SocketAddr, Sockets)> {
+    if address.port() != 0 && !is_ours {
         // Among sockets that share a port, a second process would silently take its share of the
         // clients. Alone, the port is either free or not.
-        listen(address, false)?;
+        unlistened(address, false)?.listen(BACKLOG)?;
     }
-    let first = listen(address, true)?;
+    let first = unlistened(address, true)?;
     let address = first.local_addr()?.as_socket().unwrap_or(address);
-    let mut sockets = vec![first.into()];
+    let mut sockets = vec![first];
     for _ in 1..workers {
-        sockets.push(listen(address, true)?.into());
+        sockets.push(unlistened(address, true)?);
     }
-    Ok((address, Sockets::Own(sockets)))
+    // Only when all are bound: closing a socket that listens resets its clients.
+    sockets.iter().try_for_each(|socket| socket.listen(BACKLOG))?;
+    Ok((address, Sockets::Own(sockets.into_iter().map(OwnedFd::from).collect())))
 }
 
-fn listen(address: SocketAddr, shared: bool) -> io::Result<Socket2> {
+/// A socket that is bound, and does not listen yet.
+fn unlistened(address: SocketAddr, shared: bool) -> io::Result<Socket2> {
     let socket = Socket2::new(Domain::for_address(address), Type::STREAM.nonblocking(), None)?;
     if address.is_ipv6() {
         // [::] is IPv6 alone: IPv4 has a listener of its own, and clients keep their addresses.
@@ -179,7 +197,6 @@ fn listen(address: SocketAddr, shared: bool) -> io::Result<Socket2> {
     socket.set_reuse_port(shared)?;
     set_inherited(&socket)?;
     socket.bind(&address.into())?;
-    socket.listen(BACKLOG)?;
     Ok(socket)
 }
 

@@ -17,8 +17,12 @@ pub(super) struct Binds {
     made: u64,
     /// How many sockets each needs.
     workers: usize,
-    /// Addresses that were skipped because the machine lacks their address family.
-    left_out: Vec<SocketAddr>,
+    /// Removed binds whose sockets some worker still has.
+    closing: Vec<Bind>,
+    /// Removed binds whose sockets were passed on. Nobody can bind these addresses again.
+    unused: Vec<Bind>,
+    /// Binds that are skipped because the machine lacks the address family, and were logged.
+    skipped: Vec<BindSpec>,
 }
 
 /// One address at which clients are accepted.
@@ -31,16 +35,25 @@ struct Bind {
     address: SocketAddr,
     /// Whether an IPv6 address takes IPv4 clients, too.
     dual: bool,
-    /// Whether its socket stays open elsewhere when it is closed here.
-    is_passed: bool,
-    /// Its sockets, until the workers have them.
+    /// Its sockets, as long as the workers do not have them. A passed one is kept.
     sockets: Option<Sockets>,
+    /// Whether the workers have their sockets.
+    is_handed_out: bool,
+    /// Each worker that has a socket holds a clone.
+    lease: Arc<()>,
 }
 
 impl Binds {
     /// No binds yet, of so many workers.
     pub(super) fn new(workers: usize) -> Self {
-        Binds { open: Vec::new(), made: 0, workers, left_out: Vec::new() }
+        Binds {
+            open: Vec::new(),
+            made: 0,
+            workers,
+            closing: Vec::new(),
+            unused: Vec::new(),
+            skipped: Vec::new(),
+        }
     }
 
     /// Adopts sockets that another process has bound. Returns the binds of `wanted` that are still
@@ -75,7 +88,7 @@ impl Binds {
             }
             tracing::info!(listener = listener.name, %address, socket = described, "was passed on");
             let spec = BindSpec { address, listener };
-            self.add(spec, address, dual, Sockets::Passed(socket));
+            self.add(spec, address, dual, Some(Sockets::Passed(socket)));
         }
         wanted.retain(|spec| {
             let taken = |bind: &Bind| {
@@ -96,12 +109,10 @@ impl Binds {
         wanted: &[BindSpec],
         workers: Option<&Workers>,
     ) -> Vec<BindError> {
+        let (mut missing, mut errors) = without_duplicates(wanted);
         let mut left: Vec<Bind> = std::mem::take(&mut self.open);
-        // As it is, or else with another listener. Several may have port 0.
-        let is_kept = |bind: &Bind, spec: &BindSpec| bind.spec == *spec;
-        let is_changed = |bind: &Bind, spec: &BindSpec| bind.spec.address == spec.address;
-        let mut missing: Vec<&BindSpec> = wanted.iter().collect();
-        for fits in [is_kept, is_changed] {
+        // As it is, or else with another listener.
+        for fits in [Bind::is, Bind::is_at] {
             missing.retain(|spec| match left.iter().position(|bind| fits(bind, spec)) {
                 Some(place) => {
                     let mut bind = left.swap_remove(place);
@@ -112,9 +123,10 @@ impl Binds {
                 None => true,
             });
         }
-        left.iter().for_each(|bind| bind.close(workers));
-        let errors = missing.into_iter().filter_map(|spec| self.make(spec).err()).collect();
-        let mut errors = self.without_missing_families(errors);
+        left.into_iter().for_each(|bind| self.close(bind, workers));
+        let failed: Vec<_> =
+            missing.into_iter().filter_map(|spec| Some((spec, self.make(spec).err()?))).collect();
+        errors.extend(self.without_missing_families(failed));
         errors.extend(workers.into_iter().flat_map(|workers| self.hand_out(workers)));
         errors
     }
@@ -122,15 +134,15 @@ impl Binds {
     /// Gives the workers their sockets of new binds. Closes binds for which that fails, and returns the
     /// errors.
     pub(super) fn hand_out(&mut self, workers: &Workers) -> Vec<BindError> {
-        let new: Vec<_> = self.open.extract_if(.., |bind| bind.sockets.is_some()).collect();
+        let new: Vec<_> = self.open.extract_if(.., |bind| !bind.is_handed_out).collect();
         let mut errors = Vec::new();
         for mut bind in new {
             match bind.hand_out(workers) {
                 Ok(()) => self.open.push(bind),
                 Err(error) => {
-                    bind.close(Some(workers));
-                    let (name, address) = (bind.spec.listener.name, bind.address);
+                    let (name, address) = (bind.spec.listener.name.clone(), bind.address);
                     errors.push(BindError::Address { name, address, error });
+                    self.close(bind, Some(workers));
                 }
             }
         }
@@ -155,52 +167,106 @@ impl Binds {
 
     /// Whether all sockets were passed on, and so stay open in another process.
     pub(super) fn are_passed(&self) -> bool {
-        self.open.iter().all(|bind| bind.is_passed)
+        self.open.iter().all(Bind::is_passed)
     }
 
     fn make(&mut self, spec: &BindSpec) -> Result<(), BindError> {
-        if self.left_out.contains(&spec.address) {
+        if let Some(place) = self.unused.iter().position(|bind| bind.spec.address == spec.address) {
+            let Bind { address, dual, sockets, .. } = self.unused.swap_remove(place);
+            self.add(spec.clone(), address, dual, sockets);
             return Ok(());
         }
-        let (address, sockets) = bind(spec.address, self.workers).map_err(|error| {
+        self.closing.retain(|bind| Arc::strong_count(&bind.lease) > 1);
+        let is_ours = self.closing.iter().any(|bind| bind.address.port() == spec.address.port());
+        let bound = bind(spec.address, self.workers, is_ours);
+        let (address, sockets) = bound.map_err(|error| {
             let (name, address) = (spec.listener.name.clone(), spec.address);
             BindError::Address { name, address, error }
         })?;
-        self.add(spec.clone(), address, false, sockets);
+        self.add(spec.clone(), address, false, Some(sockets));
         Ok(())
     }
 
-    fn add(&mut self, spec: BindSpec, address: SocketAddr, dual: bool, sockets: Sockets) {
+    fn add(&mut self, spec: BindSpec, address: SocketAddr, dual: bool, sockets: Option<Sockets>) {
         self.made += 1;
-        let is_passed = matches!(sockets, Sockets::Passed(_));
-        let (id, sockets) = (BindId(self.made), Some(sockets));
-        self.open.push(Bind { id, spec, address, dual, is_passed, sockets });
+        let (id, lease) = (BindId(self.made), Arc::default());
+        self.open.push(Bind { id, spec, address, dual, sockets, is_handed_out: false, lease });
     }
 
-    fn without_missing_families(&mut self, errors: Vec<BindError>) -> Vec<BindError> {
-        let mut left = Vec::new();
-        for error in errors {
-            match &error {
-                BindError::Address { name, address, .. }
-                    if address.ip().is_unspecified()
-                        && error.is_for_want_of_the_family()
-                        && self.addresses().any(|(other, _)| other == name) =>
-                {
-                    tracing::info!(
-                        listener = name,
-                        %address,
-                        "not listening there: the machine does not have this address family"
-                    );
-                    self.left_out.push(*address);
-                }
-                _ => left.push(error),
+    /// Closes a bind. Clients that already wait are still accepted.
+    fn close(&mut self, bind: Bind, workers: Option<&Workers>) {
+        for handle in workers.into_iter().flat_map(Workers::handles) {
+            handle.order(BindOrder::Close(bind.id));
+        }
+        match bind.is_passed() {
+            true => self.unused.push(bind),
+            false => self.closing.push(bind),
+        }
+    }
+
+    /// Takes out what is skipped because the machine lacks the address family.
+    fn without_missing_families(&mut self, failed: Vec<(&BindSpec, BindError)>) -> Vec<BindError> {
+        let is_skipped = |spec: &BindSpec, error: &BindError| {
+            let same = |bind: &Bind| {
+                (&bind.spec.listener.scope, &bind.spec.listener.name)
+                    == (&spec.listener.scope, &spec.listener.name)
+            };
+            spec.address.ip().is_unspecified()
+                && error.is_for_want_of_the_family()
+                && self.open.iter().any(same)
+        };
+        let (skipped, left): (Vec<_>, Vec<_>) =
+            failed.into_iter().partition(|(spec, error)| is_skipped(spec, error));
+        for (spec, _) in &skipped {
+            if !self.skipped.contains(spec) {
+                let (listener, address) = (&spec.listener.name, spec.address);
+                tracing::info!(
+                    listener,
+                    %address,
+                    "not listening there: the machine does not have this address family"
+                );
             }
         }
-        left
+        self.skipped = skipped.into_iter().map(|(spec, _)| spec.clone()).collect();
+        left.into_iter().map(|(_, error)| error).collect()
     }
 }
 
+/// The first bind of each address, and errors for the others. Each bind of port 0 has its own port.
+fn without_duplicates(wanted: &[BindSpec]) -> (Vec<&BindSpec>, Vec<BindError>) {
+    let mut first: Vec<&BindSpec> = Vec::new();
+    let mut errors = Vec::new();
+    for spec in wanted {
+        let same = first.iter().find(|other| other.address == spec.address);
+        match same.filter(|_| spec.address.port() != 0) {
+            Some(other) => errors.push(BindError::Twice {
+                name: spec.listener.name.clone(),
+                address: spec.address,
+                other: other.listener.name.clone(),
+            }),
+            None => first.push(spec),
+        }
+    }
+    (first, errors)
+}
+
 impl Bind {
+    fn is(&self, spec: &BindSpec) -> bool {
+        self.spec == *spec
+    }
+
+    /// Whether it is where `spec` wants one. Of several with port 0, that is the one of the listener.
+    fn is_at(&self, spec: &BindSpec) -> bool {
+        let (own, other) = (&self.spec.listener, &spec.listener);
+        let same_listener = (&own.scope, &own.name) == (&other.scope, &other.name);
+        self.spec.address == spec.address && (spec.address.port() != 0 || same_listener)
+    }
+
+    /// Whether its socket stays open elsewhere when it is closed here.
+    fn is_passed(&self) -> bool {
+        matches!(self.sockets, Some(Sockets::Passed(_)))
+    }
+
     /// Whether it accepts clients of `address`. A dual-stack socket has two addresses.
     fn takes(&self, address: SocketAddr) -> bool {
         let ipv4 = SocketAddr::from((Ipv4Addr::UNSPECIFIED, self.address.port()));
@@ -222,19 +288,15 @@ impl Bind {
 
     fn hand_out(&mut self, workers: &Workers) -> io::Result<()> {
         let Some(mut sockets) = self.sockets.take() else { return Ok(()) };
+        self.is_handed_out = true;
         let listener = Arc::new(self.spec.listener.clone());
-        for handle in workers.handles() {
-            let Some(socket) = sockets.for_worker()? else { break };
-            let listener = Arc::clone(&listener);
-            handle.order(BindOrder::Open { bind: self.id, listener, socket });
-        }
-        Ok(())
-    }
-
-    /// Closes it. Clients that already wait are still accepted.
-    fn close(&self, workers: Option<&Workers>) {
-        for handle in workers.into_iter().flat_map(Workers::handles) {
-            handle.order(BindOrder::Close(self.id));
-        }
+        let given = workers.handles().iter().try_for_each(|handle| {
+            let Some(socket) = sockets.for_worker()? else { return Ok(()) };
+            let (listener, lease) = (Arc::clone(&listener), Arc::clone(&self.lease));
+            handle.order(BindOrder::Open { bind: self.id, listener, socket, lease });
+            Ok(())
+        });
+        self.sockets = matches!(sockets, Sockets::Passed(_)).then_some(sockets);
+        given
     }
 }

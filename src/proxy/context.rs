@@ -26,6 +26,11 @@ use crate::routing::{TableReader, mix};
 
 /// The size of the buffer that all connections of a worker read into, one at a time.
 const BUFFER: usize = 64 * 1024;
+/// How long a handshake that has begun may take after its bind was removed: a round trip, and the first
+/// repetition of a segment that was lost (RFC 6298 §2).
+pub(super) const HANDSHAKE: Duration = Duration::from_secs(1);
+/// The same at the end of the process, which has waited for clients to stop coming.
+pub(super) const LAST_HANDSHAKE: Duration = Duration::from_millis(200);
 /// How long a line of the access log may wait for others.
 pub(super) const LOG_DELAY: Duration = Duration::from_millis(200);
 
@@ -59,40 +64,43 @@ pub(super) struct Context {
 pub(super) struct OpenBind {
     pub(super) id: BindId,
     listener: RefCell<ServedListener>,
-    closing: Cell<bool>,
+    /// If it is closing: how long handshakes that have begun may take.
+    closing: Cell<Option<Duration>>,
     task: Cell<Option<TaskId>>,
+    /// Shows that this worker has a socket of the bind.
+    _lease: Arc<()>,
 }
 
 /// A listener in two forms: shared by all workers, and a copy that only this worker's connections share,
 /// so that they do not touch memory of other threads.
-#[derive(Clone)]
 struct ServedListener {
-    everywhere: Arc<Listener>,
-    here: Rc<Listener>,
+    shared: Arc<Listener>,
+    local: Rc<Listener>,
 }
 
 impl ServedListener {
     fn of(listener: Arc<Listener>) -> Self {
-        let here = Rc::new(Listener::clone(&listener));
-        ServedListener { everywhere: listener, here }
+        let local = Rc::new(Listener::clone(&listener));
+        ServedListener { shared: listener, local }
     }
 }
 
 impl OpenBind {
     /// A bind that serves `listener`.
-    pub(super) fn new(id: BindId, listener: Arc<Listener>) -> Self {
+    pub(super) fn new(id: BindId, listener: Arc<Listener>, lease: Arc<()>) -> Self {
         let listener = RefCell::new(ServedListener::of(listener));
-        OpenBind { id, listener, closing: Cell::new(false), task: Cell::new(None) }
+        let (closing, task) = (Cell::new(None), Cell::new(None));
+        OpenBind { id, listener, closing, task, _lease: lease }
     }
 
     /// The listener for a new client.
     pub(super) fn listener(&self) -> Rc<Listener> {
-        Rc::clone(&self.listener.borrow().here)
+        Rc::clone(&self.listener.borrow().local)
     }
 
     /// The same, to hand to another worker.
-    pub(super) fn listener_everywhere(&self) -> Arc<Listener> {
-        Arc::clone(&self.listener.borrow().everywhere)
+    pub(super) fn shared_listener(&self) -> Arc<Listener> {
+        Arc::clone(&self.listener.borrow().shared)
     }
 
     /// Changes the listener for new clients.
@@ -100,9 +108,15 @@ impl OpenBind {
         *self.listener.borrow_mut() = ServedListener::of(listener);
     }
 
-    /// Whether it accepts only clients that already wait.
-    pub(super) fn is_closing(&self) -> bool {
+    /// If it is closing: how long handshakes that have begun may take. Then only the clients of those, and
+    /// clients that already wait, are accepted.
+    pub(super) fn closing(&self) -> Option<Duration> {
         self.closing.get()
+    }
+
+    /// Whether it is closing.
+    pub(super) fn is_closing(&self) -> bool {
+        self.closing.get().is_some()
     }
 
     /// Sets the task that accepts.
@@ -176,9 +190,9 @@ impl Context {
         self.binds.borrow().iter().find(|bind| bind.id == id).cloned()
     }
 
-    /// Closes a bind after the clients that already wait.
-    pub(super) fn close_bind(&self, bind: &OpenBind) {
-        if !bind.closing.replace(true) {
+    /// Closes a bind after the clients that already wait, and those whose handshake ends in this time.
+    pub(super) fn close_bind(&self, bind: &OpenBind, handshake: Duration) {
+        if bind.closing.replace(Some(handshake)).is_none() {
             bind.task.get().into_iter().for_each(|task| self.reactor.wake(task));
         }
     }
@@ -187,7 +201,7 @@ impl Context {
     pub(super) fn close(&self) {
         if !self.closing.replace(true) {
             let binds = self.binds.borrow().clone();
-            binds.iter().for_each(|bind| self.close_bind(bind));
+            binds.iter().for_each(|bind| self.close_bind(bind, LAST_HANDSHAKE));
         }
     }
 
@@ -211,12 +225,14 @@ impl Context {
     }
 
     /// This worker's copy of the listener of a connection that another worker accepted.
-    pub(super) fn listener_here(&self, everywhere: &Arc<Listener>) -> Rc<Listener> {
+    pub(super) fn local_listener(&self, shared: &Arc<Listener>) -> Rc<Listener> {
         let binds = self.binds.borrow();
-        let served = binds.iter().map(|bind| bind.listener.borrow().clone());
-        let same = served.into_iter().find(|known| Arc::ptr_eq(&known.everywhere, everywhere));
+        let here = binds.iter().find_map(|bind| {
+            let known = bind.listener.borrow();
+            Arc::ptr_eq(&known.shared, shared).then(|| Rc::clone(&known.local))
+        });
         // The bind is not open here yet, or no longer.
-        same.map_or_else(|| Rc::new(Listener::clone(everywhere)), |known| known.here)
+        here.unwrap_or_else(|| Rc::new(Listener::clone(shared)))
     }
 
     /// Whether the open connections, including the one in question, exceed the descriptors.

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::task::Poll;
 
 use super::accept::{accept, take_in};
-use super::context::{Context, LOG_DELAY, OpenBind};
+use super::context::{Context, HANDSHAKE, LAST_HANDSHAKE, LOG_DELAY, OpenBind};
 use super::reactor::Reactor;
 use super::settings::Settings;
 use super::workers::{BindOrder, Handoff, Mail, Phase, Workers};
@@ -72,27 +72,31 @@ async fn run_loop(context: Rc<Context>) -> io::Result<()> {
 
 /// Handles messages from other threads: first orders, then connections, which may belong to a new bind.
 fn read_mail(context: &Rc<Context>, mail: Mail) {
-    let Mail { orders, handoffs } = mail;
+    let Mail { orders, handoffs, .. } = mail;
     for order in orders {
         match order {
-            // The socket is closed by the drop.
-            BindOrder::Open { .. } if context.is_closing() => {}
-            BindOrder::Open { bind, listener, socket } => {
-                let bind = Rc::new(OpenBind::new(bind, listener));
+            BindOrder::Open { bind, listener, socket, lease } => {
+                let bind = Rc::new(OpenBind::new(bind, listener, lease));
                 context.open_bind(&bind);
                 let accepting = accept(Rc::clone(context), Rc::clone(&bind), socket);
                 bind.set_task(context.reactor.spawn(accepting));
+                if context.is_closing() {
+                    context.close_bind(&bind, LAST_HANDSHAKE);
+                }
             }
             BindOrder::Change { bind, listener } => {
                 context.bind(bind).into_iter().for_each(|bind| bind.serve(Arc::clone(&listener)));
             }
             BindOrder::Close(bind) => {
-                context.bind(bind).into_iter().for_each(|bind| context.close_bind(&bind));
+                context
+                    .bind(bind)
+                    .into_iter()
+                    .for_each(|bind| context.close_bind(&bind, HANDSHAKE));
             }
         }
     }
     for Handoff { listener, client, source } in handoffs {
-        take_in(context, context.listener_here(&listener), client, source);
+        take_in(context, context.local_listener(&listener), client, source);
     }
 }
 

@@ -7,7 +7,7 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicU8, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -19,6 +19,7 @@ use super::hellos::Hellos;
 use super::listener::{BindId, Listener};
 use super::reactor::Inbox;
 use crate::heartbeat::Heartbeat;
+use crate::metrics::ConnectionCount;
 
 /// A worker hands over no connection while it has at most this many more than the least busy one: with
 /// short connections, the counts always differ a little.
@@ -27,7 +28,7 @@ const SLACK: usize = 2;
 const SLACK_PART: usize = 16;
 
 /// How often waking a worker is tried for an order: it is not repeated later.
-const RINGS: usize = 10;
+const WAKE_ATTEMPTS: usize = 10;
 
 /// All workers of a process.
 #[derive(Debug)]
@@ -46,7 +47,7 @@ pub(super) struct WorkerHandle {
     phase: AtomicU8,
     /// The number of its open connections, including those that were handed to it and that it has not
     /// taken yet. There is no other counter.
-    connections: Arc<AtomicUsize>,
+    connections: Arc<ConnectionCount>,
     /// When its last connection was accepted, in milliseconds since the start of the workers.
     accepted: AtomicU64,
     /// Orders and connections for it; `None` once it takes no more.
@@ -74,6 +75,8 @@ pub(super) struct Mail {
     pub(super) orders: Vec<BindOrder>,
     /// Connections that were handed to it.
     pub(super) handoffs: Vec<Handoff>,
+    /// Whether the worker was woken for this.
+    is_announced: bool,
 }
 
 /// A change of a bind, for a worker.
@@ -87,6 +90,8 @@ pub(super) enum BindOrder {
         listener: Arc<Listener>,
         /// The worker's own socket.
         socket: ListeningSocket,
+        /// To be held as long as the socket is open.
+        lease: Arc<()>,
     },
     /// Serve new clients with another listener.
     Change {
@@ -114,7 +119,7 @@ impl Workers {
     /// # Errors
     /// When descriptors cannot be had.
     pub(super) fn new(
-        connections: impl IntoIterator<Item = Arc<AtomicUsize>>,
+        connections: impl IntoIterator<Item = Arc<ConnectionCount>>,
         descriptors: Descriptors,
     ) -> io::Result<Self> {
         let handles: io::Result<Box<[WorkerHandle]>> =
@@ -151,7 +156,7 @@ impl Workers {
 
     /// Counts a connection of a worker in, which was accepted at `at`.
     pub(super) fn opened(&self, handle: &WorkerHandle, at: Instant) {
-        handle.connections.fetch_add(1, Ordering::Relaxed);
+        handle.connections.add(1);
         let at = at.saturating_duration_since(self.start).as_millis();
         handle.accepted.store(u64::try_from(at).unwrap_or(u64::MAX), Ordering::Relaxed);
     }
@@ -169,7 +174,7 @@ fn is_clearly_more(own: usize, least: usize) -> bool {
 }
 
 impl WorkerHandle {
-    fn new(connections: Arc<AtomicUsize>) -> io::Result<Self> {
+    fn new(connections: Arc<ConnectionCount>) -> io::Result<Self> {
         Ok(WorkerHandle {
             phase: AtomicU8::new(Phase::Open as u8),
             connections,
@@ -182,7 +187,7 @@ impl WorkerHandle {
 
     fn advance(&self, phase: Phase) {
         self.phase.fetch_max(phase as u8, Ordering::Release);
-        let _rung = (0..RINGS).any(|_| self.ring());
+        let _woken = (0..WAKE_ATTEMPTS).any(|_| self.wake());
     }
 
     pub(super) fn has_reached(&self, phase: Phase) -> bool {
@@ -191,24 +196,25 @@ impl WorkerHandle {
 
     /// How many connections the worker has.
     pub(super) fn connections(&self) -> usize {
-        self.connections.load(Ordering::Relaxed)
+        self.connections.get()
     }
 
     /// Counts a connection out.
     pub(super) fn closed(&self) {
-        self.connections.fetch_sub(1, Ordering::Relaxed);
+        self.connections.subtract(1);
     }
 
     /// Hands a connection to the worker. Returns it if the worker takes no more, or cannot be woken.
     pub(super) fn hand_over(&self, handoff: Handoff) -> Result<(), Handoff> {
         let mut mail = self.mail();
         let Some(waiting) = mail.as_mut() else { return Err(handoff) };
-        // With the lock held, so the worker was woken for everything that waits.
-        if waiting.is_empty() && !self.ring() {
+        // With the lock held, so the worker cannot take the mail meanwhile.
+        if !waiting.is_announced && !self.wake() {
             return Err(handoff);
         }
+        waiting.is_announced = true;
         waiting.handoffs.push(handoff);
-        self.connections.fetch_add(1, Ordering::Relaxed);
+        self.connections.add(1);
         Ok(())
     }
 
@@ -216,7 +222,7 @@ impl WorkerHandle {
     pub(super) fn order(&self, order: BindOrder) {
         if let Some(waiting) = self.mail().as_mut() {
             waiting.orders.push(order);
-            let _rung = (0..RINGS).any(|_| self.ring());
+            waiting.is_announced |= (0..WAKE_ATTEMPTS).any(|_| self.wake());
         }
     }
 
@@ -232,7 +238,7 @@ impl WorkerHandle {
 
     fn uncounted(&self, mail: Option<Mail>) -> Mail {
         let mail = mail.unwrap_or_default();
-        self.connections.fetch_sub(mail.handoffs.len(), Ordering::Relaxed);
+        self.connections.subtract(mail.handoffs.len());
         mail
     }
 
@@ -244,7 +250,7 @@ impl WorkerHandle {
     /// Asks the worker for a sign of life.
     pub(super) fn ask(&self) {
         self.heartbeat.ask();
-        self.ring();
+        self.wake();
     }
 
     /// Whether the worker has answered since.
@@ -258,19 +264,13 @@ impl WorkerHandle {
     }
 
     /// Wakes the worker. Returns whether that succeeded.
-    fn ring(&self) -> bool {
+    fn wake(&self) -> bool {
         self.inbox.wake_main()
     }
 
     fn mail(&self) -> MutexGuard<'_, Option<Mail>> {
         // Nothing that panics is done with the lock held.
         self.mail.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl Mail {
-    fn is_empty(&self) -> bool {
-        self.orders.is_empty() && self.handoffs.is_empty()
     }
 }
 
@@ -283,7 +283,11 @@ mod tests {
     use crate::routing::Scope;
 
     fn workers(connections: &[usize]) -> Workers {
-        let counter = |count: &usize| Arc::new(AtomicUsize::new(*count));
+        let counter = |count: &usize| {
+            let connections = Arc::<ConnectionCount>::default();
+            (0..*count).for_each(|_| connections.add(1));
+            connections
+        };
         Workers::new(connections.iter().map(counter), Descriptors::new(Some(1000), 1))
             .expect("events")
     }
@@ -334,7 +338,7 @@ mod tests {
         let taken = handle.take().handoffs.into_iter().map(|taken| taken.listener.name.clone());
         assert_eq!(taken.collect::<Vec<_>>(), ["a", "b"]);
         assert_eq!(handle.connections(), 0);
-        assert!(handle.take().is_empty());
+        assert!(handle.take().handoffs.is_empty());
         handle.hand_over(handoff("c")).expect("it still takes");
         assert_eq!(handle.take_last().handoffs.len(), 1);
         assert_eq!(handle.hand_over(handoff("d")).expect_err("it is over").listener.name, "d");

@@ -8,7 +8,7 @@ use std::thread;
 
 use sluice::config::Protocol;
 use sluice::outcome::Outcome;
-use sluice::proxy::{BindSpec, Listener};
+use sluice::proxy::{BindSpec, Listener, PassedSocket};
 use sluice::routing::{Attachment, Hostname, ObjectKey, Scope};
 
 use crate::support::{
@@ -28,8 +28,7 @@ fn add(plane: &Plane, spec: BindSpec) -> SocketAddr {
     let name = spec.listener.name.clone();
     let mut wanted = plane.running().binds_in_force();
     wanted.push(spec);
-    let errors = plane.running().apply(&wanted);
-    assert!(errors.is_empty(), "{errors:?}");
+    apply(plane, &wanted);
     let addresses = plane.running().addresses();
     addresses.iter().find(|(other, _)| *other == name).expect("it is bound").1
 }
@@ -37,7 +36,12 @@ fn add(plane: &Plane, spec: BindSpec) -> SocketAddr {
 fn remove(plane: &Plane, name: &str) {
     let mut wanted = plane.running().binds_in_force();
     wanted.retain(|spec| spec.listener.name != name);
-    let errors = plane.running().apply(&wanted);
+    apply(plane, &wanted);
+}
+
+#[track_caller]
+fn apply(plane: &Plane, wanted: &[BindSpec]) {
+    let errors = plane.running().apply(wanted);
     assert!(errors.is_empty(), "{errors:?}");
 }
 
@@ -59,7 +63,7 @@ fn clients_of(address: SocketAddr, served: Arc<AtomicUsize>) -> thread::JoinHand
 
 #[test]
 fn binds_come_and_go_under_load_and_no_connection_is_lost() {
-    const TIMES: usize = 200;
+    const TIMES: u64 = 200;
     const CLIENTS: usize = 3;
     let (quick, lasting, other) = (answering("served"), Backend::new(), innocent::backend());
     let plane = Plane::start(vec![
@@ -72,18 +76,91 @@ fn binds_come_and_go_under_load_and_no_connection_is_lost() {
     let mut server = lasting.accept_with(&long);
     let beside = Innocent::start(plane.address(), hello("other.test"), other);
 
-    let mut clients = Vec::new();
+    let (mut clients, mut all) = (Vec::new(), Vec::new());
     for _ in 0..TIMES {
         let address = add(&plane, bind("more", None));
         let served = Arc::<AtomicUsize>::default();
         clients.extend((0..CLIENTS).map(|_| clients_of(address, Arc::clone(&served))));
         wait_until("clients of the new bind", || served.load(Ordering::Relaxed) > CLIENTS);
         remove(&plane, "more");
+        all.push(served);
     }
     clients.into_iter().for_each(|client| client.join().expect("everybody was served"));
     beside.finish();
     exchange(&mut older, &mut server);
     assert_eq!(plane.running().addresses().len(), 1);
+    let served: usize = all.iter().map(|served| served.load(Ordering::Relaxed)).sum();
+    wait_until("the end of all but the oldest", || plane.metrics.connections.total() == 1);
+    assert_eq!(plane.count("a.test", Outcome::Completed), served as u64);
+}
+
+#[test]
+fn an_address_is_had_again_while_its_last_clients_are_still_accepted() {
+    let plane = Plane::start(vec![target("a.test", &[answering("served")])]);
+    let address = add(&plane, bind("more", None));
+    for _ in 0..3 {
+        remove(&plane, "more");
+        assert_eq!(add(&plane, bind("more", Some(address))), address);
+    }
+    assert_eq!(ask(address, "a.test"), "served");
+}
+
+#[test]
+fn one_address_takes_the_place_of_all() {
+    let plane = Plane::start(vec![target("a.test", &[answering("served")])]);
+    let every = add(&plane, bind("more", Some(([0, 0, 0, 0], 0).into())));
+    let one = SocketAddr::from(([127, 0, 0, 1], every.port()));
+    let mut wanted = plane.running().binds_in_force();
+    wanted.pop();
+    wanted.push(bind("more", Some(one)));
+    apply(&plane, &wanted);
+    assert_eq!(ask(one, "a.test"), "served");
+    wait_until("the end of the other bind", || {
+        TcpStream::connect(SocketAddr::from(([127, 0, 0, 2], one.port()))).is_err()
+    });
+    assert_eq!(ask(one, "a.test"), "served");
+}
+
+#[test]
+fn an_address_that_is_wanted_twice_is_an_error_that_names_both_listeners() {
+    let plane = Plane::start(vec![target("a.test", &[answering("served")])]);
+    let address = add(&plane, bind("more", None));
+    let mut wanted = plane.running().binds_in_force();
+    wanted.push(bind("again", Some(address)));
+    wanted[1].address = address;
+    let errors = plane.running().apply(&wanted);
+    let errors: Vec<String> = errors.iter().map(ToString::to_string).collect();
+    let expected =
+        format!("listener \"again\" cannot listen on {address}, because listener \"more\" does");
+    assert_eq!(errors, [expected]);
+    assert_eq!(ask(address, "a.test"), "served");
+}
+
+/// Nobody could bind its address: the other process keeps the socket.
+#[test]
+fn a_passed_socket_can_be_had_again() {
+    let socket = TcpListener::bind("127.0.0.1:0").unwrap();
+    let passed = PassedSocket {
+        name: Some("https".to_owned()),
+        described: "a socket".to_owned(),
+        socket: socket.try_clone().unwrap().into(),
+    };
+    let plane = Plane::with_passed(vec![target("a.test", &[answering("served")])], passed);
+    let wanted = plane.running().binds_in_force();
+    for _ in 0..2 {
+        apply(&plane, &[]);
+        apply(&plane, &wanted);
+        assert_eq!(ask(plane.address(), "a.test"), "served");
+    }
+    assert_eq!(plane.address(), socket.local_addr().unwrap());
+}
+
+#[test]
+fn binds_that_come_while_the_process_ends_are_closed_as_well() {
+    let plane = Plane::start(vec![target("a.test", &[answering("served")])]);
+    plane.running().close();
+    let address = add(&plane, bind("more", None));
+    wait_until("nobody listens there", || !is_listened_on(address));
 }
 
 #[test]

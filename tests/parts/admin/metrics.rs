@@ -50,6 +50,34 @@ fn counts_of_routes_are_read_when_they_are_asked_for() {
     assert_eq!(connections(&lines), 4);
 }
 
+/// Metrics are of objects, rules are a matter inside them.
+#[test]
+fn counts_of_an_objects_rules_are_summed() {
+    let mut server = Server::start();
+    let rule = |rule| RouteKey::of_rule(key("web", "two").object().clone(), rule);
+    let routes = vec![plain(rule(0), "one.example"), plain(rule(1), "two.example")];
+    server.writer.apply(Snapshot { routes, ..Snapshot::default() });
+    let table = Arc::clone(&server.state.table.table());
+    for (count, name) in [(3, "one.example"), (4, "two.example")] {
+        let stats = &table.lookup(Some(name), "https", []).expect("a route").route.stats;
+        stats.ended(Outcome::Completed).store(count, Ordering::Relaxed);
+        stats.bytes_up.store(10 * count, Ordering::Relaxed);
+    }
+    let expected = [
+        r#"sluice_connections_total{kind="SniRoute",namespace="web",route="two",outcome="completed"} 7"#,
+        r#"sluice_bytes_total{kind="SniRoute",namespace="web",route="two",direction="upstream"} 70"#,
+    ];
+    let summed = |server: &Server| {
+        let lines = scrape(server);
+        expected.iter().all(|line| lines.iter().any(|other| other == line))
+    };
+    assert!(summed(&server));
+    // One rule of an object that stays.
+    let routes = vec![plain(rule(0), "one.example")];
+    server.writer.apply(Snapshot { routes, ..Snapshot::default() });
+    assert!(summed(&server));
+}
+
 #[test]
 fn every_metric_is_there_and_promtool_finds_no_fault() {
     let mut server = Server::start();
@@ -67,7 +95,7 @@ fn every_metric_is_there_and_promtool_finds_no_fault() {
     ] {
         histogram.observe(0.004);
     }
-    metrics.connections.of(1).store(3, Ordering::Relaxed);
+    metrics.connections.of(1).add(3);
     metrics.pipes_idle.set(4);
     metrics.pipes_busy.set(2);
     let lines = scrape(&server);

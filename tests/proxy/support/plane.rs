@@ -12,7 +12,7 @@ use sluice::access_log::{AccessLog, Writing};
 use sluice::config::{Config, ListenerConfig, Protocol};
 use sluice::metrics::Metrics;
 use sluice::outcome::Outcome;
-use sluice::proxy::{Proxy, Running};
+use sluice::proxy::{PassedSocket, Proxy, Running};
 use sluice::routing::{
     BackendKey, Endpoint, Hostname, Moment, RouteKey, RouteSpec, RouteStats, Snapshot, TableReader,
     TableWriter, channel,
@@ -102,7 +102,17 @@ impl Plane {
             ..Config::default()
         };
         configure(&mut config);
-        let proxy = Proxy::bind(&config).unwrap();
+        Plane::of(Proxy::bind(&config).unwrap(), targets, early)
+    }
+
+    /// One whose first listener has this socket.
+    pub(crate) fn with_passed(targets: Vec<Target>, passed: PassedSocket) -> Self {
+        let listeners = vec![listener("https", Protocol::Tls, false)];
+        let config = Config { listeners, workers: 2.try_into().unwrap(), ..Config::default() };
+        Plane::of(Proxy::bind_with(&config, vec![passed]).unwrap(), targets, |_| {})
+    }
+
+    fn of(proxy: Proxy, targets: Vec<Target>, early: impl FnOnce(SocketAddr)) -> Self {
         let addresses: Vec<_> = proxy.addresses().map(|(n, a)| (n.to_owned(), a)).collect();
         early(addresses[0].1);
         let (mut writer, reader) = channel();
