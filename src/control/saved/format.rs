@@ -8,7 +8,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use super::Identity;
-use crate::routing::wire::{BackendText, InvalidText, RouteText};
+use crate::routing::wire::{AttachmentText, BackendText, InvalidText, RouteText};
 use crate::routing::{Backend, BackendKey, RouteKey, RouteSpec, Snapshot};
 
 /// The first of these lines.
@@ -150,6 +150,13 @@ impl SavedLine {
             }
             SavedLine::Route(route) => {
                 let spec = route.spec()?;
+                let is_missing = |key: &&BackendKey| !snapshot.endpoints.contains_key(*key);
+                if let Some(backend) = spec.backends.iter().map(|(key, _)| key).find(is_missing) {
+                    let (kind, key) = (spec.key.kind(), &spec.key);
+                    return Err(format!(
+                        "the {kind} {key} has a backend without a line: {backend}"
+                    ));
+                }
                 if !routes.insert(spec.key.clone()) {
                     return Err(format!("the {} {} is there twice", spec.key.kind(), spec.key));
                 }
@@ -163,7 +170,10 @@ impl SavedLine {
 impl SavedRoute {
     fn spec(self) -> Result<RouteSpec, String> {
         let key = self.route.key();
-        if self.route.is_without_hostnames() || self.backends.is_empty() {
+        // Without hostnames it stands for no attachment, and what else it has would be lost.
+        let first = &self.route.first;
+        let is_cut = first.hostnames.is_empty() && *first != AttachmentText::default();
+        if is_cut || self.route.is_without_hostnames() || self.backends.is_empty() {
             return Err(format!("the {} {key} lacks hostnames or backends", key.kind()));
         }
         let backends = self.backends.iter().map(|one| Ok((one.backend.key()?, one.weight)));

@@ -189,6 +189,10 @@ fn a_whole_file_with_a_wrong_line_is_refused_with_the_line() {
     let lines: Vec<&str> = text.lines().skip(1).collect();
     let kafka = lines.iter().find(|line| line.contains("kafka.test")).expect("the route");
     let backend = lines.iter().find(|line| line.contains("fd00")).expect("the backend");
+    let attached = r#""attachments":[{"hostnames":["a.test"],"listeners":[]}],"alpn""#;
+    let hostnames = r#""hostnames":["kafka.test","*.kafka.test","*"],"anyOn":{"except":["redis"]}"#;
+    let head: Vec<&str> =
+        lines.iter().filter(|line| !line.starts_with(r#"{"route""#)).copied().collect();
     for (line, message) in [
         (kafka.replace("kafka.test\"", "kafka..test\""), "empty label"),
         (kafka.replace("kafka.test", "10.0.0.1"), "IP address"),
@@ -204,14 +208,23 @@ fn a_whole_file_with_a_wrong_line_is_refused_with_the_line() {
         ),
         (kafka.replace("1s500ms", "1500"), "\"1500\" is not a duration"),
         (kafka.replace(r#"["kafka.test","*.kafka.test","*"]"#, "[]"), "lacks hostnames"),
-        (format!("{kafka}\n{kafka}"), "line 4: the SniRoute data/kafka is there twice"),
-        (format!("{backend}\n{backend}"), "line 4: the backend data/kafka:9093 is there twice"),
+        (
+            kafka.replace(hostnames, r#""hostnames":[]"#).replace(r#""alpn""#, attached),
+            "the SniRoute data/kafka lacks hostnames",
+        ),
+        (
+            kafka.replace("data/kafka:tls", "data/kafka:other"),
+            "the SniRoute data/kafka has a backend without a line: data/kafka:other",
+        ),
+        (format!("{kafka}\n{kafka}"), "line 7: the SniRoute data/kafka is there twice"),
+        ((*backend).to_owned(), "line 6: the backend data/kafka:9093 is there twice"),
         (backend.replace("10.0.0.1:9093", "kafka.test:9093"), "invalid socket address"),
         (r#"{"secret":{}}"#.to_owned(), "unknown variant `secret`"),
-        ("null".to_owned(), "line 3"),
-        (String::new(), "line 3"),
+        ("null".to_owned(), "line 6"),
+        (String::new(), "line 6"),
     ] {
-        let refused = load_lines(&folder, &[lines[0], &line]).expect_err(&line).to_string();
+        let file = [&head[..], &[&*line]].concat();
+        let refused = load_lines(&folder, &file).expect_err(&line).to_string();
         assert!(refused.contains(message), "{line}: {refused}");
     }
     let refused = load_lines(&folder, &[kafka]).expect_err("no description").to_string();
