@@ -113,6 +113,14 @@ mod tests {
     }
 
     #[test]
+    fn a_kind_has_one_name() {
+        for kind in Kind::ALL {
+            assert_eq!(serde_json::to_value(kind).ok(), Some(kind.as_str().into()));
+            assert_eq!(serde_json::from_value(kind.as_str().into()).ok(), Some(kind));
+        }
+    }
+
+    #[test]
     fn a_kind_is_known_by_its_group_and_version() {
         for (api_version, kind, known) in [
             ("sluice.dev/v1alpha1", "SniRoute", Some(Kind::SniRoute)),

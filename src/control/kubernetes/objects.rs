@@ -46,9 +46,7 @@ impl Objects {
 
     /// An object is gone.
     pub fn remove(&mut self, kind: Kind, key: &ObjectKey) {
-        if let Some(watched_kind) = watched_kind(kind) {
-            watched_kind.remove(key, &mut self.builder);
-        }
+        self.builder.remove(kind, key);
         self.faults.remove(kind, key);
     }
 

@@ -3,7 +3,7 @@
 use super::{IncomingObject, Specified, WatchedKind};
 use crate::control::api::{FieldFault, ReferenceGrant, ReferenceGrantSpec};
 use crate::control::translate::Builder;
-use crate::routing::{Kind, ObjectKey};
+use crate::routing::Kind;
 
 #[derive(Debug)]
 pub(super) struct ReferenceGrants;
@@ -28,10 +28,6 @@ impl WatchedKind for ReferenceGrants {
             true => "it grants what it did when it was read last",
             false => "it grants nothing",
         })
-    }
-
-    fn remove(&self, key: &ObjectKey, builder: &mut Builder) {
-        builder.remove_grant(key);
     }
 }
 

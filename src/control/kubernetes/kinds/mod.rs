@@ -3,6 +3,11 @@
 //! A kind is an implementation of [`WatchedKind`], in a file of its own, and a line in [`WATCHED_KINDS`]. It
 //! parses those fields alone that are used, so that nothing else in an object can be at fault.
 //! Whoever uses one more field of an object adds it there.
+//!
+//! A new kind has lines elsewhere, too: in `READ_KINDS` and `Definition` of `control::api`, a method of
+//! `control::translate::Builder` that takes its objects, and a line in `Builder::remove`, a variant of
+//! what `control::files::parse` reads, the label of its faults in `metrics`, and the permission to list
+//! and watch it in the chart's ClusterRole.
 
 mod grant;
 mod service;
@@ -19,7 +24,7 @@ use serde::Deserialize;
 use crate::control::api::{FieldFault, READ_KINDS};
 use crate::control::objects::{Head, ObjectText};
 use crate::control::translate::Builder;
-use crate::routing::{Kind, ObjectKey};
+use crate::routing::Kind;
 
 /// All kinds that are followed.
 pub(super) static WATCHED_KINDS: [&dyn WatchedKind; READ_KINDS.len()] =
@@ -47,9 +52,6 @@ pub(super) trait WatchedKind: Debug + Sync {
     ) -> Option<&'static str> {
         Some("it is used as it was last, if it was read before")
     }
-
-    /// Takes an object out of the builder.
-    fn remove(&self, key: &ObjectKey, builder: &mut Builder);
 }
 
 /// An object as it comes.

@@ -8,7 +8,7 @@ use serde::Deserialize;
 use super::{IncomingObject, WatchedKind};
 use crate::control::api::FieldFault;
 use crate::control::translate::Builder;
-use crate::routing::{Kind, ObjectKey};
+use crate::routing::Kind;
 
 #[derive(Debug)]
 pub(super) struct Services;
@@ -21,10 +21,6 @@ impl WatchedKind for Services {
     fn put(&self, object: &IncomingObject<'_>, builder: &mut Builder) -> Result<(), FieldFault> {
         builder.put_service(&service(object)?);
         Ok(())
-    }
-
-    fn remove(&self, key: &ObjectKey, builder: &mut Builder) {
-        builder.remove_service(key);
     }
 }
 

@@ -6,7 +6,7 @@ use serde::Deserialize;
 use super::{IncomingObject, WatchedKind};
 use crate::control::api::FieldFault;
 use crate::control::translate::Builder;
-use crate::routing::{Kind, ObjectKey};
+use crate::routing::Kind;
 
 #[derive(Debug)]
 pub(super) struct EndpointSlices;
@@ -19,10 +19,6 @@ impl WatchedKind for EndpointSlices {
     fn put(&self, object: &IncomingObject<'_>, builder: &mut Builder) -> Result<(), FieldFault> {
         builder.put_slice(&slice(object)?);
         Ok(())
-    }
-
-    fn remove(&self, key: &ObjectKey, builder: &mut Builder) {
-        builder.remove_slice(key);
     }
 }
 

@@ -5,7 +5,7 @@ use tracing::debug;
 use super::{IncomingObject, Specified, WatchedKind};
 use crate::control::api::{FieldFault, RouteClaims, SniRoute, SniRouteSpec};
 use crate::control::translate::{Builder, UnreadableOutcome, UnreadableRoute};
-use crate::routing::{Kind, ObjectKey, ObjectRef, RouteKey};
+use crate::routing::Kind;
 use crate::yaml::FieldPath;
 
 #[derive(Debug)]
@@ -32,15 +32,10 @@ impl WatchedKind for SniRoutes {
             UnreadableOutcome::Unused => Some("it gets no connection"),
             UnreadableOutcome::Elsewhere => {
                 let route = object.head.key();
-                debug!(%route, "another installation's route cannot be read");
+                debug!(kind = Kind::SniRoute.as_str(), %route, "another installation's route cannot be read");
                 None
             }
         }
-    }
-
-    fn remove(&self, key: &ObjectKey, builder: &mut Builder) {
-        let object = ObjectRef::new(Kind::SniRoute, key.clone());
-        builder.remove_route(&RouteKey::of_rule(object, 0));
     }
 }
 
