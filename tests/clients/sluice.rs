@@ -2,7 +2,6 @@
 
 use std::fs;
 use std::net::SocketAddr;
-use std::ops::{Deref, DerefMut};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -57,19 +56,7 @@ impl Sluice {
     }
 }
 
-impl Deref for Sluice {
-    type Target = testkit::Sluice;
-
-    fn deref(&self) -> &testkit::Sluice {
-        &self.sluice
-    }
-}
-
-impl DerefMut for Sluice {
-    fn deref_mut(&mut self) -> &mut testkit::Sluice {
-        &mut self.sluice
-    }
-}
+testkit::deref_to_sluice!(Sluice, sluice);
 
 /// The command, away from settings of the one who runs the test.
 pub(crate) fn binary() -> Command {

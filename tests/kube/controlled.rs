@@ -4,13 +4,12 @@ use std::env;
 use std::ffi::OsString;
 use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
-use std::ops::{Deref, DerefMut};
 use std::process::Command;
 use std::thread;
 
 use rustix::process::Signal;
 use serde_json::Value;
-use testkit::{eventually, hello, wait_until};
+use testkit::{echo_at, eventually, hello, wait_until};
 
 use crate::support::{ApiServer, Kubeconfig, PATIENCE, succeeded};
 
@@ -71,33 +70,30 @@ pub(crate) fn answer(address: SocketAddr, hello: &[u8]) -> String {
     answer
 }
 
-/// A connection by the name `held.test` that stays open.
+/// A connection that stays open, to a server that sends back what it receives.
 pub(crate) struct Held(TcpStream);
 
 impl Held {
-    /// The route of `held.test`, to a server that sends back what it gets.
+    /// The route of `held.test` to such a server.
     pub(crate) fn apply(api: &ApiServer, namespace: &str, class: &str) {
-        let listener = TcpListener::bind("198.18.1.2:0").unwrap();
-        let address = listener.local_addr().unwrap();
-        thread::spawn(move || {
-            for stream in listener.incoming() {
-                let stream = stream.unwrap();
-                thread::spawn(move || std::io::copy(&mut &stream, &mut &stream));
-            }
-        });
+        let address = echo_at("198.18.1.2:0");
         let spec = format!("hostnames: [held.test]\n  backends: [{{ address: '{address}' }}]");
         succeeded(api.admin().apply(&manifest(namespace, "held", class, &spec)));
     }
 
+    /// A connection by the name `held.test`.
     pub(crate) fn connect(sluice: &Sluice) -> Self {
-        let mut stream = TcpStream::connect(sluice.address).unwrap();
+        Held::by_name(sluice.address, "held.test").expect("the hello comes back")
+    }
+
+    /// A connection by a name; nothing if that leads elsewhere.
+    pub(crate) fn by_name(sluice: SocketAddr, name: &str) -> Option<Self> {
+        let mut stream = TcpStream::connect(sluice).unwrap();
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
-        let hello = hello("held.test");
+        let hello = hello(name);
         stream.write_all(&hello).unwrap();
         let mut back = vec![0; hello.len()];
-        stream.read_exact(&mut back).expect("the hello comes back");
-        assert_eq!(back, hello);
-        Held(stream)
+        (stream.read_exact(&mut back).is_ok() && back == hello).then_some(Held(stream))
     }
 
     /// It still carries what is sent.
@@ -186,19 +182,7 @@ impl Sluice {
     }
 }
 
-impl Deref for Sluice {
-    type Target = testkit::Sluice;
-
-    fn deref(&self) -> &testkit::Sluice {
-        &self.0
-    }
-}
-
-impl DerefMut for Sluice {
-    fn deref_mut(&mut self) -> &mut testkit::Sluice {
-        &mut self.0
-    }
-}
+testkit::deref_to_sluice!(Sluice, 0);
 
 /// What `SLUICE_BINARY` names, or else what Cargo has built for the tests.
 pub(crate) fn binary() -> OsString {

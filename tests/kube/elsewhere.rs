@@ -1,14 +1,12 @@
 //! Backends in other namespaces and outside the cluster.
 
-use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::thread;
+use std::net::TcpListener;
 
 use libtest_mimic::Trial;
 use serde_json::Value;
-use testkit::hello;
+use testkit::echo_at;
 
-use crate::controlled::{Backend, Sluice, ask, manifest};
+use crate::controlled::{Backend, Held, Sluice, ask, manifest};
 use crate::controller::slice;
 use crate::objects::account;
 use crate::support::{ApiServer, DnsServer, PATIENCE, quick, slow, succeeded, within};
@@ -136,7 +134,7 @@ fn grants_open_and_close_other_namespaces() {
     api.install_crds();
     let admin = api.admin();
     let (home, away) = (api.namespace("home"), api.namespace("away"));
-    let (backend, echo) = (Backend::start("granted"), Echo::start());
+    let (backend, echo) = (Backend::start("granted"), echo_at("198.18.1.1:0"));
     succeeded(admin.apply(&format!(
         "apiVersion: v1
 kind: Service
@@ -173,17 +171,15 @@ spec:
     assert_eq!(resolved(&sluice, "app"), "ResolvedRefs: ");
 
     // Who is connected stays so when the grant goes.
-    succeeded(admin.apply(&slice(away, echo.address)));
-    let mut connected = within(PATIENCE, "the echo answers", || echo.through(sluice.address));
+    succeeded(admin.apply(&slice(away, echo)));
+    let mut connected =
+        within(PATIENCE, "the echo answers", || Held::by_name(sluice.address, "app.test"));
     succeeded(admin.apply(&slice(away, backend.address)));
     says("granted");
     succeeded(admin.kubectl(&["delete", "referencegrant", "grant", "-n", away]));
     says("");
     assert_eq!(resolved(&sluice, "app"), refused);
-    connected.write_all(b"still here").unwrap();
-    let mut answer = [0; 10];
-    connected.read_exact(&mut answer).unwrap();
-    assert_eq!(&answer, b"still here");
+    connected.assert_open();
 
     // And with the definition, all grants.
     succeeded(admin.apply(&grant));
@@ -191,33 +187,4 @@ spec:
     api.uninstall_grants();
     says("");
     assert_eq!(resolved(&sluice, "app"), refused);
-}
-
-/// A server that gives back what it gets.
-struct Echo {
-    address: SocketAddr,
-}
-
-impl Echo {
-    fn start() -> Self {
-        let listener = TcpListener::bind("198.18.1.1:0").unwrap();
-        let address = listener.local_addr().unwrap();
-        thread::spawn(move || {
-            for stream in listener.incoming() {
-                let stream = stream.unwrap();
-                thread::spawn(move || std::io::copy(&mut &stream, &mut &stream));
-            }
-        });
-        Echo { address }
-    }
-
-    /// A connection to it by way of sluice; nothing if that leads elsewhere.
-    fn through(&self, sluice: SocketAddr) -> Option<TcpStream> {
-        let mut stream = TcpStream::connect(sluice).unwrap();
-        stream.set_read_timeout(Some(PATIENCE)).unwrap();
-        let hello = hello("app.test");
-        stream.write_all(&hello).unwrap();
-        let mut answer = vec![0; hello.len()];
-        (stream.read_exact(&mut answer).is_ok() && answer == hello).then_some(stream)
-    }
 }

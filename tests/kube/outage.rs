@@ -158,7 +158,7 @@ fn an_api_server_in_trouble() {
     within(PATIENCE, "everything is watched", || is_up(&sluice));
 
     for code in [429, 500, 503] {
-        proxy.set(Mode::DnsAnswer(code));
+        proxy.set(Mode::Status(code));
         proxy.cut();
         let start = (Instant::now(), proxy.taken());
         within(PATIENCE, "the trouble is noticed", || is_down(&sluice));

@@ -44,7 +44,7 @@ pub(crate) enum Mode {
     /// They are closed at once.
     Refuse,
     /// Each request is answered with this status.
-    DnsAnswer(u16),
+    Status(u16),
 }
 
 impl Proxy {
@@ -96,7 +96,7 @@ impl Proxy {
         }
     }
 
-    /// How many connections there have been. In [`Mode::DnsAnswer`], each has one request.
+    /// How many connections there have been. In [`Mode::Status`], each has one request.
     pub(crate) fn taken(&self) -> usize {
         self.shared.taken.load(Ordering::Relaxed)
     }
@@ -111,7 +111,7 @@ impl Shared {
         self.taken.fetch_add(1, Ordering::Relaxed);
         match self.mode() {
             Mode::Refuse => {}
-            Mode::DnsAnswer(code) => self.answer(client, code),
+            Mode::Status(code) => self.answer(client, code),
             Mode::Silent => self.open.lock().expect("no test failed here").push(client),
             Mode::Pass | Mode::Slow(_) => {
                 let Ok(server) = TcpStream::connect(self.server) else { return };

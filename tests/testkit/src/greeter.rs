@@ -80,6 +80,19 @@ fn greet(mut client: TcpStream, name: &str) -> std::io::Result<()> {
     client.shutdown(Shutdown::Write)
 }
 
+/// A server that sends back what it receives.
+pub fn echo_at(address: impl ToSocketAddrs) -> SocketAddr {
+    let listener = TcpListener::bind(address).unwrap();
+    let address = listener.local_addr().unwrap();
+    thread::spawn(move || {
+        for client in listener.incoming() {
+            let client = client.unwrap();
+            thread::spawn(move || std::io::copy(&mut &client, &mut &client));
+        }
+    });
+    address
+}
+
 /// A connection to a [`greeter`].
 pub struct Greeted {
     stream: BufReader<TcpStream>,

@@ -18,7 +18,7 @@ mod trial;
 mod wait;
 
 pub use authority::{Authority, Identity};
-pub use greeter::{Greeted, greeter, greeter_at, raw_hello};
+pub use greeter::{Greeted, echo_at, greeter, greeter_at, raw_hello};
 pub use hello::{
     hello, hello_with_alpn, hello_with_any_name, hello_without_name, in_records, malformed_hello,
 };

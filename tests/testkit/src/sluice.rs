@@ -17,6 +17,26 @@ pub struct Sluice {
     pub admin: SocketAddr,
 }
 
+/// Gives a type that wraps a [`Sluice`] in a field all that a [`Sluice`] has.
+#[macro_export]
+macro_rules! deref_to_sluice {
+    ($wrapper:ty, $field:tt) => {
+        impl std::ops::Deref for $wrapper {
+            type Target = $crate::Sluice;
+
+            fn deref(&self) -> &$crate::Sluice {
+                &self.$field
+            }
+        }
+
+        impl std::ops::DerefMut for $wrapper {
+            fn deref_mut(&mut self) -> &mut $crate::Sluice {
+                &mut self.$field
+            }
+        }
+    };
+}
+
 impl Sluice {
     /// Starts it, and waits until it has logged its addresses.
     #[track_caller]
