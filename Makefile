@@ -51,7 +51,7 @@ run: ## the quick start: two TLS servers and sluice in front of them (PORT=8443)
 # The quickest to fail comes first.
 test: lint doc test-quick test-chart test-slow ## install what the tests need, and run everything
 
-# The release build takes the longest, and has the time that the tests leave.
+# The release build takes the longest, and runs beside the tests, at idle priority.
 ci: lint doc ## what CI runs: everything, on a real cluster too
 	$(BESIDE) tests-in-turn e2e-image
 	$(MAKE) e2e
@@ -102,8 +102,8 @@ bench-parts: ## measure the parser and the table; takes many minutes, mostly to 
 e2e: e2e-image ## test the image and the chart on a real cluster of one node; wants root
 	tests/e2e/run.sh
 
-# For minutes the release build keeps one processor busy, while others can build the programs. They have
-# what time is left by whatever else runs: tests measure times.
+# For minutes the release build keeps one processor busy, while others can build the programs. All of them
+# run at idle priority: tests that run meanwhile measure times.
 e2e-image: tools-e2e
 	{ for program in 'kube.sh cluster' helm.sh prometheus.sh; do \
 	    chrt --idle 0 tests/env/$$program; done; } >/dev/null & \
