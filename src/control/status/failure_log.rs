@@ -37,7 +37,8 @@ impl FailureLog {
     pub(super) fn of_status(&mut self, route: &ObjectRef, failures: u32, failure: &RequestFailure) {
         if failures == 0 {
             let error = failure.text();
-            warn!(%route, error, "the status of a route is refused; trying again, ever slower");
+            let kind = route.kind.as_str();
+            warn!(kind, %route, error, "the status of a route is refused; trying again, ever slower");
         }
     }
 
@@ -48,8 +49,9 @@ impl FailureLog {
         code: Option<u16>,
         failure: &RequestFailure,
     ) {
+        let kind = route.kind.as_str();
         let Some(code) = code else {
-            debug!(%route, error = failure.text(), "cannot write the status of a route");
+            debug!(kind, %route, error = failure.text(), "cannot write the status of a route");
             return;
         };
         if self.writes.replace(code) == Some(code) {
@@ -64,7 +66,7 @@ impl FailureLog {
             ),
             _ => "trying again, ever slower; traffic does not depend on it".to_owned(),
         };
-        warn!(%route, error = failure.text(), hint, "cannot write the status of a route");
+        warn!(kind, %route, error = failure.text(), hint, "cannot write the status of a route");
     }
 
     pub(super) fn writes_work(&mut self) {
@@ -74,11 +76,12 @@ impl FailureLog {
     }
 
     pub(super) fn of_conflict(&mut self, route: &ObjectRef, failures: u32) {
+        let kind = route.kind.as_str();
         match failures {
             MANY_CONFLICTS => {
-                warn!(%route, "the status of a route cannot be written: it changes all the time")
+                warn!(kind, %route, "the status of a route cannot be written: it changes all the time")
             }
-            _ => debug!(%route, "a route has changed before its status was written"),
+            _ => debug!(kind, %route, "a route has changed before its status was written"),
         }
     }
 }

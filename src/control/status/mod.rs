@@ -7,7 +7,7 @@
 //! * `object` says what is written, and what has been, with a `body` for each kind;
 //! * `warning` is an Event that says what is wrong, `events` writes them, and `moves` has those of
 //!   hostnames that changed their owner, until they are written;
-//! * `writer` does it, for as long as this replica leads, and `troubles` logs what fails.
+//! * `writer` does it, for as long as this replica leads, and `failure_log` logs what fails.
 
 mod body;
 mod events;
@@ -78,7 +78,9 @@ pub struct RouteStatus {
     pub observed_generation: Option<i64>,
     /// `Accepted`, `ResolvedRefs` and `Programmed`, in this order.
     pub conditions: [Condition; 3],
-    /// The hostnames that the object names, in one line.
+    /// The hostnames that the route claims, in one line. Of an object that cannot be read, these are the
+    /// claims of the last version that could be read. If there is none, these are its own claims, or
+    /// nothing if the claims cannot be read either.
     pub hostnames: String,
     /// How many endpoints its backends have.
     pub endpoints: usize,
@@ -112,7 +114,9 @@ pub fn log_moves(moves: &[HostnameMove]) {
         let hostnames = hostnames.join(", ");
         warn!(
             hostnames,
+            from_kind = from.object.kind.as_str(),
             from = %from.object,
+            to_kind = to.object.kind.as_str(),
             to = %to.object,
             "hostnames belong to another namespace now"
         );
@@ -160,6 +164,8 @@ fn log_change(route: &ObjectRef, condition: &Condition, former: Option<&Conditio
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::control::log_capture::LogCapture;
+    use crate::routing::{Kind, ObjectKey};
 
     pub(super) fn key(name: &str) -> ObjectRef {
         ObjectRef::sni_route("ns", name)
@@ -183,5 +189,23 @@ mod tests {
             hostnames: "a.test".to_owned(),
             endpoints: 0,
         }
+    }
+
+    #[test]
+    fn a_move_is_logged_with_the_kinds_of_both_routes() {
+        let route = |kind, namespace: &str| MovedRoute {
+            object: ObjectRef::new(kind, ObjectKey::new(namespace, "r")),
+            uid: None,
+        };
+        let (from, to) = (route(Kind::SniRoute, "a"), route(Kind::TlsRoute, "b"));
+        let log = LogCapture::default();
+        let _listening = log.listen();
+        log_moves(&[HostnameMove { hostnames: vec![Hostname::Exact("a.test".into())], from, to }]);
+        let lines = log.take();
+        let fields = ["hostnames", "from_kind", "from", "to_kind", "to"];
+        assert_eq!(
+            fields.map(|field| lines[0]["fields"][field].as_str()),
+            ["a.test", "SniRoute", "a/r", "TLSRoute", "b/r"].map(Some)
+        );
     }
 }

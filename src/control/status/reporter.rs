@@ -53,7 +53,7 @@ pub struct Meters {
 
 impl fmt::Debug for ReporterArgs {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Reporting").field("lease", &self.lease).finish_non_exhaustive()
+        f.debug_struct("ReporterArgs").field("lease", &self.lease).finish_non_exhaustive()
     }
 }
 
