@@ -47,7 +47,7 @@ pub(super) struct WatchHealth {
 #[derive(Default)]
 struct HealthState {
     watches: Vec<WatchStatus>,
-    /// Whether [`Notice::Up`] was the last to be told.
+    /// Whether [`Notice::Up`] was the last notice of whether everything is watched.
     up: bool,
     outage: Option<Outage>,
 }
@@ -71,7 +71,7 @@ struct Outage {
     since: Instant,
     /// What has been logged.
     logged: HashSet<Cause>,
-    /// The listing that was told of last, and how it fails.
+    /// The watch that the last [`Notice::Down`] was about, and how it fails.
     told: Option<(usize, String)>,
 }
 
@@ -80,7 +80,7 @@ struct Outage {
 enum Cause {
     /// The server is away, or in trouble.
     Server,
-    /// The server does not allow it, or does not know it: a matter of one listing.
+    /// The server does not allow it, or does not know it: this concerns one watch.
     Refused { watch: usize, code: u16 },
 }
 
@@ -167,7 +167,7 @@ impl WatchHealth {
         watch.is_some_and(|watch| std::mem::take(&mut watch.succeeded))
     }
 
-    /// It has failed. Logged above debug when that is news.
+    /// Notes a failure. Logs it above debug if it is worth that.
     pub(super) fn failed(&self, error: &WatchFailure) {
         (self.of.tell)(Notice::Failed);
         let reasons = reasons(error);
@@ -225,9 +225,9 @@ impl HealthState {
         worth && outage.logged.insert(cause)
     }
 
-    /// Whether it is to be told that a listing fails in this way: always of news, and of the listing
-    /// that was told of last when it fails in another way than before. Often the first failure is
-    /// that of a connection which an API server that goes away has left behind, and says little.
+    /// Whether a [`Notice::Down`] is due for a watch that fails in this way: if the failure is logged, or
+    /// if the last notice was about this watch and it fails in another way now. Often the first failure
+    /// is that of a connection which an API server that goes away has left behind, and says little.
     fn tells(&mut self, watch: usize, what: &str, news: bool) -> bool {
         let Some(outage) = &mut self.outage else { return false };
         let tells = news
@@ -245,7 +245,7 @@ impl HealthState {
 
 impl fmt::Debug for WatchHealth {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("ListingHealth").field("listing", &self.watch).finish_non_exhaustive()
+        f.debug_struct("WatchHealth").field("watch", &self.watch).finish_non_exhaustive()
     }
 }
 

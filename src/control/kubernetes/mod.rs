@@ -6,10 +6,10 @@
 //! latest after a bounded time. Nothing is published before every kind has been listed once, and the
 //! names that routes lead to have been looked up, or that has taken too long.
 //!
-//! * `kinds` has all that is special about a kind: a new one is an implementation and a line there;
+//! * `kinds` has all that is special about a kind when it is followed;
 //! * `list_watch` lists and watches one kind, by `request`, and `optional` one that may be undefined;
 //! * `health` knows how that fares;
-//! * `watched` knows what is there, [`Objects`] what it says, and `faults` what cannot be read.
+//! * `watch_state` knows what is there, [`Objects`] what it says, and `faults` what cannot be read.
 
 mod faults;
 mod health;
@@ -72,7 +72,9 @@ pub struct KubernetesSource {
 
 impl fmt::Debug for KubernetesSource {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Source").field("namespaces", &self.namespaces).finish_non_exhaustive()
+        f.debug_struct("KubernetesSource")
+            .field("namespaces", &self.namespaces)
+            .finish_non_exhaustive()
     }
 }
 

@@ -18,9 +18,9 @@ const LOOK_EVERY: Duration = Duration::from_secs(5);
 /// moment while one goes.
 const DOUBT: Duration = Duration::from_secs(1);
 
-/// What there is to be told of objects of the kind.
+/// The events of an optional kind.
 pub(super) enum OptionalEvent {
-    /// There are none, for nobody can make any.
+    /// The kind is not defined, so there are no objects of it.
     Undefined,
     WatchEvent(WatchEvent),
 }
@@ -58,7 +58,7 @@ struct OptionalWatch<W> {
     events: Option<WatchEvents>,
     /// Whether the server has just denied that they are.
     denied: bool,
-    /// Whether it was told that they are not defined.
+    /// Whether [`OptionalEvent::Undefined`] was the last event.
     said: bool,
 }
 
@@ -85,7 +85,7 @@ impl<W: Fn(String) -> WatchEvents> OptionalWatch<W> {
                         return Ok(OptionalEvent::Undefined);
                     }
                     Ok(None) => {}
-                    // The other watches tell of the server's trouble.
+                    // The other watches report the server's trouble.
                     Err(error) => debug!(%error, "cannot look for {kind}s"),
                 }
                 sleep(LOOK_EVERY).await;

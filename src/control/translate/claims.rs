@@ -226,8 +226,8 @@ impl Claims {
         let mut conflicts: Vec<Option<ClaimConflict>> = match self.names_below {
             NamesBelow::Anyone => left.iter().map(|_| None).collect(),
             NamesBelow::Owner => {
-                let keepers = ProtectingWildcards::above(self, hostname, grants);
-                left.iter().map(|claim| keepers.conflict(claim.age)).collect()
+                let wildcards = ProtectingWildcards::above(self, hostname, grants);
+                left.iter().map(|claim| wildcards.conflict(claim.age)).collect()
             }
         };
         let mut out = conflicts.iter().map(Option::is_some);

@@ -53,7 +53,7 @@ enum GrantedNames {
 }
 
 impl Grants {
-    /// Takes a grant over; returns whether it is news.
+    /// Stores a grant; returns whether it changed.
     pub(super) fn put(&mut self, key: &ObjectKey, grant: &ReferenceGrant) -> bool {
         let uid = grant.metadata.uid.as_deref().map(Into::into);
         let grant = Grant::of(&grant.spec);
@@ -80,7 +80,7 @@ impl Grants {
         known.is_some_and(|(_, of)| of.as_deref() == uid)
     }
 
-    /// Forgets a grant; returns whether there was one.
+    /// Removes a grant; returns whether there was one.
     pub(super) fn remove(&mut self, key: &ObjectKey) -> bool {
         let Some(opened) = self.known.get_mut(key.namespace()) else { return false };
         let Some((grant, _)) = opened.grants.remove(key) else { return false };

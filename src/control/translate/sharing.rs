@@ -62,27 +62,27 @@ impl<'c> ProtectingWildcards<'c> {
     /// The nearest one that is older than a claim decides. So of those above, the nearest first, only
     /// those count that are older than all before them.
     pub(super) fn above(claims: &'c Claims, hostname: &'c Hostname, grants: &'c Grants) -> Self {
-        let mut keepers: Vec<ProtectingWildcard<'_>> = Vec::new();
+        let mut wildcards: Vec<ProtectingWildcard<'_>> = Vec::new();
         for (suffix, wildcard) in claims.wildcards.above(hostname) {
             let Some(owner) = &wildcard.owner else { continue };
-            if keepers.last().is_some_and(|nearer| nearer.owner <= owner) {
+            if wildcards.last().is_some_and(|nearer| nearer.owner <= owner) {
                 continue;
             }
             let wildcard = Hostname::Wildcard(suffix.clone());
             let Some(known) = claims.known.get(&Domain(wildcard.clone())) else { continue };
             let (sharing, shared) = (Sharing::of(known, grants), RefCell::default());
-            keepers.push(ProtectingWildcard { wildcard, owner, sharing, shared });
+            wildcards.push(ProtectingWildcard { wildcard, owner, sharing, shared });
         }
-        ProtectingWildcards(keepers)
+        ProtectingWildcards(wildcards)
     }
 
     /// Whether a claim is kept out.
     pub(super) fn conflict(&self, age: &'c Age) -> Option<ClaimConflict> {
-        let at = self.0.partition_point(|keeper| keeper.owner >= age);
-        let keeper = self.0.get(at)?;
-        (!keeper.lets_in(age.key().referrer())).then(|| ClaimConflict::Below {
-            wildcard: keeper.wildcard.clone(),
-            owner: keeper.owner.key().clone(),
+        let at = self.0.partition_point(|wildcard| wildcard.owner >= age);
+        let wildcard = self.0.get(at)?;
+        (!wildcard.lets_in(age.key().referrer())).then(|| ClaimConflict::Below {
+            wildcard: wildcard.wildcard.clone(),
+            owner: wildcard.owner.key().clone(),
         })
     }
 }

@@ -23,7 +23,7 @@ enum Step {
     Service { name: char, kind: Option<u8> },
     Slice { name: char, of: Option<(char, u8)> },
     Grant { kind: Option<u8> },
-    DnsAnswer { kind: u8 },
+    Answer { kind: u8 },
     Settle,
 }
 
@@ -39,7 +39,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         3 => (name(), prop::option::weighted(0.8, (service(), 0..8u8)))
             .prop_map(|(name, of)| Step::Slice { name, of }),
         1 => prop::option::weighted(0.7, 0..5u8).prop_map(|kind| Step::Grant { kind }),
-        1 => (0..4u8).prop_map(|kind| Step::DnsAnswer { kind }),
+        1 => (0..4u8).prop_map(|kind| Step::Answer { kind }),
         2 => Just(Step::Settle),
     ];
     prop::collection::vec(step, 1..60)
@@ -269,7 +269,7 @@ proptest! {
                     builder.remove_grant(&grant_key());
                     grant = None;
                 }
-                Step::DnsAnswer { kind } => {
+                Step::Answer { kind } => {
                     // As a resolver does: it speaks of what is wanted.
                     if follower.names.contains("x.example") {
                         builder.put_answer(&"x.example".into(), made_answer(kind));
