@@ -33,6 +33,7 @@ mod publish;
 mod route;
 mod shards;
 mod table;
+mod text;
 pub mod wire;
 
 pub use attachment::{Attachment, Attachments, ListenerRef, Scope};

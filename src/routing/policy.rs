@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::wire;
+use super::text;
 use crate::duration;
 
 /// How a route treats its connections. What is not set is the installation's own.
@@ -16,7 +16,7 @@ use crate::duration;
 #[serde(rename_all = "camelCase")]
 pub struct TrafficPolicy {
     /// How an endpoint is chosen.
-    #[serde(rename = "policy", default, with = "wire::text")]
+    #[serde(rename = "policy", default, with = "text")]
     pub balancing: Balancing,
     /// Its own deadlines.
     #[serde(default)]

@@ -264,30 +264,6 @@ fn service(text: &str) -> Option<BackendKey> {
     Some(BackendKey::Service { service: ObjectKey::new(namespace, name), port })
 }
 
-/// A value with a text of its own. For `#[serde(with = "…")]`.
-pub(super) mod text {
-    use std::fmt::Display;
-    use std::str::FromStr;
-
-    use serde::de::{Deserialize, Deserializer, Error};
-    use serde::ser::Serializer;
-
-    pub(in crate::routing) fn serialize<S: Serializer>(
-        value: &impl Display,
-        serializer: S,
-    ) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(value)
-    }
-
-    pub(in crate::routing) fn deserialize<'de, D, T>(deserializer: D) -> Result<T, D::Error>
-    where
-        D: Deserializer<'de>,
-        T: FromStr<Err: Display>,
-    {
-        String::deserialize(deserializer)?.parse().map_err(D::Error::custom)
-    }
-}
-
 fn is_zero(rule: &u16) -> bool {
     *rule == 0
 }

@@ -108,7 +108,9 @@ fn the_sources_keep_to_the_walls() {
 }
 
 /// In these folders, no files name each other in a circle. A file's inline modules, and the folder
-/// that has its name, are part of it; its tests may name what they like.
+/// that has its name, are part of it; its tests may name what they like. What the folder's `mod.rs`
+/// imports from a file, such as by `pub use`, is that file's by its short name, too. What `mod.rs`
+/// defines is nobody's.
 const WITHOUT_CIRCLES: &[&str] = &["routing", "tls", "proxy", "config", "admin"];
 
 #[test]
@@ -125,23 +127,33 @@ fn no_files_of_a_folder_name_each_other_in_a_circle() {
 
 /// The files of a circle in `folder`, if there is one.
 fn circle(folder: &str, files: impl IntoIterator<Item = (String, String)>) -> Option<String> {
-    let depth = folder.split('/').count();
-    let mut names: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+    let folder_path: Vec<String> = folder.split('/').map(str::to_owned).collect();
+    let depth = folder_path.len();
+    let mut imports = BTreeMap::new();
+    let mut named: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
     for (file, source) in files {
         let module = module_of(&file);
-        let Some(from) = module.get(depth) else { continue };
         if module.iter().any(|part| part == "tests") {
             continue;
         }
-        let named = self::names(&tokens(&source), &module).into_iter().filter_map(|name| {
+        let names =
+            self::names(&tokens(&source), &module).into_iter().filter(|name| !name.in_tests);
+        let Some(from) = module.get(depth) else {
+            imports.extend(names.filter_map(|name| import(&folder_path, name)));
+            continue;
+        };
+        let inside = names.filter_map(|name| {
             let Target::Ours(path) = name.target else { return None };
-            let inside =
-                path.len() > depth && path.iter().zip(folder.split('/')).all(|(a, b)| a == b);
-            (inside && !name.in_tests && path[depth] != *from).then(|| path[depth].clone())
+            path.strip_prefix(&folder_path[..])?.first().cloned()
         });
-        names.entry(from.clone()).or_default().extend(named);
+        named.entry(from.clone()).or_default().extend(inside);
     }
-    let mut open = names.clone();
+    let files: BTreeSet<String> = named.keys().cloned().collect();
+    for (from, named) in &mut named {
+        let file = |name: &String| files.get(name).or_else(|| imports.get(name));
+        *named = named.iter().filter_map(file).filter(|file| *file != from).cloned().collect();
+    }
+    let mut open = named.clone();
     // What names nothing that is left is in no circle.
     loop {
         let left: BTreeSet<String> = open.keys().cloned().collect();
@@ -158,6 +170,16 @@ fn circle(folder: &str, files: impl IntoIterator<Item = (String, String)>) -> Op
     (!open.is_empty()).then(|| open.iter().map(circle).collect::<Vec<_>>().join("\n"))
 }
 
+/// The short name of what a folder's `mod.rs` imports from a file, and the file.
+fn import(folder: &[String], name: Name) -> Option<(String, String)> {
+    let path = match name.target {
+        Target::Ours(path) => path.strip_prefix(folder)?.to_vec(),
+        Target::Theirs(path) => path,
+    };
+    let (file, rest) = path.split_first()?;
+    Some((rest.last().filter(|_| name.import)?.clone(), file.clone()))
+}
+
 #[test]
 fn a_circle_is_seen() {
     let found = |files: &[(&str, &str)]| {
@@ -170,6 +192,11 @@ fn a_circle_is_seen() {
         ("b/x", "use crate::p::c::C;"),
         ("c", "use super::a;")
     ]));
+    for import in ["pub use a::A;", "pub(crate) use self::a::{self, A};", "use crate::p::a::A;"] {
+        assert!(found(&[("mod", import), ("a", "use super::b;"), ("b", "use super::A;")]));
+        assert!(!found(&[("mod", import), ("a", "use super::b;"), ("b", "use super::B;")]));
+        assert!(!found(&[("mod", import), ("a", "use super::A;"), ("b", "use super::A;")]));
+    }
     assert!(!found(&[("a", "use super::b;"), ("b", "use super::c;"), ("c", "use super::B;")]));
     assert!(!found(&[("a", "use super::b;"), ("b", "mod tests { use crate::p::a; }")]));
     assert!(!found(&[("a", "use super::b;"), ("b/tests", "use crate::p::a;")]));
