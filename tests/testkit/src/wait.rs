@@ -7,8 +7,9 @@ use std::time::{Duration, Instant};
 /// so long.
 pub const PATIENCE: Duration = Duration::from_secs(60);
 
-/// The time between the first two questions. It grows: a question may start a program.
-const FIRST_PAUSE: Duration = Duration::from_millis(2);
+/// The time between two questions: what the last one took, within these bounds. One that starts a
+/// program takes longer, and should not keep the machine busy; others do a part of a test's work.
+const SHORTEST_PAUSE: Duration = Duration::from_millis(2);
 const LONGEST_PAUSE: Duration = Duration::from_millis(50);
 
 /// Asks until there is an answer, for [`PATIENCE`]. `what` says what is waited for.
@@ -27,13 +28,12 @@ pub fn wait_until(what: &str, mut holds: impl FnMut() -> bool) {
 #[track_caller]
 pub fn within<T>(limit: Duration, what: &str, mut ask: impl FnMut() -> Option<T>) -> T {
     let deadline = Instant::now() + limit;
-    let mut pause = FIRST_PAUSE;
     loop {
+        let asked = Instant::now();
         if let Some(answer) = ask() {
             return answer;
         }
         assert!(Instant::now() < deadline, "not within {limit:?}: {what}");
-        thread::sleep(pause);
-        pause = (pause + pause / 2).min(LONGEST_PAUSE);
+        thread::sleep(asked.elapsed().clamp(SHORTEST_PAUSE, LONGEST_PAUSE));
     }
 }
