@@ -1,15 +1,16 @@
-//! Who leads: one replica at a time, by a Lease in the API server.
+//! Leader election: one replica leads at a time, by a Lease in the API server.
 //!
-//! The protocol is that of client-go, and any mix of versions of the two understands it:
+//! The protocol is compatible with client-go:
 //!
-//! * The leader renews the Lease, and stops leading when it could not for the renew deadline, which
-//!   is shorter than the Lease's duration. So it has stopped before anybody else can lead, even
-//!   while the API server does not answer.
-//! * The others take the Lease over once they have seen it unchanged for its whole duration. Each
-//!   measures that by its own monotonic clock: the times in the Lease are for people, and the
-//!   clocks of different machines are never compared.
-//! * Each write names the `resourceVersion` that it is based on, so of two that want it one wins.
-//! * Who ends gives the Lease up, so that nobody has to wait for it to run out.
+//! * The leader renews the Lease. It stops leading if it could not renew for the renew deadline, which is
+//!   shorter than the Lease's duration. So it stops before another replica can lead, even while the API
+//!   server does not answer.
+//! * Another replica takes the Lease over after it has seen it unchanged for its whole duration. It measures
+//!   this with its own monotonic clock; the times in the Lease are for people, and the clocks of different
+//!   machines are never compared.
+//! * Each write contains the `resourceVersion` that it is based on, so only one of several concurrent writes
+//!   succeeds.
+//! * A replica that ends releases the Lease, so that the others need not wait for it to expire.
 
 mod text;
 
@@ -30,26 +31,24 @@ use super::fnv::fnv;
 use super::objects::fetch;
 use super::random::{jitter, random};
 
-/// How long giving the Lease up may take.
+/// The time limit for releasing the Lease.
 const RELEASE_TIMEOUT: Duration = Duration::from_secs(1);
-/// What is refused for so long is logged: a server that starts refuses for a moment what it does
-/// not know yet.
+/// A refusal is logged after it has lasted this long: a starting API server refuses requests for a moment.
 const LASTING: Duration = Duration::from_secs(4);
-/// The longest name that an object may have.
+/// The maximum length of an object's name.
 const MAX_NAME: usize = 253;
 
-/// Which Lease, and who wants it.
+/// The settings of the Lease and of this replica.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LeaseSettings {
-    /// Where the Lease is.
+    /// The namespace of the Lease.
     pub namespace: String,
-    /// Its name.
+    /// The name of the Lease.
     pub name: String,
-    /// Who this replica is: of all replicas no other is named like that. At most 128 bytes are
-    /// sensible.
+    /// The name of this replica, unique among all replicas. It should have at most 128 bytes.
     pub identity: String,
-    /// How long a leader that is not heard of any more keeps the Lease, at least a second. It is
-    /// renewed each 2/15 of that, and the leader gives up after 2/3 of it without.
+    /// How long the Lease of a leader that no longer renews it lasts, at least a second. The leader renews
+    /// it every 2/15 of this time, and stops leading after 2/3 of it without a renewal.
     pub duration: Duration,
 }
 
@@ -69,8 +68,8 @@ impl fmt::Display for LeaseSettings {
     }
 }
 
-/// The name of the Lease of an installation: `sluice-` and its class, made a valid name of an
-/// object. What had to be changed for that is told apart by a hash at the end.
+/// The name of the Lease of an installation: `sluice-` and its class, changed to a valid object name. If the
+/// class had to be changed, a hash is appended, so that different classes have different names.
 pub fn name_for(class: &str) -> String {
     let fits = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
     let mut name = format!("sluice-{class}");
@@ -83,28 +82,28 @@ pub fn name_for(class: &str) -> String {
     format!("{name}-{:08x}", fnv(class.as_bytes()) as u32)
 }
 
-/// A name for this replica: the pod's or the machine's, and a random end, so that not even a
-/// container that was started again is taken for the one before.
+/// A unique name for this replica: the name of the pod or machine, with a random suffix, so that a restarted
+/// container has another name.
 pub fn identity() -> String {
     let pod = std::env::var("POD_NAME").ok().filter(|name| !name.is_empty());
     let machine = || rustix::system::uname().nodename().to_string_lossy().into_owned();
     format!("{}_{:08x}", pod.unwrap_or_else(machine), random() as u32)
 }
 
-/// A replica that wants to lead.
+/// A replica that takes part in the election.
 pub(super) struct Candidate {
     client: Client,
     settings: LeaseSettings,
-    /// The Lease as this replica wrote it last, as long as nobody else is known to have.
+    /// The Lease as this replica last wrote it. `None` if another replica may have written it since.
     ours: Option<LeaseText>,
     seen: ObservedLease,
     /// When the last successful renewal was sent.
     renewed: Instant,
-    /// The refusal that was the last answer.
+    /// The last answer, if it was a refusal.
     refused: Option<RepeatedRefusal>,
 }
 
-/// The same refusal, once or several times in a row.
+/// A refusal, and how long it has lasted.
 #[derive(Clone, Copy, Debug)]
 struct RepeatedRefusal {
     code: u16,
@@ -113,7 +112,7 @@ struct RepeatedRefusal {
     said: bool,
 }
 
-/// The Lease as it was read last, and since when it has been like that.
+/// The Lease as it was last read, and the time since which it is unchanged.
 #[derive(Debug, Default)]
 struct ObservedLease(Option<(LeaseSpec, Instant)>);
 
@@ -130,7 +129,7 @@ impl Candidate {
         }
     }
 
-    /// Returns when this replica leads.
+    /// Waits until this replica leads.
     pub(super) async fn acquire(&mut self) {
         loop {
             match timeout(self.settings.renew_deadline(), self.attempt()).await {
@@ -146,7 +145,7 @@ impl Candidate {
         info!(%lease, identity, "this replica leads: it writes the status of routes");
     }
 
-    /// Renews; returns when this replica leads no longer.
+    /// Renews the Lease. Returns when this replica no longer leads.
     pub(super) async fn keep(&mut self) {
         let deadline = self.settings.renew_deadline();
         loop {
@@ -157,7 +156,7 @@ impl Candidate {
                 info!(%lease, "leads no longer: the Lease could not be renewed in time");
                 return;
             }
-            // A request that is lost must leave time for another.
+            // Leaves time for another request if this one is lost.
             let attempt_until = until.min(Instant::now() + deadline / 2);
             match timeout_at(attempt_until, self.attempt()).await {
                 Ok(Ok(true)) => {}
@@ -171,7 +170,7 @@ impl Candidate {
         }
     }
 
-    /// Gives the Lease up if this replica has it. Best effort, in a second at most.
+    /// Releases the Lease if this replica holds it. Best effort, for at most a second.
     pub(super) async fn release(&mut self) {
         match timeout(RELEASE_TIMEOUT, self.give_up()).await {
             Ok(Ok(true)) => info!(lease = %self.settings, "gave up the Lease"),
@@ -181,10 +180,10 @@ impl Candidate {
         }
     }
 
-    /// Takes or renews the Lease; returns whether this replica has it now.
+    /// Takes or renews the Lease. Returns whether this replica now holds it.
     async fn attempt(&mut self) -> Result<bool, Error> {
         let sent = Instant::now();
-        // Taken out, so that what becomes of a request that is not waited for is looked up.
+        // Taken out: if this request is cancelled, the next attempt reads the Lease first.
         if let Some(ours) = self.ours.take() {
             match self.write(ours).await {
                 Err(error) if code(&error) == Some(409) => {}
@@ -202,7 +201,7 @@ impl Candidate {
             }
         };
         match self.write(lease).await {
-            // Another was quicker.
+            // Another replica was faster.
             Err(error) if code(&error) == Some(409) => Ok(false),
             result => result.map(|()| self.has_renewed(sent)),
         }
@@ -213,14 +212,14 @@ impl Candidate {
         true
     }
 
-    /// Writes the Lease with this replica as its holder, unless it is no longer as it was read.
+    /// Writes the Lease with this replica as the holder. Fails if the Lease has changed since it was read.
     async fn write(&mut self, lease: LeaseText) -> Result<(), Error> {
         let spec = held(lease.spec.clone(), &self.settings, Timestamp::now());
         self.ours = Some(self.send(&lease, &spec).await?);
         Ok(())
     }
 
-    /// The Lease, if it is there.
+    /// Reads the Lease; `None` if it does not exist.
     async fn read(&self) -> Result<Option<LeaseText>, Error> {
         let request = self.leases().get(&self.settings.name, &GetParams::default());
         match fetch(&self.client, request.map_err(Error::BuildRequest)?).await {
@@ -229,7 +228,7 @@ impl Candidate {
         }
     }
 
-    /// Writes what a Lease that was read is to be, and returns what it is now.
+    /// Creates or replaces the Lease with `spec`. Returns the new Lease.
     async fn send(&self, lease: &LeaseText, spec: &LeaseSpec) -> Result<LeaseText, Error> {
         let (params, body) = (PostParams::default(), lease.with(spec));
         let request = match lease.is_new() {
@@ -246,7 +245,7 @@ impl Candidate {
 
     async fn give_up(&mut self) -> Result<bool, Error> {
         loop {
-            // Looked up, for what was sent last may have arrived or not.
+            // Read again, because the last write may or may not have succeeded.
             let Some(lease) = self.read().await? else { return Ok(false) };
             if lease.spec.holder_identity.as_deref() != Some(&self.settings.identity) {
                 return Ok(false);
@@ -259,9 +258,9 @@ impl Candidate {
         }
     }
 
-    /// Says what keeps this replica from leading, once for each way to fail in a row.
+    /// Logs why this replica cannot lead, once for each series of equal errors.
     fn log(&mut self, error: &Error) {
-        // Whoever watches tells of a server in trouble.
+        // Trouble of the server itself is reported by the watches.
         let lease = &self.settings;
         let Some(code) = refusal(error) else {
             debug!(%lease, %error, "cannot take part in choosing who writes statuses");
@@ -290,8 +289,8 @@ impl Candidate {
 }
 
 impl ObservedLease {
-    /// Whether a Lease that is like this `now` may be taken: nobody has it, or who has it has not
-    /// renewed it for its whole duration.
+    /// Whether this replica may take the Lease `now`: it has no holder, or the holder has not renewed it for
+    /// its whole duration.
     fn is_free(&mut self, spec: LeaseSpec, settings: &LeaseSettings, now: Instant) -> bool {
         let holder = spec.holder_identity.as_deref().unwrap_or_default();
         let free = holder.is_empty() || holder == settings.identity;
@@ -306,7 +305,7 @@ impl ObservedLease {
     }
 }
 
-/// A Lease as this replica holds it from `now` on.
+/// The spec of a Lease that this replica holds from `now` on.
 fn held(before: LeaseSpec, settings: &LeaseSettings, now: Timestamp) -> LeaseSpec {
     let renewal = before.holder_identity.as_deref() == Some(&settings.identity);
     let transitions = match before.renew_time {
@@ -324,7 +323,7 @@ fn held(before: LeaseSpec, settings: &LeaseSettings, now: Timestamp) -> LeaseSpe
     }
 }
 
-/// A Lease that nobody holds.
+/// The spec of a Lease without a holder.
 fn released(before: LeaseSpec, now: Timestamp) -> LeaseSpec {
     LeaseSpec {
         holder_identity: None,
@@ -335,8 +334,8 @@ fn released(before: LeaseSpec, now: Timestamp) -> LeaseSpec {
     }
 }
 
-/// The code of an error that is not the server's own trouble: it does not allow what was asked for,
-/// or does not know it.
+/// The status code of a refusal: the server does not allow or does not know the request. `None` for other
+/// errors.
 pub(super) fn refusal(error: &Error) -> Option<u16> {
     code(error).filter(|code| (400..500).contains(code) && *code != 429)
 }

@@ -1,4 +1,4 @@
-//! Asks the servers.
+//! Sends lookups to DNS servers.
 
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
@@ -15,20 +15,20 @@ use tokio::time::timeout;
 use super::known_addresses::{Family, KnownAddresses, LookupResult};
 use crate::control::translate::DnsAnswer;
 
-/// How long a lookup may take, with all that is tried in it.
+/// The maximum duration of a lookup, including all retries.
 const LONGEST: Duration = Duration::from_secs(6);
 
-/// The servers, and the way to them.
+/// A client of the configured DNS servers.
 #[derive(Debug)]
 pub(super) struct DnsClient {
     servers: Vec<SocketAddr>,
-    /// Made when it is first needed, and again if that failed: the system's configuration may be
-    /// mended meanwhile.
+    /// Created on first use. If that fails, the next lookup tries again, because the system's configuration
+    /// may have been corrected.
     resolver: OnceCell<TokioResolver>,
 }
 
 impl DnsClient {
-    /// By these servers; by those of the system if there are none.
+    /// A client of these servers; without any, of the system's servers.
     pub(super) fn new(servers: &[SocketAddr]) -> Self {
         DnsClient { servers: servers.to_vec(), resolver: OnceCell::new() }
     }
@@ -43,7 +43,7 @@ impl DnsClient {
             Family::V4 => RecordType::A,
             Family::V6 => RecordType::AAAA,
         };
-        // The dot at the end keeps it from being tried under the search domains.
+        // The trailing dot prevents a search in the search domains.
         match timeout(LONGEST, resolver.lookup(format!("{name}."), kind)).await {
             Ok(answer) => result(answer),
             Err(_) => LookupResult::Failed(format!("no answer within {} s", LONGEST.as_secs())),
@@ -59,14 +59,14 @@ impl DnsClient {
                 TokioResolver::builder_with_config(config, TokioRuntimeProvider::default())
             }
         };
-        // Each name is looked up when its records have expired, and not before.
+        // No cache: a name is looked up exactly when its records have expired.
         builder.options_mut().cache_size = 0;
         builder.build()
     }
 }
 
-/// What the message of a server comes to, if nothing else is known of its name; nothing if it is no
-/// answer. It goes the way of any answer, but for the sockets.
+/// The answer in the message of a DNS server, for a name of which nothing else is known. `None` if the
+/// message is no response. It takes the same path as any response, without the sockets. For fuzzing.
 pub fn read_answer(message: &[u8]) -> Option<DnsAnswer> {
     let response = DnsResponse::from_buffer(message.to_vec()).ok()?;
     let query = response.queries.first()?.clone();

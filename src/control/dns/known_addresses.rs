@@ -1,20 +1,20 @@
-//! What is known of a name.
+//! The known addresses of one DNS name.
 
 use std::net::IpAddr;
 use std::time::Duration;
 
 use crate::control::translate::{ADDRESSES_OF_A_NAME, DnsAnswer, NameFault};
 
-/// A name is not looked up again sooner than this, whatever its records say.
+/// The shortest time between two lookups of a name, whatever the TTL of its records.
 pub(super) const SHORTEST: Duration = Duration::from_secs(5);
-/// A name is looked up again after this at the latest.
+/// The longest time between two lookups of a name.
 pub(super) const LONGEST: Duration = Duration::from_secs(3600);
-/// The first pause after an attempt that brings nothing; each further one is twice as long.
+/// The pause after the first lookup without addresses. It doubles with each further one.
 pub(super) const FIRST_PAUSE: Duration = Duration::from_secs(1);
-/// The longest pause while there is no good answer of either family.
+/// The longest pause while neither family has addresses.
 pub(super) const LONGEST_PAUSE: Duration = Duration::from_secs(60);
-/// The longest pause of a family while the other one has a good answer: many a server never
-/// answers about one of them.
+/// The longest pause of a family while the other one has addresses. Many servers never answer queries for
+/// one of the families.
 pub(super) const LONGEST_PAUSE_BESIDE: Duration = Duration::from_secs(300);
 
 /// An address family.
@@ -28,18 +28,18 @@ impl Family {
     pub(super) const ALL: [Family; 2] = [Family::V4, Family::V6];
 }
 
-/// What a lookup of one address family brought.
+/// The result of a lookup of one address family.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum LookupResult {
-    /// Addresses, and for how long they hold.
+    /// The addresses, and the time for which they are valid.
     Found(Vec<IpAddr>, Duration),
-    /// The servers say that there are none, or that there is no such name at all.
+    /// The servers answer that the name has no addresses, or does not exist.
     Nothing { no_such_name: bool },
-    /// No answer.
+    /// No answer, with the reason.
     Failed(String),
 }
 
-/// The addresses that are held of a name.
+/// The known addresses of a name.
 #[derive(Debug, Default)]
 pub(super) struct KnownAddresses {
     families: [FamilyAddresses; 2],
@@ -48,9 +48,9 @@ pub(super) struct KnownAddresses {
 #[derive(Debug, Default)]
 struct FamilyAddresses {
     addresses: Vec<IpAddr>,
-    /// How the last lookup ended.
+    /// The result of the last lookup.
     last: Option<LastLookup>,
-    /// The last pause after one that brought nothing.
+    /// The pause after the last lookup, if that found no addresses.
     pause: Duration,
 }
 
@@ -62,7 +62,7 @@ enum LastLookup {
 }
 
 impl KnownAddresses {
-    /// Takes an outcome over. Returns how long to wait before that family is looked up again.
+    /// Stores the result of a lookup. Returns the time to wait before the next lookup of this family.
     pub(super) fn take(&mut self, family: Family, result: LookupResult) -> Duration {
         let [v4, v6] = &mut self.families;
         let (known, other) = match family {
@@ -87,7 +87,7 @@ impl KnownAddresses {
         known.last = Some(last);
         let longest = if beside { LONGEST_PAUSE_BESIDE } else { LONGEST_PAUSE };
         known.pause = match known.pause {
-            // It has one family alone, as most names do.
+            // Most names have addresses of one family only.
             _ if known_to_be_empty => LONGEST_PAUSE,
             pause if pause.is_zero() => FIRST_PAUSE,
             pause => (pause * 2).min(longest),
@@ -95,12 +95,12 @@ impl KnownAddresses {
         known.pause
     }
 
-    /// Whether the last lookup of a family brought no answer.
+    /// Whether the last lookup of a family got no answer.
     pub(super) fn is_failing(&self, family: Family) -> bool {
         matches!(self.of(family).last, Some(LastLookup::Failed(_)))
     }
 
-    /// Whether nothing has come of a family yet.
+    /// Whether no lookup of a family has ended yet.
     pub(super) fn is_new(&self, family: Family) -> bool {
         self.of(family).last.is_none()
     }
@@ -113,10 +113,10 @@ impl KnownAddresses {
         }
     }
 
-    /// What is known; nothing as long as only one family has been looked up, and has no address.
+    /// The answer. `None` while only one family has been looked up and has no address.
     ///
-    /// One family that has addresses is enough: servers that know no AAAA records often fail to say
-    /// so.
+    /// Addresses of one family are enough: servers without AAAA records often do not answer AAAA queries at
+    /// all.
     pub(super) fn answer(&self) -> Option<DnsAnswer> {
         let mut addresses: Vec<IpAddr> =
             self.families.iter().flat_map(|family| &family.addresses).copied().collect();
@@ -167,8 +167,7 @@ mod tests {
         LookupResult::Failed("away".to_owned())
     }
 
-    /// A lookup, the seconds until the next one, and what is known then: the addresses and what is
-    /// wrong.
+    /// A lookup, the seconds until the next one, and then the known addresses with the fault.
     type Step<'s> = (Family, LookupResult, u64, Option<(&'s [&'s str], Option<&'s str>)>);
 
     #[track_caller]
@@ -192,7 +191,7 @@ mod tests {
             (V6, failed(), 1, Some((&["10.0.0.1"], None))),
             (V6, failed(), 2, Some((&["10.0.0.1"], None))),
             (V6, found("fd00::1", 30), 30, Some((&["10.0.0.1", "fd00::1"], None))),
-            // Held, as long as there is no answer.
+            // The addresses stay as long as there is no answer.
             (V6, failed(), 1, Some((&["10.0.0.1", "fd00::1"], None))),
             (V4, found("10.0.0.2", 60), 60, Some((&["10.0.0.2", "fd00::1"], None))),
             (V6, NONE, 60, Some((&["10.0.0.2"], None))),

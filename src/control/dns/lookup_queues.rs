@@ -1,21 +1,20 @@
-//! Whose turn it is to be looked up: namespaces come one after another, each with a bound of its
-//! own on how many lookups it has at once.
+//! The queues of waiting lookups. Namespaces take turns, and each has its own limit on concurrent lookups.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
 
 use crate::control::api::DnsName;
 
-/// How lookups are told apart by what is to be expected of them, the best first. As many as each
-/// has room for, at once in all and for each namespace; what is worse counts against what is
-/// better. So those that fail leave room for those that may not.
+/// The expected result of a lookup, the best first. The number of concurrent lookups is limited for each
+/// class, both in total and for each namespace; a lookup of a worse class also counts towards the limits of
+/// the better ones. So failing lookups leave room for others.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum LookupClass {
-    /// The last one was answered.
+    /// The previous lookup got an answer.
     Answered,
-    /// It is the first one.
+    /// There was no previous lookup.
     New,
-    /// There was no answer the last time.
+    /// The previous lookup got no answer.
     Failing,
 }
 
@@ -23,13 +22,13 @@ const CLASSES: [LookupClass; 3] = [LookupClass::Answered, LookupClass::New, Look
 const AT_ONCE: [usize; 3] = [32, 24, 12];
 const AT_ONCE_OF_A_NAMESPACE: [usize; 3] = [8, 6, 4];
 
-/// The place of a name in the queues: those that came first have the smallest.
+/// The position of a name in the queues. Lower tickets are older.
 pub(super) type Ticket = u64;
 
-/// The lookups of one address family that wait, and how many there are at the moment.
+/// The waiting lookups of one address family, and the number of running ones.
 #[derive(Debug, Default)]
 pub(super) struct LookupQueues {
-    /// The namespaces that have something waiting, each once.
+    /// The namespaces with waiting lookups, each once.
     ring: VecDeque<Arc<str>>,
     queues: HashMap<Arc<str>, NamespaceQueue>,
     running: [usize; 3],
@@ -39,12 +38,12 @@ pub(super) struct LookupQueues {
 struct NamespaceQueue {
     waiting: [BTreeMap<Ticket, DnsName>; 3],
     running: [usize; 3],
-    /// Whether its namespace is in the ring.
+    /// Whether the namespace is in the ring.
     in_ring: bool,
 }
 
 impl LookupQueues {
-    /// Has a name wait for a turn of `namespace`. It may wait in several namespaces.
+    /// Queues a name for a turn of `namespace`. A name may be queued for several namespaces.
     pub(super) fn add(
         &mut self,
         namespace: &Arc<str>,
@@ -61,7 +60,7 @@ impl LookupQueues {
         }
     }
 
-    /// Has a name wait no longer.
+    /// Removes a name from the queue of `namespace`.
     pub(super) fn withdraw(&mut self, namespace: &str, ticket: Ticket) {
         if let Some(queue) = self.queues.get_mut(namespace) {
             queue.waiting.iter_mut().for_each(|waiting| _ = waiting.remove(&ticket));
@@ -69,8 +68,8 @@ impl LookupQueues {
         self.forget(namespace);
     }
 
-    /// Begins the next lookup, if there may be one more: whose turn it is, and which name it has.
-    /// The name is to be withdrawn from where else it waits.
+    /// Starts the next lookup, if the limits allow another one. The caller removes the name from the queues
+    /// of other namespaces.
     pub(super) fn next(&mut self) -> Option<(Arc<str>, LookupClass, DnsName)> {
         for _ in 0..self.ring.len() {
             let namespace = self.ring.pop_front()?;
@@ -89,7 +88,7 @@ impl LookupQueues {
         None
     }
 
-    /// A lookup is over.
+    /// Records the end of a lookup.
     pub(super) fn finish(&mut self, namespace: &str, class: LookupClass) {
         self.count(class, |count| *count = count.saturating_sub(1));
         if let Some(count) =
@@ -104,7 +103,7 @@ impl LookupQueues {
         self.running.get_mut(class as usize).into_iter().for_each(change);
     }
 
-    /// Forgets a namespace that has nothing.
+    /// Removes the queue of a namespace that has neither waiting nor running lookups.
     fn forget(&mut self, namespace: &str) {
         let idle = |queue: &NamespaceQueue| {
             !queue.in_ring
@@ -124,7 +123,7 @@ impl LookupQueues {
 }
 
 impl NamespaceQueue {
-    /// Takes the first name of the best lane that has room.
+    /// Takes the first name of the best class below its limits.
     fn next(&mut self, all_running: &[usize; 3]) -> Option<(LookupClass, DnsName)> {
         for class in CLASSES {
             let from = class as usize;
@@ -168,7 +167,7 @@ mod tests {
         add(&mut turns, "a", LookupClass::New, 0..1000);
         add(&mut turns, "b", LookupClass::New, 1000..1002);
         assert_eq!(begun(&mut turns), ["a0", "b1000", "a1", "b1001", "a2", "a3", "a4", "a5"]);
-        // Those of `a` go on for long. Who comes later has its turn at once.
+        // The lookups of `a` take long. A namespace that is added later still gets the next turn.
         add(&mut turns, "c", LookupClass::New, 2000..2001);
         assert_eq!(begun(&mut turns), ["c2000"]);
         turns.finish("a", LookupClass::New);

@@ -1,8 +1,8 @@
-//! The addresses of DNS names, kept up to date by the time to live of their records.
+//! The addresses of DNS names, kept up to date according to the TTL of their records.
 //!
-//! Each address family of a name is looked up by itself (`schedule`), and lookups take turns by
-//! namespace (`turns`), so that neither servers that are silent nor a tenant with many names keep
-//! another name waiting. `known` has what is known of a name, `lookup` asks the servers.
+//! `schedule` decides when each address family of a name is looked up. `lookup_queues` lets namespaces take
+//! turns, so that neither silent servers nor a namespace with many names delay the names of others.
+//! `known_addresses` stores the results, and `client` sends the queries.
 
 mod client;
 mod known_addresses;
@@ -30,26 +30,26 @@ use self::schedule::{LookupJob, Schedule};
 use super::api::DnsName;
 use super::translate::{DnsAnswer, NameChanges};
 
-/// How long the first table waits for the names that it leads to.
+/// How long the first table waits for the addresses of its DNS names.
 pub(super) const PATIENCE: Duration = Duration::from_secs(2);
 
-/// Keeps names resolved. Needs a tokio runtime.
+/// Resolves DNS names, and keeps their addresses up to date. Needs a tokio runtime.
 ///
-/// Names are looked up as they stand, without search domains, first in the hosts file. Both address
-/// families count, and the first that answers is used at once. When a lookup fails, the addresses
-/// of the last good answer stay; when the servers say that there are none, they go.
+/// Names are looked up without search domains, first in the hosts file. Both address families are used; the
+/// first answer takes effect at once. After a failed lookup, the last known addresses stay. If the servers
+/// answer that there are none, the addresses are removed.
 #[derive(Debug)]
 pub struct DnsFollower {
-    /// To the task that does it, which ends with this.
+    /// The channel to the task that resolves the names. The task ends when this is dropped.
     changes: mpsc::UnboundedSender<NameChanges>,
 }
 
-/// What [`DnsFollower`] finds out, as a stream that ends with it. A panic of the task that finds it out is
-/// one of whoever reads this, so that both can be started anew.
+/// The answers of a [`DnsFollower`], as a stream that ends with it. If the task that resolves the names
+/// panics, polling the stream panics, so that the caller can restart both.
 #[derive(Debug)]
 pub struct DnsAnswers {
     told: mpsc::UnboundedReceiver<(DnsName, DnsAnswer)>,
-    /// Until its end is known.
+    /// The task; `None` after its end.
     task: Option<JoinHandle<()>>,
 }
 
@@ -72,7 +72,7 @@ impl Stream for DnsAnswers {
 }
 
 impl DnsFollower {
-    /// Resolves by these servers; by those of `/etc/resolv.conf` if there are none.
+    /// Resolves names with these servers; without any, with those of `/etc/resolv.conf`.
     pub fn new(servers: &[SocketAddr]) -> (Self, DnsAnswers) {
         let (tell, told) = mpsc::unbounded_channel();
         let (changes, changed) = mpsc::unbounded_channel();
@@ -80,7 +80,7 @@ impl DnsFollower {
         (DnsFollower { changes }, DnsAnswers { told, task: Some(task) })
     }
 
-    /// Begins and ends to follow names.
+    /// Adds and removes names.
     pub fn change(&mut self, changes: NameChanges) {
         if !changes.wanted.is_empty() || !changes.unwanted.is_empty() {
             // Fails only when the runtime ends.
@@ -89,7 +89,7 @@ impl DnsFollower {
     }
 }
 
-/// Looks up what is due, and tells what is new, until nobody can change anything any more.
+/// Starts lookups when they are due and sends new answers, until the sender of changes is dropped.
 async fn follow(
     lookup: Arc<DnsClient>,
     mut changes: mpsc::UnboundedReceiver<NameChanges>,
@@ -118,7 +118,7 @@ async fn follow(
                 None => return,
             },
             Some(done) = running.join_next() => {
-                // It is never aborted, and panics are caught.
+                // Tasks here are never aborted, and panics are caught.
                 if let Ok((job, result)) = done {
                     schedule.finish(&job, result, Instant::now());
                 }
@@ -126,7 +126,7 @@ async fn follow(
             () = due => {}
         }
         for answer in schedule.take_answers() {
-            // Fails only when nobody wants to know any more.
+            // Fails only when the receiver is dropped.
             let _ = tell.send(answer);
         }
     }

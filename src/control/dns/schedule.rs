@@ -1,4 +1,4 @@
-//! Which names are followed, and when each address family of each is looked up.
+//! The names that are resolved, and the time of the next lookup of each address family.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
@@ -16,21 +16,21 @@ use crate::control::translate::{
 pub(super) struct LookupJob {
     pub(super) name: DnsName,
     pub(super) family: Family,
-    /// Whose turn it has, and how it is counted.
+    /// The namespace whose turn this lookup uses.
     namespace: Arc<str>,
     class: LookupClass,
-    /// Which following of the name it is of: it may have ended, and begun anew.
+    /// The id of the name's entry. The entry may have been removed, and a new one added.
     id: u64,
 }
 
-/// All names. Pure: it is told the time.
+/// All names. Pure: the caller passes the time.
 #[derive(Debug, Default)]
 pub(super) struct Schedule {
     names: HashMap<DnsName, FollowedName>,
     namespaces: HashMap<Arc<str>, AdmittedNames>,
     v4: LookupQueues,
     v6: LookupQueues,
-    /// What is to be looked up when, each once.
+    /// The scheduled lookups by time, each once.
     due: BTreeSet<(Instant, DnsName, Family)>,
     answers: Vec<(DnsName, DnsAnswer)>,
     last_number: u64,
@@ -39,17 +39,17 @@ pub(super) struct Schedule {
 #[derive(Debug, Default)]
 struct FollowedName {
     id: u64,
-    /// Who wants it, and how early each came.
+    /// The namespaces that use the name, each with the rank of its first route.
     wanted: BTreeMap<Arc<str>, Rank>,
-    /// Those of them that may have it looked up. If there are none, it is not followed.
+    /// The namespaces with room for the name. Without any, the name is not looked up.
     admitted: BTreeSet<Arc<str>>,
     known: KnownAddresses,
-    /// What was told last.
+    /// The last answer that was returned.
     told: Option<DnsAnswer>,
     stages: [LookupStage; 2],
 }
 
-/// Where a family of a name is on its way.
+/// The stage of one family's lookup.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 enum LookupStage {
     #[default]
@@ -59,7 +59,7 @@ enum LookupStage {
     Running,
 }
 
-/// The names of a namespace, the earliest of which are looked up.
+/// The names of a namespace. Only the earliest ones, up to the limit, are looked up.
 #[derive(Debug, Default)]
 struct AdmittedNames {
     within: BTreeSet<(Rank, DnsName)>,
@@ -67,7 +67,7 @@ struct AdmittedNames {
 }
 
 impl Schedule {
-    /// Begins and ends to follow names.
+    /// Adds and removes names.
     pub(super) fn change(&mut self, changes: NameChanges, now: Instant) {
         let mut touched = BTreeSet::new();
         for name in changes.unwanted {
@@ -81,7 +81,7 @@ impl Schedule {
         }
     }
 
-    /// The next lookup that may begin.
+    /// The next lookup to start.
     pub(super) fn next(&mut self, now: Instant) -> Option<LookupJob> {
         while let Some((due, ..)) = self.due.first()
             && *due <= now
@@ -108,12 +108,12 @@ impl Schedule {
         None
     }
 
-    /// When there is something to look up next, apart from what waits for a turn.
+    /// The time of the next scheduled lookup, apart from those that wait for a turn.
     pub(super) fn next_due(&self) -> Option<Instant> {
         self.due.first().map(|(due, ..)| *due)
     }
 
-    /// A lookup is over.
+    /// Records the end of a lookup.
     pub(super) fn finish(&mut self, job: &LookupJob, result: LookupResult, now: Instant) {
         self.turns(job.family).finish(&job.namespace, job.class);
         let Some(followed) = self.names.get_mut(&job.name) else { return };
@@ -128,7 +128,7 @@ impl Schedule {
         }
     }
 
-    /// What is new, since the last time.
+    /// The new answers since the last call.
     pub(super) fn take_answers(&mut self) -> Vec<(DnsName, DnsAnswer)> {
         std::mem::take(&mut self.answers)
     }
@@ -154,8 +154,8 @@ impl Schedule {
         }
     }
 
-    /// Notes who wants a name. Adds the names to `touched` of which that may change whether they
-    /// are followed.
+    /// Sets the namespaces that use a name. Adds to `touched` each name that may now be admitted or no
+    /// longer be admitted.
     fn want(
         &mut self,
         name: &DnsName,
@@ -183,7 +183,7 @@ impl Schedule {
         }
     }
 
-    /// Follows a name, or does no longer, as it is wanted and there is room.
+    /// Starts or stops the lookups of a name, depending on whether a namespace has room for it.
     fn admit(&mut self, name: &DnsName, now: Instant) {
         let Some(followed) = self.names.get_mut(name) else { return };
         let namespaces = &self.namespaces;
@@ -206,7 +206,7 @@ impl Schedule {
             self.start(name, now);
             return;
         }
-        // It goes on, and waits where it may by now.
+        // The name stays, but may now wait for turns of other namespaces.
         for family in Family::ALL {
             if let Some(LookupStage::Waiting(ticket)) =
                 self.names.get(name).map(|one| one.at(family))
@@ -218,7 +218,7 @@ impl Schedule {
         }
     }
 
-    /// Begins to follow a name that is not, or tells why not.
+    /// Starts the lookups of a name, or answers that there is no room for it.
     fn start(&mut self, name: &DnsName, now: Instant) {
         let id = self.number();
         let Some(followed) = self.names.get_mut(name) else { return };
@@ -239,12 +239,12 @@ impl Schedule {
         }
     }
 
-    /// Looks a name up no longer, for which it waited in `namespaces`.
+    /// Stops the lookups of a name, which waits for turns of `namespaces`.
     fn stop(&mut self, name: &DnsName, namespaces: &BTreeSet<Arc<str>>) {
         for family in Family::ALL {
             let Some(followed) = self.names.get_mut(name) else { return };
             match std::mem::take(followed.stage(family)) {
-                // What is under way comes to nothing.
+                // The result of a running lookup is ignored.
                 LookupStage::Idle | LookupStage::Running => {}
                 LookupStage::Due(due) => _ = self.due.remove(&(due, name.clone(), family)),
                 LookupStage::Waiting(ticket) => {
@@ -255,7 +255,7 @@ impl Schedule {
         }
     }
 
-    /// Has a family of a name wait for its turn.
+    /// Queues a lookup of one family.
     fn wait(&mut self, name: &DnsName, family: Family) {
         let ticket = self.number();
         let Some(followed) = self.names.get_mut(name) else { return };
@@ -292,7 +292,7 @@ impl FollowedName {
 }
 
 impl AdmittedNames {
-    /// Adds a name. Returns the one that has to give way, if any has: it may be that one.
+    /// Adds a name. Returns the name that loses its place, if any; this may be the added one.
     fn insert(&mut self, one: (Rank, DnsName)) -> Option<DnsName> {
         self.within.insert(one);
         if self.within.len() <= NAMES_OF_A_NAMESPACE {
@@ -303,7 +303,7 @@ impl AdmittedNames {
         Some(last.1)
     }
 
-    /// Removes a name. Returns the one that has its room now, if any has.
+    /// Removes a name. Returns the name that gets the free place, if any.
     fn remove(&mut self, one: (Rank, DnsName)) -> Option<DnsName> {
         if !self.within.remove(&one) {
             self.beyond.remove(&one);

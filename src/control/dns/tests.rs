@@ -1,4 +1,4 @@
-//! Names followed at a real DNS server, which answers as each test has it.
+//! Tests with a real DNS server, whose answers depend on the name.
 
 use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
@@ -12,9 +12,9 @@ use super::*;
 use crate::control::translate::{Rank, WantedName};
 use crate::routing::RouteKey;
 
-/// A server that is silent about names that begin with `silent`, and about the AAAA records of
-/// those that begin with `four`; that fails for the A records of those that begin with `six`. All
-/// others have an address of each family, for an hour.
+/// A server that answers nothing for names that begin with `silent`, and no AAAA query for those that begin
+/// with `four`. It fails for A queries of names that begin with `six`. All other names have an address of
+/// each family, with a TTL of an hour.
 struct Server {
     address: SocketAddr,
     asked: Arc<Mutex<HashMap<String, usize>>>,
@@ -40,7 +40,7 @@ impl Server {
         Server { address, asked, task }
     }
 
-    /// How many different names were asked for that begin with this.
+    /// How many different names with this prefix were queried.
     fn asked(&self, prefix: &str) -> usize {
         self.asked.lock().unwrap().keys().filter(|name| name.starts_with(prefix)).count()
     }
@@ -52,7 +52,7 @@ impl Drop for Server {
     }
 }
 
-/// The first label that is asked for (RFC 1035 §4.1.2), and whether for AAAA.
+/// The first label of the query (RFC 1035 §4.1.2), and whether it asks for AAAA.
 fn question(query: &[u8]) -> (String, bool) {
     let mut at = 12;
     let first = String::from_utf8_lossy(&query[13..13 + usize::from(query[12])]).into_owned();
@@ -123,7 +123,7 @@ fn ips(texts: &[&str]) -> Vec<IpAddr> {
     texts.iter().map(|text| text.parse().unwrap()).collect()
 }
 
-/// A moment, on a machine with other work to do.
+/// A short time, on a machine with other work to do.
 const SOON: Duration = Duration::from_secs(3);
 
 #[tokio::test]
@@ -197,7 +197,7 @@ async fn a_name_is_known_without_a_server() {
     let answer = told(&mut answers, "localhost", SOON).await;
     assert!(answer.fault.is_none(), "{answer:?}");
     drop(names);
-    // The task ends, and with it the stream.
+    // When the task ends, so does the stream.
     let ended = async { while answers.next().await.is_some() {} };
     tokio::time::timeout(SOON, ended).await.unwrap();
 }

@@ -17,7 +17,7 @@ fn at(second: i64) -> Timestamp {
 fn a_lease_is_named_after_the_class() {
     assert_eq!(name_for("sluice"), "sluice-sluice");
     assert_eq!(name_for("a-1"), "sluice-a-1");
-    // For good: replicas of different versions have to agree.
+    // This name must never change, because replicas of different versions must use the same Lease.
     assert_eq!(name_for("Example.com/Edge"), "sluice-example-com-edge-fa92e676");
     assert_ne!(name_for("example.com/edge"), name_for("example-com.edge"));
     assert_ne!(name_for("example.com/edge"), name_for("Example.com/Edge"));
@@ -66,7 +66,7 @@ fn another_replicas_lease_is_free_once_it_was_not_renewed_for_its_duration() {
     let (one, two) = (settings("one"), settings("two"));
     let (start, second) = (Instant::now(), Duration::from_secs(1));
     let mut seen = ObservedLease::default();
-    // Its times say that it ran out long ago, by whatever clock.
+    // By its own times, the Lease has expired long ago.
     let lease = held(LeaseSpec::default(), &one, at(10));
     assert!(!seen.is_free(lease.clone(), &two, start));
     assert!(!seen.is_free(lease.clone(), &two, start + 14 * second));
@@ -77,7 +77,7 @@ fn another_replicas_lease_is_free_once_it_was_not_renewed_for_its_duration() {
     assert!(ObservedLease::default().is_free(renewed.clone(), &one, start), "its own");
     assert!(ObservedLease::default().is_free(released(renewed, at(12)), &two, start));
     assert!(ObservedLease::default().is_free(LeaseSpec::default(), &two, start));
-    // What somebody else may have written there.
+    // Values that another program may have written.
     let odd = LeaseSpec {
         holder_identity: Some("other".to_owned()),
         lease_duration_seconds: Some(i32::MIN),

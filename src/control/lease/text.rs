@@ -1,5 +1,5 @@
-//! The Lease as it is read and written: what this protocol uses of it is parsed, and all else that its
-//! metadata has is written back as it was.
+//! The text of the Lease. Only the fields that the protocol uses are parsed; all other metadata is written
+//! back unchanged.
 
 use k8s_openapi::api::coordination::v1::LeaseSpec;
 use serde::de::DeserializeOwned;
@@ -10,15 +10,15 @@ use crate::control::objects::{FieldScanner, ObjectText};
 /// A Lease.
 #[derive(Clone, Debug)]
 pub(super) struct LeaseText {
-    /// What of it can be read: a field that cannot is as good as none.
+    /// The spec. A field that cannot be read is treated as missing.
     pub(super) spec: LeaseSpec,
-    /// The metadata, in JSON.
+    /// The metadata as JSON.
     metadata: Vec<u8>,
     resource_version: Option<String>,
 }
 
 impl LeaseText {
-    /// One that is not there yet.
+    /// A Lease that does not exist yet.
     pub(super) fn new(name: &str) -> Self {
         LeaseText {
             spec: LeaseSpec::default(),
@@ -27,7 +27,7 @@ impl LeaseText {
         }
     }
 
-    /// One that was read.
+    /// A Lease from the API server.
     pub(super) fn of(text: &ObjectText) -> Self {
         let field = |name| read(text.field(&["spec", name]));
         let spec = LeaseSpec {
@@ -39,7 +39,8 @@ impl LeaseText {
             renew_time: read(text.field(&["spec", "renewTime"])),
             strategy: field("strategy"),
         };
-        // Left out of a write, the server keeps them. They are often the most of an object.
+        // The server keeps `managedFields` if they are missing from a write. They are often most of the
+        // object.
         let metadata = FieldScanner::of(text.field(&["metadata"]).unwrap_or_default());
         let kept = metadata.filter(|(name, _)| *name != b"\"managedFields\"");
         let kept: Vec<Vec<u8>> = kept.map(|(name, value)| [name, b":", value].concat()).collect();
@@ -50,13 +51,13 @@ impl LeaseText {
         }
     }
 
-    /// Whether it is not there yet.
+    /// Whether the Lease does not exist yet.
     pub(super) fn is_new(&self) -> bool {
         self.resource_version.is_none()
     }
 
-    /// The same in JSON, but with another spec. The server refuses it if the Lease is no longer as it
-    /// was read.
+    /// The Lease as JSON, with another spec. The server refuses it if the Lease has changed since it was
+    /// read.
     pub(super) fn with(&self, spec: &LeaseSpec) -> Vec<u8> {
         let head = br#"{"apiVersion":"coordination.k8s.io/v1","kind":"Lease","metadata":"#;
         let spec = json!(spec).to_string();

@@ -1,4 +1,4 @@
-//! What is used of an object's metadata.
+//! The metadata of an object.
 
 use std::collections::BTreeMap;
 
@@ -9,30 +9,30 @@ use super::scan::{FieldScanner, field};
 use crate::control::api::SERVICE_NAME_LABEL;
 use crate::routing::ObjectKey;
 
-/// The namespace of an object that names none.
+/// The namespace of an object that has none in its metadata.
 const DEFAULT_NAMESPACE: &str = "default";
 
-/// What is used of an object's metadata. Each field is read by itself: one that is not what it should
-/// be is as good as none, and takes no other with it.
+/// The metadata of an object that sluice uses. Each field is read separately: a field with an unexpected
+/// value is treated as missing, and affects no other field.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Head {
-    /// Empty if there is none.
+    /// The name; empty if there is none.
     pub name: String,
-    /// `default` if there is none.
+    /// The namespace; `default` if there is none.
     pub namespace: String,
-    /// Tells the object from others that had its name before.
+    /// Distinguishes the object from earlier ones with the same name.
     pub uid: Option<String>,
-    /// Tells this state of the object from others.
+    /// Identifies this version of the object.
     pub resource_version: Option<String>,
-    /// Tells what is wanted of the object from what was before.
+    /// The generation, which changes with the object's spec.
     pub generation: Option<i64>,
-    /// When the object was made; an error if it has a time that cannot be read.
+    /// The creation time; an error if it cannot be read.
     pub created: Result<Option<Time>, Unreadable>,
     /// The label that names the Service of an EndpointSlice.
     pub service_name: Option<String>,
 }
 
-/// There is something, and it cannot be read.
+/// A value that cannot be read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Unreadable;
 
@@ -69,12 +69,12 @@ impl Head {
         head
     }
 
-    /// The object's key. The name in it is empty if the object has none.
+    /// The object's key. Its name is empty if the object has no name.
     pub fn key(&self) -> ObjectKey {
         ObjectKey::new(&self.namespace, &self.name)
     }
 
-    /// The same as others have it.
+    /// The metadata in the form of the Kubernetes API types.
     pub(in crate::control) fn metadata(&self) -> ObjectMeta {
         let label = |name: &String| BTreeMap::from([(SERVICE_NAME_LABEL.to_owned(), name.clone())]);
         ObjectMeta {

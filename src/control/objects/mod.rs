@@ -1,14 +1,14 @@
-//! Objects as the API server sends them: text, one at a time.
+//! Objects as the API server sends them: each is kept as text and parsed separately.
 //!
-//! A list or a watch is never parsed as a whole, because then one object that cannot be parsed would
-//! take all the others with it. The scanner finds where an object ends, whatever is in it and however
-//! deep it is nested, and each object is parsed by itself, as far as something uses it. What nothing
-//! uses (`metadata.managedFields`, above all) is passed over unread, and so is never at fault.
+//! A list or a watch is never parsed as a whole, because one object that cannot be parsed would make all
+//! others unreadable. The scanner finds the end of each object, whatever its content or nesting depth. Of
+//! each object, only the fields that sluice uses are parsed; unused fields, above all
+//! `metadata.managedFields`, cannot cause an error.
 //!
-//! * `scan` finds values and fields in JSON, without parsing them;
-//! * `head` has what is used of an object's metadata;
-//! * `page` takes a list apart while it comes;
-//! * `pages` asks for the lists.
+//! * `scan` finds values and fields in JSON, without parsing them.
+//! * `head` is the metadata of an object.
+//! * `page` splits a list into objects while it arrives.
+//! * `pages` requests lists.
 
 mod head;
 mod page;
@@ -27,17 +27,17 @@ use serde::de::DeserializeOwned;
 
 use crate::control::api::{self, FieldFault};
 
-/// One object in JSON, unparsed.
+/// One object as JSON text, not parsed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ObjectText(Box<[u8]>);
 
 impl ObjectText {
-    /// An object that is written like this. It need not be JSON.
+    /// An object with this text, which may be invalid JSON.
     pub fn new(text: &[u8]) -> Self {
         ObjectText(text.into())
     }
 
-    /// What is used of its metadata.
+    /// The metadata.
     pub fn head(&self) -> Head {
         Head::of(&self.0)
     }
@@ -47,19 +47,19 @@ impl ObjectText {
         path.iter().try_fold(&*self.0, |object, name| field(object, name))
     }
 
-    /// Parses it as `T`, which is to have no field but those that are used.
+    /// Parses the object as `T`. `T` should contain only fields that sluice uses.
     ///
     /// # Errors
-    /// The field that cannot be read, and why.
+    /// The field that cannot be read, and the reason.
     pub(super) fn parse<T: DeserializeOwned>(&self) -> Result<T, FieldFault> {
         api::parse(&mut serde_json::Deserializer::from_slice(&self.0))
     }
 }
 
-/// The items of a list that comes in pieces of so many bytes, as far as it comes.
+/// The items of `list`, read in pieces of `piece` bytes. An incomplete list gives its complete items.
 ///
 /// # Errors
-/// When it is no list.
+/// When the text is no list.
 pub fn read_list(list: &[u8], piece: usize) -> Result<Vec<ObjectText>, NoList> {
     let (mut reader, mut items) = (PageReader::default(), Vec::new());
     for bytes in list.chunks(piece.max(1)) {

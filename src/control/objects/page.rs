@@ -1,32 +1,32 @@
-//! A list taken apart while it comes; without I/O.
+//! Splits a list into objects while it arrives. No I/O.
 
 use super::ObjectText;
 use super::scan::{ValueScanner, field};
 
-/// Takes a list apart: it gives each item as soon as all of it has come, and keeps none.
+/// Splits a list into items. It returns each item as soon as it is complete, and keeps none.
 #[derive(Debug, Default)]
 pub(super) struct PageReader {
-    /// What has come; what is before `at` is done with.
+    /// Received bytes; those before `at` are processed.
     buffer: Vec<u8>,
     at: usize,
     position: PagePosition,
-    /// Over the value that is being waited for, of which `scanned` bytes were looked at.
+    /// Scans the current, incomplete value; `scanned` bytes of it are processed.
     scanner: ValueScanner,
     scanned: usize,
     metadata: Vec<u8>,
 }
 
-/// What comes next, but for white space.
+/// The expected next token, after white space.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 enum PagePosition {
-    /// The brace of the list.
+    /// The opening brace of the list.
     #[default]
     Start,
-    /// A field's name, or the end.
+    /// The name of a field, or the end of the list.
     Name,
     Colon(ListField),
     Value(ListField),
-    /// An item, or the end of all.
+    /// An item, or the end of the items.
     Item,
     End,
 }
@@ -38,7 +38,7 @@ enum ListField {
     Other,
 }
 
-/// What comes is no list.
+/// The text is no list.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the answer is no list of objects")]
 pub struct NoList;
@@ -51,10 +51,10 @@ impl PageReader {
         self.buffer.extend_from_slice(bytes);
     }
 
-    /// The next item of which all has come.
+    /// The next complete item.
     ///
     /// # Errors
-    /// When this is no list. Whatever an item is, it is none.
+    /// When the text is no list. The content of an item never causes an error.
     pub(super) fn next_item(&mut self) -> Result<Option<ObjectText>, NoList> {
         while let Some(byte) = self.peek() {
             self.position = match (self.position, byte) {
@@ -91,18 +91,18 @@ impl PageReader {
         Ok(None)
     }
 
-    /// Whether all of the list has come.
+    /// Whether the whole list has arrived.
     pub(super) fn is_over(&self) -> bool {
         self.position == PagePosition::End
     }
 
-    /// A field of the list's own metadata, if it is a text that is not empty.
+    /// A non-empty string from the list's own metadata.
     pub(super) fn metadata(&self, name: &str) -> Option<String> {
         let text: String = serde_json::from_slice(field(&self.metadata, name)?).ok()?;
         (!text.is_empty()).then_some(text)
     }
 
-    /// The next byte that is no white space, unless a value is being waited for.
+    /// The next byte that is not white space; `None` inside an incomplete value.
     fn peek(&mut self) -> Option<u8> {
         loop {
             let byte = *self.buffer.get(self.at)?;
@@ -118,12 +118,12 @@ impl PageReader {
         position
     }
 
-    /// Where the value is that begins here, once all of it has come.
+    /// The range of the value that starts here, once it is complete.
     fn value(&mut self) -> Option<std::ops::Range<usize>> {
         let start = self.at;
         let from = start + self.scanned;
         match self.scanner.advance(self.buffer.get(from..).unwrap_or_default()) {
-            // An empty word, as between two commas, is passed over like any other value.
+            // An empty word, as between two commas, is skipped like any other value.
             Some(length) => {
                 self.at = from + length;
                 self.at += usize::from(self.at == start);
@@ -179,7 +179,7 @@ mod tests {
             prop_assert!(reader.is_over());
             prop_assert_eq!(reader.metadata("resourceVersion"), Some("7".to_owned()));
             prop_assert_eq!(reader.metadata("continue"), None);
-            // Of one that breaks off, nothing is taken for the end.
+            // Without its last byte, the list is not over.
             let (_, reader) = read(&list[..list.len() - 1], piece).unwrap();
             prop_assert!(!reader.is_over());
         }

@@ -1,4 +1,4 @@
-//! Lists asked for in pages.
+//! Requests lists in pages.
 
 use http_body_util::BodyExt;
 use hyper::{Request, Response};
@@ -10,20 +10,20 @@ use kube::{Client, Error};
 use super::ObjectText;
 use super::page::PageReader;
 
-/// How many objects the first page has: few, since nobody knows yet how large they are.
+/// The number of objects on the first page: few, because their size is not known yet.
 const FIRST_LIMIT: u32 = 20;
-/// The most that any page has.
+/// The maximum number of objects on a page.
 const MAX_LIMIT: u32 = 500;
-/// By how much pages may grow from one to the next.
+/// The maximum growth from one page to the next, as a factor.
 const GROWTH: u32 = 5;
-/// How many bytes a page may have, as far as the size of its objects is like that of those before.
-/// The server holds a page as a whole, and sends it within a minute.
+/// The intended size of a page in bytes, estimated from the sizes of earlier objects. The server keeps a
+/// whole page in memory, and must send it within a minute.
 const PAGE_BYTES: u64 = 8 << 20;
-/// How much of the text of an error is read, in bytes.
+/// The maximum number of bytes to read of an error's text.
 const MAX_ERROR: usize = 64 << 10;
 
-/// A list of all objects of a kind, asked for in pages and read object by object. Of a page, nothing
-/// stays in memory but the object that is coming.
+/// A list of all objects of a kind, requested in pages and read object by object. Only the object that is
+/// arriving is kept in memory.
 pub(in crate::control) struct Pages {
     client: Client,
     resource: ResourceRequest,
@@ -34,7 +34,7 @@ pub(in crate::control) struct Pages {
     is_over: bool,
 }
 
-/// A page that is coming.
+/// A page that is arriving.
 struct OpenPage {
     body: Body,
     reader: PageReader,
@@ -43,7 +43,7 @@ struct OpenPage {
 }
 
 impl Pages {
-    /// The objects at this path, such as `/api/v1/services`.
+    /// A list of the objects at this path, such as `/api/v1/services`.
     pub(in crate::control) fn new(client: Client, path: &str) -> Self {
         Pages {
             client,
@@ -56,10 +56,11 @@ impl Pages {
         }
     }
 
-    /// The next object; nothing after the last.
+    /// The next object; `None` after the last one.
     ///
     /// # Errors
-    /// When the server refuses or breaks off. What an object is has no part in that.
+    /// When the server refuses the request, or the answer is incomplete. The content of an object never
+    /// causes an error.
     pub(in crate::control) async fn next(&mut self) -> Result<Option<ObjectText>, Error> {
         while !self.is_over {
             let page = match &mut self.page {
@@ -81,7 +82,7 @@ impl Pages {
         Ok(None)
     }
 
-    /// The `resourceVersion` of the list, if that is over; once.
+    /// The `resourceVersion` of the list, once, after its end.
     pub(in crate::control) fn take_version(&mut self) -> Option<String> {
         let is_over = self.is_over;
         self.version.take_if(|_| is_over)
@@ -119,7 +120,8 @@ impl OpenPage {
     }
 }
 
-/// How many objects the page has that follows one of so many, with so many bytes.
+/// The size of the next page, after a page of `items` objects and `bytes` bytes that was requested with
+/// `limit`.
 fn next_limit(limit: u32, items: u32, bytes: u64) -> u32 {
     let each = bytes / u64::from(items.max(1));
     let fitting = u32::try_from(PAGE_BYTES / each.max(1)).unwrap_or(MAX_LIMIT);
@@ -153,8 +155,8 @@ pub(in crate::control) async fn open(
     Err(Error::Api(status.boxed()))
 }
 
-/// Sends a request, and reads the answer to its end without keeping any of it: so it does not matter
-/// what the object is like that comes back, and the connection can be used again.
+/// Sends a request, and discards the answer after reading all of it, so that the connection can be reused
+/// and the content of the returned object does not matter.
 ///
 /// # Errors
 /// When it cannot be sent, or the server refuses it.
@@ -169,10 +171,10 @@ pub(in crate::control) async fn send(
     Ok(())
 }
 
-/// Sends a request that is answered with one object.
+/// Sends a request, and returns the object in the answer.
 ///
 /// # Errors
-/// When it cannot be sent, the server refuses it, or the answer breaks off.
+/// When it cannot be sent, the server refuses it, or the answer is incomplete.
 pub(in crate::control) async fn fetch(
     client: &Client,
     request: Request<Vec<u8>>,

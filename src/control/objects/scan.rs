@@ -1,8 +1,7 @@
-//! Where the values in a JSON text begin and end (RFC 8259). Nothing is parsed, so nothing is too
-//! deep, too large or of the wrong type. Of a text that is no JSON it finds something or nothing, in
-//! one pass.
+//! Finds the start and end of values in JSON text (RFC 8259). Values are not parsed, so none is too deep,
+//! too large or of a wrong type. Invalid JSON gives an arbitrary result, in one pass.
 
-/// Finds the end of one value, over as many pieces as it comes in.
+/// Finds the end of one value, which may arrive in several pieces.
 #[derive(Clone, Debug, Default)]
 pub(super) struct ValueScanner {
     depth: usize,
@@ -11,21 +10,21 @@ pub(super) struct ValueScanner {
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 enum Inside {
-    /// Nothing of the value has come.
+    /// Before the first byte of the value.
     #[default]
     Nothing,
     /// A number, `true`, `false` or `null`.
     Word,
     Text,
-    /// A text whose next byte is escaped.
+    /// In a string, after a backslash.
     Escape,
-    /// An object or array, between its texts.
+    /// In an object or array, outside of strings.
     Nest,
 }
 
 impl ValueScanner {
-    /// Takes the next bytes, the first of all being the first of the value. Returns how many of them
-    /// belong to the value, if it ends with them.
+    /// Scans the next bytes; the first call must begin with the first byte of the value. Returns how many of
+    /// the bytes belong to the value, if it ends here.
     pub(super) fn advance(&mut self, bytes: &[u8]) -> Option<usize> {
         for (at, &byte) in bytes.iter().enumerate() {
             match self.inside {
@@ -60,7 +59,7 @@ impl ValueScanner {
         None
     }
 
-    /// How long the value is at the beginning of `text`, which is whole.
+    /// The length of the value at the start of `text`, which is complete.
     fn length(text: &[u8]) -> Option<usize> {
         let mut scanner = ValueScanner::default();
         let end = scanner.advance(text);
@@ -68,17 +67,17 @@ impl ValueScanner {
     }
 }
 
-/// Whether a word ends before this byte.
+/// Whether this byte ends a word.
 fn is_end(byte: u8) -> bool {
     matches!(byte, b',' | b'}' | b']' | b':') || byte.is_ascii_whitespace()
 }
 
-/// The fields of an object: their names, in quotes and with their escapes, and their values.
+/// The fields of an object: the names, with quotes and escapes, and the values.
 #[derive(Clone, Debug)]
 pub(in crate::control) struct FieldScanner<'t>(&'t [u8]);
 
 impl<'t> FieldScanner<'t> {
-    /// Those of the object that `text` is. There are none of any other value.
+    /// The fields of the object in `text`; none if it is another value.
     pub(in crate::control) fn of(text: &'t [u8]) -> Self {
         FieldScanner(text.trim_ascii_start().strip_prefix(b"{").unwrap_or_default())
     }
@@ -101,7 +100,8 @@ impl<'t> Iterator for FieldScanner<'t> {
     }
 }
 
-/// The value of an object's field; of several with that name the last, as parsers of JSON have it.
+/// The value of an object's field. If the name occurs several times, the last one counts, as in JSON
+/// parsers.
 pub(in crate::control) fn field<'t>(object: &'t [u8], name: &str) -> Option<&'t [u8]> {
     let is_it = |quoted: &[u8]| {
         quoted.get(1..quoted.len() - 1) == Some(name.as_bytes())
@@ -123,7 +123,7 @@ pub(super) mod tests {
         value.to_string().into_bytes()
     }
 
-    /// Any JSON there is, with what misleads a scanner in its texts.
+    /// Any JSON value, including strings that could mislead a scanner.
     pub(in crate::control) fn any_json() -> impl Strategy<Value = Value> {
         let word = prop_oneof![
             Just(Value::Null),

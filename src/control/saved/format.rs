@@ -1,4 +1,4 @@
-//! The lines of a saved table. Routes and backends have the form of [`wire`](crate::routing::wire).
+//! The lines of a saved table. Routes and backends have the text form of [`wire`](crate::routing::wire).
 
 use std::collections::HashSet;
 use std::net::SocketAddr;
@@ -11,7 +11,7 @@ use super::Identity;
 use crate::routing::wire::{AttachmentText, BackendText, InvalidText, RouteText};
 use crate::routing::{Backend, BackendKey, RouteKey, RouteSpec, Snapshot};
 
-/// The first of these lines.
+/// The first line after the header.
 #[derive(Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub(super) struct Description {
@@ -22,13 +22,13 @@ pub(super) struct Description {
     namespaces: Vec<String>,
 }
 
-/// In RFC 3339, in UTC and whole seconds.
+/// A time in RFC 3339 format, in UTC and whole seconds.
 #[derive(Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 #[derive(Clone, Copy)]
 struct SavedTime(Timestamp);
 
-/// Each of the others.
+/// Any other line.
 #[derive(Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub(super) enum SavedLine {
@@ -104,7 +104,7 @@ impl From<SavedTime> for String {
 }
 
 impl SavedLine {
-    /// A backend with its endpoints of this moment.
+    /// A backend with its current endpoints.
     pub(super) fn backend(backend: &Backend) -> Self {
         SavedLine::Backend(SavedBackend {
             backend: BackendText::of(backend.key()),
@@ -121,8 +121,8 @@ impl SavedLine {
         SavedLine::Route(Box::new(SavedRoute { route: RouteText::of(spec), backends }))
     }
 
-    /// Reads what this version writes, and nothing else. A field that it does not know may be one that
-    /// keeps clients out.
+    /// Reads a line that this version has written. Unknown fields are refused, because such a field may
+    /// restrict access.
     pub(super) fn read(line: &str) -> Result<Self, String> {
         let record = parse(line)?;
         let ours = serde_json::to_string(&record).map_err(|error| error.to_string())?;
@@ -134,7 +134,8 @@ impl SavedLine {
         Err(format!("this version of sluice writes something else from column {column} on"))
     }
 
-    /// Adds what the line says, which must be news. `routes` has the routes of the lines before.
+    /// Adds the content of the line, which must not be a duplicate. `routes` are the routes of earlier
+    /// lines.
     pub(super) fn add_to(
         self,
         snapshot: &mut Snapshot,

@@ -1,16 +1,16 @@
-//! The table in a file, for a process that starts while the API server is away.
+//! The table in a file, for a start while the API server is not available.
 //!
-//! The first line says what the file is, how long the rest is, and its checksum:
+//! The first line is a header with the version, the length of the rest, and its checksum:
 //!
 //! ```text
 //! sluice-table 3 00000000000000000412 SHA-256 in 64 hexadecimal digits
 //! ```
 //!
-//! The rest is one JSON object a line: when the table was saved, by which version and for which
-//! installation, and then each backend with its endpoints and each route. So neither writing nor
-//! reading it takes the whole text into memory.
+//! The rest has one JSON object per line: first the time of saving, the version of sluice and the
+//! installation; then each backend with its endpoints, and each route. So the text is written and read
+//! without keeping all of it in memory.
 //!
-//! A file is replaced as a whole or not at all, and one that is not whole is refused.
+//! A file is always replaced as a whole. A damaged or incomplete file is refused.
 
 mod format;
 #[cfg(test)]
@@ -30,83 +30,83 @@ use serde::Serialize;
 use self::format::{Description, SavedLine};
 use crate::routing::{Snapshot, Table};
 
-/// The file's name in its folder.
+/// The name of the file in its folder.
 const FILE: &str = "table";
-/// Holds the next one until it is whole.
+/// The name of the new file until it is complete.
 const NEW_FILE: &str = "table.new";
-/// Keeps two processes from writing at once; it is never removed.
+/// Locked while a process writes; never removed.
 const LOCK_FILE: &str = "table.lock";
 
 const MAGIC: &str = "sluice-table";
-/// Of the format. A change that an older or newer sluice would misread makes it another.
+/// The version of the format. It changes whenever another version of sluice would misread the file.
 const VERSION: &str = "3";
-/// The length of the first line: magic, version, 20 digits, 64 digits, three spaces, a line feed.
+/// The length of the header: magic, version, 20 digits, 64 digits, three spaces, a line feed.
 const HEADER: usize = MAGIC.len() + VERSION.len() + 20 + 64 + 4;
-/// The largest file that is read, in bytes: room for a million routes.
+/// The maximum size of a file in bytes: room for a million routes.
 const LARGEST: u64 = 1 << 30;
 
-/// Whose table it is. One that was saved under another identity has other routes.
+/// The settings that decide which routes an installation serves. A table is used only if they are the same.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Identity {
     /// The class of the installation.
     pub class: String,
-    /// Whether it leaves routes alone that name no class.
+    /// Whether routes without a class are ignored.
     pub require_class: bool,
-    /// The namespaces that it watches, in any order; all if it is empty.
+    /// The watched namespaces, in any order; empty means all.
     pub namespaces: Vec<String>,
 }
 
-/// A table that was saved.
+/// The content of a saved table.
 #[derive(Clone, Debug)]
 pub struct SavedTable {
-    /// What was served.
+    /// The routes and endpoints.
     pub snapshot: Snapshot,
-    /// When.
+    /// When it was saved.
     pub saved_at: Timestamp,
-    /// The version of sluice that did.
+    /// The version of sluice that saved it.
     pub saved_by: String,
 }
 
-/// Why a saved table is not taken.
+/// Why a saved table is refused.
 #[derive(Debug, thiserror::Error)]
 pub enum SavedTableError {
-    /// It cannot be read.
+    /// The file cannot be read.
     #[error("it cannot be read: {0}")]
     Unreadable(#[from] io::Error),
-    /// Something else has its name.
+    /// The file is no saved table.
     #[error("it is not a saved table")]
     NotATable,
-    /// Another version of sluice wrote it.
+    /// Another version of the format.
     #[error("its format has version {0}, and this sluice reads version {VERSION} alone")]
     Version(String),
-    /// It is larger than any table.
+    /// The file is larger than the maximum.
     #[error("it has {0} bytes, more than the {LARGEST} that are read")]
     TooLarge(u64),
-    /// It ends too early or too late.
+    /// The file is longer or shorter than its header says.
     #[error("it should have {expected} bytes and has {found}: it is cut off or added to")]
     Length {
-        /// As its first line has it.
+        /// The length in the header.
         expected: u64,
-        /// As it is.
+        /// The actual length.
         found: u64,
     },
-    /// Something in it was changed.
+    /// The content does not match the checksum.
     #[error("its content does not fit its checksum")]
     Checksum,
-    /// It is the table of other routes.
+    /// The table belongs to an installation with other settings.
     #[error("it was saved by an installation with {saved}, and this one has {ours}")]
     OtherInstallation {
-        /// The setting there.
+        /// The setting in the file.
         saved: String,
-        /// The setting here.
+        /// The current setting.
         ours: String,
     },
-    /// It is whole, and yet no table.
+    /// A line is invalid, although the checksum matches.
     #[error("line {line}: {reason}")]
     Content {
-        /// From 1.
+        /// The number of the line, from 1.
         line: usize,
-        /// What is wrong there.
+        /// What is wrong.
         reason: String,
     },
 }
@@ -116,11 +116,11 @@ pub fn path(folder: &Path) -> PathBuf {
     folder.join(FILE)
 }
 
-/// Saves what `table` serves, with the endpoints of this moment, in place of what was saved before.
-/// Makes the folder if it is not there. Blocks until it is on the disk.
+/// Saves the routes of `table` with their current endpoints, and replaces the previous file. Creates the
+/// folder if necessary. Blocks until the data is on the disk.
 ///
 /// # Errors
-/// Those of the file system, with what could not be done. Then the file of before is still there.
+/// Errors of the file system, with the failed step. The previous file then stays.
 pub fn save(
     folder: &Path,
     table: &Table,
@@ -144,30 +144,30 @@ pub fn save(
     }
 
     let new = folder.join(NEW_FILE);
-    // What a process left that was killed while it saved.
+    // The rest of a process that was killed while it saved.
     remove(&new).map_err(said("cannot remove a file there"))?;
     let file = options.create_new(true).open(&new).map_err(said("cannot make a file there"))?;
     let written = write(file, table, identity, saved_at).map_err(said("cannot write"));
     let replaced = written.and_then(|()| {
         fs::rename(&new, path(folder)).map_err(said("cannot replace the file of before"))?;
-        // Only then is the new name on the disk.
+        // The rename is on the disk only after this.
         File::open(folder)?.sync_all()
     });
     if replaced.is_err() {
-        // It takes room that others may need. That it failed is said already.
+        // Frees disk space. The error that is returned already explains the failure.
         let _ = remove(&new);
     }
     replaced
 }
 
-/// Reads what [`save`] wrote for the same installation; `None` if there is nothing. Blocks.
+/// Reads the file that [`save`] wrote for the same installation; `None` if there is none. Blocks.
 ///
 /// # Errors
-/// Whatever is wrong with the file: then it is as good as none.
+/// Any fault of the file. It is then not used.
 pub fn load(folder: &Path, identity: &Identity) -> Result<Option<SavedTable>, SavedTableError> {
     let path = path(folder);
     match fs::metadata(&path) {
-        // Opening a pipe could block for good.
+        // Opening a pipe could block for ever.
         Ok(metadata) if !metadata.is_file() => return Err(SavedTableError::NotATable),
         Ok(_) => {}
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
@@ -214,13 +214,13 @@ fn header(length: u64, digest: Context) -> String {
 fn hexadecimal(digest: Context) -> String {
     let mut text = String::with_capacity(64);
     for byte in digest.finish().as_ref() {
-        // Writing to a text does not fail.
+        // Writing to a string cannot fail.
         let _ = write!(text, "{byte:02x}");
     }
     text
 }
 
-/// Passes text on, and learns its length and checksum.
+/// A writer that forwards its input, and computes its length and checksum.
 struct DigestWriter<W> {
     text: W,
     length: u64,
@@ -252,14 +252,14 @@ impl<W: Write> Write for DigestWriter<W> {
     }
 }
 
-/// Whether the file is a whole table that this sluice reads. Its content is not looked at.
+/// Checks the header, length and checksum, but not the content.
 fn check(file: &mut File) -> Result<(), SavedTableError> {
     let found = file.metadata()?.len();
     let mut header = Vec::with_capacity(HEADER);
     file.take(HEADER as u64).read_to_end(&mut header)?;
     let header = std::str::from_utf8(&header).map_err(|_| SavedTableError::NotATable)?;
     let rest = header.strip_prefix(MAGIC).and_then(|rest| rest.strip_prefix(' '));
-    // Other versions may have another first line from here on.
+    // In other versions, the rest of the header may be different.
     let (version, rest) =
         rest.and_then(|rest| rest.split_once(' ')).ok_or(SavedTableError::NotATable)?;
     if version != VERSION {
@@ -293,7 +293,7 @@ fn check(file: &mut File) -> Result<(), SavedTableError> {
     if hexadecimal(digest) == checksum { Ok(()) } else { Err(SavedTableError::Checksum) }
 }
 
-/// The table in the lines after the first.
+/// Reads the lines after the header.
 fn read(lines: impl BufRead, identity: &Identity) -> Result<SavedTable, SavedTableError> {
     let mut lines = lines.lines().zip(2..);
     let (first, line) = lines.next().ok_or(SavedTableError::NotATable)?;
@@ -321,7 +321,7 @@ impl Identity {
         sorted
     }
 
-    /// The first setting that is not the same, as each has it.
+    /// The first setting that differs, with both values.
     fn difference(&self, other: &Identity) -> (String, String) {
         let namespaces = |identity: &Identity| match identity.namespaces.as_slice() {
             [] => "all namespaces".to_owned(),

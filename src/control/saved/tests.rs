@@ -35,7 +35,7 @@ fn the_format_is_what_it_was() {
             r#""requireClass":false,"namespaces":["a","b"]}"#
         )
     );
-    // Routes are in no order.
+    // The order of routes is not specified.
     let lines = lines.split_off(2);
     for line in [
         concat!(
@@ -101,7 +101,7 @@ fn a_save_that_fails_leaves_the_file_of_before() {
     assert!(error.expect_err("locked").to_string().contains("another process"));
     drop(lock);
 
-    // It cannot be renamed onto a folder.
+    // A file cannot be renamed onto a folder.
     let other = TempDir::new().expect("a folder");
     fs::create_dir_all(path(other.path()).join("inside")).expect("made");
     let error = save(other.path(), &table(snapshot()), &identity(), time()).expect_err("a folder");
@@ -237,7 +237,7 @@ fn a_whole_file_with_a_wrong_line_is_refused_with_the_line() {
 }
 
 proptest! {
-    /// A disk or a person may do anything to the file.
+    /// Any change of the file's bytes.
     #[test]
     fn a_damaged_file_is_refused_or_the_same(
         at in any::<prop::sample::Index>(),
@@ -263,7 +263,7 @@ proptest! {
         }
     }
 
-    /// Whole files with any content panic nobody.
+    /// Valid files with any content cause no panic.
     #[test]
     fn lines_of_any_kind_are_refused_or_read(
         mut lines in proptest::collection::vec(
@@ -296,7 +296,7 @@ enum Damage {
     Insert(Vec<u8>),
 }
 
-/// Loads a file with these lines after the first, which fits them.
+/// Loads a file that consists of a matching header and these lines.
 fn load_lines(folder: &TempDir, lines: &[&str]) -> Result<Option<SavedTable>, SavedTableError> {
     let text: String = lines.iter().map(|line| format!("{line}\n")).collect();
     let mut digest = Context::new(&SHA256);
@@ -327,7 +327,7 @@ fn table(snapshot: Snapshot) -> Arc<Table> {
     Arc::clone(&reader.table())
 }
 
-/// What a table serves, in an order.
+/// The routes and endpoints of a table, sorted.
 fn served(snapshot: Snapshot) -> Vec<(RouteSpec, Vec<Vec<SocketAddr>>)> {
     let endpoints = |backend: &WeightedBackend| {
         backend.backend.endpoints().iter().map(|endpoint| endpoint.address).collect()

@@ -30,7 +30,7 @@ fn a_family_that_is_silent_keeps_the_other_waiting_for_nothing() {
     assert_eq!(jobs.iter().map(|job| job.family).collect::<Vec<_>>(), Family::ALL);
     schedule.finish(&jobs[0], found(10), now);
     assert_eq!(schedule.take_answers().len(), 1, "told at once");
-    // The other one is still under way when this one is due again.
+    // The other family's lookup is still running when this one is due again.
     let later = now + Duration::from_secs(10);
     assert_eq!(schedule.next_due(), Some(later));
     let again = begun(&mut schedule, later);
@@ -67,12 +67,12 @@ fn the_earliest_names_of_a_namespace_are_followed_and_the_others_told() {
         .collect();
     let youngest: BTreeSet<DnsName> = (0..100).map(|n| format!("n{n}").into()).collect();
     assert_eq!(told, youngest);
-    // Another namespace has room for one of them.
+    // Another namespace has room for one of these names.
     want(&mut schedule, vec![wanted("n0", &[("ns", 5000), ("other", 1)])], now);
     let first = schedule.next(now).unwrap();
     schedule.finish(&first, found(10), now);
     assert!(begun(&mut schedule, now).iter().any(|job| *job.name == *"n0"));
-    // And there is room for the next one when an older one goes.
+    // When an older name is removed, the next one gets its place.
     let unwanted = vec!["n1099".into(), "n0".into()];
     schedule.change(NameChanges { wanted: Vec::new(), unwanted }, now);
     assert_eq!(schedule.names.values().filter(|one| one.admitted.is_empty()).count(), 98);
