@@ -84,7 +84,7 @@ impl Builder {
 
     pub(super) fn put_resolved(&mut self, resolved: ResolvedRoute) {
         let key = resolved.spec.key.clone();
-        // New users first, so that what is named before and after is not resolved again.
+        // New users first, so that a backend that both versions name is not resolved again.
         let before = self.routes.remove(&key);
         for (service, port) in resolved.services() {
             self.targets.services.add_user(service, port, &key);
@@ -108,7 +108,8 @@ impl Builder {
         self.leave(key, before, None);
     }
 
-    /// Removes the old state of a route, except for what it still names `now`.
+    /// Removes the old version of a route, except for the Services and names that the version `now` still
+    /// uses.
     fn leave(&mut self, key: &RouteKey, before: RoutePresence, now: Option<&ResolvedRoute>) {
         let RoutePresence::Present(resolved) = before else { return };
         self.targets.names.set_user(key, resolved.spec.created, &resolved.names, &BTreeSet::new());
@@ -197,18 +198,18 @@ impl Builder {
         }
     }
 
-    /// Whether a route leads to a DNS name without a first answer.
+    /// Whether a route leads to a DNS name that has no answer yet.
     pub fn awaits_names(&self) -> bool {
         self.targets.names.is_pending()
     }
 
-    /// Makes the next [`Builder::settle`] return all routes, as the first one does.
+    /// Makes the next [`Builder::settle`] return all routes, like the first one.
     pub fn tell_all(&mut self) {
         self.routes.mark_all();
         self.targets.own.tell_all();
     }
 
-    /// The installation's own Services that do not exist, so that their addresses are not known.
+    /// The installation's own Services that do not exist, and whose addresses are therefore unknown.
     pub fn missing_own_services(&self) -> impl Iterator<Item = &ObjectKey> {
         self.targets.own.missing()
     }

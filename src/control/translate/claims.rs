@@ -18,8 +18,8 @@ use crate::routing::{
     owners_of_any,
 };
 
-/// All claims. The cost of a change depends on what it concerns: the hostnames of a route, those below a
-/// wildcard whose owner changes, and the notes on them.
+/// All claims. The cost of a change depends on its extent: the hostnames of a route, the hostnames below a
+/// wildcard with a new owner, and the notes on them.
 #[derive(Debug)]
 pub(super) struct Claims {
     names_below: NamesBelow,
@@ -46,9 +46,9 @@ const MARKED_AT_A_TIME: usize = 256;
 #[derive(Debug)]
 struct MarkBelow {
     suffix: Arc<str>,
-    /// Only names with claims that are younger than this.
+    /// Only hostnames with claims that are younger than this.
     than: Option<Age>,
-    /// From here on.
+    /// The next hostname to mark.
     from: Domain,
 }
 

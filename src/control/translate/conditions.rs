@@ -11,9 +11,9 @@ use super::resolved_route::ResolvedRoute;
 use crate::control::status::{Condition, RouteStatus, SHARED_DOMAIN};
 use crate::routing::{Hostname, Hostnames, RouteKey};
 
-/// The most faults that a condition lists.
+/// The maximum number of messages in a condition.
 const MOST_SAID: usize = 16;
-/// The most hostnames in the line that a list of routes shows.
+/// The maximum number of hostnames in the column that `kubectl get` shows.
 const MOST_SHOWN: usize = 3;
 
 /// A problem that keeps a route from being fully served.
@@ -23,9 +23,9 @@ pub(in crate::control) struct Problem {
     pub(in crate::control) key: RouteKey,
     /// The field of the route, such as `spec.backends[0].service.port`.
     pub(in crate::control) field: String,
-    /// One CamelCase word.
+    /// The reason, one CamelCase word.
     pub(super) reason: &'static str,
-    /// For people.
+    /// The message, for people.
     pub(in crate::control) message: String,
 }
 
@@ -48,7 +48,7 @@ impl ObjectVersion {
 }
 
 impl ResolvedRoute {
-    /// All problems: of listeners, then conflicts, then of references.
+    /// All problems: first of listeners, then conflicts, then of references.
     pub(super) fn problems(&self) -> Vec<Problem> {
         [self.listeners.clone(), self.conflict_problems(), self.refs.clone()].concat()
     }
@@ -72,8 +72,8 @@ impl ResolvedRoute {
             .collect()
     }
 
-    /// What is told of wildcards of other namespaces, and of names below its own: of each hostname
-    /// one.
+    /// The messages about wildcards of other namespaces, and about names below the route's own wildcards.
+    /// Each hostname has at most one.
     fn note_messages(&self) -> Vec<String> {
         let told: BTreeMap<&Hostname, &Note> =
             self.notes.iter().map(|((hostname, _), note)| (hostname, note)).collect();
@@ -146,19 +146,19 @@ impl ResolvedRoute {
     }
 }
 
-/// The reason of a route that cannot be read.
+/// The reason for a route that cannot be read.
 const INVALID: &str = "Invalid";
 
 /// A failure to read an object.
 #[derive(Debug)]
 pub(super) enum ReadFailure {
-    /// The latest version cannot be read, and an earlier one is served. With the reason, for people.
+    /// The latest version cannot be read, and an earlier one is served. The text is the cause, for people.
     Latest(String),
-    /// No version could be read so far. With the reason, for people.
+    /// No version could be read so far. The text is the cause, for people.
     Always(String),
 }
 
-/// A condition of a route that gets no connection.
+/// A condition of a route that is not served.
 fn not_accepted(kind: &'static str) -> Condition {
     let message = "the route is not accepted, so it gets no connection".to_owned();
     condition(kind, false, "NotAccepted", message)
@@ -172,7 +172,7 @@ fn said<'f>(problems: impl Iterator<Item = &'f Problem>) -> Vec<String> {
     problems.map(|problem| problem.message.clone()).collect()
 }
 
-/// The first hostnames, and how many more there are, in the way of kubectl.
+/// The first hostnames and the number of further ones, in the format of kubectl.
 fn in_one_line(hostnames: &Hostnames) -> String {
     let first = hostnames.iter().take(MOST_SHOWN).map(|hostname| hostname.to_string());
     let line = first.collect::<Vec<_>>().join(",");
@@ -182,7 +182,7 @@ fn in_one_line(hostnames: &Hostnames) -> String {
     }
 }
 
-/// A message of as many of these as fit the status of a route, however many there are.
+/// Joins as many messages as fit into the status of a route.
 fn bounded(mut messages: Vec<String>) -> String {
     let more = messages.len().saturating_sub(MOST_SAID);
     messages.truncate(MOST_SAID);

@@ -1,8 +1,8 @@
-//! What is told of a claim that is not served as it was made.
+//! The messages and reasons for claims that are not fully served.
 
 use crate::routing::{AnyOn, ClaimConflict, Hostname, MOST_ROUTES_A_HOSTNAME};
 
-/// The reason of a condition for claims that are lost.
+/// The reason of the condition for these conflicts.
 pub(super) fn reason<'v>(lost: impl IntoIterator<Item = &'v ClaimConflict>) -> &'static str {
     match lost.into_iter().any(|conflict| matches!(conflict, ClaimConflict::TooMany)) {
         true => TOO_MANY,

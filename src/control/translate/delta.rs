@@ -33,29 +33,29 @@ pub struct Delta {
     pub names: NameChanges,
     /// The addresses of the installation's own Services, if they have changed.
     pub own_endpoints: Option<Arc<StdHashSet<SocketAddr>>>,
-    /// The hostnames that moved to another namespace, by routes.
+    /// The hostnames that moved to another namespace, grouped by the two routes.
     pub moves: Vec<HostnameMove>,
 }
 
-/// Translates the changes since the last time, in slices. The result is returned as a whole, at the end. It
-/// borrows the builder, so nothing changes meanwhile.
+/// Translates the changes since the last time, in slices. The result is returned as a whole, at the end. The
+/// computation borrows the builder, so no object can change meanwhile.
 #[derive(Debug)]
 pub struct DeltaComputation<'b> {
     builder: &'b mut Builder,
     delta: Delta,
-    /// Changes of the installation's own addresses, and the routes still to check for them.
+    /// The changes of the installation's own addresses, and the routes to check for them.
     own: Option<(OwnAddressChanges, IntoIter<RouteKey>)>,
-    /// The Services that were checked for them.
+    /// The Services that were already checked for them.
     met: HashSet<ObjectKey>,
-    /// Namespaces with changed grants, and names with new answers, whose routes are still to be marked.
+    /// Namespaces with changed grants, and names with new answers. The routes that use them must be marked.
     granting: Vec<Arc<str>>,
     names: Vec<DnsName>,
     cache: ResolutionCache,
-    /// The routes still to process, once they are known.
+    /// The routes to process, once they are known.
     routes: Option<IntoIter<RouteKey>>,
     /// Routes of which only the number of endpoints may have changed.
     counted: HashSet<RouteKey>,
-    /// Those still to process, once they are known.
+    /// The remaining ones of these routes, once they are known.
     counting: Option<IntoIter<RouteKey>>,
     /// The hostnames that moved from one route to another.
     moves: BTreeMap<(RouteKey, RouteKey), Vec<Hostname>>,
@@ -83,8 +83,8 @@ impl<'b> DeltaComputation<'b> {
         }
     }
 
-    /// Runs for about this many steps of a microsecond each. Returns the result when it is done. The largest
-    /// part that is not divided is one hostname with all its claims, or one Service with all its addresses.
+    /// Runs for about this many steps of a microsecond each. Returns the result at the end. The largest part
+    /// that is not divided is one hostname with all its claims, or one Service with all its addresses.
     pub fn go_on(&mut self, steps: usize) -> Option<Delta> {
         let mut done = 0_usize;
         while done < steps {
@@ -98,7 +98,7 @@ impl<'b> DeltaComputation<'b> {
 
     /// Does the next part. Returns its number of steps, or `None` if nothing is left.
     fn step(&mut self) -> Option<usize> {
-        // Earlier parts mark work for later parts, never the other way round.
+        // Earlier parts mark work for later parts, never the reverse.
         self.meet_own()
             .or_else(|| self.settle_claims())
             .or_else(|| self.settle_service())
@@ -107,8 +107,8 @@ impl<'b> DeltaComputation<'b> {
             .or_else(|| self.count_next())
     }
 
-    /// Marks a route, and the Services that it names, if a change of the installation's own addresses
-    /// concerns them.
+    /// Checks the next route for changes of the installation's own addresses. If they concern it, marks the
+    /// route and the Services that it names.
     fn meet_own(&mut self) -> Option<usize> {
         let Builder { routes, targets, .. } = &mut *self.builder;
         let (news, keys) = self.own.as_mut()?;
@@ -135,7 +135,7 @@ impl<'b> DeltaComputation<'b> {
         Some(steps)
     }
 
-    /// Decides the claims of one hostname, and passes the result to the routes.
+    /// Decides the claims of one hostname, and stores the result in the routes.
     fn settle_claims(&mut self) -> Option<usize> {
         let Builder { routes, claims, targets, .. } = &mut *self.builder;
         let mut news = ClaimChanges::default();
@@ -153,7 +153,7 @@ impl<'b> DeltaComputation<'b> {
         Some(steps)
     }
 
-    /// Resolves a changed Service, and marks the routes that this concerns.
+    /// Resolves a changed Service, and marks the routes that are concerned.
     fn settle_service(&mut self) -> Option<usize> {
         let Builder { routes, targets, .. } = &mut *self.builder;
         let service = targets.services.next_news()?;
@@ -174,7 +174,7 @@ impl<'b> DeltaComputation<'b> {
         Some(steps)
     }
 
-    /// Marks the routes that refer to a namespace with changed grants, or to a name with a new answer.
+    /// Marks the routes that refer to a namespace with changed grants, or to a DNS name with a new answer.
     fn mark(&mut self) -> Option<usize> {
         let Builder { routes, targets, .. } = &mut *self.builder;
         let mut steps = 1;

@@ -1,20 +1,20 @@
-//! Hostnames in an order in which all below a name are neighbours.
+//! An order of hostnames in which all names below a suffix are neighbours.
 
 use std::cmp::Ordering;
 
 use crate::routing::Hostname;
 
-/// A hostname, ordered by its text from the last letter to the first.
+/// A hostname, ordered by its reversed text.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Domain(pub(super) Hostname);
 
 impl Domain {
-    /// What comes before all names below `suffix`, and after all others that are less.
+    /// The lower bound of all names below `suffix`.
     pub(super) fn below(suffix: &str) -> Self {
         Domain(Hostname::Exact(format!(".{suffix}").into()))
     }
 
-    /// Whether it is a name below `suffix`.
+    /// Whether the hostname is below `suffix`.
     pub(super) fn is_below(&self, suffix: &str) -> bool {
         text(&self.0).strip_suffix(suffix).is_some_and(|rest| rest.ends_with('.'))
     }
@@ -23,7 +23,7 @@ impl Domain {
 impl Ord for Domain {
     fn cmp(&self, other: &Self) -> Ordering {
         let backwards = from_the_end(text(&self.0).as_bytes(), text(&other.0).as_bytes());
-        // Of one text there are a name and a wildcard.
+        // A name and a wildcard may have the same text.
         backwards.then_with(|| self.0.cmp(&other.0))
     }
 }
@@ -34,7 +34,7 @@ impl PartialOrd for Domain {
     }
 }
 
-/// The name, or a wildcard's suffix; nothing for `*`.
+/// The name, or a wildcard's suffix; empty for `*`.
 pub(super) fn text(hostname: &Hostname) -> &str {
     match hostname {
         Hostname::Any => "",
@@ -42,25 +42,24 @@ pub(super) fn text(hostname: &Hostname) -> &str {
     }
 }
 
-/// What the star of a wildcard above `hostname` leaves, the longest first.
+/// The suffixes of the wildcards above `hostname`, the longest first.
 pub(super) fn suffixes(hostname: &Hostname) -> impl Iterator<Item = &str> {
     let text = text(hostname);
     text.match_indices('.').filter_map(|(dot, _)| text.get(dot + 1..))
 }
 
-/// How many labels a name has.
+/// The number of labels of a name.
 pub(super) fn labels(name: &str) -> usize {
     name.split('.').count()
 }
 
-/// As if both were written backwards. Eight letters at a time, for there may be a million names
-/// that end alike.
+/// Compares the reversed texts, eight bytes at a time: a million names may have the same end.
 fn from_the_end(one: &[u8], other: &[u8]) -> Ordering {
     let (mut one, mut other) = (one, other);
     while let (Some((rest, last)), Some((other_rest, other_last))) =
         (one.split_last_chunk::<8>(), other.split_last_chunk::<8>())
     {
-        // The last letter weighs most.
+        // The last byte is the most significant.
         match u64::from_le_bytes(*last).cmp(&u64::from_le_bytes(*other_last)) {
             Ordering::Equal => (one, other) = (rest, other_rest),
             unequal => return unequal,

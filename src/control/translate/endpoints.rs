@@ -1,4 +1,4 @@
-//! From a Service's slices to the addresses behind it.
+//! Finds the addresses of a Service in its EndpointSlices.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
@@ -8,38 +8,37 @@ use k8s_openapi::api::discovery::v1::{Endpoint, EndpointSlice};
 use crate::control::api::SERVICE_NAME_LABEL;
 use crate::routing::ObjectKey;
 
-/// How many addresses a Service may bring, those at all ports that routes name taken together. A
-/// slice of 1.4 MB may have 100,000 addresses at each of 20,000 ports.
+/// The maximum number of addresses of a Service, over all ports that routes name. A slice of 1.4 MB can have
+/// 100,000 addresses at each of 20,000 ports.
 pub(super) const ADDRESSES_OF_A_SERVICE: usize = 100_000;
 
-/// The Service of a slice, which is in the same namespace.
+/// The Service of a slice. It is in the slice's namespace.
 pub(super) fn service_of(slice: &EndpointSlice, key: &ObjectKey) -> Option<ObjectKey> {
     let name = slice.metadata.labels.as_ref()?.get(SERVICE_NAME_LABEL)?;
     Some(ObjectKey::new(key.namespace(), name))
 }
 
-/// What an EndpointSlice says that matters here.
+/// The parts of an EndpointSlice that routing needs.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Slice {
-    /// Its TCP ports by name, "" for one without.
+    /// The TCP ports by name; the name is empty for an unnamed port.
     ports: Box<[(Box<str>, u16)]>,
-    /// Those of ready endpoints, then those of endpoints that terminate and serve until they are
-    /// done.
+    /// The addresses of ready endpoints, then those of terminating endpoints that still serve.
     ips: Box<[IpAddr]>,
-    /// How many are of ready endpoints.
+    /// How many of them are of ready endpoints.
     ready: usize,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum ServingState {
     Ready,
-    /// It terminates, and serves until it is done.
+    /// It is terminating, and still serves.
     Leaving,
 }
 
 impl Slice {
-    /// Every address of every endpoint that serves. Addresses that are not of the slice's family
-    /// are passed over, and so are slices of names (FQDN).
+    /// Reads every address of every endpoint that serves. Skips addresses of another family than the
+    /// slice's, and slices of the type FQDN.
     pub(super) fn of(slice: &EndpointSlice) -> Self {
         let (mut ips, mut leaving) = (Vec::new(), Vec::new());
         for endpoint in slice.endpoints.iter().flatten() {
@@ -65,7 +64,7 @@ impl Slice {
         &self.ips
     }
 
-    /// The addresses of endpoints in one state.
+    /// The addresses of the endpoints in one state.
     fn ips_in(&self, state: ServingState) -> &[IpAddr] {
         let (ready, leaving) = self.ips.split_at_checked(self.ready).unwrap_or_default();
         match state {
@@ -75,7 +74,7 @@ impl Slice {
     }
 }
 
-/// The TCP ports of a slice by name, "" for one without.
+/// The TCP ports of a slice by name; the name is empty for an unnamed port.
 pub(super) fn tcp_ports(slice: &EndpointSlice) -> impl Iterator<Item = (&str, u16)> {
     let ports = slice.ports.iter().flatten();
     let ports = ports.filter(|port| matches!(port.protocol.as_deref(), None | Some("TCP")));
@@ -85,7 +84,7 @@ pub(super) fn tcp_ports(slice: &EndpointSlice) -> impl Iterator<Item = (&str, u1
     })
 }
 
-/// Every address of a slice, whether its endpoint serves or not.
+/// Every address of a slice, including those of endpoints that do not serve.
 pub(super) fn all_addresses(slice: &EndpointSlice) -> impl Iterator<Item = IpAddr> {
     let texts = slice.endpoints.iter().flatten().flat_map(|endpoint| &endpoint.addresses);
     texts.filter_map(|text| address(&slice.address_type, text))
@@ -94,19 +93,19 @@ pub(super) fn all_addresses(slice: &EndpointSlice) -> impl Iterator<Item = IpAdd
 /// The endpoints at one port of a Service.
 #[derive(Debug, Default)]
 pub(super) struct PortEndpoints {
-    /// How often the port is asked for.
+    /// How many of the requested ports have this name.
     asked: usize,
     ready: usize,
     leaving: usize,
-    /// Sorted, each once. At most the port's share of what the Service may bring.
+    /// Sorted and without duplicates. At most the port's share of the Service's limit.
     pub(super) addresses: Vec<SocketAddr>,
-    /// Whether there are more.
+    /// Whether addresses were left out.
     pub(super) cut: bool,
 }
 
 impl PortEndpoints {
-    /// How many addresses there are: of the ready endpoints; if there are none in any slice, of
-    /// those that still serve while they terminate.
+    /// The number of addresses: of the ready endpoints, or, if no slice has any, of the terminating
+    /// endpoints that still serve.
     pub(super) fn count(&self) -> usize {
         if self.ready > 0 { self.ready } else { self.leaving }
     }
@@ -116,8 +115,7 @@ impl PortEndpoints {
     }
 }
 
-/// The endpoints at the ports that slices know by these names, for each as often as it is named.
-/// Each slice is looked through twice, however many ports are asked for.
+/// The endpoints at the ports with these names. Scans each slice twice, independent of the number of ports.
 pub(super) fn usable_endpoints<'s>(
     slices: impl Iterator<Item = &'s Slice> + Clone,
     names: impl Iterator<Item = &'s str>,
@@ -152,7 +150,8 @@ pub(super) fn usable_endpoints<'s>(
     found
 }
 
-/// How many addresses each port may have: all, if they are not too many, or else the same number.
+/// The maximum number of addresses for each port: no limit if the Service is within its limit, else an equal
+/// share.
 fn share(found: &HashMap<&str, PortEndpoints>) -> usize {
     let total = |total: usize, usable: &PortEndpoints| {
         total.saturating_add(usable.count().saturating_mul(usable.asked))
@@ -164,7 +163,7 @@ fn share(found: &HashMap<&str, PortEndpoints>) -> usize {
     (ADDRESSES_OF_A_SERVICE / asked.sum::<usize>().max(1)).max(1)
 }
 
-/// A condition that is not there means ready.
+/// A missing condition means ready.
 fn state(endpoint: &Endpoint) -> Option<ServingState> {
     let conditions = endpoint.conditions.as_ref();
     if conditions.and_then(|conditions| conditions.ready).unwrap_or(true) {

@@ -1,4 +1,4 @@
-//! What objects may refer to in other namespaces: Services, and routes whose hostnames they share.
+//! Grants for references to other namespaces: to Services, and to routes with shared hostnames.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -8,14 +8,14 @@ use ahash::{AHashMap as HashMap, AHashSet as HashSet};
 use crate::control::api::{ReferenceGrant, ReferenceGrantSpec};
 use crate::routing::{Kind, ObjectKey, Referrer, RouteKey};
 
-/// The grants, and the routes that need one.
+/// All grants, and the routes that need one.
 #[derive(Debug, Default)]
 pub(super) struct Grants {
-    /// By the namespace that they open.
+    /// The grants by their namespace.
     known: HashMap<Arc<str>, NamespaceGrants>,
-    /// The routes that refer to a namespace which is not their own.
+    /// The routes that refer to another namespace, by that namespace.
     users: HashMap<Arc<str>, BTreeSet<RouteKey>>,
-    /// How many grants, and names in them, were looked at.
+    /// How many grants, and names in them, were checked.
     #[cfg(test)]
     pub(super) looked_at: std::cell::Cell<usize>,
 }
@@ -25,27 +25,27 @@ pub(super) struct Grants {
 struct NamespaceGrants {
     /// Each with the `metadata.uid` of its object.
     grants: BTreeMap<ObjectKey, (Grant, Option<Box<str>>)>,
-    /// By the kind of those that may refer.
+    /// By the kind of the referring objects.
     from: HashMap<Kind, ByNamespace>,
 }
 
-/// What grants are for, by the namespace that may refer.
+/// The granted objects, by the namespace of the referring objects.
 type ByNamespace = HashMap<Box<str>, BTreeMap<ObjectKey, Arc<GrantedObjects>>>;
 
-/// What matters of a grant.
+/// The parts of a grant that matter here.
 #[derive(Debug, PartialEq, Eq)]
 struct Grant {
-    /// Who may refer.
+    /// The kinds and namespaces that may refer.
     from: BTreeSet<(Kind, Box<str>)>,
-    /// To what.
+    /// The objects to which they may refer.
     granted: Arc<GrantedObjects>,
 }
 
-/// Objects of the grant's namespace, by their kind.
+/// Objects of the grant's namespace, by kind.
 #[derive(Debug, Default, PartialEq, Eq)]
 struct GrantedObjects(HashMap<Kind, GrantedNames>);
 
-/// Objects of one kind.
+/// Objects of one kind: all, or those with certain names.
 #[derive(Debug, PartialEq, Eq)]
 enum GrantedNames {
     All,
@@ -53,7 +53,7 @@ enum GrantedNames {
 }
 
 impl Grants {
-    /// Stores a grant; returns whether it changed.
+    /// Stores a grant. Returns whether it has changed.
     pub(super) fn put(&mut self, key: &ObjectKey, grant: &ReferenceGrant) -> bool {
         let uid = grant.metadata.uid.as_deref().map(Into::into);
         let grant = Grant::of(&grant.spec);
@@ -74,13 +74,13 @@ impl Grants {
         true
     }
 
-    /// Whether a grant is known, and of the object with this `metadata.uid`.
+    /// Whether a grant is known whose object has this `metadata.uid`.
     pub(super) fn has(&self, key: &ObjectKey, uid: Option<&str>) -> bool {
         let known = self.known.get(key.namespace()).and_then(|opened| opened.grants.get(key));
         known.is_some_and(|(_, of)| of.as_deref() == uid)
     }
 
-    /// Removes a grant; returns whether there was one.
+    /// Removes a grant. Returns whether it existed.
     pub(super) fn remove(&mut self, key: &ObjectKey) -> bool {
         let Some(opened) = self.known.get_mut(key.namespace()) else { return false };
         let Some((grant, _)) = opened.grants.remove(key) else { return false };
@@ -109,8 +109,8 @@ impl Grants {
             })
     }
 
-    /// Whether `from` may refer to any of some objects of another namespace. `has` returns whether
-    /// one of them is of a kind and, if there is a name, has that.
+    /// Whether `from` may refer to at least one of some objects of another namespace. `has` returns whether
+    /// one of the objects has this kind and, if given, this name.
     pub(super) fn allows_one(
         &self,
         from: Referrer<'_>,
@@ -135,14 +135,14 @@ impl Grants {
         self.users.get(namespace).into_iter().flatten()
     }
 
-    /// Notes that `route` refers to Services of `namespace`.
+    /// Records that `route` refers to Services of `namespace`.
     pub(super) fn add_user(&mut self, route: &RouteKey, namespace: &str) {
         if route.namespace() != namespace {
             self.users.entry(namespace.into()).or_default().insert(route.clone());
         }
     }
 
-    /// Notes that `route` refers to nothing in `namespace` any more.
+    /// Records that `route` no longer refers to `namespace`.
     pub(super) fn remove_user(&mut self, route: &RouteKey, namespace: &str) {
         if let Some(users) = self.users.get_mut(namespace) {
             users.remove(route);
@@ -157,7 +157,7 @@ impl Grants {
         self.known.is_empty() && self.users.is_empty()
     }
 
-    /// What the grants of `namespace` are for, as far as they are for `from`.
+    /// The objects of `namespace` that are granted to `from`.
     fn granted(
         &self,
         from: Referrer<'_>,
@@ -178,7 +178,7 @@ impl Grants {
 }
 
 impl Grant {
-    /// Kinds that sluice knows nothing of do not matter.
+    /// Kinds that sluice does not know are ignored.
     fn of(spec: &ReferenceGrantSpec) -> Self {
         let from = spec.from.iter().filter_map(|from| {
             Some((Kind::named(&from.group, &from.kind)?, from.namespace.as_str().into()))
@@ -194,7 +194,7 @@ impl Grant {
 }
 
 impl GrantedObjects {
-    /// Adds the object of this name; without a name, all of the kind.
+    /// Adds the object with this name; without a name, all objects of the kind.
     fn add(&mut self, kind: Kind, name: Option<&str>) {
         let names = self.0.entry(kind).or_insert_with(|| GrantedNames::Some(HashSet::new()));
         match (names, name) {
@@ -214,7 +214,7 @@ mod tests {
 
     const OWNER: &str = "owner";
 
-    /// A grant of the owner, from a kind in a namespace to a kind, and perhaps a name of it.
+    /// Grants of the namespace `owner`.
     fn grants(from: &[(Kind, &str)], to: &[(Kind, Option<&str>)]) -> Grants {
         let mut grants = Grants::default();
         let key = ObjectKey::new(OWNER, "g");

@@ -46,7 +46,7 @@ use super::status::RouteStatus;
 use crate::reach::Reach;
 use crate::routing::{Kind, ObjectKey, ObjectRef, RouteKey, Snapshot};
 
-/// The namespace of documents that name none.
+/// The namespace of manifests that have none.
 pub const DEFAULT_NAMESPACE: &str = "default";
 
 /// All objects that a source has, in any order.
@@ -80,7 +80,7 @@ pub struct Installation {
     pub reach: Reach,
     /// The addresses of this machine at the start. The data plane checks later changes.
     pub machine: Vec<IpAddr>,
-    /// The Services that lead to the installation itself, to which no route may lead.
+    /// The Services that lead to the installation itself. No route may lead to them.
     pub own_services: Vec<ObjectKey>,
     /// Which namespaces may claim hostnames below a wildcard.
     pub names_below: NamesBelow,

@@ -9,9 +9,9 @@ use ahash::{AHashMap as HashMap, AHashSet as HashSet};
 use crate::control::api::DnsName;
 use crate::routing::RouteKey;
 
-/// How many DNS names the routes of one namespace may lead to.
+/// The maximum number of DNS names for the routes of one namespace.
 pub const NAMES_OF_A_NAMESPACE: usize = 1000;
-/// How many addresses of a name are used.
+/// The maximum number of addresses that are used of a name.
 pub const ADDRESSES_OF_A_NAME: usize = 256;
 
 /// The known addresses of a DNS name.
@@ -26,12 +26,12 @@ pub struct DnsAnswer {
 /// A fault of a DNS name.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum NameFault {
-    /// The last lookup returned no address; with the reason, for people.
+    /// The last lookup returned no address. The text is the reason, for people.
     NotResolved(Arc<str>),
-    /// It is not looked up: each namespace whose routes lead there has
-    /// [`NAMES_OF_A_NAMESPACE`] names already.
+    /// The name is not looked up, because each namespace whose routes lead to it already has
+    /// [`NAMES_OF_A_NAMESPACE`] names.
     TooManyNames,
-    /// It has more than [`ADDRESSES_OF_A_NAME`], and the first of them are used.
+    /// The name has more than [`ADDRESSES_OF_A_NAME`] addresses, and only the first ones are used.
     TooManyAddresses,
 }
 
@@ -44,9 +44,9 @@ impl From<&str> for NameFault {
 /// Changes of the names that are to be resolved.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct NameChanges {
-    /// New names, and names that other namespaces than before use; in no order.
+    /// New names, and names that are now used by other namespaces than before; in no order.
     pub wanted: Vec<WantedName>,
-    /// In no order.
+    /// Names that are no longer used, in no order.
     pub unwanted: Vec<DnsName>,
 }
 
@@ -59,7 +59,7 @@ pub struct WantedName {
     pub namespaces: BTreeMap<Arc<str>, Rank>,
 }
 
-/// The place of a route among those of its namespace: the oldest first, then by name.
+/// The rank of a route in its namespace: the oldest first, then by name.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Rank {
     /// When it was created, in seconds since 1970. Routes without a time come last.

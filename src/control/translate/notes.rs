@@ -1,7 +1,7 @@
-//! What is told of names below wildcards of other namespaces.
+//! The notes about names below wildcards of other namespaces.
 //!
-//! A name is told of one wildcard, the nearest of another namespace, and the wildcard's owner of the
-//! names that are told of it.
+//! The route of a name has a note about one wildcard: the nearest one of another namespace. The owner of the
+//! wildcard has a note about the names that have such a note.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -13,14 +13,13 @@ use super::domain::{Domain, labels};
 use super::wildcards::{MOST_LABELS_TOLD, Wildcard};
 use crate::routing::{Age, Hostname, RouteKey};
 
-/// So many claimed names below a wildcard are looked at. Above more of them, as `*.com` may be, a
-/// wildcard says nothing of whose they are, and they hear nothing of it.
+/// The maximum number of claimed names below a wildcard for these notes. A wildcard with more, such as
+/// `*.com`, says nothing about the owners of the names, so it causes no notes.
 pub(super) const MOST_NAMES_BELOW: usize = 1000;
-/// So many names are named.
+/// The maximum number of names in one message.
 const MOST_NAMED: usize = 3;
 
-/// What the owner of a hostname is told of another namespace, though neither loses anything that it
-/// had.
+/// Informs the owner of a hostname about another namespace. Neither loses a connection.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Note {
     /// The hostname is below a wildcard of this route.
@@ -30,40 +29,40 @@ pub(super) enum Note {
         /// The route that owns it.
         owner: RouteKey,
     },
-    /// Names below the hostname, a wildcard, are other namespaces'.
+    /// Some names below the hostname, which is a wildcard, belong to other namespaces.
     Above {
         /// The first of them.
         names: Vec<(Hostname, RouteKey)>,
         /// How many there are.
         count: usize,
     },
-    /// There are more names below the hostname than are looked at.
+    /// There are too many names below the hostname to check them.
     Crowded,
 }
 
-/// Which of the two things that may be told of a hostname. Of both, the latter is.
+/// The two kinds of notes on a hostname.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum NoteSide {
-    /// What is above it.
+    /// A note about a wildcard above it.
     Above,
-    /// What is below it.
+    /// A note about names below it.
     Below,
 }
 
-/// What a route is to be told of one of its hostnames: this, or nothing any more.
+/// A change of a route's note on one of its hostnames; `None` removes the note.
 pub(super) type NoteChange = (RouteKey, (Hostname, NoteSide), Option<Note>);
 
-/// Who was told of which wildcard, and of what to tell anew.
+/// The current notes, and the hostnames whose notes must be computed again.
 #[derive(Debug, Default)]
 pub(super) struct Notes {
     told: HashMap<Hostname, NotedName>,
-    /// Names of which the nearest wildcard may be another one.
+    /// Names whose nearest wildcard may have changed.
     names: BTreeSet<Domain>,
-    /// The suffixes of wildcards of which it is to be told anew what is below them.
+    /// The suffixes of wildcards for which the names below may have changed.
     wildcards: BTreeSet<Arc<str>>,
 }
 
-/// That a route was told that its hostname is below a wildcard.
+/// A note on a name below a wildcard.
 #[derive(Clone, Debug, PartialEq)]
 struct NotedName {
     route: RouteKey,
@@ -72,7 +71,7 @@ struct NotedName {
 }
 
 impl Note {
-    /// As a status has it. `hostname` is the route's own.
+    /// The message for a status. `hostname` is the route's own.
     pub(super) fn message(&self, hostname: &Hostname) -> String {
         match self {
             Note::Below { wildcard, owner } => {
@@ -98,7 +97,7 @@ impl Note {
 }
 
 impl Notes {
-    /// How many names were told of a wildcard.
+    /// The number of names with a note.
     #[cfg(test)]
     pub(super) fn count(&self) -> usize {
         self.told.len()
@@ -111,7 +110,7 @@ impl Notes {
 }
 
 impl Claims {
-    /// A hostname was looked at, and has this owner `now`. Notes of what is to be told anew.
+    /// Handles a processed hostname, whose owner is `now`. Marks the notes that must be computed again.
     pub(super) fn follow_owner(
         &mut self,
         domain: &Domain,
@@ -133,7 +132,7 @@ impl Claims {
         }
     }
 
-    /// Tells of one name or wildcard. Returns whether there was any.
+    /// Computes the notes of one name or wildcard. Returns whether there was one to compute.
     pub(super) fn tell_one(&mut self, told: &mut Vec<NoteChange>) -> bool {
         if let Some(name) = self.notes.names.pop_first() {
             self.tell_of_wildcard(name, told);
@@ -145,7 +144,7 @@ impl Claims {
         true
     }
 
-    /// A hostname is claimed now, or no more: those above it have one more below them, or one less.
+    /// Updates the wildcards above a hostname that is now claimed, or no longer claimed.
     fn count_above(&mut self, hostname: &Hostname, came: bool) {
         let above = self.wildcards.told_above(hostname).map(|(suffix, _)| Arc::clone(suffix));
         for suffix in above.collect::<Vec<_>>() {
@@ -189,7 +188,7 @@ impl Claims {
         }
     }
 
-    /// Has all names below a wildcard told anew of what is above them, unless they are too many.
+    /// Marks all names below a wildcard, unless there are too many.
     fn tell_all_below(&mut self, suffix: &Arc<str>) {
         let Some(wildcard) = self.wildcards.get(suffix) else { return };
         self.notes.wildcards.insert(Arc::clone(suffix));
@@ -199,7 +198,7 @@ impl Claims {
         }
     }
 
-    /// Tells a name of the nearest wildcard of another namespace.
+    /// Computes the note of a name about the nearest wildcard of another namespace.
     fn tell_of_wildcard(&mut self, name: Domain, told: &mut Vec<NoteChange>) {
         let owner = self.known.get(&name).and_then(|known| known.owner.as_ref());
         let now = owner.and_then(|owner| {
@@ -227,14 +226,14 @@ impl Claims {
                 self.notes.wildcards.insert(Arc::clone(&now.wildcard));
             }
         }
-        // A route that has come anew has not been told.
+        // A replaced route has no note yet.
         if let Some(NotedName { route, wildcard, owner }) = now {
             let note = Note::Below { wildcard: Hostname::Wildcard(wildcard), owner };
             told.push((route, place, Some(note)));
         }
     }
 
-    /// Tells the owner of a wildcard of the names below it.
+    /// Computes the note of a wildcard's owner about the names below it.
     fn tell_of_names(&mut self, suffix: &Arc<str>, told: &mut Vec<NoteChange>) {
         let Some(wildcard) = self.wildcards.get(suffix) else { return };
         let note = match (&wildcard.owner, self.wildcards.is_crowded(wildcard)) {

@@ -1,4 +1,4 @@
-//! The installation's own Services, to which no route may lead.
+//! The installation's own Services and addresses, to which no route may lead.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::net::{IpAddr, SocketAddr};
@@ -15,29 +15,29 @@ use crate::routing::ObjectKey;
 /// The addresses that lead to the installation itself.
 #[derive(Debug, Default)]
 pub(super) struct OwnAddresses {
-    /// Which Services are the installation's.
+    /// The installation's Services.
     services: BTreeSet<ObjectKey>,
-    /// Ports of this process, which every pod of the installation has.
+    /// The ports of this process, which every pod of the installation has.
     ports: ListeningSet,
-    /// Those in front of the Services, by Service.
+    /// The addresses of the Services and their load balancers.
     front: BTreeMap<ObjectKey, ServiceAddresses>,
-    /// Those of the pods, by slice.
+    /// The addresses of the pods, by slice.
     pods: BTreeMap<ObjectKey, Vec<SocketAddr>>,
     /// All of them.
     endpoints: Arc<HashSet<SocketAddr>>,
-    /// Whether something has changed that `endpoints` does not have yet.
+    /// Whether `endpoints` must be updated.
     dirty: bool,
 }
 
-/// What leads to a Service from elsewhere.
+/// The addresses that lead to a Service.
 #[derive(Debug, Default, PartialEq, Eq)]
 struct ServiceAddresses {
     addresses: Vec<SocketAddr>,
-    /// Of load balancers that have a name alone.
+    /// The names of load balancers without an address.
     names: Vec<(DnsName, u16)>,
 }
 
-/// The addresses that have become the installation's own, and those that are no longer.
+/// The addresses that became the installation's own, and those that no longer are.
 #[derive(Debug)]
 pub(super) struct OwnAddressChanges {
     endpoints: HashSet<SocketAddr>,
@@ -45,13 +45,13 @@ pub(super) struct OwnAddressChanges {
 }
 
 impl OwnAddressChanges {
-    /// Whether an endpoint is among them, in whatever form it is written.
+    /// Whether an endpoint is among them, in IPv4 or IPv6 notation.
     pub(super) fn has(&self, endpoint: SocketAddr) -> bool {
         let port = endpoint.port();
         forms(endpoint.ip()).any(|ip| self.endpoints.contains(&SocketAddr::new(ip, port)))
     }
 
-    /// Whether any port of an address is among them.
+    /// Whether an address is among them, with any port.
     pub(super) fn has_ip(&self, ip: IpAddr) -> bool {
         forms(ip).any(|ip| self.ips.contains(&ip))
     }
@@ -62,29 +62,29 @@ impl OwnAddresses {
         OwnAddresses {
             services: services.iter().cloned().collect(),
             ports,
-            // The first time, whatever an earlier builder has had published is replaced.
+            // The first result replaces the one that an earlier builder has published.
             dirty: !services.is_empty(),
             ..OwnAddresses::default()
         }
     }
 
-    /// Whether a Service is the installation's.
+    /// Whether the Service belongs to the installation.
     pub(super) fn has_service(&self, key: &ObjectKey) -> bool {
         self.services.contains(key)
     }
 
-    /// Whether a name leads to a load balancer of the installation.
+    /// Whether the name belongs to a load balancer of the installation.
     pub(super) fn has_name(&self, name: &str, port: u16) -> bool {
         let mut names = self.front.values().flat_map(|front| &front.names);
         names.any(|(own, own_port)| **own == *name && *own_port == port)
     }
 
-    /// The addresses that lead to the installation.
+    /// All addresses that lead to the installation.
     pub(super) fn endpoints(&self) -> &Arc<HashSet<SocketAddr>> {
         &self.endpoints
     }
 
-    /// A Service is there, or is different.
+    /// Adds or updates a Service.
     pub(super) fn put_service(&mut self, key: &ObjectKey, service: &Service) {
         if self.has_service(key) {
             let front = ServiceAddresses::of(service);
@@ -93,13 +93,13 @@ impl OwnAddresses {
         }
     }
 
-    /// A Service is gone.
+    /// Removes a Service.
     pub(super) fn remove_service(&mut self, key: &ObjectKey) {
         self.dirty |= self.front.remove(key).is_some();
     }
 
-    /// A slice of `service` is there, or is different. Every address counts: a pod is the
-    /// installation's before it is ready, too, and when it is no longer.
+    /// Adds or updates a slice of `service`. Every address counts, because a pod belongs to the installation
+    /// also while it is not ready.
     pub(super) fn put_slice(
         &mut self,
         key: &ObjectKey,
@@ -120,22 +120,22 @@ impl OwnAddresses {
         self.pods.insert(key.clone(), pods);
     }
 
-    /// A slice is gone.
+    /// Removes a slice.
     pub(super) fn remove_slice(&mut self, key: &ObjectKey) {
         self.dirty |= self.pods.remove(key).is_some();
     }
 
-    /// Has the next [`OwnAddresses::settle`] tell of all, as the first one does.
+    /// Makes the next [`OwnAddresses::settle`] return all addresses, like the first one.
     pub(super) fn tell_all(&mut self) {
         self.dirty = !self.services.is_empty();
     }
 
-    /// Those of the installation's Services that are not there.
+    /// The installation's Services that do not exist.
     pub(super) fn missing(&self) -> impl Iterator<Item = &ObjectKey> {
         self.services.iter().filter(|service| !self.front.contains_key(*service))
     }
 
-    /// Takes the changes since the last time over, if there are any. Returns what is different.
+    /// Applies the changes since the last call. Returns the difference, if there is any.
     pub(super) fn settle(&mut self) -> Option<OwnAddressChanges> {
         if !std::mem::take(&mut self.dirty) {
             return None;

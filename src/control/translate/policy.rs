@@ -1,4 +1,4 @@
-//! How a route asks for its connections to be treated, and what it may ask for at most.
+//! The traffic policy of a route, limited by the installation's settings.
 
 use std::time::Duration;
 
@@ -6,8 +6,8 @@ use crate::control::api::{RouteTimeouts, SniRouteSpec};
 use crate::duration::display;
 use crate::routing::{Timeouts, TrafficPolicy};
 
-/// The policy of a route, with no deadline longer than `longest`, and what to say of those that would
-/// be.
+/// The traffic policy of a route with timeouts of at most `longest`, and a message about those that were
+/// reduced.
 pub(super) fn policy(asked: &SniRouteSpec, longest: Option<Duration>) -> (TrafficPolicy, String) {
     let (timeouts, capped) = timeouts(&asked.timeouts, longest);
     (TrafficPolicy { balancing: asked.load_balancing.policy, timeouts }, capped)

@@ -1,4 +1,4 @@
-//! The ports of a Service, and which of them a route means.
+//! The ports of a Service, and their lookup by number or name.
 
 use ahash::AHashMap as HashMap;
 use k8s_openapi::api::core::v1::Service;
@@ -7,23 +7,23 @@ use super::unresolved::Unresolved;
 use crate::control::api::{DnsName, dns_name};
 use crate::routing::{ObjectKey, ServicePort};
 
-/// The most ports that a message lists.
+/// The maximum number of ports in a message.
 const MOST_LISTED: usize = 16;
 
-/// What a Service says about its ports.
+/// The ports of a Service.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct ServicePorts {
-    /// For a Service of type ExternalName: what it says, and the name that this is, if it is one.
+    /// The `externalName` of a Service of type ExternalName, and the DNS name if it is valid.
     external_name: Option<(Box<str>, Option<DnsName>)>,
     ports: Vec<DeclaredPort>,
 }
 
-/// What a port of a Service stands for.
+/// The target of a Service's port.
 #[derive(Debug)]
 pub(super) enum PortMeaning<'s> {
-    /// Endpoints of slices, which know the port by this name; "" if it has none.
+    /// The endpoints of slices, at the port with this name; empty if it has none.
     Endpoints(&'s str),
-    /// A DNS name and the port there.
+    /// A DNS name and the port.
     Name(&'s DnsName, u16),
 }
 
@@ -55,12 +55,12 @@ impl ServicePorts {
         }
     }
 
-    /// Whether it stands for a DNS name.
+    /// Whether the Service stands for a DNS name.
     pub(super) fn has_name(&self) -> bool {
         self.external_name.is_some()
     }
 
-    /// The same, to find many ports in.
+    /// An index for many lookups.
     pub(super) fn index(&self) -> PortIndex<'_> {
         let mut index = PortIndex { service: self, numbers: HashMap::new(), names: HashMap::new() };
         for port in &self.ports {
@@ -73,7 +73,7 @@ impl ServicePorts {
     }
 }
 
-/// Of several ports, the first for TCP counts; if there is none, the first.
+/// Of several matching ports, the first TCP port is used, or else the first port.
 fn prefer<'s>(found: &mut &'s DeclaredPort, port: &'s DeclaredPort) {
     if found.protocol.is_some() && port.protocol.is_none() {
         *found = port;
@@ -88,7 +88,7 @@ pub(super) struct PortIndex<'s> {
 }
 
 impl<'s> PortIndex<'s> {
-    /// What the port that a route means stands for. `key` is the Service's.
+    /// The target of the port that a route names. `key` is the Service's.
     pub(super) fn find(
         &self,
         key: &ObjectKey,

@@ -24,9 +24,9 @@ pub(super) struct Resolution {
     pub(super) addresses: Box<[SocketAddr]>,
     /// The DNS name of the backend, if it has one.
     pub(super) name: Option<DnsName>,
-    /// What is wrong with it.
+    /// The problem with the backend, if any.
     pub(super) fault: Option<Box<Unresolved>>,
-    /// Whether the route may not have it at all.
+    /// Whether the route may not use the backend at all.
     pub(super) refused: bool,
 }
 
@@ -116,7 +116,7 @@ impl Targets {
                     Arc::new(Resolution { refused, ..resolution })
                 }
                 Ok(Address::Name(name, port)) => self.resolve_name(&name, port, "address", cache),
-                // It was valid when the route was parsed.
+                // The address was validated when the route was parsed.
                 Err(_) => Arc::default(),
             },
         }
@@ -158,7 +158,7 @@ impl Targets {
             },
             BackendKey::Service { service, .. } => {
                 let meets = |slice: &Slice| slice.ips().iter().any(|ip| own.has_ip(*ip));
-                // Checking very many takes longer than resolving them again.
+                // Checking that many addresses takes longer than resolving the Service again.
                 self.services.ports(service).is_some_and(ServicePorts::has_name)
                     || self.services.count_ips(service) > ADDRESSES_OF_A_SERVICE
                     || self.services.slices(service).any(meets)
@@ -172,7 +172,7 @@ impl Targets {
         self.reach.judge(endpoint, self.own.endpoints(), |ip| self.machine.contains(&ip))
     }
 
-    /// The permitted ones of `addresses`. `field` is the field that names them.
+    /// The permitted ones of `addresses`. `field` is the route's field that names them.
     fn permitted(&self, mut addresses: Vec<SocketAddr>, field: &'static str) -> Resolution {
         let mut first = None;
         addresses.retain(|address| match self.judge(*address) {
@@ -243,7 +243,7 @@ impl Targets {
         PortTarget::Resolved(Arc::new(resolution))
     }
 
-    /// The known addresses of a DNS name. `field` is the field that names it.
+    /// The known addresses of a DNS name. `field` is the route's field that names it.
     fn resolve_name(
         &self,
         name: &DnsName,

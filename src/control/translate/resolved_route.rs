@@ -126,7 +126,7 @@ impl ResolvedRoute {
         }
     }
 
-    /// Whether it was made from this object, in any version.
+    /// Whether it is a version of this object.
     pub(super) fn is_of(&self, metadata: &ObjectMeta) -> bool {
         self.object.uid.as_deref() == metadata.uid.as_deref()
     }

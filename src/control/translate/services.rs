@@ -22,7 +22,7 @@ pub(super) struct KnownServices {
 struct KnownService {
     /// The ports of the Service, if it exists.
     ports: Option<ServicePorts>,
-    /// By their own keys.
+    /// The slices by their own keys.
     slices: SmallMap<ObjectKey, Slice>,
     /// The ports that routes name.
     named: SmallMap<ServicePort, NamedPort>,

@@ -1,4 +1,4 @@
-//! Which namespaces have a hostname together, and which are kept out by a wildcard above it.
+//! Decides which namespaces share a hostname, and which claims a wildcard above it excludes.
 
 use std::cell::RefCell;
 
@@ -9,11 +9,11 @@ use super::domain::Domain;
 use super::grants::Grants;
 use crate::routing::{Age, ClaimConflict, Hostname, Kind, Referrer};
 
-/// With whom the owners of a hostname share it.
+/// The namespaces with which the owners of a hostname share it.
 pub(super) struct Sharing<'c> {
     known: &'c HostnameClaims,
     grants: &'c Grants,
-    /// The names of the routes that claim the hostname, of each owner that was asked for.
+    /// The names of the routes that claim the hostname, for each owner that was checked.
     routes: RefCell<HashMap<Box<str>, NamesByKind<'c>>>,
 }
 
@@ -25,8 +25,8 @@ impl<'c> Sharing<'c> {
         Sharing { known, grants, routes: RefCell::default() }
     }
 
-    /// Whether the owner's namespace lets routes of another one have the hostname: they may refer to
-    /// one of its routes that claim it.
+    /// Whether the namespace `owner` shares the hostname with `from`: a grant allows `from` to refer to one
+    /// of the owner's routes that claim the hostname.
     pub(super) fn has(&self, owner: &str, from: Referrer<'_>) -> bool {
         self.grants.allows_one(from, owner, |kind, name| {
             let mut routes = self.routes.borrow_mut();
@@ -47,20 +47,20 @@ impl<'c> Sharing<'c> {
     }
 }
 
-/// The wildcards above a hostname that keep claims out which are younger than theirs.
+/// The wildcards above a hostname that exclude younger claims.
 pub(super) struct ProtectingWildcards<'c>(Vec<ProtectingWildcard<'c>>);
 
 struct ProtectingWildcard<'c> {
     wildcard: Hostname,
     owner: &'c Age,
     sharing: Sharing<'c>,
-    /// Who shares it, as far as it was asked.
+    /// The namespaces that share it, as far as they were checked.
     shared: RefCell<HashMap<Referrer<'c>, bool>>,
 }
 
 impl<'c> ProtectingWildcards<'c> {
-    /// The nearest one that is older than a claim decides. So of those above, the nearest first, only
-    /// those count that are older than all before them.
+    /// The nearest wildcard that is older than a claim decides. So only those wildcards are kept that are
+    /// older than all nearer ones.
     pub(super) fn above(claims: &'c Claims, hostname: &'c Hostname, grants: &'c Grants) -> Self {
         let mut wildcards: Vec<ProtectingWildcard<'_>> = Vec::new();
         for (suffix, wildcard) in claims.wildcards.above(hostname) {
@@ -76,7 +76,7 @@ impl<'c> ProtectingWildcards<'c> {
         ProtectingWildcards(wildcards)
     }
 
-    /// Whether a claim is kept out.
+    /// The conflict with a wildcard that excludes this claim, if any.
     pub(super) fn conflict(&self, age: &'c Age) -> Option<ClaimConflict> {
         let at = self.0.partition_point(|wildcard| wildcard.owner >= age);
         let wildcard = self.0.get(at)?;

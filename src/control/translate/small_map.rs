@@ -3,15 +3,15 @@
 use std::collections::BTreeMap;
 use std::mem;
 
-/// A map that takes no memory of its own as long as it has no more than one entry. Most Services
-/// have one slice and are named by one port of one route, and most hostnames are claimed by one
-/// route; a B-tree for each is hundreds of bytes.
+/// A map that allocates nothing while it has at most one entry. Most Services have one slice and are named
+/// by one port of one route, and most hostnames are claimed by one route; a B-tree for each would take
+/// hundreds of bytes.
 #[derive(Debug, Default)]
 pub(super) enum SmallMap<K, V = ()> {
     #[default]
     None,
     One(K, V),
-    /// Perhaps fewer by now.
+    /// Usually several entries, but entries may have been removed.
     Many(BTreeMap<K, V>),
 }
 
@@ -66,7 +66,7 @@ impl<K: Ord, V> SmallMap<K, V> {
         }
     }
 
-    /// By key.
+    /// The entries by key.
     pub(super) fn iter(&self) -> impl Iterator<Item = (&K, &V)> + Clone {
         let (one, many) = match self {
             SmallMap::None => (None, None),
@@ -76,7 +76,7 @@ impl<K: Ord, V> SmallMap<K, V> {
         one.into_iter().chain(many.into_iter().flatten())
     }
 
-    /// By key.
+    /// The entries by key.
     pub(super) fn iter_mut(&mut self) -> impl Iterator<Item = (&K, &mut V)> {
         let (one, many) = match self {
             SmallMap::None => (None, None),

@@ -1,4 +1,4 @@
-//! Routes that cannot be read, as far as they can.
+//! Routes that cannot be read completely.
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
@@ -10,31 +10,31 @@ use crate::control::api::RouteClaims;
 /// A route that cannot be read.
 #[derive(Clone, Debug, Default)]
 pub struct UnreadableRoute {
-    /// Its metadata, which can.
+    /// Its metadata, which can be read.
     pub metadata: ObjectMeta,
-    /// The class that it names; `None` if that cannot be read.
+    /// The class that it names; `None` if the class cannot be read.
     pub class: Option<Option<String>>,
-    /// What it claims, if that can be read.
+    /// The hostnames that it claims, if they can be read.
     pub claims: Option<RouteClaims>,
-    /// What is at fault and why, for people.
+    /// The field at fault and the reason, for people.
     pub why: String,
 }
 
-/// What becomes of an object that cannot be read.
+/// The treatment of an object that cannot be read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum UnreadableOutcome {
-    /// It is as it was when it was read last.
+    /// The last version that could be read stays in use.
     Kept,
-    /// It was never read, and is as good as none, but for hostnames that it claims.
+    /// No version could be read. The route is not served; it only reserves its hostnames.
     Unused,
-    /// It is another installation's.
+    /// It belongs to another installation.
     Elsewhere,
 }
 
 impl Builder {
-    /// A route is there that cannot be read. It is served as it was when it was read last. One that
-    /// never was gets no connection; what it claims, as far as that can be read, goes to no other
-    /// namespace meanwhile.
+    /// Handles a route that cannot be read. The last version that could be read is still served. A route of
+    /// which no version could be read gets no connections, but its hostnames, if they can be read, are
+    /// reserved for its namespace.
     pub fn put_unreadable_route(&mut self, route: &UnreadableRoute) -> UnreadableOutcome {
         let Some(key) = sni_route_key(&route.metadata) else { return UnreadableOutcome::Unused };
         let known =

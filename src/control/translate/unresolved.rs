@@ -1,4 +1,4 @@
-//! What is said of a backend that does not lead where it should.
+//! The problems of backends that cannot be resolved.
 
 use std::fmt::Display;
 use std::net::SocketAddr;
@@ -8,14 +8,14 @@ use super::names::{ADDRESSES_OF_A_NAME, NAMES_OF_A_NAMESPACE, NameFault};
 use crate::reach::EndpointRefusal;
 use crate::routing::{ObjectKey, RouteKey};
 
-/// Why a reference leads nowhere.
+/// Why a backend cannot be resolved.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Unresolved {
-    /// One CamelCase word.
+    /// The reason, one CamelCase word.
     pub(super) reason: &'static str,
     /// The field of the backend that is at fault.
     pub(super) field: &'static str,
-    /// For people.
+    /// The message, for people.
     pub(super) message: String,
 }
 
@@ -42,8 +42,8 @@ impl Unresolved {
         }
     }
 
-    /// Nothing may connect to an endpoint; `field` is the one that led there. `left` tells whether
-    /// there are others.
+    /// An endpoint is forbidden. `field` is the field that led there. `left` is whether there are other
+    /// endpoints.
     pub(super) fn not_permitted(
         endpoint: SocketAddr,
         why: EndpointRefusal,
@@ -69,7 +69,7 @@ impl Unresolved {
         }
     }
 
-    /// The installation is itself what a backend names.
+    /// A backend leads to the installation itself.
     pub(super) fn leads_to_itself(what: impl Display, field: &'static str) -> Self {
         Unresolved::leads_to_itself_by(format!("{what} leads to sluice itself"), field)
     }
@@ -82,7 +82,7 @@ impl Unresolved {
         }
     }
 
-    /// A port of a Service has more addresses, `all`, than its share of what the Service may bring.
+    /// A port of a Service has `all` addresses, more than its share of the Service's limit.
     pub(super) fn too_many_addresses(service: &ObjectKey, all: usize, used: usize) -> Self {
         Unresolved {
             reason: "TooManyAddresses",
@@ -94,7 +94,7 @@ impl Unresolved {
         }
     }
 
-    /// `held` tells whether there are addresses of an earlier answer.
+    /// `held` is whether the addresses of an earlier answer are still used.
     pub(super) fn no_answer(
         name: &str,
         fault: &NameFault,

@@ -1,4 +1,4 @@
-//! The wildcards that are claimed, and how many claimed names are below each.
+//! The claimed wildcards, and the number of claimed names below each.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -8,34 +8,33 @@ use ahash::AHashMap as HashMap;
 use super::domain::{Domain, labels, suffixes, text};
 use crate::routing::{Age, Hostname, RouteKey};
 
-/// The most labels of a wildcard, without the star, of which anything is told. A name has up to 126
-/// above it, and nobody reads of all of them.
+/// The maximum number of labels of a wildcard's suffix for which there are notes. A name has up to 126
+/// wildcards above it, more than anybody would read about.
 pub(super) const MOST_LABELS_TOLD: usize = 16;
 
-/// All wildcards that are claimed, by their suffixes.
+/// All claimed wildcards, by suffix.
 #[derive(Debug)]
 pub(super) struct Wildcards {
     known: HashMap<Arc<str>, Wildcard>,
-    /// How many there are, by how many labels their suffixes have.
+    /// The number of wildcards, by the number of labels of their suffixes.
     by_labels: BTreeMap<usize, usize>,
-    /// Of one with more claimed names below it nothing is told.
+    /// A wildcard with more claimed names below it causes no notes.
     most_below: usize,
 }
 
 /// A wildcard.
 #[derive(Debug, Default)]
 pub(super) struct Wildcard {
-    /// The oldest claim to it that is served.
+    /// Its oldest claim that is served.
     pub(super) owner: Option<Age>,
     below: ClaimedBelow,
-    /// The names that are told of it.
+    /// The names with a note about it.
     pub(super) names: BTreeSet<Domain>,
-    /// The route that was told of names below it.
+    /// The route with a note about names below it.
     pub(super) told: Option<RouteKey>,
 }
 
-/// How many claimed names are below a wildcard. Of very many it is known that they are too many, and
-/// not how many there are.
+/// The number of claimed names below a wildcard. Above the limit, the exact number is unknown.
 #[derive(Clone, Copy, Debug, Default)]
 struct ClaimedBelow {
     at_least: usize,
@@ -43,7 +42,7 @@ struct ClaimedBelow {
 }
 
 impl Wildcards {
-    /// None yet. Of one with more than so many claimed names below it nothing is told.
+    /// No wildcards. `most_below` is the limit on claimed names below a wildcard that causes notes.
     pub(super) fn new(most_below: usize) -> Self {
         Wildcards { known: HashMap::new(), by_labels: BTreeMap::new(), most_below }
     }
@@ -56,13 +55,13 @@ impl Wildcards {
         self.known.get_mut(suffix)
     }
 
-    /// A wildcard is claimed now.
+    /// Adds a wildcard that is now claimed.
     pub(super) fn insert(&mut self, suffix: Arc<str>) {
         *self.by_labels.entry(labels(&suffix)).or_default() += 1;
         self.known.insert(suffix, Wildcard::default());
     }
 
-    /// A wildcard is claimed no more.
+    /// Removes a wildcard that is no longer claimed.
     pub(super) fn remove(&mut self, suffix: &str) -> Option<Wildcard> {
         let removed = self.known.remove(suffix)?;
         let count = self.by_labels.entry(labels(suffix)).or_default();
@@ -73,7 +72,7 @@ impl Wildcards {
         Some(removed)
     }
 
-    /// Those above a hostname, the nearest first.
+    /// The wildcards above a hostname, the nearest first.
     pub(super) fn above<'a>(
         &'a self,
         hostname: &'a Hostname,
@@ -81,7 +80,7 @@ impl Wildcards {
         self.above_of(hostname, usize::MAX)
     }
 
-    /// Those above a hostname of which anything may be told, the nearest first.
+    /// The wildcards above a hostname that may cause notes, the nearest first.
     pub(super) fn told_above<'a>(
         &'a self,
         hostname: &'a Hostname,
@@ -89,14 +88,14 @@ impl Wildcards {
         self.above_of(hostname, MOST_LABELS_TOLD)
     }
 
-    /// Those above a hostname that have so many labels at most.
+    /// The wildcards above a hostname with at most `most` labels.
     fn above_of<'a>(
         &'a self,
         hostname: &'a Hostname,
         most: usize,
     ) -> impl Iterator<Item = (&'a Arc<str>, &'a Wildcard)> + use<'a> {
         let all = if self.known.is_empty() { 0 } else { labels(text(hostname)) };
-        // Each has one label less than the one before, and the first one less than the name.
+        // Each has one label less than the one before, and the first one has one less than the name.
         let passed_over = all.saturating_sub(1).saturating_sub(most);
         let mut rest = all.saturating_sub(passed_over);
         suffixes(hostname).take(all).skip(passed_over).filter_map(move |suffix| {
@@ -106,7 +105,7 @@ impl Wildcards {
         })
     }
 
-    /// The nearest one above a hostname that is not of this namespace, and its owner; nothing if
+    /// The nearest wildcard above a hostname that belongs to another namespace, and its owner. `None` if
     /// there are too many names below it.
     pub(super) fn nearest_foreign<'a>(
         &'a self,
@@ -121,14 +120,14 @@ impl Wildcards {
         (!self.is_crowded(wildcard)).then(|| (suffix, owner.key()))
     }
 
-    /// Whether there are too many names below a wildcard to tell of them. Then there are above
-    /// those that are above it, too.
+    /// Whether there are too many names below a wildcard for notes. Then the same is true for all wildcards
+    /// above it.
     pub(super) fn is_crowded(&self, wildcard: &Wildcard) -> bool {
         wildcard.below.at_least > self.most_below
     }
 
-    /// A name below a wildcard is claimed now, or no more. Returns whether that makes a difference to
-    /// what is told of it. `names` are all that are claimed there.
+    /// Counts a name below a wildcard that is now claimed, or no longer claimed. Returns whether this
+    /// changes the notes about the wildcard. `names` are all claimed names there.
     pub(super) fn count<'n>(
         &mut self,
         suffix: &str,
@@ -150,14 +149,14 @@ impl Wildcards {
         was_crowded != (below.at_least > self.most_below)
     }
 
-    /// Counts the names below a wildcard that has just come.
+    /// Counts the names below a new wildcard.
     pub(super) fn count_all<'n>(&mut self, suffix: &str, names: impl Iterator<Item = &'n Domain>) {
         let below = self.counted(names);
         self.set_below(suffix, below);
     }
 
-    /// Twice as many as there may be are counted: before it matters how many they are, so many have
-    /// to go that they pay for counting again.
+    /// Counts up to twice the limit: by the time that the exact number matters, so many names must have been
+    /// removed that they pay for counting again.
     fn counted<'n>(&self, names: impl Iterator<Item = &'n Domain>) -> ClaimedBelow {
         let most = self.most_below.saturating_mul(2);
         let at_least = names.take(most).count();

@@ -75,7 +75,7 @@ fn a_grant_in_a_third_namespace_opens_nothing() {
     assert!(conditions(&across(vec![grant]), "r")[1].starts_with("false RefNotPermitted"));
 }
 
-/// The plan of a route to a name, of which `answer` is known.
+/// The plan for a route to a DNS name with this `answer`.
 fn named(backend: &str, services: Vec<Service>, answer: Option<DnsAnswer>) -> Plan {
     plan(&Resources {
         routes: vec![route("r", "hostnames: [a.com]", backend)],

@@ -1,4 +1,4 @@
-//! Which endpoints a Service has.
+//! The endpoints of a Service.
 
 use std::net::SocketAddr;
 
@@ -30,7 +30,7 @@ fn the_endpoints_of_a_port_are_found_by_the_name_of_the_port() {
     assert_eq!(endpoints("443", spec, &slices), ["10.0.0.1:8443", "10.0.0.2:8443"]);
     assert_eq!(endpoints("tls", spec, &slices), ["10.0.0.1:8443", "10.0.0.2:8443"]);
     assert_eq!(endpoints("web", spec, &slices), ["10.0.0.1:8080", "10.0.0.2:8080"]);
-    // Without a name there is one port, and its name is the empty one.
+    // An unnamed port has an empty name in the slices.
     let unnamed = [
         slice("s", "IPv4", "[{name: '', port: 1}]", "[{addresses: [10.0.0.1]}]"),
         slice("s", "IPv4", "[{port: 2}]", "[{addresses: [10.0.0.2]}]"),
@@ -97,7 +97,7 @@ fn terminating_endpoints_serve_only_when_no_other_does() {
         endpoint(4, "ready: false"),
     ]);
     assert_eq!(endpoints("1", spec, std::slice::from_ref(&going)), ["10.0.0.1:1"]);
-    // A ready one in any other slice ends that; what is not said means ready.
+    // A ready endpoint in any slice replaces the terminating ones; a missing condition means ready.
     for conditions in ["ready: true", "", "serving: true"] {
         let ready = of(&[endpoint(9, conditions)]);
         assert_eq!(endpoints("1", spec, &[going.clone(), ready]), ["10.0.0.9:1"]);

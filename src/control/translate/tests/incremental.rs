@@ -1,4 +1,4 @@
-//! A builder that is told of one change after another says in the end what it says about the whole.
+//! A builder that processes changes one by one gives the same result as one that gets all objects at once.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
@@ -10,7 +10,7 @@ use crate::control::status::RouteStatus;
 use crate::control::translate::{Builder, Delta, DnsAnswer, UnreadableRoute};
 use crate::routing::{ObjectRef, RouteKey, TableReader, TableWriter, channel};
 
-/// The name of a Service, and the only one, of another namespace.
+/// The name of the only Service in another namespace.
 const FOREIGN: char = 'f';
 
 /// A route's hostnames, listeners, backend, class, protocols and age, as numbers.
@@ -79,7 +79,7 @@ fn made_route(name: char, (hostnames, binding, backend, mine, alpn, age): Spec) 
     route
 }
 
-/// Of a route, so that several namespaces claim the same.
+/// The namespace of a route; several namespaces claim the same hostnames.
 fn namespace_of(route: char) -> &'static str {
     match route {
         'a' | 'b' => "data",
@@ -156,12 +156,12 @@ fn object(name: char) -> ObjectKey {
     ObjectKey::new(namespace(name), &name.to_string())
 }
 
-/// A slice's own name tells nothing of its namespace.
+/// The name of a slice does not depend on the namespace.
 fn slice_object(name: char, of: char) -> ObjectKey {
     ObjectKey::new(namespace(of), &name.to_string())
 }
 
-/// What a table serves: each route, and the endpoints behind it.
+/// The content of a table: each route, and the endpoints of its backends.
 fn served(reader: &TableReader) -> BTreeMap<RouteKey, (RouteSpec, Vec<Vec<String>>)> {
     let table = reader.table();
     let endpoints = |route: &crate::routing::Route| {
@@ -174,7 +174,7 @@ fn served(reader: &TableReader) -> BTreeMap<RouteKey, (RouteSpec, Vec<Vec<String
         .collect()
 }
 
-/// What a source that follows the builder has come to.
+/// The state of a consumer that applies each delta.
 struct Follower {
     builder: Builder,
     writer: TableWriter,
@@ -185,14 +185,14 @@ struct Follower {
 impl Follower {
     fn settle(&mut self) {
         let mut computation = self.builder.begin_delta();
-        // In the smallest slices that there are.
+        // In the smallest possible slices.
         let delta = std::iter::repeat_with(|| computation.go_on(1)).flatten().next();
         let Delta { changes, statuses, names, .. } = delta.unwrap();
         for name in names.unwanted {
             assert!(self.names.remove(&name), "{name} was not wanted");
         }
         for name in names.wanted.into_iter().map(|wanted| wanted.name) {
-            // Again, when others want it.
+            // A name may be wanted again, by other namespaces.
             self.names.insert(name);
         }
         for (key, _) in &changes.routes {
@@ -246,7 +246,7 @@ proptest! {
                     services.remove(&name);
                 }
                 Step::Slice { name, of: Some(of) } => {
-                    // One that moves to another namespace is another one.
+                    // A slice that moves to another namespace is another object.
                     if let Some(before) = origins.insert(name, of.0)
                         && namespace(before) != namespace(of.0) {
                             builder.remove_slice(&slice_object(name, before));
@@ -270,7 +270,7 @@ proptest! {
                     grant = None;
                 }
                 Step::Answer { kind } => {
-                    // As a resolver does: it speaks of what is wanted.
+                    // Like a resolver, answers only for wanted names.
                     if follower.names.contains("x.example") {
                         builder.put_answer(&"x.example".into(), made_answer(kind));
                         answers.insert(DnsName::from("x.example"), made_answer(kind));
@@ -280,7 +280,7 @@ proptest! {
             }
         }
         follower.settle();
-        // What nobody wanted any more is forgotten, even if it is wanted again.
+        // The answers of names that became unused are dropped, even if the names are used again later.
         answers.retain(|name, _| follower.builder.targets.names.answer(name).is_some());
 
         let resources = Resources {
@@ -329,7 +329,7 @@ fn a_change_of_endpoints_concerns_no_route() {
     assert_eq!(delta.changes.endpoints.len(), 1);
     let counted: Vec<usize> = delta.statuses.iter().map(|status| status.endpoints).collect();
     assert_eq!(counted, [1, 1], "their number is told");
-    // The same again is no change at all.
+    // Storing the same object again is no change.
     builder.put_slice(&made_slice('x', ('s', 0)));
     builder.put_service(&made_service('s', 0));
     let delta = builder.settle();
@@ -350,7 +350,7 @@ fn a_change_of_a_route_concerns_those_that_claim_the_same() {
     assert!(delta.changes.routes.iter().any(|(key, _)| *key == route_object('a')));
 }
 
-/// Who writes statuses names the version of the object that it has seen, so each new one counts.
+/// A status contains the version of its object, so each new version changes the status.
 #[test]
 fn a_status_names_the_newest_version_of_its_object() {
     let mut builder = Builder::new(installation());

@@ -1,4 +1,4 @@
-//! Claims of routes of several kinds, to the same hostnames.
+//! Claims of routes of different kinds to the same hostnames.
 
 use std::sync::Arc;
 
@@ -18,8 +18,8 @@ fn grant(from: Kind, to: Kind) -> ReferenceGrant {
     ))
 }
 
-/// Which guests get a hostname of which the owner claims `owned` with a route of a kind: on a
-/// listener of its own, a route of each kind asks for it.
+/// The kinds whose guest route gets `a.b.test`. The namespace `owner` claims `owned` with a route of kind
+/// `owner`; a guest route of each kind claims the name on a listener of its own.
 fn let_in(names_below: NamesBelow, owner: Kind, owned: &str, grant: &ReferenceGrant) -> Vec<Kind> {
     let mut grants = Grants::default();
     grants.put(&ObjectKey::new("owner", "g"), grant);

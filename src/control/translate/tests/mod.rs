@@ -20,7 +20,7 @@ fn yaml<T: DeserializeOwned>(text: &str) -> T {
     serde_yaml::from_str(text).unwrap_or_else(|error| panic!("{error}\n{text}"))
 }
 
-/// A route in namespace `data` with the given fields of its spec beside its backends.
+/// A route in namespace `data` with these fields in its spec, in addition to its backends.
 fn route(name: &str, fields: &str, backends: &str) -> SniRoute {
     yaml(&format!(
         "metadata: {{name: {name}, namespace: data}}\nspec: {{{fields}, backends: [{backends}]}}"
@@ -63,7 +63,7 @@ fn of_routes(routes: &[SniRoute]) -> Plan {
     plan(&Resources { routes: routes.to_vec(), ..Resources::default() })
 }
 
-/// The names of the routes that are served.
+/// The names of the served routes.
 fn served(plan: &Plan) -> Vec<&str> {
     plan.snapshot.routes.iter().map(|route| route.key.name()).collect()
 }
@@ -302,7 +302,7 @@ fn objects_without_names_are_left_out() {
 proptest! {
     #![proptest_config(ProptestConfig { cases: 64, ..ProptestConfig::default() })]
 
-    /// In whatever order a source has its objects, the plan is the same.
+    /// The order of a source's objects does not change the plan.
     #[test]
     fn the_order_of_the_objects_makes_no_difference(
         order in Just((0..6usize).collect::<Vec<_>>()).prop_shuffle(),

@@ -1,4 +1,4 @@
-//! Which namespace a hostname belongs to, and what the others are told.
+//! The owner of a hostname, and the messages to the other routes that claim it.
 
 use std::time::{Duration, Instant};
 
@@ -17,7 +17,7 @@ fn owned(namespace: &str, name: &str, second: u64, fields: &str) -> SniRoute {
     route
 }
 
-/// Lets the routes of `from` have what belongs to `namespace`.
+/// A grant that shares hostnames of `namespace` with the routes of `from`.
 fn share(namespace: &str, from: &str, name: &str) -> ReferenceGrant {
     yaml(&format!(
         "{{metadata: {{name: {from}, namespace: {namespace}}}, spec: {{\
@@ -36,7 +36,7 @@ fn guarded(routes: &[SniRoute], grants: &[ReferenceGrant]) -> Plan {
     build(&resources, &Installation { names_below: NamesBelow::Owner, ..installation() })
 }
 
-/// Which route takes a connection.
+/// The route that gets a connection.
 fn winner(plan: &Plan, name: &str, listener: &str, offers: &[&str]) -> Option<String> {
     let (mut writer, reader) = channel();
     writer.apply(plan.snapshot.clone());
@@ -72,7 +72,7 @@ fn no_younger_route_takes_a_name_of_another_namespace_by_its_alpn_or_listener() 
          tenant-a/victim is the oldest"
     );
     assert_eq!(conditions(&plan, "victim"), ALL_GOOD);
-    // Nor does it get what the owner has no use for.
+    // The other namespace does not get connections that the owner does not use, either.
     let narrow = owned(
         "tenant-a",
         "victim",
@@ -102,7 +102,7 @@ fn a_grant_of_the_owner_lets_another_namespace_in() {
         (share("tenant-a", "tenant-b", ", name: victim"), true),
         (share("tenant-a", "tenant-b", ", name: other"), false),
         (share("tenant-a", "tenant-c", ""), false),
-        // It is the owner's to give, not the taker's.
+        // Only the owner can grant this, not the other namespace.
         (share("tenant-b", "tenant-b", ""), false),
         (share("tenant-b", "tenant-a", ""), false),
     ] {
@@ -164,7 +164,8 @@ fn any_name_is_owned_for_each_listener() {
     );
 }
 
-/// What is left to it is taken by a route of its own namespace; then it has nothing, and not all.
+/// The rest of its share is taken by another route of its own namespace, so the route gets no connection for
+/// `*`.
 #[test]
 fn any_name_that_is_lost_to_both_sides_is_not_served() {
     let routes = [
@@ -246,7 +247,7 @@ fn names_below_a_wildcard_can_be_its_owners_alone() {
     let plan = guarded(&routes, &[share("tenant-a", "tenant-b", "")]);
     assert_eq!(winner(&plan, "login.a.test", "https", &[]).as_deref(), Some("name"));
     assert_eq!(winner(&plan, "y.x.a.test", "https", &[]).as_deref(), Some("deep"));
-    // A wildcard that comes later closes nothing that is there.
+    // A younger wildcard does not affect existing claims.
     let late = owned("tenant-c", "late", 50, "hostnames: ['*.test']");
     let plan = guarded(&[&routes[..], &[late]].concat(), &[]);
     assert_eq!(winner(&plan, "b.test", "https", &[]).as_deref(), Some("name"));
@@ -262,7 +263,8 @@ fn a_name_that_changes_its_owner_is_told_of_once() {
     builder.put_grant(&share("tenant-a", "tenant-c", ""));
     assert_eq!(builder.settle().moves, [], "nobody had them");
     builder.remove_route(&RouteKey::sni_route("tenant-a", "victim"));
-    // Now the oldest is of the other namespace, and the first namespace's other route loses it.
+    // The oldest route is now of the other namespace, so the other route of the first namespace loses the
+    // hostname.
     let moves = builder.settle().moves;
     assert_eq!(moves.len(), 1, "{moves:?}");
     assert_eq!(
@@ -292,7 +294,7 @@ fn a_wildcard_above_very_many_names_tells_none_of_them() {
     builder.put_route(&owned("tenant-a", "wild", 10, "hostnames: ['*.test']"));
     assert_eq!(builder.settle().statuses.len(), 21, "of a thousand names");
     builder.put_route(&name(20));
-    // They are told that it is over.
+    // The routes are updated when this is over.
     assert_eq!(builder.settle().statuses.len(), 22);
     builder.put_route(&name(21));
     assert_eq!(builder.settle().statuses.len(), 1);
@@ -300,7 +302,7 @@ fn a_wildcard_above_very_many_names_tells_none_of_them() {
     assert_eq!(builder.settle().statuses.len(), 0);
 }
 
-/// One tenant's flood of routes for the same names, each with a protocol of its own.
+/// A route of a tenant that floods the same hostnames, each route with its own protocol.
 fn flood(number: usize, more: &str) -> SniRoute {
     let hostnames: Vec<String> = (0..64).map(|n| format!("n{n}.flood.test")).collect();
     let fields = format!("hostnames: [{}], alpn: [p{number}{more}]", hostnames.join(", "));
@@ -321,8 +323,8 @@ fn more_routes_than_a_hostname_may_have_are_not_accepted() {
     assert_eq!(winner(&plan, "n1.flood.test", "https", &["p64"]), None);
 }
 
-/// A flood costs what its routes are, and not their square. In debug it may take a while; what is
-/// looked at again after a change is counted.
+/// The cost of a flood grows with the number of routes, not with its square. The test counts the work after
+/// a change, because a debug build may be slow.
 #[test]
 fn a_change_among_many_claims_to_the_same_names_concerns_few_routes() {
     let mut builder = Builder::new(installation());
@@ -336,7 +338,7 @@ fn a_change_among_many_claims_to_the_same_names_concerns_few_routes() {
         assert_eq!(delta.statuses.len(), 1, "a change of route {number}");
         assert_eq!(delta.changes.routes.len(), 1);
     }
-    // Its place goes to the next one.
+    // The next route gets its place.
     builder.remove_route(&RouteKey::sni_route("tenant-b", "f0003"));
     assert_eq!(builder.settle().changes.routes.len(), 2);
 }

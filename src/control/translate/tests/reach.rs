@@ -1,9 +1,9 @@
-//! Where routes may not lead: what is forbidden, what is excluded, and the installation itself.
+//! Forbidden destinations: local addresses, excluded networks, and the installation itself.
 
 use super::*;
 use crate::reach::Listening;
 
-/// What the condition `ResolvedRefs` of the route `r` says, and the endpoints in the table.
+/// The condition `ResolvedRefs` of the route `r`, and its endpoints in the table.
 fn told(plan: &Plan) -> (String, Vec<String>) {
     let endpoints = plan.snapshot.endpoints.values().flatten().map(ToString::to_string);
     (conditions(plan, "r")[1].clone(), endpoints.collect())
@@ -61,7 +61,7 @@ fn a_slice_that_changes_for_the_worse_is_told_and_mended() {
     assert_eq!(said(&mut builder), ["ResolvedRefs"]);
 }
 
-/// Whoever comes later than what is wrong is told of it, too, and when it is over.
+/// A route that is added later is also informed about the fault, and about its end.
 #[test]
 fn a_route_that_found_a_bad_slice_is_told_when_that_is_mended() {
     let resources = sliced("IPv4", "0.0.0.1, 10.0.0.1", 80);
@@ -115,7 +115,7 @@ fn networks_are_excluded_for_addresses_names_and_slices() {
             }
         }
     }
-    // A Service of both families, of which one is excluded, is in order.
+    // A dual-stack Service with one excluded family is accepted.
     let (said, endpoints) = told(&build(&sliced("IPv4", "10.8.0.1, 192.0.2.1", 80), &strict));
     assert_eq!((&*said, &*endpoints), (ALL_GOOD[1], &["10.8.0.1:80".to_owned()][..]));
 }
@@ -135,7 +135,7 @@ fn a_port_of_this_process_is_told_and_left_to_the_data_plane() {
     let expected = "false LeadsToItself 10.0.0.1:9901 is sluice itself, which listens there; name \
                     what is behind sluice";
     assert_eq!(said, expected);
-    // An address may move to another machine.
+    // The address may move to another machine.
     assert_eq!(endpoints, ["10.0.0.1:9901"]);
     let (said, _) = told(&build(&sliced("IPv4", "10.0.0.2", 9901), &here));
     assert_eq!(said, ALL_GOOD[1]);
@@ -177,7 +177,7 @@ fn no_route_leads_to_the_installation_itself() {
         "{address: 'lb.example.com:443'}",
         "{address: '10.0.0.7:8443'}",
         "{address: '[64:ff9b::10.0.0.7]:8443'}",
-        // Every pod has the port.
+        // Every pod has this port.
         "{address: '10.0.0.7:9901'}",
     ] {
         let (said, endpoints) = told(&build(&resources(backend), &ours));
@@ -191,7 +191,7 @@ fn no_route_leads_to_the_installation_itself() {
     ] {
         assert_eq!(told(&build(&resources(backend), &ours)).0, ALL_GOOD[1], "{backend}");
     }
-    // By a name, and by another Service of theirs.
+    // By a DNS name, and by another Service with the same addresses.
     let mut named = resources("{address: 'db.test:8443'}");
     let addresses = vec!["10.0.0.7".parse().unwrap()];
     named.answers.insert("db.test".into(), DnsAnswer { addresses, fault: None });
@@ -241,7 +241,7 @@ fn a_route_is_told_when_an_address_becomes_the_installations_own() {
     assert_eq!(gone, (all("ResolvedRefs", &["b"]), Some(0)));
 }
 
-/// A pod that is not ready yet, or no longer, is sluice as much as one that is.
+/// Pods that are not ready count as well.
 #[test]
 fn pods_of_the_installation_are_its_own_whether_they_are_ready_or_not() {
     let (ours, service, mut slice) = own();
@@ -272,7 +272,7 @@ fn all_is_told_of_the_installations_own_addresses_as_often_as_it_is_asked_for() 
     assert_eq!(builder.settle().own_endpoints, Some(all));
 }
 
-/// The Service itself has not changed.
+/// The Service itself does not change.
 #[test]
 fn a_route_to_a_service_is_told_when_its_endpoints_become_the_installations_own() {
     let (ours, _, slice) = own();

@@ -1,4 +1,4 @@
-//! What is told of names below wildcards of other namespaces.
+//! The notes about names below wildcards of other namespaces.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -8,7 +8,7 @@ use super::*;
 
 const NAMESPACES: [&str; 3] = ["one", "two", "three"];
 
-/// A route; the older, the lower its number.
+/// A route; a lower number is older.
 fn claiming(number: usize, hostnames: &BTreeSet<String>) -> SniRoute {
     let quoted: Vec<String> = hostnames.iter().map(|name| format!("'{name}'")).collect();
     let fields = format!("hostnames: [{}]", quoted.join(", "));
@@ -26,7 +26,7 @@ fn is_below(hostname: &str, wildcard: &str) -> bool {
     suffix(hostname).ends_with(&format!(".{}", suffix(wildcard)))
 }
 
-/// What each route is told, worked out from the definition.
+/// The expected notes of each route, computed from the definition.
 fn expected(routes: &BTreeMap<usize, BTreeSet<String>>, most: usize) -> BTreeSet<String> {
     let mut owners: BTreeMap<&String, usize> = BTreeMap::new();
     for (number, hostnames) in routes {
@@ -88,7 +88,7 @@ fn hostnames() -> impl Strategy<Value = BTreeSet<String>> {
     prop::collection::btree_set(hostname, 1..7)
 }
 
-/// A number of a route, and what it claims then, if it is there; or it is time to settle.
+/// Steps of the test: a route gets these hostnames or is removed, or the builder settles.
 fn steps() -> impl Strategy<Value = Vec<Option<(usize, Option<BTreeSet<String>>)>>> {
     let change = (0..6usize, prop::option::weighted(0.8, hostnames()));
     prop::collection::vec(prop::option::weighted(0.7, change), 1..30)
@@ -135,8 +135,8 @@ proptest! {
     }
 }
 
-/// Names of as many labels as there may be, with wildcards of two namespaces at each label: what is
-/// known grows with the names, and not with the pairs of a name and a wildcard above it.
+/// Names with the maximum number of labels, with wildcards of two namespaces at each label. The state grows
+/// with the number of names, not with the pairs of a name and a wildcard above it.
 #[test]
 fn chains_of_wildcards_take_no_more_than_their_names() {
     let mut builder = Builder::new(installation());
@@ -153,13 +153,13 @@ fn chains_of_wildcards_take_no_more_than_their_names() {
         (0..2).for_each(|half| builder.put_route(&of(chain, half)));
     }
     assert_eq!(builder.settle().statuses.len(), 20);
-    // Those that have a wildcard of at most sixteen labels above them.
+    // The names with a wildcard of at most sixteen labels above them.
     assert_eq!(builder.claims.notes.count(), 10 * 119);
     let mut changed = of(0, 1);
     changed.spec.hostnames = vec!["other.test".parse().unwrap()];
     for route in [changed, of(0, 1)] {
         builder.put_route(&route);
-        // The route itself, and the other one of its chain.
+        // The route itself, and the other route of its chain.
         assert_eq!(builder.settle().statuses.len(), 2);
     }
     assert_eq!(builder.claims.notes.count(), 10 * 119);

@@ -1,10 +1,10 @@
-//! Routes and grants that cannot be read any more, or never could.
+//! Routes and grants whose latest version, or every version, cannot be read.
 
 use super::*;
 use crate::control::api::RouteClaims;
 use crate::routing::RouteKey;
 
-/// A route of a namespace, with an identity; the older, the lower `second`.
+/// A route with a uid; a lower `second` is older.
 fn owned(namespace: &str, name: &str, second: u8, hostnames: &str) -> SniRoute {
     let mut route = route(name, &format!("hostnames: [{hostnames}]"), ADDRESS);
     route.metadata.namespace = Some(namespace.to_owned());
@@ -13,7 +13,7 @@ fn owned(namespace: &str, name: &str, second: u8, hostnames: &str) -> SniRoute {
     route
 }
 
-/// A later state of a route's object that cannot be read, and of that what can be.
+/// A later version of the route's object that cannot be read, except for `claims`.
 fn unread(route: &SniRoute, claims: Option<&str>) -> UnreadableRoute {
     let mut metadata = route.metadata.clone();
     metadata.generation = Some(2);
@@ -25,7 +25,7 @@ fn unread(route: &SniRoute, claims: Option<&str>) -> UnreadableRoute {
     }
 }
 
-/// What came of a change: who is served, as far as that has changed, and the conditions.
+/// The effect of a change: the routes whose entry in the table has changed, and the conditions.
 struct Came {
     served: Vec<(String, bool)>,
     told: Vec<String>,
@@ -71,12 +71,12 @@ fn a_route_that_cannot_be_read_any_more_is_served_as_it_was() {
              was read last / true the route is in the table as it was when it was read last"
         ]
     );
-    // Again, and mended.
+    // A second time, and then with a readable version.
     assert_eq!(builder.put_unreadable_route(&unread(&mine, None)), UnreadableOutcome::Kept);
     assert_eq!(settle(&mut builder).served, [("mine".to_owned(), true)]);
     builder.put_route(&mine);
     assert_eq!(settle(&mut builder).told, ["mine 1 Accepted  / true"]);
-    // Who deletes it is rid of it.
+    // Deleting the route removes it.
     builder.put_unreadable_route(&unread(&mine, None));
     builder.remove_route(&RouteKey::sni_route("data", "mine"));
     let came = settle(&mut builder);
@@ -143,7 +143,7 @@ fn what_a_route_claims_that_was_never_read_goes_to_no_other_namespace() {
     assert!(
         came.told[2].starts_with("younger 1 HostnameConflict a.test belongs to namespace data")
     );
-    // Its own namespace may have it served.
+    // Routes of its own namespace may still be served for this hostname.
     builder.put_route(&owned("data", "sibling", 3, "a.test"));
     let came = settle(&mut builder);
     assert_eq!(came.served, [("sibling".to_owned(), true)]);
@@ -194,7 +194,7 @@ fn a_grant_that_cannot_be_read_any_more_grants_what_it_did() {
     settle(&mut builder);
     assert!(builder.keep_grant(&grant.metadata));
     assert_eq!(settle(&mut builder).told, [""; 0]);
-    // Made anew under the same name, it is another one.
+    // An object that was deleted and created again with the same name is another object.
     grant.metadata.uid = Some("two".to_owned());
     assert!(!builder.keep_grant(&grant.metadata));
     let told = settle(&mut builder).told;

@@ -1,10 +1,10 @@
-//! What a change costs, counted: one tenant's objects, however large, keep nobody else waiting.
+//! The cost of a change, counted: large objects of one tenant do not delay other tenants.
 
 use k8s_openapi::api::discovery::v1::{Endpoint, EndpointPort};
 
 use super::*;
 
-/// A slice of Service `s` with ports `p0`, `p1`… and so many addresses.
+/// A slice of Service `s` with ports `p0`, `p1`… and this number of addresses.
 fn large_slice(name: &str, ports: u16, addresses: u32) -> EndpointSlice {
     let mut slice = slice("s", "IPv4", "[]", "[]");
     slice.metadata.name = Some(name.to_owned());
@@ -14,7 +14,7 @@ fn large_slice(name: &str, ports: u16, addresses: u32) -> EndpointSlice {
         ..EndpointPort::default()
     };
     slice.ports = Some((0..ports).map(port).collect());
-    // No two slices have the same.
+    // Different slices have different addresses.
     let first = 0x0a00_0000 + name.bytes().map(u32::from).sum::<u32>() % 16 * 0x10_0000;
     let address = |number: u32| std::net::Ipv4Addr::from_bits(first + number).to_string();
     let endpoint =
@@ -23,7 +23,7 @@ fn large_slice(name: &str, ports: u16, addresses: u32) -> EndpointSlice {
     slice
 }
 
-/// Service `s` with ports `p0`, `p1`….
+/// The Service `s` with ports `p0`, `p1`….
 fn wide_service(ports: u16) -> Service {
     let ports: Vec<String> =
         (0..ports).map(|number| format!("{{name: p{number}, port: {}}}", number + 1)).collect();
@@ -37,7 +37,7 @@ fn wide_route(name: &str, ports: u16) -> SniRoute {
     route(name, &format!("hostnames: [{name}.com]"), &backends.join(", "))
 }
 
-/// Settles, and returns what came of it and how many endpoints were judged.
+/// Settles the builder. Returns the delta and the number of checked endpoints.
 fn judged(builder: &mut Builder) -> (Delta, usize) {
     let before = builder.targets.judged.get();
     let delta = builder.settle();
@@ -62,7 +62,7 @@ fn of_a_service_only_the_ports_that_routes_name_are_judged_and_each_once() {
     assert!(delta.statuses.iter().all(|status| status.endpoints == 2 * 1001));
     assert_eq!((delta.statuses.len(), delta.changes.endpoints.len()), (3, 2));
     assert!(delta.changes.routes.is_empty());
-    // A route that changes in another place has it judged no more.
+    // A change of another part of a route causes no further checks.
     let mut changed = wide_route("a", 2);
     changed.spec.hostnames = vec!["other.com".parse().unwrap()];
     builder.put_route(&changed);
@@ -100,7 +100,7 @@ fn a_name_is_worked_out_once_for_all_routes() {
     assert_eq!((delta.statuses.len(), count), (50, 100));
 }
 
-/// What `ResolvedRefs` says, and how many endpoints each backend has in the table.
+/// The condition `ResolvedRefs`, and the number of endpoints of each backend in the table.
 fn told(builder: &mut Builder) -> (Vec<String>, Vec<usize>) {
     let delta = builder.settle();
     let said = delta.statuses.iter().map(|status| &status.conditions[1]);
@@ -126,7 +126,7 @@ fn a_service_brings_so_many_addresses_and_no_more() {
         )
     };
     assert_eq!(told(&mut builder), (vec![too_many(120_000, 100_000)], vec![100_000]));
-    // Two ports have the same share of it.
+    // Two ports get equal shares.
     builder.put_route(&wide_route("r", 2));
     let (said, endpoints) = told(&mut builder);
     assert!(said.len() == 1 && said[0].starts_with(&too_many(120_000, 50_000)), "{said:?}");
@@ -147,14 +147,14 @@ fn a_service_of_many_ports_lists_some_of_them() {
     assert!(told.ends_with(", 16 (p15) and 984 more"), "{told}");
 }
 
-/// What is looked at of grants while a builder settles.
+/// How many grants are checked while the builder settles.
 fn grants_looked_at(builder: &mut Builder) -> usize {
     let before = builder.targets.grants.looked_at.get();
     builder.settle();
     builder.targets.grants.looked_at.get() - before
 }
 
-/// A route of a namespace that claims the names of `number`s.
+/// A route of a namespace with these hostnames.
 fn claiming(namespace: &str, name: &str, second: usize, hostnames: &str) -> SniRoute {
     let mut route = route(name, &format!("hostnames: [{hostnames}]"), ADDRESS);
     route.metadata.namespace = Some(namespace.to_owned());
@@ -164,7 +164,7 @@ fn claiming(namespace: &str, name: &str, second: usize, hostnames: &str) -> SniR
     route
 }
 
-/// A grant of `owner` to the routes of another namespace, for so many of its routes by name.
+/// A grant of `owner` to the routes of another namespace, for this number of its routes by name.
 fn sharing(owner: &str, from: &str, names: usize) -> ReferenceGrant {
     let routes: Vec<String> = (0..names)
         .map(|name| format!("{{group: sluice.dev, kind: SniRoute, name: none-{name}}}"))
@@ -177,7 +177,7 @@ fn sharing(owner: &str, from: &str, names: usize) -> ReferenceGrant {
     ))
 }
 
-/// The owner has a grant for each of the others, which name many routes that there are not.
+/// The owner has a grant for each of the other namespaces; each grant names many routes that do not exist.
 #[test]
 fn each_grant_is_looked_at_once_for_a_hostname() {
     let mut builder = Builder::new(installation());
@@ -213,7 +213,7 @@ fn each_grant_is_looked_at_once_for_a_name_below_a_wildcard() {
         let name = format!("x.{}test", "a.".repeat(9));
         builder.put_route(&claiming("other", &format!("r{number}"), 100 + number, &name));
     }
-    // Of all the wildcards, the nearest that is older decides, and once for the namespace.
+    // The nearest older wildcard decides, and is checked once for the namespace.
     assert_eq!(grants_looked_at(&mut builder), 21);
 }
 
