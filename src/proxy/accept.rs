@@ -34,15 +34,17 @@ const FAILURES_IN_A_ROW: usize = 16;
 
 /// The clients that a closing bind still accepts.
 struct ClosingBind {
-    /// How many may still be accepted. Unlimited while new clients are refused and handshakes may end.
+    /// How many clients may still be accepted. Unlimited while the kernel refuses new clients and handshakes
+    /// may still end.
     left: usize,
-    /// When the last handshake is over.
+    /// The time at which the last handshake is over.
     until: u64,
 }
 
 impl ClosingBind {
-    /// If the kernel can refuse new clients, the bind accepts all that wait, and those whose handshake ends
-    /// in this time. If it cannot, or the socket is shared, the bind accepts those that wait now.
+    /// If the kernel can refuse new clients, the bind accepts all waiting clients, and those whose handshake
+    /// ends within `handshake`. If it cannot, or the socket is shared, the bind accepts only the clients
+    /// that wait now.
     fn begin(reactor: &Reactor, socket: &ListeningSocket, handshake: Duration) -> Self {
         match !socket.is_shared() && socket.refuse_new().is_ok() {
             true => ClosingBind { left: usize::MAX, until: reactor.after(handshake) },
@@ -54,9 +56,9 @@ impl ClosingBind {
         self.left.min(ACCEPTS_A_TURN)
     }
 
-    /// Subtracts accepted clients. Returns whether no more are accepted. When the handshakes are over, only
-    /// those that wait then are left: where the kernel does not do what it said, an endless stream of
-    /// clients would keep the bind open.
+    /// Subtracts `count` clients. Returns whether the bind is done. After the handshakes, only the clients
+    /// that wait at that time are left: if the kernel did not refuse new clients after all, an endless
+    /// stream of them would keep the bind open.
     fn has_accepted(&mut self, count: usize, reactor: &Reactor, socket: &ListeningSocket) -> bool {
         if self.left == usize::MAX && reactor.now() >= self.until {
             self.left = waiting(socket);
@@ -65,22 +67,22 @@ impl ClosingBind {
         self.left == 0
     }
 
-    /// The time that is left for another client.
+    /// The remaining time for another client.
     fn time_left(&self, reactor: &Reactor) -> Option<Duration> {
         let millis = self.until.checked_sub(reactor.now()).filter(|millis| *millis > 0);
         millis.map(Duration::from_millis)
     }
 }
 
-/// How many clients wait to be accepted. Some sandboxes say none, or nothing: then it is what one turn
-/// takes, or a whole queue.
+/// How many clients wait to be accepted. If a sandbox reports 0, this is the number for one turn; if it
+/// reports nothing, the length of the queue.
 fn waiting(socket: &ListeningSocket) -> usize {
     tcp::waiting(socket.as_fd()).unwrap_or(BACKLOG as usize).max(ACCEPTS_A_TURN)
 }
 
-/// Accepts clients until the bind is to close, and then those that are waiting already.
+/// Accepts clients until the bind is to be closed, and then those that already wait.
 pub(super) async fn accept(context: Rc<Context>, bind: Rc<OpenBind>, socket: ListeningSocket) {
-    // Tells the worker that the bind is closed, however this function ends.
+    // Reports that the bind is closed, however this function ends.
     let _open = OpenGuard { context: &context, bind: &bind };
     let reactor = &context.reactor;
     let Some(id) = register(&context, &bind, &socket).await else { return };
@@ -119,15 +121,16 @@ pub(super) async fn accept(context: Rc<Context>, bind: Rc<OpenBind>, socket: Lis
     }
 }
 
-/// Watches the socket of a bind. While that is impossible, because the user's epoll watches are used up for
-/// example (`fs.epoll.max_user_watches`), it is tried again, and clients wait. `None` if the bind is to close.
+/// Registers the socket of a bind. If that fails, for example because the user's epoll watches are exhausted
+/// (`fs.epoll.max_user_watches`), it is tried again, and clients wait. `None` if the bind is closed
+/// meanwhile.
 async fn register(
     context: &Context,
     bind: &OpenBind,
     socket: &ListeningSocket,
 ) -> Option<SourceId> {
     let mut interest = EventFlags::IN;
-    // Of all workers and processes that share a socket, one is woken for a client.
+    // If several workers and processes share the socket, each client wakes only one of them.
     interest.set(EventFlags::EXCLUSIVE, socket.is_shared());
     loop {
         match context.reactor.register(socket, interest, Ready::READ) {
@@ -139,7 +142,7 @@ async fn register(
     }
 }
 
-/// Waits for the next client, or until the bind is to close. Breaks if no more clients can come.
+/// Waits for the next client, or until the bind is to be closed. Breaks if no more clients can arrive.
 async fn wait(
     reactor: &Reactor,
     id: SourceId,
@@ -184,8 +187,8 @@ impl Drop for OpenGuard<'_> {
 /// Accepts up to `most` clients. Returns whether there may be more.
 ///
 /// # Errors
-/// When trying again at once would only fail again: the system is out of something, or nothing but
-/// errors comes. Every error is counted.
+/// When another try at once would fail again: a resource is exhausted, or several accepts in a row have
+/// failed. Every error is counted.
 fn accept_some(
     context: &Rc<Context>,
     bind: &OpenBind,
@@ -216,7 +219,7 @@ fn accept_some(
     Ok(true)
 }
 
-/// Converts an IPv4 address in the form of IPv6, which a dual-stack socket reports, to IPv4.
+/// Converts an IPv4-mapped IPv6 address, which a dual-stack socket reports, to IPv4.
 fn unmapped(address: SocketAddr) -> SocketAddr {
     match address {
         SocketAddr::V6(v6) => match v6.ip().to_ipv4_mapped() {

@@ -11,7 +11,7 @@ pub(super) struct Admission<'a> {
     _hello: Option<ServedHello<'a>>,
 }
 
-/// Admits a client that has just been accepted. The connection count includes it already.
+/// Admits a client that has just been accepted. The number of open connections already includes it.
 ///
 /// # Errors
 /// When the process has no descriptors left for it.

@@ -36,7 +36,7 @@ pub(super) enum ConnectFailure {
     TimedOut,
     /// The kernel has no route to it.
     Unrouted,
-    /// Nothing may connect to it.
+    /// The endpoint is forbidden.
     Refused,
     /// This machine has no local port left for this address; another endpoint may still work.
     Ports,
@@ -85,7 +85,7 @@ impl Attempt {
         self.begun
     }
 
-    /// Whether the endpoint has lately answered as one on the same machine does.
+    /// Whether the endpoint's last answer was fast enough to be from the same machine.
     pub(super) fn is_near(&self) -> bool {
         self.active.endpoint().is_near()
     }
@@ -94,8 +94,7 @@ impl Attempt {
         self.active.endpoint().address
     }
 
-    /// Returns whether the connection is open (`true`) or has failed (`false`); an error if the client is
-    /// gone.
+    /// Whether the connection is open (`true`) or has failed (`false`). An error if the client is gone.
     pub(super) fn poll(&self, route: &Route, downstream: &Socket) -> Poll<Result<bool, Refusal>> {
         // The endpoint's health is updated even if the client is gone.
         let connected = self.socket.poll_connected().map(|connected| match connected {
@@ -117,8 +116,8 @@ impl Attempt {
         connected.map(Ok)
     }
 
-    /// Polls now and in the next turn, without a deadline: an endpoint on the same machine answers by
-    /// then, and no timer has to be set. If it does not, the endpoint is no longer taken to be near.
+    /// Polls now and in the next turn, without a deadline: an endpoint on the same machine has answered by
+    /// then, so no timer is needed. If it has not, the endpoint no longer counts as near.
     pub(super) async fn look(
         &self,
         context: &Context,
@@ -140,15 +139,15 @@ impl Attempt {
         .await
     }
 
-    /// Stops waiting for the endpoint. It counts as failed only if it was silent for [`SILENCE`]: a short
-    /// deadline of one route says nothing to other routes.
+    /// Stops waiting for the endpoint. The endpoint counts as failed only if it was silent for [`SILENCE`]:
+    /// the short timeout of one route must not affect other routes.
     pub(super) fn give_up(&self) {
         if self.begun.elapsed() >= SILENCE {
             self.fail();
         }
     }
 
-    /// Notes that the endpoint failed.
+    /// Records that the endpoint failed.
     fn fail(&self) {
         self.active.settle(|endpoint| endpoint.failed(Moment::now()));
     }
@@ -178,17 +177,17 @@ enum StartError {
 }
 
 fn begin(context: &Context, address: SocketAddr) -> Result<Socket, StartError> {
-    // An IPv4 address in the form of IPv6 (RFC 4291 §2.5.5.2) is IPv4 to the kernel too.
+    // The kernel treats an IPv4-mapped IPv6 address (RFC 4291 §2.5.5.2) as IPv4.
     let address = SocketAddr::new(address.ip().to_canonical(), address.port());
     context.judge(address).map_err(StartError::Refused)?;
     Socket::connect(&context.reactor, address).map_err(StartError::Failed)
 }
 
-/// The failure that an error means which came before anything was sent.
+/// The failure for an error that occurred before anything was sent.
 fn failure_of(address: SocketAddr, error: &io::Error) -> ConnectFailure {
     match Errno::from_io_error(error) {
-        // That there is no route, or one that says so: `unreachable`, `prohibit`, `blackhole`. What a
-        // router says comes later, with the answer.
+        // There is no route, or one of the type `unreachable`, `prohibit` or `blackhole`. Errors of routers
+        // arrive later, as an answer.
         Some(
             Errno::NETUNREACH
             | Errno::AFNOSUPPORT
@@ -196,12 +195,12 @@ fn failure_of(address: SocketAddr, error: &io::Error) -> ConnectFailure {
             | Errno::ACCESS
             | Errno::INVAL,
         ) => ConnectFailure::Unrouted,
-        // No port is left, or no address to send from.
+        // No local port is left, or there is no source address.
         Some(Errno::ADDRNOTAVAIL) => match has_source(address) {
             true => ConnectFailure::Ports,
             false => ConnectFailure::Unrouted,
         },
-        // The last is for want of epoll watches (`fs.epoll.max_user_watches`).
+        // `ENOSPC` means that the epoll watches are exhausted (`fs.epoll.max_user_watches`).
         Some(Errno::MFILE | Errno::NFILE | Errno::NOBUFS | Errno::NOMEM | Errno::NOSPC) => {
             ConnectFailure::Exhausted
         }
@@ -209,7 +208,7 @@ fn failure_of(address: SocketAddr, error: &io::Error) -> ConnectFailure {
     }
 }
 
-/// Whether this machine has an address from which it would send to `address`. Nothing is sent.
+/// Whether this machine has a source address for packets to `address`. Sends nothing.
 fn has_source(address: SocketAddr) -> bool {
     let address = SocketAddr::new(address.ip().to_canonical(), address.port());
     let any: SocketAddr = match address {
@@ -236,7 +235,7 @@ mod tests {
         for errno in [Errno::MFILE, Errno::NFILE, Errno::NOBUFS, Errno::NOMEM, Errno::NOSPC] {
             assert_eq!(of(errno), ConnectFailure::Exhausted, "{errno}");
         }
-        // There is an address to send from, so it is a port that is missing.
+        // There is a source address, so a port is missing.
         assert_eq!(of(Errno::ADDRNOTAVAIL), ConnectFailure::Ports);
         assert_eq!(failure_of(address, &io::Error::other("refused by us")), ConnectFailure::Failed);
     }

@@ -12,20 +12,20 @@ use super::listener::Listener;
 use super::socket::set_keep_alive;
 use crate::config;
 
-/// Connections that may wait to be accepted; the kernel cuts it down to `net.core.somaxconn`.
+/// The length of the accept queue; the kernel limits it to `net.core.somaxconn`.
 pub(super) const BACKLOG: i32 = 16 * 1024;
 
 /// An address to bind, and the listener that it serves.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BindSpec {
-    /// Where to listen; port 0 takes any free one.
+    /// The address; port 0 takes any free port.
     pub address: SocketAddr,
-    /// The listener that it serves.
+    /// The listener.
     pub listener: Listener,
 }
 
 impl BindSpec {
-    /// One that is configured.
+    /// The bind of a configured listener.
     pub fn of(config: &config::ListenerConfig) -> Self {
         BindSpec { address: config.address, listener: Listener::of(config) }
     }
@@ -34,32 +34,32 @@ impl BindSpec {
 /// Why an address cannot be bound.
 #[derive(Debug, thiserror::Error)]
 pub enum BindError {
-    /// The system refuses an address.
+    /// The system refuses the address.
     #[error("listener {name:?} cannot listen on {address}: {error}")]
     Address {
-        /// The listener.
-        name: String,
-        /// Where it was to listen.
-        address: SocketAddr,
-        /// Why it cannot.
-        error: io::Error,
-    },
-    /// Two binds are to have the same address.
-    #[error("listener {name:?} cannot listen on {address}, because listener {other:?} does")]
-    Twice {
-        /// The listener.
+        /// The name of the listener.
         name: String,
         /// The address.
         address: SocketAddr,
-        /// The listener that has the address.
+        /// The error of the system.
+        error: io::Error,
+    },
+    /// Two binds have the same address.
+    #[error("listener {name:?} cannot listen on {address}, because listener {other:?} does")]
+    Twice {
+        /// The name of the listener.
+        name: String,
+        /// The address.
+        address: SocketAddr,
+        /// The name of the other listener with this address.
         other: String,
     },
     /// A passed descriptor is no listening TCP socket.
     #[error("{passed} is no TCP socket that listens: {error}")]
     NoListener {
-        /// The socket, as a person finds it.
+        /// A description of the socket, for people.
         passed: String,
-        /// What shows it.
+        /// The error that shows this.
         error: io::Error,
     },
     /// A passed socket belongs to no listener.
@@ -68,9 +68,9 @@ pub enum BindError {
          {known} (FileDescriptorName= in a socket unit), or configure a listener at that address"
     )]
     Unclaimed {
-        /// The socket, as a person finds it.
+        /// A description of the socket, for people.
         passed: String,
-        /// Where it listens.
+        /// The address of the socket.
         address: SocketAddr,
         /// The names of the listeners.
         known: String,
@@ -78,7 +78,7 @@ pub enum BindError {
 }
 
 impl BindError {
-    /// Whether the machine does not have the address family.
+    /// Whether the machine lacks the address family.
     pub(super) fn is_for_want_of_the_family(&self) -> bool {
         let BindError::Address { error, .. } = self else { return false };
         [Errno::AFNOSUPPORT, Errno::ADDRNOTAVAIL]
@@ -87,10 +87,10 @@ impl BindError {
     }
 }
 
-/// A listening socket that another process has bound, and keeps.
+/// A listening socket that another process has bound and keeps open.
 #[derive(Debug)]
 pub struct PassedSocket {
-    /// What it is called: the listener that it is for, or anything.
+    /// Its name: that of a listener, or any other.
     pub name: Option<String>,
     /// Its number and name, for people.
     pub described: String,
@@ -101,17 +101,17 @@ pub struct PassedSocket {
 /// The sockets of one address.
 #[derive(Debug)]
 pub(super) enum Sockets {
-    /// One for each worker, among which the kernel spreads the clients.
+    /// One socket for each worker; the kernel distributes the clients.
     Own(Vec<OwnedFd>),
-    /// One for all workers, and for whoever has it besides.
+    /// One socket for all workers, and for the process that passed it.
     Passed(OwnedFd),
 }
 
 impl Sockets {
-    /// The socket of one more worker.
+    /// The socket for another worker.
     ///
     /// # Errors
-    /// When the process is out of descriptors.
+    /// When the process has no descriptors left.
     pub(super) fn for_worker(&mut self) -> io::Result<Option<ListeningSocket>> {
         Ok(match self {
             Sockets::Own(all) => all.pop().map(|fd| ListeningSocket { fd, shared: false }),
@@ -140,8 +140,8 @@ impl ListeningSocket {
     /// # Errors
     /// When the system does not support this.
     pub(super) fn refuse_new(&self) -> io::Result<()> {
-        // Of classic BPF (RFC 9669 §1 tells its history; Documentation/networking/filter.rst has it):
-        // a segment with SYN is dropped. The filter sees it from the TCP header on.
+        // Classic BPF (RFC 9669 §1; Documentation/networking/filter.rst) that drops segments with SYN. The
+        // filter gets the segment from the TCP header on.
         const FLAGS: u32 = 13;
         const SYN: u32 = 0x02;
         const LOAD_BYTE: u16 = 0x30;
@@ -163,16 +163,16 @@ impl AsFd for ListeningSocket {
     }
 }
 
-/// Binds an address for `workers`. Returns it with the port that it has. `is_ours` means that this process
-/// has sockets at the port, with which the new ones share it.
+/// Binds an address for `workers`, and returns the actual address, with its port. If `is_ours`, this process
+/// already has sockets at the port, and the new ones share it.
 pub(super) fn bind(
     address: SocketAddr,
     workers: usize,
     is_ours: bool,
 ) -> io::Result<(SocketAddr, Sockets)> {
     if address.port() != 0 && !is_ours {
-        // Among sockets that share a port, a second process would silently take its share of the
-        // clients. Alone, the port is either free or not.
+        // If the port were shared, a second process would silently take its share of the clients. Without
+        // sharing, the bind fails if the port is in use.
         unlistened(address, false)?.listen(BACKLOG)?;
     }
     let first = unlistened(address, true)?;
@@ -181,16 +181,16 @@ pub(super) fn bind(
     for _ in 1..workers {
         sockets.push(unlistened(address, true)?);
     }
-    // Only when all are bound: closing a socket that listens resets its clients.
+    // Only after all are bound: closing a listening socket resets its clients.
     sockets.iter().try_for_each(|socket| socket.listen(BACKLOG))?;
     Ok((address, Sockets::Own(sockets.into_iter().map(OwnedFd::from).collect())))
 }
 
-/// A socket that is bound, and does not listen yet.
+/// A bound socket that does not listen yet.
 fn unlistened(address: SocketAddr, shared: bool) -> io::Result<Socket2> {
     let socket = Socket2::new(Domain::for_address(address), Type::STREAM.nonblocking(), None)?;
     if address.is_ipv6() {
-        // [::] is IPv6 alone: IPv4 has a listener of its own, and clients keep their addresses.
+        // [::] is IPv6 only: IPv4 has its own bind, so that clients keep their addresses.
         socket.set_only_v6(true)?;
     }
     socket.set_reuse_address(true)?;
@@ -201,7 +201,7 @@ fn unlistened(address: SocketAddr, shared: bool) -> io::Result<Socket2> {
 }
 
 /// Configures a passed socket like sluice's own, as far as is still possible. Returns its address, and
-/// whether it accepts IPv4 as well.
+/// whether it also accepts IPv4.
 pub(super) fn listen_again(socket: &OwnedFd) -> io::Result<(SocketAddr, bool)> {
     if sockopt::socket_protocol(socket)? != Some(rustix::net::ipproto::TCP) {
         return Err(Errno::PROTOTYPE.into());
@@ -217,7 +217,7 @@ pub(super) fn listen_again(socket: &OwnedFd) -> io::Result<(SocketAddr, bool)> {
     Ok((address, dual))
 }
 
-/// Sets the options that accepted connections inherit, which saves system calls for each of them.
+/// Sets the options that accepted connections inherit. This saves system calls for each connection.
 fn set_inherited(socket: impl AsFd) -> io::Result<()> {
     sockopt::set_tcp_nodelay(&socket, true)?;
     set_keep_alive(&socket)

@@ -13,15 +13,16 @@ use crate::reach::Listening;
 #[derive(Debug)]
 pub(super) struct Binds {
     open: Vec<Bind>,
-    /// How many were ever made; gives each its id.
+    /// The number of binds ever made; used for their ids.
     made: u64,
-    /// How many sockets each needs.
+    /// The number of sockets of each bind.
     workers: usize,
-    /// Removed binds whose sockets some worker still has.
+    /// Removed binds whose sockets are still open in a worker.
     closing: Vec<Bind>,
-    /// Removed binds whose sockets were passed on. Nobody can bind these addresses again.
+    /// Removed binds with passed sockets. Another process keeps these open, so the addresses cannot be bound
+    /// again.
     unused: Vec<Bind>,
-    /// Binds that are skipped because the machine lacks the address family, and were logged.
+    /// Binds that were skipped because the machine lacks the address family. Each is logged once.
     skipped: Vec<BindSpec>,
 }
 
@@ -29,22 +30,22 @@ pub(super) struct Binds {
 #[derive(Debug)]
 struct Bind {
     id: BindId,
-    /// As requested.
+    /// The requested bind.
     spec: BindSpec,
-    /// With the port that it has.
+    /// The actual address, with its port.
     address: SocketAddr,
-    /// Whether an IPv6 address takes IPv4 clients, too.
+    /// Whether an IPv6 address also accepts IPv4 clients.
     dual: bool,
-    /// Its sockets, as long as the workers do not have them. A passed one is kept.
+    /// The sockets until the workers get them. A passed socket is kept.
     sockets: Option<Sockets>,
     /// Whether the workers have their sockets.
     is_handed_out: bool,
-    /// Each worker that has a socket holds a clone.
+    /// Each worker with a socket holds a clone.
     lease: Arc<()>,
 }
 
 impl Binds {
-    /// No binds yet, of so many workers.
+    /// An empty set of binds, for this number of workers.
     pub(super) fn new(workers: usize) -> Self {
         Binds {
             open: Vec::new(),
@@ -56,15 +57,14 @@ impl Binds {
         }
     }
 
-    /// Adopts sockets that another process has bound. Returns the binds of `wanted` that are still
-    /// missing.
+    /// Adopts sockets that another process has bound. Returns the binds in `wanted` that are still missing.
     ///
-    /// * A socket that is named like a listener is that listener's, and all of the name take the place
-    ///   of the addresses that are wanted for it.
-    /// * Any other one is for the listener at its address.
+    /// * A socket with the name of a listener belongs to that listener. The sockets of a name replace all
+    ///   addresses in `wanted` for it.
+    /// * Any other socket belongs to the listener at its address.
     ///
     /// # Errors
-    /// When a socket is for no listener.
+    /// When a socket belongs to no listener.
     pub(super) fn adopt(
         &mut self,
         passed: Vec<PassedSocket>,
@@ -100,7 +100,7 @@ impl Binds {
     }
 
     /// Changes the binds to those in `wanted`: closes others, makes missing ones, and keeps the rest.
-    /// Returns an error for each that cannot be made; another call tries those again.
+    /// Returns an error for each bind that cannot be made; another call tries those again.
     ///
     /// An unspecified address (`0.0.0.0`, `[::]`) is skipped if the machine lacks its address family and
     /// the listener has another address.
@@ -111,7 +111,7 @@ impl Binds {
     ) -> Vec<BindError> {
         let (mut missing, mut errors) = without_duplicates(wanted);
         let mut left: Vec<Bind> = std::mem::take(&mut self.open);
-        // As it is, or else with another listener.
+        // First an unchanged bind, then one at the same address with another listener.
         for fits in [Bind::is, Bind::is_at] {
             missing.retain(|spec| match left.iter().position(|bind| fits(bind, spec)) {
                 Some(place) => {
@@ -131,8 +131,8 @@ impl Binds {
         errors
     }
 
-    /// Gives the workers their sockets of new binds. Closes binds for which that fails, and returns the
-    /// errors.
+    /// Gives each worker its sockets of new binds. If that fails for a bind, closes it and returns the
+    /// error.
     pub(super) fn hand_out(&mut self, workers: &Workers) -> Vec<BindError> {
         let new: Vec<_> = self.open.extract_if(.., |bind| !bind.is_handed_out).collect();
         let mut errors = Vec::new();
@@ -155,7 +155,7 @@ impl Binds {
         self.open.iter().map(|bind| &bind.spec)
     }
 
-    /// The name of the listener and the address of each.
+    /// The listener's name and the address of each bind.
     pub(super) fn addresses(&self) -> impl Iterator<Item = (&str, SocketAddr)> {
         self.open.iter().map(|bind| (bind.spec.listener.name.as_str(), bind.address))
     }
@@ -165,7 +165,7 @@ impl Binds {
         self.open.iter().map(|bind| Listening { address: bind.address, dual_stack: bind.dual })
     }
 
-    /// Whether all sockets were passed on, and so stay open in another process.
+    /// Whether all sockets were passed to this process, so that they stay open in another process.
     pub(super) fn are_passed(&self) -> bool {
         self.open.iter().all(Bind::is_passed)
     }
@@ -204,7 +204,7 @@ impl Binds {
         }
     }
 
-    /// Takes out what is skipped because the machine lacks the address family.
+    /// Removes the binds that are skipped because the machine lacks the address family.
     fn without_missing_families(&mut self, failed: Vec<(&BindSpec, BindError)>) -> Vec<BindError> {
         let is_skipped = |spec: &BindSpec, error: &BindError| {
             let same = |bind: &Bind| {
@@ -232,7 +232,8 @@ impl Binds {
     }
 }
 
-/// The first bind of each address, and errors for the others. Each bind of port 0 has its own port.
+/// The first bind for each address, and an error for each further one. Each bind with port 0 gets its own
+/// port.
 fn without_duplicates(wanted: &[BindSpec]) -> (Vec<&BindSpec>, Vec<BindError>) {
     let mut first: Vec<&BindSpec> = Vec::new();
     let mut errors = Vec::new();
@@ -255,14 +256,14 @@ impl Bind {
         self.spec == *spec
     }
 
-    /// Whether it is where `spec` wants one. Of several with port 0, that is the one of the listener.
+    /// Whether it has the address of `spec`. With port 0, it must also have the same listener.
     fn is_at(&self, spec: &BindSpec) -> bool {
         let (own, other) = (&self.spec.listener, &spec.listener);
         let same_listener = (&own.scope, &own.name) == (&other.scope, &other.name);
         self.spec.address == spec.address && (spec.address.port() != 0 || same_listener)
     }
 
-    /// Whether its socket stays open elsewhere when it is closed here.
+    /// Whether its socket stays open in another process.
     fn is_passed(&self) -> bool {
         matches!(self.sockets, Some(Sockets::Passed(_)))
     }
@@ -273,7 +274,7 @@ impl Bind {
         address == self.address || self.dual && address == ipv4
     }
 
-    /// Changes the listener for clients that connect from now on.
+    /// Changes the listener for new clients.
     fn serve(&mut self, listener: &Listener, workers: Option<&Workers>) {
         if self.spec.listener == *listener {
             return;

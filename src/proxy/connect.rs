@@ -16,11 +16,11 @@ use super::socket::Socket;
 use crate::routing::{EndpointRequest, Route, choose};
 
 /// The precision of the first attempt's deadline, in milliseconds. Almost no connection reaches this
-/// deadline, so connections share coarse ones, and the worker wakes less often.
+/// deadline, so it can be coarse; equal deadlines of several connections make the worker wake less often.
 const SILENCE_STEP: u64 = 100;
 
-/// Connects to an endpoint of `route`, and to another one if that fails or takes long: the client has
-/// received nothing yet. Gives up as soon as the client (`downstream`) is gone.
+/// Connects to an endpoint of `route`. If that fails or takes long, tries others, because the client has
+/// received nothing yet. Stops as soon as the client (`downstream`) is gone.
 pub(super) async fn connect(
     context: &Context,
     connection: &mut Connection,
@@ -58,7 +58,7 @@ pub(super) async fn connect(
         Err(failure) => Err(failure),
     };
     let search = request.search;
-    // Boxed, so that the task of an ordinary connection has no room reserved for it.
+    // Boxed, so that the tasks of ordinary connections reserve no space for it.
     Box::pin(Race::new(context, connection, route, downstream, limit, search, first).run()).await
 }
 

@@ -14,7 +14,7 @@ use crate::outcome::Outcome;
 use crate::routing::{Route, RouteKey};
 use crate::tls::{self, ClientHello, SentName};
 
-/// How many bytes of a client's protocols are kept for the access log, which shows less.
+/// The maximum number of bytes of a client's protocols that are kept for the access log.
 const KEPT_ALPN: usize = 1024;
 
 /// The state of a connection. Its record is written exactly once: by `close`, or on drop if its task
@@ -66,8 +66,8 @@ impl Connection {
         }
     }
 
-    /// The route is found. What only the lookup needed is freed, because a connection may wait long for its
-    /// endpoint, and live long after.
+    /// Stores the route. Frees everything that only the lookup needed, because connecting may take long, and
+    /// the connection may last long.
     pub(super) fn routed(&mut self, route: &Arc<Route>) {
         self.route = Some(Arc::clone(route));
         if let Some(hello) = &mut self.hello {
@@ -75,13 +75,13 @@ impl Connection {
         }
     }
 
-    /// An endpoint is being tried.
+    /// Records an attempt to connect to an endpoint.
     pub(super) fn trying(&mut self, endpoint: SocketAddr) {
         self.endpoint = Some(endpoint);
         self.attempts = self.attempts.saturating_add(1);
     }
 
-    /// The connection to the endpoint is open.
+    /// Records that the connection to the endpoint is open.
     pub(super) fn connected(&mut self) {
         if self.context.settings.access_log == AccessLogMode::Off {
             self.hello = None;
@@ -92,7 +92,7 @@ impl Connection {
 
     /// Ends the connection.
     pub(super) fn close(mut self, outcome: Outcome) {
-        // Health checks reset connections, too; without a hello, only this distinguishes them.
+        // Health checks may also reset connections; without a hello, only this distinguishes them.
         let silent = self.listener.protocol == Protocol::Tcp && self.record.is_silent();
         self.write_record(match outcome {
             Outcome::DownstreamReset if silent => Outcome::NoHello,
@@ -100,7 +100,7 @@ impl Connection {
         });
     }
 
-    /// Counts the connection as closed, and logs it. Only the first call does that.
+    /// Counts the connection as closed, and logs it. Only the first call has an effect.
     fn write_record(&mut self, outcome: Outcome) {
         let context = &*self.context;
         let stats = self.route.as_ref().map_or(&context.metrics.unrouted, |route| &route.stats);
@@ -114,7 +114,7 @@ impl Connection {
             let ByteCounts { up: bytes_up, down: bytes_down } = self.record.bytes();
             let entry =
                 self.entry(Event::End(ConnectionEnd { outcome, bytes_up, bytes_down, lasted }));
-            // Connections that the drain ends are not a flood of refusals.
+            // Connections that the drain ends do not count as a flood of refusals.
             match self.record.connect_took().is_none() && outcome != Outcome::Drained {
                 true => context.log_refusal(&entry, outcome),
                 false => context.log(&entry),
@@ -154,7 +154,7 @@ impl Connection {
         }
     }
 
-    /// The name that the client sent: normalised if it is a valid server name, else escaped.
+    /// The server name that the client sent: normalised if it is valid, else escaped.
     fn name(&self) -> Option<&str> {
         let hello = self.hello.as_ref();
         let usable = hello.and_then(|hello| hello.server_name.as_ref()).map(|name| name.as_str());
@@ -173,9 +173,9 @@ impl Connection {
         hello?.unusable_name.as_ref().map(|name| &name.cause as &dyn fmt::Display)
     }
 
-    /// An id that the log lines of this connection share: a 64-bit hash with a key of this process.
+    /// An id for all log lines of this connection: a 64-bit hash with a key of this process.
     fn id(&self) -> u64 {
-        // No two connections have the same address and nanosecond.
+        // No two connections have the same address and start time in nanoseconds.
         self.context.hellos().hash(&(self.source, self.record.opened()))
     }
 }

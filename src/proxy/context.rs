@@ -26,12 +26,12 @@ use crate::routing::{TableReader, mix};
 
 /// The size of the buffer that all connections of a worker read into, one at a time.
 const BUFFER: usize = 64 * 1024;
-/// How long a handshake that has begun may take after its bind was removed: a round trip, and the first
-/// repetition of a segment that was lost (RFC 6298 §2).
+/// How long a handshake that has already begun may take after its bind was removed: a round trip, and the
+/// first retransmission of a lost segment (RFC 6298 §2).
 pub(super) const HANDSHAKE: Duration = Duration::from_secs(1);
-/// The same at the end of the process, which has waited for clients to stop coming.
+/// The same limit at the end of the process, after it has waited until no new clients arrive.
 pub(super) const LAST_HANDSHAKE: Duration = Duration::from_millis(200);
-/// How long a line of the access log may wait for others.
+/// How long a line of the access log may wait for further lines.
 pub(super) const LOG_DELAY: Duration = Duration::from_millis(200);
 
 /// State that all connections of one worker share. It stays on the worker's thread.
@@ -64,15 +64,15 @@ pub(super) struct Context {
 pub(super) struct OpenBind {
     pub(super) id: BindId,
     listener: RefCell<ServedListener>,
-    /// If it is closing: how long handshakes that have begun may take.
+    /// The time limit for handshakes that have begun, if the bind is closing.
     closing: Cell<Option<Duration>>,
     task: Cell<Option<TaskId>>,
-    /// Shows that this worker has a socket of the bind.
+    /// Held while this worker has a socket of the bind.
     _lease: Arc<()>,
 }
 
-/// A listener in two forms: shared by all workers, and a copy that only this worker's connections share,
-/// so that they do not touch memory of other threads.
+/// A listener in two copies: one is shared by all workers; the other is shared only by this worker's
+/// connections, so that their reference counts are not shared with other threads.
 struct ServedListener {
     shared: Arc<Listener>,
     local: Rc<Listener>,
@@ -98,7 +98,7 @@ impl OpenBind {
         Rc::clone(&self.listener.borrow().local)
     }
 
-    /// The same, to hand to another worker.
+    /// The listener for a new client that is handed to another worker.
     pub(super) fn shared_listener(&self) -> Arc<Listener> {
         Arc::clone(&self.listener.borrow().shared)
     }
@@ -108,8 +108,8 @@ impl OpenBind {
         *self.listener.borrow_mut() = ServedListener::of(listener);
     }
 
-    /// If it is closing: how long handshakes that have begun may take. Then only the clients of those, and
-    /// clients that already wait, are accepted.
+    /// The time limit for handshakes that have begun, if the bind is closing. Then only the clients of these
+    /// handshakes, and those that already wait, are accepted.
     pub(super) fn closing(&self) -> Option<Duration> {
         self.closing.get()
     }
@@ -152,7 +152,7 @@ impl Context {
             log: RefCell::new(log),
             log_task: Cell::new(None),
             main_task: Cell::new(None),
-            // Its keys come from the system: in containers, all processes may have the same id.
+            // The keys come from the system, because processes in different containers may have the same id.
             random: Cell::new(RandomState::new().hash_one(number)),
             warnings: WarningLimiter::default(),
             machine: Machine::new(),
@@ -190,7 +190,8 @@ impl Context {
         self.binds.borrow().iter().find(|bind| bind.id == id).cloned()
     }
 
-    /// Closes a bind after the clients that already wait, and those whose handshake ends in this time.
+    /// Closes a bind. Clients that already wait, and those whose handshake ends within `handshake`, are
+    /// still accepted.
     pub(super) fn close_bind(&self, bind: &OpenBind, handshake: Duration) {
         if bind.closing.replace(Some(handshake)).is_none() {
             bind.task.get().into_iter().for_each(|task| self.reactor.wake(task));
@@ -205,7 +206,7 @@ impl Context {
         }
     }
 
-    /// A bind has closed, as ordered or by itself.
+    /// Records that a bind has closed, as ordered or by itself.
     pub(super) fn bind_closed(&self, bind: &OpenBind) {
         self.binds.borrow_mut().retain(|other| other.id != bind.id);
         if !bind.is_closing() {
@@ -231,16 +232,16 @@ impl Context {
             let known = bind.listener.borrow();
             Arc::ptr_eq(&known.shared, shared).then(|| Rc::clone(&known.local))
         });
-        // The bind is not open here yet, or no longer.
+        // The bind is not open in this worker.
         here.unwrap_or_else(|| Rc::new(Listener::clone(shared)))
     }
 
-    /// Whether the open connections, including the one in question, exceed the descriptors.
+    /// Whether the number of open connections, including the current one, exceeds the limit on descriptors.
     pub(super) fn is_full(&self) -> bool {
         self.workers.descriptors.are_exceeded_by(self.workers.connections())
     }
 
-    /// A descriptor for an additional attempt to connect, if there are enough.
+    /// A descriptor for an additional attempt to connect, if enough are left.
     pub(super) fn take_spare(&self) -> Option<SpareDescriptor<'_>> {
         self.workers.descriptors.take_spare(self.workers.connections())
     }
@@ -250,7 +251,7 @@ impl Context {
         &self.workers.hellos
     }
 
-    /// Counts a connection as open, accepted at `at`.
+    /// Counts a connection that was accepted at `at`.
     pub(super) fn opened(&self, at: Instant) {
         self.handle().into_iter().for_each(|handle| self.workers.opened(handle, at));
     }
@@ -284,8 +285,8 @@ impl Context {
         }
     }
 
-    /// Checks whether an endpoint may be connected to now. The control plane has checked it before, but its
-    /// result may be old: from a saved table, or from before an address moved.
+    /// Checks whether connecting to an endpoint is allowed. The control plane has checked it, but that may
+    /// have been long ago: the table may be a saved one, or the address may have moved.
     pub(super) fn judge(&self, endpoint: SocketAddr) -> Result<(), EndpointRefusal> {
         let Settings { reach, own_endpoints, .. } = &*self.settings;
         let judged = reach.judge(endpoint, &own_endpoints.get(), |ip| self.machine.has(ip));
@@ -308,7 +309,7 @@ impl Context {
         self.with_log(|log| log.push(entry));
     }
 
-    /// Adds a line about a refused client, or only counts it if there are many alike.
+    /// Adds a line about a refused client. If there are many similar lines, only counts it.
     pub(super) fn log_refusal(&self, entry: &Entry<'_>, outcome: Outcome) {
         self.with_log(|log| log.push_refusal(entry, outcome));
     }
@@ -323,7 +324,7 @@ impl Context {
         }
     }
 
-    /// Hands the lines of the access log to the writing thread. Returns whether some are left.
+    /// Passes the lines of the access log to the writing thread. Returns whether some are left.
     pub(super) fn hand_over_log(&self) -> bool {
         let mut log = self.log.borrow_mut();
         let Some(log) = log.as_mut() else { return false };
@@ -331,7 +332,7 @@ impl Context {
         !log.is_empty()
     }
 
-    /// A random number, good enough to spread connections.
+    /// A random number, good enough to distribute connections.
     pub(super) fn random(&self) -> u64 {
         let next = self.random.get().wrapping_add(0x9e37_79b9_7f4a_7c15);
         self.random.set(next);

@@ -6,16 +6,16 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use super::pipes::PipeQuota;
 
-/// Descriptors that are reserved for everything but connections: the admin port, manifests, logs.
+/// Descriptors that are reserved for everything else: the admin port, manifests, logs.
 const RESERVED: usize = 128;
 /// A connection has two sockets.
 const A_CONNECTION: usize = 2;
-/// A worker's own descriptors: epoll, timer, eventfd, a netlink socket, and one more for a moment.
+/// A worker's own descriptors: epoll, timer, eventfd, a netlink socket, and one temporary one.
 const A_WORKER: usize = 5;
-/// The last quarter is for clients: additional attempts to connect take none of it.
+/// The last quarter is reserved for clients: additional attempts to connect do not use it.
 const KEPT_FOR_CLIENTS: usize = 4;
 
-/// How many descriptors connections may take. The number in use follows from the number of connections.
+/// The limit on descriptors for connections. The number in use is computed from the number of connections.
 #[derive(Debug)]
 pub(super) struct Descriptors {
     /// The limit of the process; `None` is no limit.
@@ -24,7 +24,7 @@ pub(super) struct Descriptors {
     reserved: usize,
     workers: usize,
     binds: AtomicUsize,
-    /// Taken by additional attempts, beyond the two of each connection.
+    /// Descriptors for additional attempts, beyond the two of each connection.
     spares: AtomicUsize,
 }
 
@@ -64,7 +64,7 @@ impl Descriptors {
         connections.saturating_mul(A_CONNECTION) + self.spares.load(Ordering::Relaxed) > most
     }
 
-    /// Takes one for an additional attempt, if this number of connections leaves enough.
+    /// Takes a descriptor for an additional attempt, if this number of connections leaves enough.
     pub(super) fn take_spare(&self, connections: usize) -> Option<SpareDescriptor<'_>> {
         let most = self.most() - self.most() / KEPT_FOR_CLIENTS;
         let taken = connections.saturating_mul(A_CONNECTION);
@@ -73,16 +73,16 @@ impl Descriptors {
         Some(SpareDescriptor(self))
     }
 
-    /// How many descriptors are left for connections.
+    /// The number of descriptors for connections.
     fn most(&self) -> usize {
         let Some(limit) = self.limit else { return usize::MAX };
         let sockets = self.workers * self.binds.load(Ordering::Relaxed);
-        // With very few descriptors, pipes have to give way, as they do: without one, bytes are copied.
+        // With very few descriptors, there is no room for pipes, and bytes are copied instead.
         limit.saturating_sub(self.reserved + sockets).max(limit / 4)
     }
 }
 
-/// A descriptor for an additional attempt, until this is dropped.
+/// A descriptor for an additional attempt; given back on drop.
 #[derive(Debug)]
 pub(super) struct SpareDescriptor<'a>(&'a Descriptors);
 
@@ -96,7 +96,7 @@ impl Drop for SpareDescriptor<'_> {
 mod tests {
     use super::*;
 
-    /// Of so few, a quarter is for connections.
+    /// So few descriptors that a quarter of them is for connections.
     fn for_connections(most: usize) -> Descriptors {
         let descriptors = Descriptors::new(Some(4 * A_CONNECTION * most), 1);
         assert_eq!(descriptors.most_connections(), most);

@@ -1,24 +1,24 @@
-//! How many directions of a worker may be fast at a time: what one holds is not bounded.
+//! The limit on fast directions, because the bytes that a fast direction holds are not bounded.
 
 use std::cell::Cell;
 use std::rc::Rc;
 
-/// How many directions of a worker may be fast at a time.
+/// The maximum number of fast directions of a worker.
 const MOST_FAST: usize = 16;
 
-/// The fast directions of a worker.
+/// The slots for fast directions of a worker.
 pub(super) struct FastSlots(Rc<Cell<usize>>);
 
-/// The place of one fast direction.
+/// The slot of one fast direction; given back on drop.
 pub(super) struct FastSlot(Rc<Cell<usize>>);
 
 impl FastSlots {
-    /// Those of a worker that has no fast direction yet.
+    /// The slots of a worker, all of them free.
     pub(super) fn new() -> Self {
         FastSlots(Rc::new(Cell::new(MOST_FAST)))
     }
 
-    /// A place, if there is one left.
+    /// Takes a slot, if one is left.
     pub(super) fn take(&self) -> Option<FastSlot> {
         let left = self.0.get().checked_sub(1)?;
         self.0.set(left);

@@ -1,9 +1,9 @@
-//! The hellos whose connections are being served, by which a loop is noticed.
+//! The hellos of the connections that are being served. They are used to detect loops.
 //!
-//! A route may lead back to sluice by ways that no address shows: through another replica, a load
-//! balancer, a network address translation. Then one connection would go round until there are no
-//! descriptors left. Its hello stays the same, and with it the 32 random bytes that every client
-//! chooses anew (RFC 8446 §4.1.2).
+//! A route may lead back to sluice without an address that shows it: through another replica, a load
+//! balancer or a network address translation. One connection would then repeat until no descriptors are
+//! left. Its hello stays the same, and so do the 32 random bytes that every client chooses for each hello
+//! (RFC 8446 §4.1.2).
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
@@ -12,25 +12,25 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use ahash::RandomState;
 
-/// Connections with the same hello at the same time. A client may retry with the hello that it has
-/// made already; what comes a third time goes round.
+/// The maximum number of concurrent connections with the same hello. A client may retry with the same hello;
+/// the third connection is a loop.
 const MOST: u8 = 2;
-/// Parts with a lock of their own, so that workers seldom meet at one. A power of two.
+/// The number of shards, each with its own lock, so that workers rarely wait for each other. A power of two.
 const SHARDS: u64 = 256;
 
-/// The hellos that all workers are serving. To enter and to leave takes a lock that is held for some
-/// ten nanoseconds, and allocates only while the table grows.
+/// The hellos that all workers are serving. Each operation holds a lock for some ten nanoseconds, and
+/// allocates only while the table grows.
 #[derive(Debug)]
 pub(super) struct Hellos {
-    /// With keys of this process, so that nobody can choose a shard.
+    /// With keys of this process, so that a client cannot choose the shard.
     hasher: RandomState,
     shards: Box<[Mutex<Shard>]>,
 }
 
-/// How many connections are served for each hello.
+/// The number of connections for each hello.
 type Shard = HashMap<u64, u8, BuildHasherDefault<PassThroughHasher>>;
 
-/// A hello, for as long as its connection is served.
+/// A hello that is being served, until this is dropped.
 #[derive(Debug)]
 pub(super) struct ServedHello<'a> {
     hellos: &'a Hellos,
@@ -43,7 +43,7 @@ impl Hellos {
         Hellos { hasher: RandomState::new(), shards }
     }
 
-    /// What a hello with these random bytes is entered by.
+    /// The key of a hello with these random bytes.
     pub(super) fn key(&self, random: &[u8; 32]) -> u64 {
         self.hash(random)
     }
@@ -53,7 +53,7 @@ impl Hellos {
         self.hasher.hash_one(of)
     }
 
-    /// Enters a hello; `None` if it is being served as often as it may be.
+    /// Enters a hello. `None` if it is already served as often as allowed.
     pub(super) fn enter(&self, key: u64) -> Option<ServedHello<'_>> {
         let mut shard = self.shard(key)?;
         let served = shard.entry(key).or_insert(0);
@@ -64,11 +64,11 @@ impl Hellos {
         Some(ServedHello { hellos: self, key })
     }
 
-    /// Never `None`: there is a shard for each remainder.
+    /// The shard of a key. Never `None`, because there is a shard for each remainder.
     fn shard(&self, key: u64) -> Option<MutexGuard<'_, Shard>> {
-        // The low bits choose the place within the map.
+        // The low bits are used for the position in the map.
         let shard = self.shards.get(((key >> 32) % SHARDS) as usize)?;
-        // Nothing that panics is done with the lock held.
+        // No code panics while it holds the lock.
         Some(shard.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }
@@ -85,7 +85,7 @@ impl Drop for ServedHello<'_> {
     }
 }
 
-/// Passes a hash on as it is.
+/// A hasher that returns the key itself.
 #[derive(Debug, Default)]
 struct PassThroughHasher(u64);
 
@@ -95,7 +95,7 @@ impl Hasher for PassThroughHasher {
     }
 
     fn write(&mut self, bytes: &[u8]) {
-        // Keys are u64 and come by the function below.
+        // Not used: keys are `u64`.
         bytes.iter().for_each(|byte| self.0 = self.0.rotate_left(8) ^ u64::from(*byte));
     }
 

@@ -1,18 +1,18 @@
-//! A listener, as connections see it.
+//! A listener of the data plane.
 
 use crate::config::{self, Protocol};
 use crate::routing::{ListenerRef, Scope};
 
-/// What a bind serves: a name, a protocol and settings.
+/// A listener: a name, a protocol and settings.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Listener {
-    /// The scope in which its hostnames may conflict.
+    /// The scope of its hostnames.
     pub scope: Scope,
-    /// Its name in the scope, by which routes refer to it.
+    /// Its name in the scope, as routes use it.
     pub name: String,
-    /// The protocol of the clients.
+    /// The protocol of its clients.
     pub protocol: Protocol,
-    /// Whether a connection that is refused gets a TLS alert before it is closed.
+    /// Whether a refused connection gets a TLS alert before it is closed.
     pub alerts: bool,
 }
 
@@ -31,7 +31,7 @@ impl Listener {
         }
     }
 
-    /// The form in which a lookup takes it.
+    /// The listener in the form for lookups.
     pub fn reference(&self) -> ListenerRef<'_> {
         ListenerRef { scope: &self.scope, name: &self.name }
     }

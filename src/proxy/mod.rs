@@ -67,16 +67,17 @@ impl Proxy {
     /// unspecified one (`0.0.0.0`, `[::]`) is skipped if the machine lacks its address family.
     ///
     /// # Errors
-    /// The first address that cannot be had.
+    /// The first address that cannot be bound.
     pub fn bind(config: &Config) -> Result<Self, BindError> {
         Proxy::bind_with(config, Vec::new())
     }
 
-    /// Like [`Proxy::bind`], with sockets that another process has bound. Each is for the listener of its
-    /// name, or at its address. All workers share them, and they stay open when this process ends.
+    /// Like [`Proxy::bind`], with sockets that another process has bound. A socket belongs to the listener
+    /// with its name, or to the listener at its address. All workers share it, and it stays open when this
+    /// process ends.
     ///
     /// # Errors
-    /// The first address that cannot be had, or a socket that is for no listener.
+    /// The first address that cannot be bound, or a socket that belongs to no listener.
     pub fn bind_with(config: &Config, passed: Vec<PassedSocket>) -> Result<Self, BindError> {
         let settings = Settings::of(config);
         let mut binds = Binds::new(settings.workers);
@@ -123,7 +124,7 @@ impl Proxy {
     /// Starts the workers. `ended` is called each time a worker ends.
     ///
     /// # Errors
-    /// When threads or descriptors cannot be had.
+    /// When a thread or descriptor cannot be created.
     pub fn start(
         self,
         routes: &TableReader,
@@ -154,7 +155,7 @@ impl Proxy {
     }
 }
 
-/// Reports the end of a worker when it is dropped, whatever ended the worker.
+/// Reports the end of a worker on drop, however the worker ended.
 struct EndNotifier<F: Fn()> {
     call: F,
     workers: Arc<Workers>,
@@ -164,7 +165,7 @@ struct EndNotifier<F: Fn()> {
 
 impl<F: Fn()> Drop for EndNotifier<F> {
     fn drop(&mut self) {
-        // Closes what other workers have handed over meanwhile, and refuses more.
+        // Closes the connections that other workers have handed over, and refuses further ones.
         drop(self.workers.handle(self.number).map(WorkerHandle::take_last));
         self.over.store(true, Ordering::Release);
         (self.call)();
@@ -219,7 +220,7 @@ impl Running {
         errors
     }
 
-    /// The active binds, in the form that [`Running::apply`] takes.
+    /// The current binds, in the form that [`Running::apply`] takes.
     pub fn binds_in_force(&self) -> Vec<BindSpec> {
         self.binds().specs().cloned().collect()
     }
@@ -234,7 +235,7 @@ impl Running {
         self.binds.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The means to check that each worker still answers.
+    /// Pulses to check that each worker still answers.
     pub fn pulses(&self) -> impl Iterator<Item = WorkerPulse> {
         self.threads.iter().enumerate().map(|(number, thread)| WorkerPulse {
             workers: Arc::clone(&self.workers),
@@ -248,8 +249,8 @@ impl Running {
         self.workers.quiet_for()
     }
 
-    /// Whether new clients are refused after [`Running::close`]. A socket that was passed on stays open in
-    /// another process.
+    /// Whether new clients are refused after [`Running::close`]. Not if a socket was passed to this process,
+    /// because it stays open in another process.
     pub fn refuses_when_closed(&self) -> bool {
         !self.binds().are_passed()
     }

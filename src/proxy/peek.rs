@@ -13,8 +13,8 @@ use super::socket::Socket;
 use crate::config::Protocol;
 use crate::tls::{HelloReader, Progress};
 
-/// What one read of a client's first bytes takes. A hello has 200 to 2,000 bytes; of what comes
-/// behind it, no more than this waits here while the upstream is connected.
+/// The size of one read of a client's first bytes. A hello has 200 to 2,000 bytes. The bytes after it are
+/// kept in memory while the upstream connection is opened, so this also limits that memory.
 const CHUNK: usize = 8 * 1024;
 
 /// Reads until the hello is complete, if the listener's protocol has one. Returns all bytes that were
@@ -78,8 +78,8 @@ async fn read_hello(
     .await
 }
 
-/// Whether a read failed because the client is gone or unreachable, and not because this machine lacks
-/// a resource.
+/// Whether a read failed because the client is gone or unreachable, and not because this machine lacks a
+/// resource.
 fn is_of_client(error: &io::Error) -> bool {
     const OF_CLIENT: [Errno; 8] = [
         Errno::CONNRESET,

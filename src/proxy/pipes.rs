@@ -8,43 +8,43 @@ use rustix::pipe::{PipeFlags, fcntl_getpipe_size, fcntl_setpipe_size, pipe_with}
 
 use crate::metrics::Metrics;
 
-/// The size of a pipe, in bytes, where the quota allows for as many as [`ENOUGH`], and else at
-/// least. The more is moved at once, the less often those at both ends are woken. The kernel allows
-/// no larger ones by default (pipe(7), `pipe-max-size`).
+/// The maximum and minimum size of a pipe in bytes, depending on whether the quota allows [`ENOUGH`] large
+/// pipes. Larger moves wake both ends less often. The kernel allows no larger pipes by default (pipe(7),
+/// `pipe-max-size`).
 const LARGEST: usize = 1024 * 1024;
 const SMALLEST: usize = 256 * 1024;
-/// A worker prefers this many pipes over larger ones.
+/// A worker prefers this number of pipes over larger pipes.
 const ENOUGH: usize = 16;
-/// A pipe below this size is slower than copying. The kernel makes such pipes (8 KiB) for a user
-/// who is over the quota.
+/// Splicing through a smaller pipe is slower than copying. The kernel makes such pipes (8 KiB) for a user
+/// who exceeds the quota.
 const LEAST_SIZE: usize = 64 * 1024;
 /// How many idle pipes are kept.
 const IDLE: usize = 16;
-/// After the kernel has refused a pipe of a useful size, this many requests get none before the next try.
+/// After the kernel has refused a useful size, this number of requests get no pipe before the next try.
 const WISHES_BETWEEN_TRIES: u32 = 1024;
 /// The share of the user's quota that this process takes, in percent.
 const QUOTA_SHARE: u64 = 75;
-/// What the kernel allows a user by default, in pages (pipe(7), `pipe-user-pages-soft`).
+/// The kernel's default quota of a user, in pages (pipe(7), `pipe-user-pages-soft`).
 const DEFAULT_QUOTA: u64 = 16 * 1024;
 const PAGE: u64 = 4096;
 
-/// A pool of pipes. A pipe is borrowed while bytes are in flight and comes back empty.
+/// A pool of pipes. A pipe is borrowed while bytes are in flight, and returned empty.
 pub(super) struct Pipes {
     idle: RefCell<Vec<Pipe>>,
-    /// Pipes that exist, borrowed ones included.
+    /// The number of existing pipes, including borrowed ones.
     count: Cell<usize>,
     quota: PipeQuota,
-    /// How many requests get none before the next try; `u32::MAX` is for ever.
+    /// How many requests get no pipe before the next try; `u32::MAX` means all.
     pause: Cell<u32>,
     idle_gauge: IntGauge,
     busy_gauge: IntGauge,
 }
 
-/// A pipe; when borrowed, it is empty.
+/// A pipe. It is empty when it is borrowed.
 pub(super) struct Pipe {
     read: OwnedFd,
     write: OwnedFd,
-    /// In bytes.
+    /// The size in bytes.
     pub(super) size: usize,
 }
 
@@ -63,17 +63,17 @@ impl Pipe {
 pub(super) struct PipeQuota {
     /// The size of each pipe, in bytes.
     size: usize,
-    /// How many pipes there may be.
+    /// The maximum number of pipes.
     pub(super) pipes: usize,
 }
 
 impl PipeQuota {
-    /// The share of one of `workers`, by the quota of this machine.
+    /// The share of one of `workers` in the quota of this machine.
     pub(super) fn of(workers: usize) -> Self {
         let quota = std::fs::read_to_string("/proc/sys/fs/pipe-user-pages-soft")
             .ok()
             .and_then(|text| text.trim().parse().ok())
-            // 0 is "no limit".
+            // 0 means no limit.
             .filter(|pages| *pages > 0)
             .unwrap_or(DEFAULT_QUOTA);
         Self::within(quota, workers)
@@ -102,7 +102,7 @@ impl Pipes {
         }
     }
 
-    /// Borrows an empty pipe, or returns `None` if there is none and the caller should copy.
+    /// Borrows an empty pipe. `None` if there is none; the caller should then copy.
     pub(super) fn borrow(&self) -> Option<Pipe> {
         let idle = self.idle.borrow_mut().pop();
         let pipe = match idle {
@@ -116,7 +116,7 @@ impl Pipes {
         Some(pipe)
     }
 
-    /// Takes back a pipe that is empty.
+    /// Returns an empty pipe to the pool.
     pub(super) fn give_back(&self, pipe: Pipe) {
         let mut idle = self.idle.borrow_mut();
         if idle.len() >= IDLE || self.pause.get() == u32::MAX {
@@ -127,22 +127,20 @@ impl Pipes {
         idle.push(pipe);
     }
 
-    /// Closes a borrowed pipe, whatever is in it: bytes left in a pipe must never reach the next
-    /// borrower.
+    /// Closes a borrowed pipe that may contain bytes: these must never reach the next borrower.
     pub(super) fn close(&self, pipe: Pipe) {
         drop(pipe);
         self.busy_gauge.dec();
         self.count.set(self.count.get().saturating_sub(1));
     }
 
-    /// Whether most pipes are borrowed, so that a direction that waits for its receiver should give its
-    /// pipe back.
+    /// Whether most pipes are borrowed. A direction that waits for its receiver should then return its pipe.
     pub(super) fn are_scarce(&self) -> bool {
         let busy = self.count.get().saturating_sub(self.idle.borrow().len());
         busy > self.quota.pipes - self.quota.pipes / 4
     }
 
-    /// Lends no more pipes: the kernel does not support splicing here.
+    /// Disables the pool, because the kernel does not support splicing here.
     pub(super) fn disable(&self) {
         self.pause.set(u32::MAX);
         for _ in self.idle.take() {
@@ -175,7 +173,7 @@ impl Pipes {
 
 fn make(size: usize) -> Option<Pipe> {
     let (read, write) = pipe_with(PipeFlags::NONBLOCK | PipeFlags::CLOEXEC).ok()?;
-    // Refused over the quota; then the size that it has decides.
+    // The kernel may refuse this because of the quota; the actual size is checked next.
     let _ = fcntl_setpipe_size(&write, size);
     let size = fcntl_getpipe_size(&write).ok()?;
     (size >= LEAST_SIZE).then_some(Pipe { read, write, size })

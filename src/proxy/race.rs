@@ -14,7 +14,7 @@ use super::refuse::Refusal;
 use super::socket::Socket;
 use crate::routing::{EndpointRequest, Route, SearchState, choose};
 
-/// How many endpoints may be silent for one client. They are waited for at the same time.
+/// The maximum number of silent endpoints for one client, all of which it waits for at the same time.
 const MOST_WAITED_FOR: usize = 3;
 /// How many endpoints are tried for one client, if they fail at once.
 const MOST_TRIED: usize = 16;
@@ -37,14 +37,14 @@ pub(super) struct Race<'a> {
     running: Vec<RunningAttempt<'a>>,
     waited_for: usize,
     unrouted: usize,
-    /// Whether no other endpoint is worth a try.
+    /// Whether no other endpoint should be tried.
     exhausted: bool,
     failure: Refusal,
 }
 
 struct RunningAttempt<'a> {
     attempt: Attempt,
-    /// The additional descriptor, if another attempt runs at the same time.
+    /// The additional descriptor, if this is not the only attempt.
     _spare: Option<SpareDescriptor<'a>>,
     /// Whether it has been silent for so long that another endpoint may be tried.
     silent: bool,
@@ -87,7 +87,7 @@ impl<'a> Race<'a> {
         race
     }
 
-    /// Runs until an endpoint is connected, or none is left to try.
+    /// Runs until an endpoint is connected, or no endpoint is left to try.
     pub(super) async fn run(mut self) -> Result<Upstream, Refusal> {
         loop {
             while self.wants_another() && self.begin_another() {}
@@ -101,7 +101,7 @@ impl<'a> Race<'a> {
         }
     }
 
-    /// Whether all running attempts are silent, and another one may be made.
+    /// Whether all running attempts are silent, and another attempt is allowed.
     fn wants_another(&self) -> bool {
         let tried = self.tried.len().saturating_sub(self.unrouted);
         let in_time = tried < MOST_WAITED_FOR || self.begun.elapsed() < self.limit;
@@ -113,7 +113,8 @@ impl<'a> Race<'a> {
             && in_time
     }
 
-    /// Begins an attempt with another endpoint; false if there is none, or no descriptor to spare.
+    /// Starts an attempt with another endpoint. Returns `false` if there is no endpoint or no descriptor
+    /// left.
     fn begin_another(&mut self) -> bool {
         let beside = !self.running.is_empty();
         let spare = beside.then(|| self.context.take_spare()).flatten();
@@ -161,7 +162,8 @@ impl<'a> Race<'a> {
         }
     }
 
-    /// Waits until an attempt connects or fails, or a deadline comes. Returns the one that has connected.
+    /// Waits until an attempt connects or fails, or until a deadline. Returns the attempt that has
+    /// connected.
     async fn wait(&mut self) -> Result<Option<Attempt>, Refusal> {
         let limit = self.limit;
         let next = self.running.iter().map(|runner| runner.patience(limit)).min();
@@ -186,12 +188,12 @@ impl<'a> Race<'a> {
         Ok(None)
     }
 
-    /// Gives up attempts whose time is up, and marks silent ones.
+    /// Ends attempts that have reached the time limit, and marks silent ones.
     fn look_at_the_clock(&mut self) {
         let limit = self.limit;
         let late = |runner: &mut RunningAttempt<'_>| runner.attempt.begun().elapsed() >= limit;
         for mut runner in self.running.extract_if(.., late) {
-            // A silent one is counted as waited for already.
+            // A silent attempt already counts as waited for.
             self.waited_for += runner.fall_silent();
             runner.attempt.give_up();
             self.failure = Refusal::ConnectTimeout;
@@ -204,14 +206,14 @@ impl<'a> Race<'a> {
 }
 
 impl RunningAttempt<'_> {
-    /// The time until its next deadline, and one millisecond more: the reactor does not sleep for parts
-    /// of a millisecond.
+    /// The time until its next deadline, plus one millisecond, because the reactor does not sleep for
+    /// fractions of a millisecond.
     fn patience(&self, limit: Duration) -> Duration {
         let deadline = if self.silent { limit } else { limit.min(SILENCE) };
         deadline.saturating_sub(self.attempt.begun().elapsed()) + Duration::from_millis(1)
     }
 
-    /// Marks it as silent. Returns 1 if it was not before.
+    /// Marks the attempt as silent. Returns 1 if it was not silent before.
     fn fall_silent(&mut self) -> usize {
         let new = !std::mem::replace(&mut self.silent, true);
         if new {

@@ -1,11 +1,11 @@
 //! The reactor: the executor of a worker, with one thread, one epoll, and one task for each connection.
 //!
-//! A task nearly always waits for its own sockets and its own deadline, and never leaves its thread. So
-//! an event of a socket names the task directly, without a waker, a lock or an atomic. Nothing is
-//! deregistered, because closing a socket does that. Each task also has an ordinary waker, so a future
-//! that waits for anything else, such as a channel from another thread, works as on any executor.
+//! A task nearly always waits for its own sockets and its own deadline, and never leaves its thread. So a
+//! socket's event names the task directly, without a waker, a lock or an atomic operation. Sockets are not
+//! deregistered, because closing a socket does that. Each task also has an ordinary waker, so futures that
+//! wait for other things, such as a channel from another thread, work as on any executor.
 //!
-//! A socket belongs to the task that registered it: its events wake that task and no other.
+//! A socket belongs to the task that registered it: its events wake only that task.
 
 mod alarm;
 mod bulk;
@@ -70,8 +70,8 @@ pub(super) struct Reactor {
 }
 
 impl Reactor {
-    /// A reactor that other threads wake by `inbox`. `on_panic` is called after each task that ended
-    /// in a panic.
+    /// A reactor that other threads wake through `inbox`. `on_panic` is called for each task that ends with
+    /// a panic.
     ///
     /// # Errors
     /// When the process has no descriptors left.
@@ -94,7 +94,7 @@ impl Reactor {
         }))
     }
 
-    /// Runs `main`, and all tasks that are spawned, until `main` ends.
+    /// Runs `main` and all spawned tasks until `main` ends.
     ///
     /// # Errors
     /// When the epoll keeps failing, or `main` panics: without it, nothing would end the other tasks.
@@ -120,7 +120,8 @@ impl Reactor {
                 Err(error) => break Err(error),
             }
         };
-        // Remaining tasks are dropped: they hold references to the reactor, which would form a cycle.
+        // Remaining tasks are dropped, because they hold references to the reactor, which would form a
+        // cycle.
         drop(self.tasks.take());
         ended
     }
@@ -182,7 +183,7 @@ impl Reactor {
         self.current.get()
     }
 
-    /// Milliseconds of a clock that never goes back, as of this turn.
+    /// The time of this turn in milliseconds, from a monotonic clock.
     pub(super) fn now(&self) -> u64 {
         self.now.get()
     }
@@ -224,12 +225,12 @@ impl Reactor {
         self.sources.change(id, fd, interest)
     }
 
-    /// Forgets a descriptor that its owner closes.
+    /// Removes a descriptor that its owner closes.
     pub(super) fn forget(&self, id: SourceId) {
         self.sources.forget(id);
     }
 
-    /// Deregisters a descriptor that stays open elsewhere. Otherwise, closing it is enough.
+    /// Deregisters a descriptor that stays open elsewhere. For others, closing is enough.
     pub(super) fn unregister(&self, id: SourceId, fd: impl AsFd) {
         self.sources.remove(id, fd);
     }
@@ -243,7 +244,7 @@ impl Reactor {
         self.sources.mark(id, ready);
     }
 
-    /// Clears the readiness of a descriptor, after a system call has shown that it is no longer ready.
+    /// Clears the readiness of a descriptor, after a system call has shown that it is not ready.
     pub(super) fn clear(&self, id: SourceId, ready: Ready) {
         self.sources.clear(id, ready);
     }
@@ -272,7 +273,7 @@ impl Reactor {
         let taken = match self.tasks.borrow_mut().get_mut(id.index as usize) {
             Some(task) if task.serial == id.serial => {
                 task.queued = false;
-                // Each poll sets its deadlines again.
+                // Each poll sets its own deadlines.
                 task.deadline = u64::MAX;
                 task.polled.take()
             }

@@ -16,7 +16,7 @@ pub(super) struct ConnectionRecord {
     is_closed: bool,
 }
 
-/// The bytes that were relayed so far.
+/// The number of bytes relayed so far.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct ByteCounts {
     /// From the client to the endpoint.
@@ -39,14 +39,14 @@ impl ConnectionRecord {
         }
     }
 
-    /// The hello is complete.
+    /// Records that the hello is complete.
     pub(super) fn peeked(&mut self, context: &Context) {
         let took = self.opened.elapsed();
         self.hello_took = Some(took);
         context.metrics.hello_duration.observe(took.as_secs_f64());
     }
 
-    /// The connection to the endpoint is open.
+    /// Records that the connection to the endpoint is open.
     pub(super) fn connected(&mut self) {
         let since_open = self.opened.elapsed();
         self.connect_took = Some(since_open.saturating_sub(self.hello_took.unwrap_or_default()));
@@ -59,7 +59,7 @@ impl ConnectionRecord {
         self.bytes = bytes;
     }
 
-    /// The connection has ended. The first call counts it and returns its duration.
+    /// Ends the connection. The first call counts it and returns its duration.
     pub(super) fn close(
         &mut self,
         context: &Context,
@@ -101,7 +101,7 @@ impl ConnectionRecord {
     }
 }
 
-/// Adds to a counter that other workers add to as well, and that is often not changed at all.
+/// Adds to a counter that is shared by all workers. Adding 0 does not touch it.
 fn add(counter: &AtomicU64, by: u64) {
     if by > 0 {
         counter.fetch_add(by, Ordering::Relaxed);

@@ -17,7 +17,7 @@ use crate::config::Protocol;
 use crate::outcome::Outcome;
 use crate::tls::{self, AlertDescription, alert};
 
-/// How long a refused client may take to read its alert, and how much it may still send meanwhile.
+/// The time for a refused client to read its alert, and the bytes that it may still send meanwhile.
 const LINGER: Duration = Duration::from_secs(1);
 const LINGER_BYTES: usize = 256 * 1024;
 
@@ -44,9 +44,9 @@ pub(super) enum Refusal {
     ConnectFailed,
     /// The last endpoint did not answer in time.
     ConnectTimeout,
-    /// The client is gone.
+    /// The client has closed or reset the connection.
     ClientGone,
-    /// sluice is ending.
+    /// The drain has ended the connection.
     Drained,
 }
 
@@ -74,7 +74,7 @@ impl From<Refusal> for Outcome {
 }
 
 impl Refusal {
-    /// The refusal for an interrupted step. `elapsed` is the one for a step whose time is up.
+    /// The refusal for an interrupted step. `elapsed` is the refusal if the time limit was reached.
     pub(super) fn of(interrupted: Interrupted, elapsed: Refusal) -> Self {
         match interrupted {
             Interrupted::Elapsed => elapsed,
@@ -104,18 +104,18 @@ impl Refusal {
     }
 }
 
-/// Sends the client an alert, if the listener is configured for that, and gives it time to read it:
-/// closing a socket that has unread bytes would reset the connection, and the alert would be lost.
+/// Sends an alert to the client, if the listener is configured for that, and gives the client time to read
+/// it: closing a socket with unread bytes would reset the connection, and the alert would be lost.
 pub(super) async fn refuse(connection: &Connection, downstream: &Socket, refusal: Refusal) {
     let Some(alert) = alert_of(&connection.listener, refusal) else { return };
-    // Seven bytes into a connection that was sent nothing yet: they fit, or it is broken.
+    // Seven bytes, the first ones on this connection: they fit, or the connection is broken.
     if matches!(downstream.poll_send(&alert), Poll::Ready(Ok(_)))
         && downstream.shutdown_write().is_ok()
     {
         let context = &*connection.context;
         let mut most = LINGER_BYTES;
         let rest = poll_fn(|_| discard(context, downstream, &mut most));
-        // It makes no difference whether the client reads to the end.
+        // The result does not matter.
         let _ = context.reactor.within(LINGER, rest).await;
     }
 }
@@ -123,7 +123,7 @@ pub(super) async fn refuse(connection: &Connection, downstream: &Socket, refusal
 /// Sends an alert to a client from which nothing was read.
 pub(super) fn refuse_at_once(listener: &Listener, client: &OwnedFd, refusal: Refusal) {
     if let Some(alert) = alert_of(listener, refusal) {
-        // The send buffer is empty, so it fits; there is no second try.
+        // The alert fits into the empty send buffer, so there is no second try.
         let _ = rustix::net::send(client, &alert, SendFlags::NOSIGNAL);
     }
 }
@@ -134,7 +134,7 @@ fn alert_of(listener: &Listener, refusal: Refusal) -> Option<[u8; 7]> {
     speaks_tls.then(|| refusal.alert())?.map(alert)
 }
 
-/// Reads to the end, but not more than about `most` bytes, which it takes from that.
+/// Reads until the end, but at most about `most` bytes. Subtracts the bytes from `most`.
 fn discard(context: &Context, downstream: &Socket, most: &mut usize) -> Poll<io::Result<()>> {
     let mut buffer = context.buffer.borrow_mut();
     loop {

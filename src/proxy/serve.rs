@@ -15,7 +15,7 @@ use super::socket::Socket;
 use crate::outcome::Outcome;
 use crate::routing::Route;
 
-/// Serves a client that was accepted.
+/// Serves an accepted client.
 #[allow(clippy::manual_async_fn, reason = "an async fn keeps what it is given twice")]
 pub(super) fn serve(mut connection: Connection, client: OwnedFd) -> impl Future<Output = ()> {
     async move {
@@ -65,8 +65,7 @@ fn lookup(connection: &mut Connection) -> Result<Arc<Route>, Refusal> {
 mod tests {
     use super::*;
 
-    /// Nearly all that a connection keeps while it is idle. What an `.await` is held across,
-    /// counts.
+    /// This is most of the memory of an idle connection. Every value that is held across an `.await` counts.
     const MOST_BYTES: usize = 1344;
 
     #[test]

@@ -18,7 +18,7 @@ pub(super) struct Settings {
 }
 
 impl Settings {
-    /// Those of a configuration.
+    /// The settings of a configuration.
     pub(super) fn of(config: &Config) -> Self {
         Settings {
             timeouts: config.timeouts,

@@ -18,63 +18,62 @@ use rustix::pipe::{SpliceFlags, splice};
 use super::reactor::{Reactor, Ready, SourceId};
 use super::tcp::{self, AckState};
 
-/// The first probe of a silent peer, and the time between the next ones.
+/// The time until the first probe of a silent peer, and between further ones.
 const KEEPALIVE: Duration = Duration::from_secs(60);
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(15);
 const KEEPALIVE_PROBES: u32 = 4;
 
-/// How soon a call is tried again for which the kernel had no memory, and how long at most it may go
-/// on having none. Under pressure, it has some again within milliseconds.
+/// The pause before a call is repeated for which the kernel had no memory, and the maximum duration of such
+/// a shortage. Under memory pressure, the kernel usually has memory again within milliseconds.
 const SHORTAGE_PAUSE: Duration = Duration::from_millis(20);
 const LONGEST_SHORTAGE: Duration = Duration::from_secs(2);
 
-/// What a read waits for: bytes, urgent ones, and the end.
+/// The events that reads wait for: bytes, urgent bytes, and the end.
 const READS: EventFlags = EventFlags::IN.union(EventFlags::PRI).union(EventFlags::RDHUP);
 
-/// How the kernel, or what confines us, refuses a call that it does not know. Nothing has happened
-/// to the connection.
+/// The errors by which the kernel or a sandbox refuses an unsupported call. The connection is unaffected.
 pub(super) const UNSUPPORTED: [Errno; 3] = [Errno::INVAL, Errno::NOSYS, Errno::PERM];
 
 /// A non-blocking TCP socket that belongs to one task.
 ///
-/// Every operation is tried only when the kernel has said that it may work, and takes that back as
-/// soon as a system call shows that it no longer would: a read that fills less than its buffer has
-/// emptied the socket, so nobody reads again only to be told so.
+/// An operation is tried only while the kernel has reported that it may succeed. A system call that shows
+/// the opposite clears this: a read that does not fill its buffer has emptied the socket, so no second read
+/// is needed to find that out.
 pub(super) struct Socket {
     fd: OwnedFd,
     id: SourceId,
     reactor: Rc<Reactor>,
-    /// Whether the kernel tells when the socket becomes writable. Nearly every write fits, so this
-    /// is asked for only after one did not.
+    /// Whether the kernel reports when the socket becomes writable. Nearly every write fits, so this is
+    /// requested only after one did not.
     watches_writes: Cell<bool>,
-    /// Whether the kernel tells of what arrives.
+    /// Whether the kernel reports arriving bytes.
     watches_reads: Cell<bool>,
     state: Cell<SocketState>,
     urgent_in_line: Cell<bool>,
-    /// When the kernel had no memory for a call, if it has had none since; else `u64::MAX`.
+    /// The start of a memory shortage of the kernel for this socket; `u64::MAX` if there is none.
     short_since: Cell<u64>,
 }
 
-/// What is known of the connection by the calls that have failed. It only gets worse.
+/// The state of the connection, from failed calls. It never improves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum SocketState {
     Sound,
-    /// A write has failed. No more is to come than what is here already, and the kernel may not tell
-    /// of that.
+    /// A write has failed. Bytes that have already arrived may still be read, but the kernel may not report
+    /// them.
     Gone,
-    /// The connection is broken. The kernel says so only once; to a read after that, it looks like an
-    /// end in good order.
+    /// The connection is broken. The kernel reports this only once; later reads would look like an orderly
+    /// end.
     Broken,
 }
 
 impl Socket {
-    /// Takes an accepted connection, which may be written to at once.
+    /// A socket for an accepted connection. It is writable at once.
     pub(super) fn accepted(reactor: &Rc<Reactor>, fd: OwnedFd) -> io::Result<Self> {
         let id = reactor.register(&fd, READS, Ready::WRITE)?;
         Ok(Socket::new(reactor, fd, id, false))
     }
 
-    /// Begins to connect; [`Socket::poll_connected`] tells how that went.
+    /// Starts to connect; [`Socket::poll_connected`] returns the result.
     pub(super) fn connect(reactor: &Rc<Reactor>, address: SocketAddr) -> io::Result<Self> {
         let family = if address.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
         let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
@@ -101,7 +100,7 @@ impl Socket {
         }
     }
 
-    /// Whether the connection stands.
+    /// Waits until the connection is open.
     pub(super) fn poll_connected(&self) -> Poll<io::Result<()>> {
         let ready = self.reactor.ready(self.id);
         if !ready.has(Ready::WRITE) {
@@ -128,7 +127,7 @@ impl Socket {
         Poll::Ready(self.unless_broken(read))
     }
 
-    /// Writes from `bytes`; what does not fit is left.
+    /// Writes the first of `bytes` that fit.
     pub(super) fn poll_send(&self, bytes: &[u8]) -> Poll<io::Result<usize>> {
         let sent =
             ready!(self.poll_io(Ready::WRITE, |fd| net::send(fd, bytes, SendFlags::NOSIGNAL)));
@@ -139,45 +138,44 @@ impl Socket {
         Poll::Ready(Ok(sent))
     }
 
-    /// Whether the peer has marked bytes as urgent. From then on reads may end before such a byte
-    /// though there is more, and a splice gets stuck there.
+    /// Whether the peer has marked bytes as urgent. From then on, a read may end before such a byte although
+    /// more bytes follow, and a splice cannot pass it.
     pub(super) fn has_urgent(&self) -> bool {
         self.reactor.ready(self.id).has(Ready::URGENT)
     }
 
-    /// Has reads bring urgent bytes in their place, as RFC 6093 §5 has it; the kernel would leave
-    /// them out.
+    /// Makes reads return urgent bytes in their place (RFC 6093 §5); by default, the kernel leaves them out.
     pub(super) fn keep_urgent_in_line(&self) {
         if !self.urgent_in_line.replace(true) {
-            // If it leaves one out all the same, that is one byte, and nobody's fault here.
+            // If this fails, one byte is lost.
             let _ = sockopt::set_socket_oobinline(&self.fd, true);
         }
     }
 
-    /// Sets whether the kernel tells of what arrives. An end or a break is told all the same.
+    /// Sets whether the kernel reports arriving bytes. The end or a reset is always reported.
     ///
-    /// Where nobody would read it, each segment would wake the worker for nothing.
+    /// While nobody reads, each segment would wake the worker.
     pub(super) fn watch_reads(&self, watch: bool) -> io::Result<()> {
         match self.watches_reads.replace(watch) == watch {
             true => Ok(()),
-            // Tells at once of what has arrived meanwhile.
+            // Bytes that have arrived meanwhile are reported at once.
             false => self.watch(),
         }
     }
 
-    /// Whether a read may bring something, as far as is known.
+    /// Whether a read may succeed, as far as is known.
     pub(super) fn may_read(&self) -> bool {
         self.reactor.ready(self.id).has(Ready::READ)
     }
 
-    /// Whether a write may fit, as far as is known.
+    /// Whether a write may succeed, as far as is known.
     pub(super) fn may_write(&self) -> bool {
         self.reactor.ready(self.id).has(Ready::WRITE)
     }
 
-    /// Moves up to `size` bytes into an empty pipe; 0 is the end, or an urgent byte before it. The
-    /// pipe has to be empty, or "the pipe is full" would pass for "there is nothing to read" and the
-    /// reader sleep for ever.
+    /// Moves up to `size` bytes into an empty pipe. 0 is the end, or an urgent byte before it. The pipe must
+    /// be empty: otherwise "the pipe is full" could be mistaken for "there is nothing to read", and the
+    /// reader would sleep for ever.
     pub(super) fn poll_splice_to(
         &self,
         pipe: BorrowedFd<'_>,
@@ -189,8 +187,8 @@ impl Socket {
         Poll::Ready(self.unless_broken(read))
     }
 
-    /// Moves up to `size` bytes, which must be all there are, out of a pipe. Never with
-    /// `SPLICE_F_MORE`, which would hold short messages back for up to 200 ms.
+    /// Moves up to `size` bytes, which must be all bytes in the pipe, out of a pipe. Never uses
+    /// `SPLICE_F_MORE`, which would delay short messages by up to 200 ms.
     pub(super) fn poll_splice_from(
         &self,
         pipe: BorrowedFd<'_>,
@@ -200,18 +198,18 @@ impl Socket {
             splice(pipe, None, fd, None, size, SpliceFlags::MOVE | SpliceFlags::NONBLOCK)
         }));
         Poll::Ready(sent.inspect_err(|error| {
-            // Where the kernel does not splice, a send may still work.
+            // If the kernel does not support splicing here, a send may still work.
             if !UNSUPPORTED.iter().any(|known| error.raw_os_error() == Some(known.raw_os_error())) {
                 self.give_up();
             }
         }))
     }
 
-    /// Says that no more bytes will come, once all before are sent.
+    /// Signals to the peer that no more bytes follow.
     pub(super) fn shutdown_write(&self) -> io::Result<()> {
         match net::shutdown(&self.fd, Shutdown::Write) {
             Ok(()) => Ok(()),
-            // The peer is gone already, which the next read tells.
+            // The peer is already gone; the next read reports this.
             Err(Errno::NOTCONN) => {
                 self.give_up();
                 Ok(())
@@ -223,49 +221,49 @@ impl Socket {
         }
     }
 
-    /// Whether the peer has reset the connection, or cannot be reached any more. Says so before any
-    /// read does, and while there is still something to read.
+    /// Whether the peer has reset the connection or is unreachable. This is known before a read returns it,
+    /// even while there are bytes to read.
     pub(super) fn is_broken(&self) -> bool {
         self.is_known_broken() || self.reactor.ready(self.id).has(Ready::ERROR)
     }
 
-    /// Has the close that follows reset the connection, instead of ending it in good order.
+    /// Makes the following close reset the connection.
     pub(super) fn reset_on_close(&self) {
-        // Fails only if the socket is gone, and then there is nobody to reset.
+        // Fails only if the connection is gone.
         let _ = sockopt::set_socket_linger(&self.fd, Some(Duration::ZERO));
     }
 
-    /// How far the peer is with what it was sent.
+    /// The peer's progress in acknowledging bytes.
     pub(super) fn ack_state(&self) -> io::Result<AckState> {
         tcp::ack_state(self.fd.as_fd())
     }
 
-    /// The shortest time that a packet to the peer and its answer have taken.
+    /// The minimum round-trip time to the peer.
     pub(super) fn round_trip(&self) -> io::Result<Duration> {
         tcp::round_trip(self.fd.as_fd())
     }
 
-    /// Bounds what the kernel takes for the peer before it can be sent.
+    /// Bounds the unsent bytes that the kernel accepts for the peer.
     pub(super) fn bound_unsent(&self) -> io::Result<()> {
         tcp::bound_unsent(self.fd.as_fd())
     }
 
-    /// Takes that back.
+    /// Removes that bound.
     pub(super) fn unbound_unsent(&self) -> io::Result<()> {
         tcp::unbound_unsent(self.fd.as_fd())
     }
 
-    /// Bounds what the kernel keeps of what the peer sends.
+    /// Bounds the bytes from the peer that the kernel keeps.
     pub(super) fn bound_received(&self) -> io::Result<()> {
         tcp::bound_received(self.fd.as_fd())
     }
 
-    /// Takes that back.
+    /// Removes that bound.
     pub(super) fn unbound_received(&self) -> io::Result<()> {
         tcp::unbound_received(self.fd.as_fd())
     }
 
-    /// Has the kernel find out whether a silent peer is still there.
+    /// Makes the kernel probe a silent peer.
     pub(super) fn keep_alive(&self) -> io::Result<()> {
         set_keep_alive(&self.fd)
     }
@@ -285,7 +283,7 @@ impl Socket {
                     return Poll::Ready(Ok(value));
                 }
                 Err(Errno::INTR) => {}
-                // Which is no fault of the peer.
+                // A shortage is not the peer's fault.
                 Err(Errno::NOBUFS | Errno::NOMEM) if self.waits_for_memory() => {
                     return Poll::Pending;
                 }
@@ -303,7 +301,7 @@ impl Socket {
                     return Poll::Pending;
                 }
                 Err(error) => {
-                    // Not EPIPE: that is a reset after the end, and the end is what a read tells.
+                    // EPIPE is a reset after the end, and reads return the end.
                     if error != Errno::PIPE && !UNSUPPORTED.contains(&error) {
                         self.state.set(SocketState::Broken);
                     }
@@ -313,8 +311,8 @@ impl Socket {
         }
     }
 
-    /// Has the task try again soon what the kernel has no memory for, unless that goes on for too
-    /// long.
+    /// Schedules another try of a call for which the kernel has no memory. Returns `false` if the shortage
+    /// lasts too long.
     fn waits_for_memory(&self) -> bool {
         let (now, end) = (self.reactor.now(), self.reactor.after(SHORTAGE_PAUSE));
         let since = self.short_since.get().min(now);
@@ -330,15 +328,15 @@ impl Socket {
         self.state.get() == SocketState::Broken
     }
 
-    /// After a write that failed, has what is here read, and then the connection end: whatever the
-    /// reason was, nobody waits for an answer to what was never sent.
+    /// Handles a failed write: the bytes that have already arrived are read, and then the connection ends,
+    /// because the peer will not answer a message that was never sent.
     fn give_up(&self) {
         self.state.set(self.state.get().max(SocketState::Gone));
         self.reactor.mark(self.id, Ready::READ);
         self.reactor.wake_current();
     }
 
-    /// What was read, except that there is no end in good order to a connection that broke.
+    /// The number of bytes that were read. After a break, 0 is an error and not an orderly end.
     fn unless_broken(&self, read: usize) -> io::Result<usize> {
         match read {
             0 if self.is_known_broken() => Err(Errno::CONNRESET.into()),
@@ -346,29 +344,29 @@ impl Socket {
         }
     }
 
-    /// A read took all there was, unless it ended before an urgent byte. The end, if it is known to
-    /// have come, is still to be read.
+    /// Records that a read has taken all available bytes, unless it ended before an urgent byte. If the end
+    /// is known to have arrived, it must still be read.
     fn drained(&self) {
         if !self.reactor.ready(self.id).has(Ready::READ_CLOSED) && !self.has_urgent() {
             self.reactor.clear(self.id, Ready::READ);
         }
     }
 
-    /// A write did not fit.
+    /// Handles a write that did not fit.
     fn filled(&self) -> io::Result<()> {
         self.reactor.clear(self.id, Ready::WRITE);
         if !self.watches_writes.replace(true) {
-            // Tells at once if there is room again by now.
+            // If there is room again by now, the kernel reports it at once.
             self.watch()?;
         }
         Ok(())
     }
 
-    /// Watches for what is of interest now.
+    /// Sets the events to watch.
     fn watch(&self) -> io::Result<()> {
         let mut interest = READS;
         if !self.watches_reads.get() {
-            // The kernel tells of any arrival whoever waits for urgent bytes alone.
+            // With only urgent bytes in the interest, the kernel would report any arrival.
             interest.remove(EventFlags::IN | EventFlags::PRI);
         }
         if self.watches_writes.get() {
@@ -380,16 +378,16 @@ impl Socket {
 
 impl Drop for Socket {
     fn drop(&mut self) {
-        // Closing takes it out of the epoll; an event that is already on its way finds no source.
+        // Closing the socket deregisters it from the epoll. An event that is already queued finds no source.
         self.reactor.forget(self.id);
     }
 }
 
-/// Has the kernel probe a silent peer of `fd`, or of every connection that the listener `fd`
+/// Makes the kernel probe a silent peer of `fd`, or of every connection that the listening socket `fd`
 /// accepts.
 ///
-/// `TCP_USER_TIMEOUT` is not set: it also ends a connection whose peer is there and merely does not
-/// read for so long (the kernel's tcp_probe_timer). The relay tells the two apart (`relay::watch`).
+/// `TCP_USER_TIMEOUT` is not set, because it also ends a connection whose peer is alive and only does not
+/// read for that long (the kernel's tcp_probe_timer). The relay distinguishes the two (`relay::peer_watch`).
 pub(super) fn set_keep_alive(fd: impl AsFd) -> io::Result<()> {
     let fd = fd.as_fd();
     sockopt::set_tcp_keepidle(fd, KEEPALIVE)?;

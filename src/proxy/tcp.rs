@@ -1,4 +1,4 @@
-//! What the kernel knows of a TCP connection, and how much it may hold for one.
+//! Reads the kernel's state of a TCP connection, and limits the memory that the kernel uses for it.
 
 use std::io;
 use std::sync::OnceLock;
@@ -11,18 +11,18 @@ use rustix::fd::BorrowedFd;
 use rustix::net::sockopt;
 use socket2::SockRef;
 
-/// Bytes that the kernel takes for a receiver beyond those that are on their way to it. What is on its
-/// way is bounded by the receiver's window, and grows with the path as before.
+/// The bytes that the kernel accepts for a receiver beyond those in flight. The bytes in flight are limited
+/// by the receiver's window, which is not changed.
 const MOST_UNSENT: u32 = 192 * 1024;
-/// What is asked for as the receive buffer of a sender whose receiver is slow. The kernel takes twice
-/// as much, for its own structures (socket(7)), so the window is about this large.
+/// The requested receive buffer for a sender whose receiver is slow. The kernel doubles the value for its
+/// own structures (socket(7)), so the window has about this size.
 const NARROW_BUFFER: usize = 160 * 1024;
-/// The first kernel that tells a sender at once that there is no room for what it has sent.
+/// The first kernel that informs a sender at once when there is no room for its bytes.
 const BOUNDS_RECEIVED: (u32, u32) = (6, 6);
-/// The option that frees buffers again whose size was set (Linux 5.16).
+/// The option that lets the kernel size buffers again after their size was set (Linux 5.16).
 const SO_BUF_LOCK: libc::c_int = 72;
 
-/// The first fields of the kernel's `struct tcp_info`, as Linux 4.6 and later have them.
+/// The first fields of the kernel's `struct tcp_info`, as in Linux 4.6 and later.
 #[derive(Clone, Copy, Debug, Default)]
 #[repr(C)]
 #[allow(dead_code, reason = "their places count")]
@@ -66,7 +66,7 @@ sockopt_impl!(
     TcpInfo
 );
 sockopt_impl!(
-    /// `SO_BUF_LOCK`: which buffers keep the size that was set.
+    /// `SO_BUF_LOCK`: the buffers whose size is fixed.
     BufferLock,
     SetOnly,
     libc::SOL_SOCKET,
@@ -74,25 +74,25 @@ sockopt_impl!(
     u32
 );
 
-/// How far a peer is with what it was sent.
+/// A peer's progress in acknowledging bytes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct AckState {
-    /// Bytes that it has acknowledged since the connection began.
+    /// The number of bytes that it has acknowledged since the start of the connection.
     pub(super) acked: u64,
     /// Whether the kernel holds bytes that it has not acknowledged.
     pub(super) owed: bool,
-    /// How long ago it last acknowledged anything, were it that its window is still closed.
+    /// The time since its last acknowledgement, including one that only reports a closed window.
     pub(super) heard: Duration,
-    /// How often in a row the kernel has sent the same again.
+    /// The number of consecutive retransmissions.
     pub(super) retransmits: u8,
-    /// How often in a row it has waited longer before it tried again. An ICMP message that the peer
-    /// cannot be reached takes one back (RFC 6069).
+    /// The number of consecutive increases of the retry interval. An ICMP message that the peer is
+    /// unreachable undoes one (RFC 6069).
     pub(super) backoff: u8,
-    /// Probes of a closed window that nothing has answered.
+    /// The number of unanswered probes of a closed window.
     pub(super) unanswered: u8,
 }
 
-/// How far the peer of `fd` is.
+/// The progress of the peer of `fd`.
 pub(super) fn ack_state(fd: BorrowedFd<'_>) -> io::Result<AckState> {
     let info = getsockopt(&fd, Info)?;
     Ok(AckState {
@@ -105,36 +105,36 @@ pub(super) fn ack_state(fd: BorrowedFd<'_>) -> io::Result<AckState> {
     })
 }
 
-/// How many clients wait to be accepted from the listening socket `fd`.
+/// The number of clients that wait to be accepted from the listening socket `fd`.
 pub(super) fn waiting(fd: BorrowedFd<'_>) -> io::Result<usize> {
-    // For a socket that listens, the kernel has it in this place (net/ipv4/tcp.c, `tcp_get_info`).
+    // For a listening socket, the kernel stores it in this field (net/ipv4/tcp.c, `tcp_get_info`).
     Ok(usize::try_from(getsockopt(&fd, Info)?.unacked).unwrap_or(usize::MAX))
 }
 
-/// The shortest time that a packet to the peer of `fd` and its answer have taken.
+/// The minimum round-trip time to the peer of `fd`.
 pub(super) fn round_trip(fd: BorrowedFd<'_>) -> io::Result<Duration> {
     Ok(Duration::from_micros(getsockopt(&fd, Info)?.min_rtt.into()))
 }
 
-/// Bounds what the kernel takes for the peer of `fd` before it can be sent.
+/// Bounds the unsent bytes that the kernel accepts for the peer of `fd`.
 pub(super) fn bound_unsent(fd: BorrowedFd<'_>) -> io::Result<()> {
     SockRef::from(&fd).set_tcp_notsent_lowat(MOST_UNSENT)
 }
 
-/// Bounds what the kernel keeps of what the peer of `fd` sends, from now on: what arrives beyond that
-/// is refused, and sent again.
+/// Bounds the bytes from the peer of `fd` that the kernel keeps, from now on. Bytes beyond that are refused,
+/// and the peer sends them again.
 pub(super) fn bound_received(fd: BorrowedFd<'_>) -> io::Result<()> {
     Ok(sockopt::set_socket_recv_buffer_size(fd, NARROW_BUFFER)?)
 }
 
-/// Takes back what [`bound_unsent`] has set.
+/// Removes the bound of [`bound_unsent`].
 pub(super) fn unbound_unsent(fd: BorrowedFd<'_>) -> io::Result<()> {
     SockRef::from(&fd).set_tcp_notsent_lowat(0)
 }
 
-/// Whether the size of a receive buffer may be set while bytes are on their way. An older kernel than
-/// [`BOUNDS_RECEIVED`] drops what does not fit, though it has promised room for it, and says nothing,
-/// so that the sender takes the path for broken (net/ipv4/tcp_input.c, `tcp_data_queue`).
+/// Whether the size of a receive buffer may be set while bytes are in flight. A kernel older than
+/// [`BOUNDS_RECEIVED`] silently drops bytes that do not fit, although it has promised room for them, so that
+/// the sender assumes a broken path (net/ipv4/tcp_input.c, `tcp_data_queue`).
 pub(super) fn may_bound_received() -> bool {
     static MAY: OnceLock<bool> = OnceLock::new();
     *MAY.get_or_init(|| {
@@ -143,13 +143,13 @@ pub(super) fn may_bound_received() -> bool {
     })
 }
 
-/// The version at the start of the name of a kernel's release.
+/// The version at the start of a kernel's release string.
 fn release(name: &str) -> Option<(u32, u32)> {
     let mut numbers = name.split(|c: char| !c.is_ascii_digit()).map(str::parse);
     Some((numbers.next()?.ok()?, numbers.next()?.ok()?))
 }
 
-/// Leaves it to the kernel again how large the buffers of `fd` are.
+/// Lets the kernel size the receive buffer of `fd` again.
 pub(super) fn unbound_received(fd: BorrowedFd<'_>) -> io::Result<()> {
     Ok(setsockopt(&fd, BufferLock, &0)?)
 }

@@ -1,4 +1,4 @@
-//! Rate-limited warnings, so that one cause does not suppress another.
+//! Rate-limited warnings. Each cause has its own limit.
 
 use std::cell::Cell;
 use std::io;
@@ -21,17 +21,17 @@ pub(super) enum WarningCause {
     Client,
     /// Clients cannot be accepted for another reason.
     Accept,
-    /// The connections have reached the limit on descriptors.
+    /// The limit on descriptors is reached.
     Full,
-    /// An endpoint is forbidden.
+    /// The endpoint is forbidden.
     Refused(EndpointRefusal),
 }
 
-/// When each cause may be logged again, in milliseconds of the reactor.
+/// The time from which each cause may be logged again, in milliseconds of the reactor.
 #[derive(Debug, Default)]
 pub(super) struct WarningLimiter([Cell<u64>; CAUSES]);
 
-/// How many causes there are, by [`WarningCause::number`].
+/// The number of causes, as [`WarningCause::number`] counts them.
 const CAUSES: usize = 4 + EndpointRefusal::KINDS.len();
 
 impl WarningCause {
@@ -56,7 +56,7 @@ impl WarningCause {
 }
 
 impl WarningLimiter {
-    /// Whether `cause` may be logged `now`; if so, not again before `next`.
+    /// Whether `cause` may be logged at `now`; if so, not again before `next`.
     pub(super) fn are_due(&self, cause: WarningCause, now: u64, next: u64) -> bool {
         let at = self.0.get(cause.number());
         let due = at.is_some_and(|at| now >= at.get());

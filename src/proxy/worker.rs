@@ -17,7 +17,7 @@ use crate::routing::TableReader;
 
 /// The arguments of a worker thread.
 pub(super) struct WorkerArgs {
-    /// Its place among the workers.
+    /// Its number.
     pub(super) number: usize,
     pub(super) workers: Arc<Workers>,
     pub(super) routes: TableReader,
@@ -26,7 +26,7 @@ pub(super) struct WorkerArgs {
     pub(super) log: Option<Buffer>,
 }
 
-/// Serves until the worker is told to end and the last connection is over.
+/// Serves until the worker is closed and its last connection has ended.
 ///
 /// # Errors
 /// When descriptors are exhausted, or a bind ends unexpectedly.
@@ -70,7 +70,7 @@ async fn run_loop(context: Rc<Context>) -> io::Result<()> {
     .await
 }
 
-/// Handles messages from other threads: first orders, then connections, which may belong to a new bind.
+/// Handles messages from other threads: orders first, because a connection may belong to a new bind.
 fn read_mail(context: &Rc<Context>, mail: Mail) {
     let Mail { orders, handoffs, .. } = mail;
     for order in orders {
@@ -100,7 +100,7 @@ fn read_mail(context: &Rc<Context>, mail: Mail) {
     }
 }
 
-/// Hands the lines of the access log over when the first of them is old enough.
+/// Passes the lines of the access log on when the oldest has waited for its time.
 async fn write_log(context: Rc<Context>) {
     poll_fn(|_| {
         if context.hand_over_log() {

@@ -1,9 +1,9 @@
 //! Handles to the workers, for other threads: wake a worker, give it orders, read its number of
 //! connections, and hand it a connection.
 //!
-//! The kernel spreads clients over the listening sockets by chance, so with few and long
-//! connections one worker may have twice as many as another, and its clients wait twice as long. A
-//! worker that has clearly more than the least busy one hands it what it accepts.
+//! The kernel distributes clients over the listening sockets at random. With few and long connections, one
+//! worker may have twice as many as another, and its clients wait twice as long. So a worker that has
+//! clearly more connections than the least busy one hands over the connections that it accepts.
 
 use std::io;
 use std::net::SocketAddr;
@@ -21,13 +21,13 @@ use super::reactor::Inbox;
 use crate::heartbeat::Heartbeat;
 use crate::metrics::ConnectionCount;
 
-/// A worker hands over no connection while it has at most this many more than the least busy one: with
-/// short connections, the counts always differ a little.
+/// A worker hands over no connection while it has at most this many more than the least busy one: with short
+/// connections, the counts always differ a little.
 const SLACK: usize = 2;
 /// In addition, it may have this fraction more of the least busy worker's connections.
 const SLACK_PART: usize = 16;
 
-/// How often waking a worker is tried for an order: it is not repeated later.
+/// How often waking a worker for an order is tried. An order is not repeated later.
 const WAKE_ATTEMPTS: usize = 10;
 
 /// All workers of a process.
@@ -45,12 +45,12 @@ pub(super) struct Workers {
 #[derive(Debug)]
 pub(super) struct WorkerHandle {
     phase: AtomicU8,
-    /// The number of its open connections, including those that were handed to it and that it has not
-    /// taken yet. There is no other counter.
+    /// The number of its open connections, including those that were handed over to it and not taken yet.
+    /// There is no other counter.
     connections: Arc<ConnectionCount>,
-    /// When its last connection was accepted, in milliseconds since the start of the workers.
+    /// The time at which its last connection was accepted, in milliseconds since the start of the workers.
     accepted: AtomicU64,
-    /// Orders and connections for it; `None` once it takes no more.
+    /// Orders and connections for the worker; `None` after it has ended.
     mail: Mutex<Option<Mail>>,
     inbox: Arc<Inbox>,
     heartbeat: Heartbeat,
@@ -62,7 +62,7 @@ pub(super) struct WorkerHandle {
 pub(super) enum Phase {
     /// Serving.
     Open = 0,
-    /// New connections are refused; open ones go on.
+    /// New connections are refused; open ones continue.
     Closing = 1,
     /// All connections are reset.
     Aborting = 2,
@@ -82,42 +82,42 @@ pub(super) struct Mail {
 /// A change of a bind, for a worker.
 #[derive(Debug)]
 pub(super) enum BindOrder {
-    /// Accept clients.
+    /// Open the bind, and accept clients.
     Open {
         /// The bind.
         bind: BindId,
-        /// What it serves.
+        /// The listener of the bind.
         listener: Arc<Listener>,
         /// The worker's own socket.
         socket: ListeningSocket,
-        /// To be held as long as the socket is open.
+        /// Held while the socket is open.
         lease: Arc<()>,
     },
-    /// Serve new clients with another listener.
+    /// Change the listener for new clients.
     Change {
         /// The bind.
         bind: BindId,
-        /// What it serves.
+        /// The new listener.
         listener: Arc<Listener>,
     },
-    /// Accept the clients that already wait, then close.
+    /// Accept the waiting clients, then close the bind.
     Close(BindId),
 }
 
 /// A connection that was accepted by another worker.
 #[derive(Debug)]
 pub(super) struct Handoff {
-    /// The listener that accepted it. The other worker may not have the bind yet, or no longer.
+    /// The listener that accepted it. The other worker may not have this bind.
     pub(super) listener: Arc<Listener>,
     pub(super) client: OwnedFd,
     pub(super) source: SocketAddr,
 }
 
 impl Workers {
-    /// One worker for each counter of connections.
+    /// A handle for each worker; `connections` has the counters.
     ///
     /// # Errors
-    /// When descriptors cannot be had.
+    /// When the process has no descriptors left.
     pub(super) fn new(
         connections: impl IntoIterator<Item = Arc<ConnectionCount>>,
         descriptors: Descriptors,
@@ -132,7 +132,7 @@ impl Workers {
         self.handles.get(number)
     }
 
-    /// All of them.
+    /// The handles of all workers.
     pub(super) fn handles(&self) -> &[WorkerHandle] {
         &self.handles
     }
@@ -142,19 +142,19 @@ impl Workers {
         self.handles.iter().for_each(|handle| handle.advance(phase));
     }
 
-    /// How many connections are open.
+    /// The total number of open connections.
     pub(super) fn connections(&self) -> usize {
         self.handles.iter().map(WorkerHandle::connections).sum()
     }
 
-    /// How long ago the last connection of all of them was accepted.
+    /// The time since any worker last accepted a connection.
     pub(super) fn quiet_for(&self) -> Duration {
         let last = self.handles.iter().map(|handle| handle.accepted.load(Ordering::Relaxed)).max();
         let last = Duration::from_millis(last.unwrap_or_default());
         self.start.elapsed().saturating_sub(last)
     }
 
-    /// Counts a connection of a worker in, which was accepted at `at`.
+    /// Counts a connection of a worker that was accepted at `at`.
     pub(super) fn opened(&self, handle: &WorkerHandle, at: Instant) {
         handle.connections.add(1);
         let at = at.saturating_duration_since(self.start).as_millis();
@@ -199,16 +199,16 @@ impl WorkerHandle {
         self.connections.get()
     }
 
-    /// Counts a connection out.
+    /// Counts a connection as closed.
     pub(super) fn closed(&self) {
         self.connections.subtract(1);
     }
 
-    /// Hands a connection to the worker. Returns it if the worker takes no more, or cannot be woken.
+    /// Hands a connection over to the worker. Returns it if the worker has ended or cannot be woken.
     pub(super) fn hand_over(&self, handoff: Handoff) -> Result<(), Handoff> {
         let mut mail = self.mail();
         let Some(waiting) = mail.as_mut() else { return Err(handoff) };
-        // With the lock held, so the worker cannot take the mail meanwhile.
+        // The lock is held, so the worker cannot take the mail meanwhile.
         if !waiting.is_announced && !self.wake() {
             return Err(handoff);
         }
@@ -231,7 +231,7 @@ impl WorkerHandle {
         self.uncounted(self.mail().as_mut().map(std::mem::take))
     }
 
-    /// Takes the last messages; the worker takes no more after that.
+    /// Takes the last messages. The worker accepts none after that.
     pub(super) fn take_last(&self) -> Mail {
         self.uncounted(self.mail().take())
     }
@@ -242,18 +242,18 @@ impl WorkerHandle {
         mail
     }
 
-    /// How the worker's reactor is woken.
+    /// The inbox of the worker's reactor.
     pub(super) fn inbox(&self) -> &Arc<Inbox> {
         &self.inbox
     }
 
-    /// Asks the worker for a sign of life.
+    /// Requests an answer from the worker, to check that it runs.
     pub(super) fn ask(&self) {
         self.heartbeat.ask();
         self.wake();
     }
 
-    /// Whether the worker has answered since.
+    /// Whether the worker has answered the last request.
     pub(super) fn has_answered(&self) -> bool {
         self.heartbeat.is_answered()
     }
@@ -269,7 +269,7 @@ impl WorkerHandle {
     }
 
     fn mail(&self) -> MutexGuard<'_, Option<Mail>> {
-        // Nothing that panics is done with the lock held.
+        // No code panics while it holds the lock.
         self.mail.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -15,7 +15,7 @@ use rustix::time::{
 /// deadline stays the same for thousands of sleeps.
 pub(super) struct Alarm {
     fd: OwnedFd,
-    /// When it fires; `u64::MAX` is never.
+    /// The time at which it fires; `u64::MAX` means never.
     at: Cell<u64>,
 }
 
@@ -26,8 +26,8 @@ impl Alarm {
         Ok(Alarm { fd, at: Cell::new(u64::MAX) })
     }
 
-    /// Sets it to `at`, which is later than `now`, in milliseconds of the same clock. It is never moved to a
-    /// later time: one early wake-up costs less than setting it each time.
+    /// Sets the alarm to `at`, which is later than `now`, both in milliseconds. It is never moved to a later
+    /// time: an early wake-up costs less than setting the timer each time.
     pub(super) fn set(&self, now: u64, at: u64) -> io::Result<()> {
         if at >= self.at.get() {
             return Ok(());
@@ -39,13 +39,14 @@ impl Alarm {
         Ok(())
     }
 
-    /// Records that it has fired. It need not be read, because setting it again clears that.
+    /// Records that the alarm has fired. The timer need not be read, because setting it again clears the
+    /// event.
     pub(super) fn rang(&self) {
         self.at.set(u64::MAX);
     }
 }
 
-/// Milliseconds as the kernel takes them.
+/// A number of milliseconds in the kernel's form.
 pub(super) fn timespec(millis: u64) -> Timespec {
     Timespec { tv_sec: (millis / 1000) as i64, tv_nsec: ((millis % 1000) * 1_000_000) as i64 }
 }

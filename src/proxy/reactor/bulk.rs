@@ -13,8 +13,8 @@ use super::TaskId;
 
 /// Bytes that a direction may move before the worker handles other tasks.
 pub(in crate::proxy) const QUANTUM: u64 = 1024 * 1024;
-/// Quanta in a row for one connection. Together they are about what the kernel holds of one stream; to
-/// empty it at once wakes both ends less often than many small moves.
+/// The maximum number of consecutive quanta for one connection. Together they are about as much as the
+/// kernel buffers for one stream; moving all of it at once wakes both ends less often.
 const QUANTA: u8 = 8;
 /// A worker that has not slept for this long calls `sched_yield`.
 ///
@@ -22,11 +22,11 @@ const QUANTA: u8 = 8;
 /// its next tick (4 ms at 250 Hz). Meanwhile other threads wait for the core, perhaps the very clients and
 /// servers of the worker's connections.
 const TIME_SLICE: Duration = Duration::from_millis(1);
-/// A wait of this length counts as a sleep: other threads had the core. A wait with events at hand takes
-/// a few microseconds.
+/// A wait of this length counts as a sleep, in which other threads had the core. A wait with available
+/// events takes a few microseconds.
 const SLEEP: Duration = Duration::from_micros(50);
 
-/// How many quanta a connection has had in a row.
+/// The number of consecutive quanta of a connection.
 #[derive(Debug, Default)]
 pub(in crate::proxy) struct Quanta(u8);
 
@@ -54,8 +54,8 @@ pub(super) enum QueueEnd {
 }
 
 impl Quanta {
-    /// The place of a task in the queue, if it has `more` bulk to move. `had_one`: it has just had bulk's
-    /// turn.
+    /// The end of the queue for a task that has `more` bulk to move; `None` if it has none. `had_one` is
+    /// whether it has just had bulk's turn.
     pub(super) fn next(&mut self, had_one: bool, more: bool) -> Option<QueueEnd> {
         if had_one {
             self.0 = if more { (self.0 + 1) % QUANTA } else { 0 };
@@ -101,9 +101,9 @@ impl TimeSlice {
         }
     }
 
-    /// Starts a new slice if this one is over `now`, and returns whether the worker should yield. With bulk
-    /// to move, each turn is a slice, because a thread that a message has woken may have waited for a whole
-    /// quantum already.
+    /// Starts a new slice if the current one is over `now`. Returns whether the worker should yield. With
+    /// bulk, each turn is a slice, because a thread that was woken by a message may have waited for a whole
+    /// quantum.
     pub(super) fn end_if_over(&self, now: Instant, bulk: bool) -> bool {
         let over = bulk || now.saturating_duration_since(self.since.get()) >= TIME_SLICE;
         if over {
@@ -131,14 +131,14 @@ mod tests {
         let mut quanta = Quanta::default();
         assert_eq!(quanta.next(false, true), Some(QueueEnd::Back), "it joins them at the end");
         for _ in 0..3 {
-            // What is looked at for an event does not count.
+            // Polls for an event do not count.
             assert_eq!(quanta.next(false, true), Some(QueueEnd::Back));
             let firsts = (0..100).take_while(|_| quanta.next(true, true) == Some(QueueEnd::Front));
             let mib = ((firsts.count() as u64 + 1) * QUANTUM) >> 20;
             assert!((4..=16).contains(&mib), "{mib} MiB are not about what the kernel holds");
         }
         assert_eq!(quanta.next(true, true), Some(QueueEnd::Front));
-        // A row that ended begins anew.
+        // After a pause, the count starts again.
         assert_eq!(quanta.next(true, false), None);
         assert_eq!(quanta.next(false, false), None);
         let firsts = (0..100).take_while(|_| quanta.next(true, true) == Some(QueueEnd::Front));

@@ -11,7 +11,7 @@ use super::{Reactor, TaskId};
 /// Why [`Reactor::within`] gave up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::proxy) enum Interrupted {
-    /// The time was up.
+    /// The time limit was reached.
     Elapsed,
     /// All waits are interrupted, at the end of a drain.
     Cancelled,
@@ -21,8 +21,8 @@ impl Reactor {
     /// Sets a deadline of `task` at `at` (in the time of [`Reactor::now`]): the task is polled then, unless
     /// it is polled before. Of several deadlines, the nearest counts.
     ///
-    /// Each poll clears the deadlines, and futures that still wait set theirs again. So deadlines can nest
-    /// in one task and end in any order, without a list of them.
+    /// Each poll clears the deadlines, and futures that still wait set theirs again. So deadlines of one
+    /// task can nest and end in any order, without a list.
     pub(in crate::proxy) fn wake_at(&self, task: TaskId, at: u64) {
         let mut tasks = self.tasks.borrow_mut();
         let Some(entry) = tasks.get_mut(task.index as usize) else { return };
@@ -33,9 +33,9 @@ impl Reactor {
         self.schedule(entry, task);
     }
 
-    /// Inserts `task` into the wheel for its deadline, unless the wheel has it for the same time or
-    /// earlier; then it is inserted again when that time comes. Deadlines move far more often than they
-    /// are reached.
+    /// Inserts `task` into the wheel for its deadline, unless it has an entry for the same time or earlier;
+    /// that entry is then inserted again when it expires. Deadlines are moved far more often than they are
+    /// reached.
     fn schedule(&self, entry: &mut Task, task: TaskId) {
         let mut wheel = self.wheel.borrow_mut();
         if wheel.due(entry.deadline) < entry.scheduled {
@@ -43,7 +43,7 @@ impl Reactor {
         }
     }
 
-    /// The time after `duration`, in the time of [`Reactor::now`].
+    /// The time `duration` from now, in the time of [`Reactor::now`].
     pub(in crate::proxy) fn after(&self, duration: Duration) -> u64 {
         let millis = u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
         self.now.get().saturating_add(millis)
@@ -74,7 +74,7 @@ impl Reactor {
         .await
     }
 
-    /// Queues tasks whose deadline has come, and inserts tasks again whose deadline has moved.
+    /// Queues tasks whose deadline is reached. Inserts tasks again whose deadline has moved.
     pub(super) fn expire(&self) {
         let now = self.now.get();
         let mut early = Vec::new();
@@ -83,8 +83,8 @@ impl Reactor {
             let task = tasks.get_mut(id.index as usize).filter(|task| task.serial == id.serial);
             let Some(task) = task else { return };
             if task.scheduled > now {
-                // A second entry, made when the deadline had moved to an earlier time. It is dropped, or
-                // the task would stay in the wheel twice.
+                // A second entry, from a time when the deadline had moved to an earlier time. It is dropped;
+                // otherwise the wheel would have two entries for the task.
                 return;
             }
             task.scheduled = u64::MAX;

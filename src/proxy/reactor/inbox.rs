@@ -1,4 +1,4 @@
-//! The inbox of a reactor: how other threads wake its tasks.
+//! The inbox of a reactor, through which other threads wake its tasks.
 
 use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -10,7 +10,7 @@ use rustix::io::Errno;
 
 use super::TaskId;
 
-/// The tasks that were woken by wakers, and the eventfd that ends the reactor's sleep.
+/// The tasks that wakers have woken, and the eventfd that ends the reactor's sleep.
 ///
 /// Sockets and deadlines do not use the inbox. It is for futures that wait for another thread or task.
 #[derive(Debug)]
@@ -60,7 +60,7 @@ impl Inbox {
         loop {
             match rustix::io::write(&self.event, &1u64.to_ne_bytes()) {
                 Err(Errno::INTR) => {}
-                // A full counter has caused an event already.
+                // If the counter is full, there is already an event.
                 Ok(_) | Err(Errno::AGAIN) => return true,
                 Err(_) => return false,
             }
@@ -68,7 +68,7 @@ impl Inbox {
     }
 
     fn with_woken<T>(&self, act: impl FnOnce(&mut Vec<TaskId>) -> T) -> T {
-        // Nothing that panics is done with the lock held.
+        // No code panics while it holds the lock.
         act(&mut self.woken.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }

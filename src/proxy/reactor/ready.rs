@@ -1,8 +1,8 @@
-//! What epoll has told of a descriptor.
+//! The readiness of a descriptor.
 
 use rustix::event::epoll;
 
-/// What a descriptor is known to be ready for.
+/// The known readiness of a descriptor.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(in crate::proxy) struct Ready(u8);
 
@@ -10,7 +10,7 @@ impl Ready {
     pub(in crate::proxy) const NONE: Ready = Ready(0);
     pub(in crate::proxy) const READ: Ready = Ready(1);
     pub(in crate::proxy) const WRITE: Ready = Ready(2);
-    /// The peer has closed its sending side. A read reports the end, even after a short read.
+    /// The peer has closed its sending side. A read returns the end, even after a short read.
     pub(in crate::proxy) const READ_CLOSED: Ready = Ready(4);
     pub(in crate::proxy) const ERROR: Ready = Ready(8);
     /// The peer has marked a byte as urgent (RFC 6093).

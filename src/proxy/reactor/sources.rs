@@ -91,7 +91,7 @@ impl Sources {
     }
 
     pub(super) fn remove(&self, id: SourceId, fd: impl AsFd) {
-        // Fails only if it is not registered.
+        // Fails only if the descriptor is not registered.
         let _ = epoll::delete(&self.epoll, fd);
         self.forget(id);
     }
@@ -115,8 +115,8 @@ impl Sources {
         self.with(id, |source| source.ready.remove(ready));
     }
 
-    /// Waits for events until `until`, where the time is `now`; if that is past, returns at once with the
-    /// events at hand.
+    /// Waits for events until `until`; the current time is `now`. If `until` has passed, returns the
+    /// available events at once.
     pub(super) fn wait(
         &self,
         events: &mut Vec<epoll::Event>,
@@ -124,7 +124,7 @@ impl Sources {
         until: u64,
     ) -> io::Result<()> {
         let millis = until.saturating_sub(now);
-        // If the alarm cannot be set, the wait has a timeout of its own.
+        // If the alarm cannot be set, the wait has its own timeout.
         let alarmed = millis > 0 && self.alarm.set(now, until).is_ok();
         let end = timespec(millis);
         let timeout = (!alarmed).then_some(&end);
@@ -134,7 +134,7 @@ impl Sources {
         }
     }
 
-    /// Applies an event. Returns its target; nothing for the alarm, or for a descriptor that was forgotten.
+    /// Applies an event. Returns its target; `None` for the alarm, or for a descriptor that was removed.
     pub(super) fn note(&self, event: &epoll::Event) -> Option<EventTarget> {
         match event.data.u64() {
             ALARM => {

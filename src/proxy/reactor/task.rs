@@ -13,7 +13,7 @@ pub(super) struct Task {
     pub(super) queued: bool,
     /// Whether it is in the bulk queue.
     pub(super) awaits_bulk: bool,
-    /// Its nearest deadline, as of its last poll; `u64::MAX` is none.
+    /// Its nearest deadline, as of its last poll; `u64::MAX` means none.
     pub(super) deadline: u64,
     /// The time of its entry in the wheel; `u64::MAX` if it has none.
     pub(super) scheduled: u64,
@@ -35,7 +35,7 @@ pub(in crate::proxy) struct TaskId {
 }
 
 impl Task {
-    /// A task that waits for nothing yet.
+    /// A new task that waits for nothing.
     pub(super) fn new(
         serial: u32,
         future: impl Future<Output = ()> + 'static,
@@ -53,7 +53,7 @@ impl Task {
 }
 
 impl TaskId {
-    /// The id of no task.
+    /// An id that no task has.
     pub(super) const NONE: TaskId = TaskId { index: u32::MAX, serial: 0 };
     /// The first task of a reactor.
     pub(super) const MAIN: TaskId = TaskId { index: 0, serial: 1 };

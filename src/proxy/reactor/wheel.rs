@@ -1,21 +1,21 @@
 //! A coarse timer wheel for the deadlines of all tasks of a worker.
 
-/// The width of a slot, which is the precision of deadlines. An item is never handed out early.
+/// The width of a slot, which is the precision of deadlines. An item never expires early.
 const SLOT_MILLIS: u64 = 32;
-/// The number of slots: the wheel spans about 33 s. An item with a later deadline is in the last slot, and
-/// is inserted again when that comes, about twice a minute.
+/// The number of slots: the wheel spans about 33 s. An item with a later deadline is put into the last slot,
+/// and inserted again when that expires, about twice a minute.
 const SLOTS: u64 = 1024;
 const WORDS: usize = (SLOTS / 64) as usize;
 
-/// A timer wheel: each item is handed out at its time, in milliseconds.
+/// A timer wheel: each item expires at its time, in milliseconds.
 ///
 /// Inserting and expiring cost a few instructions, whatever the number of items. Items cannot be removed;
 /// the owner ignores those that no longer matter.
 pub(super) struct Wheel<T> {
     slots: Box<[Vec<T>]>,
-    /// One bit for each slot that holds anything.
+    /// One bit for each slot that is not empty.
     occupied: [u64; WORDS],
-    /// The number, counted from time 0, of the first slot that has not been handed out.
+    /// The number, counted from time 0, of the first slot that has not expired.
     next: u64,
 }
 
@@ -25,13 +25,13 @@ impl<T> Wheel<T> {
         Wheel { slots: (0..SLOTS).map(|_| Vec::new()).collect(), occupied: [0; WORDS], next: 0 }
     }
 
-    /// When an item that is inserted for `at` milliseconds will be handed out: not before, unless
-    /// that is beyond the end of the wheel.
+    /// The expiry time of an item that is inserted for `at` milliseconds: not earlier, unless `at` is beyond
+    /// the end of the wheel.
     pub(super) fn due(&self, at: u64) -> u64 {
         at.div_ceil(SLOT_MILLIS).clamp(self.next, self.next + SLOTS - 1) * SLOT_MILLIS
     }
 
-    /// Keeps `item` until it is due, and returns when that is.
+    /// Inserts `item`, and returns its expiry time.
     pub(super) fn insert(&mut self, at: u64, item: T) -> u64 {
         let due = self.due(at);
         let index = due / SLOT_MILLIS % SLOTS;
@@ -42,7 +42,7 @@ impl<T> Wheel<T> {
         due
     }
 
-    /// Hands out every item whose time has come at `now` milliseconds.
+    /// Passes every item that has expired at `now` milliseconds to `hand_out`.
     pub(super) fn expire(&mut self, now: u64, mut hand_out: impl FnMut(T)) {
         let end = now / SLOT_MILLIS + 1;
         if end <= self.next {
@@ -51,23 +51,23 @@ impl<T> Wheel<T> {
         while let Some(slot) = self.first_occupied().filter(|slot| *slot < end) {
             let index = slot % SLOTS;
             self.occupied[(index / 64) as usize] &= !(1 << (index % 64));
-            // Taken as a whole, so that the memory of a burst is freed.
+            // Taken as a whole, so that the memory of a large slot is freed.
             let items = self.slots.get_mut(index as usize).map(std::mem::take);
             items.into_iter().flatten().for_each(&mut hand_out);
         }
         self.next = end;
     }
 
-    /// When, in milliseconds, there will be something to hand out; `u64::MAX` is never.
+    /// The expiry time of the first item in milliseconds; `u64::MAX` means never.
     pub(super) fn next_due(&self) -> u64 {
         self.first_occupied().map_or(u64::MAX, |slot| slot * SLOT_MILLIS)
     }
 
-    /// The number of the first slot that holds anything.
+    /// The number of the first slot that is not empty.
     fn first_occupied(&self) -> Option<u64> {
         let start = self.next % SLOTS;
         let (word, bit) = ((start / 64) as usize, start % 64);
-        // The start's own word is looked at twice: its upper bits first, its lower bits last.
+        // The first word is checked twice: first its upper bits, last its lower bits.
         (0..=WORDS).find_map(|step| {
             let index = (word + step) % WORDS;
             let mask = match step {
@@ -84,7 +84,7 @@ impl<T> Wheel<T> {
 
 #[cfg(test)]
 impl<T> Wheel<T> {
-    /// How many items it keeps.
+    /// The number of items.
     pub(super) fn len(&self) -> usize {
         self.slots.iter().map(Vec::len).sum()
     }

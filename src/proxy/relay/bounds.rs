@@ -6,13 +6,13 @@ use crate::proxy::fast_slots::{FastSlot, FastSlots};
 use crate::proxy::socket::Socket;
 use crate::proxy::tcp;
 
-/// Bytes that are moved at once, as powers of two: at first, after the receiver has taken all of them
-/// several times, and after it has not.
+/// The numbers of bytes to move at once, as exponents of 2: at the start; the maximum, after the receiver
+/// has repeatedly taken all bytes; the minimum, after it has not.
 const FIRST_CHUNK: u8 = 18;
 const LARGEST_CHUNK: u8 = 19;
 const SMALL_CHUNK: u8 = 17;
-/// A sender with at most this round-trip time can fill a narrow window 500 times a second, which is
-/// enough until the direction counts as fast.
+/// A sender with at most this round-trip time fills a narrow window 500 times a second, which is enough
+/// until the direction counts as fast.
 const NEAR: Duration = Duration::from_millis(2);
 /// The round-trip time of a sender is read again after this many bytes: at first, the kernel has measured
 /// few packets, and on a busy machine each of them late.
@@ -20,26 +20,26 @@ const ASK_AGAIN_AFTER: u64 = 1024 * 1024;
 /// A direction is fast if it moves this many bytes in this many milliseconds.
 const FAST_BYTES: u64 = 32 * 1024 * 1024;
 const FAST_MILLIS: u64 = 1000;
-/// A receiver that takes less than this between two checks, with bytes left, needs only a narrow window,
-/// even on a path of 200 ms.
+/// A receiver that takes less than this between two checks while bytes are waiting needs only a narrow
+/// window, even on a path of 200 ms.
 const SLOW_BYTES: u64 = 8 * 1024 * 1024;
 
 /// The bounds of a direction that carries bulk, or whose receiver has blocked.
 ///
-/// The kernel sizes buffers for the fastest possible stream: if a receiver does not read, it keeps many
-/// MiB at either socket. So such a direction is limited:
+/// The kernel sizes buffers for the fastest possible stream: if a receiver does not read, the kernel keeps
+/// many MiB at each socket. So such a direction is limited:
 ///
 /// * The receiver's socket takes few bytes beyond those in flight.
 /// * The window of a near sender is narrow. A far sender could not fill its path with that, so it keeps
 ///   its window until the receiver has been slow for a while.
 /// * The number of bytes that are moved at once grows only while the receiver takes all of them.
 ///
-/// Bounds cost a fast stream half as much CPU again, because both ends are woken more often. So they are
-/// lifted for a direction while it is fast. If its receiver stops then, the kernel holds as much as it
-/// would without sluice, so the number of fast directions is limited.
+/// Bounds cost a fast stream half as much CPU again, because both ends are woken more often. So a fast
+/// direction has no bounds. If its receiver stops, the kernel holds as many bytes as it would without
+/// sluice, so the number of fast directions is limited.
 #[derive(Default)]
 pub(super) struct Bounds {
-    /// Held while the direction is fast, and until its bytes have left the kernel.
+    /// Held while the direction is fast, and then until its bytes have left the kernel.
     slot: Option<FastSlot>,
     fast: bool,
     sending: bool,
@@ -64,7 +64,7 @@ enum Window {
     Open,
     /// Narrow, because the sender is near: until the direction is fast.
     NarrowNear,
-    /// Narrow, because the receiver was slow: until it takes all there is.
+    /// Narrow, because the receiver was slow: until the receiver takes all available bytes.
     NarrowSlow,
 }
 
@@ -82,7 +82,7 @@ impl Bounds {
         }
     }
 
-    /// The direction carries bulk, and has moved `bytes` in all.
+    /// Applies the bounds to a direction that carries bulk, and has moved `bytes` in total.
     pub(super) fn carry_bulk(&mut self, from: &Socket, to: &Socket, bytes: u64) {
         if self.fast {
             return;
@@ -94,7 +94,7 @@ impl Bounds {
         }
     }
 
-    /// The receiver has taken all bytes of one move; `bytes` in all.
+    /// Records that the receiver has taken all bytes of one move; `bytes` is the total.
     pub(super) fn flush(
         &mut self,
         (from, to): (&Socket, &Socket),
@@ -120,7 +120,7 @@ impl Bounds {
         }
     }
 
-    /// The receiver blocks, after `bytes` in all.
+    /// Records that the receiver blocks; `bytes` is the total.
     pub(super) fn block(&mut self, from: &Socket, to: &Socket, bytes: u64) {
         if self.fast {
             return;
@@ -133,8 +133,8 @@ impl Bounds {
         }
     }
 
-    /// The periodic check of a direction that has moved `moved` bytes since the last one. `stuck`: its
-    /// receiver has not taken all bytes.
+    /// Checks the direction periodically. It has moved `moved` bytes since the last check. `stuck` is
+    /// whether its receiver has not taken all bytes.
     pub(super) fn maintain(&mut self, from: &Socket, to: &Socket, moved: u64, stuck: bool) {
         if self.fast && moved < FAST_BYTES {
             self.fast = false;
@@ -211,7 +211,7 @@ mod tests {
         assert!(!steps(MIB / 2, 20));
     }
 
-    /// It may have been idle before.
+    /// The stream may have been idle before.
     #[test]
     fn a_stream_that_comes_to_be_fast_counts_as_such() {
         let mut bounds = Bounds::default();

@@ -18,8 +18,8 @@ const SMALL: usize = 16 * 1024;
 const READS_TO_PROMOTE: u8 = 3;
 /// This many small splices in a row demote it.
 const SPLICES_TO_DEMOTE: u8 = 2;
-/// After this many bytes, the unsent bytes in the kernel are limited. Waiting for the first bulk or block
-/// would be too late.
+/// After this many bytes, the unsent bytes in the kernel are limited. Waiting for the first bulk, or until
+/// the receiver first blocks, would be too late.
 const MUCH: u64 = 256 * 1024;
 
 /// One direction of a relay.
@@ -27,7 +27,7 @@ pub(super) struct Direction {
     unsent: Unsent,
     mode: Mode,
     stage: Stage,
-    /// Few directions need them.
+    /// Allocated only when needed; few directions have bounds.
     bounds: Option<Box<Bounds>>,
     /// Bytes that were relayed.
     pub(super) bytes: u64,
@@ -54,11 +54,11 @@ enum Mode {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Stage {
     Open,
-    /// The sender is done; unsent bytes remain.
+    /// The sender has sent everything; unsent bytes remain.
     Ended,
-    /// The receiver has all bytes and the end.
+    /// The receiver has got all bytes and the end.
     Done,
-    /// The receiver is closed for more.
+    /// The receiver accepts no more bytes.
     Refused,
 }
 
@@ -66,16 +66,16 @@ pub(super) enum Stage {
 pub(super) enum StopReason {
     /// It waits for a socket, or is done.
     Blocked,
-    /// It could go on: its share is used up, or it waits for bulk's turn.
+    /// It could continue: its share is used up, or it waits for bulk's turn.
     Yielded,
 }
 
-/// The worker's resources, for one poll.
+/// The worker's resources for one poll.
 pub(in crate::proxy) struct IoContext<'a> {
     pub(in crate::proxy) buffer: &'a mut [u8],
     pub(in crate::proxy) pipes: &'a Pipes,
     pub(in crate::proxy) fast: &'a FastSlots,
-    /// Milliseconds of a clock that never goes back.
+    /// Milliseconds of a monotonic clock.
     pub(in crate::proxy) now: u64,
     /// Whether this is bulk's turn, which comes after all other work.
     pub(in crate::proxy) bulk: bool,
@@ -94,7 +94,7 @@ impl Direction {
     }
 
     /// Moves up to about `share` bytes; bulk only in bulk's turn. If `last`, the other direction is done,
-    /// and the close that follows signals the end to the receiver.
+    /// and closing the sockets signals the end to the receiver.
     ///
     /// # Errors
     /// When the sender has reset the connection. An error of the receiver only sets the stage to
@@ -142,7 +142,7 @@ impl Direction {
         }
     }
 
-    /// Passes the end on to the receiver, unless the close that follows does that.
+    /// Signals the end to the receiver, unless closing the sockets does that.
     fn pass_on_end(&mut self, to: &Socket, last: bool) {
         let passed = last || to.shutdown_write().is_ok();
         self.stage = if passed { Stage::Done } else { Stage::Refused };
@@ -159,12 +159,12 @@ impl Direction {
         }
     }
 
-    /// The receiver takes no more for now.
+    /// Handles a receiver that accepts no more bytes for now.
     fn block(&mut self, from: &Socket, to: &Socket, pipes: &Pipes) -> io::Result<()> {
         let bytes = self.bytes;
         self.bounds().block(from, to, bytes);
         if let Unsent::Piped(..) = self.unsent {
-            // Arriving segments would wake the worker for nothing.
+            // Without this, each arriving segment would wake the worker.
             from.watch_reads(false)?;
             if pipes.are_scarce() {
                 self.leave_pipe(pipes)?;
@@ -190,7 +190,7 @@ impl Direction {
     }
 
     /// Updates the bounds of a direction that has moved `moved` bytes since the last check. If the receiver
-    /// has taken nothing, its pipe is given back.
+    /// has taken nothing, its pipe is returned.
     pub(super) fn maintain(
         &mut self,
         from: &Socket,
@@ -283,8 +283,8 @@ impl Direction {
         {
             match self.splice(from, pipe, io.pipes) {
                 Poll::Ready(Err(error)) if unsupported(&error) => io.pipes.disable(),
-                // Only a read reports the end. A splice stops before an urgent byte, which may not have
-                // been reported yet, and returns 0 there as well.
+                // Only a read confirms the end: a splice also returns 0 before an urgent byte, which may not
+                // have been reported yet.
                 Poll::Ready(Ok(0)) => from.keep_urgent_in_line(),
                 read => return read,
             }
@@ -292,7 +292,7 @@ impl Direction {
         self.copy(from, to, io.buffer)
     }
 
-    /// Reads once and sends at once; keeps what does not fit.
+    /// Reads once and sends at once; keeps the bytes that do not fit.
     fn copy(&mut self, from: &Socket, to: &Socket, buffer: &mut [u8]) -> Poll<io::Result<usize>> {
         let read = ready!(from.poll_recv(buffer))?;
         if read == 0 {
@@ -301,7 +301,7 @@ impl Direction {
         let bytes = buffer.get(..read).unwrap_or_default();
         let sent = match to.poll_send(bytes) {
             Poll::Ready(Ok(sent)) => sent,
-            // The next flush gets the same error, and handles it.
+            // The next flush gets the same error and handles it.
             Poll::Ready(Err(_)) | Poll::Pending => 0,
         };
         self.bytes += sent as u64;
@@ -340,12 +340,12 @@ impl Mode {
     }
 }
 
-/// Whether the kernel or a sandbox does not support splicing these; copying may still work.
+/// Whether the kernel or a sandbox does not support splicing here. Copying may still work.
 fn unsupported(error: &io::Error) -> bool {
     Errno::from_io_error(error).is_some_and(|errno| UNSUPPORTED.contains(&errno))
 }
 
-/// Reads the bytes in a pipe.
+/// Reads the bytes of a pipe.
 fn empty(pipe: &Pipe, size: usize) -> io::Result<Vec<u8>> {
     let mut bytes = vec![0; size];
     let mut filled = 0;

@@ -1,4 +1,4 @@
-//! Relay: moves bytes between client and endpoint, both ways at once, until both are done.
+//! Relay: moves bytes between client and endpoint in both directions, until both are done.
 
 mod bounds;
 mod direction;
@@ -21,7 +21,7 @@ use crate::outcome::Outcome;
 /// How often a long connection reports its bytes and checks its peers.
 const TICK: Duration = Duration::from_secs(15);
 const SHORTEST_TICK: Duration = Duration::from_millis(50);
-/// The stall timeout has at least this many ticks.
+/// The minimum number of ticks in a stall timeout.
 const TICKS_A_STALL: u32 = 4;
 
 /// A relay between two sockets.
@@ -35,7 +35,7 @@ pub(super) struct Relay<'a> {
 }
 
 impl<'a> Relay<'a> {
-    /// A relay that first sends `received`, the bytes that were already read from downstream, upstream.
+    /// A relay that first sends `received` upstream: the bytes that were already read from downstream.
     pub(super) fn new(
         context: &'a Context,
         downstream: &'a Socket,
@@ -46,8 +46,8 @@ impl<'a> Relay<'a> {
         Relay { context, downstream, upstream, up, down, quanta: Quanta::default() }
     }
 
-    /// Relays until both sides are done, one is gone, no byte has moved for `idle`, or the drain ends all
-    /// connections. Calls `report` with the relayed bytes from time to time, and at the end.
+    /// Relays until both directions are done, a peer is gone, no byte has moved for `idle`, or the drain
+    /// ends the connection. Calls `report` with the relayed bytes periodically and at the end.
     pub(super) async fn run(
         mut self,
         idle: Duration,
@@ -133,15 +133,15 @@ impl<'a> Relay<'a> {
 
         match (self.up.stage(), self.down.stage()) {
             (Stage::Done, Stage::Done) => return Poll::Ready(Outcome::Completed),
-            // A side that takes no more may have sent bytes before; they are relayed first.
+            // A peer that accepts no more bytes may have sent some before; these are relayed first.
             (Stage::Refused, Stage::Done | Stage::Refused) => {
                 return Poll::Ready(Outcome::UpstreamReset);
             }
             (Stage::Done, Stage::Refused) => return Poll::Ready(Outcome::DownstreamReset),
             _ => {}
         }
-        // While the endpoint is slow, the client's socket is not read, so a read would notice late that
-        // the client is gone.
+        // While the endpoint is slow, the client's socket is not read, so a read would detect a gone client
+        // too late.
         if downstream.is_broken() {
             return Poll::Ready(Outcome::DownstreamReset);
         }
@@ -152,7 +152,7 @@ impl<'a> Relay<'a> {
 
     /// Closes both sides: with a FIN if all bytes were relayed, else with a reset.
     fn end(mut self, outcome: Outcome) {
-        // A FIN after lost bytes would tell the receiver that it has everything.
+        // A FIN after lost bytes would make the receiver believe that it has everything.
         let lost = self.up.has_unsent() || self.down.has_unsent();
         self.up.discard(&self.context.pipes);
         self.down.discard(&self.context.pipes);

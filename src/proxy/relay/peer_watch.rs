@@ -1,14 +1,14 @@
-//! Detects peers that take nothing any more: because they are gone, or because they stall.
+//! Detects peers that accept no more bytes, because they are gone or stalled.
 
 use std::time::Duration;
 
 use crate::proxy::tcp::AckState;
 
-/// A peer that owes acknowledgements and sends none for this long is gone. Keepalive detects a silent
-/// peer that owes none within the same time (`socket::set_keep_alive`).
+/// A peer that owes acknowledgements and sends none for this long is gone. A silent peer that owes none is
+/// detected by keepalive within the same time (`socket::set_keep_alive`).
 const GONE_AFTER: Duration = Duration::from_secs(100);
-/// The least number of the kernel's tries in that time without an answer. A peer with a closed window
-/// answers each try, but they may be two minutes apart.
+/// The minimum number of the kernel's retries without an answer in that time. A peer with a closed window
+/// answers each retry, but they may be two minutes apart.
 const LEAST_TRIES: u8 = 2;
 /// The bytes that a client must acknowledge within the stall timeout.
 const LEAST_ACKED: u64 = 64 * 1024;
@@ -18,13 +18,13 @@ const SLACK: Duration = Duration::from_millis(50);
 /// The state of a peer, as of one check.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum PeerState {
-    /// It owes no acknowledgement.
+    /// It has acknowledged everything.
     Settled,
-    /// It owes some, and its time is not up.
+    /// It owes acknowledgements, and still has time.
     Owing,
     /// It has answered nothing for too long.
     Gone,
-    /// It answers, but has taken too little for too long.
+    /// It answers, but has acknowledged too little for too long.
     Stalled,
 }
 
@@ -44,7 +44,7 @@ struct Silence {
     backoff: u8,
 }
 
-/// The bytes that are to be acknowledged, and by when.
+/// A number of bytes to acknowledge, and the deadline.
 #[derive(Debug)]
 struct Goal {
     acked: u64,
@@ -52,8 +52,8 @@ struct Goal {
 }
 
 impl PeerWatch {
-    /// Judges a peer that was sent `sent` bytes. One that stalls for as long as `patience` is
-    /// [`PeerState::Stalled`].
+    /// Judges a peer to which `sent` bytes were sent in total. It is [`PeerState::Stalled`] if it stalls for
+    /// `patience`.
     pub(super) fn judge(
         &mut self,
         peer: AckState,
@@ -74,7 +74,7 @@ impl PeerWatch {
         }
     }
 
-    /// The peer has sent something.
+    /// Records that the peer has sent something.
     pub(super) fn heard(&mut self) {
         self.silence = None;
     }
@@ -88,7 +88,7 @@ impl PeerWatch {
                 let tries = again.max(later).max(peer.unanswered);
                 now.saturating_sub(silence.since) >= millis(GONE_AFTER) && tries >= LEAST_TRIES
             }
-            // Silence from before it owed anything does not count.
+            // Silence from a time when the peer owed nothing does not count.
             _ => {
                 let AckState { retransmits, backoff, .. } = peer;
                 self.silence = Some(Silence { since: now, retransmits, backoff });
@@ -101,7 +101,7 @@ impl PeerWatch {
         match &self.goal {
             Some(goal) if peer.acked < goal.acked => now >= goal.by,
             _ => {
-                // If little is owed, all of it is to be acknowledged; later bytes do not count.
+                // If it owes little, it must acknowledge all of it; later bytes do not count.
                 let acked = peer.acked.saturating_add(LEAST_ACKED).min(sent);
                 self.goal = Some(Goal { acked, by: now.saturating_add(millis(patience)) });
                 false
@@ -121,8 +121,8 @@ mod tests {
     const TICK: u64 = 15_000;
     const STALL: Option<Duration> = Some(Duration::from_secs(300));
 
-    /// The kernel's view of a peer that is tried again after 0.2 s, 0.4 s and so on up to 120 s, as of
-    /// `now`, if it answers or not from the time 0 on.
+    /// The kernel's view, at `now`, of a peer that is retried after 0.2 s, 0.4 s and so on up to 120 s.
+    /// `answers` is whether it answers from time 0 on.
     fn tried(now: u64, answers: bool, window: bool) -> AckState {
         let (mut at, mut pause, mut backoff, mut last) = (0, 200, 0, 0);
         while at + pause <= now {
@@ -136,7 +136,7 @@ mod tests {
         AckState { acked: 10, owed: true, heard, retransmits: 0, backoff, unanswered }
     }
 
-    /// When a peer is given up that was sent 100 bytes, looked at from `first` on.
+    /// The time at which a peer is given up that was sent 100 bytes, with checks from `first` on.
     fn given_up(
         first: u64,
         patience: Option<Duration>,
@@ -174,7 +174,7 @@ mod tests {
         }
     }
 
-    /// Where ICMP says that it cannot be reached, the kernel goes on trying as often.
+    /// After ICMP "unreachable" messages, the kernel retries as often as before.
     #[test]
     fn a_peer_that_cannot_be_reached_is_gone_as_soon() {
         let unreachable = |now: u64| {
@@ -210,7 +210,7 @@ mod tests {
                 AckState { acked, owed: owed > 0, heard, ..AckState::default() }
             })
         };
-        // Of 100 bytes that were sent, all is soon acknowledged, and it goes on.
+        // After 100 bytes, it soon acknowledges all of them, and the connection continues.
         assert_eq!(reads(1, 1), None);
         assert_eq!(reads(0, 0), None);
         let stalls = |rate: u64| {

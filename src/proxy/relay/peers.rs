@@ -1,4 +1,4 @@
-//! The periodic check of both peers of a connection that lasts.
+//! The periodic check of both peers of a long connection.
 
 use std::time::Duration;
 
@@ -7,8 +7,8 @@ use super::{ByteCounts, Relay};
 use crate::outcome::Outcome;
 use crate::proxy::socket::Socket;
 
-/// A peer that was sent this many bytes since the last check takes them: hardly any socket holds more
-/// bytes that are not acknowledged.
+/// A peer to which this many bytes were sent since the last check is alive: hardly any socket holds more
+/// unacknowledged bytes.
 const MUCH: u64 = 4 * 1024 * 1024;
 
 /// Both peers of a connection, as of the last check.
@@ -21,20 +21,20 @@ pub(super) struct PeerWatches {
 
 #[derive(Default)]
 struct KnownPeer {
-    /// Whether all bytes that it was sent are known to be acknowledged.
+    /// Whether it is known to have acknowledged everything.
     settled: bool,
-    /// For a peer that owes acknowledgements; few do when they are checked.
+    /// Exists only while the peer owes acknowledgements, which few do at a check.
     watch: Option<Box<PeerWatch>>,
 }
 
-/// What one peer has done since the last check.
+/// The activity of one peer since the last check.
 struct PeerActivity<'a> {
     socket: &'a Socket,
-    /// All bytes that it was sent.
+    /// The total of bytes sent to it.
     sent: u64,
-    /// The bytes that it was sent since the last check.
+    /// The bytes sent to it since the last check.
     lately: u64,
-    /// Whether it has sent something since then.
+    /// Whether it has sent something since the last check.
     heard: bool,
     /// Whether there are unsent bytes for it.
     blocks: bool,
@@ -43,14 +43,14 @@ struct PeerActivity<'a> {
 }
 
 impl PeerWatches {
-    /// Starts the checks of a connection that lasts.
+    /// Starts the checks of a long connection.
     pub(super) fn of(upstream: &Socket) -> Box<Self> {
-        // If it cannot be set, the idle timeout still ends a connection whose server is gone.
+        // If this fails, the idle timeout still ends a connection whose server is gone.
         let _ = upstream.keep_alive();
         Box::default()
     }
 
-    /// Checks a connection that has moved `passed` so far. Returns its outcome if a peer is gone or has
+    /// Checks a connection that has relayed `passed` so far. Returns its outcome if a peer is gone or
     /// stalled for too long.
     pub(super) fn look(&mut self, relay: &mut Relay<'_>, passed: ByteCounts) -> Option<Outcome> {
         let before = std::mem::replace(&mut self.passed, passed);
@@ -68,7 +68,7 @@ impl PeerWatches {
             blocks: relay.down.has_unsent(),
             patience: relay.context.settings.timeouts.stall,
         };
-        // A server may take nothing for hours for good reasons.
+        // A server may accept nothing for hours for good reasons.
         let server = PeerActivity {
             socket: relay.upstream,
             sent: passed.up,
@@ -87,7 +87,7 @@ impl PeerWatches {
 }
 
 impl KnownPeer {
-    /// Asks the kernel about the peer, unless the relayed bytes show that it is well.
+    /// Queries the kernel about the peer, unless the relayed bytes show that it is alive.
     fn look(&mut self, peer: &PeerActivity<'_>, now: u64) -> PeerState {
         self.settled &= peer.lately == 0;
         let takes = peer.lately >= MUCH;
@@ -95,7 +95,7 @@ impl KnownPeer {
             self.watch = None;
             return PeerState::Settled;
         }
-        // A client that sends now and then may still take nothing.
+        // A client that sends something may still accept nothing.
         let doubtful = !self.settled && (!peer.heard || peer.patience.is_some());
         if !doubtful && !peer.blocks && self.watch.is_none() {
             return PeerState::Settled;

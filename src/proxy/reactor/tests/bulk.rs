@@ -1,4 +1,4 @@
-//! When bulk has its turn.
+//! The turns of bulk.
 
 use super::*;
 
@@ -28,7 +28,7 @@ fn tasks_with_bulk_have_one_turn_each_after_all_others() {
                 .await;
             });
         }
-        // One that is always runnable has a turn between any two of them.
+        // A task that is always runnable has a turn between any two of them.
         poll_fn(|_| {
             log.borrow_mut().push("-");
             match log.borrow().len() {
@@ -89,13 +89,13 @@ fn bulk_waits_for_no_event() {
             }
         });
         assert_eq!(reactor.within(Duration::from_secs(10), bulk).await, Ok(()));
-        // Its next turn is one like any other.
+        // The next turn is an ordinary one.
         let wait = reactor.within(Duration::from_millis(40), pending::<()>()).await;
         assert_eq!((wait, reactor.is_bulk_turn()), (Err(Interrupted::Elapsed), false));
     });
 }
 
-/// These turns take far less than a millisecond, after which the core is offered anyway.
+/// The turns are far shorter than the millisecond after which the worker yields anyway.
 #[test]
 fn the_core_is_offered_between_any_two_turns_of_bulk() {
     const TURNS: usize = 50;

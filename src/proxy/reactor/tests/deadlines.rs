@@ -26,7 +26,7 @@ fn a_wait_ends_with_its_event_or_its_deadline() {
 fn each_of_several_deadlines_ends_a_sleep() {
     let ended = run(|reactor| async move {
         let (main, ended) = (reactor.current(), Rc::new(RefCell::new(Vec::new())));
-        // The alarm is set for one that is not the first, and again after each.
+        // The alarm is first set for a deadline that is not the earliest, and set again after each.
         for millis in [200, 100, 300] {
             let (inner, ended) = (Rc::clone(&reactor), Rc::clone(&ended));
             reactor.spawn(async move {
@@ -58,7 +58,7 @@ fn an_inner_deadline_ends_and_the_outer_one_still_counts() {
         let (inner, outer) = (Duration::from_millis(64), Duration::from_millis(256));
         let story = async {
             let first = timed(&reactor, reactor.within(inner, pending::<()>())).await;
-            // One that ended before its time leaves nothing behind either.
+            // A deadline that ended before its time has no later effect.
             let second = reactor.within(inner, std::future::ready(())).await;
             assert_eq!(second, Ok(()));
             assert_eq!(first.0, Err(Interrupted::Elapsed));
@@ -94,7 +94,7 @@ fn deadlines_side_by_side_end_each_in_its_time() {
         let mut waits = limits.map(|limit| Some(Box::pin(wait(limit))));
         let all = poll_fn(|context| {
             for wait in &mut waits {
-                // One that has ended is dropped, and one of those that wait is left behind.
+                // The future that has ended is dropped, and one that still waits is kept.
                 if wait.as_mut().is_some_and(|wait| wait.as_mut().poll(context).is_ready()) {
                     *wait = None;
                 }
@@ -106,7 +106,7 @@ fn deadlines_side_by_side_end_each_in_its_time() {
     });
 }
 
-/// Each event of a busy connection is a poll, and names the deadline again.
+/// Each event of a busy connection causes a poll, which sets the deadline again.
 #[test]
 fn a_deadline_outlives_polls_for_other_reasons() {
     run(|reactor| async move {
@@ -149,7 +149,7 @@ fn a_deadline_that_is_told_again_and_again_is_kept_once() {
             reactor.wake_at(task, at);
         }
         assert_eq!(reactor.deadlines(), 1);
-        // An earlier one counts at once.
+        // An earlier deadline takes effect at once.
         reactor.wake_at(task, 5_001);
         assert_eq!(reactor.deadlines(), 2);
     });

@@ -17,7 +17,7 @@ use super::*;
 
 const NEVER: Duration = Duration::from_secs(600);
 
-/// A reactor, and how many of its tasks have panicked.
+/// A reactor, and the number of its tasks that have panicked.
 fn reactor() -> (Rc<Reactor>, Rc<Cell<u64>>) {
     let panics = Rc::new(Cell::new(0));
     let counter = Rc::clone(&panics);
@@ -25,8 +25,8 @@ fn reactor() -> (Rc<Reactor>, Rc<Cell<u64>>) {
     (Reactor::new(inbox, move || counter.set(counter.get() + 1)).unwrap(), panics)
 }
 
-/// Runs what `main` makes on a reactor and a thread of its own: one that is never woken would keep
-/// the test waiting for ever.
+/// Runs the future of `main` on a reactor in its own thread: a reactor that is never woken would block the
+/// test for ever.
 #[track_caller]
 fn run<F>(main: impl FnOnce(Rc<Reactor>) -> F + Send + 'static) -> F::Output
 where
@@ -96,7 +96,7 @@ fn a_panic_of_the_main_task_ends_all() {
         let error = reactor.block_on::<()>(main).unwrap_err();
         (error.to_string(), panics.get(), Rc::strong_count(&reactor))
     };
-    // A reactor that goes on would keep a test waiting for ever.
+    // A reactor that does not end would block the test for ever.
     let (ended, end) = mpsc::channel();
     std::thread::spawn(move || ended.send(run()));
     let end = end.recv_timeout(Duration::from_secs(60));
@@ -148,7 +148,7 @@ fn an_event_of_a_closed_descriptor_does_not_reach_its_successor() {
         let gone = reactor.register(&old, epoll::EventFlags::IN, Ready::NONE).unwrap();
         rustix::io::write(&theirs, b"x").unwrap();
         reactor.forget(gone);
-        // The same slot, while the descriptor of before is still watched.
+        // The same index, while the earlier descriptor is still watched.
         let (new, _quiet) = pair();
         let source = reactor.register(&new, epoll::EventFlags::IN, Ready::NONE).unwrap();
         assert_eq!(source.index, gone.index);

@@ -1,4 +1,4 @@
-//! Tasks that something else wakes than their sockets and deadlines.
+//! Tasks that are woken by something other than their sockets and deadlines.
 
 use super::*;
 
@@ -47,7 +47,7 @@ fn tasks_of_one_reactor_wake_each_other() {
         reactor.spawn(async move {
             for word in ["a", "b", "c"] {
                 to.send(word).await.unwrap();
-                // Lets the other run in between.
+                // Lets the other task run in between.
                 let mut polled = false;
                 poll_fn(|context| match std::mem::replace(&mut polled, true) {
                     true => Poll::Ready(()),
@@ -79,7 +79,7 @@ fn the_waker_of_a_task_that_has_ended_wakes_nobody() {
         let short = Duration::from_millis(40);
         assert_eq!(reactor.within(short, pending::<()>()).await, Err(Interrupted::Elapsed));
         let waker = kept.recv().unwrap();
-        // This one has the place of the other.
+        // This task has the index of the other.
         let polls = Rc::new(Cell::new(0));
         let counter = Rc::clone(&polls);
         reactor.spawn(poll_fn(move |_| {
