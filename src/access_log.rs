@@ -1,9 +1,10 @@
-//! One JSON line for each connection, written without ever holding a connection up.
+//! The access log: one JSON line for each connection. Writing it never delays a connection.
 //!
-//! A worker formats lines into a buffer of its own and hands full or old buffers over to the
-//! thread of a [`LineQueue`]. If the output stalls, lines are dropped and counted; nothing waits.
+//! A worker formats lines into its own buffer, and passes full or old buffers to the thread of a
+//! [`LineQueue`]. If the output stalls, lines are dropped and counted.
 //!
-//! A client that is refused again and again has lines of its own only so often a second.
+//! Refusals of one source and outcome have a limited number of lines per second; further ones are only
+//! counted.
 
 mod flood;
 
@@ -22,41 +23,39 @@ use crate::line_queue::{LineQueue, OutputProblem};
 use crate::outcome::Outcome;
 use crate::tls::Alpn;
 
-/// A worker's buffer is handed over when it has as many bytes.
+/// A worker's buffer is passed on when it has this many bytes.
 const BATCH: usize = 32 * 1024;
-/// How many bytes may wait for the output.
+/// The maximum number of bytes that wait for the output.
 const QUEUE: usize = 64 * BATCH;
-/// How many of the protocols that a client offers are logged, and how many bytes of them. A hello
-/// has room for thousands.
+/// The maximum number of a client's protocols in a line, and of their bytes. A hello has room for thousands.
 const MAX_PROTOCOLS: usize = 16;
 const MAX_PROTOCOL_BYTES: usize = 256;
 
-/// A connection, as the access log tells of it. Times are in milliseconds.
+/// A connection in the access log. Times are in milliseconds.
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Entry<'a> {
-    /// Ties the lines of a connection together, where it has several.
+    /// The same in all lines of a connection, if it has several.
     #[serde(skip_serializing_if = "Option::is_none", serialize_with = "hex")]
     pub id: Option<u64>,
     /// The name of the listener.
     pub listener: &'a str,
     /// The client's address.
     pub source: SocketAddr,
-    /// The server name of the hello, normalised; escaped and shortened, if it cannot be the name of
-    /// a server.
+    /// The server name of the hello: normalised, or, if it is invalid, escaped and shortened.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub server_name: Option<&'a str>,
-    /// The protocols that the client offered; `...` at the end if there were more.
+    /// The protocols that the client offered, followed by `...` if there were more.
     #[serde(skip_serializing_if = "Option::is_none", serialize_with = "protocols")]
     pub alpn: Option<&'a Alpn>,
-    /// The highest version that the client offered.
+    /// The highest TLS version that the client offered.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tls_version: Option<&'static str>,
-    /// Whether the hello has an encrypted one inside: then the name is the outer one.
+    /// Whether the hello contains an encrypted one. The server name is then the outer name.
     pub ech: bool,
     /// Whether the client offered a post-quantum key share.
     pub post_quantum: bool,
-    /// What the route's object is.
+    /// The kind of the route's object.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub kind: Option<&'a str>,
     /// The route's namespace.
@@ -65,41 +64,41 @@ pub struct Entry<'a> {
     /// The route's name.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub route: Option<&'a str>,
-    /// The endpoint that was connected to, or tried last.
+    /// The endpoint of the connection, or the endpoint that was tried last.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub endpoint: Option<SocketAddr>,
     /// How many endpoints were tried.
     pub attempts: u8,
-    /// What was wrong with the hello. Says nothing that a client chose but the number of an
-    /// extension and of a byte.
+    /// What is wrong with the hello. It contains nothing from the client except numbers of extensions and
+    /// bytes.
     #[serde(skip_serializing_if = "Option::is_none", serialize_with = "text")]
     pub cause: Option<&'a dyn fmt::Display>,
-    /// From accept to a whole hello.
+    /// From accept to the complete hello.
     #[serde(
         rename = "helloMs",
         skip_serializing_if = "Option::is_none",
         serialize_with = "optional_millis"
     )]
     pub hello_took: Option<Duration>,
-    /// From the hello to the upstream connection, all attempts together.
+    /// From the hello to the open upstream connection, including all attempts.
     #[serde(
         rename = "connectMs",
         skip_serializing_if = "Option::is_none",
         serialize_with = "optional_millis"
     )]
     pub connect_took: Option<Duration>,
-    /// What the line is about.
+    /// The event that the line reports.
     #[serde(flatten)]
     pub event: Event,
 }
 
-/// What a line of the access log is about.
+/// An event of a connection that has a line in the access log.
 #[derive(Clone, Copy, Serialize)]
 #[serde(untagged)]
 pub enum Event {
-    /// The upstream connection stands.
+    /// The upstream connection is open.
     Start,
-    /// The connection is over.
+    /// The connection has ended.
     End(ConnectionEnd),
 }
 
@@ -107,7 +106,7 @@ pub enum Event {
 #[derive(Clone, Copy, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct ConnectionEnd {
-    /// In one word.
+    /// The outcome, one word.
     #[serde(serialize_with = "word")]
     pub outcome: Outcome,
     /// Bytes from the client to the endpoint.
@@ -123,39 +122,39 @@ pub struct ConnectionEnd {
 struct Line<T> {
     time: jiff::Timestamp,
     log: &'static str,
-    /// Only where connections have several lines.
+    /// Only if connections have several lines.
     #[serde(skip_serializing_if = "Option::is_none")]
     event: Option<&'static str>,
     #[serde(flatten)]
     of: T,
 }
 
-/// The way to the writing thread; every worker has a clone, in a [`Buffer`].
+/// The access log, for workers. Each worker has a clone, in a [`Buffer`].
 #[derive(Clone, Debug)]
 pub struct AccessLog(LineQueue);
 
-/// The end of the access log.
+/// The writing side of the access log.
 #[derive(Debug)]
 pub struct Writing(LineQueue);
 
 impl AccessLog {
-    /// Starts the thread that writes to stdout, which is the access log's alone while sluice
-    /// serves. `dropped` is as for [`AccessLog::start`].
+    /// Starts the thread that writes to stdout. While sluice serves, only the access log writes there.
+    /// `dropped` is as for [`AccessLog::start`].
     ///
     /// # Errors
-    /// When no thread or descriptor can be had.
+    /// When the thread or a descriptor cannot be created.
     pub fn to_stdout(dropped: IntCounter) -> io::Result<(AccessLog, Writing)> {
-        // A descriptor of its own: a writer that hangs must not hold the lock of stdout, which the
-        // end of the process waits for.
+        // A duplicate descriptor: a blocked writer must not hold the lock of stdout, which the process needs
+        // when it ends.
         let stdout = File::from(io::stdout().as_fd().try_clone_to_owned()?);
         AccessLog::start(stdout, dropped)
     }
 
-    /// Starts the thread that writes to `output`. `dropped` counts the lines that found no room,
-    /// and those that the output refused.
+    /// Starts the thread that writes to `output`. `dropped` counts the lines that were dropped or that the
+    /// output refused.
     ///
     /// # Errors
-    /// When no thread can be started.
+    /// When the thread cannot be started.
     pub fn start(
         output: impl Write + Send + 'static,
         dropped: IntCounter,
@@ -175,14 +174,14 @@ fn report(problem: OutputProblem<'_>) {
 }
 
 impl Writing {
-    /// Waits until all lines that were handed over are written. An output that has stalled is
-    /// given up after `limit`; returns whether all was written.
+    /// Waits until all lines that were passed on are written, for at most `limit`. Returns whether all lines
+    /// were written.
     pub fn finish(self, limit: Duration) -> bool {
         self.0.flush(limit)
     }
 }
 
-/// A worker's lines that are not handed over yet.
+/// A worker's lines that were not passed on yet.
 #[derive(Debug)]
 pub struct Buffer {
     log: AccessLog,
@@ -192,23 +191,23 @@ pub struct Buffer {
 }
 
 impl Buffer {
-    /// An empty buffer of one of so many workers.
+    /// An empty buffer, for one of this number of workers.
     pub fn new(log: AccessLog, workers: usize) -> Self {
         Buffer { log, bytes: Vec::new(), lines: 0, flood: Flood::of_one_of(workers) }
     }
 
-    /// Whether nothing waits to be handed over, now or later.
+    /// Whether the buffer has neither lines nor counted refusals.
     pub fn is_empty(&self) -> bool {
         self.lines == 0 && self.flood.is_empty()
     }
 
-    /// Adds a line; hands the buffer over when it is full.
+    /// Adds a line. Passes the buffer on when it is full.
     pub fn push(&mut self, entry: &Entry<'_>) {
         self.push_at(jiff::Timestamp::now(), entry);
     }
 
-    /// Adds a line about a client that was not served. If there were many of its source and its
-    /// outcome in this second, it is only counted, and its second has one line for all of these.
+    /// Adds a line about a refused client. If there were many of its source and outcome in this second, it
+    /// is only counted; after the second, one line has the count.
     pub fn push_refusal(&mut self, entry: &Entry<'_>, outcome: Outcome) {
         let now = jiff::Timestamp::now();
         self.end_second(now);
@@ -232,7 +231,7 @@ impl Buffer {
                 self.bytes.push(b'\n');
                 self.lines += 1;
             }
-            // Nothing in an entry can fail, but half a line must not stay.
+            // An entry cannot fail to serialize, but an incomplete line must never stay.
             Err(_) => {
                 self.bytes.truncate(start);
                 self.log.0.lost(1);
@@ -243,15 +242,15 @@ impl Buffer {
         }
     }
 
-    /// Adds the lines for what was only counted, once its second is over.
+    /// Adds the lines for counted refusals whose second has ended.
     fn end_second(&mut self, now: jiff::Timestamp) {
         for of in self.flood.end_second(now) {
             self.push_line(&Line { time: now, log: "access", event: None, of });
         }
     }
 
-    /// Hands over what there is; drops and counts it when there is no room. What is still counted
-    /// stays until its second is over.
+    /// Passes all lines on. Drops and counts them if the queue is full. Counted refusals stay until their
+    /// second has ended.
     pub fn hand_over(&mut self) {
         self.end_second(jiff::Timestamp::now());
         self.send();
@@ -285,7 +284,7 @@ fn hex<S: Serializer>(id: &Option<u64>, serializer: S) -> Result<S::Ok, S::Error
     serializer.collect_str(&format_args!("{:016x}", id.unwrap_or_default()))
 }
 
-/// The first protocols as text; bytes that are none are escaped.
+/// The first protocols as text, with bytes that are not printable ASCII escaped.
 fn protocols<S: Serializer>(alpn: &Option<&Alpn>, serializer: S) -> Result<S::Ok, S::Error> {
     let mut protocols = alpn.iter().flat_map(|alpn| alpn.iter()).peekable();
     let mut shown = Vec::new();

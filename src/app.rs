@@ -1,4 +1,4 @@
-//! Starts all parts, runs them, and drains them.
+//! Starts, runs and drains all parts of the process.
 
 mod control;
 mod drain;
@@ -38,9 +38,9 @@ use service_manager::{ServiceManager, passed_sockets};
 use signals::Signals;
 use watchdog::Watchdog;
 
-/// The process before it has its configuration.
+/// The process before its configuration is read.
 ///
-/// To be made before anything else, and once: from then on a signal no longer kills the process.
+/// Must be created once, before anything else. From then on, signals no longer kill the process.
 #[derive(Debug)]
 pub struct Startup {
     runtime: Runtime,
@@ -49,12 +49,12 @@ pub struct Startup {
 }
 
 impl Startup {
-    /// Catches the signals, and takes the sockets that were passed to the process.
+    /// Catches signals, and takes the sockets that were passed to the process.
     ///
     /// # Errors
-    /// When the system has no descriptors for it, or the sockets are not there.
+    /// When the system has no descriptors left, or the sockets do not exist.
     pub fn new() -> anyhow::Result<Self> {
-        // First, as long as no other descriptor can have their numbers.
+        // First, before other descriptors can have these numbers.
         let passed = passed_sockets()?;
         let runtime = single_threaded()?;
         let signals = {
@@ -64,12 +64,12 @@ impl Startup {
         Ok(Startup { runtime, signals, passed })
     }
 
-    /// Runs sluice until it is told to end by SIGTERM or SIGINT, and then drains it; a second signal
-    /// ends it at once. SIGHUP has it read manifests again. No other signal ends it. Begins with the
-    /// log of the process.
+    /// Runs sluice until SIGTERM or SIGINT, and then drains it; a second signal ends it at once. SIGHUP
+    /// makes it read the manifests again. Other signals have no effect. First sets up the log of the
+    /// process.
     ///
     /// # Errors
-    /// When something cannot be logged, bound or started, or a worker fails.
+    /// When the log, an address or a part cannot be set up, or a worker fails.
     pub fn run(self, config: Config) -> anyhow::Result<()> {
         let Startup { runtime, signals, passed } = self;
         let (writer, table) = routing::channel();
@@ -90,7 +90,7 @@ impl Startup {
     }
 }
 
-/// A runtime of one thread, for anything but connections.
+/// A single-threaded runtime, for everything but connections.
 ///
 /// # Errors
 /// When the system has no descriptors for it.
@@ -98,7 +98,7 @@ pub fn single_threaded() -> io::Result<Runtime> {
     tokio::runtime::Builder::new_current_thread().enable_all().build()
 }
 
-/// A process whose addresses are bound and that does not serve yet.
+/// A process whose addresses are bound, and that does not serve yet.
 struct App {
     config: Config,
     proxy: Proxy,
@@ -115,18 +115,18 @@ struct SharedParts {
     table: TableReader,
     statuses: Statuses,
     saver: Option<Saver>,
-    /// Where routes may lead.
+    /// The rules for endpoint addresses.
     reach: Reach,
     own_endpoints: OwnEndpoints,
-    /// Has manifests read again.
+    /// Notified when the manifests are to be read again.
     reread: Arc<Notify>,
 }
 
 impl App {
-    /// Binds the admin port and every listener, but for those that sockets were passed for.
+    /// Binds the admin port and all listeners, except for those with passed sockets.
     ///
     /// # Errors
-    /// The first address that cannot be had, by name.
+    /// The first address that cannot be bound.
     fn bind(
         config: Config,
         passed: Vec<PassedSocket>,
@@ -151,8 +151,7 @@ impl App {
         Ok(App { config, proxy, admin, writer, parts })
     }
 
-    /// What SIGHUP does: manifests in files are read again. The API server tells of every change by
-    /// itself.
+    /// The action for SIGHUP: reads manifests in files again. Changes in the API server need no such action.
     fn on_hangup(&self) -> impl FnMut() + Send + use<> {
         let (source, reread) = (self.config.source, Arc::clone(&self.parts.reread));
         move || match source {
@@ -166,14 +165,14 @@ impl App {
         }
     }
 
-    /// Serves. `signalled` waits for the next signal to end and tells which it was: the first
-    /// begins to drain, the second ends at once.
+    /// Serves. `signalled` waits for the next signal that ends the process, and returns its name: the first
+    /// starts the drain, the second ends the process at once.
     ///
-    /// The thread that runs this answers the probes, receives the signals and keeps the Lease, and
-    /// does nothing that takes long: the control plane has a thread of its own.
+    /// The thread of this function answers probes, receives signals and keeps the Lease. It never blocks for
+    /// long; the control plane has its own thread.
     ///
     /// # Errors
-    /// When threads or descriptors cannot be had, or a worker fails.
+    /// When a thread or descriptor cannot be created, or a worker fails.
     async fn run(self, mut signalled: impl AsyncFnMut() -> &'static str) -> anyhow::Result<()> {
         let App { config, proxy, admin, writer, parts } = self;
         log_addresses(&config, &proxy, &admin);
@@ -195,7 +194,7 @@ impl App {
             Traffic { config: &config, parts: &parts, watchdog: &watchdog, manager: &manager };
         let traffic = serving.run(proxy, first_table, &mut signalled, || statuses.leave());
 
-        // The others go on for as long as there is traffic.
+        // The other parts run as long as there is traffic.
         let result = tokio::select! {
             result = traffic => result,
             error = control.failure() => Err(error),
@@ -233,7 +232,7 @@ impl SharedParts {
         })
     }
 
-    /// Counts and shows what fails in the control plane.
+    /// Counts and reports failures of the control plane.
     fn supervised(&self) -> impl Fn(Supervised) + Send + Sync + 'static {
         let (panics, readiness) = (self.metrics.panics.clone(), Arc::clone(&self.readiness));
         move |event| match event {
@@ -269,7 +268,7 @@ fn installation(config: &Config, parts: &SharedParts) -> Installation {
     }
 }
 
-/// The setting, as the builder has it.
+/// The setting in the builder's form.
 pub fn names_below(setting: HostnamesBelow) -> NamesBelow {
     match setting {
         HostnamesBelow::Anyone => NamesBelow::Anyone,
@@ -286,8 +285,7 @@ struct Traffic<'a> {
 }
 
 impl Traffic<'_> {
-    /// Serves traffic from the first table to the end of the drain; `leave` is called when that
-    /// begins.
+    /// Serves traffic from the first table to the end of the drain. Calls `leave` at the start of the drain.
     async fn run(
         self,
         proxy: Proxy,
@@ -296,7 +294,7 @@ impl Traffic<'_> {
         leave: impl Fn(),
     ) -> anyhow::Result<()> {
         let Traffic { config, parts, watchdog, manager } = &self;
-        // Clients that come before wait in the kernel instead of finding no route.
+        // Clients that connect earlier wait in the kernel, where otherwise they would find no route.
         tokio::select! {
             Ok(()) = first_table => {}
             signal = signalled() => {
@@ -313,7 +311,7 @@ impl Traffic<'_> {
         drop(log);
         running.pulses().for_each(|pulse| watchdog.add(Box::new(pulse)));
         manager.ready();
-        // The configuration's, which stay as they are.
+        // The binds of the configuration, which do not change.
         let (_wanted, wanted) = watch::channel(running.binds_in_force());
 
         let lost = tokio::select! {
@@ -328,7 +326,7 @@ impl Traffic<'_> {
         drain::end(&parts.metrics, running, &ended, writing).await
     }
 
-    /// Waits for a signal or the end of a worker. Returns whether it was a worker.
+    /// Waits for a signal or the end of a worker. Returns whether a worker has ended.
     async fn drain_begins(
         &self,
         signalled: &mut impl AsyncFnMut() -> &'static str,

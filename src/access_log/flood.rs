@@ -1,4 +1,4 @@
-//! Clients that are refused more often than anybody reads.
+//! Limits the lines about refused clients.
 
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr};
@@ -10,69 +10,70 @@ use super::word;
 use crate::cidr::Cidr;
 use crate::outcome::Outcome;
 
-/// Lines of their own that refusals of one source and outcome have in a second, in all workers.
+/// The maximum number of lines per second about refusals of one source and outcome, over all workers.
 const LINES: u64 = 100;
-/// Sources and outcomes that are told apart in a second. Of those that come after them, the outcomes
-/// are.
+/// The maximum number of distinct sources and outcomes per second. Beyond it, refusals are distinguished
+/// only by their outcome.
 const MOST_KINDS: usize = 4096;
-/// The part of an IPv6 address that a client cannot choose (RFC 4291 §2.5.4).
+/// The prefix length of an IPv6 network; a client can choose the rest of its address (RFC 4291 §2.5.4).
 const IPV6_PREFIX: u8 = 64;
 
 /// The refusals of one second, in one worker.
 #[derive(Debug)]
 pub(super) struct Flood {
     second: i64,
-    /// Lines of their own that each kind has.
+    /// The maximum number of lines for each source and outcome in this worker.
     lines: u64,
     kinds: HashMap<(ClientNetwork, Outcome), RefusalGroup>,
-    /// How many of these have refusals without a line of their own.
+    /// How many sources and outcomes have counted refusals.
     counted: usize,
 }
 
-/// Where clients come from, as far as it is told apart.
+/// The source of a refusal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 enum ClientNetwork {
     Address(Ipv4Addr),
     Network(Cidr),
-    /// From anywhere, after too many others.
+    /// Any source, after the maximum number of sources.
     Anywhere,
 }
 
 #[derive(Debug)]
 struct RefusalGroup {
     refused: u64,
-    /// Of the first without a line of its own, and of the last.
+    /// The times of the first and last refusal that was only counted.
     times: Option<(Timestamp, Timestamp)>,
 }
 
-/// The line about refusals that have none of their own.
+/// A line about refusals that were only counted.
 #[derive(Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct CountedRefusals {
-    /// The address of the clients, or their network.
+    /// The address or network of the clients.
     #[serde(skip_serializing_if = "ClientNetwork::is_anywhere")]
     source: ClientNetwork,
     #[serde(serialize_with = "word")]
     outcome: Outcome,
-    /// How many.
+    /// The number of refusals.
     count: u64,
     first_time: Timestamp,
     last_time: Timestamp,
 }
 
 impl Flood {
-    /// That of one of so many workers.
+    /// The limits for one of this number of workers.
     pub(super) fn of_one_of(workers: usize) -> Self {
         let lines = (LINES / workers.max(1) as u64).max(1);
         Flood { second: 0, lines, kinds: HashMap::new(), counted: 0 }
     }
 
-    /// Whether no line is due.
+    /// Whether no refusal was only counted.
     pub(super) fn is_empty(&self) -> bool {
         self.counted == 0
     }
 
-    /// Whether a refusal has a line of its own; else it is counted. The second before is over.
+    /// Returns whether a refusal gets its own line; if not, counts it. [`Flood::end_second`] must have been
+    /// called since the previous second.
     pub(super) fn admits(&mut self, now: Timestamp, source: IpAddr, outcome: Outcome) -> bool {
         self.second = now.as_second();
         let mut key = (ClientNetwork::of(source), outcome);
@@ -89,7 +90,7 @@ impl Flood {
         false
     }
 
-    /// What was counted, if its second is over; `now` may be of any later one.
+    /// The counted refusals, if `now` is after their second.
     pub(super) fn end_second(&mut self, now: Timestamp) -> Vec<CountedRefusals> {
         if self.second == now.as_second() || self.kinds.is_empty() {
             return Vec::new();
@@ -151,7 +152,7 @@ mod tests {
         }
         assert_eq!(shown, LINES);
         assert!(!flood.is_empty());
-        // Another source, and another outcome.
+        // Another source, and another outcome, have their own limits.
         assert!(flood.admits(at(400), ip(2), Outcome::NoRoute));
         assert!(flood.admits(at(400), ip(1), Outcome::NotTls));
         assert_eq!(flood.end_second(at(999)), vec![]);
@@ -176,7 +177,7 @@ mod tests {
         }
     }
 
-    /// A client has 2⁶⁴ addresses of IPv6 to choose from.
+    /// A client can choose among 2⁶⁴ IPv6 addresses.
     #[test]
     fn an_ipv6_network_is_one_source() {
         let mut flood = Flood::of_one_of(1);

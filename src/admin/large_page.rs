@@ -1,8 +1,8 @@
-//! Pages that may have many megabytes: made once for all that wait for one, and bounded in memory.
+//! Large pages: created once for all readers that wait for it, and bounded in memory.
 //!
-//! Of each page a few copies are in memory at most, from their making until the last of their
-//! readers has all. A reader that takes its time holds nobody up: when one more copy is wanted, the
-//! readers of the oldest give way.
+//! At most a few copies of each page are in memory, each from its creation until its last reader has all of
+//! it. If another copy is needed, the readers of the oldest copy are disconnected, so a slow reader delays
+//! nobody.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
@@ -16,16 +16,16 @@ use tokio::time::timeout;
 
 use super::AdminState;
 
-/// How many copies of one page are in memory at once. More than one, so that a reader that takes a
-/// moment is not disturbed by the next.
+/// The maximum number of copies of a page in memory. More than one, so that a reader of normal speed is not
+/// disconnected for the next one.
 const COPIES: usize = 4;
-/// How long one more copy waits for the readers of another before those of the oldest give way.
+/// How long a new copy waits for readers to finish before those of the oldest copy are disconnected.
 const PATIENCE: Duration = Duration::from_millis(200);
 
-/// A connection, as the page that it reads knows it.
+/// A connection that reads a page.
 #[derive(Debug, Default)]
 pub(super) struct PageConsumer {
-    /// Its answer is in the way of others: it is to be closed.
+    /// Notified when the connection is to be closed, because its copy is needed.
     pub(super) give_way: Notify,
 }
 
@@ -34,13 +34,13 @@ pub(super) struct LargePage {
     pub(super) media_type: &'static str,
     make: fn(&AdminState) -> Result<Vec<u8>, String>,
     state: Arc<AdminState>,
-    /// The turn to make a large page, shared by all of them: with many thousand routes that takes a
-    /// while.
+    /// The permit to create a large page, shared by all large pages. With many thousand routes, creating one
+    /// takes long.
     turn: Arc<Semaphore>,
-    /// The right to have a copy in memory. Each page has its own: who reads the routes slowly holds
-    /// no scraper up.
+    /// The permits to have a copy in memory. Each page has its own, so that a slow reader of the routes does
+    /// not delay a scraper.
     copies: Arc<Semaphore>,
-    /// The copy that is made next, for all that come until it is begun.
+    /// The next copy, for all readers that arrive before its creation starts.
     next: Mutex<Option<PageFuture>>,
     /// The copies in memory, the oldest first.
     held: Mutex<VecDeque<Weak<PageCopy>>>,
@@ -56,14 +56,13 @@ struct PageCopy {
     _right: OwnedSemaphorePermit,
 }
 
-/// A copy while one connection sends it. What is left to send shares this, so it is gone when all
-/// is sent.
+/// A copy while one connection sends it. Dropped when everything is sent.
 struct PageTransfer {
     text: Arc<PageCopy>,
     reader: Arc<PageConsumer>,
 }
 
-/// What [`Bytes`] may own.
+/// The owner of the memory of [`Bytes`].
 struct PageBytes(Arc<PageTransfer>);
 
 impl LargePage {
@@ -84,10 +83,10 @@ impl LargePage {
         })
     }
 
-    /// The page as it is after this was called, for `reader`.
+    /// The page, created after this call, for `reader`.
     ///
     /// # Errors
-    /// Why it cannot be made.
+    /// When the page cannot be created.
     pub(super) async fn text(
         self: &Arc<Self>,
         reader: &Arc<PageConsumer>,
@@ -98,11 +97,11 @@ impl LargePage {
         Ok(Bytes::from_owner(PageBytes(reading)))
     }
 
-    /// The copy that is made next. A task of its own makes it, which goes on when all that wait for
-    /// it have left: the turn may be handed to nobody who does not take it.
+    /// The next copy. Its own task creates it and continues if all readers leave, because a permit must not
+    /// be given to a future that nobody polls.
     fn making(self: &Arc<Self>) -> PageFuture {
         let mut next = lock(&self.next);
-        // One that is over without having begun is none that comes.
+        // A finished copy is not the next one.
         let coming = next.take().filter(|making| making.peek().is_none());
         let making = coming.unwrap_or_else(|| {
             let making = tokio::spawn(Arc::clone(self).make());
@@ -111,16 +110,16 @@ impl LargePage {
         next.insert(making).clone()
     }
 
-    /// Makes a copy on a thread of its own, one page at a time: probes share this runtime's only
-    /// thread and do not wait for it.
+    /// Creates a copy on its own thread, one page at a time, so that probes, which share the only thread of
+    /// this runtime, do not wait.
     async fn make(self: Arc<Self>) -> PageResult {
         let right = self.right().await;
         let turn = Arc::clone(&self.turn).acquire_owned().await.map_err(|e| e.to_string())?;
-        // Whoever comes from now on is to see what changes from now on.
+        // Readers that arrive from now on need a newer copy.
         lock(&self.next).take();
         let (state, make) = (Arc::clone(&self.state), self.make);
         let made = tokio::task::spawn_blocking(move || {
-            // Both are held in here, since a client that goes away does not stop this thread.
+            // The thread holds both permits, because it continues when the client leaves.
             let _turn = turn;
             let text = make(&state)?;
             Ok::<_, String>(Arc::new(PageCopy { text, readers: Mutex::default(), _right: right }))
@@ -136,14 +135,14 @@ impl LargePage {
         loop {
             match timeout(PATIENCE, Arc::clone(&self.copies).acquire_owned()).await {
                 Ok(Ok(right)) => return right,
-                // It is never closed; and if it were, there would be no more answers.
+                // Unreachable: the semaphore is never closed.
                 Ok(Err(_)) => std::future::pending().await,
                 Err(_) => self.oldest_gives_way(),
             }
         }
     }
 
-    /// Closes the connections that read the oldest copy which is still being sent.
+    /// Closes the connections that read the oldest copy that is still being sent.
     fn oldest_gives_way(&self) {
         let mut held = lock(&self.held);
         let readers = held.iter().map(|copy| {
@@ -167,7 +166,7 @@ impl AsRef<[u8]> for PageBytes {
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    // Nothing that panics is done with any of these locks held.
+    // No code panics while it holds one of these locks.
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
@@ -209,7 +208,7 @@ mod tests {
         let reader = Arc::<PageConsumer>::default();
         let waiting = join_all((0..8).map(|_| page.text(&reader)));
         let begin = async {
-            // Not before all of them wait.
+            // Not before all readers wait.
             tokio::task::yield_now().await;
             turn.add_permits(1);
         };
@@ -217,7 +216,7 @@ mod tests {
         let copies: Vec<Bytes> = copies.into_iter().map(Result::unwrap).collect();
         assert!(copies.iter().all(|copy| copy.as_ptr() == copies[0].as_ptr()), "{copies:?}");
         assert_eq!(page.text(&reader).await.unwrap(), "copy 1");
-        // A copy is there as long as anything of it is to be sent.
+        // A copy exists as long as a part of it is not sent.
         assert_eq!(page.copies.available_permits(), COPIES - 1);
         let rest = copies[3].slice(3..);
         drop(copies);
@@ -237,7 +236,7 @@ mod tests {
         assert!(left.as_mut().now_or_never().is_none(), "it waits for its turn");
         tokio::task::yield_now().await;
         drop(left);
-        // Whoever had the turn gives it back.
+        // The permit is available again.
         turn.add_permits(1);
         let soon = Duration::from_secs(10);
         for (page, text) in pages.iter().zip(["routes", "metrics"]).rev() {

@@ -45,12 +45,12 @@ impl ConnectionLimiter {
         self.connections.push(LimitedConnection { peer, task });
     }
 
-    /// The oldest connection of the address that has most.
+    /// The oldest connection of the address that has the most connections.
     fn supernumerary(&self) -> Option<usize> {
         let connections_of = |peer: IpAddr| {
             self.connections.iter().filter(|connection| connection.peer == peer).count()
         };
-        // The last of several maxima is taken: from the back, that is the oldest.
+        // Of several maxima, the last is taken; in reverse order, that is the oldest.
         let (index, _) = self
             .connections
             .iter()
@@ -60,7 +60,7 @@ impl ConnectionLimiter {
         Some(index)
     }
 
-    /// Waits until all are gone; each has its own deadlines.
+    /// Waits until all connections have ended. Each has its own deadlines.
     pub(super) async fn ended(mut self) {
         while self.tasks.join_next().await.is_some() {}
     }

@@ -35,14 +35,14 @@ use limiter::ConnectionLimiter;
 use pages::AdminPages;
 use write_deadline::WriteDeadline;
 
-/// The largest request line and header, in bytes; more is answered with 431.
+/// The maximum size of a request line and header in bytes; a larger one is answered with 431.
 const MAX_HEADER: usize = 8 * 1024;
-/// The most header fields; more is answered with 431.
+/// The maximum number of header fields; more are answered with 431.
 const MAX_FIELDS: usize = 64;
-/// Between one failed accept and the next try: out of descriptors, trying at once only burns CPU.
+/// The pause after a failed accept: without descriptors, another try at once only burns CPU.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-/// What the pages show.
+/// The data for the pages.
 pub struct AdminState {
     /// For `/metrics`; also counts the port's own failed accepts.
     pub metrics: Metrics,
@@ -50,9 +50,9 @@ pub struct AdminState {
     pub readiness: Arc<Readiness>,
     /// For `/routes`.
     pub table: TableReader,
-    /// The conditions in `/routes`, of routes that are served and of routes that are refused.
+    /// For the conditions in `/routes`, both of served and of refused routes.
     pub statuses: Statuses,
-    /// How much one client may ask of the port.
+    /// The limits for clients of the port.
     pub limits: Limits,
 }
 
@@ -62,18 +62,18 @@ impl fmt::Debug for AdminState {
     }
 }
 
-/// How much one client may ask of the port.
+/// The limits for clients of the port.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
-    /// How many connections are open at once. One more closes the oldest of the
-    /// address that has most, so that nobody's idle connections keep a probe out.
+    /// The maximum number of open connections. Another one closes the oldest connection of the address with
+    /// the most connections, so that idle connections cannot keep out a probe.
     pub connections: usize,
-    /// From accept, or from the last answer, to a whole request header.
+    /// From accept, or from the last answer, to a complete request header.
     pub header: Duration,
-    /// How long a connection takes new requests. One that is in the middle of an answer then has
-    /// [`Limits::header`] more to take it.
+    /// How long a connection accepts new requests. If an answer is being sent then, it has another
+    /// [`Limits::header`].
     pub lifetime: Duration,
-    /// How long a client may take nothing of an answer.
+    /// How long a client may stop reading an answer.
     pub stall: Duration,
 }
 
@@ -96,18 +96,18 @@ pub struct Admin {
 }
 
 impl Admin {
-    /// Binds the port; needs no runtime. Port 0 takes any free one. In place of `[::]` and `0.0.0.0`
-    /// it takes the other, where the machine does not have the address family.
+    /// Binds the port. Needs no runtime. Port 0 takes any free port. If the machine lacks the address family
+    /// of `[::]` or `0.0.0.0`, the other one is bound.
     ///
     /// # Errors
-    /// Those of bind(2), with a message that names the port's purpose and its address.
+    /// The errors of bind(2), with a message that contains the port's purpose and its address.
     pub fn bind(address: SocketAddr) -> io::Result<Self> {
         let bind = || {
             let listener = match StdListener::bind(address) {
                 Err(error) if address.ip().is_unspecified() && is_no_family(&error) => {
                     let other = other_family(address);
                     tracing::info!(%address, at = %other, "no such address family; at the other");
-                    // What is wrong is told of the address that was asked for.
+                    // The error is about the configured address.
                     StdListener::bind(other).map_err(|_| error)?
                 }
                 bound => bound?,
@@ -121,22 +121,22 @@ impl Admin {
         })
     }
 
-    /// What no route may lead to.
+    /// The address that no route may lead to.
     pub fn listening(&self) -> Listening {
-        // Which of the two `[::]` is depends on `net.ipv6.bindv6only`.
+        // Whether `[::]` includes IPv4 depends on `net.ipv6.bindv6only`.
         Listening { address: self.address, dual_stack: true }
     }
 
-    /// Where it is bound.
+    /// The bound address.
     pub fn local_addr(&self) -> SocketAddr {
         self.address
     }
 
-    /// Serves until `shutdown`, then lets answers that are under way end within
-    /// [`Limits::header`]. Runs on any tokio runtime, a current-thread one too.
+    /// Serves until `shutdown`. Running answers then have [`Limits::header`] to end. Works on any tokio
+    /// runtime, including a current-thread one.
     ///
     /// # Errors
-    /// Only when the runtime cannot take the listener; what clients do is no error.
+    /// Only when the runtime cannot use the listener; clients cause no errors.
     pub async fn serve(
         self,
         state: Arc<AdminState>,
@@ -163,7 +163,7 @@ impl Admin {
     }
 }
 
-/// Whether the machine has no addresses of the family that was asked for.
+/// Whether the machine lacks the address family.
 fn is_no_family(error: &io::Error) -> bool {
     use rustix::io::Errno;
     [Errno::AFNOSUPPORT, Errno::ADDRNOTAVAIL]
@@ -171,7 +171,7 @@ fn is_no_family(error: &io::Error) -> bool {
         .any(|errno| error.raw_os_error() == Some(errno.raw_os_error()))
 }
 
-/// Everybody's address of the other family.
+/// The unspecified address of the other family.
 fn other_family(address: SocketAddr) -> SocketAddr {
     let ip = match address {
         SocketAddr::V4(_) => IpAddr::from(Ipv6Addr::UNSPECIFIED),
@@ -180,7 +180,7 @@ fn other_family(address: SocketAddr) -> SocketAddr {
     SocketAddr::new(ip, address.port())
 }
 
-/// The next connection. Accepting fails while descriptors are short; that passes.
+/// The next connection. Accepting may fail while descriptors are exhausted; it is tried again.
 async fn accept(listener: &TcpListener, metrics: &Metrics) -> (TcpStream, SocketAddr) {
     let mut logged = false;
     loop {
@@ -204,7 +204,7 @@ async fn serve_connection(
     limits: Limits,
     mut stopped: watch::Receiver<()>,
 ) {
-    // Answers are small and complete: nothing is gained by holding them back.
+    // Answers are complete when they are sent, so a delay has no benefit.
     let _ = stream.set_nodelay(true);
     let reader = Arc::<PageConsumer>::default();
     let reading = Arc::clone(&reader);
@@ -221,8 +221,7 @@ async fn serve_connection(
         .max_buf_size(2 * MAX_HEADER)
         .serve_connection(TokioIo::new(stream), service);
     let mut connection = pin!(connection);
-    // How a client's connection ends is its own affair: errors are not even logged, since any
-    // port scan makes them.
+    // Errors of a client's connection are not logged, because any port scan causes them.
     tokio::select! {
         _ = connection.as_mut() => return,
         () = reader.give_way.notified() => return,

@@ -1,4 +1,4 @@
-//! What the port answers.
+//! The answers of the admin port.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -19,7 +19,7 @@ const JSON: &str = "application/json";
 
 pub(super) type PageResponse = Response<Full<Bytes>>;
 
-/// The pages, with what they show.
+/// The pages and their data.
 pub(super) struct AdminPages {
     state: Arc<AdminState>,
     metrics: Arc<LargePage>,
@@ -39,8 +39,8 @@ impl AdminPages {
         }
     }
 
-    /// The answer to a request. A body is never read: a request that has one is refused, and its
-    /// connection is closed.
+    /// The answer to a request. A request with a body is refused, and its connection is closed; the body is
+    /// never read.
     pub(super) async fn answer(
         &self,
         request: &Request<Incoming>,

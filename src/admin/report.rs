@@ -1,8 +1,7 @@
-//! What `/routes` says: the routes in force and those that are refused, as JSON.
+//! The report of `/routes`: all served and refused routes, as JSON.
 //!
-//! The report holds all that a lookup needs, so that [`RoutesReport::snapshot`] gives back a table
-//! which decides like the one it came from. Readers ignore fields that they do not know, and
-//! leave out routes that they cannot read.
+//! The report contains everything that a lookup needs, so that the table of [`RoutesReport::snapshot`]
+//! decides like the original. Readers ignore unknown fields, and skip routes that they cannot read.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -25,7 +24,7 @@ use crate::routing::{
 pub struct RoutesReport {
     /// The table's generation; 0 means that there is no table yet.
     pub generation: u64,
-    /// By namespace and name.
+    /// The routes, by namespace and name.
     pub routes: Vec<RouteReport>,
 }
 
@@ -33,16 +32,16 @@ pub struct RoutesReport {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct RouteReport {
-    /// Whether it is in the table. If not, its conditions say why, and of the rest only its name is
+    /// Whether the route is in the table. If not, its conditions contain the reason, and only its name is
     /// known.
     pub served: bool,
-    /// What it asks for.
+    /// The definition of the route.
     #[serde(flatten)]
     pub route: RouteText,
-    /// Where its connections go.
+    /// Its backends.
     #[serde(default)]
     pub backends: Vec<BackendReport>,
-    /// What became of it.
+    /// The conditions of its status.
     #[serde(default)]
     pub conditions: Vec<ConditionReport>,
 }
@@ -51,24 +50,24 @@ pub struct RouteReport {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct BackendReport {
-    /// What it is.
+    /// The backend.
     #[serde(flatten)]
     pub backend: BackendText,
     /// Its share of the route's connections.
     pub weight: u32,
-    /// Its addresses.
+    /// Its endpoints.
     pub endpoints: Vec<EndpointReport>,
 }
 
-/// One address of a backend.
+/// An endpoint of a backend.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct EndpointReport {
-    /// Where connections go.
+    /// Its address.
     pub address: SocketAddr,
-    /// `serving`, or `resting` for a while after a failure: new connections go to others first.
+    /// `serving`, or `resting` for some time after a failure, while new connections prefer other endpoints.
     pub state: String,
-    /// How many connections it has from this process.
+    /// The number of connections from this process.
     pub active_connections: usize,
 }
 
@@ -81,23 +80,23 @@ pub struct ConditionReport {
     pub kind: String,
     /// `True` or `False`.
     pub status: String,
-    /// One CamelCase word.
+    /// The reason, one CamelCase word.
     pub reason: String,
-    /// For people.
+    /// The message, for people.
     pub message: String,
 }
 
-/// A route of a report that this version cannot read, of a newer sluice for example.
+/// A route of a report that this version cannot read, for example because a newer sluice wrote it.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{route}: {fault}")]
 pub struct UnreadableRoute {
-    /// Its kind, namespace and name, as far as they are known.
+    /// Its kind, namespace and name, if they are known.
     route: String,
     fault: String,
 }
 
 impl RoutesReport {
-    /// What is served and what is refused, at this moment.
+    /// The current routes of `table` and conditions of `statuses`.
     pub fn now(table: &TableReader, statuses: &Statuses) -> Self {
         let held = statuses.hold();
         let (table, statuses) = (Arc::clone(&table.table()), held.snapshot());
@@ -105,7 +104,7 @@ impl RoutesReport {
         RoutesReport::new(&table, &statuses)
     }
 
-    /// What is served by `table`, and what `statuses` say of that and of what is refused.
+    /// The routes of `table`, with the conditions in `statuses`, and the refused routes in `statuses`.
     pub fn new(table: &Table, statuses: &[Arc<RouteStatus>]) -> Self {
         let mut routes: BTreeMap<RouteKey, RouteReport> =
             table.routes().map(|route| (route.spec.key.clone(), RouteReport::of(route))).collect();
@@ -123,10 +122,10 @@ impl RoutesReport {
         RoutesReport { generation: table.generation(), routes: routes.into_values().collect() }
     }
 
-    /// Reads a report, and returns what of it cannot be read.
+    /// Reads a report. Also returns the routes that cannot be read.
     ///
     /// # Errors
-    /// When the text is no report at all.
+    /// When the text is no report.
     pub fn read(text: &[u8]) -> serde_json::Result<(Self, Vec<UnreadableRoute>)> {
         #[derive(Deserialize)]
         struct Report {
@@ -145,7 +144,7 @@ impl RoutesReport {
         Ok((report, unreadable))
     }
 
-    /// Each route, with the message of each of its conditions.
+    /// Each route with the messages of its conditions.
     pub fn told(&self) -> impl Iterator<Item = (RouteKey, String)> {
         self.routes.iter().flat_map(|route| {
             let key = route.route.key();
@@ -153,8 +152,8 @@ impl RoutesReport {
         })
     }
 
-    /// The served routes and their endpoints, as a control plane would ask for them, and the routes for
-    /// which this is impossible.
+    /// The served routes and their endpoints in the form for a table, and the routes that cannot be
+    /// converted.
     pub fn snapshot(&self) -> (Snapshot, Vec<UnreadableRoute>) {
         let mut snapshot = Snapshot::default();
         let mut unreadable = Vec::new();

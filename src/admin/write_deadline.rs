@@ -1,4 +1,4 @@
-//! A stream whose reader has to take something from time to time.
+//! A stream with a deadline for each write, so that a reader must make progress.
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;
@@ -8,7 +8,7 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Sleep, sleep};
 
-/// A stream on which a write fails that could not go on for a while.
+/// A stream whose writes fail after they could not continue for some time.
 pub(super) struct WriteDeadline<S> {
     stream: S,
     limit: Duration,
@@ -21,7 +21,7 @@ impl<S: Unpin> WriteDeadline<S> {
         WriteDeadline { stream, limit, end: None }
     }
 
-    /// Passes on what a write came to; fails it if it has waited for too long.
+    /// Handles the result of a write. Fails if the write has waited for too long.
     fn written(
         &mut self,
         written: Poll<io::Result<usize>>,

@@ -1,8 +1,8 @@
-//! The thread of the control plane: source, builder, publisher, saver.
+//! The control plane's thread: source, builder, publisher and saver.
 //!
-//! It has a runtime of its own, so that nothing it does keeps the thread waiting that answers
-//! probes, receives signals and keeps the Lease. A panic ends neither: the source starts anew, and
-//! if the runtime itself has failed, with a new one.
+//! It has its own runtime, so that it never delays the thread that answers probes, receives signals and
+//! keeps the Lease. After a panic, the source is restarted; if the runtime itself has failed, on a new
+//! runtime.
 
 use std::cell::{Cell, RefCell};
 use std::convert::Infallible;
@@ -25,13 +25,13 @@ use crate::heartbeat::{Heartbeat, Pulse};
 use crate::routing::TableWriter;
 
 const NAME: &str = "control";
-/// That of a main thread: manifests may be nested deeply.
+/// The stack size of a main thread, because manifests may be deeply nested.
 const STACK: usize = 8 << 20;
 
-/// Between a fault of the runtime and a new one. Signs of life are missing meanwhile.
+/// The pause between a failure of the runtime and its restart. The thread does not answer meanwhile.
 const PAUSE: Duration = Duration::from_secs(1);
 
-/// The thread, as the main one knows it. It ends soon after this is dropped, and is not waited for.
+/// The handle of the thread. The thread ends soon after this is dropped; nobody waits for it.
 pub(super) struct Control {
     beat: Arc<Beat>,
     failed: oneshot::Receiver<anyhow::Error>,
@@ -45,10 +45,10 @@ struct Beat {
 }
 
 impl Control {
-    /// Starts the thread. `first` is told of the first table.
+    /// Starts the thread. `first` is notified of the first table.
     ///
     /// # Errors
-    /// When the system has no thread or descriptors for it.
+    /// When the system has no thread or descriptors left.
     pub(super) fn start(
         config: Config,
         writer: TableWriter,
@@ -67,12 +67,13 @@ impl Control {
         Ok(Control { beat, failed: failure, _stop: stop })
     }
 
-    /// What the main thread watches it by.
+    /// The pulse by which the watchdog checks the thread.
     pub(super) fn pulse(&self) -> Box<dyn Pulse> {
         Box::new(ControlPulse(Arc::clone(&self.beat)))
     }
 
-    /// Why the process cannot serve. Never returns if it can, be it later.
+    /// The error that keeps the process from ever serving. Never returns if the process can serve, now or
+    /// later.
     pub(super) async fn failure(&mut self) -> anyhow::Error {
         match (&mut self.failed).await {
             Ok(error) => error,
@@ -111,12 +112,12 @@ impl Pulse for ControlPulse {
     }
 }
 
-/// What outlives a start of the source.
+/// The state that is kept across restarts of the source.
 enum SourceState {
     Files(Box<RefCell<FilesState>>),
     Kubernetes {
         output: Box<RefCell<kubernetes::SourceOutput>>,
-        /// Told, once, of what keeps the process from ever serving.
+        /// Receives, at most once, the error that keeps the process from ever serving.
         failed: Cell<Option<oneshot::Sender<anyhow::Error>>>,
     },
 }
@@ -151,7 +152,7 @@ impl SourceState {
     }
 }
 
-/// Runs the source until it is stopped, on one runtime after the other if they fail.
+/// Runs the source until it is stopped. If a runtime fails, continues on a new one.
 fn run(
     runtime: Runtime,
     config: &Config,
@@ -190,7 +191,7 @@ fn run(
     }
 }
 
-/// Keeps the table as the source has it.
+/// Follows the configured source, and publishes its changes.
 async fn follow(config: &Config, parts: &SharedParts, source: &SourceState) -> Infallible {
     match source {
         SourceState::Files(state) => follow_files(config, parts, state).await,
@@ -200,7 +201,7 @@ async fn follow(config: &Config, parts: &SharedParts, source: &SourceState) -> I
     }
 }
 
-/// Keeps the table as the files have it.
+/// Follows the manifests in files, and publishes their changes.
 async fn follow_files(
     config: &Config,
     parts: &SharedParts,
@@ -218,10 +219,10 @@ async fn follow_files(
             parts.readiness.set_table_complete();
         }
         if let Some(first) = first.take() {
-            // Fails only if sluice is ending already.
+            // Fails only while sluice is ending.
             let _ = first.send(());
         }
-        // Who reads this finds it true at the probes.
+        // Logged after the probes already report it.
         tracing::info!(
             routes = parts.table.table().len(),
             faults = faults.iter().map(|(_, faults)| faults).sum::<usize>(),

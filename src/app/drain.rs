@@ -1,5 +1,5 @@
-//! The end of the traffic: until clients know another way, until their connections are over, and what
-//! comes after that.
+//! The end of the process: waits until clients use other replicas, then until their connections have ended,
+//! then stops all parts.
 
 use std::pin::Pin;
 use std::time::Duration;
@@ -16,13 +16,13 @@ use crate::logging;
 use crate::metrics::Metrics;
 use crate::proxy::Running;
 
-/// How long no client has come when listeners are closed.
+/// Listeners are closed after no client has connected for this time.
 const QUIET: Duration = Duration::from_secs(1);
-/// How long the resets of the last connections may take.
+/// The maximum duration of resetting the last connections.
 const ABORT_TIMEOUT: Duration = Duration::from_secs(5);
-/// How long the output of the access log may take for the last lines.
+/// The maximum time for writing the last lines of the access log.
 const LOG_TIMEOUT: Duration = Duration::from_secs(1);
-/// How long all may take that comes after a drain. The chart's grace period has as much.
+/// The maximum duration of all steps after the drain. The chart's grace period includes it.
 pub(super) const LAST_STEPS: Duration = Duration::from_secs(20);
 const _: () = assert!(
     ABORT_TIMEOUT.as_millis()
@@ -33,7 +33,7 @@ const _: () = assert!(
         < LAST_STEPS.as_millis()
 );
 
-/// Resets the connections that are left, and waits for the workers and the access log.
+/// Resets the remaining connections, and waits for the workers and the access log.
 pub(super) async fn end(
     metrics: &Metrics,
     running: Running,
@@ -53,9 +53,8 @@ pub(super) async fn end(
     Ok(())
 }
 
-/// Goes on accepting while load balancers learn that this replica is unready, and until clients no
-/// longer come, but not for more than half of the timeout; then lets connections end by themselves.
-/// `hurry` cuts all of it short.
+/// Continues to accept until load balancers have noticed that this replica is unready and no more clients
+/// connect, for at most half of the timeout. Then waits for connections to end. `hurry` ends all of this.
 pub(super) async fn drain(
     config: Drain,
     running: &Running,
@@ -79,9 +78,9 @@ pub(super) async fn drain(
     }
 }
 
-/// Waits until no client has come for a moment: load balancers may be late to learn that this
-/// replica is unready, and a client that they still send here would find nobody. Where sockets were
-/// passed to the process, clients wait in them for the next one.
+/// Waits until no client has connected for some time: load balancers may notice late that this replica is
+/// unready, and their clients would be refused. With passed sockets, clients wait in these for the next
+/// process.
 async fn quiet(running: &Running) {
     if !running.refuses_when_closed() {
         return;
@@ -91,7 +90,7 @@ async fn quiet(running: &Running) {
     }
 }
 
-/// Waits until all workers are over.
+/// Waits until all workers have ended.
 async fn over(running: &Running, ended: &Notify) {
     while !running.is_over() {
         ended.notified().await;

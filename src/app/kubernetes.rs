@@ -1,4 +1,4 @@
-//! The table as an API server has it, and as it was saved while there is none.
+//! Follows the API server, or serves the saved table while there is no API server.
 
 mod apart;
 mod client;
@@ -27,12 +27,12 @@ use crate::control::supervise::supervise;
 use crate::metrics::Metrics;
 use crate::readiness::Readiness;
 
-/// How long an API server may take for the first list before a saved table is served, if it does
-/// not fail before: some seconds for many thousand objects.
+/// How long the first list may take before the saved table is served, if listing does not fail earlier. Many
+/// thousand objects take some seconds.
 const GRACE: Duration = Duration::from_secs(5);
 
-/// Keeps the table as the API server has it. Tells `failed`, once, when there is no way to the API
-/// server and nothing that was saved.
+/// Follows the API server, and publishes its changes. Sends an error to `failed`, at most once, if no client
+/// can be created and there is no saved table.
 pub(super) async fn follow(
     config: &Config,
     parts: &SharedParts,
@@ -42,9 +42,9 @@ pub(super) async fn follow(
     let saved = || parts.saver.as_ref().is_some_and(|saver| saver.path().exists());
     let clients = Connector::new(config);
     let made = match (clients.client().await, failed.take()) {
-        // What has not answered yet may do so later.
+        // An API server that has not answered may answer later.
         (Err(error), Some(failed)) if !saved() && !error.is::<NoAnswer>() => {
-            // Fails only if sluice is ending already.
+            // Fails only while sluice is ending.
             let _ = failed.send(error);
             return future::pending().await;
         }
@@ -52,7 +52,7 @@ pub(super) async fn follow(
     };
     supervise("kubernetes", parts.supervised(), || async {
         output.borrow_mut().begin();
-        // Its tasks may have been a part of the fault, so a new start has a new one.
+        // The client's tasks may have caused the fault, so a restart uses a new client.
         let made = match made.take() {
             Some(made) => made,
             None => clients.client().await,
@@ -82,7 +82,7 @@ async fn follow_source(
     kubernetes::watch(source, installation(config, parts), names, publish, told).await
 }
 
-/// Serves the saved table if there is none in time, and saves those that come.
+/// Serves the saved table if there is no other in time, and saves new tables.
 async fn save(parts: &SharedParts, output: &RefCell<SourceOutput>) -> Infallible {
     let Some(saver) = &parts.saver else { return future::pending().await };
     let decided = Arc::clone(&output.borrow().decided);
@@ -95,31 +95,31 @@ async fn save(parts: &SharedParts, output: &RefCell<SourceOutput>) -> Infallible
     saver.run().await
 }
 
-/// Writes the statuses of routes while this replica leads, on the thread that calls.
+/// Writes the statuses of routes while this replica leads, on the calling thread.
 ///
-/// It has a client of its own: the tasks of a client's connections run on the runtime that made
-/// it, and those of the control plane may be busy for longer than the Lease can wait.
+/// It has its own client, because the tasks of a client's connections run on the runtime that created it,
+/// and the control plane's runtime may be busy for longer than the Lease can wait.
 #[derive(Default)]
 pub(super) struct StatusTask(RefCell<Option<Reporter>>);
 
 impl StatusTask {
-    /// Runs it, if it is wanted.
+    /// Runs the status writer, if it is configured.
     pub(super) async fn run(&self, config: &Config, parts: &SharedParts) -> Infallible {
         if config.source == RouteSource::Kubernetes && config.write_status {
             let clients = Connector::new(config);
-            // The source of routes, which has the same trouble, tells of it.
+            // Errors are logged by the source of routes, which has the same ones.
             let client = clients.persist(clients.client().await, |_| ()).await;
             self.0.replace(Some(Reporter::start(reporting(client, config, parts))));
         }
         future::pending().await
     }
 
-    /// Has it write no more, and give up the Lease.
+    /// Stops writing, and releases the Lease.
     pub(super) fn leave(&self) {
         self.0.borrow().iter().for_each(Reporter::leave);
     }
 
-    /// Waits until it has left, for a short time at most.
+    /// Waits until the Lease is released, for a short time at most.
     pub(super) async fn left(self) {
         let reporter = self.0.take();
         if let Some(reporter) = reporter {
@@ -128,8 +128,8 @@ impl StatusTask {
     }
 }
 
-/// The client that was made, or else one that can be made later: a program that gets credentials
-/// may need what is away now.
+/// The created client, or one that is created later: a program that gets credentials may need something that
+/// is not available yet.
 async fn patient_client(
     clients: &Connector,
     made: anyhow::Result<kube::Client>,
@@ -200,14 +200,14 @@ pub(super) struct SourceOutput {
     saver: Option<Saver>,
     /// Notified of the first complete list or the first failure.
     decided: Arc<Notify>,
-    /// Waits for the first table.
+    /// Notified of the first table.
     first: Option<oneshot::Sender<()>>,
-    /// Whether the table is one that was saved.
+    /// Whether the current table is a saved one.
     saved: bool,
 }
 
 impl SourceOutput {
-    /// Nothing is served yet. `first` is told of the first table.
+    /// No table is served yet. `first` is notified of the first table.
     pub(super) fn new(
         publisher: Publisher,
         parts: &SharedParts,
@@ -243,7 +243,7 @@ impl SourceOutput {
             changed_backends = applied.backends,
             "routes are live"
         );
-        // The first one counts even if it is the same: now it is known to be true.
+        // The first table counts even if it is unchanged, because it is now known to be current.
         if (applied.table || applied.backends > 0 || first)
             && let Some(saver) = &self.saver
         {
@@ -265,7 +265,7 @@ impl SourceOutput {
         }
     }
 
-    /// Serves what an earlier process has saved, unless there is something better by now.
+    /// Serves a saved table, unless a current one is already served.
     fn serve_saved(&mut self, saved: SavedTable) {
         if self.publisher.has_table() {
             return;
@@ -289,7 +289,7 @@ impl SourceOutput {
     fn have_table(&mut self) {
         self.readiness.set_table_complete();
         if let Some(first) = self.first.take() {
-            // Fails only if sluice is ending already.
+            // Fails only while sluice is ending.
             let _ = first.send(());
         }
     }

@@ -1,4 +1,4 @@
-//! Keeps the data plane's binds as they are wanted.
+//! Applies changes of the wanted binds to the data plane.
 
 use std::convert::Infallible;
 use std::future::pending;
@@ -15,7 +15,7 @@ const FIRST_PAUSE: Duration = Duration::from_secs(1);
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 
 /// Applies each new value of `wanted`, for ever. A bind that fails is logged once for each reason, is a
-/// notice until it succeeds, and is tried again after a pause. Nothing else waits for it.
+/// notice until it succeeds, and is tried again after a pause. Other binds do not wait for it.
 pub(super) async fn follow(
     running: &Running,
     mut wanted: watch::Receiver<Vec<BindSpec>>,

@@ -1,4 +1,4 @@
-//! Publishes what the control plane has worked out: the table to the workers, and the statuses.
+//! Publishes the results of the control plane: the table to the workers, and the statuses.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -11,14 +11,14 @@ use crate::metrics::Metrics;
 use crate::reach::OwnEndpoints;
 use crate::routing::{ApplyResult, Snapshot, TableWriter};
 
-/// Serves and reports what a source says.
+/// Publishes the tables and statuses of a source.
 pub(super) struct Publisher {
     writer: TableWriter,
     statuses: Statuses,
     own_endpoints: OwnEndpoints,
     swap_duration: Histogram,
     owner_changes: IntCounter,
-    /// Whether what is served is what the source has said since it started.
+    /// Whether the current table is from the current start of the source.
     live: bool,
     /// Whether any table is served.
     served: bool,
@@ -37,24 +37,24 @@ impl Publisher {
         Publisher { writer, statuses, own_endpoints, swap_duration, owner_changes, live, served }
     }
 
-    /// A source starts, or starts anew: what it says first replaces all that is served and reported
-    /// now, in one step.
+    /// Records that a source starts or restarts. Its first result replaces the table and all statuses in one
+    /// step.
     pub(super) fn begin(&mut self) {
         self.live = false;
     }
 
-    /// Serves and reports what came of changes that were `noticed` at that time. The first are all
-    /// that there is: whatever else was served goes.
+    /// Publishes a delta of changes that were `noticed` at that time. The first delta after a start is
+    /// complete, and replaces everything.
     pub(super) fn publish(&mut self, delta: Delta, noticed: Instant) -> ApplyResult {
         let Delta { changes, statuses: told, moves, own_endpoints, .. } = delta;
         if let Some(endpoints) = own_endpoints {
             self.own_endpoints.set(&endpoints);
         }
         let mut told: Vec<_> = told.into_iter().map(Arc::new).collect();
-        // The log tells of them in this order.
+        // The order of the log lines.
         told.sort_unstable_by(|a, b| a.object.cmp(&b.object));
         let mut held = self.statuses.hold();
-        // Nothing is known of what an earlier start of the source had said, but that it is over.
+        // After a restart of the source, all statuses of the earlier start are replaced.
         let known = if self.live { Vec::new() } else { held.snapshot() };
         let looked_at = changes.routes.iter().map(|(key, _)| key.object());
         let looked_at = looked_at.chain(told.iter().chain(&known).map(|status| &status.object));
@@ -77,7 +77,7 @@ impl Publisher {
         applied
     }
 
-    /// Serves a table that is not the source's, until that has one.
+    /// Serves a table from elsewhere, until the source has one.
     pub(super) fn serve_instead(&mut self, snapshot: Snapshot) {
         if !self.served {
             self.served = true;
@@ -85,12 +85,12 @@ impl Publisher {
         }
     }
 
-    /// Whether the source has said anything since it started.
+    /// Whether the source has published anything since its start.
     pub(super) fn is_live(&self) -> bool {
         self.live
     }
 
-    /// Whether any table is served.
+    /// Whether any table was published.
     pub(super) fn has_table(&self) -> bool {
         self.served
     }
@@ -172,7 +172,7 @@ mod tests {
         publisher.publish(source.settle(), Instant::now());
         assert_eq!(served(&table), ["new", "newer"]);
         assert_eq!(statuses.count(), 2);
-        // What was saved comes too late.
+        // The saved table comes too late.
         publisher.serve_instead(snapshot);
         assert_eq!(served(&table), ["new", "newer"]);
     }
@@ -193,7 +193,7 @@ mod tests {
 
         publisher.begin();
         assert!(!publisher.is_live() && publisher.has_table());
-        // What was saved is older than what is served.
+        // The saved table is older than the current one.
         publisher.serve_instead(Snapshot::default());
         assert_eq!(served(&table), ["gone", "kept"]);
         let mut source = builder();
@@ -293,7 +293,7 @@ mod tests {
         publisher.publish(source.settle(), Instant::now());
         let unresolved = ["a", "b", "c"].map(|name| format!(r#""ns/{name}" "ResolvedRefs""#));
         assert_eq!(said("a route is not in order"), unresolved);
-        // Looked at again, with nothing new to say.
+        // Computed again, without a change.
         source.put_route(&route_to("b", nowhere));
         publisher.publish(source.settle(), Instant::now());
         assert_eq!(said("a route is not in order"), [""; 0]);

@@ -1,4 +1,4 @@
-//! Saves the table in the background after it has changed.
+//! Saves the table in the background after changes.
 
 use std::convert::Infallible;
 use std::path::{Path, PathBuf};
@@ -15,13 +15,13 @@ use crate::control::saved::{self, Identity, SavedTable, SavedTableError};
 use crate::metrics::Metrics;
 use crate::routing::TableReader;
 
-/// From one saving to the next, at least, and how many times as long as a saving took.
+/// The minimum pause between two saves, and the factor by which it is longer than a save took.
 const PAUSE: Duration = Duration::from_secs(5);
 const PAUSE_FACTOR: u32 = 20;
-/// How long the last saving may hold the end of the process up.
+/// The maximum delay of the process's end by the last save.
 pub(super) const LAST_WITHIN: Duration = Duration::from_secs(5);
 
-/// Saves tables, and reads the one that an earlier process has saved. Clones are the same.
+/// Saves tables, and reads the saved table of an earlier process. Clones share their state.
 #[derive(Clone)]
 pub(super) struct Saver(Arc<Inner>);
 
@@ -30,15 +30,15 @@ struct Inner {
     identity: Identity,
     table: TableReader,
     metrics: Metrics,
-    /// Whether the table is not the one that was saved last.
+    /// Whether the table has changed since the last save.
     changed: AtomicBool,
     wake: Notify,
-    /// The right to save, and why that failed the last time.
+    /// The lock for saving, with the error of the last save.
     turn: Mutex<Option<String>>,
 }
 
 impl Saver {
-    /// One for the folder of the settings, if they have one.
+    /// A saver for the configured folder, if there is one.
     pub(super) fn new(config: &Config, table: &TableReader, metrics: &Metrics) -> Option<Self> {
         let inner = Inner {
             folder: config.state_dir.clone()?,
@@ -56,44 +56,45 @@ impl Saver {
         Some(Saver(Arc::new(inner)))
     }
 
-    /// The table is another one now, and not one that was saved.
+    /// Records that the table has changed, and is not a saved one.
     pub(super) fn table_changed(&self) {
         self.0.changed.store(true, Ordering::Release);
         self.0.wake.notify_one();
     }
 
-    /// Saves after changes, for good. Many changes in a row are saved together.
+    /// Saves after changes, for ever. Consecutive changes are saved together.
     pub(super) async fn run(&self) -> Infallible {
         loop {
             self.0.wake.notified().await;
             let start = Instant::now();
             if !self.save().await {
-                // To be tried again, whether there are more changes or not.
+                // Tries again later, even without further changes.
                 self.0.wake.notify_one();
             }
             sleep(PAUSE.max(start.elapsed().saturating_mul(PAUSE_FACTOR))).await;
         }
     }
 
-    /// Saves what is not saved yet. The last thing to be done here.
+    /// Saves the last changes. Called last.
     pub(super) async fn finish(&self) {
         if timeout(LAST_WITHIN, self.save()).await.is_err() {
             tracing::warn!("the last table is not saved: the disk does not answer");
         }
     }
 
-    /// The table that is there, unless it is refused, which is logged.
+    /// The saved table. A table that is refused is logged.
     pub(super) async fn saved_table(&self) -> Option<SavedTable> {
         let inner = Arc::clone(&self.0);
         tokio::task::spawn_blocking(move || inner.load()).await.ok().flatten()
     }
 
-    /// Where the table is saved.
+    /// The path of the saved table.
     pub(super) fn path(&self) -> PathBuf {
         saved::path(&self.0.folder)
     }
 
-    /// Returns whether there is nothing left to save. What it does goes on if it is dropped.
+    /// Saves the table. Returns whether nothing is left to save. Continues in the background if it is
+    /// dropped.
     async fn save(&self) -> bool {
         let inner = Arc::clone(&self.0);
         tokio::task::spawn_blocking(move || inner.save()).await.unwrap_or(false)

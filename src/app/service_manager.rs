@@ -1,5 +1,5 @@
-//! The service manager that started the process, if one did: the sockets that it passes on, and what
-//! it is told (sd_listen_fds(3), sd_notify(3)).
+//! The service manager that started the process, if any: the sockets that it passes, and the notifications
+//! that it receives (sd_listen_fds(3), sd_notify(3)).
 
 use std::convert::Infallible;
 use std::env;
@@ -16,17 +16,17 @@ use tokio::time::{MissedTickBehavior, interval};
 use crate::proxy::PassedSocket;
 use crate::readiness::Readiness;
 
-/// More sockets than any unit has; a number beyond that is a mistake.
+/// The maximum number of passed sockets. No unit has more; a higher number is a mistake.
 const MOST_SOCKETS: u32 = 1024;
 
-/// Takes the sockets that were passed to this process. To be called once, and before the process has
-/// opened anything.
+/// Takes the sockets that were passed to this process. Must be called once, before the process opens
+/// anything.
 ///
 /// # Errors
 /// When `LISTEN_FDS` is not a number of open descriptors.
 pub(super) fn passed_sockets() -> anyhow::Result<Vec<PassedSocket>> {
     let number = |name| env::var(name).ok().map(|text| text.parse::<u32>());
-    // They are another process's where its number is not ours.
+    // If LISTEN_PID is another process's id, the sockets are not for this process.
     if number("LISTEN_PID") != Some(Ok(std::process::id())) {
         return Ok(Vec::new());
     }
@@ -38,7 +38,7 @@ pub(super) fn passed_sockets() -> anyhow::Result<Vec<PassedSocket>> {
     let all = sd_listen_fds::get()?;
     let passed = all.into_iter().enumerate().map(|(index, (name, socket))| {
         let socket: OwnedFd = socket.into_std();
-        // Programs that get credentials for an API server are not to have it.
+        // Programs that get credentials for an API server must not inherit it.
         fcntl_setfd(&socket, FdFlags::CLOEXEC)?;
         let number = index + 1;
         let described = match &name {
@@ -50,8 +50,8 @@ pub(super) fn passed_sockets() -> anyhow::Result<Vec<PassedSocket>> {
     passed.collect()
 }
 
-/// Whether there are so many descriptors after those of every process. To take one that is not there
-/// would be to close another's later.
+/// Checks that this number of descriptors is open after the standard ones. Taking a descriptor that is not
+/// open would later close that of another owner.
 fn check_open(count: u32) -> anyhow::Result<()> {
     for fd in 3..3 + count {
         if std::fs::symlink_metadata(format!("/proc/self/fd/{fd}")).is_err() {
@@ -61,7 +61,7 @@ fn check_open(count: u32) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Where the service manager listens. Without one, nothing is sent.
+/// The notification socket of the service manager. Without one, nothing is sent.
 #[derive(Debug)]
 pub(super) struct ServiceManager {
     socket: Option<(UnixDatagram, SocketAddr)>,
@@ -69,10 +69,10 @@ pub(super) struct ServiceManager {
 }
 
 impl ServiceManager {
-    /// What `NOTIFY_SOCKET` and `WATCHDOG_USEC` name.
+    /// Reads `NOTIFY_SOCKET` and `WATCHDOG_USEC`.
     ///
     /// # Errors
-    /// When the first is no address of a socket, or there is no descriptor for one.
+    /// When `NOTIFY_SOCKET` is no socket address, or no descriptor is left.
     pub(super) fn from_environment() -> io::Result<Self> {
         let Some(path) = env::var_os("NOTIFY_SOCKET").filter(|path| !path.is_empty()) else {
             return Ok(ServiceManager { socket: None, watchdog: None });
@@ -82,7 +82,7 @@ impl ServiceManager {
             _ => SocketAddr::from_pathname(&path)?,
         };
         let socket = UnixDatagram::unbound()?;
-        // A manager that does not read must not keep anything waiting.
+        // A service manager that does not read must not block anything.
         socket.set_nonblocking(true)?;
         let number = |name| env::var(name).ok()?.parse::<u64>().ok();
         let ours = number("WATCHDOG_PID").is_none_or(|pid| pid == u64::from(std::process::id()));
@@ -91,17 +91,17 @@ impl ServiceManager {
         Ok(ServiceManager { socket: Some((socket, address)), watchdog })
     }
 
-    /// Connections are served.
+    /// Reports that connections are served.
     pub(super) fn ready(&self) {
         self.send("READY=1");
     }
 
-    /// The process is about to end, which may take so long.
+    /// Reports that the process is about to end, within this time.
     pub(super) fn stopping(&self, within: Duration) {
         self.send(&format!("STOPPING=1\nEXTEND_TIMEOUT_USEC={}", within.as_micros()));
     }
 
-    /// Sends, as often as it is asked for, that the process works, and nothing while it does not.
+    /// Sends watchdog notifications as often as requested, but only while the process works.
     pub(super) async fn watch(&self, readiness: Arc<Readiness>) -> Infallible {
         let Some(watchdog) = self.watchdog else { return std::future::pending().await };
         let mut turns = interval(watchdog / 2);

@@ -1,16 +1,16 @@
-//! Signals: those that end the process, the one that has manifests read again, and all others,
-//! which do nothing.
+//! Signals: those that end the process, SIGHUP, which makes it read manifests again, and all others, which
+//! have no effect.
 //!
-//! By default most signals kill a process. From [`Signals::catch`] on none does but SIGKILL, those
-//! by which the kernel reports a fault of the process itself (SIGSEGV, SIGABRT and the like), and
-//! the two that belong to the C library (32 and 33).
+//! By default, most signals kill a process. After [`Signals::catch`], only these do: SIGKILL, the signals by
+//! which the kernel reports a fault of the process itself (SIGSEGV, SIGABRT and similar ones), and the two
+//! that the C library uses (32 and 33).
 
 use std::io;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-/// What does nothing, with its name, beside the signals of [`real_time`]. SIGXFSZ is among them so
-/// that a full quota is an error of the write, and SIGPIPE is not, for Rust ignores it already.
+/// Signals without effect, in addition to those of [`real_time`]. SIGXFSZ is included so that a full quota
+/// becomes a write error. SIGPIPE is not needed, because Rust already ignores it.
 const IGNORED: [(i32, &str); 11] = [
     (3, "SIGQUIT"),
     (10, "SIGUSR1"),
@@ -25,10 +25,10 @@ const IGNORED: [(i32, &str); 11] = [
     (30, "SIGPWR"),
 ];
 
-/// The signals that a program may use for what it likes, as far as the C library leaves them.
+/// The real-time signals that the C library leaves to programs.
 const REAL_TIME: std::ops::RangeInclusive<i32> = 34..=64;
 
-/// The signals of the process, all of them caught.
+/// The signals of the process, all of which are caught.
 #[derive(Debug)]
 pub(super) struct Signals {
     terminate: Signal,
@@ -38,7 +38,7 @@ pub(super) struct Signals {
 }
 
 impl Signals {
-    /// Catches them; what comes from now on is kept until somebody asks. Needs a runtime with I/O.
+    /// Catches the signals. They are queued until they are received. Needs a runtime with I/O.
     ///
     /// # Errors
     /// When the runtime has no descriptors for it.
@@ -57,8 +57,8 @@ impl Signals {
         })
     }
 
-    /// Calls `reread` at each SIGHUP, and logs what does nothing. Returns what waits for the next
-    /// signal to end, by name. To be called in the runtime.
+    /// Calls `reread` for each SIGHUP, and logs signals without effect. Returns a function that waits for
+    /// the next signal that ends the process, and returns its name. Must be called in the runtime.
     pub(super) fn follow(
         self,
         mut reread: impl FnMut() + Send + 'static,

@@ -1,4 +1,4 @@
-//! Whether the threads that serve still do: each is asked every second, idle or not.
+//! Checks that threads still run: each must answer once a second, even if it is idle.
 
 use std::cell::RefCell;
 use std::convert::Infallible;
@@ -11,13 +11,13 @@ use tokio::time::{MissedTickBehavior, interval};
 use crate::heartbeat::Pulse;
 use crate::readiness::Readiness;
 
-/// How often each thread is asked.
+/// The interval of the checks.
 const EVERY: Duration = Duration::from_secs(1);
-/// So many questions in a row without an answer, five seconds, and the thread counts as stopped.
-/// They are counted and not timed: while the whole process is stopped, nobody asks.
+/// A thread that misses this number of consecutive checks, which is five seconds, counts as stopped. Checks
+/// are counted, not timed, because while the whole process is stopped, there are none.
 const MOST_MISSED: u32 = 5;
 
-/// Watches threads, from the one that answers the probes: if that stops itself, the probes fail.
+/// Watches other threads from the thread that answers the probes. If that thread stops, the probes fail.
 pub(super) struct Watchdog {
     readiness: Arc<Readiness>,
     stalled: IntGauge,
@@ -30,20 +30,20 @@ struct Watched {
 }
 
 impl Watchdog {
-    /// One that watches nothing yet. `stalled` shows how many threads have stopped.
+    /// A watchdog without threads. `stalled` shows the number of stopped threads.
     pub(super) fn new(readiness: Arc<Readiness>, stalled: IntGauge) -> Self {
         Watchdog { readiness, stalled, watched: RefCell::default() }
     }
 
-    /// Watches one more thread.
+    /// Adds a thread.
     pub(super) fn add(&self, pulse: Box<dyn Pulse>) {
         self.watched.borrow_mut().push(Watched { pulse, missed: 0 });
     }
 
-    /// Asks for good.
+    /// Checks the threads, for ever.
     pub(super) async fn run(&self) -> Infallible {
         let mut ticks = interval(EVERY);
-        // What was stopped meanwhile has time to answer before it is asked twice.
+        // After a pause of this thread, the others have time to answer before the next check.
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             ticks.tick().await;
@@ -51,7 +51,7 @@ impl Watchdog {
         }
     }
 
-    /// Looks who has answered, and asks again.
+    /// Checks which threads have answered, and requests the next answers.
     fn ask(&self) {
         let mut watched = self.watched.borrow_mut();
         watched.iter_mut().for_each(Watched::ask);
@@ -125,7 +125,7 @@ mod tests {
         let [worker, control] = beats.map(|(_, beat)| beat);
 
         assert_eq!(EVERY * MOST_MISSED, Duration::from_secs(5));
-        // Asked first, then missed all but once too often; an answer begins the count anew.
+        // The first request, then one miss less than the limit; an answer starts the count again.
         for _ in 0..MOST_MISSED {
             watchdog.ask();
             control.answer();
@@ -144,7 +144,7 @@ mod tests {
         watchdog.ask();
         assert_eq!((readiness.live(), readiness.ready(), gauge.get()), (Ok(()), Ok(()), 0));
 
-        // Clients are served without the control plane.
+        // Clients are served without the control plane, so the process stays ready.
         for _ in 0..MOST_MISSED {
             worker.answer();
             watchdog.ask();

@@ -1,4 +1,4 @@
-//! The routes of a running sluice.
+//! Gets the routes of a running sluice.
 
 use std::pin::pin;
 use std::time::Duration;
@@ -14,19 +14,19 @@ use tokio::net::TcpStream;
 
 use crate::admin::report::{RoutesReport, UnreadableRoute};
 
-/// From the name to the last byte.
+/// The maximum duration of a request, from resolving the name to the last byte.
 const DEADLINE: Duration = Duration::from_secs(5);
-/// The largest report that is read, in bytes: some hundred thousand routes.
+/// The maximum size of a report in bytes: some hundred thousand routes.
 const MAX_REPORT: usize = 64 * 1024 * 1024;
 
 /// The routes of a running sluice, and those that this version cannot read.
 pub type Fetched = (RoutesReport, Vec<UnreadableRoute>);
 
-/// Asks the admin port at `url`, such as `http://127.0.0.1:9901`, for its routes. Needs a tokio
-/// runtime with I/O and time.
+/// Gets the routes from the admin port at `url`, such as `http://127.0.0.1:9901`. Needs a tokio runtime with
+/// I/O and time.
 ///
 /// # Errors
-/// When nothing answers within 5 seconds, or it is no sluice. The message names the URL.
+/// When there is no valid answer within 5 seconds. The message contains the URL.
 pub async fn fetch(url: &str) -> anyhow::Result<Fetched> {
     fetch_within(url, DEADLINE, MAX_REPORT).await
 }
@@ -41,7 +41,7 @@ async fn fetch_within(url: &str, deadline: Duration, max: usize) -> anyhow::Resu
     fetched.await.with_context(|| format!("cannot get the routes from {url:?}"))
 }
 
-/// Where `/routes` is, for an admin port at `url`.
+/// The URL of `/routes` for an admin port at `url`.
 fn target(url: &str) -> anyhow::Result<Uri> {
     let base: Uri = url.parse().context("this is no URL, such as http://127.0.0.1:9901")?;
     match base.scheme_str() {
@@ -56,7 +56,7 @@ fn target(url: &str) -> anyhow::Result<Uri> {
 
 async fn get(target: &Uri, max: usize) -> anyhow::Result<Fetched> {
     let authority = target.authority().context("the URL has no host")?;
-    // An IPv6 address stands in brackets there, and nowhere else.
+    // In a URL, an IPv6 address has brackets; elsewhere it has none.
     let host = authority.host().trim_start_matches('[').trim_end_matches(']');
     let stream = TcpStream::connect((host, authority.port_u16().unwrap_or(80))).await?;
     let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
@@ -74,7 +74,7 @@ async fn get(target: &Uri, max: usize) -> anyhow::Result<Fetched> {
     });
     tokio::select! {
         report = &mut exchange => report,
-        // The connection ends first when the server closes it: what it sent is still to be read.
+        // If the server closes the connection first, its answer must still be read.
         _ = connection => exchange.await,
     }
 }
@@ -114,18 +114,18 @@ mod tests {
         }
     }
 
-    /// What comes within a time of a server that answers a request with `answer` and then keeps
-    /// silent.
+    /// The error of `fetch`, with deadline `within`, from a server that sends `answer` and then nothing
+    /// more.
     async fn fetched(within: Duration, answer: &str) -> String {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a listener");
         let url = format!("http://{}", listener.local_addr().expect("an address"));
         let answer = answer.to_owned();
         let server = std::thread::spawn(move || {
             let (mut stream, _) = listener.accept().expect("a client");
-            // A client that has lost its patience may be gone by now; it tells of that itself.
+            // The client may already be gone; it reports its own error.
             let _ = stream.read(&mut [0; 4096]);
             let _ = stream.write_all(answer.as_bytes());
-            // Until the client goes away.
+            // Until the client closes the connection.
             let _ = stream.read(&mut [0]);
         });
         let fetched = fetch_within(&url, within, 100).await;
@@ -155,7 +155,7 @@ mod tests {
 
     #[tokio::test]
     async fn nobody_there_is_an_error_that_names_the_url() {
-        // Bound and not listening, so that nobody else comes to listen there.
+        // Bound but not listening, so that no other process can listen there.
         let socket = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket");
         socket.bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into()).expect("a port");
         let address = socket.local_addr().expect("an address").as_socket();

@@ -1,7 +1,7 @@
-//! Which route takes a connection, and why the others do not.
+//! Explains which route gets a connection, and why the others do not.
 //!
-//! The answer is the data plane's own: [`Table::lookup`] finds the winner. The rest is commentary.
-//! The table comes from manifests, or from a running sluice ([`fetch()`]).
+//! The winner is found by [`Table::lookup`], as in the data plane; the rest explains the result. The table
+//! is made from manifests, or from the report of a running sluice ([`fetch()`]).
 
 mod fetch;
 mod render;
@@ -17,35 +17,35 @@ use crate::tls::{self, ServerName};
 
 pub use fetch::{Fetched, fetch};
 
-/// The connection that is asked about.
+/// The connection to explain.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Query {
-    /// The server name, normalised, as [`server_name`] gives it; `None` when the client sends none.
+    /// The normalised server name, as returned by [`server_name`]; `None` if the client sends none.
     pub name: Option<Box<str>>,
     /// The protocols that the client offers.
     pub alpn: Vec<String>,
-    /// The listener that it came to. If `None`, the one where the best route serves, and the
-    /// explanation says where the answer is another.
+    /// The listener. If `None`, the one on which the best route is served; the explanation then also
+    /// contains the other answers.
     pub listener: Option<String>,
     /// The client's address.
     pub source: Option<IpAddr>,
 }
 
-/// Why a text is not what a client can send as its server name.
+/// Why a text is not a server name that a client can send.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidQueryName {
-    /// A wildcard: routes claim those, clients do not send them.
+    /// A wildcard. Routes claim wildcards; clients do not send them.
     #[error("{0:?} is a wildcard, which no client sends; give a name that it is to cover")]
     Wildcard(String),
-    /// A client that sends it is routed as one that sends none.
+    /// A name that sluice treats as if the client sent none.
     #[error("{0}, so a client is routed as if it sent no name: ask for that with an empty one")]
     LikeNone(#[from] tls::InvalidServerName),
 }
 
-/// Reads a server name as a client sends it. The empty text stands for a client that sends none.
+/// Parses a server name as a client sends it. The empty text means that the client sends none.
 ///
 /// # Errors
-/// When no client sends it, or sluice routes those that do as if they sent none.
+/// When clients cannot send the name, or sluice treats it like no name.
 pub fn server_name(text: &str) -> Result<Option<Box<str>>, InvalidQueryName> {
     if text.is_empty() {
         return Ok(None);
@@ -63,24 +63,24 @@ pub fn table(snapshot: Snapshot) -> Arc<Table> {
     Arc::clone(&reader.table())
 }
 
-/// What happens to a connection, and why. Its `Display` is what `sluice explain` prints: the winner
-/// as its kind and `namespace/name` at the very start, or `no route`.
+/// The route that gets a connection, and the reasons. `Display` is the output of `sluice explain`, whose
+/// first line starts with the winner (its kind and `namespace/name`) or with `no route`.
 #[derive(Clone, Debug)]
 pub struct Explanation {
-    /// What was asked.
+    /// The connection.
     pub query: Query,
-    /// The route that takes it.
+    /// The route that gets the connection.
     pub winner: Option<Winner>,
-    /// The other routes that claim the name, the best claim first.
+    /// The other routes that claim the name, starting with the best claim.
     pub losers: Vec<Loser>,
-    /// What routes are told of hostnames that cover the name, and the winner of its timeouts.
+    /// Messages from statuses: those about hostnames that cover the name, and, for the winner, those about
+    /// its timeouts.
     pub told: Vec<StatusNote>,
-    /// Where the answer is another, if the query names no listener.
+    /// The listeners with another answer, if the query has no listener.
     pub elsewhere: Vec<Elsewhere>,
-    /// A wildcard whose bare suffix is the name, which it does not cover; only if there is no
-    /// winner.
+    /// A wildcard whose suffix is the name, which it does not cover. Set only without a winner.
     pub bare_suffix: Option<(RouteKey, Hostname)>,
-    /// The endpoint that the client's address leads to, for whoever knows the balancer to fill in.
+    /// The endpoint for the client's address. The caller, which knows the balancer, sets it.
     pub endpoint: Option<SocketAddr>,
 }
 
@@ -89,9 +89,9 @@ pub struct Explanation {
 pub struct Winner {
     /// The route.
     pub route: Arc<Route>,
-    /// By which of its claims.
+    /// The claim that wins.
     pub claim: Hostname,
-    /// The first of the protocols it asks for that the client offers.
+    /// The first of its protocols that the client offers.
     pub alpn: Option<Box<str>>,
 }
 
@@ -102,28 +102,28 @@ pub struct Loser {
     pub key: RouteKey,
     /// The most specific of its claims that cover the name.
     pub claim: Hostname,
-    /// Why not.
+    /// Why it loses.
     pub reason: Lost,
 }
 
 /// Why a route that claims the name does not get the connection.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Lost {
-    /// It serves only these listeners.
+    /// The route is only on these listeners.
     OtherListener(Vec<Box<str>>),
-    /// It asks for one of these protocols, none of which the client offers.
+    /// The route asks for one of these protocols, and the client offers none of them.
     AlpnNotOffered(Vec<Box<str>>),
-    /// A hostname that covers the name belongs to this other namespace, so that no other gets the
-    /// connection.
+    /// A hostname that covers the name belongs to this namespace, so routes of other namespaces do not get
+    /// the connection.
     OtherNamespace {
         /// The hostname.
         hostname: Hostname,
-        /// Whose it is.
+        /// The namespace that owns it.
         owner: Box<str>,
     },
     /// The winner's claim is more specific.
     LessSpecific,
-    /// On this listener, `*` belongs to another namespace.
+    /// On this listener, another namespace owns `*`.
     AnyElsewhere,
     /// The winner asks for a protocol that the client offers, and this route asks for none.
     NoAlpn,
@@ -133,33 +133,33 @@ pub enum Lost {
     LaterName,
 }
 
-/// What a route is told in its status that concerns the connection.
+/// A message from a route's status that concerns the connection.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StatusNote {
     /// The route.
     pub key: RouteKey,
-    /// In the words of the status.
+    /// The message.
     pub message: String,
 }
 
 /// The answer on another listener.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Elsewhere {
-    /// The listener, or `None` for all that are not mentioned.
+    /// The listener; `None` stands for all listeners that are not listed.
     pub listener: Option<Box<str>>,
     /// The route that takes the connection there.
     pub winner: Option<RouteKey>,
 }
 
 impl Explanation {
-    /// Whether some route takes the connection; if not, the command exits with 1.
+    /// Whether any route gets the connection. If not, the command exits with 1.
     pub fn found(&self) -> bool {
         self.winner.is_some()
     }
 
-    /// Adds what a condition of a route says of hostnames that cover the name, and, if it is the
-    /// winner, of timeouts that the installation caps. It is a list of sentences, of which those
-    /// about a hostname or a field begin with it.
+    /// Adds the parts of a condition's message about hostnames that cover the name, and, for the winner,
+    /// about timeouts that the installation limits. A message is a list of sentences; those about a hostname
+    /// or field begin with it.
     pub fn add_told(&mut self, key: &RouteKey, condition: &str) {
         let name = self.query.name.as_deref();
         let wins = self.winner.as_ref().is_some_and(|winner| winner.route.spec.key == *key);
@@ -175,7 +175,7 @@ impl Explanation {
     }
 }
 
-/// Explains what `table` does with the connection that `query` describes. Pure.
+/// Explains which route of `table` gets the connection in `query`. Pure.
 pub fn explain(table: &Table, query: &Query) -> Explanation {
     let claims = claims(table, query.name.as_deref());
     let listener = query.listener.as_deref().unwrap_or_else(|| best_listener(&claims, query));
@@ -209,7 +209,7 @@ struct BestClaim<'t> {
 }
 
 impl BestClaim<'_> {
-    /// Why this claim is not the winner's. None if it should have won, which the lookup denies.
+    /// Why this claim loses to the winner's. `None` if it should have won, which contradicts the lookup.
     fn lost(
         &self,
         query: &Query,
@@ -246,14 +246,14 @@ impl BestClaim<'_> {
     }
 }
 
-/// Whose the most specific hostname is that covers the name and is claimed.
+/// The owner of the most specific claimed hostname that covers the name.
 struct NameOwner<'t> {
     hostname: Hostname<&'t str>,
     namespace: &'t str,
 }
 
 impl<'t> NameOwner<'t> {
-    /// `claims` come in the order of their hostnames.
+    /// `claims` must be sorted by hostname.
     fn of(claims: &[BestClaim<'t>]) -> Option<Self> {
         let hostname = claims.first()?.hostname;
         let same = claims.iter().take_while(|claim| claim.hostname == hostname);
@@ -271,13 +271,13 @@ impl Query {
         self.protocols().any(|offered| offered == protocol)
     }
 
-    /// Those that count.
+    /// The protocols that a lookup considers.
     fn protocols(&self) -> impl Iterator<Item = &[u8]> {
         self.alpn.iter().map(String::as_bytes).take(MOST_OFFERS)
     }
 }
 
-/// All routes that claim the name, the one with the best claim first.
+/// All routes that claim the name, starting with the best claim.
 fn claims<'t>(table: &'t Table, name: Option<&str>) -> Vec<BestClaim<'t>> {
     let mut claims: Vec<BestClaim<'_>> = table
         .routes()
@@ -296,7 +296,8 @@ fn claims<'t>(table: &'t Table, name: Option<&str>) -> Vec<BestClaim<'t>> {
     claims
 }
 
-/// A listener of the best claim whose protocols suit the client; "" is one that nobody names.
+/// A listener of the best claim that accepts the client's protocols. The empty name is a listener that no
+/// route names.
 fn best_listener<'t>(claims: &[BestClaim<'t>], query: &Query) -> &'t str {
     claims
         .iter()
@@ -321,7 +322,7 @@ fn winner(table: &Table, query: &Query, listener: &str) -> Option<Winner> {
     Some(Winner { route: Arc::clone(found.route), claim, alpn })
 }
 
-/// The listeners where another route wins than at `listener`.
+/// The listeners on which the answer differs from the one on `listener`.
 fn elsewhere(
     table: &Table,
     query: &Query,

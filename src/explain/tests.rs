@@ -1,7 +1,7 @@
 use super::*;
 use crate::routing::{BackendKey, Balancing, RouteSpec};
 
-/// A route from `namespace/name`, its creation and its hostnames.
+/// A route `namespace/name` with its creation time and hostnames.
 fn route(key: &str, created: Option<i64>, hostnames: &[&str]) -> RouteSpec {
     let (namespace, name) = key.split_once('/').expect("namespace/name");
     RouteSpec {
@@ -36,7 +36,7 @@ fn shop() -> Vec<RouteSpec> {
     ]
 }
 
-/// The explanation of a name, the protocols offered, and a listener.
+/// The explanation for a name, the client's protocols, and a listener.
 fn ask(routes: Vec<RouteSpec>, name: &str, alpn: &[&str], listener: Option<&str>) -> Explanation {
     let table = table(Snapshot { routes, ..Snapshot::default() });
     let query = Query {
@@ -108,7 +108,7 @@ fn without_a_listener_the_best_route_wins_and_other_answers_are_told() {
     assert!(text.starts_with("SniRoute a/inside: exact hostname www.example.com\n"), "{text}");
     assert!(text.contains("\n  on any other listener: SniRoute a/exact\n"), "{text}");
 
-    // What asks for an ALPN that nobody offers is not the best, whatever its listener.
+    // A route whose ALPN is not offered is not the best, whatever its listener.
     let routes = vec![
         on(with_alpn(route("a/h2", None, &["a.com"]), &["h2"]), &["x"]),
         on(route("a/plain", None, &["a.com"]), &["y", "z"]),
@@ -118,7 +118,7 @@ fn without_a_listener_the_best_route_wins_and_other_answers_are_told() {
     assert!(text.contains("\n  on listener x: no route\n"), "{text}");
     assert!(!text.contains("on listener y") && !text.contains("on listener z"), "{text}");
 
-    // The better claim counts, not the older route.
+    // The more specific claim is better, not the older route.
     let routes = vec![
         on(route("a/wild", Some(1), &["*.a.com"]), &["x"]),
         on(route("a/exact", Some(2), &["www.a.com"]), &["y"]),
@@ -192,7 +192,7 @@ fn the_details_of_the_winner_are_told() {
 fn a_server_name_is_what_a_client_can_send() {
     assert_eq!(server_name(""), Ok(None));
     assert_eq!(server_name("A.com."), Ok(Some("a.com".into())));
-    // No route may claim it exactly, but clients do send it, and a wildcard may cover it.
+    // Routes cannot claim such an exact name, but clients send it, and a wildcard may cover it.
     assert_eq!(server_name("-A-.example.com"), Ok(Some("-a-.example.com".into())));
     for (text, part) in [
         (".", "empty"),

@@ -1,14 +1,14 @@
-//! The one count of open connections.
+//! The counters of open connections.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-/// How many client connections are open, by the worker that serves them. Clones share the counts.
+/// The number of open client connections of each worker. Clones share the counters.
 #[derive(Clone, Debug, Default)]
 pub struct OpenConnections(Arc<Mutex<Vec<Arc<ConnectionCount>>>>);
 
-/// The open connections of one worker. Only that worker changes it for each connection, so no other worker's
-/// count is in the same cache line.
+/// The number of open connections of one worker. Other workers rarely change it, and it has its own cache
+/// line.
 #[derive(Debug, Default)]
 #[repr(align(128))]
 pub struct ConnectionCount(AtomicUsize);
@@ -24,7 +24,7 @@ impl ConnectionCount {
         self.0.fetch_sub(connections, Ordering::Relaxed);
     }
 
-    /// How many there are.
+    /// The number of connections.
     pub fn get(&self) -> usize {
         self.0.load(Ordering::Relaxed)
     }

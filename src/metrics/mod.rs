@@ -1,9 +1,9 @@
-//! What is measured, in Prometheus' terms.
+//! The Prometheus metrics.
 //!
-//! There is no global registry: a process makes one [`Metrics`] and hands out clones. What the data
-//! plane touches is a plain field, so a worker pays for an atomic addition and never for finding a
-//! series by its labels. Counts by route live in each route's [`RouteStats`] and are read when somebody
-//! scrapes. A server name is never a label.
+//! There is no global registry: a process creates one [`Metrics`] and passes clones. The metrics of the data
+//! plane are plain fields, so a worker only performs an atomic addition and never looks up labels. The
+//! counters of a route are in its [`RouteStats`], and are read for each scrape. A server name is never a
+//! label.
 
 mod connections;
 mod table;
@@ -30,7 +30,7 @@ pub const CONTENT_TYPE: &str = prometheus::TEXT_FORMAT;
 /// The version in `sluice_build_info`.
 const VERSION: &str = env!("CARGO_PKG_VERSION");
 
-/// What `sluice_manifest_faults` is counted by: the kinds of objects, and files.
+/// The label values of `sluice_manifest_faults`: the kinds of objects, and files.
 const FAULTY_KINDS: [&str; 5] = [
     Kind::SniRoute.as_str(),
     Kind::Service.as_str(),
@@ -39,8 +39,8 @@ const FAULTY_KINDS: [&str; 5] = [
     "File",
 ];
 
-/// Upper bounds in seconds for what takes one round trip to a client or an endpoint, in the
-/// cluster or around the world.
+/// Upper bounds in seconds for durations of one round trip to a client or an endpoint, in the cluster or
+/// around the world.
 const ROUND_TRIP: &[f64] = &[
     0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0,
 ];
@@ -56,8 +56,8 @@ const PROPAGATION: &[f64] =
 #[derive(Clone, Debug)]
 pub struct Metrics {
     registry: Registry,
-    /// What became of the connections that found no route: `sluice_connections_total` with empty
-    /// `namespace` and `route`.
+    /// The outcomes of connections without a route: `sluice_connections_total` with empty `namespace` and
+    /// `route`.
     pub unrouted: Arc<RouteStats>,
     /// The connections that are open now, which two metrics show.
     pub connections: OpenConnections,
@@ -72,9 +72,9 @@ pub struct Metrics {
     /// `sluice_accept_errors_total`.
     pub accept_errors: AcceptErrors,
     endpoints_refused: IntCounterVec,
-    /// `sluice_access_log_dropped_total`: lines that were dropped rather than waited for.
+    /// `sluice_access_log_dropped_total`: lines that were dropped because the output was too slow.
     pub access_log_dropped: IntCounter,
-    /// `sluice_log_dropped_total`: lines that were dropped rather than waited for.
+    /// `sluice_log_dropped_total`: lines that were dropped because the output was too slow.
     pub log_dropped: IntCounter,
     /// `sluice_panics_total`: faults of sluice itself, each of which ended one task.
     pub panics: IntCounter,
@@ -82,29 +82,28 @@ pub struct Metrics {
     pub stalled_threads: IntGauge,
     /// `sluice_workers_lost_total`: threads of the data plane that ended by themselves.
     pub workers_lost: IntCounter,
-    /// `sluice_hello_duration_seconds`: from accept to a whole ClientHello.
+    /// `sluice_hello_duration_seconds`: from accept to a complete ClientHello.
     pub hello_duration: Histogram,
-    /// `sluice_connect_duration_seconds`: of one successful connect to one endpoint.
+    /// `sluice_connect_duration_seconds`: the duration of one successful connect to one endpoint.
     pub connect_duration: Histogram,
     /// `sluice_connection_duration_seconds`: from accept to the outcome.
     pub connection_duration: Histogram,
-    /// `sluice_table_swap_duration_seconds`: from the change of an object to the table with it.
+    /// `sluice_table_swap_duration_seconds`: from the change of an object to the table that contains it.
     pub table_swap_duration: Histogram,
     /// `sluice_source_errors_total`: failed reads and watches of the source of objects.
     pub source_errors: IntCounter,
-    /// `sluice_source_up`: 1 while everything is followed at the source of objects, else 0.
+    /// `sluice_source_up`: 1 while all objects of the source are followed, else 0.
     pub source_up: IntGauge,
-    /// `sluice_table_from_saved`: 1 while a table is served that an earlier process saved, else 0.
+    /// `sluice_table_from_saved`: 1 while the saved table of an earlier process is served, else 0.
     pub table_from_saved: IntGauge,
-    /// `sluice_table_saved_timestamp_seconds`: of the last table that was saved, 0 before the
-    /// first.
+    /// `sluice_table_saved_timestamp_seconds`: the time of the last save; 0 before the first one.
     pub table_saved: IntGauge,
-    /// `sluice_table_save_errors_total`: tables that could not be saved.
+    /// `sluice_table_save_errors_total`: failed saves of the table.
     pub table_save_errors: IntCounter,
     manifest_faults: IntGaugeVec,
-    /// `sluice_hostname_owner_changes_total`: hostnames that came to belong to another namespace.
+    /// `sluice_hostname_owner_changes_total`: hostnames that moved to another namespace.
     pub hostname_owner_changes: IntCounter,
-    /// `sluice_leader`: 1 while this replica writes the status of routes, else 0.
+    /// `sluice_leader`: 1 while this replica writes the statuses of routes, else 0.
     pub leader: IntGauge,
     /// `sluice_status_writes_total{result="ok"}`.
     pub status_written: IntCounter,
@@ -119,16 +118,16 @@ pub struct Metrics {
 pub struct AcceptErrors {
     /// The process has no descriptor left.
     pub emfile: IntCounter,
-    /// The whole machine has none left.
+    /// The machine has no descriptor left.
     pub enfile: IntCounter,
-    /// About the one client alone, which is gone already or that a firewall refuses.
+    /// An error of a single client, which has left or which a firewall refuses.
     pub client: IntCounter,
     /// Anything else.
     pub other: IntCounter,
 }
 
 impl AcceptErrors {
-    /// The counter for an error that accept(2) gave.
+    /// The counter for an error of accept(2).
     pub fn of(&self, error: &io::Error) -> &IntCounter {
         match error.raw_os_error().map(Errno::from_raw_os_error) {
             Some(Errno::MFILE) => &self.emfile,
@@ -139,8 +138,8 @@ impl AcceptErrors {
     }
 }
 
-/// What accept(2) gives about the one client, so that the next may be accepted at once: what is wrong
-/// with its connection, and what a firewall or a filter has against it.
+/// The errors of accept(2) that concern a single client, so that the next client can be accepted at once:
+/// errors of its connection, and refusals of a firewall or filter.
 pub const OF_ONE_CLIENT: [Errno; 12] = [
     Errno::CONNABORTED,
     Errno::PROTO,
@@ -157,10 +156,10 @@ pub const OF_ONE_CLIENT: [Errno; 12] = [
 ];
 
 impl Metrics {
-    /// Metrics of a process that serves the tables of `reader`.
+    /// The metrics of a process that serves the tables of `reader`.
     ///
     /// # Errors
-    /// Only when two metrics here share a name.
+    /// Only when two metrics have the same name.
     pub fn new(reader: TableReader) -> prometheus::Result<Self> {
         let registry = Registry::new();
         let unrouted = Arc::new(RouteStats::default());
@@ -266,27 +265,27 @@ impl Metrics {
             )?,
             registry,
         };
-        // A kind without faults has a series, too.
+        // A kind without faults also has a series.
         FAULTY_KINDS.iter().for_each(|kind| metrics.set_manifest_faults(kind, 0));
         EndpointRefusal::KINDS.into_iter().for_each(|kind| drop(metrics.endpoint_refused(kind)));
         Ok(metrics)
     }
 
-    /// Sets `sluice_manifest_faults` of one kind of objects, or of files: how many are at fault now.
+    /// Sets `sluice_manifest_faults` for a kind of objects, or for files: the current number of faulty ones.
     pub fn set_manifest_faults(&self, kind: &str, faults: usize) {
         let faults = i64::try_from(faults).unwrap_or(i64::MAX);
         self.manifest_faults.with_label_values(&[kind]).set(faults);
     }
 
-    /// `sluice_endpoints_refused_total` of one reason.
+    /// `sluice_endpoints_refused_total` for one reason.
     pub fn endpoint_refused(&self, reason: EndpointRefusalKind) -> IntCounter {
         self.endpoints_refused.with_label_values(&[reason.as_str()])
     }
 
-    /// All metrics in the text format that [`CONTENT_TYPE`] names.
+    /// All metrics in the text format of [`CONTENT_TYPE`].
     ///
     /// # Errors
-    /// Only when a collector made a family without a name or without a sample.
+    /// Only when a collector returns a family without a name or without samples.
     pub fn encode(&self) -> prometheus::Result<String> {
         let gauge = |count: usize| i64::try_from(count).unwrap_or(i64::MAX);
         self.connections_active.set(gauge(self.connections.total()));

@@ -1,4 +1,4 @@
-//! What is read off the routing table when somebody scrapes.
+//! Metrics that are read from the routing table for each scrape.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -10,7 +10,7 @@ use prometheus::proto::{Counter, Gauge, LabelPair, Metric, MetricFamily, MetricT
 use crate::outcome::Outcome;
 use crate::routing::{Availability, Moment, RouteKey, RouteStats, Table, TableReader};
 
-/// Reads the current table, and the counts of its routes.
+/// Reads the current table and the counters of its routes.
 #[derive(Debug)]
 pub(super) struct TableCollector {
     reader: TableReader,
@@ -96,15 +96,15 @@ struct Series<'t> {
     ended: [u64; Outcome::ALL.len()],
     bytes_up: u64,
     bytes_down: u64,
-    /// The outcome that is shown from the start, at zero too, so that rate() sees its first
-    /// connection. None for routes that are gone. The others appear once they happened: a series
-    /// of each for every route, most of them zero for ever, are too many.
+    /// The outcome that is shown from the start, even if it is 0, so that rate() includes its first
+    /// connection. `None` for removed routes. Other outcomes appear after their first connection, because a
+    /// series of each outcome for every route would be too many.
     shown: Option<Outcome>,
 }
 
 impl<'t> Series<'t> {
-    /// One for each route object of the table, one for each that was removed recently, and one for
-    /// connections without a route.
+    /// A series for each route object in the table, for each recently removed one, and for connections
+    /// without a route.
     fn all(table: &'t Table, unrouted: &RouteStats) -> Vec<Self> {
         let of_route = |key: &'t RouteKey, stats: &RouteStats, shown| {
             Series::of([key.kind().as_str(), key.namespace(), key.name()], stats, shown)
@@ -114,7 +114,7 @@ impl<'t> Series<'t> {
             .map(|route| of_route(&route.spec.key, &route.stats, Some(Outcome::Completed)));
         let gone = table.retired().iter().map(|(key, stats)| of_route(key, stats, None));
         let mut all: Vec<Self> = served.chain(gone).collect();
-        // The same series twice would make Prometheus refuse the whole scrape.
+        // Duplicate series would make Prometheus reject the whole scrape.
         let route = |series: &Self| (series.namespace, series.route, series.kind);
         all.sort_by_key(route);
         all.dedup_by(|one, sum| {
@@ -138,7 +138,7 @@ impl<'t> Series<'t> {
         Series { kind, namespace, route, ended, bytes_up, bytes_down, shown }
     }
 
-    /// Adds the counts of another rule of the same object.
+    /// Adds the counters of another rule of the same object.
     fn add(&mut self, other: &Self) {
         self.ended.iter_mut().zip(other.ended).for_each(|(sum, count)| *sum += count);
         self.bytes_up += other.bytes_up;
@@ -176,8 +176,8 @@ impl<'t> Series<'t> {
     }
 }
 
-/// How many endpoints the backends of the table have in each state; those that several routes name
-/// count once.
+/// The number of endpoints in each state, over all backends of the table. A backend of several routes counts
+/// once.
 fn endpoints(table: &Table) -> Vec<Metric> {
     let (mut seen, now) = (HashSet::new(), Moment::now());
     let mut counts = Availability::STATES.map(|state| (state, 0));

@@ -1,21 +1,21 @@
-//! Attachments of routes: to which listeners, and with which hostnames.
+//! Attachments of routes: their listeners, and their hostnames there.
 
 use smallvec::SmallVec;
 
 use super::hostnames::HostnameOffset;
 use super::{Hostname, Hostnames, ObjectKey};
 
-/// The listeners among which hostnames conflict. The same hostname in two scopes is two hostnames.
+/// A set of listeners among which hostnames conflict. The same hostname in two scopes is two hostnames.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Scope {
-    /// Those of the configuration.
+    /// The listeners of the configuration.
     #[default]
     Config,
-    /// Those of one Gateway.
+    /// The listeners of one Gateway.
     Gateway(ObjectKey),
 }
 
-/// A listener, as routes refer to it.
+/// A reference to a listener.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ListenerRef<'l> {
     /// Its scope.
@@ -50,11 +50,11 @@ pub type Attachments = SmallVec<[Attachment; 1]>;
 pub(super) struct ClaimPlace(u32);
 
 impl ClaimPlace {
-    /// The bits of the place in the attachment: 16 MiB of hostnames. The others are those of the
+    /// The number of bits for the offset in the attachment: 16 MiB of hostnames. The other bits are the
     /// attachment's number.
     const BITS: u32 = 24;
 
-    /// The claim at `place` of the attachment with this number, if there is room for both numbers.
+    /// The place `place` in the attachment with this number. `None` if a number is too large.
     pub(super) fn new(attachment: usize, place: HostnameOffset) -> Option<Self> {
         let attachment = u32::try_from(attachment).ok()?;
         let fits = attachment >> (u32::BITS - Self::BITS) == 0 && place.0 >> Self::BITS == 0;
@@ -66,7 +66,7 @@ impl ClaimPlace {
         (self.0 >> Self::BITS) as usize
     }
 
-    /// The place there.
+    /// The offset in the attachment.
     pub(super) fn place(self) -> HostnameOffset {
         HostnameOffset(self.0 & ((1 << Self::BITS) - 1))
     }
@@ -83,7 +83,7 @@ impl Attachment {
         self.scope == *listener.scope && self.names(listener.name)
     }
 
-    /// The same, for a listener that is in the scope.
+    /// Like [`Attachment::is_to`], for a listener of the same scope.
     pub(super) fn names(&self, listener: &str) -> bool {
         self.listeners.is_empty() || self.listeners.iter().any(|name| **name == *listener)
     }

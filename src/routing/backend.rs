@@ -106,9 +106,9 @@ impl Backend {
     }
 }
 
-/// A number that differs from process to process.
+/// A random number that differs between processes.
 fn anywhere() -> usize {
-    // The keys come from the system. Half of the range, so that there is room to count on.
+    // The keys come from the system. Only half of the range, so that the counter does not overflow soon.
     RandomState::new().hash_one(()) as usize / 2
 }
 
@@ -185,12 +185,13 @@ impl Endpoint {
         ActiveConnection { endpoint: Arc::clone(self), trial: Cell::new(own.or(family)) }
     }
 
-    /// Whether it answers at once, as on the same machine, so that polling again is cheaper than a timer.
+    /// Whether the endpoint answers as fast as on the same machine, so that polling again is cheaper than a
+    /// timer.
     pub fn is_near(&self) -> bool {
         self.near.load(Ordering::Relaxed)
     }
 
-    /// Sets that from the last attempt.
+    /// Sets this, after the last attempt.
     pub fn set_near(&self, near: bool) {
         // Written only on a change, so that the cache line stays shared among the workers.
         if self.is_near() != near {
@@ -198,7 +199,7 @@ impl Endpoint {
         }
     }
 
-    /// How it ranks among other endpoints.
+    /// Its availability.
     pub fn availability(&self, now: Moment) -> Availability {
         match (self.health.availability(now), self.family.availability(now)) {
             (Availability::Resting, _) => Availability::Resting,
@@ -207,30 +208,30 @@ impl Endpoint {
         }
     }
 
-    /// An attempt has failed or has been silent for too long. The kernel had a route.
+    /// Records a failed attempt, or one that was silent for too long. The kernel had a route.
     pub fn failed(&self, now: Moment) {
         self.health.failed(now, ENDPOINT_REST);
         self.family.succeeded();
     }
 
-    /// The kernel has no route to it, and so probably none to others of its family.
+    /// Records that the kernel has no route to it, and so probably none to other endpoints of its family.
     pub fn unrouted(&self, now: Moment) {
         self.health.failed(now, ENDPOINT_REST);
         self.family.failed(now, FAMILY_REST);
     }
 
-    /// It is forbidden. That says nothing about its family.
+    /// Records that it is forbidden. This does not affect its family.
     pub fn refused(&self, now: Moment) {
         self.health.failed(now, ENDPOINT_REST);
     }
 
-    /// An attempt succeeded.
+    /// Records a successful attempt.
     pub fn succeeded(&self) {
         self.health.succeeded();
         self.family.succeeded();
     }
 
-    /// A trial was dropped before its result was known.
+    /// Records that a trial was dropped before its result was known.
     fn abandon_trial(&self, end: Moment) {
         self.health.abandon_trial(end);
         self.family.abandon_trial(end);
@@ -324,13 +325,13 @@ mod tests {
         backend.endpoints()[2].unrouted(now);
         assert_eq!(availability(now), [Well, Well, Resting, Unrouted]);
         assert_eq!(availability(now + ENDPOINT_REST), [Well, Well, Unrouted, Unrouted]);
-        // That nothing may connect to one of them says nothing of the others.
+        // A forbidden endpoint does not affect the others.
         backend.endpoints()[3].refused(now);
         assert_eq!(availability(now), [Well, Well, Resting, Resting]);
         assert_eq!(availability(now + ENDPOINT_REST), [Well, Well, Unrouted, Unrouted]);
         let later = now + FAMILY_REST;
         assert_eq!(availability(later), [Well, Well, Due, Due]);
-        // One attempt at a time for the whole family.
+        // One trial at a time for the whole family.
         let trial = backend.endpoints()[3].begin(later);
         assert_eq!(availability(later), [Well, Well, Unrouted, Resting]);
         drop(trial);
@@ -341,7 +342,7 @@ mod tests {
         assert_eq!(availability(later), [Well, Well, Due, Well]);
     }
 
-    /// Each of them was compared with each of the old ones.
+    /// Earlier, each new endpoint was compared with each old one.
     #[test]
     fn replacing_very_many_endpoints_is_quick() {
         const MANY: u32 = 60_000;
@@ -351,7 +352,8 @@ mod tests {
         let backend = Backend::new(BackendKey::Address("x".into()), &addresses(10));
         let start = std::time::Instant::now();
         assert!(backend.set_endpoints(&addresses(11)).is_some());
-        // It took 12 s, where this takes some tens of milliseconds even unoptimised.
+        // This took 12 s with the quadratic comparison, and takes some tens of milliseconds now, even
+        // unoptimised.
         let took = start.elapsed();
         assert!(took < std::time::Duration::from_secs(2), "{took:?}");
     }

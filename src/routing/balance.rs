@@ -30,11 +30,11 @@ const MOST_BACKENDS: usize = u64::BITS as usize;
 pub fn choose(route: &Route, request: &EndpointRequest<'_>) -> Option<ActiveConnection> {
     let first = request.tried.is_empty();
     let allowance = request.allowance();
-    // What is left of it is for any other, if there is none that is good enough.
+    // Half of the allowance is left for a second search, which accepts any endpoint.
     let search = EndpointSearch::new(request, allowance / 2);
     let found = match route.spec.policy.balancing {
-        // Where one has failed, the next in turn may be its neighbour on the same machine, and the
-        // one with the fewest connections has so few because it takes none.
+        // Not for retries: the next endpoint in turn may be on the same machine as the failed one, and the
+        // endpoint with the fewest connections may have so few because it accepts none.
         Balancing::RoundRobin if first => in_turn(route, &search),
         Balancing::LeastConnections if first => least(route, &search),
         Balancing::SourceAddress => by_source(route, &EndpointSearch::new(request, allowance)),
@@ -57,7 +57,7 @@ pub fn endpoint_of_source(route: &Route, source: IpAddr) -> Option<SocketAddr> {
 /// The backends of a route that may have an endpoint for a request.
 struct Candidates<'a> {
     route: &'a Route,
-    /// One bit for each that turned out to have none.
+    /// One bit for each backend that turned out to have no endpoint.
     spent: u64,
 }
 
@@ -66,7 +66,7 @@ impl<'a> Candidates<'a> {
         Candidates { route, spent: 0 }
     }
 
-    /// Their places in the route, and their weights.
+    /// The indexes and weights of the candidates.
     fn iter(&self) -> impl Iterator<Item = (usize, u32)> + use<'a> {
         let spent = self.spent;
         let weights = self.route.backends.iter().map(|backend| backend.weight).enumerate();
@@ -75,7 +75,7 @@ impl<'a> Candidates<'a> {
             .filter(move |(index, weight)| *weight > 0 && spent & (1 << index) == 0)
     }
 
-    /// One by weight.
+    /// A random candidate, by weight.
     fn draw(&self, random: u64) -> Option<usize> {
         let total: u64 = self.iter().map(|(_, weight)| u64::from(weight)).sum();
         let mut point = random.checked_rem(total)?;
@@ -87,9 +87,8 @@ impl<'a> Candidates<'a> {
         drawn.map(|(index, _)| index)
     }
 
-    /// The best that `pick` finds in the endpoints of one backend, of which it is given the place
-    /// and how many endpoints it may look at; the first that is good, if there is one. `next` is the
-    /// order in which the backends are searched.
+    /// The best endpoint that `pick` finds in one backend, or the first good one. `pick` gets the backend's
+    /// index and the number of endpoints it may check. `next` returns the order of the backends.
     fn search<T>(
         &mut self,
         search: &EndpointSearch<'_>,
@@ -101,7 +100,7 @@ impl<'a> Candidates<'a> {
         for left in (1..=count).rev() {
             let Some(index) = next(self) else { break };
             let Some(backend) = self.route.backends.get(index) else { break };
-            // A little of each tells more than much of one.
+            // Checking a few endpoints of each backend finds more than checking many of one.
             let share = (search.left() / left).max(1);
             if let Some((rank, found)) = pick(&backend.backend.endpoints(), index, share) {
                 if search.is_good(rank) {
@@ -120,13 +119,13 @@ impl<'a> Candidates<'a> {
     }
 }
 
-/// An endpoint that was found, and its load.
+/// A found endpoint, and its load.
 struct LoadedEndpoint {
     endpoint: Arc<Endpoint>,
     load: Load,
 }
 
-/// Any, by weight. Different `salt`s draw different ones.
+/// A random endpoint, by weight. Different values of `salt` give different ones.
 fn at_random(route: &Route, search: &EndpointSearch<'_>, salt: usize) -> Option<LoadedEndpoint> {
     Some(ranked_at_random(route, search, salt)?.1)
 }
@@ -149,11 +148,10 @@ fn ranked_at_random(
     )
 }
 
-/// Smooth weighted round robin, as nginx has it: each turn every candidate gains its weight, and
-/// the one that has gained most is chosen and gives back what all gained. Within a backend, each
-/// endpoint in turn.
+/// Smooth weighted round robin, as in nginx: each turn, every candidate gains its weight; the candidate with
+/// the highest sum is chosen, and loses the total of all weights. The endpoints of a backend take turns.
 ///
-/// Only one that is good has its turn.
+/// Only good endpoints are chosen.
 fn in_turn(route: &Route, search: &EndpointSearch<'_>) -> Option<Arc<Endpoint>> {
     let several = route.backends.len() > 1;
     let mut round_robin =
@@ -185,7 +183,7 @@ fn in_turn(route: &Route, search: &EndpointSearch<'_>) -> Option<Arc<Endpoint>> 
     Some(endpoint)
 }
 
-/// The turn was that of the backend `chosen`.
+/// Advances the round robin after the backend `chosen` had its turn.
 fn advance(round_robin: &mut RoundRobin, candidates: &Candidates<'_>, chosen: usize) {
     round_robin.begun = true;
     let mut total = 0i64;
@@ -200,7 +198,7 @@ fn advance(round_robin: &mut RoundRobin, candidates: &Candidates<'_>, chosen: us
     }
 }
 
-/// The connections of an endpoint for each unit of its share, which is weight / endpoints.
+/// The number of connections of an endpoint, relative to its share, which is weight / endpoints.
 #[derive(Clone, Copy)]
 struct Load {
     connections: u128,
@@ -208,7 +206,7 @@ struct Load {
 }
 
 impl Load {
-    /// That of an endpoint once it has one connection more.
+    /// The load of an endpoint after one more connection.
     fn of(endpoint: &Endpoint, endpoints: usize, weight: u32) -> Self {
         let connections = (endpoint.active() as u128 + 1) * endpoints as u128;
         Load { connections, weight: u128::from(weight) }
@@ -219,8 +217,7 @@ impl Load {
     }
 }
 
-/// The endpoint with the fewest connections for its share, or nearly the fewest, among those that are
-/// good.
+/// The good endpoint with the lowest load, or nearly the lowest.
 fn least(route: &Route, search: &EndpointSearch<'_>) -> Option<Arc<Endpoint>> {
     let sizes = route.backends.iter().map(|backend| backend.backend.endpoints().len());
     if sizes.sum::<usize>() <= COMPARED {
@@ -237,7 +234,7 @@ fn least(route: &Route, search: &EndpointSearch<'_>) -> Option<Arc<Endpoint>> {
     }
 }
 
-/// The endpoint with the fewest connections for its share; among equals one by chance.
+/// The endpoint with the lowest load; of several equal ones, a random one.
 fn least_of_all(route: &Route, search: &EndpointSearch<'_>) -> Option<Arc<Endpoint>> {
     let mut best: Option<LoadedEndpoint> = None;
     let mut equals = 0;
@@ -262,12 +259,12 @@ fn least_of_all(route: &Route, search: &EndpointSearch<'_>) -> Option<Arc<Endpoi
     best.map(|found| found.endpoint)
 }
 
-/// Rendezvous hashing: every replica sends a source to the same endpoint, and when an endpoint
-/// goes only its own sources move, as nearly as [`EndpointSet::in_order_of`] has it.
+/// Rendezvous hashing: all replicas choose the same endpoint for a source, and the removal of an endpoint
+/// moves only its own sources, with the precision of [`EndpointSet::in_order_of`].
 fn by_source(route: &Route, search: &EndpointSearch<'_>) -> Option<Arc<Endpoint>> {
     let source = hash_ip(search.request.source);
     let score = |index: usize, weight: u32| {
-        // Uniform in (0, 1); the logarithm makes the shares follow the weights.
+        // Uniform in (0, 1). With the logarithm, the shares follow the weights.
         let hash = mix(source ^ mix(index as u64));
         let uniform = ((hash >> 11) as f64 + 0.5) / (1u64 << 53) as f64;
         -f64::from(weight) / uniform.ln()

@@ -28,7 +28,7 @@ pub(super) struct Claim {
     place: ClaimPlace,
 }
 
-/// A keyed hash, so that nobody can choose names that collide.
+/// A keyed hash, so that clients and routes cannot cause collisions.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Hasher(RandomState);
 
@@ -59,7 +59,7 @@ impl Claim {
         Claim { route: Arc::clone(route), hash: hasher.hash(hostname.text()), place }
     }
 
-    /// The name, or a wildcard's suffix; nothing for `*`.
+    /// The name, or a wildcard's suffix; empty for `*`.
     pub(super) fn name(&self) -> &str {
         let attachment = self.attachment();
         attachment.map_or("", |attachment| attachment.hostnames.text_at(self.place.place()))
@@ -99,7 +99,7 @@ impl ShardItem for Claim {
         self.hash
     }
 
-    /// By name, and the one with the highest precedence first.
+    /// By name; of one name, the highest precedence first.
     fn order(&self, other: &Self) -> Ordering {
         self.name().cmp(other.name()).then_with(|| precedence(&self.route, &other.route))
     }
@@ -113,7 +113,8 @@ impl ShardItem for Claim {
     }
 }
 
-/// What a table has of one key: mostly one item, and a neighbour only if two hashes meet.
+/// Of the claims with the same hash, those to `name`. Nearly always these are all, because hashes rarely
+/// collide.
 pub(super) fn of_name<'c>(same_hash: &'c [Claim], name: &str) -> &'c [Claim] {
     match same_hash {
         [] => &[],
@@ -129,12 +130,12 @@ pub(super) fn of_name<'c>(same_hash: &'c [Claim], name: &str) -> &'c [Claim] {
     }
 }
 
-/// The greater first.
+/// The greater precedence first.
 fn precedence(one: &Route, other: &Route) -> Ordering {
     other.spec.precedence().cmp(&one.spec.precedence())
 }
 
-/// Of two routes, whose claims are older: its key.
+/// The key of the route with the older claims.
 pub(super) fn older<'r>(one: Option<&'r Route>, other: Option<&'r Route>) -> Option<&'r RouteKey> {
     let oldest = one.into_iter().chain(other).min_by(|a, b| a.spec.age().cmp(&b.spec.age()));
     oldest.map(|route| &route.spec.key)

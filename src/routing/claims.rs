@@ -18,7 +18,7 @@ pub(super) struct ClaimIndex {
 #[derive(Clone, Debug, Default)]
 pub(super) struct ScopeClaims {
     pub(super) exact: ClaimIndex,
-    /// By suffix, without the `*.`; those to `*` by the empty one, which no wildcard has.
+    /// By suffix, without the `*.`. Claims to `*` have the empty suffix, which no wildcard has.
     pub(super) wildcards: ClaimIndex,
 }
 
@@ -31,7 +31,7 @@ impl ScopeClaims {
         }
     }
 
-    /// How many hostnames are claimed.
+    /// The number of claimed hostnames.
     pub(super) fn len(&self) -> usize {
         self.exact.names() + self.wildcards.names()
     }
@@ -43,7 +43,7 @@ impl ClaimIndex {
         let mut touched: Vec<Claim> =
             gone.iter().chain(&new).filter(|c| c.asks()).cloned().collect();
         let all = self.all.with(gone, new);
-        // One of each name.
+        // One claim for each name.
         touched.sort_unstable_by(by_name);
         touched.dedup_by(|a, b| by_name(a, b).is_eq());
         let old =
@@ -57,12 +57,12 @@ impl ClaimIndex {
         ClaimIndex { all, protocol_indexes }
     }
 
-    /// The claims to a name of this hash, the one with the highest precedence first.
+    /// The claims to the name with this hash, the highest precedence first.
     pub(super) fn of(&self, hash: u32, name: &str) -> &[Claim] {
         of_name(self.all.with_hash(hash), name)
     }
 
-    /// The index of those of them that ask for ALPN, if there are many.
+    /// The index of the claims to a name that ask for ALPN, if there are many.
     pub(super) fn protocol_index(&self, hash: u32, name: &str) -> Option<&ProtocolIndex> {
         self.protocol_indexes
             .with_hash(hash)
@@ -70,13 +70,13 @@ impl ClaimIndex {
             .find(|protocol_index| protocol_index.name() == name)
     }
 
-    /// How many names are claimed.
+    /// The number of claimed names.
     pub(super) fn names(&self) -> usize {
         self.all.keys()
     }
 }
 
-/// Of the claims to one name, those whose routes ask for ALPN, which come first, and the others.
+/// Splits the claims to one name into those that ask for ALPN, which are first, and the others.
 pub(super) fn split(claims: &[Claim]) -> (&[Claim], &[Claim]) {
     let asking = claims.partition_point(Claim::asks);
     claims.split_at_checked(asking).unwrap_or_default()

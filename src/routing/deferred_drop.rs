@@ -1,9 +1,9 @@
-//! Values that were replaced and that readers may still hold.
+//! Replaced values that readers may still hold.
 
 use std::sync::Arc;
 
-/// Values that are freed here, and not by whichever reader lets go of them last: of a large table or
-/// set, that takes longer than a worker may be away.
+/// Values that are freed here, and not by the last reader: freeing a large table or set would block a worker
+/// for too long.
 #[derive(Debug)]
 pub(super) struct DeferredDrop<T>(Vec<Arc<T>>);
 
@@ -14,12 +14,12 @@ impl<T> Default for DeferredDrop<T> {
 }
 
 impl<T> DeferredDrop<T> {
-    /// Keeps what nobody can come to hold any more who does not yet.
+    /// Keeps a value that no new reader can get.
     pub(super) fn keep(&mut self, value: Arc<T>) {
         self.0.push(value);
     }
 
-    /// Frees what nobody else holds.
+    /// Frees the values that no reader holds.
     pub(super) fn sweep(&mut self) {
         self.0.retain(|value| Arc::strong_count(value) > 1);
     }

@@ -1,20 +1,19 @@
-//! Hashes by which every replica scatters sources over endpoints in the same way.
+//! Hashes by which every replica distributes sources over endpoints in the same way.
 //!
-//! The choice is rendezvous hashing: the endpoint whose score with the source is highest. Over many
-//! endpoints that would look at each of them for every connection, so only those in a window are
-//! compared that begins at the source's place on a ring of all endpoints. With up to
-//! [`WINDOW`] endpoints the window is the whole ring, and when an endpoint goes only its own sources
-//! move. Beyond that, the window of other sources takes in one endpoint more, which wins some of
-//! them: about as many as the endpoint had itself. The share of an endpoint varies by 1/√`WINDOW`,
-//! which is 9 %.
+//! The choice is rendezvous hashing: the endpoint whose score with the source is highest. With many
+//! endpoints, this would check each of them for every connection. So only a window of endpoints is compared,
+//! which begins at the source's place on a ring of all endpoints. With up to [`WINDOW`] endpoints, the
+//! window is the whole ring, and the removal of an endpoint moves only its own sources. With more, it also
+//! adds an endpoint to the windows of other sources, and moves some of them: about as many as the endpoint
+//! had itself. The share of an endpoint varies by 1/√`WINDOW`, which is 9 %.
 
 use std::net::{IpAddr, SocketAddr};
 
-/// How many endpoints are compared for one source.
+/// The number of endpoints that are compared for one source.
 const WINDOW: usize = 128;
 
-/// The finaliser of SplitMix64: every input bit reaches every output bit. Fixed, since replicas
-/// have to agree.
+/// The finaliser of SplitMix64: every input bit affects every output bit. It must not change, because all
+/// replicas must use the same one.
 pub fn mix(value: u64) -> u64 {
     let mut z = value.wrapping_add(0x9e37_79b9_7f4a_7c15);
     z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -36,10 +35,10 @@ pub(super) fn hash_address(address: SocketAddr) -> u64 {
     mix(hash_ip(address.ip()) ^ u64::from(address.port()))
 }
 
-/// Endpoints by their hashes.
+/// Endpoints by hash.
 #[derive(Debug, Default)]
 pub(super) struct HashRing {
-    /// The hash and the index of each, sorted.
+    /// The hash and index of each endpoint, sorted.
     points: Box<[(u64, u32)]>,
 }
 
@@ -51,13 +50,13 @@ impl HashRing {
         HashRing { points }
     }
 
-    /// The indexes of the endpoints in the order in which `source`, a hash, is to try them: those of
-    /// its window by their score, the highest first, then those of the next one.
+    /// The indexes of the endpoints in the order in which `source`, a hash, should try them: those of its
+    /// first window by score, the highest first, then those of the next window.
     pub(super) fn in_order_of(&self, source: u64) -> impl Iterator<Item = usize> {
         self.windows(source).flat_map(move |window| ScoredEndpoints::of(window, source))
     }
 
-    /// The windows of `source`, one after another round the ring.
+    /// The windows of `source`, in the order of the ring.
     fn windows(&self, source: u64) -> impl Iterator<Item = [&[(u64, u32)]; 2]> {
         let start = self.points.partition_point(|(hash, _)| *hash < source);
         let count = self.points.len();
@@ -71,8 +70,8 @@ impl HashRing {
     }
 }
 
-/// The endpoints of a window by their scores. Nearly always only the first is wanted, so the others
-/// are sorted when the second is.
+/// The endpoints of a window by score. Nearly always only the first is used, so the others are sorted when
+/// the second one is needed.
 struct ScoredEndpoints {
     scored: [(u64, u32); WINDOW],
     count: usize,

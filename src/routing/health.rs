@@ -1,27 +1,27 @@
-//! What recent attempts to connect have shown of an endpoint.
+//! The health of an endpoint, according to recent attempts to connect.
 //!
-//! A failure forbids nothing: it is a place in the order in which endpoints are tried. A rule that
-//! takes more than the last attempt into account belongs into [`Health::failed`].
+//! A failure does not exclude an endpoint; it only changes the order in which endpoints are tried. A rule
+//! that considers more than the last attempt belongs in [`Health::failed`].
 
 use std::sync::LazyLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-/// How long an endpoint comes last after an attempt to connect to it has failed.
+/// How long an endpoint is tried last after a failed attempt.
 pub const ENDPOINT_REST: Duration = Duration::from_secs(2);
 
-/// How long the addresses of one family come last after the kernel had no route to one of them.
+/// How long the addresses of one family are tried last after the kernel had no route to one of them.
 pub const FAMILY_REST: Duration = Duration::from_secs(10);
 
-/// A moment of this process, to the millisecond, which all threads share.
+/// A time of this process in milliseconds, comparable between threads.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Moment(u64);
 
 impl Moment {
-    /// Before all others.
+    /// The earliest moment.
     const FIRST: Moment = Moment(1);
 
-    /// The present.
+    /// The current time.
     pub fn now() -> Self {
         Moment::of(Instant::now())
     }
@@ -45,24 +45,24 @@ fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
-/// Where an endpoint stands in the order of preference; the least is the best.
+/// The rank of an endpoint in the order of preference; the lowest is the best.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Availability {
-    /// Nothing is known against it.
+    /// No recent failure.
     Well,
-    /// Its rest is over, and no attempt has shown yet whether it is well again.
+    /// Its rest is over, and no attempt has succeeded since.
     Due,
-    /// The kernel has lately had no route to an address of its family.
+    /// The kernel recently had no route to an address of its family.
     Unrouted,
-    /// An attempt has failed lately, or one after its rest is still going on.
+    /// An attempt has failed recently, or a trial is running.
     Resting,
 }
 
 impl Availability {
-    /// The states of endpoints, as pages and metrics show them.
+    /// The states of endpoints, for pages and metrics.
     pub const STATES: [&'static str; 2] = ["serving", "resting"];
 
-    /// One of [`Availability::STATES`]: `resting` is what comes last after a failure.
+    /// One of [`Availability::STATES`]. `resting` is an endpoint that is tried last after a failure.
     pub fn state(self) -> &'static str {
         let [serving, resting] = Availability::STATES;
         match self {
@@ -72,10 +72,10 @@ impl Availability {
     }
 }
 
-/// The outcome of the last attempt, as far as it still counts.
+/// The result of the last attempt, as long as it matters.
 #[derive(Debug, Default)]
 pub(super) struct Health {
-    /// When the rest is over, as a [`Moment`]; 0 if the last attempt succeeded.
+    /// The end of the rest, as a [`Moment`]; 0 if the last attempt succeeded.
     rests_until: AtomicU64,
 }
 
@@ -88,13 +88,13 @@ impl Health {
         }
     }
 
-    /// An attempt has failed: for so much time, others keep away.
+    /// Records a failed attempt. Other attempts avoid the endpoint for `rest`.
     pub(super) fn failed(&self, now: Moment, rest: Duration) {
         self.rests_until.store((now + rest).0, Ordering::Relaxed);
     }
 
-    /// An attempt begins. If it is the first after the rest, it is a trial: others keep away until
-    /// this moment, or until it is known how the trial ends.
+    /// Starts an attempt. The first attempt after the rest is a trial: returns the moment until which other
+    /// attempts avoid the endpoint, unless the result is known earlier.
     pub(super) fn begin_trial(&self, now: Moment) -> Option<Moment> {
         let until = self.rests_until.load(Ordering::Relaxed);
         if until == 0 || until > now.0 {
@@ -106,9 +106,9 @@ impl Health {
         begun.ok().map(|_| end)
     }
 
-    /// The trial until `end` has come to nothing, and shown nothing: the next attempt is another.
+    /// Ends the trial until `end` without a result. The next attempt is a trial again.
     pub(super) fn abandon_trial(&self, end: Moment) {
-        // What others have found out meanwhile counts.
+        // Results of other attempts since then are kept.
         let _ = self.rests_until.compare_exchange(
             end.0,
             Moment::FIRST.0,
@@ -118,7 +118,7 @@ impl Health {
     }
 
     pub(super) fn succeeded(&self) {
-        // Nearly always it is 0 already, and then the cache line stays shared among the workers.
+        // Nearly always it is already 0. Not writing keeps the cache line shared among the workers.
         if self.rests_until.load(Ordering::Relaxed) != 0 {
             self.rests_until.store(0, Ordering::Relaxed);
         }
@@ -153,7 +153,7 @@ mod tests {
         assert_eq!(health.begin_trial(later), None, "one at a time");
         health.abandon_trial(trial);
         assert_eq!(health.availability(later), Availability::Due);
-        // What is known by others is not taken back.
+        // The result of another attempt is kept.
         let trial = health.begin_trial(later).expect("another");
         health.failed(later + ENDPOINT_REST, ENDPOINT_REST);
         health.abandon_trial(trial);

@@ -1,4 +1,4 @@
-//! The names that routes claim.
+//! The hostnames that routes claim.
 
 use std::cmp::Ordering;
 use std::fmt;
@@ -10,36 +10,35 @@ const MAX_NAME: usize = 253;
 /// The longest label in characters (RFC 1035 §2.3.4).
 const MAX_LABEL: usize = 63;
 
-/// A hostname as a route claims it: an exact name, a wildcard, or any name at all.
+/// A hostname as a route claims it: an exact name, a wildcard, or `*`.
 ///
-/// Held in its normalised form: lower case, without a trailing dot. Its text is its own, or, in a
-/// `Hostname<&str>`, another's.
+/// It is normalised: lower case, without a trailing dot. It owns its text; a `Hostname<&str>` borrows it.
 ///
-/// The order is the precedence: the greater of two hostnames that both match a name wins. An exact
-/// name beats every wildcard, a wildcard with more labels beats one with fewer, and
-/// [`Hostname::Any`] loses to all. Hostnames of equal precedence can never match the same name
-/// unless they are equal; they are ordered by their text so that the order is total.
+/// The order is the precedence: if two hostnames match a name, the greater one wins. An exact name beats
+/// every wildcard, a wildcard with more labels beats one with fewer, and [`Hostname::Any`] loses to all.
+/// Hostnames of equal precedence cannot match the same name unless they are equal; they are ordered by text,
+/// so that the order is total.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Hostname<S = Arc<str>> {
-    /// `*`: any name, and connections that name none.
+    /// `*`: any name, and connections without a name.
     Any,
-    /// `*.example.com`, held as its suffix `example.com`: one or more labels before the suffix,
-    /// never the bare suffix.
+    /// `*.example.com`, stored as its suffix `example.com`. Matches one or more labels before the suffix,
+    /// never the suffix itself.
     Wildcard(S),
-    /// `www.example.com`: this name and no other.
+    /// `www.example.com`: only this name.
     Exact(S),
 }
 
-/// Why a text is not a [`Hostname`]. The messages say what to write instead.
+/// Why a text is not a [`Hostname`]. Each message contains the correction.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidHostname {
-    /// Nothing was given.
+    /// The text is empty.
     #[error("a hostname is empty; write a name, a wildcard such as *.example.com, or * for any")]
     Empty,
     /// The name is longer than DNS allows.
     #[error("hostname {0:?} is longer than 253 characters")]
     TooLong(String),
-    /// Two dots in a row, or a dot in front.
+    /// Two dots in a row, or a dot at the start.
     #[error("hostname {0:?} has an empty label")]
     EmptyLabel(String),
     /// A label is longer than DNS allows.
@@ -58,7 +57,7 @@ pub enum InvalidHostname {
         /// The label at fault.
         label: String,
     },
-    /// A character that no server name can have.
+    /// A character that is not allowed in server names.
     #[error(
         "hostname {name:?} has the character {character:?}; allowed are a-z, 0-9, '-' and '_' \
          (write international names in their xn-- form, and no port)"
@@ -69,7 +68,7 @@ pub enum InvalidHostname {
         /// The first character at fault.
         character: char,
     },
-    /// A `*` anywhere but as the whole first label.
+    /// A `*` that is not the whole first label.
     #[error(
         "hostname {0:?}: '*' may only stand alone or as the whole first label, as in *.example.com"
     )]
@@ -82,7 +81,7 @@ pub enum InvalidHostname {
 }
 
 impl<'t> Hostname<&'t str> {
-    /// The hostname that is shown as `text`, which is normalised.
+    /// The hostname with this text, which must be normalised.
     pub(super) fn shown_as(text: &'t str) -> Self {
         match text.strip_prefix("*.") {
             Some(suffix) => Hostname::Wildcard(suffix),
@@ -91,7 +90,7 @@ impl<'t> Hostname<&'t str> {
         }
     }
 
-    /// The same with a text of its own.
+    /// The same hostname, with its own text.
     pub fn owned(self) -> Hostname {
         match self {
             Hostname::Any => Hostname::Any,
@@ -102,7 +101,7 @@ impl<'t> Hostname<&'t str> {
 }
 
 impl<S: AsRef<str>> Hostname<S> {
-    /// The same with the text of this one.
+    /// The same hostname, borrowing its text.
     pub fn borrowed(&self) -> Hostname<&str> {
         match self {
             Hostname::Any => Hostname::Any,
@@ -111,7 +110,7 @@ impl<S: AsRef<str>> Hostname<S> {
         }
     }
 
-    /// Whether `name`, already normalised, or the absence of a name is covered.
+    /// Whether the hostname matches `name`, which must be normalised; `None` is a client without a name.
     pub fn matches(&self, name: Option<&str>) -> bool {
         match (self, name) {
             (Hostname::Any, _) => true,
@@ -123,7 +122,7 @@ impl<S: AsRef<str>> Hostname<S> {
         }
     }
 
-    /// How specific the kind of name is, and within wildcards how many labels the suffix has.
+    /// How specific the hostname is: its type, and the number of labels of a wildcard's suffix.
     fn rank(&self) -> (u8, usize) {
         match self {
             Hostname::Any => (0, 0),
@@ -132,7 +131,7 @@ impl<S: AsRef<str>> Hostname<S> {
         }
     }
 
-    /// The name or the suffix; nothing for [`Hostname::Any`].
+    /// The name or the suffix; empty for [`Hostname::Any`].
     pub(super) fn text(&self) -> &str {
         match self {
             Hostname::Any => "",
@@ -217,7 +216,7 @@ fn check_labels(whole: &str, name: &str) -> Result<(), InvalidHostname> {
             return Err(InvalidHostname::Hyphen { name: whole(), label: label.to_owned() });
         }
     }
-    // What inet_aton(3) takes for an address is refused as a whole family: 127.1, 010.0.0.1,
+    // All numeric names are refused, because inet_aton(3) accepts them as addresses: 127.1, 010.0.0.1,
     // 2130706433.
     if name.split('.').all(|label| label.bytes().all(|b| b.is_ascii_digit())) {
         return Err(InvalidHostname::IpAddress(whole()));
@@ -288,7 +287,7 @@ mod tests {
         for pair in descending.windows(2) {
             assert!(host(pair[0]) > host(pair[1]), "{pair:?}");
         }
-        // Labels decide, not characters.
+        // The number of labels decides, not the number of characters.
         assert!(host("*.a.b.c") > host("*.averylongname.com"));
     }
 

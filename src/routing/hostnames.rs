@@ -5,32 +5,32 @@ use std::sync::Arc;
 
 use super::Hostname;
 
-/// The hostnames of a route, in the order in which it names them.
+/// The hostnames of a route, in the route's order.
 ///
-/// They are one text, which clones share, whatever their number: a table may hold a million of
-/// them, and points into these texts.
+/// They are stored in one text, which clones share. A table may have a million hostnames, and points into
+/// these texts.
 #[derive(Clone, Default, PartialEq, Eq)]
 pub struct Hostnames {
-    /// In text form, separated by spaces.
+    /// The hostnames, separated by spaces.
     text: Arc<str>,
-    /// Not [`AnyOn::All`].
+    /// `None` means [`AnyOn::All`].
     any_on: Option<Arc<AnyOn>>,
 }
 
 /// The listeners on which a route has `*`. Its other hostnames apply to all its listeners.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum AnyOn {
-    /// On each.
+    /// All listeners.
     #[default]
     All,
-    /// On these.
+    /// Only these listeners.
     Only(Box<[Box<str>]>),
-    /// On all but these.
+    /// All listeners except these.
     Except(Box<[Box<str>]>),
 }
 
 impl AnyOn {
-    /// Whether this listener is among them.
+    /// Whether the listener is included.
     pub fn has(&self, listener: &str) -> bool {
         let among = |some: &[Box<str>]| some.iter().any(|name| **name == *listener);
         match self {
@@ -40,64 +40,64 @@ impl AnyOn {
         }
     }
 
-    /// Whether a listener is among them that nothing here names.
+    /// Whether listeners are included that are not named here.
     pub(super) fn has_others(&self) -> bool {
         !matches!(self, AnyOn::Only(_))
     }
 }
 
 impl Hostnames {
-    /// Each of them.
+    /// All hostnames.
     pub fn iter(&self) -> impl Iterator<Item = Hostname<&str>> {
         self.texts().map(Hostname::shown_as)
     }
 
-    /// How many there are.
+    /// The number of hostnames.
     pub fn len(&self) -> usize {
         self.texts().count()
     }
 
-    /// Whether there are none.
+    /// Whether there are no hostnames.
     pub fn is_empty(&self) -> bool {
         self.text.is_empty()
     }
 
-    /// Whether this one is among them.
+    /// Whether the hostname is included.
     pub fn contains<S: AsRef<str>>(&self, hostname: &Hostname<S>) -> bool {
         self.iter().any(|own| own == hostname.borrowed())
     }
 
-    /// On which listeners `*` is had, if it is among them.
+    /// The listeners on which the route has `*`, if `*` is included.
     pub fn any_on(&self) -> &AnyOn {
         self.any_on.as_deref().unwrap_or(&AnyOn::All)
     }
 
-    /// The same names, of which `*` is had on these listeners.
+    /// The same hostnames, with `*` only on these listeners.
     pub fn with_any_on(self, any_on: AnyOn) -> Self {
         let any_on = (any_on != AnyOn::All).then(|| Arc::new(any_on));
         Hostnames { any_on, ..self }
     }
 
-    /// Each of them, with where it is.
+    /// All hostnames with their offsets.
     pub(super) fn places(&self) -> impl Iterator<Item = (HostnameOffset, Hostname<&str>)> {
         let mut next = 0;
         self.texts().map(move |text| {
             let place = HostnameOffset(next);
-            // A text of more than 4 GiB has places that lead nowhere.
+            // Hostnames beyond 4 GiB of text have invalid offsets.
             let length = u32::try_from(text.len()).unwrap_or(u32::MAX);
             next = next.saturating_add(length).saturating_add(1);
             (place, Hostname::shown_as(text))
         })
     }
 
-    /// The one at a place of [`Hostnames::places`].
+    /// The hostname at an offset from [`Hostnames::places`].
     pub(super) fn at(&self, place: HostnameOffset) -> Hostname<&str> {
         let rest = usize::try_from(place.0).ok().and_then(|start| self.text.get(start..));
         let text = rest.and_then(|rest| rest.split(' ').next());
         Hostname::shown_as(text.unwrap_or_default())
     }
 
-    /// Its name or suffix.
+    /// The name or suffix at this offset.
     pub(super) fn text_at(&self, place: HostnameOffset) -> &str {
         match self.at(place) {
             Hostname::Any => "",

@@ -19,10 +19,10 @@ pub(super) struct HostIndex {
 /// The label depths at which wildcards exist. Only suffixes of these depths are looked up.
 #[derive(Clone, Debug)]
 struct Depths {
-    /// How many claims are of wildcards with a suffix of so many labels. A name has at most 127 of
-    /// them (RFC 1035 §2.3.4).
+    /// The number of claims to wildcards with this number of labels in the suffix. A name has at most 127
+    /// labels (RFC 1035 §2.3.4).
     count: Box<[u32; 128]>,
-    /// A bit for each that is not 0.
+    /// One bit for each count that is not 0.
     bits: u128,
 }
 
@@ -72,13 +72,13 @@ impl HostIndex {
         Some(Match { route: found.route, kind: MatchKind::Any })
     }
 
-    /// All of them.
+    /// The claims of the scope.
     #[cfg(test)]
     pub(super) fn claims(&self) -> &ScopeClaims {
         &self.claims
     }
 
-    /// How many hostnames are claimed.
+    /// The number of claimed hostnames.
     pub(super) fn len(&self) -> usize {
         self.claims.len()
     }
@@ -91,7 +91,7 @@ impl Default for Depths {
 }
 
 impl Depths {
-    /// A wildcard whose suffix has so many labels comes.
+    /// Adds a wildcard with this number of labels in the suffix.
     fn add(&mut self, labels: usize) {
         if let Some(count) = self.count.get_mut(labels) {
             *count = count.saturating_add(1);
@@ -99,7 +99,7 @@ impl Depths {
         }
     }
 
-    /// A wildcard whose suffix has so many labels goes.
+    /// Removes a wildcard with this number of labels in the suffix.
     fn remove(&mut self, labels: usize) {
         if let Some(count) = self.count.get_mut(labels) {
             *count = count.saturating_sub(1);
@@ -155,7 +155,7 @@ impl ClaimLists {
         entries
     }
 
-    /// How many labels the suffix of each wildcard has.
+    /// The number of labels in the suffix of each wildcard.
     fn depths(&self) -> impl Iterator<Item = usize> {
         let suffixes = self.wildcards.iter().map(Claim::name);
         suffixes.filter(|suffix| !suffix.is_empty()).map(labels)

@@ -1,4 +1,4 @@
-//! Who an object is.
+//! The identities of objects and routes.
 
 use std::cmp::Ordering;
 use std::fmt;
@@ -6,19 +6,18 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-/// An object's identity within its kind, shown as `namespace/name`.
+/// The identity of an object within its kind, shown as `namespace/name`.
 ///
-/// Held as one text that clones share: tables of many thousands of them are made, hashed and
-/// compared.
+/// Stored as one text that clones share, because tables create, hash and compare many thousands of keys.
 #[derive(Clone, PartialEq, Eq, Hash)]
 pub struct ObjectKey {
     /// `namespace/name`.
     text: Arc<str>,
-    /// How long the namespace is, in bytes.
+    /// The length of the namespace in bytes.
     namespace: usize,
 }
 
-/// What an object is.
+/// The kind of an object.
 #[derive(
     Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
 )]
@@ -37,30 +36,30 @@ pub enum Kind {
     ReferenceGrant,
 }
 
-/// An object's identity: its kind, its namespace and its name.
+/// The identity of an object: its kind, namespace and name.
 #[derive(Clone, PartialEq, Eq, Hash)]
 pub struct ObjectRef {
-    /// What it is.
+    /// The kind.
     pub kind: Kind,
-    /// Which one of its kind.
+    /// The namespace and name.
     pub key: ObjectKey,
 }
 
-/// Who asks for something of another namespace: the objects of one kind in one namespace, which a
-/// grant treats alike.
+/// The objects of one kind in one namespace, which refer to an object of another namespace. A grant treats
+/// them alike.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Referrer<'k> {
-    /// What they are.
+    /// The kind.
     pub kind: Kind,
-    /// Where they live.
+    /// The namespace.
     pub namespace: &'k str,
 }
 
-/// A route's identity: its object, and which rule of that.
+/// The identity of a route: its object, and the rule of the object.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct RouteKey {
     object: ObjectRef,
-    /// The place of the rule in the object. An `SniRoute` is one rule.
+    /// The index of the rule in the object. An `SniRoute` has only one rule.
     rule: u16,
 }
 
@@ -74,28 +73,28 @@ impl ObjectKey {
         ObjectKey { text: text.into(), namespace: namespace.len() }
     }
 
-    /// The namespace it lives in.
+    /// The namespace.
     pub fn namespace(&self) -> &str {
         self.text.get(..self.namespace).unwrap_or_default()
     }
 
-    /// Its name there.
+    /// The name.
     pub fn name(&self) -> &str {
         self.text.get(self.namespace + 1..).unwrap_or_default()
     }
 }
 
 impl Kind {
-    /// All of them.
+    /// All kinds.
     pub const ALL: [Kind; 5] =
         [Kind::SniRoute, Kind::TlsRoute, Kind::Service, Kind::EndpointSlice, Kind::ReferenceGrant];
 
-    /// The kind of this name in an API group, if it is one of them.
+    /// The kind with this name in an API group, if sluice knows it.
     pub fn named(group: &str, name: &str) -> Option<Self> {
         Kind::ALL.into_iter().find(|kind| kind.group() == group && kind.as_str() == name)
     }
 
-    /// The name of the kind, as in manifests.
+    /// The name of the kind in manifests.
     pub const fn as_str(self) -> &'static str {
         match self {
             Kind::SniRoute => "SniRoute",
@@ -106,7 +105,7 @@ impl Kind {
         }
     }
 
-    /// Its API group; empty for the core group.
+    /// The API group; empty for the core group.
     pub fn group(self) -> &'static str {
         match self {
             Kind::SniRoute => "sluice.dev",
@@ -129,23 +128,23 @@ impl ObjectRef {
         ObjectRef { kind, key }
     }
 
-    /// An `SniRoute`.
+    /// The `SniRoute` with this name.
     pub fn sni_route(namespace: &str, name: &str) -> Self {
         ObjectRef::new(Kind::SniRoute, ObjectKey::new(namespace, name))
     }
 
-    /// The namespace it lives in.
+    /// The namespace.
     pub fn namespace(&self) -> &str {
         self.key.namespace()
     }
 
-    /// Its name there.
+    /// The name.
     pub fn name(&self) -> &str {
         self.key.name()
     }
 }
 
-/// By namespace and name before the kind, as people look for it.
+/// Ordered by namespace and name before the kind, for people.
 impl Ord for ObjectRef {
     fn cmp(&self, other: &Self) -> Ordering {
         (&self.key, self.kind).cmp(&(&other.key, other.kind))
@@ -158,7 +157,7 @@ impl PartialOrd for ObjectRef {
     }
 }
 
-/// Without the kind, which stands beside it wherever it matters.
+/// Without the kind, which is shown separately where it matters.
 impl fmt::Display for ObjectRef {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.key.fmt(f)
@@ -177,42 +176,42 @@ impl RouteKey {
         RouteKey::of_rule(ObjectRef::new(kind, ObjectKey::new(namespace, name)), 0)
     }
 
-    /// An `SniRoute`.
+    /// The `SniRoute` with this name.
     pub fn sni_route(namespace: &str, name: &str) -> Self {
         RouteKey::new(Kind::SniRoute, namespace, name)
     }
 
-    /// A rule of an object, by its place there.
+    /// The rule of an object with this index.
     pub fn of_rule(object: ObjectRef, rule: u16) -> Self {
         RouteKey { object, rule }
     }
 
-    /// The object that the route is, or is a rule of.
+    /// The object of the route.
     pub fn object(&self) -> &ObjectRef {
         &self.object
     }
 
-    /// What the object is.
+    /// The kind of the object.
     pub fn kind(&self) -> Kind {
         self.object.kind
     }
 
-    /// The place of the rule in the object.
+    /// The index of the rule in the object.
     pub fn rule(&self) -> u16 {
         self.rule
     }
 
-    /// The namespace it lives in.
+    /// The namespace of the object.
     pub fn namespace(&self) -> &str {
         self.object.key.namespace()
     }
 
-    /// The name of its object.
+    /// The name of the object.
     pub fn name(&self) -> &str {
         self.object.key.name()
     }
 
-    /// With its kind, and with the place of the rule unless that is the first: for people.
+    /// For people: with the kind, and with the index of the rule unless it is 0.
     pub fn full(&self) -> impl fmt::Display {
         fmt::from_fn(move |f| {
             write!(f, "{} {}", self.kind(), self)?;
@@ -223,13 +222,13 @@ impl RouteKey {
         })
     }
 
-    /// As what it asks for something of another namespace.
+    /// The route as a referrer to objects of other namespaces.
     pub fn referrer(&self) -> Referrer<'_> {
         Referrer { kind: self.kind(), namespace: self.namespace() }
     }
 }
 
-/// Without the kind, which stands beside it wherever it matters.
+/// Without the kind, which is shown separately where it matters.
 impl fmt::Display for RouteKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.object.key.fmt(f)
@@ -242,7 +241,7 @@ impl fmt::Debug for RouteKey {
     }
 }
 
-/// By namespace, then by name.
+/// Ordered by namespace, then by name.
 impl Ord for ObjectKey {
     fn cmp(&self, other: &Self) -> Ordering {
         (self.namespace(), self.name()).cmp(&(other.namespace(), other.name()))

@@ -46,7 +46,7 @@ pub(super) struct LookupState<'t, 'l, 'o, I> {
     hasher: &'t Hasher,
     listener: &'l str,
     offers: Offers<'o, I>,
-    /// The only namespace to which the connection may still go, if a claimed hostname was passed over.
+    /// The only namespace that may still get the connection, if a claimed hostname did not take it.
     owner: Option<&'t str>,
     /// How many claimed hostnames were considered.
     claimed: usize,
@@ -205,8 +205,8 @@ mod tests {
         }
     }
 
-    /// The worst that routes and a hello can do together, counted: what is offered is read once and
-    /// in part, and few claims are looked at for it.
+    /// The worst case of routes and a hello, counted: the offers are read once and only in part, and few
+    /// claims are checked for them.
     #[test]
     fn the_worst_hello_costs_little_with_the_worst_table() {
         let protocol = |number: usize| format!("offer-{number}");
@@ -229,7 +229,7 @@ mod tests {
         assert!(table.lookup(Some(&name), "https", counted).is_none());
         assert!(read.get() <= MOST_OFFERS + 1, "{} offers were read", read.get());
 
-        // All claims that are looked at for these offers, at one hostname.
+        // All claims that are checked for these offers at one hostname.
         let hasher = table.hasher();
         let claims = table.hosts(&Scope::Config).unwrap().claims().of(Hostname::Wildcard("a.a"));
         let hash = hasher.hash("a.a");
@@ -242,7 +242,7 @@ mod tests {
         });
         assert_eq!(looked_at.sum::<usize>(), 0, "those of the other listener are not looked at");
 
-        // And one that is offered is found, though many are not.
+        // An offered protocol is found among many that no route asks for.
         let mut offers: Vec<&[u8]> = offers.iter().map(|offer| offer.as_bytes()).collect();
         offers[MOST_OFFERS - 1] = b"own-63-15";
         let found = table.lookup(Some(&name), "https", offers.iter().copied()).unwrap();

@@ -2,10 +2,10 @@
 //!
 //! * [`ObjectRef`] and [`RouteKey`] identify objects and routes.
 //! * [`Hostname`] is what a route claims; its `Ord` is the precedence between claims.
-//! * A [`Scope`] has the listeners among which hostnames conflict; an [`Attachment`] says which of
-//!   them have a route.
-//! * [`RouteSpec`] is a route as the control plane asks for it; [`Route`] is the same route as the
-//!   data plane serves it, with the state that outlives a change of the table.
+//! * A [`Scope`] is a set of listeners among which hostnames conflict. An [`Attachment`] has the listeners
+//!   of a scope that have the route.
+//! * [`RouteSpec`] is a route as defined by the control plane. [`Route`] is the route in the data plane,
+//!   with state that is kept across tables.
 //! * [`Table`] finds the route of a name without allocating.
 //! * [`TableWriter`] publishes tables from the control plane, [`TableReader`] reads them in the workers.
 //!

@@ -250,7 +250,7 @@ impl<'c> Arbitration<'c> {
 
     fn decide(&self, mut conflicts: Vec<Option<ClaimConflict>>) -> Vec<Option<ClaimConflict>> {
         let mut left = self.within_bound(&mut conflicts);
-        // Those with ALPN first, then the oldest: the precedence of routes.
+        // The precedence of routes: those with ALPN first, then the oldest.
         left.sort_by_key(|place| Reverse(self.asks_for_alpn(*place)));
         let mut taken: HashMap<(usize, Option<&str>), usize> = HashMap::new();
         for place in left {
@@ -276,7 +276,7 @@ impl<'c> Arbitration<'c> {
             match free {
                 false => {
                     *conflict = Some(match conflict.take() {
-                        // What is left to it is taken, and the rest it must not have.
+                        // The rest of its listeners is taken, and it may not use the others.
                         Some(ClaimConflict::ForeignOn { owner, .. }) => {
                             ClaimConflict::Foreign { owner }
                         }

@@ -1,4 +1,4 @@
-//! How a route treats its connections.
+//! The traffic policy of a route.
 
 use std::fmt;
 use std::str::FromStr;
@@ -9,43 +9,42 @@ use serde::{Deserialize, Serialize};
 use super::text;
 use crate::duration;
 
-/// How a route treats its connections. What is not set is the installation's own.
+/// The traffic policy of a route. For fields that are not set, the installation's settings apply.
 ///
-/// Its text is that of [`wire`](super::wire).
+/// Its text form is that of [`wire`](super::wire).
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct TrafficPolicy {
-    /// How an endpoint is chosen.
+    /// How endpoints are chosen.
     #[serde(rename = "policy", default, with = "text")]
     pub balancing: Balancing,
-    /// Its own deadlines.
+    /// The route's own timeouts.
     #[serde(default)]
     pub timeouts: Timeouts,
 }
 
-/// How a connection's endpoint is chosen.
+/// How the endpoint of a connection is chosen.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Balancing {
-    /// Each in turn, by weight and smoothly: a heavy backend's turns are spread out.
+    /// Each in turn, by weight. The turns of a heavy backend are spread out.
     #[default]
     RoundRobin,
-    /// The better of two endpoints that are chosen at random: the one with fewer connections for its
-    /// weight.
+    /// The better of two random endpoints: the one with fewer connections relative to its weight.
     LeastConnections,
-    /// Any, by weight.
+    /// A random endpoint, by weight.
     Random,
-    /// The same source address to the same endpoint, as long as that endpoint is there.
+    /// Always the same endpoint for the same source address, as long as the endpoint exists.
     SourceAddress,
 }
 
-/// Deadlines of a route.
+/// The timeouts of a route.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Timeouts {
-    /// For one attempt to connect to one endpoint.
+    /// The timeout of one attempt to connect to one endpoint.
     #[serde(default, with = "duration::optional", skip_serializing_if = "Option::is_none")]
     pub connect: Option<Duration>,
-    /// Without a byte in either direction.
+    /// The timeout without a byte in either direction.
     #[serde(default, with = "duration::optional", skip_serializing_if = "Option::is_none")]
     pub idle: Option<Duration>,
 }
@@ -59,7 +58,7 @@ impl Balancing {
         Balancing::SourceAddress,
     ];
 
-    /// The name that manifests and reports use.
+    /// The name in manifests and reports.
     pub fn as_str(self) -> &'static str {
         match self {
             Balancing::RoundRobin => "RoundRobin",
@@ -76,7 +75,7 @@ impl fmt::Display for Balancing {
     }
 }
 
-/// A text is the name of no way to choose an endpoint.
+/// The text is not the name of a policy.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{0:?} is not a policy; write one of {names}", names = Balancing::ALL.map(Balancing::as_str).join(", "))]
 pub struct UnknownBalancing(String);

@@ -1,4 +1,4 @@
-//! An index by protocol, of the claims to a hostname that many routes with ALPN have.
+//! An index by protocol of the claims to one hostname, if many of their routes ask for ALPN.
 
 use std::sync::Arc;
 
@@ -12,7 +12,7 @@ pub(super) const FEW: usize = 4;
 /// such claims have one, so the cost of a change does not grow with the protocols of a route.
 #[derive(Clone, Debug)]
 pub(super) struct ProtocolIndex {
-    /// One of the claims, for its hostname.
+    /// One of the claims, to identify the hostname.
     of: Claim,
     asked: Arc<[ProtocolEntry]>,
 }
@@ -51,8 +51,8 @@ impl ClaimFilter {
 }
 
 impl ProtocolIndex {
-    /// The index of `asking`, all claims to one hostname whose routes ask for ALPN, unless they are
-    /// few.
+    /// The index of `asking`, which are all claims to one hostname whose routes ask for ALPN. `None` if
+    /// there are few.
     pub(super) fn of(asking: &[Claim], hasher: &Hasher) -> Option<Self> {
         let of = asking.first().filter(|_| asking.len() > FEW)?.clone();
         let mut asked = Vec::new();
@@ -79,8 +79,8 @@ impl ProtocolIndex {
         self.of.name()
     }
 
-    /// The places of the claims that may be for the protocol of this hash: of routes that name this
-    /// listener and no other, and of those that name several or none. Either has them in order.
+    /// The positions of the claims that may ask for the protocol with this hash: first of routes that name
+    /// only this listener, then of routes that name several or none. Both are in order.
     pub(super) fn asking<'c>(
         &'c self,
         protocol: u32,

@@ -13,8 +13,8 @@ use super::deferred_drop::DeferredDrop;
 use super::route::WeightedBackend;
 use super::{Backend, BackendKey, EndpointSet, Route, RouteKey, RouteSpec, RouteStats, Table};
 
-/// How long the counters of a deleted route are reported: a few scrapes of a slow Prometheus. After that,
-/// they are dropped with its last connection.
+/// How long the counters of a deleted route are reported: a few scrapes of a slow Prometheus. Then they are
+/// dropped, as soon as the last connection of the route has ended.
 const RETIRED_FOR: Duration = Duration::from_secs(300);
 
 /// A complete set of routes, with the endpoints of their backends.
@@ -89,8 +89,8 @@ struct Replaced {
 }
 
 impl Replaced {
-    /// Frees values that nobody holds any more, which are nearly all: readers hold a table or a set for some
-    /// microseconds. A connection holds its route and backends until it ends.
+    /// Frees values that nobody holds any more, which are nearly all: readers hold a table or a set only for
+    /// some microseconds. A connection holds its route and backends until it ends.
     fn sweep(&mut self) {
         self.tables.sweep();
         self.backends.sweep();
@@ -105,7 +105,7 @@ impl TableWriter {
     /// made.
     pub fn apply(&mut self, snapshot: Snapshot) -> ApplyResult {
         let table = self.shared.load_full();
-        // Of several with one key, the last is taken.
+        // Of several routes with one key, the last is used.
         let mut routes: HashMap<RouteKey, Option<RouteSpec>> =
             table.routes().map(|route| (route.spec.key.clone(), None)).collect();
         drop(table);
@@ -113,7 +113,7 @@ impl TableWriter {
         let mut changes =
             TableChanges { routes: routes.into_iter().collect(), endpoints: snapshot.endpoints };
         for backend in self.backends.keys() {
-            // A backend that the snapshot says nothing about has no endpoints.
+            // A backend without endpoints in the snapshot has none.
             changes.endpoints.entry(backend.clone()).or_default();
         }
         self.update(changes)
@@ -162,7 +162,8 @@ impl TableWriter {
             }
             new.push((key, route));
         }
-        // After all new routes have named their backends, so that a backend that moves between routes stays.
+        // After all new routes have named their backends, so that a backend that moves between routes is
+        // kept.
         new.iter().for_each(|(key, _)| self.release(old.route(key)));
         let retired = self.still_reported(now);
         self.shared.store(Arc::new(old.with(&new, retired)));
@@ -170,8 +171,8 @@ impl TableWriter {
         ApplyResult { table: true, backends: changed }
     }
 
-    /// The backends of a route that is to be served. Those that no route named before get their
-    /// endpoints here, before it is served.
+    /// The backends of a new route. Backends that no other route names get their endpoints here, before the
+    /// route is served.
     fn name_backends(
         &mut self,
         spec: &RouteSpec,
@@ -192,7 +193,7 @@ impl TableWriter {
             .collect()
     }
 
-    /// The counts of a route that is to be served: those that it has, if it has any.
+    /// The counters of a new route; if it existed before, the same ones.
     fn stats(&mut self, key: &RouteKey, before: Option<&Arc<Route>>) -> Arc<RouteStats> {
         match before {
             Some(before) => Arc::clone(&before.stats),
@@ -206,7 +207,7 @@ impl TableWriter {
         }
     }
 
-    /// Forgets the backends of a route that is no longer served, unless others name them.
+    /// Drops the backends of a removed route, unless other routes name them.
     fn release(&mut self, route: Option<&Arc<Route>>) {
         for (key, _) in route.iter().flat_map(|route| &route.spec.backends) {
             if let Entry::Occupied(mut backend) = self.backends.entry(key.clone()) {
@@ -218,9 +219,10 @@ impl TableWriter {
         }
     }
 
-    /// The counts of the routes that are gone, without those that nobody will ask for again.
+    /// The counters of removed routes that must still be reported.
     fn still_reported(&mut self, now: Instant) -> Vec<(RouteKey, Arc<RouteStats>)> {
-        // This map holds one and the old table may hold another; any more are connections.
+        // This map holds one reference, and the old table may hold another; further ones are held by
+        // connections.
         self.retired.retain(|_, (stats, since)| {
             now.duration_since(*since) < RETIRED_FOR || Arc::strong_count(stats) > 2
         });

@@ -23,7 +23,7 @@ pub struct RouteSpec {
     pub alpn: Vec<Box<str>>,
     /// Its backends with their weights.
     pub backends: Vec<(BackendKey, u32)>,
-    /// How it treats its connections.
+    /// Its traffic policy.
     pub policy: TrafficPolicy,
 }
 
@@ -40,7 +40,7 @@ impl RouteSpec {
         }
     }
 
-    /// Limits the route to these listeners of the configuration; to all if there are none.
+    /// Limits the route to these listeners of the configuration; with an empty list, to all of them.
     #[must_use]
     pub fn on(mut self, listeners: &[&str]) -> Self {
         for attachment in self.attachments.iter_mut().filter(|one| one.scope == Scope::Config) {
@@ -59,7 +59,7 @@ impl RouteSpec {
         self.attachments.iter().flat_map(|attachment| attachment.hostnames.iter())
     }
 
-    /// Whether it takes connections of a client that offers protocols, as `offers` returns.
+    /// Whether it accepts a client that offers the protocols for which `offers` returns true.
     pub fn asks_for(&self, offers: impl Fn(&[u8]) -> bool) -> bool {
         self.alpn.is_empty() || self.alpn.iter().any(|protocol| offers(protocol.as_bytes()))
     }
@@ -142,7 +142,7 @@ pub struct RouteStats {
 impl RouteStats {
     /// The number of connections with this outcome.
     pub fn ended(&self, outcome: Outcome) -> &AtomicU64 {
-        // In bounds: every outcome stands at its own index of `Outcome::ALL`.
+        // In bounds: every outcome is its own index in `Outcome::ALL`.
         &self.ended[outcome as usize]
     }
 }

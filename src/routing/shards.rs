@@ -1,33 +1,33 @@
-//! A set that is cheap to change a little: a new version shares with the old all that is the same.
+//! An immutable set that is cheap to change a little: a new version shares unchanged parts with the old one.
 
 use std::cmp::Ordering;
 use std::sync::Arc;
 
-/// How many bits of a hash tell the shard. A change copies 2¹⁰ pointers and the shards that it
-/// concerns; a lookup searches one. With a million items, either is a matter of microseconds.
+/// The number of bits of a hash that select the shard. A change copies 2¹⁰ pointers and the affected shards;
+/// a lookup searches one shard. With a million items, each takes microseconds.
 const SHARD_BITS: u32 = 10;
 
-/// What a set may hold. An item knows its own hash, so that finding it and putting it in order
-/// hardly ever reads what it points at.
+/// An item of a set. It stores its own hash, so that finding and sorting items rarely reads the memory that
+/// they point to.
 pub(super) trait ShardItem: Clone {
-    /// The hash of its key. All bits count, the upper ones first.
+    /// The hash of its key. All bits are used, the upper ones first.
     fn hash(&self) -> u32;
 
-    /// The order among items of one hash, in which those of one key are neighbours.
+    /// The order of items with the same hash. Items with the same key must be adjacent.
     fn order(&self, other: &Self) -> Ordering;
 
     /// Whether both have the same key.
     fn shares_key(&self, other: &Self) -> bool;
 
-    /// Whether the two are one.
+    /// Whether both are the same item.
     fn is(&self, other: &Self) -> bool;
 }
 
-/// An immutable set of items, found by the hashes of their keys. Several may have the same key.
-/// Clones are cheap.
+/// An immutable set of items, found by the hashes of their keys. Several items may have the same key. Clones
+/// are cheap.
 #[derive(Clone, Debug)]
 pub(super) struct Shards<T> {
-    /// Each is sorted by hash, then as the items say. Empty ones are all the same.
+    /// Each shard is sorted by hash, then by [`ShardItem::order`]. Empty shards share one allocation.
     shards: Arc<[Arc<[T]>]>,
     keys: usize,
 }
@@ -40,7 +40,7 @@ impl<T> Default for Shards<T> {
 }
 
 impl<T: ShardItem> Shards<T> {
-    /// The items of this hash, in their order.
+    /// The items with this hash, sorted.
     pub(super) fn with_hash(&self, hash: u32) -> &[T] {
         self.shards.get(shard_of(hash)).map_or(&[], |shard| with_hash(shard, hash))
     }
@@ -50,12 +50,12 @@ impl<T: ShardItem> Shards<T> {
         self.shards.iter().flat_map(|shard| shard.iter())
     }
 
-    /// How many different keys there are.
+    /// The number of different keys.
     pub(super) fn keys(&self) -> usize {
         self.keys
     }
 
-    /// The same set without the items of `gone` and with those of `new`.
+    /// A set without the items of `gone`, and with those of `new`.
     pub(super) fn with(&self, gone: Vec<T>, new: Vec<T>) -> Self {
         if gone.is_empty() && new.is_empty() {
             return self.clone();
@@ -87,10 +87,10 @@ fn with_hash<T: ShardItem>(sorted: &[T], hash: u32) -> &[T] {
     rest.get(..length).unwrap_or_default()
 }
 
-/// Where the first item is whose hash is at least this one.
+/// The index of the first item whose hash is at least this one.
 ///
-/// Hashes lie evenly, so the search begins where this one should be, `place` of 2³², and widens from
-/// there: of a thousand items it touches a few neighbours, and so few lines of the cache.
+/// Hashes are evenly distributed, so the search begins where the hash is expected (`place` of 2³²), and
+/// widens from there. Among a thousand items it reads only a few neighbours, and so few cache lines.
 pub(super) fn first_from<T>(
     sorted: &[T],
     hash: u32,
@@ -120,7 +120,7 @@ fn sorted<T: ShardItem>(mut items: Vec<T>) -> Vec<T> {
     items
 }
 
-/// Takes the items of one shard off the front.
+/// Takes the items of one shard from the front.
 fn take_shard<'i, T: ShardItem>(items: &mut &'i [T], index: usize) -> &'i [T] {
     let length = items.partition_point(|item| shard_of(item.hash()) <= index);
     let (shard, rest) = items.split_at(length);
@@ -131,7 +131,7 @@ fn take_shard<'i, T: ShardItem>(items: &mut &'i [T], index: usize) -> &'i [T] {
 fn merge<T: ShardItem>(old: &[T], gone: &[T], new: &[T]) -> Arc<[T]> {
     let stays = |item: &&T| !with_hash(gone, item.hash()).iter().any(|gone| gone.is(item));
     let mut merged: Vec<T> = old.iter().filter(stays).chain(new).cloned().collect();
-    // Two sorted runs, which this sort merges.
+    // Both parts are sorted, and this sort merges them.
     merged.sort_by(order);
     merged.into()
 }
@@ -181,7 +181,7 @@ mod tests {
         fn it_is_the_set_that_a_tree_is(steps in prop::collection::vec((pairs(), pairs()), 0..6)) {
             let (mut shards, mut tree) = (Shards::default(), BTreeSet::new());
             for (gone, new) in steps {
-                // Only what is there goes, and only what is not there comes.
+                // Only existing items are removed, and only missing ones are added.
                 let gone: Vec<Pair> = gone.intersection(&tree).cloned().collect();
                 tree.retain(|pair| !gone.contains(pair));
                 let new: Vec<Pair> = new.difference(&tree).cloned().collect();

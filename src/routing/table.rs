@@ -1,4 +1,4 @@
-//! The whole set of routes, laid out for lookup.
+//! The routing table.
 
 use std::sync::Arc;
 
@@ -10,14 +10,14 @@ use super::lookup::Match;
 use super::shards::Shards;
 use super::{ListenerRef, ObjectKey, Route, RouteKey, RouteStats, Scope};
 
-/// The whole set of routes as the data plane sees it. Immutable; a change makes a new one, which
-/// shares with the old all that is the same.
+/// All routes, in the form for lookups. Immutable; a change makes a new table, which shares all unchanged
+/// parts with the old one.
 #[derive(Debug, Default)]
 pub struct Table {
     routes: Shards<RouteEntry>,
-    /// Those of [`Scope::Config`].
+    /// The hostnames of [`Scope::Config`].
     config: HostIndex,
-    /// Those of each Gateway that has any.
+    /// The hostnames of each Gateway with routes.
     gateways: HashMap<ObjectKey, Arc<HostIndex>>,
     hasher: Hasher,
     retired: Box<[(RouteKey, Arc<RouteStats>)]>,
@@ -25,8 +25,8 @@ pub struct Table {
 }
 
 impl Table {
-    /// A copy with these changes: each key's new route, or `None` to remove it. No key is there twice.
-    /// `retired` are the counts of removed routes.
+    /// A new table with these changes: the new route of each key, or `None` to remove it. Each key occurs
+    /// once. `retired` are the counters of removed routes.
     pub(super) fn with(
         &self,
         changes: &[(RouteKey, Option<Arc<Route>>)],
@@ -57,16 +57,15 @@ impl Table {
         }
     }
 
-    /// The route that takes a connection: the greatest by hostname and then by
-    /// [`RouteSpec::precedence`](super::RouteSpec::precedence) among those that match its name,
-    /// listener and ALPN. Once a hostname that covers the name is claimed and no claim to it suits
-    /// the connection, only routes of the namespace that has the oldest of these claims are
-    /// considered: what is claimed never falls to another namespace.
+    /// The route for a connection. Among the routes that match the name, listener and ALPN, the greatest
+    /// wins, by hostname and then by [`RouteSpec::precedence`](super::RouteSpec::precedence). If a claimed
+    /// hostname covers the name and none of its claims accepts the connection, then only routes of the
+    /// namespace with the oldest of these claims are considered: no other namespace gets connections for a
+    /// claimed name.
     ///
-    /// `name` is normalised, `None` when the client named none; `offers` are the protocols that the
-    /// client offers, of which the first [`MOST_OFFERS`](super::MOST_OFFERS) count. Of the
-    /// hostnames that cover the name, the first
-    /// [`MOST_CLAIMED_HOSTNAMES`](super::MOST_CLAIMED_HOSTNAMES) that are claimed are considered.
+    /// `name` must be normalised; `None` is a client without a name. `offers` are the client's protocols, of
+    /// which the first [`MOST_OFFERS`](super::MOST_OFFERS) are used. Of the hostnames that cover the name,
+    /// the first [`MOST_CLAIMED_HOSTNAMES`](super::MOST_CLAIMED_HOSTNAMES) claimed ones are considered.
     /// Allocates nothing.
     pub fn lookup<'o, 'l>(
         &self,
@@ -78,7 +77,7 @@ impl Table {
         self.hosts(scope)?.lookup(name, listener, offers.into_iter(), &self.hasher)
     }
 
-    /// The hostnames of a scope, if any are claimed there.
+    /// The hostnames of a scope, if any are claimed.
     pub(super) fn hosts(&self, scope: &Scope) -> Option<&HostIndex> {
         match scope {
             Scope::Config => Some(&self.config),
@@ -91,7 +90,7 @@ impl Table {
         &self.hasher
     }
 
-    /// The route of this key.
+    /// The route with this key.
     pub fn route(&self, key: &RouteKey) -> Option<&Arc<Route>> {
         let mut same_hash =
             self.routes.with_hash(self.hasher.hash(key)).iter().map(|keyed| &keyed.route);
@@ -103,7 +102,7 @@ impl Table {
         self.routes.iter().map(|keyed| &keyed.route)
     }
 
-    /// How many routes there are.
+    /// The number of routes.
     pub fn len(&self) -> usize {
         self.routes.keys()
     }
@@ -113,19 +112,18 @@ impl Table {
         self.len() == 0
     }
 
-    /// The counts of removed routes, kept for a while so that their last connections are
-    /// still reported.
+    /// The counters of removed routes, kept for some time so that their last connections are reported.
     pub fn retired(&self) -> &[(RouteKey, Arc<RouteStats>)] {
         &self.retired
     }
 
-    /// How many hostnames have an owner, those of each scope by themselves.
+    /// The number of claimed hostnames, counted separately for each scope.
     pub fn hostnames(&self) -> usize {
         let gateways = self.gateways.values().map(|hosts| hosts.len()).sum::<usize>();
         self.config.len() + gateways
     }
 
-    /// How many tables came before this one; 0 is the empty table before the first.
+    /// The number of earlier tables; 0 is the empty table before the first.
     pub fn generation(&self) -> u64 {
         self.generation
     }

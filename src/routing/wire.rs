@@ -1,8 +1,8 @@
-//! The one text form of routes, which `/routes`, `explain` and the saved table share.
+//! The text form of routes, for `/routes`, `explain` and the saved table.
 //!
-//! It has all that a lookup needs, so that a table which is made from it decides like the one that it
-//! came from. Each field of a route stands here once; those of its policy are in
-//! [`TrafficPolicy`] itself. Readers ignore fields that they do not know.
+//! It contains everything that a lookup needs, so that a table made from it decides like the original. Each
+//! field of a route is defined here once; those of its policy are in [`TrafficPolicy`] itself. Readers
+//! ignore unknown fields.
 
 use std::sync::Arc;
 
@@ -13,34 +13,34 @@ use super::{
     ObjectRef, RouteKey, RouteSpec, Scope, ServicePort, TrafficPolicy,
 };
 
-/// A route without its backends, which each user of this form shows in its own way.
+/// A route without its backends, which each use of this form writes differently.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct RouteText {
-    /// What its object is.
+    /// The kind of its object.
     #[serde(default)]
     pub kind: Kind,
     /// The namespace of its object.
     pub namespace: String,
     /// The name of its object.
     pub name: String,
-    /// The place of the rule in the object.
+    /// The index of the rule in the object.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub rule: u16,
     /// When the object was created, in seconds since the epoch.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub created: Option<i64>,
-    /// Its first attachment, if that is to the configuration's listeners, as with nearly every route. Else
-    /// this has no hostnames.
+    /// Its first attachment, if that is to listeners of the configuration, as with nearly every route.
+    /// Otherwise this has no hostnames.
     #[serde(flatten)]
     pub first: AttachmentText,
     /// Its other attachments, in their order.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub attachments: Vec<ScopedText>,
-    /// The protocols of which the client must offer one; empty means that none is asked for.
+    /// The protocols of which the client must offer one; empty means any.
     #[serde(default)]
     pub alpn: Vec<Box<str>>,
-    /// How it treats its connections.
+    /// Its traffic policy.
     #[serde(flatten)]
     pub policy: TrafficPolicy,
 }
@@ -52,10 +52,10 @@ pub struct AttachmentText {
     /// The hostnames that the route has there.
     #[serde(default)]
     pub hostnames: Vec<String>,
-    /// The listeners on which `*` is served, if not on all of the attachment's.
+    /// The listeners on which `*` is served; `None` means all of the attachment's.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub any_on: Option<AnyOnText>,
-    /// The listeners that have the route; empty means all of the scope.
+    /// The listeners; empty means all of the scope.
     #[serde(default)]
     pub listeners: Vec<Box<str>>,
 }
@@ -64,7 +64,7 @@ pub struct AttachmentText {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct ScopedText {
-    /// The Gateway whose listeners these are. Without one, they are the configuration's.
+    /// The Gateway of these listeners. `None` means the configuration.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub gateway: Option<GatewayText>,
     /// The attachment.
@@ -72,7 +72,7 @@ pub struct ScopedText {
     pub attachment: AttachmentText,
 }
 
-/// Which Gateway it is.
+/// The identity of a Gateway.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct GatewayText {
     /// Its namespace.
@@ -81,27 +81,27 @@ pub struct GatewayText {
     pub name: String,
 }
 
-/// Some listeners.
+/// A selection of listeners.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub enum AnyOnText {
-    /// These.
+    /// Only these.
     Only(Box<[Box<str>]>),
-    /// All but these.
+    /// All except these.
     Except(Box<[Box<str>]>),
 }
 
-/// What a route or a table names as a backend.
+/// A backend.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct BackendText {
     /// `namespace/service:port`, or the address as the route writes it.
     pub backend: String,
-    /// Which of the two.
+    /// The type of the backend.
     pub kind: BackendKind,
 }
 
-/// What a route names as its backend.
+/// The type of a backend.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub enum BackendKind {
@@ -111,21 +111,21 @@ pub enum BackendKind {
     Address,
 }
 
-/// Why a text is no route.
+/// Why a text is no valid route.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidText {
-    /// A hostname is none.
+    /// A hostname is invalid.
     #[error(transparent)]
     Hostname(#[from] InvalidHostname),
-    /// A backend is none.
+    /// A Service's port is invalid.
     #[error("{0:?} is no namespace/service:port")]
     Service(String),
 }
 
 impl RouteText {
-    /// The text of a route.
+    /// The text form of a route.
     pub fn of(spec: &RouteSpec) -> Self {
-        // Every field, so that one that is added is not forgotten here.
+        // Lists every field, so that the compiler reports a new one that is missing here.
         let RouteSpec { key, created, attachments, alpn, backends: _, policy } = spec;
         let (first, attachments) = match &**attachments {
             [first, others @ ..] if first.scope == Scope::Config && !first.hostnames.is_empty() => {
@@ -143,7 +143,7 @@ impl RouteText {
         }
     }
 
-    /// The text of a route of which nothing else is known.
+    /// The text form of a route of which only the identity is known.
     pub fn named(object: &ObjectRef, rule: u16) -> Self {
         RouteText {
             kind: object.kind,
@@ -154,13 +154,13 @@ impl RouteText {
         }
     }
 
-    /// Whether the route has no hostname anywhere.
+    /// Whether no attachment of the route has a hostname.
     pub fn is_without_hostnames(&self) -> bool {
         let others = self.attachments.iter().map(|scoped| &scoped.attachment);
         [&self.first].into_iter().chain(others).all(|one| one.hostnames.is_empty())
     }
 
-    /// Which route it is.
+    /// The key of the route.
     pub fn key(&self) -> RouteKey {
         let key = ObjectKey::new(&self.namespace, &self.name);
         RouteKey::of_rule(ObjectRef::new(self.kind, key), self.rule)
@@ -169,7 +169,7 @@ impl RouteText {
     /// The route, with these backends.
     ///
     /// # Errors
-    /// When a hostname is none.
+    /// When a hostname is invalid.
     pub fn spec(self, backends: Vec<(BackendKey, u32)>) -> Result<RouteSpec, InvalidText> {
         let key = self.key();
         let RouteText { created, first, attachments, alpn, policy, .. } = self;
@@ -231,7 +231,7 @@ impl ScopedText {
 }
 
 impl BackendText {
-    /// The text of a backend.
+    /// The text form of a backend.
     pub fn of(key: &BackendKey) -> Self {
         let kind = match key {
             BackendKey::Service { .. } => BackendKind::Service,
@@ -240,10 +240,10 @@ impl BackendText {
         BackendText { backend: key.to_string(), kind }
     }
 
-    /// Which backend it is.
+    /// The key of the backend.
     ///
     /// # Errors
-    /// When it is to be a port of a Service and is none.
+    /// When the port of a Service is invalid.
     pub fn key(&self) -> Result<BackendKey, InvalidText> {
         match self.kind {
             BackendKind::Address => Ok(BackendKey::Address(self.backend.as_str().into())),
@@ -254,11 +254,11 @@ impl BackendText {
     }
 }
 
-/// Reads what [`BackendKey`] shows for a Service.
+/// Parses the text of a [`BackendKey`] for a Service.
 fn service(text: &str) -> Option<BackendKey> {
     let (namespace, rest) = text.split_once('/')?;
     let (name, port) = rest.rsplit_once(':')?;
-    // The name of a port has a letter in it, so a number is never a name.
+    // The name of a port contains a letter, so a number is never a name.
     let port =
         port.parse().map_or_else(|_| ServicePort::Name(Arc::from(port)), ServicePort::Number);
     Some(BackendKey::Service { service: ObjectKey::new(namespace, name), port })

@@ -1,51 +1,51 @@
-//! TLS alerts, for clients that are turned away.
+//! TLS alerts for refused clients.
 
 const ALERT_RECORD: u8 = 21;
 const WARNING: u8 = 1;
 const FATAL: u8 = 2;
 
-/// The alerts (RFC 8446 §6) that someone without keys has use for.
+/// The alerts (RFC 8446 §6) that can be sent without keys.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub enum AlertDescription {
-    /// The connection ends; nothing is wrong.
+    /// The connection ends without an error.
     CloseNotify = 0,
-    /// A message came that has no place here.
+    /// An unexpected message was received.
     UnexpectedMessage = 10,
     /// A record was too long.
     RecordOverflow = 22,
-    /// There is no way to go on.
+    /// The handshake cannot be completed.
     HandshakeFailure = 40,
-    /// A field has a value that it cannot have.
+    /// A field has an invalid value.
     IllegalParameter = 47,
-    /// The client is known and not admitted.
+    /// The client is not allowed to connect.
     AccessDenied = 49,
-    /// A message does not parse.
+    /// A message cannot be parsed.
     DecodeError = 50,
-    /// The protocol version is not spoken here.
+    /// The protocol version is not supported.
     ProtocolVersion = 70,
-    /// Something failed that has nothing to do with the client.
+    /// An internal error, unrelated to the client.
     InternalError = 80,
-    /// The handshake is given up for a reason outside the protocol.
+    /// The handshake is cancelled for a reason outside the protocol.
     UserCanceled = 90,
-    /// An extension that is needed is missing.
+    /// A required extension is missing.
     MissingExtension = 109,
-    /// No server of that name is here.
+    /// There is no server with this name.
     UnrecognizedName = 112,
-    /// None of the offered protocols is spoken here.
+    /// None of the offered protocols is supported.
     NoApplicationProtocol = 120,
 }
 
-/// The whole record that tells a client why its connection is closed.
+/// The record of an alert that closes a connection.
 ///
-/// Only good as the first thing that a client receives: later it would have to be encrypted.
+/// It must be the first record that the client receives, because later records would have to be encrypted.
 pub const fn alert(description: AlertDescription) -> [u8; 7] {
-    // All but these two are fatal whatever the level says (RFC 8446 §6).
+    // All others are fatal, whatever their level (RFC 8446 §6).
     let level = match description {
         AlertDescription::CloseNotify | AlertDescription::UserCanceled => WARNING,
         _ => FATAL,
     };
-    // Version 3.3, which every version of TLS takes before one is agreed upon (RFC 8446 §5.1).
+    // Version 3.3, which all versions of TLS accept before the version is negotiated (RFC 8446 §5.1).
     [ALERT_RECORD, 3, 3, 0, 2, level, description as u8]
 }
 

@@ -4,30 +4,30 @@ use std::fmt;
 
 use super::vector::{sole, vector8, vector16};
 
-/// The protocols that a client offers, in its order of preference. Held as they came, in one piece.
+/// The protocols that a client offers, in its order of preference. Stored in one piece, as received.
 #[derive(Clone, Default, PartialEq, Eq)]
 pub struct Alpn {
-    /// Each protocol after a byte with its length, which is never 0.
+    /// Each protocol is preceded by a byte with its length, which is never 0.
     wire: Box<[u8]>,
 }
 
 impl Alpn {
-    /// The protocols, such as `h2`. They are bytes, not text: clients may send any (RFC 8701).
+    /// The protocols, such as `h2`. They are bytes, because clients may send any (RFC 8701).
     pub fn iter(&self) -> impl Iterator<Item = &[u8]> {
         protocols(&self.wire)
     }
 
-    /// Whether `protocol` is among them.
+    /// Whether the client offers `protocol`.
     pub fn offers(&self, protocol: &[u8]) -> bool {
         self.iter().any(|offered| offered == protocol)
     }
 
-    /// Whether the client offers none: it did not send the extension.
+    /// Whether the client offers no protocol: it did not send the extension.
     pub fn is_empty(&self) -> bool {
         self.wire.is_empty()
     }
 
-    /// Forgets the last protocols until the list takes at most `most` bytes.
+    /// Removes protocols from the end until the list has at most `most` bytes.
     pub fn shorten(&mut self, most: usize) {
         if self.wire.len() <= most {
             return;
@@ -40,8 +40,8 @@ impl Alpn {
         self.wire = self.wire.get(..kept).unwrap_or_default().into();
     }
 
-    /// Reads the extension's body; none if it does not follow its format, in which neither the list
-    /// nor a protocol may be empty (RFC 7301 §3.1).
+    /// Parses the extension's body. `None` if it is invalid; neither the list nor a protocol may be empty
+    /// (RFC 7301 §3.1).
     pub(super) fn parse(body: &[u8]) -> Option<Self> {
         let list = sole(vector16, body)?;
         let taken: usize =

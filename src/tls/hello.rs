@@ -1,4 +1,4 @@
-//! The ClientHello (RFC 8446 §4.1.2), as far as a router cares.
+//! The ClientHello (RFC 8446 §4.1.2), as far as routing needs it.
 
 use tls_parser::nom::error::ErrorKind;
 use tls_parser::{Err, TlsExtensionType, parse_tls_handshake_client_hello};
@@ -16,35 +16,34 @@ const ENCRYPTED_CLIENT_HELLO: u16 = 0xfe0d;
 
 /// A client's random value (RFC 8446 §4.1.2).
 pub(super) type Random = [u8; 32];
-/// What stands before it: the version.
+/// The number of bytes before it: the version.
 const VERSION: usize = 2;
 
 /// The only type of server name (RFC 6066 §3).
 const HOST_NAME: u8 = 0;
 
-/// What a client asks for, in the first message that it sends.
+/// A ClientHello, the first message of a client.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ClientHello {
-    /// The server that it wants, if it names one. The outer name if it uses ECH.
+    /// The server name, if the client sends one. With ECH, the outer name.
     pub server_name: Option<ServerName>,
-    /// The name that it sends instead, if that cannot be the name of a server. It is routed as if
-    /// it sent none.
+    /// A name that cannot be a server name. The client is routed as if it sent no name.
     pub unusable_name: Option<Box<UnusableName>>,
-    /// The protocols that it offers.
+    /// The protocols that the client offers.
     pub alpn: Alpn,
-    /// The versions of TLS that it offers.
+    /// The TLS versions that the client offers.
     pub versions: Versions,
-    /// Whether it sends an Encrypted ClientHello (RFC 9849), or pretends to, as browsers do.
+    /// Whether the client sends an Encrypted ClientHello (RFC 9849), or an imitation, as browsers do.
     pub ech: bool,
-    /// Whether it offers a post-quantum key exchange, pure or hybrid.
+    /// Whether the client offers a post-quantum key exchange, pure or hybrid.
     pub post_quantum: bool,
-    /// The length in bytes of the records that carry the hello, their headers included. Bytes
-    /// after them (early data, for one) are none of the hello's.
+    /// The length in bytes of the records that contain the hello, including their headers. Later bytes, such
+    /// as early data, do not belong to the hello.
     pub consumed: usize,
 }
 
 impl ClientHello {
-    /// Reads the body of the handshake message. `consumed` is passed on.
+    /// Parses the body of the handshake message. `consumed` is stored in the result.
     pub(super) fn parse(body: &[u8], consumed: usize) -> Result<Self, MalformedHello> {
         let (version, extensions) = fields(body)?;
         let mut hello = ClientHello {
@@ -101,7 +100,7 @@ impl ClientHello {
 
 /// The legacy version and the extensions.
 ///
-/// tls-parser takes empty lists, and leaves to its caller what follows the part that it could read.
+/// tls-parser accepts empty lists, and leaves bytes after the parsed part to its caller.
 fn fields(body: &[u8]) -> Result<(u16, &[u8]), MalformedHello> {
     let (rest, hello) = parse_tls_handshake_client_hello(body).map_err(|error| match error {
         Err::Incomplete(_) => MalformedHello::Truncated,
@@ -116,20 +115,20 @@ fn fields(body: &[u8]) -> Result<(u16, &[u8]), MalformedHello> {
     match hello.ext {
         Some(extensions) if rest.is_empty() => Ok((hello.version.0, extensions)),
         Some(_) => Err(MalformedHello::TrailingBytes),
-        // Before TLS 1.3 a hello may do without extensions (RFC 5246 §7.4.1.2).
+        // Before TLS 1.3, a hello may have no extensions (RFC 5246 §7.4.1.2).
         None if rest.is_empty() => Ok((hello.version.0, &[])),
         None => Err(MalformedHello::Extensions),
     }
 }
 
-/// Splits the first extension off: its number, its content, and what follows.
+/// Splits off the first extension: its number, its content, and the rest.
 fn extension(bytes: &[u8]) -> Option<(u16, &[u8], &[u8])> {
     let (number, rest) = bytes.split_first_chunk()?;
     let (content, after) = vector16(rest)?;
     Some((u16::from_be_bytes(*number), content, after))
 }
 
-/// The name in the body of a message that may be broken elsewhere, for logs.
+/// The name in the body of a message that is malformed elsewhere, for logs.
 pub(super) fn name_in_broken(body: &[u8]) -> Option<SentName> {
     let (_, mut rest) = fields(body).ok()?;
     while let Some((number, content, after)) = extension(rest) {
@@ -146,7 +145,7 @@ pub(super) fn random(body: &[u8]) -> Option<&Random> {
     body.get(VERSION..)?.first_chunk()
 }
 
-/// The one name of the extension, whatever it is.
+/// The only name in the extension, without validation.
 fn server_name(content: &[u8]) -> Result<&[u8], MalformedHello> {
     let broken = MalformedHello::ExtensionFormat(SERVER_NAME);
     let mut list = sole(vector16, content).ok_or(broken)?;
@@ -169,7 +168,7 @@ fn shares_post_quantum(content: &[u8]) -> Option<bool> {
     let (mut shares, []) = vector16(content)? else { return None };
     let mut found = false;
     while !shares.is_empty() {
-        // A share is laid out like an extension: a number and a vector.
+        // A share has the format of an extension: a number and a vector.
         let (group, key, after) = extension(shares)?;
         if key.is_empty() {
             return None;
@@ -180,7 +179,7 @@ fn shares_post_quantum(content: &[u8]) -> Option<bool> {
     Some(found)
 }
 
-/// Whether a group (RFC 8446 §4.2.7) is ML-KEM, alone or with an elliptic curve.
+/// Whether a group (RFC 8446 §4.2.7) is ML-KEM, alone or combined with an elliptic curve.
 fn is_post_quantum(group: u16) -> bool {
     matches!(
         group,
@@ -190,8 +189,8 @@ fn is_post_quantum(group: u16) -> bool {
     )
 }
 
-/// The extensions that were there already. As large for one as for the thousands that fit a hello,
-/// so that a hello costs time in proportion to its length and no more.
+/// The extensions that were already seen. The size is constant, so that the time for a hello is proportional
+/// to its length.
 struct SeenExtensions([u64; 1 << 10]);
 
 impl Default for SeenExtensions {
@@ -201,9 +200,9 @@ impl Default for SeenExtensions {
 }
 
 impl SeenExtensions {
-    /// Whether `number` is new.
+    /// Adds `number`. Returns whether it is new.
     fn insert(&mut self, number: u16) -> bool {
-        // Ten bits choose the word and six the bit: neither can be out of range.
+        // Ten bits select the word and six the bit, so neither can be out of range.
         let word = &mut self.0[usize::from(number >> 6)];
         let bit = 1 << (number & 63);
         let new = *word & bit == 0;

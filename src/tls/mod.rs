@@ -1,19 +1,18 @@
-//! TLS as far as a router needs it: bytes in, a typed ClientHello out. Pure, and nothing is
-//! decrypted.
+//! The parts of TLS that routing needs: parses bytes into a ClientHello. Pure; nothing is decrypted.
 //!
-//! [`HelloReader`] takes what a connection has received so far and answers with a [`Progress`]: the
-//! [`ClientHello`], the wish for more bytes, or a [`InvalidHello`]. It reassembles a hello that is cut
-//! over records and segments in any way, and its answer never depends on where the cuts are.
+//! [`HelloReader`] reads the bytes that a connection has received so far, and returns a [`Progress`]: the
+//! [`ClientHello`], a request for more bytes, or an [`InvalidHello`]. It reassembles a hello that is split
+//! over records and segments; the result does not depend on the splits.
 //!
-//! What it holds to, so that a client can neither slip past a route nor cost memory:
+//! Rules that keep a client from bypassing a route or using much memory:
 //!
-//! - Strict where routing reads, indifferent elsewhere: the records, the hello's own fields, the
-//!   framing of its extensions and the few extensions that are looked into must be flawless. All
-//!   else (cipher suites, the order of extensions, tickets) is between the client and its server.
-//! - A name that could not be a DNS name (an address, for one) is like none: no route takes it but
-//!   one for any name. Only its length and its place in the hello have to be sound.
-//! - Memory follows what was received, never what a length field declares.
-//! - The client of an Encrypted ClientHello (RFC 9849) is routed by the outer name.
+//! - Strict in everything that routing reads: records, the fields of the hello, the framing of extensions,
+//!   and the extensions that routing uses must be valid. Everything else (cipher suites, the order of
+//!   extensions, tickets) is left to the client and its server.
+//! - A name that cannot be a DNS name, such as an address, is treated like no name: only a route for any
+//!   name takes it. Its length and its place in the hello must still be valid.
+//! - The memory depends on the received bytes, never on a declared length.
+//! - A client with an Encrypted ClientHello (RFC 9849) is routed by the outer name.
 
 mod alert;
 mod alpn;

@@ -1,4 +1,4 @@
-//! The names that clients ask for.
+//! The server names in hellos.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -8,59 +8,59 @@ const MAX_NAME: usize = 253;
 /// The longest label in bytes (RFC 1035 §2.3.4).
 const MAX_LABEL: usize = 63;
 
-/// How many characters are shown of a name that is none. A hello has room for 65,000.
+/// The maximum number of shown characters of an invalid name. A hello has room for 65,000.
 const MAX_SHOWN: usize = 255;
-/// What the end of a name that is longer is replaced by.
+/// Replaces the end of a longer name.
 const CUT: &str = "...";
 
-/// The name of the server that a client wants (RFC 6066 §3): labels of ASCII letters, digits, `-`
-/// and `_`. It is never an address.
+/// A server name in a hello (RFC 6066 §3): labels of ASCII letters, digits, `-` and `_`. It is never an
+/// address.
 ///
-/// Wider than what routes may claim: a hyphen may begin or end a label, as some clients do send it.
+/// It allows more than the hostnames of routes: a label may begin or end with a hyphen, because some clients
+/// send such names.
 #[derive(Clone, PartialEq, Eq)]
 pub struct ServerName(Box<str>);
 
-/// Why a name cannot be the name of a server.
+/// Why a name cannot be a server name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidServerName {
-    /// No label at all.
+    /// There is no label.
     #[error("the server name is empty")]
     Empty,
     /// The name is longer than DNS allows.
     #[error("the server name is longer than 253 bytes")]
     TooLong,
-    /// Two dots in a row, or a dot in front.
+    /// Two dots in a row, or a dot at the start.
     #[error("the server name has an empty label")]
     EmptyLabel,
     /// A label is longer than DNS allows.
     #[error("the server name has a label longer than 63 bytes")]
     LabelTooLong,
-    /// A byte that no name of a server has; NUL, `*` and all that is not ASCII among them.
+    /// A byte that is not allowed in server names, such as NUL, `*` and everything that is not ASCII.
     #[error("the server name has the byte {0:#04x}")]
     Byte(u8),
-    /// An IP address, or what would be taken for one (RFC 6066 §3).
+    /// An IP address, or a text that could be parsed as one (RFC 6066 §3).
     #[error("the server name is an IP address")]
     IpAddress,
 }
 
-/// A name as a client sent it, whatever that is, in the form in which logs may show it: printable
-/// ASCII, and no more than 255 characters.
+/// Any name that a client sent, in a form for logs: printable ASCII, at most 255 characters.
 #[derive(Clone, PartialEq, Eq)]
 pub struct SentName(Box<str>);
 
-/// A name in a hello that cannot be the name of a server.
+/// A name in a hello that cannot be a server name.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct UnusableName {
-    /// Why not.
+    /// Why it cannot be one.
     pub cause: InvalidServerName,
     /// The name.
     pub sent: SentName,
 }
 
 impl SentName {
-    /// Escapes and shortens what was sent.
+    /// Escapes and shortens the bytes of a name.
     pub fn new(sent: &[u8]) -> Self {
-        // Every byte takes one character at least.
+        // Every byte becomes at least one character.
         let start = sent.get(..=MAX_SHOWN).unwrap_or(sent);
         let mut shown = start.escape_ascii().to_string();
         if shown.len() > MAX_SHOWN {
@@ -70,7 +70,7 @@ impl SentName {
         SentName(shown.into())
     }
 
-    /// What may be shown.
+    /// The text for logs.
     pub fn as_str(&self) -> &str {
         &self.0
     }
@@ -86,15 +86,15 @@ impl ServerName {
     /// Checks and normalises a name from a hello.
     ///
     /// # Errors
-    /// If it cannot be the name of a server.
+    /// When it cannot be a server name.
     pub fn parse(sent: &[u8]) -> Result<Self, InvalidServerName> {
         let name = sent.strip_suffix(b".").unwrap_or(sent);
         check(name)?;
-        // All of it is ASCII now.
+        // All bytes are ASCII here.
         Ok(ServerName(name.iter().map(|byte| char::from(byte.to_ascii_lowercase())).collect()))
     }
 
-    /// The name to route by: in lower case, and without a trailing dot.
+    /// The name for lookups: in lower case, without a trailing dot.
     pub fn as_str(&self) -> &str {
         &self.0
     }
@@ -134,7 +134,7 @@ fn check(name: &[u8]) -> Result<(), InvalidServerName> {
             return Err(InvalidServerName::LabelTooLong);
         }
     }
-    // No top-level domain is a number: these are the many ways to write an IPv4 address (127.1).
+    // No top-level domain is a number; such names are forms of IPv4 addresses (127.1).
     if name.iter().all(|&byte| byte.is_ascii_digit() || byte == b'.') {
         return Err(InvalidServerName::IpAddress);
     }

@@ -1,5 +1,5 @@
-//! From the bytes of a connection to the whole ClientHello: records and the handshake message that
-//! they carry (RFC 8446 §5.1).
+//! Reads the ClientHello from the bytes of a connection: from records, and from the handshake message that
+//! they contain (RFC 8446 §5.1).
 
 use super::hello::{Random, name_in_broken, random};
 use super::{ClientHello, InvalidHello, MalformedHello, SentName};
@@ -12,58 +12,57 @@ const MAX_RECORD: usize = 1 << 14;
 const HANDSHAKE_HEADER: usize = 4;
 const CLIENT_HELLO: u8 = 1;
 
-/// What records may add to a hello: as much as the longest hello has, and this. A client that cuts
-/// its hello into pieces of a few bytes costs more than it asks for.
+/// The records of a hello may have twice the bytes of the largest hello, plus this. Splitting a hello into
+/// pieces of a few bytes would otherwise be an expensive request.
 const SPARE: usize = 512;
 
 /// Reads the ClientHello of one connection as it arrives.
 ///
-/// A hello that lies whole in its first record, as nearly all do, is parsed where it was received.
-/// Only one that is cut over records is gathered, record by record: its memory is at most twice
-/// what was received of it, and what was gathered is never looked at again before the hello is
-/// whole.
+/// A hello in a single record, as nearly all are, is parsed in place. A hello in several records is gathered
+/// record by record: this takes at most twice the memory of the received bytes, and gathered bytes are not
+/// read again until the hello is complete.
 #[derive(Debug)]
 pub struct HelloReader {
     max_hello: usize,
-    /// The length in bytes of the whole records that were taken so far.
+    /// The number of bytes of the complete records that were processed.
     taken: usize,
-    /// The handshake bytes that these records hold.
+    /// The handshake bytes in these records.
     gathered: Vec<u8>,
-    /// The length of the hello with its header, once it is known.
+    /// The length of the hello including its header, once it is known.
     length: Option<usize>,
-    /// The name in a hello that was refused when it was whole.
+    /// The name in a hello that was complete and refused.
     named: Option<SentName>,
-    /// Of a hello that was taken.
+    /// The random value of a valid hello.
     random: Random,
 }
 
-/// How far a [`HelloReader`] got.
+/// The result of a read.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Progress {
-    /// All is well so far, and the hello is not whole yet.
+    /// The hello is valid so far, and not complete.
     Incomplete,
-    /// The hello is whole and legal. If its `server_name` is `None`, the client named no server.
+    /// The hello is complete and valid. If its `server_name` is `None`, the client sent no usable name.
     Hello(ClientHello),
-    /// No hello can come of this.
+    /// The bytes are no valid hello, whatever follows.
     Refused(InvalidHello),
 }
 
 impl HelloReader {
-    /// A reader that refuses hellos of more than `max_hello` bytes, counted as the handshake
-    /// message's header declares them. Allocates nothing.
+    /// A reader that refuses hellos of more than `max_hello` bytes, according to the header of the handshake
+    /// message. Allocates nothing.
     pub fn new(max_hello: usize) -> Self {
         let (gathered, random) = (Vec::new(), [0; 32]);
         HelloReader { max_hello, taken: 0, gathered, length: None, named: None, random }
     }
 
-    /// Reads on. `received` is all that the connection has received from its start: what it was at
-    /// the last call, and more.
+    /// Continues to read. `received` are all bytes of the connection from its start: those of the last call,
+    /// and further ones.
     ///
-    /// The answer depends on the bytes alone, not on how many calls they took. It is
-    /// [`Progress::Incomplete`] only as long as no more than `2 * max_hello + 512` bytes were
-    /// received. Any other answer is the last: what a call after it returns means nothing.
+    /// The result depends only on the bytes, not on the number of calls. It is [`Progress::Incomplete`] only
+    /// while at most `2 * max_hello + 512` bytes were received. Any other result is final; the result of a
+    /// later call is unspecified.
     pub fn read(&mut self, received: &[u8]) -> Progress {
-        // What is beyond does not count, so that it makes no difference how much of it is there.
+        // Bytes beyond this are ignored, so that their number does not matter.
         let most = self.max_hello.saturating_mul(2).saturating_add(SPARE);
         match self.advance(received.get(..most).unwrap_or(received)) {
             Ok(None) if received.len() > most => Progress::Refused(InvalidHello::TooManyRecords),
@@ -73,27 +72,27 @@ impl HelloReader {
         }
     }
 
-    /// The random value of the hello that was whole, by which it is known when it comes again: every
-    /// client chooses it anew (RFC 8446 §4.1.2). Zeros before that.
+    /// The random value of the complete hello, which identifies it if it is received again: every client
+    /// chooses a new one for each hello (RFC 8446 §4.1.2). Zeros before that.
     pub fn random(&self) -> &[u8; 32] {
         &self.random
     }
 
-    /// The name in a hello that was whole and refused as malformed, if it can still be read.
+    /// The name in a hello that was complete and refused as malformed, if it can be read.
     pub fn name_in_refused(&mut self) -> Option<SentName> {
         self.named.take()
     }
 
-    /// Takes record after record. Every check comes as soon as its bytes are there, in the order of
-    /// these bytes: that is what makes the answer independent of the cuts between calls.
+    /// Processes records. Each check is made as soon as its bytes are received, in the order of the bytes;
+    /// this makes the result independent of how the bytes are split into calls.
     fn advance(&mut self, received: &[u8]) -> Result<Option<ClientHello>, InvalidHello> {
         while let Some(record) = Record::at(self.taken, received)? {
             if self.length.is_none() {
                 self.length = self.declared_length(record.body)?;
             }
-            // The hello ends its record. Keys change after it, and a message must not span such a
-            // change (RFC 8446 §5.1); and what shares its record could be a second hello, read by
-            // a server that is not as strict as this.
+            // The hello must end its record. Keys change after it, and a message must not span a key change
+            // (RFC 8446 §5.1). Further bytes in its record could also be a second hello, for a less strict
+            // server.
             let whole = self.gathered.len() + record.length;
             if self.length.is_some_and(|length| whole > length) {
                 return Err(MalformedHello::TrailingHandshake.into());
@@ -115,8 +114,8 @@ impl HelloReader {
         Ok(None)
     }
 
-    /// The length of the hello by its header, the header included; `None` as long as the header is
-    /// not whole. `body` is what there is of the record after those that were gathered.
+    /// The length of the hello according to its header, including the header; `None` while the header is
+    /// incomplete. `body` is the part of the current record that was not gathered.
     fn declared_length(&self, body: &[u8]) -> Result<Option<usize>, InvalidHello> {
         let mut bytes = self.gathered.iter().chain(body).copied();
         match bytes.next() {
@@ -145,19 +144,19 @@ impl HelloReader {
     }
 }
 
-/// A handshake record, perhaps not all of it.
+/// A handshake record, which may be incomplete.
 struct Record<'a> {
-    /// By its header.
+    /// The length in its header.
     length: usize,
-    /// What was received of it, never more than `length`.
+    /// The received bytes of it, at most `length`.
     body: &'a [u8],
 }
 
 impl<'a> Record<'a> {
-    /// The record that begins at `start`; `None` as long as its header is not whole.
+    /// The record at `start`; `None` while its header is incomplete.
     fn at(start: usize, received: &'a [u8]) -> Result<Option<Self>, InvalidHello> {
         let bytes = received.get(start..).unwrap_or_default();
-        // What does not even begin like TLS is another protocol. Later it is a broken hello.
+        // If the very first bytes are not TLS, this is another protocol; later, it is a malformed hello.
         let foreign = |malformed: MalformedHello| match start {
             0 => InvalidHello::NotTls,
             _ => malformed.into(),

@@ -1,8 +1,8 @@
-//! The versions of TLS that a client offers.
+//! The TLS versions that a client offers.
 
 use std::fmt;
 
-/// A version of TLS, the later the greater.
+/// A TLS version. Later versions are greater.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[repr(u8)]
 pub enum TlsVersion {
@@ -28,7 +28,7 @@ impl TlsVersion {
         TlsVersion::Ssl30,
     ];
 
-    /// The name by which OpenSSL and its kin know it, such as `TLSv1.3`.
+    /// The name in OpenSSL and similar libraries, such as `TLSv1.3`.
     pub fn as_str(self) -> &'static str {
         match self {
             TlsVersion::Ssl30 => "SSLv3",
@@ -57,36 +57,35 @@ impl fmt::Display for TlsVersion {
     }
 }
 
-/// The versions that a client offers, those left out that are unknown: drafts and GREASE
-/// (RFC 8701).
+/// The TLS versions that a client offers, without unknown ones: drafts and GREASE (RFC 8701).
 ///
-/// A client without the supported_versions extension offers one version: the highest it speaks.
+/// A client without the supported_versions extension offers one version: the highest that it supports.
 #[derive(Clone, Copy, Default, PartialEq, Eq)]
 pub struct Versions(u8);
 
 impl Versions {
-    /// The latest version; none if all are unknown.
+    /// The latest version; `None` if all are unknown.
     pub fn highest(self) -> Option<TlsVersion> {
         self.iter().next()
     }
 
-    /// Whether `version` is among them.
+    /// Whether the client offers `version`.
     pub fn offers(self, version: TlsVersion) -> bool {
         self.0 & bit(version) != 0
     }
 
-    /// All of them, the latest first.
+    /// All offered versions, the latest first.
     pub fn iter(self) -> impl Iterator<Item = TlsVersion> {
         TlsVersion::DESCENDING.into_iter().filter(move |&version| self.offers(version))
     }
 
-    /// What a hello with the extension supported_versions offers.
+    /// The versions in a supported_versions extension.
     pub(super) fn supported(values: impl Iterator<Item = u16>) -> Self {
         Versions(values.filter_map(TlsVersion::from_wire).map(bit).fold(0, |all, one| all | one))
     }
 
-    /// What a hello without that extension offers. Without it nobody speaks TLS 1.3, whatever the
-    /// field says (RFC 8446 §4.2.1).
+    /// The version of a hello without that extension. It is never TLS 1.3, whatever the field contains (RFC
+    /// 8446 §4.2.1).
     pub(super) fn legacy(value: u16) -> Self {
         Versions(TlsVersion::from_wire(value.min(0x0303)).map_or(0, bit))
     }

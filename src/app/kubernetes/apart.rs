@@ -1,4 +1,4 @@
-//! A client whose requests may wait for a program or a disk.
+//! A client whose requests may block on a program or a disk.
 
 use std::error::Error;
 use std::sync::Arc;
@@ -14,13 +14,13 @@ use tokio::sync::Semaphore;
 use tokio::task::spawn_blocking;
 use tower_service::Service;
 
-/// How many requests may wait at once, each on a thread. Answers that come in parts, such as
-/// watches, hold none after their beginning.
+/// The maximum number of concurrent requests that occupy a thread. A streaming answer, such as a watch,
+/// occupies none after its start.
 const MOST: usize = 32;
 
-/// The same client, each of whose requests has a thread until it is answered, since credentials may
-/// have to be got again. One goes on when nobody waits for it any more: a program that hangs is not
-/// started once more by each request. Needs a runtime.
+/// The same client, but each request has its own thread until it is answered, because it may have to get
+/// credentials again. A request continues when nobody waits for it any more, so that a blocked program is
+/// not started again by each request. Needs a runtime.
 pub(super) fn apart(client: &Client) -> Client {
     let namespace = client.default_namespace().to_owned();
     let room = Arc::new(Semaphore::new(MOST));
@@ -78,7 +78,7 @@ mod tests {
                 let (counted, gone) = (Arc::clone(&counted), Arc::clone(&gone));
                 async move {
                     counted.fetch_add(1, Ordering::Relaxed);
-                    // As a file of a disk that does not answer, until the other side is dropped.
+                    // Like a file on a disk that does not answer, until the other side is dropped.
                     let _ = gone.lock().unwrap().recv();
                     kube::Result::<_>::Ok(Response::new(Body::empty()))
                 }
@@ -88,7 +88,7 @@ mod tests {
         let client = apart(&client);
         assert_eq!(client.default_namespace(), "ns");
         let ask = || client.send(Request::new(Body::empty()));
-        // Each is given up by whoever asked.
+        // Each caller gives up.
         for _ in 0..MOST + 10 {
             assert!(timeout(Duration::from_millis(5), ask()).await.is_err());
         }

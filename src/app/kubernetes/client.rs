@@ -1,7 +1,7 @@
-//! Making clients of the API server.
+//! Creates clients of the API server.
 //!
-//! To make one can take a program that gets credentials, and files of a disk that does not answer. No
-//! thread waits for them that has anything else to do.
+//! Creating a client may run a program that gets credentials, and read files from a disk that does not
+//! answer. So it has its own thread.
 
 use std::cell::RefCell;
 use std::path::{Path, PathBuf};
@@ -19,20 +19,20 @@ use super::proxy;
 use crate::config::Config;
 use crate::control::kubernetes;
 
-/// How long a client may take to be made before there is a word about it.
+/// How long creating a client may take before this is reported.
 const PATIENCE: Duration = Duration::from_secs(5);
-/// Between two attempts to make one.
+/// The pause between two attempts to create a client.
 const PAUSE: Duration = Duration::from_secs(5);
 
-/// Makes clients, one at a time.
+/// Creates clients, one at a time.
 pub(super) struct Connector {
     kubeconfig: Option<PathBuf>,
     patience: Duration,
-    /// What was not made in time, and may be later.
+    /// A client that was not created in time, and may be later.
     making: RefCell<Option<PendingClient>>,
 }
 
-/// A client is not made yet. What it is waited for goes on.
+/// A client was not created yet. Creating it continues.
 #[derive(Debug, thiserror::Error)]
 #[error("{what} has not answered in {} s", .patience.as_secs())]
 pub(super) struct NoAnswer {
@@ -45,7 +45,7 @@ struct PendingClient {
     made: JoinHandle<anyhow::Result<kube::Client>>,
 }
 
-/// What the making of a client waits for.
+/// The current step of creating a client.
 #[derive(Clone, Debug, Default)]
 struct ConnectStep(Arc<Mutex<String>>);
 
@@ -58,11 +58,11 @@ impl Connector {
         }
     }
 
-    /// A client. One that was not made in time before is waited for again: a program that hangs is
-    /// not started over and over.
+    /// Creates a client. If an earlier call has not finished in time, waits for that one, so that a blocked
+    /// program is not started repeatedly.
     ///
     /// # Errors
-    /// Why none can be made, and [`NoAnswer`] while that takes long.
+    /// When no client can be created. [`NoAnswer`] while it takes long.
     pub(super) async fn client(&self) -> anyhow::Result<kube::Client> {
         let making = self.making.take();
         let mut making = making.unwrap_or_else(|| PendingClient::begin(self.kubeconfig.clone()));
@@ -76,8 +76,8 @@ impl Connector {
         }
     }
 
-    /// The client that was made, or else one that can be made later: a program that gets credentials
-    /// may need what is away now. `failed` learns why there is none yet.
+    /// The created client, or one that is created later: a program that gets credentials may need something
+    /// that is not available yet. Calls `failed` with the error of each failed attempt.
     pub(super) async fn persist(
         &self,
         mut made: anyhow::Result<kube::Client>,
@@ -118,7 +118,7 @@ impl ConnectStep {
     }
 }
 
-/// What speaks to the API server. It waits for files and programs, and says for which.
+/// Creates a client. Reports the file or program that it waits for to `step`.
 async fn make(kubeconfig: Option<&Path>, step: &ConnectStep) -> anyhow::Result<kube::Client> {
     let variable = |name: &str| std::env::var(name).ok();
     let kube_config = match kubeconfig {
@@ -145,11 +145,11 @@ async fn make(kubeconfig: Option<&Path>, step: &ConnectStep) -> anyhow::Result<k
     let login = &kube_config.auth_info;
     let waits = login.exec.is_some() || login.auth_provider.is_some() || login.token_file.is_some();
     let client = kube::Client::try_from(kubernetes::tuned(kube_config))?;
-    // The token of a service account is in memory, and needs no thread.
+    // The token of a service account is in memory, so requests do not block.
     Ok(if waits && kubeconfig.is_some() { apart(&client) } else { client })
 }
 
-/// The program that gets credentials, if there is one.
+/// The program that gets credentials, if any.
 fn program(login: &AuthInfo) -> Option<&str> {
     let command = login.exec.as_ref().and_then(|exec| exec.command.as_deref());
     let provider = || login.auth_provider.as_ref()?.config.get("cmd-path").map(String::as_str);
@@ -168,8 +168,8 @@ async fn with_kubeconfig(
         if let Some(text) = cluster.proxy_url.take().filter(|text| !text.is_empty()) {
             own = Some(proxy::from_field(&name, &text)?);
         }
-        // The library would compare NO_PROXY with the proxy in place of the server, so what it finds
-        // is not used; it is only not to stumble over what is not for it.
+        // The library would compare NO_PROXY with the proxy instead of the server, so its result is not
+        // used. The placeholder only prevents an error for variables that it does not need.
         let is_set = |name: &&str| variable(name).is_some_and(|text| !text.is_empty());
         if ["HTTPS_PROXY", "https_proxy"].iter().any(is_set) {
             cluster.proxy_url = Some("http://unused.invalid".to_owned());
@@ -197,8 +197,8 @@ mod tests {
 
     use super::*;
 
-    /// A kubeconfig whose credentials come from a script, which waits for the file `go` beside it,
-    /// for ten seconds at most.
+    /// A kubeconfig whose credentials come from a script, which waits for the file `go` beside it, for ten
+    /// seconds at most.
     fn kubeconfig(folder: &Path) -> PathBuf {
         let script = "touch begun.$$; i=0; \
              until [ -e go ] || [ $i = 200 ]; do sleep 0.05; i=$((i + 1)); done; \

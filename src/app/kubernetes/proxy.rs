@@ -1,12 +1,12 @@
-//! The proxy on the way to the API server, as client-go finds it: `proxy-url` of the kubeconfig, or
-//! else `HTTPS_PROXY`, unless `NO_PROXY` has the server.
+//! The proxy for the API server, found as client-go does: `proxy-url` of the kubeconfig, or else
+//! `HTTPS_PROXY`, unless `NO_PROXY` includes the server.
 
 use anyhow::Context;
 use hyper::Uri;
 use hyper_util::client::proxy::matcher::Matcher;
 use kube::config::{Cluster, Kubeconfig};
 
-/// What a proxy's address looks like.
+/// The forms of a proxy's address.
 const FORM: &str = "write http://HOST:PORT, https://HOST:PORT or socks5://HOST:PORT";
 
 /// The cluster of the current context.
@@ -18,18 +18,18 @@ pub(super) fn current_cluster(kubeconfig: &mut Kubeconfig) -> Option<(String, &m
     Some((name, cluster.cluster.as_mut()?))
 }
 
-/// The proxy that a field of a kubeconfig names; it is used for whatever server.
+/// The proxy in a field of a kubeconfig. It is used for any server.
 ///
 /// # Errors
-/// When it is no address of a proxy.
+/// When the field is no proxy address.
 pub(super) fn from_field(cluster: &str, text: &str) -> anyhow::Result<Uri> {
     parse(text).with_context(|| format!("clusters[name={cluster}].cluster.proxy-url"))
 }
 
-/// The proxy that the environment has for `server`. None stands before a loopback address.
+/// The proxy for `server` in the environment. Loopback addresses have none.
 ///
 /// # Errors
-/// When the variable is no address of a proxy.
+/// When the variable is no proxy address.
 pub(super) fn from_environment(
     server: &Uri,
     variable: impl Fn(&str) -> Option<String>,
@@ -43,7 +43,7 @@ pub(super) fn from_environment(
     if is_direct(server, &direct) {
         return Ok(None);
     }
-    // As others do, and as a kubeconfig does not.
+    // Like other programs, accepts an address without a scheme; a kubeconfig must have one.
     let text = if text.contains("://") { text } else { format!("http://{text}") };
     parse(&text).map(Some).context(name)
 }
@@ -56,7 +56,7 @@ fn is_direct(server: &Uri, direct: &str) -> bool {
     let is_loopback = host.parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_loopback());
     let entries: Vec<&str> = direct.split([',', ' ']).collect();
     let bare: Vec<&str> = entries.iter().map(|entry| without_port(entry)).collect();
-    // The library has the rules: names with those below them, addresses, networks.
+    // The library implements the rules: names with all names below them, addresses, networks.
     let matcher = Matcher::builder().https("http://proxy").no(bare.join(",")).build();
     is_loopback
         || host == "localhost"
@@ -64,8 +64,8 @@ fn is_direct(server: &Uri, direct: &str) -> bool {
         || matcher.intercept(server).is_none()
 }
 
-/// An entry may have a port, `*.` before a name, and brackets around an IPv6 address. Of a host, the
-/// API server is all that is asked for.
+/// An entry without its port, a leading `*.`, and brackets around an IPv6 address. The port is ignored,
+/// because the API server is the only destination.
 fn without_port(entry: &str) -> &str {
     let name = match entry.rsplit_once(':') {
         Some((name, port)) if port.parse::<u16>().is_ok() && !is_ipv6(entry) => name,
@@ -82,7 +82,7 @@ fn is_ipv6(entry: &str) -> bool {
 fn parse(text: &str) -> anyhow::Result<Uri> {
     let shown = shown(text);
     let uri: Uri = match text.trim().strip_prefix("socks5h://") {
-        // The proxy looks names up in either case.
+        // The proxy resolves names with either scheme.
         Some(rest) => format!("socks5://{rest}").parse(),
         None => text.trim().parse(),
     }
@@ -99,7 +99,7 @@ fn parse(text: &str) -> anyhow::Result<Uri> {
     }
 }
 
-/// A proxy's address without the password that may be in it.
+/// A proxy's address without its password.
 pub(super) fn shown(text: &str) -> String {
     match text.rsplit_once('@') {
         Some((before, host)) => {
@@ -148,11 +148,11 @@ mod tests {
             (NAMED, "API.example.com", false),
             (NAMED, "other.example.com,10.0.0.0/8", true),
             (NAMED, "ample.com", true),
-            // Never, as with other clients of Kubernetes.
+            // Loopback addresses never use a proxy, as with other Kubernetes clients.
             ("https://127.0.0.1:6443", "", false),
             ("https://[::1]:6443", "", false),
             ("https://localhost:6443", "", false),
-            // What is not encrypted is not for an HTTPS proxy.
+            // HTTPS_PROXY is not for unencrypted connections.
             ("http://10.96.0.1:8080", "", false),
         ] {
             let variables = [("HTTPS_PROXY", "http://proxy:3128"), ("NO_PROXY", direct)];

@@ -1,4 +1,4 @@
-//! The search for one endpoint: how many are looked at, and which of them are preferred.
+//! The search for one endpoint, with a limit on the number of checked endpoints.
 
 use std::cell::Cell;
 use std::iter::once;
@@ -7,10 +7,11 @@ use std::sync::Arc;
 
 use crate::routing::{Availability, Endpoint, EndpointSet, Moment, mix};
 
-/// How many endpoints are looked at for one client, over all backends and choices. Each choice uses at most
-/// half of the rest, and at least one. If nearly all of them are dead, a healthy one may be missed.
+/// The maximum number of endpoints that are checked for one client, over all backends and choices. Each
+/// choice uses at most half of the rest, and at least one. If nearly all endpoints are dead, a healthy one
+/// may be missed.
 pub(super) const MOST_LOOKS: usize = 512;
-/// How many endpoints of a set are put into a random order. Of larger ones, some are drawn.
+/// The maximum size of a set that is shuffled completely. Of larger sets, some endpoints are drawn.
 const MOST_SHUFFLED: usize = 256;
 
 /// A connection that needs an endpoint.
@@ -31,7 +32,7 @@ pub struct EndpointRequest<'a> {
 /// The state of the search for one client, over several choices.
 #[derive(Clone, Debug)]
 pub struct SearchState {
-    /// How many endpoints may still be looked at.
+    /// How many endpoints may still be checked.
     looks: Cell<u16>,
     /// Whether the kernel had no route to an IPv4 address, or an IPv6 address.
     unrouted: [bool; 2],
@@ -44,7 +45,7 @@ impl Default for SearchState {
 }
 
 impl SearchState {
-    /// The kernel has no route to this address, and so perhaps none to others of its family.
+    /// Records that the kernel has no route to this address, and so perhaps none to others of its family.
     pub fn unrouted(&mut self, address: SocketAddr) {
         let [ipv4, ipv6] = &mut self.unrouted;
         *(if is_ipv4(address) { ipv4 } else { ipv6 }) = true;
@@ -63,7 +64,7 @@ fn is_ipv4(address: SocketAddr) -> bool {
 /// The rank of an endpoint for one client; the least is the best.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum EndpointRank {
-    /// It is healthy, as far as is known.
+    /// Healthy, as far as is known.
     Well,
     /// It has failed, and its pause is over: the next attempt is a trial.
     Due,
@@ -76,7 +77,7 @@ pub(super) enum EndpointRank {
 }
 
 impl<'a> EndpointRequest<'a> {
-    /// The request of a client for which nothing was tried yet.
+    /// The request of a client without earlier attempts.
     pub fn new(source: IpAddr, tried: &'a [SocketAddr], random: u64) -> Self {
         EndpointRequest {
             source,
@@ -87,7 +88,7 @@ impl<'a> EndpointRequest<'a> {
         }
     }
 
-    /// The request of a client for which endpoints were tried already.
+    /// The request of a client with earlier attempts.
     pub fn again(
         source: IpAddr,
         tried: &'a [SocketAddr],
@@ -109,7 +110,7 @@ impl<'a> EndpointRequest<'a> {
         }
     }
 
-    /// How many endpoints this choice may look at.
+    /// How many endpoints this choice may check.
     pub(super) fn allowance(&self) -> u16 {
         (self.search.looks.get() / 2).max(1)
     }
@@ -132,12 +133,12 @@ impl<'w> EndpointSearch<'w> {
         EndpointSearch { request, most, left: Cell::new(most) }
     }
 
-    /// How many were looked at.
+    /// How many endpoints were checked.
     pub(super) fn spent(&self) -> u16 {
         self.most.saturating_sub(self.left.get())
     }
 
-    /// How many may still be looked at.
+    /// How many endpoints may still be checked.
     pub(super) fn left(&self) -> u16 {
         self.left.get()
     }
@@ -158,8 +159,7 @@ impl<'w> EndpointSearch<'w> {
         Some(self.request.rank(endpoint))
     }
 
-    /// The first of the best, among the first of `endpoints`: `share` of them at most, and not
-    /// beyond one that is good.
+    /// The first of the best among the first `share` of `endpoints`. Stops at a good one.
     pub(super) fn best_of<'s>(
         &self,
         endpoints: impl Iterator<Item = &'s Arc<Endpoint>>,
@@ -179,8 +179,8 @@ impl<'w> EndpointSearch<'w> {
     }
 }
 
-/// The best endpoint of a set that is found: the one at `start`, if it is good, or else the first
-/// that is, in a random order. Not the next one, which would get the share of all before it.
+/// The endpoint at `start`, if it is good, or else the best one found in a random order. A search from
+/// `start` onwards would give an endpoint the shares of all bad ones before it.
 pub(super) fn pick<'s>(
     set: &'s EndpointSet,
     search: &EndpointSearch<'_>,
@@ -194,7 +194,7 @@ pub(super) fn pick<'s>(
     search.best_of(order, share)
 }
 
-/// The numbers below `size` in a random order; of very many, some.
+/// The numbers below `size` in a random order. If `size` is very large, only some of them.
 fn shuffled(size: usize, random: u64) -> impl Iterator<Item = usize> {
     let mut numbers: [u8; MOST_SHUFFLED] = std::array::from_fn(|number| number as u8);
     (0..size.min(MOST_SHUFFLED)).map(move |turn| {

@@ -39,7 +39,7 @@ fn a_change_of_endpoints_swaps_no_table_and_is_seen_through_the_old_one() {
     assert_eq!(held.backends[0].backend.endpoints()[0].address.to_string(), "10.0.0.2:1");
 }
 
-/// The same hostname in two scopes is two hostnames, of which each has its own route.
+/// The same hostname in two scopes is two hostnames, each with its own route.
 #[test]
 fn scopes_share_no_hostname() {
     let (mut writer, reader) = channel();
@@ -70,7 +70,7 @@ fn scopes_share_no_hostname() {
     assert_eq!(winner("a.com", &three, "https"), None, "nobody is attached to it");
     assert_eq!(reader.table().hostnames(), 3);
 
-    // What a scope loses, the others keep.
+    // Removing an attachment does not affect other scopes.
     both.attachments.remove(0);
     writer.apply(snapshot(&[spec("config", "a.com", "config"), both], &[]));
     assert_eq!(winner("a.com", &one, "https"), None);
@@ -109,7 +109,7 @@ fn a_backend_lasts_as_long_as_a_route_names_it() {
     assert_eq!(kept.backends[0].backend.endpoints().len(), 1);
     writer.apply(snapshot(&[], &[]));
     assert!(writer.backends.is_empty());
-    // Named again, it is a new one, and has the endpoints that come with the route.
+    // A backend that is named again is a new one, and gets the endpoints that come with the route.
     let again = TableChanges {
         routes: vec![(a.key.clone(), Some(a))],
         endpoints: snapshot(&[], &[("one", "10.0.0.2:1")]).endpoints,
@@ -148,7 +148,7 @@ fn the_counts_of_a_gone_route_stay_a_while_and_as_long_as_it_has_connections() {
     assert_eq!(reader.table().retired().len(), 0);
 }
 
-/// Of a large table, that takes longer than a worker may be away.
+/// Freeing a large table would block a worker for too long.
 #[test]
 fn what_a_reader_holds_last_is_freed_by_the_writer() {
     let (mut writer, reader) = channel();

@@ -2,13 +2,13 @@ use super::*;
 use crate::tls::{InvalidServerName, TlsVersion};
 use MalformedHello::*;
 
-/// A ClientHello's fields; the rest of it is legal.
+/// The fields of a ClientHello; all other parts are valid.
 struct Fields {
     version: [u8; 2],
     session_id: Vec<u8>,
     suites: Vec<u8>,
     compression: Vec<u8>,
-    /// With their length in front; empty for none.
+    /// With a length prefix; empty means no extensions.
     extensions: Vec<u8>,
 }
 
@@ -60,7 +60,7 @@ fn parse(body: &[u8]) -> Result<ClientHello, MalformedHello> {
     ClientHello::parse(body, 0)
 }
 
-/// Parses a hello with these extensions, one after another.
+/// Parses a hello with these extensions.
 fn with(extensions: &[(u16, &[u8])]) -> Result<ClientHello, MalformedHello> {
     let extensions: Vec<u8> = extensions.iter().flat_map(|(n, c)| extension(*n, c)).collect();
     parse(&Fields { extensions: long(&extensions), ..Fields::default() }.body())
@@ -85,8 +85,8 @@ fn what_routing_needs_is_read_and_the_rest_is_passed_over() {
     assert_eq!(hello.server_name.expect("a name").as_str(), "www.example.com");
     assert!(!hello.post_quantum && !hello.ech);
 
-    // Broken, but none of a router's business: status_request, ec_point_formats, early_data, and a
-    // pre_shared_key that is not the last.
+    // Malformed extensions that routing does not use: status_request, ec_point_formats, early_data, and a
+    // pre_shared_key that is not the last extension.
     let odd: &[(u16, &[u8])] =
         &[(5, b"\x01"), (11, b"\x09"), (42, b"x"), (41, b""), (SERVER_NAME, &host("a.example"))];
     assert!(with(odd).is_ok());
@@ -158,9 +158,9 @@ fn a_hello_that_ends_early_is_refused_wherever_it_ends() {
     assert_eq!(Fields::default().body().len(), 75);
     for end in 0..body.len() {
         let cause = match end {
-            // Nothing at all after the compression methods is legal.
+            // Nothing after the compression methods is valid.
             75 => continue,
-            // Inside the two lists before the extensions.
+            // In the two lists before the extensions.
             69..=72 | 74 => AlgorithmLists,
             ..75 => Truncated,
             _ => Extensions,

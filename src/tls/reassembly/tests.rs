@@ -16,8 +16,7 @@ fn record(body: &[u8]) -> Vec<u8> {
     [&[22, 3, 1][..], &length.to_be_bytes(), body].concat()
 }
 
-/// The smallest legal hello, with its handshake header: no session id, one cipher suite, no
-/// extensions.
+/// The smallest valid hello, with its handshake header: no session id, one cipher suite, no extensions.
 fn message() -> Vec<u8> {
     let body = [&[3, 3][..], &[7; 32], &[0, 0, 2, 0x13, 1, 1, 0]].concat();
     [&[1, 0, 0, body.len() as u8][..], &body].concat()
@@ -88,7 +87,7 @@ fn records_that_break_the_rules_are_refused_at_their_headers() {
         (b"\x16\x03\x01\0\x04\x01\0\0\x29\x16\x03\x01\0\x2a", TrailingHandshake),
     ] {
         assert_eq!(read(received), malformed(cause), "{}", received.escape_ascii());
-        // No byte earlier, and whatever follows.
+        // Not one byte earlier, and whatever follows.
         let (_, before) = received.split_last().expect("a byte");
         assert_eq!(read(before), Progress::Incomplete, "{}", received.escape_ascii());
         assert_eq!(read(&[received, &[0xff; 99]].concat()), malformed(cause));
@@ -175,7 +174,7 @@ fn records_take_no_more_than_the_longest_hello_and_a_little() {
         }
         assert_eq!(reader.read(&received[..received.len().min(MOST + 1)]), whole);
     }
-    // What is wrong behind that is no longer looked at, however much comes at once.
+    // Errors behind this point are ignored, however many bytes arrive at once.
     let mut received = cut(&message, 1);
     received[6 * (MOST / 6 + 1)] = 0;
     assert_eq!(HelloReader::new(MAX).read(&received), too_many);
