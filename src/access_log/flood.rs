@@ -143,7 +143,7 @@ mod tests {
     }
 
     #[test]
-    fn beyond_a_hundred_a_second_refusals_of_one_kind_are_counted() {
+    fn more_than_a_hundred_similar_refusals_a_second_are_only_counted() {
         let mut flood = Flood::of_one_of(1);
         let mut shown = 0;
         for n in 0..350 {
@@ -169,7 +169,7 @@ mod tests {
     }
 
     #[test]
-    fn workers_share_the_lines() {
+    fn workers_share_the_limit_on_lines() {
         for (workers, lines) in [(1, 100), (2, 50), (3, 33), (64, 1), (1000, 1)] {
             let mut flood = Flood::of_one_of(workers);
             let shown = (0..200).filter(|_| flood.admits(at(0), ip(1), Outcome::NoRoute)).count();
@@ -179,7 +179,7 @@ mod tests {
 
     /// A client can choose among 2⁶⁴ IPv6 addresses.
     #[test]
-    fn an_ipv6_network_is_one_source() {
+    fn an_ipv6_network_counts_as_one_source() {
         let mut flood = Flood::of_one_of(1);
         let source = |net: u128, host: u128| {
             IpAddr::from((0x2001_0db8 << 96 | net << 64 | host).to_be_bytes())
@@ -200,7 +200,7 @@ mod tests {
     }
 
     #[test]
-    fn sources_beyond_the_bound_are_one() {
+    fn sources_beyond_the_maximum_count_as_one() {
         let mut flood = Flood::of_one_of(1);
         let source = |n: usize| IpAddr::from((n as u32).to_be_bytes());
         let mut shown = 0;

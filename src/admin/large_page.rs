@@ -202,7 +202,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn all_that_wait_get_one_copy_and_who_comes_later_gets_another() {
+    async fn waiting_readers_share_a_copy_and_later_readers_get_a_new_one() {
         let turn = Arc::new(Semaphore::new(0));
         let page = LargePage::new("text/plain", make, state(), Arc::clone(&turn));
         let reader = Arc::<PageConsumer>::default();
@@ -226,7 +226,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn who_leaves_while_waiting_keeps_no_page_from_others() {
+    async fn a_reader_that_leaves_while_waiting_does_not_block_others() {
         let (turn, state) = (Arc::new(Semaphore::new(0)), state());
         let page = |text| LargePage::new("text/plain", text, Arc::clone(&state), Arc::clone(&turn));
         let reader = Arc::<PageConsumer>::default();

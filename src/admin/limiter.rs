@@ -102,7 +102,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_ended_makes_room_without_closing_another() {
+    async fn an_ended_connection_makes_room_without_closing_another() {
         let mut limiter = limiter_of(&[1, 1]);
         limiter.connections[1].task.abort();
         while !limiter.connections[1].task.is_finished() {

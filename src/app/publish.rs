@@ -142,7 +142,7 @@ mod tests {
     }
 
     #[test]
-    fn the_first_changes_are_all_and_the_next_are_added() {
+    fn the_first_delta_replaces_everything_and_later_ones_add() {
         let (writer, table) = routing::channel();
         let statuses = Statuses::default();
         let metrics = Metrics::new(table.clone()).unwrap();
@@ -178,7 +178,7 @@ mod tests {
     }
 
     #[test]
-    fn a_source_that_starts_anew_replaces_all_at_once_and_nothing_before_it_has_everything() {
+    fn a_restarted_source_replaces_everything_in_one_step() {
         let (writer, table) = routing::channel();
         let statuses = Statuses::default();
         let metrics = Metrics::new(table.clone()).unwrap();
@@ -207,7 +207,7 @@ mod tests {
     }
 
     #[test]
-    fn nobody_sees_a_route_without_its_status_nor_a_status_without_its_route() {
+    fn a_route_and_its_status_become_visible_together() {
         let (writer, table) = routing::channel();
         let statuses = Statuses::default();
         let metrics = Metrics::new(table.clone()).unwrap();
@@ -271,7 +271,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_in_order_is_logged_by_name_and_once() {
+    fn faulty_routes_are_logged_once_by_name() {
         let (writer, table) = routing::channel();
         let metrics = Metrics::new(table).unwrap();
         let mut publisher =

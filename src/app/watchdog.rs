@@ -112,7 +112,7 @@ mod tests {
     }
 
     #[test]
-    fn a_thread_that_misses_five_questions_in_a_row_counts_as_stopped_until_it_answers() {
+    fn a_thread_that_misses_five_checks_counts_as_stopped_until_it_answers() {
         let readiness = Arc::new(Readiness::new());
         readiness.set_listeners_bound();
         readiness.set_table_complete();

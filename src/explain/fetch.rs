@@ -136,7 +136,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_is_no_report_is_an_error_that_says_so() {
+    async fn an_answer_that_is_no_report_is_an_error() {
         let head = "HTTP/1.1 200 OK\r\ncontent-length:";
         for answer in [String::new(), format!("{head} 10\r\n\r\n{{")] {
             let error = fetched(Duration::from_millis(300), &answer).await;
@@ -154,7 +154,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn nobody_there_is_an_error_that_names_the_url() {
+    async fn a_refused_connection_is_an_error_with_the_url() {
         // Bound but not listening, so that no other process can listen there.
         let socket = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket");
         socket.bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into()).expect("a port");

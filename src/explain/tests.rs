@@ -80,7 +80,7 @@ fn the_first_line_names_the_winner_and_its_claim() {
 }
 
 #[test]
-fn every_loser_is_told_why() {
+fn every_loser_has_a_reason() {
     let explanation = ask(shop(), "www.example.com", &[], Some("https"));
     let reasons: Vec<(String, Lost)> =
         explanation.losers.iter().map(|l| (l.key.to_string(), l.reason.clone())).collect();
@@ -102,7 +102,7 @@ fn every_loser_is_told_why() {
 }
 
 #[test]
-fn without_a_listener_the_best_route_wins_and_other_answers_are_told() {
+fn without_a_listener_the_best_route_wins_and_other_answers_are_listed() {
     let explanation = ask(shop(), "www.example.com", &[], None);
     let text = explanation.to_string();
     assert!(text.starts_with("SniRoute a/inside: exact hostname www.example.com\n"), "{text}");
@@ -134,7 +134,7 @@ fn without_a_listener_the_best_route_wins_and_other_answers_are_told() {
 }
 
 #[test]
-fn no_route_comes_with_the_reasons() {
+fn no_route_is_explained_with_the_reasons() {
     let mut routes = shop();
     routes.retain(|route| route.key.name() != "all");
     for (name, listener, part) in [
@@ -158,7 +158,7 @@ fn no_route_comes_with_the_reasons() {
 }
 
 #[test]
-fn the_details_of_the_winner_are_told() {
+fn the_details_of_the_winner_are_shown() {
     let mut spec = with_alpn(route("data/kafka", None, &["kafka.example.com"]), &["h2"]);
     let service: BackendKey = BackendKey::Service {
         service: crate::routing::ObjectKey::new("data", "kafka"),
@@ -209,7 +209,7 @@ fn a_server_name_is_what_a_client_can_send() {
 }
 
 #[test]
-fn what_is_claimed_falls_to_no_other_namespace_and_the_others_learn_why() {
+fn routes_of_other_namespaces_lose_a_claimed_name_with_the_reason() {
     let routes = vec![
         with_alpn(route("a/h2", Some(1), &["login.a.com"]), &["h2"]),
         route("b/wild", Some(2), &["*.a.com"]),
@@ -230,7 +230,7 @@ fn what_is_claimed_falls_to_no_other_namespace_and_the_others_learn_why() {
 }
 
 #[test]
-fn the_winner_says_where_its_timeouts_are_capped() {
+fn the_winners_limited_timeouts_are_shown() {
     let routes = vec![route("a/capped", None, &["a.com"]), route("a/other", None, &["b.com"])];
     let mut explanation = ask(routes, "a.com", &[], Some("https"));
     let said = "timeouts.idle is 2h, the longest that this installation allows, and not 24h";

@@ -223,7 +223,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_what_is_an_endpoints_own_is_held_against_it() {
+    fn only_failures_of_the_endpoint_itself_affect_its_health() {
         let address = SocketAddr::from(([127, 0, 0, 1], 9));
         let of = |errno: Errno| failure_of(address, &io::Error::from(errno));
         for errno in [Errno::CONNREFUSED, Errno::PERM, Errno::TIMEDOUT] {

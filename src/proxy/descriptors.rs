@@ -104,7 +104,7 @@ mod tests {
     }
 
     #[test]
-    fn spares_leave_the_last_quarter_to_connections() {
+    fn additional_attempts_leave_a_quarter_of_the_descriptors() {
         let descriptors = for_connections(4);
         let spares: Vec<_> = std::iter::from_fn(|| descriptors.take_spare(1)).collect();
         assert_eq!(spares.len(), 4);
@@ -118,7 +118,7 @@ mod tests {
     }
 
     #[test]
-    fn binds_take_from_what_connections_may_have() {
+    fn binds_reduce_the_descriptors_for_connections() {
         let descriptors = Descriptors::new(Some(100_000), 2);
         let before = descriptors.most_connections();
         descriptors.set_binds(10);

@@ -37,7 +37,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn so_many_directions_may_be_fast_and_no_more() {
+    fn the_number_of_fast_directions_is_limited() {
         let slots = FastSlots::new();
         let mut taken: Vec<_> = (0..MOST_FAST).map(|_| slots.take().expect("a slot")).collect();
         assert!(slots.take().is_none());

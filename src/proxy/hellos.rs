@@ -110,7 +110,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_third_of_a_hello_at_the_same_time_is_one_too_many() {
+    fn the_third_concurrent_connection_with_one_hello_is_refused() {
         let hellos = Hellos::new();
         let (one, other) = (hellos.key(&[1; 32]), hellos.key(&[2; 32]));
         let first = hellos.enter(one).expect("the first");
@@ -126,7 +126,7 @@ mod tests {
     }
 
     #[test]
-    fn hellos_are_spread_by_a_key_of_the_process() {
+    fn hellos_are_distributed_by_a_key_of_the_process() {
         let (hellos, others) = (Hellos::new(), Hellos::new());
         assert_ne!(hellos.key(&[1; 32]), others.key(&[1; 32]));
         let held: Vec<_> = (0..=u8::MAX)

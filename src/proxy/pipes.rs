@@ -193,7 +193,7 @@ mod tests {
     }
 
     #[test]
-    fn pipes_are_used_again_and_bounded() {
+    fn pipes_are_reused_and_limited() {
         let metrics = metrics();
         let pipes = Pipes::new(PipeQuota { size: SMALLEST, pipes: 2 }, &metrics);
         let first = pipes.borrow().expect("a pipe");

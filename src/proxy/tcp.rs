@@ -159,7 +159,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_release_begins_with_its_version() {
+    fn the_version_is_the_start_of_a_release_string() {
         assert_eq!(release("6.18.44-fc-v782"), Some((6, 18)));
         assert_eq!(release("5.15.0-1056-aws"), Some((5, 15)));
         assert_eq!(release("7.0-rc1"), Some((7, 0)));

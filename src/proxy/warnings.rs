@@ -70,7 +70,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_cause_has_a_silence_of_its_own() {
+    fn each_cause_has_its_own_rate_limit() {
         let warnings = WarningLimiter::default();
         let network = "10.0.0.0/8".parse().expect("a network");
         let causes =

@@ -304,7 +304,7 @@ mod tests {
     }
 
     #[test]
-    fn who_has_clearly_more_hands_over_to_who_has_least() {
+    fn a_clearly_busier_worker_hands_over_to_the_least_busy_one() {
         for (connections, by, to) in [
             (&[1, 0][..], 0, None),
             (&[2, 0], 0, Some(1)),
@@ -328,7 +328,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_handed_over_counts_and_is_taken_once() {
+    fn a_handed_over_connection_counts_and_is_taken_once() {
         let workers = workers(&[0]);
         let handle = workers.handle(0).expect("a worker");
         for listener in ["a", "b"] {

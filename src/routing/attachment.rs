@@ -99,7 +99,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_place_has_room_for_the_largest_of_each_number() {
+    fn a_place_can_store_the_maximum_of_each_number() {
         let largest = (1 << ClaimPlace::BITS) - 1;
         for (attachment, place) in [(0, 0), (255, largest), (7, 5)] {
             let claim = ClaimPlace::new(attachment, HostnameOffset(place)).expect("there is room");

@@ -280,7 +280,7 @@ mod tests {
     }
 
     #[test]
-    fn endpoints_that_stay_keep_their_connections() {
+    fn kept_endpoints_keep_their_connections() {
         let backend = Backend::new(BackendKey::Address("x".into()), &[]);
         let (a, b, c) = (address("10.0.0.1:1"), address("10.0.0.2:1"), address("10.0.0.3:1"));
         assert!(backend.set_endpoints(&[a, b]).is_some());
@@ -293,7 +293,7 @@ mod tests {
     }
 
     #[test]
-    fn the_same_endpoints_again_are_no_change() {
+    fn storing_the_same_endpoints_again_is_no_change() {
         let backend = Backend::new(BackendKey::Address("x".into()), &[]);
         assert!(backend.set_endpoints(&[]).is_none());
         assert!(backend.set_endpoints(&[address("10.0.0.1:1")]).is_some());
@@ -301,7 +301,7 @@ mod tests {
     }
 
     #[test]
-    fn endpoints_that_stay_keep_their_health() {
+    fn kept_endpoints_keep_their_health() {
         let backend = Backend::new(BackendKey::Address("x".into()), &[]);
         let (a, b, now) = (address("10.0.0.1:1"), address("10.0.0.2:1"), Moment::now());
         backend.set_endpoints(&[a]);
@@ -313,7 +313,7 @@ mod tests {
     }
 
     #[test]
-    fn a_family_without_a_route_rests_before_what_has_failed_itself() {
+    fn a_family_without_a_route_ranks_before_failed_endpoints() {
         let addresses = ["10.0.0.1:1", "[::ffff:10.0.0.2]:1", "[fd00::1]:1", "[fd00::2]:1"];
         let addresses = addresses.map(address);
         let backend = Backend::new(BackendKey::Address("x".into()), &addresses);

@@ -118,7 +118,7 @@ mod tests {
     }
 
     #[test]
-    fn windows_go_round_the_ring_once() {
+    fn windows_cover_the_ring_once() {
         for count in [WINDOW as u32 + 1, 1000] {
             let ring = HashRing::new((0..count).map(address));
             for source in [0, 1, u64::MAX / 3, u64::MAX] {
@@ -135,7 +135,7 @@ mod tests {
     }
 
     #[test]
-    fn a_source_has_each_endpoint_once_and_those_of_its_window_by_their_scores() {
+    fn a_source_gets_each_endpoint_once_with_its_window_ordered_by_score() {
         for count in [0, 1, 2, WINDOW, WINDOW + 1, 300] {
             let ring = HashRing::new((0..count as u32).map(address));
             let order: Vec<usize> = ring.in_order_of(7).collect();

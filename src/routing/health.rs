@@ -130,7 +130,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_failure_rests_is_due_and_is_forgotten_by_a_success() {
+    fn a_failure_causes_a_rest_and_a_success_ends_it() {
         let (health, now) = (Health::default(), Moment::now());
         assert_eq!(health.availability(now), Availability::Well);
         health.failed(now, ENDPOINT_REST);
@@ -142,7 +142,7 @@ mod tests {
     }
 
     #[test]
-    fn a_trial_keeps_the_others_away_until_it_ends() {
+    fn other_attempts_avoid_an_endpoint_during_a_trial() {
         let (health, now) = (Health::default(), Moment::now());
         assert_eq!(health.begin_trial(now), None);
         health.failed(now, ENDPOINT_REST);

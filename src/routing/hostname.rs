@@ -248,7 +248,7 @@ mod tests {
     }
 
     #[test]
-    fn what_no_client_can_send_is_refused_with_its_reason() {
+    fn hostnames_that_no_client_can_send_are_refused_with_the_reason() {
         let long_label = format!("{}.com", "a".repeat(64));
         let long_name = format!("{}com", "abcdefg.".repeat(32));
         for (text, part) in [
@@ -292,7 +292,7 @@ mod tests {
     }
 
     #[test]
-    fn a_wildcard_takes_one_or_more_labels_and_never_the_bare_suffix() {
+    fn a_wildcard_matches_one_or_more_labels_and_never_the_suffix_itself() {
         let wildcard = host("*.example.com");
         assert!(wildcard.matches(Some("a.example.com")));
         assert!(wildcard.matches(Some("a.b.example.com")));

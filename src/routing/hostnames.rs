@@ -151,7 +151,7 @@ mod tests {
     }
 
     #[test]
-    fn what_goes_in_comes_out_in_its_order() {
+    fn hostnames_keep_their_order() {
         let all = ["b.com", "*.a.com", "*", "a.com"];
         let packed = hostnames(&all);
         assert_eq!(packed.iter().map(|hostname| hostname.to_string()).collect::<Vec<_>>(), all);
@@ -163,7 +163,7 @@ mod tests {
     }
 
     #[test]
-    fn each_is_found_again_at_its_place() {
+    fn each_hostname_is_found_at_its_offset() {
         let packed = hostnames(&["b.com", "*.a.com", "*", "a.com"]);
         assert_eq!(packed.places().count(), 4);
         for (place, hostname) in packed.places() {

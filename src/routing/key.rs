@@ -271,7 +271,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn namespaces_order_before_names_and_a_slash_moves_nothing_between_them() {
+    fn keys_are_ordered_by_namespace_and_a_slash_cannot_change_the_split() {
         let key = ObjectKey::new;
         assert!(key("a", "z") < key("a-b", "a"), "though '-' comes before '/'");
         assert!(key("a", "b") < key("a", "c"));

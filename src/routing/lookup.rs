@@ -208,7 +208,7 @@ mod tests {
     /// The worst case of routes and a hello, counted: the offers are read once and only in part, and few
     /// claims are checked for them.
     #[test]
-    fn the_worst_hello_costs_little_with_the_worst_table() {
+    fn the_worst_hello_and_the_worst_table_cost_little() {
         let protocol = |number: usize| format!("offer-{number}");
         let routes = (0..MOST_ROUTES_A_HOSTNAME).flat_map(|n| {
             let offered = (0..16).map(move |m| protocol((n + 2 * m) % MOST_OFFERS));

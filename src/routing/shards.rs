@@ -178,7 +178,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn it_is_the_set_that_a_tree_is(steps in prop::collection::vec((pairs(), pairs()), 0..6)) {
+        fn shards_behave_like_a_tree(steps in prop::collection::vec((pairs(), pairs()), 0..6)) {
             let (mut shards, mut tree) = (Shards::default(), BTreeSet::new());
             for (gone, new) in steps {
                 // Only existing items are removed, and only missing ones are added.
@@ -204,7 +204,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_hash_is_found_wherever_it_is(
+        fn a_hash_is_found_at_any_position(
             mut hashes in prop::collection::vec(prop_oneof![any::<u32>(), 0..9u32], 0..300),
             hash in prop_oneof![any::<u32>(), 0..9u32],
         ) {
@@ -218,7 +218,7 @@ mod tests {
     }
 
     #[test]
-    fn a_change_leaves_the_other_shards_as_they_are() {
+    fn a_change_shares_the_other_shards() {
         let many: Vec<Pair> = (0..5).map(|key| Pair(key, 0)).collect();
         let before = Shards::default().with(vec![], many);
         let after = before.with(vec![Pair(1, 0)], vec![Pair(1, 1)]);

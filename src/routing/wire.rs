@@ -298,7 +298,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_route_survives_its_text(attachments in vec(attachment(), 0..4)) {
+        fn a_route_is_unchanged_after_conversion_to_text_and_back(attachments in vec(attachment(), 0..4)) {
             let key = RouteKey::new(Kind::TlsRoute, "data", "kafka");
             let mut spec = RouteSpec::new(key, Hostnames::default());
             spec.attachments = attachments.into_iter().collect();
@@ -309,7 +309,7 @@ mod tests {
     }
 
     #[test]
-    fn backends_survive_their_text() {
+    fn backends_are_unchanged_after_conversion_to_text_and_back() {
         let kafka = || ObjectKey::new("data", "kafka");
         for key in [
             BackendKey::Service { service: kafka(), port: ServicePort::Number(9093) },

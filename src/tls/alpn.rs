@@ -73,7 +73,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_does_not_fit_is_forgotten_protocol_by_protocol() {
+    fn shortening_removes_whole_protocols_from_the_end() {
         let whole = Alpn { wire: (*b"\x02h2\x08http/1.1\x03foo").into() };
         for (most, left) in [(100, 3), (16, 3), (15, 2), (12, 2), (11, 1), (3, 1), (2, 0), (0, 0)] {
             let mut alpn = whole.clone();
@@ -84,7 +84,7 @@ mod tests {
     }
 
     #[test]
-    fn protocols_come_in_the_order_of_the_client() {
+    fn protocols_are_in_the_order_of_the_client() {
         let alpn = Alpn::parse(b"\0\x0c\x02h2\x08http/1.1").expect("a list");
         assert_eq!(alpn.iter().collect::<Vec<_>>(), [&b"h2"[..], b"http/1.1"]);
         assert!(alpn.offers(b"h2") && alpn.offers(b"http/1.1"));
@@ -94,13 +94,13 @@ mod tests {
     }
 
     #[test]
-    fn nothing_offered_is_empty() {
+    fn without_the_extension_the_list_is_empty() {
         assert!(Alpn::default().is_empty());
         assert_eq!(Alpn::default().iter().count(), 0);
     }
 
     #[test]
-    fn a_list_that_breaks_its_format_is_none() {
+    fn a_malformed_list_is_refused() {
         assert!(Alpn::parse(b"\0\x03\x02h2").is_some());
         for broken in [
             &b""[..],

@@ -166,7 +166,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_the_name_of_a_server_is_refused_with_its_cause() {
+    fn invalid_server_names_are_refused_with_the_cause() {
         use InvalidServerName::*;
         for (sent, cause) in [
             (&b""[..], Empty),
@@ -221,7 +221,7 @@ mod tests {
     }
 
     #[test]
-    fn lengths_are_those_of_dns() {
+    fn the_limits_on_lengths_are_those_of_dns() {
         let label = |length: usize| "a".repeat(length);
         assert!(ServerName::parse(format!("{}.com", label(63)).as_bytes()).is_ok());
         let long_label = ServerName::parse(format!("{}.com", label(64)).as_bytes());

@@ -106,7 +106,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_unknown_is_left_out_and_the_latest_comes_first() {
+    fn unknown_versions_are_left_out_and_the_latest_is_first() {
         let versions = Versions::supported([0x0303, 0x2a2a, 0x7f1c, 0x0304].into_iter());
         assert_eq!(versions.iter().collect::<Vec<_>>(), [TlsVersion::Tls13, TlsVersion::Tls12]);
         assert_eq!(versions.highest(), Some(TlsVersion::Tls13));

@@ -69,7 +69,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn requests_that_block_their_thread_block_no_other_and_are_few() {
+    async fn blocking_requests_do_not_block_others_and_are_limited() {
         let (go, gone) = mpsc::channel::<()>();
         let (begun, gone) = (Arc::<AtomicUsize>::default(), Arc::new(Mutex::new(gone)));
         let counted = Arc::clone(&begun);

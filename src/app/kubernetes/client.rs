@@ -220,7 +220,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_program_that_hangs_holds_nothing_up_and_is_not_started_twice() {
+    async fn a_blocked_program_blocks_no_thread_and_is_not_started_twice() {
         let folder = tempfile::tempdir().unwrap();
         let patience = Duration::from_millis(300);
         let kubeconfig = Some(kubeconfig(folder.path()));

@@ -126,7 +126,7 @@ mod tests {
     }
 
     #[test]
-    fn the_environment_has_a_proxy_but_not_for_all() {
+    fn the_environments_proxy_is_used_except_for_no_proxy() {
         const SERVICE: &str = "https://10.96.0.1:443";
         const NAMED: &str = "https://api.example.com:6443";
         for (server, direct, proxied) in [
@@ -179,7 +179,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_proxy_is_named_without_its_password() {
+    fn an_invalid_proxy_is_shown_without_its_password() {
         for (text, expected) in [
             (
                 "http://",

@@ -185,7 +185,7 @@ mod tests {
     }
 
     #[test]
-    fn the_family_that_answers_is_used_at_once() {
+    fn addresses_of_one_family_are_used_before_the_other_answers() {
         goes(&[
             (V4, found("10.0.0.1", 60), 60, Some((&["10.0.0.1"], None))),
             (V6, failed(), 1, Some((&["10.0.0.1"], None))),
@@ -204,7 +204,7 @@ mod tests {
     }
 
     #[test]
-    fn a_failure_keeps_what_was_there() {
+    fn a_failed_lookup_keeps_the_known_addresses() {
         goes(&[
             (V4, failed(), 1, None),
             (V6, failed(), 1, Some((&[], Some("away")))),
@@ -217,7 +217,7 @@ mod tests {
     }
 
     #[test]
-    fn an_answer_that_there_is_nothing_takes_it_away() {
+    fn an_empty_answer_removes_the_known_addresses() {
         goes(&[
             (V4, found("10.0.0.1", 60), 60, Some((&["10.0.0.1"], None))),
             (V6, NONE, 60, Some((&["10.0.0.1"], None))),
@@ -237,7 +237,7 @@ mod tests {
     }
 
     #[test]
-    fn more_addresses_than_a_name_may_have_are_told() {
+    fn too_many_addresses_of_a_name_are_reported() {
         let many: Vec<IpAddr> = (0..300_u32).rev().map(|n| IpAddr::from(n.to_be_bytes())).collect();
         let mut known = KnownAddresses::default();
         known.take(V4, LookupResult::Found(many, Duration::from_secs(60)));

@@ -162,7 +162,7 @@ mod tests {
     }
 
     #[test]
-    fn namespaces_take_turns_and_none_has_more_than_its_share() {
+    fn namespaces_take_turns_and_none_exceeds_its_limit() {
         let mut turns = LookupQueues::default();
         add(&mut turns, "a", LookupClass::New, 0..1000);
         add(&mut turns, "b", LookupClass::New, 1000..1002);
@@ -175,7 +175,7 @@ mod tests {
     }
 
     #[test]
-    fn what_fails_leaves_room_for_what_does_not() {
+    fn failing_lookups_leave_room_for_others() {
         let mut turns = LookupQueues::default();
         for number in 0..50 {
             add(&mut turns, &format!("f{number}"), LookupClass::Failing, 0..10);
@@ -191,7 +191,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_left_of_what_is_over() {
+    fn ended_lookups_leave_no_state() {
         let mut turns = LookupQueues::default();
         add(&mut turns, "a", LookupClass::New, 0..3);
         let (namespace, class, _) = turns.next().expect("the first");

@@ -127,7 +127,7 @@ fn ips(texts: &[&str]) -> Vec<IpAddr> {
 const SOON: Duration = Duration::from_secs(3);
 
 #[tokio::test]
-async fn servers_that_are_silent_for_one_namespace_delay_no_other() {
+async fn silent_servers_for_one_namespace_do_not_delay_another() {
     let server = Server::start().await;
     let (mut names, mut answers) = DnsFollower::new(&[server.address]);
     names.change(wanted("bad", (0..1600).map(|n| format!("silent{n}"))));
@@ -141,7 +141,7 @@ async fn servers_that_are_silent_for_one_namespace_delay_no_other() {
 }
 
 #[tokio::test]
-async fn a_family_that_is_answered_is_used_at_once() {
+async fn addresses_of_one_family_are_used_while_the_other_is_silent() {
     let server = Server::start().await;
     let (mut names, mut answers) = DnsFollower::new(&[server.address]);
     names.change(wanted("ns", ["four", "six"].map(str::to_owned).into_iter()));
@@ -155,7 +155,7 @@ async fn a_family_that_is_answered_is_used_at_once() {
 
 #[tokio::test]
 #[ignore = "slow: waits until a server that is silent is given up, six seconds"]
-async fn a_name_without_an_answer_is_told_and_the_server_asked_for_others_all_the_same() {
+async fn a_name_without_an_answer_is_reported_and_other_names_are_still_looked_up() {
     let server = Server::start().await;
     let (mut names, mut answers) = DnsFollower::new(&[server.address]);
     names.change(wanted("bad", (0..60).map(|n| format!("silent{n}"))));
@@ -169,7 +169,7 @@ async fn a_name_without_an_answer_is_told_and_the_server_asked_for_others_all_th
 }
 
 #[tokio::test]
-async fn a_fault_of_the_task_is_one_of_the_reader() {
+async fn a_panic_of_the_task_reaches_the_reader() {
     let (tell, told) = mpsc::unbounded_channel();
     let task = Some(tokio::spawn(async { panic!("a fault") }));
     let mut answers = DnsAnswers { told, task };
@@ -180,7 +180,7 @@ async fn a_fault_of_the_task_is_one_of_the_reader() {
 }
 
 #[tokio::test]
-async fn a_name_is_known_without_a_server() {
+async fn localhost_is_resolved_without_a_server() {
     // RFC 6761 §6.3.
     let (mut names, mut answers) = DnsFollower::new(&["127.0.0.1:1".parse().unwrap()]);
     let localhost = NameChanges {

@@ -29,7 +29,7 @@ fn a_lease_is_named_after_the_class() {
 }
 
 #[test]
-fn no_two_identities_are_the_same() {
+fn identities_are_unique() {
     assert_ne!(identity(), identity());
 }
 
@@ -62,7 +62,7 @@ fn a_lease_is_taken_renewed_and_released() {
 }
 
 #[test]
-fn another_replicas_lease_is_free_once_it_was_not_renewed_for_its_duration() {
+fn another_replicas_lease_is_free_after_its_duration_without_renewal() {
     let (one, two) = (settings("one"), settings("two"));
     let (start, second) = (Instant::now(), Duration::from_secs(1));
     let mut seen = ObservedLease::default();
@@ -89,7 +89,7 @@ fn another_replicas_lease_is_free_once_it_was_not_renewed_for_its_duration() {
 }
 
 #[test]
-fn a_leader_gives_up_before_another_may_lead() {
+fn a_leader_stops_before_another_may_lead() {
     let settings = settings("one");
     assert!(settings.renew_deadline() < settings.duration);
     assert!(settings.retry() * 4 < settings.renew_deadline());

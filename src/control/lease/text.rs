@@ -77,7 +77,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_not_used_is_written_back_and_what_is_odd_stops_nothing() {
+    fn unused_fields_are_written_back_and_unexpected_values_are_ignored() {
         let deep = "[".repeat(200) + &"]".repeat(200);
         let text = format!(
             "{{\"metadata\": {{\"name\": \"a\", \"resourceVersion\": \"7\", \"uid\": \"u\", \
@@ -100,7 +100,7 @@ mod tests {
     }
 
     #[test]
-    fn whatever_is_read_it_is_no_panic() {
+    fn invalid_text_causes_no_panic() {
         for text in ["", "[]", "{\"spec\": 5, \"metadata\": []}", "{\"metadata\": {\"a\": "] {
             let lease = LeaseText::of(&ObjectText::new(text.as_bytes()));
             assert!(lease.is_new(), "{text}");

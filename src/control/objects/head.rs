@@ -99,7 +99,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_odd_takes_nothing_with_it() {
+    fn an_unexpected_value_affects_no_other_field() {
         let head = Head::of(
             br#"{"metadata": {
                 "name": "a", "namespace": null, "uid": "u", "resourceVersion": 7,
@@ -122,7 +122,7 @@ mod tests {
     }
 
     #[test]
-    fn whatever_it_is_it_has_a_head() {
+    fn any_text_has_metadata() {
         for object in ["", "5", "{}", "{\"metadata\": []}", "{\"metadata\": {\"name\": 5}}", "{\"m"]
         {
             let head = Head::of(object.as_bytes());

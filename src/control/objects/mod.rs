@@ -89,7 +89,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_asked_for_is_not_parsed() {
+    fn unused_fields_are_not_parsed() {
         let deep = "[".repeat(100_000) + &"]".repeat(100_000);
         let text = format!(
             "{{\"metadata\": {{\"managedFields\": {deep}, \"large\": 1e999999}}, \
@@ -100,7 +100,7 @@ mod tests {
     }
 
     #[test]
-    fn an_error_names_the_field_and_not_its_place_in_the_text() {
+    fn an_error_contains_the_field_and_no_position() {
         for before in ["", "{\"more\": 1}, \"x\": "] {
             let text = format!("{{\"a\": {before} 1, \"spec\": {{\"weight\": -1}}}}");
             let error = ObjectText::new(text.as_bytes()).parse::<Narrow>().unwrap_err();

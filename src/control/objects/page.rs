@@ -160,7 +160,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn every_item_comes_out_whatever_the_others_are(
+        fn every_item_is_returned_whatever_the_others_contain(
             items in prop::collection::vec(any_json(), 0..8),
             piece in 1..64_usize,
             other in any_json(),
@@ -185,7 +185,7 @@ mod tests {
         }
 
         #[test]
-        fn whatever_comes_it_ends(bytes in prop::collection::vec(any::<u8>(), 0..64)) {
+        fn any_input_ends(bytes in prop::collection::vec(any::<u8>(), 0..64)) {
             let list = [b"{\"items\":[", &bytes[..]].concat();
             let mut reader = PageReader::default();
             reader.push(&list);
@@ -198,7 +198,7 @@ mod tests {
     }
 
     #[test]
-    fn an_item_that_is_deep_and_large_is_only_an_item() {
+    fn a_deep_and_large_item_is_returned_like_any_other() {
         let deep = format!("{{\"a\":{}{}}}", "[".repeat(1 << 16), "]".repeat(1 << 16));
         let list = format!("{{\"metadata\":{{}},\"items\":[1,{deep},2]}}");
         let mut reader = PageReader::default();

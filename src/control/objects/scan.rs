@@ -143,7 +143,7 @@ pub(super) mod tests {
 
     proptest! {
         #[test]
-        fn a_value_ends_where_it_ends_in_whatever_pieces_it_comes(
+        fn the_end_of_a_value_does_not_depend_on_the_pieces(
             value in any_json(),
             cut in any::<prop::sample::Index>(),
         ) {
@@ -158,7 +158,7 @@ pub(super) mod tests {
         }
 
         #[test]
-        fn fields_are_those_of_a_parser(value in any_json()) {
+        fn fields_are_the_same_as_a_parsers(value in any_json()) {
             let text = text(&value);
             let fields: Vec<(String, Value)> = FieldScanner::of(&text)
                 .map(|(name, value)| {
@@ -177,7 +177,7 @@ pub(super) mod tests {
         }
 
         #[test]
-        fn no_text_is_too_odd(bytes in prop::collection::vec(any::<u8>(), 0..64)) {
+        fn any_text_can_be_scanned(bytes in prop::collection::vec(any::<u8>(), 0..64)) {
             let bytes = [b"{\"a\":", &bytes[..]].concat();
             FieldScanner::of(&bytes).for_each(drop);
             field(&bytes, "a");

@@ -14,7 +14,7 @@ use crate::routing::{
 };
 
 #[test]
-fn what_is_saved_is_what_is_loaded() {
+fn a_saved_table_can_be_loaded() {
     let folder = saved();
     let loaded = load(folder.path(), &identity()).expect("good").expect("there");
     assert_eq!(served(loaded.snapshot), served(snapshot()));
@@ -23,7 +23,7 @@ fn what_is_saved_is_what_is_loaded() {
 }
 
 #[test]
-fn the_format_is_what_it_was() {
+fn the_format_is_stable() {
     let text = fs::read_to_string(path(saved().path())).expect("UTF-8");
     let mut lines: Vec<&str> = text.lines().collect();
     assert!(lines[0].starts_with("sluice-table 3 0000000000000000"), "{}", lines[0]);
@@ -70,7 +70,7 @@ fn the_format_is_what_it_was() {
 }
 
 #[test]
-fn nobody_else_can_read_it_and_nothing_is_left_beside_it() {
+fn only_the_owner_can_read_the_file_and_no_temporary_file_is_left() {
     let folder = saved();
     let mode = |name: &str| {
         let metadata = fs::metadata(folder.path().join(name)).expect("it is there");
@@ -81,7 +81,7 @@ fn nobody_else_can_read_it_and_nothing_is_left_beside_it() {
 }
 
 #[test]
-fn the_folder_is_made_and_what_a_killed_process_left_is_replaced() {
+fn the_folder_is_created_and_an_incomplete_file_is_replaced() {
     let folder = TempDir::new().expect("a folder");
     let deep = folder.path().join("state/of/sluice");
     save(&deep, &table(snapshot()), &identity(), time()).expect("saved");
@@ -93,7 +93,7 @@ fn the_folder_is_made_and_what_a_killed_process_left_is_replaced() {
 }
 
 #[test]
-fn a_save_that_fails_leaves_the_file_of_before() {
+fn a_failed_save_keeps_the_previous_file() {
     let folder = saved();
     let lock = File::open(folder.path().join(LOCK_FILE)).expect("there");
     lock.lock().expect("free");
@@ -117,7 +117,7 @@ fn a_save_that_fails_leaves_the_file_of_before() {
 }
 
 #[test]
-fn no_file_is_no_fault() {
+fn a_missing_file_is_no_error() {
     let folder = TempDir::new().expect("a folder");
     assert!(load(folder.path(), &identity()).expect("fine").is_none());
     assert!(load(&folder.path().join("nowhere"), &identity()).expect("fine").is_none());
@@ -148,7 +148,7 @@ fn another_installation_is_refused_by_the_setting_that_differs() {
 }
 
 #[test]
-fn a_file_that_is_not_whole_is_refused_with_its_fault() {
+fn a_damaged_file_is_refused_with_the_reason() {
     let folder = saved();
     let good = fs::read_to_string(path(folder.path())).expect("UTF-8");
     let refused = |text: &str| {
@@ -183,7 +183,7 @@ fn a_file_that_is_not_whole_is_refused_with_its_fault() {
 }
 
 #[test]
-fn a_whole_file_with_a_wrong_line_is_refused_with_the_line() {
+fn an_invalid_line_is_reported_with_its_number() {
     let folder = saved();
     let text = fs::read_to_string(path(folder.path())).expect("UTF-8");
     let lines: Vec<&str> = text.lines().skip(1).collect();

@@ -79,7 +79,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn the_order_is_that_of_the_text_backwards(one in "[ab.]{0,20}", other in "[ab.]{0,20}") {
+        fn the_order_is_that_of_reversed_text(one in "[ab.]{0,20}", other in "[ab.]{0,20}") {
             let backwards = |text: &str| text.bytes().rev().collect::<Vec<_>>();
             prop_assert_eq!(
                 from_the_end(one.as_bytes(), other.as_bytes()),
@@ -88,7 +88,7 @@ mod tests {
         }
 
         #[test]
-        fn all_below_a_name_are_neighbours(names in prop::collection::vec("([ab]\\.){0,3}[ab]", 0..20)) {
+        fn all_names_below_a_suffix_are_neighbours(names in prop::collection::vec("([ab]\\.){0,3}[ab]", 0..20)) {
             let domains = names.iter().map(|name| Domain(name.parse().unwrap()));
             let domains: BTreeSet<Domain> = domains.collect();
             for name in &names {
@@ -103,7 +103,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_above_a_name_is_told_from_near_to_far() {
+    fn the_suffixes_above_a_name_start_with_the_nearest() {
         let of =
             |text: &str| suffixes(&text.parse().unwrap()).map(str::to_owned).collect::<Vec<_>>();
         assert_eq!(of("a.b.c"), ["b.c", "c"]);

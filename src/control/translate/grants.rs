@@ -244,7 +244,7 @@ mod tests {
     }
 
     #[test]
-    fn a_grant_is_for_its_pairs_of_kinds_alone() {
+    fn a_grant_applies_only_to_its_pairs_of_kinds() {
         let one = ObjectKey::new(OWNER, "one");
         for (from, to) in Kind::ALL.iter().flat_map(|from| Kind::ALL.map(|to| (*from, to))) {
             let grants = grants(&[(from, "guest")], &[(to, None)]);
@@ -261,7 +261,7 @@ mod tests {
     }
 
     #[test]
-    fn a_name_in_a_grant_is_of_its_kind() {
+    fn a_name_in_a_grant_applies_to_its_kind() {
         use Kind::{Service, SniRoute, TlsRoute};
         let to = [(Service, Some("s")), (TlsRoute, Some("r")), (SniRoute, Some("q"))];
         let grants = grants(&[(SniRoute, "guest"), (TlsRoute, "other")], &to);
@@ -284,7 +284,7 @@ mod tests {
     }
 
     #[test]
-    fn a_kind_without_a_name_means_all_of_it() {
+    fn a_grant_without_a_name_applies_to_all_objects_of_the_kind() {
         let from = [(Kind::TlsRoute, "guest")];
         for to in [[None, Some("s")], [Some("s"), None]] {
             let grants = grants(&from, &to.map(|name| (Kind::Service, name)));

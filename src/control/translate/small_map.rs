@@ -111,7 +111,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn it_is_the_map_that_a_tree_is(
+        fn a_small_map_behaves_like_a_tree(
             steps in prop::collection::vec((0..4u8, prop::option::of(0..3u8)), 0..20)
         ) {
             let (mut small_map, mut tree) = (SmallMap::default(), BTreeMap::new());

@@ -127,7 +127,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_connection_has_some_quanta_in_a_row_and_then_lets_the_others() {
+    fn a_connection_gets_consecutive_quanta_before_the_others() {
         let mut quanta = Quanta::default();
         assert_eq!(quanta.next(false, true), Some(QueueEnd::Back), "it joins them at the end");
         for _ in 0..3 {

@@ -102,7 +102,7 @@ mod tests {
     }
 
     #[test]
-    fn an_item_is_handed_out_once_and_not_early() {
+    fn an_item_expires_once_and_not_early() {
         let mut wheel = Wheel::new();
         let due = wheel.insert(100, 1);
         assert!((100..100 + SLOT_MILLIS).contains(&due));
@@ -114,7 +114,7 @@ mod tests {
     }
 
     #[test]
-    fn what_lies_beyond_the_end_comes_back_at_the_end() {
+    fn an_item_beyond_the_end_expires_at_the_end() {
         let mut wheel = Wheel::new();
         let due = wheel.insert(3_600_000, 1);
         assert_eq!(due, (SLOTS - 1) * SLOT_MILLIS);
@@ -122,7 +122,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_already_due_is_handed_out_at_the_next_turn() {
+    fn an_overdue_item_expires_in_the_next_turn() {
         let mut wheel = Wheel::new();
         assert!(expired(&mut wheel, 10_000).is_empty());
         let due = wheel.insert(5, 1);
@@ -132,7 +132,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn it_agrees_with_a_list(
+        fn the_wheel_behaves_like_a_list(
             steps in prop::collection::vec((0u64..5_000, 0u64..40_000), 1..60)
         ) {
             let mut wheel = Wheel::new();

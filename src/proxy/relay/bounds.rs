@@ -200,7 +200,7 @@ mod tests {
     const MIB: u64 = 1024 * 1024;
 
     #[test]
-    fn fast_is_what_passes_much_on_in_a_second() {
+    fn a_direction_with_many_bytes_a_second_is_fast() {
         let steps = |step: u64, every: u64| {
             let mut bounds = Bounds::default();
             (1..200).any(|n| bounds.is_fast(n * step, n * every))
@@ -213,7 +213,7 @@ mod tests {
 
     /// The stream may have been idle before.
     #[test]
-    fn a_stream_that_comes_to_be_fast_counts_as_such() {
+    fn a_stream_that_becomes_fast_counts_as_fast() {
         let mut bounds = Bounds::default();
         let later = 3_600_000;
         assert!(!bounds.is_fast(32 * MIB, later));

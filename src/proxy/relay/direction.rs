@@ -369,7 +369,7 @@ mod tests {
     }
 
     #[test]
-    fn large_reads_in_a_row_make_it_bulk_and_small_ones_in_a_row_end_that() {
+    fn consecutive_large_reads_start_bulk_and_small_ones_end_it() {
         let (large, middling, small) = (LARGE, LARGE - 1, SMALL - 1);
         assert!(!is_bulk(&[large, large]));
         assert!(is_bulk(&[large, large, large]));

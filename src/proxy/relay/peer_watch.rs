@@ -163,7 +163,7 @@ mod tests {
     }
 
     #[test]
-    fn a_peer_that_answers_with_a_closed_window_lives_until_it_has_stalled() {
+    fn a_peer_with_a_closed_window_is_not_gone_but_may_stall() {
         for window in [true, false] {
             for first in (0..2 * TICK).step_by(500) {
                 let closed = |now| tried(now, true, window);
@@ -176,7 +176,7 @@ mod tests {
 
     /// After ICMP "unreachable" messages, the kernel retries as often as before.
     #[test]
-    fn a_peer_that_cannot_be_reached_is_gone_as_soon() {
+    fn an_unreachable_peer_is_gone_after_the_same_time() {
         let unreachable = |now: u64| {
             let heard = Duration::from_millis(now);
             let retransmits = (now / 26_000 + 8).min(255) as u8;
@@ -188,7 +188,7 @@ mod tests {
     }
 
     #[test]
-    fn a_peer_that_was_silent_while_it_owed_nothing_has_its_time() {
+    fn silence_counts_only_while_a_peer_owes_acknowledgements() {
         let mut watch = PeerWatch::default();
         let hour = Duration::from_secs(3600);
         let owing = AckState { owed: true, heard: hour, unanswered: 9, ..AckState::default() };
@@ -202,7 +202,7 @@ mod tests {
     }
 
     #[test]
-    fn a_client_lives_that_takes_enough_or_all_that_there_was() {
+    fn a_client_that_takes_enough_or_everything_does_not_stall() {
         let reads = |rate: u64, owed: u64| {
             given_up(1, STALL, |now| {
                 let acked = now * rate / 1000;

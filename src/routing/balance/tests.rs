@@ -52,7 +52,7 @@ fn shares(route: &Route, count: u32) -> HashMap<u8, u32> {
 }
 
 #[test]
-fn round_robin_follows_the_weights_and_spreads_the_turns() {
+fn round_robin_follows_the_weights_and_spreads_turns_evenly() {
     let route = route(Balancing::RoundRobin, &[(5, 1), (1, 1), (1, 1)]);
     let round_robin: Vec<_> = (0..7).map(|_| pick(&route, client(0), &[], 0).unwrap()).collect();
     let of = |n| round_robin.iter().filter(|t| **t == address(n, 0)).count();
@@ -83,7 +83,7 @@ fn a_dead_endpoint_gets_its_turn_and_no_more() {
 }
 
 #[test]
-fn nothing_is_tried_twice_and_then_there_is_nothing_left() {
+fn no_endpoint_is_tried_twice() {
     for policy in Balancing::ALL {
         let route = route(policy, &[(9, 2), (1, 1)]);
         let mut tried = Vec::new();
@@ -96,7 +96,7 @@ fn nothing_is_tried_twice_and_then_there_is_nothing_left() {
 }
 
 #[test]
-fn backends_without_weight_or_endpoints_give_way_to_the_others() {
+fn backends_without_weight_or_endpoints_get_no_connections() {
     for policy in Balancing::ALL {
         let all = shares(&route(policy, &[(0, 1), (90, 0), (10, 1)]), 50);
         assert_eq!(all, HashMap::from([(2, 50)]), "{policy:?}");
@@ -113,7 +113,7 @@ fn random_and_source_address_follow_the_weights() {
 }
 
 #[test]
-fn least_connections_fills_up_by_share() {
+fn least_connections_follows_the_shares() {
     let route = route(Balancing::LeastConnections, &[(3, 1), (1, 1)]);
     let open: Vec<_> = (0..40)
         .map(|_| choose(&route, &EndpointRequest::new(client(0), &[], 0)).unwrap())
@@ -127,7 +127,7 @@ fn least_connections_fills_up_by_share() {
 }
 
 #[test]
-fn a_source_stays_with_its_endpoint_when_others_go() {
+fn a_source_keeps_its_endpoint_when_others_are_removed() {
     let many = route(Balancing::SourceAddress, &[(1, 8)]);
     for n in 0..500 {
         let before = pick(&many, client(n), &[], u64::from(n)).unwrap();
@@ -160,7 +160,7 @@ fn chosen(route: &Route, count: u32, now: Moment) -> HashMap<SocketAddr, u32> {
 }
 
 #[test]
-fn one_that_has_failed_comes_last_and_is_tried_again_by_one_client() {
+fn a_failed_endpoint_is_tried_last_and_then_by_one_client() {
     for policy in Balancing::ALL {
         let route = route(policy, &[(1, 4)]);
         let (dead, now) = (address(0, 2), Moment::now());
@@ -174,7 +174,7 @@ fn one_that_has_failed_comes_last_and_is_tried_again_by_one_client() {
 }
 
 #[test]
-fn where_all_have_failed_all_are_tried() {
+fn if_all_endpoints_have_failed_all_are_tried() {
     for policy in Balancing::ALL {
         let route = route(policy, &[(1, 3), (2, 1)]);
         let now = Moment::now();
@@ -192,7 +192,7 @@ fn where_all_have_failed_all_are_tried() {
 }
 
 #[test]
-fn a_retry_is_no_trial_while_others_are_well() {
+fn a_retry_is_no_trial_while_other_endpoints_are_healthy() {
     for policy in Balancing::ALL {
         let route = route(policy, &[(1, 4)]);
         let (now, tried) = (Moment::now(), [address(0, 0)]);
@@ -210,7 +210,7 @@ fn a_retry_is_no_trial_while_others_are_well() {
 }
 
 #[test]
-fn the_share_of_the_dead_goes_to_all_the_living() {
+fn the_share_of_dead_endpoints_is_spread_over_all_healthy_ones() {
     for policy in Balancing::ALL {
         let route = route(policy, &[(1, 6)]);
         let now = Moment::now();
@@ -222,7 +222,7 @@ fn the_share_of_the_dead_goes_to_all_the_living() {
 }
 
 #[test]
-fn further_tries_go_anywhere_but_for_a_source() {
+fn retries_choose_a_random_endpoint_except_with_source_address() {
     for policy in Balancing::ALL {
         let route = route(policy, &[(1, 6)]);
         let tried = [address(0, 0), address(0, 1)];
@@ -240,7 +240,7 @@ fn further_tries_go_anywhere_but_for_a_source() {
 
 /// Three dead backends do not keep the clients from the one that lives, though it weighs little.
 #[test]
-fn a_light_backend_takes_over_from_heavy_ones() {
+fn a_light_backend_replaces_dead_heavy_ones() {
     for policy in Balancing::ALL {
         let route = route(policy, &[(90, 1), (90, 1), (90, 1), (10, 1)]);
         let now = Moment::now();
@@ -250,7 +250,7 @@ fn a_light_backend_takes_over_from_heavy_ones() {
 }
 
 #[test]
-fn processes_that_start_together_begin_anywhere() {
+fn processes_that_start_together_begin_with_different_endpoints() {
     for policy in [Balancing::RoundRobin, Balancing::LeastConnections, Balancing::Random] {
         let first = |backends: &[(u32, usize)], n| {
             pick(&route(policy, backends), client(0), &[], mix(n)).unwrap()
@@ -266,7 +266,7 @@ fn processes_that_start_together_begin_anywhere() {
 }
 
 #[test]
-fn the_better_of_two_keeps_many_endpoints_even_and_to_their_shares() {
+fn the_better_of_two_distributes_connections_by_share() {
     let open = |backends: &[(u32, usize)], count: u32| {
         let route = route(Balancing::LeastConnections, backends);
         let request = |n| EndpointRequest::new(client(n), &[], mix(u64::from(n)));
@@ -287,7 +287,7 @@ fn the_better_of_two_keeps_many_endpoints_even_and_to_their_shares() {
 }
 
 #[test]
-fn a_trial_whose_client_leaves_is_made_by_the_next() {
+fn a_trial_whose_client_leaves_is_repeated_by_the_next_client() {
     for policy in Balancing::ALL {
         let route = route(policy, &[(1, 2)]);
         let (now, all) = (Moment::now(), endpoints(&route, 0));
@@ -312,7 +312,7 @@ fn looked_at(request: &EndpointRequest<'_>) -> usize {
 }
 
 #[test]
-fn a_choice_among_very_many_looks_at_few() {
+fn a_choice_among_very_many_endpoints_checks_few() {
     const MANY: usize = 60_000;
     for policy in Balancing::ALL {
         let route = route(policy, &[(1, MANY)]);
@@ -335,7 +335,7 @@ fn a_choice_among_very_many_looks_at_few() {
 
 /// All that one client can cost: 16 large backends whose endpoints fail one after the other.
 #[test]
-fn all_choices_for_a_client_together_look_at_few() {
+fn all_choices_for_a_client_together_check_few_endpoints() {
     const TRIES: usize = 17;
     for policy in Balancing::ALL {
         let route = route(policy, &[(1, 300); 16]);
@@ -359,7 +359,7 @@ fn all_choices_for_a_client_together_look_at_few() {
 
 /// However much is dead, a little of each backend is looked at.
 #[test]
-fn a_light_backend_that_lives_is_found_among_large_ones_that_are_dead() {
+fn a_healthy_light_backend_is_found_among_large_dead_ones() {
     for policy in Balancing::ALL {
         let mut backends = [(100, 300); 16];
         backends[15] = (1, 1);
@@ -372,7 +372,7 @@ fn a_light_backend_that_lives_is_found_among_large_ones_that_are_dead() {
 
 /// Two draws that begin at dead endpoints are two all the same.
 #[test]
-fn the_better_of_two_is_had_where_most_are_dead() {
+fn the_better_of_two_is_found_among_many_dead_endpoints() {
     let route = route(Balancing::LeastConnections, &[(1, 40)]);
     let (now, all) = (Moment::now(), endpoints(&route, 0));
     all[2..].iter().for_each(|endpoint| endpoint.failed(now));
@@ -384,7 +384,7 @@ fn the_better_of_two_is_had_where_most_are_dead() {
 }
 
 #[test]
-fn a_family_without_a_route_is_passed_over_for_the_same_client_in_all_backends() {
+fn a_family_without_a_route_is_avoided_for_the_same_client_in_all_backends() {
     for policy in Balancing::ALL {
         let key = |n: usize| BackendKey::Address(n.to_string().into());
         let spec = route(policy, &[(1, 0); 16]).spec.clone();
@@ -408,7 +408,7 @@ fn a_family_without_a_route_is_passed_over_for_the_same_client_in_all_backends()
 }
 
 #[test]
-fn of_very_many_endpoints_hardly_any_source_moves_but_those_of_one_that_goes() {
+fn removing_one_of_very_many_endpoints_moves_few_other_sources() {
     const SOURCES: u32 = 5_000;
     let all: Vec<SocketAddr> = (0..1000).map(|n| address(0, n)).collect();
     let key = || BackendKey::Address("0".into());
@@ -440,7 +440,7 @@ fn of_very_many_endpoints_hardly_any_source_moves_but_those_of_one_that_goes() {
 
 /// Health does not change where a source goes that is not concerned.
 #[test]
-fn a_source_goes_to_the_same_second_choice_each_time() {
+fn the_second_choice_of_a_source_is_stable() {
     for count in [4, 1000] {
         let route = route(Balancing::SourceAddress, &[(1, count)]);
         let first = pick(&route, client(5), &[], 0).unwrap();

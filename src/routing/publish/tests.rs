@@ -26,7 +26,7 @@ fn find(reader: &TableReader, name: &str) -> Option<Arc<Route>> {
 }
 
 #[test]
-fn a_change_of_endpoints_swaps_no_table_and_is_seen_through_the_old_one() {
+fn a_change_of_endpoints_is_visible_without_a_new_table() {
     let (mut writer, reader) = channel();
     let routes = [spec("a", "a.com", "one")];
     let first = writer.apply(snapshot(&routes, &[("one", "10.0.0.1:1")]));
@@ -79,7 +79,7 @@ fn scopes_share_no_hostname() {
 }
 
 #[test]
-fn the_first_table_counts_even_when_it_is_empty() {
+fn the_first_table_is_published_even_if_it_is_empty() {
     let (mut writer, reader) = channel();
     assert_eq!(reader.table().generation(), 0);
     assert!(writer.apply(Snapshot::default()).table);
@@ -88,7 +88,7 @@ fn the_first_table_counts_even_when_it_is_empty() {
 }
 
 #[test]
-fn a_changed_route_keeps_its_counts_and_leaves_the_others_alone() {
+fn a_changed_route_keeps_its_counters_and_does_not_affect_others() {
     let (mut writer, reader) = channel();
     writer.apply(snapshot(&[spec("a", "a.com", "one"), spec("b", "b.com", "one")], &[]));
     let (a, b) = (find(&reader, "a.com").expect("a"), find(&reader, "b.com").expect("b"));
@@ -100,7 +100,7 @@ fn a_changed_route_keeps_its_counts_and_leaves_the_others_alone() {
 }
 
 #[test]
-fn a_backend_lasts_as_long_as_a_route_names_it() {
+fn a_backend_exists_as_long_as_a_route_names_it() {
     let (mut writer, reader) = channel();
     let (a, b) = (spec("a", "a.com", "one"), spec("b", "b.com", "one"));
     writer.apply(snapshot(&[a.clone(), b.clone()], &[("one", "10.0.0.1:1")]));
@@ -120,7 +120,7 @@ fn a_backend_lasts_as_long_as_a_route_names_it() {
 }
 
 #[test]
-fn the_counts_of_a_gone_route_stay_a_while_and_as_long_as_it_has_connections() {
+fn the_counters_of_a_removed_route_stay_for_some_time_and_while_it_has_connections() {
     let (mut writer, reader) = channel();
     let a = spec("a", "a.com", "one");
     let start = Instant::now();
@@ -150,7 +150,7 @@ fn the_counts_of_a_gone_route_stay_a_while_and_as_long_as_it_has_connections() {
 
 /// Freeing a large table would block a worker for too long.
 #[test]
-fn what_a_reader_holds_last_is_freed_by_the_writer() {
+fn values_are_freed_by_the_writer_even_if_a_reader_held_them_last() {
     let (mut writer, reader) = channel();
     let routes = [spec("a", "a.com", "one")];
     writer.apply(snapshot(&routes, &[("one", "10.0.0.1:1")]));

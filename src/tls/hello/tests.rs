@@ -67,7 +67,7 @@ fn with(extensions: &[(u16, &[u8])]) -> Result<ClientHello, MalformedHello> {
 }
 
 #[test]
-fn a_hello_without_extensions_names_nobody() {
+fn a_hello_without_extensions_has_no_server_name() {
     for extensions in [vec![], vec![0, 0]] {
         let hello = parse(&Fields { extensions, ..Fields::default() }.body()).expect("a hello");
         assert_eq!(hello.server_name, None);
@@ -77,7 +77,7 @@ fn a_hello_without_extensions_names_nobody() {
 }
 
 #[test]
-fn what_routing_needs_is_read_and_the_rest_is_passed_over() {
+fn extensions_for_routing_are_read_and_others_are_ignored() {
     let (grease, odd_group) = (0x4a4a, long(&[0x1a, 0x1a, 0, 29]));
     let name = host("WWW.Example.com.");
     let hello = with(&[(grease, b""), (SERVER_NAME, &name), (SUPPORTED_GROUPS, &odd_group)]);
@@ -93,7 +93,7 @@ fn what_routing_needs_is_read_and_the_rest_is_passed_over() {
 }
 
 #[test]
-fn versions_come_from_the_extension_and_else_from_the_old_field() {
+fn versions_are_read_from_the_extension_or_else_from_the_legacy_field() {
     let highest = |hello: Result<ClientHello, _>| hello.expect("a hello").versions.highest();
     let offered = [0x3a, 0x3a, 3, 4, 3, 3];
     assert_eq!(highest(with(&[(SUPPORTED_VERSIONS, &short(&offered))])), Some(TlsVersion::Tls13));
@@ -151,7 +151,7 @@ fn broken_fields_are_refused_with_their_cause() {
 }
 
 #[test]
-fn a_hello_that_ends_early_is_refused_wherever_it_ends() {
+fn a_truncated_hello_is_refused_wherever_it_ends() {
     let named = extension(SERVER_NAME, &host("a.example"));
     let body = Fields { extensions: long(&named), ..Fields::default() }.body();
     assert!(parse(&body).is_ok());
@@ -170,7 +170,7 @@ fn a_hello_that_ends_early_is_refused_wherever_it_ends() {
 }
 
 #[test]
-fn an_extension_is_there_once() {
+fn an_extension_may_occur_only_once() {
     assert!(with(&[(0x1234, b"a"), (0x1235, b"a"), (0x1274, b"a"), (0x3234, b"a")]).is_ok());
     let names: &[(u16, &[u8])] = &[(0, &host("a.example")), (7777, b""), (0, &host("b.example"))];
     assert_eq!(with(names), Err(DuplicateExtension(0)));
@@ -201,7 +201,7 @@ fn a_list_of_server_names_holds_one_host_name_and_fills_its_extension() {
 }
 
 #[test]
-fn a_name_that_no_server_has_is_like_none() {
+fn an_invalid_server_name_is_treated_like_none() {
     use InvalidServerName::{Byte, Empty, IpAddress, TooLong};
     let long = "a.".repeat(130);
     for (sent, cause) in [

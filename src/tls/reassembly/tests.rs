@@ -43,7 +43,7 @@ fn a_hello_may_come_in_any_records_of_ssl_3_0_to_tls_1_2() {
 }
 
 #[test]
-fn what_does_not_begin_like_tls_is_told_at_its_first_byte() {
+fn other_protocols_are_detected_at_the_first_different_byte() {
     for other in [
         &b"G"[..],
         b"GET / HTTP/1.1\r\n",
@@ -117,7 +117,7 @@ fn a_hello_that_is_too_long_is_refused_at_its_header() {
 }
 
 #[test]
-fn what_follows_the_record_of_the_hello_is_none_of_its_business() {
+fn bytes_after_the_last_record_of_the_hello_are_ignored() {
     let hello = record(&message());
     for after in [&b"\x14\x03\x03\0\x01\x01"[..], b"\x17\x03\x03", b"GET /", &[0; 100_000]] {
         match read(&[&hello, after].concat()) {
@@ -136,7 +136,7 @@ fn an_empty_hello_is_whole_and_malformed() {
 }
 
 #[test]
-fn memory_follows_what_was_received_and_not_what_was_declared() {
+fn memory_depends_on_received_bytes_and_not_on_declared_lengths() {
     let mut reader = HelloReader::new(MAX);
     assert_eq!(reader.gathered.capacity(), 0, "nothing before the first byte");
     assert_eq!(reader.read(b"\x16\x03\x01\x40\0\x01\0\x40\0"), Progress::Incomplete);
@@ -158,7 +158,7 @@ fn memory_follows_what_was_received_and_not_what_was_declared() {
 }
 
 #[test]
-fn records_take_no_more_than_the_longest_hello_and_a_little() {
+fn the_bytes_of_all_records_are_limited() {
     const MAX: usize = 1000;
     const MOST: usize = 2 * MAX + 512;
     let too_many = Progress::Refused(InvalidHello::TooManyRecords);

@@ -23,7 +23,7 @@ fn found(seconds: u64) -> LookupResult {
 }
 
 #[test]
-fn a_family_that_is_silent_keeps_the_other_waiting_for_nothing() {
+fn a_silent_family_does_not_delay_the_other() {
     let (mut schedule, now) = (Schedule::default(), Instant::now());
     want(&mut schedule, vec![wanted("a", &[("ns", 0)])], now);
     let jobs = begun(&mut schedule, now);
@@ -42,7 +42,7 @@ fn a_family_that_is_silent_keeps_the_other_waiting_for_nothing() {
 }
 
 #[test]
-fn a_name_that_many_want_is_looked_up_once_and_in_the_first_turn() {
+fn a_name_of_several_namespaces_is_looked_up_once_in_the_first_turn() {
     let (mut schedule, now) = (Schedule::default(), Instant::now());
     let many = (0..500).map(|n| wanted(&format!("n{n}"), &[("bad", 0)]));
     let shared = wanted("zz", &[("bad", 0), ("good", 9)]);
@@ -53,7 +53,7 @@ fn a_name_that_many_want_is_looked_up_once_and_in_the_first_turn() {
 }
 
 #[test]
-fn the_earliest_names_of_a_namespace_are_followed_and_the_others_told() {
+fn the_earliest_names_of_a_namespace_are_looked_up_and_the_others_reported() {
     let (mut schedule, now) = (Schedule::default(), Instant::now());
     let name = |n: i64| wanted(&format!("n{n}"), &[("ns", 5000 - n)]);
     want(&mut schedule, (0..1100).map(name).collect(), now);
@@ -80,7 +80,7 @@ fn the_earliest_names_of_a_namespace_are_followed_and_the_others_told() {
 }
 
 #[test]
-fn nothing_is_left_of_names_that_nobody_wants() {
+fn unused_names_leave_no_state() {
     let (mut schedule, now) = (Schedule::default(), Instant::now());
     let names: Vec<DnsName> = (0..1200).map(|n| format!("n{n}").into()).collect();
     let all = names.iter().map(|name| wanted(name, &[("a", 0), ("b", 0)])).collect();

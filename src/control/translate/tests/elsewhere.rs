@@ -97,7 +97,7 @@ fn endpoints(plan: &Plan) -> Vec<String> {
 const NAME: &str = "{address: 'DB.example.com.:5432'}";
 
 #[test]
-fn a_name_has_the_addresses_that_it_resolves_to() {
+fn a_name_has_its_resolved_addresses() {
     let plan = named(NAME, vec![], None);
     assert_eq!(plan.names, [DnsName::from("db.example.com")]);
     assert_eq!(conditions(&plan, "r"), ALL_GOOD, "nothing is known to be wrong yet");
@@ -110,7 +110,7 @@ fn a_name_has_the_addresses_that_it_resolves_to() {
 }
 
 #[test]
-fn a_name_that_does_not_resolve_is_told_and_keeps_what_it_had() {
+fn an_unresolved_name_is_reported_and_keeps_its_addresses() {
     let plan = named(NAME, vec![], answer(&[], Some("no such name")));
     assert_eq!(
         conditions(&plan, "r")[1],
@@ -151,7 +151,7 @@ fn an_external_name_is_resolved_for_the_port_that_the_route_names() {
 }
 
 #[test]
-fn nothing_local_is_reached_unless_that_is_allowed() {
+fn local_addresses_are_forbidden_unless_allowed() {
     let reach = Reach { local_addresses: true, ..Reach::default() };
     let here = Installation { reach, ..installation() };
     for address in [

@@ -49,7 +49,7 @@ fn the_same_number_for_udp_does_not_hide_the_port_for_tcp() {
 }
 
 #[test]
-fn both_families_are_taken_and_names_are_not() {
+fn slices_of_both_families_are_used_and_fqdn_slices_are_not() {
     let ports = "[{port: 1}]";
     let slices = [
         slice("s", "IPv6", ports, "[{addresses: ['2001:db8::1']}]"),
@@ -67,7 +67,7 @@ fn both_families_are_taken_and_names_are_not() {
 }
 
 #[test]
-fn an_endpoint_of_two_slices_counts_once_and_is_ready_if_one_says_so() {
+fn an_endpoint_in_two_slices_counts_once_and_is_ready_if_one_is() {
     let one = |ready: bool| {
         slice(
             "s",
@@ -83,7 +83,7 @@ fn an_endpoint_of_two_slices_counts_once_and_is_ready_if_one_says_so() {
 }
 
 #[test]
-fn terminating_endpoints_serve_only_when_no_other_does() {
+fn terminating_endpoints_are_used_only_without_ready_ones() {
     let endpoint = |last: u8, conditions: &str| {
         format!("{{addresses: [10.0.0.{last}], conditions: {{{conditions}}}}}")
     };

@@ -208,7 +208,7 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 256, ..ProptestConfig::default() })]
 
     #[test]
-    fn one_after_another_comes_to_the_same_as_all_at_once(
+    fn incremental_changes_give_the_same_result_as_a_whole_build(
         steps in steps(),
         own in any::<bool>(),
         owner in any::<bool>(),
@@ -316,7 +316,7 @@ fn grant_key() -> ObjectKey {
 }
 
 #[test]
-fn a_change_of_endpoints_concerns_no_route() {
+fn a_change_of_endpoints_changes_no_route() {
     let mut builder = Builder::new(installation());
     builder.put_service(&made_service('s', 0));
     for name in ['a', 'b'] {
@@ -337,7 +337,7 @@ fn a_change_of_endpoints_concerns_no_route() {
 }
 
 #[test]
-fn a_change_of_a_route_concerns_those_that_claim_the_same() {
+fn a_change_of_a_route_updates_routes_with_the_same_hostnames() {
     let mut builder = Builder::new(installation());
     for (name, hostnames) in [('a', 1), ('b', 1), ('c', 2)] {
         builder.put_route(&made_route(name, (hostnames, 0, 0, true, 0, 0)));
@@ -352,7 +352,7 @@ fn a_change_of_a_route_concerns_those_that_claim_the_same() {
 
 /// A status contains the version of its object, so each new version changes the status.
 #[test]
-fn a_status_names_the_newest_version_of_its_object() {
+fn a_status_contains_the_newest_version_of_its_object() {
     let mut builder = Builder::new(installation());
     let mut route = made_route('a', (1, 0, 0, true, 0, 0));
     let mut named = |version: &str| {

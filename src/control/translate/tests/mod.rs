@@ -86,7 +86,7 @@ fn conditions(plan: &Plan, name: &str) -> [String; 3] {
 const ALL_GOOD: [&str; 3] = ["true Accepted", "true ResolvedRefs", "true Programmed"];
 
 #[test]
-fn a_class_is_served_by_its_installation_alone() {
+fn a_route_is_served_only_by_the_installation_of_its_class() {
     let routes = [
         route("mine", "hostnames: [a.com], className: sluice", ADDRESS),
         route("other", "hostnames: [b.com], className: other", ADDRESS),
@@ -102,7 +102,7 @@ fn a_class_is_served_by_its_installation_alone() {
 }
 
 #[test]
-fn a_route_is_carried_over_whole() {
+fn every_field_of_a_route_reaches_the_table() {
     let whole: SniRoute = yaml(
         "metadata: {name: r, creationTimestamp: '1970-01-01T00:01:00Z', generation: 7}
 spec:
@@ -158,7 +158,7 @@ fn a_route_for_listeners_that_do_not_exist_is_not_accepted() {
 }
 
 #[test]
-fn without_known_listeners_every_name_is_taken_for_good() {
+fn without_known_listeners_every_listener_name_is_accepted() {
     let routes = vec![route("r", "hostnames: [a.com], listeners: [nope]", ADDRESS)];
     let resources = Resources { routes, ..Resources::default() };
     let offline = Installation { listeners: vec![], ..installation() };
@@ -166,7 +166,7 @@ fn without_known_listeners_every_name_is_taken_for_good() {
 }
 
 #[test]
-fn a_backend_that_leads_nowhere_is_named_and_leaves_the_others_alone() {
+fn an_unresolved_backend_is_reported_and_does_not_affect_the_others() {
     let plan = plan(&Resources {
         routes: vec![route(
             "r",
@@ -202,7 +202,7 @@ fn a_backend_that_leads_nowhere_is_named_and_leaves_the_others_alone() {
 }
 
 #[test]
-fn each_way_of_leading_nowhere_has_its_reason_and_its_field() {
+fn each_resolution_problem_has_its_reason_and_field() {
     let services = vec![
         service("s", "{ports: [{port: 1}]}"),
         service("ext", "{type: ExternalName, ports: [{port: 1}]}"),
@@ -239,7 +239,7 @@ fn routes_that_name_the_same_port_share_a_backend() {
 }
 
 #[test]
-fn the_loser_of_a_hostname_is_told_so() {
+fn a_route_that_loses_a_hostname_has_a_condition() {
     let plan = of_routes(&[
         route("a", "hostnames: [one.com, two.com]", ADDRESS),
         route("b", "hostnames: [one.com, two.com]", ADDRESS),

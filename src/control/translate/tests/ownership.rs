@@ -60,7 +60,7 @@ fn thief() -> SniRoute {
 }
 
 #[test]
-fn no_younger_route_takes_a_name_of_another_namespace_by_its_alpn_or_listener() {
+fn alpn_and_listeners_give_a_younger_route_no_name_of_another_namespace() {
     let plan = with(&[victim(), thief()], &[]);
     for offers in [&[][..], &["acme-tls/1"], &["h2", "http/1.1"]] {
         assert_eq!(winner(&plan, "login.a.test", "https", offers).as_deref(), Some("victim"));
@@ -85,7 +85,7 @@ fn no_younger_route_takes_a_name_of_another_namespace_by_its_alpn_or_listener() 
 }
 
 #[test]
-fn a_route_keeps_what_is_not_another_namespaces() {
+fn a_route_keeps_hostnames_that_no_other_namespace_owns() {
     let both = owned("tenant-b", "both", 20, "hostnames: [login.a.test, b.test]");
     let plan = with(&[victim(), both], &[]);
     assert_eq!(served(&plan), ["victim", "both"]);
@@ -95,7 +95,7 @@ fn a_route_keeps_what_is_not_another_namespaces() {
 }
 
 #[test]
-fn a_grant_of_the_owner_lets_another_namespace_in() {
+fn a_grant_of_the_owner_shares_the_hostname() {
     let routes = [victim(), thief()];
     for (grant, granted) in [
         (share("tenant-a", "tenant-b", ""), true),
@@ -115,7 +115,7 @@ fn a_grant_of_the_owner_lets_another_namespace_in() {
 }
 
 #[test]
-fn a_claimed_name_falls_to_no_other_namespace() {
+fn no_other_namespace_gets_connections_for_a_claimed_name() {
     let only_h2 = owned("tenant-a", "h2", 10, "hostnames: [login.a.test], alpn: [h2]");
     let own = owned("tenant-a", "own", 50, "hostnames: ['*.test']");
     let others = [
@@ -131,7 +131,7 @@ fn a_claimed_name_falls_to_no_other_namespace() {
 }
 
 #[test]
-fn any_name_is_owned_for_each_listener() {
+fn any_name_has_an_owner_for_each_listener() {
     let routes = [
         owned("tenant-a", "kafka", 10, "hostnames: ['*'], listeners: [kafka]"),
         owned("tenant-b", "all", 20, "hostnames: ['*']"),
@@ -167,7 +167,7 @@ fn any_name_is_owned_for_each_listener() {
 /// The rest of its share is taken by another route of its own namespace, so the route gets no connection for
 /// `*`.
 #[test]
-fn any_name_that_is_lost_to_both_sides_is_not_served() {
+fn any_name_is_not_served_if_nothing_of_it_is_left() {
     let routes = [
         owned("tenant-b", "first", 10, "hostnames: ['*'], listeners: [kafka], alpn: [h2]"),
         owned("tenant-a", "all", 20, "hostnames: ['*']"),
@@ -195,7 +195,7 @@ fn routes_of_other_installations_claim_nothing() {
 }
 
 #[test]
-fn a_name_below_anothers_wildcard_is_told_to_both() {
+fn both_owners_have_a_note_about_a_name_below_a_wildcard() {
     let wild = owned("tenant-a", "wild", 10, "hostnames: ['*.a.test']");
     let names: Vec<SniRoute> = (0..5)
         .map(|n| owned("tenant-b", &format!("n{n}"), n, &format!("hostnames: [n{n}.a.test]")))
@@ -221,7 +221,7 @@ fn a_name_below_anothers_wildcard_is_told_to_both() {
 }
 
 #[test]
-fn names_below_a_wildcard_can_be_its_owners_alone() {
+fn names_below_a_wildcard_can_be_reserved_for_its_owner() {
     let wild = owned("tenant-a", "wild", 10, "hostnames: ['*.a.test']");
     let deep = owned("tenant-b", "deep", 20, "hostnames: ['*.x.a.test', y.x.a.test]");
     let name = owned("tenant-b", "name", 20, "hostnames: [login.a.test, b.test]");
@@ -254,7 +254,7 @@ fn names_below_a_wildcard_can_be_its_owners_alone() {
 }
 
 #[test]
-fn a_name_that_changes_its_owner_is_told_of_once() {
+fn a_change_of_a_hostnames_owner_is_reported_once() {
     let mut builder = Builder::new(installation());
     let twice = "hostnames: [login.a.test, b.test]";
     builder.put_route(&owned("tenant-a", "victim", 10, twice));
@@ -283,7 +283,7 @@ fn a_name_that_changes_its_owner_is_told_of_once() {
 }
 
 #[test]
-fn a_wildcard_above_very_many_names_tells_none_of_them() {
+fn a_wildcard_above_very_many_names_causes_no_notes() {
     let mut builder = Builder::new(installation());
     let name = |n: usize| {
         let hostnames: Vec<String> = (0..50).map(|m| format!("n{n}x{m}.test")).collect();
@@ -310,7 +310,7 @@ fn flood(number: usize, more: &str) -> SniRoute {
 }
 
 #[test]
-fn more_routes_than_a_hostname_may_have_are_not_accepted() {
+fn routes_beyond_the_limit_of_a_hostname_are_not_accepted() {
     let plan = of_routes(&(0..70).map(|n| flood(n, "")).collect::<Vec<_>>());
     assert_eq!(served(&plan).len(), 64);
     assert_eq!(conditions(&plan, "f0063"), ALL_GOOD);
@@ -326,7 +326,7 @@ fn more_routes_than_a_hostname_may_have_are_not_accepted() {
 /// The cost of a flood grows with the number of routes, not with its square. The test counts the work after
 /// a change, because a debug build may be slow.
 #[test]
-fn a_change_among_many_claims_to_the_same_names_concerns_few_routes() {
+fn a_change_among_many_claims_to_the_same_names_updates_few_routes() {
     let mut builder = Builder::new(installation());
     let start = Instant::now();
     (0..1200).for_each(|number| builder.put_route(&flood(number, "")));

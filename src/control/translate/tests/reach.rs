@@ -22,7 +22,7 @@ fn sliced(family: &str, addresses: &str, port: u16) -> Resources {
 }
 
 #[test]
-fn endpoint_slices_lead_nowhere_that_addresses_may_not() {
+fn forbidden_addresses_are_also_forbidden_in_endpoint_slices() {
     for (family, address) in [
         ("IPv4", "100.100.100.200"),
         ("IPv4", "0.1.2.3"),
@@ -42,7 +42,7 @@ fn endpoint_slices_lead_nowhere_that_addresses_may_not() {
 }
 
 #[test]
-fn a_slice_that_changes_for_the_worse_is_told_and_mended() {
+fn a_slice_that_becomes_forbidden_is_reported_until_it_is_corrected() {
     let resources = sliced("IPv4", "10.0.0.1", 80);
     let mut builder = Builder::new(installation());
     builder.put_service(&resources.services[0]);
@@ -63,7 +63,7 @@ fn a_slice_that_changes_for_the_worse_is_told_and_mended() {
 
 /// A route that is added later is also informed about the fault, and about its end.
 #[test]
-fn a_route_that_found_a_bad_slice_is_told_when_that_is_mended() {
+fn a_route_that_is_added_to_a_bad_slice_is_updated_when_the_slice_is_corrected() {
     let resources = sliced("IPv4", "0.0.0.1, 10.0.0.1", 80);
     let mut builder = Builder::new(installation());
     builder.put_service(&resources.services[0]);
@@ -121,7 +121,7 @@ fn networks_are_excluded_for_addresses_names_and_slices() {
 }
 
 #[test]
-fn a_port_of_this_process_is_told_and_left_to_the_data_plane() {
+fn a_port_of_this_process_is_reported_and_left_to_the_data_plane() {
     let reach = Reach {
         local_addresses: true,
         listening: [Listening { address: "0.0.0.0:9901".parse().unwrap(), dual_stack: false }]
@@ -203,7 +203,7 @@ fn no_route_leads_to_the_installation_itself() {
 }
 
 #[test]
-fn a_route_is_told_when_an_address_becomes_the_installations_own() {
+fn a_route_is_updated_when_an_address_becomes_the_installations_own() {
     let (ours, service, slice) = own();
     let mut builder = Builder::new(ours);
     for (name, address) in [
@@ -243,7 +243,7 @@ fn a_route_is_told_when_an_address_becomes_the_installations_own() {
 
 /// Pods that are not ready count as well.
 #[test]
-fn pods_of_the_installation_are_its_own_whether_they_are_ready_or_not() {
+fn pods_of_the_installation_are_its_own_even_if_they_are_not_ready() {
     let (ours, service, mut slice) = own();
     for conditions in ["{ready: false}", "{ready: false, serving: false, terminating: true}"] {
         slice.endpoints.iter_mut().flatten().for_each(|one| one.conditions = yaml(conditions));
@@ -258,7 +258,7 @@ fn pods_of_the_installation_are_its_own_whether_they_are_ready_or_not() {
 }
 
 #[test]
-fn all_is_told_of_the_installations_own_addresses_as_often_as_it_is_asked_for() {
+fn all_own_addresses_are_returned_each_time_they_are_requested() {
     let (ours, service, slice) = own();
     let mut builder = Builder::new(ours);
     assert_eq!(builder.missing_own_services().count(), 1);
@@ -274,7 +274,7 @@ fn all_is_told_of_the_installations_own_addresses_as_often_as_it_is_asked_for() 
 
 /// The Service itself does not change.
 #[test]
-fn a_route_to_a_service_is_told_when_its_endpoints_become_the_installations_own() {
+fn a_route_to_a_service_is_updated_when_its_endpoints_become_the_installations_own() {
     let (ours, _, slice) = own();
     let resources = sliced("IPv4", "10.0.0.7, 10.0.0.8", 8443);
     let mut builder = Builder::new(ours);

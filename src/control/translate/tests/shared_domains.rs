@@ -98,7 +98,7 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 256, ..ProptestConfig::default() })]
 
     #[test]
-    fn each_name_is_told_of_the_nearest_wildcard_of_another_namespace(
+    fn each_name_has_a_note_about_the_nearest_wildcard_of_another_namespace(
         steps in steps(),
         most in 1..6usize,
     ) {
@@ -138,7 +138,7 @@ proptest! {
 /// Names with the maximum number of labels, with wildcards of two namespaces at each label. The state grows
 /// with the number of names, not with the pairs of a name and a wildcard above it.
 #[test]
-fn chains_of_wildcards_take_no_more_than_their_names() {
+fn the_state_of_chained_wildcards_grows_with_their_names() {
     let mut builder = Builder::new(installation());
     let hostnames = |chain: usize, half: usize| -> BTreeSet<String> {
         let depths = (1..=120).filter(|depth| depth % 2 == half);

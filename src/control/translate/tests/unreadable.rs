@@ -54,7 +54,7 @@ fn settle(builder: &mut Builder) -> Came {
 }
 
 #[test]
-fn a_route_that_cannot_be_read_any_more_is_served_as_it_was() {
+fn the_last_readable_version_of_a_route_stays_served() {
     let mut builder = Builder::new(installation());
     let mine = owned("data", "mine", 1, "a.test");
     let younger = owned("other", "younger", 2, "a.test");
@@ -85,7 +85,7 @@ fn a_route_that_cannot_be_read_any_more_is_served_as_it_was() {
 }
 
 #[test]
-fn its_endpoints_and_conflicts_are_followed_meanwhile() {
+fn endpoints_and_conflicts_of_an_unreadable_route_are_updated() {
     let mut builder = Builder::new(installation());
     let mut mine = owned("data", "mine", 5, "a.test");
     mine.spec.backends = yaml("[{service: {name: s, port: 1}}]");
@@ -110,7 +110,7 @@ fn its_endpoints_and_conflicts_are_followed_meanwhile() {
 }
 
 #[test]
-fn another_object_of_the_same_name_is_not_what_was_before() {
+fn another_object_of_the_same_name_does_not_use_the_earlier_version() {
     let mut builder = Builder::new(installation());
     let mine = owned("data", "mine", 1, "a.test");
     builder.put_route(&mine);
@@ -128,7 +128,7 @@ fn another_object_of_the_same_name_is_not_what_was_before() {
 }
 
 #[test]
-fn what_a_route_claims_that_was_never_read_goes_to_no_other_namespace() {
+fn an_unreadable_route_reserves_its_hostnames_for_its_namespace() {
     let mut builder = Builder::new(installation());
     let mine = owned("data", "mine", 1, "a.test");
     let claims = Some("{hostnames: [a.test, '*'], listeners: [https], backends: 5}");
@@ -157,7 +157,7 @@ fn what_a_route_claims_that_was_never_read_goes_to_no_other_namespace() {
 }
 
 #[test]
-fn the_class_tells_whose_it_is_as_far_as_it_can_be_read() {
+fn the_class_of_an_unreadable_route_decides_its_installation() {
     let strict = Installation { require_class: true, ..installation() };
     let mut builder = Builder::new(strict);
     let mut mine = owned("data", "mine", 1, "a.test");
@@ -181,7 +181,7 @@ fn the_class_tells_whose_it_is_as_far_as_it_can_be_read() {
 }
 
 #[test]
-fn a_grant_that_cannot_be_read_any_more_grants_what_it_did() {
+fn the_last_readable_version_of_a_grant_stays_in_use() {
     let mut builder = Builder::new(installation());
     builder.put_route(&owned("owner", "mine", 1, "a.test"));
     builder.put_route(&owned("data", "guest", 2, "a.test"));

@@ -45,7 +45,7 @@ fn judged(builder: &mut Builder) -> (Delta, usize) {
 }
 
 #[test]
-fn of_a_service_only_the_ports_that_routes_name_are_judged_and_each_once() {
+fn only_named_ports_of_a_service_are_checked_and_each_once() {
     let mut builder = Builder::new(installation());
     builder.put_service(&wide_service(300));
     builder.put_slice(&large_slice("x", 300, 1000));
@@ -72,7 +72,7 @@ fn of_a_service_only_the_ports_that_routes_name_are_judged_and_each_once() {
 }
 
 #[test]
-fn an_endpoint_that_changes_is_worked_out_once_for_all_routes() {
+fn a_changed_endpoint_is_checked_once_for_all_routes() {
     let mut builder = Builder::new(installation());
     builder.put_service(&wide_service(16));
     builder.put_slice(&large_slice("x", 16, 100));
@@ -87,7 +87,7 @@ fn an_endpoint_that_changes_is_worked_out_once_for_all_routes() {
 }
 
 #[test]
-fn a_name_is_worked_out_once_for_all_routes() {
+fn a_name_is_resolved_once_for_all_routes() {
     let mut builder = Builder::new(installation());
     for number in 0..50 {
         let hostname = format!("hostnames: [r{number}.com]");
@@ -111,7 +111,7 @@ fn told(builder: &mut Builder) -> (Vec<String>, Vec<usize>) {
 }
 
 #[test]
-fn a_service_brings_so_many_addresses_and_no_more() {
+fn the_addresses_of_a_service_are_limited() {
     let mut builder = Builder::new(installation());
     builder.put_service(&wide_service(2));
     builder.put_slice(&large_slice("x", 2, 60_000));
@@ -138,7 +138,7 @@ fn a_service_brings_so_many_addresses_and_no_more() {
 }
 
 #[test]
-fn a_service_of_many_ports_lists_some_of_them() {
+fn a_message_lists_some_of_many_ports() {
     let routes = vec![route("r", "hostnames: [a.com]", "{service: {name: s, port: nope}}")];
     let resources =
         Resources { routes, services: vec![wide_service(1000)], ..Resources::default() };
@@ -179,7 +179,7 @@ fn sharing(owner: &str, from: &str, names: usize) -> ReferenceGrant {
 
 /// The owner has a grant for each of the other namespaces; each grant names many routes that do not exist.
 #[test]
-fn each_grant_is_looked_at_once_for_a_hostname() {
+fn each_grant_is_checked_once_for_a_hostname() {
     let mut builder = Builder::new(installation());
     let (others, names) = (30, 20);
     for number in 0..50 {
@@ -199,7 +199,7 @@ fn each_grant_is_looked_at_once_for_a_hostname() {
 }
 
 #[test]
-fn each_grant_is_looked_at_once_for_a_name_below_a_wildcard() {
+fn each_grant_is_checked_once_for_a_name_below_a_wildcard() {
     let guarded = Installation { names_below: NamesBelow::Owner, ..installation() };
     let mut builder = Builder::new(guarded);
     builder.put_route(&claiming("owner", "wild", 0, "'*.test'"));
@@ -218,7 +218,7 @@ fn each_grant_is_looked_at_once_for_a_name_below_a_wildcard() {
 }
 
 #[test]
-fn whether_a_service_of_another_namespace_is_granted_is_worked_out_once() {
+fn grants_for_a_service_are_checked_once() {
     let mut builder = Builder::new(installation());
     let mut grant = sharing("other", "data", 1);
     for number in 0..40 {

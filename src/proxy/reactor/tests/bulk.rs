@@ -97,7 +97,7 @@ fn bulk_waits_for_no_event() {
 
 /// The turns are far shorter than the millisecond after which the worker yields anyway.
 #[test]
-fn the_core_is_offered_between_any_two_turns_of_bulk() {
+fn the_worker_yields_between_any_two_turns_of_bulk() {
     const TURNS: usize = 50;
     let offers = run(|reactor| async move {
         let mut turns = 0;

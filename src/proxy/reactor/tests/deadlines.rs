@@ -83,7 +83,7 @@ fn an_outer_deadline_ends_a_longer_inner_one() {
 }
 
 #[test]
-fn deadlines_side_by_side_end_each_in_its_time() {
+fn concurrent_deadlines_each_end_at_their_time() {
     run(|reactor| async move {
         let limits = [192, 64, 128].map(Duration::from_millis);
         let ended = RefCell::new(Vec::new());
@@ -142,7 +142,7 @@ fn cancel_ends_nested_waits_from_the_inside() {
 }
 
 #[test]
-fn a_deadline_that_is_told_again_and_again_is_kept_once() {
+fn a_repeated_deadline_has_one_entry() {
     run(|reactor| async move {
         let task = reactor.current();
         for at in [15_001, 15_002, 15_033, 600_000, 15_001, 15_001] {
@@ -156,7 +156,7 @@ fn a_deadline_that_is_told_again_and_again_is_kept_once() {
 }
 
 #[test]
-fn a_deadline_that_was_earlier_for_a_while_is_kept_once_again() {
+fn a_deadline_that_was_temporarily_earlier_has_one_entry_again() {
     run(|reactor| async move {
         for limit in [200, 100] {
             let mut polled = false;

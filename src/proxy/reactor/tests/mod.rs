@@ -104,7 +104,7 @@ fn a_panic_of_the_main_task_ends_all() {
 }
 
 #[test]
-fn cancel_ends_every_wait_and_what_is_left_is_dropped_at_the_end() {
+fn cancel_ends_every_wait_and_remaining_tasks_are_dropped() {
     let (reactor, _) = reactor();
     let inner = Rc::clone(&reactor);
     let ended = Rc::new(Cell::new(0));
@@ -160,7 +160,7 @@ fn an_event_of_a_closed_descriptor_does_not_reach_its_successor() {
 }
 
 #[test]
-fn a_task_that_has_more_to_do_lets_the_others_go_first() {
+fn a_task_that_wakes_itself_runs_after_the_others() {
     let order = run(|reactor| async move {
         let log = Rc::new(RefCell::new(Vec::new()));
         for name in ["a", "b"] {

@@ -69,7 +69,7 @@ fn tasks_of_one_reactor_wake_each_other() {
 }
 
 #[test]
-fn the_waker_of_a_task_that_has_ended_wakes_nobody() {
+fn the_waker_of_an_ended_task_wakes_no_task() {
     run(|reactor| async move {
         let (keep, kept) = mpsc::channel();
         reactor.spawn(poll_fn(move |context| {
