@@ -256,7 +256,7 @@ fn installation(config: &Config, parts: &SharedParts) -> Installation {
         listeners,
         reach: parts.reach.clone(),
         machine: machine::addresses().unwrap_or_else(|error| {
-            tracing::debug!(%error, "the kernel does not say which addresses are this machine's");
+            tracing::debug!(%error, "cannot read the addresses of this machine");
             Vec::new()
         }),
         own_services: config

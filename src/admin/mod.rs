@@ -106,7 +106,7 @@ impl Admin {
             let listener = match StdListener::bind(address) {
                 Err(error) if address.ip().is_unspecified() && is_no_family(&error) => {
                     let other = other_family(address);
-                    tracing::info!(%address, at = %other, "no such address family; at the other");
+                    tracing::info!(%address, at = %other, "the machine lacks this address family; listening on the other");
                     // The error is about the configured address.
                     StdListener::bind(other).map_err(|_| error)?
                 }

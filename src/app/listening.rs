@@ -30,7 +30,10 @@ pub(super) async fn follow(
             tracing::error!(error = fault, "cannot accept clients there; trying again");
         }
         for fault in known.iter().filter(|fault| !faults.contains(fault)) {
-            tracing::info!(before = fault, "clients are accepted there now, or no longer wanted");
+            tracing::info!(
+                before = fault,
+                "clients are accepted there again, or the bind was removed"
+            );
         }
         readiness.set_bind_faults(faults.clone());
         known = faults;

@@ -117,7 +117,7 @@ impl ServiceManager {
     fn send(&self, state: &str) {
         let Some((socket, address)) = &self.socket else { return };
         if let Err(error) = socket.send_to_addr(state.as_bytes(), address) {
-            tracing::warn!(%error, state, "the service manager does not take what it is told");
+            tracing::warn!(%error, state, "cannot notify the service manager");
         }
     }
 }

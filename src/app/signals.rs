@@ -72,7 +72,7 @@ impl Signals {
         for (name, mut signal) in ignored {
             tokio::spawn(async move {
                 while signal.recv().await.is_some() {
-                    tracing::info!(signal = name, "a signal that does nothing");
+                    tracing::info!(signal = name, "ignoring a signal");
                 }
             });
         }

@@ -153,7 +153,7 @@ impl Candidate {
             sleep_until(until.min(Instant::now() + self.settings.retry())).await;
             if Instant::now() >= until {
                 let lease = &self.settings;
-                info!(%lease, "leads no longer: the Lease could not be renewed in time");
+                info!(%lease, "no longer the leader: the Lease could not be renewed in time");
                 return;
             }
             // Leaves time for another request if this one is lost.
@@ -161,7 +161,7 @@ impl Candidate {
             match timeout_at(attempt_until, self.attempt()).await {
                 Ok(Ok(true)) => {}
                 Ok(Ok(false)) => {
-                    info!(lease = %self.settings, "leads no longer: another replica does");
+                    info!(lease = %self.settings, "no longer the leader: another replica is");
                     return;
                 }
                 Ok(Err(error)) => self.log(&error),
@@ -173,10 +173,10 @@ impl Candidate {
     /// Releases the Lease if this replica holds it. Best effort, for at most a second.
     pub(super) async fn release(&mut self) {
         match timeout(RELEASE_TIMEOUT, self.give_up()).await {
-            Ok(Ok(true)) => info!(lease = %self.settings, "gave up the Lease"),
+            Ok(Ok(true)) => info!(lease = %self.settings, "released the Lease"),
             Ok(Ok(false)) => {}
-            Ok(Err(error)) => warn!(lease = %self.settings, %error, "cannot give up the Lease"),
-            Err(_) => warn!(lease = %self.settings, "cannot give up the Lease: no answer"),
+            Ok(Err(error)) => warn!(lease = %self.settings, %error, "cannot release the Lease"),
+            Err(_) => warn!(lease = %self.settings, "cannot release the Lease: no answer"),
         }
     }
 
@@ -263,7 +263,7 @@ impl Candidate {
         // Trouble of the server itself is reported by the watches.
         let lease = &self.settings;
         let Some(code) = refusal(error) else {
-            debug!(%lease, %error, "cannot take part in choosing who writes statuses");
+            debug!(%lease, %error, "cannot take part in the election of the leader");
             return;
         };
         let now = Instant::now();
@@ -281,10 +281,10 @@ impl Candidate {
                 "the service account needs the verbs get, create and update on leases in the API \
                     group coordination.k8s.io, as deploy/role.yaml has them"
             }
-            404 => "is there such a namespace?",
+            404 => "does the namespace exist?",
             _ => "trying again; traffic does not depend on it",
         };
-        warn!(%lease, %error, hint, "cannot take part in choosing who writes statuses");
+        warn!(%lease, %error, hint, "cannot take part in the election of the leader");
     }
 }
 

@@ -86,7 +86,7 @@ impl Binds {
             if by_name.is_some() {
                 replaced.push(listener.name.clone());
             }
-            tracing::info!(listener = listener.name, %address, socket = described, "was passed on");
+            tracing::info!(listener = listener.name, %address, socket = described, "using a passed socket");
             let spec = BindSpec { address, listener };
             self.add(spec, address, dual, Some(Sockets::Passed(socket)));
         }

@@ -281,7 +281,10 @@ impl Context {
     pub(super) fn refused_for_want_of_descriptors(&self) {
         if self.may_warn(WarningCause::Full) {
             let most = self.workers.descriptors.most_connections();
-            tracing::warn!(most, "as many connections as the limit of open files allows");
+            tracing::warn!(
+                most,
+                "refusing clients: the limit of open files allows no more connections"
+            );
         }
     }
 

@@ -33,7 +33,7 @@ pub(super) struct WorkerArgs {
 pub(super) fn run(args: WorkerArgs) -> io::Result<()> {
     let WorkerArgs { number, workers, routes, settings, metrics, log } = args;
     let Some(inbox) = workers.handle(number).map(|handle| Arc::clone(handle.inbox())) else {
-        return Err(io::Error::other("a worker that is none of the process"));
+        return Err(io::Error::other("there is no worker with this number"));
     };
     let panics = metrics.panics.clone();
     let reactor = Reactor::new(inbox, move || panics.inc())?;

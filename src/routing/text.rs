@@ -1,4 +1,4 @@
-//! A value with a text of its own. For `#[serde(with = "…")]`.
+//! (De)serialises a value as its `Display` text. For `#[serde(with = "…")]`.
 
 use std::fmt::Display;
 use std::str::FromStr;

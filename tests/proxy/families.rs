@@ -46,7 +46,7 @@ fn the_defaults_of_the_chart_start_without_ipv6() {
     assert!(process.address.is_ipv4() && process.admin.is_ipv4());
     let loopback = |address: SocketAddr| SocketAddr::from(([127, 0, 0, 1], address.port()));
     assert_eq!(ask(loopback(process.address), "a.test"), "served");
-    for said in ["not listening there", "no such address family"] {
+    for said in ["not listening there", "lacks this address family"] {
         assert!(process.has_logged(said), "{said}");
     }
 }

@@ -131,7 +131,7 @@ impl SavedLine {
         }
         let column =
             1 + ours.chars().zip(line.chars()).take_while(|(ours, line)| ours == line).count();
-        Err(format!("this version of sluice writes something else from column {column} on"))
+        Err(format!("this version of sluice would write it differently from column {column} on"))
     }
 
     /// Adds the content of the line, which must not be a duplicate. `routes` are the routes of earlier

@@ -138,7 +138,7 @@ pub fn save(
     match lock.try_lock() {
         Ok(()) => {}
         Err(TryLockError::WouldBlock) => {
-            return Err(io::Error::other("another process saves its table there at this moment"));
+            return Err(io::Error::other("another process is saving its table there"));
         }
         Err(TryLockError::Error(error)) => return Err(said("cannot lock a file there")(error)),
     }
@@ -149,7 +149,7 @@ pub fn save(
     let file = options.create_new(true).open(&new).map_err(said("cannot make a file there"))?;
     let written = write(file, table, identity, saved_at).map_err(said("cannot write"));
     let replaced = written.and_then(|()| {
-        fs::rename(&new, path(folder)).map_err(said("cannot replace the file of before"))?;
+        fs::rename(&new, path(folder)).map_err(said("cannot replace the previous file"))?;
         // The rename is on the disk only after this.
         File::open(folder)?.sync_all()
     });

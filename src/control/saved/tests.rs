@@ -105,7 +105,7 @@ fn a_failed_save_keeps_the_previous_file() {
     let other = TempDir::new().expect("a folder");
     fs::create_dir_all(path(other.path()).join("inside")).expect("made");
     let error = save(other.path(), &table(snapshot()), &identity(), time()).expect_err("a folder");
-    assert!(error.to_string().contains("cannot replace the file of before"), "{error}");
+    assert!(error.to_string().contains("cannot replace the previous file"), "{error}");
     assert!(!other.path().join(NEW_FILE).exists());
     let under_a_file = path(folder.path()).join("below");
     let error =
@@ -197,9 +197,9 @@ fn an_invalid_line_is_reported_with_its_number() {
         (kafka.replace("kafka.test\"", "kafka..test\""), "empty label"),
         (kafka.replace("kafka.test", "10.0.0.1"), "IP address"),
         (kafka.replace("SourceAddress", "Nearest"), "\"Nearest\" is not a policy; write one of"),
-        (kafka.replace("\"created\"", "\"later\":1,\"created\""), "else from column 64 on"),
-        (kafka.replace("\"connect\"", "\"later\":1,\"connect\""), "else from column"),
-        (kafka.replace(",\"policy\":\"SourceAddress\"", ""), "else from column"),
+        (kafka.replace("\"created\"", "\"later\":1,\"created\""), "differently from column 64 on"),
+        (kafka.replace("\"connect\"", "\"later\":1,\"connect\""), "differently from column"),
+        (kafka.replace(",\"policy\":\"SourceAddress\"", ""), "differently from column"),
         (kafka.replace("\"weight\":90", "\"weight\":-1"), "invalid value"),
         (kafka.replace("\"kind\":\"SniRoute\"", "\"kind\":\"Lease\""), "unknown variant `Lease`"),
         (
