@@ -214,7 +214,7 @@ fn a_service_manager_that_does_not_read_disturbs_nothing() {
     let before = format!("export NOTIFY_SOCKET={} WATCHDOG_USEC=2000", path.display());
     let manifests = manifest("a.test", answering("served"), "");
     let process = Process::start_from(Stdio::null(), &before, &manifests, &QUICK);
-    wait_until("it is full", || process.has_logged("the service manager does not take"));
+    wait_until("it is full", || process.has_logged("cannot notify the service manager"));
     assert_eq!(ask(process.address, "a.test"), "served");
     assert_eq!(process.get("/livez").0, 200);
 }

@@ -26,7 +26,8 @@ const PROBE_EVERY: Duration = Duration::from_millis(10);
 /// As many exchanges as fit in this are made at least: with fewer, one that chance holds up would be
 /// more than one of 100.
 const LEAST: Duration = Duration::from_secs(1);
-/// Where clients without sluice take so long, the machine is busy.
+/// Where clients without sluice take so long, the machine is busy. It is busy as well while more threads want
+/// to run than there are processors: a client through sluice needs more of them than one without.
 const BUSY: Duration = Duration::from_millis(5);
 /// When an exchange has failed, and how long a busy machine is given.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -37,6 +38,13 @@ pub(crate) struct Innocent {
     through: Client,
     control: Client,
     probe: Option<Client>,
+}
+
+/// Whether more threads wanted to run in the last minute than there are processors.
+fn has_load() -> bool {
+    let load = std::fs::read_to_string("/proc/loadavg").unwrap_or_default();
+    let load: f64 = load.split(' ').next().and_then(|text| text.parse().ok()).unwrap_or_default();
+    load > thread::available_parallelism().map_or(1.0, |number| number.get() as f64)
 }
 
 impl Innocent {
@@ -75,7 +83,7 @@ impl Innocent {
         }
         let judged = loop {
             let judged = self.judge();
-            let busy = self.control.exchanges().percentile(99) >= BUSY;
+            let busy = self.control.exchanges().percentile(99) >= BUSY || has_load();
             if judged.is_ok() || !busy || begun.elapsed() > PATIENCE {
                 break judged;
             }
