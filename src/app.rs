@@ -20,10 +20,10 @@ use tokio::sync::{Notify, oneshot, watch};
 
 use crate::access_log::{AccessLog, Writing};
 use crate::admin::{Admin, AdminState, Limits};
-use crate::config::{self, Config, HostnamesBelow, RouteSource};
+use crate::config::{self, Config, RouteSource};
 use crate::control::status::Statuses;
 use crate::control::supervise::Supervised;
-use crate::control::translate::{Installation, NamesBelow};
+use crate::control::translate::Installation;
 use crate::logging;
 use crate::machine;
 use crate::metrics::Metrics;
@@ -264,15 +264,7 @@ fn installation(config: &Config, parts: &SharedParts) -> Installation {
             .iter()
             .map(|service| ObjectKey::new(&service.namespace, &service.name))
             .collect(),
-        names_below: names_below(config.hostnames_below),
-    }
-}
-
-/// The setting in the builder's form.
-pub fn names_below(setting: HostnamesBelow) -> NamesBelow {
-    match setting {
-        HostnamesBelow::Anyone => NamesBelow::Anyone,
-        HostnamesBelow::Owner => NamesBelow::Owner,
+        hostnames_below: config.hostnames_below,
     }
 }
 

@@ -5,7 +5,8 @@ use std::path::PathBuf;
 
 use clap::{ArgGroup, Args, Parser, Subcommand};
 
-use crate::config::{Flags, HostnamesBelow};
+use crate::config::{self, Flags};
+use crate::routing::HostnamesBelow;
 
 const EXAMPLES: &str = "\
 Exit codes: 0 done; 1 faults found, no route, or a failure at work; 2 wrong usage or configuration.
@@ -110,7 +111,7 @@ pub struct Class {
         long,
         value_name = "Owner|Anyone",
         default_value = "Anyone",
-        value_parser = HostnamesBelow::parse
+        value_parser = config::hostnames_below
     )]
     pub hostnames_below: HostnamesBelow,
 }

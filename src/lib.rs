@@ -13,8 +13,8 @@
 //! | [`access_log`] | one line for each connection | `tls`, `outcome`, `line_queue`, `cidr` |
 //! | [`readiness`] | what the probes report | nothing |
 //! | [`heartbeat`] | tells whether threads still answer | nothing |
-//! | [`cli`] | the command line | `config` |
-//! | [`config`] | the settings | `logging`, `duration`, `cidr`, `yaml` |
+//! | [`cli`] | the command line | `config`, `routing` |
+//! | [`config`] | the settings | `routing`, `logging`, `duration`, `cidr`, `yaml` |
 //! | [`logging`] | the log | `line_queue` |
 //! | [`line_queue`] | writes lines to an output that may stall | nothing |
 //! | [`machine`] | the addresses of this machine | nothing |

@@ -124,7 +124,7 @@ fn installation(class: &Class, listeners: Vec<String>) -> Installation {
         reach: Reach { local_addresses: true, ..Reach::default() },
         machine: vec![],
         own_services: vec![],
-        names_below: app::names_below(class.hostnames_below),
+        hostnames_below: class.hostnames_below,
     }
 }
 

@@ -30,10 +30,12 @@ pub use self::flags::Flags;
 use self::layers::Layer;
 use self::settings::SETTINGS;
 pub use self::types::{
-    AccessLogMode, Addresses, Config, Drain, HostnamesBelow, LeaseName, ListenerConfig, OwnService,
-    Protocol, ProxyTimeouts, RouteSource,
+    AccessLogMode, Addresses, Config, Drain, LeaseName, ListenerConfig, OwnService, Protocol,
+    ProxyTimeouts, RouteSource,
 };
+pub use self::values::hostnames_below;
 use crate::logging::{Log, LogFormat};
+use crate::routing::HostnamesBelow;
 
 impl Config {
     /// Reads the three layers. `variable` looks up the environment.

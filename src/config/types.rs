@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use crate::cidr::Cidr;
 use crate::logging::Log;
+use crate::routing::HostnamesBelow;
 
 /// The validated configuration of `sluice run`.
 #[derive(Clone, Debug, PartialEq)]
@@ -59,26 +60,6 @@ pub struct Config {
     pub access_log_start: bool,
     /// How sluice logs.
     pub log: Log,
-}
-
-/// Which namespaces may claim hostnames below a wildcard that belongs to one of them.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum HostnamesBelow {
-    /// All namespaces.
-    #[default]
-    Anyone,
-    /// The owner of the wildcard, and namespaces with which it shares the wildcard.
-    Owner,
-}
-
-impl HostnamesBelow {
-    /// The word in the setting.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            HostnamesBelow::Anyone => "Anyone",
-            HostnamesBelow::Owner => "Owner",
-        }
-    }
 }
 
 /// The source of routes.

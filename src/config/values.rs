@@ -9,10 +9,11 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::fault::{Value, ValueFault};
-use super::types::{AccessLogMode, HostnamesBelow, LeaseName, OwnService, RouteSource};
+use super::types::{AccessLogMode, LeaseName, OwnService, RouteSource};
 use crate::cidr::{Cidr, InvalidCidr};
 use crate::duration;
 use crate::logging::{self, LogFormat};
+use crate::routing::HostnamesBelow;
 use crate::yaml::Step;
 
 /// Reads the value of a setting that takes one.
@@ -175,18 +176,12 @@ pub(super) fn access_log(text: &str) -> Result<AccessLogMode, String> {
     word(text, &all.map(AccessLogMode::as_str), all)
 }
 
-impl HostnamesBelow {
-    /// Reads the word.
-    ///
-    /// # Errors
-    /// When it is another one.
-    pub fn parse(text: &str) -> Result<Self, String> {
-        hostnames_below(text)
-    }
-}
-
-pub(super) fn hostnames_below(text: &str) -> Result<HostnamesBelow, String> {
-    let all = [HostnamesBelow::Owner, HostnamesBelow::Anyone];
+/// Reads the word of the setting `hostnamesBelow`.
+///
+/// # Errors
+/// When it is another word.
+pub fn hostnames_below(text: &str) -> Result<HostnamesBelow, String> {
+    let all = HostnamesBelow::ALL;
     word(text, &all.map(HostnamesBelow::as_str), all)
 }
 

@@ -46,7 +46,8 @@ pub use hostnames::{AnyOn, Hostnames};
 pub use key::{Kind, ObjectKey, ObjectRef, Referrer, RouteKey};
 pub use lookup::{MOST_CLAIMED_HOSTNAMES, MOST_OFFERS, Match, MatchKind};
 pub use ownership::{
-    Age, ClaimConflict, Claimant, Demand, MOST_ROUTES_A_HOSTNAME, judge, judge_any, owners_of_any,
+    Age, ClaimConflict, Claimant, Demand, HostnamesBelow, MOST_ROUTES_A_HOSTNAME, judge, judge_any,
+    owners_of_any,
 };
 pub use policy::{Balancing, Timeouts, TrafficPolicy, UnknownBalancing};
 pub use publish::{ApplyResult, Snapshot, TableChanges, TableReader, TableWriter, channel};

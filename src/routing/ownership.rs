@@ -42,6 +42,30 @@ pub struct Claimant<'c> {
     pub demand: &'c Demand,
 }
 
+/// Which namespaces may claim hostnames below a wildcard that belongs to one of them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum HostnamesBelow {
+    /// All namespaces.
+    #[default]
+    Anyone,
+    /// The wildcard's owner, and namespaces with which it shares the wildcard. Claims that are older than
+    /// the owner's are served as well.
+    Owner,
+}
+
+impl HostnamesBelow {
+    /// Both, in the order in which messages list them.
+    pub const ALL: [HostnamesBelow; 2] = [HostnamesBelow::Owner, HostnamesBelow::Anyone];
+
+    /// The word in the configuration.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            HostnamesBelow::Anyone => "Anyone",
+            HostnamesBelow::Owner => "Owner",
+        }
+    }
+}
+
 /// Why a claim is not fully served.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ClaimConflict {

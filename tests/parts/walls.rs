@@ -47,9 +47,9 @@ const MAY_NAME: &[(&str, &[&str])] = &[
     ("readiness", &[]),
     ("heartbeat", &[]),
     ("machine", &[]),
-    ("config", &["duration", "logging", "cidr", "yaml"]),
+    ("config", &["routing", "duration", "logging", "cidr", "yaml"]),
     ("logging", &["line_queue"]),
-    ("cli", &["config"]),
+    ("cli", &["config", "routing"]),
     // The map declares the modules and names nothing in them.
     ("lib", &[]),
 ];

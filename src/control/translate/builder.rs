@@ -66,7 +66,7 @@ impl Builder {
                 #[cfg(test)]
                 judged: std::cell::Cell::default(),
             },
-            claims: Claims::new(installation.names_below),
+            claims: Claims::new(installation.hostnames_below),
             installation,
             routes: Routes::default(),
             dirty: Dirty::default(),

@@ -6,7 +6,6 @@ use std::sync::Arc;
 
 use ahash::AHashMap as HashMap;
 
-use super::NamesBelow;
 use super::domain::{Domain, labels, text};
 use super::grants::Grants;
 use super::notes::{MOST_NAMES_BELOW, NoteChange, Notes};
@@ -14,15 +13,15 @@ use super::sharing::{ProtectingWildcards, Sharing};
 use super::small_map::SmallMap;
 use super::wildcards::Wildcards;
 use crate::routing::{
-    Age, ClaimConflict, Claimant, Demand, Hostname, Referrer, RouteKey, judge, judge_any,
-    owners_of_any,
+    Age, ClaimConflict, Claimant, Demand, Hostname, HostnamesBelow, Referrer, RouteKey, judge,
+    judge_any, owners_of_any,
 };
 
 /// All claims. The cost of a change depends on its extent: the hostnames of a route, the hostnames below a
 /// wildcard with a new owner, and the notes on them.
 #[derive(Debug)]
 pub(super) struct Claims {
-    names_below: NamesBelow,
+    hostnames_below: HostnamesBelow,
     pub(super) known: BTreeMap<Domain, HostnameClaims>,
     pub(super) wildcards: Wildcards,
     /// Hostnames to process again, the least specific first: the claims of a name depend on the owners of the
@@ -85,9 +84,9 @@ pub(super) struct ClaimChanges {
 }
 
 impl Claims {
-    pub(super) fn new(names_below: NamesBelow) -> Self {
+    pub(super) fn new(hostnames_below: HostnamesBelow) -> Self {
         Claims {
-            names_below,
+            hostnames_below,
             known: BTreeMap::new(),
             wildcards: Wildcards::new(MOST_NAMES_BELOW),
             dirty: BTreeMap::new(),
@@ -198,7 +197,7 @@ impl Claims {
         now: Option<Age>,
         news: &mut ClaimChanges,
     ) {
-        if let (Hostname::Wildcard(_), NamesBelow::Owner) = (&domain.0, self.names_below)
+        if let (Hostname::Wildcard(_), HostnamesBelow::Owner) = (&domain.0, self.hostnames_below)
             && before != now
         {
             // Claims that are older than both owners do not depend on them.
@@ -219,13 +218,13 @@ impl Claims {
         grants: &Grants,
     ) -> Vec<Option<ClaimConflict>> {
         // The common case.
-        if let (SmallMap::One(..), NamesBelow::Anyone) = (&known.claims, self.names_below) {
+        if let (SmallMap::One(..), HostnamesBelow::Anyone) = (&known.claims, self.hostnames_below) {
             return vec![None];
         }
         let mut left = known.claimants();
-        let mut conflicts: Vec<Option<ClaimConflict>> = match self.names_below {
-            NamesBelow::Anyone => left.iter().map(|_| None).collect(),
-            NamesBelow::Owner => {
+        let mut conflicts: Vec<Option<ClaimConflict>> = match self.hostnames_below {
+            HostnamesBelow::Anyone => left.iter().map(|_| None).collect(),
+            HostnamesBelow::Owner => {
                 let wildcards = ProtectingWildcards::above(self, hostname, grants);
                 left.iter().map(|claim| wildcards.conflict(claim.age)).collect()
             }
@@ -274,7 +273,9 @@ impl Claims {
             self.granting.push((namespace, some.last().cloned()));
         }
         for hostname in some {
-            if let (Hostname::Wildcard(suffix), NamesBelow::Owner) = (&hostname, self.names_below) {
+            if let (Hostname::Wildcard(suffix), HostnamesBelow::Owner) =
+                (&hostname, self.hostnames_below)
+            {
                 self.mark_all_below(&suffix.clone(), None);
             }
             self.mark(hostname);
@@ -302,7 +303,7 @@ impl Claims {
         }
         let Some(known) = self.known.get_mut(domain) else { return };
         let is_wildcard = matches!(domain.0, Hostname::Wildcard(_));
-        let matters = contested || is_wildcard && self.names_below == NamesBelow::Owner;
+        let matters = contested || is_wildcard && self.hostnames_below == HostnamesBelow::Owner;
         if let (Some(owner), true) = (&known.owner, matters) {
             known.granted = true;
             self.granted.entry(owner.namespace().into()).or_default().insert(domain.0.clone());

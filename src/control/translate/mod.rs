@@ -44,7 +44,7 @@ pub use self::unreadable::{UnreadableOutcome, UnreadableRoute};
 use super::api::{DnsName, ReferenceGrant, SniRoute};
 use super::status::RouteStatus;
 use crate::reach::Reach;
-use crate::routing::{Kind, ObjectKey, ObjectRef, RouteKey, Snapshot};
+use crate::routing::{HostnamesBelow, Kind, ObjectKey, ObjectRef, RouteKey, Snapshot};
 
 /// The namespace of manifests that have none.
 pub const DEFAULT_NAMESPACE: &str = "default";
@@ -83,18 +83,7 @@ pub struct Installation {
     /// The Services that lead to the installation itself. No route may lead to them.
     pub own_services: Vec<ObjectKey>,
     /// Which namespaces may claim hostnames below a wildcard.
-    pub names_below: NamesBelow,
-}
-
-/// Which namespaces may claim hostnames below a wildcard that belongs to one of them.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum NamesBelow {
-    /// All namespaces.
-    #[default]
-    Anyone,
-    /// The wildcard's owner, and namespaces with which it shares the wildcard. Claims that are older than
-    /// the owner's are served as well.
-    Owner,
+    pub hostnames_below: HostnamesBelow,
 }
 
 impl Default for Installation {
@@ -108,7 +97,7 @@ impl Default for Installation {
             reach: Reach::default(),
             machine: Vec::new(),
             own_services: Vec::new(),
-            names_below: NamesBelow::default(),
+            hostnames_below: HostnamesBelow::default(),
         }
     }
 }

@@ -3,8 +3,9 @@
 use std::fs;
 
 use sluice::control::files;
-use sluice::control::translate::{Installation, NamesBelow};
+use sluice::control::translate::Installation;
 use sluice::reach::Reach;
+use sluice::routing::HostnamesBelow;
 
 use super::markdown::blocks;
 use super::{pages, read};
@@ -44,6 +45,6 @@ fn installation() -> Installation {
         reach: Reach { local_addresses: true, ..Reach::default() },
         machine: vec![],
         own_services: vec![],
-        names_below: NamesBelow::Anyone,
+        hostnames_below: HostnamesBelow::Anyone,
     }
 }

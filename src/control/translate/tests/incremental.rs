@@ -217,8 +217,8 @@ proptest! {
             (HashMap::new(), HashMap::new(), HashMap::new());
         let (writer, reader) = channel();
         let own_services = if own { vec![object('t')] } else { vec![] };
-        let names_below = if owner { NamesBelow::Owner } else { NamesBelow::Anyone };
-        let installation = Installation { own_services, names_below, ..installation() };
+        let hostnames_below = if owner { HostnamesBelow::Owner } else { HostnamesBelow::Anyone };
+        let installation = Installation { own_services, hostnames_below, ..installation() };
         let builder = Builder::new(installation.clone());
         let mut follower =
             Follower { builder, writer, statuses: BTreeMap::new(), names: BTreeSet::new() };

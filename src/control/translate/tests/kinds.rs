@@ -20,10 +20,15 @@ fn grant(from: Kind, to: Kind) -> ReferenceGrant {
 
 /// The kinds whose guest route gets `a.b.test`. The namespace `owner` claims `owned` with a route of kind
 /// `owner`; a guest route of each kind claims the name on a listener of its own.
-fn let_in(names_below: NamesBelow, owner: Kind, owned: &str, grant: &ReferenceGrant) -> Vec<Kind> {
+fn let_in(
+    hostnames_below: HostnamesBelow,
+    owner: Kind,
+    owned: &str,
+    grant: &ReferenceGrant,
+) -> Vec<Kind> {
     let mut grants = Grants::default();
     grants.put(&ObjectKey::new("owner", "g"), grant);
-    let mut claims = Claims::new(names_below);
+    let mut claims = Claims::new(hostnames_below);
     let mut add = |hostname: &str, second, key, listener: &str| {
         let demand = Demand { listeners: [listener.into()].into(), ..Demand::default() };
         let age = Age::new(Some(second), key);
@@ -49,15 +54,16 @@ fn let_in(names_below: NamesBelow, owner: Kind, owned: &str, grant: &ReferenceGr
 #[test]
 fn a_grant_shares_a_hostname_with_routes_of_its_kind_alone() {
     use Kind::{SniRoute, TlsRoute};
-    for (names_below, owned) in [(NamesBelow::Anyone, "a.b.test"), (NamesBelow::Owner, "*.b.test")]
+    for (hostnames_below, owned) in
+        [(HostnamesBelow::Anyone, "a.b.test"), (HostnamesBelow::Owner, "*.b.test")]
     {
         for (from, to) in [SniRoute, TlsRoute].iter().flat_map(|f| [(*f, SniRoute), (*f, TlsRoute)])
         {
             let grant = grant(from, to);
-            let guests = let_in(names_below, to, owned, &grant);
+            let guests = let_in(hostnames_below, to, owned, &grant);
             assert_eq!(guests, [from], "{from} to {to}, {owned}");
             let other = if to == SniRoute { TlsRoute } else { SniRoute };
-            let guests = let_in(names_below, other, owned, &grant);
+            let guests = let_in(hostnames_below, other, owned, &grant);
             assert!(guests.is_empty(), "{guests:?} by a grant for a {to}, which claims nothing");
         }
     }

@@ -33,7 +33,7 @@ fn with(routes: &[SniRoute], grants: &[ReferenceGrant]) -> Plan {
 fn guarded(routes: &[SniRoute], grants: &[ReferenceGrant]) -> Plan {
     let resources =
         Resources { routes: routes.to_vec(), grants: grants.to_vec(), ..Resources::default() };
-    build(&resources, &Installation { names_below: NamesBelow::Owner, ..installation() })
+    build(&resources, &Installation { hostnames_below: HostnamesBelow::Owner, ..installation() })
 }
 
 /// The route that gets a connection.

@@ -200,7 +200,7 @@ fn each_grant_is_checked_once_for_a_hostname() {
 
 #[test]
 fn each_grant_is_checked_once_for_a_name_below_a_wildcard() {
-    let guarded = Installation { names_below: NamesBelow::Owner, ..installation() };
+    let guarded = Installation { hostnames_below: HostnamesBelow::Owner, ..installation() };
     let mut builder = Builder::new(guarded);
     builder.put_route(&claiming("owner", "wild", 0, "'*.test'"));
     for level in 1..10 {
