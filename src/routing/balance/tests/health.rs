@@ -1,0 +1,134 @@
+//! Choices among endpoints of which some have failed.
+
+use super::*;
+use crate::routing::{Availability, ENDPOINT_REST};
+
+#[test]
+fn a_failed_endpoint_is_tried_last_and_then_by_one_client() {
+    for policy in Balancing::ALL {
+        let route = route(policy, &[(1, 4)]);
+        let (dead, now) = (address(0, 2), Moment::now());
+        endpoints(&route, 0)[2].failed(now);
+        assert_eq!(chosen(&route, 400, now).get(&dead), None, "{policy:?}");
+        let later = now + ENDPOINT_REST;
+        assert_eq!(chosen(&route, 400, later).get(&dead), Some(&1), "{policy:?}");
+        endpoints(&route, 0)[2].succeeded();
+        assert!(chosen(&route, 400, later).contains_key(&dead), "{policy:?}");
+    }
+}
+
+#[test]
+fn if_all_endpoints_have_failed_all_are_tried() {
+    for policy in Balancing::ALL {
+        let route = route(policy, &[(1, 3), (2, 1)]);
+        let now = Moment::now();
+        for endpoint in endpoints(&route, 0).iter().chain(&endpoints(&route, 1)) {
+            endpoint.failed(now);
+        }
+        assert_eq!(chosen(&route, 400, now).len(), 4, "{policy:?}");
+        // An endpoint whose rest is over is preferred to those that rest.
+        endpoints(&route, 0)[1].succeeded();
+        let tried = [address(0, 0)];
+        let request = EndpointRequest { now, ..EndpointRequest::new(client(1), &tried, 1) };
+        let next = choose(&route, &request).unwrap();
+        assert_eq!(next.endpoint().address, address(0, 1), "{policy:?}");
+    }
+}
+
+#[test]
+fn a_retry_is_no_trial_while_other_endpoints_are_healthy() {
+    for policy in Balancing::ALL {
+        let route = route(policy, &[(1, 4)]);
+        let (now, tried) = (Moment::now(), [address(0, 0)]);
+        endpoints(&route, 0)[..3].iter().for_each(|endpoint| endpoint.failed(now));
+        for n in 0..100 {
+            let later = now + ENDPOINT_REST;
+            let request = EndpointRequest {
+                now: later,
+                ..EndpointRequest::new(client(n), &tried, mix(n.into()))
+            };
+            let next = choose(&route, &request).unwrap();
+            assert_eq!(next.endpoint().address, address(0, 3), "{policy:?}");
+        }
+    }
+}
+
+#[test]
+fn the_share_of_dead_endpoints_is_spread_over_all_healthy_ones() {
+    for policy in Balancing::ALL {
+        let route = route(policy, &[(1, 6)]);
+        let now = Moment::now();
+        endpoints(&route, 0)[..3].iter().for_each(|endpoint| endpoint.failed(now));
+        let shares = chosen(&route, 6000, now);
+        assert_eq!(shares.len(), 3);
+        assert!(shares.values().all(|n| (1750..2250).contains(n)), "{policy:?}: {shares:?}");
+    }
+}
+
+/// Clients get the only healthy backend, although its weight is low.
+#[test]
+fn a_light_backend_replaces_dead_heavy_ones() {
+    for policy in Balancing::ALL {
+        let route = route(policy, &[(90, 1), (90, 1), (90, 1), (10, 1)]);
+        let now = Moment::now();
+        (0..3).for_each(|backend| endpoints(&route, backend)[0].failed(now));
+        assert_eq!(chosen(&route, 30, now), HashMap::from([(address(3, 0), 30)]), "{policy:?}");
+    }
+}
+
+#[test]
+fn a_trial_whose_client_leaves_is_repeated_by_the_next_client() {
+    for policy in Balancing::ALL {
+        let route = route(policy, &[(1, 2)]);
+        let (now, all) = (Moment::now(), endpoints(&route, 0));
+        all[1].failed(now + ENDPOINT_REST);
+        all[0].failed(now);
+        let later = now + ENDPOINT_REST;
+        for _ in 0..3 {
+            let request = EndpointRequest { now: later, ..EndpointRequest::new(client(0), &[], 0) };
+            let trial = choose(&route, &request).unwrap();
+            assert!(Arc::ptr_eq(trial.endpoint(), &all[0]), "{policy:?}");
+            assert_eq!(all[0].availability(later), Availability::Resting);
+        }
+        let request = EndpointRequest { now: later, ..EndpointRequest::new(client(0), &[], 0) };
+        choose(&route, &request).unwrap().settle(Endpoint::succeeded);
+        assert_eq!(all[0].availability(later), Availability::Well, "the result stays");
+    }
+}
+
+/// Two draws that start at dead endpoints still give two different endpoints.
+#[test]
+fn the_better_of_two_is_found_among_many_dead_endpoints() {
+    let route = route(Balancing::LeastConnections, &[(1, 40)]);
+    let (now, all) = (Moment::now(), endpoints(&route, 0));
+    all[2..].iter().for_each(|endpoint| endpoint.failed(now));
+    let _busy: Vec<_> = (0..1000).map(|_| all[0].begin(now)).collect();
+    let idle = (0..1000).filter(|n| pick(&route, client(1), &[], mix(*n)) == Some(all[1].address));
+    // The idle one is chosen in three of four cases; if both draws were the same, in one of two.
+    let idle = idle.count();
+    assert!((680..820).contains(&idle), "{idle}");
+}
+
+#[test]
+fn a_family_without_a_route_is_avoided_for_the_same_client_in_all_backends() {
+    for policy in Balancing::ALL {
+        let key = |n: usize| BackendKey::Address(n.to_string().into());
+        let spec = route(policy, &[(1, 0); 16]).spec.clone();
+        let addresses = |n: usize| -> Vec<SocketAddr> {
+            let ipv6 = (0..40).map(|m| ([0xfd00, 0, 0, 0, 0, 0, n as u16, m], 443).into());
+            ipv6.chain([address(n, 0)]).collect()
+        };
+        let endpoints = (0..16).map(|n| (key(n), addresses(n))).collect();
+        let (mut writer, reader) = channel();
+        writer.apply(Snapshot { routes: vec![spec], endpoints });
+        let route = Arc::clone(reader.table().routes().next().unwrap());
+        let first: SocketAddr = "[fd00::1]:443".parse().unwrap();
+        let (tried, mut search) = ([first], SearchState::default());
+        search.unrouted(first);
+        for n in 0..50 {
+            let request = EndpointRequest::again(client(n), &tried, mix(n.into()), search.clone());
+            let next = choose(&route, &request).unwrap();
+            assert!(next.endpoint().address.is_ipv4(), "{policy:?}");
+        }
+    }
+}
