@@ -75,7 +75,7 @@ impl Startup {
         let (writer, table) = routing::channel();
         let metrics = Metrics::new(table.clone())?;
         // Dropped last, which writes the last lines.
-        let _log = logging::init(&config.log, metrics.log_dropped.clone())?;
+        let _log = logging::init(&config.log, metrics.process.log_dropped.clone())?;
         tracing::info!(
             version = env!("CARGO_PKG_VERSION"),
             config = config.in_force(),
@@ -180,7 +180,7 @@ impl App {
 
         let (first, first_table) = oneshot::channel();
         let mut control = Control::start(config.clone(), writer, parts.clone(), first)?;
-        let stalled = parts.metrics.stalled_threads.clone();
+        let stalled = parts.metrics.process.stalled_threads.clone();
         let watchdog = Watchdog::new(Arc::clone(&parts.readiness), stalled);
         watchdog.add(control.pulse());
         let statuses = StatusTask::default();
@@ -234,7 +234,8 @@ impl SharedParts {
 
     /// Counts and reports failures of the control plane.
     fn supervised(&self) -> impl Fn(Supervised) + Send + Sync + 'static {
-        let (panics, readiness) = (self.metrics.panics.clone(), Arc::clone(&self.readiness));
+        let (panics, readiness) =
+            (self.metrics.process.panics.clone(), Arc::clone(&self.readiness));
         move |event| match event {
             Supervised::Failed { part, detail } => {
                 panics.inc();
@@ -355,6 +356,6 @@ fn access_log(
     if config.access_log == config::AccessLogMode::Off {
         return Ok((None, None));
     }
-    let (log, writing) = AccessLog::to_stdout(metrics.access_log_dropped.clone())?;
+    let (log, writing) = AccessLog::to_stdout(metrics.process.access_log_dropped.clone())?;
     Ok((Some(log), Some(writing)))
 }

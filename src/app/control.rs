@@ -214,7 +214,7 @@ async fn follow_files(
         for (kind, faults) in &faults {
             parts.metrics.set_manifest_faults(kind, *faults);
         }
-        parts.metrics.source_up.set(i64::from(complete));
+        parts.metrics.source.up.set(i64::from(complete));
         if complete {
             parts.readiness.set_table_complete();
         }
@@ -231,7 +231,7 @@ async fn follow_files(
             "routes are live"
         );
     };
-    let errors = &parts.metrics.source_errors;
+    let errors = &parts.metrics.source.errors;
     supervise("files", parts.supervised(), || async {
         state.borrow_mut().publisher.begin();
         let names = DnsFollower::new(&config.dns_servers);

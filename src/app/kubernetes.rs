@@ -164,10 +164,10 @@ fn reporting(client: kube::Client, config: &Config, parts: &SharedParts) -> Repo
         namespaces: config.namespaces.clone(),
         statuses: parts.statuses.clone(),
         meters: status::Meters {
-            leader: parts.metrics.leader.clone(),
-            written: parts.metrics.status_written.clone(),
-            failed: parts.metrics.status_failed.clone(),
-            events_dropped: parts.metrics.events_dropped.clone(),
+            leader: parts.metrics.status.leader.clone(),
+            written: parts.metrics.status.written.clone(),
+            failed: parts.metrics.status.failed.clone(),
+            events_dropped: parts.metrics.status.events_dropped.clone(),
         },
         supervised: Box::new(parts.supervised()),
     }
@@ -178,14 +178,14 @@ fn reporting(client: kube::Client, config: &Config, parts: &SharedParts) -> Repo
 fn notices(parts: &SharedParts, decided: Arc<Notify>) -> impl Fn(Notice) + Send + Sync + use<> {
     let (metrics, readiness) = (parts.metrics.clone(), Arc::clone(&parts.readiness));
     move |notice| match notice {
-        Notice::Failed => metrics.source_errors.inc(),
+        Notice::Failed => metrics.source.errors.inc(),
         Notice::Down { what } => {
-            metrics.source_up.set(0);
+            metrics.source.up.set(0);
             readiness.set_source_down(what);
             decided.notify_one();
         }
         Notice::Up => {
-            metrics.source_up.set(1);
+            metrics.source.up.set(1);
             readiness.set_source_up();
         }
     }
@@ -259,7 +259,7 @@ impl SourceOutput {
 
     fn leave_saved(&mut self) {
         if std::mem::take(&mut self.saved) {
-            self.metrics.table_from_saved.set(0);
+            self.metrics.table.from_saved.set(0);
             self.readiness.set_saved_table(None);
             tracing::info!("the table of the API server has replaced the saved one");
         }
@@ -275,7 +275,7 @@ impl SourceOutput {
         let routes = snapshot.routes.len();
         self.publisher.serve_instead(snapshot);
         self.saved = true;
-        self.metrics.table_from_saved.set(1);
+        self.metrics.table.from_saved.set(1);
         self.readiness.set_saved_table(Some(saved_at.clone()));
         tracing::warn!(
             routes,

@@ -31,8 +31,8 @@ impl Publisher {
         own_endpoints: OwnEndpoints,
         metrics: &Metrics,
     ) -> Self {
-        let swap_duration = metrics.table_swap_duration.clone();
-        let owner_changes = metrics.hostname_owner_changes.clone();
+        let swap_duration = metrics.table.swap_duration.clone();
+        let owner_changes = metrics.table.hostname_owner_changes.clone();
         let (live, served) = (false, false);
         Publisher { writer, statuses, own_endpoints, swap_duration, owner_changes, live, served }
     }
@@ -255,10 +255,10 @@ mod tests {
         source.put_route(&of("one", "first"));
         source.put_route(&of("two", "second"));
         publisher.publish(source.settle(), Instant::now());
-        assert_eq!(metrics.hostname_owner_changes.get(), 0);
+        assert_eq!(metrics.table.hostname_owner_changes.get(), 0);
         source.remove_route(&RouteKey::sni_route("one", "first"));
         publisher.publish(source.settle(), Instant::now());
-        assert_eq!(metrics.hostname_owner_changes.get(), 2);
+        assert_eq!(metrics.table.hostname_owner_changes.get(), 2);
         let lines = log.take();
         let moved = lines.iter().map(|line| &line["fields"]);
         let moved: Vec<_> =

@@ -112,7 +112,7 @@ impl Inner {
         let file = saved::path(&self.folder);
         match saved::save(&self.folder, &table, &self.identity, now) {
             Ok(()) => {
-                self.metrics.table_saved.set(now.as_second());
+                self.metrics.table.saved.set(now.as_second());
                 if failure.take().is_some() {
                     tracing::info!(file = %file.display(), "the table can be saved again");
                 }
@@ -121,7 +121,7 @@ impl Inner {
             }
             Err(error) => {
                 self.changed.store(true, Ordering::Release);
-                self.metrics.table_save_errors.inc();
+                self.metrics.table.save_errors.inc();
                 let error = error.to_string();
                 if failure.as_ref() != Some(&error) {
                     log_failure(&file, &error);
@@ -136,7 +136,7 @@ impl Inner {
         match saved::load(&self.folder, &self.identity) {
             Ok(None) => None,
             Ok(Some(saved)) => {
-                self.metrics.table_saved.set(saved.saved_at.as_second());
+                self.metrics.table.saved.set(saved.saved_at.as_second());
                 Some(saved)
             }
             Err(refused) => {

@@ -158,7 +158,7 @@ impl Attempt {
         if took < NEAR {
             self.active.endpoint().set_near(true);
         }
-        context.metrics.connect_duration.observe(took.as_secs_f64());
+        context.metrics.durations.connect.observe(took.as_secs_f64());
         Upstream { socket: self.socket, _active: self.active }
     }
 }

@@ -193,7 +193,7 @@ impl WorkerThread {
         let (number, workers) = (args.number, Arc::clone(&args.workers));
         let ended = EndNotifier { call: ended, workers, number, over: Arc::default() };
         let over = Arc::clone(&ended.over);
-        let lost = args.metrics.workers_lost.clone();
+        let lost = args.metrics.process.workers_lost.clone();
         let thread = std::thread::Builder::new().name(thread_name(number)).spawn(move || {
             let _ended = ended;
             worker::run(args).inspect_err(|error| {

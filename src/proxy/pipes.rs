@@ -97,8 +97,8 @@ impl Pipes {
             count: Cell::new(0),
             quota,
             pause: Cell::new(0),
-            idle_gauge: metrics.pipes_idle.clone(),
-            busy_gauge: metrics.pipes_busy.clone(),
+            idle_gauge: metrics.pipes.idle.clone(),
+            busy_gauge: metrics.pipes.busy.clone(),
         }
     }
 
@@ -189,7 +189,7 @@ mod tests {
     }
 
     fn counts(metrics: &Metrics) -> (i64, i64) {
-        (metrics.pipes_idle.get(), metrics.pipes_busy.get())
+        (metrics.pipes.idle.get(), metrics.pipes.busy.get())
     }
 
     #[test]

@@ -43,7 +43,7 @@ impl ConnectionRecord {
     pub(super) fn peeked(&mut self, context: &Context) {
         let took = self.opened.elapsed();
         self.hello_took = Some(took);
-        context.metrics.hello_duration.observe(took.as_secs_f64());
+        context.metrics.durations.hello.observe(took.as_secs_f64());
     }
 
     /// Records that the connection to the endpoint is open.
@@ -71,7 +71,7 @@ impl ConnectionRecord {
         }
         add(stats.ended(outcome), 1);
         let lasted = self.opened.elapsed();
-        context.metrics.connection_duration.observe(lasted.as_secs_f64());
+        context.metrics.durations.connection.observe(lasted.as_secs_f64());
         Some(lasted)
     }
 

@@ -35,7 +35,7 @@ pub(super) fn run(args: WorkerArgs) -> io::Result<()> {
     let Some(inbox) = workers.handle(number).map(|handle| Arc::clone(handle.inbox())) else {
         return Err(io::Error::other("there is no worker with this number"));
     };
-    let panics = metrics.panics.clone();
+    let panics = metrics.process.panics.clone();
     let reactor = Reactor::new(inbox, move || panics.inc())?;
     let context = Context::new(&reactor, number, workers, routes, settings, metrics, log);
     reactor.block_on(run_loop(Rc::new(context)))?

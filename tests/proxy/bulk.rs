@@ -29,7 +29,7 @@ fn started() -> (Plane, Backend) {
 }
 
 fn pipes(plane: &Plane) -> i64 {
-    plane.metrics.pipes_idle.get() + plane.metrics.pipes_busy.get()
+    plane.metrics.pipes.idle.get() + plane.metrics.pipes.busy.get()
 }
 
 /// Sends `total` bytes each way at once, and compares what arrives.
@@ -63,8 +63,8 @@ fn of_64_mib_both_ways_arrives() {
     plane.assert_ended(&[("a.test", Outcome::Completed, 1)]);
     let replayed = hello("a.test").len();
     assert_eq!(plane.bytes("a.test"), ((64 * MIB + replayed) as u64, 64 * MIB as u64));
-    assert!(plane.metrics.pipes_idle.get() > 0, "pipes are kept for the next");
-    assert_eq!(plane.metrics.pipes_busy.get(), 0);
+    assert!(plane.metrics.pipes.idle.get() > 0, "pipes are kept for the next");
+    assert_eq!(plane.metrics.pipes.busy.get(), 0);
 }
 
 #[test]
@@ -142,7 +142,7 @@ fn that_is_cut_off_leaves_nothing_in_a_pipe() {
     let mut flows = [Flow::new(&server, &client, &bulk, 0, MIB)];
     flow(&mut flows, MIB, 2 * MIB);
     assert_eq!(stall(&mut flows, 64 * MIB), 1);
-    wait_until("bytes in a pipe", || plane.metrics.pipes_busy.get() == 1);
+    wait_until("bytes in a pipe", || plane.metrics.pipes.busy.get() == 1);
     drop(flows);
     reset(client);
     plane.assert_ended(&[("a.test", Outcome::DownstreamReset, 1)]);
@@ -170,12 +170,12 @@ fn stalled_bulk_leaves_pipes_to_the_rest() {
     flow(&mut flows, MIB, 2 * MIB);
     stall(&mut flows, 16 * MIB);
     let all = pool() as i64;
-    let busy = || plane.metrics.pipes_busy.get();
+    let busy = || plane.metrics.pipes.busy.get();
     wait_until("most pipes to be held", || busy() >= all / 2);
     assert!(busy() <= all * 3 / 4 + 1, "{} of {all}", busy());
     let (client, server) = pair(&plane, &backend);
     both_ways(client, server, 40, 16 * MIB);
-    wait_until("what that took to be idle", || plane.metrics.pipes_idle.get() > 0);
+    wait_until("what that took to be idle", || plane.metrics.pipes.idle.get() > 0);
     assert!(busy() <= all * 3 / 4 + 1, "{} of {all}", busy());
     // What was moved out of pipes is whole.
     settle(&mut flows);

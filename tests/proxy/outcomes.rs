@@ -324,9 +324,9 @@ fn every_attempt_is_counted_once() {
         drop(backend.accept_with(&hello("a.test")[..5]));
         rest(&mut client);
     }
-    wait_until("the end of all", || plane.metrics.connection_duration.get_sample_count() >= 120);
-    assert_eq!(plane.metrics.connection_duration.get_sample_count(), 120);
-    assert_eq!(plane.metrics.hello_duration.get_sample_count(), 100);
-    assert_eq!(plane.metrics.connect_duration.get_sample_count(), 20);
+    wait_until("the end of all", || plane.metrics.durations.connection.get_sample_count() >= 120);
+    assert_eq!(plane.metrics.durations.connection.get_sample_count(), 120);
+    assert_eq!(plane.metrics.durations.hello.get_sample_count(), 100);
+    assert_eq!(plane.metrics.durations.connect.get_sample_count(), 20);
     assert_eq!(plane.access_log().len(), 120);
 }

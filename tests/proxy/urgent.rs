@@ -56,7 +56,7 @@ fn they_are_not_the_end_of_bulk_that_has_waited() {
         let (mut total, mut quiet) = (0, 0);
         wait_until("bytes that stay in a pipe", || {
             quiet += 1;
-            if plane.metrics.pipes_busy.get() == 0 {
+            if plane.metrics.pipes.busy.get() == 0 {
                 let chunk = bulk.at(total, MIB);
                 server.write_all(chunk).unwrap();
                 (total, quiet) = (total + chunk.len(), 0);
@@ -91,5 +91,5 @@ fn they_do_not_stop_bulk() {
         receive_bulk(&mut server, bulk, 16 * MIB);
     });
     // A pipe is given back a moment after its last byte has arrived.
-    wait_until("the pipe of bulk", || plane.metrics.pipes_idle.get() > 0);
+    wait_until("the pipe of bulk", || plane.metrics.pipes.idle.get() > 0);
 }

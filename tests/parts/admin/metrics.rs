@@ -88,16 +88,16 @@ fn every_metric_is_there_and_promtool_finds_no_fault() {
     server.writer.apply(snapshot);
     let metrics = &server.state.metrics;
     for histogram in [
-        &metrics.hello_duration,
-        &metrics.connect_duration,
-        &metrics.connection_duration,
-        &metrics.table_swap_duration,
+        &metrics.durations.hello,
+        &metrics.durations.connect,
+        &metrics.durations.connection,
+        &metrics.table.swap_duration,
     ] {
         histogram.observe(0.004);
     }
     metrics.connections.of(1).add(3);
-    metrics.pipes_idle.set(4);
-    metrics.pipes_busy.set(2);
+    metrics.pipes.idle.set(4);
+    metrics.pipes.busy.set(2);
     let lines = scrape(&server);
     for start in [
         "sluice_connections_active 3",

@@ -119,7 +119,7 @@ impl Plane {
         writer.apply(snapshot(targets));
         let metrics = Metrics::new(reader.clone()).unwrap();
         let lines = Lines::default();
-        let dropped = metrics.access_log_dropped.clone();
+        let dropped = metrics.process.access_log_dropped.clone();
         let (log, writing) = AccessLog::start(lines.clone(), dropped).unwrap();
         let running = Some(proxy.start(&reader, &metrics, Some(&log), || {}).unwrap());
         Plane { writer, reader, metrics, running, writing: Some(writing), lines, addresses }
@@ -235,9 +235,9 @@ impl Plane {
         wait_until("the end of the workers", || running.is_over());
         running.join().unwrap();
         assert!(self.writing.take().unwrap().finish(PATIENCE));
-        assert_eq!(self.metrics.panics.get(), 0, "panics");
+        assert_eq!(self.metrics.process.panics.get(), 0, "panics");
         assert_eq!(self.metrics.connections.total(), 0, "connections that are never over");
-        assert_eq!(self.metrics.pipes_busy.get(), 0, "pipes that never come back");
+        assert_eq!(self.metrics.pipes.busy.get(), 0, "pipes that never come back");
     }
 }
 
