@@ -287,19 +287,7 @@ impl Socket {
                 Err(Errno::NOBUFS | Errno::NOMEM) if self.waits_for_memory() => {
                     return Poll::Pending;
                 }
-                Err(Errno::AGAIN)
-                    if need == Ready::READ && self.state.get() != SocketState::Sound =>
-                {
-                    return Poll::Ready(Err(Errno::CONNRESET.into()));
-                }
-                Err(Errno::AGAIN) => {
-                    if need == Ready::READ {
-                        self.reactor.clear(self.id, Ready::READ);
-                    } else {
-                        self.filled()?;
-                    }
-                    return Poll::Pending;
-                }
+                Err(Errno::AGAIN) => return self.not_ready(need),
                 Err(error) => {
                     // EPIPE is a reset after the end, and reads return the end.
                     if error != Errno::PIPE && !UNSUPPORTED.contains(&error) {
@@ -309,6 +297,16 @@ impl Socket {
                 }
             }
         }
+    }
+
+    /// Handles a call that would have to wait. Nothing more can be read after an error.
+    fn not_ready<T>(&self, need: Ready) -> Poll<io::Result<T>> {
+        match (need == Ready::READ, self.state.get()) {
+            (true, SocketState::Sound) => self.reactor.clear(self.id, Ready::READ),
+            (true, _) => return Poll::Ready(Err(Errno::CONNRESET.into())),
+            (false, _) => self.filled()?,
+        }
+        Poll::Pending
     }
 
     /// Schedules another try of a call for which the kernel has no memory. Returns `false` if the shortage

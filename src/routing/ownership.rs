@@ -278,42 +278,48 @@ impl<'c> Arbitration<'c> {
         left.sort_by_key(|place| Reverse(self.asks_for_alpn(*place)));
         let mut taken: HashMap<(usize, Option<&str>), usize> = HashMap::new();
         for place in left {
-            let Some(claim) = self.claims.get(place) else { continue };
-            let (mut first, mut free) = (None::<usize>, false);
-            for listener in self.places(place, conflicts.get(place).and_then(Option::as_ref)) {
-                let mut take = |protocol| {
-                    let winner = *taken.entry((listener, protocol)).or_insert(place);
-                    if winner == place {
-                        free = true;
-                    } else {
-                        first = Some(first.map_or(winner, |first| first.min(winner)));
-                    }
-                };
-                match claim.demand.alpn.is_empty() {
-                    true => take(None),
-                    false => claim.demand.alpn.iter().for_each(|protocol| take(Some(protocol))),
-                }
-            }
+            let Some(conflict) = conflicts.get_mut(place) else { continue };
+            let (first, free) = self.take(place, conflict.as_ref(), &mut taken);
             let Some(winner) = first.and_then(|winner| self.claims.get(winner)) else { continue };
             let winner = winner.age.key.clone();
-            let Some(conflict) = conflicts.get_mut(place) else { continue };
-            match free {
-                false => {
-                    *conflict = Some(match conflict.take() {
-                        // The rest of its listeners is taken, and it may not use the others.
-                        Some(ClaimConflict::ForeignOn { owner, .. }) => {
-                            ClaimConflict::Foreign { owner }
-                        }
-                        _ => ClaimConflict::Taken { winner },
-                    });
+            *conflict = Some(match (conflict.take(), free) {
+                (Some(conflict), true) => conflict,
+                (None, true) => ClaimConflict::PartlyTaken { winner },
+                // The rest of its listeners is taken, and it may not use the others.
+                (Some(ClaimConflict::ForeignOn { owner, .. }), false) => {
+                    ClaimConflict::Foreign { owner }
                 }
-                true if conflict.is_none() => {
-                    *conflict = Some(ClaimConflict::PartlyTaken { winner })
-                }
-                true => {}
-            }
+                (_, false) => ClaimConflict::Taken { winner },
+            });
         }
         conflicts
+    }
+
+    /// Takes the free connections that a claim asks for. Returns the first claim that has taken others
+    /// before, and whether any was free.
+    fn take(
+        &self,
+        place: usize,
+        conflict: Option<&ClaimConflict>,
+        taken: &mut HashMap<(usize, Option<&'c str>), usize>,
+    ) -> (Option<usize>, bool) {
+        let (mut first, mut free) = (None::<usize>, false);
+        let Some(claim) = self.claims.get(place) else { return (first, free) };
+        for listener in self.places(place, conflict) {
+            let mut take = |protocol| {
+                let winner = *taken.entry((listener, protocol)).or_insert(place);
+                if winner == place {
+                    free = true;
+                } else {
+                    first = Some(first.map_or(winner, |first| first.min(winner)));
+                }
+            };
+            match claim.demand.alpn.is_empty() {
+                true => take(None),
+                false => claim.demand.alpn.iter().for_each(|protocol| take(Some(protocol))),
+            }
+        }
+        (first, free)
     }
 
     /// The claims that neither another namespace nor the limit excludes.

@@ -105,13 +105,6 @@ async fn follow(
                 (job, result)
             });
         }
-        let next_due = schedule.next_due();
-        let due = async {
-            match next_due {
-                Some(due) => tokio::time::sleep_until(due.into()).await,
-                None => std::future::pending().await,
-            }
-        };
         tokio::select! {
             change = changes.recv() => match change {
                 Some(change) => schedule.change(change, Instant::now()),
@@ -123,12 +116,20 @@ async fn follow(
                     schedule.finish(&job, result, Instant::now());
                 }
             }
-            () = due => {}
+            () = until(schedule.next_due()) => {}
         }
         for answer in schedule.take_answers() {
             // Fails only when the receiver is dropped.
             let _ = tell.send(answer);
         }
+    }
+}
+
+/// Sleeps until `due`; for ever without a time.
+async fn until(due: Option<Instant>) {
+    match due {
+        Some(due) => tokio::time::sleep_until(due.into()).await,
+        None => std::future::pending().await,
     }
 }
 

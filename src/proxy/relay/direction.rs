@@ -124,14 +124,12 @@ impl Direction {
                     self.stage = Stage::Refused;
                 }
             }
-            match self.stage {
-                Stage::Open if self.bytes >= end => return Ok(StopReason::Yielded),
-                Stage::Open => {}
-                Stage::Done | Stage::Refused => return Ok(StopReason::Blocked),
-                Stage::Ended => {
-                    self.pass_on_end(to, last);
-                    return Ok(StopReason::Blocked);
-                }
+            if self.stage != Stage::Open {
+                self.pass_on_end(to, last);
+                return Ok(StopReason::Blocked);
+            }
+            if self.bytes >= end {
+                return Ok(StopReason::Yielded);
             }
             match self.read(from, to, io) {
                 Poll::Pending => return Ok(StopReason::Blocked),
@@ -142,10 +140,12 @@ impl Direction {
         }
     }
 
-    /// Signals the end to the receiver, unless closing the sockets does that.
+    /// After the sender's end, signals the end to the receiver, unless closing the sockets does that.
     fn pass_on_end(&mut self, to: &Socket, last: bool) {
-        let passed = last || to.shutdown_write().is_ok();
-        self.stage = if passed { Stage::Done } else { Stage::Refused };
+        if self.stage == Stage::Ended {
+            let passed = last || to.shutdown_write().is_ok();
+            self.stage = if passed { Stage::Done } else { Stage::Refused };
+        }
     }
 
     /// Adapts the mode and the bounds to a read of this size.

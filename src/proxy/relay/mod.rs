@@ -67,11 +67,8 @@ impl<'a> Relay<'a> {
                 passed = self.passed();
                 idle_end = reactor.after(idle);
             }
-            if reactor.is_cancelled() {
-                return Poll::Ready(Outcome::Drained);
-            }
-            if reactor.now() >= idle_end {
-                return Poll::Ready(Outcome::IdleTimeout);
+            if let Some(outcome) = self.interrupted(idle_end) {
+                return Poll::Ready(outcome);
             }
             if reactor.now() >= tick_at {
                 tick_at = reactor.after(self.tick_every());
@@ -88,6 +85,15 @@ impl<'a> Relay<'a> {
         report(self.passed());
         self.end(outcome);
         outcome
+    }
+
+    /// The outcome of a relay that the drain or the idle timeout ends now.
+    fn interrupted(&self, idle_end: u64) -> Option<Outcome> {
+        let reactor = &self.context.reactor;
+        if reactor.is_cancelled() {
+            return Some(Outcome::Drained);
+        }
+        (reactor.now() >= idle_end).then_some(Outcome::IdleTimeout)
     }
 
     /// How often to check the peers.
