@@ -70,7 +70,7 @@ async fn get(target: &Uri, max: usize) -> anyhow::Result<Fetched> {
         ensure!(status == StatusCode::OK, "the answer is {status}; is this sluice's admin port?");
         let body = Limited::new(response.into_body(), max).collect().await;
         let body = body.map_err(anyhow::Error::from_boxed).context("reading the answer")?;
-        RoutesReport::read(&body.to_bytes()).context("the answer is not what sluice reports")
+        RoutesReport::read(&body.to_bytes()).context("the answer is no report of sluice")
     });
     tokio::select! {
         report = &mut exchange => report,
@@ -143,7 +143,7 @@ mod tests {
             assert!(error.contains("no whole answer within 300ms"), "{answer:?}: {error}");
         }
         for (answer, part) in [
-            (format!("{head} 2\r\n\r\n[]"), "not what sluice reports"),
+            (format!("{head} 2\r\n\r\n[]"), "no report of sluice"),
             (format!("{head} 101\r\n\r\n{}", " ".repeat(101)), "length limit exceeded"),
             ("HTTP/1.1 404 Not Found\r\n\r\n".to_owned(), "404 Not Found"),
             ("SSH-2.0-OpenSSH\r\n\r\n".to_owned(), "invalid HTTP"),

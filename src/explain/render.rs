@@ -16,7 +16,7 @@ impl Display for Explanation {
             writeln!(f, "  {loser}")?;
         }
         for StatusNote { key, message } in &self.told {
-            writeln!(f, "  {} is told: {message}", key.full())?;
+            writeln!(f, "  status of {}: {message}", key.full())?;
         }
         for there in &self.elsewhere {
             writeln!(f, "  {there}")?;
@@ -47,7 +47,7 @@ impl Explanation {
     fn fmt_source(&self, source: IpAddr, f: &mut Formatter<'_>) -> fmt::Result {
         match self.endpoint {
             Some(endpoint) => write!(f, ", {source} goes to {endpoint}"),
-            None => write!(f, ", {source} keeps to one endpoint for as long as it is there"),
+            None => write!(f, ", {source} always gets the same endpoint while it exists"),
         }
     }
 
@@ -104,13 +104,13 @@ impl Display for Lost {
             }
             Lost::OtherNamespace { hostname, owner } => write!(
                 f,
-                "{hostname} belongs to namespace {owner}, and what is claimed falls to no other"
+                "{hostname} belongs to namespace {owner}, so routes of other namespaces get no connections for it"
             ),
             Lost::AnyElsewhere => f.write_str("on this listener, * belongs to another namespace"),
             Lost::LessSpecific => f.write_str("less specific"),
             Lost::NoAlpn => f.write_str("it asks for no ALPN, and the winner's matches"),
             Lost::Younger => f.write_str("younger"),
-            Lost::LaterName => f.write_str("as old, and its name comes later"),
+            Lost::LaterName => f.write_str("it is as old as the winner, whose name comes first"),
         }
     }
 }

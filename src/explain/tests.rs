@@ -180,7 +180,7 @@ fn the_details_of_the_winner_are_shown() {
         explanation.to_string(),
         "SniRoute data/kafka: exact hostname kafka.example.com\n\
          \x20 alpn: \"h2\" is offered, one of [\"h2\"] is asked for\n\
-         \x20 policy: SourceAddress, 10.1.2.3 keeps to one endpoint for as long as it is there\n\
+         \x20 policy: SourceAddress, 10.1.2.3 always gets the same endpoint while it exists\n\
          \x20 backend data/kafka:9093, weight 90: 10.0.0.1:9093, 10.0.0.2:9093\n\
          \x20 backend far:1, weight 10: no endpoint\n"
     );
@@ -218,7 +218,7 @@ fn routes_of_other_namespaces_lose_a_claimed_name_with_the_reason() {
     ];
     let text = ask(routes.clone(), "login.a.com", &[], Some("https")).to_string();
     assert!(text.starts_with("SniRoute a/any: any name\n"), "{text}");
-    let why = "login.a.com belongs to namespace a, and what is claimed falls to no other";
+    let why = "login.a.com belongs to namespace a, so routes of other namespaces get no connections for it";
     assert!(text.contains(&format!("not SniRoute b/wild, which claims *.a.com: {why}")), "{text}");
 
     let mut explanation = ask(routes, "login.a.com", &["h2"], Some("https"));
@@ -226,7 +226,7 @@ fn routes_of_other_namespaces_lose_a_claimed_name_with_the_reason() {
     let accepted = format!("there is no listener \"x\"; {told}; other.com belongs to b/x");
     explanation.add_told(&RouteKey::sni_route("c", "thief"), &accepted);
     let text = explanation.to_string();
-    assert!(text.ends_with(&format!("\n  SniRoute c/thief is told: {told}\n")), "{text}");
+    assert!(text.ends_with(&format!("\n  status of SniRoute c/thief: {told}\n")), "{text}");
 }
 
 #[test]
@@ -237,6 +237,6 @@ fn the_winners_limited_timeouts_are_shown() {
     explanation.add_told(&RouteKey::sni_route("a", "other"), said);
     explanation.add_told(&RouteKey::sni_route("a", "capped"), &format!("something else; {said}"));
     let text = explanation.to_string();
-    assert!(text.ends_with(&format!("\n  SniRoute a/capped is told: {said}\n")), "{text}");
+    assert!(text.ends_with(&format!("\n  status of SniRoute a/capped: {said}\n")), "{text}");
     assert!(!text.contains("other"), "{text}");
 }

@@ -1,4 +1,4 @@
-//! Metrics in groups, by what they measure.
+//! Groups of related metrics.
 
 use prometheus::{Histogram, IntCounter, IntGauge};
 
@@ -52,7 +52,7 @@ impl DurationMetrics {
         Ok(DurationMetrics {
             hello: new.histogram(
                 "hello_duration_seconds",
-                "Time from accept to a whole ClientHello.",
+                "Time from accept to a complete ClientHello.",
                 ROUND_TRIP,
             )?,
             connect: new.histogram(
@@ -124,7 +124,7 @@ impl SourceMetrics {
             )?,
             up: new.gauge(
                 "source_up",
-                "1 while everything is followed at the source of routes, else 0.",
+                "1 while all objects of the source of routes are followed, else 0.",
             )?,
         })
     }
@@ -165,7 +165,7 @@ impl TableMetrics {
                 .counter("table_save_errors_total", "Tables that could not be saved.")?,
             hostname_owner_changes: new.counter(
                 "hostname_owner_changes_total",
-                "Hostnames that came to belong to another namespace.",
+                "Hostnames that moved to another namespace.",
             )?,
         })
     }

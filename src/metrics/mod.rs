@@ -141,7 +141,7 @@ impl Metrics {
             )?,
             manifest_faults: new.gauges(
                 "manifest_faults",
-                "Objects and files that are at fault now, by kind.",
+                "Faulty objects and files, by kind.",
                 "kind",
             )?,
             pipes: PipeMetrics::new(&new)?,

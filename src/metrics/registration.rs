@@ -72,7 +72,7 @@ fn opts(name: &str, help: &str) -> Opts {
 }
 
 pub(super) fn register_build_info(registry: &Registry) -> prometheus::Result<()> {
-    let opts = opts("build_info", "Always 1; the labels say what is running.");
+    let opts = opts("build_info", "Always 1; the label has the version that is running.");
     let info = Registration(registry).register(IntGaugeVec::new(opts, &["version"])?)?;
     info.with_label_values(&[VERSION]).set(1);
     Ok(())

@@ -16,7 +16,7 @@ use crate::outcome::Outcome;
 use crate::routing::Route;
 
 /// Serves an accepted client.
-#[allow(clippy::manual_async_fn, reason = "an async fn keeps what it is given twice")]
+#[allow(clippy::manual_async_fn, reason = "an async fn stores its arguments twice")]
 pub(super) fn serve(mut connection: Connection, client: OwnedFd) -> impl Future<Output = ()> {
     async move {
         let Ok(downstream) = Socket::accepted(&connection.context.reactor, client) else {

@@ -57,7 +57,7 @@ impl fmt::Display for BackendKey {
 
 /// A backend with its current endpoints.
 ///
-/// It lives as long as any route names it, across tables. So the balancing state and the connection
+/// It exists as long as any route names it, across tables. So the balancing state and the connection
 /// counts survive changes of routes.
 #[derive(Debug)]
 pub struct Backend {

@@ -1,7 +1,7 @@
 //! Finds the route of a connection, and an endpoint of the route. Pure: no I/O.
 //!
 //! * [`ObjectRef`] and [`RouteKey`] identify objects and routes.
-//! * [`Hostname`] is what a route claims; its `Ord` is the precedence between claims.
+//! * [`Hostname`] is a hostname that a route claims; its `Ord` is the precedence between claims.
 //! * A [`Scope`] is a set of listeners among which hostnames conflict. An [`Attachment`] has the listeners
 //!   of a scope that have the route.
 //! * [`RouteSpec`] is a route as defined by the control plane. [`Route`] is the route in the data plane,

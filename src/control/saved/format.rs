@@ -171,7 +171,7 @@ impl SavedLine {
 impl SavedRoute {
     fn spec(self) -> Result<RouteSpec, String> {
         let key = self.route.key();
-        // Without hostnames it stands for no attachment, and what else it has would be lost.
+        // Without hostnames, it is no attachment, and its other fields would be lost.
         let first = &self.route.first;
         let is_cut = first.hostnames.is_empty() && *first != AttachmentText::default();
         if is_cut || self.route.is_without_hostnames() || self.backends.is_empty() {

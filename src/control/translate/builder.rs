@@ -38,7 +38,7 @@ pub struct Builder {
     pub(super) dirty: Dirty,
 }
 
-/// What must be processed again, besides routes.
+/// The changes to process, besides those of routes.
 #[derive(Debug, Default)]
 pub(super) struct Dirty {
     /// The uids of deleted routes from an API server.
