@@ -127,7 +127,7 @@ audit: ## check the dependencies against known advisories
 # cargo-fuzz wants what only a nightly toolchain allows, or one that is told to be one.
 fuzz: ## fuzz all that reads what others write, each target for FUZZ_SECONDS (60)
 	command -v cargo-fuzz || cargo install --locked cargo-fuzz@0.13.2
-	for target in hello objects manifests dns saved; do \
+	for target in hello proxy_header objects manifests dns saved; do \
 	    mkdir -p target/fuzz-corpus/$$target; \
 	    RUSTC_BOOTSTRAP=1 cargo fuzz run --fuzz-dir tests/fuzz --features library $$target \
 	        target/fuzz-corpus/$$target tests/corpus/$$target -- \

@@ -6,7 +6,7 @@
 //! |---|---|---|
 //! | [`app`] | starts all parts, runs and drains them; the only module that uses all others | all |
 //! | [`control`] | the control plane: turns manifests into a table and statuses | `routing`, `reach`, `duration`, `yaml` |
-//! | [`proxy`] | the data plane: serves connections | `routing`, `reach`, `machine`, `tls`, `outcome`, `config`, `metrics`, `access_log`, `heartbeat` |
+//! | [`proxy`] | the data plane: serves connections | `routing`, `reach`, `machine`, `tls`, `proxy_protocol`, `outcome`, `config`, `metrics`, `access_log`, `heartbeat` |
 //! | [`admin`] | the admin port: metrics, probes and the active routes | `routing`, `reach`, `control::status`, `metrics`, `readiness`, `duration` |
 //! | [`explain`] | says which route takes a connection, and why | `routing`, `tls`, `admin::report` |
 //! | [`metrics`] | the metrics | `routing`, `outcome`, `reach` |
@@ -21,6 +21,7 @@
 //! | [`reach`] | pure: which addresses routes may lead to | `cidr` |
 //! | [`routing`] | pure: finds the route and the endpoint of a connection | `outcome`, `duration` |
 //! | [`tls`] | pure: parses a ClientHello | nothing |
+//! | [`proxy_protocol`] | pure: reads and writes PROXY headers | nothing |
 //! | [`yaml`] | pure: parses YAML, and keeps the line of each value | nothing |
 //! | [`outcome`], [`duration`], [`cidr`] | pure: how a connection ended; durations and networks in text form | nothing |
 //!
@@ -44,6 +45,7 @@ pub mod machine;
 pub mod metrics;
 pub mod outcome;
 pub mod proxy;
+pub mod proxy_protocol;
 pub mod reach;
 pub mod readiness;
 pub mod routing;

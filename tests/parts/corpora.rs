@@ -14,6 +14,8 @@ mod dns;
 mod manifests;
 #[path = "../fuzz/checks/objects.rs"]
 mod objects;
+#[path = "../fuzz/checks/proxy_header.rs"]
+mod proxy_header;
 #[path = "../fuzz/checks/saved.rs"]
 mod saved;
 
@@ -33,6 +35,11 @@ fn manifests_keep_to_their_promises() {
 #[test]
 fn dns_answers_keep_to_their_promises() {
     run("dns", dns::check);
+}
+
+#[test]
+fn proxy_headers_keep_to_their_promises() {
+    run("proxy_header", proxy_header::check);
 }
 
 #[test]

@@ -17,6 +17,7 @@ const MAY_NAME: &[(&str, &[&str])] = &[
     // Pure.
     ("routing", &["outcome", "duration"]),
     ("tls", &[]),
+    ("proxy_protocol", &[]),
     ("outcome", &[]),
     ("duration", &[]),
     ("cidr", &[]),
@@ -31,6 +32,7 @@ const MAY_NAME: &[(&str, &[&str])] = &[
             "reach",
             "machine",
             "tls",
+            "proxy_protocol",
             "outcome",
             "config",
             "metrics",
@@ -64,6 +66,7 @@ const MAY_PRINT: &[&str] = &["main", "cli", "access_log"];
 const MAY_NOT_NAME: &[(&str, &[&str])] = &[
     ("routing", IO),
     ("tls", IO),
+    ("proxy_protocol", IO),
     ("reach", IO),
     ("cidr", IO),
     ("proxy", CLUSTER),

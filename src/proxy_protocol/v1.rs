@@ -1,0 +1,91 @@
+//! Version 1: a line of text (§2.1).
+
+use std::fmt::Write as _;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::str::FromStr;
+
+use super::{Addresses, Header, InvalidHeader, Progress, begins};
+
+const BEGIN: &[u8] = b"PROXY ";
+/// The longest line, with its end.
+const MOST_BYTES: usize = 107;
+
+pub(super) fn read(received: &[u8]) -> Progress {
+    match begins(received, BEGIN) {
+        Some(true) => {}
+        Some(false) => return Progress::Incomplete,
+        None => return Progress::Other,
+    }
+    let within = received.get(..MOST_BYTES).unwrap_or(received);
+    let Some(end) = within.iter().position(|byte| matches!(byte, b'\r' | b'\n')) else {
+        let is_too_long = received.len() >= MOST_BYTES;
+        return if is_too_long {
+            Progress::Invalid(InvalidHeader::LineTooLong)
+        } else {
+            Progress::Incomplete
+        };
+    };
+    let (line, end_of_line) = within.split_at(end);
+    match begins(end_of_line, b"\r\n") {
+        Some(true) => match fields(line) {
+            Some(addresses) => {
+                Progress::Header(Header { length: end + 2, addresses, unique_id: None })
+            }
+            None => Progress::Invalid(InvalidHeader::LineFields),
+        },
+        Some(false) if received.len() < MOST_BYTES => Progress::Incomplete,
+        Some(false) => Progress::Invalid(InvalidHeader::LineTooLong),
+        None => Progress::Invalid(InvalidHeader::LineEnd),
+    }
+}
+
+/// The addresses of a line without its end, or none for `UNKNOWN`, whose other fields are ignored.
+fn fields(line: &[u8]) -> Option<Option<Addresses>> {
+    let line = line.strip_prefix(BEGIN)?;
+    let mut fields = line.split(|byte| *byte == b' ');
+    let family = fields.next()?;
+    if family == b"UNKNOWN" {
+        return Some(None);
+    }
+    let (source, destination) = (fields.next()?, fields.next()?);
+    let (source_port, destination_port) = (port(fields.next()?)?, port(fields.next()?)?);
+    if fields.next().is_some() {
+        return None;
+    }
+    let [source, destination] = match family {
+        b"TCP4" => [ip::<Ipv4Addr>(source)?, ip::<Ipv4Addr>(destination)?],
+        b"TCP6" => [ip::<Ipv6Addr>(source)?, ip::<Ipv6Addr>(destination)?],
+        _ => return None,
+    };
+    Some(Some(Addresses {
+        source: SocketAddr::new(source, source_port),
+        destination: SocketAddr::new(destination, destination_port),
+    }))
+}
+
+fn ip<T: FromStr + Into<IpAddr>>(text: &[u8]) -> Option<IpAddr> {
+    let ip: T = std::str::from_utf8(text).ok()?.parse().ok()?;
+    Some(ip.into().to_canonical())
+}
+
+/// A number without a sign, and without a zero before it.
+fn port(text: &[u8]) -> Option<u16> {
+    let is_number =
+        text.iter().all(u8::is_ascii_digit) && (text == b"0" || !text.starts_with(b"0"));
+    is_number.then(|| std::str::from_utf8(text).ok()?.parse().ok())?
+}
+
+pub(super) fn write(header: &mut Vec<u8>, Addresses { source, destination }: Addresses) {
+    let family = if source.is_ipv4() { "TCP4" } else { "TCP6" };
+    let mut line = String::with_capacity(MOST_BYTES);
+    // To write to a String never fails.
+    let _ = write!(
+        line,
+        "PROXY {family} {} {} {} {}\r\n",
+        source.ip(),
+        destination.ip(),
+        source.port(),
+        destination.port()
+    );
+    header.extend_from_slice(line.as_bytes());
+}
