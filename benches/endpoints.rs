@@ -9,8 +9,9 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 
 use criterion::{BatchSize, Criterion, criterion_group, criterion_main};
+use sluice::policy::Balancing;
 use sluice::routing::{
-    BackendKey, Balancing, EndpointRequest, Hostname, Moment, Route, RouteKey, RouteSpec, Snapshot,
+    BackendKey, EndpointRequest, Hostname, Moment, Route, RouteKey, RouteSpec, Snapshot,
     TableChanges, TableWriter, TrafficPolicy, channel, choose,
 };
 
@@ -69,7 +70,7 @@ fn endpoints(criterion: &mut Criterion) {
 fn served(policy: Balancing, count: u32) -> (TableWriter, Arc<Route>) {
     let spec = RouteSpec {
         backends: vec![(key(), 1)],
-        policy: TrafficPolicy { balancing: policy, ..TrafficPolicy::default() },
+        policy: TrafficPolicy::of(&policy.into()),
         ..RouteSpec::new(
             RouteKey::sni_route("bench", "route"),
             "a.test".parse::<Hostname>().unwrap().into(),

@@ -253,7 +253,7 @@ fn installation(config: &Config, parts: &SharedParts) -> Installation {
     Installation {
         class: config.class.clone(),
         require_class: config.require_class,
-        longest_timeout: config.timeouts.max,
+        layers: config.policy_layers(),
         listeners,
         reach: parts.reach.clone(),
         machine: machine::addresses().unwrap_or_else(|error| {

@@ -66,6 +66,26 @@ impl Cidr {
         }
     }
 
+    /// The first address.
+    pub fn first(&self) -> IpAddr {
+        self.address
+    }
+
+    /// Whether it is a network of IPv6.
+    pub fn is_ipv6(&self) -> bool {
+        self.address.is_ipv6()
+    }
+
+    /// The first and the last address, as numbers of its family.
+    pub fn range(&self) -> (u128, u128) {
+        let (first, bits) = match self.address {
+            IpAddr::V4(ip) => (u128::from(ip.to_bits()), 32),
+            IpAddr::V6(ip) => (ip.to_bits(), 128),
+        };
+        let rest = 1_u128.checked_shl(bits - u32::from(self.prefix)).map(|size| size - 1);
+        (first, first | rest.unwrap_or(u128::MAX))
+    }
+
     /// Whether `ip` is in it. Networks of one family have no address of the other.
     pub fn contains(&self, ip: IpAddr) -> bool {
         match (self.address, ip.to_canonical()) {

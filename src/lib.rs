@@ -5,21 +5,22 @@
 //! | module | what it is | modules of the crate that it uses |
 //! |---|---|---|
 //! | [`app`] | starts all parts, runs and drains them; the only module that uses all others | all |
-//! | [`control`] | the control plane: turns manifests into a table and statuses | `routing`, `reach`, `duration`, `yaml` |
-//! | [`proxy`] | the data plane: serves connections | `routing`, `reach`, `machine`, `tls`, `proxy_protocol`, `outcome`, `config`, `metrics`, `access_log`, `heartbeat` |
+//! | [`control`] | the control plane: turns manifests into a table and statuses | `routing`, `reach`, `policy`, `duration`, `yaml` |
+//! | [`proxy`] | the data plane: serves connections | `routing`, `reach`, `machine`, `tls`, `proxy_protocol`, `policy`, `outcome`, `config`, `metrics`, `access_log`, `heartbeat` |
 //! | [`admin`] | the admin port: metrics, probes and the active routes | `routing`, `reach`, `control::status`, `metrics`, `readiness`, `duration` |
-//! | [`explain`] | says which route takes a connection, and why | `routing`, `tls`, `admin::report` |
+//! | [`explain`] | says which route takes a connection, and why | `routing`, `policy`, `tls`, `admin::report` |
 //! | [`metrics`] | the metrics | `routing`, `outcome`, `reach` |
 //! | [`access_log`] | one line for each connection | `tls`, `outcome`, `line_queue`, `cidr` |
 //! | [`readiness`] | what the probes report | nothing |
 //! | [`heartbeat`] | tells whether threads still answer | nothing |
 //! | [`cli`] | the command line | `config`, `routing` |
-//! | [`config`] | the settings | `routing`, `logging`, `duration`, `cidr`, `yaml` |
+//! | [`config`] | the settings | `routing`, `logging`, `duration`, `cidr`, `policy`, `yaml` |
 //! | [`logging`] | the log | `line_queue` |
 //! | [`line_queue`] | writes lines to an output that may stall | nothing |
 //! | [`machine`] | the addresses of this machine | nothing |
 //! | [`reach`] | pure: which addresses routes may lead to | `cidr` |
-//! | [`routing`] | pure: finds the route and the endpoint of a connection | `outcome`, `duration` |
+//! | [`routing`] | pure: finds the route and the endpoint of a connection | `outcome`, `duration`, `policy` |
+//! | [`policy`] | pure: how connections are treated, by routes and by the installation | `cidr`, `duration` |
 //! | [`tls`] | pure: parses a ClientHello | nothing |
 //! | [`proxy_protocol`] | pure: reads and writes PROXY headers | nothing |
 //! | [`yaml`] | pure: parses YAML, and keeps the line of each value | nothing |
@@ -44,6 +45,7 @@ pub mod logging;
 pub mod machine;
 pub mod metrics;
 pub mod outcome;
+pub mod policy;
 pub mod proxy;
 pub mod proxy_protocol;
 pub mod reach;

@@ -11,6 +11,7 @@ use sluice::config::{Config, ConfigError};
 use sluice::control::translate::{Installation, Plan, build};
 use sluice::control::{api, files};
 use sluice::logging::{self, LoggingError};
+use sluice::policy::Layers;
 use sluice::reach::Reach;
 use sluice::routing::{RouteKey, Snapshot};
 use sluice::{app, explain, routing};
@@ -119,7 +120,7 @@ fn installation(class: &Class, listeners: Vec<String>) -> Installation {
     Installation {
         class: class.class.clone(),
         require_class: class.require_class,
-        longest_timeout: None,
+        layers: Layers::default(),
         listeners,
         reach: Reach { local_addresses: true, ..Reach::default() },
         machine: vec![],

@@ -60,14 +60,10 @@ mod tests {
     use std::net::{SocketAddr, TcpListener, TcpStream};
 
     use super::*;
-    use crate::config::{Config, ListenerConfig, Protocol};
+    use crate::config::{Config, ListenerConfig};
     use crate::metrics::Metrics;
     use crate::proxy::Proxy;
     use crate::routing::channel;
-
-    fn listener(name: &str, address: SocketAddr) -> ListenerConfig {
-        ListenerConfig { name: name.to_owned(), address, protocol: Protocol::Tls, alerts: false }
-    }
 
     async fn until(mut holds: impl FnMut() -> bool) {
         let wait = async {
@@ -81,7 +77,7 @@ mod tests {
     #[tokio::test]
     async fn a_bind_of_a_taken_address_is_a_notice_until_the_address_is_free() {
         let any = SocketAddr::from(([127, 0, 0, 1], 0));
-        let listeners = vec![listener("https", any)];
+        let listeners = vec![ListenerConfig::new("https", any)];
         let config = Config { listeners, workers: 1.try_into().unwrap(), ..Config::default() };
         let (_writer, reader) = channel();
         let metrics = Metrics::new(reader.clone()).unwrap();
@@ -93,7 +89,7 @@ mod tests {
         let readiness = Readiness::new();
 
         let story = async {
-            wanted.push(BindSpec::of(&listener("more", taken)));
+            wanted.push(BindSpec::of(&ListenerConfig::new("more", taken)));
             want.send(wanted.clone()).unwrap();
             until(|| !readiness.notices().is_empty()).await;
             let notice = &readiness.notices()[0];

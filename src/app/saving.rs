@@ -13,6 +13,7 @@ use tokio::time::{sleep, timeout};
 use crate::config::Config;
 use crate::control::saved::{self, Identity, SavedTable, SavedTableError};
 use crate::metrics::Metrics;
+use crate::policy::Layers;
 use crate::routing::TableReader;
 
 /// The minimum pause between two saves, and the factor by which it is longer than a save took.
@@ -28,6 +29,8 @@ pub(super) struct Saver(Arc<Inner>);
 struct Inner {
     folder: PathBuf,
     identity: Identity,
+    /// The layers of policies, which may be others than when the table was saved.
+    layers: Layers,
     table: TableReader,
     metrics: Metrics,
     /// Whether the table has changed since the last save.
@@ -47,6 +50,7 @@ impl Saver {
                 require_class: config.require_class,
                 namespaces: config.namespaces.clone(),
             },
+            layers: config.policy_layers(),
             table: table.clone(),
             metrics: metrics.clone(),
             changed: AtomicBool::new(false),
@@ -135,7 +139,10 @@ impl Inner {
     fn load(&self) -> Option<SavedTable> {
         match saved::load(&self.folder, &self.identity) {
             Ok(None) => None,
-            Ok(Some(saved)) => {
+            Ok(Some(mut saved)) => {
+                let routes = saved.snapshot.routes.into_iter();
+                let routes = routes.map(|route| route.with_layers(&self.layers));
+                saved.snapshot.routes = routes.collect();
                 self.metrics.table.saved.set(saved.saved_at.as_second());
                 Some(saved)
             }

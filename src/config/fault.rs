@@ -2,10 +2,8 @@
 
 use std::io;
 use std::path::PathBuf;
-use std::time::Duration;
 
-use crate::duration::display;
-use crate::yaml::{FieldPath, Step};
+use crate::yaml::{FieldFault, FieldPath, Node, Step};
 
 /// Why there is no configuration. The message says where the fault is and what to write instead.
 #[derive(Debug, thiserror::Error)]
@@ -51,18 +49,17 @@ pub enum ConfigError {
     StartWithoutEnd,
     /// A route would have a longer time for asking nothing than it may ask for.
     #[error(
-        "timeouts.max: {} is shorter than {name}, which is {} and holds for routes that ask for \
-         nothing; lengthen the one or shorten the other",
-        display(*max),
-        display(*value)
+        "the longest {field} that routes may ask for, by timeouts.max or policyCeiling, is {ceiling}, \
+         which is shorter than the {default} of routes that ask for nothing; lengthen the one or \
+         shorten the other"
     )]
-    MaxTooShort {
-        /// The setting.
-        name: &'static str,
-        /// Its value.
-        value: Duration,
-        /// The longest that a route may ask for.
-        max: Duration,
+    CeilingTooLow {
+        /// The field of a policy.
+        field: &'static str,
+        /// Its default.
+        default: String,
+        /// Its ceiling.
+        ceiling: String,
     },
 }
 
@@ -93,11 +90,17 @@ impl From<String> for ValueFault {
     }
 }
 
+impl From<FieldFault> for ValueFault {
+    fn from(fault: FieldFault) -> ValueFault {
+        ValueFault { field: fault.field, message: fault.message }
+    }
+}
+
 /// One value, before its setting has looked at it.
 pub(super) enum Value {
     Text(String),
-    /// An item of a list, written in the file as an object.
-    Object(Vec<(String, String)>),
+    /// An object, which only the file can have.
+    Object(Node),
 }
 
 impl Value {

@@ -4,6 +4,7 @@ use super::document::ConfigDocument;
 use super::fault::{ConfigError, Value};
 use super::layers::{Given, Layer, ValueOrigin};
 use super::settings::{SETTINGS, Setting, Takes};
+use super::values::scalar;
 use crate::yaml::{Content, FieldPath, Node, Step, nearest};
 
 /// What a file has. A setting without a value (`listen:`) is as good as none, as everywhere in
@@ -67,21 +68,17 @@ fn values(
             items.collect()
         }
         (_, Takes::Many) => Err(fault("takes a list; write each item after a -".to_owned())),
+        (Content::Object(_), Takes::Object) => Ok(vec![Value::Object(value.clone())]),
+        (_, Takes::Object) => Err(fault("takes an object".to_owned())),
         _ => Ok(vec![Value::Text(scalar(value).map_err(fault)?)]),
     }
 }
 
 fn item(document: &ConfigDocument, item: &Node, field: &FieldPath) -> Result<Value, ConfigError> {
-    let Content::Object(entries) = &item.content else {
-        let text = scalar(item).map_err(|message| document.error(field, message))?;
-        return Ok(Value::Text(text));
-    };
-    let entries = entries.iter().map(|(key, value)| {
-        let field = field.clone().then(Step::Key(key.clone()));
-        let text = scalar(value).map_err(|message| document.error(&field, message))?;
-        Ok((key.clone(), text))
-    });
-    Ok(Value::Object(entries.collect::<Result<_, ConfigError>>()?))
+    match &item.content {
+        Content::Object(_) => Ok(Value::Object(item.clone())),
+        _ => scalar(item).map(Value::Text).map_err(|message| document.error(field, message)),
+    }
 }
 
 fn unknown_setting(name: &str) -> String {
@@ -102,17 +99,4 @@ fn group_needs_names(group: &str) -> String {
 /// `drain` of `drain.delay`.
 fn groups() -> impl Iterator<Item = &'static str> {
     SETTINGS.iter().filter_map(|setting| setting.name.rsplit_once('.')).map(|(group, _)| group)
-}
-
-fn scalar(value: &Node) -> Result<String, String> {
-    match &value.content {
-        Content::Text(text) => Ok(text.clone()),
-        Content::Bool(truth) => Ok(truth.to_string()),
-        // A float is not what was written any more: 1.10 has become 1.1.
-        Content::Number(number) if !number.is_f64() => Ok(number.to_string()),
-        Content::Number(number) => Err(format!("{number} is a number, not text or a whole number")),
-        Content::Null => Err("has no value".to_owned()),
-        Content::List(_) => Err("takes one value, not a list".to_owned()),
-        Content::Object(_) => Err("takes one value, not an object".to_owned()),
-    }
 }

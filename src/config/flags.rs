@@ -35,7 +35,8 @@ impl Args for Flags {
             .value_name("FILE")
             .value_parser(NonEmptyStringValueParser::new())
             .help(format!("{} [env: {}]", settings::FILE_HELP, settings::variable(settings::FILE)));
-        command.arg(file).args(SETTINGS.iter().map(|setting| arg(setting, &defaults)))
+        let settings = SETTINGS.iter().filter(|setting| setting.is_text());
+        command.arg(file).args(settings.map(|setting| arg(setting, &defaults)))
     }
 
     fn augment_args_for_update(command: Command) -> Command {
@@ -54,7 +55,7 @@ impl FromArgMatches for Flags {
         if let Some(file) = matches.get_one::<String>(settings::FILE) {
             self.file = Some(file.clone());
         }
-        for setting in SETTINGS {
+        for setting in SETTINGS.iter().filter(|setting| setting.is_text()) {
             if let Some(values) = matches.get_many::<String>(setting.name) {
                 self.values.insert(setting.name, values.cloned().collect());
             }
@@ -73,7 +74,7 @@ fn arg(setting: &Setting, defaults: &Config) -> Arg {
     }
     let arg = Arg::new(setting.name).long(setting.flag()).value_name(setting.metavar).help(help);
     match setting.takes {
-        Takes::One => arg.action(ArgAction::Set),
+        Takes::One | Takes::Object => arg.action(ArgAction::Set),
         Takes::Many => arg.action(ArgAction::Append),
         Takes::Switch => arg.action(ArgAction::Set).num_args(0..=1).default_missing_value("true"),
     }

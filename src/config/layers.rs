@@ -25,6 +25,13 @@ pub(super) enum ValueOrigin<'a> {
     File(&'a ConfigDocument),
 }
 
+impl Given<'_> {
+    /// Whether the configuration file gives it.
+    pub(super) fn is_in_file(&self) -> bool {
+        matches!(self.origin, ValueOrigin::File(_))
+    }
+}
+
 impl ValueOrigin<'_> {
     /// The fault with the place where people find it: flag, variable, or file and line.
     pub(super) fn error(&self, setting: &Setting, fault: ValueFault) -> ConfigError {
@@ -50,7 +57,7 @@ pub(super) fn environment(
     variable: &dyn Fn(&str) -> Option<OsString>,
 ) -> Result<Layer<'static>, ConfigError> {
     let mut layer = Layer::new();
-    for setting in SETTINGS {
+    for setting in SETTINGS.iter().filter(|setting| setting.is_text()) {
         for name in setting.variables() {
             let Some(text) = read(variable, &name)? else { continue };
             let values = split(text, setting.takes);
@@ -84,7 +91,7 @@ fn read(
 
 fn split(text: String, takes: Takes) -> Vec<Value> {
     match takes {
-        Takes::One | Takes::Switch => vec![Value::Text(text)],
+        Takes::One | Takes::Switch | Takes::Object => vec![Value::Text(text)],
         Takes::Many => {
             let items = text.split(',').map(str::trim).filter(|item| !item.is_empty());
             items.map(|item| Value::Text(item.to_owned())).collect()

@@ -4,9 +4,10 @@ use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use super::fault::{Value, ValueFault};
-use super::types::{ListenerConfig, Protocol};
-use super::values::{boolean, word};
-use crate::yaml::{Step, nearest};
+use super::types::{ListenerConfig, Protocol, TrustedPeers};
+use super::values::{boolean, object, scalar, word};
+use crate::policy::Access;
+use crate::yaml::{Content, Node, Step, nearest};
 
 const DEFAULT_NAME: &str = "https";
 const DEFAULT_PORT: u16 = 8443;
@@ -23,7 +24,7 @@ pub(super) fn parse(given: &[Value]) -> Result<Vec<ListenerConfig>, ValueFault> 
     for (index, value) in given.iter().enumerate() {
         let listener = match value {
             Value::Text(text) => parse_text(text).map_err(ValueFault::from),
-            Value::Object(entries) => parse_object(entries),
+            Value::Object(node) => parse_object(node),
         };
         let checked = listener.and_then(|new| {
             listeners.iter().try_for_each(|other| agree(other, &new))?;
@@ -64,19 +65,26 @@ fn parse_text(text: &str) -> Result<ListenerConfig, String> {
     Ok(ListenerConfig { name: parse_name(name)?, protocol, ..listener(address) })
 }
 
-/// `{name, address, protocol, alerts}`, of which only the address is needed.
-fn parse_object(entries: &[(String, String)]) -> Result<ListenerConfig, ValueFault> {
+const KEYS: [&str; 6] = ["name", "address", "protocol", "alerts", "proxyProtocol", "access"];
+
+/// An object with some of [`KEYS`], of which only the address is needed.
+fn parse_object(node: &Node) -> Result<ListenerConfig, ValueFault> {
+    let Content::Object(entries) = &node.content else {
+        return Err("takes an object".to_owned().into());
+    };
     let mut address = None;
     let mut new = listener(SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), 0));
-    for (key, text) in entries {
+    for (key, value) in entries {
         let read = match key.as_str() {
-            "name" => parse_name(text).map(|name| new.name = name),
-            "address" => parse_address(text).map(|parsed| address = Some(parsed)),
-            "protocol" => parse_protocol(text).map(|protocol| new.protocol = protocol),
-            "alerts" => boolean(text).map(|alerts| new.alerts = alerts),
-            _ => Err(unknown_key(key)),
+            "name" => word_of(value, parse_name).map(|name| new.name = name),
+            "address" => word_of(value, parse_address).map(|parsed| address = Some(parsed)),
+            "protocol" => word_of(value, parse_protocol).map(|protocol| new.protocol = protocol),
+            "alerts" => word_of(value, boolean).map(|alerts| new.alerts = alerts),
+            "proxyProtocol" => object(value).map(|from| new.proxy_protocol = Some(from)),
+            "access" => object(value).map(|access| new.access = access),
+            _ => Err(unknown_key(key).into()),
         };
-        read.map_err(|message| ValueFault::from(message).within(Step::Key(key.clone())))?;
+        read.map_err(|fault| fault.within(Step::Key(key.clone())))?;
     }
     new.address =
         address.ok_or_else(|| ValueFault::from("a listener needs an address".to_owned()))?;
@@ -84,13 +92,36 @@ fn parse_object(entries: &[(String, String)]) -> Result<ListenerConfig, ValueFau
         let fault = ValueFault::from("alerts are TLS alerts; they need protocol: tls".to_owned());
         return Err(fault.within(Step::Key("alerts".to_owned())));
     }
+    check_proxies(&new).map_err(|fault| fault.within(Step::Key("proxyProtocol".to_owned())))?;
     Ok(new)
 }
 
+fn word_of<T>(value: &Node, parse: impl Fn(&str) -> Result<T, String>) -> Result<T, ValueFault> {
+    Ok(parse(&scalar(value)?)?)
+}
+
+fn check_proxies(listener: &ListenerConfig) -> Result<(), ValueFault> {
+    let Some(proxies) = &listener.proxy_protocol else { return Ok(()) };
+    let fault = |field: &str, message: &str| {
+        Err(ValueFault::from(message.to_owned()).within(Step::Key(field.to_owned())))
+    };
+    if proxies.from.is_empty() {
+        return fault("from", "names no network; write those of the proxies, such as 10.0.0.0/8");
+    }
+    if proxies.trusted == TrustedPeers::Accept && listener.protocol == Protocol::Tcp {
+        return fault(
+            "trusted",
+            "Accept needs a protocol whose first byte tells a client from a header; write Require, or \
+             protocol: tls",
+        );
+    }
+    Ok(())
+}
+
 fn unknown_key(key: &str) -> String {
-    match nearest(key, ["name", "address", "protocol", "alerts"]) {
+    match nearest(key, KEYS) {
         Some(known) => format!("unknown key; did you mean {known}?"),
-        None => "unknown key; a listener has name, address, protocol and alerts".to_owned(),
+        None => format!("unknown key; a listener has {}", KEYS.join(", ")),
     }
 }
 
@@ -126,26 +157,34 @@ fn agree(one: &ListenerConfig, other: &ListenerConfig) -> Result<(), ValueFault>
     if one.alerts != other.alerts {
         return Err(format!("{pair}, but differ in alerts; rename one").into());
     }
+    if one.proxy_protocol != other.proxy_protocol {
+        return Err(format!("{pair}, but differ in proxyProtocol; rename one").into());
+    }
+    if one.access != other.access {
+        return Err(format!("{pair}, but differ in access; rename one").into());
+    }
     Ok(())
 }
 
 fn listener(address: SocketAddr) -> ListenerConfig {
-    ListenerConfig {
-        name: DEFAULT_NAME.to_owned(),
-        address,
-        protocol: Protocol::default(),
-        alerts: false,
-    }
+    ListenerConfig::new(DEFAULT_NAME, address)
 }
 
 impl fmt::Display for ListenerConfig {
-    /// As a flag has it. Alerts, which only the file has, are added.
+    /// As a flag has it, and the names of the settings that only the file has.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let scheme = match self.protocol {
             Protocol::Tls => "",
             Protocol::Tcp => "tcp://",
         };
-        let alerts = if self.alerts { "+alerts" } else { "" };
-        write!(f, "{}={scheme}{}{alerts}", self.name, self.address)
+        write!(f, "{}={scheme}{}", self.name, self.address)?;
+        for (is_set, name) in [
+            (self.alerts, "+alerts"),
+            (self.proxy_protocol.is_some(), "+proxyProtocol"),
+            (self.access != Access::default(), "+access"),
+        ] {
+            f.write_str(if is_set { name } else { "" })?;
+        }
+        Ok(())
     }
 }

@@ -30,11 +30,12 @@ pub use self::flags::Flags;
 use self::layers::Layer;
 use self::settings::SETTINGS;
 pub use self::types::{
-    AccessLogMode, Addresses, Config, Drain, LeaseName, ListenerConfig, OwnService, Protocol,
-    ProxyTimeouts, RouteSource,
+    AccessLogMode, Addresses, Config, Drain, LeaseName, ListenerConfig, OtherPeers,
+    OwnService, Protocol, ProxyProtocolIn, ProxyTimeouts, RouteSource, TrustedPeers,
 };
 pub use self::values::hostnames_below;
 use crate::logging::{Log, LogFormat};
+use crate::policy::{Exceeded, Layers, Policy, Timeout};
 use crate::routing::HostnamesBelow;
 
 impl Config {
@@ -50,6 +51,10 @@ impl Config {
         let mut config = Config::default();
         for setting in SETTINGS {
             if let Some(given) = layers.iter().find_map(|layer| layer.get(setting.name)) {
+                if given.is_in_file() && config.has_in_policy(setting.name) {
+                    let message = format!("policy.{} is the same; leave one out", setting.name);
+                    return Err(given.origin.error(setting, message.into()));
+                }
                 (setting.set)(&mut config, &given.values)
                     .map_err(|fault| given.origin.error(setting, fault))?;
             }
@@ -72,8 +77,40 @@ impl Config {
         if config.access_log_start && config.access_log != AccessLogMode::All {
             return Err(ConfigError::StartWithoutEnd);
         }
-        config.timeouts.check()?;
+        config.check_ceiling()?;
         Ok(config)
+    }
+
+    /// Whether the policy has what a setting is another name for.
+    fn has_in_policy(&self, setting: &str) -> bool {
+        let timeouts = &self.policy.timeouts;
+        setting == "timeouts.connect" && timeouts.connect.is_some()
+            || setting == "timeouts.idle" && timeouts.idle.is_some()
+    }
+
+    /// The layers below a route's own policy.
+    pub fn policy_layers(&self) -> Layers {
+        let mut ceiling = self.policy_ceiling.clone();
+        if let Some(max) = self.timeouts.max.and_then(Timeout::new) {
+            for timeout in [&mut ceiling.timeouts.connect, &mut ceiling.timeouts.idle] {
+                *timeout = Some(timeout.map_or(max, |timeout| timeout.min(max)));
+            }
+        }
+        Layers::new(&self.policy, ceiling)
+    }
+
+    /// A route that asks for nothing would exceed what others may ask for.
+    fn check_ceiling(&self) -> Result<(), ConfigError> {
+        let layers = self.policy_layers();
+        let default = Layers::new(&self.policy, Policy::default());
+        let (default, _) = default.effective(&Policy::default());
+        // As if a route asked for the defaults.
+        match layers.effective(&default.policy).1.into_iter().next() {
+            Some(Exceeded { field, asked, ceiling }) => {
+                Err(ConfigError::CeilingTooLow { field, default: asked, ceiling })
+            }
+            None => Ok(()),
+        }
     }
 
     /// Every setting with its value, in one line: `class=sluice drain.delay=5s ...`. The names are
@@ -111,10 +148,10 @@ impl Default for Config {
             lease: None,
             lease_duration: Duration::from_secs(15),
             workers: thread::available_parallelism().unwrap_or(NonZeroUsize::MIN),
+            policy: Policy::default(),
+            policy_ceiling: Policy::default(),
             timeouts: ProxyTimeouts {
                 hello: Duration::from_secs(5),
-                connect: Duration::from_secs(5),
-                idle: Duration::from_hours(1),
                 stall: Some(Duration::from_mins(5)),
                 max: None,
             },
@@ -123,17 +160,6 @@ impl Default for Config {
             access_log: AccessLogMode::All,
             access_log_start: false,
             log: Log { level: "info".to_owned(), format: LogFormat::Auto },
-        }
-    }
-}
-
-impl ProxyTimeouts {
-    fn check(&self) -> Result<(), ConfigError> {
-        let all = [("timeouts.connect", self.connect), ("timeouts.idle", self.idle)];
-        let longer = |max: Duration| all.into_iter().find(|(_, value)| *value > max);
-        match self.max.and_then(|max| longer(max).map(|longer| (longer, max))) {
-            Some(((name, value), max)) => Err(ConfigError::MaxTooShort { name, value, max }),
-            None => Ok(()),
         }
     }
 }

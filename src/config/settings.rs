@@ -9,9 +9,10 @@ use super::types::Config;
 use super::values::{
     access_log, boolean, class, dns_server, duration, duration_unless_zero, existing_path, folder,
     hostnames_below, lease, lease_duration, log_format, log_level, max_hello, namespace, network,
-    own_service, source, store, store_each, workers, zero_or_duration,
+    own_service, source, store, store_each, store_policy, timeout, workers, zero_or_duration,
 };
 use crate::duration::display;
+use crate::policy::{Layers, Policy, Timeout, built_in};
 
 /// One setting.
 pub(super) struct Setting {
@@ -40,9 +41,16 @@ pub(super) enum Takes {
     One,
     /// A list: a repeated flag, a variable with commas, a sequence in the file.
     Many,
+    /// An object in the file. There is neither a flag nor a variable.
+    Object,
 }
 
 impl Setting {
+    /// Whether flags and variables can give it.
+    pub(super) fn is_text(&self) -> bool {
+        self.takes != Takes::Object
+    }
+
     /// The flag, without its dashes.
     pub(super) fn flag(&self) -> String {
         flag(self.name)
@@ -202,6 +210,19 @@ pub(super) const SETTINGS: &[Setting] = &[
         |config, given| store(&mut config.workers, given, workers),
         |config| config.workers.to_string(),
     ),
+    object(
+        "policy",
+        |config, given| store_policy(&mut config.policy, given),
+        |config| policy_text(&config.policy),
+    ),
+    object(
+        "policyCeiling",
+        |config, given| {
+            store_policy(&mut config.policy_ceiling, given)?;
+            Layers::check_ceiling(&config.policy_ceiling).map_err(|error| error.to_string().into())
+        },
+        |config| policy_text(&config.policy_ceiling),
+    ),
     one(
         "timeouts.hello",
         "DURATION",
@@ -213,15 +234,15 @@ pub(super) const SETTINGS: &[Setting] = &[
         "timeouts.connect",
         "DURATION",
         "How long one attempt to connect to one endpoint may take",
-        |config, given| store(&mut config.timeouts.connect, given, duration),
-        |config| display(config.timeouts.connect).to_string(),
+        |config, given| store(&mut config.policy.timeouts.connect, given, timeout),
+        |config| shown(config.policy.timeouts.connect, built_in().timeouts.connect),
     ),
     one(
         "timeouts.idle",
         "DURATION",
         "How long a connection may go without a byte in either direction",
-        |config, given| store(&mut config.timeouts.idle, given, duration),
-        |config| display(config.timeouts.idle).to_string(),
+        |config, given| store(&mut config.policy.timeouts.idle, given, timeout),
+        |config| shown(config.policy.timeouts.idle, built_in().timeouts.idle),
     ),
     one(
         "timeouts.stall",
@@ -310,6 +331,17 @@ pub(super) fn variable(name: &str) -> String {
     format!("SLUICE_{}", flag(name).replace('-', "_").to_ascii_uppercase())
 }
 
+fn shown(given: Option<Timeout>, default: Option<Timeout>) -> String {
+    given.or(default).map(|timeout| timeout.to_string()).unwrap_or_default()
+}
+
+fn policy_text(policy: &Policy) -> String {
+    match *policy == Policy::default() {
+        true => String::new(),
+        false => serde_json::to_string(policy).unwrap_or_default(),
+    }
+}
+
 fn commas(items: impl Iterator<Item = impl ToString>) -> String {
     items.map(|item| item.to_string()).collect::<Vec<_>>().join(",")
 }
@@ -332,6 +364,10 @@ const fn many(
     show: Show,
 ) -> Setting {
     Setting { takes: Takes::Many, ..one(name, metavar, help, set, show) }
+}
+
+const fn object(name: &'static str, set: Set, show: Show) -> Setting {
+    Setting { takes: Takes::Object, ..one(name, "", "", set, show) }
 }
 
 const fn switch(name: &'static str, help: &'static str, set: Set, show: Show) -> Setting {

@@ -6,8 +6,12 @@ use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use schemars::JsonSchema;
+use serde::Deserialize;
+
 use crate::cidr::Cidr;
 use crate::logging::Log;
+use crate::policy::{Access, Policy};
 use crate::routing::HostnamesBelow;
 
 /// The validated configuration of `sluice run`.
@@ -47,6 +51,10 @@ pub struct Config {
     pub lease_duration: Duration,
     /// The number of workers.
     pub workers: NonZeroUsize,
+    /// The defaults of routes' policies.
+    pub policy: Policy,
+    /// What no route's policy exceeds, besides [`ProxyTimeouts::max`].
+    pub policy_ceiling: Policy,
     /// The installation's own deadlines.
     pub timeouts: ProxyTimeouts,
     /// The largest ClientHello in bytes of handshake.
@@ -97,6 +105,58 @@ pub struct ListenerConfig {
     pub protocol: Protocol,
     /// Whether a connection that is refused gets a TLS alert before it is closed.
     pub alerts: bool,
+    /// The proxies that say who their clients are.
+    pub proxy_protocol: Option<ProxyProtocolIn>,
+    /// The clients that are admitted.
+    pub access: Access,
+}
+
+impl ListenerConfig {
+    /// A listener of TLS for all clients.
+    pub fn new(name: &str, address: SocketAddr) -> Self {
+        ListenerConfig {
+            name: name.to_owned(),
+            address,
+            protocol: Protocol::default(),
+            alerts: false,
+            proxy_protocol: None,
+            access: Access::default(),
+        }
+    }
+}
+
+/// From which peers a listener reads a PROXY header.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", expecting = "an object")]
+pub struct ProxyProtocolIn {
+    /// The networks of the proxies. A header of anybody else is never believed.
+    pub from: Vec<Cidr>,
+    /// Whether these may also connect without a header.
+    #[serde(default)]
+    pub trusted: TrustedPeers,
+    /// What becomes of everybody else.
+    #[serde(default)]
+    pub others: OtherPeers,
+}
+
+/// Whether trusted peers have to send a PROXY header.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+pub enum TrustedPeers {
+    /// They have to.
+    #[default]
+    Require,
+    /// They may also connect without one.
+    Accept,
+}
+
+/// What becomes of peers that are not trusted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+pub enum OtherPeers {
+    /// They are clients.
+    #[default]
+    Plain,
+    /// They are refused.
+    Refuse,
 }
 
 /// The protocol of a listener.
@@ -156,30 +216,10 @@ impl fmt::Display for OwnService {
 pub struct ProxyTimeouts {
     /// From accept to a whole ClientHello.
     pub hello: Duration,
-    /// For one attempt to connect to one endpoint.
-    pub connect: Duration,
-    /// Without a byte in either direction.
-    pub idle: Duration,
     /// For a client that takes next to nothing of what there is for it; `None` is for ever.
     pub stall: Option<Duration>,
     /// The longest that a route may ask for; `None` is no bound.
     pub max: Option<Duration>,
-}
-
-impl ProxyTimeouts {
-    /// What holds for one attempt to connect, where a route asks for `own`.
-    pub fn connect_of(&self, own: Option<Duration>) -> Duration {
-        own.map_or(self.connect, |own| self.capped(own))
-    }
-
-    /// How long a connection may be idle, where a route asks for `own`.
-    pub fn idle_of(&self, own: Option<Duration>) -> Duration {
-        own.map_or(self.idle, |own| self.capped(own))
-    }
-
-    fn capped(&self, own: Duration) -> Duration {
-        self.max.map_or(own, |max| own.min(max))
-    }
 }
 
 /// The settings of the drain after SIGTERM.

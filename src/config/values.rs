@@ -8,13 +8,18 @@ use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use schemars::JsonSchema;
+use schemars::generate::{SchemaGenerator, SchemaSettings};
+use serde::de::DeserializeOwned;
+
 use super::fault::{Value, ValueFault};
 use super::types::{AccessLogMode, LeaseName, OwnService, RouteSource};
 use crate::cidr::{Cidr, InvalidCidr};
 use crate::duration;
 use crate::logging::{self, LogFormat};
+use crate::policy::{InvalidValue, Policy, Timeout};
 use crate::routing::HostnamesBelow;
-use crate::yaml::Step;
+use crate::yaml::{Content, Node, Step, read_strictly, unknown_field};
 
 /// Reads the value of a setting that takes one.
 pub(super) fn store<T>(
@@ -40,6 +45,48 @@ pub(super) fn store_each<T>(
         slot.push(item.map_err(|fault| fault.within(Step::Index(index)))?);
     }
     Ok(())
+}
+
+/// Reads a policy.
+pub(super) fn store_policy(slot: &mut Policy, given: &[Value]) -> Result<(), ValueFault> {
+    for value in given {
+        let Value::Object(node) = value else { return Err("takes an object".to_owned().into()) };
+        *slot = object(node)?;
+    }
+    Ok(())
+}
+
+/// Reads an object of known fields.
+pub(super) fn object<T: DeserializeOwned + JsonSchema>(node: &Node) -> Result<T, ValueFault> {
+    let schema = SchemaGenerator::new(SchemaSettings::default().with(|settings| {
+        settings.inline_subschemas = true;
+    }));
+    let schema = schema.into_root_schema_for::<T>().to_value();
+    let unknown = |field| Some(unknown_field(Some(&schema), field));
+    read_strictly(node, unknown).map_err(|faults| match faults.into_iter().next() {
+        Some(fault) => fault.into(),
+        None => "cannot be read".to_owned().into(),
+    })
+}
+
+/// The text of one value.
+pub(super) fn scalar(value: &Node) -> Result<String, String> {
+    match &value.content {
+        Content::Text(text) => Ok(text.clone()),
+        Content::Bool(truth) => Ok(truth.to_string()),
+        // A float is not what was written any more: 1.10 has become 1.1.
+        Content::Number(number) if !number.is_f64() => Ok(number.to_string()),
+        Content::Number(number) => Err(format!("{number} is a number, not text or a whole number")),
+        Content::Null => Err("has no value".to_owned()),
+        Content::List(_) => Err("takes one value, not a list".to_owned()),
+        Content::Object(_) => Err("takes one value, not an object".to_owned()),
+    }
+}
+
+/// A deadline of routes.
+pub(super) fn timeout(text: &str) -> Result<Option<Timeout>, String> {
+    duration(text)?;
+    text.parse().map(Some).map_err(|error: InvalidValue| error.to_string())
 }
 
 pub(super) fn source(text: &str) -> Result<RouteSource, String> {

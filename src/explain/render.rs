@@ -4,7 +4,8 @@ use std::fmt::{self, Display, Formatter};
 use std::net::IpAddr;
 
 use super::{Elsewhere, Explanation, Loser, Lost, StatusNote, Winner};
-use crate::routing::{Balancing, Hostname, Scope, WeightedBackend};
+use crate::policy::{Balancing, Origin};
+use crate::routing::{Hostname, RouteSpec, Scope, WeightedBackend};
 
 impl Display for Explanation {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
@@ -35,13 +36,27 @@ impl Explanation {
         for attachment in spec.in_scope(&Scope::Config).filter(|one| !one.listeners.is_empty()) {
             writeln!(f, "  listeners: {}", attachment.listeners.join(", "))?;
         }
-        write!(f, "  policy: {}", spec.policy.balancing.as_str())?;
-        if let (Balancing::SourceAddress, Some(source)) = (spec.policy.balancing, self.query.source)
-        {
-            self.fmt_source(source, f)?;
-        }
-        writeln!(f)?;
+        self.fmt_policy(spec, f)?;
         winner.route.backends.iter().try_for_each(|share| fmt_backend(share, f))
+    }
+
+    /// Each field of the policy, with the layer that it comes from, and what it means for the client.
+    fn fmt_policy(&self, spec: &RouteSpec, f: &mut Formatter<'_>) -> fmt::Result {
+        for (field, value, origin) in spec.policy.effective().fields() {
+            write!(f, "  {field}: {value} ({})", described_origin(origin))?;
+            let sticks = field == "loadBalancing.policy"
+                && spec.policy.balancing() == Balancing::SourceAddress;
+            if let Some(source) = self.query.source.filter(|_| sticks) {
+                self.fmt_source(source, f)?;
+            }
+            writeln!(f)?;
+        }
+        match self.query.source {
+            Some(source) if !spec.policy.access().admits(source) => {
+                writeln!(f, "  {source} is refused: access does not admit it")
+            }
+            _ => Ok(()),
+        }
     }
 
     fn fmt_source(&self, source: IpAddr, f: &mut Formatter<'_>) -> fmt::Result {
@@ -65,6 +80,15 @@ impl Explanation {
             }
             _ => Ok(()),
         }
+    }
+}
+
+fn described_origin(origin: Origin) -> &'static str {
+    match origin {
+        Origin::Route => "of the route",
+        Origin::Policy => "of the setting policy",
+        Origin::PolicyCeiling => "of the setting policyCeiling or timeouts.max",
+        Origin::Default => "by default",
     }
 }
 

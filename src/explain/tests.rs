@@ -1,5 +1,6 @@
 use super::*;
-use crate::routing::{BackendKey, Balancing, RouteSpec};
+use crate::policy::Balancing;
+use crate::routing::{BackendKey, RouteSpec, TrafficPolicy};
 
 /// A route `namespace/name` with its creation time and hostnames.
 fn route(key: &str, created: Option<i64>, hostnames: &[&str]) -> RouteSpec {
@@ -165,7 +166,7 @@ fn the_details_of_the_winner_are_shown() {
         port: crate::routing::ServicePort::Number(9093),
     };
     spec.backends = vec![(service.clone(), 90), (BackendKey::Address("far:1".into()), 10)];
-    spec.policy.balancing = Balancing::SourceAddress;
+    spec.policy = TrafficPolicy::of(&Balancing::SourceAddress.into());
     let mut snapshot = Snapshot { routes: vec![spec], ..Snapshot::default() };
     let address = |last: u8| SocketAddr::from(([10, 0, 0, last], 9093));
     snapshot.endpoints.insert(service, vec![address(1), address(2)]);
@@ -180,7 +181,10 @@ fn the_details_of_the_winner_are_shown() {
         explanation.to_string(),
         "SniRoute data/kafka: exact hostname kafka.example.com\n\
          \x20 alpn: \"h2\" is offered, one of [\"h2\"] is asked for\n\
-         \x20 policy: SourceAddress, 10.1.2.3 always gets the same endpoint while it exists\n\
+         \x20 loadBalancing.policy: SourceAddress (of the route), 10.1.2.3 always gets the same endpoint \
+         while it exists\n\
+         \x20 timeouts.connect: 5s (by default)\n\
+         \x20 timeouts.idle: 1h (by default)\n\
          \x20 backend data/kafka:9093, weight 90: 10.0.0.1:9093, 10.0.0.2:9093\n\
          \x20 backend far:1, weight 10: no endpoint\n"
     );

@@ -30,7 +30,7 @@ pub(super) async fn connect(
     let request = EndpointRequest::new(connection.source.ip(), &[], context.random());
     let Some(active) = choose(route, &request) else { return Err(Refusal::NoEndpoints) };
     connection.trying(active.endpoint().address);
-    let limit = context.settings.timeouts.connect_of(route.spec.policy.timeouts.connect);
+    let limit = route.spec.policy.connect_timeout();
     let first = match Attempt::begin(context, route, active) {
         Ok(attempt) => {
             let patience = patience(context);

@@ -30,7 +30,7 @@ pub(super) fn serve(mut connection: Connection, client: OwnedFd) -> impl Future<
             let _admission = admit(&context, &connection)?;
             let upstream = connect(&context, &mut connection, &route, &downstream).await?;
             connection.connected();
-            let idle = context.settings.timeouts.idle_of(route.spec.policy.timeouts.idle);
+            let idle = route.spec.policy.idle_timeout();
             let relay = Relay::new(&context, &downstream, &upstream.socket, received);
             Ok(relay.run(idle, |bytes| connection.record.passed(&route.stats, bytes)).await)
         };

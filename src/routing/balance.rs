@@ -13,7 +13,8 @@ use std::sync::{Arc, PoisonError};
 
 use self::search::{EndpointRank, EndpointSearch, pick};
 pub use self::search::{EndpointRequest, SearchState};
-use super::{ActiveConnection, Balancing, Endpoint, EndpointSet, RoundRobin, Route, hash_ip, mix};
+use super::{ActiveConnection, Endpoint, EndpointSet, RoundRobin, Route, hash_ip, mix};
+use crate::policy::Balancing;
 
 /// Up to this many endpoints, all are compared to find the one with the fewest connections. Of more, the
 /// better of two random ones is used, which is nearly as even (Mitzenmacher, "The Power of Two Choices",
@@ -32,7 +33,7 @@ pub fn choose(route: &Route, request: &EndpointRequest<'_>) -> Option<ActiveConn
     let allowance = request.allowance();
     // Half of the allowance is left for a second search, which accepts any endpoint.
     let search = EndpointSearch::new(request, allowance / 2);
-    let found = match route.spec.policy.balancing {
+    let found = match route.spec.policy.balancing() {
         // Not for retries: the next endpoint in turn may be on the same machine as the failed one, and the
         // endpoint with the fewest connections may have so few because it accepts none.
         Balancing::RoundRobin if first => in_turn(route, &search),
@@ -48,7 +49,7 @@ pub fn choose(route: &Route, request: &EndpointRequest<'_>) -> Option<ActiveConn
 /// The endpoint for the client at `source` while all endpoints are well, if the route's policy depends
 /// only on the client's address.
 pub fn endpoint_of_source(route: &Route, source: IpAddr) -> Option<SocketAddr> {
-    let settled = route.spec.policy.balancing == Balancing::SourceAddress;
+    let settled = route.spec.policy.balancing() == Balancing::SourceAddress;
     settled
         .then(|| choose(route, &EndpointRequest::new(source, &[], 0)))?
         .map(|active| active.endpoint().address)

@@ -33,7 +33,6 @@ mod publish;
 mod route;
 mod shards;
 mod table;
-mod text;
 pub mod wire;
 
 pub use attachment::{Attachment, Attachments, ListenerRef, Scope};
@@ -49,7 +48,7 @@ pub use ownership::{
     Age, ClaimConflict, Claimant, Demand, HostnamesBelow, MOST_ROUTES_A_HOSTNAME, judge, judge_any,
     owners_of_any,
 };
-pub use policy::{Balancing, Timeouts, TrafficPolicy, UnknownBalancing};
+pub use policy::{ProxyHeader, TrafficPolicy};
 pub use publish::{ApplyResult, Snapshot, TableChanges, TableReader, TableWriter, channel};
 use route::RoundRobin;
 pub use route::{Route, RouteSpec, RouteStats, WeightedBackend};

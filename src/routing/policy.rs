@@ -1,90 +1,98 @@
-//! The traffic policy of a route.
+//! How a route treats its connections.
 
-use std::fmt;
-use std::str::FromStr;
+use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
-use serde::{Deserialize, Serialize};
+use crate::policy::{
+    AccessList, Balancing, EffectivePolicy, Layers, Policy, ProxyVersion, Timeout,
+};
 
-use super::text;
-use crate::duration;
-
-/// The traffic policy of a route. For fields that are not set, the installation's settings apply.
-///
-/// Its text form is that of [`wire`](super::wire).
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
+/// How a route treats its connections: its effective policy, ready for use. Routes with the same one share
+/// it.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TrafficPolicy {
-    /// How endpoints are chosen.
-    #[serde(rename = "policy", default, with = "text")]
-    pub balancing: Balancing,
-    /// The route's own timeouts.
-    #[serde(default)]
-    pub timeouts: Timeouts,
+    effective: EffectivePolicy,
+    access: AccessList,
+    connect: Duration,
+    idle: Duration,
 }
 
-/// How the endpoint of a connection is chosen.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Balancing {
-    /// Each in turn, by weight. The turns of a heavy backend are spread out.
-    #[default]
-    RoundRobin,
-    /// The better of two random endpoints: the one with fewer connections relative to its weight.
-    LeastConnections,
-    /// A random endpoint, by weight.
-    Random,
-    /// Always the same endpoint for the same source address, as long as the endpoint exists.
-    SourceAddress,
+/// The PROXY header that a route's endpoints get.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ProxyHeader {
+    /// Its version.
+    pub version: ProxyVersion,
+    /// Whether it has the server name.
+    pub authority: bool,
+    /// Whether it has the connection's id.
+    pub unique_id: bool,
+    /// Whether it has a checksum.
+    pub checksum: bool,
 }
 
-/// The timeouts of a route.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct Timeouts {
-    /// The timeout of one attempt to connect to one endpoint.
-    #[serde(default, with = "duration::optional", skip_serializing_if = "Option::is_none")]
-    pub connect: Option<Duration>,
-    /// The timeout without a byte in either direction.
-    #[serde(default, with = "duration::optional", skip_serializing_if = "Option::is_none")]
-    pub idle: Option<Duration>,
-}
-
-impl Balancing {
-    /// All of them, the default first.
-    pub const ALL: [Balancing; 4] = [
-        Balancing::RoundRobin,
-        Balancing::LeastConnections,
-        Balancing::Random,
-        Balancing::SourceAddress,
-    ];
-
-    /// The name in manifests and reports.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Balancing::RoundRobin => "RoundRobin",
-            Balancing::LeastConnections => "LeastConnections",
-            Balancing::Random => "Random",
-            Balancing::SourceAddress => "SourceAddress",
+impl TrafficPolicy {
+    /// Prepares a policy.
+    pub fn new(effective: EffectivePolicy) -> Self {
+        let EffectivePolicy { policy, access_ceiling, .. } = &effective;
+        let or_longest = |timeout: Option<Timeout>| timeout.map_or(Timeout::MAX, Timeout::get);
+        TrafficPolicy {
+            access: AccessList::of(policy.access.iter().chain(access_ceiling)),
+            connect: or_longest(policy.timeouts.connect),
+            idle: or_longest(policy.timeouts.idle),
+            effective,
         }
     }
-}
 
-impl fmt::Display for Balancing {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.as_str())
+    /// The policy of a route with these fields, in an installation that sets none.
+    pub fn of(asked: &Policy) -> Arc<Self> {
+        Arc::new(TrafficPolicy::new(Layers::default().effective(asked).0))
     }
-}
 
-/// The text is not the name of a policy.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{0:?} is not a policy; write one of {names}", names = Balancing::ALL.map(Balancing::as_str).join(", "))]
-pub struct UnknownBalancing(String);
+    /// The policy of a route and an installation that set nothing.
+    pub fn built_in() -> Arc<Self> {
+        static BUILT_IN: LazyLock<Arc<TrafficPolicy>> =
+            LazyLock::new(|| TrafficPolicy::of(&Policy::default()));
+        Arc::clone(&BUILT_IN)
+    }
 
-impl FromStr for Balancing {
-    type Err = UnknownBalancing;
+    /// The policy as people write it.
+    pub fn effective(&self) -> &EffectivePolicy {
+        &self.effective
+    }
 
-    fn from_str(text: &str) -> Result<Self, UnknownBalancing> {
-        let known = Balancing::ALL.into_iter().find(|balancing| balancing.as_str() == text);
-        known.ok_or_else(|| UnknownBalancing(text.to_owned()))
+    /// How an endpoint is chosen.
+    pub fn balancing(&self) -> Balancing {
+        self.effective.policy.load_balancing.policy.unwrap_or_default()
+    }
+
+    /// The deadline of one attempt to connect to one endpoint.
+    pub fn connect_timeout(&self) -> Duration {
+        self.connect
+    }
+
+    /// How long a connection may go without a byte in either direction.
+    pub fn idle_timeout(&self) -> Duration {
+        self.idle
+    }
+
+    /// The clients that are admitted.
+    pub fn access(&self) -> &AccessList {
+        &self.access
+    }
+
+    /// The PROXY header for endpoints, if they get one.
+    pub fn proxy_header(&self) -> Option<ProxyHeader> {
+        let asked = &self.effective.policy.proxy_protocol;
+        Some(ProxyHeader {
+            version: asked.send?,
+            authority: asked.authority.unwrap_or(true),
+            unique_id: asked.unique_id.unwrap_or(false),
+            checksum: asked.checksum.unwrap_or(false),
+        })
+    }
+
+    /// Whether new connections are refused.
+    pub fn is_suspended(&self) -> bool {
+        self.effective.policy.suspend.unwrap_or(false)
     }
 }

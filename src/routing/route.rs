@@ -8,6 +8,7 @@ use super::{
     Scope, TrafficPolicy,
 };
 use crate::outcome::Outcome;
+use crate::policy::Layers;
 
 /// A valid route, as the control plane defines it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -24,7 +25,7 @@ pub struct RouteSpec {
     /// Its backends with their weights.
     pub backends: Vec<(BackendKey, u32)>,
     /// Its traffic policy.
-    pub policy: TrafficPolicy,
+    pub policy: Arc<TrafficPolicy>,
 }
 
 impl RouteSpec {
@@ -36,7 +37,7 @@ impl RouteSpec {
             attachments: [Attachment::to_all(Scope::Config, hostnames)].into(),
             alpn: Vec::new(),
             backends: Vec::new(),
-            policy: TrafficPolicy::default(),
+            policy: TrafficPolicy::built_in(),
         }
     }
 
@@ -47,6 +48,13 @@ impl RouteSpec {
             attachment.listeners = listeners.iter().map(|name| (*name).into()).collect();
         }
         self
+    }
+
+    /// The same route in an installation with these layers.
+    #[must_use]
+    pub fn with_layers(self, layers: &Layers) -> Self {
+        let (effective, _) = layers.effective(&self.policy.effective().of_route());
+        RouteSpec { policy: Arc::new(TrafficPolicy::new(effective)), ..self }
     }
 
     /// Its attachments in one scope.

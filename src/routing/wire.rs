@@ -1,7 +1,7 @@
 //! The text form of routes, for `/routes`, `explain` and the saved table.
 //!
 //! It contains everything that a lookup needs, so that a table made from it decides like the original. Each
-//! field of a route is defined here once; those of its policy are in [`TrafficPolicy`] itself. Readers
+//! field of a route is defined here once; those of its policy are in [`Policy`](crate::policy::Policy) itself. Readers
 //! ignore unknown fields.
 
 use std::sync::Arc;
@@ -12,6 +12,7 @@ use super::{
     AnyOn, Attachment, BackendKey, Hostname, Hostnames, InvalidHostname, Kind, ObjectKey,
     ObjectRef, RouteKey, RouteSpec, Scope, ServicePort, TrafficPolicy,
 };
+use crate::policy::EffectivePolicy;
 
 /// A route without its backends, which each use of this form writes differently.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -42,7 +43,7 @@ pub struct RouteText {
     pub alpn: Vec<Box<str>>,
     /// Its traffic policy.
     #[serde(flatten)]
-    pub policy: TrafficPolicy,
+    pub policy: EffectivePolicy,
 }
 
 /// An attachment, without its scope.
@@ -117,6 +118,9 @@ pub enum InvalidText {
     /// A hostname is invalid.
     #[error(transparent)]
     Hostname(#[from] InvalidHostname),
+    /// The policy and the origins of its fields disagree.
+    #[error("policyFrom has other fields than the policy")]
+    Policy,
     /// A Service's port is invalid.
     #[error("{0:?} is no namespace/service:port")]
     Service(String),
@@ -138,7 +142,7 @@ impl RouteText {
             first,
             attachments: attachments.iter().map(ScopedText::of).collect(),
             alpn: alpn.clone(),
-            policy: policy.clone(),
+            policy: policy.effective().clone(),
             ..RouteText::named(key.object(), key.rule())
         }
     }
@@ -173,10 +177,14 @@ impl RouteText {
     pub fn spec(self, backends: Vec<(BackendKey, u32)>) -> Result<RouteSpec, InvalidText> {
         let key = self.key();
         let RouteText { created, first, attachments, alpn, policy, .. } = self;
+        if !policy.is_consistent() {
+            return Err(InvalidText::Policy);
+        }
         let first = Some(first).filter(|first| !first.hostnames.is_empty());
         let first = first.map(|first| first.attachment(Scope::Config));
         let others = attachments.into_iter().map(ScopedText::attachment);
         let attachments = first.into_iter().chain(others).collect::<Result<_, _>>()?;
+        let policy = Arc::new(TrafficPolicy::new(policy));
         Ok(RouteSpec { key, created, attachments, alpn, backends, policy })
     }
 }

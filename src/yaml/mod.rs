@@ -3,11 +3,13 @@
 //! * [`Node::parse`] reads a document: what it stands for, by its aliases, is bounded by its size;
 //! * [`FieldPath`] names a field, and [`Node::line_of`] finds its line;
 //! * a reference to a [`Node`] is a deserializer, for types that know nothing of YAML;
+//! * [`read`] reads such a type, and names the field that is at fault;
 //! * [`nearest`] finds the name that was probably meant by a wrong one.
 
 mod deserializer;
 mod field;
 mod parse;
+mod read;
 mod suggest;
 mod syntax;
 
@@ -17,6 +19,7 @@ use std::collections::hash_map::Entry;
 use serde_json::Number;
 
 pub use self::field::{FieldPath, Step};
+pub use self::read::{FieldFault, read, read_strictly, unknown_field};
 pub use self::suggest::nearest;
 pub use self::syntax::SyntaxError;
 

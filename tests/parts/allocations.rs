@@ -1,9 +1,10 @@
 //! What the paths that every connection takes allocate: nothing that a client could make large.
 
 use allocation_counter::measure;
+use sluice::policy::Balancing;
 use sluice::routing::{
-    BackendKey, Balancing, EndpointRequest, Hostname, RouteKey, RouteSpec, Snapshot, TrafficPolicy,
-    channel, choose,
+    BackendKey, EndpointRequest, Hostname, RouteKey, RouteSpec, Snapshot, TrafficPolicy, channel,
+    choose,
 };
 use sluice::tls::{HelloReader, InvalidHello, Progress};
 
@@ -80,7 +81,7 @@ fn a_choice_of_an_endpoint_allocates_nothing() {
             let backends = vec![(key(0), 3), (key(1), 1)];
             let spec = RouteSpec {
                 backends,
-                policy: TrafficPolicy { balancing: policy, ..TrafficPolicy::default() },
+                policy: TrafficPolicy::of(&policy.into()),
                 ..route("a.com", &[])
             };
             let addresses = |net| (0..count).map(|n| ([10, 0, net, n], 443).into()).collect();

@@ -15,7 +15,8 @@ use source::{Name, Target, module_of, names, tokens};
 /// What each module may name, besides itself. One that is not here fails when it names any.
 const MAY_NAME: &[(&str, &[&str])] = &[
     // Pure.
-    ("routing", &["outcome", "duration"]),
+    ("routing", &["outcome", "duration", "policy"]),
+    ("policy", &["cidr", "duration"]),
     ("tls", &[]),
     ("proxy_protocol", &[]),
     ("outcome", &[]),
@@ -24,7 +25,7 @@ const MAY_NAME: &[(&str, &[&str])] = &[
     ("reach", &["cidr"]),
     ("yaml", &[]),
     // The two planes, which meet only in `routing`.
-    ("control", &["routing", "reach", "duration", "yaml"]),
+    ("control", &["routing", "reach", "policy", "duration", "yaml"]),
     (
         "proxy",
         &[
@@ -33,6 +34,7 @@ const MAY_NAME: &[(&str, &[&str])] = &[
             "machine",
             "tls",
             "proxy_protocol",
+            "policy",
             "outcome",
             "config",
             "metrics",
@@ -42,14 +44,14 @@ const MAY_NAME: &[(&str, &[&str])] = &[
     ),
     // What an operator touches.
     ("admin", &["routing", "reach", "metrics", "readiness", "control::status", "duration"]),
-    ("explain", &["routing", "tls", "admin::report"]),
+    ("explain", &["routing", "policy", "tls", "admin::report"]),
     ("metrics", &["routing", "outcome", "reach"]),
     ("access_log", &["tls", "outcome", "line_queue", "cidr"]),
     ("line_queue", &[]),
     ("readiness", &[]),
     ("heartbeat", &[]),
     ("machine", &[]),
-    ("config", &["routing", "duration", "logging", "cidr", "yaml"]),
+    ("config", &["routing", "duration", "logging", "cidr", "policy", "yaml"]),
     ("logging", &["line_queue"]),
     ("cli", &["config", "routing"]),
     // The map declares the modules and names nothing in them.
@@ -67,6 +69,7 @@ const MAY_NOT_NAME: &[(&str, &[&str])] = &[
     ("routing", IO),
     ("tls", IO),
     ("proxy_protocol", IO),
+    ("policy", IO),
     ("reach", IO),
     ("cidr", IO),
     ("proxy", CLUSTER),

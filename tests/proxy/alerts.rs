@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use sluice::config::{Config, Protocol};
 use sluice::outcome::Outcome;
+use sluice::policy::Timeout;
 
 use crate::support::{
     Backend, Blackhole, End, Plane, Target, connect, hello, hello_without_name, listener,
@@ -25,7 +26,7 @@ const UNRECOGNIZED_NAME: u8 = 112;
 fn plane(targets: Vec<Target>) -> Plane {
     Plane::with(targets, |config: &mut Config| {
         config.listeners = vec![listener("https", Protocol::Tls, true)];
-        config.timeouts.connect = millis(100);
+        config.policy.timeouts.connect = Timeout::new(millis(100));
     })
 }
 
@@ -122,7 +123,7 @@ fn of_nothing_that_happens_after_the_connect() {
     let backend = Backend::new();
     let plane = Plane::with(vec![target("a.test", &[backend.address()])], |config| {
         config.listeners = vec![listener("https", Protocol::Tls, true)];
-        config.timeouts.idle = millis(100);
+        config.policy.timeouts.idle = Timeout::new(millis(100));
     });
     let mut client = open(plane.address(), &hello("a.test"));
     let _server = backend.accept();

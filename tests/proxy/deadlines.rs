@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use sluice::outcome::Outcome;
+use sluice::policy::Timeout;
 
 use crate::support::{
     Backend, Blackhole, Bulk, End, Flow, PATIENCE, Plane, connect, exchange, expect, expect_reset,
@@ -65,9 +66,11 @@ fn the_deadline_of_the_hello_ends_with_it() {
 /// Both ends of a connection whose idle timeout is the installation's or the route's.
 fn idle(installation: Duration, route: Option<Duration>) -> (Plane, TcpStream, TcpStream) {
     let backend = Backend::new();
-    let target =
-        target("a.test", &[backend.address()]).with(|spec| spec.policy.timeouts.idle = route);
-    let plane = Plane::with(vec![target], |config| config.timeouts.idle = installation);
+    let target = target("a.test", &[backend.address()])
+        .policy(|policy| policy.timeouts.idle = route.and_then(Timeout::new));
+    let plane = Plane::with(vec![target], |config| {
+        config.policy.timeouts.idle = Timeout::new(installation)
+    });
     let hello = hello("a.test");
     let client = open(plane.address(), &hello);
     let server = backend.accept_with(&hello);
@@ -99,7 +102,7 @@ fn traffic_in_either_direction_keeps_a_connection() {
     let limit = Duration::from_secs(3);
     let backend = Backend::new();
     let plane = Plane::with(vec![target("a.test", &[backend.address()])], |config| {
-        config.timeouts.idle = limit;
+        config.policy.timeouts.idle = Timeout::new(limit);
     });
     let pair = || {
         let hello = hello("a.test");
@@ -144,7 +147,7 @@ fn what_a_stalled_receiver_has_not_taken_ends_in_a_reset() {
     for chunk in [1 << 20, 16 * 1024] {
         let backend = Backend::narrow();
         let plane = Plane::with(vec![target("a.test", &[backend.address()])], |config| {
-            config.timeouts.idle = millis(500);
+            config.policy.timeouts.idle = Timeout::new(millis(500));
         });
         let hello = hello("a.test");
         let client = open_narrow(plane.address(), &hello);
@@ -163,8 +166,10 @@ fn a_route_has_its_own_deadline_for_connects() {
     let blackhole = Blackhole::new();
     for (installation, route) in [(LONG, Some(millis(150))), (millis(150), None)] {
         let target = target("a.test", &[blackhole.address()])
-            .with(|spec| spec.policy.timeouts.connect = route);
-        let plane = Plane::with(vec![target], |config| config.timeouts.connect = installation);
+            .policy(|policy| policy.timeouts.connect = route.and_then(Timeout::new));
+        let plane = Plane::with(vec![target], |config| {
+            config.policy.timeouts.connect = Timeout::new(installation)
+        });
         let begun = Instant::now();
         let mut client = open(plane.address(), &hello("a.test"));
         assert_eq!(rest(&mut client), (vec![], End::Eof));
@@ -172,7 +177,9 @@ fn a_route_has_its_own_deadline_for_connects() {
         plane.assert_ended(&[("a.test", Outcome::ConnectTimeout, 1)]);
     }
     let target = target("a.test", &[blackhole.address()])
-        .with(|spec| spec.policy.timeouts.connect = Some(LONG));
-    let plane = Plane::with(vec![target], |config| config.timeouts.connect = millis(50));
+        .policy(|policy| policy.timeouts.connect = Timeout::new(LONG));
+    let plane = Plane::with(vec![target], |config| {
+        config.policy.timeouts.connect = Timeout::new(millis(50))
+    });
     silence(&mut open(plane.address(), &hello("a.test")), millis(300));
 }

@@ -3,7 +3,8 @@
 use serde_json::Value;
 use sluice::config::Config;
 use sluice::outcome::Outcome;
-use sluice::routing::Balancing;
+use sluice::policy::Balancing;
+use sluice::policy::Timeout;
 
 use crate::failover::{assert_the_silent_get_nothing, dead};
 use crate::support::{
@@ -18,7 +19,7 @@ const POLICIES: [Balancing; 4] = [
 ];
 
 fn impatient(config: &mut Config) {
-    config.timeouts.connect = millis(50);
+    config.policy.timeouts.connect = Timeout::new(millis(50));
 }
 
 #[test]
@@ -26,9 +27,7 @@ fn a_dead_one_beside_a_live_one_costs_no_client() {
     for policy in POLICIES {
         let (mut addresses, _sockets) = dead(2);
         addresses.push(answering("served"));
-        let plane = Plane::start(vec![
-            target("a.test", &addresses).with(|spec| spec.policy.balancing = policy),
-        ]);
+        let plane = Plane::start(vec![target("a.test", &addresses).balanced(policy)]);
         for _ in 0..20 {
             assert_eq!(ask(plane.address(), "a.test"), "served", "{policy:?}");
         }
@@ -51,9 +50,7 @@ fn a_silent_one_beside_a_live_one_costs_no_client() {
 fn a_dead_backend_beside_a_live_one_costs_no_client() {
     let (addresses, _sockets) = dead(1);
     for policy in POLICIES {
-        let target = target("a.test", &addresses)
-            .and(1, &[answering("served")])
-            .with(|spec| spec.policy.balancing = policy);
+        let target = target("a.test", &addresses).and(1, &[answering("served")]).balanced(policy);
         let plane = Plane::start(vec![target]);
         for _ in 0..10 {
             assert_eq!(ask(plane.address(), "a.test"), "served", "{policy:?}");
@@ -84,8 +81,9 @@ fn of_those_that_refuse_at_once_many_are_tried_but_not_all() {
     for (count, tried) in [(5, 5), (40, 16)] {
         let (addresses, _sockets) = dead(count);
         for policy in POLICIES {
-            let target = target("a.test", &addresses).with(|spec| spec.policy.balancing = policy);
-            let patient = |config: &mut Config| config.timeouts.connect = PATIENCE;
+            let target = target("a.test", &addresses).balanced(policy);
+            let patient =
+                |config: &mut Config| config.policy.timeouts.connect = Timeout::new(PATIENCE);
             let line = turned_away_with(target, Outcome::ConnectFailed, patient, |_| {});
             assert_eq!(line["attempts"], tried, "{policy:?}");
         }
@@ -98,7 +96,8 @@ fn at_most_three_are_waited_for() {
     let addresses: Vec<_> = silent.iter().map(Blackhole::address).collect();
     // One after another, and all at the same time.
     for limit in [50, 1000] {
-        let patient = |config: &mut Config| config.timeouts.connect = millis(limit);
+        let patient =
+            |config: &mut Config| config.policy.timeouts.connect = Timeout::new(millis(limit));
         let target = target("a.test", &addresses);
         let line = turned_away_with(target, Outcome::ConnectTimeout, patient, |_| {});
         assert_eq!(line["attempts"], 3);
@@ -110,14 +109,12 @@ fn none_is_tried_twice() {
     for policy in POLICIES {
         for count in [1, 2] {
             let (addresses, _sockets) = dead(count);
-            let target = target("a.test", &addresses).with(|spec| spec.policy.balancing = policy);
+            let target = target("a.test", &addresses).balanced(policy);
             let line = turned_away(target, Outcome::ConnectFailed);
             assert_eq!(line["attempts"], count, "{policy:?}");
         }
         let (addresses, _sockets) = dead(1);
-        let twice = target("a.test", &addresses)
-            .and(1, &addresses)
-            .with(|spec| spec.policy.balancing = policy);
+        let twice = target("a.test", &addresses).and(1, &addresses).balanced(policy);
         assert_eq!(turned_away(twice, Outcome::ConnectFailed)["attempts"], 1, "{policy:?}");
     }
 }

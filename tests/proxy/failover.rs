@@ -9,7 +9,9 @@ use std::time::{Duration, Instant};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use sluice::config::Config;
 use sluice::outcome::Outcome;
-use sluice::routing::{Availability, Balancing, Moment};
+use sluice::policy::Balancing;
+use sluice::policy::Timeout;
+use sluice::routing::{Availability, Moment, TrafficPolicy};
 use socket2::Socket;
 
 use crate::support::{
@@ -33,7 +35,7 @@ fn no_client_fails_beside_dead_endpoints_and_the_live_ones_share() {
         let (mut addresses, _sockets) = dead(3);
         let live: Vec<_> = (0..3).map(|_| Backend::new()).collect();
         addresses.extend(live.iter().map(Backend::address));
-        let target = target("a.test", &addresses).with(|spec| spec.policy.balancing = policy);
+        let target = target("a.test", &addresses).balanced(policy);
         let plane = Plane::start(vec![target]);
         let hello = hello("a.test");
         let mut clients = Vec::new();
@@ -62,7 +64,7 @@ fn no_client_fails_beside_dead_backends_that_weigh_more() {
             .and(90, &addresses[2..])
             .and(10, &[answering("served")])
             .with(|spec| {
-                spec.policy.balancing = policy;
+                spec.policy = TrafficPolicy::of(&policy.into());
                 spec.backends[0].1 = 90;
             });
         let plane = Plane::start(vec![target]);
@@ -78,7 +80,7 @@ fn a_silent_endpoint_keeps_one_client_waiting_and_those_after_it_not() {
         let blackhole = Blackhole::new();
         let mut addresses = vec![blackhole.address()];
         addresses.extend((0..3).map(|_| answering("served")));
-        let target = target("a.test", &addresses).with(|spec| spec.policy.balancing = policy);
+        let target = target("a.test", &addresses).balanced(policy);
         let plane = Plane::start(vec![target]);
         plane.prefer(0);
         let start = Instant::now();
@@ -107,7 +109,7 @@ fn a_route_that_waits_for_a_moment_only_says_nothing_of_an_endpoint() {
     let blackhole = Blackhole::new();
     let [hasty, patient] = [1, 400].map(|limit| {
         target(&format!("{limit}.test"), &[blackhole.address()])
-            .with(|spec| spec.policy.timeouts.connect = Some(Duration::from_millis(limit)))
+            .policy(|policy| policy.timeouts.connect = Timeout::new(Duration::from_millis(limit)))
     });
     let key = hasty.spec.backends[0].0.clone();
     let patient = patient.naming(key);
@@ -194,8 +196,7 @@ fn processes_that_start_together_begin_at_different_endpoints() {
         let backends = ["1", "2", "3", "4", "5", "6"].map(answering);
         let first: BTreeSet<String> = (0..24)
             .map(|_| {
-                let target =
-                    target("a.test", &backends).with(|spec| spec.policy.balancing = policy);
+                let target = target("a.test", &backends).balanced(policy);
                 ask(Plane::start(vec![target]).address(), "a.test")
             })
             .collect();
@@ -223,7 +224,7 @@ fn asks_one_family() {
         let mut addresses: Vec<SocketAddr> = ["1", "2", "3"].map(answering).to_vec();
         let net = Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 0).to_bits();
         addresses.extend((1..=lost).map(|n| SocketAddr::from((Ipv6Addr::from(net + n), 443))));
-        let target = target("a.test", &addresses).with(|spec| spec.policy.balancing = policy);
+        let target = target("a.test", &addresses).balanced(policy);
         let plane = Plane::start(vec![target]);
         let mut answers = BTreeMap::new();
         for _ in 0..30 {

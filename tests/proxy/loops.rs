@@ -7,6 +7,7 @@ use std::os::fd::AsRawFd;
 
 use rustix::process::{Resource, Rlimit, prlimit};
 use sluice::outcome::Outcome;
+use sluice::policy::Timeout;
 use sluice::reach::EndpointRefusalKind;
 
 use crate::support::{
@@ -169,7 +170,7 @@ fn nor_for_long_is_one_that_an_address_has_moved_to() {
         run("ip address add 198.18.0.1/24 dev one");
         let mut plane = Plane::with(vec![], |config| {
             config.listeners[0].address.set_ip(Ipv4Addr::UNSPECIFIED.into());
-            config.timeouts.connect = millis(200);
+            config.policy.timeouts.connect = Timeout::new(millis(200));
             // Each of them asks for itself.
             config.workers = 1.try_into().unwrap();
         });
@@ -197,7 +198,7 @@ fn nor_for_long_is_one_that_an_address_has_moved_to() {
 fn tries(all: IpAddr, address: IpAddr, outcome: Outcome) {
     let mut plane = Plane::with(vec![], |config| {
         config.listeners[0].address.set_ip(all);
-        config.timeouts.connect = millis(200);
+        config.policy.timeouts.connect = Timeout::new(millis(200));
     });
     let port = plane.address().port();
     plane.apply(vec![target("a.test", &[SocketAddr::from((address, port))])]);

@@ -6,6 +6,7 @@ use std::net::Shutdown;
 
 use sluice::config::Protocol;
 use sluice::outcome::Outcome;
+use sluice::policy::Timeout;
 
 use crate::support::{
     Backend, Blackhole, End, Plane, exchange, fresh, hello, hello_with_any_name,
@@ -111,7 +112,7 @@ fn connect_failed() {
 fn connect_timeout() {
     let blackhole = Blackhole::new();
     let plane = Plane::with(vec![target("a.test", &[blackhole.address()])], |config| {
-        config.timeouts.connect = millis(100);
+        config.policy.timeouts.connect = Timeout::new(millis(100));
     });
     refused(&plane, &hello("a.test"), "a.test", Outcome::ConnectTimeout);
 }
@@ -120,7 +121,7 @@ fn connect_timeout() {
 fn idle_timeout() {
     let backend = Backend::new();
     let plane = Plane::with(vec![target("a.test", &[backend.address()])], |config| {
-        config.timeouts.idle = millis(150);
+        config.policy.timeouts.idle = Timeout::new(millis(150));
     });
     let hello = hello("a.test");
     let mut client = open(plane.address(), &hello);

@@ -5,7 +5,7 @@ use std::io::Read;
 use std::net::TcpStream;
 
 use sluice::outcome::Outcome;
-use sluice::routing::Balancing;
+use sluice::policy::Balancing;
 
 use crate::support::{
     Backend, End, Plane, answering, ask, exchange, fresh, hello, is_over, open, rest, target,
@@ -94,8 +94,7 @@ fn round_robin_follows_the_weights() {
 fn least_connections_fills_up_what_is_free() {
     let backends = [Backend::new(), Backend::new(), Backend::new()];
     let addresses: Vec<_> = backends.iter().map(Backend::address).collect();
-    let target = target("a.test", &addresses)
-        .with(|spec| spec.policy.balancing = Balancing::LeastConnections);
+    let target = target("a.test", &addresses).balanced(Balancing::LeastConnections);
     let plane = Plane::start(vec![target]);
     let hello = hello("a.test");
     let counted = || -> usize {
@@ -129,8 +128,7 @@ fn least_connections_fills_up_what_is_free() {
 #[test]
 fn source_addresses_stay_with_their_endpoint() {
     let endpoints = [answering("1"), answering("2"), answering("3"), answering("4")];
-    let target =
-        target("a.test", &endpoints).with(|spec| spec.policy.balancing = Balancing::SourceAddress);
+    let target = target("a.test", &endpoints).balanced(Balancing::SourceAddress);
     let plane = Plane::start(vec![target]);
     let first = ask(plane.address(), "a.test");
     for _ in 0..10 {

@@ -7,8 +7,8 @@ use std::sync::Arc;
 
 use schemars::Schema;
 
-use super::values::TextValue;
-use super::{InvalidValue, schema};
+use super::schema;
+use crate::policy::{InvalidValue, TextValue};
 use crate::routing::Hostname;
 
 /// The longest in characters: a DNS name of 253 with its trailing dot, and five digits of a port.

@@ -4,7 +4,8 @@ use schemars::JsonSchema;
 use serde::de::Error;
 use serde::{Deserialize, Deserializer, Serialize};
 
-use super::{Address, InvalidValue, Namespace, ServiceName, schema};
+use super::{Address, Namespace, ServiceName, schema};
+use crate::policy::InvalidValue;
 use crate::routing::ServicePort;
 
 const MAX_WEIGHT: u32 = 1_000_000;

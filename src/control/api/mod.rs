@@ -7,7 +7,6 @@
 
 mod address;
 mod backend;
-mod fields;
 mod grant;
 mod kind;
 mod list;
@@ -26,12 +25,13 @@ pub use address::{Address, DnsName};
 pub use backend::{BackendRef, BackendTarget, ServiceRef};
 pub use grant::{GrantFrom, GrantTo, ReferenceGrant, ReferenceGrantSpec};
 pub use kind::{Definition, READ_KINDS, kind_of, not_read};
-pub use parse::{FieldFault, parse, parse_strictly};
-pub use values::{
-    AlpnProtocol, ClassName, InvalidValue, ListenerName, Namespace, ServiceName, Timeout,
-};
+pub use parse::parse_strictly;
 
-use crate::routing::{Balancing, Hostname};
+pub use crate::yaml::{FieldFault, read as parse};
+pub use values::{AlpnProtocol, ClassName, ListenerName, Namespace, ServiceName};
+
+use crate::policy::{Access, LoadBalancing, Policy, ProxyProtocol, Timeouts};
+use crate::routing::Hostname;
 
 /// The label that says whose endpoints an `EndpointSlice` holds.
 pub const SERVICE_NAME_LABEL: &str = "kubernetes.io/service-name";
@@ -138,7 +138,36 @@ pub struct SniRouteSpec {
     /// installation. A duration is one to four numbers, each with its unit `h`, `m`, `s` or `ms`,
     /// such as `1h30m`. It is above zero and at most `720h`.
     #[serde(default, deserialize_with = "or_default", skip_serializing_if = "is_default")]
-    pub timeouts: RouteTimeouts,
+    pub timeouts: Timeouts,
+
+    /// The clients that this route admits, by their addresses. Others are refused before any endpoint is
+    /// connected to. Without it, the installation decides.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Access")]
+    pub access: Option<Access>,
+
+    /// The PROXY header that the endpoints of this route get before the client's first byte.
+    #[serde(default, deserialize_with = "or_default", skip_serializing_if = "is_default")]
+    pub proxy_protocol: ProxyProtocol,
+
+    /// Whether new connections of this route are refused, during maintenance for example. Connections that
+    /// exist go on, and the route keeps its hostnames.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "bool")]
+    pub suspend: Option<bool>,
+}
+
+impl SniRouteSpec {
+    /// How it treats its connections.
+    pub fn policy(&self) -> Policy {
+        Policy {
+            load_balancing: self.load_balancing.clone(),
+            timeouts: self.timeouts.clone(),
+            access: self.access.clone(),
+            proxy_protocol: self.proxy_protocol.clone(),
+            suspend: self.suspend,
+        }
+    }
 }
 
 /// The claims of a route, for routes of which the rest cannot be read.
@@ -150,36 +179,6 @@ pub struct RouteClaims {
     /// See [`SniRouteSpec::listeners`].
     #[serde(default, deserialize_with = "list::listeners")]
     pub listeners: Vec<ListenerName>,
-}
-
-/// How an endpoint is chosen for each connection.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(expecting = "an object")]
-pub struct LoadBalancing {
-    /// - `RoundRobin`: each endpoint in turn, by weight.
-    /// - `LeastConnections`: the endpoint with the fewest connections for its weight; of more than
-    ///   16 endpoints, the better of two random ones.
-    /// - `Random`: a random endpoint, by weight.
-    /// - `SourceAddress`: the same endpoint for the same client address, as long as the endpoint
-    ///   exists.
-    #[serde(default)]
-    pub policy: Balancing,
-}
-
-/// Deadlines of a route's connections.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(expecting = "an object")]
-pub struct RouteTimeouts {
-    /// How long one attempt to connect to one endpoint may take, such as `5s` or `500ms`.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(with = "Timeout")]
-    pub connect: Option<Timeout>,
-
-    /// How long a connection may go without a byte in either direction before it is closed, such as
-    /// `1h` or `1h30m`.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(with = "Timeout")]
-    pub idle: Option<Timeout>,
 }
 
 /// The status of this route. Only sluice writes it.

@@ -11,9 +11,10 @@
 //! parser refuses, but never the other way round.
 
 use schemars::{Schema, json_schema};
-use serde_json::{Value, json};
+use serde_json::Value;
 
-use crate::routing::Balancing;
+use crate::policy::schema::{ipv4, text};
+pub(super) use crate::policy::schema::{rule, rule_telling};
 
 /// See [`crate::routing::Hostname`].
 pub(super) fn hostname() -> Schema {
@@ -95,33 +96,6 @@ pub(super) fn alpn() -> Schema {
     text(255, &[rule(expression, "an ALPN protocol has 1 to 255 bytes, as in h2 or http/1.1")])
 }
 
-/// See [`crate::duration`].
-pub(super) fn timeout() -> Schema {
-    const WRITTEN: &str = "self.matches(r'^([0-9]{1,5}(h|m|s|ms)){1,4}$')";
-    text(
-        28,
-        &[
-            rule(WRITTEN, "is not a duration; write e.g. 5s, 500ms or 1h30m"),
-            rule(
-                &format!("!{WRITTEN} || duration(self) > duration('0s')"),
-                "is no time at all; leave the field out to have the installation's own",
-            ),
-            rule(
-                &format!("!{WRITTEN} || duration(self) <= duration('720h')"),
-                "is over the maximum of 720h (30 days)",
-            ),
-        ],
-    )
-}
-
-pub(super) fn policy() -> Schema {
-    json_schema!({
-        "type": "string",
-        "enum": Balancing::ALL.map(Balancing::as_str),
-        "default": Balancing::default().as_str()
-    })
-}
-
 /// A number or a name. The rule for names is a pattern, because the API server estimates the cost
 /// of a rule over a number or text as if that text could be as long as a whole request.
 pub(super) fn port() -> Schema {
@@ -173,12 +147,6 @@ pub(super) fn address() -> Schema {
             rule(&format!("!{}", nowhere()), "cannot be reached; write the address of one machine"),
         ],
     )
-}
-
-/// The pattern of an IPv4 address: four numbers up to 255, with no zero in front.
-fn ipv4() -> String {
-    const NUMBER: &str = "(25[0-5]|2[0-4][0-9]|1[0-9]{2}|[1-9]?[0-9])";
-    format!("({NUMBER}[.]){{3}}{NUMBER}")
 }
 
 /// Whether it begins with an IPv6 address (RFC 4291 §2.2) in brackets, perhaps with the number of a
@@ -237,28 +205,11 @@ fn unbroken(text: &str) -> String {
     lines.join("\n")
 }
 
-/// A text of at most so many characters.
-fn text(max_length: usize, rules: &[Value]) -> Schema {
-    json_schema!({
-        "type": "string",
-        "maxLength": max_length,
-        "x-kubernetes-validations": rules
-    })
-}
-
-pub(super) fn rule(expression: &str, message: &str) -> Value {
-    json!({ "rule": expression, "message": message })
-}
-
-/// A rule whose message is an expression too.
-pub(super) fn rule_telling(expression: &str, message: &str) -> Value {
-    json!({ "rule": expression, "messageExpression": message })
-}
-
 #[cfg(test)]
 #[allow(clippy::unwrap_used, clippy::expect_used)]
 mod tests {
     use kube::CustomResourceExt;
+    use serde_json::json;
 
     use super::super::SniRoute;
     use super::*;

@@ -5,6 +5,7 @@ use proptest::prelude::*;
 use serde_json::json;
 
 use super::*;
+use crate::policy::{Balancing, Timeout};
 use crate::routing::{Kind, ServicePort};
 use crate::yaml::Node;
 
@@ -49,7 +50,7 @@ timeouts: {connect: 5s, idle: 1h30m}
 ";
     let route = spec(text).expect("a route");
     assert_eq!(route.hostnames[0].to_string(), "kafka.example.com");
-    assert_eq!(route.load_balancing.policy, Balancing::LeastConnections);
+    assert_eq!(route.load_balancing.policy, Some(Balancing::LeastConnections));
     assert_eq!(route.timeouts.connect.map(Timeout::get), Some(Duration::from_secs(5)));
     assert_eq!(route.timeouts.idle.map(Timeout::get), Some(Duration::from_secs(5400)));
     let weights: Vec<u32> = route.backends.iter().map(|backend| backend.weight).collect();
@@ -67,8 +68,7 @@ timeouts: {connect: 5s, idle: 1h30m}
 fn what_is_left_out_has_its_default_and_is_left_out_when_written() {
     let route = spec(&format!("hostnames: [a.com]\n{BACKENDS}")).expect("a route");
     assert_eq!(route.class_name, None);
-    assert_eq!(route.load_balancing.policy, Balancing::RoundRobin);
-    assert_eq!(route.timeouts, RouteTimeouts::default());
+    assert_eq!(route.policy(), Policy::default());
     let written = serde_json::to_value(&route).expect("JSON");
     let backends = json!([{ "address": "192.0.2.1:1", "weight": 1 }]);
     assert_eq!(written, json!({ "hostnames": ["a.com"], "backends": backends }));
@@ -86,8 +86,8 @@ fn unknown_fields_are_passed_over_or_named() {
     let shown: Vec<_> = faults.iter().map(ToString::to_string).collect();
     assert_eq!(
         shown,
-        ["spec.later: unknown field; there are alpn, backends, className, hostnames, listeners, \
-          loadBalancing, timeouts"]
+        ["spec.later: unknown field; there are access, alpn, backends, className, hostnames, \
+          listeners, loadBalancing, proxyProtocol, suspend, timeouts"]
     );
 }
 

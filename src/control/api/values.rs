@@ -1,28 +1,13 @@
 //! The single values in a route: what is written as one word, and checked while it is parsed.
 
-use std::borrow::Cow;
 use std::fmt;
 use std::str::FromStr;
-use std::time::Duration;
 
-use schemars::{JsonSchema, Schema, SchemaGenerator};
-use serde::de::{Error, Visitor};
-use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use schemars::Schema;
 
 use super::{Address, schema};
-use crate::duration;
-use crate::routing::{Balancing, Hostname};
-
-/// Why a value is refused, and what to write instead.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{0}")]
-pub struct InvalidValue(String);
-
-impl InvalidValue {
-    pub(super) fn new(message: impl Into<String>) -> Self {
-        InvalidValue(message.into())
-    }
-}
+use crate::policy::{InvalidValue, TextValue, text_value};
+use crate::routing::Hostname;
 
 /// The class of an installation: 1 to 253 letters, digits and `-`, `.`, `_`, `/`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -43,11 +28,6 @@ pub struct ServiceName(Box<str>);
 /// The name of a namespace (an RFC 1123 label).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Namespace(Box<str>);
-
-/// A deadline: above zero and at most 30 days, written as in Gateway API (GEP-2257): one to four
-/// numbers of at most five digits, each with its unit `h`, `m`, `s` or `ms`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Timeout(Duration);
 
 macro_rules! word {
     ($($name:ident),*) => {$(
@@ -143,107 +123,7 @@ impl FromStr for Namespace {
     }
 }
 
-impl Timeout {
-    /// The longest that is accepted.
-    pub const MAX: Duration = Duration::from_secs(30 * 24 * 3600);
-
-    /// How long.
-    pub fn get(self) -> Duration {
-        self.0
-    }
-}
-
-impl fmt::Display for Timeout {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        duration::display(self.0).fmt(f)
-    }
-}
-
-impl FromStr for Timeout {
-    type Err = InvalidValue;
-
-    fn from_str(text: &str) -> Result<Self, InvalidValue> {
-        let duration = duration::parse(text)
-            .map_err(|error| InvalidValue::new(format!("{text:?} {error}")))?;
-        if duration.is_zero() {
-            return Err(InvalidValue::new(format!(
-                "{text:?} is no time at all; leave the field out to have the installation's own"
-            )));
-        }
-        if duration > Timeout::MAX {
-            return Err(InvalidValue::new(format!(
-                "{text:?} is over the maximum of 720h (30 days)"
-            )));
-        }
-        Ok(Timeout(duration))
-    }
-}
-
-/// A value that is one string in a manifest.
-pub(super) trait TextValue: FromStr<Err: fmt::Display> + fmt::Display {
-    /// What is expected where something else than a string is found.
-    const EXPECTED: &'static str;
-
-    /// What the API server checks.
-    fn schema() -> Schema;
-}
-
-macro_rules! text {
-    ($($type:ty),*) => {$(
-        impl Serialize for $type {
-            fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-                serializer.collect_str(self)
-            }
-        }
-
-        impl<'de> Deserialize<'de> for $type {
-            fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-                deserializer.deserialize_str(TextValueVisitor(std::marker::PhantomData))
-            }
-        }
-
-        impl JsonSchema for $type {
-            fn inline_schema() -> bool {
-                true
-            }
-
-            fn schema_name() -> Cow<'static, str> {
-                stringify!($type).into()
-            }
-
-            fn json_schema(_: &mut SchemaGenerator) -> Schema {
-                <$type as TextValue>::schema()
-            }
-        }
-    )*};
-}
-
-text!(
-    Hostname,
-    ClassName,
-    ListenerName,
-    AlpnProtocol,
-    ServiceName,
-    Namespace,
-    Address,
-    Timeout,
-    Balancing
-);
-
-/// Says what the text is for where something else is found.
-struct TextValueVisitor<T>(std::marker::PhantomData<T>);
-
-impl<T: TextValue> Visitor<'_> for TextValueVisitor<T> {
-    type Value = T;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(T::EXPECTED)
-    }
-
-    fn visit_str<E: Error>(self, text: &str) -> Result<T, E> {
-        text.parse().map_err(E::custom)
-    }
-}
+text_value!(Hostname, ClassName, ListenerName, AlpnProtocol, ServiceName, Namespace, Address);
 
 impl TextValue for Hostname {
     const EXPECTED: &'static str = "a hostname";
@@ -290,21 +170,5 @@ impl TextValue for Namespace {
 
     fn schema() -> Schema {
         schema::namespace()
-    }
-}
-
-impl TextValue for Timeout {
-    const EXPECTED: &'static str = "a duration such as 5s";
-
-    fn schema() -> Schema {
-        schema::timeout()
-    }
-}
-
-impl TextValue for Balancing {
-    const EXPECTED: &'static str = "a balancing policy";
-
-    fn schema() -> Schema {
-        schema::policy()
     }
 }

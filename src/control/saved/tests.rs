@@ -8,9 +8,10 @@ use proptest::prelude::*;
 use tempfile::TempDir;
 
 use super::*;
+use crate::policy::{Balancing, Policy, Timeout, Timeouts};
 use crate::routing::{
-    AnyOn, BackendKey, Balancing, Hostname, Hostnames, Kind, ObjectKey, ObjectRef, RouteKey,
-    RouteSpec, ServicePort, Timeouts, TrafficPolicy, WeightedBackend, channel,
+    AnyOn, BackendKey, Hostname, Hostnames, Kind, ObjectKey, ObjectRef, RouteKey, RouteSpec,
+    ServicePort, TrafficPolicy, WeightedBackend, channel,
 };
 
 #[test]
@@ -46,21 +47,26 @@ fn the_format_is_stable() {
         concat!(
             r#"{"route":{"kind":"SniRoute","namespace":"data","name":"kafka","created":1700000000,"#,
             r#""hostnames":["kafka.test","*.kafka.test","*"],"anyOn":{"except":["redis"]},"#,
-            r#""listeners":["https"],"alpn":["h2"],"policy":"SourceAddress","#,
-            r#""timeouts":{"connect":"1s500ms","idle":"1h"},"#,
+            r#""listeners":["https"],"alpn":["h2"],"loadBalancing":{"policy":"SourceAddress"},"#,
+            r#""timeouts":{"connect":"1s500ms","idle":"1h"},"policyFrom":{"#,
+            r#""loadBalancing.policy":"route","timeouts.connect":"route","timeouts.idle":"route"},"#,
             r#""backends":[{"backend":"data/kafka:9093","kind":"service","weight":90},"#,
             r#"{"backend":"data/kafka:tls","kind":"service","weight":10}]}}"#
         ),
         concat!(
             r#"{"route":{"kind":"SniRoute","namespace":"web","name":"plain","#,
             r#""hostnames":["plain.test"],"anyOn":{"only":["one","two"]},"listeners":[],"alpn":[],"#,
-            r#""policy":"RoundRobin","timeouts":{},"#,
+            r#""loadBalancing":{"policy":"RoundRobin"},"timeouts":{"connect":"5s","idle":"1h"},"#,
+            r#""policyFrom":{"loadBalancing.policy":"default","timeouts.connect":"default","#,
+            r#""timeouts.idle":"default"},"#,
             r#""backends":[{"backend":"203.0.113.7:443","kind":"address","weight":1}]}}"#
         ),
         concat!(
             r#"{"route":{"kind":"TLSRoute","namespace":"web","name":"plain","rule":1,"#,
-            r#""hostnames":["rule.test"],"listeners":[],"alpn":[],"policy":"RoundRobin","#,
-            r#""timeouts":{},"#,
+            r#""hostnames":["rule.test"],"listeners":[],"alpn":[],"#,
+            r#""loadBalancing":{"policy":"RoundRobin"},"timeouts":{"connect":"5s","idle":"1h"},"#,
+            r#""policyFrom":{"loadBalancing.policy":"default","timeouts.connect":"default","#,
+            r#""timeouts.idle":"default"},"#,
             r#""backends":[{"backend":"203.0.113.7:443","kind":"address","weight":1}]}}"#
         ),
     ] {
@@ -199,7 +205,11 @@ fn an_invalid_line_is_reported_with_its_number() {
         (kafka.replace("SourceAddress", "Nearest"), "\"Nearest\" is not a policy; write one of"),
         (kafka.replace("\"created\"", "\"later\":1,\"created\""), "differently from column 64 on"),
         (kafka.replace("\"connect\"", "\"later\":1,\"connect\""), "differently from column"),
-        (kafka.replace(",\"policy\":\"SourceAddress\"", ""), "differently from column"),
+        (
+            kafka.replace(",\"loadBalancing\":{\"policy\":\"SourceAddress\"}", ""),
+            "policyFrom has other",
+        ),
+        (kafka.replace(",\"timeouts.idle\":\"route\"", ""), "policyFrom has other"),
         (kafka.replace("\"weight\":90", "\"weight\":-1"), "invalid value"),
         (kafka.replace("\"kind\":\"SniRoute\"", "\"kind\":\"Lease\""), "unknown variant `Lease`"),
         (
@@ -358,13 +368,13 @@ fn snapshot() -> Snapshot {
                 created: Some(1_700_000_000),
                 alpn: vec!["h2".into()],
                 backends: vec![(kafka(number), 90), (kafka(name), 10)],
-                policy: TrafficPolicy {
-                    balancing: Balancing::SourceAddress,
+                policy: TrafficPolicy::of(&Policy {
                     timeouts: Timeouts {
-                        connect: Some(Duration::from_millis(1500)),
-                        idle: Some(Duration::from_hours(1)),
+                        connect: Timeout::new(Duration::from_millis(1500)),
+                        idle: Timeout::new(Duration::from_hours(1)),
                     },
-                },
+                    ..Balancing::SourceAddress.into()
+                }),
                 ..RouteSpec::new(
                     RouteKey::sni_route("data", "kafka"),
                     ["kafka.test", "*.kafka.test", "*"]

@@ -15,6 +15,7 @@ use super::endpoints::{Slice, service_of};
 use super::grants::Grants;
 use super::names::{DnsAnswer, DnsNames};
 use super::own_addresses::OwnAddresses;
+use super::policy::Policies;
 use super::ports::ServicePorts;
 use super::resolve::Targets;
 use super::resolved_route::ResolvedRoute;
@@ -32,6 +33,7 @@ use crate::routing::{Kind, ObjectKey, ObjectRef, RouteKey};
 #[derive(Debug)]
 pub struct Builder {
     pub(super) installation: Installation,
+    policies: Policies,
     pub(super) routes: Routes,
     pub(super) claims: Claims,
     pub(super) targets: Targets,
@@ -66,6 +68,7 @@ impl Builder {
                 #[cfg(test)]
                 judged: std::cell::Cell::default(),
             },
+            policies: Policies::new(installation.layers.clone()),
             claims: Claims::new(installation.hostnames_below),
             installation,
             routes: Routes::default(),
@@ -79,7 +82,9 @@ impl Builder {
         if !self.installation.serves(route.spec.class_name.as_ref().map(|class| class.as_str())) {
             return self.remove_route(&key);
         }
-        self.put_resolved(ResolvedRoute::new(key, route, &self.installation));
+        let policies = &mut self.policies;
+        let resolved = ResolvedRoute::new(key, route, &self.installation, policies);
+        self.put_resolved(resolved);
     }
 
     pub(super) fn put_resolved(&mut self, resolved: ResolvedRoute) {

@@ -139,7 +139,7 @@ impl ResolvedRoute {
             return not_accepted("Programmed");
         }
         let message = match &self.read_failure {
-            None => self.capped.clone(),
+            None => self.exceeded.to_string(),
             Some(_) => "the route is in the table as it was when it was read last".to_owned(),
         };
         condition("Programmed", true, "Programmed", message)

@@ -28,7 +28,6 @@ mod wildcards;
 
 use std::collections::HashMap;
 use std::net::IpAddr;
-use std::time::Duration;
 
 use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
@@ -43,6 +42,7 @@ pub use self::names::{
 pub use self::unreadable::{UnreadableOutcome, UnreadableRoute};
 use super::api::{DnsName, ReferenceGrant, SniRoute};
 use super::status::RouteStatus;
+use crate::policy::Layers;
 use crate::reach::Reach;
 use crate::routing::{HostnamesBelow, Kind, ObjectKey, ObjectRef, RouteKey, Snapshot};
 
@@ -71,8 +71,8 @@ pub struct Installation {
     pub class: String,
     /// Whether routes without a class are ignored.
     pub require_class: bool,
-    /// The maximum of a route's own timeouts; `None` is no limit.
-    pub longest_timeout: Option<Duration>,
+    /// The defaults and the ceiling of policies.
+    pub layers: Layers,
     /// The names of its listeners. Empty if they are not known, as in an offline check: then every name in
     /// a route is accepted.
     pub listeners: Vec<String>,
@@ -92,7 +92,7 @@ impl Default for Installation {
         Installation {
             class: "sluice".to_owned(),
             require_class: false,
-            longest_timeout: None,
+            layers: Layers::default(),
             listeners: Vec::new(),
             reach: Reach::default(),
             machine: Vec::new(),

@@ -1,33 +1,84 @@
-//! The traffic policy of a route, limited by the installation's settings.
+//! The effective policies of routes.
 
-use std::time::Duration;
+use std::sync::{Arc, Weak};
 
-use crate::control::api::{RouteTimeouts, SniRouteSpec};
-use crate::duration::display;
-use crate::routing::{Timeouts, TrafficPolicy};
+use ahash::AHashMap as HashMap;
 
-/// The traffic policy of a route with timeouts of at most `longest`, and a message about those that were
-/// reduced.
-pub(super) fn policy(asked: &SniRouteSpec, longest: Option<Duration>) -> (TrafficPolicy, String) {
-    let (timeouts, capped) = timeouts(&asked.timeouts, longest);
-    (TrafficPolicy { balancing: asked.load_balancing.policy, timeouts }, capped)
+use crate::policy::{Layers, Policy};
+use crate::routing::TrafficPolicy;
+
+/// The effective policies of routes. Routes with the same fields share one.
+#[derive(Debug)]
+pub(super) struct Policies {
+    layers: Layers,
+    known: HashMap<Policy, Known>,
+    /// The unused ones are removed when there are this many.
+    most: usize,
 }
 
-fn timeouts(asked: &RouteTimeouts, longest: Option<Duration>) -> (Timeouts, String) {
-    let mut said = String::new();
-    let mut cap = |name: &str, asked: Option<Duration>| match (asked, longest) {
-        (Some(asked), Some(longest)) if asked > longest => {
-            let separator = if said.is_empty() { "" } else { "; " };
-            let (longest_text, asked) = (display(longest), display(asked));
-            said.push_str(&format!(
-                "{separator}timeouts.{name} is {longest_text}, the longest that this installation \
-                 allows, and not {asked}"
-            ));
-            Some(longest)
+#[derive(Debug)]
+struct Known {
+    policy: Weak<TrafficPolicy>,
+    exceeded: Arc<str>,
+}
+
+/// How many policies there are before the unused ones are removed for the first time.
+const FEW: usize = 64;
+
+impl Policies {
+    pub(super) fn new(layers: Layers) -> Self {
+        Policies { layers, known: HashMap::default(), most: FEW }
+    }
+
+    /// The policy of a route with these fields, and a message about those that exceed the installation's
+    /// ceiling.
+    pub(super) fn effective(&mut self, asked: Policy) -> (Arc<TrafficPolicy>, Arc<str>) {
+        if let Some(known) = self.known.get(&asked)
+            && let Some(policy) = known.policy.upgrade()
+        {
+            return (policy, Arc::clone(&known.exceeded));
         }
-        _ => asked,
-    };
-    let connect = cap("connect", asked.connect.map(|timeout| timeout.get()));
-    let idle = cap("idle", asked.idle.map(|timeout| timeout.get()));
-    (Timeouts { connect, idle }, said)
+        let (effective, exceeded) = self.layers.effective(&asked);
+        let policy = Arc::new(TrafficPolicy::new(effective));
+        let exceeded: Vec<_> = exceeded.iter().map(ToString::to_string).collect();
+        let exceeded: Arc<str> = exceeded.join("; ").into();
+        if self.known.len() >= self.most {
+            self.known.retain(|_, known| known.policy.strong_count() > 0);
+            self.most = FEW.max(2 * self.known.len());
+        }
+        let known = Known { policy: Arc::downgrade(&policy), exceeded: Arc::clone(&exceeded) };
+        self.known.insert(asked, known);
+        (policy, exceeded)
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn idle(seconds: usize) -> Policy {
+        serde_json::from_value(json!({ "timeouts": { "idle": format!("{seconds}s") } })).unwrap()
+    }
+
+    #[test]
+    fn routes_with_the_same_fields_share_a_policy() {
+        let mut policies = Policies::new(Layers::default());
+        let (one, _) = policies.effective(idle(1));
+        assert!(Arc::ptr_eq(&one, &policies.effective(idle(1)).0));
+        assert!(!Arc::ptr_eq(&one, &policies.effective(idle(2)).0));
+    }
+
+    #[test]
+    fn unused_policies_are_removed() {
+        let mut policies = Policies::new(Layers::default());
+        let (used, _) = policies.effective(idle(1));
+        for seconds in 2..1000 {
+            policies.effective(idle(seconds));
+        }
+        assert!(policies.known.len() <= FEW, "{}", policies.known.len());
+        assert!(Arc::ptr_eq(&used, &policies.effective(idle(1)).0));
+    }
 }

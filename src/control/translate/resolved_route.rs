@@ -11,7 +11,7 @@ use super::Installation;
 use super::conditions::{ObjectVersion, Problem, ReadFailure};
 use super::conflict;
 use super::notes::{Note, NoteSide};
-use super::policy::policy;
+use super::policy::Policies;
 use super::resolve::{ResolutionCache, Targets};
 use super::unreadable::UnreadableRoute;
 use super::unresolved::Unresolved;
@@ -40,7 +40,7 @@ pub(super) struct ResolvedRoute {
     /// How many endpoints its backends have.
     pub(super) endpoints: usize,
     /// A message about settings that exceed the installation's limits.
-    pub(super) capped: String,
+    pub(super) exceeded: Arc<str>,
     pub(super) object: ObjectVersion,
     /// The failure to read it, if any.
     pub(super) read_failure: Option<ReadFailure>,
@@ -53,11 +53,16 @@ pub(super) struct ResolvedRoute {
 }
 
 impl ResolvedRoute {
-    pub(super) fn new(key: RouteKey, route: &SniRoute, installation: &Installation) -> Self {
+    pub(super) fn new(
+        key: RouteKey,
+        route: &SniRoute,
+        installation: &Installation,
+        policies: &mut Policies,
+    ) -> Self {
         let (metadata, spec) = (&route.metadata, &route.spec);
         let mut resolved =
             ResolvedRoute::claiming(key, metadata, &spec.hostnames, &spec.listeners, installation);
-        (resolved.spec.policy, resolved.capped) = policy(spec, installation.longest_timeout);
+        (resolved.spec.policy, resolved.exceeded) = policies.effective(spec.policy());
         resolved.spec.alpn = spec.alpn.iter().map(|protocol| protocol.as_str().into()).collect();
         resolved.backends = backends(&resolved.spec.key, route);
         resolved
@@ -97,7 +102,7 @@ impl ResolvedRoute {
                 created: metadata.creation_timestamp.as_ref().map(|time| time.0.as_second()),
                 ..RouteSpec::new(key, Hostnames::default())
             },
-            capped: String::new(),
+            exceeded: Arc::default(),
             object: ObjectVersion::of(metadata),
             read_failure: None,
             listeners: Vec::new(),

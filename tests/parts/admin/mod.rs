@@ -22,8 +22,8 @@ use sluice::metrics::Metrics;
 use sluice::outcome::Outcome;
 use sluice::readiness::Readiness;
 use sluice::routing::{
-    AnyOn, BackendKey, Balancing, Hostname, Hostnames, Kind, Moment, ObjectKey, RouteKey,
-    RouteSpec, ServicePort, Snapshot, TableWriter, channel,
+    AnyOn, BackendKey, Hostname, Hostnames, Kind, Moment, ObjectKey, RouteKey, RouteSpec,
+    ServicePort, Snapshot, TableWriter, TrafficPolicy, channel,
 };
 use testkit::{PATIENCE, wait_until};
 use tokio::sync::oneshot;
@@ -221,9 +221,11 @@ fn snapshot() -> Snapshot {
         )
         .on(&["https"])
     };
-    kafka.policy.balancing = Balancing::LeastConnections;
-    kafka.policy.timeouts.connect = Some(Duration::from_secs(5));
-    kafka.policy.timeouts.idle = Some(Duration::from_millis(1500));
+    let policy = json!({
+        "loadBalancing": { "policy": "LeastConnections" },
+        "timeouts": { "connect": "5s", "idle": "1s500ms" },
+    });
+    kafka.policy = TrafficPolicy::of(&serde_json::from_value(policy).expect("a policy"));
     let any = RouteSpec {
         backends: vec![(service(ServicePort::Number(9093)), 1)],
         ..RouteSpec::new(

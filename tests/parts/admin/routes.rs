@@ -38,7 +38,10 @@ fn routes_show_everything_in_force_and_everything_refused() {
                 "kind": "SniRoute", "namespace": "data", "name": "kafka", "served": true, "created": 1_700_000_000,
                 "hostnames": ["kafka.example.com", "*.kafka.example.com"],
                 "listeners": ["https"], "alpn": ["h2", "http/1.1"],
-                "policy": "LeastConnections", "timeouts": { "connect": "5s", "idle": "1s500ms" },
+                "loadBalancing": { "policy": "LeastConnections" },
+                "timeouts": { "connect": "5s", "idle": "1s500ms" },
+                "policyFrom": { "loadBalancing.policy": "route", "timeouts.connect": "route",
+                                "timeouts.idle": "route" },
                 "backends": [
                     { "backend": "data/kafka:9093", "kind": "service", "weight": 90,
                       "endpoints": shared },
@@ -56,14 +59,17 @@ fn routes_show_everything_in_force_and_everything_refused() {
             {
                 "kind": "SniRoute", "namespace": "web", "name": "any", "served": true, "hostnames": ["*"],
                 "anyOn": { "except": ["redis"] },
-                "listeners": [], "alpn": [], "policy": "RoundRobin", "timeouts": {},
+                "listeners": [], "alpn": [], "loadBalancing": { "policy": "RoundRobin" },
+                "timeouts": { "connect": "5s", "idle": "1h" },
+                "policyFrom": { "loadBalancing.policy": "default", "timeouts.connect": "default",
+                                "timeouts.idle": "default" },
                 "backends": [{ "backend": "data/kafka:9093", "kind": "service", "weight": 1,
                                "endpoints": shared }],
                 "conditions": [],
             },
             {
                 "kind": "SniRoute", "namespace": "web", "name": "bad", "served": false, "hostnames": [],
-                "listeners": [], "alpn": [], "policy": "RoundRobin", "timeouts": {}, "backends": [],
+                "listeners": [], "alpn": [], "backends": [],
                 "conditions": [
                     condition("Accepted", "False", "InvalidHostname",
                               "hostname \"a..b\" has an empty label"),
@@ -109,7 +115,8 @@ fn a_report_gives_back_the_table_that_it_came_from() {
 fn a_report_with_a_fault_names_the_route() {
     let good = json!({ "generation": 1, "later": true, "routes": [
         { "namespace": "ns", "name": "r", "served": true, "hostnames": ["a.com"],
-          "policy": "Random", "unknown": {}, "backends": [
+          "loadBalancing": { "policy": "Random" }, "unknown": {},
+          "policyFrom": { "loadBalancing.policy": "route" }, "backends": [
             { "backend": "ns/s:1", "kind": "service", "weight": 1, "endpoints": [] }] }] });
     let read = |value: &Value| {
         let (report, unreadable) =
@@ -140,11 +147,15 @@ fn a_report_with_a_fault_names_the_route() {
         assert_eq!(read(&value), (vec![], vec![]), "refused routes are skipped");
     }
     for (field, bad, expected) in [
-        ("policy", "Best", r#""Best" is not a policy; write one of RoundRobin"#),
-        ("kind", "UDPRoute", "unknown variant `UDPRoute`"),
+        (
+            "loadBalancing",
+            json!({ "policy": "Best" }),
+            r#""Best" is not a policy; write one of RoundRobin"#,
+        ),
+        ("kind", json!("UDPRoute"), "unknown variant `UDPRoute`"),
     ] {
         let mut value = good.clone();
-        value["routes"][0][field] = json!(bad);
+        value["routes"][0][field] = bad;
         let (routes, faults) = both(&value);
         assert!(routes == ["ns/other"] && faults.len() == 1, "{routes:?} {faults:?}");
         assert!(faults[0].contains(" ns/r: ") && faults[0].contains(expected), "{faults:?}");

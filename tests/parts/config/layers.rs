@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use sluice::config::{AccessLogMode, ListenerConfig, Protocol};
 use sluice::logging::LogFormat;
+use sluice::policy::{Layers, Policy};
 
 use super::{fault, load, load_alone, parse};
 
@@ -39,9 +40,9 @@ fn the_source_follows_from_what_is_given() {
         (
             "routes: [src]\ntimeouts: {max: 59m}",
             &[],
-            "timeouts.max: 59m is shorter than timeouts.idle, which is 1h",
+            "the longest timeouts.idle that routes may ask for, by timeouts.max or policyCeiling, is 59m",
         ),
-        (routes, &["--timeouts-max", "1h", "--timeouts-connect", "2h"], "than timeouts.connect"),
+        (routes, &["--timeouts-max", "1h", "--timeouts-connect", "2h"], "longest timeouts.connect"),
         ("stateDir: ''", &[], "sluice.yaml:1: stateDir: an empty path names no folder"),
         ("source: etcd", &[], "sluice.yaml:1: source: \"etcd\" is not one of"),
     ] {
@@ -71,20 +72,15 @@ fn the_file_is_named_by_flag_or_variable() {
 #[test]
 fn defaults_are_those_of_the_documentation() {
     let config = parse(&[], &["--routes", "src"]).unwrap();
-    let any = |address: &str| ListenerConfig {
-        name: "https".to_owned(),
-        address: address.parse().unwrap(),
-        protocol: Protocol::Tls,
-        alerts: false,
-    };
+    let any = |address: &str| ListenerConfig::new("https", address.parse().unwrap());
     assert_eq!(config.listeners, [any("0.0.0.0:8443"), any("[::]:8443")]);
     assert_eq!(config.admin, "127.0.0.1:9901".parse().unwrap());
     assert_eq!(config.class, "sluice");
     assert!(!config.require_class);
     assert_eq!(config.workers, std::thread::available_parallelism().unwrap());
     assert_eq!(config.timeouts.hello, Duration::from_secs(5));
-    assert_eq!(config.timeouts.connect, Duration::from_secs(5));
-    assert_eq!(config.timeouts.idle, Duration::from_secs(3600));
+    assert_eq!(config.policy, Policy::default());
+    assert_eq!(config.policy_layers(), Layers::default());
     assert_eq!(config.timeouts.stall, Some(Duration::from_secs(300)));
     assert_eq!(config.timeouts.max, None);
     assert_eq!(config.max_hello, 16_384);
@@ -154,12 +150,7 @@ listen:
 - db=tcp://127.0.0.1:3
 ";
     let config = load(file, &[], &[]).unwrap();
-    let listener = |name: &str, address: &str| ListenerConfig {
-        name: name.to_owned(),
-        address: address.parse().unwrap(),
-        protocol: Protocol::Tls,
-        alerts: false,
-    };
+    let listener = |name: &str, address: &str| ListenerConfig::new(name, address.parse().unwrap());
     let expected = [
         listener("https", "127.0.0.1:1"),
         listener("https", "[::1]:1"),

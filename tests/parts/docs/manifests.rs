@@ -4,6 +4,7 @@ use std::fs;
 
 use sluice::control::files;
 use sluice::control::translate::Installation;
+use sluice::policy::Layers;
 use sluice::reach::Reach;
 use sluice::routing::HostnamesBelow;
 
@@ -40,7 +41,7 @@ fn installation() -> Installation {
     Installation {
         class: "sluice".to_owned(),
         require_class: false,
-        longest_timeout: None,
+        layers: Layers::default(),
         listeners: Vec::new(),
         reach: Reach { local_addresses: true, ..Reach::default() },
         machine: vec![],

@@ -12,10 +12,11 @@ use sluice::access_log::{AccessLog, Writing};
 use sluice::config::{Config, ListenerConfig, Protocol};
 use sluice::metrics::Metrics;
 use sluice::outcome::Outcome;
+use sluice::policy::{Balancing, Layers, Policy};
 use sluice::proxy::{PassedSocket, Proxy, Running};
 use sluice::routing::{
     BackendKey, Endpoint, Hostname, Moment, RouteKey, RouteSpec, RouteStats, Snapshot, TableReader,
-    TableWriter, channel,
+    TableWriter, TrafficPolicy, channel,
 };
 
 use super::{PATIENCE, wait_until};
@@ -47,6 +48,20 @@ impl Target {
         self
     }
 
+    /// With a policy of its own.
+    pub(crate) fn policy(self, change: impl FnOnce(&mut Policy)) -> Self {
+        self.with(|spec| {
+            let mut policy = spec.policy.effective().of_route();
+            change(&mut policy);
+            spec.policy = TrafficPolicy::of(&policy);
+        })
+    }
+
+    /// Whose endpoints are chosen so.
+    pub(crate) fn balanced(self, balancing: Balancing) -> Self {
+        self.policy(|policy| policy.load_balancing.policy = Some(balancing))
+    }
+
     /// With another route's first backend in place of its own.
     pub(crate) fn naming(mut self, key: BackendKey) -> Self {
         self.spec.backends[0].0 = key.clone();
@@ -67,7 +82,7 @@ impl Target {
 /// A listener on a free port.
 pub(crate) fn listener(name: &str, protocol: Protocol, alerts: bool) -> ListenerConfig {
     let address = SocketAddr::from(([127, 0, 0, 1], 0));
-    ListenerConfig { name: name.to_owned(), address, protocol, alerts }
+    ListenerConfig { protocol, alerts, ..ListenerConfig::new(name, address) }
 }
 
 /// A data plane that serves. When it is dropped, it must end without a trace.
@@ -75,6 +90,8 @@ pub(crate) struct Plane {
     pub(crate) writer: TableWriter,
     pub(crate) reader: TableReader,
     pub(crate) metrics: Metrics,
+    /// The layers below the policies of routes.
+    layers: Layers,
     running: Option<Running>,
     writing: Option<Writing>,
     lines: Lines,
@@ -102,27 +119,33 @@ impl Plane {
             ..Config::default()
         };
         configure(&mut config);
-        Plane::of(Proxy::bind(&config).unwrap(), targets, early)
+        Plane::of(Proxy::bind(&config).unwrap(), &config, targets, early)
     }
 
     /// One whose first listener has this socket.
     pub(crate) fn with_passed(targets: Vec<Target>, passed: PassedSocket) -> Self {
         let listeners = vec![listener("https", Protocol::Tls, false)];
         let config = Config { listeners, workers: 2.try_into().unwrap(), ..Config::default() };
-        Plane::of(Proxy::bind_with(&config, vec![passed]).unwrap(), targets, |_| {})
+        Plane::of(Proxy::bind_with(&config, vec![passed]).unwrap(), &config, targets, |_| {})
     }
 
-    fn of(proxy: Proxy, targets: Vec<Target>, early: impl FnOnce(SocketAddr)) -> Self {
+    fn of(
+        proxy: Proxy,
+        config: &Config,
+        targets: Vec<Target>,
+        early: impl FnOnce(SocketAddr),
+    ) -> Self {
         let addresses: Vec<_> = proxy.addresses().map(|(n, a)| (n.to_owned(), a)).collect();
         early(addresses[0].1);
+        let layers = config.policy_layers();
         let (mut writer, reader) = channel();
-        writer.apply(snapshot(targets));
+        writer.apply(snapshot(targets, &layers));
         let metrics = Metrics::new(reader.clone()).unwrap();
         let lines = Lines::default();
         let dropped = metrics.process.access_log_dropped.clone();
         let (log, writing) = AccessLog::start(lines.clone(), dropped).unwrap();
         let running = Some(proxy.start(&reader, &metrics, Some(&log), || {}).unwrap());
-        Plane { writer, reader, metrics, running, writing: Some(writing), lines, addresses }
+        Plane { writer, reader, metrics, layers, running, writing: Some(writing), lines, addresses }
     }
 
     /// Where clients connect to: the first listener.
@@ -136,7 +159,7 @@ impl Plane {
 
     /// Serves these routes instead.
     pub(crate) fn apply(&mut self, targets: Vec<Target>) {
-        self.writer.apply(snapshot(targets));
+        self.writer.apply(snapshot(targets, &self.layers));
     }
 
     pub(crate) fn running(&self) -> &Running {
@@ -249,10 +272,10 @@ impl Drop for Plane {
     }
 }
 
-fn snapshot(targets: Vec<Target>) -> Snapshot {
+fn snapshot(targets: Vec<Target>, layers: &Layers) -> Snapshot {
     let mut snapshot = Snapshot::default();
     for target in targets {
-        snapshot.routes.push(target.spec);
+        snapshot.routes.push(target.spec.with_layers(layers));
         snapshot.endpoints.extend(target.endpoints);
     }
     snapshot

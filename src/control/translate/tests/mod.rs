@@ -14,6 +14,7 @@ use proptest::prelude::*;
 use serde::de::DeserializeOwned;
 
 use super::*;
+use crate::policy::{Balancing, Policy, Timeout, Timeouts};
 use crate::routing::{Hostname, RouteSpec};
 
 fn yaml<T: DeserializeOwned>(text: &str) -> T {
@@ -123,9 +124,9 @@ spec:
     assert_eq!(hostnames, ["a.com", "*.a.com"], "each once");
     assert_eq!(spec.attachments[0].listeners, ["kafka".into()]);
     assert_eq!(spec.alpn, ["h2".into()]);
-    assert_eq!(spec.policy.balancing, crate::routing::Balancing::Random);
-    assert_eq!(spec.policy.timeouts.connect, Some(std::time::Duration::from_secs(1)));
-    assert_eq!(spec.policy.timeouts.idle, None);
+    assert_eq!(spec.policy.balancing(), Balancing::Random);
+    assert_eq!(spec.policy.connect_timeout(), std::time::Duration::from_secs(1));
+    assert_eq!(spec.policy.idle_timeout(), std::time::Duration::from_hours(1), "by default");
     let backends: Vec<String> =
         spec.backends.iter().map(|(key, weight)| format!("{key} {weight}")).collect();
     assert_eq!(backends, ["192.0.2.1:1 3", "[2001:db8::1]:2 0"]);
@@ -336,7 +337,11 @@ proptest! {
 #[test]
 fn no_timeout_is_longer_than_the_installation_allows() {
     let hours = |hours| std::time::Duration::from_hours(hours);
-    let capped = Installation { longest_timeout: Some(hours(2)), ..installation() };
+    let two = Timeout::new(hours(2));
+    let timeouts = Timeouts { connect: two, idle: two };
+    let ceiling = Policy { timeouts, ..Policy::default() };
+    let capped =
+        Installation { layers: Layers::new(&Policy::default(), ceiling), ..installation() };
     for (asked, installation, connect, idle, said) in [
         ("{ connect: 3h, idle: 1h }", &capped, 2, 1, "timeouts.connect is 2h, the longest"),
         ("{ connect: 1h, idle: 24h }", &capped, 1, 2, "allows, and not 24h"),
@@ -347,9 +352,9 @@ fn no_timeout_is_longer_than_the_installation_allows() {
             let asking = route("r", &format!("hostnames: [a.com], timeouts: {asked}"), ADDRESS);
             build(&Resources { routes: vec![asking], ..Resources::default() }, installation)
         };
-        let timeouts = snapshot.routes[0].policy.timeouts;
-        assert_eq!(timeouts.connect, Some(hours(connect)), "{asked}");
-        assert_eq!(timeouts.idle, Some(hours(idle)), "{asked}");
+        let policy = &snapshot.routes[0].policy;
+        assert_eq!(policy.connect_timeout(), hours(connect), "{asked}");
+        assert_eq!(policy.idle_timeout(), hours(idle), "{asked}");
         let programmed = &statuses[0].conditions[2];
         assert!(programmed.status && programmed.message.contains(said), "{programmed:?}");
         assert_eq!(programmed.message.is_empty(), said.is_empty(), "{programmed:?}");

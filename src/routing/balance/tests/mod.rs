@@ -24,7 +24,7 @@ fn route(policy: Balancing, backends: &[(u32, usize)]) -> Arc<Route> {
     let key = |index: usize| BackendKey::Address(index.to_string().into());
     let spec = RouteSpec {
         backends: backends.iter().enumerate().map(|(i, (weight, _))| (key(i), *weight)).collect(),
-        policy: TrafficPolicy { balancing: policy, ..TrafficPolicy::default() },
+        policy: TrafficPolicy::of(&policy.into()),
         ..RouteSpec::new(RouteKey::sni_route("ns", "r"), Hostname::Exact("a.com").into())
     };
     let endpoints = backends

@@ -1,0 +1,133 @@
+//! How connections are treated, as people write it: in a route, and for all routes in the configuration.
+//!
+//! A [`Policy`] has only what somebody wrote. [`Layers`] fills in the rest: the installation's defaults, and
+//! then sluice's own.
+//!
+//! The doc comments of the fields are what `kubectl explain` shows.
+
+mod access;
+mod balancing;
+mod layers;
+pub mod schema;
+mod text;
+mod values;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Deserializer, Serialize};
+
+pub use access::{Access, AccessList, MOST_NETWORKS};
+pub use balancing::{Balancing, UnknownBalancing};
+pub use layers::{EffectivePolicy, Exceeded, Layers, Origin, Origins, UnboundedField, built_in};
+pub use text::{InvalidValue, TextValue, TextValueVisitor, text_value};
+pub use values::Timeout;
+
+/// How connections are treated. A field that is not set is taken from the next layer.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", expecting = "an object")]
+pub struct Policy {
+    /// How an endpoint is chosen for each connection.
+    #[serde(default, deserialize_with = "or_default", skip_serializing_if = "is_default")]
+    pub load_balancing: LoadBalancing,
+
+    /// Deadlines of connections.
+    #[serde(default, deserialize_with = "or_default", skip_serializing_if = "is_default")]
+    pub timeouts: Timeouts,
+
+    /// The clients that are admitted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Access")]
+    pub access: Option<Access>,
+
+    /// The PROXY header that is sent to the endpoints.
+    #[serde(default, deserialize_with = "or_default", skip_serializing_if = "is_default")]
+    pub proxy_protocol: ProxyProtocol,
+
+    /// Whether new connections are refused.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "bool")]
+    pub suspend: Option<bool>,
+}
+
+/// How an endpoint is chosen for each connection.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", expecting = "an object")]
+pub struct LoadBalancing {
+    /// - `RoundRobin`: each endpoint in turn, by weight.
+    /// - `LeastConnections`: the endpoint with the fewest connections for its weight; of more than
+    ///   16 endpoints, the better of two random ones.
+    /// - `Random`: a random endpoint, by weight.
+    /// - `SourceAddress`: the same endpoint for the same client address, as long as the endpoint
+    ///   exists.
+    ///
+    /// Without it, the installation's own; `RoundRobin` if that has none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Balancing")]
+    pub policy: Option<Balancing>,
+}
+
+/// Deadlines of connections.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", expecting = "an object")]
+pub struct Timeouts {
+    /// How long one attempt to connect to one endpoint may take, such as `5s` or `500ms`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Timeout")]
+    pub connect: Option<Timeout>,
+
+    /// How long a connection may go without a byte in either direction before it is closed, such as
+    /// `1h` or `1h30m`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Timeout")]
+    pub idle: Option<Timeout>,
+}
+
+/// The PROXY header that endpoints get before the client's first byte. It says who the client is, and to
+/// which address it connected.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", expecting = "an object")]
+pub struct ProxyProtocol {
+    /// The version of the header: `V1`, a line of text, or `V2`, which is binary. Without it, no header is
+    /// sent. All endpoints of the route must expect one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "ProxyVersion")]
+    pub send: Option<ProxyVersion>,
+
+    /// Whether a header of version 2 has the server name that the client asked for. It has, unless this is
+    /// `false`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "bool")]
+    pub authority: Option<bool>,
+
+    /// Whether a header of version 2 has an id of the connection: the one that a trusted proxy sent, or that
+    /// of the access log.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "bool")]
+    pub unique_id: Option<bool>,
+
+    /// Whether a header of version 2 has a checksum.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "bool")]
+    pub checksum: Option<bool>,
+}
+
+/// A version of the PROXY protocol.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+pub enum ProxyVersion {
+    /// A line of text.
+    V1,
+    /// A binary header.
+    V2,
+}
+
+/// What is null, or left out, is the default.
+fn or_default<'de, D, T>(deserializer: D) -> Result<T, D::Error>
+where
+    D: Deserializer<'de>,
+    T: Deserialize<'de> + Default,
+{
+    Ok(Option::deserialize(deserializer)?.unwrap_or_default())
+}
+
+fn is_default<T: Default + PartialEq>(value: &T) -> bool {
+    *value == T::default()
+}

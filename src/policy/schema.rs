@@ -1,0 +1,70 @@
+//! What the API server checks, so that `kubectl apply` refuses what sluice could not read.
+//!
+//! A rule is an expression in CEL over `self`, with a message for whoever wrote the value: the API
+//! server puts the field and the value in front of it.
+
+use schemars::{Schema, json_schema};
+use serde_json::{Value, json};
+
+use super::Balancing;
+
+/// See [`crate::duration`].
+pub(super) fn timeout() -> Schema {
+    const WRITTEN: &str = "self.matches(r'^([0-9]{1,5}(h|m|s|ms)){1,4}$')";
+    text(
+        28,
+        &[
+            rule(WRITTEN, "is not a duration; write e.g. 5s, 500ms or 1h30m"),
+            rule(
+                &format!("!{WRITTEN} || duration(self) > duration('0s')"),
+                "is no time at all; leave the field out to have the installation's own",
+            ),
+            rule(
+                &format!("!{WRITTEN} || duration(self) <= duration('720h')"),
+                "is over the maximum of 720h (30 days)",
+            ),
+        ],
+    )
+}
+
+/// See [`Balancing`].
+pub(super) fn balancing() -> Schema {
+    json_schema!({
+        "type": "string",
+        "enum": Balancing::ALL.map(Balancing::as_str)
+    })
+}
+
+/// See [`crate::cidr::Cidr`]. Bits beyond the prefix are left to the parser.
+pub(super) fn network() -> Schema {
+    const WRONG: &str = "is not a network; write an address and the length of its prefix, as in \
+                         10.0.0.0/8 or 2001:db8::/32";
+    let ipv4 = format!(r"^{}(/(3[0-2]|[12]?[0-9]))?$", ipv4());
+    let ipv6 = r"^[0-9A-Fa-f]*:[0-9A-Fa-f:.]*:[0-9A-Fa-f.]*(/(12[0-8]|1[01][0-9]|[1-9]?[0-9]))?$";
+    text(49, &[rule(&format!("self.matches(r'{ipv4}') || self.matches(r'{ipv6}')"), WRONG)])
+}
+
+/// The pattern of an IPv4 address: four numbers up to 255, with no zero in front.
+pub fn ipv4() -> String {
+    const NUMBER: &str = "(25[0-5]|2[0-4][0-9]|1[0-9]{2}|[1-9]?[0-9])";
+    format!("({NUMBER}[.]){{3}}{NUMBER}")
+}
+
+/// A text of at most so many characters.
+pub fn text(max_length: usize, rules: &[Value]) -> Schema {
+    json_schema!({
+        "type": "string",
+        "maxLength": max_length,
+        "x-kubernetes-validations": rules
+    })
+}
+
+/// A rule and its message.
+pub fn rule(expression: &str, message: &str) -> Value {
+    json!({ "rule": expression, "message": message })
+}
+
+/// A rule whose message is an expression too.
+pub fn rule_telling(expression: &str, message: &str) -> Value {
+    json!({ "rule": expression, "messageExpression": message })
+}
