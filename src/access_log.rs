@@ -36,12 +36,17 @@ const MAX_PROTOCOL_BYTES: usize = 256;
 #[serde(rename_all = "camelCase")]
 pub struct Entry<'a> {
     /// The same in all lines of a connection, if it has several.
-    #[serde(skip_serializing_if = "Option::is_none", serialize_with = "hex")]
-    pub id: Option<u64>,
+    #[serde(serialize_with = "hex")]
+    pub id: u64,
+    /// Whether a connection also has a line for its start.
+    #[serde(skip)]
+    pub has_start: bool,
     /// The name of the listener.
     pub listener: &'a str,
     /// The client's address.
     pub source: SocketAddr,
+    /// The address of the socket's other end: the client's, or that of a trusted proxy.
+    pub peer: SocketAddr,
     /// The server name of the hello: normalised, or, if it is invalid, escaped and shortened.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub server_name: Option<&'a str>,
@@ -217,7 +222,7 @@ impl Buffer {
     }
 
     fn push_at(&mut self, time: jiff::Timestamp, entry: &Entry<'_>) {
-        let event = entry.id.map(|_| match entry.event {
+        let event = entry.has_start.then_some(match entry.event {
             Event::Start => "start",
             Event::End(_) => "end",
         });
@@ -280,8 +285,8 @@ fn text<S: Serializer>(text: &Option<&dyn fmt::Display>, serializer: S) -> Resul
     serializer.collect_str(&format_args!("{}", text.as_ref().map_or(&"" as _, |text| *text)))
 }
 
-fn hex<S: Serializer>(id: &Option<u64>, serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.collect_str(&format_args!("{:016x}", id.unwrap_or_default()))
+fn hex<S: Serializer>(id: &u64, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_str(&format_args!("{:016x}", id))
 }
 
 /// The first protocols as text, with bytes that are not printable ASCII escaped.

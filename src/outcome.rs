@@ -11,6 +11,10 @@ pub enum Outcome {
     Completed,
     /// The client went away without a byte: a health check, or a browser that connected ahead.
     NoHello,
+    /// A trusted proxy sent no valid PROXY header.
+    BadPreamble,
+    /// A peer that is not trusted sent a PROXY header.
+    UntrustedProxyHeader,
     /// The hello names no server, or what cannot be one, and no route takes connections without a
     /// name.
     NoSni,
@@ -24,8 +28,10 @@ pub enum Outcome {
     HelloTimeout,
     /// No route takes this name, listener and ALPN.
     NoRoute,
-    /// The route does not admit this source address.
+    /// The listener or the route does not admit this client's address.
     AccessDenied,
+    /// The route is suspended.
+    Suspended,
     /// The connection came back to sluice: it would go round for ever.
     Loop,
     /// A limit on connections was reached, or the machine has no memory for one more.
@@ -50,9 +56,11 @@ pub enum Outcome {
 
 impl Outcome {
     /// All outcomes, each at the index that `as usize` gives it.
-    pub const ALL: [Outcome; 19] = [
+    pub const ALL: [Outcome; 22] = [
         Outcome::Completed,
         Outcome::NoHello,
+        Outcome::BadPreamble,
+        Outcome::UntrustedProxyHeader,
         Outcome::NoSni,
         Outcome::NotTls,
         Outcome::MalformedHello,
@@ -60,6 +68,7 @@ impl Outcome {
         Outcome::HelloTimeout,
         Outcome::NoRoute,
         Outcome::AccessDenied,
+        Outcome::Suspended,
         Outcome::Loop,
         Outcome::LimitExceeded,
         Outcome::NoEndpoints,
@@ -77,6 +86,8 @@ impl Outcome {
         match self {
             Outcome::Completed => "completed",
             Outcome::NoHello => "no_hello",
+            Outcome::BadPreamble => "bad_preamble",
+            Outcome::UntrustedProxyHeader => "untrusted_proxy_header",
             Outcome::NoSni => "no_sni",
             Outcome::NotTls => "not_tls",
             Outcome::MalformedHello => "malformed_hello",
@@ -84,6 +95,7 @@ impl Outcome {
             Outcome::HelloTimeout => "hello_timeout",
             Outcome::NoRoute => "no_route",
             Outcome::AccessDenied => "access_denied",
+            Outcome::Suspended => "suspended",
             Outcome::Loop => "loop",
             Outcome::LimitExceeded => "limit_exceeded",
             Outcome::NoEndpoints => "no_endpoints",

@@ -249,7 +249,7 @@ pub(super) fn take_in(
     source: SocketAddr,
 ) {
     let connection = Connection::open(context, listener, source);
-    match admit_newcomer(context) {
+    match admit_newcomer(context, &connection) {
         Ok(()) => drop(context.reactor.spawn(serve(connection, client))),
         Err(refusal) => {
             refuse_at_once(&connection.listener, &client, refusal);

@@ -11,6 +11,7 @@ use super::record::{ByteCounts, ConnectionRecord};
 use crate::access_log::{ConnectionEnd, Entry, Event};
 use crate::config::{AccessLogMode, Protocol};
 use crate::outcome::Outcome;
+use crate::proxy_protocol::{Header, InvalidHeader};
 use crate::routing::{Route, RouteKey};
 use crate::tls::{self, ClientHello, SentName};
 
@@ -25,12 +26,16 @@ pub(super) struct Connection {
     pub(super) listener: Rc<Listener>,
     /// The client's address.
     pub(super) source: SocketAddr,
+    /// What a trusted proxy says of the connection.
+    pub(super) proxied: Option<Box<Proxied>>,
     /// The client's hello, if the listener reads one.
     pub(super) hello: Option<ClientHello>,
     /// The key of the hello in [`Hellos`](super::hellos::Hellos).
     pub(super) hello_key: Option<u64>,
     /// The invalid hello that the client sent instead.
     pub(super) refused_hello: Option<Box<RefusedHello>>,
+    /// Why the peer's PROXY header was refused.
+    pub(super) refused_header: Option<Box<RefusedHeader>>,
     /// The route that takes it.
     pub(super) route: Option<Arc<Route>>,
     /// The endpoint that was tried last.
@@ -38,6 +43,16 @@ pub(super) struct Connection {
     /// How many were tried.
     pub(super) attempts: u8,
     pub(super) record: ConnectionRecord,
+}
+
+/// What a trusted proxy says of a connection, and who that is.
+pub(super) struct Proxied {
+    /// The proxy's address.
+    pub(super) peer: SocketAddr,
+    /// The address that the client connected to.
+    pub(super) destination: Option<SocketAddr>,
+    /// The connection's id.
+    pub(super) unique_id: Option<Box<[u8]>>,
 }
 
 /// An invalid hello.
@@ -48,6 +63,28 @@ pub(super) struct RefusedHello {
     pub(super) name: Option<SentName>,
 }
 
+/// Why a PROXY header was refused.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum RefusedHeader {
+    /// A trusted proxy sent something else.
+    #[error("{peer} is in proxyProtocol.from, and sent no PROXY header")]
+    Missing {
+        /// The proxy.
+        peer: SocketAddr,
+    },
+    /// A trusted proxy sent an invalid one.
+    #[error("the PROXY header is invalid: {0}")]
+    Invalid(InvalidHeader),
+    /// A peer that is not trusted sent one.
+    #[error("{peer} sent a PROXY header, and is not in proxyProtocol.from of listener {listener}")]
+    Untrusted {
+        /// The peer.
+        peer: SocketAddr,
+        /// The name of the listener.
+        listener: String,
+    },
+}
+
 impl Connection {
     /// A connection that was just accepted.
     pub(super) fn open(context: &Rc<Context>, listener: Rc<Listener>, source: SocketAddr) -> Self {
@@ -56,6 +93,8 @@ impl Connection {
             context: Rc::clone(context),
             listener,
             source,
+            proxied: None,
+            refused_header: None,
             hello: None,
             hello_key: None,
             refused_hello: None,
@@ -64,6 +103,14 @@ impl Connection {
             attempts: 0,
             record,
         }
+    }
+
+    /// Stores what a trusted proxy says.
+    pub(super) fn proxied(&mut self, header: Header) {
+        let Header { addresses, unique_id, .. } = header;
+        let (peer, destination) = (self.source, addresses.map(|addresses| addresses.destination));
+        self.source = addresses.map_or(peer, |addresses| addresses.source);
+        self.proxied = Some(Box::new(Proxied { peer, destination, unique_id }));
     }
 
     /// Stores the route. Frees everything that only the lookup needed, because connecting may take long, and
@@ -134,9 +181,11 @@ impl Connection {
         let hello = self.hello.as_ref();
         let route = self.route.as_ref().map(|route| &route.spec.key);
         Entry {
-            id: self.context.settings.access_log_start.then(|| self.id()),
+            id: self.id(),
+            has_start: self.context.settings.access_log_start,
             listener: &self.listener.name,
             source: self.source,
+            peer: self.proxied.as_ref().map_or(self.source, |proxied| proxied.peer),
             server_name: self.name(),
             alpn: hello.map(|hello| &hello.alpn),
             tls_version: hello.and_then(|hello| hello.versions.highest()).map(|v| v.as_str()),
@@ -163,8 +212,11 @@ impl Connection {
         usable.or_else(|| Some(unusable.map(|name| &name.sent).or(refused)?.as_str()))
     }
 
-    /// Why the hello was refused.
+    /// Why the hello or the PROXY header was refused.
     fn cause(&self, event: &Event) -> Option<&dyn fmt::Display> {
+        if let Some(refused) = &self.refused_header {
+            return Some(&**refused);
+        }
         if let Some(refused) = &self.refused_hello {
             return Some(&refused.cause);
         }
@@ -174,7 +226,7 @@ impl Connection {
     }
 
     /// An id for all log lines of this connection: a 64-bit hash with a key of this process.
-    fn id(&self) -> u64 {
+    pub(super) fn id(&self) -> u64 {
         // No two connections have the same address and start time in nanoseconds.
         self.context.hellos().hash(&(self.source, self.record.opened()))
     }

@@ -6,6 +6,7 @@
 
 mod accept;
 mod admit;
+mod announce;
 mod attempt;
 mod bind;
 mod binds;
@@ -18,6 +19,7 @@ mod hellos;
 mod listener;
 mod peek;
 mod pipes;
+mod preamble;
 mod race;
 mod reactor;
 mod record;
@@ -41,7 +43,7 @@ use std::time::Duration;
 pub use self::bind::{BindError, BindSpec, PassedSocket};
 use self::binds::Binds;
 use self::descriptors::Descriptors;
-pub use self::listener::Listener;
+pub use self::listener::{Listener, Proxies};
 use self::settings::Settings;
 use self::worker::WorkerArgs;
 use self::workers::{Phase, WorkerHandle, Workers};

@@ -26,6 +26,14 @@ const LINGER_BYTES: usize = 256 * 1024;
 pub(super) enum Refusal {
     /// The client left without sending a byte.
     NoHello,
+    /// A trusted proxy sent no valid PROXY header.
+    BadPreamble,
+    /// A peer that is not trusted sent a PROXY header.
+    UntrustedProxyHeader,
+    /// The client's address is not admitted.
+    AccessDenied,
+    /// The route is suspended.
+    Suspended,
     /// The client sent no valid hello.
     Hello(tls::InvalidHello),
     /// The hello was not complete in time.
@@ -59,6 +67,10 @@ impl From<Refusal> for Outcome {
             Refusal::Hello(tls::InvalidHello::TooLarge | tls::InvalidHello::TooManyRecords) => {
                 Outcome::HelloTooLarge
             }
+            Refusal::BadPreamble => Outcome::BadPreamble,
+            Refusal::UntrustedProxyHeader => Outcome::UntrustedProxyHeader,
+            Refusal::AccessDenied => Outcome::AccessDenied,
+            Refusal::Suspended => Outcome::Suspended,
             Refusal::HelloTimeout => Outcome::HelloTimeout,
             Refusal::NoSni => Outcome::NoSni,
             Refusal::NoRoute => Outcome::NoRoute,
@@ -91,15 +103,20 @@ impl Refusal {
             Refusal::Hello(tls::InvalidHello::TooLarge | tls::InvalidHello::TooManyRecords) => {
                 AlertDescription::RecordOverflow
             }
-            Refusal::Hello(tls::InvalidHello::NotTls) => AlertDescription::UnexpectedMessage,
+            Refusal::Hello(tls::InvalidHello::NotTls) | Refusal::UntrustedProxyHeader => {
+                AlertDescription::UnexpectedMessage
+            }
+            Refusal::AccessDenied => AlertDescription::AccessDenied,
             Refusal::HelloTimeout => AlertDescription::HandshakeFailure,
             Refusal::Loop
+            | Refusal::Suspended
             | Refusal::LimitExceeded
             | Refusal::NoEndpoints
             | Refusal::ConnectFailed
             | Refusal::ConnectTimeout
             | Refusal::Drained => AlertDescription::InternalError,
-            Refusal::NoHello | Refusal::ClientGone => return None,
+            // A proxy does not speak TLS.
+            Refusal::BadPreamble | Refusal::NoHello | Refusal::ClientGone => return None,
         })
     }
 }

@@ -1,4 +1,4 @@
-//! The life of a connection: accept → peek → lookup → admit → connect → relay → record.
+//! The life of a connection: accept → preamble → peek → lookup → admit → connect → relay → record.
 
 use std::rc::Rc;
 use std::sync::Arc;
@@ -6,9 +6,11 @@ use std::sync::Arc;
 use rustix::fd::OwnedFd;
 
 use super::admit::admit;
+use super::announce::announce;
 use super::connect::connect;
 use super::connection::Connection;
 use super::peek::peek;
+use super::preamble::preamble;
 use super::refuse::{Refusal, refuse};
 use super::relay::Relay;
 use super::socket::Socket;
@@ -25,13 +27,15 @@ pub(super) fn serve(mut connection: Connection, client: OwnedFd) -> impl Future<
         };
         let context = Rc::clone(&connection.context);
         let served = async {
-            let received = peek(&context, &mut connection, &downstream).await?;
+            let received = preamble(&context, &mut connection, &downstream).await?;
+            let received = peek(&context, &mut connection, &downstream, received).await?;
             let route = lookup(&mut connection)?;
-            let _admission = admit(&context, &connection)?;
+            let _admission = admit(&context, &connection, &route)?;
             let upstream = connect(&context, &mut connection, &route, &downstream).await?;
             connection.connected();
             let idle = route.spec.policy.idle_timeout();
-            let relay = Relay::new(&context, &downstream, &upstream.socket, received);
+            let first = announce(&connection, &route, &downstream, received);
+            let relay = Relay::new(&context, &downstream, &upstream.socket, first);
             Ok(relay.run(idle, |bytes| connection.record.passed(&route.stats, bytes)).await)
         };
         let outcome = match served.await {

@@ -73,6 +73,11 @@ impl Socket {
         Ok(Socket::new(reactor, fd, id, false))
     }
 
+    /// The address of this end.
+    pub(super) fn local_address(&self) -> io::Result<SocketAddr> {
+        Ok(SocketAddr::try_from(net::getsockname(&self.fd)?)?)
+    }
+
     /// Starts to connect; [`Socket::poll_connected`] returns the result.
     pub(super) fn connect(reactor: &Rc<Reactor>, address: SocketAddr) -> io::Result<Self> {
         let family = if address.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };

@@ -279,8 +279,7 @@ mod tests {
     use rustix::event::{EventfdFlags, eventfd};
 
     use super::*;
-    use crate::config::Protocol;
-    use crate::routing::Scope;
+    use crate::config::ListenerConfig;
 
     fn workers(connections: &[usize]) -> Workers {
         let counter = |count: &usize| {
@@ -294,13 +293,9 @@ mod tests {
 
     fn handoff(listener: &str) -> Handoff {
         let client = eventfd(0, EventfdFlags::CLOEXEC).expect("some descriptor");
-        let listener = Arc::new(Listener {
-            scope: Scope::Config,
-            name: listener.to_owned(),
-            protocol: Protocol::Tls,
-            alerts: false,
-        });
-        Handoff { listener, client, source: ([127, 0, 0, 1], 1).into() }
+        let source = ([127, 0, 0, 1], 1).into();
+        let listener = Arc::new(Listener::of(&ListenerConfig::new(listener, source)));
+        Handoff { listener, client, source }
     }
 
     #[test]

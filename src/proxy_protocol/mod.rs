@@ -83,6 +83,15 @@ pub fn read(received: &[u8]) -> Progress {
     }
 }
 
+/// Whether bytes begin as a header does; `None` if the next bytes decide.
+pub fn begins_header(received: &[u8]) -> Option<bool> {
+    match (begins(received, v1::BEGIN), begins(received, &v2::SIGNATURE)) {
+        (None, None) => Some(false),
+        (Some(true), _) | (_, Some(true)) => Some(true),
+        _ => None,
+    }
+}
+
 /// Which version a header is written in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Version {

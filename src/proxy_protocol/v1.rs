@@ -6,7 +6,7 @@ use std::str::FromStr;
 
 use super::{Addresses, Header, InvalidHeader, Progress, begins};
 
-const BEGIN: &[u8] = b"PROXY ";
+pub(super) const BEGIN: &[u8] = b"PROXY ";
 /// The longest line, with its end.
 const MOST_BYTES: usize = 107;
 

@@ -6,7 +6,7 @@ use crc::{CRC_32_ISCSI, Crc};
 
 use super::{Addresses, Extensions, Header, InvalidHeader, Progress, begins};
 
-const SIGNATURE: [u8; 12] = *b"\r\n\r\n\0\r\nQUIT\n";
+pub(super) const SIGNATURE: [u8; 12] = *b"\r\n\r\n\0\r\nQUIT\n";
 /// The signature, version and command, family and protocol, and the length of the rest.
 const FIXED: usize = 16;
 const LOCAL: u8 = 0;

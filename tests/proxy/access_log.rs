@@ -76,7 +76,7 @@ fn of_clients_that_found_no_route() {
     ] {
         let line = line_of(&process, &bytes);
         let expected = json!({ "outcome": outcome, "serverName": name, "cause": cause,
-                               "route": null, "event": null, "id": null });
+                               "route": null, "event": null });
         has(&line, expected);
     }
     let long = line_of(&process, &hello_with_any_name(&[0xff; 500]));

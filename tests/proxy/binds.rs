@@ -8,7 +8,7 @@ use std::thread;
 
 use sluice::config::Protocol;
 use sluice::outcome::Outcome;
-use sluice::proxy::{BindSpec, Listener, PassedSocket};
+use sluice::proxy::{BindSpec, PassedSocket};
 use sluice::routing::{Attachment, Hostname, ObjectKey, Scope};
 
 use crate::support::{
@@ -226,7 +226,7 @@ fn an_address_that_is_kept_has_its_new_listener_from_now_on() {
     let mut client = open(plane.address(), &hello);
     let mut server = backend.accept_with(&hello);
     let mut wanted = plane.running().binds_in_force();
-    wanted[0].listener = Listener { alerts: true, ..wanted[0].listener.clone() };
+    wanted[0].listener.alerts = true;
     assert!(plane.running().apply(&wanted).is_empty());
     exchange(&mut client, &mut server);
     wait_until("an alert", || {

@@ -25,6 +25,7 @@ mod held;
 mod listeners;
 mod loops;
 mod outcomes;
+mod proxy_header;
 mod replay;
 mod resets;
 mod rounds;

@@ -31,19 +31,30 @@ pub(super) struct Relay<'a> {
     upstream: &'a Socket,
     up: Direction,
     down: Direction,
+    /// How many of the first bytes are sluice's own.
+    header: u16,
     quanta: Quanta,
 }
 
+/// What the endpoint gets first.
+pub(super) struct FirstBytes {
+    /// A PROXY header, if the route has one, and the bytes that were read from the client.
+    pub(super) bytes: Vec<u8>,
+    /// The length of the header.
+    pub(super) header: u16,
+}
+
 impl<'a> Relay<'a> {
-    /// A relay that first sends `received` upstream: the bytes that were already read from downstream.
+    /// A relay that sends `first` upstream before anything else.
     pub(super) fn new(
         context: &'a Context,
         downstream: &'a Socket,
         upstream: &'a Socket,
-        received: Vec<u8>,
+        first: FirstBytes,
     ) -> Self {
-        let (up, down) = (Direction::new(received), Direction::new(Vec::new()));
-        Relay { context, downstream, upstream, up, down, quanta: Quanta::default() }
+        let FirstBytes { bytes, header } = first;
+        let (up, down) = (Direction::new(bytes), Direction::new(Vec::new()));
+        Relay { context, downstream, upstream, up, down, header, quanta: Quanta::default() }
     }
 
     /// Relays until both directions are done, a peer is gone, no byte has moved for `idle`, or the drain
@@ -113,7 +124,8 @@ impl<'a> Relay<'a> {
     }
 
     fn passed(&self) -> ByteCounts {
-        ByteCounts { up: self.up.bytes, down: self.down.bytes }
+        let up = self.up.bytes.saturating_sub(self.header.into());
+        ByteCounts { up, down: self.down.bytes }
     }
 
     fn poll(&mut self) -> Poll<Outcome> {

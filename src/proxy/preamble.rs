@@ -1,0 +1,77 @@
+//! Preamble: reads the PROXY header that a trusted proxy sends before the bytes of its client.
+
+use std::future::poll_fn;
+use std::task::{Poll, ready};
+
+use super::connection::{Connection, RefusedHeader};
+use super::context::Context;
+use super::listener::PeerRole;
+use super::peek::receive;
+use super::refuse::Refusal;
+use super::socket::Socket;
+use crate::proxy_protocol::{self, Progress};
+
+/// Reads the header, if the peer is to send one. Returns the bytes that followed it: they are the client's.
+///
+/// # Errors
+/// When the peer sends no valid header in time, or its client is not admitted.
+pub(super) async fn preamble(
+    context: &Context,
+    connection: &mut Connection,
+    downstream: &Socket,
+) -> Result<Vec<u8>, Refusal> {
+    let role = connection.listener.role_of(connection.source.ip());
+    match role {
+        PeerRole::Client => return Ok(Vec::new()),
+        PeerRole::Refused => return Err(Refusal::AccessDenied),
+        PeerRole::Proxy | PeerRole::ProxyOrClient => {}
+    }
+    // Boxed, so that connections without a header have no room reserved for it.
+    let header = Box::pin(read_header(context, connection, downstream, role));
+    let read = context.reactor.within(context.settings.timeouts.hello, header).await;
+    let received =
+        read.map_err(|interrupted| Refusal::of(interrupted, Refusal::HelloTimeout))??;
+    match connection.listener.access.admits(connection.source.ip()) {
+        true => Ok(received),
+        false => Err(Refusal::AccessDenied),
+    }
+}
+
+async fn read_header(
+    context: &Context,
+    connection: &mut Connection,
+    downstream: &Socket,
+    role: PeerRole,
+) -> Result<Vec<u8>, Refusal> {
+    let mut received = Vec::new();
+    poll_fn(move |_| {
+        loop {
+            if let Err(refusal) = ready!(receive(context, downstream, &mut received)) {
+                return Poll::Ready(Err(refusal));
+            }
+            match proxy_protocol::read(&received) {
+                Progress::Incomplete => {}
+                Progress::Header(header) => {
+                    let mut received = std::mem::take(&mut received);
+                    received.drain(..header.length.min(received.len()));
+                    connection.proxied(header);
+                    return Poll::Ready(Ok(received));
+                }
+                Progress::Other if role == PeerRole::ProxyOrClient => {
+                    return Poll::Ready(Ok(std::mem::take(&mut received)));
+                }
+                Progress::Other => {
+                    let cause = RefusedHeader::Missing { peer: connection.source };
+                    connection.refused_header = Some(Box::new(cause));
+                    return Poll::Ready(Err(Refusal::BadPreamble));
+                }
+                Progress::Invalid(cause) => {
+                    let cause = RefusedHeader::Invalid(cause);
+                    connection.refused_header = Some(Box::new(cause));
+                    return Poll::Ready(Err(Refusal::BadPreamble));
+                }
+            }
+        }
+    })
+    .await
+}
