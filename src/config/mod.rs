@@ -30,8 +30,8 @@ pub use self::flags::Flags;
 use self::layers::Layer;
 use self::settings::SETTINGS;
 pub use self::types::{
-    AccessLogMode, Addresses, Config, Drain, LeaseName, ListenerConfig, OtherPeers,
-    OwnService, Protocol, ProxyProtocolIn, ProxyTimeouts, RouteSource, TrustedPeers,
+    AccessLogMode, Addresses, Config, Drain, LeaseName, ListenerConfig, OtherPeers, OwnService,
+    Protocol, ProxyProtocolIn, ProxyTimeouts, RouteSource, TrustedPeers,
 };
 pub use self::values::hostnames_below;
 use crate::logging::{Log, LogFormat};

@@ -17,3 +17,4 @@ mod live;
 mod matrix;
 mod metrics;
 mod names;
+mod proxy_headers;

@@ -40,6 +40,15 @@ impl Sluice {
         Sluice { sluice: testkit::Sluice::start(command.args(flags)), folder }
     }
 
+    /// The same, with a configuration file.
+    pub(crate) fn configured(folder: tempfile::TempDir, file: &Path) -> Self {
+        let mut command = binary();
+        command.arg("run").arg("--routes").arg(folder.path().join("routes"));
+        command.args(["--admin", "127.0.0.1:0", "--log-format", "json"]);
+        command.arg("--config").arg(file);
+        Sluice { sluice: testkit::Sluice::start(&mut command), folder }
+    }
+
     /// The folder of manifests.
     pub(crate) fn routes(&self) -> PathBuf {
         self.folder.path().join("routes")

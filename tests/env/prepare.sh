@@ -18,6 +18,13 @@ programs=(
     unshare:util-linux
     mount:mount
     strace:strace
+    haproxy:haproxy
+    nginx:nginx
+)
+
+# A file, and the Debian package that has it.
+files=(
+    /usr/lib/nginx/modules/ngx_stream_module.so:libnginx-mod-stream
 )
 
 main() {
@@ -48,9 +55,12 @@ at_least() {
 }
 
 install_packages() {
-    local missing=() program
+    local missing=() program file
     for program in "${programs[@]}"; do
         command -v "${program%%:*}" >/dev/null || missing+=("${program#*:}")
+    done
+    for file in "${files[@]}"; do
+        [[ -e ${file%%:*} ]] || missing+=("${file#*:}")
     done
     if ((${#missing[@]} == 0)); then
         return

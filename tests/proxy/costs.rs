@@ -3,7 +3,7 @@
 //! docs/performance.md says what these counts are worth.
 
 use std::fs;
-use std::io::Write;
+use std::io::{Read, Write};
 use std::net::{Shutdown, TcpStream};
 use std::thread;
 use std::time::Instant;
@@ -47,9 +47,33 @@ const OFFER: &str = "sched_yield";
 #[test]
 fn a_connection_takes_no_more_system_calls_than_a_bare_event_loop() {
     let (sluice, backend) = traced();
+    connection_costs(&sluice, &backend, 0);
+}
+
+/// The header goes with the hello, and the address that the client connected to is that of the listener.
+#[test]
+fn a_policy_costs_no_system_call() {
+    // Version 2 of IPv4, with a name of six bytes and a checksum.
+    const HEADER: usize = 16 + 12 + 3 + 6 + 3 + 4;
+    let backend = Backend::new();
+    let networks: Vec<_> = (0..255).map(|net| format!("10.{net}.0.0/16")).collect();
+    let policy = format!(
+        "  access: {{ deny: [{}] }}\n  proxyProtocol: {{ send: V2, checksum: true }}\n",
+        networks.join(", ")
+    );
+    let sluice = Traced::start(&manifest("a.test", backend.address(), &policy));
+    connection_costs(&sluice, &backend, HEADER);
+}
+
+/// The server gets a header of so many bytes before the hello.
+#[track_caller]
+fn connection_costs(sluice: &Traced, backend: &Backend, header: usize) {
     let hello = hello("a.test");
     let mut connection = || {
-        let (mut client, mut server) = pair(&sluice.process, &backend, &hello);
+        let mut client = open(sluice.process.address, &hello);
+        let mut server = backend.accept();
+        server.read_exact(&mut vec![0; header]).unwrap();
+        expect(&mut server, &hello);
         greet_back(&mut server, &mut client);
         exchange(&mut client, &mut server);
         client.shutdown(Shutdown::Write).unwrap();
@@ -57,7 +81,7 @@ fn a_connection_takes_no_more_system_calls_than_a_bare_event_loop() {
         drop(server);
         assert_eq!(rest(&mut client), (vec![], End::Eof));
     };
-    let calls = calls_of(&sluice, "close", 2, &mut connection);
+    let calls = calls_of(sluice, "close", 2, &mut connection);
     assert_within(CONNECTION, &calls);
 }
 

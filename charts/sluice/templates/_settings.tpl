@@ -153,7 +153,11 @@
 {{- range $family := $values.addressFamilies -}}
 {{- $any := ternary "0.0.0.0" "[::]" (eq $family "IPv4") -}}
 {{- $one := dict "name" $name "address" (printf "%s:%d" $any (int $listener.containerPort)) -}}
-{{- $listen = append $listen (merge $one (pick $listener "protocol" "alerts")) -}}
+{{- $one = merge $one (pick $listener "protocol" "alerts") -}}
+{{- range $key := list "proxyProtocol" "access" -}}
+{{- with get $listener $key }}{{ $_ := set $one $key . }}{{ end -}}
+{{- end -}}
+{{- $listen = append $listen $one -}}
 {{- end -}}
 {{- end -}}
 {{- $_ := set $config "listen" $listen -}}
@@ -162,6 +166,9 @@
 {{- with get $values.addresses $key }}{{ $_ := set $addresses $key . }}{{ end -}}
 {{- end -}}
 {{- with $addresses }}{{ $_ := set $config "addresses" . }}{{ end -}}
+{{- range $key := list "policy" "policyCeiling" -}}
+{{- with get $values $key }}{{ $_ := set $config $key . }}{{ end -}}
+{{- end -}}
 {{- with $values.dns.servers }}{{ $_ := set $config "dns" (dict "servers" .) }}{{ end -}}
 {{- with $values.workers }}{{ $_ := set $config "workers" (int .) }}{{ end -}}
 {{- if include "sluice.kubernetes" . -}}

@@ -62,6 +62,12 @@
 {{- end -}}
 {{- end -}}
 
+{{- range list "connect" "idle" -}}
+{{- if dig "timeouts" . "" $values.policy -}}
+{{- $faults = append $faults (printf "policy.timeouts.%s: set it by the value timeouts.%s" . .) -}}
+{{- end -}}
+{{- end -}}
+
 {{- if and $values.hostNetwork $values.admin.hostPort (ne (int $values.admin.hostPort) (int $values.admin.port)) -}}
 {{- $faults = append $faults "admin.hostPort: with hostNetwork admin.port is the node's; leave hostPort out" -}}
 {{- end -}}

@@ -24,6 +24,7 @@ fn package(program: &str) -> &str {
     match program {
         "go" => "golang",
         "promtool" => "prometheus",
+        "nginx" => "libnginx-mod-stream",
         other => other,
     }
 }
@@ -52,7 +53,13 @@ impl Program {
     /// Starts it with pipes for its input and its outputs.
     #[track_caller]
     pub fn start(command: &mut Command) -> Self {
-        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        Program::start_from(command, Stdio::piped())
+    }
+
+    /// The same, with this as its input.
+    #[track_caller]
+    pub fn start_from(command: &mut Command, stdin: Stdio) -> Self {
+        command.stdin(stdin).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().unwrap_or_else(|error| panic!("{command:?}: {error}"));
         Program {
             stdin: child.stdin.take(),
