@@ -80,6 +80,9 @@ pub enum ClaimConflict {
         owner: RouteKey,
         /// The listeners on which the claim is served.
         served: AnyOn,
+        /// The first of the routes with precedence that take all connections there, if they do. The claim
+        /// still gets those that other hostnames of its namespace leave over.
+        winner: Option<RouteKey>,
     },
     /// An older claim to a wildcard reserves the names below it for another namespace.
     Below {
@@ -123,7 +126,8 @@ impl ClaimConflict {
     /// Whether the route gets no connections for the hostname.
     pub fn is_whole(&self) -> bool {
         match self {
-            ClaimConflict::ForeignOn { .. } | ClaimConflict::PartlyTaken { .. } => false,
+            ClaimConflict::ForeignOn { winner, .. } => winner.is_some(),
+            ClaimConflict::PartlyTaken { .. } => false,
             ClaimConflict::Taken { .. } => true,
             _ => self.is_left_out(),
         }
@@ -251,7 +255,7 @@ impl<'c> AnyOwners<'c> {
         let owner = first_owner?.key.clone();
         Some(match &served {
             AnyOn::Only(none) if none.is_empty() => ClaimConflict::Foreign { owner },
-            _ => ClaimConflict::ForeignOn { owner, served },
+            _ => ClaimConflict::ForeignOn { owner, served, winner: None },
         })
     }
 }
@@ -285,9 +289,8 @@ impl<'c> Arbitration<'c> {
             *conflict = Some(match (conflict.take(), free) {
                 (Some(conflict), true) => conflict,
                 (None, true) => ClaimConflict::PartlyTaken { winner },
-                // The rest of its listeners is taken, and it may not use the others.
-                (Some(ClaimConflict::ForeignOn { owner, .. }), false) => {
-                    ClaimConflict::Foreign { owner }
+                (Some(ClaimConflict::ForeignOn { owner, served, .. }), false) => {
+                    ClaimConflict::ForeignOn { owner, served, winner: Some(winner) }
                 }
                 (_, false) => ClaimConflict::Taken { winner },
             });

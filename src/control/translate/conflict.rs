@@ -22,16 +22,20 @@ pub(super) fn message(hostname: &Hostname, conflict: &ClaimConflict) -> String {
                 "{hostname} belongs to namespace {namespace}, whose route {owner} is the oldest"
             )
         }
-        ClaimConflict::ForeignOn { owner, served } => {
+        ClaimConflict::ForeignOn { owner, served, winner } => {
             let namespace = owner.namespace();
             let (where_, listeners) = match served {
                 AnyOn::Except(listeners) => ("on", listeners.join(", ")),
                 AnyOn::Only(listeners) => ("on all listeners but", listeners.join(", ")),
                 AnyOn::All => ("on", String::new()),
             };
+            let elsewhere = match winner {
+                Some(winner) => format!("; elsewhere it belongs to {winner}"),
+                None => String::new(),
+            };
             format!(
                 "{hostname} belongs to namespace {namespace}, whose route {owner} is the oldest, \
-                 {where_} {listeners}"
+                 {where_} {listeners}{elsewhere}"
             )
         }
         ClaimConflict::Below { wildcard, owner } => {

@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 
 use proptest::prelude::*;
-use sluice::routing::{Hostname, MatchKind, RouteSpec, Snapshot, Table, channel};
+use sluice::routing::{Hostname, MatchKind, RouteKey, RouteSpec, Snapshot, Table, channel};
 
 use super::strategies::{CROWDED, ask, asks_for, crowd, grants, routes};
 use super::{Ask, Grants, model, served};
@@ -26,6 +26,33 @@ fn assert_agrees(table: &Table, routes: &[RouteSpec], grants: &Grants, ask: &Ask
     let expected = model(routes, grants, ask);
     let expected = expected.map(|(key, hostname)| (key, hostname.to_string()));
     assert_eq!(found, expected, "{ask:?}");
+}
+
+/// A route that loses `*` on each of its listeners, by namespace on one and by age on the other, still has what
+/// a name of its own namespace leaves over.
+#[test]
+fn a_name_without_a_suitable_claim_falls_to_a_route_of_its_namespace() {
+    let spec = |namespace: &str, hostname: &str, created, on: &[&str], alpn: &[&str]| RouteSpec {
+        created,
+        alpn: alpn.iter().map(|protocol| (*protocol).into()).collect(),
+        ..RouteSpec::new(
+            RouteKey::sni_route(namespace, hostname),
+            hostname.parse::<Hostname>().unwrap().into(),
+        )
+        .on(on)
+    };
+    let routes = [
+        spec("m", "b", None, &[], &["http/1.1"]),
+        spec("m", "*", None, &["one", "two"], &[]),
+        spec("n", "*", Some(0), &["two"], &[]),
+        spec("n-", "*", Some(0), &[], &[]),
+    ];
+    let grants = vec![("n-", "m")];
+    let (mut writer, reader) = channel();
+    writer.apply(Snapshot { routes: served(&routes, &grants), ..Snapshot::default() });
+    let ask = Ask { name: Some("b".to_owned()), listener: "one", offers: vec![] };
+    assert_eq!(model(&routes, &grants, &ask).map(|(key, _)| key), Some(&routes[1].key));
+    assert_agrees(&reader.table(), &routes, &grants, &ask);
 }
 
 proptest! {

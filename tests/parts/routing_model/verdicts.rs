@@ -30,8 +30,12 @@ proptest! {
                         prop_assert!(age(named(&owner)) < age(route));
                         prop_assert!(!may(&grants, owner.namespace(), route.key.namespace()));
                     }
-                    Some(ClaimConflict::ForeignOn { owner, .. }) => {
+                    Some(ClaimConflict::ForeignOn { owner, winner, .. }) => {
                         prop_assert!(asks.iter().any(|ask| meant(ask) && !mine(ask)));
+                        if let Some(winner) = winner {
+                            prop_assert!(!asks.iter().any(mine), "{} gets {hostname}", route.key);
+                            prop_assert!(rank(named(&winner)) > rank(route));
+                        }
                         prop_assert!(age(named(&owner)) < age(route));
                         prop_assert!(hostname == Hostname::Any);
                     }
