@@ -77,6 +77,11 @@ impl EffectivePolicy {
         fields(&json(&self.policy)).iter().eq(self.origins.keys())
     }
 
+    /// The lists that all have to admit a client.
+    pub fn access_lists(&self) -> impl Iterator<Item = &Access> {
+        self.policy.access.iter().chain(&self.access_ceiling)
+    }
+
     /// Each field that is in force: its path, its value and where it comes from.
     pub fn fields(&self) -> impl Iterator<Item = (&str, String, Origin)> {
         let policy = json(&self.policy);

@@ -42,11 +42,12 @@ fn write_header(
     let source = connection.source;
     let destination = destination.or_else(local).unwrap_or(source);
     let name = connection.hello.as_ref().and_then(|hello| hello.server_name.as_ref());
-    let own_id = format!("{:016x}", connection.id());
-    let received_id = proxied.and_then(|proxied| proxied.unique_id.as_deref());
+    let received_id = proxied.and_then(|proxied| proxied.unique_id.clone());
+    let own_id = || format!("{:016x}", connection.id()).into_bytes().into();
+    let id: Option<Box<[u8]>> = unique_id.then(|| received_id.unwrap_or_else(own_id));
     let extensions = Extensions {
         authority: name.map(|name| name.as_str()).filter(|_| authority),
-        unique_id: Some(received_id.unwrap_or(own_id.as_bytes())).filter(|_| unique_id),
+        unique_id: id.as_deref(),
         checksum,
     };
     let version = match version {

@@ -33,7 +33,7 @@ pub(super) async fn peek(
         return Ok(received);
     }
     let mut limit = context.settings.timeouts.hello;
-    if connection.proxied.is_some() {
+    if connection.listener.proxies.is_some() {
         // One deadline for the header and the hello.
         limit = limit.saturating_sub(connection.record.opened().elapsed());
     }

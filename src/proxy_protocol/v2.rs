@@ -79,7 +79,7 @@ fn proxied(header: &[u8], family: u8, body: &[u8]) -> Result<Header, InvalidHead
     let mut unique_id = None;
     let mut has_checksum = false;
     let mut rest = extensions;
-    while let Some((kind, value, after)) = extension(rest)? {
+    while let Some(Extension { kind, value, after }) = extension(rest)? {
         match kind {
             CRC32C => {
                 let is_first = !std::mem::replace(&mut has_checksum, true);
@@ -108,14 +108,21 @@ fn proxied(header: &[u8], family: u8, body: &[u8]) -> Result<Header, InvalidHead
     Ok(Header { length: header.len(), addresses, unique_id })
 }
 
-/// The first extension: its type, its value, and what follows it.
-fn extension(bytes: &[u8]) -> Result<Option<(u8, &[u8], &[u8])>, InvalidHeader> {
+/// An extension (§2.2.1), and the bytes after it.
+struct Extension<'a> {
+    kind: u8,
+    value: &'a [u8],
+    after: &'a [u8],
+}
+
+/// The first extension of `bytes`, if there is one.
+fn extension(bytes: &[u8]) -> Result<Option<Extension<'_>>, InvalidHeader> {
     let Some((&kind, rest)) = bytes.split_first() else { return Ok(None) };
     let malformed = InvalidHeader::Extension(kind);
     let (length, rest) = rest.split_first_chunk::<2>().ok_or(malformed)?;
     let length = usize::from(u16::from_be_bytes(*length));
     let (value, after) = rest.split_at_checked(length).ok_or(malformed)?;
-    Ok(Some((kind, value, after)))
+    Ok(Some(Extension { kind, value, after }))
 }
 
 fn read_addresses<const N: usize>(

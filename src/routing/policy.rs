@@ -4,7 +4,7 @@ use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use crate::policy::{
-    AccessList, Balancing, EffectivePolicy, Layers, Policy, ProxyVersion, Timeout,
+    AccessList, Balancing, EffectivePolicy, Layers, Policy, ProxyVersion, Timeout, Timeouts,
 };
 
 /// How a route treats its connections: its effective policy, ready for use. Routes with the same one share
@@ -12,7 +12,7 @@ use crate::policy::{
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TrafficPolicy {
     effective: EffectivePolicy,
-    access: AccessList,
+    access: Arc<AccessList>,
     connect: Duration,
     idle: Duration,
 }
@@ -33,14 +33,16 @@ pub struct ProxyHeader {
 impl TrafficPolicy {
     /// Prepares a policy.
     pub fn new(effective: EffectivePolicy) -> Self {
-        let EffectivePolicy { policy, access_ceiling, .. } = &effective;
-        let or_longest = |timeout: Option<Timeout>| timeout.map_or(Timeout::MAX, Timeout::get);
-        TrafficPolicy {
-            access: AccessList::of(policy.access.iter().chain(access_ceiling)),
-            connect: or_longest(policy.timeouts.connect),
-            idle: or_longest(policy.timeouts.idle),
-            effective,
-        }
+        let access = Arc::new(AccessList::of(effective.access_lists()));
+        TrafficPolicy::with_access(effective, access)
+    }
+
+    /// Prepares a policy whose access list, that of its [`EffectivePolicy::access_lists`], is there already.
+    pub fn with_access(effective: EffectivePolicy, access: Arc<AccessList>) -> Self {
+        let Timeouts { connect, idle } = &effective.policy.timeouts;
+        let or_longest = |timeout: &Option<Timeout>| timeout.map_or(Timeout::MAX, Timeout::get);
+        let (connect, idle) = (or_longest(connect), or_longest(idle));
+        TrafficPolicy { effective, access, connect, idle }
     }
 
     /// The policy of a route with these fields, in an installation that sets none.

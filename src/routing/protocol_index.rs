@@ -24,6 +24,8 @@ struct ProtocolEntry {
     hash: u32,
     /// A bloom filter of the listeners that the route names; all bits if it names none.
     listeners: u32,
+    /// The same of all entries with this hash, so that they can be skipped together.
+    all_listeners: u32,
     /// The position of the claim; the first one wins.
     place: u32,
     /// Some bits of the hash of the route's namespace.
@@ -68,10 +70,14 @@ impl ProtocolIndex {
             let namespace = short(hasher.hash(spec.key.namespace()));
             asked.extend(spec.alpn.iter().map(|protocol| {
                 let hash = of_protocol(hasher.protocol(protocol.as_bytes()), only);
-                ProtocolEntry { hash, listeners, place, namespace }
+                ProtocolEntry { hash, listeners, all_listeners: 0, place, namespace }
             }));
         }
         asked.sort_unstable_by_key(|asked| (asked.hash, asked.place));
+        for same in asked.chunk_by_mut(|one, other| one.hash == other.hash) {
+            let all_listeners = same.iter().fold(0, |all, asked| all | asked.listeners);
+            same.iter_mut().for_each(|asked| asked.all_listeners = all_listeners);
+        }
         Some(ProtocolIndex { of, asked: asked.into() })
     }
 
@@ -90,7 +96,10 @@ impl ProtocolIndex {
             let hash = of_protocol(protocol, only);
             let start = first_from(&self.asked, hash, u64::from(hash), |asked| asked.hash);
             let rest = self.asked.get(start..).unwrap_or_default().iter();
-            let same = rest.take_while(move |asked| asked.hash == hash);
+            let may_admit = bit(filter.listener);
+            let same = rest.take_while(move |asked| {
+                asked.hash == hash && asked.all_listeners & may_admit != 0
+            });
             same.filter(|asked| filter.admits(asked)).map(|asked| asked.place as usize)
         })
     }

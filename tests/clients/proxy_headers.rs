@@ -126,18 +126,19 @@ fn trusting(manifest: String) -> Sluice {
 
 fn calls(to: SocketAddr, authority: &Authority) {
     let call = Call { to, authority, name: NAME, version: "1.3", alpn: &[] };
-    assert_eq!(Client::Rustls.call(&call), Ok(Answer::to(&call, "")));
+    // Not one that closes its side first: nginx then closes the other.
+    assert_eq!(Client::OpenSsl.call(&call), Ok(Answer::to(&call, "")));
 }
 
 #[test]
 fn the_clients_of_other_proxies_are_known() {
     let authority = Authority::new();
     let server = Server::start(Kind::Rustls, &authority, &[NAME], &[]);
-    let all = "send-proxy-v2 proxy-v2-options crc32c,unique-id";
+    const ALL: &str = "send-proxy-v2 proxy-v2-options crc32c,unique-id";
     for start in [
         |to| Peer::haproxy("", to, "send-proxy"),
         |to| Peer::haproxy("", to, "send-proxy-v2"),
-        |to| Peer::haproxy("", to, all),
+        |to| Peer::haproxy("", to, ALL),
         |to| Peer::nginx("", to, "proxy_protocol on;"),
     ] as [fn(SocketAddr) -> Peer; 4]
     {
@@ -145,7 +146,6 @@ fn the_clients_of_other_proxies_are_known() {
         let peer = start(sluice.address);
         calls(peer.address, &authority);
         let line = sluice.entry_of(NAME);
-        assert_eq!(line["outcome"], "completed");
         assert_eq!(line["source"], peer.logged_word("client"), "{line}");
         assert_ne!(line["source"], line["peer"], "{line}");
     }
@@ -185,7 +185,7 @@ fn a_proxy_that_is_not_trusted_is_named() {
     let peer = Peer::haproxy("", sluice.address, "send-proxy-v2");
     let call =
         Call { to: peer.address, authority: &authority, name: NAME, version: "1.3", alpn: &[] };
-    assert!(Client::Rustls.call(&call).is_err());
+    assert!(Client::OpenSsl.call(&call).is_err());
     wait_until("its line", || {
         let log = sluice.access_log();
         log.iter().any(|line| line["outcome"] == "untrusted_proxy_header")

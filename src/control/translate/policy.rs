@@ -4,7 +4,7 @@ use std::sync::{Arc, Weak};
 
 use ahash::AHashMap as HashMap;
 
-use crate::policy::{Layers, Policy};
+use crate::policy::{Access, AccessList, EffectivePolicy, Layers, Policy};
 use crate::routing::TrafficPolicy;
 
 /// The effective policies of routes. Routes with the same fields share one.
@@ -12,6 +12,8 @@ use crate::routing::TrafficPolicy;
 pub(super) struct Policies {
     layers: Layers,
     known: HashMap<Policy, Known>,
+    /// The access lists of the known policies. Those with the same networks share one.
+    lists: HashMap<Access, Weak<AccessList>>,
     /// The unused ones are removed when there are this many.
     most: usize,
 }
@@ -27,7 +29,7 @@ const FEW: usize = 64;
 
 impl Policies {
     pub(super) fn new(layers: Layers) -> Self {
-        Policies { layers, known: HashMap::default(), most: FEW }
+        Policies { layers, known: HashMap::default(), lists: HashMap::default(), most: FEW }
     }
 
     /// The policy of a route with these fields, and a message about those that exceed the installation's
@@ -39,16 +41,29 @@ impl Policies {
             return (policy, Arc::clone(&known.exceeded));
         }
         let (effective, exceeded) = self.layers.effective(&asked);
-        let policy = Arc::new(TrafficPolicy::new(effective));
+        let list = self.list(&effective);
+        let policy = Arc::new(TrafficPolicy::with_access(effective, list));
         let exceeded: Vec<_> = exceeded.iter().map(ToString::to_string).collect();
         let exceeded: Arc<str> = exceeded.join("; ").into();
         if self.known.len() >= self.most {
             self.known.retain(|_, known| known.policy.strong_count() > 0);
+            self.lists.retain(|_, list| list.strong_count() > 0);
             self.most = FEW.max(2 * self.known.len());
         }
         let known = Known { policy: Arc::downgrade(&policy), exceeded: Arc::clone(&exceeded) };
         self.known.insert(asked, known);
         (policy, exceeded)
+    }
+
+    /// The access list of a policy. The ceiling is always the same one.
+    fn list(&mut self, effective: &EffectivePolicy) -> Arc<AccessList> {
+        let access = effective.policy.access.clone().unwrap_or_default();
+        if let Some(list) = self.lists.get(&access).and_then(Weak::upgrade) {
+            return list;
+        }
+        let list = Arc::new(AccessList::of(effective.access_lists()));
+        self.lists.insert(access, Arc::downgrade(&list));
+        list
     }
 }
 
@@ -69,6 +84,20 @@ mod tests {
         let (one, _) = policies.effective(idle(1));
         assert!(Arc::ptr_eq(&one, &policies.effective(idle(1)).0));
         assert!(!Arc::ptr_eq(&one, &policies.effective(idle(2)).0));
+    }
+
+    #[test]
+    fn policies_with_the_same_access_share_its_list() {
+        let mut policies = Policies::new(Layers::default());
+        let mut with = |seconds, networks: &[&str]| {
+            let allow = networks.iter().map(|network| network.parse().unwrap()).collect();
+            let access = Some(Access { allow, ..Access::default() });
+            policies.effective(Policy { access, ..idle(seconds) }).0
+        };
+        let (one, same, other) =
+            (with(1, &["10.0.0.0/8"]), with(2, &["10.0.0.0/8"]), with(1, &["10.0.0.0/9"]));
+        assert!(std::ptr::eq(one.access(), same.access()));
+        assert!(!std::ptr::eq(one.access(), other.access()));
     }
 
     #[test]
