@@ -71,6 +71,11 @@ fn a_route_at_all_its_limits_is_taken() {
             "connect": "99999ms99999ms99999ms99999ms",
             "idle": "00719h00059m00059s00999ms",
         },
+        "access": {
+            // Short ones: kubectl keeps what it applies in an annotation of at most 256 KiB.
+            "allow": vec!["fd00::/8"; 10_000],
+            "deny": vec!["fe80::/9"; 10_000],
+        },
     });
     serde_json::from_value::<SniRouteSpec>(spec.clone()).unwrap();
     let api = ApiServer::shared();
@@ -89,6 +94,7 @@ fn a_route_of_nothing_but_faults_is_within_the_budget() {
             .map(|index| json!({ "address": long(index, 256) + ":1.1" }))
             .collect::<Vec<_>>(),
         "timeouts": { "connect": long(0, 28), "idle": long(0, 28) },
+        "access": { "allow": vec!["fd00::?/8"; 4_000], "deny": vec!["?"; 4_000] },
     });
     let refusal = try_out(&[spec]).remove(0).unwrap();
     assert!(!refusal.contains("budget"), "{refusal}");

@@ -13,7 +13,7 @@ pub(super) struct Rule {
 }
 
 pub(super) fn rules() -> Vec<Rule> {
-    [hostnames(), words(), timeouts(), lists(), addresses(), services()].concat()
+    [hostnames(), words(), timeouts(), networks(), lists(), addresses(), services()].concat()
 }
 
 fn hostnames() -> Vec<Rule> {
@@ -116,6 +116,30 @@ fn timeouts() -> Vec<Rule> {
         })
     };
     rules.into_iter().flat_map(each).collect()
+}
+
+fn networks() -> Vec<Rule> {
+    let wrong = "is not a network; write an address and the length of its prefix, as in 10.0.0.0/8 or \
+                 2001:db8::/32";
+    let rules = [
+        ("10.0.0/8", "10.0.0.0/8"),
+        ("10.0.0.0/", "10.0.0.0"),
+        ("10.0.0.0/+8", "0.0.0.0/0"),
+        ("example.com", "::"),
+        ("fd00::/", "fd00::/8"),
+        ("fe80::1%eth0", "::ffff:10.0.0.0/104"),
+    ];
+    let lists = [("/access/allow", "allow"), ("/access/deny", "deny")];
+    let each = |(bad, good): (&str, &str)| {
+        lists.map(|(place, list)| {
+            let says = format!("spec.access.{list}[0]: Invalid value: {bad:?}: {wrong}");
+            rule(place, json!([bad]), says, json!([good]))
+        })
+    };
+    let send =
+        "spec.proxyProtocol.send: Unsupported value: \"V3\": supported values: \"V1\", \"V2\"";
+    let version = rule("/proxyProtocol/send", json!("V3"), send.to_owned(), json!("V2"));
+    rules.into_iter().flat_map(each).chain([version]).collect()
 }
 
 /// The rules over a whole list.
