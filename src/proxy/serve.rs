@@ -32,9 +32,9 @@ pub(super) fn serve(mut connection: Connection, client: OwnedFd) -> impl Future<
             let route = lookup(&mut connection)?;
             let _admission = admit(&context, &connection, &route)?;
             let upstream = connect(&context, &mut connection, &route, &downstream).await?;
+            let first = announce(&connection, &route, &downstream, received);
             connection.connected();
             let idle = route.spec.policy.idle_timeout();
-            let first = announce(&connection, &route, &downstream, received);
             let relay = Relay::new(&context, &downstream, &upstream.socket, first);
             Ok(relay.run(idle, |bytes| connection.record.passed(&route.stats, bytes)).await)
         };

@@ -4,7 +4,7 @@ use std::io::Write;
 use std::net::{Shutdown, SocketAddr, TcpStream};
 
 use serde_json::{Value, json};
-use sluice::config::{Config, OtherPeers, Protocol, ProxyProtocolIn, TrustedPeers};
+use sluice::config::{AccessLogMode, Config, OtherPeers, Protocol, ProxyProtocolIn, TrustedPeers};
 use sluice::outcome::Outcome;
 use sluice::policy::{Access, ProxyVersion};
 use sluice::proxy_protocol::{
@@ -247,10 +247,13 @@ fn sending(backend: &Backend, send: ProxyVersion, change: impl FnOnce(&mut Value
 fn an_endpoint_is_told_who_the_client_is_and_where_it_connected_to() {
     let hello = hello("a.test");
     for (send, version) in [(ProxyVersion::V1, Version::V1), (ProxyVersion::V2, Version::V2)] {
-        for ip in [[127, 0, 0, 1], [0, 0, 0, 0]] {
+        for (ip, access_log) in
+            [([127, 0, 0, 1], AccessLogMode::All), ([0, 0, 0, 0], AccessLogMode::Off)]
+        {
             let backend = Backend::new();
             let plane = Plane::with(vec![sending(&backend, send, |_| {})], |config| {
                 config.listeners[0].address = (ip, 0).into();
+                config.access_log = access_log;
             });
             let served = SocketAddr::from(([127, 0, 0, 1], plane.address().port()));
             let client = open(served, &hello);
