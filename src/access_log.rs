@@ -47,6 +47,9 @@ pub struct Entry<'a> {
     pub source: SocketAddr,
     /// The address of the socket's other end: the client's, or that of a trusted proxy.
     pub peer: SocketAddr,
+    /// The id that a trusted proxy gave the connection, escaped.
+    #[serde(skip_serializing_if = "Option::is_none", serialize_with = "escaped")]
+    pub unique_id: Option<&'a [u8]>,
     /// The server name of the hello: normalised, or, if it is invalid, escaped and shortened.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub server_name: Option<&'a str>,
@@ -283,6 +286,10 @@ fn word<S: Serializer>(outcome: &Outcome, serializer: S) -> Result<S::Ok, S::Err
 
 fn text<S: Serializer>(text: &Option<&dyn fmt::Display>, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.collect_str(&format_args!("{}", text.as_ref().map_or(&"" as _, |text| *text)))
+}
+
+fn escaped<S: Serializer>(bytes: &Option<&[u8]>, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_str(&bytes.unwrap_or_default().escape_ascii())
 }
 
 fn hex<S: Serializer>(id: &u64, serializer: S) -> Result<S::Ok, S::Error> {

@@ -207,7 +207,8 @@ impl RouteReport {
             endpoints.insert(key.clone(), addresses);
             backends.push((key, report.weight));
         }
-        self.route.clone().spec(backends)
+        let policy = Arc::new(self.route.traffic_policy()?);
+        self.route.clone().spec(backends, policy)
     }
 }
 

@@ -137,12 +137,9 @@ impl Inner {
     }
 
     fn load(&self) -> Option<SavedTable> {
-        match saved::load(&self.folder, &self.identity) {
+        match saved::load(&self.folder, &self.identity, &self.layers) {
             Ok(None) => None,
-            Ok(Some(mut saved)) => {
-                let routes = saved.snapshot.routes.into_iter();
-                let routes = routes.map(|route| route.with_layers(&self.layers));
-                saved.snapshot.routes = routes.collect();
+            Ok(Some(saved)) => {
                 self.metrics.table.saved.set(saved.saved_at.as_second());
                 Some(saved)
             }

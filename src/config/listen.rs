@@ -80,6 +80,7 @@ fn parse_object(node: &Node) -> Result<ListenerConfig, ValueFault> {
             "address" => word_of(value, parse_address).map(|parsed| address = Some(parsed)),
             "protocol" => word_of(value, parse_protocol).map(|protocol| new.protocol = protocol),
             "alerts" => word_of(value, boolean).map(|alerts| new.alerts = alerts),
+            "proxyProtocol" | "access" if value.content == Content::Null => Ok(()),
             "proxyProtocol" => object(value).map(|from| new.proxy_protocol = Some(from)),
             "access" => object(value).map(|access| new.access = access),
             _ => Err(unknown_key(key).into()),

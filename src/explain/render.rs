@@ -4,7 +4,7 @@ use std::fmt::{self, Display, Formatter};
 use std::net::IpAddr;
 
 use super::{Elsewhere, Explanation, Loser, Lost, StatusNote, Winner};
-use crate::policy::{Balancing, Origin};
+use crate::policy::{AccessList, Balancing, Origin};
 use crate::routing::{Hostname, RouteSpec, Scope, WeightedBackend};
 
 impl Display for Explanation {
@@ -51,12 +51,28 @@ impl Explanation {
             }
             writeln!(f)?;
         }
-        match self.query.source {
-            Some(source) if !spec.policy.access().admits(source) => {
-                writeln!(f, "  {source} is refused: access does not admit it")
-            }
-            _ => Ok(()),
+        let effective = spec.policy.effective();
+        if let Some(ceiling) = &effective.access_ceiling {
+            writeln!(
+                f,
+                "  access at most: {ceiling} ({})",
+                described_origin(Origin::PolicyCeiling)
+            )?;
         }
+        if let Some(source) =
+            self.query.source.filter(|source| !spec.policy.access().admits(*source))
+        {
+            let own = effective.policy.access.as_ref();
+            let by = match own.is_none_or(|own| AccessList::of([own]).admits(source)) {
+                true => "the setting policyCeiling",
+                false => "access",
+            };
+            writeln!(f, "  {source} is refused: {by} does not admit it")?;
+        }
+        if spec.policy.is_suspended() {
+            writeln!(f, "  connections are refused: the route is suspended")?;
+        }
+        Ok(())
     }
 
     fn fmt_source(&self, source: IpAddr, f: &mut Formatter<'_>) -> fmt::Result {

@@ -1,5 +1,6 @@
 //! Which clients are admitted, by their addresses.
 
+use std::fmt;
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -25,6 +26,26 @@ pub struct Access {
     #[serde(default, with = "networks", skip_serializing_if = "is_empty")]
     #[schemars(with = "Vec<Cidr>", length(max = MOST_NETWORKS), extend("x-kubernetes-list-type" = "atomic"))]
     pub deny: Arc<[Cidr]>,
+}
+
+impl fmt::Display for Access {
+    /// The first networks of each list, and how many there are.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        const SHOWN: usize = 3;
+        let mut separator = "";
+        for (word, list) in [("allow", &self.allow), ("deny", &self.deny)] {
+            if list.is_empty() {
+                continue;
+            }
+            let first: Vec<_> = list.iter().take(SHOWN).map(ToString::to_string).collect();
+            write!(f, "{separator}{word} {}", first.join(", "))?;
+            if list.len() > SHOWN {
+                write!(f, " and {} more", list.len() - SHOWN)?;
+            }
+            separator = "; ";
+        }
+        Ok(())
+    }
 }
 
 /// A list of networks as serde's list.

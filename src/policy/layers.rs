@@ -1,7 +1,7 @@
 //! Which layer each field of a policy comes from: the route, the installation's defaults or sluice's own, and
 //! what the installation's ceiling cuts down.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::time::Duration;
 
@@ -63,18 +63,19 @@ pub struct EffectivePolicy {
 impl EffectivePolicy {
     /// The fields of the route itself. Those that were cut down are so here.
     pub fn of_route(&self) -> Policy {
+        let is_of_route = |origin: &Origin| matches!(origin, Origin::Route | Origin::PolicyCeiling);
+        let access = self.policy.access.clone();
+        let access = access.filter(|_| self.origins.get(ACCESS).is_some_and(is_of_route));
         let mut policy = json(&self.policy);
-        for (path, origin) in &self.origins {
-            if matches!(origin, Origin::Policy | Origin::Default) {
-                remove(&mut policy, path);
-            }
+        for (path, _) in self.origins.iter().filter(|(_, origin)| !is_of_route(origin)) {
+            remove(&mut policy, path);
         }
-        serde_json::from_value(policy).unwrap_or_default()
+        Policy { access, ..from_json(policy) }
     }
 
     /// Whether it says of each field where it comes from, and of no other.
     pub fn is_consistent(&self) -> bool {
-        fields(&json(&self.policy)).iter().eq(self.origins.keys())
+        fields(&self.policy).iter().eq(self.origins.keys())
     }
 
     /// The lists that all have to admit a client.
@@ -87,10 +88,11 @@ impl EffectivePolicy {
         let policy = json(&self.policy);
         self.origins.iter().map(move |(path, origin)| {
             let value = path.split('.').try_fold(&policy, |value, name| value.get(name));
-            let text = match value {
-                Some(Value::String(text)) => text.clone(),
-                Some(value) => value.to_string(),
-                None => String::new(),
+            let text = match (value, &self.policy.access) {
+                (Some(Value::String(text)), _) => text.clone(),
+                (Some(value), _) => value.to_string(),
+                (None, Some(access)) if path == ACCESS => access.to_string(),
+                (None, _) => String::new(),
             };
             (&**path, text, *origin)
         })
@@ -128,6 +130,8 @@ pub struct UnboundedField(pub String);
 pub struct Layers {
     /// The installation's defaults, and below them sluice's own, as JSON.
     defaults: [(Origin, Value); 2],
+    /// The default of `access`.
+    access: Option<Access>,
     ceiling: Policy,
 }
 
@@ -140,8 +144,9 @@ impl Default for Layers {
 impl Layers {
     /// The layers of an installation. A ceiling bounds only what [`Layers::check_ceiling`] admits.
     pub fn new(defaults: &Policy, ceiling: Policy) -> Self {
+        let access = defaults.access.clone();
         let defaults = [(Origin::Policy, json(defaults)), (Origin::Default, json(&built_in()))];
-        Layers { defaults, ceiling }
+        Layers { defaults, access, ceiling }
     }
 
     /// Checks that a ceiling has only fields that it can bound.
@@ -150,7 +155,7 @@ impl Layers {
     /// The first other field.
     pub fn check_ceiling(ceiling: &Policy) -> Result<(), UnboundedField> {
         let unbounded = Policy { timeouts: Timeouts::default(), access: None, ..ceiling.clone() };
-        match fields(&json(&unbounded)).into_iter().next() {
+        match fields(&unbounded).into_iter().next() {
             Some(field) => Err(UnboundedField(field)),
             None => Ok(()),
         }
@@ -161,13 +166,18 @@ impl Layers {
     /// Also returns what it has and does not get.
     pub fn effective(&self, asked: &Policy) -> (EffectivePolicy, Vec<Exceeded>) {
         let mut origins = Origins::new();
+        origins.extend(fields(asked).into_iter().map(|field| (field, Origin::Route)));
         let mut merged = json(asked);
-        origins.extend(fields(&merged).into_iter().map(|field| (field, Origin::Route)));
         for (origin, defaults) in &self.defaults {
             fill_in("", &mut merged, defaults, *origin, &mut origins);
         }
-        // What was written from policies reads back as one.
-        let mut policy: Policy = serde_json::from_value(merged).unwrap_or_default();
+        // An access list is taken as a whole.
+        let access = asked.access.clone().or_else(|| {
+            let access = self.access.clone()?;
+            origins.insert(ACCESS.to_owned(), Origin::Policy);
+            Some(access)
+        });
+        let mut policy = Policy { access, ..from_json(merged) };
         let mut exceeded = Vec::new();
         for (field, value, ceiling) in [
             ("timeouts.connect", &mut policy.timeouts.connect, self.ceiling.timeouts.connect),
@@ -201,19 +211,26 @@ pub fn built_in() -> Policy {
     }
 }
 
-/// Fields that are taken as a whole from one layer, whatever is in them.
-const WHOLE: [&str; 1] = ["access"];
+/// The field that is taken as a whole. It may have thousands of networks, so it is never made into JSON here.
+const ACCESS: &str = "access";
 
+/// A policy without its access list, as JSON.
 fn json(policy: &Policy) -> Value {
+    let without = Policy { access: None, ..policy.clone() };
     // It has nothing that JSON cannot express.
-    serde_json::to_value(policy).unwrap_or_default()
+    serde_json::to_value(without).unwrap_or_default()
+}
+
+fn from_json(value: Value) -> Policy {
+    // What was written from a policy reads back as one.
+    serde_json::from_value(value).unwrap_or_default()
 }
 
 /// The paths of all fields that are set.
-fn fields(value: &Value) -> Vec<String> {
+fn fields(policy: &Policy) -> BTreeSet<String> {
     let mut origins = Origins::new();
-    fill_in("", &mut Value::Object(Map::new()), value, Origin::Default, &mut origins);
-    origins.into_keys().collect()
+    fill_in("", &mut Value::Object(Map::new()), &json(policy), Origin::Default, &mut origins);
+    origins.into_keys().chain(policy.access.as_ref().map(|_| ACCESS.to_owned())).collect()
 }
 
 /// Adds what a lower layer has and `value` lacks.
@@ -221,17 +238,15 @@ fn fill_in(path: &str, value: &mut Value, lower: &Value, origin: Origin, origins
     let (Value::Object(fields), Value::Object(lower)) = (value, lower) else { return };
     for (name, below) in lower {
         let path = if path.is_empty() { name.clone() } else { format!("{path}.{name}") };
-        let is_whole = !below.is_object() || WHOLE.contains(&&*path);
         match fields.get_mut(name) {
-            Some(_) if is_whole => {}
             Some(value) => fill_in(&path, value, below, origin, origins),
-            None if is_whole => {
-                fields.insert(name.clone(), below.clone());
-                origins.insert(path, origin);
-            }
-            None => {
+            None if below.is_object() => {
                 let empty = fields.entry(name.clone()).or_insert_with(|| Map::new().into());
                 fill_in(&path, empty, below, origin, origins);
+            }
+            None => {
+                fields.insert(name.clone(), below.clone());
+                origins.insert(path, origin);
             }
         }
     }
@@ -287,8 +302,16 @@ mod tests {
         let defaults = policy(json!({ "access": { "deny": ["10.9.0.0/16"] } }));
         let asked = policy(json!({ "access": { "allow": ["10.0.0.0/8"] } }));
         let layers = Layers::new(&defaults, Policy::default());
-        assert_eq!(layers.effective(&asked).0.policy.access, asked.access);
-        assert_eq!(layers.effective(&Policy::default()).0.policy.access, defaults.access);
+        let (own, _) = layers.effective(&asked);
+        assert_eq!((&own.policy.access, own.origins["access"]), (&asked.access, Origin::Route));
+        assert_eq!(own.of_route(), asked);
+        let (default, _) = layers.effective(&Policy::default());
+        assert_eq!(
+            (&default.policy.access, default.origins["access"]),
+            (&defaults.access, Origin::Policy)
+        );
+        assert_eq!(default.of_route(), Policy::default());
+        assert!(own.is_consistent() && default.is_consistent());
     }
 
     #[test]

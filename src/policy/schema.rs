@@ -35,13 +35,14 @@ pub(super) fn balancing() -> Schema {
     })
 }
 
-/// See [`crate::cidr::Cidr`]. Lists have thousands of networks, so the rule is coarse.
+/// See [`crate::cidr::Cidr`]. Lists have thousands of networks, so the rule is coarse for IPv6, and bits beyond the
+/// prefix pass.
 pub(super) fn network() -> Schema {
-    const IPV4: &str = "([0-9]{1,3}[.]){3}[0-9]{1,3}(/[0-9]{1,2})?";
-    const IPV6: &str = "[0-9A-Fa-f]*:[0-9A-Fa-f:.]*(/[0-9]{1,3})?";
+    const IPV6: &str = "[0-9A-Fa-f]*:[0-9A-Fa-f:.]*(/(12[0-8]|1[01][0-9]|[1-9]?[0-9]))?";
+    let ipv4 = format!("{}(/(3[0-2]|[12]?[0-9]))?", ipv4());
     const WRONG: &str = "is not a network; write an address and the length of its prefix, as in \
                          10.0.0.0/8 or 2001:db8::/32";
-    text(49, &[rule(&format!("self.matches(r'^({IPV4}|{IPV6})$')"), WRONG)])
+    text(49, &[rule(&format!("self.matches(r'^({ipv4}|{IPV6})$')"), WRONG)])
 }
 
 /// The pattern of an IPv4 address: four numbers up to 255, with no zero in front.

@@ -186,6 +186,7 @@ impl Connection {
             listener: &self.listener.name,
             source: self.source,
             peer: self.proxied.as_ref().map_or(self.source, |proxied| proxied.peer),
+            unique_id: self.proxied.as_ref().and_then(|proxied| proxied.unique_id.as_deref()),
             server_name: self.name(),
             alpn: hello.map(|hello| &hello.alpn),
             tls_version: hello.and_then(|hello| hello.versions.highest()).map(|v| v.as_str()),

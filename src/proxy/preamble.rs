@@ -3,10 +3,12 @@
 use std::future::poll_fn;
 use std::task::{Poll, ready};
 
+use super::admit::admit_client;
 use super::connection::{Connection, RefusedHeader};
 use super::context::Context;
 use super::listener::PeerRole;
 use super::peek::receive;
+use super::reactor::Interrupted;
 use super::refuse::Refusal;
 use super::socket::Socket;
 use crate::proxy_protocol::{self, Progress};
@@ -14,7 +16,8 @@ use crate::proxy_protocol::{self, Progress};
 /// Reads the header, if the peer is to send one. Returns the bytes that followed it: they are the client's.
 ///
 /// # Errors
-/// When the peer sends no valid header in time, or its client is not admitted.
+/// When the peer sends no valid header in time, or the client that it names is not admitted. A proxy that names
+/// none, as with a health check, is judged once it wants a route.
 pub(super) async fn preamble(
     context: &Context,
     connection: &mut Connection,
@@ -29,12 +32,26 @@ pub(super) async fn preamble(
     // Boxed, so that connections without a header have no room reserved for it.
     let header = Box::pin(read_header(context, connection, downstream, role));
     let read = context.reactor.within(context.settings.timeouts.hello, header).await;
-    let received =
-        read.map_err(|interrupted| Refusal::of(interrupted, Refusal::HelloTimeout))??;
-    match connection.listener.access.admits(connection.source.ip()) {
-        true => Ok(received),
-        false => Err(Refusal::AccessDenied),
+    let received = match read {
+        Ok(received) => received?,
+        Err(Interrupted::Elapsed) if role == PeerRole::Proxy => {
+            return Err(refuse_header(
+                connection,
+                RefusedHeader::Missing { peer: connection.source },
+            ));
+        }
+        Err(interrupted) => return Err(Refusal::of(interrupted, Refusal::HelloTimeout)),
+    };
+    let is_named = connection.proxied.as_ref().is_some_and(|proxied| proxied.destination.is_some());
+    if is_named {
+        admit_client(connection)?;
     }
+    Ok(received)
+}
+
+fn refuse_header(connection: &mut Connection, cause: RefusedHeader) -> Refusal {
+    connection.refused_header = Some(Box::new(cause));
+    Refusal::BadPreamble
 }
 
 async fn read_header(
@@ -62,13 +79,11 @@ async fn read_header(
                 }
                 Progress::Other => {
                     let cause = RefusedHeader::Missing { peer: connection.source };
-                    connection.refused_header = Some(Box::new(cause));
-                    return Poll::Ready(Err(Refusal::BadPreamble));
+                    return Poll::Ready(Err(refuse_header(connection, cause)));
                 }
                 Progress::Invalid(cause) => {
                     let cause = RefusedHeader::Invalid(cause);
-                    connection.refused_header = Some(Box::new(cause));
-                    return Poll::Ready(Err(Refusal::BadPreamble));
+                    return Poll::Ready(Err(refuse_header(connection, cause)));
                 }
             }
         }

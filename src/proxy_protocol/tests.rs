@@ -150,6 +150,7 @@ fn a_binary_header_that_breaks_a_rule_is_invalid() {
         (tcp4(&[0x05, 0, 1, 7, 0x05, 0, 1, 7]), InvalidHeader::Extension(0x05)),
         (tcp4(&[0x03, 0, 3, 0, 0, 0]), InvalidHeader::Extension(0x03)),
         (tcp4(&[0x03, 0, 4, 0, 0, 0, 0]), InvalidHeader::Checksum),
+        (binary(0x21, 0x00, &[0x03, 0, 4, 0, 0, 0, 0]), InvalidHeader::Checksum),
     ] {
         assert_eq!(read(&bytes), Progress::Invalid(expected), "{bytes:?}");
     }
@@ -201,7 +202,7 @@ fn both_addresses_have_the_same_family() {
     let mixed = addresses("192.0.2.1:1", "[2001:db8::2]:2");
     let mut text = Vec::new();
     write(&mut text, Version::V1, mixed, Extensions::default());
-    assert_eq!(text, b"PROXY TCP6 ::ffff:192.0.2.1 2001:db8::2 1 2\r\n");
+    assert_eq!(text, b"PROXY TCP6 ::ffff:c000:201 2001:db8::2 1 2\r\n");
     let mut binary = Vec::new();
     write(&mut binary, Version::V2, mixed, Extensions::default());
     assert_eq!(binary[13], 0x21);

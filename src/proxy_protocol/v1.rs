@@ -77,15 +77,26 @@ fn port(text: &[u8]) -> Option<u16> {
 
 pub(super) fn write(header: &mut Vec<u8>, Addresses { source, destination }: Addresses) {
     let family = if source.is_ipv4() { "TCP4" } else { "TCP6" };
+    let (source_ip, destination_ip) = (text(source.ip()), text(destination.ip()));
     let mut line = String::with_capacity(MOST_BYTES);
     // To write to a String never fails.
     let _ = write!(
         line,
-        "PROXY {family} {} {} {} {}\r\n",
-        source.ip(),
-        destination.ip(),
+        "PROXY {family} {source_ip} {destination_ip} {} {}\r\n",
         source.port(),
         destination.port()
     );
     header.extend_from_slice(line.as_bytes());
+}
+
+/// An address in groups of hexadecimal digits, if it is one of IPv6 (§2.1). IPv4 in the form of IPv6 has another
+/// usual text.
+fn text(ip: IpAddr) -> String {
+    match ip {
+        IpAddr::V6(v6) if v6.to_ipv4_mapped().is_some() => {
+            let [.., high, low] = v6.segments();
+            format!("::ffff:{high:x}:{low:x}")
+        }
+        _ => ip.to_string(),
+    }
 }

@@ -51,11 +51,17 @@ pub(super) fn read(received: &[u8]) -> Progress {
     let total = FIXED + usize::from(length);
     let Some(header) = received.get(..total) else { return Progress::Incomplete };
     let body = header.get(FIXED..).unwrap_or_default();
-    if command == LOCAL || family >> 4 == UNSPEC {
+    let unnamed = Header { length: total, addresses: None, unique_id: None };
+    if command == LOCAL {
         // The rest may be anything.
-        return Progress::Header(Header { length: total, addresses: None, unique_id: None });
+        return Progress::Header(unnamed);
     }
-    proxied(header, family, body).map_or_else(Progress::Invalid, Progress::Header)
+    match proxied(header, family, body) {
+        Ok(header) => Progress::Header(header),
+        // Addresses of an unspecified family have an unknown length, so there may be no extensions at all.
+        Err(InvalidHeader::Extension(_)) if family >> 4 == UNSPEC => Progress::Header(unnamed),
+        Err(invalid) => Progress::Invalid(invalid),
+    }
 }
 
 /// How many bytes the addresses of a family take.

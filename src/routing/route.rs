@@ -8,7 +8,6 @@ use super::{
     Scope, TrafficPolicy,
 };
 use crate::outcome::Outcome;
-use crate::policy::Layers;
 
 /// A valid route, as the control plane defines it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -48,13 +47,6 @@ impl RouteSpec {
             attachment.listeners = listeners.iter().map(|name| (*name).into()).collect();
         }
         self
-    }
-
-    /// The same route in an installation with these layers.
-    #[must_use]
-    pub fn with_layers(self, layers: &Layers) -> Self {
-        let (effective, _) = layers.effective(&self.policy.effective().of_route());
-        RouteSpec { policy: Arc::new(TrafficPolicy::new(effective)), ..self }
     }
 
     /// Its attachments in one scope.

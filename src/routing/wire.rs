@@ -170,21 +170,32 @@ impl RouteText {
         RouteKey::of_rule(ObjectRef::new(self.kind, key), self.rule)
     }
 
-    /// The route, with these backends.
+    /// Its effective policy.
+    ///
+    /// # Errors
+    /// When the origins of its fields are not those of the fields that it has.
+    pub fn traffic_policy(&self) -> Result<TrafficPolicy, InvalidText> {
+        match self.policy.is_consistent() {
+            true => Ok(TrafficPolicy::new(self.policy.clone())),
+            false => Err(InvalidText::Policy),
+        }
+    }
+
+    /// The route, with these backends and this policy.
     ///
     /// # Errors
     /// When a hostname is invalid.
-    pub fn spec(self, backends: Vec<(BackendKey, u32)>) -> Result<RouteSpec, InvalidText> {
+    pub fn spec(
+        self,
+        backends: Vec<(BackendKey, u32)>,
+        policy: Arc<TrafficPolicy>,
+    ) -> Result<RouteSpec, InvalidText> {
         let key = self.key();
-        let RouteText { created, first, attachments, alpn, policy, .. } = self;
-        if !policy.is_consistent() {
-            return Err(InvalidText::Policy);
-        }
+        let RouteText { created, first, attachments, alpn, .. } = self;
         let first = Some(first).filter(|first| !first.hostnames.is_empty());
         let first = first.map(|first| first.attachment(Scope::Config));
         let others = attachments.into_iter().map(ScopedText::attachment);
         let attachments = first.into_iter().chain(others).collect::<Result<_, _>>()?;
-        let policy = Arc::new(TrafficPolicy::new(policy));
         Ok(RouteSpec { key, created, attachments, alpn, backends, policy })
     }
 }
@@ -312,7 +323,8 @@ mod tests {
             spec.attachments = attachments.into_iter().collect();
             let text = serde_json::to_string(&RouteText::of(&spec)).expect("JSON");
             let read: RouteText = serde_json::from_str(&text).expect("a route");
-            prop_assert_eq!(read.spec(Vec::new()), Ok(spec), "{}", text);
+            let policy = Arc::new(read.traffic_policy().expect("a policy"));
+            prop_assert_eq!(read.spec(Vec::new(), policy), Ok(spec), "{}", text);
         }
     }
 

@@ -72,8 +72,11 @@ func TestRefusals(t *testing.T) {
 		"metrics.serviceMonitor.enabled=true,admin.service.enabled=false":     "metrics.serviceMonitor.enabled: wants admin.service.enabled",
 		"metrics.serviceMonitor.enabled=true,metrics.podMonitor.enabled=true": "metrics: every pod would be scraped twice",
 		"namespaces={a},rbac.aggregateTo={view}":                              "rbac.aggregateTo: makes ClusterRoles",
-		"extraConfig.class=x":                                                 "extraConfig.class: is there already",
-		"extraConfig.drain.delay=1s":                                          "extraConfig.drain.delay: is there already",
+		"policy.timeouts.idle=1h":                                             "policy.timeouts.idle: set it by the value timeouts.idle",
+		"listeners.https.proxyProtocol.trusted=Require":                       "listeners.https.proxyProtocol.from: names no network",
+		"listeners.https.protocol=tcp,listeners.https.proxyProtocol.from={10.0.0.0/8},listeners.https.proxyProtocol.trusted=Accept": "listeners.https.proxyProtocol.trusted: Accept needs protocol: tls",
+		"extraConfig.class=x":        "extraConfig.class: is there already",
+		"extraConfig.drain.delay=1s": "extraConfig.drain.delay: is there already",
 	} {
 		_, fault, err := helm("template", "sluice", chart, "--set", values)
 		if err == nil {

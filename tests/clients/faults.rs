@@ -30,7 +30,7 @@ fn a_broken_file_changes_nothing_and_is_named_once() {
     let named = await_named(&sluice, 1);
     assert_named(&named[0], "a.yaml", 7, Some("SniRoute test/a"), Some("spec.idel"));
     let detail = named[0]["detail"].as_str().unwrap();
-    assert!(detail.starts_with("unknown field; there are alpn, "), "{detail}");
+    assert!(detail.starts_with("unknown field; there are access, alpn, "), "{detail}");
 
     // Another fault in the same file is another change.
     fs::write(&file, first.replace("a.test", "a..test").replace("  idel: 5s\n", "")).unwrap();

@@ -145,7 +145,7 @@ fn a_passed_socket_can_be_had_again() {
         described: "a socket".to_owned(),
         socket: socket.try_clone().unwrap().into(),
     };
-    let plane = Plane::with_passed(vec![target("a.test", &[answering("served")])], passed);
+    let plane = Plane::with_passed(vec![target("a.test", &[answering("served")])], passed, |_| {});
     let wanted = plane.running().binds_in_force();
     for _ in 0..2 {
         apply(&plane, &[]);

@@ -1,12 +1,13 @@
 //! PROXY headers, from proxies and to endpoints.
 
 use std::io::Write;
-use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 
 use serde_json::{Value, json};
 use sluice::config::{AccessLogMode, Config, OtherPeers, Protocol, ProxyProtocolIn, TrustedPeers};
 use sluice::outcome::Outcome;
 use sluice::policy::{Access, ProxyVersion};
+use sluice::proxy::PassedSocket;
 use sluice::proxy_protocol::{
     Addresses, Extensions, Header, LOCAL, Progress, Version, read, write,
 };
@@ -211,7 +212,25 @@ fn a_header_that_does_not_end_is_not_waited_for() {
     for client in [&mut slow, &mut slower] {
         assert_eq!(rest(client), (vec![], End::Eof));
     }
-    plane.assert_ended(&[("", Outcome::HelloTimeout, 2)]);
+    plane.assert_ended(&[("", Outcome::BadPreamble, 1), ("", Outcome::HelloTimeout, 1)]);
+    let silent = open(plane.address(), b"");
+    wait_until("nobody waits for a header", || plane.count("", Outcome::BadPreamble) == 2);
+    drop(silent);
+}
+
+/// Its health checks do not depend on the clients that are admitted.
+#[test]
+fn a_proxy_that_names_no_client_is_judged_when_it_wants_a_route() {
+    let backend = Backend::new();
+    let plane = Plane::with(vec![target("a.test", &[backend.address()])], |config| {
+        requiring(config);
+        config.listeners[0].access = only(&["192.0.2.0/24"]);
+    });
+    is_refused(open(plane.address(), &LOCAL));
+    plane.assert_ended(&[("", Outcome::NoHello, 1)]);
+    is_refused(open(plane.address(), &[&LOCAL[..], &hello("a.test")].concat()));
+    plane.assert_ended(&[("", Outcome::NoHello, 1), ("a.test", Outcome::AccessDenied, 1)]);
+    assert!(!backend.is_wanted());
 }
 
 /// What an endpoint got before the hello.
@@ -308,6 +327,7 @@ fn what_one_proxy_says_is_passed_on_to_the_next() {
         assert_eq!(addresses.destination.to_string(), destination);
         assert_eq!(header.unique_id.as_deref(), Some(&b"theirs"[..]));
     }
+    assert!(plane.access_log().iter().all(|line| line["uniqueId"] == "theirs"));
 }
 
 /// A server may speak first.
@@ -375,6 +395,48 @@ fn a_route_admits_clients_by_their_addresses_before_it_connects() {
     assert!(!backend.is_wanted());
     let mut client = open(plane.address(), &hello);
     exchange(&mut client, &mut backend.accept_with(&hello));
+}
+
+#[test]
+fn no_route_admits_more_than_the_ceiling() {
+    let backend = Backend::new();
+    let hello = hello("a.test");
+    let route = target("a.test", &[backend.address()])
+        .policy(|policy| policy.access = Some(only(&["127.0.0.0/8"])));
+    let plane = Plane::with(vec![route], |config| {
+        config.policy_ceiling.access = Some(only(&["127.0.0.1", "10.0.0.0/8"]));
+    });
+    is_refused(stranger(plane.address(), &hello));
+    let mut client = open(plane.address(), &hello);
+    exchange(&mut client, &mut backend.accept_with(&hello));
+    drop(client);
+    plane.assert_ended(&[("a.test", Outcome::AccessDenied, 1), ("a.test", Outcome::Completed, 1)]);
+}
+
+/// An IPv4 client of a socket of both families has an address of IPv6 there.
+#[test]
+fn an_ipv4_client_is_judged_as_one_whatever_the_socket() {
+    let hello = hello("a.test");
+    let backend = Backend::new();
+    let socket = TcpListener::bind("[::]:0").unwrap();
+    let address = SocketAddr::from(([127, 0, 0, 1], socket.local_addr().unwrap().port()));
+    let passed = PassedSocket {
+        name: Some("https".to_owned()),
+        described: "a socket".to_owned(),
+        socket: socket.into(),
+    };
+    let route = target("a.test", &[backend.address()]);
+    let plane = Plane::with_passed(vec![route], passed, |config| {
+        requiring(config);
+        config.listeners[0].access = only(&["192.0.2.0/24", "127.0.0.3"]);
+    });
+    let mut client = open(address, &[header(Version::V2), hello.clone()].concat());
+    exchange(&mut client, &mut backend.accept_with(&hello));
+    is_refused(stranger(address, b""));
+    let mut other = open_from(([127, 0, 0, 3], 0).into(), address, &hello);
+    exchange(&mut other, &mut backend.accept_with(&hello));
+    drop((client, other));
+    plane.assert_ended(&[("", Outcome::AccessDenied, 1), ("a.test", Outcome::Completed, 2)]);
 }
 
 #[test]

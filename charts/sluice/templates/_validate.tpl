@@ -57,6 +57,14 @@
 {{- if and $listener.alerts (eq $listener.protocol "tcp") -}}
 {{- $faults = append $faults (printf "%s.alerts: alerts are TLS alerts; they need protocol: tls" $place) -}}
 {{- end -}}
+{{- with $listener.proxyProtocol -}}
+{{- if not .from -}}
+{{- $faults = append $faults (printf "%s.proxyProtocol.from: names no network" $place) -}}
+{{- end -}}
+{{- if and (eq (default "Require" .trusted) "Accept") (eq $listener.protocol "tcp") -}}
+{{- $faults = append $faults (printf "%s.proxyProtocol.trusted: Accept needs protocol: tls" $place) -}}
+{{- end -}}
+{{- end -}}
 {{- if and $values.hostNetwork $listener.hostPort (ne (int $listener.hostPort) (int $listener.containerPort)) -}}
 {{- $faults = append $faults (printf "%s.hostPort: with hostNetwork the containerPort is the node's; leave hostPort out" $place) -}}
 {{- end -}}

@@ -8,6 +8,8 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use super::Identity;
+use crate::control::translate::policy::Policies;
+use crate::policy::EffectivePolicy;
 use crate::routing::wire::{AttachmentText, BackendText, InvalidText, RouteText};
 use crate::routing::{Backend, BackendKey, RouteKey, RouteSpec, Snapshot};
 
@@ -118,7 +120,11 @@ impl SavedLine {
             weight: *weight,
         };
         let backends = spec.backends.iter().map(weighted).collect();
-        SavedLine::Route(Box::new(SavedRoute { route: RouteText::of(spec), backends }))
+        let mut route = RouteText::of(spec);
+        // The layers below are those of the process that reads the table.
+        route.policy =
+            EffectivePolicy { policy: route.policy.of_route(), ..EffectivePolicy::default() };
+        SavedLine::Route(Box::new(SavedRoute { route, backends }))
     }
 
     /// Reads a line that this version has written. Unknown fields are refused, because such a field may
@@ -140,6 +146,7 @@ impl SavedLine {
         self,
         snapshot: &mut Snapshot,
         routes: &mut HashSet<RouteKey>,
+        policies: &mut Policies,
     ) -> Result<(), String> {
         match self {
             SavedLine::Backend(SavedBackend { backend, endpoints }) => {
@@ -150,7 +157,7 @@ impl SavedLine {
                 }
             }
             SavedLine::Route(route) => {
-                let spec = route.spec()?;
+                let spec = route.spec(policies)?;
                 let is_missing = |key: &&BackendKey| !snapshot.endpoints.contains_key(*key);
                 if let Some(backend) = spec.backends.iter().map(|(key, _)| key).find(is_missing) {
                     let (kind, key) = (spec.key.kind(), &spec.key);
@@ -169,7 +176,7 @@ impl SavedLine {
 }
 
 impl SavedRoute {
-    fn spec(self) -> Result<RouteSpec, String> {
+    fn spec(self, policies: &mut Policies) -> Result<RouteSpec, String> {
         let key = self.route.key();
         // Without hostnames, it is no attachment, and its other fields would be lost.
         let first = &self.route.first;
@@ -177,9 +184,11 @@ impl SavedRoute {
         if is_cut || self.route.is_without_hostnames() || self.backends.is_empty() {
             return Err(format!("the {} {key} lacks hostnames or backends", key.kind()));
         }
+        let (policy, _) = policies.effective(self.route.policy.policy.clone());
         let backends = self.backends.iter().map(|one| Ok((one.backend.key()?, one.weight)));
-        let spec =
-            backends.collect::<Result<_, _>>().and_then(|backends| self.route.spec(backends));
+        let spec = backends
+            .collect::<Result<_, _>>()
+            .and_then(|backends| self.route.spec(backends, policy));
         spec.map_err(|error: InvalidText| error.to_string())
     }
 }

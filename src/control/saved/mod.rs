@@ -28,6 +28,8 @@ use ring::digest::{Context, SHA256};
 use serde::Serialize;
 
 use self::format::{Description, SavedLine};
+use super::translate::policy::Policies;
+use crate::policy::Layers;
 use crate::routing::{Snapshot, Table};
 
 /// The name of the file in its folder.
@@ -39,7 +41,7 @@ const LOCK_FILE: &str = "table.lock";
 
 const MAGIC: &str = "sluice-table";
 /// The version of the format. It changes whenever another version of sluice would misread the file.
-const VERSION: &str = "3";
+const VERSION: &str = "4";
 /// The length of the header: magic, version, 20 digits, 64 digits, three spaces, a line feed.
 const HEADER: usize = MAGIC.len() + VERSION.len() + 20 + 64 + 4;
 /// The maximum size of a file in bytes: room for a million routes.
@@ -160,11 +162,16 @@ pub fn save(
     replaced
 }
 
-/// Reads the file that [`save`] wrote for the same installation; `None` if there is none. Blocks.
+/// Reads the file that [`save`] wrote for the same installation; `None` if there is none. `layers` are those of
+/// this process. Blocks.
 ///
 /// # Errors
 /// Any fault of the file. It is then not used.
-pub fn load(folder: &Path, identity: &Identity) -> Result<Option<SavedTable>, SavedTableError> {
+pub fn load(
+    folder: &Path,
+    identity: &Identity,
+    layers: &Layers,
+) -> Result<Option<SavedTable>, SavedTableError> {
     let path = path(folder);
     match fs::metadata(&path) {
         // Opening a pipe could block for ever.
@@ -176,7 +183,7 @@ pub fn load(folder: &Path, identity: &Identity) -> Result<Option<SavedTable>, Sa
     let mut file = File::open(path)?;
     check(&mut file)?;
     file.seek(SeekFrom::Start(HEADER as u64))?;
-    read(BufReader::new(file), identity).map(Some)
+    read(BufReader::new(file), identity, layers).map(Some)
 }
 
 fn remove(path: &Path) -> io::Result<()> {
@@ -294,7 +301,11 @@ fn check(file: &mut File) -> Result<(), SavedTableError> {
 }
 
 /// Reads the lines after the header.
-fn read(lines: impl BufRead, identity: &Identity) -> Result<SavedTable, SavedTableError> {
+fn read(
+    lines: impl BufRead,
+    identity: &Identity,
+    layers: &Layers,
+) -> Result<SavedTable, SavedTableError> {
     let mut lines = lines.lines().zip(2..);
     let (first, line) = lines.next().ok_or(SavedTableError::NotATable)?;
     let content = |line| move |reason: String| SavedTableError::Content { line, reason };
@@ -306,9 +317,10 @@ fn read(lines: impl BufRead, identity: &Identity) -> Result<SavedTable, SavedTab
     }
     let mut snapshot = Snapshot::default();
     let mut keys = HashSet::new();
+    let mut policies = Policies::new(layers.clone());
     for (text, line) in lines {
         let record = SavedLine::read(&text?).map_err(content(line))?;
-        record.add_to(&mut snapshot, &mut keys).map_err(content(line))?;
+        record.add_to(&mut snapshot, &mut keys, &mut policies).map_err(content(line))?;
     }
     Ok(SavedTable { snapshot, saved_at: description.saved_at(), saved_by: description.saved_by })
 }

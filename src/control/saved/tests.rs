@@ -8,7 +8,7 @@ use proptest::prelude::*;
 use tempfile::TempDir;
 
 use super::*;
-use crate::policy::{Balancing, Policy, Timeout, Timeouts};
+use crate::policy::{Balancing, Layers, Policy, Timeout, Timeouts};
 use crate::routing::{
     AnyOn, BackendKey, Hostname, Hostnames, Kind, ObjectKey, ObjectRef, RouteKey, RouteSpec,
     ServicePort, TrafficPolicy, WeightedBackend, channel,
@@ -17,7 +17,8 @@ use crate::routing::{
 #[test]
 fn a_saved_table_can_be_loaded() {
     let folder = saved();
-    let loaded = load(folder.path(), &identity()).expect("good").expect("there");
+    let loaded =
+        load(folder.path(), &identity(), &Layers::default()).expect("good").expect("there");
     assert_eq!(served(loaded.snapshot), served(snapshot()));
     assert_eq!(loaded.saved_at, time());
     assert_eq!(loaded.saved_by, env!("CARGO_PKG_VERSION"));
@@ -27,7 +28,7 @@ fn a_saved_table_can_be_loaded() {
 fn the_format_is_stable() {
     let text = fs::read_to_string(path(saved().path())).expect("UTF-8");
     let mut lines: Vec<&str> = text.lines().collect();
-    assert!(lines[0].starts_with("sluice-table 3 0000000000000000"), "{}", lines[0]);
+    assert!(lines[0].starts_with("sluice-table 4 0000000000000000"), "{}", lines[0]);
     let description = lines[1].replace(env!("CARGO_PKG_VERSION"), "VERSION");
     assert_eq!(
         description,
@@ -48,25 +49,18 @@ fn the_format_is_stable() {
             r#"{"route":{"kind":"SniRoute","namespace":"data","name":"kafka","created":1700000000,"#,
             r#""hostnames":["kafka.test","*.kafka.test","*"],"anyOn":{"except":["redis"]},"#,
             r#""listeners":["https"],"alpn":["h2"],"loadBalancing":{"policy":"SourceAddress"},"#,
-            r#""timeouts":{"connect":"1s500ms","idle":"1h"},"policyFrom":{"#,
-            r#""loadBalancing.policy":"route","timeouts.connect":"route","timeouts.idle":"route"},"#,
+            r#""timeouts":{"connect":"1s500ms","idle":"1h"},"#,
             r#""backends":[{"backend":"data/kafka:9093","kind":"service","weight":90},"#,
             r#"{"backend":"data/kafka:tls","kind":"service","weight":10}]}}"#
         ),
         concat!(
             r#"{"route":{"kind":"SniRoute","namespace":"web","name":"plain","#,
             r#""hostnames":["plain.test"],"anyOn":{"only":["one","two"]},"listeners":[],"alpn":[],"#,
-            r#""loadBalancing":{"policy":"RoundRobin"},"timeouts":{"connect":"5s","idle":"1h"},"#,
-            r#""policyFrom":{"loadBalancing.policy":"default","timeouts.connect":"default","#,
-            r#""timeouts.idle":"default"},"#,
             r#""backends":[{"backend":"203.0.113.7:443","kind":"address","weight":1}]}}"#
         ),
         concat!(
             r#"{"route":{"kind":"TLSRoute","namespace":"web","name":"plain","rule":1,"#,
             r#""hostnames":["rule.test"],"listeners":[],"alpn":[],"#,
-            r#""loadBalancing":{"policy":"RoundRobin"},"timeouts":{"connect":"5s","idle":"1h"},"#,
-            r#""policyFrom":{"loadBalancing.policy":"default","timeouts.connect":"default","#,
-            r#""timeouts.idle":"default"},"#,
             r#""backends":[{"backend":"203.0.113.7:443","kind":"address","weight":1}]}}"#
         ),
     ] {
@@ -93,7 +87,7 @@ fn the_folder_is_created_and_an_incomplete_file_is_replaced() {
     save(&deep, &table(snapshot()), &identity(), time()).expect("saved");
     fs::write(deep.join(NEW_FILE), "half a tab").expect("written");
     save(&deep, &table(Snapshot::default()), &identity(), time()).expect("saved again");
-    let loaded = load(&deep, &identity()).expect("good").expect("there");
+    let loaded = load(&deep, &identity(), &Layers::default()).expect("good").expect("there");
     assert_eq!(served(loaded.snapshot), served(Snapshot::default()));
     assert!(!deep.join(NEW_FILE).exists());
 }
@@ -118,15 +112,20 @@ fn a_failed_save_keeps_the_previous_file() {
         save(&under_a_file, &table(snapshot()), &identity(), time()).expect_err("no folder");
     assert!(error.to_string().contains("cannot make the folder"), "{error}");
 
-    let loaded = load(folder.path(), &identity()).expect("good").expect("there");
+    let loaded =
+        load(folder.path(), &identity(), &Layers::default()).expect("good").expect("there");
     assert_eq!(served(loaded.snapshot), served(snapshot()));
 }
 
 #[test]
 fn a_missing_file_is_no_error() {
     let folder = TempDir::new().expect("a folder");
-    assert!(load(folder.path(), &identity()).expect("fine").is_none());
-    assert!(load(&folder.path().join("nowhere"), &identity()).expect("fine").is_none());
+    assert!(load(folder.path(), &identity(), &Layers::default()).expect("fine").is_none());
+    assert!(
+        load(&folder.path().join("nowhere"), &identity(), &Layers::default())
+            .expect("fine")
+            .is_none()
+    );
 }
 
 #[test]
@@ -146,11 +145,16 @@ fn another_installation_is_refused_by_the_setting_that_differs() {
             "with the namespaces a, b, and this one has all namespaces",
         ),
     ] {
-        let refused = load(folder.path(), &other).expect_err(message).to_string();
+        let refused =
+            load(folder.path(), &other, &Layers::default()).expect_err(message).to_string();
         assert!(refused.contains(message), "{refused}");
     }
     let same = Identity { namespaces: vec!["a".into(), "b".into(), "a".into()], ..identity() };
-    assert!(load(folder.path(), &same).expect("the same, in another order").is_some());
+    assert!(
+        load(folder.path(), &same, &Layers::default())
+            .expect("the same, in another order")
+            .is_some()
+    );
 }
 
 #[test]
@@ -159,9 +163,9 @@ fn a_damaged_file_is_refused_with_the_reason() {
     let good = fs::read_to_string(path(folder.path())).expect("UTF-8");
     let refused = |text: &str| {
         fs::write(path(folder.path()), text).expect("written");
-        load(folder.path(), &identity()).expect_err(text).to_string()
+        load(folder.path(), &identity(), &Layers::default()).expect_err(text).to_string()
     };
-    let other_version = |version: &str| good.replacen(" 3 ", &format!(" {version} "), 1);
+    let other_version = |version: &str| good.replacen(" 4 ", &format!(" {version} "), 1);
     for (text, message) in [
         (String::new(), "not a saved table"),
         ("apiVersion: v1\nkind: List\n".to_owned(), "not a saved table"),
@@ -171,8 +175,8 @@ fn a_damaged_file_is_refused_with_the_reason() {
         (good[..good.len() - 1].to_owned(), "cut off or added to"),
         (format!("{good}\n"), "cut off or added to"),
         (good.replacen("kafka.test", "kafka.tesu", 1), "does not fit its checksum"),
-        (other_version("2"), "has version 2, and this sluice reads version 3"),
-        (other_version("4"), "has version 4, and this sluice reads version 3"),
+        (other_version("3"), "has version 3, and this sluice reads version 4"),
+        (other_version("5"), "has version 5, and this sluice reads version 4"),
         (other_version("12-beta"), "has version 12-beta"),
     ] {
         let refused = refused(&text);
@@ -181,11 +185,15 @@ fn a_damaged_file_is_refused_with_the_reason() {
     let file = File::options().write(true).open(path(folder.path())).expect("there");
     fs::write(path(folder.path()), &good).expect("written");
     file.set_len(LARGEST + 1).expect("a sparse file");
-    let refused = load(folder.path(), &identity()).expect_err("large").to_string();
+    let refused =
+        load(folder.path(), &identity(), &Layers::default()).expect_err("large").to_string();
     assert!(refused.contains("more than the 1073741824 that are read"), "{refused}");
     fs::remove_file(path(folder.path())).expect("there");
     fs::create_dir(path(folder.path())).expect("made");
-    assert!(matches!(load(folder.path(), &identity()), Err(SavedTableError::NotATable)));
+    assert!(matches!(
+        load(folder.path(), &identity(), &Layers::default()),
+        Err(SavedTableError::NotATable)
+    ));
 }
 
 #[test]
@@ -205,11 +213,6 @@ fn an_invalid_line_is_reported_with_its_number() {
         (kafka.replace("SourceAddress", "Nearest"), "\"Nearest\" is not a policy; write one of"),
         (kafka.replace("\"created\"", "\"later\":1,\"created\""), "differently from column 64 on"),
         (kafka.replace("\"connect\"", "\"later\":1,\"connect\""), "differently from column"),
-        (
-            kafka.replace(",\"loadBalancing\":{\"policy\":\"SourceAddress\"}", ""),
-            "policyFrom has other",
-        ),
-        (kafka.replace(",\"timeouts.idle\":\"route\"", ""), "policyFrom has other"),
         (kafka.replace("\"weight\":90", "\"weight\":-1"), "invalid value"),
         (kafka.replace("\"kind\":\"SniRoute\"", "\"kind\":\"Lease\""), "unknown variant `Lease`"),
         (
@@ -268,7 +271,7 @@ proptest! {
             Damage::Insert(more) => { bytes.splice(at..at, more); }
         }
         fs::write(path(folder.path()), bytes).expect("written");
-        if let Ok(loaded) = load(folder.path(), &identity()) {
+        if let Ok(loaded) = load(folder.path(), &identity(), &Layers::default()) {
             prop_assert_eq!(served(loaded.expect("there").snapshot), served(snapshot()));
         }
     }
@@ -313,7 +316,7 @@ fn load_lines(folder: &TempDir, lines: &[&str]) -> Result<Option<SavedTable>, Sa
     digest.update(text.as_bytes());
     let header = header(text.len() as u64, digest);
     fs::write(path(folder.path()), header + &text).expect("written");
-    load(folder.path(), &identity())
+    load(folder.path(), &identity(), &Layers::default())
 }
 
 fn saved() -> TempDir {

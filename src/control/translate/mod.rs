@@ -14,7 +14,7 @@ mod grants;
 mod names;
 mod notes;
 mod own_addresses;
-mod policy;
+pub(super) mod policy;
 mod ports;
 mod resolve;
 mod resolved_route;

@@ -9,7 +9,7 @@ use crate::routing::TrafficPolicy;
 
 /// The effective policies of routes. Routes with the same fields share one.
 #[derive(Debug)]
-pub(super) struct Policies {
+pub(in crate::control) struct Policies {
     layers: Layers,
     known: HashMap<Policy, Known>,
     /// The access lists of the known policies. Those with the same networks share one.
@@ -28,17 +28,25 @@ struct Known {
 const FEW: usize = 64;
 
 impl Policies {
-    pub(super) fn new(layers: Layers) -> Self {
+    pub(in crate::control) fn new(layers: Layers) -> Self {
         Policies { layers, known: HashMap::default(), lists: HashMap::default(), most: FEW }
     }
 
     /// The policy of a route with these fields, and a message about those that exceed the installation's
     /// ceiling.
-    pub(super) fn effective(&mut self, asked: Policy) -> (Arc<TrafficPolicy>, Arc<str>) {
+    pub(in crate::control) fn effective(
+        &mut self,
+        mut asked: Policy,
+    ) -> (Arc<TrafficPolicy>, Arc<str>) {
         if let Some(known) = self.known.get(&asked)
             && let Some(policy) = known.policy.upgrade()
         {
             return (policy, Arc::clone(&known.exceeded));
+        }
+        if let Some((known, _)) =
+            asked.access.as_ref().and_then(|own| self.lists.get_key_value(own))
+        {
+            asked.access = Some(known.clone());
         }
         let (effective, exceeded) = self.layers.effective(&asked);
         let list = self.list(&effective);
@@ -97,6 +105,10 @@ mod tests {
         let (one, same, other) =
             (with(1, &["10.0.0.0/8"]), with(2, &["10.0.0.0/8"]), with(1, &["10.0.0.0/9"]));
         assert!(std::ptr::eq(one.access(), same.access()));
+        let networks = |policy: &TrafficPolicy| {
+            policy.effective().policy.access.as_ref().unwrap().allow.as_ptr()
+        };
+        assert_eq!(networks(&one), networks(&same));
         assert!(!std::ptr::eq(one.access(), other.access()));
     }
 

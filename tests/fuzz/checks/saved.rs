@@ -15,19 +15,20 @@ pub(crate) fn check(text: &[u8]) -> bool {
         Identity { class: "sluice".to_owned(), require_class: false, namespaces: Vec::new() };
     fs::write(path(folder), text).expect("room for it");
     // Nobody guesses a checksum.
-    let _ = load(folder, &identity);
+    let layers = sluice::policy::Layers::default();
+    let _ = load(folder, &identity, &layers);
 
     let checksum: String =
         digest(&SHA256, text).as_ref().iter().map(|byte| format!("{byte:02x}")).collect();
-    let header = format!("sluice-table 3 {:020} {checksum}\n", text.len());
+    let header = format!("sluice-table 4 {:020} {checksum}\n", text.len());
     fs::write(path(folder), [header.as_bytes(), text].concat()).expect("room for it");
-    let Ok(saved) = load(folder, &identity) else { return false };
+    let Ok(saved) = load(folder, &identity, &layers) else { return false };
     let saved = saved.expect("there is a file");
     let (mut writer, table) = channel();
     writer.apply(saved.snapshot);
     let served = table.table().len();
     save(folder, &table.table(), &identity, saved.saved_at).expect("it can be saved");
-    let again = load(folder, &identity).expect("it can be read").expect("it is there");
+    let again = load(folder, &identity, &layers).expect("it can be read").expect("it is there");
     assert_eq!(again.snapshot.routes.len(), served);
     true
 }

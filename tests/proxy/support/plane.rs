@@ -123,9 +123,14 @@ impl Plane {
     }
 
     /// One whose first listener has this socket.
-    pub(crate) fn with_passed(targets: Vec<Target>, passed: PassedSocket) -> Self {
+    pub(crate) fn with_passed(
+        targets: Vec<Target>,
+        passed: PassedSocket,
+        configure: impl FnOnce(&mut Config),
+    ) -> Self {
         let listeners = vec![listener("https", Protocol::Tls, false)];
-        let config = Config { listeners, workers: 2.try_into().unwrap(), ..Config::default() };
+        let mut config = Config { listeners, workers: 2.try_into().unwrap(), ..Config::default() };
+        configure(&mut config);
         Plane::of(Proxy::bind_with(&config, vec![passed]).unwrap(), &config, targets, |_| {})
     }
 
@@ -275,7 +280,9 @@ impl Drop for Plane {
 fn snapshot(targets: Vec<Target>, layers: &Layers) -> Snapshot {
     let mut snapshot = Snapshot::default();
     for target in targets {
-        snapshot.routes.push(target.spec.with_layers(layers));
+        let (effective, _) = layers.effective(&target.spec.policy.effective().of_route());
+        let policy = Arc::new(TrafficPolicy::new(effective));
+        snapshot.routes.push(RouteSpec { policy, ..target.spec });
         snapshot.endpoints.extend(target.endpoints);
     }
     snapshot
