@@ -255,7 +255,7 @@ fn a_saved_table_that_is_not_good_is_refused() {
     };
     refused("saved-refused", &good.replace("app.test", "bad.test"), "does not fit its checksum");
     refused("saved-refused", &good[..good.len() / 2], "cut off");
-    refused("saved-refused", &good.replacen(" 3 ", " 1 ", 1), "its format has version 1");
+    refused("saved-refused", &good.replacen(" 4 ", " 1 ", 1), "its format has version 1");
     refused("another", &good, "with class \"saved-refused\", and this one has class \"another\"");
 }
 
