@@ -7,7 +7,7 @@
 //! | [`app`] | starts all parts, runs and drains them; the only module that uses all others | all |
 //! | [`control`] | the control plane: turns manifests into a table and statuses | `routing`, `reach`, `policy`, `duration`, `yaml` |
 //! | [`proxy`] | the data plane: serves connections | `routing`, `reach`, `machine`, `tls`, `proxy_protocol`, `policy`, `outcome`, `config`, `metrics`, `access_log`, `heartbeat` |
-//! | [`admin`] | the admin port: metrics, probes and the active routes | `routing`, `reach`, `control::status`, `metrics`, `readiness`, `duration` |
+//! | [`admin`] | the admin port: metrics, probes and the active routes | `routing`, `policy`, `reach`, `control::status`, `metrics`, `readiness`, `duration` |
 //! | [`explain`] | says which route takes a connection, and why | `routing`, `policy`, `tls`, `admin::report` |
 //! | [`metrics`] | the metrics | `routing`, `outcome`, `reach` |
 //! | [`access_log`] | one line for each connection | `tls`, `outcome`, `line_queue`, `cidr` |

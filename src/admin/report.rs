@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::control::status::{Condition, RouteStatus, Statuses};
+use crate::policy::{Access, AccessLists, EffectivePolicy, PolicyOrigin};
 use crate::routing::wire::{BackendText, InvalidText, RouteText};
 use crate::routing::{
     Backend, BackendKey, Endpoint, Moment, ObjectRef, Route, RouteKey, RouteSpec, Snapshot, Table,
@@ -24,8 +25,46 @@ use crate::routing::{
 pub struct RoutesReport {
     /// The table's generation; 0 means that there is no table yet.
     pub generation: u64,
+    /// The access lists of the installation. The routes do not repeat them.
+    #[serde(default, skip_serializing_if = "InstallationAccess::is_empty")]
+    pub installation: InstallationAccess,
     /// The routes, by namespace and name.
     pub routes: Vec<RouteReport>,
+}
+
+/// The access lists of an installation.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct InstallationAccess {
+    /// That of the setting `policy`, for routes without one of their own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub access: Option<Access>,
+    /// That of the setting `policyCeiling`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub access_ceiling: Option<Access>,
+}
+
+impl InstallationAccess {
+    fn is_empty(&self) -> bool {
+        *self == InstallationAccess::default()
+    }
+
+    /// Moves the installation's lists here from a route.
+    fn take(&mut self, policy: &mut EffectivePolicy) {
+        if policy.access_is_of(PolicyOrigin::Policy) {
+            self.access = policy.policy.access.take().or_else(|| self.access.take());
+        }
+        self.access_ceiling = policy.access_ceiling.take().or_else(|| self.access_ceiling.take());
+    }
+
+    /// The policy of a route, with the installation's lists.
+    fn complete(&self, mut policy: EffectivePolicy) -> EffectivePolicy {
+        if policy.access_is_of(PolicyOrigin::Policy) {
+            policy.policy.access.clone_from(&self.access);
+        }
+        policy.access_ceiling.clone_from(&self.access_ceiling);
+        policy
+    }
 }
 
 /// One route.
@@ -89,7 +128,7 @@ pub struct ConditionReport {
 /// A route of a report that this version cannot read, for example because a newer sluice wrote it.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{route}: {fault}")]
-pub struct UnreadableRoute {
+pub struct UnreadableEntry {
     /// Its kind, namespace and name, if they are known.
     route: String,
     fault: String,
@@ -119,26 +158,32 @@ impl RoutesReport {
             }
             served.for_each(|(_, route)| route.conditions = conditions());
         }
-        RoutesReport { generation: table.generation(), routes: routes.into_values().collect() }
+        let mut installation = InstallationAccess::default();
+        let mut routes: Vec<RouteReport> = routes.into_values().collect();
+        routes.iter_mut().for_each(|route| installation.take(&mut route.route.policy));
+        RoutesReport { generation: table.generation(), installation, routes }
     }
 
     /// Reads a report. Also returns the routes that cannot be read.
     ///
     /// # Errors
     /// When the text is no report.
-    pub fn read(text: &[u8]) -> serde_json::Result<(Self, Vec<UnreadableRoute>)> {
+    pub fn read(text: &[u8]) -> serde_json::Result<(Self, Vec<UnreadableEntry>)> {
         #[derive(Deserialize)]
         struct Report {
             generation: u64,
+            #[serde(default)]
+            installation: InstallationAccess,
             routes: Vec<Value>,
         }
-        let Report { generation, routes } = serde_json::from_slice(text)?;
-        let mut report = RoutesReport { generation, routes: Vec::with_capacity(routes.len()) };
+        let Report { generation, installation, routes: all } = serde_json::from_slice(text)?;
+        let routes = Vec::with_capacity(all.len());
+        let mut report = RoutesReport { generation, installation, routes };
         let mut unreadable = Vec::new();
-        for route in routes {
+        for route in all {
             match RouteReport::deserialize(&route) {
                 Ok(route) => report.routes.push(route),
-                Err(fault) => unreadable.push(UnreadableRoute::of(&route, &fault)),
+                Err(fault) => unreadable.push(UnreadableEntry::of(&route, &fault)),
             }
         }
         Ok((report, unreadable))
@@ -154,16 +199,16 @@ impl RoutesReport {
 
     /// The served routes and their endpoints in the form for a table, and the routes that cannot be
     /// converted.
-    pub fn snapshot(&self) -> (Snapshot, Vec<UnreadableRoute>) {
+    pub fn snapshot(&self) -> (Snapshot, Vec<UnreadableEntry>) {
         let mut snapshot = Snapshot::default();
-        let mut unreadable = Vec::new();
+        let (mut unreadable, mut lists) = (Vec::new(), AccessLists::default());
         for route in self.routes.iter().filter(|route| route.served) {
-            match route.spec(&mut snapshot.endpoints) {
+            match route.spec(&self.installation, &mut lists, &mut snapshot.endpoints) {
                 Ok(spec) => snapshot.routes.push(spec),
                 Err(fault) => {
                     let key = route.route.key();
                     let route = format!("{} {key}", key.kind());
-                    unreadable.push(UnreadableRoute { route, fault: fault.to_string() });
+                    unreadable.push(UnreadableEntry { route, fault: fault.to_string() });
                 }
             }
         }
@@ -171,11 +216,11 @@ impl RoutesReport {
     }
 }
 
-impl UnreadableRoute {
+impl UnreadableEntry {
     fn of(route: &Value, fault: &serde_json::Error) -> Self {
         let text = |field| route.get(field).and_then(Value::as_str).unwrap_or("?");
         let route = format!("{} {}/{}", text("kind"), text("namespace"), text("name"));
-        UnreadableRoute { route, fault: fault.to_string() }
+        UnreadableEntry { route, fault: fault.to_string() }
     }
 }
 
@@ -198,6 +243,8 @@ impl RouteReport {
 
     fn spec(
         &self,
+        installation: &InstallationAccess,
+        lists: &mut AccessLists,
         endpoints: &mut HashMap<BackendKey, Vec<SocketAddr>>,
     ) -> Result<RouteSpec, InvalidText> {
         let mut backends = Vec::with_capacity(self.backends.len());
@@ -207,8 +254,10 @@ impl RouteReport {
             endpoints.insert(key.clone(), addresses);
             backends.push((key, report.weight));
         }
-        let policy = Arc::new(self.route.traffic_policy()?);
-        self.route.clone().spec(backends, policy)
+        let mut route = self.route.clone();
+        route.policy = installation.complete(route.policy);
+        let policy = Arc::new(route.traffic_policy(lists)?);
+        route.spec(backends, policy)
     }
 }
 

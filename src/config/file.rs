@@ -3,7 +3,8 @@
 use super::document::ConfigDocument;
 use super::fault::{ConfigError, Value};
 use super::layers::{Given, Layer, ValueOrigin};
-use super::settings::{SETTINGS, Setting, Takes};
+use super::setting::{Setting, Takes};
+use super::settings::SETTINGS;
 use super::values::scalar;
 use crate::yaml::{Content, FieldPath, Node, Step, nearest};
 

@@ -7,7 +7,8 @@ use clap::{Arg, ArgAction, ArgMatches, Args, Command, FromArgMatches};
 
 use super::fault::Value;
 use super::layers::{Given, Layer, ValueOrigin};
-use super::settings::{self, SETTINGS, Setting, Takes};
+use super::setting::{Setting, Takes, variable};
+use super::settings::{self, SETTINGS};
 use super::types::Config;
 
 /// The settings that the command line has, not looked at yet.
@@ -34,7 +35,7 @@ impl Args for Flags {
             .long(settings::FILE)
             .value_name("FILE")
             .value_parser(NonEmptyStringValueParser::new())
-            .help(format!("{} [env: {}]", settings::FILE_HELP, settings::variable(settings::FILE)));
+            .help(format!("{} [env: {}]", settings::FILE_HELP, variable(settings::FILE)));
         let settings = SETTINGS.iter().filter(|setting| setting.is_text());
         command.arg(file).args(settings.map(|setting| arg(setting, &defaults)))
     }

@@ -5,7 +5,8 @@ use std::ffi::OsString;
 
 use super::document::ConfigDocument;
 use super::fault::{ConfigError, Value, ValueFault};
-use super::settings::{self, SETTINGS, Setting, Takes};
+use super::setting::{self, Setting, Takes};
+use super::settings::{FILE, SETTINGS};
 use crate::yaml::{FieldPath, Step};
 
 /// What one layer has, by the setting's name.
@@ -74,7 +75,7 @@ pub(super) fn environment(
 pub(super) fn file_variable(
     variable: &dyn Fn(&str) -> Option<OsString>,
 ) -> Result<Option<(String, String)>, ConfigError> {
-    let name = settings::variable(settings::FILE);
+    let name = setting::variable(FILE);
     Ok(read(variable, &name)?.map(|path| (path, name)))
 }
 

@@ -14,6 +14,7 @@ mod file;
 mod flags;
 mod layers;
 mod listen;
+mod setting;
 mod settings;
 mod types;
 mod values;

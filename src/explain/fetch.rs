@@ -12,7 +12,7 @@ use hyper::{Request, StatusCode, Uri};
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
 
-use crate::admin::report::{RoutesReport, UnreadableRoute};
+use crate::admin::report::{RoutesReport, UnreadableEntry};
 
 /// The maximum duration of a request, from resolving the name to the last byte.
 const DEADLINE: Duration = Duration::from_secs(5);
@@ -20,7 +20,7 @@ const DEADLINE: Duration = Duration::from_secs(5);
 const MAX_REPORT: usize = 64 * 1024 * 1024;
 
 /// The routes of a running sluice, and those that this version cannot read.
-pub type Fetched = (RoutesReport, Vec<UnreadableRoute>);
+pub type Fetched = (RoutesReport, Vec<UnreadableEntry>);
 
 /// Gets the routes from the admin port at `url`, such as `http://127.0.0.1:9901`. Needs a tokio runtime with
 /// I/O and time.

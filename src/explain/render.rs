@@ -4,7 +4,7 @@ use std::fmt::{self, Display, Formatter};
 use std::net::IpAddr;
 
 use super::{Elsewhere, Explanation, Loser, Lost, StatusNote, Winner};
-use crate::policy::{AccessList, Balancing, Origin};
+use crate::policy::{AccessList, Balancing, PolicyOrigin};
 use crate::routing::{Hostname, RouteSpec, Scope, WeightedBackend};
 
 impl Display for Explanation {
@@ -56,7 +56,7 @@ impl Explanation {
             writeln!(
                 f,
                 "  access at most: {ceiling} ({})",
-                described_origin(Origin::PolicyCeiling)
+                described_origin(PolicyOrigin::PolicyCeiling)
             )?;
         }
         if let Some(source) =
@@ -99,12 +99,12 @@ impl Explanation {
     }
 }
 
-fn described_origin(origin: Origin) -> &'static str {
+fn described_origin(origin: PolicyOrigin) -> &'static str {
     match origin {
-        Origin::Route => "of the route",
-        Origin::Policy => "of the setting policy",
-        Origin::PolicyCeiling => "of the setting policyCeiling or timeouts.max",
-        Origin::Default => "by default",
+        PolicyOrigin::Route => "of the route",
+        PolicyOrigin::Policy => "of the setting policy",
+        PolicyOrigin::PolicyCeiling => "of the setting policyCeiling or timeouts.max",
+        PolicyOrigin::Default => "by default",
     }
 }
 

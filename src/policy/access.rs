@@ -2,8 +2,9 @@
 
 use std::fmt;
 use std::net::IpAddr;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
+use ahash::AHashMap as HashMap;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -124,6 +125,36 @@ impl AccessList {
     /// Whether everybody is admitted.
     pub fn is_open(&self) -> bool {
         self.is_open
+    }
+}
+
+/// Access lists that are shared: the policies of many routes have the same networks.
+#[derive(Debug, Default)]
+pub struct AccessLists(HashMap<(Option<Access>, Option<Access>), Weak<AccessList>>);
+
+impl AccessLists {
+    /// The list of what both admit, and the first of them with the networks of an earlier call, if they are the
+    /// same.
+    pub fn shared(
+        &mut self,
+        access: Option<Access>,
+        ceiling: Option<Access>,
+    ) -> (Option<Access>, Arc<AccessList>) {
+        let key = (access, ceiling);
+        if let Some(((access, _), list)) = self.0.get_key_value(&key)
+            && let Some(list) = list.upgrade()
+        {
+            return (access.clone(), list);
+        }
+        let list = Arc::new(AccessList::of(key.0.iter().chain(&key.1)));
+        let access = key.0.clone();
+        self.0.insert(key, Arc::downgrade(&list));
+        (access, list)
+    }
+
+    /// Removes the lists that nobody uses.
+    pub fn clean(&mut self) {
+        self.0.retain(|_, list| list.strong_count() > 0);
     }
 }
 

@@ -13,7 +13,7 @@ use super::{Access, Balancing, LoadBalancing, Policy, Timeout, Timeouts};
 /// Where a field of an effective policy comes from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub enum Origin {
+pub enum PolicyOrigin {
     /// The route.
     Route,
     /// The setting `policy` of the installation.
@@ -24,26 +24,26 @@ pub enum Origin {
     Default,
 }
 
-impl Origin {
+impl PolicyOrigin {
     /// The word in reports.
     pub fn as_str(self) -> &'static str {
         match self {
-            Origin::Route => "route",
-            Origin::Policy => "policy",
-            Origin::PolicyCeiling => "policyCeiling",
-            Origin::Default => "default",
+            PolicyOrigin::Route => "route",
+            PolicyOrigin::Policy => "policy",
+            PolicyOrigin::PolicyCeiling => "policyCeiling",
+            PolicyOrigin::Default => "default",
         }
     }
 }
 
-impl fmt::Display for Origin {
+impl fmt::Display for PolicyOrigin {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.as_str())
     }
 }
 
 /// The origin of each field of an effective policy, by its path, such as `timeouts.idle`.
-pub type Origins = BTreeMap<String, Origin>;
+pub type PolicyOrigins = BTreeMap<String, PolicyOrigin>;
 
 /// A policy with all its layers. Its text is that of [`Policy`], with the origins.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -53,8 +53,8 @@ pub struct EffectivePolicy {
     #[serde(flatten)]
     pub policy: Policy,
     /// Where they come from.
-    #[serde(rename = "policyFrom", default, skip_serializing_if = "Origins::is_empty")]
-    pub origins: Origins,
+    #[serde(rename = "policyFrom", default, skip_serializing_if = "PolicyOrigins::is_empty")]
+    pub origins: PolicyOrigins,
     /// The clients that the ceiling admits: nobody else is, whatever `access` is.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub access_ceiling: Option<Access>,
@@ -63,7 +63,9 @@ pub struct EffectivePolicy {
 impl EffectivePolicy {
     /// The fields of the route itself. Those that were cut down are so here.
     pub fn of_route(&self) -> Policy {
-        let is_of_route = |origin: &Origin| matches!(origin, Origin::Route | Origin::PolicyCeiling);
+        let is_of_route = |origin: &PolicyOrigin| {
+            matches!(origin, PolicyOrigin::Route | PolicyOrigin::PolicyCeiling)
+        };
         let access = self.policy.access.clone();
         let access = access.filter(|_| self.origins.get(ACCESS).is_some_and(is_of_route));
         let mut policy = json(&self.policy);
@@ -73,18 +75,18 @@ impl EffectivePolicy {
         Policy { access, ..from_json(policy) }
     }
 
+    /// Whether its access list comes from there.
+    pub fn access_is_of(&self, origin: PolicyOrigin) -> bool {
+        self.origins.get(ACCESS) == Some(&origin)
+    }
+
     /// Whether it says of each field where it comes from, and of no other.
     pub fn is_consistent(&self) -> bool {
         fields(&self.policy).iter().eq(self.origins.keys())
     }
 
-    /// The lists that all have to admit a client.
-    pub fn access_lists(&self) -> impl Iterator<Item = &Access> {
-        self.policy.access.iter().chain(&self.access_ceiling)
-    }
-
     /// Each field that is in force: its path, its value and where it comes from.
-    pub fn fields(&self) -> impl Iterator<Item = (&str, String, Origin)> {
+    pub fn fields(&self) -> impl Iterator<Item = (&str, String, PolicyOrigin)> {
         let policy = json(&self.policy);
         self.origins.iter().map(move |(path, origin)| {
             let value = path.split('.').try_fold(&policy, |value, name| value.get(name));
@@ -129,7 +131,7 @@ pub struct UnboundedField(pub String);
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Layers {
     /// The installation's defaults, and below them sluice's own, as JSON.
-    defaults: [(Origin, Value); 2],
+    defaults: [(PolicyOrigin, Value); 2],
     /// The default of `access`.
     access: Option<Access>,
     ceiling: Policy,
@@ -145,7 +147,8 @@ impl Layers {
     /// The layers of an installation. A ceiling bounds only what [`Layers::check_ceiling`] admits.
     pub fn new(defaults: &Policy, ceiling: Policy) -> Self {
         let access = defaults.access.clone();
-        let defaults = [(Origin::Policy, json(defaults)), (Origin::Default, json(&built_in()))];
+        let defaults =
+            [(PolicyOrigin::Policy, json(defaults)), (PolicyOrigin::Default, json(&built_in()))];
         Layers { defaults, access, ceiling }
     }
 
@@ -165,8 +168,8 @@ impl Layers {
     ///
     /// Also returns what it has and does not get.
     pub fn effective(&self, asked: &Policy) -> (EffectivePolicy, Vec<Exceeded>) {
-        let mut origins = Origins::new();
-        origins.extend(fields(asked).into_iter().map(|field| (field, Origin::Route)));
+        let mut origins = PolicyOrigins::new();
+        origins.extend(fields(asked).into_iter().map(|field| (field, PolicyOrigin::Route)));
         let mut merged = json(asked);
         for (origin, defaults) in &self.defaults {
             fill_in("", &mut merged, defaults, *origin, &mut origins);
@@ -174,7 +177,7 @@ impl Layers {
         // An access list is taken as a whole.
         let access = asked.access.clone().or_else(|| {
             let access = self.access.clone()?;
-            origins.insert(ACCESS.to_owned(), Origin::Policy);
+            origins.insert(ACCESS.to_owned(), PolicyOrigin::Policy);
             Some(access)
         });
         let mut policy = Policy { access, ..from_json(merged) };
@@ -188,8 +191,8 @@ impl Layers {
                 continue;
             }
             let before = value.replace(ceiling);
-            let origin = origins.insert(field.to_owned(), Origin::PolicyCeiling);
-            if let (Some(asked), Some(Origin::Route)) = (before, origin) {
+            let origin = origins.insert(field.to_owned(), PolicyOrigin::PolicyCeiling);
+            if let (Some(asked), Some(PolicyOrigin::Route)) = (before, origin) {
                 let (asked, ceiling) = (asked.to_string(), ceiling.to_string());
                 exceeded.push(Exceeded { field, asked, ceiling });
             }
@@ -228,13 +231,19 @@ fn from_json(value: Value) -> Policy {
 
 /// The paths of all fields that are set.
 fn fields(policy: &Policy) -> BTreeSet<String> {
-    let mut origins = Origins::new();
-    fill_in("", &mut Value::Object(Map::new()), &json(policy), Origin::Default, &mut origins);
+    let mut origins = PolicyOrigins::new();
+    fill_in("", &mut Value::Object(Map::new()), &json(policy), PolicyOrigin::Default, &mut origins);
     origins.into_keys().chain(policy.access.as_ref().map(|_| ACCESS.to_owned())).collect()
 }
 
 /// Adds what a lower layer has and `value` lacks.
-fn fill_in(path: &str, value: &mut Value, lower: &Value, origin: Origin, origins: &mut Origins) {
+fn fill_in(
+    path: &str,
+    value: &mut Value,
+    lower: &Value,
+    origin: PolicyOrigin,
+    origins: &mut PolicyOrigins,
+) {
     let (Value::Object(fields), Value::Object(lower)) = (value, lower) else { return };
     for (name, below) in lower {
         let path = if path.is_empty() { name.clone() } else { format!("{path}.{name}") };
@@ -303,12 +312,15 @@ mod tests {
         let asked = policy(json!({ "access": { "allow": ["10.0.0.0/8"] } }));
         let layers = Layers::new(&defaults, Policy::default());
         let (own, _) = layers.effective(&asked);
-        assert_eq!((&own.policy.access, own.origins["access"]), (&asked.access, Origin::Route));
+        assert_eq!(
+            (&own.policy.access, own.origins["access"]),
+            (&asked.access, PolicyOrigin::Route)
+        );
         assert_eq!(own.of_route(), asked);
         let (default, _) = layers.effective(&Policy::default());
         assert_eq!(
             (&default.policy.access, default.origins["access"]),
-            (&defaults.access, Origin::Policy)
+            (&defaults.access, PolicyOrigin::Policy)
         );
         assert_eq!(default.of_route(), Policy::default());
         assert!(own.is_consistent() && default.is_consistent());
@@ -330,7 +342,7 @@ mod tests {
         );
         let (within, exceeded) =
             layers.effective(&policy(json!({ "timeouts": { "connect": "10s" } })));
-        assert_eq!(within.origins["timeouts.connect"], Origin::Route);
+        assert_eq!(within.origins["timeouts.connect"], PolicyOrigin::Route);
         assert_eq!(exceeded, []);
     }
 

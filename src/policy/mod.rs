@@ -15,9 +15,11 @@ mod values;
 use schemars::JsonSchema;
 use serde::{Deserialize, Deserializer, Serialize};
 
-pub use access::{Access, AccessList, MOST_NETWORKS};
+pub use access::{Access, AccessList, AccessLists, MOST_NETWORKS};
 pub use balancing::{Balancing, UnknownBalancing};
-pub use layers::{EffectivePolicy, Exceeded, Layers, Origin, Origins, UnboundedField, built_in};
+pub use layers::{
+    EffectivePolicy, Exceeded, Layers, PolicyOrigin, PolicyOrigins, UnboundedField, built_in,
+};
 pub use text::{InvalidValue, TextValue, TextValueVisitor, text_value};
 pub use values::Timeout;
 

@@ -4,7 +4,7 @@ use super::connection::Connection;
 use super::relay::FirstBytes;
 use super::socket::Socket;
 use crate::policy::ProxyVersion;
-use crate::proxy_protocol::{Addresses, Extensions, Version, write};
+use crate::proxy_protocol::{ConnectionAddresses, Extensions, Version, write};
 use crate::routing::{ProxyHeader, Route};
 
 /// More than a header has without its extensions, and than most have with them.
@@ -54,5 +54,5 @@ fn write_header(
         ProxyVersion::V1 => Version::V1,
         ProxyVersion::V2 => Version::V2,
     };
-    write(bytes, version, Addresses { source, destination }, extensions);
+    write(bytes, version, ConnectionAddresses { source, destination }, extensions);
 }

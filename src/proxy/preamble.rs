@@ -11,7 +11,7 @@ use super::peek::receive;
 use super::reactor::Interrupted;
 use super::refuse::Refusal;
 use super::socket::Socket;
-use crate::proxy_protocol::{self, Progress};
+use crate::proxy_protocol::{self, HeaderProgress};
 
 /// Reads the header, if the peer is to send one. Returns the bytes that followed it: they are the client's.
 ///
@@ -67,21 +67,21 @@ async fn read_header(
                 return Poll::Ready(Err(refusal));
             }
             match proxy_protocol::read(&received) {
-                Progress::Incomplete => {}
-                Progress::Header(header) => {
+                HeaderProgress::Incomplete => {}
+                HeaderProgress::Header(header) => {
                     let mut received = std::mem::take(&mut received);
                     received.drain(..header.length.min(received.len()));
                     connection.proxied(header);
                     return Poll::Ready(Ok(received));
                 }
-                Progress::Other if role == PeerRole::ProxyOrClient => {
+                HeaderProgress::Other if role == PeerRole::ProxyOrClient => {
                     return Poll::Ready(Ok(std::mem::take(&mut received)));
                 }
-                Progress::Other => {
+                HeaderProgress::Other => {
                     let cause = RefusedHeader::Missing { peer: connection.source };
                     return Poll::Ready(Err(refuse_header(connection, cause)));
                 }
-                Progress::Invalid(cause) => {
+                HeaderProgress::Invalid(cause) => {
                     let cause = RefusedHeader::Invalid(cause);
                     return Poll::Ready(Err(refuse_header(connection, cause)));
                 }

@@ -10,7 +10,7 @@ use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
 /// The two ends of a client's connection, as a header has them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Addresses {
+pub struct ConnectionAddresses {
     /// The client.
     pub source: SocketAddr,
     /// The address that the client connected to.
@@ -24,14 +24,14 @@ pub struct Header {
     pub length: usize,
     /// The addresses. `None` if the sender does not know them, or speaks for itself, as a health check does
     /// (`LOCAL`, `UNKNOWN`, `UNSPEC`): then the connection's own are the right ones (§2.1, §2.2).
-    pub addresses: Option<Addresses>,
+    pub addresses: Option<ConnectionAddresses>,
     /// The id that the sender gave the connection (`PP2_TYPE_UNIQUE_ID`, §2.2.5).
     pub unique_id: Option<Box<[u8]>>,
 }
 
 /// What the first bytes of a connection are.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Progress {
+pub enum HeaderProgress {
     /// They may become a header.
     Incomplete,
     /// They begin with a header.
@@ -76,9 +76,9 @@ pub enum InvalidHeader {
 
 /// Reads a header from the first bytes of a connection. It costs the same for each call while the header is
 /// incomplete, so it may be called for every byte.
-pub fn read(received: &[u8]) -> Progress {
+pub fn read(received: &[u8]) -> HeaderProgress {
     match v1::read(received) {
-        Progress::Other => v2::read(received),
+        HeaderProgress::Other => v2::read(received),
         progress => progress,
     }
 }
@@ -116,7 +116,7 @@ pub struct Extensions<'a> {
 pub fn write(
     header: &mut Vec<u8>,
     version: Version,
-    addresses: Addresses,
+    addresses: ConnectionAddresses,
     extensions: Extensions<'_>,
 ) {
     let addresses = addresses.of_one_family();
@@ -129,7 +129,7 @@ pub fn write(
 /// The header of a connection that the sender makes for itself, such as a health check (`LOCAL`, §2.2).
 pub const LOCAL: [u8; 16] = *b"\r\n\r\n\0\r\nQUIT\n\x20\0\0\0";
 
-impl Addresses {
+impl ConnectionAddresses {
     /// IPv4 addresses in the form of IPv6 as IPv4, if both are; if one is, both as IPv6 (RFC 4291 §2.5.5.2).
     /// A header has one family.
     fn of_one_family(self) -> Self {
@@ -138,9 +138,9 @@ impl Addresses {
         let (source, destination) = (canonical(self.source), canonical(self.destination));
         match (source, destination) {
             (SocketAddr::V4(_), SocketAddr::V4(_)) | (SocketAddr::V6(_), SocketAddr::V6(_)) => {
-                Addresses { source, destination }
+                ConnectionAddresses { source, destination }
             }
-            _ => Addresses { source: as_v6(source), destination: as_v6(destination) },
+            _ => ConnectionAddresses { source: as_v6(source), destination: as_v6(destination) },
         }
     }
 }

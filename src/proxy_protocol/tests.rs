@@ -10,11 +10,11 @@ fn address(text: &str) -> SocketAddr {
     text.parse().unwrap()
 }
 
-fn addresses(source: &str, destination: &str) -> Addresses {
-    Addresses { source: address(source), destination: address(destination) }
+fn addresses(source: &str, destination: &str) -> ConnectionAddresses {
+    ConnectionAddresses { source: address(source), destination: address(destination) }
 }
 
-fn line(text: &str) -> Progress {
+fn line(text: &str) -> HeaderProgress {
     read(text.as_bytes())
 }
 
@@ -37,7 +37,7 @@ fn tcp4(extensions: &[u8]) -> Vec<u8> {
 #[track_caller]
 fn header(bytes: &[u8]) -> Header {
     match read(bytes) {
-        Progress::Header(header) => header,
+        HeaderProgress::Header(header) => header,
         other => panic!("{other:?}"),
     }
 }
@@ -65,7 +65,11 @@ fn a_line_has_the_addresses_of_its_family() {
         ("PROXY UNKNOWN ffff:f...f:ffff ffff:f...f:ffff 65535 65535\r\n", None),
     ] {
         let expected = Header { length: text.len(), addresses: expected, unique_id: None };
-        assert_eq!(line(&format!("{text}\x16\x03\x01")), Progress::Header(expected), "{text}");
+        assert_eq!(
+            line(&format!("{text}\x16\x03\x01")),
+            HeaderProgress::Header(expected),
+            "{text}"
+        );
     }
 }
 
@@ -88,17 +92,17 @@ fn a_line_that_breaks_a_rule_is_invalid() {
         "PROXY TCP6 192.0.2.1 192.0.2.2 1 2\r\n",
         "PROXY TCP6 fe80::1%eth0 ::2 1 2\r\n",
     ] {
-        assert_eq!(line(text), Progress::Invalid(InvalidHeader::LineFields), "{text:?}");
+        assert_eq!(line(text), HeaderProgress::Invalid(InvalidHeader::LineFields), "{text:?}");
     }
     for text in ["PROXY UNKNOWN\n", "PROXY UNKNOWN\r\r\n", "PROXY UNKNOWN\rx"] {
-        assert_eq!(line(text), Progress::Invalid(InvalidHeader::LineEnd), "{text:?}");
+        assert_eq!(line(text), HeaderProgress::Invalid(InvalidHeader::LineEnd), "{text:?}");
     }
     let filled = |length: usize| format!("PROXY UNKNOWN {}\r\n", "x".repeat(length - 16));
     assert_eq!(header(filled(107).as_bytes()).length, 107);
-    assert_eq!(line(&filled(108)), Progress::Invalid(InvalidHeader::LineTooLong));
-    assert_eq!(line(&filled(300)), Progress::Invalid(InvalidHeader::LineTooLong));
-    assert_eq!(line(&filled(300)[..107]), Progress::Invalid(InvalidHeader::LineTooLong));
-    assert_eq!(line(&filled(300)[..106]), Progress::Incomplete);
+    assert_eq!(line(&filled(108)), HeaderProgress::Invalid(InvalidHeader::LineTooLong));
+    assert_eq!(line(&filled(300)), HeaderProgress::Invalid(InvalidHeader::LineTooLong));
+    assert_eq!(line(&filled(300)[..107]), HeaderProgress::Invalid(InvalidHeader::LineTooLong));
+    assert_eq!(line(&filled(300)[..106]), HeaderProgress::Incomplete);
 }
 
 #[test]
@@ -126,7 +130,7 @@ fn a_header_without_usable_addresses_is_valid() {
         binary(0x21, 0x31, &[0; 216]),
     ] {
         let expected = Header { length: bytes.len(), addresses: None, unique_id: None };
-        assert_eq!(read(&bytes), Progress::Header(expected), "{bytes:?}");
+        assert_eq!(read(&bytes), HeaderProgress::Header(expected), "{bytes:?}");
     }
 }
 
@@ -152,16 +156,16 @@ fn a_binary_header_that_breaks_a_rule_is_invalid() {
         (tcp4(&[0x03, 0, 4, 0, 0, 0, 0]), InvalidHeader::Checksum),
         (binary(0x21, 0x00, &[0x03, 0, 4, 0, 0, 0, 0]), InvalidHeader::Checksum),
     ] {
-        assert_eq!(read(&bytes), Progress::Invalid(expected), "{bytes:?}");
+        assert_eq!(read(&bytes), HeaderProgress::Invalid(expected), "{bytes:?}");
     }
 }
 
 #[test]
 fn an_invalid_header_is_refused_as_early_as_possible() {
     let bytes = binary(0x31, 0x11, &[0; 12]);
-    assert_eq!(read(&bytes[..13]), Progress::Invalid(InvalidHeader::Version(3)));
+    assert_eq!(read(&bytes[..13]), HeaderProgress::Invalid(InvalidHeader::Version(3)));
     let bytes = binary(0x21, 0x11, &[0; 3]);
-    assert_eq!(read(&bytes[..16]), Progress::Invalid(InvalidHeader::TooShort(3)));
+    assert_eq!(read(&bytes[..16]), HeaderProgress::Invalid(InvalidHeader::TooShort(3)));
 }
 
 /// The checksum of the specification's own parameters: that of "123456789" is e3069283.
@@ -192,9 +196,9 @@ fn unknown_extensions_are_ignored_and_the_id_is_kept() {
 #[test]
 fn what_is_no_header_is_seen_at_its_first_different_byte() {
     for bytes in [&b"\x16\x03\x01"[..], b"GET / HTTP/1.1\r\n", b"PROXx", b"\r\n\r\n\0\r\nQUIT\r"] {
-        assert_eq!(read(bytes), Progress::Other, "{bytes:?}");
+        assert_eq!(read(bytes), HeaderProgress::Other, "{bytes:?}");
     }
-    assert_eq!(read(b""), Progress::Incomplete);
+    assert_eq!(read(b""), HeaderProgress::Incomplete);
 }
 
 #[test]
@@ -227,7 +231,7 @@ fn any_header() -> impl Strategy<Value = (Vec<u8>, Header)> {
     let unique_id = option::of(vec(any::<u8>(), 0..=128));
     (version, any_address(), any_address(), authority, unique_id, any::<bool>()).prop_map(
         |(version, source, destination, authority, unique_id, checksum)| {
-            let addresses = Addresses { source, destination };
+            let addresses = ConnectionAddresses { source, destination };
             let extensions = Extensions {
                 authority: authority.as_deref(),
                 unique_id: unique_id.as_deref(),
@@ -246,12 +250,12 @@ proptest! {
     #[test]
     fn what_is_written_is_read_and_every_cut_of_it_is_incomplete((bytes, expected) in any_header()) {
         for cut in 0..bytes.len() {
-            prop_assert_eq!(read(&bytes[..cut]), Progress::Incomplete, "{}", cut);
+            prop_assert_eq!(read(&bytes[..cut]), HeaderProgress::Incomplete, "{}", cut);
         }
-        prop_assert_eq!(read(&bytes), Progress::Header(expected.clone()));
+        prop_assert_eq!(read(&bytes), HeaderProgress::Header(expected.clone()));
         let mut followed = bytes;
         followed.extend_from_slice(b"\x16\x03\x01\x02\x00");
-        prop_assert_eq!(read(&followed), Progress::Header(expected));
+        prop_assert_eq!(read(&followed), HeaderProgress::Header(expected));
     }
 
     /// A header with a checksum never passes with another byte in its place.
@@ -261,7 +265,7 @@ proptest! {
         let extensions = Extensions { checksum: true, ..Extensions::default() };
         write(&mut bytes, Version::V2, addresses("192.0.2.1:1", "192.0.2.2:2"), extensions);
         bytes[place] ^= change;
-        prop_assert_eq!(read(&bytes), Progress::Invalid(InvalidHeader::Checksum));
+        prop_assert_eq!(read(&bytes), HeaderProgress::Invalid(InvalidHeader::Checksum));
     }
 
     #[test]
@@ -274,7 +278,7 @@ proptest! {
         rest in vec(any::<u8>(), 0..300),
     ) {
         let bytes = [start, &rest].concat();
-        if let Progress::Header(header) = read(&bytes) {
+        if let HeaderProgress::Header(header) = read(&bytes) {
             prop_assert!(header.length <= bytes.len());
         }
     }

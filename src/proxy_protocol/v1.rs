@@ -4,43 +4,43 @@ use std::fmt::Write as _;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::str::FromStr;
 
-use super::{Addresses, Header, InvalidHeader, Progress, begins};
+use super::{ConnectionAddresses, Header, HeaderProgress, InvalidHeader, begins};
 
 pub(super) const BEGIN: &[u8] = b"PROXY ";
 /// The longest line, with its end.
 const MOST_BYTES: usize = 107;
 
-pub(super) fn read(received: &[u8]) -> Progress {
+pub(super) fn read(received: &[u8]) -> HeaderProgress {
     match begins(received, BEGIN) {
         Some(true) => {}
-        Some(false) => return Progress::Incomplete,
-        None => return Progress::Other,
+        Some(false) => return HeaderProgress::Incomplete,
+        None => return HeaderProgress::Other,
     }
     let within = received.get(..MOST_BYTES).unwrap_or(received);
     let Some(end) = within.iter().position(|byte| matches!(byte, b'\r' | b'\n')) else {
         let is_too_long = received.len() >= MOST_BYTES;
         return if is_too_long {
-            Progress::Invalid(InvalidHeader::LineTooLong)
+            HeaderProgress::Invalid(InvalidHeader::LineTooLong)
         } else {
-            Progress::Incomplete
+            HeaderProgress::Incomplete
         };
     };
     let (line, end_of_line) = within.split_at(end);
     match begins(end_of_line, b"\r\n") {
         Some(true) => match fields(line) {
             Some(addresses) => {
-                Progress::Header(Header { length: end + 2, addresses, unique_id: None })
+                HeaderProgress::Header(Header { length: end + 2, addresses, unique_id: None })
             }
-            None => Progress::Invalid(InvalidHeader::LineFields),
+            None => HeaderProgress::Invalid(InvalidHeader::LineFields),
         },
-        Some(false) if received.len() < MOST_BYTES => Progress::Incomplete,
-        Some(false) => Progress::Invalid(InvalidHeader::LineTooLong),
-        None => Progress::Invalid(InvalidHeader::LineEnd),
+        Some(false) if received.len() < MOST_BYTES => HeaderProgress::Incomplete,
+        Some(false) => HeaderProgress::Invalid(InvalidHeader::LineTooLong),
+        None => HeaderProgress::Invalid(InvalidHeader::LineEnd),
     }
 }
 
 /// The addresses of a line without its end, or none for `UNKNOWN`, whose other fields are ignored.
-fn fields(line: &[u8]) -> Option<Option<Addresses>> {
+fn fields(line: &[u8]) -> Option<Option<ConnectionAddresses>> {
     let line = line.strip_prefix(BEGIN)?;
     let mut fields = line.split(|byte| *byte == b' ');
     let family = fields.next()?;
@@ -57,7 +57,7 @@ fn fields(line: &[u8]) -> Option<Option<Addresses>> {
         b"TCP6" => [ip::<Ipv6Addr>(source)?, ip::<Ipv6Addr>(destination)?],
         _ => return None,
     };
-    Some(Some(Addresses {
+    Some(Some(ConnectionAddresses {
         source: SocketAddr::new(source, source_port),
         destination: SocketAddr::new(destination, destination_port),
     }))
@@ -75,7 +75,10 @@ fn port(text: &[u8]) -> Option<u16> {
     is_number.then(|| std::str::from_utf8(text).ok()?.parse().ok())?
 }
 
-pub(super) fn write(header: &mut Vec<u8>, Addresses { source, destination }: Addresses) {
+pub(super) fn write(
+    header: &mut Vec<u8>,
+    ConnectionAddresses { source, destination }: ConnectionAddresses,
+) {
     let family = if source.is_ipv4() { "TCP4" } else { "TCP6" };
     let (source_ip, destination_ip) = (text(source.ip()), text(destination.ip()));
     let mut line = String::with_capacity(MOST_BYTES);

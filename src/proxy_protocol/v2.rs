@@ -4,7 +4,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use crc::{CRC_32_ISCSI, Crc};
 
-use super::{Addresses, Extensions, Header, InvalidHeader, Progress, begins};
+use super::{ConnectionAddresses, Extensions, Header, HeaderProgress, InvalidHeader, begins};
 
 pub(super) const SIGNATURE: [u8; 12] = *b"\r\n\r\n\0\r\nQUIT\n";
 /// The signature, version and command, family and protocol, and the length of the rest.
@@ -26,41 +26,45 @@ const MOST_ID: usize = 128;
 
 static CHECKSUM: Crc<u32> = Crc::<u32>::new(&CRC_32_ISCSI);
 
-pub(super) fn read(received: &[u8]) -> Progress {
+pub(super) fn read(received: &[u8]) -> HeaderProgress {
     match begins(received, &SIGNATURE) {
         Some(true) => {}
-        Some(false) => return Progress::Incomplete,
-        None => return Progress::Other,
+        Some(false) => return HeaderProgress::Incomplete,
+        None => return HeaderProgress::Other,
     }
     // As soon as possible: whoever sends something else does not send the rest.
-    let Some(version) = received.get(12) else { return Progress::Incomplete };
+    let Some(version) = received.get(12) else { return HeaderProgress::Incomplete };
     if version >> 4 != VERSION {
-        return Progress::Invalid(InvalidHeader::Version(version >> 4));
+        return HeaderProgress::Invalid(InvalidHeader::Version(version >> 4));
     }
     let command = version & 0x0f;
     if ![LOCAL, PROXY].contains(&command) {
-        return Progress::Invalid(InvalidHeader::Command(command));
+        return HeaderProgress::Invalid(InvalidHeader::Command(command));
     }
-    let Some(&[family, high, low]) = received.get(13..FIXED) else { return Progress::Incomplete };
+    let Some(&[family, high, low]) = received.get(13..FIXED) else {
+        return HeaderProgress::Incomplete;
+    };
     let length = u16::from_be_bytes([high, low]);
     if command == PROXY
         && let Err(invalid) = addresses_length(family, length)
     {
-        return Progress::Invalid(invalid);
+        return HeaderProgress::Invalid(invalid);
     }
     let total = FIXED + usize::from(length);
-    let Some(header) = received.get(..total) else { return Progress::Incomplete };
+    let Some(header) = received.get(..total) else { return HeaderProgress::Incomplete };
     let body = header.get(FIXED..).unwrap_or_default();
     let unnamed = Header { length: total, addresses: None, unique_id: None };
     if command == LOCAL {
         // The rest may be anything.
-        return Progress::Header(unnamed);
+        return HeaderProgress::Header(unnamed);
     }
     match proxied(header, family, body) {
-        Ok(header) => Progress::Header(header),
-        // Addresses of an unspecified family have an unknown length, so there may be no extensions at all.
-        Err(InvalidHeader::Extension(_)) if family >> 4 == UNSPEC => Progress::Header(unnamed),
-        Err(invalid) => Progress::Invalid(invalid),
+        Ok(header) => HeaderProgress::Header(header),
+        // ConnectionAddresses of an unspecified family have an unknown length, so there may be no extensions at all.
+        Err(InvalidHeader::Extension(_)) if family >> 4 == UNSPEC => {
+            HeaderProgress::Header(unnamed)
+        }
+        Err(invalid) => HeaderProgress::Invalid(invalid),
     }
 }
 
@@ -134,13 +138,13 @@ fn extension(bytes: &[u8]) -> Result<Option<Extension<'_>>, InvalidHeader> {
 fn read_addresses<const N: usize>(
     bytes: &[u8],
     ip: impl Fn([u8; N]) -> IpAddr,
-) -> Option<Addresses> {
+) -> Option<ConnectionAddresses> {
     let (source, rest) = bytes.split_first_chunk::<N>()?;
     let (destination, ports) = rest.split_first_chunk::<N>()?;
     let (source_port, rest) = ports.split_first_chunk::<2>()?;
     let (destination_port, _) = rest.split_first_chunk::<2>()?;
     let address = |bytes, port| SocketAddr::new(ip(bytes), u16::from_be_bytes(port));
-    Some(Addresses {
+    Some(ConnectionAddresses {
         source: address(*source, *source_port),
         destination: address(*destination, *destination_port),
     })
@@ -157,7 +161,7 @@ fn checksum(header: &[u8], at: usize) -> u32 {
 
 /// Writes a header. An extension that is longer than it may be is left out: a server name has at most 255
 /// bytes, and an id 128.
-pub(super) fn write(out: &mut Vec<u8>, addresses: Addresses, extensions: Extensions<'_>) {
+pub(super) fn write(out: &mut Vec<u8>, addresses: ConnectionAddresses, extensions: Extensions<'_>) {
     let begin = out.len();
     out.extend_from_slice(&SIGNATURE);
     let family = if addresses.source.is_ipv4() { TCP4 } else { TCP6 };

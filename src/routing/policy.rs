@@ -4,7 +4,8 @@ use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use crate::policy::{
-    AccessList, Balancing, EffectivePolicy, Layers, Policy, ProxyVersion, Timeout, Timeouts,
+    AccessList, AccessLists, Balancing, EffectivePolicy, Layers, Policy, ProxyVersion, Timeout,
+    Timeouts,
 };
 
 /// How a route treats its connections: its effective policy, ready for use. Routes with the same one share
@@ -31,14 +32,11 @@ pub struct ProxyHeader {
 }
 
 impl TrafficPolicy {
-    /// Prepares a policy.
-    pub fn new(effective: EffectivePolicy) -> Self {
-        let access = Arc::new(AccessList::of(effective.access_lists()));
-        TrafficPolicy::with_access(effective, access)
-    }
-
-    /// Prepares a policy whose access list, that of its [`EffectivePolicy::access_lists`], is there already.
-    pub fn with_access(effective: EffectivePolicy, access: Arc<AccessList>) -> Self {
+    /// Prepares a policy. Its access list is one of `lists`.
+    pub fn new(mut effective: EffectivePolicy, lists: &mut AccessLists) -> Self {
+        let asked = effective.policy.access.take();
+        let (shared, access) = lists.shared(asked, effective.access_ceiling.clone());
+        effective.policy.access = shared;
         let Timeouts { connect, idle } = &effective.policy.timeouts;
         let or_longest = |timeout: &Option<Timeout>| timeout.map_or(Timeout::MAX, Timeout::get);
         let (connect, idle) = (or_longest(connect), or_longest(idle));
@@ -47,7 +45,8 @@ impl TrafficPolicy {
 
     /// The policy of a route with these fields, in an installation that sets none.
     pub fn of(asked: &Policy) -> Arc<Self> {
-        Arc::new(TrafficPolicy::new(Layers::default().effective(asked).0))
+        let (effective, _) = Layers::default().effective(asked);
+        Arc::new(TrafficPolicy::new(effective, &mut AccessLists::default()))
     }
 
     /// The policy of a route and an installation that set nothing.

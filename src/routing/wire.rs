@@ -12,7 +12,7 @@ use super::{
     AnyOn, Attachment, BackendKey, Hostname, Hostnames, InvalidHostname, Kind, ObjectKey,
     ObjectRef, RouteKey, RouteSpec, Scope, ServicePort, TrafficPolicy,
 };
-use crate::policy::EffectivePolicy;
+use crate::policy::{AccessLists, EffectivePolicy};
 
 /// A route without its backends, which each use of this form writes differently.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -174,9 +174,9 @@ impl RouteText {
     ///
     /// # Errors
     /// When the origins of its fields are not those of the fields that it has.
-    pub fn traffic_policy(&self) -> Result<TrafficPolicy, InvalidText> {
+    pub fn traffic_policy(&self, lists: &mut AccessLists) -> Result<TrafficPolicy, InvalidText> {
         match self.policy.is_consistent() {
-            true => Ok(TrafficPolicy::new(self.policy.clone())),
+            true => Ok(TrafficPolicy::new(self.policy.clone(), lists)),
             false => Err(InvalidText::Policy),
         }
     }
@@ -323,7 +323,7 @@ mod tests {
             spec.attachments = attachments.into_iter().collect();
             let text = serde_json::to_string(&RouteText::of(&spec)).expect("JSON");
             let read: RouteText = serde_json::from_str(&text).expect("a route");
-            let policy = Arc::new(read.traffic_policy().expect("a policy"));
+            let policy = Arc::new(read.traffic_policy(&mut AccessLists::default()).expect("a policy"));
             prop_assert_eq!(read.spec(Vec::new(), policy), Ok(spec), "{}", text);
         }
     }

@@ -18,6 +18,7 @@ mod memory;
 mod objects;
 mod outage;
 mod ownership;
+mod place;
 mod poison;
 mod proxied;
 mod reach;

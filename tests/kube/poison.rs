@@ -8,8 +8,8 @@ use serde_json::{Value, json};
 
 use crate::controlled::Sluice;
 use crate::objects::{Objects, account, route, servers, service, slice};
+use crate::place::{FINE, Place, lenient};
 use crate::support::{ApiServer, PATIENCE, quick, slow, succeeded, within};
-use crate::weird::{FINE, Place, lenient};
 
 pub(crate) fn tests() -> Vec<Trial> {
     vec![

@@ -43,7 +43,10 @@ const MAY_NAME: &[(&str, &[&str])] = &[
         ],
     ),
     // What an operator touches.
-    ("admin", &["routing", "reach", "metrics", "readiness", "control::status", "duration"]),
+    (
+        "admin",
+        &["routing", "policy", "reach", "metrics", "readiness", "control::status", "duration"],
+    ),
     ("explain", &["routing", "policy", "tls", "admin::report"]),
     ("metrics", &["routing", "outcome", "reach"]),
     ("access_log", &["tls", "outcome", "line_queue", "cidr"]),

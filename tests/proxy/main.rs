@@ -5,6 +5,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod accepts;
+mod access;
 mod access_log;
 mod activation;
 mod alerts;

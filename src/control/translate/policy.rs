@@ -4,7 +4,7 @@ use std::sync::{Arc, Weak};
 
 use ahash::AHashMap as HashMap;
 
-use crate::policy::{Access, AccessList, EffectivePolicy, Layers, Policy};
+use crate::policy::{AccessLists, Layers, Policy};
 use crate::routing::TrafficPolicy;
 
 /// The effective policies of routes. Routes with the same fields share one.
@@ -12,8 +12,8 @@ use crate::routing::TrafficPolicy;
 pub(in crate::control) struct Policies {
     layers: Layers,
     known: HashMap<Policy, Known>,
-    /// The access lists of the known policies. Those with the same networks share one.
-    lists: HashMap<Access, Weak<AccessList>>,
+    /// The access lists of the known policies.
+    lists: AccessLists,
     /// The unused ones are removed when there are this many.
     most: usize,
 }
@@ -29,7 +29,7 @@ const FEW: usize = 64;
 
 impl Policies {
     pub(in crate::control) fn new(layers: Layers) -> Self {
-        Policies { layers, known: HashMap::default(), lists: HashMap::default(), most: FEW }
+        Policies { layers, known: HashMap::default(), lists: AccessLists::default(), most: FEW }
     }
 
     /// The policy of a route with these fields, and a message about those that exceed the installation's
@@ -43,35 +43,20 @@ impl Policies {
         {
             return (policy, Arc::clone(&known.exceeded));
         }
-        if let Some((known, _)) =
-            asked.access.as_ref().and_then(|own| self.lists.get_key_value(own))
-        {
-            asked.access = Some(known.clone());
-        }
         let (effective, exceeded) = self.layers.effective(&asked);
-        let list = self.list(&effective);
-        let policy = Arc::new(TrafficPolicy::with_access(effective, list));
+        let is_own = asked.access.is_some();
+        let policy = Arc::new(TrafficPolicy::new(effective, &mut self.lists));
+        asked.access = policy.effective().policy.access.clone().filter(|_| is_own);
         let exceeded: Vec<_> = exceeded.iter().map(ToString::to_string).collect();
         let exceeded: Arc<str> = exceeded.join("; ").into();
         if self.known.len() >= self.most {
             self.known.retain(|_, known| known.policy.strong_count() > 0);
-            self.lists.retain(|_, list| list.strong_count() > 0);
+            self.lists.clean();
             self.most = FEW.max(2 * self.known.len());
         }
         let known = Known { policy: Arc::downgrade(&policy), exceeded: Arc::clone(&exceeded) };
         self.known.insert(asked, known);
         (policy, exceeded)
-    }
-
-    /// The access list of a policy. The ceiling is always the same one.
-    fn list(&mut self, effective: &EffectivePolicy) -> Arc<AccessList> {
-        let access = effective.policy.access.clone().unwrap_or_default();
-        if let Some(list) = self.lists.get(&access).and_then(Weak::upgrade) {
-            return list;
-        }
-        let list = Arc::new(AccessList::of(effective.access_lists()));
-        self.lists.insert(access, Arc::downgrade(&list));
-        list
     }
 }
 
@@ -81,6 +66,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+    use crate::policy::Access;
 
     fn idle(seconds: usize) -> Policy {
         serde_json::from_value(json!({ "timeouts": { "idle": format!("{seconds}s") } })).unwrap()

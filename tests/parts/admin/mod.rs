@@ -20,6 +20,7 @@ use sluice::control::status::{Condition, RouteStatus, Statuses};
 use sluice::explain::{Query, explain, fetch, table};
 use sluice::metrics::Metrics;
 use sluice::outcome::Outcome;
+use sluice::policy::{AccessLists, Layers, Policy};
 use sluice::readiness::Readiness;
 use sluice::routing::{
     AnyOn, BackendKey, Hostname, Hostnames, Kind, Moment, ObjectKey, RouteKey, RouteSpec,

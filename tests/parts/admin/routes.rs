@@ -162,6 +162,39 @@ fn a_report_with_a_fault_names_the_route() {
     }
 }
 
+/// An installation may have thousands of networks, and thousands of routes.
+#[test]
+fn routes_do_not_repeat_the_access_lists_of_the_installation() {
+    let policy = |value: Value| serde_json::from_value::<Policy>(value).expect("a policy");
+    let defaults = policy(json!({ "access": { "allow": ["10.0.0.0/8"] } }));
+    let ceiling = policy(json!({ "access": { "deny": ["10.9.0.0/16"] } }));
+    let layers = Layers::new(&defaults, ceiling);
+    let mut lists = AccessLists::default();
+    let mut route = |name: &str, asked: Value| {
+        let (effective, _) = layers.effective(&policy(asked));
+        let policy = Arc::new(TrafficPolicy::new(effective, &mut lists));
+        RouteSpec { policy, ..plain(key("web", name), &format!("{name}.example")) }
+    };
+    let routes = vec![
+        route("one", json!({})),
+        route("other", json!({})),
+        route("own", json!({ "access": { "allow": ["192.0.2.0/24"] } })),
+    ];
+    let (mut writer, reader) = channel();
+    writer.apply(Snapshot { routes: routes.clone(), ..Snapshot::default() });
+    let report = RoutesReport::new(&reader.table(), &[]);
+    let text = serde_json::to_string(&report).expect("JSON");
+    for network in ["10.0.0.0/8", "10.9.0.0/16", "192.0.2.0/24"] {
+        assert_eq!(text.matches(network).count(), 1, "{network} in {text}");
+    }
+    let (read, unreadable) = RoutesReport::read(text.as_bytes()).expect("a report");
+    let (snapshot, invalid) = read.snapshot();
+    assert_eq!((unreadable, invalid), (vec![], vec![]));
+    assert_eq!(snapshot.routes, routes);
+    let list = |index: usize| std::ptr::from_ref(snapshot.routes[index].policy.access());
+    assert!(list(0) == list(1) && list(1) != list(2));
+}
+
 #[test]
 fn routes_of_one_name_and_two_kinds_are_two() {
     let (mut writer, reader) = channel();

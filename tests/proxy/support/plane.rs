@@ -12,7 +12,7 @@ use sluice::access_log::{AccessLog, Writing};
 use sluice::config::{Config, ListenerConfig, Protocol};
 use sluice::metrics::Metrics;
 use sluice::outcome::Outcome;
-use sluice::policy::{Balancing, Layers, Policy};
+use sluice::policy::{AccessLists, Balancing, Layers, Policy};
 use sluice::proxy::{PassedSocket, Proxy, Running};
 use sluice::routing::{
     BackendKey, Endpoint, Hostname, Moment, RouteKey, RouteSpec, RouteStats, Snapshot, TableReader,
@@ -278,10 +278,10 @@ impl Drop for Plane {
 }
 
 fn snapshot(targets: Vec<Target>, layers: &Layers) -> Snapshot {
-    let mut snapshot = Snapshot::default();
+    let (mut snapshot, mut lists) = (Snapshot::default(), AccessLists::default());
     for target in targets {
         let (effective, _) = layers.effective(&target.spec.policy.effective().of_route());
-        let policy = Arc::new(TrafficPolicy::new(effective));
+        let policy = Arc::new(TrafficPolicy::new(effective, &mut lists));
         snapshot.routes.push(RouteSpec { policy, ..target.spec });
         snapshot.endpoints.extend(target.endpoints);
     }
