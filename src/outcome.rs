@@ -44,6 +44,8 @@ pub enum Outcome {
     ConnectTimeout,
     /// No byte went either way for the idle timeout.
     IdleTimeout,
+    /// It has lasted as long as its route allows.
+    Lifetime,
     /// The client took too little, for too long, of what there was for it.
     Stalled,
     /// The client reset the connection, or went away in the middle of its hello.
@@ -56,7 +58,7 @@ pub enum Outcome {
 
 impl Outcome {
     /// All outcomes, each at the index that `as usize` gives it.
-    pub const ALL: [Outcome; 22] = [
+    pub const ALL: [Outcome; 23] = [
         Outcome::Completed,
         Outcome::NoHello,
         Outcome::BadPreamble,
@@ -75,6 +77,7 @@ impl Outcome {
         Outcome::ConnectFailed,
         Outcome::ConnectTimeout,
         Outcome::IdleTimeout,
+        Outcome::Lifetime,
         Outcome::Stalled,
         Outcome::DownstreamReset,
         Outcome::UpstreamReset,
@@ -102,6 +105,7 @@ impl Outcome {
             Outcome::ConnectFailed => "connect_failed",
             Outcome::ConnectTimeout => "connect_timeout",
             Outcome::IdleTimeout => "idle_timeout",
+            Outcome::Lifetime => "lifetime",
             Outcome::Stalled => "stalled",
             Outcome::DownstreamReset => "downstream_reset",
             Outcome::UpstreamReset => "upstream_reset",

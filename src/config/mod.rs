@@ -91,13 +91,8 @@ impl Config {
 
     /// The layers below a route's own policy.
     pub fn policy_layers(&self) -> Layers {
-        let mut ceiling = self.policy_ceiling.clone();
-        if let Some(max) = self.timeouts.max.and_then(Timeout::new) {
-            for timeout in [&mut ceiling.timeouts.connect, &mut ceiling.timeouts.idle] {
-                *timeout = Some(timeout.map_or(max, |timeout| timeout.min(max)));
-            }
-        }
-        Layers::new(&self.policy, ceiling)
+        let max = self.timeouts.max.and_then(Timeout::new);
+        Layers::new(&self.policy, self.policy_ceiling.clone()).with_max(max)
     }
 
     /// A route that asks for nothing would exceed what others may ask for.

@@ -135,6 +135,8 @@ pub struct Layers {
     /// The default of `access`.
     access: Option<Access>,
     ceiling: Policy,
+    /// The longest of any timeout that somebody sets.
+    max: Option<Timeout>,
 }
 
 impl Default for Layers {
@@ -149,7 +151,13 @@ impl Layers {
         let access = defaults.access.clone();
         let defaults =
             [(PolicyOrigin::Policy, json(defaults)), (PolicyOrigin::Default, json(&built_in()))];
-        Layers { defaults, access, ceiling }
+        Layers { defaults, access, ceiling, max: None }
+    }
+
+    /// Bounds every timeout that has a value. Unlike a ceiling, this sets none.
+    #[must_use]
+    pub fn with_max(self, max: Option<Timeout>) -> Self {
+        Layers { max, ..self }
     }
 
     /// Checks that a ceiling has only fields that it can bound.
@@ -182,11 +190,14 @@ impl Layers {
         });
         let mut policy = Policy { access, ..from_json(merged) };
         let mut exceeded = Vec::new();
+        let (timeouts, ceiling) = (&mut policy.timeouts, &self.ceiling.timeouts);
         for (field, value, ceiling) in [
-            ("timeouts.connect", &mut policy.timeouts.connect, self.ceiling.timeouts.connect),
-            ("timeouts.idle", &mut policy.timeouts.idle, self.ceiling.timeouts.idle),
+            ("timeouts.connect", &mut timeouts.connect, ceiling.connect),
+            ("timeouts.idle", &mut timeouts.idle, ceiling.idle),
+            ("timeouts.lifetime", &mut timeouts.lifetime, ceiling.lifetime),
         ] {
-            let Some(ceiling) = ceiling else { continue };
+            let max = self.max.filter(|_| value.is_some());
+            let Some(ceiling) = ceiling.into_iter().chain(max).min() else { continue };
             if value.is_some_and(|value| value <= ceiling) {
                 continue;
             }
@@ -209,6 +220,7 @@ pub fn built_in() -> Policy {
         timeouts: Timeouts {
             connect: Timeout::new(Duration::from_secs(5)),
             idle: Timeout::new(Duration::from_hours(1)),
+            lifetime: None,
         },
         ..Policy::default()
     }
@@ -347,6 +359,24 @@ mod tests {
     }
 
     #[test]
+    fn a_ceiling_bounds_a_lifetime_that_nobody_sets_and_a_maximum_only_one_that_somebody_sets() {
+        let lifetime = |layers: &Layers, asked: Value| {
+            let (effective, exceeded) = layers.effective(&policy(asked));
+            let mut fields = effective.fields().filter(|field| field.0 == "timeouts.lifetime");
+            let (value, origin) =
+                fields.next().map(|(_, value, from)| (value, from.as_str())).unzip();
+            (value.unwrap_or_default(), origin.unwrap_or_default(), exceeded.len())
+        };
+        let of = |lifetime: &str| json!({ "timeouts": { "lifetime": lifetime } });
+        let bounded = Layers::default().with_max(Timeout::new(Duration::from_hours(2)));
+        assert_eq!(lifetime(&bounded, json!({})), (String::new(), "", 0));
+        assert_eq!(lifetime(&bounded, of("24h")), ("2h".to_owned(), "policyCeiling", 1));
+        let ceiling = Layers::new(&Policy::default(), policy(of("3h")));
+        assert_eq!(lifetime(&ceiling, json!({})), ("3h".to_owned(), "policyCeiling", 0));
+        assert_eq!(lifetime(&ceiling, of("24h")), ("3h".to_owned(), "policyCeiling", 1));
+    }
+
+    #[test]
     fn a_ceiling_of_what_cannot_be_bounded_is_an_error() {
         let bounded =
             policy(json!({ "timeouts": { "idle": "1h" }, "access": { "deny": ["::/0"] } }));
@@ -360,7 +390,7 @@ mod tests {
     fn every_field_reads_back_as_it_was_written() {
         let whole = json!({
             "loadBalancing": { "policy": "SourceAddress" },
-            "timeouts": { "connect": "1s500ms", "idle": "2h" },
+            "timeouts": { "connect": "1s500ms", "idle": "2h", "lifetime": "24h" },
             "access": { "allow": ["10.0.0.0/8", "2001:db8::/32"], "deny": ["10.9.0.0/16"] },
             "proxyProtocol":
                 { "send": "V1", "authority": false, "uniqueId": true, "checksum": false },

@@ -81,6 +81,13 @@ pub struct Timeouts {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Timeout")]
     pub idle: Option<Timeout>,
+
+    /// How long a connection may last, such as `24h`; up to 10 % more or less, so that not all end
+    /// together. Then it is closed in the first pause of 500 ms, at most 30 s later. Without it, there is
+    /// no limit.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Timeout")]
+    pub lifetime: Option<Timeout>,
 }
 
 /// The PROXY header that endpoints get before the client's first byte. It says who the client is, and to

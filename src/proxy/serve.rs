@@ -34,9 +34,8 @@ pub(super) fn serve(mut connection: Connection, client: OwnedFd) -> impl Future<
             let upstream = connect(&context, &mut connection, &route, &downstream).await?;
             let first = announce(&connection, &route, &downstream, received);
             connection.connected();
-            let idle = route.spec.policy.idle_timeout();
             let relay = Relay::new(&context, &downstream, &upstream.socket, first);
-            Ok(relay.run(idle, |bytes| connection.record.passed(&route.stats, bytes)).await)
+            Ok(relay.run(&route, |bytes| connection.record.passed(&route.stats, bytes)).await)
         };
         let outcome = match served.await {
             Ok(outcome) => outcome,

@@ -16,6 +16,7 @@ pub struct TrafficPolicy {
     access: Arc<AccessList>,
     connect: Duration,
     idle: Duration,
+    lifetime: Option<Duration>,
 }
 
 /// The PROXY header that a route's endpoints get.
@@ -37,10 +38,11 @@ impl TrafficPolicy {
         let asked = effective.policy.access.take();
         let (shared, access) = lists.shared(asked, effective.access_ceiling.clone());
         effective.policy.access = shared;
-        let Timeouts { connect, idle } = &effective.policy.timeouts;
+        let Timeouts { connect, idle, lifetime } = &effective.policy.timeouts;
         let or_longest = |timeout: &Option<Timeout>| timeout.map_or(Timeout::MAX, Timeout::get);
         let (connect, idle) = (or_longest(connect), or_longest(idle));
-        TrafficPolicy { effective, access, connect, idle }
+        let lifetime = lifetime.map(Timeout::get);
+        TrafficPolicy { effective, access, connect, idle, lifetime }
     }
 
     /// The policy of a route with these fields, in an installation that sets none.
@@ -74,6 +76,11 @@ impl TrafficPolicy {
     /// How long a connection may go without a byte in either direction.
     pub fn idle_timeout(&self) -> Duration {
         self.idle
+    }
+
+    /// How long a connection may last, but for a tenth more or less.
+    pub fn lifetime(&self) -> Option<Duration> {
+        self.lifetime
     }
 
     /// The clients that are admitted.

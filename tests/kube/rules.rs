@@ -70,6 +70,7 @@ fn a_route_at_all_its_limits_is_taken() {
         "timeouts": {
             "connect": "99999ms99999ms99999ms99999ms",
             "idle": "00719h00059m00059s00999ms",
+            "lifetime": "00719h00059m00059s00999ms",
         },
         "access": {
             // Short ones: kubectl keeps what it applies in an annotation of at most 256 KiB.
@@ -93,7 +94,7 @@ fn a_route_of_nothing_but_faults_is_within_the_budget() {
         "backends": (0..16)
             .map(|index| json!({ "address": long(index, 256) + ":1.1" }))
             .collect::<Vec<_>>(),
-        "timeouts": { "connect": long(0, 28), "idle": long(0, 28) },
+        "timeouts": { "connect": long(0, 28), "idle": long(0, 28), "lifetime": long(0, 28) },
         "access": { "allow": vec!["fd00::?/8"; 4_000], "deny": vec!["?"; 4_000] },
     });
     let refusal = try_out(&[spec]).remove(0).unwrap();

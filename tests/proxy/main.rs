@@ -23,6 +23,7 @@ mod far;
 mod faults;
 mod half_close;
 mod held;
+mod lifetime;
 mod listeners;
 mod loops;
 mod outcomes;

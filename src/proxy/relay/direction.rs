@@ -140,6 +140,15 @@ impl Direction {
         }
     }
 
+    /// Reads no more, as if the sender had ended here.
+    pub(super) fn finish(&mut self) {
+        if self.stage == Stage::Open {
+            self.stage = Stage::Ended;
+        }
+        // What is in a pipe must not wait for bulk's turn.
+        self.mode = Mode::Copy { large: 0 };
+    }
+
     /// After the sender's end, signals the end to the receiver, unless closing the sockets does that.
     fn pass_on_end(&mut self, to: &Socket, last: bool) {
         if self.stage == Stage::Ended {

@@ -1,7 +1,9 @@
 //! Relay: moves bytes between client and endpoint in both directions, until both are done.
 
 mod bounds;
+mod deadlines;
 mod direction;
+mod parting;
 mod peer_watch;
 mod peers;
 
@@ -9,6 +11,7 @@ use std::future::poll_fn;
 use std::task::Poll;
 use std::time::Duration;
 
+use self::deadlines::Deadlines;
 pub(super) use self::direction::IoContext;
 use self::direction::{Direction, Stage, StopReason};
 use self::peers::PeerWatches;
@@ -17,6 +20,7 @@ use super::reactor::{QUANTUM, Quanta};
 use super::record::ByteCounts;
 use super::socket::Socket;
 use crate::outcome::Outcome;
+use crate::routing::Route;
 
 /// How often a long connection reports its bytes and checks its peers.
 const TICK: Duration = Duration::from_secs(15);
@@ -57,16 +61,16 @@ impl<'a> Relay<'a> {
         Relay { context, downstream, upstream, up, down, header, quanta: Quanta::default() }
     }
 
-    /// Relays until both directions are done, a peer is gone, no byte has moved for `idle`, or the drain
-    /// ends the connection. Calls `report` with the relayed bytes periodically and at the end.
+    /// Relays until both directions are done, a peer is gone, a deadline of `route`'s policy has passed, or
+    /// the drain ends the connection. Calls `report` with the relayed bytes periodically and at the end.
     pub(super) async fn run(
         mut self,
-        idle: Duration,
+        route: &Route,
         mut report: impl FnMut(ByteCounts),
     ) -> Outcome {
         let reactor = &*self.context.reactor;
         let mut passed = ByteCounts::default();
-        let mut idle_end = reactor.after(idle);
+        let mut deadlines = Deadlines::begin(self.context, &route.spec.policy);
         let mut tick_at = reactor.after(self.tick_every());
         // Allocated only for connections that last.
         let mut watches: Option<Box<PeerWatches>> = None;
@@ -76,9 +80,10 @@ impl<'a> Relay<'a> {
             }
             if self.passed() != passed {
                 passed = self.passed();
-                idle_end = reactor.after(idle);
+                deadlines.moved = reactor.now();
             }
-            if let Some(outcome) = self.interrupted(idle_end) {
+            let (end, outcome) = deadlines.next(reactor.now(), self.has_unsent());
+            if let Some(outcome) = self.interrupted(end, outcome) {
                 return Poll::Ready(outcome);
             }
             if reactor.now() >= tick_at {
@@ -89,22 +94,27 @@ impl<'a> Relay<'a> {
                     return Poll::Ready(outcome);
                 }
             }
-            reactor.wake_at(reactor.current(), idle_end.min(tick_at));
+            reactor.wake_at(reactor.current(), end.min(tick_at));
             Poll::Pending
         })
         .await;
+        let parted = match outcome {
+            // Boxed, so that the tasks of other connections reserve no space for it.
+            Outcome::Lifetime => Box::pin(self.part()).await,
+            _ => matches!(outcome, Outcome::Completed | Outcome::IdleTimeout),
+        };
         report(self.passed());
-        self.end(outcome);
+        self.end(parted);
         outcome
     }
 
-    /// The outcome of a relay that the drain or the idle timeout ends now.
-    fn interrupted(&self, idle_end: u64) -> Option<Outcome> {
+    /// The outcome of a relay that ends now: by the drain, or with `outcome` at `end`.
+    fn interrupted(&self, end: u64, outcome: Outcome) -> Option<Outcome> {
         let reactor = &self.context.reactor;
         if reactor.is_cancelled() {
             return Some(Outcome::Drained);
         }
-        (reactor.now() >= idle_end).then_some(Outcome::IdleTimeout)
+        (reactor.now() >= end).then_some(outcome)
     }
 
     /// How often to check the peers.
@@ -168,13 +178,17 @@ impl<'a> Relay<'a> {
         Poll::Pending
     }
 
-    /// Closes both sides: with a FIN if all bytes were relayed, else with a reset.
-    fn end(mut self, outcome: Outcome) {
+    fn has_unsent(&self) -> bool {
+        self.up.has_unsent() || self.down.has_unsent()
+    }
+
+    /// Closes both sides: with a FIN if they have `parted` and all bytes were relayed, else with a reset.
+    fn end(mut self, parted: bool) {
         // A FIN after lost bytes would make the receiver believe that it has everything.
-        let lost = self.up.has_unsent() || self.down.has_unsent();
+        let lost = self.has_unsent();
         self.up.discard(&self.context.pipes);
         self.down.discard(&self.context.pipes);
-        if lost || !matches!(outcome, Outcome::Completed | Outcome::IdleTimeout) {
+        if lost || !parted {
             self.downstream.reset_on_close();
             self.upstream.reset_on_close();
         }

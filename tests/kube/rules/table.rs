@@ -108,9 +108,13 @@ fn timeouts() -> Vec<Rule> {
         ("0h0ms", zero, "0h1ms"),
         ("720h1ms", "is over the maximum of 720h (30 days)", "719h60m"),
     ];
-    let both = [("/timeouts/connect", "connect"), ("/timeouts/idle", "idle")];
+    let fields = [
+        ("/timeouts/connect", "connect"),
+        ("/timeouts/idle", "idle"),
+        ("/timeouts/lifetime", "lifetime"),
+    ];
     let each = |(bad, says, good): (&str, &str, &str)| {
-        both.map(|(place, field)| {
+        fields.map(|(place, field)| {
             let says = format!("spec.timeouts.{field}: Invalid value: {bad:?}: {says}");
             rule(place, json!(bad), says, json!(good))
         })

@@ -195,6 +195,7 @@ fn snapshot() -> Snapshot {
                     timeouts: Timeouts {
                         connect: Timeout::new(Duration::from_millis(1500)),
                         idle: Timeout::new(Duration::from_hours(1)),
+                        lifetime: None,
                     },
                     ..Balancing::SourceAddress.into()
                 }),

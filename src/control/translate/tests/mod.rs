@@ -338,7 +338,7 @@ proptest! {
 fn no_timeout_is_longer_than_the_installation_allows() {
     let hours = |hours| std::time::Duration::from_hours(hours);
     let two = Timeout::new(hours(2));
-    let timeouts = Timeouts { connect: two, idle: two };
+    let timeouts = Timeouts { connect: two, idle: two, ..Timeouts::default() };
     let ceiling = Policy { timeouts, ..Policy::default() };
     let capped =
         Installation { layers: Layers::new(&Policy::default(), ceiling), ..installation() };
