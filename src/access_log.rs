@@ -77,6 +77,9 @@ pub struct Entry<'a> {
     pub endpoint: Option<SocketAddr>,
     /// How many endpoints were tried.
     pub attempts: u8,
+    /// The limit that the connection exceeds. It may be one that is only reported.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub limit: Option<&'static str>,
     /// What is wrong with the hello. It contains nothing from the client except numbers of extensions and
     /// bytes.
     #[serde(skip_serializing_if = "Option::is_none", serialize_with = "text")]

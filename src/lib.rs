@@ -6,10 +6,10 @@
 //! |---|---|---|
 //! | [`app`] | starts all parts, runs and drains them; the only module that uses all others | all |
 //! | [`control`] | the control plane: turns manifests into a table and statuses | `routing`, `reach`, `policy`, `duration`, `yaml` |
-//! | [`proxy`] | the data plane: serves connections | `routing`, `reach`, `machine`, `tls`, `proxy_protocol`, `policy`, `outcome`, `config`, `metrics`, `access_log`, `heartbeat` |
+//! | [`proxy`] | the data plane: serves connections | `routing`, `reach`, `machine`, `tls`, `proxy_protocol`, `policy`, `limiter`, `outcome`, `config`, `metrics`, `access_log`, `heartbeat` |
 //! | [`admin`] | the admin port: metrics, probes and the active routes | `routing`, `policy`, `reach`, `control::status`, `metrics`, `readiness`, `duration` |
 //! | [`explain`] | says which route takes a connection, and why | `routing`, `policy`, `tls`, `admin::report` |
-//! | [`metrics`] | the metrics | `routing`, `outcome`, `reach` |
+//! | [`metrics`] | the metrics | `routing`, `outcome`, `reach`, `limiter` |
 //! | [`access_log`] | one line for each connection | `tls`, `outcome`, `line_queue`, `cidr` |
 //! | [`readiness`] | what the probes report | nothing |
 //! | [`heartbeat`] | tells whether threads still answer | nothing |
@@ -19,7 +19,8 @@
 //! | [`line_queue`] | writes lines to an output that may stall | nothing |
 //! | [`machine`] | the addresses of this machine | nothing |
 //! | [`reach`] | pure: which addresses routes may lead to | `cidr` |
-//! | [`routing`] | pure: finds the route and the endpoint of a connection | `outcome`, `duration`, `policy` |
+//! | [`routing`] | pure: finds the route and the endpoint of a connection | `outcome`, `duration`, `policy`, `limiter` |
+//! | [`limiter`] | pure: decides about connections by limits | `policy` |
 //! | [`policy`] | pure: how connections are treated, by routes and by the installation | `cidr`, `duration` |
 //! | [`tls`] | pure: parses a ClientHello | nothing |
 //! | [`proxy_protocol`] | pure: reads and writes PROXY headers | nothing |
@@ -40,6 +41,7 @@ pub mod control;
 pub mod duration;
 pub mod explain;
 pub mod heartbeat;
+pub mod limiter;
 pub mod line_queue;
 pub mod logging;
 pub mod machine;

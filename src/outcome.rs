@@ -1,4 +1,4 @@
-//! How a connection ended.
+//! How a connection ended, and the limit that it exceeded.
 
 use std::fmt;
 
@@ -34,7 +34,7 @@ pub enum Outcome {
     Suspended,
     /// The connection came back to sluice: it would go round for ever.
     Loop,
-    /// A limit on connections was reached, or the machine has no memory for one more.
+    /// A [`Limit`] was reached.
     LimitExceeded,
     /// None of the route's backends has an endpoint.
     NoEndpoints,
@@ -125,6 +125,45 @@ impl fmt::Display for Outcome {
     }
 }
 
+/// A limit on connections.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[repr(u8)]
+pub enum Limit {
+    /// What one source may have.
+    Source,
+    /// The connections of a route.
+    Route,
+    /// The connections of a listener.
+    Listener,
+    /// The new connections of a route or a listener in a time.
+    Rate,
+    /// What the process, or the machine, has room for.
+    Process,
+}
+
+impl Limit {
+    /// All limits, each at the index that `as usize` gives it.
+    pub const ALL: [Limit; 5] =
+        [Limit::Source, Limit::Route, Limit::Listener, Limit::Rate, Limit::Process];
+
+    /// The metric label and the word in the access log.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Limit::Source => "source",
+            Limit::Route => "route",
+            Limit::Listener => "listener",
+            Limit::Rate => "rate",
+            Limit::Process => "process",
+        }
+    }
+}
+
+impl fmt::Display for Limit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -133,6 +172,9 @@ mod tests {
     fn every_outcome_stands_at_its_own_index() {
         for (index, outcome) in Outcome::ALL.into_iter().enumerate() {
             assert_eq!(outcome as usize, index);
+        }
+        for (index, limit) in Limit::ALL.into_iter().enumerate() {
+            assert_eq!(limit as usize, index);
         }
     }
 }

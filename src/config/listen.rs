@@ -6,7 +6,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use super::fault::{Value, ValueFault};
 use super::types::{ListenerConfig, Protocol, TrustedPeers};
 use super::values::{boolean, object, scalar, word};
-use crate::policy::Access;
+use crate::policy::{Access, Limits};
 use crate::yaml::{Content, Node, Step, nearest};
 
 const DEFAULT_NAME: &str = "https";
@@ -65,7 +65,8 @@ fn parse_text(text: &str) -> Result<ListenerConfig, String> {
     Ok(ListenerConfig { name: parse_name(name)?, protocol, ..listener(address) })
 }
 
-const KEYS: [&str; 6] = ["name", "address", "protocol", "alerts", "proxyProtocol", "access"];
+const KEYS: [&str; 7] =
+    ["name", "address", "protocol", "alerts", "proxyProtocol", "access", "limits"];
 
 /// An object with some of [`KEYS`], of which only the address is needed.
 fn parse_object(node: &Node) -> Result<ListenerConfig, ValueFault> {
@@ -80,9 +81,10 @@ fn parse_object(node: &Node) -> Result<ListenerConfig, ValueFault> {
             "address" => word_of(value, parse_address).map(|parsed| address = Some(parsed)),
             "protocol" => word_of(value, parse_protocol).map(|protocol| new.protocol = protocol),
             "alerts" => word_of(value, boolean).map(|alerts| new.alerts = alerts),
-            "proxyProtocol" | "access" if value.content == Content::Null => Ok(()),
+            "proxyProtocol" | "access" | "limits" if value.content == Content::Null => Ok(()),
             "proxyProtocol" => object(value).map(|from| new.proxy_protocol = Some(from)),
             "access" => object(value).map(|access| new.access = access),
+            "limits" => object(value).map(|limits| new.limits = limits),
             _ => Err(unknown_key(key).into()),
         };
         read.map_err(|fault| fault.within(Step::Key(key.clone())))?;
@@ -164,6 +166,9 @@ fn agree(one: &ListenerConfig, other: &ListenerConfig) -> Result<(), ValueFault>
     if one.access != other.access {
         return Err(format!("{pair}, but differ in access; rename one").into());
     }
+    if one.limits != other.limits {
+        return Err(format!("{pair}, but differ in limits; rename one").into());
+    }
     Ok(())
 }
 
@@ -183,6 +188,7 @@ impl fmt::Display for ListenerConfig {
             (self.alerts, "+alerts"),
             (self.proxy_protocol.is_some(), "+proxyProtocol"),
             (self.access != Access::default(), "+access"),
+            (self.limits != Limits::default(), "+limits"),
         ] {
             f.write_str(if is_set { name } else { "" })?;
         }

@@ -11,7 +11,7 @@ use serde::Deserialize;
 
 use crate::cidr::Cidr;
 use crate::logging::Log;
-use crate::policy::{Access, Policy};
+use crate::policy::{Access, Limits, Policy};
 use crate::routing::HostnamesBelow;
 
 /// The validated configuration of `sluice run`.
@@ -109,6 +109,8 @@ pub struct ListenerConfig {
     pub proxy_protocol: Option<ProxyProtocolIn>,
     /// The clients that are admitted.
     pub access: Access,
+    /// The limits on its connections.
+    pub limits: Limits,
 }
 
 impl ListenerConfig {
@@ -121,6 +123,7 @@ impl ListenerConfig {
             alerts: false,
             proxy_protocol: None,
             access: Access::default(),
+            limits: Limits::default(),
         }
     }
 }

@@ -59,6 +59,10 @@ impl Explanation {
                 described_origin(PolicyOrigin::PolicyCeiling)
             )?;
         }
+        if let Some(ceiling) = &effective.limits_ceiling {
+            let origin = described_origin(PolicyOrigin::PolicyCeiling);
+            writeln!(f, "  limits at most: {ceiling} ({origin})")?;
+        }
         if let Some(source) =
             self.query.source.filter(|source| !spec.policy.access().admits(*source))
         {

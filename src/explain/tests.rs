@@ -237,7 +237,7 @@ fn routes_of_other_namespaces_lose_a_claimed_name_with_the_reason() {
 fn the_winners_limited_timeouts_are_shown() {
     let routes = vec![route("a/capped", None, &["a.com"]), route("a/other", None, &["b.com"])];
     let mut explanation = ask(routes, "a.com", &[], Some("https"));
-    let said = "timeouts.idle is 2h, the longest that this installation allows, and not 24h";
+    let said = "timeouts.idle is 2h, the most that this installation allows, and not 24h";
     explanation.add_told(&RouteKey::sni_route("a", "other"), said);
     explanation.add_told(&RouteKey::sni_route("a", "capped"), &format!("something else; {said}"));
     let text = explanation.to_string();

@@ -3,6 +3,8 @@
 use prometheus::{Histogram, IntCounter, IntGauge};
 
 use super::registration::Registration;
+use crate::limiter::SourceTable;
+use crate::outcome::Limit;
 
 /// Upper bounds in seconds for durations of one round trip to a client or an endpoint, in the cluster or
 /// around the world.
@@ -66,6 +68,59 @@ impl DurationMetrics {
                 LIFETIME,
             )?,
         })
+    }
+}
+
+/// The connections that exceed limits, and the sources that are counted.
+#[derive(Clone, Debug)]
+pub struct LimitMetrics {
+    /// `sluice_limit_exceeded_total{mode="enforce"}`, in the order of [`Limit::ALL`].
+    refused: [IntCounter; Limit::ALL.len()],
+    /// `sluice_limit_exceeded_total{mode="report"}`.
+    reported: [IntCounter; Limit::ALL.len()],
+    /// `sluice_limit_sources`.
+    sources: IntGauge,
+    /// `sluice_limit_sources_shared_total`.
+    shared: IntCounter,
+}
+
+impl LimitMetrics {
+    pub(super) fn new(new: &Registration<'_>) -> prometheus::Result<Self> {
+        let exceeded = new.counters_by(
+            "limit_exceeded_total",
+            "Connections that exceeded a limit, by limit, and by whether it is enforced.",
+            &["limit", "mode"],
+        )?;
+        let of = |mode: &str| {
+            Limit::ALL.map(|limit| exceeded.with_label_values(&[limit.as_str(), mode]))
+        };
+        Ok(LimitMetrics {
+            refused: of("enforce"),
+            reported: of("report"),
+            sources: new
+                .gauge("limit_sources", "Sources of connections that are counted for limits.")?,
+            shared: new.counter(
+                "limit_sources_shared_total",
+                "Connections whose source found no room, and was counted together with others.",
+            )?,
+        })
+    }
+
+    /// The counter of refused connections.
+    pub fn refused(&self, limit: Limit) -> &IntCounter {
+        // In bounds: every limit is its own index in `Limit::ALL`.
+        &self.refused[limit as usize]
+    }
+
+    /// The counter of connections that were admitted, because the limit is only reported.
+    pub fn reported(&self, limit: Limit) -> &IntCounter {
+        &self.reported[limit as usize]
+    }
+
+    /// Reads the state of the table of sources.
+    pub(super) fn read(&self, sources: &SourceTable) {
+        self.sources.set(i64::try_from(sources.len()).unwrap_or(i64::MAX));
+        self.shared.inc_by(sources.shared().saturating_sub(self.shared.get()));
     }
 }
 

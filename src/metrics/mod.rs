@@ -17,11 +17,13 @@ use prometheus::process_collector::ProcessCollector;
 use prometheus::{IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Registry, TextEncoder};
 use rustix::io::Errno;
 
+use crate::limiter::SourceTable;
 use crate::reach::{EndpointRefusal, EndpointRefusalKind};
 use crate::routing::{Kind, RouteStats, TableReader};
 pub use connections::{ConnectionCount, OpenConnections};
 pub use groups::{
-    DurationMetrics, PipeMetrics, ProcessMetrics, SourceMetrics, StatusMetrics, TableMetrics,
+    DurationMetrics, LimitMetrics, PipeMetrics, ProcessMetrics, SourceMetrics, StatusMetrics,
+    TableMetrics,
 };
 use registration::{Registration, register_build_info};
 use table::TableCollector;
@@ -54,6 +56,10 @@ pub struct Metrics {
     /// `sluice_accept_errors_total`.
     pub accept_errors: AcceptErrors,
     endpoints_refused: IntCounterVec,
+    /// The sources that are counted for limits, of which two metrics tell.
+    pub sources: Arc<SourceTable>,
+    /// The connections that exceed limits.
+    pub limits: LimitMetrics,
     manifest_faults: IntGaugeVec,
     /// The pipes of the splice pools.
     pub pipes: PipeMetrics,
@@ -139,6 +145,8 @@ impl Metrics {
                 "Attempts to connect to an endpoint that no route may lead to, by reason.",
                 "reason",
             )?,
+            sources: Arc::default(),
+            limits: LimitMetrics::new(&new)?,
             manifest_faults: new.gauges(
                 "manifest_faults",
                 "Faulty objects and files, by kind.",
@@ -179,6 +187,7 @@ impl Metrics {
         for (worker, count) in self.connections.by_worker().into_iter().enumerate() {
             self.worker_connections.with_label_values(&[&worker.to_string()]).set(gauge(count));
         }
+        self.limits.read(&self.sources);
         TextEncoder::new().encode_to_string(&self.registry.gather())
     }
 }

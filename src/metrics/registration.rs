@@ -29,7 +29,16 @@ impl Registration<'_> {
         help: &str,
         label: &str,
     ) -> prometheus::Result<IntCounterVec> {
-        self.register(IntCounterVec::new(opts(name, help), &[label])?)
+        self.counters_by(name, help, &[label])
+    }
+
+    pub(super) fn counters_by(
+        &self,
+        name: &str,
+        help: &str,
+        labels: &[&str],
+    ) -> prometheus::Result<IntCounterVec> {
+        self.register(IntCounterVec::new(opts(name, help), labels)?)
     }
 
     pub(super) fn gauge(&self, name: &str, help: &str) -> prometheus::Result<IntGauge> {

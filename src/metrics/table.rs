@@ -17,6 +17,7 @@ pub(super) struct TableCollector {
     unrouted: Arc<RouteStats>,
     connections: Desc,
     bytes: Desc,
+    over_limit: Desc,
     endpoints: Desc,
     routes: Desc,
     hostnames: Desc,
@@ -43,6 +44,12 @@ impl TableCollector {
                 "Bytes passed on, by route and direction.",
                 &["kind", "namespace", "route", "direction"],
             )?,
+            over_limit: desc(
+                "limit_reported_total",
+                "Connections of a route that exceeded one of its limits, and were admitted because the \
+                 limit is only reported.",
+                &["kind", "namespace", "route"],
+            )?,
             endpoints: desc(
                 "endpoints",
                 "Endpoints of all backends that routes name, by state.",
@@ -57,9 +64,9 @@ impl TableCollector {
 
 impl Collector for TableCollector {
     fn desc(&self) -> Vec<&Desc> {
-        let TableCollector { connections, bytes, endpoints, routes, hostnames, generation, .. } =
-            self;
-        vec![connections, bytes, endpoints, routes, hostnames, generation]
+        let TableCollector { connections, bytes, over_limit, endpoints, .. } = self;
+        let TableCollector { routes, hostnames, generation, .. } = self;
+        vec![connections, bytes, over_limit, endpoints, routes, hostnames, generation]
     }
 
     fn collect(&self) -> Vec<MetricFamily> {
@@ -79,6 +86,11 @@ impl Collector for TableCollector {
                 MetricType::COUNTER,
                 series.iter().flat_map(Series::bytes).collect(),
             ),
+            family(
+                &self.over_limit,
+                MetricType::COUNTER,
+                series.iter().filter_map(Series::over_limit).collect(),
+            ),
             family(&self.endpoints, MetricType::GAUGE, endpoints(&table)),
             gauge(&self.routes, &[], table.len() as u64),
             gauge(&self.hostnames, &[], table.hostnames() as u64),
@@ -96,6 +108,7 @@ struct Series<'t> {
     ended: [u64; Outcome::ALL.len()],
     bytes_up: u64,
     bytes_down: u64,
+    over_limit: u64,
     /// The outcome that is shown from the start, even if it is 0, so that rate() includes its first
     /// connection. `None` for removed routes. Other outcomes appear after their first connection, because a
     /// series of each outcome for every route would be too many.
@@ -135,7 +148,8 @@ impl<'t> Series<'t> {
     ) -> Self {
         let ended = Outcome::ALL.map(|outcome| read(stats.ended(outcome)));
         let (bytes_up, bytes_down) = (read(&stats.bytes_up), read(&stats.bytes_down));
-        Series { kind, namespace, route, ended, bytes_up, bytes_down, shown }
+        let over_limit = read(&stats.over_limit);
+        Series { kind, namespace, route, ended, bytes_up, bytes_down, over_limit, shown }
     }
 
     /// Adds the counters of another rule of the same object.
@@ -143,6 +157,7 @@ impl<'t> Series<'t> {
         self.ended.iter_mut().zip(other.ended).for_each(|(sum, count)| *sum += count);
         self.bytes_up += other.bytes_up;
         self.bytes_down += other.bytes_down;
+        self.over_limit += other.over_limit;
         self.shown = self.shown.or(other.shown);
     }
 
@@ -151,23 +166,25 @@ impl<'t> Series<'t> {
             .into_iter()
             .zip(self.ended)
             .filter(|(outcome, count)| *count > 0 || self.shown == Some(*outcome))
-            .map(|(outcome, count)| self.counter("outcome", outcome.as_str(), count))
+            .map(|(outcome, count)| self.counter(Some(("outcome", outcome.as_str())), count))
     }
 
     fn bytes(&self) -> impl Iterator<Item = Metric> {
         [("upstream", self.bytes_up), ("downstream", self.bytes_down)]
             .into_iter()
             .filter(|(_, bytes)| *bytes > 0 || self.shown == Some(Outcome::Completed))
-            .map(|(direction, bytes)| self.counter("direction", direction, bytes))
+            .map(|(direction, bytes)| self.counter(Some(("direction", direction)), bytes))
     }
 
-    fn counter(&self, label: &str, value: &str, count: u64) -> Metric {
-        let labels = [
-            ("kind", self.kind),
-            ("namespace", self.namespace),
-            ("route", self.route),
-            (label, value),
-        ];
+    /// Only of routes with such connections.
+    fn over_limit(&self) -> Option<Metric> {
+        (self.over_limit > 0).then(|| self.counter(None, self.over_limit))
+    }
+
+    /// The counter of the route; with another label if it has one.
+    fn counter(&self, label: Option<(&str, &str)>, count: u64) -> Metric {
+        let route = [("kind", self.kind), ("namespace", self.namespace), ("route", self.route)];
+        let labels: Vec<_> = route.into_iter().chain(label).collect();
         let mut counter = Counter::default();
         counter.set_value(count as f64);
         let mut metric = Metric::from_label(pairs(&labels));

@@ -8,7 +8,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use super::{Access, Balancing, LoadBalancing, Policy, Timeout, Timeouts};
+use super::{Access, Balancing, LimitMode, Limits, LoadBalancing, Policy, Rate, Timeout, Timeouts};
 
 /// Where a field of an effective policy comes from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -58,6 +58,9 @@ pub struct EffectivePolicy {
     /// The clients that the ceiling admits: nobody else is, whatever `access` is.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub access_ceiling: Option<Access>,
+    /// The limits of the ceiling, if those of the policy are only reported: they hold all the same.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub limits_ceiling: Option<Limits>,
 }
 
 impl EffectivePolicy {
@@ -92,7 +95,10 @@ impl EffectivePolicy {
             let value = path.split('.').try_fold(&policy, |value, name| value.get(name));
             let text = match (value, &self.policy.access) {
                 (Some(Value::String(text)), _) => text.clone(),
-                (Some(value), _) => value.to_string(),
+                (Some(value), _) => match Rate::deserialize(value) {
+                    Ok(rate) => rate.to_string(),
+                    Err(_) => value.to_string(),
+                },
                 (None, Some(access)) if path == ACCESS => access.to_string(),
                 (None, _) => String::new(),
             };
@@ -112,7 +118,7 @@ fn remove(value: &mut Value, path: &str) {
 
 /// A field of a route that exceeds the ceiling.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{field} is {ceiling}, the longest that this installation allows, and not {asked}")]
+#[error("{field} is {ceiling}, the most that this installation allows, and not {asked}")]
 pub struct Exceeded {
     /// Its path.
     pub field: &'static str,
@@ -124,7 +130,7 @@ pub struct Exceeded {
 
 /// A field for which there is no ceiling.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("a ceiling bounds access and timeouts, and not {0}; write it under policy")]
+#[error("a ceiling bounds access, limits and timeouts, and not {0}; write it under policy")]
 pub struct UnboundedField(pub String);
 
 /// The layers below a route.
@@ -165,7 +171,9 @@ impl Layers {
     /// # Errors
     /// The first other field.
     pub fn check_ceiling(ceiling: &Policy) -> Result<(), UnboundedField> {
-        let unbounded = Policy { timeouts: Timeouts::default(), access: None, ..ceiling.clone() };
+        let limits = Limits { mode: ceiling.limits.mode, ..Limits::default() };
+        let unbounded =
+            Policy { timeouts: Timeouts::default(), access: None, limits, ..ceiling.clone() };
         match fields(&unbounded).into_iter().next() {
             Some(field) => Err(UnboundedField(field)),
             None => Ok(()),
@@ -189,27 +197,74 @@ impl Layers {
             Some(access)
         });
         let mut policy = Policy { access, ..from_json(merged) };
-        let mut exceeded = Vec::new();
-        let (timeouts, ceiling) = (&mut policy.timeouts, &self.ceiling.timeouts);
+        let mut cut = Cut { origins: &mut origins, exceeded: Vec::new() };
+        cut.timeouts(&mut policy.timeouts, &self.ceiling.timeouts, self.max);
+        let ceiling = &self.ceiling.limits;
+        let is_apart = policy.limits.mode == Some(LimitMode::Report);
+        if !is_apart {
+            cut.limits(&mut policy.limits, ceiling);
+        }
+        let exceeded = cut.exceeded;
+        let access_ceiling = self.ceiling.access.clone();
+        let limits_ceiling = (is_apart && ceiling.is_limiting()).then(|| ceiling.clone());
+        (EffectivePolicy { policy, origins, access_ceiling, limits_ceiling }, exceeded)
+    }
+}
+
+/// Cuts a policy down to the ceiling.
+struct Cut<'a> {
+    origins: &'a mut PolicyOrigins,
+    exceeded: Vec<Exceeded>,
+}
+
+impl Cut<'_> {
+    /// No timeout that is set is longer than `max`.
+    fn timeouts(&mut self, timeouts: &mut Timeouts, ceiling: &Timeouts, max: Option<Timeout>) {
         for (field, value, ceiling) in [
             ("timeouts.connect", &mut timeouts.connect, ceiling.connect),
             ("timeouts.idle", &mut timeouts.idle, ceiling.idle),
             ("timeouts.lifetime", &mut timeouts.lifetime, ceiling.lifetime),
         ] {
-            let max = self.max.filter(|_| value.is_some());
-            let Some(ceiling) = ceiling.into_iter().chain(max).min() else { continue };
-            if value.is_some_and(|value| value <= ceiling) {
-                continue;
-            }
-            let before = value.replace(ceiling);
-            let origin = origins.insert(field.to_owned(), PolicyOrigin::PolicyCeiling);
-            if let (Some(asked), Some(PolicyOrigin::Route)) = (before, origin) {
-                let (asked, ceiling) = (asked.to_string(), ceiling.to_string());
-                exceeded.push(Exceeded { field, asked, ceiling });
-            }
+            let max = max.filter(|_| value.is_some());
+            self.field(field, value, ceiling.into_iter().chain(max).min(), Timeout::min);
         }
-        let access_ceiling = self.ceiling.access.clone();
-        (EffectivePolicy { policy, origins, access_ceiling }, exceeded)
+    }
+
+    fn limits(&mut self, limits: &mut Limits, ceiling: &Limits) {
+        self.field("limits.connections", &mut limits.connections, ceiling.connections, u32::min);
+        let rate = ceiling.new_connections;
+        self.field("limits.newConnections", &mut limits.new_connections, rate, Rate::least);
+        let (own, most) = (&mut limits.per_source, &ceiling.per_source);
+        let connections = most.connections;
+        self.field("limits.perSource.connections", &mut own.connections, connections, u32::min);
+        let rate = most.new_connections;
+        self.field("limits.perSource.newConnections", &mut own.new_connections, rate, Rate::least);
+        // A longer prefix would make more sources of the same clients.
+        let ipv4 = most.prefix.ipv4.filter(|most| *most < own.prefix.ipv4());
+        self.field("limits.perSource.prefix.ipv4", &mut own.prefix.ipv4, ipv4, u8::min);
+        let ipv6 = most.prefix.ipv6.filter(|most| *most < own.prefix.ipv6());
+        self.field("limits.perSource.prefix.ipv6", &mut own.prefix.ipv6, ipv6, u8::min);
+    }
+
+    /// Replaces a value by the lesser of it and its ceiling.
+    fn field<T: Copy + PartialEq + fmt::Display>(
+        &mut self,
+        field: &'static str,
+        value: &mut Option<T>,
+        ceiling: Option<T>,
+        least: impl Fn(T, T) -> T,
+    ) {
+        let Some(ceiling) = ceiling else { return };
+        let lesser = value.map_or(ceiling, |value| least(value, ceiling));
+        let before = value.replace(lesser);
+        if before == Some(lesser) {
+            return;
+        }
+        let origin = self.origins.insert(field.to_owned(), PolicyOrigin::PolicyCeiling);
+        if let (Some(asked), Some(PolicyOrigin::Route)) = (before, origin) {
+            let (asked, ceiling) = (asked.to_string(), lesser.to_string());
+            self.exceeded.push(Exceeded { field, asked, ceiling });
+        }
     }
 }
 
@@ -228,6 +283,9 @@ pub fn built_in() -> Policy {
 
 /// The field that is taken as a whole. It may have thousands of networks, so it is never made into JSON here.
 const ACCESS: &str = "access";
+
+/// The fields that are objects, and are taken as a whole too: parts of two rates would make a third one.
+const RATES: [&str; 2] = ["limits.newConnections", "limits.perSource.newConnections"];
 
 /// A policy without its access list, as JSON.
 fn json(policy: &Policy) -> Value {
@@ -260,8 +318,9 @@ fn fill_in(
     for (name, below) in lower {
         let path = if path.is_empty() { name.clone() } else { format!("{path}.{name}") };
         match fields.get_mut(name) {
+            Some(_) if RATES.contains(&&*path) => {}
             Some(value) => fill_in(&path, value, below, origin, origins),
-            None if below.is_object() => {
+            None if below.is_object() && !RATES.contains(&&*path) => {
                 let empty = fields.entry(name.clone()).or_insert_with(|| Map::new().into());
                 fill_in(&path, empty, below, origin, origins);
             }
@@ -346,7 +405,7 @@ mod tests {
             layers.effective(&policy(json!({ "timeouts": { "connect": "1m" } })));
         let exceeded: Vec<_> = exceeded.iter().map(ToString::to_string).collect();
         let expected =
-            "timeouts.connect is 10s, the longest that this installation allows, and not 1m";
+            "timeouts.connect is 10s, the most that this installation allows, and not 1m";
         assert_eq!(exceeded, [expected]);
         assert_eq!(
             origins(&effective)[1..],
@@ -377,13 +436,78 @@ mod tests {
     }
 
     #[test]
+    fn a_rate_is_of_one_layer() {
+        let defaults = policy(json!({ "limits": {
+            "connections": 9, "newConnections": { "rate": 5, "per": "1m", "burst": 7 }
+        } }));
+        let asked = policy(json!({ "limits": { "newConnections": { "rate": 3 } } }));
+        let (effective, _) = Layers::new(&defaults, Policy::default()).effective(&asked);
+        let limits = serde_json::to_value(&effective.policy.limits).unwrap();
+        assert_eq!(limits, json!({ "connections": 9, "newConnections": { "rate": 3 } }));
+        let of_limits =
+            origins(&effective).into_iter().filter(|(path, _)| path.starts_with("limits"));
+        let expected = [("limits.connections", "policy"), ("limits.newConnections", "route")];
+        assert_eq!(of_limits.collect::<Vec<_>>(), expected);
+        assert!(effective.is_consistent());
+        assert_eq!(effective.of_route(), asked);
+        let shown = effective.fields().find(|(path, ..)| *path == "limits.newConnections");
+        assert_eq!(shown.unwrap().1, "3 per 1s");
+    }
+
+    #[test]
+    fn limits_are_cut_down_and_hold_even_if_a_route_only_reports() {
+        let ceiling = policy(json!({ "limits": {
+            "connections": 100,
+            "newConnections": { "rate": 10 },
+            "perSource": { "connections": 5, "prefix": { "ipv6": 64 } },
+        } }));
+        let layers = Layers::new(&Policy::default(), ceiling.clone());
+        let asked = |mode| {
+            policy(json!({ "limits": {
+            "connections": 50,
+            "newConnections": { "rate": 20, "burst": 5 },
+            "perSource": { "connections": 6, "prefix": { "ipv6": 128 } },
+            "mode": mode,
+        } }))
+        };
+        let (cut, exceeded) = layers.effective(&asked("Enforce"));
+        assert_eq!(
+            serde_json::to_value(&cut.policy.limits).unwrap(),
+            json!({
+                "connections": 50,
+                "newConnections": { "rate": 10, "burst": 5 },
+                "perSource": { "connections": 5, "prefix": { "ipv6": 64 } },
+                "mode": "Enforce",
+            })
+        );
+        let exceeded: Vec<_> = exceeded.iter().map(|exceeded| exceeded.field).collect();
+        assert_eq!(
+            exceeded,
+            [
+                "limits.newConnections",
+                "limits.perSource.connections",
+                "limits.perSource.prefix.ipv6"
+            ]
+        );
+        assert_eq!(cut.limits_ceiling, None);
+        let (reported, exceeded) = layers.effective(&asked("Report"));
+        assert_eq!(reported.policy.limits, asked("Report").limits);
+        assert_eq!(reported.limits_ceiling, Some(ceiling.limits));
+        assert_eq!(exceeded, []);
+    }
+
+    #[test]
     fn a_ceiling_of_what_cannot_be_bounded_is_an_error() {
-        let bounded =
-            policy(json!({ "timeouts": { "idle": "1h" }, "access": { "deny": ["::/0"] } }));
+        let bounded = policy(json!({
+            "timeouts": { "idle": "1h" }, "access": { "deny": ["::/0"] }, "limits": { "connections": 1 }
+        }));
         assert_eq!(Layers::check_ceiling(&bounded), Ok(()));
         let unbounded = policy(json!({ "loadBalancing": { "policy": "Random" } }));
         let expected = UnboundedField("loadBalancing.policy".to_owned());
         assert_eq!(Layers::check_ceiling(&unbounded), Err(expected));
+        let mode = policy(json!({ "limits": { "connections": 1, "mode": "Report" } }));
+        let expected = UnboundedField("limits.mode".to_owned());
+        assert_eq!(Layers::check_ceiling(&mode), Err(expected));
     }
 
     #[test]
@@ -392,6 +516,16 @@ mod tests {
             "loadBalancing": { "policy": "SourceAddress" },
             "timeouts": { "connect": "1s500ms", "idle": "2h", "lifetime": "24h" },
             "access": { "allow": ["10.0.0.0/8", "2001:db8::/32"], "deny": ["10.9.0.0/16"] },
+            "limits": {
+                "connections": 10_000,
+                "newConnections": { "rate": 500, "per": "2s", "burst": 1000 },
+                "perSource": {
+                    "connections": 100,
+                    "newConnections": { "rate": 50 },
+                    "prefix": { "ipv4": 24, "ipv6": 56 },
+                },
+                "mode": "Report",
+            },
             "proxyProtocol":
                 { "send": "V1", "authority": false, "uniqueId": true, "checksum": false },
             "suspend": true,

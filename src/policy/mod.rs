@@ -8,6 +8,7 @@
 mod access;
 mod balancing;
 mod layers;
+mod limits;
 pub mod schema;
 mod text;
 mod values;
@@ -20,6 +21,7 @@ pub use balancing::{Balancing, UnknownBalancing};
 pub use layers::{
     EffectivePolicy, Exceeded, Layers, PolicyOrigin, PolicyOrigins, UnboundedField, built_in,
 };
+pub use limits::{LimitMode, Limits, Rate, SourceLimits, SourcePrefix};
 pub use text::{InvalidValue, TextValue, TextValueVisitor, text_value};
 pub use values::Timeout;
 
@@ -39,6 +41,10 @@ pub struct Policy {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Access")]
     pub access: Option<Access>,
+
+    /// Limits on connections.
+    #[serde(default, deserialize_with = "or_default", skip_serializing_if = "is_default")]
+    pub limits: Limits,
 
     /// The PROXY header that is sent to the endpoints.
     #[serde(default, deserialize_with = "or_default", skip_serializing_if = "is_default")]

@@ -3,14 +3,16 @@
 //! A rule is an expression in CEL over `self`, with a message for whoever wrote the value: the API
 //! server puts the field and the value in front of it.
 
-use schemars::{Schema, json_schema};
+use schemars::{Schema, SchemaGenerator, json_schema};
 use serde_json::{Value, json};
 
 use super::Balancing;
 
+/// A duration as [`crate::duration`] reads it, in CEL.
+const WRITTEN: &str = "self.matches(r'^([0-9]{1,5}(h|m|s|ms)){1,4}$')";
+
 /// See [`crate::duration`].
 pub(super) fn timeout() -> Schema {
-    const WRITTEN: &str = "self.matches(r'^([0-9]{1,5}(h|m|s|ms)){1,4}$')";
     text(
         28,
         &[
@@ -25,6 +27,18 @@ pub(super) fn timeout() -> Schema {
             ),
         ],
     )
+}
+
+/// See [`Rate::per`](super::Rate::per): a [`timeout`] of at most an hour.
+pub(super) fn per(_: &mut SchemaGenerator) -> Schema {
+    let mut schema = timeout();
+    let rule = rule(
+        &format!("!{WRITTEN} || duration(self) <= duration('1h')"),
+        "is over the maximum of 1h",
+    );
+    let rules = schema.get_mut("x-kubernetes-validations").and_then(Value::as_array_mut);
+    rules.into_iter().for_each(|rules| rules.push(rule.clone()));
+    schema
 }
 
 /// See [`Balancing`].

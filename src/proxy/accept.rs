@@ -19,7 +19,7 @@ use super::connection::Connection;
 use super::context::{Context, OpenBind};
 use super::listener::Listener;
 use super::reactor::{Reactor, Ready, SourceId};
-use super::refuse::refuse_at_once;
+use super::refuse::{close_refused, refuse_at_once};
 use super::serve::serve;
 use super::tcp;
 use super::workers::Handoff;
@@ -248,12 +248,12 @@ pub(super) fn take_in(
     client: OwnedFd,
     source: SocketAddr,
 ) {
-    let connection = Connection::open(context, listener, source);
-    match admit_newcomer(context, &connection) {
+    let mut connection = Connection::open(context, listener, source);
+    match admit_newcomer(context, &mut connection) {
         Ok(()) => drop(context.reactor.spawn(serve(connection, client))),
         Err(refusal) => {
             refuse_at_once(&connection.listener, &client, refusal);
-            connection.close(refusal.into());
+            close_refused(connection, refusal);
         }
     }
 }

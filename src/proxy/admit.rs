@@ -1,13 +1,18 @@
-//! Admit: the limits on connections, before the first read and after the route is known.
+//! Admit: who may come in, and how many, before the first read and after the route is known.
+
+use std::sync::Arc;
 
 use super::connection::Connection;
 use super::context::Context;
 use super::hellos::ServedHello;
 use super::listener::PeerRole;
 use super::refuse::Refusal;
+use crate::limiter::{ExceededLimit, LimitSet, Limiter, Tick};
+use crate::outcome::Limit;
+use crate::policy::LimitMode;
 use crate::routing::Route;
 
-/// The permits that a connection holds until it ends.
+/// What a connection holds while it is being served.
 #[derive(Debug)]
 pub(super) struct Admission<'a> {
     _hello: Option<ServedHello<'a>>,
@@ -18,10 +23,13 @@ pub(super) struct Admission<'a> {
 /// # Errors
 /// When the process has no descriptors left for it, or the listener does not admit it. The client of a proxy
 /// is not known yet.
-pub(super) fn admit_newcomer(context: &Context, connection: &Connection) -> Result<(), Refusal> {
+pub(super) fn admit_newcomer(
+    context: &Context,
+    connection: &mut Connection,
+) -> Result<(), Refusal> {
     if context.is_full() {
         context.refused_for_want_of_descriptors();
-        return Err(Refusal::LimitExceeded);
+        return Err(Refusal::LimitExceeded(Limit::Process));
     }
     match connection.listener.role_of(connection.source.ip()) {
         PeerRole::Client => admit_client(connection),
@@ -34,33 +42,80 @@ pub(super) fn admit_newcomer(context: &Context, connection: &Connection) -> Resu
 ///
 /// # Errors
 /// When the listener does not admit it.
-pub(super) fn admit_client(connection: &Connection) -> Result<(), Refusal> {
-    match connection.listener.access.admits(connection.source.ip()) {
-        true => Ok(()),
-        false => Err(Refusal::AccessDenied),
+pub(super) fn admit_client(connection: &mut Connection) -> Result<(), Refusal> {
+    connection.is_admitted = true;
+    let (listener, source) = (&connection.listener, connection.source.ip());
+    if !listener.access.admits(source) {
+        return Err(Refusal::AccessDenied);
     }
+    if let (Some(limits), Some(limiter)) = (listener.limits, listener.limiter.clone()) {
+        let now = Tick::of(connection.record.opened());
+        limit(connection, &limits, &limiter, Limit::Listener, now)?;
+    }
+    Ok(())
 }
 
 /// Admits a connection to its route.
 ///
 /// # Errors
-/// When the listener or the route does not admit the client, the route is suspended, or the connection is part of a loop: too
-/// many connections with the same hello are being served.
+/// When the listener or the route does not admit the client, the route is suspended, a limit is exceeded, or the
+/// connection is part of a loop: too many connections with the same hello are being served.
 pub(super) fn admit<'a>(
     context: &'a Context,
-    connection: &Connection,
+    connection: &mut Connection,
     route: &Route,
 ) -> Result<Admission<'a>, Refusal> {
-    if connection.listener.proxies.is_some() {
+    if !connection.is_admitted {
         // The client of a proxy that does not name it is the proxy.
         admit_client(connection)?;
     }
-    if !route.spec.policy.access().admits(connection.source.ip()) {
+    let policy = &route.spec.policy;
+    if !policy.access().admits(connection.source.ip()) {
         return Err(Refusal::AccessDenied);
     }
-    if route.spec.policy.is_suspended() {
+    if policy.is_suspended() {
         return Err(Refusal::Suspended);
     }
     let enter = |key| context.hellos().enter(key).ok_or(Refusal::Loop);
-    Ok(Admission { _hello: connection.hello_key.map(enter).transpose()? })
+    let hello = connection.hello_key.map(enter).transpose()?;
+    if !policy.limits().is_empty() {
+        let (limiters, now) = (route.stats.limiters(&context.workers.sources), Tick::now());
+        for (limits, limiter) in policy.limits().iter().zip(limiters) {
+            limit(connection, limits, limiter, Limit::Route, now)?;
+        }
+    }
+    Ok(Admission { _hello: hello })
+}
+
+/// Counts a connection that exceeds no limit. `place` is what has the limits.
+///
+/// # Errors
+/// The limit that it exceeds, unless that is only reported.
+fn limit(
+    connection: &mut Connection,
+    limits: &LimitSet,
+    limiter: &Arc<Limiter>,
+    place: Limit,
+    now: Tick,
+) -> Result<(), Refusal> {
+    match limiter.admit(limits, connection.source.ip(), now) {
+        Ok(permit) => {
+            connection.permits.push(permit);
+            Ok(())
+        }
+        Err(exceeded) => {
+            let limit = match exceeded {
+                ExceededLimit::Source => Limit::Source,
+                ExceededLimit::Connections => place,
+                ExceededLimit::Rate => Limit::Rate,
+            };
+            match limits.mode {
+                LimitMode::Enforce => Err(Refusal::LimitExceeded(limit)),
+                LimitMode::Report => {
+                    connection.is_over(limit);
+                    Ok(())
+                }
+            }
+        }
+    }
 }

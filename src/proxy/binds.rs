@@ -280,8 +280,9 @@ impl Bind {
             return;
         }
         self.spec.listener = listener.clone();
-        let listener = Arc::new(listener.at(self.address));
-        for handle in workers.into_iter().flat_map(Workers::handles) {
+        let Some(workers) = workers else { return };
+        let listener = Arc::new(listener.at(self.address, workers.limiter(listener)));
+        for handle in workers.handles() {
             let listener = Arc::clone(&listener);
             handle.order(BindOrder::Change { bind: self.id, listener });
         }
@@ -290,7 +291,8 @@ impl Bind {
     fn hand_out(&mut self, workers: &Workers) -> io::Result<()> {
         let Some(mut sockets) = self.sockets.take() else { return Ok(()) };
         self.is_handed_out = true;
-        let listener = Arc::new(self.spec.listener.at(self.address));
+        let limiter = workers.limiter(&self.spec.listener);
+        let listener = Arc::new(self.spec.listener.at(self.address, limiter));
         let given = workers.handles().iter().try_for_each(|handle| {
             let Some(socket) = sockets.for_worker()? else { return Ok(()) };
             let (listener, lease) = (Arc::clone(&listener), Arc::clone(&self.lease));

@@ -4,13 +4,15 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use super::context::Context;
 use super::listener::Listener;
 use super::record::{ByteCounts, ConnectionRecord};
 use crate::access_log::{ConnectionEnd, Entry, Event};
 use crate::config::{AccessLogMode, Protocol};
-use crate::outcome::Outcome;
+use crate::limiter::Permit;
+use crate::outcome::{Limit, Outcome};
 use crate::proxy_protocol::{Header, InvalidHeader};
 use crate::routing::{Route, RouteKey};
 use crate::tls::{self, ClientHello, SentName};
@@ -28,6 +30,12 @@ pub(super) struct Connection {
     pub(super) source: SocketAddr,
     /// What a trusted proxy says of the connection.
     pub(super) proxied: Option<Box<Proxied>>,
+    /// Whether its listener was asked to admit the client.
+    pub(super) is_admitted: bool,
+    /// Its places in the counts of limits.
+    pub(super) permits: Vec<Permit>,
+    /// The limit that it exceeds.
+    limit: Option<Limit>,
     /// The client's hello, if the listener reads one.
     pub(super) hello: Option<ClientHello>,
     /// The key of the hello in [`Hellos`](super::hellos::Hellos).
@@ -94,6 +102,9 @@ impl Connection {
             listener,
             source,
             proxied: None,
+            is_admitted: false,
+            permits: Vec::new(),
+            limit: None,
             refused_header: None,
             hello: None,
             hello_key: None,
@@ -137,6 +148,21 @@ impl Connection {
         self.log_start();
     }
 
+    /// Records that it exceeds a limit that is only reported.
+    pub(super) fn is_over(&mut self, limit: Limit) {
+        self.context.metrics.limits.reported(limit).inc();
+        if let Some(route) = &self.route {
+            route.stats.over_limit.fetch_add(1, Ordering::Relaxed);
+        }
+        self.limit.get_or_insert(limit);
+    }
+
+    /// Records that it is refused because it exceeds a limit.
+    pub(super) fn is_refused_by(&mut self, limit: Limit) {
+        self.context.metrics.limits.refused(limit).inc();
+        self.limit = Some(limit);
+    }
+
     /// Ends the connection.
     pub(super) fn close(mut self, outcome: Outcome) {
         // Health checks may also reset connections; without a hello, only this distinguishes them.
@@ -152,6 +178,8 @@ impl Connection {
         let context = &*self.context;
         let stats = self.route.as_ref().map_or(&context.metrics.unrouted, |route| &route.stats);
         let Some(lasted) = self.record.close(context, stats, outcome) else { return };
+        // Before it counts as closed: whoever knows of its end may have its place.
+        self.permits.clear();
         let is_wanted = match context.settings.access_log {
             AccessLogMode::Off => false,
             AccessLogMode::Errors => outcome.is_error(),
@@ -197,6 +225,7 @@ impl Connection {
             route: route.map(RouteKey::name),
             endpoint: self.endpoint,
             attempts: self.attempts,
+            limit: self.limit.map(Limit::as_str),
             cause: self.cause(&event),
             hello_took: self.record.hello_took(),
             connect_took: self.record.connect_took(),

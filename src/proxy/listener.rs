@@ -4,6 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use crate::config::{self, OtherPeers, Protocol, ProxyProtocolIn, TrustedPeers};
+use crate::limiter::{LimitSet, Limiter};
 use crate::policy::{Access, AccessList};
 use crate::routing::{ListenerRef, Scope};
 
@@ -20,10 +21,14 @@ pub struct Listener {
     pub alerts: bool,
     /// The clients that it admits.
     pub access: Arc<AccessList>,
+    /// The limits on its connections.
+    pub limits: Option<LimitSet>,
     /// The proxies whose PROXY headers it reads.
     pub proxies: Option<Arc<Proxies>>,
     /// The address that all its clients connect to. `None` if the bind has several.
     pub(super) local: Option<SocketAddr>,
+    /// Counts its connections, over all its binds. `None` before it is served.
+    pub(super) limiter: Option<Arc<Limiter>>,
 }
 
 /// The proxies that tell a listener who their clients are.
@@ -61,7 +66,9 @@ impl Listener {
             alerts: config.alerts,
             access: Arc::new(AccessList::of([&config.access])),
             proxies: config.proxy_protocol.as_ref().map(|proxies| Arc::new(Proxies::of(proxies))),
+            limits: LimitSet::of(&config.limits),
             local: None,
+            limiter: None,
         }
     }
 
@@ -70,10 +77,10 @@ impl Listener {
         ListenerRef { scope: &self.scope, name: &self.name }
     }
 
-    /// The listener of a bind at this address.
-    pub(super) fn at(&self, bind: SocketAddr) -> Self {
+    /// The listener of a bind at this address, whose connections `limiter` counts.
+    pub(super) fn at(&self, bind: SocketAddr, limiter: Arc<Limiter>) -> Self {
         let local = Some(bind).filter(|bind| !bind.ip().is_unspecified());
-        Listener { local, ..self.clone() }
+        Listener { local, limiter: Some(limiter), ..self.clone() }
     }
 
     /// What it reads from a peer.

@@ -17,6 +17,7 @@ mod descriptors;
 mod fast_slots;
 mod hellos;
 mod listener;
+mod listener_limiters;
 mod peek;
 mod pipes;
 mod preamble;
@@ -137,7 +138,8 @@ impl Proxy {
         let Proxy { settings, descriptors, mut binds, protected } = self;
         let settings = Arc::new(settings);
         let connections = (0..settings.workers).map(|number| metrics.connections.of(number));
-        let workers = Arc::new(Workers::new(connections, descriptors)?);
+        let workers =
+            Arc::new(Workers::new(connections, descriptors, Arc::clone(&metrics.sources))?);
         if let Some(error) = binds.hand_out(&workers).into_iter().next() {
             return Err(io::Error::other(error));
         }

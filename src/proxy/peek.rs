@@ -11,6 +11,7 @@ use super::context::Context;
 use super::refuse::Refusal;
 use super::socket::Socket;
 use crate::config::Protocol;
+use crate::outcome::Limit;
 use crate::proxy_protocol;
 use crate::tls::{HelloReader, InvalidHello, Progress, SentName};
 
@@ -93,7 +94,7 @@ pub(super) fn receive(
     let mut buffer = context.buffer.borrow_mut();
     let chunk = buffer.get_mut(..CHUNK).unwrap_or_default();
     Poll::Ready(match ready!(downstream.poll_recv(chunk)) {
-        Err(error) if !is_of_client(&error) => Err(Refusal::LimitExceeded),
+        Err(error) if !is_of_client(&error) => Err(Refusal::LimitExceeded(Limit::Process)),
         Ok(0) | Err(_) if received.is_empty() => Err(Refusal::NoHello),
         Ok(0) | Err(_) => Err(Refusal::ClientGone),
         Ok(read) => {

@@ -14,7 +14,7 @@ use super::listener::Listener;
 use super::reactor::Interrupted;
 use super::socket::Socket;
 use crate::config::Protocol;
-use crate::outcome::Outcome;
+use crate::outcome::{Limit, Outcome};
 use crate::tls::{self, AlertDescription, alert};
 
 /// The time for a refused client to read its alert, and the bytes that it may still send meanwhile.
@@ -44,8 +44,8 @@ pub(super) enum Refusal {
     NoRoute,
     /// The connection is part of a loop through sluice.
     Loop,
-    /// There are too many connections, or there is no memory for one more.
-    LimitExceeded,
+    /// A limit on connections is exceeded.
+    LimitExceeded(Limit),
     /// The route has no endpoints.
     NoEndpoints,
     /// No endpoint could be connected to.
@@ -75,7 +75,7 @@ impl From<Refusal> for Outcome {
             Refusal::NoSni => Outcome::NoSni,
             Refusal::NoRoute => Outcome::NoRoute,
             Refusal::Loop => Outcome::Loop,
-            Refusal::LimitExceeded => Outcome::LimitExceeded,
+            Refusal::LimitExceeded(_) => Outcome::LimitExceeded,
             Refusal::NoEndpoints => Outcome::NoEndpoints,
             Refusal::ConnectFailed => Outcome::ConnectFailed,
             Refusal::ConnectTimeout => Outcome::ConnectTimeout,
@@ -110,7 +110,7 @@ impl Refusal {
             Refusal::HelloTimeout => AlertDescription::HandshakeFailure,
             Refusal::Loop
             | Refusal::Suspended
-            | Refusal::LimitExceeded
+            | Refusal::LimitExceeded(_)
             | Refusal::NoEndpoints
             | Refusal::ConnectFailed
             | Refusal::ConnectTimeout
@@ -135,6 +135,14 @@ pub(super) async fn refuse(connection: &Connection, downstream: &Socket, refusal
         // The result does not matter.
         let _ = context.reactor.within(LINGER, rest).await;
     }
+}
+
+/// Ends a connection that was refused.
+pub(super) fn close_refused(mut connection: Connection, refusal: Refusal) {
+    if let Refusal::LimitExceeded(limit) = refusal {
+        connection.is_refused_by(limit);
+    }
+    connection.close(refusal.into());
 }
 
 /// Sends an alert to a client from which nothing was read.

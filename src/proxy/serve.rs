@@ -11,10 +11,10 @@ use super::connect::connect;
 use super::connection::Connection;
 use super::peek::peek;
 use super::preamble::preamble;
-use super::refuse::{Refusal, refuse};
+use super::refuse::{Refusal, close_refused, refuse};
 use super::relay::Relay;
 use super::socket::Socket;
-use crate::outcome::Outcome;
+use crate::outcome::Limit;
 use crate::routing::Route;
 
 /// Serves an accepted client.
@@ -23,29 +23,29 @@ pub(super) fn serve(mut connection: Connection, client: OwnedFd) -> impl Future<
     async move {
         let Ok(downstream) = Socket::accepted(&connection.context.reactor, client) else {
             // The user's epoll watches are used up (`fs.epoll.max_user_watches`).
-            return connection.close(Outcome::LimitExceeded);
+            return close_refused(connection, Refusal::LimitExceeded(Limit::Process));
         };
         let context = Rc::clone(&connection.context);
         let served = async {
             let received = preamble(&context, &mut connection, &downstream).await?;
             let received = peek(&context, &mut connection, &downstream, received).await?;
             let route = lookup(&mut connection)?;
-            let _admission = admit(&context, &connection, &route)?;
+            let _admission = admit(&context, &mut connection, &route)?;
             let upstream = connect(&context, &mut connection, &route, &downstream).await?;
             let first = announce(&connection, &route, &downstream, received);
             connection.connected();
             let relay = Relay::new(&context, &downstream, &upstream.socket, first);
             Ok(relay.run(&route, |bytes| connection.record.passed(&route.stats, bytes)).await)
         };
-        let outcome = match served.await {
-            Ok(outcome) => outcome,
-            Err(refusal) => {
-                refuse(&connection, &downstream, refusal).await;
-                refusal.into()
-            }
-        };
+        let served = served.await;
+        if let Err(refusal) = served {
+            refuse(&connection, &downstream, refusal).await;
+        }
         drop(downstream);
-        connection.close(outcome);
+        match served {
+            Ok(outcome) => connection.close(outcome),
+            Err(refusal) => close_refused(connection, refusal),
+        }
     }
 }
 

@@ -17,8 +17,10 @@ use super::bind::ListeningSocket;
 use super::descriptors::Descriptors;
 use super::hellos::Hellos;
 use super::listener::{BindId, Listener};
+use super::listener_limiters::ListenerLimiters;
 use super::reactor::Inbox;
 use crate::heartbeat::Heartbeat;
+use crate::limiter::{Limiter, SourceTable};
 use crate::metrics::ConnectionCount;
 
 /// A worker hands over no connection while it has at most this many more than the least busy one: with short
@@ -37,6 +39,9 @@ pub(super) struct Workers {
     pub(super) descriptors: Descriptors,
     /// The hellos of all connections.
     pub(super) hellos: Hellos,
+    /// The sources of all connections that are limited.
+    pub(super) sources: Arc<SourceTable>,
+    limiters: ListenerLimiters,
     start: Instant,
     handles: Box<[WorkerHandle]>,
 }
@@ -121,10 +126,18 @@ impl Workers {
     pub(super) fn new(
         connections: impl IntoIterator<Item = Arc<ConnectionCount>>,
         descriptors: Descriptors,
+        sources: Arc<SourceTable>,
     ) -> io::Result<Self> {
         let handles: io::Result<Box<[WorkerHandle]>> =
             connections.into_iter().map(WorkerHandle::new).collect();
-        Ok(Workers { descriptors, hellos: Hellos::new(), start: Instant::now(), handles: handles? })
+        let (hellos, limiters) = (Hellos::new(), ListenerLimiters::default());
+        let (start, handles) = (Instant::now(), handles?);
+        Ok(Workers { descriptors, hellos, sources, limiters, start, handles })
+    }
+
+    /// The limiter of a listener.
+    pub(super) fn limiter(&self, listener: &Listener) -> Arc<Limiter> {
+        self.limiters.of(listener, &self.sources)
     }
 
     /// The handle of a worker.
@@ -287,8 +300,12 @@ mod tests {
             (0..*count).for_each(|_| connections.add(1));
             connections
         };
-        Workers::new(connections.iter().map(counter), Descriptors::new(Some(1000), 1))
-            .expect("events")
+        Workers::new(
+            connections.iter().map(counter),
+            Descriptors::new(Some(1000), 1),
+            Arc::default(),
+        )
+        .expect("events")
     }
 
     fn handoff(listener: &str) -> Handoff {

@@ -3,6 +3,7 @@
 use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
+use crate::limiter::LimitSet;
 use crate::policy::{
     AccessList, AccessLists, Balancing, EffectivePolicy, Layers, Policy, ProxyVersion, Timeout,
     Timeouts,
@@ -14,6 +15,7 @@ use crate::policy::{
 pub struct TrafficPolicy {
     effective: EffectivePolicy,
     access: Arc<AccessList>,
+    limits: Box<[LimitSet]>,
     connect: Duration,
     idle: Duration,
     lifetime: Option<Duration>,
@@ -42,7 +44,10 @@ impl TrafficPolicy {
         let or_longest = |timeout: &Option<Timeout>| timeout.map_or(Timeout::MAX, Timeout::get);
         let (connect, idle) = (or_longest(connect), or_longest(idle));
         let lifetime = lifetime.map(Timeout::get);
-        TrafficPolicy { effective, access, connect, idle, lifetime }
+        let of_ceiling = effective.limits_ceiling.as_ref();
+        let limits = [Some(&effective.policy.limits), of_ceiling].into_iter().flatten();
+        let limits = limits.filter_map(LimitSet::of).collect();
+        TrafficPolicy { effective, access, limits, connect, idle, lifetime }
     }
 
     /// The policy of a route with these fields, in an installation that sets none.
@@ -86,6 +91,12 @@ impl TrafficPolicy {
     /// The clients that are admitted.
     pub fn access(&self) -> &AccessList {
         &self.access
+    }
+
+    /// The limits on its connections: those of the policy, and those of the ceiling if they are apart. Empty if
+    /// nothing is limited. Each has a limiter of [`RouteStats::limiters`](super::RouteStats::limiters).
+    pub fn limits(&self) -> &[LimitSet] {
+        &self.limits
     }
 
     /// The PROXY header for endpoints, if they get one.

@@ -1,12 +1,13 @@
 //! Routes: [`RouteSpec`] from the control plane, and [`Route`] in the table.
 
 use std::sync::atomic::AtomicU64;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 
 use super::{
     Attachment, Attachments, Backend, BackendKey, Hostname, Hostnames, ListenerRef, RouteKey,
     Scope, TrafficPolicy,
 };
+use crate::limiter::{Limiter, SourceTable};
 use crate::outcome::Outcome;
 
 /// A valid route, as the control plane defines it.
@@ -128,7 +129,7 @@ impl Route {
     }
 }
 
-/// The counters of a route's connections. They outlive tables.
+/// What is counted of a route's connections. It outlives tables.
 #[derive(Debug, Default)]
 pub struct RouteStats {
     /// Ended connections by outcome, in the order of [`Outcome::ALL`].
@@ -137,6 +138,9 @@ pub struct RouteStats {
     pub bytes_up: AtomicU64,
     /// Bytes from the endpoint to the client.
     pub bytes_down: AtomicU64,
+    /// Connections that were admitted although they exceed a limit, because the limit is only reported.
+    pub over_limit: AtomicU64,
+    limiters: OnceLock<[Arc<Limiter>; 2]>,
 }
 
 impl RouteStats {
@@ -144,5 +148,11 @@ impl RouteStats {
     pub fn ended(&self, outcome: Outcome) -> &AtomicU64 {
         // In bounds: every outcome is its own index in `Outcome::ALL`.
         &self.ended[outcome as usize]
+    }
+
+    /// The limiters of the route, made when its first connection needs them. All connections count their sources
+    /// in one table, the first that is given here.
+    pub fn limiters(&self, table: &Arc<SourceTable>) -> &[Arc<Limiter>; 2] {
+        self.limiters.get_or_init(|| std::array::from_fn(|_| Arc::new(Limiter::new(table))))
     }
 }

@@ -72,6 +72,16 @@ fn a_route_at_all_its_limits_is_taken() {
             "idle": "00719h00059m00059s00999ms",
             "lifetime": "00719h00059m00059s00999ms",
         },
+        "limits": {
+            "connections": 10_000_000,
+            "newConnections": { "rate": 1_000_000, "per": "1h", "burst": 1_000_000 },
+            "perSource": {
+                "connections": 10_000_000,
+                "newConnections": { "rate": 1_000_000, "per": "1h", "burst": 1_000_000 },
+                "prefix": { "ipv4": 32, "ipv6": 128 },
+            },
+            "mode": "Report",
+        },
         "access": {
             // Short ones: kubectl keeps what it applies in an annotation of at most 256 KiB.
             "allow": vec!["fd00::/8"; 10_000],

@@ -15,8 +15,9 @@ use source::{Name, Target, module_of, names, tokens};
 /// What each module may name, besides itself. One that is not here fails when it names any.
 const MAY_NAME: &[(&str, &[&str])] = &[
     // Pure.
-    ("routing", &["outcome", "duration", "policy"]),
+    ("routing", &["outcome", "duration", "policy", "limiter"]),
     ("policy", &["cidr", "duration"]),
+    ("limiter", &["policy"]),
     ("tls", &[]),
     ("proxy_protocol", &[]),
     ("outcome", &[]),
@@ -35,6 +36,7 @@ const MAY_NAME: &[(&str, &[&str])] = &[
             "tls",
             "proxy_protocol",
             "policy",
+            "limiter",
             "outcome",
             "config",
             "metrics",
@@ -48,7 +50,7 @@ const MAY_NAME: &[(&str, &[&str])] = &[
         &["routing", "policy", "reach", "metrics", "readiness", "control::status", "duration"],
     ),
     ("explain", &["routing", "policy", "tls", "admin::report"]),
-    ("metrics", &["routing", "outcome", "reach"]),
+    ("metrics", &["routing", "outcome", "reach", "limiter"]),
     ("access_log", &["tls", "outcome", "line_queue", "cidr"]),
     ("line_queue", &[]),
     ("readiness", &[]),

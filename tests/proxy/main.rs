@@ -24,6 +24,7 @@ mod faults;
 mod half_close;
 mod held;
 mod lifetime;
+mod limits;
 mod listeners;
 mod loops;
 mod outcomes;

@@ -154,7 +154,7 @@
 {{- $any := ternary "0.0.0.0" "[::]" (eq $family "IPv4") -}}
 {{- $one := dict "name" $name "address" (printf "%s:%d" $any (int $listener.containerPort)) -}}
 {{- $one = merge $one (pick $listener "protocol" "alerts") -}}
-{{- range $key := list "proxyProtocol" "access" -}}
+{{- range $key := list "proxyProtocol" "access" "limits" -}}
 {{- with get $listener $key }}{{ $_ := set $one $key . }}{{ end -}}
 {{- end -}}
 {{- $listen = append $listen $one -}}

@@ -30,7 +30,7 @@ pub use parse::parse_strictly;
 pub use crate::yaml::{FieldFault, read as parse};
 pub use values::{AlpnProtocol, ClassName, ListenerName, Namespace, ServiceName};
 
-use crate::policy::{Access, LoadBalancing, Policy, ProxyProtocol, Timeouts};
+use crate::policy::{Access, Limits, LoadBalancing, Policy, ProxyProtocol, Timeouts};
 use crate::routing::Hostname;
 
 /// The label that says whose endpoints an `EndpointSlice` holds.
@@ -146,6 +146,10 @@ pub struct SniRouteSpec {
     #[schemars(with = "Access")]
     pub access: Option<Access>,
 
+    /// Limits on the connections of this route. Without any, nothing is limited, unless the installation does.
+    #[serde(default, deserialize_with = "or_default", skip_serializing_if = "is_default")]
+    pub limits: Limits,
+
     /// The PROXY header that the endpoints of this route get before the client's first byte.
     #[serde(default, deserialize_with = "or_default", skip_serializing_if = "is_default")]
     pub proxy_protocol: ProxyProtocol,
@@ -164,6 +168,7 @@ impl SniRouteSpec {
             load_balancing: self.load_balancing.clone(),
             timeouts: self.timeouts.clone(),
             access: self.access.clone(),
+            limits: self.limits.clone(),
             proxy_protocol: self.proxy_protocol.clone(),
             suspend: self.suspend,
         }

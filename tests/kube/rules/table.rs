@@ -13,7 +13,8 @@ pub(super) struct Rule {
 }
 
 pub(super) fn rules() -> Vec<Rule> {
-    [hostnames(), words(), timeouts(), networks(), lists(), addresses(), services()].concat()
+    [hostnames(), words(), timeouts(), networks(), limits(), lists(), addresses(), services()]
+        .concat()
 }
 
 fn hostnames() -> Vec<Rule> {
@@ -144,6 +145,59 @@ fn networks() -> Vec<Rule> {
         "spec.proxyProtocol.send: Unsupported value: \"V3\": supported values: \"V1\", \"V2\"";
     let version = rule("/proxyProtocol/send", json!("V3"), send.to_owned(), json!("V2"));
     rules.into_iter().flat_map(each).chain([version]).collect()
+}
+
+fn limits() -> Vec<Rule> {
+    let number = |place: &'static str, most: u32| {
+        let bound = |bad: u32, side: &str, good: u32| {
+            let says = out_of_bounds(&place.replace('/', "."), bad, side, good);
+            rule(place, json!(bad), says, json!(good))
+        };
+        [bound(0, "greater", 1), bound(most + 1, "less", most)]
+    };
+    let numbers = [
+        ("/limits/connections", 10_000_000),
+        ("/limits/perSource/connections", 10_000_000),
+        ("/limits/perSource/prefix/ipv4", 32),
+        ("/limits/perSource/prefix/ipv6", 128),
+    ];
+    let rate = |bad: Value, says: &str, good: Value| {
+        rule(
+            "/limits/newConnections",
+            bad,
+            says.replace("rate.", "spec.limits.newConnections."),
+            good,
+        )
+    };
+    let beyond = |field: &str| out_of_bounds(field, 1_000_001, "less", 1_000_000);
+    let mode =
+        "spec.limits.mode: Unsupported value: \"Log\": supported values: \"Enforce\", \"Report\"";
+    let others = [
+        rate(
+            json!({ "rate": 1_000_001 }),
+            &beyond(".limits.newConnections.rate"),
+            json!({ "rate": 1_000_000 }),
+        ),
+        rate(
+            json!({ "rate": 1, "burst": 1_000_001 }),
+            &beyond(".limits.newConnections.burst"),
+            json!({ "rate": 1, "burst": 1_000_000 }),
+        ),
+        rate(
+            json!({ "rate": 1, "per": "61m" }),
+            "rate.per: Invalid value: \"61m\": is over the maximum of 1h",
+            json!({ "rate": 1, "per": "60m" }),
+        ),
+        rate(json!({ "per": "1m" }), "rate.rate: Required value", json!({ "rate": 1 })),
+        rule("/limits/mode", json!("Log"), mode.to_owned(), json!("Report")),
+    ];
+    numbers.into_iter().flat_map(|(place, most)| number(place, most)).chain(others).collect()
+}
+
+fn out_of_bounds(field: &str, bad: u32, side: &str, bound: u32) -> String {
+    format!(
+        "spec{field}: Invalid value: {bad}: spec{field} in body should be {side} than or equal to {bound}"
+    )
 }
 
 /// The rules over a whole list.

@@ -343,7 +343,7 @@ fn no_timeout_is_longer_than_the_installation_allows() {
     let capped =
         Installation { layers: Layers::new(&Policy::default(), ceiling), ..installation() };
     for (asked, installation, connect, idle, said) in [
-        ("{ connect: 3h, idle: 1h }", &capped, 2, 1, "timeouts.connect is 2h, the longest"),
+        ("{ connect: 3h, idle: 1h }", &capped, 2, 1, "timeouts.connect is 2h, the most"),
         ("{ connect: 1h, idle: 24h }", &capped, 1, 2, "allows, and not 24h"),
         ("{ connect: 2h, idle: 2h }", &capped, 2, 2, ""),
         ("{ connect: 3h, idle: 24h }", &installation(), 3, 24, ""),

@@ -1,0 +1,272 @@
+//! Limits on connections.
+
+use std::fmt;
+
+use schemars::JsonSchema;
+use serde::de::Error;
+use serde::{Deserialize, Deserializer, Serialize};
+
+use super::{Timeout, is_default, or_default, schema};
+use crate::duration;
+
+/// The most connections that can be a limit: more than one machine has.
+const MOST_CONNECTIONS: u32 = 10_000_000;
+const MOST_RATE: u32 = 1_000_000;
+const LONGEST_PER: std::time::Duration = std::time::Duration::from_hours(1);
+
+/// Limits on connections. Each replica counts for itself, from the moment on at which the limit is set. What is not
+/// set is not limited.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", expecting = "an object")]
+pub struct Limits {
+    /// How many connections there may be at a time, 1 to 10,000,000.
+    #[serde(default, deserialize_with = "connections", skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "i32", range(min = 1, max = MOST_CONNECTIONS))]
+    pub connections: Option<u32>,
+
+    /// How many connections may be opened in a time.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Rate")]
+    pub new_connections: Option<Rate>,
+
+    /// What each source of connections may have. A source is a client's address, or its network.
+    #[serde(default, deserialize_with = "or_default", skip_serializing_if = "is_default")]
+    pub per_source: SourceLimits,
+
+    /// - `Enforce`: a connection that exceeds a limit is refused.
+    /// - `Report`: it is admitted, and counted and logged as one that would have been refused.
+    ///
+    /// Without it, `Enforce`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "LimitMode")]
+    pub mode: Option<LimitMode>,
+}
+
+/// What each source may have.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", expecting = "an object")]
+pub struct SourceLimits {
+    /// How many connections there may be at a time, 1 to 10,000,000.
+    #[serde(default, deserialize_with = "connections", skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "i32", range(min = 1, max = MOST_CONNECTIONS))]
+    pub connections: Option<u32>,
+
+    /// How many connections may be opened in a time.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Rate")]
+    pub new_connections: Option<Rate>,
+
+    /// How many bits of a client's address tell one source from another.
+    #[serde(default, deserialize_with = "or_default", skip_serializing_if = "is_default")]
+    pub prefix: SourcePrefix,
+}
+
+/// How many bits of a client's address tell one source from another.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", expecting = "an object")]
+pub struct SourcePrefix {
+    /// Of an IPv4 address, 1 to 32. Without it, 32: each address is a source.
+    #[serde(default, deserialize_with = "bits::<32, _>", skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "i32", range(min = 1, max = 32))]
+    pub ipv4: Option<u8>,
+
+    /// Of an IPv6 address, 1 to 128. Without it, 64: a host can have all addresses of such a network.
+    #[serde(default, deserialize_with = "bits::<128, _>", skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "i32", range(min = 1, max = 128))]
+    pub ipv6: Option<u8>,
+}
+
+/// How many connections may be opened in a time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", expecting = "an object with a rate")]
+pub struct Rate {
+    /// How many, 1 to 1,000,000.
+    #[serde(deserialize_with = "arrivals")]
+    #[schemars(with = "i32", range(min = 1, max = MOST_RATE))]
+    pub rate: u32,
+
+    /// In which time, at most `1h`. Without it, `1s`.
+    #[serde(default, deserialize_with = "per", skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "schema::per")]
+    pub per: Option<Timeout>,
+
+    /// How many may be opened at once after a pause, 1 to 1,000,000. Without it, as many as `rate`.
+    #[serde(default, deserialize_with = "burst", skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "i32", range(min = 1, max = MOST_RATE))]
+    pub burst: Option<u32>,
+}
+
+/// What becomes of connections that exceed a limit.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+pub enum LimitMode {
+    /// They are refused.
+    #[default]
+    Enforce,
+    /// They are admitted, counted and logged.
+    Report,
+}
+
+impl Limits {
+    /// Whether it limits anything.
+    pub fn is_limiting(&self) -> bool {
+        self.connections.is_some()
+            || self.new_connections.is_some()
+            || self.per_source.is_limiting()
+    }
+}
+
+impl fmt::Display for Limits {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut parts = Vec::new();
+        for (whose, connections, rate) in [
+            ("", self.connections, self.new_connections),
+            (" of each source", self.per_source.connections, self.per_source.new_connections),
+        ] {
+            parts.extend(connections.map(|most| format!("{most} connections{whose}")));
+            parts.extend(rate.map(|rate| format!("new connections{whose} {rate}")));
+        }
+        f.write_str(&parts.join("; "))
+    }
+}
+
+impl SourceLimits {
+    /// Whether it limits anything.
+    pub fn is_limiting(&self) -> bool {
+        self.connections.is_some() || self.new_connections.is_some()
+    }
+}
+
+impl SourcePrefix {
+    /// Of an IPv4 address.
+    pub fn ipv4(self) -> u8 {
+        self.ipv4.unwrap_or(32)
+    }
+
+    /// Of an IPv6 address.
+    pub fn ipv6(self) -> u8 {
+        self.ipv6.unwrap_or(64)
+    }
+}
+
+impl Rate {
+    /// In which time.
+    pub fn per(&self) -> std::time::Duration {
+        self.per.map_or(std::time::Duration::from_secs(1), Timeout::get)
+    }
+
+    /// How many may be opened at once after a pause.
+    pub fn burst(&self) -> u32 {
+        self.burst.unwrap_or(self.rate)
+    }
+
+    /// The rate that exceeds neither: the slower one, with the smaller burst.
+    #[must_use]
+    pub fn least(self, other: Rate) -> Rate {
+        let by = |one: &Rate, other: &Rate| u128::from(one.rate) * other.per().as_nanos();
+        let slower = if by(&self, &other) <= by(&other, &self) { self } else { other };
+        let burst = self.burst().min(other.burst());
+        Rate { burst: (burst != slower.rate).then_some(burst), ..slower }
+    }
+}
+
+impl fmt::Display for Rate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} per {}", self.rate, duration::display(self.per()))?;
+        self.burst.map_or(Ok(()), |burst| write!(f, ", burst {burst}"))
+    }
+}
+
+fn connections<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u32>, D::Error> {
+    within(Option::deserialize(deserializer)?, MOST_CONNECTIONS)
+}
+
+fn burst<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u32>, D::Error> {
+    within(Option::deserialize(deserializer)?, MOST_RATE)
+}
+
+fn arrivals<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u32, D::Error> {
+    let rate = within(Some(u32::deserialize(deserializer)?), MOST_RATE)?;
+    Ok(rate.unwrap_or_default())
+}
+
+fn bits<'de, const MOST: u32, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Option<u8>, D::Error> {
+    let bits = within(Option::deserialize(deserializer)?, MOST)?;
+    Ok(bits.and_then(|bits| u8::try_from(bits).ok()))
+}
+
+fn within<E: Error>(number: Option<u32>, most: u32) -> Result<Option<u32>, E> {
+    match number {
+        Some(0) => Err(E::custom("0 admits nobody; leave the field out to have no limit")),
+        Some(number) if number > most => {
+            Err(E::custom(format!("{number} is over the maximum of {most}")))
+        }
+        number => Ok(number),
+    }
+}
+
+fn per<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Timeout>, D::Error> {
+    let per: Option<Timeout> = Option::deserialize(deserializer)?;
+    match per.filter(|per| per.get() > LONGEST_PER) {
+        Some(per) => Err(D::Error::custom(format!("{per} is over the maximum of 1h"))),
+        None => Ok(per),
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn rate(rate: u32, per: &str, burst: u32) -> Rate {
+        Rate { rate, per: Some(per.parse().unwrap()), burst: Some(burst) }
+    }
+
+    #[test]
+    fn the_lesser_of_two_rates_exceeds_neither() {
+        let least = rate(10, "1s", 100).least(rate(300, "1m", 30));
+        assert_eq!(least, rate(300, "1m", 30));
+        let least = rate(10, "1s", 100).least(rate(1200, "1m", 30));
+        assert_eq!(least, rate(10, "1s", 30));
+        assert_eq!(least.to_string(), "10 per 1s, burst 30");
+    }
+
+    #[test]
+    fn limits_are_shown_in_one_line() {
+        let limits = json!({ "connections": 9, "perSource": { "newConnections": { "rate": 5 } } });
+        let limits: Limits = serde_json::from_value(limits).unwrap();
+        assert_eq!(limits.to_string(), "9 connections; new connections of each source 5 per 1s");
+    }
+
+    #[test]
+    fn what_limits_nothing_or_nobody_is_refused() {
+        let error = |value: Value| serde_json::from_value::<Limits>(value).unwrap_err().to_string();
+        for (value, expected) in [
+            (json!({ "connections": 0 }), "0 admits nobody; leave the field out to have no limit"),
+            (json!({ "connections": 10_000_001 }), "10000001 is over the maximum of 10000000"),
+            (
+                json!({ "newConnections": { "rate": 0 } }),
+                "0 admits nobody; leave the field out to have no limit",
+            ),
+            (json!({ "newConnections": {} }), "missing field `rate`"),
+            (
+                json!({ "newConnections": { "rate": 1, "per": "2h" } }),
+                "2h is over the maximum of 1h",
+            ),
+            (
+                json!({ "newConnections": { "rate": 1, "burst": 1_000_001 } }),
+                "1000001 is over the maximum of 1000000",
+            ),
+            (json!({ "perSource": { "prefix": { "ipv4": 33 } } }), "33 is over the maximum of 32"),
+            (
+                json!({ "perSource": { "prefix": { "ipv6": 129 } } }),
+                "129 is over the maximum of 128",
+            ),
+        ] {
+            assert_eq!(error(value.clone()), expected, "{value}");
+        }
+    }
+}
