@@ -163,16 +163,23 @@ fn with_protocols(criterion: &mut Criterion) {
 
 /// The most that one hello can cost: eight hostnames that cover its name have as many routes as one
 /// may have, with as many protocols, and none takes it; a wildcard is claimed at each other depth;
-/// and it offers thousands of protocols, of which the first are those of routes of another listener.
+/// and it offers thousands of protocols, of which the first are those of routes of another listener,
+/// or these take any.
 fn worst(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("the worst table");
     let pairs =
         |count: usize| (0..count).map(|n| vec![format!("{n}-a"), format!("{n}-b")]).collect();
-    for (what, elsewhere) in [
-        ("the worst hello (goal: 20 µs)", vec![vec!["other".to_owned()]]),
-        ("the same, of routes with two of eight listeners (goal: 20 µs)", pairs(4)),
-    ] {
-        let (_writer, reader) = served(worst_snapshot(elsewhere));
+    let offered = |number| {
+        (0..PROTOCOLS).map(|n| format!("offer-{}", (number + 2 * n) % MOST_OFFERS)).collect()
+    };
+    let any = |_| Vec::new();
+    let cases: [(_, _, &dyn Fn(usize) -> Vec<String>); 3] = [
+        ("the worst hello (goal: 20 µs)", vec![vec!["other".to_owned()]], &offered),
+        ("the same, of routes with two of eight listeners (goal: 20 µs)", pairs(4), &offered),
+        ("the same, of routes without protocols (goal: 20 µs)", pairs(4), &any),
+    ];
+    for (what, elsewhere, asked) in cases {
+        let (_writer, reader) = served(worst_snapshot(elsewhere, asked));
         let table = reader.table();
         let name = vec!["a"; DEEPEST].join(".");
         let offers: Vec<String> = (0..4000).map(|number| format!("offer-{number}")).collect();
@@ -185,8 +192,11 @@ fn worst(criterion: &mut Criterion) {
 /// The most labels that a name of 253 characters has.
 const DEEPEST: usize = 127;
 
-/// `elsewhere_on` are the listeners of the routes that have the protocols which are offered.
-fn worst_snapshot(elsewhere_on: Vec<Vec<String>>) -> Snapshot {
+/// `elsewhere_on` are the listeners of other routes, and `asked` are their protocols.
+fn worst_snapshot(
+    elsewhere_on: Vec<Vec<String>>,
+    asked: &dyn Fn(usize) -> Vec<String>,
+) -> Snapshot {
     let covering =
         (1..=MOST_CLAIMED_HOSTNAMES).map(|labels| ["*"].into_iter().chain(vec!["a"; labels]));
     let covering: Vec<String> = covering.map(|name| name.collect::<Vec<_>>().join(".")).collect();
@@ -210,10 +220,8 @@ fn worst_snapshot(elsewhere_on: Vec<Vec<String>>) -> Snapshot {
         routes.push(claim(format!("own-{number}"), &covering, &[LISTENER], own));
         for (group, listeners) in elsewhere_on.iter().enumerate() {
             let on: Vec<&str> = listeners.iter().map(String::as_str).collect();
-            let offered =
-                (0..PROTOCOLS).map(|n| format!("offer-{}", (number + 2 * n) % MOST_OFFERS));
             let name = format!("other-{group}-{number}");
-            routes.push(claim(name, &covering, &on, offered.collect()));
+            routes.push(claim(name, &covering, &on, asked(number)));
         }
     }
     Snapshot { routes, ..Snapshot::default() }

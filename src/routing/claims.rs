@@ -4,10 +4,10 @@ use std::cmp::Ordering;
 
 use super::claim::{Claim, Hasher, of_name};
 use super::hostname::Hostname;
-use super::protocol_index::ProtocolIndex;
+use super::protocol_index::{FEW, ProtocolIndex};
 use super::shards::{ShardItem, Shards};
 
-/// An index of claims by name; and by protocol, for names that many routes with ALPN claim.
+/// An index of claims by name; and by protocol, for names that many routes claim.
 #[derive(Clone, Debug, Default)]
 pub(super) struct ClaimIndex {
     all: Shards<Claim>,
@@ -39,21 +39,24 @@ impl ScopeClaims {
 
 impl ClaimIndex {
     /// The same claims without `gone` and with `new`.
-    pub(super) fn with(&self, gone: Vec<Claim>, new: Vec<Claim>, hasher: &Hasher) -> Self {
-        let mut touched: Vec<Claim> =
-            gone.iter().chain(&new).filter(|c| c.asks()).cloned().collect();
-        let all = self.all.with(gone, new);
-        // One claim for each name.
-        touched.sort_unstable_by(by_name);
+    pub(super) fn with(&self, mut gone: Vec<Claim>, mut new: Vec<Claim>, hasher: &Hasher) -> Self {
+        let all = self.all.with(&mut gone, &mut new);
+        let is_crowded = |claim: &&Claim| {
+            [&self.all, &all].iter().any(|all| all.with_hash(claim.hash()).len() > FEW)
+        };
+        let mut touched: Vec<&Claim> =
+            one_of_each_name(&gone).chain(one_of_each_name(&new)).filter(is_crowded).collect();
+        touched.sort_unstable_by(|a, b| by_name(a, b));
         touched.dedup_by(|a, b| by_name(a, b).is_eq());
         let old =
             touched.iter().filter_map(|claim| self.protocol_index(claim.hash(), claim.name()));
-        let old = old.cloned().collect();
-        let protocol_indexes = touched.iter().filter_map(|claim| {
+        let mut old: Vec<ProtocolIndex> = old.cloned().collect();
+        let new = touched.iter().filter_map(|claim| {
             let claims = of_name(all.with_hash(claim.hash()), claim.name());
-            ProtocolIndex::of(split(claims).0, hasher)
+            ProtocolIndex::of(claims, hasher)
         });
-        let protocol_indexes = self.protocol_indexes.with(old, protocol_indexes.collect());
+        let mut new: Vec<ProtocolIndex> = new.collect();
+        let protocol_indexes = self.protocol_indexes.with(&mut old, &mut new);
         ClaimIndex { all, protocol_indexes }
     }
 
@@ -62,7 +65,7 @@ impl ClaimIndex {
         of_name(self.all.with_hash(hash), name)
     }
 
-    /// The index of the claims to a name that ask for ALPN, if there are many.
+    /// The index of the claims to a name, if there are many.
     pub(super) fn protocol_index(&self, hash: u32, name: &str) -> Option<&ProtocolIndex> {
         self.protocol_indexes
             .with_hash(hash)
@@ -80,6 +83,11 @@ impl ClaimIndex {
 pub(super) fn split(claims: &[Claim]) -> (&[Claim], &[Claim]) {
     let asking = claims.partition_point(Claim::asks);
     claims.split_at_checked(asking).unwrap_or_default()
+}
+
+/// The first claim to each name. The claims are sorted.
+fn one_of_each_name(claims: &[Claim]) -> impl Iterator<Item = &Claim> {
+    claims.chunk_by(|one, other| by_name(one, other).is_eq()).filter_map(<[Claim]>::first)
 }
 
 fn by_name(one: &Claim, other: &Claim) -> Ordering {

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::claim::{Claim, Hasher, older};
 use super::claims::{ScopeClaims, split};
-use super::protocol_index::{ClaimFilter, FEW, ProtocolIndex};
+use super::protocol_index::{ClaimFilter, NO_PROTOCOL, ProtocolIndex};
 use super::{Hostname, Route};
 
 /// How many of the protocols that a client offers are used to choose a route. Clients offer two or three.
@@ -112,67 +112,67 @@ impl<'t, 'l, 'o, I: Iterator<Item = &'o [u8]>> LookupState<'t, 'l, 'o, I> {
             return None;
         }
         self.claimed += 1;
-        let (asking, others) = split(claims);
-        let found = match among.protocol_index(hash, hostname.text()).filter(|_| asking.len() > FEW)
-        {
-            Some(protocol_index) => self.in_index(hostname, asking, protocol_index),
-            None => self.among_few(hostname, asking),
+        let found = match among.protocol_index(hash, hostname.text()) {
+            Some(protocol_index) => self.in_index(hostname, claims, protocol_index),
+            None => self.among_few(hostname, claims),
         };
         if let Some(claim) = found {
             return Some(FoundClaim { route: &claim.route, text: claim.name() });
         }
-        if let Some(claim) = others.iter().find(|claim| self.suits(hostname, claim)) {
-            return Some(FoundClaim { route: &claim.route, text: claim.name() });
-        }
         if self.owner.is_none() {
+            let (asking, others) = split(claims);
             let first = |claims: &'t [Claim]| claims.first().map(|claim| &*claim.route);
             self.owner = older(first(asking), first(others)).map(|key| key.namespace());
         }
         None
     }
 
-    /// The first of a few claims for which the client offers a protocol.
-    fn among_few(&mut self, hostname: Hostname<&str>, asking: &'t [Claim]) -> Option<&'t Claim> {
+    /// The first of a few claims that takes the connection.
+    fn among_few(&mut self, hostname: Hostname<&str>, claims: &'t [Claim]) -> Option<&'t Claim> {
         let hasher = self.hasher;
-        asking.iter().find(|claim| {
-            suits(hostname, claim, self.listener, self.owner) && {
-                let offers = self.offers.read(hasher);
-                claim.route.spec.alpn.iter().any(|protocol| {
-                    let protocol = protocol.as_bytes();
-                    let hash = hasher.protocol(protocol);
-                    offers.iter().any(|offer| offer.hash == hash && offer.protocol == protocol)
+        claims.iter().find(|claim| {
+            let alpn = &claim.route.spec.alpn;
+            suits(hostname, claim, self.listener, self.owner)
+                && (alpn.is_empty() || {
+                    let offers = self.offers.read(hasher);
+                    alpn.iter().any(|protocol| {
+                        let protocol = protocol.as_bytes();
+                        let hash = hasher.protocol(protocol);
+                        offers.iter().any(|offer| offer.hash == hash && offer.protocol == protocol)
+                    })
                 })
-            }
         })
     }
 
-    /// The first of many claims for which the client offers a protocol.
+    /// The first of many claims that takes the connection.
     fn in_index(
         &mut self,
         hostname: Hostname<&str>,
-        asking: &'t [Claim],
+        claims: &'t [Claim],
         protocol_index: &ProtocolIndex,
     ) -> Option<&'t Claim> {
-        let hasher = self.hasher;
-        let filter = ClaimFilter::new(hasher, self.listener, self.owner);
-        let (on, owner) = (self.listener, self.owner);
-        let first_of = |offer: &Offer<'_>| {
-            let takes = |place: &usize| {
-                asking.get(*place).is_some_and(|claim| {
-                    let mut asked = claim.route.spec.alpn.iter();
-                    suits(hostname, claim, on, owner)
-                        && asked.any(|asked| asked.as_bytes() == offer.protocol)
-                })
-            };
-            let places = protocol_index.asking(offer.hash, &filter).into_iter();
-            places.filter_map(|mut places| places.find(takes)).min()
+        let (hasher, on, owner) = (self.hasher, self.listener, self.owner);
+        let filter = ClaimFilter::new(hasher, on, owner);
+        let first_of = |hash: u32, offered: Option<&[u8]>| {
+            protocol_index.asking(hash, &filter).find(|place| {
+                claims
+                    .get(*place)
+                    .is_some_and(|claim| suits(hostname, claim, on, owner) && asks(claim, offered))
+            })
         };
-        let place = self.offers.read(hasher).iter().filter_map(first_of).min()?;
-        asking.get(place)
+        let offers = self.offers.read(hasher).iter();
+        // Claims that ask for ALPN come before the others.
+        let place = offers.filter_map(|offer| first_of(offer.hash, Some(offer.protocol))).min();
+        claims.get(place.or_else(|| first_of(hasher.protocol(NO_PROTOCOL), None))?)
     }
+}
 
-    fn suits(&self, hostname: Hostname<&str>, claim: &Claim) -> bool {
-        suits(hostname, claim, self.listener, self.owner)
+/// Whether the claim's route asks for this protocol, or for none.
+fn asks(claim: &Claim, protocol: Option<&[u8]>) -> bool {
+    let alpn = &claim.route.spec.alpn;
+    match protocol {
+        Some(protocol) => alpn.iter().any(|asked| asked.as_bytes() == protocol),
+        None => alpn.is_empty(),
     }
 }
 
@@ -189,31 +189,60 @@ mod tests {
 
     use super::*;
     use crate::routing::{
-        BackendKey, MOST_ROUTES_A_HOSTNAME, RouteKey, RouteSpec, Scope, Snapshot, channel,
+        BackendKey, MOST_ROUTES_A_HOSTNAME, RouteKey, RouteSpec, Scope, Snapshot, Table, channel,
     };
 
-    fn route(name: String, listener: &str, alpn: impl Iterator<Item = String>) -> RouteSpec {
+    /// The suffix of one of the wildcards that routes claim.
+    const SUFFIX: &str = "a.a";
+
+    fn route(key: RouteKey, on: &[&str], alpn: impl Iterator<Item = String>) -> RouteSpec {
         let suffixes = (1..=MOST_CLAIMED_HOSTNAMES + 2).map(|labels| vec!["a"; labels].join("."));
         RouteSpec {
             alpn: alpn.map(Into::into).collect(),
             backends: vec![(BackendKey::Address("one".into()), 1)],
-            ..RouteSpec::new(
-                RouteKey::sni_route("ns", &name),
-                suffixes.map(Hostname::Wildcard).collect(),
-            )
-            .on(&[listener])
+            ..RouteSpec::new(key, suffixes.map(Hostname::Wildcard).collect()).on(on)
         }
     }
 
-    /// The worst case of routes and a hello, counted: the offers are read once and only in part, and few
-    /// claims are checked for them.
+    fn protocol(number: usize) -> String {
+        format!("offer-{number}")
+    }
+
+    /// Of the protocols that are offered, half: those of the route with this number.
+    fn offered(number: usize) -> impl Iterator<Item = String> {
+        (0..16).map(move |n| protocol((number + 2 * n) % MOST_OFFERS))
+    }
+
+    /// The entries of the index that a lookup reads at one hostname, and those that there are for what is
+    /// offered.
+    fn entries_read(table: &Table, owner: Option<&str>) -> (usize, usize) {
+        let hasher = table.hasher();
+        let claims = table.hosts(&Scope::Config).unwrap().claims().of(Hostname::Wildcard(SUFFIX));
+        let protocol_index = claims.protocol_index(hasher.hash(SUFFIX), SUFFIX).expect("an index");
+        let offers = (0..MOST_OFFERS).map(|n| hasher.protocol(protocol(n).as_bytes()));
+        let offers: Vec<u32> = offers.chain([hasher.protocol(NO_PROTOCOL)]).collect();
+        let read = |filter: &ClaimFilter| -> usize {
+            let read = |offer| protocol_index.asking_anywhere(offer, filter).count();
+            offers.iter().map(|offer| read(*offer)).sum()
+        };
+        let one = read(&ClaimFilter::new(hasher, "https", owner));
+        let all = ["other", "a"].map(|listener| read(&ClaimFilter::new(hasher, listener, None)));
+        (one, all.into_iter().max().unwrap())
+    }
+
+    /// The worst case of routes and a hello, counted: the offers are read once and only in part, and nearly
+    /// nothing is read of the routes that cannot take the connection, but ask for what it offers.
     #[test]
     fn the_worst_hello_and_the_worst_table_cost_little() {
-        let protocol = |number: usize| format!("offer-{number}");
+        let own = RouteKey::sni_route;
         let routes = (0..MOST_ROUTES_A_HOSTNAME).flat_map(|n| {
-            let offered = (0..16).map(move |m| protocol((n + 2 * m) % MOST_OFFERS));
-            let own = (0..16).map(move |m| format!("own-{n}-{m}"));
-            [route(format!("own-{n}"), "https", own), route(format!("other-{n}"), "other", offered)]
+            let asked = (0..16).map(move |m| format!("own-{n}-{m}"));
+            [
+                route(own("ns", &format!("own-{n}")), &["https"], asked),
+                route(own("ns", &format!("other-{n}")), &["other"], offered(n)),
+                route(own("ns", &format!("two-{n}")), &["a", "b"], offered(n)),
+                route(own("ns", &format!("none-{n}")), &["a", "c"], [].into_iter()),
+            ]
         });
         let (mut writer, reader) = channel();
         writer.apply(Snapshot { routes: routes.collect(), ..Snapshot::default() });
@@ -229,18 +258,9 @@ mod tests {
         assert!(table.lookup(Some(&name), "https", counted).is_none());
         assert!(read.get() <= MOST_OFFERS + 1, "{} offers were read", read.get());
 
-        // All claims that are checked for these offers at one hostname.
-        let hasher = table.hasher();
-        let claims = table.hosts(&Scope::Config).unwrap().claims().of(Hostname::Wildcard("a.a"));
-        let hash = hasher.hash("a.a");
-        assert_eq!(claims.of(hash, "a.a").len(), 2 * MOST_ROUTES_A_HOSTNAME);
-        let protocol_index = claims.protocol_index(hash, "a.a").expect("an index");
-        let filter = ClaimFilter::new(hasher, "https", None);
-        let looked_at = offers.iter().take(MOST_OFFERS).map(|offer| {
-            let offer = hasher.protocol(offer.as_bytes());
-            protocol_index.asking(offer, &filter).map(Iterator::count).iter().sum::<usize>()
-        });
-        assert_eq!(looked_at.sum::<usize>(), 0, "those of the other listener are not looked at");
+        let (read, all) = entries_read(&table, None);
+        assert_eq!(all, (2 * 16 + 1) * MOST_ROUTES_A_HOSTNAME);
+        assert!(read < all / 4, "{read} of {all} entries were read");
 
         // An offered protocol is found among many that no route asks for.
         let mut offers: Vec<&[u8]> = offers.iter().map(|offer| offer.as_bytes()).collect();
@@ -249,5 +269,21 @@ mod tests {
         assert_eq!(found.route.spec.key.name(), "own-63");
         offers.swap(MOST_OFFERS - 1, MOST_OFFERS);
         assert!(table.lookup(Some(&name), "https", offers).is_none(), "it comes too late");
+    }
+
+    /// The same of routes that another namespace has on this listener.
+    #[test]
+    fn routes_of_another_namespace_than_the_owner_cost_little() {
+        let routes = (0..MOST_ROUTES_A_HOSTNAME).map(|n| {
+            let key = RouteKey::sni_route("foreign", &format!("route-{n}"));
+            route(key, &["other", "https"], offered(n))
+        });
+        let (mut writer, reader) = channel();
+        writer.apply(Snapshot { routes: routes.collect(), ..Snapshot::default() });
+        let table = reader.table();
+        let (read, all) = entries_read(&table, Some("owner"));
+        assert_eq!(all, 16 * MOST_ROUTES_A_HOSTNAME);
+        assert!(read < all / 4, "{read} of {all} entries were read");
+        assert_eq!(entries_read(&table, Some("foreign")), (all, all));
     }
 }

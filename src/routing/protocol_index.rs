@@ -1,4 +1,4 @@
-//! An index by protocol of the claims to one hostname, if many of their routes ask for ALPN.
+//! An index by protocol of the claims to one hostname, if there are many.
 
 use std::sync::Arc;
 
@@ -8,41 +8,47 @@ use super::shards::{ShardItem, first_from};
 /// Up to this many claims to one hostname are searched linearly.
 pub(super) const FEW: usize = 4;
 
-/// An index of the claims to one hostname whose routes ask for ALPN. Only hostnames with more than [`FEW`]
-/// such claims have one, so the cost of a change does not grow with the protocols of a route.
+/// The protocol under which claims are listed whose routes do not ask for ALPN. No client can offer it.
+pub(super) const NO_PROTOCOL: &[u8] = b"";
+
+/// Stands for any listener, and for any namespace, in a demand.
+const ANY: u32 = 0;
+
+/// An index of the claims to one hostname. Only hostnames with more than [`FEW`] claims have one, so the cost
+/// of a change does not grow with the protocols of a route.
 #[derive(Clone, Debug)]
 pub(super) struct ProtocolIndex {
     /// One of the claims, to identify the hostname.
     of: Claim,
+    demands: DemandFilter,
+    /// By protocol, then by position.
     asked: Arc<[ProtocolEntry]>,
 }
 
 /// A protocol that one of the claims asks for.
 #[derive(Clone, Copy, Debug)]
-struct ProtocolEntry {
-    /// The hash of the protocol, and of the listener if the route names exactly one.
+pub(super) struct ProtocolEntry {
+    /// The hash of the protocol.
     hash: u32,
     /// A bloom filter of the listeners that the route names; all bits if it names none.
     listeners: u32,
-    /// The same of all entries with this hash, so that they can be skipped together.
-    all_listeners: u32,
+    /// The hash of the route's namespace.
+    namespace: u32,
     /// The position of the claim; the first one wins.
     place: u32,
-    /// Some bits of the hash of the route's namespace.
-    namespace: u16,
 }
 
 /// The listener and namespace that a claim must have. It rules out most other claims without reading their
 /// route.
 pub(super) struct ClaimFilter {
     listener: u32,
-    namespace: Option<u16>,
+    namespace: Option<u32>,
 }
 
 impl ClaimFilter {
     /// A filter for a listener and, if given, a namespace.
     pub(super) fn new(hasher: &Hasher, listener: &str, namespace: Option<&str>) -> Self {
-        let namespace = namespace.map(|namespace| short(hasher.hash(namespace)));
+        let namespace = namespace.map(|namespace| hasher.hash(namespace));
         ClaimFilter { listener: hasher.hash(listener), namespace }
     }
 
@@ -53,55 +59,91 @@ impl ClaimFilter {
 }
 
 impl ProtocolIndex {
-    /// The index of `asking`, which are all claims to one hostname whose routes ask for ALPN. `None` if
-    /// there are few.
-    pub(super) fn of(asking: &[Claim], hasher: &Hasher) -> Option<Self> {
-        let of = asking.first().filter(|_| asking.len() > FEW)?.clone();
-        let mut asked = Vec::new();
-        for (place, claim) in (0..).zip(asking) {
+    /// The index of all claims to one hostname. `None` if there are few.
+    pub(super) fn of(claims: &[Claim], hasher: &Hasher) -> Option<Self> {
+        let of = claims.first().filter(|_| claims.len() > FEW)?.clone();
+        let (mut asked, mut demands) = (Vec::new(), Vec::new());
+        for (place, claim) in (0..).zip(claims) {
             let spec = &claim.route.spec;
-            let hash = |listener: &str| hasher.hash(listener);
-            let on = claim.attachment().map(|attachment| &attachment.listeners[..]);
-            let (listeners, only) = match on.unwrap_or_default() {
-                [] => (u32::MAX, None),
-                [only] => (u32::MAX, Some(hash(only))),
-                several => (several.iter().fold(0, |all, one| all | bit(hash(one))), None),
+            let named = claim.attachment().map(|attachment| &attachment.listeners[..]);
+            let named = named.unwrap_or_default().iter().map(|listener| hasher.hash(&**listener));
+            let named: Vec<u32> = named.collect();
+            let (listeners, on) = match &named[..] {
+                [] => (u32::MAX, &[ANY][..]),
+                some => (some.iter().fold(0, |all, one| all | bit(*one)), some),
             };
-            let namespace = short(hasher.hash(spec.key.namespace()));
-            asked.extend(spec.alpn.iter().map(|protocol| {
-                let hash = of_protocol(hasher.protocol(protocol.as_bytes()), only);
-                ProtocolEntry { hash, listeners, all_listeners: 0, place, namespace }
-            }));
+            let namespace = hasher.hash(spec.key.namespace());
+            let none = spec.alpn.is_empty().then_some(NO_PROTOCOL);
+            for protocol in spec.alpn.iter().map(|protocol| protocol.as_bytes()).chain(none) {
+                let hash = hasher.protocol(protocol);
+                asked.push(ProtocolEntry { hash, listeners, namespace, place });
+                let of = [ANY, namespace];
+                demands.extend(on.iter().flat_map(|on| of.map(|of| demand(hash, *on, of))));
+            }
         }
         asked.sort_unstable_by_key(|asked| (asked.hash, asked.place));
-        for same in asked.chunk_by_mut(|one, other| one.hash == other.hash) {
-            let all_listeners = same.iter().fold(0, |all, asked| all | asked.listeners);
-            same.iter_mut().for_each(|asked| asked.all_listeners = all_listeners);
-        }
-        Some(ProtocolIndex { of, asked: asked.into() })
+        Some(ProtocolIndex { of, demands: DemandFilter::of(&demands), asked: asked.into() })
     }
 
     pub(super) fn name(&self) -> &str {
         self.of.name()
     }
 
-    /// The positions of the claims that may ask for the protocol with this hash: first of routes that name
-    /// only this listener, then of routes that name several or none. Both are in order.
-    pub(super) fn asking<'c>(
-        &'c self,
+    /// The positions of the claims that may ask for the protocol with this hash, in order.
+    pub(super) fn asking(
+        &self,
         protocol: u32,
-        filter: &'c ClaimFilter,
-    ) -> [impl Iterator<Item = usize> + use<'c>; 2] {
-        [Some(filter.listener), None].map(|only| {
-            let hash = of_protocol(protocol, only);
-            let start = first_from(&self.asked, hash, u64::from(hash), |asked| asked.hash);
-            let rest = self.asked.get(start..).unwrap_or_default().iter();
-            let may_admit = bit(filter.listener);
-            let same = rest.take_while(move |asked| {
-                asked.hash == hash && asked.all_listeners & may_admit != 0
-            });
-            same.filter(|asked| filter.admits(asked)).map(|asked| asked.place as usize)
-        })
+        filter: &ClaimFilter,
+    ) -> impl Iterator<Item = usize> {
+        let same = self.asking_anywhere(protocol, filter).filter(|asked| filter.admits(asked));
+        same.map(|asked| asked.place as usize)
+    }
+
+    /// All that ask for the protocol, if one of them may pass the filter.
+    pub(super) fn asking_anywhere(
+        &self,
+        protocol: u32,
+        filter: &ClaimFilter,
+    ) -> impl Iterator<Item = &ProtocolEntry> + use<'_> {
+        let of = filter.namespace.unwrap_or(ANY);
+        let on = [filter.listener, ANY];
+        let asked = match on.iter().any(|on| self.demands.may_have(demand(protocol, *on, of))) {
+            true => &self.asked[..],
+            false => &[],
+        };
+        let start = first_from(asked, protocol, u64::from(protocol), |asked| asked.hash);
+        let rest = asked.get(start..).unwrap_or_default().iter();
+        rest.take_while(move |asked| asked.hash == protocol)
+    }
+}
+
+/// A bloom filter of what claims ask for. It rules out nearly all protocols that no claim of a listener and
+/// namespace asks for, however many others ask for them, and costs one read of memory.
+#[derive(Clone, Debug)]
+struct DemandFilter(Arc<[u64]>);
+
+impl DemandFilter {
+    /// At most 8 KiB for each hostname.
+    const MOST_WORDS: usize = 1 << 10;
+
+    fn of(demands: &[u32]) -> Self {
+        let count = (demands.len() / 8).next_power_of_two().min(Self::MOST_WORDS);
+        let mut words = vec![0; count];
+        for demand in demands {
+            let (index, bits) = Self::place(*demand, count);
+            words.get_mut(index).into_iter().for_each(|word| *word |= bits);
+        }
+        DemandFilter(words.into())
+    }
+
+    fn may_have(&self, demand: u32) -> bool {
+        let (index, bits) = Self::place(demand, self.0.len());
+        self.0.get(index).is_some_and(|word| word & bits == bits)
+    }
+
+    /// The word of a demand, and its two bits there.
+    fn place(demand: u32, words: usize) -> (usize, u64) {
+        ((demand >> 12) as usize % words, 1 << (demand & 63) | 1 << (demand >> 6 & 63))
     }
 }
 
@@ -123,14 +165,13 @@ impl ShardItem for ProtocolIndex {
     }
 }
 
-fn of_protocol(protocol: u32, listener: Option<u32>) -> u32 {
-    (protocol ^ listener.unwrap_or_default().rotate_left(11)).wrapping_mul(0x9e37_79b1)
+/// The hash of a demand for connections with a protocol on a listener, by a namespace.
+fn demand(protocol: u32, listener: u32, namespace: u32) -> u32 {
+    let rest = listener ^ namespace.rotate_left(16);
+    let both = u64::from(protocol) << 32 | u64::from(rest);
+    (both.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32) as u32
 }
 
 fn bit(listener: u32) -> u32 {
     1 << (listener >> (u32::BITS - u32::BITS.trailing_zeros()))
-}
-
-fn short(hash: u32) -> u16 {
-    (hash >> 16) as u16
 }

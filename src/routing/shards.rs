@@ -55,13 +55,14 @@ impl<T: ShardItem> Shards<T> {
         self.keys
     }
 
-    /// A set without the items of `gone`, and with those of `new`.
-    pub(super) fn with(&self, gone: Vec<T>, new: Vec<T>) -> Self {
+    /// A set without the items of `gone`, and with those of `new`. It sorts both.
+    pub(super) fn with(&self, gone: &mut [T], new: &mut [T]) -> Self {
         if gone.is_empty() && new.is_empty() {
             return self.clone();
         }
-        let (gone, new) = (sorted(gone), sorted(new));
-        let (mut gone, mut new) = (&gone[..], &new[..]);
+        gone.sort_by(order);
+        new.sort_by(order);
+        let (mut gone, mut new) = (&*gone, &*new);
         let mut keys = self.keys;
         let shards = self.shards.iter().enumerate().map(|(index, shard)| {
             let (gone, new) = (take_shard(&mut gone, index), take_shard(&mut new, index));
@@ -113,11 +114,6 @@ pub(super) fn first_from<T>(
 
 fn order<T: ShardItem>(a: &T, b: &T) -> Ordering {
     a.hash().cmp(&b.hash()).then_with(|| a.order(b))
-}
-
-fn sorted<T: ShardItem>(mut items: Vec<T>) -> Vec<T> {
-    items.sort_by(order);
-    items
 }
 
 /// Takes the items of one shard from the front.
@@ -182,11 +178,11 @@ mod tests {
             let (mut shards, mut tree) = (Shards::default(), BTreeSet::new());
             for (gone, new) in steps {
                 // Only existing items are removed, and only missing ones are added.
-                let gone: Vec<Pair> = gone.intersection(&tree).cloned().collect();
+                let mut gone: Vec<Pair> = gone.intersection(&tree).cloned().collect();
                 tree.retain(|pair| !gone.contains(pair));
-                let new: Vec<Pair> = new.difference(&tree).cloned().collect();
+                let mut new: Vec<Pair> = new.difference(&tree).cloned().collect();
                 tree.extend(new.iter().cloned());
-                shards = shards.with(gone, new);
+                shards = shards.with(&mut gone, &mut new);
 
                 let mut by_key: BTreeMap<u8, Vec<Pair>> = BTreeMap::new();
                 tree.iter().for_each(|pair| by_key.entry(pair.0).or_default().push(pair.clone()));
@@ -219,9 +215,9 @@ mod tests {
 
     #[test]
     fn a_change_shares_the_other_shards() {
-        let many: Vec<Pair> = (0..5).map(|key| Pair(key, 0)).collect();
-        let before = Shards::default().with(vec![], many);
-        let after = before.with(vec![Pair(1, 0)], vec![Pair(1, 1)]);
+        let mut many: Vec<Pair> = (0..5).map(|key| Pair(key, 0)).collect();
+        let before = Shards::default().with(&mut [], &mut many);
+        let after = before.with(&mut [Pair(1, 0)], &mut [Pair(1, 1)]);
         let changed = before.shards.iter().zip(&*after.shards).filter(|(a, b)| !Arc::ptr_eq(a, b));
         assert_eq!(changed.count(), 1);
     }

@@ -47,8 +47,10 @@ impl Table {
                 gateways.insert(gateway.clone(), Arc::new(hosts));
             }
         }
+        let mut gone: Vec<RouteEntry> = old().map(keyed).collect();
+        let mut come: Vec<RouteEntry> = new().map(keyed).collect();
         Table {
-            routes: self.routes.with(old().map(keyed).collect(), new().map(keyed).collect()),
+            routes: self.routes.with(&mut gone, &mut come),
             config: with(&self.config, &Scope::Config),
             gateways,
             hasher: self.hasher.clone(),
