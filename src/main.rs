@@ -63,14 +63,18 @@ fn check(args: &Check, out: &mut dyn Write) -> anyhow::Result<ExitCode> {
 fn explain(args: &Explain, out: &mut dyn Write) -> anyhow::Result<ExitCode> {
     let name =
         explain::server_name(&args.sni).map_err(|error| Misuse(format!("--sni: {error}")))?;
-    let (snapshot, told) = match &args.admin {
+    let (snapshot, told, states) = match &args.admin {
         Some(url) => {
             let (report, unreadable) = app::single_threaded()?.block_on(explain::fetch(url))?;
             let (snapshot, invalid) = report.snapshot();
             unreadable.iter().chain(&invalid).for_each(warn_of);
-            (snapshot, report.told().collect())
+            let states = report.states().map(|(key, at, state)| (key, at, state.to_owned()));
+            (snapshot, report.told().collect(), states.collect())
         }
-        None => offline(args)?,
+        None => {
+            let (snapshot, told) = offline(args)?;
+            (snapshot, told, Vec::new())
+        }
     };
     let query = explain::Query {
         name,
@@ -80,6 +84,7 @@ fn explain(args: &Explain, out: &mut dyn Write) -> anyhow::Result<ExitCode> {
     };
     let mut explanation = explain::explain(&explain::table(snapshot), &query);
     told.iter().for_each(|(route, message)| explanation.add_told(route, message));
+    states.iter().for_each(|(route, at, state)| explanation.add_state(route, *at, state));
     if let (Some(winner), Some(source)) = (&explanation.winner, query.source) {
         explanation.endpoint = routing::endpoint_of_source(&winner.route, source);
     }

@@ -15,8 +15,8 @@ use crate::control::status::{Condition, RouteStatus, Statuses};
 use crate::policy::{Access, AccessLists, EffectivePolicy, PolicyOrigin};
 use crate::routing::wire::{BackendText, InvalidText, RouteText};
 use crate::routing::{
-    Backend, BackendKey, Endpoint, Moment, ObjectRef, Route, RouteKey, RouteSpec, Snapshot, Table,
-    TableReader,
+    Availability, BackendKey, EjectionRule, Endpoint, Moment, ObjectRef, Route, RouteKey,
+    RouteSpec, Snapshot, Table, TableReader, WeightedBackend,
 };
 
 /// All routes of an installation.
@@ -104,7 +104,8 @@ pub struct BackendReport {
 pub struct EndpointReport {
     /// Its address.
     pub address: SocketAddr,
-    /// `serving`, or `resting` for some time after a failure, while new connections prefer other endpoints.
+    /// `serving`, or `resting` for some time after a failure, or `ejected` after several. New connections prefer
+    /// other endpoints to the latter two.
     pub state: String,
     /// The number of connections from this process.
     pub active_connections: usize,
@@ -197,6 +198,16 @@ impl RoutesReport {
         })
     }
 
+    /// The endpoints of each route that are not `serving`, with their state.
+    pub fn states(&self) -> impl Iterator<Item = (RouteKey, SocketAddr, &str)> {
+        let [serving, ..] = Availability::STATES;
+        self.routes.iter().flat_map(move |route| {
+            let endpoints = route.backends.iter().flat_map(|backend| &backend.endpoints);
+            let out = endpoints.filter(move |endpoint| endpoint.state != serving);
+            out.map(|endpoint| (route.route.key(), endpoint.address, &*endpoint.state))
+        })
+    }
+
     /// The served routes and their endpoints in the form for a table, and the routes that cannot be
     /// converted.
     pub fn snapshot(&self) -> (Snapshot, Vec<UnreadableEntry>) {
@@ -231,7 +242,7 @@ impl RouteReport {
             served: true,
             route: RouteText::of(&route.spec),
             backends: backends
-                .map(|share| BackendReport::of(&share.backend, share.weight))
+                .map(|share| BackendReport::of(share, route.spec.policy.ejection()))
                 .collect(),
             conditions: Vec::new(),
         }
@@ -262,16 +273,17 @@ impl RouteReport {
 }
 
 impl BackendReport {
-    fn of(backend: &Backend, weight: u32) -> Self {
+    fn of(share: &WeightedBackend, rule: &EjectionRule) -> Self {
+        let WeightedBackend { weight, backend } = share;
         let (endpoints, now) = (backend.endpoints(), Moment::now());
         let endpoint = |endpoint: &Arc<Endpoint>| EndpointReport {
             address: endpoint.address,
-            state: endpoint.availability(now).state().to_owned(),
+            state: endpoint.availability(now, rule).state().to_owned(),
             active_connections: endpoint.active(),
         };
         BackendReport {
             backend: BackendText::of(backend.key()),
-            weight,
+            weight: *weight,
             endpoints: endpoints.iter().map(endpoint).collect(),
         }
     }

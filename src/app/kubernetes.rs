@@ -163,6 +163,11 @@ fn reporting(client: kube::Client, config: &Config, parts: &SharedParts) -> Repo
         client,
         namespaces: config.namespaces.clone(),
         statuses: parts.statuses.clone(),
+        ejections: status::EjectionSource {
+            table: parts.table.clone(),
+            counts: crate::routing::FailureKind::ALL
+                .map(|reason| parts.metrics.endpoint_ejected(reason)),
+        },
         meters: status::Meters {
             leader: parts.metrics.status.leader.clone(),
             written: parts.metrics.status.written.clone(),

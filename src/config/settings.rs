@@ -155,7 +155,10 @@ pub(super) const SETTINGS: &[Setting] = &[
     ),
     object(
         "policy",
-        |config, given| store_policy(&mut config.policy, given),
+        |config, given| {
+            store_policy(&mut config.policy, given)?;
+            config.policy.health.check().map_err(|fault| format!("health.{fault}").into())
+        },
         |config| policy_text(&config.policy),
     ),
     object(

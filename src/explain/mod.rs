@@ -82,6 +82,8 @@ pub struct Explanation {
     pub bare_suffix: Option<(RouteKey, Hostname)>,
     /// The endpoint for the client's address. The caller, which knows the balancer, sets it.
     pub endpoint: Option<SocketAddr>,
+    /// The endpoints of the winner that come last, and why: `resting` or `ejected`.
+    pub states: Vec<(SocketAddr, String)>,
 }
 
 /// The route that takes a connection.
@@ -157,6 +159,13 @@ impl Explanation {
         self.winner.is_some()
     }
 
+    /// Adds the state of an endpoint of a route, if the route is the winner.
+    pub fn add_state(&mut self, key: &RouteKey, endpoint: SocketAddr, state: &str) {
+        if self.winner.as_ref().is_some_and(|winner| winner.route.spec.key == *key) {
+            self.states.push((endpoint, state.to_owned()));
+        }
+    }
+
     /// Adds the parts of a condition's message about hostnames that cover the name, and, for the winner,
     /// about timeouts that the installation limits. A message is a list of sentences; those about a hostname
     /// or field begin with it.
@@ -198,7 +207,16 @@ pub fn explain(table: &Table, query: &Query) -> Explanation {
         None => bare_suffix(table, query.name.as_deref()),
     };
     let query = query.clone();
-    Explanation { query, winner, losers, told: Vec::new(), elsewhere, bare_suffix, endpoint: None }
+    Explanation {
+        query,
+        winner,
+        losers,
+        told: Vec::new(),
+        elsewhere,
+        bare_suffix,
+        endpoint: None,
+        states: Vec::new(),
+    }
 }
 
 /// A route's best claim to the name.

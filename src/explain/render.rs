@@ -37,7 +37,7 @@ impl Explanation {
             writeln!(f, "  listeners: {}", attachment.listeners.join(", "))?;
         }
         self.fmt_policy(spec, f)?;
-        winner.route.backends.iter().try_for_each(|share| fmt_backend(share, f))
+        winner.route.backends.iter().try_for_each(|share| self.fmt_backend(share, f))
     }
 
     /// Each field of the policy, with the layer that it comes from, and what it means for the client.
@@ -86,6 +86,22 @@ impl Explanation {
         }
     }
 
+    fn fmt_backend(&self, share: &WeightedBackend, f: &mut Formatter<'_>) -> fmt::Result {
+        write!(f, "  backend {}, weight {}: ", share.backend.key(), share.weight)?;
+        let endpoints = share.backend.endpoints();
+        if endpoints.is_empty() {
+            return writeln!(f, "no endpoint");
+        }
+        let shown = endpoints.iter().map(|endpoint| {
+            let address = endpoint.address;
+            match self.states.iter().find(|(other, _)| *other == address) {
+                Some((_, state)) => format!("{address} ({state})"),
+                None => address.to_string(),
+            }
+        });
+        writeln!(f, "{}", shown.collect::<Vec<_>>().join(", "))
+    }
+
     fn fmt_none(&self, f: &mut Formatter<'_>) -> fmt::Result {
         writeln!(f, "no route")?;
         match (&self.query.name, self.losers.is_empty()) {
@@ -118,17 +134,6 @@ fn described(claim: &Hostname) -> String {
         Hostname::Wildcard(_) => format!("wildcard {claim}"),
         Hostname::Any => "any name".to_owned(),
     }
-}
-
-fn fmt_backend(share: &WeightedBackend, f: &mut Formatter<'_>) -> fmt::Result {
-    write!(f, "  backend {}, weight {}: ", share.backend.key(), share.weight)?;
-    let endpoints = share.backend.endpoints();
-    if endpoints.is_empty() {
-        return writeln!(f, "no endpoint");
-    }
-    let addresses: Vec<String> =
-        endpoints.iter().map(|endpoint| endpoint.address.to_string()).collect();
-    writeln!(f, "{}", addresses.join(", "))
 }
 
 impl Display for Loser {

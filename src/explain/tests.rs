@@ -181,15 +181,25 @@ fn the_details_of_the_winner_are_shown() {
         explanation.to_string(),
         "SniRoute data/kafka: exact hostname kafka.example.com\n\
          \x20 alpn: \"h2\" is offered, one of [\"h2\"] is asked for\n\
+         \x20 health.passive.ejectFor: 10s (by default)\n\
+         \x20 health.passive.failures: 3 (by default)\n\
+         \x20 health.passive.maxEjectFor: 5m (by default)\n\
          \x20 loadBalancing.policy: SourceAddress (of the route), 10.1.2.3 always gets the same endpoint \
          while it exists\n\
+         \x20 loadBalancing.race.after: 300ms (by default)\n\
+         \x20 loadBalancing.race.budget: 20 (by default)\n\
          \x20 timeouts.connect: 5s (by default)\n\
          \x20 timeouts.idle: 1h (by default)\n\
          \x20 backend data/kafka:9093, weight 90: 10.0.0.1:9093, 10.0.0.2:9093\n\
          \x20 backend far:1, weight 10: no endpoint\n"
     );
     explanation.endpoint = Some(address(2));
-    assert!(explanation.to_string().contains("10.1.2.3 goes to 10.0.0.2:9093"));
+    let winner = explanation.winner.as_ref().expect("a winner").route.spec.key.clone();
+    explanation.add_state(&winner, address(1), "ejected");
+    explanation.add_state(&RouteKey::sni_route("data", "other"), address(2), "resting");
+    let text = explanation.to_string();
+    assert!(text.contains("10.1.2.3 goes to 10.0.0.2:9093"), "{text}");
+    assert!(text.contains("weight 90: 10.0.0.1:9093 (ejected), 10.0.0.2:9093\n"), "{text}");
 }
 
 #[test]

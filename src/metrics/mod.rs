@@ -19,7 +19,7 @@ use rustix::io::Errno;
 
 use crate::limiter::SourceTable;
 use crate::reach::{EndpointRefusal, EndpointRefusalKind};
-use crate::routing::{Kind, RouteStats, TableReader};
+use crate::routing::{FailureKind, Kind, RouteStats, TableReader};
 pub use connections::{ConnectionCount, OpenConnections};
 pub use groups::{
     DurationMetrics, LimitMetrics, PipeMetrics, ProcessMetrics, SourceMetrics, StatusMetrics,
@@ -56,6 +56,7 @@ pub struct Metrics {
     /// `sluice_accept_errors_total`.
     pub accept_errors: AcceptErrors,
     endpoints_refused: IntCounterVec,
+    endpoint_ejections: IntCounterVec,
     /// The sources that are counted for limits, of which two metrics tell.
     pub sources: Arc<SourceTable>,
     /// The connections that exceed limits.
@@ -145,6 +146,11 @@ impl Metrics {
                 "Attempts to connect to an endpoint that no route may lead to, by reason.",
                 "reason",
             )?,
+            endpoint_ejections: new.counters(
+                "endpoint_ejections_total",
+                "Ejections of endpoints that have failed too often in a row, by the last failure.",
+                "reason",
+            )?,
             sources: Arc::default(),
             limits: LimitMetrics::new(&new)?,
             manifest_faults: new.gauges(
@@ -163,6 +169,7 @@ impl Metrics {
         // A kind without faults also has a series.
         FAULTY_KINDS.iter().for_each(|kind| metrics.set_manifest_faults(kind, 0));
         EndpointRefusal::KINDS.into_iter().for_each(|kind| drop(metrics.endpoint_refused(kind)));
+        FailureKind::ALL.into_iter().for_each(|reason| drop(metrics.endpoint_ejected(reason)));
         Ok(metrics)
     }
 
@@ -175,6 +182,11 @@ impl Metrics {
     /// `sluice_endpoints_refused_total` for one reason.
     pub fn endpoint_refused(&self, reason: EndpointRefusalKind) -> IntCounter {
         self.endpoints_refused.with_label_values(&[reason.as_str()])
+    }
+
+    /// `sluice_endpoint_ejections_total` for one reason.
+    pub fn endpoint_ejected(&self, reason: FailureKind) -> IntCounter {
+        self.endpoint_ejections.with_label_values(&[reason.as_str()])
     }
 
     /// All metrics in the text format of [`CONTENT_TYPE`].

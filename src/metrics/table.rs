@@ -1,6 +1,6 @@
 //! Metrics that are read from the routing table for each scrape.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -8,7 +8,9 @@ use prometheus::core::{Collector, Desc};
 use prometheus::proto::{Counter, Gauge, LabelPair, Metric, MetricFamily, MetricType};
 
 use crate::outcome::Outcome;
-use crate::routing::{Availability, Moment, RouteKey, RouteStats, Table, TableReader};
+use crate::routing::{
+    Availability, Backend, EjectionRule, Moment, RouteKey, RouteStats, Table, TableReader,
+};
 
 /// Reads the current table and the counters of its routes.
 #[derive(Debug)]
@@ -194,21 +196,29 @@ impl<'t> Series<'t> {
 }
 
 /// The number of endpoints in each state, over all backends of the table. A backend of several routes counts
-/// once.
+/// once: an endpoint that one of them has ejected is ejected.
 fn endpoints(table: &Table) -> Vec<Metric> {
-    let (mut seen, now) = (HashSet::new(), Moment::now());
-    let mut counts = Availability::STATES.map(|state| (state, 0));
-    table
-        .routes()
-        .flat_map(|route| route.backends.iter())
-        .filter(|share| seen.insert(Arc::as_ptr(&share.backend)))
-        .for_each(|share| {
-            for endpoint in share.backend.endpoints().iter() {
-                let state = endpoint.availability(now).state();
-                let count = counts.iter_mut().find(|(other, _)| *other == state);
-                count.into_iter().for_each(|(_, count)| *count += 1);
+    let mut backends: HashMap<*const Backend, (&Backend, Vec<&EjectionRule>)> = HashMap::new();
+    for route in table.routes() {
+        let rule = route.spec.policy.ejection();
+        for share in &route.backends {
+            let entry = backends.entry(Arc::as_ptr(&share.backend));
+            let (_, rules) = entry.or_insert_with(|| (&share.backend, Vec::new()));
+            if !rules.contains(&rule) {
+                rules.push(rule);
             }
-        });
+        }
+    }
+    let now = Moment::now();
+    let mut counts = Availability::STATES.map(|state| (state, 0));
+    for (backend, rules) in backends.values() {
+        for endpoint in backend.endpoints().iter() {
+            let worst = rules.iter().map(|rule| endpoint.availability(now, rule)).max();
+            let state = worst.map(Availability::state);
+            let count = counts.iter_mut().find(|(other, _)| Some(*other) == state);
+            count.into_iter().for_each(|(_, count)| *count += 1);
+        }
+    }
     counts.into_iter().map(|(state, count)| gauge(&[("state", state)], count)).collect()
 }
 

@@ -43,7 +43,7 @@ impl Balancing {
 impl From<Balancing> for Policy {
     /// A policy that sets nothing else.
     fn from(balancing: Balancing) -> Self {
-        let load_balancing = LoadBalancing { policy: Some(balancing) };
+        let load_balancing = LoadBalancing { policy: Some(balancing), ..LoadBalancing::default() };
         Policy { load_balancing, ..Policy::default() }
     }
 }

@@ -7,8 +7,11 @@
 
 mod access;
 mod balancing;
+mod built_in;
+mod health;
 mod layers;
 mod limits;
+mod number;
 pub mod schema;
 mod text;
 mod values;
@@ -18,10 +21,11 @@ use serde::{Deserialize, Deserializer, Serialize};
 
 pub use access::{Access, AccessList, AccessLists, MOST_NETWORKS};
 pub use balancing::{Balancing, UnknownBalancing};
-pub use layers::{
-    EffectivePolicy, Exceeded, Layers, PolicyOrigin, PolicyOrigins, UnboundedField, built_in,
-};
+pub use built_in::built_in;
+pub use health::{HealthPolicy, PassiveHealth, RacePolicy};
+pub use layers::{EffectivePolicy, Exceeded, Layers, PolicyOrigin, PolicyOrigins, UnboundedField};
 pub use limits::{LimitMode, Limits, Rate, SourceLimits, SourcePrefix};
+pub use number::Number;
 pub use text::{InvalidValue, TextValue, TextValueVisitor, text_value};
 pub use values::Timeout;
 
@@ -50,6 +54,10 @@ pub struct Policy {
     #[serde(default, deserialize_with = "or_default", skip_serializing_if = "is_default")]
     pub proxy_protocol: ProxyProtocol,
 
+    /// When endpoints count as failed.
+    #[serde(default, deserialize_with = "or_default", skip_serializing_if = "is_default")]
+    pub health: HealthPolicy,
+
     /// Whether new connections are refused.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "bool")]
@@ -71,6 +79,10 @@ pub struct LoadBalancing {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Balancing")]
     pub policy: Option<Balancing>,
+
+    /// The race of a second endpoint against one that does not answer.
+    #[serde(default, deserialize_with = "or_default", skip_serializing_if = "is_default")]
+    pub race: RacePolicy,
 }
 
 /// Deadlines of connections.

@@ -59,6 +59,14 @@ pub(super) fn network() -> Schema {
     text(49, &[rule(&format!("self.matches(r'^({ipv4}|{IPV6})$')"), WRONG)])
 }
 
+/// The rule of [`super::PassiveHealth`]. What is no duration is met by the rule of its own field.
+pub(super) const EJECTION_GROWS: &str = "!has(self.ejectFor) || !has(self.maxEjectFor) \
+     || !self.ejectFor.matches(r'^([0-9]{1,5}(h|m|s|ms)){1,4}$') \
+     || !self.maxEjectFor.matches(r'^([0-9]{1,5}(h|m|s|ms)){1,4}$') \
+     || duration(self.maxEjectFor) >= duration(self.ejectFor)";
+/// What is said where it does not hold.
+pub(super) const EJECTION_SHRINKS: &str = "maxEjectFor is less than ejectFor";
+
 /// The pattern of an IPv4 address: four numbers up to 255, with no zero in front.
 pub fn ipv4() -> String {
     const NUMBER: &str = "(25[0-5]|2[0-4][0-9]|1[0-9]{2}|[1-9]?[0-9])";

@@ -3,20 +3,24 @@
 use std::fmt;
 use std::future::poll_fn;
 use std::io;
-use std::net::{SocketAddr, UdpSocket};
+use std::net::{IpAddr, SocketAddr, UdpSocket};
+use std::rc::Rc;
+use std::sync::Arc;
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use rustix::io::Errno;
 
 use super::context::Context;
+use super::reactor::Interrupted;
 use super::refuse::Refusal;
+use super::relay::Answer;
 use super::socket::Socket;
 use crate::reach;
 use crate::routing::{ActiveConnection, Endpoint, Moment, Route};
 
-/// How long an endpoint may be silent before another one is tried as well.
-pub(super) const SILENCE: Duration = Duration::from_millis(300);
+/// How long an endpoint may be silent before that shows something about it, whatever a route waits.
+const SILENCE: Duration = Duration::from_millis(300);
 
 /// An endpoint that answers within this time is taken to be on the same machine.
 const NEAR: Duration = Duration::from_micros(50);
@@ -24,7 +28,30 @@ const NEAR: Duration = Duration::from_micros(50);
 /// An open connection to an endpoint. The endpoint counts it as active until this is dropped.
 pub(super) struct Upstream {
     pub(super) socket: Socket,
-    _active: ActiveConnection,
+    active: ActiveConnection,
+}
+
+impl Upstream {
+    /// Records what the endpoint did first. An early close counts only for a `client` that has sent a hello: a
+    /// server of another protocol may have nothing to say.
+    pub(super) fn answered(
+        &self,
+        context: &Context,
+        route: &Route,
+        answer: Answer,
+        client: Option<IpAddr>,
+    ) {
+        match (answer, client) {
+            (Answer::Byte, _) => self.active.endpoint().answered(),
+            (Answer::EarlyClose, None) => {}
+            (Answer::EarlyClose, Some(client)) => {
+                let rule = route.spec.policy.ejection();
+                let ejected = self.active.closed_early(client, Moment::now(), rule);
+                let endpoint = self.active.endpoint().address;
+                ejected.into_iter().for_each(|ejected| context.ejected(route, endpoint, ejected));
+            }
+        }
+    }
 }
 
 /// Why an attempt failed.
@@ -73,7 +100,7 @@ impl Attempt {
         };
         let now = Moment::of(begun);
         match failure {
-            ConnectFailure::Failed => active.settle(|endpoint| endpoint.failed(now)),
+            ConnectFailure::Failed => count_failure(context, route, &active, now),
             ConnectFailure::Unrouted => active.settle(|endpoint| endpoint.unrouted(now)),
             ConnectFailure::Refused => active.settle(|endpoint| endpoint.refused(now)),
             ConnectFailure::TimedOut | ConnectFailure::Ports | ConnectFailure::Exhausted => {}
@@ -95,25 +122,35 @@ impl Attempt {
     }
 
     /// Whether the connection is open (`true`) or has failed (`false`). An error if the client is gone.
-    pub(super) fn poll(&self, route: &Route, downstream: &Socket) -> Poll<Result<bool, Refusal>> {
+    pub(super) fn poll(
+        &self,
+        context: &Context,
+        route: &Route,
+        downstream: &Socket,
+    ) -> Poll<Result<bool, Refusal>> {
         // The endpoint's health is updated even if the client is gone.
-        let connected = self.socket.poll_connected().map(|connected| match connected {
-            Ok(()) => {
-                self.active.settle(Endpoint::succeeded);
-                true
-            }
-            Err(error) => {
-                log_failure(route, self.address(), &error);
-                self.fail();
-                false
-            }
-        });
+        let connected = self.poll_connected(context, route);
         // A client that has only closed its sending side is still served.
         if downstream.is_broken() {
             self.socket.reset_on_close();
             return Poll::Ready(Err(Refusal::ClientGone));
         }
         connected.map(Ok)
+    }
+
+    /// Whether the connection is open or has failed, whatever becomes of the client.
+    fn poll_connected(&self, context: &Context, route: &Route) -> Poll<bool> {
+        self.socket.poll_connected().map(|connected| match connected {
+            Ok(()) => {
+                self.active.settle(Endpoint::succeeded);
+                true
+            }
+            Err(error) => {
+                log_failure(route, self.address(), &error);
+                count_failure(context, route, &self.active, Moment::now());
+                false
+            }
+        })
     }
 
     /// Polls now and in the next turn, without a deadline: an endpoint on the same machine has answered by
@@ -125,31 +162,56 @@ impl Attempt {
         downstream: &Socket,
     ) -> Option<Result<bool, Refusal>> {
         let mut looked = false;
-        poll_fn(|_| match (self.poll(route, downstream), std::mem::replace(&mut looked, true)) {
-            (Poll::Ready(answer), _) => Poll::Ready(Some(answer)),
-            (Poll::Pending, true) => {
-                self.active.endpoint().set_near(false);
-                Poll::Ready(None)
-            }
-            (Poll::Pending, false) => {
-                context.reactor.wake_current();
-                Poll::Pending
+        poll_fn(|_| {
+            match (self.poll(context, route, downstream), std::mem::replace(&mut looked, true)) {
+                (Poll::Ready(answer), _) => Poll::Ready(Some(answer)),
+                (Poll::Pending, true) => {
+                    self.active.endpoint().set_near(false);
+                    Poll::Ready(None)
+                }
+                (Poll::Pending, false) => {
+                    context.reactor.wake_current();
+                    Poll::Pending
+                }
             }
         })
         .await
     }
 
-    /// Stops waiting for the endpoint. The endpoint counts as failed only if it was silent for [`SILENCE`]:
-    /// the short timeout of one route must not affect other routes.
-    pub(super) fn give_up(&self) {
+    /// Makes other clients avoid the endpoint, if it was silent for [`SILENCE`]. The attempt goes on, so it
+    /// has not failed yet.
+    pub(super) fn fall_silent(&self) {
         if self.begun.elapsed() >= SILENCE {
-            self.fail();
+            self.active.settle(|endpoint| endpoint.failed(Moment::now()));
         }
     }
 
-    /// Records that the endpoint failed.
-    fn fail(&self) {
-        self.active.settle(|endpoint| endpoint.failed(Moment::now()));
+    /// Ends an attempt that took too long for its client. It counts as failed only if the endpoint was silent
+    /// for [`SILENCE`]: the short timeout of one route must not affect other routes.
+    pub(super) fn give_up(self, context: &Context, route: &Route) {
+        if self.begun.elapsed() >= SILENCE {
+            count_failure(context, route, &self.active, Moment::now());
+        }
+    }
+
+    /// Ends an attempt that has lost a race. If the race began so early that the endpoint has not been silent
+    /// for [`SILENCE`], it gets the rest of that time to answer: otherwise a route that does not wait for long
+    /// would never find out that it is dead.
+    pub(super) fn lose(self, context: &Rc<Context>, route: &Arc<Route>) {
+        let rest = SILENCE.saturating_sub(self.begun.elapsed());
+        if rest.is_zero() {
+            return self.give_up(context, route);
+        }
+        let (context, route) = (Rc::clone(context), Arc::clone(route));
+        let reactor = Rc::clone(&context.reactor);
+        reactor.spawn(async move {
+            let Some(_spare) = context.take_spare() else { return };
+            let answer = poll_fn(|_| self.poll_connected(&context, &route));
+            let answer = context.reactor.within(rest + Duration::from_millis(1), answer).await;
+            if matches!(answer, Err(Interrupted::Elapsed)) {
+                self.give_up(&context, &route);
+            }
+        });
     }
 
     /// Turns the attempt into an open connection.
@@ -159,7 +221,16 @@ impl Attempt {
             self.active.endpoint().set_near(true);
         }
         context.metrics.durations.connect.observe(took.as_secs_f64());
-        Upstream { socket: self.socket, _active: self.active }
+        Upstream { socket: self.socket, active: self.active }
+    }
+}
+
+/// Counts a failed attempt, and reports the ejection that begins with it.
+fn count_failure(context: &Context, route: &Route, active: &ActiveConnection, now: Moment) {
+    let rule = route.spec.policy.ejection();
+    let ejected = active.settle(|endpoint| endpoint.count_failure(now, rule));
+    if let Some(ejected) = ejected {
+        context.ejected(route, active.endpoint().address, ejected);
     }
 }
 

@@ -4,9 +4,10 @@
 //! allocated only then.
 
 use std::future::poll_fn;
+use std::sync::Arc;
 use std::time::Duration;
 
-use super::attempt::{Attempt, ConnectFailure, SILENCE, Upstream};
+use super::attempt::{Attempt, ConnectFailure, Upstream};
 use super::connection::Connection;
 use super::context::Context;
 use super::race::Race;
@@ -15,31 +16,32 @@ use super::refuse::Refusal;
 use super::socket::Socket;
 use crate::routing::{EndpointRequest, Route, choose};
 
-/// The precision of the first attempt's deadline, in milliseconds. Almost no connection reaches this
+/// The precision of the first attempt's deadline is this part of it. Almost no connection reaches this
 /// deadline, so it can be coarse; equal deadlines of several connections make the worker wake less often.
-const SILENCE_STEP: u64 = 100;
+const PATIENCE_PARTS: u32 = 3;
 
 /// Connects to an endpoint of `route`. If that fails or takes long, tries others, because the client has
 /// received nothing yet. Stops as soon as the client (`downstream`) is gone.
 pub(super) async fn connect(
     context: &Context,
     connection: &mut Connection,
-    route: &Route,
+    route: &Arc<Route>,
     downstream: &Socket,
 ) -> Result<Upstream, Refusal> {
+    let _connecting = context.connecting();
     let request = EndpointRequest::new(connection.source.ip(), &[], context.random());
     let Some(active) = choose(route, &request) else { return Err(Refusal::NoEndpoints) };
     connection.trying(active.endpoint().address);
     let limit = route.spec.policy.connect_timeout();
     let first = match Attempt::begin(context, route, active) {
         Ok(attempt) => {
-            let patience = patience(context);
+            let patience = patience(context, route.spec.policy.race().after);
             let near = attempt.is_near();
             let looked = if near { attempt.look(context, route, downstream).await } else { None };
             let answer = match looked {
                 Some(answer) => Ok(answer),
                 None => {
-                    let answer = poll_fn(|_| attempt.poll(route, downstream));
+                    let answer = poll_fn(|_| attempt.poll(context, route, downstream));
                     context.reactor.within(patience.min(limit), answer).await
                 }
             };
@@ -50,7 +52,7 @@ pub(super) async fn connect(
                 Err(Interrupted::Cancelled) => return Err(Refusal::Drained),
                 Err(Interrupted::Elapsed) if patience < limit => Ok(attempt),
                 Err(Interrupted::Elapsed) => {
-                    attempt.give_up();
+                    attempt.give_up(context, route);
                     Err(ConnectFailure::TimedOut)
                 }
             }
@@ -62,8 +64,9 @@ pub(super) async fn connect(
     Box::pin(Race::new(context, connection, route, downstream, limit, search, first).run()).await
 }
 
-/// [`SILENCE`], rounded up to the next step.
-fn patience(context: &Context) -> Duration {
-    let past = context.reactor.after(SILENCE) % SILENCE_STEP;
-    SILENCE + Duration::from_millis((SILENCE_STEP - past) % SILENCE_STEP)
+/// The time after which a race begins, rounded up to the next step.
+fn patience(context: &Context, after: Duration) -> Duration {
+    let step = u64::try_from((after / PATIENCE_PARTS).as_millis()).unwrap_or(u64::MAX).max(1);
+    let past = context.reactor.after(after) % step;
+    after.saturating_add(Duration::from_millis((step - past) % step))
 }

@@ -13,6 +13,7 @@ use super::fast_slots::FastSlots;
 use super::hellos::Hellos;
 use super::listener::{BindId, Listener};
 use super::pipes::{PipeQuota, Pipes};
+use super::race_budget::{Connecting, RaceLine, RacePermit, RaceTurn};
 use super::reactor::{Reactor, TaskId};
 use super::settings::Settings;
 use super::warnings::{WARNING_EVERY, WarningCause, WarningLimiter};
@@ -22,7 +23,7 @@ use crate::machine::Machine;
 use crate::metrics::Metrics;
 use crate::outcome::Outcome;
 use crate::reach::EndpointRefusal;
-use crate::routing::{TableReader, mix};
+use crate::routing::{Ejected, Route, TableReader, mix};
 
 /// The size of the buffer that all connections of a worker read into, one at a time.
 const BUFFER: usize = 64 * 1024;
@@ -52,6 +53,8 @@ pub(super) struct Context {
     /// Whether all binds are to be closed.
     closing: Cell<bool>,
     has_lost_bind: Cell<bool>,
+    /// The clients that wait for their turn to race.
+    race_line: RaceLine,
     log: RefCell<Option<Buffer>>,
     log_task: Cell<Option<TaskId>>,
     main_task: Cell<Option<TaskId>>,
@@ -149,6 +152,7 @@ impl Context {
             binds: RefCell::default(),
             closing: Cell::new(false),
             has_lost_bind: Cell::new(false),
+            race_line: RaceLine::default(),
             log: RefCell::new(log),
             log_task: Cell::new(None),
             main_task: Cell::new(None),
@@ -246,6 +250,23 @@ impl Context {
         self.workers.descriptors.take_spare(self.workers.connections())
     }
 
+    /// Counts a client that waits for an endpoint, until the returned value is dropped.
+    pub(super) fn connecting(&self) -> Connecting<'_> {
+        Connecting::count(self.handle().map(|handle| &handle.connecting))
+    }
+
+    /// The permit for a client of a route to race, if the route's budget allows one more.
+    pub(super) fn take_race<'a>(&'a self, route: &'a Route) -> Option<RacePermit<'a>> {
+        let races = (&self.workers.races, &route.stats.racing);
+        let budget = route.spec.policy.race().budget;
+        self.race_line.take(races, &self.reactor, budget, self.workers.connecting())
+    }
+
+    /// Puts the current task in the line of those that wait for their turn to race.
+    pub(super) fn wait_for_race(&self) -> RaceTurn<'_> {
+        self.race_line.join(self.reactor.current())
+    }
+
     /// The hellos that all workers are serving.
     pub(super) fn hellos(&self) -> &Hellos {
         &self.workers.hellos
@@ -300,6 +321,17 @@ impl Context {
             }
         }
         judged
+    }
+
+    /// Counts and logs that an endpoint was ejected. One endpoint is at most every two seconds.
+    pub(super) fn ejected(&self, route: &Route, endpoint: SocketAddr, ejected: Ejected) {
+        let Ejected { reason, times, lasts } = ejected;
+        self.metrics.endpoint_ejected(reason).inc();
+        let (route, reason) = (&route.spec.key, reason.as_str());
+        tracing::warn!(
+            %route, %endpoint, reason, times, ?lasts,
+            "an endpoint has failed too often in a row and is tried last"
+        );
     }
 
     fn may_warn(&self, cause: WarningCause) -> bool {

@@ -22,6 +22,7 @@ mod peek;
 mod pipes;
 mod preamble;
 mod race;
+mod race_budget;
 mod reactor;
 mod record;
 mod refuse;

@@ -2,13 +2,15 @@
 
 use std::future::poll_fn;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
-use super::attempt::{Attempt, ConnectFailure, SILENCE, Upstream};
+use super::attempt::{Attempt, ConnectFailure, Upstream};
 use super::connection::Connection;
 use super::context::Context;
 use super::descriptors::SpareDescriptor;
+use super::race_budget::{RacePermit, RaceTurn};
 use super::reactor::Interrupted;
 use super::refuse::Refusal;
 use super::socket::Socket;
@@ -20,17 +22,25 @@ const MOST_WAITED_FOR: usize = 3;
 const MOST_TRIED: usize = 16;
 /// How many addresses without a route are skipped for one client.
 const MOST_UNROUTED: usize = 16;
+/// How often a client that waits for its turn to race looks by itself: the budget may have grown, or a race of
+/// another worker may have ended.
+const TURN_AGAIN: Duration = Duration::from_millis(50);
 
 /// Attempts for one client that run at the same time. The first one that connects wins, and the others
-/// are closed at once. Each additional attempt takes a descriptor that another client could need, so
-/// there is only one at a time if descriptors are short.
+/// are closed. Each additional attempt takes a descriptor that another client could need, so there is only
+/// one at a time if descriptors are short, or if so many other clients race that the route's budget is used
+/// up.
 pub(super) struct Race<'a> {
     context: &'a Context,
     connection: &'a mut Connection,
-    route: &'a Route,
+    route: &'a Arc<Route>,
     downstream: &'a Socket,
     /// The deadline of one attempt.
     limit: Duration,
+    /// Held from the first attempt beside another one on.
+    permit: Option<RacePermit<'a>>,
+    /// The place in the line for a permit or a descriptor.
+    turn: Option<RaceTurn<'a>>,
     begun: Instant,
     tried: Vec<SocketAddr>,
     search: SearchState,
@@ -55,7 +65,7 @@ impl<'a> Race<'a> {
     pub(super) fn new(
         context: &'a Context,
         connection: &'a mut Connection,
-        route: &'a Route,
+        route: &'a Arc<Route>,
         downstream: &'a Socket,
         limit: Duration,
         search: SearchState,
@@ -66,6 +76,8 @@ impl<'a> Race<'a> {
             route,
             downstream,
             limit,
+            permit: None,
+            turn: None,
             begun: first.as_ref().map_or_else(|_| Instant::now(), Attempt::begun),
             tried: connection.endpoint.into_iter().collect(),
             search,
@@ -96,6 +108,8 @@ impl<'a> Race<'a> {
             }
             if let Some(winner) = self.wait().await? {
                 self.connection.endpoint = Some(winner.address());
+                let context = &self.connection.context;
+                self.running.into_iter().for_each(|loser| loser.attempt.lose(context, self.route));
                 return Ok(winner.succeed(self.context));
             }
         }
@@ -113,11 +127,24 @@ impl<'a> Race<'a> {
             && in_time
     }
 
-    /// Starts an attempt with another endpoint. Returns `false` if there is no endpoint or no descriptor
-    /// left.
+    /// Takes what an attempt beside others needs. If there is none left, waits for a turn.
+    fn take_spare(&mut self) -> Option<SpareDescriptor<'a>> {
+        if self.route.spec.policy.race().budget == 0 {
+            return None;
+        }
+        // One for all attempts of this client, so that another endpoint in place of one that refuses is never
+        // a question of the budget.
+        self.permit = self.permit.take().or_else(|| self.context.take_race(self.route));
+        let spare = self.permit.as_ref().and_then(|_| self.context.take_spare());
+        self.turn = spare.is_none().then(|| self.context.wait_for_race());
+        spare
+    }
+
+    /// Starts an attempt with another endpoint. Returns `false` if there is no endpoint left, or if it would be
+    /// one beside others and that is not possible now.
     fn begin_another(&mut self) -> bool {
         let beside = !self.running.is_empty();
-        let spare = beside.then(|| self.context.take_spare()).flatten();
+        let spare = beside.then(|| self.take_spare()).flatten();
         if beside && spare.is_none() {
             return false;
         }
@@ -165,19 +192,25 @@ impl<'a> Race<'a> {
     /// Waits until an attempt connects or fails, or until a deadline. Returns the attempt that has
     /// connected.
     async fn wait(&mut self) -> Result<Option<Attempt>, Refusal> {
-        let limit = self.limit;
-        let next = self.running.iter().map(|runner| runner.patience(limit)).min();
+        let next = self.running.iter().map(|runner| self.patience(runner)).min();
         let answer = poll_fn(|_| {
             for (index, runner) in self.running.iter().enumerate() {
-                if let Poll::Ready(answer) = runner.attempt.poll(self.route, self.downstream) {
-                    return Poll::Ready(answer.map(|connected| (index, connected)));
+                let polled = runner.attempt.poll(self.context, self.route, self.downstream);
+                if let Poll::Ready(answer) = polled {
+                    return Poll::Ready(answer.map(|connected| Some((index, connected))));
                 }
             }
-            Poll::Pending
+            match self.turn.as_ref().is_some_and(RaceTurn::has_come) {
+                true => Poll::Ready(Ok(None)),
+                false => Poll::Pending,
+            }
         });
         match self.context.reactor.within(next.unwrap_or_default(), answer).await {
-            Ok(Ok((index, true))) => return Ok(Some(self.running.swap_remove(index).attempt)),
-            Ok(Ok((index, false))) => {
+            Ok(Ok(None)) => self.turn = None,
+            Ok(Ok(Some((index, true)))) => {
+                return Ok(Some(self.running.swap_remove(index).attempt));
+            }
+            Ok(Ok(Some((index, false)))) => {
                 self.running.swap_remove(index);
                 self.attempt_failed(ConnectFailure::Failed);
             }
@@ -190,34 +223,41 @@ impl<'a> Race<'a> {
 
     /// Ends attempts that have reached the time limit, and marks silent ones.
     fn look_at_the_clock(&mut self) {
-        let limit = self.limit;
+        let (limit, after) = (self.limit, self.after());
         let late = |runner: &mut RunningAttempt<'_>| runner.attempt.begun().elapsed() >= limit;
         for mut runner in self.running.extract_if(.., late) {
             // A silent attempt already counts as waited for.
             self.waited_for += runner.fall_silent();
-            runner.attempt.give_up();
+            runner.attempt.give_up(self.context, self.route);
             self.failure = Refusal::ConnectTimeout;
         }
-        let silent = |runner: &&mut RunningAttempt<'_>| runner.attempt.begun().elapsed() >= SILENCE;
+        let silent = |runner: &&mut RunningAttempt<'_>| runner.attempt.begun().elapsed() >= after;
         for runner in self.running.iter_mut().filter(silent) {
             self.waited_for += runner.fall_silent();
         }
     }
+
+    /// How long an endpoint may be silent before another one is tried as well.
+    fn after(&self) -> Duration {
+        self.route.spec.policy.race().after
+    }
+
+    /// The time until the next deadline of an attempt, plus one millisecond, because the reactor does not
+    /// sleep for fractions of a millisecond.
+    fn patience(&self, runner: &RunningAttempt<'_>) -> Duration {
+        let deadline = if runner.silent { self.limit } else { self.limit.min(self.after()) };
+        let left = deadline.saturating_sub(runner.attempt.begun().elapsed());
+        let next = if self.turn.is_some() { left.min(TURN_AGAIN) } else { left };
+        next + Duration::from_millis(1)
+    }
 }
 
 impl RunningAttempt<'_> {
-    /// The time until its next deadline, plus one millisecond, because the reactor does not sleep for
-    /// fractions of a millisecond.
-    fn patience(&self, limit: Duration) -> Duration {
-        let deadline = if self.silent { limit } else { limit.min(SILENCE) };
-        deadline.saturating_sub(self.attempt.begun().elapsed()) + Duration::from_millis(1)
-    }
-
     /// Marks the attempt as silent. Returns 1 if it was not silent before.
     fn fall_silent(&mut self) -> usize {
         let new = !std::mem::replace(&mut self.silent, true);
         if new {
-            self.attempt.give_up();
+            self.attempt.fall_silent();
         }
         usize::from(new)
     }

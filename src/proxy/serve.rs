@@ -14,6 +14,7 @@ use super::preamble::preamble;
 use super::refuse::{Refusal, close_refused, refuse};
 use super::relay::Relay;
 use super::socket::Socket;
+use crate::config::Protocol;
 use crate::outcome::Limit;
 use crate::routing::Route;
 
@@ -35,7 +36,11 @@ pub(super) fn serve(mut connection: Connection, client: OwnedFd) -> impl Future<
             let first = announce(&connection, &route, &downstream, received);
             connection.connected();
             let relay = Relay::new(&context, &downstream, &upstream.socket, first);
-            Ok(relay.run(&route, |bytes| connection.record.passed(&route.stats, bytes)).await)
+            let has_hello = connection.listener.protocol != Protocol::Tcp;
+            let client = has_hello.then(|| connection.source.ip());
+            let report = |bytes| connection.record.passed(&route.stats, bytes);
+            let answered = |answer| upstream.answered(&context, &route, answer, client);
+            Ok(relay.run(&route, report, answered).await)
         };
         let served = served.await;
         if let Err(refusal) = served {

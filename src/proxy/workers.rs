@@ -18,6 +18,7 @@ use super::descriptors::Descriptors;
 use super::hellos::Hellos;
 use super::listener::{BindId, Listener};
 use super::listener_limiters::ListenerLimiters;
+use super::race_budget::RaceCount;
 use super::reactor::Inbox;
 use crate::heartbeat::Heartbeat;
 use crate::limiter::{Limiter, SourceTable};
@@ -39,6 +40,8 @@ pub(super) struct Workers {
     pub(super) descriptors: Descriptors,
     /// The hellos of all connections.
     pub(super) hellos: Hellos,
+    /// The races of all connections.
+    pub(super) races: RaceCount,
     /// The sources of all connections that are limited.
     pub(super) sources: Arc<SourceTable>,
     limiters: ListenerLimiters,
@@ -53,6 +56,8 @@ pub(super) struct WorkerHandle {
     /// The number of its open connections, including those that were handed over to it and not taken yet.
     /// There is no other counter.
     connections: Arc<ConnectionCount>,
+    /// How many of them wait for an endpoint.
+    pub(super) connecting: ConnectionCount,
     /// The time at which its last connection was accepted, in milliseconds since the start of the workers.
     accepted: AtomicU64,
     /// Orders and connections for the worker; `None` after it has ended.
@@ -131,8 +136,9 @@ impl Workers {
         let handles: io::Result<Box<[WorkerHandle]>> =
             connections.into_iter().map(WorkerHandle::new).collect();
         let (hellos, limiters) = (Hellos::new(), ListenerLimiters::default());
+        let races = RaceCount::default();
         let (start, handles) = (Instant::now(), handles?);
-        Ok(Workers { descriptors, hellos, sources, limiters, start, handles })
+        Ok(Workers { descriptors, hellos, races, sources, limiters, start, handles })
     }
 
     /// The limiter of a listener.
@@ -158,6 +164,11 @@ impl Workers {
     /// The total number of open connections.
     pub(super) fn connections(&self) -> usize {
         self.handles.iter().map(WorkerHandle::connections).sum()
+    }
+
+    /// The number of connections that wait for an endpoint.
+    pub(super) fn connecting(&self) -> usize {
+        self.handles.iter().map(|handle| handle.connecting.get()).sum()
     }
 
     /// The time since any worker last accepted a connection.
@@ -191,6 +202,7 @@ impl WorkerHandle {
         Ok(WorkerHandle {
             phase: AtomicU8::new(Phase::Open as u8),
             connections,
+            connecting: ConnectionCount::default(),
             accepted: AtomicU64::new(0),
             mail: Mutex::new(Some(Mail::default())),
             inbox: Arc::new(Inbox::new()?),

@@ -1,7 +1,6 @@
 //! Backends and their endpoints.
 
 use std::cell::Cell;
-use std::fmt;
 use std::hash::{BuildHasher, RandomState};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -10,50 +9,10 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use ahash::AHashMap as HashMap;
 use arc_swap::{ArcSwap, Guard};
 
-use super::ObjectKey;
+use super::BackendKey;
+use super::ejection::{Ejected, Ejection, EjectionRule, FailureRun};
 use super::hash_ring::HashRing;
 use super::health::{Availability, ENDPOINT_REST, FAMILY_REST, Health, Moment};
-
-/// The identity of a backend. Routes that name the same Service and port share one [`Backend`].
-#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum BackendKey {
-    /// A port of a Service.
-    Service {
-        /// The Service.
-        service: ObjectKey,
-        /// The port, as the route names it.
-        port: ServicePort,
-    },
-    /// An address outside the cluster, as the route writes it.
-    Address(Arc<str>),
-}
-
-/// A Service's port by its number or its name.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum ServicePort {
-    /// The Service's `port`.
-    Number(u16),
-    /// The name of the Service's port.
-    Name(Arc<str>),
-}
-
-impl fmt::Display for ServicePort {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            ServicePort::Number(number) => number.fmt(f),
-            ServicePort::Name(name) => f.write_str(name),
-        }
-    }
-}
-
-impl fmt::Display for BackendKey {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            BackendKey::Service { service, port } => write!(f, "{service}:{port}"),
-            BackendKey::Address(address) => f.write_str(address),
-        }
-    }
-}
 
 /// A backend with its current endpoints.
 ///
@@ -127,7 +86,8 @@ impl Families {
         };
         let (health, family) = (Health::default(), Arc::clone(family));
         let (active, near) = (AtomicUsize::new(0), AtomicBool::new(true));
-        Arc::new(Endpoint { address, active, near, health, family })
+        let failures = FailureRun::default();
+        Arc::new(Endpoint { address, active, near, health, failures, family })
     }
 }
 
@@ -166,6 +126,7 @@ pub struct Endpoint {
     active: AtomicUsize,
     near: AtomicBool,
     health: Health,
+    failures: FailureRun,
     /// The health of its address family, shared with the other endpoints of its backend.
     family: Arc<Health>,
 }
@@ -178,11 +139,13 @@ impl Endpoint {
 
     /// Starts an attempt to connect, and counts the connection until the returned value is dropped. If the
     /// pause after a failure has just ended, the attempt is a trial: other attempts avoid the endpoint until
-    /// its result is known.
-    pub fn begin(self: &Arc<Self>, now: Moment) -> ActiveConnection {
+    /// its result is known. The same holds if the time of an ejection by `rule` has just ended.
+    pub fn begin(self: &Arc<Self>, now: Moment, rule: &EjectionRule) -> ActiveConnection {
         self.active.fetch_add(1, Ordering::Relaxed);
         let (own, family) = (self.health.begin_trial(now), self.family.begin_trial(now));
-        ActiveConnection { endpoint: Arc::clone(self), trial: Cell::new(own.or(family)) }
+        let trial = Cell::new(own.or(family));
+        let ejection_trial = self.failures.begin_trial(rule, now);
+        ActiveConnection { endpoint: Arc::clone(self), trial, ejection_trial }
     }
 
     /// Whether the endpoint answers as fast as on the same machine, so that polling again is cheaper than a
@@ -199,19 +162,31 @@ impl Endpoint {
         }
     }
 
-    /// Its availability.
-    pub fn availability(&self, now: Moment) -> Availability {
-        match (self.health.availability(now), self.family.availability(now)) {
+    /// Its availability to a route with this rule.
+    pub fn availability(&self, now: Moment, rule: &EjectionRule) -> Availability {
+        let resting = match (self.health.availability(now), self.family.availability(now)) {
             (Availability::Resting, _) => Availability::Resting,
             (_, Availability::Resting) => Availability::Unrouted,
             (own, family) => own.max(family),
+        };
+        match self.failures.judge(rule, now) {
+            Ejection::None => resting,
+            Ejection::Due => resting.max(Availability::Due),
+            Ejection::Ejected => Availability::Ejected,
         }
     }
 
-    /// Records a failed attempt, or one that was silent for too long. The kernel had a route.
+    /// Records an attempt that was silent for too long, or one that failed. The kernel had a route.
     pub fn failed(&self, now: Moment) {
         self.health.failed(now, ENDPOINT_REST);
         self.family.succeeded();
+    }
+
+    /// Records a failed attempt of a route with this rule, and counts it. Returns the ejection that begins
+    /// with it.
+    pub fn count_failure(&self, now: Moment, rule: &EjectionRule) -> Option<Ejected> {
+        self.failed(now);
+        self.failures.failed(rule, now)
     }
 
     /// Records that the kernel has no route to it, and so probably none to other endpoints of its family.
@@ -229,6 +204,12 @@ impl Endpoint {
     pub fn succeeded(&self) {
         self.health.succeeded();
         self.family.succeeded();
+        self.failures.connected(Moment::now);
+    }
+
+    /// Records the first byte from it.
+    pub fn answered(&self) {
+        self.failures.answered(Moment::now);
     }
 
     /// Records that a trial was dropped before its result was known.
@@ -247,6 +228,8 @@ pub struct ActiveConnection {
     endpoint: Arc<Endpoint>,
     /// When the trial ends, if this is one without a result.
     trial: Cell<Option<Moment>>,
+    /// When the trial after an ejection ends, if this is one.
+    ejection_trial: Option<Moment>,
 }
 
 impl ActiveConnection {
@@ -256,9 +239,21 @@ impl ActiveConnection {
     }
 
     /// Records the result of the attempt.
-    pub fn settle(&self, note: impl FnOnce(&Endpoint)) {
+    pub fn settle<T>(&self, note: impl FnOnce(&Endpoint) -> T) -> T {
         self.trial.set(None);
-        note(&self.endpoint);
+        note(&self.endpoint)
+    }
+
+    /// Records that the endpoint closed it before the first byte, while `client` waited. Returns the ejection
+    /// that begins with it.
+    pub fn closed_early(
+        &self,
+        client: IpAddr,
+        now: Moment,
+        rule: &EjectionRule,
+    ) -> Option<Ejected> {
+        let is_trial = self.ejection_trial.is_some();
+        self.endpoint.failures.closed_early(client, is_trial, rule, now)
     }
 }
 
@@ -267,6 +262,10 @@ impl Drop for ActiveConnection {
         self.endpoint.active.fetch_sub(1, Ordering::Relaxed);
         if let Some(end) = self.trial.get() {
             self.endpoint.abandon_trial(end);
+        }
+        if let Some(end) = self.ejection_trial {
+            // If there was a result, no trial lasts until then.
+            self.endpoint.failures.abandon_trial(end);
         }
     }
 }
@@ -284,7 +283,7 @@ mod tests {
         let backend = Backend::new(BackendKey::Address("x".into()), &[]);
         let (a, b, c) = (address("10.0.0.1:1"), address("10.0.0.2:1"), address("10.0.0.3:1"));
         assert!(backend.set_endpoints(&[a, b]).is_some());
-        let busy = backend.endpoints()[1].begin(Moment::now());
+        let busy = backend.endpoints()[1].begin(Moment::now(), &EjectionRule::OFF);
         assert!(backend.set_endpoints(&[b, c]).is_some());
         assert_eq!(backend.endpoints()[0].active(), 1);
         assert_eq!(backend.endpoints()[1].active(), 0);
@@ -308,7 +307,7 @@ mod tests {
         backend.endpoints()[0].failed(now);
         backend.set_endpoints(&[a, b]);
         let availability: Vec<_> =
-            backend.endpoints().iter().map(|e| e.availability(now)).collect();
+            backend.endpoints().iter().map(|e| e.availability(now, &EjectionRule::OFF)).collect();
         assert_eq!(availability, [Availability::Resting, Availability::Well]);
     }
 
@@ -318,7 +317,11 @@ mod tests {
         let addresses = addresses.map(address);
         let backend = Backend::new(BackendKey::Address("x".into()), &addresses);
         let availability = |now: Moment| -> Vec<_> {
-            backend.endpoints().iter().map(|endpoint| endpoint.availability(now)).collect()
+            backend
+                .endpoints()
+                .iter()
+                .map(|endpoint| endpoint.availability(now, &EjectionRule::OFF))
+                .collect()
         };
         use Availability::{Due, Resting, Unrouted, Well};
         let now = Moment::now();
@@ -332,11 +335,11 @@ mod tests {
         let later = now + FAMILY_REST;
         assert_eq!(availability(later), [Well, Well, Due, Due]);
         // One trial at a time for the whole family.
-        let trial = backend.endpoints()[3].begin(later);
+        let trial = backend.endpoints()[3].begin(later, &EjectionRule::OFF);
         assert_eq!(availability(later), [Well, Well, Unrouted, Resting]);
         drop(trial);
         assert_eq!(availability(later), [Well, Well, Due, Due], "it has shown nothing");
-        let trial = backend.endpoints()[3].begin(later);
+        let trial = backend.endpoints()[3].begin(later, &EjectionRule::OFF);
         trial.settle(Endpoint::succeeded);
         drop(trial);
         assert_eq!(availability(later), [Well, Well, Due, Well]);

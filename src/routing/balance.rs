@@ -31,19 +31,22 @@ const MOST_BACKENDS: usize = u64::BITS as usize;
 pub fn choose(route: &Route, request: &EndpointRequest<'_>) -> Option<ActiveConnection> {
     let first = request.tried.is_empty();
     let allowance = request.allowance();
+    let rule = route.spec.policy.ejection();
     // Half of the allowance is left for a second search, which accepts any endpoint.
-    let search = EndpointSearch::new(request, allowance / 2);
+    let search = EndpointSearch::new(request, rule, allowance / 2);
     let found = match route.spec.policy.balancing() {
         // Not for retries: the next endpoint in turn may be on the same machine as the failed one, and the
         // endpoint with the fewest connections may have so few because it accepts none.
         Balancing::RoundRobin if first => in_turn(route, &search),
         Balancing::LeastConnections if first => least(route, &search),
-        Balancing::SourceAddress => by_source(route, &EndpointSearch::new(request, allowance)),
+        Balancing::SourceAddress => {
+            by_source(route, &EndpointSearch::new(request, rule, allowance))
+        }
         Balancing::RoundRobin | Balancing::LeastConnections | Balancing::Random => None,
     };
-    let rest = || EndpointSearch::new(request, allowance.saturating_sub(search.spent()));
+    let rest = || EndpointSearch::new(request, rule, allowance.saturating_sub(search.spent()));
     let endpoint = found.or_else(|| Some(at_random(route, &rest(), 0)?.endpoint))?;
-    Some(endpoint.begin(request.now))
+    Some(endpoint.begin(request.now, rule))
 }
 
 /// The endpoint for the client at `source` while all endpoints are well, if the route's policy depends

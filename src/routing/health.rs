@@ -1,8 +1,9 @@
-//! The health of an endpoint, according to recent attempts to connect.
+//! The health of an endpoint, according to the last attempt to connect.
 //!
-//! A failure does not exclude an endpoint; it only changes the order in which endpoints are tried. A rule
-//! that considers more than the last attempt belongs in [`Health::failed`].
+//! A failure does not exclude an endpoint; it only changes the order in which endpoints are tried. What
+//! several failures in a row lead to is in [`ejection`](super::ejection).
 
+use std::num::NonZeroU64;
 use std::sync::LazyLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -15,11 +16,11 @@ pub const FAMILY_REST: Duration = Duration::from_secs(10);
 
 /// A time of this process in milliseconds, comparable between threads.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Moment(u64);
+pub struct Moment(NonZeroU64);
 
 impl Moment {
     /// The earliest moment.
-    const FIRST: Moment = Moment(1);
+    const FIRST: Moment = Moment(NonZeroU64::MIN);
 
     /// The current time.
     pub fn now() -> Self {
@@ -29,7 +30,17 @@ impl Moment {
     /// The same moment as `instant`.
     pub fn of(instant: Instant) -> Self {
         static START: LazyLock<Instant> = LazyLock::new(Instant::now);
-        Moment(millis(instant.saturating_duration_since(*START)).saturating_add(1))
+        Moment::FIRST + instant.saturating_duration_since(*START)
+    }
+
+    /// The moment with this number of milliseconds. The earliest one has 1.
+    pub(super) fn at(millis: u64) -> Self {
+        NonZeroU64::new(millis).map_or(Moment::FIRST, Moment)
+    }
+
+    /// Its number of milliseconds, which is not 0.
+    pub(super) fn millis(self) -> u64 {
+        self.0.get()
     }
 }
 
@@ -56,18 +67,22 @@ pub enum Availability {
     Unrouted,
     /// An attempt has failed recently, or a trial is running.
     Resting,
+    /// So many attempts in a row have failed that the route does not expect the next one to succeed.
+    Ejected,
 }
 
 impl Availability {
     /// The states of endpoints, for pages and metrics.
-    pub const STATES: [&'static str; 2] = ["serving", "resting"];
+    pub const STATES: [&'static str; 3] = ["serving", "resting", "ejected"];
 
-    /// One of [`Availability::STATES`]. `resting` is an endpoint that is tried last after a failure.
+    /// One of [`Availability::STATES`]. `resting` is an endpoint that is tried last after a failure, and
+    /// `ejected` one that is so after several.
     pub fn state(self) -> &'static str {
-        let [serving, resting] = Availability::STATES;
+        let [serving, resting, ejected] = Availability::STATES;
         match self {
             Availability::Well | Availability::Due => serving,
             Availability::Unrouted | Availability::Resting => resting,
+            Availability::Ejected => ejected,
         }
     }
 }
@@ -83,26 +98,30 @@ impl Health {
     pub(super) fn availability(&self, now: Moment) -> Availability {
         match self.rests_until.load(Ordering::Relaxed) {
             0 => Availability::Well,
-            until if until <= now.0 => Availability::Due,
+            until if until <= now.millis() => Availability::Due,
             _ => Availability::Resting,
         }
     }
 
     /// Records a failed attempt. Other attempts avoid the endpoint for `rest`.
     pub(super) fn failed(&self, now: Moment, rest: Duration) {
-        self.rests_until.store((now + rest).0, Ordering::Relaxed);
+        self.rests_until.store((now + rest).millis(), Ordering::Relaxed);
     }
 
     /// Starts an attempt. The first attempt after the rest is a trial: returns the moment until which other
     /// attempts avoid the endpoint, unless the result is known earlier.
     pub(super) fn begin_trial(&self, now: Moment) -> Option<Moment> {
         let until = self.rests_until.load(Ordering::Relaxed);
-        if until == 0 || until > now.0 {
+        if until == 0 || until > now.millis() {
             return None;
         }
         let end = now + ENDPOINT_REST;
-        let begun =
-            self.rests_until.compare_exchange(until, end.0, Ordering::Relaxed, Ordering::Relaxed);
+        let begun = self.rests_until.compare_exchange(
+            until,
+            end.millis(),
+            Ordering::Relaxed,
+            Ordering::Relaxed,
+        );
         begun.ok().map(|_| end)
     }
 
@@ -110,8 +129,8 @@ impl Health {
     pub(super) fn abandon_trial(&self, end: Moment) {
         // Results of other attempts since then are kept.
         let _ = self.rests_until.compare_exchange(
-            end.0,
-            Moment::FIRST.0,
+            end.millis(),
+            Moment::FIRST.millis(),
             Ordering::Relaxed,
             Ordering::Relaxed,
         );

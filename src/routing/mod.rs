@@ -11,14 +11,16 @@
 //!
 //! Endpoints are stored in their [`Backend`], outside the table: a change of endpoints stores a new
 //! [`EndpointSet`] and makes no new table. The result of recent attempts to connect is an endpoint's
-//! [`Availability`].
+//! [`Availability`], which depends on the [`EjectionRule`] of the route.
 
 mod attachment;
 mod backend;
+mod backend_key;
 mod balance;
 mod claim;
 mod claims;
 mod deferred_drop;
+mod ejection;
 mod hash_ring;
 mod health;
 mod hostname;
@@ -36,8 +38,10 @@ mod table;
 pub mod wire;
 
 pub use attachment::{Attachment, Attachments, ListenerRef, Scope};
-pub use backend::{ActiveConnection, Backend, BackendKey, Endpoint, EndpointSet, ServicePort};
+pub use backend::{ActiveConnection, Backend, Endpoint, EndpointSet};
+pub use backend_key::{BackendKey, ServicePort};
 pub use balance::{EndpointRequest, SearchState, choose, endpoint_of_source};
+pub use ejection::{Ejected, EjectionRule, FailureKind, MOST_FAILURES};
 pub use hash_ring::{hash_ip, mix};
 pub use health::{Availability, ENDPOINT_REST, FAMILY_REST, Moment};
 pub use hostname::{Hostname, InvalidHostname};
@@ -48,7 +52,7 @@ pub use ownership::{
     Age, ClaimConflict, Claimant, Demand, HostnamesBelow, MOST_ROUTES_A_HOSTNAME, judge, judge_any,
     owners_of_any,
 };
-pub use policy::{ProxyHeader, TrafficPolicy};
+pub use policy::{ProxyHeader, RaceRule, TrafficPolicy};
 pub use publish::{ApplyResult, Snapshot, TableChanges, TableReader, TableWriter, channel};
 use route::RoundRobin;
 pub use route::{Route, RouteSpec, RouteStats, WeightedBackend};

@@ -3,10 +3,11 @@
 use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
+use super::EjectionRule;
 use crate::limiter::LimitSet;
 use crate::policy::{
-    AccessList, AccessLists, Balancing, EffectivePolicy, Layers, Policy, ProxyVersion, Timeout,
-    Timeouts,
+    AccessList, AccessLists, Balancing, EffectivePolicy, HealthPolicy, Layers, Number,
+    PassiveHealth, Policy, ProxyVersion, RacePolicy, Timeout, Timeouts,
 };
 
 /// How a route treats its connections: its effective policy, ready for use. Routes with the same one share
@@ -19,6 +20,17 @@ pub struct TrafficPolicy {
     connect: Duration,
     idle: Duration,
     lifetime: Option<Duration>,
+    ejection: EjectionRule,
+    race: RaceRule,
+}
+
+/// When a second endpoint is tried beside one that does not answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RaceRule {
+    /// After how much silence.
+    pub after: Duration,
+    /// For how many clients at a time: a percentage of those that wait for an endpoint.
+    pub budget: u8,
 }
 
 /// The PROXY header that a route's endpoints get.
@@ -47,7 +59,10 @@ impl TrafficPolicy {
         let of_ceiling = effective.limits_ceiling.as_ref();
         let limits = [Some(&effective.policy.limits), of_ceiling].into_iter().flatten();
         let limits = limits.filter_map(LimitSet::of).collect();
-        TrafficPolicy { effective, access, limits, connect, idle, lifetime }
+        let ejection = ejection_rule(&effective.policy.health);
+        let RacePolicy { after, budget } = effective.policy.load_balancing.race;
+        let race = RaceRule { after: or_longest(&after), budget: budget.map_or(0, Number::get) };
+        TrafficPolicy { effective, access, limits, connect, idle, lifetime, ejection, race }
     }
 
     /// The policy of a route with these fields, in an installation that sets none.
@@ -88,6 +103,16 @@ impl TrafficPolicy {
         self.lifetime
     }
 
+    /// When its endpoints are ejected.
+    pub fn ejection(&self) -> &EjectionRule {
+        &self.ejection
+    }
+
+    /// When a second endpoint is tried beside one that does not answer.
+    pub fn race(&self) -> RaceRule {
+        self.race
+    }
+
     /// The clients that are admitted.
     pub fn access(&self) -> &AccessList {
         &self.access
@@ -113,5 +138,16 @@ impl TrafficPolicy {
     /// Whether new connections are refused.
     pub fn is_suspended(&self) -> bool {
         self.effective.policy.suspend.unwrap_or(false)
+    }
+}
+
+/// The rule of an effective policy. One of an older version may lack the fields, and then ejects nothing.
+fn ejection_rule(health: &HealthPolicy) -> EjectionRule {
+    let PassiveHealth { failures, eject_for, max_eject_for } = &health.passive;
+    match (failures, eject_for, max_eject_for) {
+        (Some(failures), Some(first), Some(longest)) => {
+            EjectionRule::new(failures.get(), first.get(), longest.get())
+        }
+        _ => EjectionRule::OFF,
     }
 }

@@ -1,6 +1,6 @@
 //! Routes: [`RouteSpec`] from the control plane, and [`Route`] in the table.
 
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicU64, AtomicUsize};
 use std::sync::{Arc, Mutex, OnceLock};
 
 use super::{
@@ -138,6 +138,8 @@ pub struct RouteStats {
     pub bytes_up: AtomicU64,
     /// Bytes from the endpoint to the client.
     pub bytes_down: AtomicU64,
+    /// How many of its clients have several attempts to connect at the same time.
+    pub racing: AtomicUsize,
     /// Connections that were admitted although they exceed a limit, because the limit is only reported.
     pub over_limit: AtomicU64,
     limiters: OnceLock<[Arc<Limiter>; 2]>,

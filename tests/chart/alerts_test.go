@@ -240,7 +240,7 @@ func TestMetricsExist(t *testing.T) {
 		"outcome": quoted(t, root+"/src/outcome.rs"),
 		"error":   {"emfile", "enfile", "other"},
 		"result":  {"ok", "error"},
-		"state":   {"serving", "resting", "idle", "busy"},
+		"state":   {"serving", "resting", "ejected", "idle", "busy"},
 		"kind":    {"SniRoute", "Service", "EndpointSlice", "ReferenceGrant", "File"},
 	}
 	target := []string{"job", "instance", "namespace", "exported_namespace", "route", "le"}

@@ -72,6 +72,12 @@ fn a_route_at_all_its_limits_is_taken() {
             "idle": "00719h00059m00059s00999ms",
             "lifetime": "00719h00059m00059s00999ms",
         },
+        "health": { "passive": {
+            "failures": 16,
+            "ejectFor": "99999ms99999ms99999ms99999ms",
+            "maxEjectFor": "00719h00059m00059s00999ms",
+        } },
+        "loadBalancing": { "race": { "after": "00719h00059m00059s00999ms", "budget": 100 } },
         "limits": {
             "connections": 10_000_000,
             "newConnections": { "rate": 1_000_000, "per": "1h", "burst": 1_000_000 },
@@ -105,6 +111,7 @@ fn a_route_of_nothing_but_faults_is_within_the_budget() {
             .map(|index| json!({ "address": long(index, 256) + ":1.1" }))
             .collect::<Vec<_>>(),
         "timeouts": { "connect": long(0, 28), "idle": long(0, 28), "lifetime": long(0, 28) },
+        "health": { "passive": { "ejectFor": long(0, 28), "maxEjectFor": long(0, 28) } },
         "access": { "allow": vec!["fd00::?/8"; 4_000], "deny": vec!["?"; 4_000] },
     });
     let refusal = try_out(&[spec]).remove(0).unwrap();

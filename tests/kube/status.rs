@@ -2,7 +2,7 @@
 
 use libtest_mimic::Trial;
 
-use crate::controlled::{Backend, Sluice, ask};
+use crate::controlled::{Backend, Sluice, ask, manifest};
 use crate::controller::{route, service, slice};
 use crate::elsewhere::external_name;
 use crate::objects::{account, bind_role};
@@ -12,6 +12,7 @@ pub(crate) fn tests() -> Vec<Trial> {
     vec![
         quick!(every_reason_is_told_with_its_generation),
         quick!(a_conflict_is_told_warned_of_and_undone),
+        quick!(endpoints_that_fail_are_warned_of),
         quick!(routes_of_another_class_keep_their_status),
         quick!(nothing_is_written_when_nothing_changes),
         quick!(a_recreated_route_gets_its_status),
@@ -124,6 +125,29 @@ fn a_conflict_is_told_warned_of_and_undone() {
     let again = format!("Warning HostnameConflict x.test belongs to {namespace}/a-second\n");
     within(PATIENCE, "there is an Event for the other winner", || {
         events(api, namespace, "b-loser").contains(&again).then_some(())
+    });
+}
+
+fn endpoints_that_fail_are_warned_of() {
+    let api = ApiServer::shared();
+    let namespace = api.namespace("status-ejected");
+    // Nothing listens there.
+    let spec = "hostnames: [dead.test]\n  backends: [{ address: '198.18.1.1:9' }]\n  \
+                health: { passive: { failures: 1 } }";
+    succeeded(api.admin().apply(&manifest(namespace, "dead", "ejected", spec)));
+    let sluice = Sluice::start(&account(api, namespace), "ejected", &["--require-class"]);
+    await_status(api, namespace, "dead", GOOD);
+    assert_eq!(ask(sluice.address, "dead.test"), "");
+    let line = sluice.await_logged("an endpoint has failed too often in a row and is tried last");
+    assert_eq!(
+        ["route", "endpoint", "reason"].map(|field| line[field].as_str()),
+        [&*format!("{namespace}/dead"), "198.18.1.1:9", "connect"].map(Some)
+    );
+    assert_eq!(sluice.routes()[0]["backends"][0]["endpoints"][0]["state"], "ejected");
+    let expected = "Warning EndpointEjected 198.18.1.1:9: ejected, because connections have failed \
+                    too often in a row; tried last until one succeeds\n";
+    within(PATIENCE, "there is an Event", || {
+        (events(api, namespace, "dead") == expected).then_some(())
     });
 }
 

@@ -87,7 +87,7 @@ fn clients_of_silent_endpoints_leave_the_admin_port_and_others_their_share() {
     let silent = [(); 3].map(|()| Blackhole::new());
     let [first, second, third] = silent.each_ref().map(Blackhole::address);
     let more = format!(
-        "  timeouts: {{ connect: 60s }}\n  backends:\n  - address: \"{first}\"\n  \
+        "  timeouts: {{ connect: 60s }}\n  loadBalancing: {{ race: {{ budget: 100 }} }}\n  backends:\n  - address: \"{first}\"\n  \
          - address: \"{second}\"\n  - address: \"{third}\"\n"
     );
     let route = manifest("silent.test", first, "").replace("  backends: ", "  # ") + &more;

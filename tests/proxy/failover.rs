@@ -11,7 +11,7 @@ use sluice::config::Config;
 use sluice::outcome::Outcome;
 use sluice::policy::Balancing;
 use sluice::policy::Timeout;
-use sluice::routing::{Availability, Moment, TrafficPolicy};
+use sluice::routing::{Availability, EjectionRule, Moment, TrafficPolicy};
 use socket2::Socket;
 
 use crate::support::{
@@ -114,7 +114,7 @@ fn a_route_that_waits_for_a_moment_only_says_nothing_of_an_endpoint() {
     let key = hasty.spec.backends[0].0.clone();
     let patient = patient.naming(key);
     let plane = Plane::start(vec![hasty, patient]);
-    let availability = || plane.endpoints()[0].availability(Moment::now());
+    let availability = || plane.endpoints()[0].availability(Moment::now(), &EjectionRule::OFF);
     for (name, expected) in [("1.test", Availability::Well), ("400.test", Availability::Resting)] {
         rest(&mut open(plane.address(), &hello(name)));
         wait_until(name, || plane.has_ended(name, Outcome::ConnectTimeout));
@@ -128,7 +128,7 @@ fn a_client_that_leaves_takes_no_trial_with_it() {
     let plane = Plane::start(vec![target("a.test", &[blackhole.address(), backend.address()])]);
     plane.prefer(0);
     let tried = &plane.endpoints()[0];
-    let availability = || tried.availability(Moment::now());
+    let availability = || tried.availability(Moment::now(), &EjectionRule::OFF);
     tried.failed(Moment::now());
     let hello = hello("a.test");
     for _ in 0..2 {
@@ -154,7 +154,8 @@ fn a_slow_endpoint_is_not_given_up_for_another_that_is_silent() {
     let mut server = slow.accept_late();
     crate::support::expect(&mut server, &hello);
     wait_until("the other to be given up", || active(&plane) == [1, 0]);
-    let availability = |index: usize| plane.endpoints()[index].availability(Moment::now());
+    let availability =
+        |index: usize| plane.endpoints()[index].availability(Moment::now(), &EjectionRule::OFF);
     assert_eq!(availability(0), Availability::Well);
     drop(server);
     rest(&mut client);
@@ -292,7 +293,10 @@ fn without_a_local_port_left_another_endpoint_is_tried() {
         let mut last = client(PORTS, &of_both);
         drop(other.accept_with(&of_both));
         rest(&mut last);
-        assert_eq!(plane.endpoints()[0].availability(Moment::now()), Availability::Well);
+        assert_eq!(
+            plane.endpoints()[0].availability(Moment::now(), &EjectionRule::OFF),
+            Availability::Well
+        );
         drop(opened);
     });
 }
@@ -315,7 +319,12 @@ fn without_descriptors_no_endpoint_is_blamed() {
         plane.assert_ended(&[("a.test", Outcome::ConnectFailed, 1)]);
         setrlimit(Resource::Nofile, Rlimit { current, maximum }).unwrap();
         let now = Moment::now();
-        assert!(plane.endpoints().iter().all(|one| one.availability(now) == Availability::Well));
+        assert!(
+            plane
+                .endpoints()
+                .iter()
+                .all(|one| one.availability(now, &EjectionRule::OFF) == Availability::Well)
+        );
         // Another would have failed in the same way.
         assert_eq!(plane.access_log().pop().unwrap()["attempts"], 1);
     });

@@ -16,6 +16,7 @@ mod crowd;
 mod deadlines;
 mod descriptors;
 mod drain;
+mod ejection;
 mod endpoints;
 mod failover;
 mod families;

@@ -30,7 +30,7 @@ pub use parse::parse_strictly;
 pub use crate::yaml::{FieldFault, read as parse};
 pub use values::{AlpnProtocol, ClassName, ListenerName, Namespace, ServiceName};
 
-use crate::policy::{Access, Limits, LoadBalancing, Policy, ProxyProtocol, Timeouts};
+use crate::policy::{Access, HealthPolicy, Limits, LoadBalancing, Policy, ProxyProtocol, Timeouts};
 use crate::routing::Hostname;
 
 /// The label that says whose endpoints an `EndpointSlice` holds.
@@ -154,6 +154,14 @@ pub struct SniRouteSpec {
     #[serde(default, deserialize_with = "or_default", skip_serializing_if = "is_default")]
     pub proxy_protocol: ProxyProtocol,
 
+    /// When endpoints of this route count as failed, and are tried last.
+    #[serde(
+        default,
+        deserialize_with = "HealthPolicy::checked",
+        skip_serializing_if = "is_default"
+    )]
+    pub health: HealthPolicy,
+
     /// Whether new connections of this route are refused, during maintenance for example. Connections that
     /// exist go on, and the route keeps its hostnames.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -170,6 +178,7 @@ impl SniRouteSpec {
             access: self.access.clone(),
             limits: self.limits.clone(),
             proxy_protocol: self.proxy_protocol.clone(),
+            health: self.health.clone(),
             suspend: self.suspend,
         }
     }

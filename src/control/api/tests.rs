@@ -86,10 +86,8 @@ fn unknown_fields_are_passed_over_or_named() {
     let shown: Vec<_> = faults.iter().map(ToString::to_string).collect();
     assert_eq!(
         shown,
-        [
-            "spec.later: unknown field; there are access, alpn, backends, className, hostnames, limits, \
-          listeners, loadBalancing, proxyProtocol, suspend, timeouts"
-        ]
+        ["spec.later: unknown field; there are access, alpn, backends, className, health, \
+          hostnames, limits, listeners, loadBalancing, proxyProtocol, suspend, timeouts"]
     );
 }
 
@@ -164,6 +162,24 @@ fn every_rule_names_the_field_and_the_line() {
             "{idle: 720h}",
             "{idle: 720h1ms}",
             "timeouts.idle: \"720h1ms\" is over the maximum",
+        ),
+        (
+            "health",
+            "{passive: {failures: 16}}",
+            "{passive: {failures: 17}}",
+            "health.passive.failures: 17 is over the maximum of 16",
+        ),
+        (
+            "health",
+            "{passive: {ejectFor: 5m, maxEjectFor: 5m}}",
+            "{passive: {ejectFor: 5m1ms, maxEjectFor: 5m}}",
+            "health: passive.maxEjectFor is 5m, less than ejectFor, which is 5m1ms",
+        ),
+        (
+            "loadBalancing",
+            "{race: {budget: 0}}",
+            "{race: {budget: -1}}",
+            "loadBalancing.race.budget: -1 is less than 0",
         ),
         ("timeouts", "{idle: 5s}", "{idle: -5s}", "timeouts.idle: \"-5s\" is not a duration"),
         ("timeouts", "{}", "[5s]", "timeouts: invalid type: list, expected an object"),

@@ -6,10 +6,11 @@
 //! * `queue` says when a status may be written;
 //! * `object` says what is written, and what has been, with a `body` for each kind;
 //! * `warning` is an Event that says what is wrong, `events` writes them, and `moves` has those of
-//!   hostnames that changed their owner, until they are written;
+//!   hostnames that changed their owner, until they are written; `ejections` finds those of endpoints;
 //! * `writer` does it, for as long as this replica leads, and `failure_log` logs what fails.
 
 mod body;
+mod ejections;
 mod events;
 mod failure;
 mod failure_log;
@@ -29,6 +30,7 @@ use tracing::{info, warn};
 
 use crate::routing::{Hostname, ObjectRef};
 
+pub use self::ejections::EjectionSource;
 pub(crate) use self::reporter::LEAVE_TIMEOUT;
 pub use self::reporter::{Meters, Reporter, ReporterArgs};
 pub use self::statuses::Statuses;
@@ -44,6 +46,9 @@ pub(super) const SHARED_DOMAIN: &str = "SharedDomain";
 
 /// The reason of an Event for hostnames that belong to another namespace than before.
 const HOSTNAME_MOVED: &str = "HostnameMoved";
+
+/// The reason of an Event for endpoints that are tried last, because several attempts have failed in a row.
+const ENDPOINT_EJECTED: &str = "EndpointEjected";
 
 /// Hostnames that belong to another namespace than before.
 #[derive(Clone, Debug, PartialEq, Eq)]

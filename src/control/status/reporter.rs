@@ -15,7 +15,7 @@ use tokio::time::timeout;
 use super::moves::Moves;
 use super::statuses::StatusEvent;
 use super::writer::StatusWriter;
-use super::{HostnameMove, Statuses};
+use super::{EjectionSource, HostnameMove, Statuses};
 use crate::control::lease::{self, Candidate};
 use crate::control::supervise::{Supervised, supervise};
 
@@ -32,6 +32,8 @@ pub struct ReporterArgs {
     pub lease: lease::LeaseSettings,
     /// The statuses to write.
     pub statuses: Statuses,
+    /// The endpoints that this replica has ejected.
+    pub ejections: EjectionSource,
     /// Its metrics.
     pub meters: Meters,
     /// Receives panics after which it restarts.

@@ -14,7 +14,7 @@ use kube::{Api, Client, Error};
 use serde_json::json;
 
 use super::failure::{RequestFailure, answered};
-use super::{HOSTNAME_MOVED, HostnameMove, MovedRoute, REPORTER};
+use super::{ENDPOINT_EJECTED, HOSTNAME_MOVED, HostnameMove, MovedRoute, REPORTER};
 use crate::control::api::Definition;
 use crate::control::fnv::fnv;
 use crate::routing::ObjectRef;
@@ -36,7 +36,7 @@ const MOST_NAMED: usize = 8;
 /// What an Event says.
 #[derive(Clone, Debug)]
 pub(super) struct Warning {
-    /// What it is about: the type of a condition, or the hostnames of a route.
+    /// What it is about: the type of a condition, or the hostnames or endpoints of a route.
     about: String,
     reason: String,
     note: String,
@@ -78,6 +78,12 @@ impl Warning {
             from.object
         );
         [(from, warning(lost)), (to, warning(got))]
+    }
+
+    /// Of ejected endpoints.
+    pub(super) fn of_endpoints(note: String) -> Self {
+        let (about, reason) = ("Endpoints".to_owned(), ENDPOINT_EJECTED.to_owned());
+        Warning { about, reason, note }
     }
 }
 

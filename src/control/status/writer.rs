@@ -15,6 +15,7 @@ use kube::{Client, Error};
 use tokio::time::{sleep, sleep_until};
 
 use super::body::REPORTED;
+use super::ejections::Ejections;
 use super::events::EventWriter;
 use super::failure::{RequestFailure, answered};
 use super::failure_log::FailureLog;
@@ -44,6 +45,7 @@ pub(super) struct StatusWriter<'r> {
     queue: WriteQueue,
     in_flight: FuturesUnordered<BoxFuture<'static, WriteAnswer>>,
     events: EventWriter<'r>,
+    ejections: Ejections<'r>,
     failure_log: FailureLog,
 }
 
@@ -62,6 +64,7 @@ impl<'r> StatusWriter<'r> {
             queue: WriteQueue::new(Instant::now()),
             in_flight: FuturesUnordered::new(),
             events: EventWriter::new(reporting),
+            ejections: Ejections::new(&reporting.ejections, Instant::now()),
             failure_log: FailureLog::default(),
         }
     }
@@ -86,15 +89,24 @@ impl<'r> StatusWriter<'r> {
         loop {
             self.send();
             self.events.send(&mut changes.moves);
+            self.warn_of_ejections();
             let now = Instant::now();
             let wakes = [self.queue.wake(now), self.events.wake(&changes.moves)];
-            let wake = wakes.into_iter().flatten().min();
+            let wake = wakes.into_iter().flatten().chain([self.ejections.wake()]).min();
             tokio::select! {
                 news = changes.next() => self.hear(news, &mut changes.moves),
                 Some(answer) = self.in_flight.next() => self.take(answer),
                 Some(outcome) = self.events.next() => self.events.take(outcome, &mut changes.moves),
                 () = sleep_until(wake.unwrap_or(now).into()), if wake.is_some() => {}
             }
+        }
+    }
+
+    /// Warns of endpoints that were ejected lately.
+    fn warn_of_ejections(&mut self) {
+        for (route, warning) in self.ejections.look(Instant::now()) {
+            let uid = self.reporting.statuses.get(&route).and_then(|status| status.uid.clone());
+            uid.into_iter().for_each(|uid| self.events.warn(&route, &uid, &warning));
         }
     }
 
@@ -245,6 +257,7 @@ mod tests {
     use tokio::sync::Notify;
     use tower::service_fn;
 
+    use super::super::EjectionSource;
     use super::super::moves::tests::moved;
     use super::super::{Meters, Statuses};
     use super::*;
@@ -302,6 +315,10 @@ mod tests {
                 duration: Duration::from_secs(15),
             },
             statuses: Statuses::default(),
+            ejections: EjectionSource {
+                table: crate::routing::channel().1,
+                counts: [counter(), counter()],
+            },
             meters: Meters {
                 leader: IntGauge::new("l", "l").unwrap(),
                 written: counter(),

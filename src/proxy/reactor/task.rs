@@ -54,7 +54,7 @@ impl Task {
 
 impl TaskId {
     /// An id that no task has.
-    pub(super) const NONE: TaskId = TaskId { index: u32::MAX, serial: 0 };
+    pub(in crate::proxy) const NONE: TaskId = TaskId { index: u32::MAX, serial: 0 };
     /// The first task of a reactor.
     pub(super) const MAIN: TaskId = TaskId { index: 0, serial: 1 };
 }

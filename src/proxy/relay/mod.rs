@@ -1,5 +1,6 @@
 //! Relay: moves bytes between client and endpoint in both directions, until both are done.
 
+mod answer;
 mod bounds;
 mod deadlines;
 mod direction;
@@ -11,6 +12,8 @@ use std::future::poll_fn;
 use std::task::Poll;
 use std::time::Duration;
 
+pub(super) use self::answer::Answer;
+use self::answer::AnswerWatch;
 use self::deadlines::Deadlines;
 pub(super) use self::direction::IoContext;
 use self::direction::{Direction, Stage, StopReason};
@@ -37,6 +40,7 @@ pub(super) struct Relay<'a> {
     down: Direction,
     /// How many of the first bytes are sluice's own.
     header: u16,
+    answer: AnswerWatch,
     quanta: Quanta,
 }
 
@@ -58,15 +62,18 @@ impl<'a> Relay<'a> {
     ) -> Self {
         let FirstBytes { bytes, header } = first;
         let (up, down) = (Direction::new(bytes), Direction::new(Vec::new()));
-        Relay { context, downstream, upstream, up, down, header, quanta: Quanta::default() }
+        let (answer, quanta) = (AnswerWatch::default(), Quanta::default());
+        Relay { context, downstream, upstream, up, down, header, answer, quanta }
     }
 
     /// Relays until both directions are done, a peer is gone, a deadline of `route`'s policy has passed, or
-    /// the drain ends the connection. Calls `report` with the relayed bytes periodically and at the end.
+    /// the drain ends the connection. Calls `report` with the relayed bytes periodically and at the end, and
+    /// `answered` once, when the endpoint has sent its first byte or closes without one.
     pub(super) async fn run(
         mut self,
         route: &Route,
         mut report: impl FnMut(ByteCounts),
+        answered: impl Fn(Answer),
     ) -> Outcome {
         let reactor = &*self.context.reactor;
         let mut passed = ByteCounts::default();
@@ -75,7 +82,9 @@ impl<'a> Relay<'a> {
         // Allocated only for connections that last.
         let mut watches: Option<Box<PeerWatches>> = None;
         let outcome = poll_fn(|_| {
-            if let Poll::Ready(outcome) = self.poll() {
+            let polled = self.poll();
+            self.answer.take().into_iter().for_each(&answered);
+            if let Poll::Ready(outcome) = polled {
                 return Poll::Ready(outcome);
             }
             if self.passed() != passed {
@@ -155,9 +164,9 @@ impl<'a> Relay<'a> {
             return Poll::Ready(Outcome::DownstreamReset);
         };
         let last = self.up.stage() == Stage::Done;
-        let Ok(down) = self.down.poll(upstream, downstream, &mut io, QUANTUM, last) else {
-            return Poll::Ready(Outcome::UpstreamReset);
-        };
+        let down = self.down.poll(upstream, downstream, &mut io, QUANTUM, last);
+        self.answer.look(&self.up, &self.down, down.is_err(), downstream);
+        let Ok(down) = down else { return Poll::Ready(Outcome::UpstreamReset) };
 
         match (self.up.stage(), self.down.stage()) {
             (Stage::Done, Stage::Done) => return Poll::Ready(Outcome::Completed),

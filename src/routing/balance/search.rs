@@ -5,7 +5,7 @@ use std::iter::once;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
-use crate::routing::{Availability, Endpoint, EndpointSet, Moment, mix};
+use crate::routing::{Availability, EjectionRule, Endpoint, EndpointSet, Moment, mix};
 
 /// The maximum number of endpoints that are checked for one client, over all backends and choices. Each
 /// choice uses at most half of the rest, and at least one. If nearly all endpoints are dead, a healthy one
@@ -74,6 +74,8 @@ pub(super) enum EndpointRank {
     Unrouted,
     /// An attempt has failed recently, or a trial is running.
     Resting,
+    /// The route has ejected it.
+    Ejected,
 }
 
 impl<'a> EndpointRequest<'a> {
@@ -98,8 +100,8 @@ impl<'a> EndpointRequest<'a> {
         EndpointRequest { search, ..EndpointRequest::new(source, tried, random) }
     }
 
-    fn rank(&self, endpoint: &Endpoint) -> EndpointRank {
-        match endpoint.availability(self.now) {
+    fn rank(&self, endpoint: &Endpoint, rule: &EjectionRule) -> EndpointRank {
+        match endpoint.availability(self.now, rule) {
             Availability::Well | Availability::Due if self.search.avoids(endpoint.address) => {
                 EndpointRank::Doubtful
             }
@@ -107,6 +109,7 @@ impl<'a> EndpointRequest<'a> {
             Availability::Due => EndpointRank::Due,
             Availability::Unrouted => EndpointRank::Unrouted,
             Availability::Resting => EndpointRank::Resting,
+            Availability::Ejected => EndpointRank::Ejected,
         }
     }
 
@@ -124,13 +127,15 @@ impl<'a> EndpointRequest<'a> {
 /// A search for one endpoint, with a limit on the endpoints it looks at.
 pub(super) struct EndpointSearch<'w> {
     pub(super) request: &'w EndpointRequest<'w>,
+    /// When the route ejects endpoints.
+    rule: &'w EjectionRule,
     most: u16,
     left: Cell<u16>,
 }
 
 impl<'w> EndpointSearch<'w> {
-    pub(super) fn new(request: &'w EndpointRequest<'w>, most: u16) -> Self {
-        EndpointSearch { request, most, left: Cell::new(most) }
+    pub(super) fn new(request: &'w EndpointRequest<'w>, rule: &'w EjectionRule, most: u16) -> Self {
+        EndpointSearch { request, rule, most, left: Cell::new(most) }
     }
 
     /// How many endpoints were checked.
@@ -156,7 +161,7 @@ impl<'w> EndpointSearch<'w> {
         for looks in [&self.left, &self.request.search.looks] {
             looks.set(looks.get().saturating_sub(1));
         }
-        Some(self.request.rank(endpoint))
+        Some(self.request.rank(endpoint, self.rule))
     }
 
     /// The first of the best among the first `share` of `endpoints`. Stops at a good one.

@@ -13,8 +13,18 @@ pub(super) struct Rule {
 }
 
 pub(super) fn rules() -> Vec<Rule> {
-    [hostnames(), words(), timeouts(), networks(), limits(), lists(), addresses(), services()]
-        .concat()
+    [
+        hostnames(),
+        words(),
+        timeouts(),
+        ejections(),
+        networks(),
+        limits(),
+        lists(),
+        addresses(),
+        services(),
+    ]
+    .concat()
 }
 
 fn hostnames() -> Vec<Rule> {
@@ -121,6 +131,48 @@ fn timeouts() -> Vec<Rule> {
         })
     };
     rules.into_iter().flat_map(each).collect()
+}
+
+/// What failures of endpoints lead to.
+fn ejections() -> Vec<Rule> {
+    let passive = "/health/passive";
+    vec![
+        rule(
+            passive,
+            json!({ "ejectFor": "5m1ms", "maxEjectFor": "5m" }),
+            "spec.health.passive: Invalid value: ".to_owned(),
+            json!({ "ejectFor": "5m", "maxEjectFor": "300s" }),
+        ),
+        // A fault of one field is told once.
+        rule(
+            passive,
+            json!({ "ejectFor": "5", "maxEjectFor": "1s" }),
+            "spec.health.passive.ejectFor: Invalid value: \"5\": is not a duration".to_owned(),
+            json!({ "maxEjectFor": "1s" }),
+        ),
+        rule(
+            "/health/passive/failures",
+            json!(17),
+            "spec.health.passive.failures: Invalid value: 17: spec.health.passive.failures in body \
+             should be less than or equal to 16"
+                .to_owned(),
+            json!(16),
+        ),
+        rule(
+            "/loadBalancing/race/budget",
+            json!(-1),
+            "spec.loadBalancing.race.budget: Invalid value: -1: spec.loadBalancing.race.budget in \
+             body should be greater than or equal to 0"
+                .to_owned(),
+            json!(0),
+        ),
+        rule(
+            "/loadBalancing/race/after",
+            json!("0s"),
+            "spec.loadBalancing.race.after: Invalid value: \"0s\": is no time at all".to_owned(),
+            json!("1ms"),
+        ),
+    ]
 }
 
 fn networks() -> Vec<Rule> {

@@ -50,6 +50,36 @@ fn counts_of_routes_are_read_when_they_are_asked_for() {
     assert_eq!(connections(&lines), 4);
 }
 
+#[test]
+fn an_endpoint_of_several_routes_counts_once_and_ejected_if_one_has_ejected_it() {
+    let mut server = Server::start();
+    let mut all = snapshot();
+    let never = json!({ "health": { "passive": { "failures": 0 } } });
+    let other = all.routes.iter_mut().find(|route| route.key.name() == "kafka").expect("kafka");
+    other.policy = TrafficPolicy::of(&serde_json::from_value(never).expect("a policy"));
+    server.writer.apply(all);
+    let table = Arc::clone(&server.state.table.table());
+    let any = table.lookup(None, "https", []).expect("any").route;
+    let endpoint = Arc::clone(&any.backends[0].backend.endpoints()[0]);
+    let ejections =
+        (0..3).filter_map(|_| endpoint.count_failure(Moment::now(), any.spec.policy.ejection()));
+    assert_eq!(ejections.count(), 1);
+    let lines = scrape(&server);
+    for line in [
+        r#"sluice_endpoints{state="serving"} 2"#,
+        r#"sluice_endpoints{state="resting"} 0"#,
+        r#"sluice_endpoints{state="ejected"} 1"#,
+        r#"sluice_endpoint_ejections_total{reason="connect"} 0"#,
+        r#"sluice_endpoint_ejections_total{reason="early_close"} 0"#,
+    ] {
+        assert!(lines.iter().any(|l| l == line), "{line} is not in\n{}", lines.join("\n"));
+    }
+    let routes = server.routes();
+    let state =
+        |route: usize| routes["routes"][route]["backends"][0]["endpoints"][0]["state"].clone();
+    assert_eq!((state(0), state(1)), (json!("resting"), json!("ejected")));
+}
+
 /// Metrics are of objects, rules are a matter inside them.
 #[test]
 fn counts_of_an_objects_rules_are_summed() {

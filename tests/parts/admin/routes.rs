@@ -24,13 +24,23 @@ fn routes_show_everything_in_force_and_everything_refused() {
     let table = Arc::clone(&server.state.table.table());
     let found = table.lookup(Some("kafka.example.com"), "https", [&b"h2"[..]]).expect("kafka");
     let endpoints = found.route.backends[0].backend.endpoints();
-    let _active = endpoints[0].begin(Moment::now());
+    let _active = endpoints[0].begin(Moment::now(), &EjectionRule::OFF);
     // For longer than the test takes.
     endpoints[1].failed(Moment::now() + Duration::from_secs(600));
     let mut resting = endpoint("[fd00::1]:9093", 0);
     resting["state"] = "resting".into();
 
     let shared = [endpoint("10.0.0.1:9093", 1), resting];
+    let race = json!({ "after": "300ms", "budget": 20 });
+    let health = json!({ "passive": { "failures": 3, "ejectFor": "10s", "maxEjectFor": "5m" } });
+    let from = |own: &str| {
+        json!({
+            "health.passive.ejectFor": "default", "health.passive.failures": "default",
+            "health.passive.maxEjectFor": "default", "loadBalancing.policy": own,
+            "loadBalancing.race.after": "default", "loadBalancing.race.budget": "default",
+            "timeouts.connect": own, "timeouts.idle": own,
+        })
+    };
     assert_eq!(
         server.routes(),
         json!({ "generation": 1, "routes": [
@@ -38,10 +48,10 @@ fn routes_show_everything_in_force_and_everything_refused() {
                 "kind": "SniRoute", "namespace": "data", "name": "kafka", "served": true, "created": 1_700_000_000,
                 "hostnames": ["kafka.example.com", "*.kafka.example.com"],
                 "listeners": ["https"], "alpn": ["h2", "http/1.1"],
-                "loadBalancing": { "policy": "LeastConnections" },
+                "loadBalancing": { "policy": "LeastConnections", "race": race },
+                "health": health,
                 "timeouts": { "connect": "5s", "idle": "1s500ms" },
-                "policyFrom": { "loadBalancing.policy": "route", "timeouts.connect": "route",
-                                "timeouts.idle": "route" },
+                "policyFrom": from("route"),
                 "backends": [
                     { "backend": "data/kafka:9093", "kind": "service", "weight": 90,
                       "endpoints": shared },
@@ -59,10 +69,11 @@ fn routes_show_everything_in_force_and_everything_refused() {
             {
                 "kind": "SniRoute", "namespace": "web", "name": "any", "served": true, "hostnames": ["*"],
                 "anyOn": { "except": ["redis"] },
-                "listeners": [], "alpn": [], "loadBalancing": { "policy": "RoundRobin" },
+                "listeners": [], "alpn": [],
+                "loadBalancing": { "policy": "RoundRobin", "race": race },
+                "health": health,
                 "timeouts": { "connect": "5s", "idle": "1h" },
-                "policyFrom": { "loadBalancing.policy": "default", "timeouts.connect": "default",
-                                "timeouts.idle": "default" },
+                "policyFrom": from("default"),
                 "backends": [{ "backend": "data/kafka:9093", "kind": "service", "weight": 1,
                                "endpoints": shared }],
                 "conditions": [],

@@ -5,6 +5,7 @@ use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::thread;
 use std::time::Duration;
 
+use rustix::event::{PollFd, PollFlags, Timespec};
 use socket2::{Domain, SockRef, Socket, Type};
 
 use super::{PATIENCE, hello, millis};
@@ -181,7 +182,14 @@ impl Backend {
         server
     }
 
-    /// Whether a connection waits to be accepted.
+    /// Whether a connection waits to be accepted. It goes on waiting.
+    pub(crate) fn is_tried(&self) -> bool {
+        let listener = std::os::fd::AsFd::as_fd(&self.listener);
+        let mut polled = [PollFd::from_borrowed_fd(listener, PollFlags::IN)];
+        rustix::event::poll(&mut polled, Some(&Timespec::default())).unwrap() > 0
+    }
+
+    /// Whether a connection waits to be accepted. It is closed.
     pub(crate) fn is_wanted(&self) -> bool {
         self.listener.set_nonblocking(true).unwrap();
         let accepted = self.listener.accept();

@@ -1,7 +1,7 @@
 //! Choices among endpoints of which some have failed.
 
 use super::*;
-use crate::routing::{Availability, ENDPOINT_REST};
+use crate::routing::{Availability, ENDPOINT_REST, EjectionRule};
 
 #[test]
 fn a_failed_endpoint_is_tried_last_and_then_by_one_client() {
@@ -88,11 +88,15 @@ fn a_trial_whose_client_leaves_is_repeated_by_the_next_client() {
             let request = EndpointRequest { now: later, ..EndpointRequest::new(client(0), &[], 0) };
             let trial = choose(&route, &request).unwrap();
             assert!(Arc::ptr_eq(trial.endpoint(), &all[0]), "{policy:?}");
-            assert_eq!(all[0].availability(later), Availability::Resting);
+            assert_eq!(all[0].availability(later, &EjectionRule::OFF), Availability::Resting);
         }
         let request = EndpointRequest { now: later, ..EndpointRequest::new(client(0), &[], 0) };
         choose(&route, &request).unwrap().settle(Endpoint::succeeded);
-        assert_eq!(all[0].availability(later), Availability::Well, "the result stays");
+        assert_eq!(
+            all[0].availability(later, &EjectionRule::OFF),
+            Availability::Well,
+            "the result stays"
+        );
     }
 }
 
@@ -102,7 +106,7 @@ fn the_better_of_two_is_found_among_many_dead_endpoints() {
     let route = route(Balancing::LeastConnections, &[(1, 40)]);
     let (now, all) = (Moment::now(), endpoints(&route, 0));
     all[2..].iter().for_each(|endpoint| endpoint.failed(now));
-    let _busy: Vec<_> = (0..1000).map(|_| all[0].begin(now)).collect();
+    let _busy: Vec<_> = (0..1000).map(|_| all[0].begin(now, &EjectionRule::OFF)).collect();
     let idle = (0..1000).filter(|n| pick(&route, client(1), &[], mix(*n)) == Some(all[1].address));
     // The idle one is chosen in three of four cases; if both draws were the same, in one of two.
     let idle = idle.count();
