@@ -137,14 +137,16 @@ pub enum Limit {
     Listener,
     /// The new connections of a route or a listener in a time.
     Rate,
+    /// The connections whose hello is not complete.
+    Hellos,
     /// What the process, or the machine, has room for.
     Process,
 }
 
 impl Limit {
     /// All limits, each at the index that `as usize` gives it.
-    pub const ALL: [Limit; 5] =
-        [Limit::Source, Limit::Route, Limit::Listener, Limit::Rate, Limit::Process];
+    pub const ALL: [Limit; 6] =
+        [Limit::Source, Limit::Route, Limit::Listener, Limit::Rate, Limit::Hellos, Limit::Process];
 
     /// The metric label and the word in the access log.
     pub fn as_str(self) -> &'static str {
@@ -153,6 +155,7 @@ impl Limit {
             Limit::Route => "route",
             Limit::Listener => "listener",
             Limit::Rate => "rate",
+            Limit::Hellos => "hellos",
             Limit::Process => "process",
         }
     }

@@ -32,7 +32,7 @@ use self::layers::Layer;
 use self::settings::SETTINGS;
 pub use self::types::{
     AccessLogMode, Addresses, Config, Drain, LeaseName, ListenerConfig, OtherPeers, OwnService,
-    Protocol, ProxyProtocolIn, ProxyTimeouts, RouteSource, TrustedPeers,
+    Protocol, ProxyProtocolIn, ProxyTimeouts, RouteSource, TrustedPeers, WhenFull,
 };
 pub use self::values::hostnames_below;
 use crate::logging::{Log, LogFormat};
@@ -152,6 +152,8 @@ impl Default for Config {
                 max: None,
             },
             max_hello: 16_384,
+            max_hellos: None,
+            when_full: WhenFull::Fair,
             drain: Drain { delay: Duration::from_secs(5), timeout: Duration::from_secs(30) },
             access_log: AccessLogMode::All,
             access_log_start: false,

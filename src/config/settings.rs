@@ -7,8 +7,9 @@ use super::listen;
 use super::setting::{Setting, many, object, one, switch};
 use super::values::{
     access_log, boolean, class, dns_server, duration, duration_unless_zero, existing_path, folder,
-    hostnames_below, lease, lease_duration, log_format, log_level, max_hello, namespace, network,
-    own_service, source, store, store_each, store_policy, timeout, workers, zero_or_duration,
+    hostnames_below, lease, lease_duration, log_format, log_level, max_hello, max_hellos,
+    namespace, network, own_service, source, store, store_each, store_policy, timeout, when_full,
+    workers, zero_or_duration,
 };
 use crate::duration::display;
 use crate::policy::{Layers, Policy, Timeout, built_in};
@@ -210,6 +211,21 @@ pub(super) const SETTINGS: &[Setting] = &[
         "The largest ClientHello, 512 to 65536 bytes",
         |config, given| store(&mut config.max_hello, given, max_hello),
         |config| config.max_hello.to_string(),
+    ),
+    one(
+        "maxHellos",
+        "NUMBER",
+        "How many connections may have an incomplete ClientHello; 0 is a quarter of all",
+        |config, given| store(&mut config.max_hellos, given, max_hellos),
+        |config| config.max_hellos.unwrap_or_default().to_string(),
+    ),
+    one(
+        "whenFull",
+        "Fair|Refuse",
+        "A new client when the process is full: takes the place of the idlest connection of the \
+         client that has most, or is refused",
+        |config, given| store(&mut config.when_full, given, when_full),
+        |config| config.when_full.as_str().to_owned(),
     ),
     one(
         "drain.delay",

@@ -59,6 +59,10 @@ pub struct Config {
     pub timeouts: ProxyTimeouts,
     /// The largest ClientHello in bytes of handshake.
     pub max_hello: usize,
+    /// How many connections may have an incomplete ClientHello; a quarter of all if it is not set.
+    pub max_hellos: Option<usize>,
+    /// What becomes of new clients when the process has no room for them.
+    pub when_full: WhenFull,
     /// The settings of the drain after SIGTERM.
     pub drain: Drain,
     /// The connections that are in the access log.
@@ -89,6 +93,29 @@ impl RouteSource {
             RouteSource::Auto => "auto",
             RouteSource::Kubernetes => "kubernetes",
             RouteSource::Files => "files",
+        }
+    }
+}
+
+/// What becomes of new clients when the process has no room for them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum WhenFull {
+    /// A connection of the client that has most gives way, if that has four times as many as the new one's.
+    #[default]
+    Fair,
+    /// They are refused.
+    Refuse,
+}
+
+impl WhenFull {
+    /// Both.
+    pub const ALL: [WhenFull; 2] = [WhenFull::Fair, WhenFull::Refuse];
+
+    /// The word in the setting.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            WhenFull::Fair => "Fair",
+            WhenFull::Refuse => "Refuse",
         }
     }
 }

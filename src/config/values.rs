@@ -13,7 +13,7 @@ use schemars::generate::{SchemaGenerator, SchemaSettings};
 use serde::de::DeserializeOwned;
 
 use super::fault::{Value, ValueFault};
-use super::types::{AccessLogMode, LeaseName, OwnService, RouteSource};
+use super::types::{AccessLogMode, LeaseName, OwnService, RouteSource, WhenFull};
 use crate::cidr::{Cidr, InvalidCidr};
 use crate::duration;
 use crate::logging::{self, LogFormat};
@@ -199,6 +199,15 @@ pub(super) fn workers(text: &str) -> Result<NonZeroUsize, String> {
 
 pub(super) fn max_hello(text: &str) -> Result<usize, String> {
     number(text, 512..=65_536)
+}
+
+/// `None` is 0.
+pub(super) fn max_hellos(text: &str) -> Result<Option<usize>, String> {
+    Ok(Some(number(text, 0..=10_000_000)?).filter(|number| *number > 0))
+}
+
+pub(super) fn when_full(text: &str) -> Result<WhenFull, String> {
+    word(text, &WhenFull::ALL.map(WhenFull::as_str), WhenFull::ALL)
 }
 
 pub(super) fn zero_or_duration(text: &str) -> Result<Duration, String> {

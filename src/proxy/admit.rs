@@ -21,17 +21,19 @@ pub(super) struct Admission<'a> {
 /// Admits a client that has just been accepted. The number of open connections already includes it.
 ///
 /// # Errors
-/// When the process has no descriptors left for it, or the listener does not admit it. The client of a proxy
+/// When the process has no descriptors left for it and nobody gives way, or the listener does not admit it. The client of a proxy
 /// is not known yet.
 pub(super) fn admit_newcomer(
     context: &Context,
     connection: &mut Connection,
 ) -> Result<(), Refusal> {
-    if context.is_full() {
+    let role = connection.listener.role_of(connection.source.ip());
+    let client = (role == PeerRole::Client).then(|| connection.source.ip());
+    if context.is_full() && !context.make_room(client) {
         context.refused_for_want_of_descriptors();
         return Err(Refusal::LimitExceeded(Limit::Process));
     }
-    match connection.listener.role_of(connection.source.ip()) {
+    match role {
         PeerRole::Client => admit_client(connection),
         PeerRole::Proxy | PeerRole::ProxyOrClient => Ok(()),
         PeerRole::Refused => Err(Refusal::AccessDenied),

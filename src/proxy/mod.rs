@@ -13,6 +13,7 @@ mod binds;
 mod connect;
 mod connection;
 mod context;
+mod crowd;
 mod descriptors;
 mod fast_slots;
 mod hellos;

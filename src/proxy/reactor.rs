@@ -58,6 +58,8 @@ pub(super) struct Reactor {
     inbox: Arc<Inbox>,
     /// The task that is being polled.
     current: Cell<TaskId>,
+    /// Whether the waits of the current task are interrupted.
+    is_current_cancelled: Cell<bool>,
     wheel: RefCell<Wheel<TaskId>>,
     /// Milliseconds since the start, as of this turn.
     now: Cell<u64>,
@@ -84,6 +86,7 @@ impl Reactor {
             bulk: BulkQueue::default(),
             inbox,
             current: Cell::new(TaskId::NONE),
+            is_current_cancelled: Cell::new(false),
             wheel: RefCell::new(Wheel::new()),
             now: Cell::new(0),
             start,
@@ -200,9 +203,30 @@ impl Reactor {
         all.into_iter().for_each(|task| self.wake(task));
     }
 
-    /// Whether all waits are interrupted.
+    /// Interrupts all waits of one task, current and future.
+    pub(super) fn cancel_task(&self, task: TaskId) {
+        if let Some(entry) = self.tasks.borrow_mut().get_mut(task.index as usize)
+            && entry.serial == task.serial
+        {
+            entry.is_cancelled = true;
+        }
+        if self.current.get() == task {
+            self.is_current_cancelled.set(true);
+        }
+        self.wake(task);
+    }
+
+    /// Takes back [`Reactor::cancel_task`] for the current task.
+    pub(super) fn spare_current(&self) {
+        self.is_current_cancelled.set(false);
+        if let Some(entry) = self.tasks.borrow_mut().get_mut(self.current.get().index as usize) {
+            entry.is_cancelled = false;
+        }
+    }
+
+    /// Whether the waits of the current task are interrupted.
     pub(super) fn is_cancelled(&self) -> bool {
-        self.cancelled.get()
+        self.cancelled.get() || self.is_current_cancelled.get()
     }
 
     /// Registers `fd` for the current task, edge-triggered.
@@ -273,6 +297,7 @@ impl Reactor {
         let taken = match self.tasks.borrow_mut().get_mut(id.index as usize) {
             Some(task) if task.serial == id.serial => {
                 task.queued = false;
+                self.is_current_cancelled.set(task.is_cancelled);
                 // Each poll sets its own deadlines.
                 task.deadline = u64::MAX;
                 task.polled.take()

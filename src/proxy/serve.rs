@@ -15,7 +15,7 @@ use super::refuse::{Refusal, close_refused, refuse};
 use super::relay::Relay;
 use super::socket::Socket;
 use crate::config::Protocol;
-use crate::outcome::Limit;
+use crate::outcome::{Limit, Outcome};
 use crate::routing::Route;
 
 /// Serves an accepted client.
@@ -29,20 +29,26 @@ pub(super) fn serve(mut connection: Connection, client: OwnedFd) -> impl Future<
         let context = Rc::clone(&connection.context);
         let served = async {
             let received = preamble(&context, &mut connection, &downstream).await?;
+            let member = context.enter(connection.source.ip());
             let received = peek(&context, &mut connection, &downstream, received).await?;
             let route = lookup(&mut connection)?;
             let _admission = admit(&context, &mut connection, &route)?;
             let upstream = connect(&context, &mut connection, &route, &downstream).await?;
             let first = announce(&connection, &route, &downstream, received);
             connection.connected();
-            let relay = Relay::new(&context, &downstream, &upstream.socket, first);
+            let relay = Relay::new(&context, &downstream, &upstream.socket, &member, first);
             let has_hello = connection.listener.protocol != Protocol::Tcp;
             let client = has_hello.then(|| connection.source.ip());
             let report = |bytes| connection.record.passed(&route.stats, bytes);
             let answered = |answer| upstream.answered(&context, &route, answer, client);
             Ok(relay.run(&route, report, answered).await)
         };
-        let served = served.await;
+        let mut served = served.await;
+        if let Some(limit) = context.take_displaced()
+            && matches!(served, Ok(Outcome::Drained) | Err(Refusal::Drained))
+        {
+            served = Err(Refusal::LimitExceeded(limit));
+        }
         if let Err(refusal) = served {
             refuse(&connection, &downstream, refusal).await;
         }

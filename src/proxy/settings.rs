@@ -8,6 +8,8 @@ use crate::reach::{OwnEndpoints, Reach};
 pub(super) struct Settings {
     pub(super) timeouts: config::ProxyTimeouts,
     pub(super) max_hello: usize,
+    pub(super) max_hellos: Option<usize>,
+    pub(super) when_full: config::WhenFull,
     pub(super) access_log: config::AccessLogMode,
     pub(super) access_log_start: bool,
     pub(super) workers: usize,
@@ -23,6 +25,8 @@ impl Settings {
         Settings {
             timeouts: config.timeouts,
             max_hello: config.max_hello,
+            max_hellos: config.max_hellos,
+            when_full: config.when_full,
             access_log: config.access_log,
             access_log_start: config.access_log_start,
             workers: config.workers.get(),

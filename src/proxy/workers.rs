@@ -30,6 +30,9 @@ const SLACK: usize = 2;
 /// In addition, it may have this fraction more of the least busy worker's connections.
 const SLACK_PART: usize = 16;
 
+/// The part of all connections whose hello may be incomplete.
+const HELLOS_PART: usize = 4;
+
 /// How often waking a worker for an order is tried. An order is not repeated later.
 const WAKE_ATTEMPTS: usize = 10;
 
@@ -159,6 +162,13 @@ impl Workers {
     /// Moves all workers on to `phase`.
     pub(super) fn advance(&self, phase: Phase) {
         self.handles.iter().for_each(|handle| handle.advance(phase));
+    }
+
+    /// How many connections of one worker may have an incomplete hello, if `most` of all may; a quarter of all,
+    /// unless that is given.
+    pub(super) fn most_hellos(&self, most: Option<usize>) -> usize {
+        let most = most.unwrap_or_else(|| self.descriptors.most_connections() / HELLOS_PART);
+        most.div_ceil(self.handles.len().max(1)).max(1)
     }
 
     /// The total number of open connections.

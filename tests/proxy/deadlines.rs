@@ -147,7 +147,8 @@ fn what_a_stalled_receiver_has_not_taken_ends_in_a_reset() {
     for chunk in [1 << 20, 16 * 1024] {
         let backend = Backend::narrow();
         let plane = Plane::with(vec![target("a.test", &[backend.address()])], |config| {
-            config.policy.timeouts.idle = Timeout::new(millis(500));
+            // Longer than a busy machine holds one side up.
+            config.policy.timeouts.idle = Timeout::new(millis(2000));
         });
         let hello = hello("a.test");
         let client = open_narrow(plane.address(), &hello);

@@ -13,7 +13,7 @@ use super::{Reactor, TaskId};
 pub(in crate::proxy) enum Interrupted {
     /// The time limit was reached.
     Elapsed,
-    /// All waits are interrupted, at the end of a drain.
+    /// The waits of the task are interrupted, or all, at the end of a drain.
     Cancelled,
 }
 
@@ -62,7 +62,7 @@ impl Reactor {
             if let Poll::Ready(value) = future.as_mut().poll(context) {
                 return Poll::Ready(Ok(value));
             }
-            if self.cancelled.get() {
+            if self.is_cancelled() {
                 return Poll::Ready(Err(Interrupted::Cancelled));
             }
             if self.now.get() >= end {

@@ -13,6 +13,8 @@ pub(super) struct Task {
     pub(super) queued: bool,
     /// Whether it is in the bulk queue.
     pub(super) awaits_bulk: bool,
+    /// Whether its waits are interrupted.
+    pub(super) is_cancelled: bool,
     /// Its nearest deadline, as of its last poll; `u64::MAX` means none.
     pub(super) deadline: u64,
     /// The time of its entry in the wheel; `u64::MAX` if it has none.
@@ -27,7 +29,7 @@ pub(super) struct Polled {
 }
 
 /// The id of a task, which is never reused.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(in crate::proxy) struct TaskId {
     pub(super) index: u32,
     /// Distinguishes it from earlier tasks with the same index.
@@ -46,6 +48,7 @@ impl Task {
             polled: Some(Polled { future: Box::pin(future), waker }),
             queued: false,
             awaits_bulk: false,
+            is_cancelled: false,
             deadline: u64::MAX,
             scheduled: u64::MAX,
         }
@@ -57,4 +60,10 @@ impl TaskId {
     pub(in crate::proxy) const NONE: TaskId = TaskId { index: u32::MAX, serial: 0 };
     /// The first task of a reactor.
     pub(super) const MAIN: TaskId = TaskId { index: 0, serial: 1 };
+
+    /// An id for tests.
+    #[cfg(test)]
+    pub(in crate::proxy) const fn of_test(index: u32) -> Self {
+        TaskId { index, serial: 0 }
+    }
 }

@@ -19,6 +19,7 @@ pub(super) use self::direction::IoContext;
 use self::direction::{Direction, Stage, StopReason};
 use self::peers::PeerWatches;
 use super::context::Context;
+use super::crowd::Membership;
 use super::reactor::{QUANTUM, Quanta};
 use super::record::ByteCounts;
 use super::socket::Socket;
@@ -36,6 +37,7 @@ pub(super) struct Relay<'a> {
     context: &'a Context,
     downstream: &'a Socket,
     upstream: &'a Socket,
+    member: &'a Membership<'a>,
     up: Direction,
     down: Direction,
     /// How many of the first bytes are sluice's own.
@@ -58,12 +60,13 @@ impl<'a> Relay<'a> {
         context: &'a Context,
         downstream: &'a Socket,
         upstream: &'a Socket,
+        member: &'a Membership<'a>,
         first: FirstBytes,
     ) -> Self {
         let FirstBytes { bytes, header } = first;
         let (up, down) = (Direction::new(bytes), Direction::new(Vec::new()));
         let (answer, quanta) = (AnswerWatch::default(), Quanta::default());
-        Relay { context, downstream, upstream, up, down, header, answer, quanta }
+        Relay { context, downstream, upstream, member, up, down, header, answer, quanta }
     }
 
     /// Relays until both directions are done, a peer is gone, a deadline of `route`'s policy has passed, or
@@ -90,6 +93,7 @@ impl<'a> Relay<'a> {
             if self.passed() != passed {
                 passed = self.passed();
                 deadlines.moved = reactor.now();
+                self.member.touch(reactor.now());
             }
             let (end, outcome) = deadlines.next(reactor.now(), self.has_unsent());
             if let Some(outcome) = self.interrupted(end, outcome) {

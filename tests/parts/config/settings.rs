@@ -183,6 +183,20 @@ const ROWS: &[Row] = &[
         shown: ["512", "65536", "4096"],
     },
     Row {
+        name: "maxHellos",
+        file: "maxHellos: 100",
+        variable: ("SLUICE_MAX_HELLOS", "10000000"),
+        flags: &["--max-hellos", "0"],
+        shown: ["100", "10000000", "0"],
+    },
+    Row {
+        name: "whenFull",
+        file: "whenFull: Refuse",
+        variable: ("SLUICE_WHEN_FULL", "Fair"),
+        flags: &["--when-full", "Refuse"],
+        shown: ["Refuse", "Fair", "Refuse"],
+    },
+    Row {
         name: "drain.delay",
         file: "drain: {delay: 1s}",
         variable: ("SLUICE_DRAIN_DELAY", "0s"),

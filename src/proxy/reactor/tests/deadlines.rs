@@ -142,6 +142,24 @@ fn cancel_ends_nested_waits_from_the_inside() {
 }
 
 #[test]
+fn one_task_is_cancelled_and_others_wait_on() {
+    run(|reactor| async move {
+        let (task, limit) = (reactor.current(), Duration::from_millis(64));
+        let inner = Rc::clone(&reactor);
+        reactor.spawn(async move {
+            inner.cancel_task(task);
+            assert!(!inner.is_cancelled());
+        });
+        let end = reactor.within(NEVER, pending::<()>()).await;
+        assert_eq!(end, Err(Interrupted::Cancelled));
+        // Until it is spared.
+        assert_eq!(reactor.within(NEVER, pending::<()>()).await, Err(Interrupted::Cancelled));
+        reactor.spare_current();
+        assert_eq!(reactor.within(limit, pending::<()>()).await, Err(Interrupted::Elapsed));
+    });
+}
+
+#[test]
 fn a_repeated_deadline_has_one_entry() {
     run(|reactor| async move {
         let task = reactor.current();
