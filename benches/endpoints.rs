@@ -78,7 +78,7 @@ fn served(policy: Balancing, count: u32) -> (TableWriter, Arc<Route>) {
     };
     let endpoints = [(key(), addresses(10, count))].into_iter().collect();
     let (mut writer, reader) = channel();
-    writer.apply(Snapshot { routes: vec![spec], endpoints });
+    writer.apply(Snapshot { routes: vec![spec], endpoints, ..Snapshot::default() });
     let route = Arc::clone(reader.table().routes().next().unwrap());
     (writer, route)
 }

@@ -46,6 +46,8 @@ pub enum Outcome {
     IdleTimeout,
     /// It has lasted as long as its route allows.
     Lifetime,
+    /// Its endpoint is gone, and its route closes such connections.
+    EndpointRemoved,
     /// The client took too little, for too long, of what there was for it.
     Stalled,
     /// The client reset the connection, or went away in the middle of its hello.
@@ -58,7 +60,7 @@ pub enum Outcome {
 
 impl Outcome {
     /// All outcomes, each at the index that `as usize` gives it.
-    pub const ALL: [Outcome; 23] = [
+    pub const ALL: [Outcome; 24] = [
         Outcome::Completed,
         Outcome::NoHello,
         Outcome::BadPreamble,
@@ -78,6 +80,7 @@ impl Outcome {
         Outcome::ConnectTimeout,
         Outcome::IdleTimeout,
         Outcome::Lifetime,
+        Outcome::EndpointRemoved,
         Outcome::Stalled,
         Outcome::DownstreamReset,
         Outcome::UpstreamReset,
@@ -106,6 +109,7 @@ impl Outcome {
             Outcome::ConnectTimeout => "connect_timeout",
             Outcome::IdleTimeout => "idle_timeout",
             Outcome::Lifetime => "lifetime",
+            Outcome::EndpointRemoved => "endpoint_removed",
             Outcome::Stalled => "stalled",
             Outcome::DownstreamReset => "downstream_reset",
             Outcome::UpstreamReset => "upstream_reset",

@@ -9,7 +9,7 @@ use crate::control::status::{Statuses, log_changes, log_moves};
 use crate::control::translate::Delta;
 use crate::metrics::Metrics;
 use crate::reach::OwnEndpoints;
-use crate::routing::{ApplyResult, Snapshot, TableWriter};
+use crate::routing::{ApplyResult, Snapshot, TableChanges, TableWriter};
 
 /// Publishes the tables and statuses of a source.
 pub(super) struct Publisher {
@@ -63,8 +63,9 @@ impl Publisher {
         let applied = if std::mem::replace(&mut self.live, true) {
             self.writer.update(changes)
         } else {
-            let routes = changes.routes.into_iter().filter_map(|(_, spec)| spec).collect();
-            self.writer.apply(Snapshot { routes, endpoints: changes.endpoints })
+            let TableChanges { routes, endpoints, others } = changes;
+            let routes = routes.into_iter().filter_map(|(_, spec)| spec).collect();
+            self.writer.start_over(Snapshot { routes, endpoints, others })
         };
         for moved in &moves {
             self.owner_changes.inc_by(u64::try_from(moved.hostnames.len()).unwrap_or(u64::MAX));
@@ -81,7 +82,7 @@ impl Publisher {
     pub(super) fn serve_instead(&mut self, snapshot: Snapshot) {
         if !self.served {
             self.served = true;
-            self.writer.apply(snapshot);
+            self.writer.start_over(snapshot);
         }
     }
 
@@ -154,7 +155,7 @@ mod tests {
         saved.put_route(&route("kept"));
         let changes = saved.settle().changes;
         let routes: Vec<_> = changes.routes.into_iter().filter_map(|(_, spec)| spec).collect();
-        let snapshot = Snapshot { routes, endpoints: changes.endpoints };
+        let snapshot = Snapshot { routes, endpoints: changes.endpoints, ..Snapshot::default() };
         publisher.serve_instead(snapshot.clone());
         assert_eq!(served(&table), ["kept", "old"]);
         assert_eq!(statuses.count(), 0);

@@ -12,6 +12,7 @@ pub fn built_in() -> Policy {
     Policy {
         load_balancing: LoadBalancing {
             policy: Some(Balancing::default()),
+            slow_start: None,
             race: RacePolicy {
                 after: Timeout::new(Duration::from_millis(300)),
                 budget: Some(Number::new(20)),

@@ -500,7 +500,7 @@ mod tests {
     fn every_field_reads_back_as_it_was_written() {
         let whole = json!({
             "loadBalancing":
-                { "policy": "SourceAddress", "race": { "after": "100ms", "budget": 0 } },
+                { "policy": "SourceAddress", "slowStart": "30s", "race": { "after": "100ms", "budget": 0 } },
             "health":
                 { "passive": { "failures": 0, "ejectFor": "30s", "maxEjectFor": "1h" } },
             "timeouts": { "connect": "1s500ms", "idle": "2h", "lifetime": "24h" },
@@ -517,6 +517,7 @@ mod tests {
             },
             "proxyProtocol":
                 { "send": "V1", "authority": false, "uniqueId": true, "checksum": false },
+            "endpoints": { "onRemoval": "Close", "closeOver": "0s" },
             "suspend": true,
         });
         assert_eq!(serde_json::to_value(policy(whole.clone())).unwrap(), whole);

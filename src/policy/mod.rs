@@ -27,7 +27,7 @@ pub use layers::{EffectivePolicy, Exceeded, Layers, PolicyOrigin, PolicyOrigins,
 pub use limits::{LimitMode, Limits, Rate, SourceLimits, SourcePrefix};
 pub use number::Number;
 pub use text::{InvalidValue, TextValue, TextValueVisitor, text_value};
-pub use values::Timeout;
+pub use values::{Spread, Timeout};
 
 /// How connections are treated. A field that is not set is taken from the next layer.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
@@ -58,6 +58,10 @@ pub struct Policy {
     #[serde(default, deserialize_with = "or_default", skip_serializing_if = "is_default")]
     pub health: HealthPolicy,
 
+    /// What becomes of connections whose endpoint is gone.
+    #[serde(default, deserialize_with = "or_default", skip_serializing_if = "is_default")]
+    pub endpoints: EndpointPolicy,
+
     /// Whether new connections are refused.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "bool")]
@@ -79,6 +83,12 @@ pub struct LoadBalancing {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Balancing")]
     pub policy: Option<Balancing>,
+
+    /// The time over which the weight of an endpoint grows that is new beside others, or is ready again,
+    /// such as `30s`. Without it, or with `SourceAddress`, it gets its whole share at once.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Timeout")]
+    pub slow_start: Option<Timeout>,
 
     /// The race of a second endpoint against one that does not answer.
     #[serde(default, deserialize_with = "or_default", skip_serializing_if = "is_default")]
@@ -135,6 +145,36 @@ pub struct ProxyProtocol {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "bool")]
     pub checksum: Option<bool>,
+}
+
+/// What becomes of connections whose endpoint is gone: removed from its Service, and not only not ready or
+/// terminating.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", expecting = "an object")]
+pub struct EndpointPolicy {
+    /// - `Keep`: they go on for as long as the endpoint lives.
+    /// - `Close`: they are closed.
+    ///
+    /// Without it, the installation's own; `Keep` if that has none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "OnRemoval")]
+    pub on_removal: Option<OnRemoval>,
+
+    /// The time over which `Close` spreads them, such as `30s`, so that their clients do not all return at
+    /// once. Without it, or with `0s`, they are closed at once.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Spread")]
+    pub close_over: Option<Spread>,
+}
+
+/// What becomes of connections whose endpoint is gone.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+pub enum OnRemoval {
+    /// They go on.
+    #[default]
+    Keep,
+    /// They are closed.
+    Close,
 }
 
 /// A version of the PROXY protocol.

@@ -13,20 +13,29 @@ const WRITTEN: &str = "self.matches(r'^([0-9]{1,5}(h|m|s|ms)){1,4}$')";
 
 /// See [`crate::duration`].
 pub(super) fn timeout() -> Schema {
-    text(
-        28,
-        &[
-            rule(WRITTEN, "is not a duration; write e.g. 5s, 500ms or 1h30m"),
-            rule(
-                &format!("!{WRITTEN} || duration(self) > duration('0s')"),
-                "is no time at all; leave the field out to have the installation's own",
-            ),
-            rule(
-                &format!("!{WRITTEN} || duration(self) <= duration('720h')"),
-                "is over the maximum of 720h (30 days)",
-            ),
-        ],
-    )
+    let [written, most] = duration();
+    let some = rule(
+        &format!("!{WRITTEN} || duration(self) > duration('0s')"),
+        "is no time at all; leave the field out to have the installation's own",
+    );
+    text(LONGEST_DURATION, &[written, some, most])
+}
+
+/// See [`crate::duration`].
+pub(super) fn spread() -> Schema {
+    text(LONGEST_DURATION, &duration())
+}
+
+const LONGEST_DURATION: usize = 28;
+
+fn duration() -> [Value; 2] {
+    [
+        rule(WRITTEN, "is not a duration; write e.g. 5s, 500ms or 1h30m"),
+        rule(
+            &format!("!{WRITTEN} || duration(self) <= duration('720h')"),
+            "is over the maximum of 720h (30 days)",
+        ),
+    ]
 }
 
 /// See [`Rate::per`](super::Rate::per): a [`timeout`] of at most an hour.

@@ -40,20 +40,54 @@ impl FromStr for Timeout {
     type Err = InvalidValue;
 
     fn from_str(text: &str) -> Result<Self, InvalidValue> {
-        let duration = duration::parse(text)
-            .map_err(|error| InvalidValue::new(format!("{text:?} {error}")))?;
+        let duration = at_most_30_days(text)?;
         if duration.is_zero() {
             return Err(InvalidValue::new(format!(
                 "{text:?} is no time at all; leave the field out to have the installation's own"
             )));
         }
-        if duration > Timeout::MAX {
-            return Err(InvalidValue::new(format!(
-                "{text:?} is over the maximum of 720h (30 days)"
-            )));
-        }
         Ok(Timeout(duration))
     }
+}
+
+/// A time over which something is spread: like a [`Timeout`], but it may be zero.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Spread(Duration);
+
+impl Spread {
+    /// This duration; the longest, if it is longer.
+    pub fn new(duration: Duration) -> Self {
+        Spread(duration.min(Timeout::MAX))
+    }
+
+    /// How long.
+    pub fn get(self) -> Duration {
+        self.0
+    }
+}
+
+impl fmt::Display for Spread {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        duration::display(self.0).fmt(f)
+    }
+}
+
+impl FromStr for Spread {
+    type Err = InvalidValue;
+
+    fn from_str(text: &str) -> Result<Self, InvalidValue> {
+        at_most_30_days(text).map(Spread)
+    }
+}
+
+/// Reads a duration, which may be zero.
+fn at_most_30_days(text: &str) -> Result<Duration, InvalidValue> {
+    let duration =
+        duration::parse(text).map_err(|error| InvalidValue::new(format!("{text:?} {error}")))?;
+    if duration > Timeout::MAX {
+        return Err(InvalidValue::new(format!("{text:?} is over the maximum of 720h (30 days)")));
+    }
+    Ok(duration)
 }
 
 impl TextValue for Timeout {
@@ -61,6 +95,14 @@ impl TextValue for Timeout {
 
     fn schema() -> Schema {
         schema::timeout()
+    }
+}
+
+impl TextValue for Spread {
+    const EXPECTED: &'static str = "a duration such as 30s";
+
+    fn schema() -> Schema {
+        schema::spread()
     }
 }
 
@@ -80,4 +122,4 @@ impl TextValue for Cidr {
     }
 }
 
-text_value!(Timeout, Balancing, Cidr);
+text_value!(Timeout, Spread, Balancing, Cidr);

@@ -8,8 +8,8 @@ use rustix::io::Errno;
 use rustix::net::{getsockname, sockopt};
 use socket2::{Domain, SockFilter, SockRef, Socket as Socket2, Type};
 
+use super::keep_alive::KeepAlive;
 use super::listener::Listener;
-use super::socket::set_keep_alive;
 use crate::config;
 
 /// The length of the accept queue; the kernel limits it to `net.core.somaxconn`.
@@ -220,5 +220,5 @@ pub(super) fn listen_again(socket: &OwnedFd) -> io::Result<(SocketAddr, bool)> {
 /// Sets the options that accepted connections inherit. This saves system calls for each connection.
 fn set_inherited(socket: impl AsFd) -> io::Result<()> {
     sockopt::set_tcp_nodelay(&socket, true)?;
-    set_keep_alive(&socket)
+    KeepAlive::USUAL.set(&socket)
 }

@@ -19,6 +19,7 @@ use super::pipes::{PipeQuota, Pipes};
 use super::race_budget::{Connecting, RaceLine, RacePermit, RaceTurn};
 use super::reactor::{Reactor, TaskId};
 use super::settings::Settings;
+use super::upstreams::Upstreams;
 use super::warnings::{WARNING_EVERY, WarningCause, WarningLimiter};
 use super::workers::{WorkerHandle, Workers};
 use crate::access_log::{Buffer, Entry};
@@ -61,6 +62,7 @@ pub(super) struct Context {
     open_hellos: Crowd,
     /// The tasks of connections that give way to others, and the limit for which each does.
     displaced: RefCell<HashMap<TaskId, Limit>>,
+    pub(super) upstreams: Upstreams,
     pub(super) workers: Arc<Workers>,
     /// The worker's number.
     number: usize,
@@ -163,6 +165,7 @@ impl Context {
             crowd: Crowd::default(),
             open_hellos: Crowd::default(),
             displaced: RefCell::default(),
+            upstreams: Upstreams::default(),
             settings,
             metrics,
             buffer: RefCell::new(vec![0; BUFFER].into()),

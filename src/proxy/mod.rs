@@ -17,6 +17,7 @@ mod crowd;
 mod descriptors;
 mod fast_slots;
 mod hellos;
+mod keep_alive;
 mod listener;
 mod listener_limiters;
 mod peek;
@@ -32,6 +33,7 @@ mod serve;
 mod settings;
 mod socket;
 mod tcp;
+mod upstreams;
 mod warnings;
 mod worker;
 mod workers;
@@ -145,6 +147,10 @@ impl Proxy {
         if let Some(error) = binds.hand_out(&workers).into_iter().next() {
             return Err(io::Error::other(error));
         }
+        let told = Arc::downgrade(&workers);
+        routes.on_removal(move |removals| {
+            told.upgrade().into_iter().for_each(|workers| workers.tell(removals));
+        });
         let mut threads = Vec::new();
         for number in 0..settings.workers {
             let args = WorkerArgs {

@@ -33,10 +33,12 @@ pub(super) fn serve(mut connection: Connection, client: OwnedFd) -> impl Future<
             let received = peek(&context, &mut connection, &downstream, received).await?;
             let route = lookup(&mut connection)?;
             let _admission = admit(&context, &mut connection, &route)?;
+            let known = context.upstreams.enter(&context.reactor);
             let upstream = connect(&context, &mut connection, &route, &downstream).await?;
             let first = announce(&connection, &route, &downstream, received);
             connection.connected();
-            let relay = Relay::new(&context, &downstream, &upstream.socket, &member, first);
+            known.connected(connection.endpoint);
+            let relay = Relay::new(&context, &downstream, &upstream.socket, &member, known, first);
             let has_hello = connection.listener.protocol != Protocol::Tcp;
             let client = has_hello.then(|| connection.source.ip());
             let report = |bytes| connection.record.passed(&route.stats, bytes);

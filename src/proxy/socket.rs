@@ -15,13 +15,9 @@ use rustix::net::{
 };
 use rustix::pipe::{SpliceFlags, splice};
 
+use super::keep_alive::KeepAlive;
 use super::reactor::{Reactor, Ready, SourceId};
 use super::tcp::{self, AckState};
-
-/// The time until the first probe of a silent peer, and between further ones.
-const KEEPALIVE: Duration = Duration::from_secs(60);
-const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(15);
-const KEEPALIVE_PROBES: u32 = 4;
 
 /// The pause before a call is repeated for which the kernel had no memory, and the maximum duration of such
 /// a shortage. Under memory pressure, the kernel usually has memory again within milliseconds.
@@ -270,7 +266,12 @@ impl Socket {
 
     /// Makes the kernel probe a silent peer.
     pub(super) fn keep_alive(&self) -> io::Result<()> {
-        set_keep_alive(&self.fd)
+        KeepAlive::USUAL.set(&self.fd)
+    }
+
+    /// Makes the kernel probe a peer now that is probably gone.
+    pub(super) fn probe(&self) -> io::Result<()> {
+        KeepAlive::URGENT.set(&self.fd)
     }
 
     fn poll_io<T>(
@@ -384,17 +385,4 @@ impl Drop for Socket {
         // Closing the socket deregisters it from the epoll. An event that is already queued finds no source.
         self.reactor.forget(self.id);
     }
-}
-
-/// Makes the kernel probe a silent peer of `fd`, or of every connection that the listening socket `fd`
-/// accepts.
-///
-/// `TCP_USER_TIMEOUT` is not set, because it also ends a connection whose peer is alive and only does not
-/// read for that long (the kernel's tcp_probe_timer). The relay distinguishes the two (`relay::peer_watch`).
-pub(super) fn set_keep_alive(fd: impl AsFd) -> io::Result<()> {
-    let fd = fd.as_fd();
-    sockopt::set_tcp_keepidle(fd, KEEPALIVE)?;
-    sockopt::set_tcp_keepintvl(fd, KEEPALIVE_INTERVAL)?;
-    sockopt::set_tcp_keepcnt(fd, KEEPALIVE_PROBES)?;
-    Ok(sockopt::set_socket_keepalive(fd, true)?)
 }

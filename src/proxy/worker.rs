@@ -72,7 +72,7 @@ async fn run_loop(context: Rc<Context>) -> io::Result<()> {
 
 /// Handles messages from other threads: orders first, because a connection may belong to a new bind.
 fn read_mail(context: &Rc<Context>, mail: Mail) {
-    let Mail { orders, handoffs, .. } = mail;
+    let Mail { orders, handoffs, removals, .. } = mail;
     for order in orders {
         match order {
             BindOrder::Open { bind, listener, socket, lease } => {
@@ -95,6 +95,7 @@ fn read_mail(context: &Rc<Context>, mail: Mail) {
             }
         }
     }
+    removals.iter().for_each(|removals| context.upstreams.tell(removals, &context.reactor));
     for Handoff { listener, client, source } in handoffs {
         take_in(context, context.local_listener(&listener), client, source);
     }

@@ -23,6 +23,7 @@ use super::reactor::Inbox;
 use crate::heartbeat::Heartbeat;
 use crate::limiter::{Limiter, SourceTable};
 use crate::metrics::ConnectionCount;
+use crate::routing::Removals;
 
 /// A worker hands over no connection while it has at most this many more than the least busy one: with short
 /// connections, the counts always differ a little.
@@ -88,6 +89,8 @@ pub(super) struct Mail {
     pub(super) orders: Vec<BindOrder>,
     /// Connections that were handed to it.
     pub(super) handoffs: Vec<Handoff>,
+    /// Addresses that have left their backends, in order.
+    pub(super) removals: Vec<Arc<Removals>>,
     /// Whether the worker was woken for this.
     is_announced: bool,
 }
@@ -169,6 +172,12 @@ impl Workers {
     pub(super) fn most_hellos(&self, most: Option<usize>) -> usize {
         let most = most.unwrap_or_else(|| self.descriptors.most_connections() / HELLOS_PART);
         most.div_ceil(self.handles.len().max(1)).max(1)
+    }
+
+    /// Tells all workers which addresses have left their backends.
+    pub(super) fn tell(&self, removals: &Arc<Removals>) {
+        let add = |mail: &mut Mail| mail.removals.push(Arc::clone(removals));
+        self.handles.iter().for_each(|handle| handle.post(add));
     }
 
     /// The total number of open connections.
@@ -255,8 +264,13 @@ impl WorkerHandle {
 
     /// Gives the worker an order. A worker that has ended ignores it.
     pub(super) fn order(&self, order: BindOrder) {
+        self.post(|mail| mail.orders.push(order));
+    }
+
+    /// Adds a message that is not repeated later. A worker that has ended gets none.
+    fn post(&self, add: impl FnOnce(&mut Mail)) {
         if let Some(waiting) = self.mail().as_mut() {
-            waiting.orders.push(order);
+            add(waiting);
             waiting.is_announced |= (0..WAKE_ATTEMPTS).any(|_| self.wake());
         }
     }

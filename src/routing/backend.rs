@@ -5,14 +5,16 @@ use std::hash::{BuildHasher, RandomState};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Duration;
 
-use ahash::AHashMap as HashMap;
+use ahash::{AHashMap as HashMap, AHashSet as HashSet};
 use arc_swap::{ArcSwap, Guard};
 
-use super::BackendKey;
 use super::ejection::{Ejected, Ejection, EjectionRule, FailureRun};
 use super::hash_ring::HashRing;
 use super::health::{Availability, ENDPOINT_REST, FAMILY_REST, Health, Moment};
+use super::slow_start::{Arrival, WeightPart};
+use super::{BackendKey, OtherAddresses};
 
 /// A backend with its current endpoints.
 ///
@@ -28,12 +30,26 @@ pub struct Backend {
     pub(super) turn: AtomicUsize,
 }
 
+/// A change of a backend's addresses.
+#[derive(Debug)]
+pub(super) struct AddressChange {
+    /// The former set, which readers may still hold.
+    pub(super) old: Arc<EndpointSet>,
+    /// The addresses that the backend has no more.
+    pub(super) gone: Vec<SocketAddr>,
+}
+
 impl Backend {
-    pub(super) fn new(key: BackendKey, addresses: &[SocketAddr]) -> Self {
+    pub(super) fn new(
+        key: BackendKey,
+        addresses: &[SocketAddr],
+        others: Option<&OtherAddresses>,
+    ) -> Self {
         let families = Families::default();
-        let endpoints = addresses.iter().map(|address| families.endpoint(*address)).collect();
+        let endpoints = addresses.iter().map(|address| families.endpoint(*address, None)).collect();
         let turn = AtomicUsize::new(anywhere());
-        let endpoints = ArcSwap::from_pointee(EndpointSet::new(endpoints));
+        let endpoints =
+            ArcSwap::from_pointee(EndpointSet::new(endpoints, OtherAddresses::known(others)));
         Backend { key, endpoints, families, turn }
     }
 
@@ -47,11 +63,19 @@ impl Backend {
         self.endpoints.load()
     }
 
-    /// Stores a new set. Endpoints with the same address keep their counts and health. If the set has
-    /// changed, returns the old one, which readers may still hold.
-    pub(super) fn set_endpoints(&self, addresses: &[SocketAddr]) -> Option<Arc<EndpointSet>> {
+    /// Stores a new set. Endpoints with the same address keep their counts and health. Others arrive `now`; at
+    /// a start, that is `None`. Returns the change, if there is one.
+    pub(super) fn set_endpoints(
+        &self,
+        addresses: &[SocketAddr],
+        others: Option<&OtherAddresses>,
+        now: Option<Moment>,
+    ) -> Option<AddressChange> {
         let old = self.endpoints.load();
-        if old.iter().map(|endpoint| endpoint.address).eq(addresses.iter().copied()) {
+        // Where all are new, none has to start slowly.
+        let now = now.filter(|_| !old.is_empty());
+        let same = old.iter().map(|endpoint| endpoint.address).eq(addresses.iter().copied());
+        if same && *old.others == *OtherAddresses::known(others) {
             return None;
         }
         let known: HashMap<SocketAddr, &Arc<Endpoint>> =
@@ -59,9 +83,14 @@ impl Backend {
         let kept = |address: &SocketAddr| known.get(address).copied().cloned();
         let new = addresses
             .iter()
-            .map(|address| kept(address).unwrap_or_else(|| self.families.endpoint(*address)))
+            .map(|address| kept(address).unwrap_or_else(|| self.families.endpoint(*address, now)))
             .collect();
-        Some(self.endpoints.swap(Arc::new(EndpointSet::new(new))))
+        let new = Arc::new(EndpointSet::new(new, OtherAddresses::known(others)));
+        let gone = match others {
+            Some(OtherAddresses::Unknown) => Vec::new(),
+            Some(OtherAddresses::Known(_)) | None => old.without(&new),
+        };
+        Some(AddressChange { old: self.endpoints.swap(new), gone })
     }
 }
 
@@ -79,15 +108,15 @@ struct Families {
 }
 
 impl Families {
-    fn endpoint(&self, address: SocketAddr) -> Arc<Endpoint> {
+    fn endpoint(&self, address: SocketAddr, arrival: Option<Moment>) -> Arc<Endpoint> {
         let family = match address.ip().to_canonical() {
             IpAddr::V4(_) => &self.ipv4,
             IpAddr::V6(_) => &self.ipv6,
         };
         let (health, family) = (Health::default(), Arc::clone(family));
         let (active, near) = (AtomicUsize::new(0), AtomicBool::new(true));
-        let failures = FailureRun::default();
-        Arc::new(Endpoint { address, active, near, health, failures, family })
+        let (failures, arrival) = (FailureRun::default(), Arrival::new(arrival));
+        Arc::new(Endpoint { address, active, near, health, failures, family, arrival })
     }
 }
 
@@ -96,12 +125,31 @@ impl Families {
 pub struct EndpointSet {
     endpoints: Box<[Arc<Endpoint>]>,
     ring: HashRing,
+    /// Addresses that exist and get no new connections.
+    others: Box<[SocketAddr]>,
 }
 
 impl EndpointSet {
-    fn new(endpoints: Box<[Arc<Endpoint>]>) -> Self {
+    fn new(endpoints: Box<[Arc<Endpoint>]>, others: &[SocketAddr]) -> Self {
         let ring = HashRing::new(endpoints.iter().map(|endpoint| endpoint.address));
-        EndpointSet { endpoints, ring }
+        EndpointSet { endpoints, ring, others: others.into() }
+    }
+
+    /// Whether the backend has this address, for new connections or not.
+    pub fn has_address(&self, address: SocketAddr) -> bool {
+        self.addresses().any(|own| own == address)
+    }
+
+    /// All addresses, for new connections or not.
+    fn addresses(&self) -> impl Iterator<Item = SocketAddr> {
+        let endpoints = self.endpoints.iter().map(|endpoint| endpoint.address);
+        endpoints.chain(self.others.iter().copied())
+    }
+
+    /// The addresses that `new` does not have.
+    fn without(&self, new: &EndpointSet) -> Vec<SocketAddr> {
+        let new: HashSet<SocketAddr> = new.addresses().collect();
+        self.addresses().filter(|address| !new.contains(address)).collect()
     }
 
     /// The endpoints in the order of preference for `source`, a hash. It is the same on every replica.
@@ -129,9 +177,15 @@ pub struct Endpoint {
     failures: FailureRun,
     /// The health of its address family, shared with the other endpoints of its backend.
     family: Arc<Health>,
+    arrival: Arrival,
 }
 
 impl Endpoint {
+    /// The part of its weight that it has, if endpoints that come back start slowly.
+    pub(super) fn part(&self, now: Moment, slow_start: Option<Duration>) -> WeightPart {
+        slow_start.map_or(WeightPart::WHOLE, |over| self.arrival.part(now, over))
+    }
+
     /// How many connections this process has to it, including those that are being opened.
     pub fn active(&self) -> usize {
         self.active.load(Ordering::Relaxed)
@@ -204,12 +258,12 @@ impl Endpoint {
     pub fn succeeded(&self) {
         self.health.succeeded();
         self.family.succeeded();
-        self.failures.connected(Moment::now);
+        self.failures.connected(Moment::now).into_iter().for_each(|now| self.arrival.begin(now));
     }
 
     /// Records the first byte from it.
     pub fn answered(&self) {
-        self.failures.answered(Moment::now);
+        self.failures.answered(Moment::now).into_iter().for_each(|now| self.arrival.begin(now));
     }
 
     /// Records that a trial was dropped before its result was known.
@@ -280,11 +334,11 @@ mod tests {
 
     #[test]
     fn kept_endpoints_keep_their_connections() {
-        let backend = Backend::new(BackendKey::Address("x".into()), &[]);
+        let backend = Backend::new(BackendKey::Address("x".into()), &[], None);
         let (a, b, c) = (address("10.0.0.1:1"), address("10.0.0.2:1"), address("10.0.0.3:1"));
-        assert!(backend.set_endpoints(&[a, b]).is_some());
+        assert!(backend.set_endpoints(&[a, b], None, None).is_some());
         let busy = backend.endpoints()[1].begin(Moment::now(), &EjectionRule::OFF);
-        assert!(backend.set_endpoints(&[b, c]).is_some());
+        assert!(backend.set_endpoints(&[b, c], None, None).is_some());
         assert_eq!(backend.endpoints()[0].active(), 1);
         assert_eq!(backend.endpoints()[1].active(), 0);
         drop(busy);
@@ -293,19 +347,19 @@ mod tests {
 
     #[test]
     fn storing_the_same_endpoints_again_is_no_change() {
-        let backend = Backend::new(BackendKey::Address("x".into()), &[]);
-        assert!(backend.set_endpoints(&[]).is_none());
-        assert!(backend.set_endpoints(&[address("10.0.0.1:1")]).is_some());
-        assert!(backend.set_endpoints(&[address("10.0.0.1:1")]).is_none());
+        let backend = Backend::new(BackendKey::Address("x".into()), &[], None);
+        assert!(backend.set_endpoints(&[], None, None).is_none());
+        assert!(backend.set_endpoints(&[address("10.0.0.1:1")], None, None).is_some());
+        assert!(backend.set_endpoints(&[address("10.0.0.1:1")], None, None).is_none());
     }
 
     #[test]
     fn kept_endpoints_keep_their_health() {
-        let backend = Backend::new(BackendKey::Address("x".into()), &[]);
+        let backend = Backend::new(BackendKey::Address("x".into()), &[], None);
         let (a, b, now) = (address("10.0.0.1:1"), address("10.0.0.2:1"), Moment::now());
-        backend.set_endpoints(&[a]);
+        backend.set_endpoints(&[a], None, None);
         backend.endpoints()[0].failed(now);
-        backend.set_endpoints(&[a, b]);
+        backend.set_endpoints(&[a, b], None, None);
         let availability: Vec<_> =
             backend.endpoints().iter().map(|e| e.availability(now, &EjectionRule::OFF)).collect();
         assert_eq!(availability, [Availability::Resting, Availability::Well]);
@@ -315,7 +369,7 @@ mod tests {
     fn a_family_without_a_route_ranks_before_failed_endpoints() {
         let addresses = ["10.0.0.1:1", "[::ffff:10.0.0.2]:1", "[fd00::1]:1", "[fd00::2]:1"];
         let addresses = addresses.map(address);
-        let backend = Backend::new(BackendKey::Address("x".into()), &addresses);
+        let backend = Backend::new(BackendKey::Address("x".into()), &addresses, None);
         let availability = |now: Moment| -> Vec<_> {
             backend
                 .endpoints()
@@ -352,9 +406,9 @@ mod tests {
         let addresses = |net: u32| -> Vec<SocketAddr> {
             (0..MANY).map(|n| (std::net::Ipv4Addr::from((net << 24) + n), 443).into()).collect()
         };
-        let backend = Backend::new(BackendKey::Address("x".into()), &addresses(10));
+        let backend = Backend::new(BackendKey::Address("x".into()), &addresses(10), None);
         let start = std::time::Instant::now();
-        assert!(backend.set_endpoints(&addresses(11)).is_some());
+        assert!(backend.set_endpoints(&addresses(11), None, None).is_some());
         // This took 12 s with the quadratic comparison, and takes some tens of milliseconds now, even
         // unoptimised.
         let took = start.elapsed();

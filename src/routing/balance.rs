@@ -13,7 +13,7 @@ use std::sync::{Arc, PoisonError};
 
 use self::search::{EndpointRank, EndpointSearch, pick};
 pub use self::search::{EndpointRequest, SearchState};
-use super::{ActiveConnection, Endpoint, EndpointSet, RoundRobin, Route, hash_ip, mix};
+use super::{ActiveConnection, Endpoint, EndpointSet, Moment, RoundRobin, Route, hash_ip, mix};
 use crate::policy::Balancing;
 
 /// Up to this many endpoints, all are compared to find the one with the fewest connections. Of more, the
@@ -29,12 +29,16 @@ const MOST_BACKENDS: usize = u64::BITS as usize;
 ///
 /// The endpoint counts the connection from now on, so concurrent choices see each other.
 pub fn choose(route: &Route, request: &EndpointRequest<'_>) -> Option<ActiveConnection> {
-    let first = request.tried.is_empty();
+    let (first, policy) = (request.tried.is_empty(), &route.spec.policy);
     let allowance = request.allowance();
-    let rule = route.spec.policy.ejection();
+    let rule = policy.ejection();
+    // With the fewest connections, a smaller weight is a higher load.
+    let slow_start =
+        policy.slow_start().filter(|_| policy.balancing() != Balancing::LeastConnections);
+    let limited = |most: u16| EndpointSearch::new(request, rule, most).starting_slowly(slow_start);
     // Half of the allowance is left for a second search, which accepts any endpoint.
-    let search = EndpointSearch::new(request, rule, allowance / 2);
-    let found = match route.spec.policy.balancing() {
+    let search = limited(allowance / 2);
+    let found = match policy.balancing() {
         // Not for retries: the next endpoint in turn may be on the same machine as the failed one, and the
         // endpoint with the fewest connections may have so few because it accepts none.
         Balancing::RoundRobin if first => in_turn(route, &search),
@@ -44,7 +48,7 @@ pub fn choose(route: &Route, request: &EndpointRequest<'_>) -> Option<ActiveConn
         }
         Balancing::RoundRobin | Balancing::LeastConnections | Balancing::Random => None,
     };
-    let rest = || EndpointSearch::new(request, rule, allowance.saturating_sub(search.spent()));
+    let rest = || limited(allowance.saturating_sub(search.spent()));
     let endpoint = found.or_else(|| Some(at_random(route, &rest(), 0)?.endpoint))?;
     Some(endpoint.begin(request.now, rule))
 }
@@ -146,7 +150,8 @@ fn ranked_at_random(
         |set, index, share| {
             let start = search.request.random(!(salt + MOST_BACKENDS * index)) as usize;
             let (rank, endpoint) = pick(set, search, start, share)?;
-            let load = Load::of(endpoint, set.len(), route.backends.get(index)?.weight);
+            let weight = route.backends.get(index)?.weight;
+            let load = Load::of(endpoint, set.len(), weight, route, search.request.now);
             Some((rank, LoadedEndpoint { endpoint: Arc::clone(endpoint), load }))
         },
     )
@@ -211,9 +216,10 @@ struct Load {
 
 impl Load {
     /// The load of an endpoint after one more connection.
-    fn of(endpoint: &Endpoint, endpoints: usize, weight: u32) -> Self {
+    fn of(endpoint: &Endpoint, endpoints: usize, weight: u32, route: &Route, now: Moment) -> Self {
         let connections = (endpoint.active() as u128 + 1) * endpoints as u128;
-        Load { connections, weight: u128::from(weight) }
+        let part = endpoint.part(now, route.spec.policy.slow_start());
+        Load { connections, weight: u128::from(weight) * u128::from(part.factor()) }
     }
 
     fn compare(self, other: Self) -> Ordering {
@@ -249,7 +255,7 @@ fn least_of_all(route: &Route, search: &EndpointSearch<'_>) -> Option<Arc<Endpoi
             search.look(endpoint).is_some_and(|rank| search.is_good(rank))
         };
         for endpoint in set.iter().filter(good) {
-            let load = Load::of(endpoint, set.len(), weight);
+            let load = Load::of(endpoint, set.len(), weight, route, search.request.now);
             match best.as_ref().map_or(Ordering::Less, |least| load.compare(least.load)) {
                 Ordering::Less => equals = 1,
                 Ordering::Equal => equals += 1,

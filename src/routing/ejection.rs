@@ -157,21 +157,26 @@ impl FailureRun {
         self.count(FailureKind::EarlyClose, rule, now)
     }
 
-    /// Records an open connection. It says nothing about early closes.
-    pub(super) fn connected(&self, now: impl FnOnce() -> Moment) {
+    /// Records an open connection. It says nothing about early closes. Returns when an ejection ends with it.
+    pub(super) fn connected(&self, now: impl FnOnce() -> Moment) -> Option<Moment> {
         // Nearly always there is none. Not writing keeps the cache line shared among the workers.
-        if self.load().connects > 0 {
-            self.change(now(), |run, now| run.after_connect(now));
+        if self.load().connects == 0 {
+            return None;
         }
+        let now = now();
+        let (before, after) = self.change(now, |run, now| run.after_connect(now));
+        (before.ejected && !after.ejected).then_some(now)
     }
 
-    /// Records the first byte of the endpoint.
-    pub(super) fn answered(&self, now: impl FnOnce() -> Moment) {
-        if self.load().failures() > 0 {
-            let mut clients = self.clients();
-            self.change(now(), |run, now| run.after_answer(now));
-            clients.clear();
+    /// Records the first byte of the endpoint. Returns when an ejection ends with it.
+    pub(super) fn answered(&self, now: impl FnOnce() -> Moment) -> Option<Moment> {
+        if self.load().failures() == 0 {
+            return None;
         }
+        let (mut clients, now) = (self.clients(), now());
+        let (before, after) = self.change(now, |run, now| run.after_answer(now));
+        clients.clear();
+        (before.ejected && !after.ejected).then_some(now)
     }
 
     fn count(&self, reason: FailureKind, rule: &EjectionRule, now: Moment) -> Option<Ejected> {

@@ -28,12 +28,15 @@ mod hostnames;
 mod hosts;
 mod key;
 mod lookup;
+mod other_addresses;
 mod ownership;
 mod policy;
 mod protocol_index;
 mod publish;
+mod removal;
 mod route;
 mod shards;
+mod slow_start;
 mod table;
 pub mod wire;
 
@@ -48,12 +51,14 @@ pub use hostname::{Hostname, InvalidHostname};
 pub use hostnames::{AnyOn, Hostnames};
 pub use key::{Kind, ObjectKey, ObjectRef, Referrer, RouteKey};
 pub use lookup::{MOST_CLAIMED_HOSTNAMES, MOST_OFFERS, Match, MatchKind};
+pub use other_addresses::OtherAddresses;
 pub use ownership::{
     Age, ClaimConflict, Claimant, Demand, HostnamesBelow, MOST_ROUTES_A_HOSTNAME, judge, judge_any,
     owners_of_any,
 };
 pub use policy::{ProxyHeader, RaceRule, TrafficPolicy};
 pub use publish::{ApplyResult, Snapshot, TableChanges, TableReader, TableWriter, channel};
+pub use removal::{RemovalEffect, Removals};
 use route::RoundRobin;
 pub use route::{Route, RouteSpec, RouteStats, WeightedBackend};
 pub use table::Table;

@@ -6,8 +6,8 @@ use std::time::Duration;
 use super::EjectionRule;
 use crate::limiter::LimitSet;
 use crate::policy::{
-    AccessList, AccessLists, Balancing, EffectivePolicy, HealthPolicy, Layers, Number,
-    PassiveHealth, Policy, ProxyVersion, RacePolicy, Timeout, Timeouts,
+    AccessList, AccessLists, Balancing, EffectivePolicy, HealthPolicy, Layers, Number, OnRemoval,
+    PassiveHealth, Policy, ProxyVersion, RacePolicy, Spread, Timeout, Timeouts,
 };
 
 /// How a route treats its connections: its effective policy, ready for use. Routes with the same one share
@@ -88,6 +88,13 @@ impl TrafficPolicy {
         self.effective.policy.load_balancing.policy.unwrap_or_default()
     }
 
+    /// Over which time the weight of an endpoint that comes back grows.
+    pub fn slow_start(&self) -> Option<Duration> {
+        // Every replica must choose the same endpoint for a source.
+        let applies = self.balancing() != Balancing::SourceAddress;
+        self.effective.policy.load_balancing.slow_start.filter(|_| applies).map(Timeout::get)
+    }
+
     /// The deadline of one attempt to connect to one endpoint.
     pub fn connect_timeout(&self) -> Duration {
         self.connect
@@ -133,6 +140,13 @@ impl TrafficPolicy {
             unique_id: asked.unique_id.unwrap_or(false),
             checksum: asked.checksum.unwrap_or(false),
         })
+    }
+
+    /// What becomes of connections whose endpoint is gone, and the time over which they are closed.
+    pub fn on_removal(&self) -> (OnRemoval, Duration) {
+        let asked = &self.effective.policy.endpoints;
+        let over = asked.close_over.map(Spread::get);
+        (asked.on_removal.unwrap_or_default(), over.unwrap_or_default())
     }
 
     /// Whether new connections are refused.

@@ -9,9 +9,14 @@ use std::time::{Duration, Instant};
 use ahash::AHashMap as HashMap;
 use arc_swap::ArcSwap;
 
+use super::backend::AddressChange;
 use super::deferred_drop::DeferredDrop;
+use super::removal::Subscribers;
 use super::route::WeightedBackend;
-use super::{Backend, BackendKey, EndpointSet, Route, RouteKey, RouteSpec, RouteStats, Table};
+use super::{
+    Backend, BackendKey, EndpointSet, Moment, OtherAddresses, Removals, Route, RouteKey, RouteSpec,
+    RouteStats, Table,
+};
 
 /// How long the counters of a deleted route are reported: a few scrapes of a slow Prometheus. Then they are
 /// dropped, as soon as the last connection of the route has ended.
@@ -24,6 +29,8 @@ pub struct Snapshot {
     pub routes: Vec<RouteSpec>,
     /// The endpoints by backend, in a stable order. A backend that is not named here has none.
     pub endpoints: HashMap<BackendKey, Vec<SocketAddr>>,
+    /// The addresses that they have besides. A backend that is not named here has none.
+    pub others: HashMap<BackendKey, OtherAddresses>,
 }
 
 /// A change of routes and endpoints.
@@ -33,6 +40,25 @@ pub struct TableChanges {
     pub routes: Vec<(RouteKey, Option<RouteSpec>)>,
     /// The endpoints of backends that changed, and of those that a route here is the first to name.
     pub endpoints: HashMap<BackendKey, Vec<SocketAddr>>,
+    /// The addresses that those backends have besides. A backend that is not named here has none.
+    pub others: HashMap<BackendKey, OtherAddresses>,
+}
+
+impl TableChanges {
+    /// Sets the addresses of a backend.
+    pub fn set_addresses(
+        &mut self,
+        backend: BackendKey,
+        endpoints: &[SocketAddr],
+        others: &OtherAddresses,
+    ) {
+        if *others != OtherAddresses::default() {
+            self.others.insert(backend.clone(), others.clone());
+        } else if !self.others.is_empty() {
+            self.others.remove(&backend);
+        }
+        self.endpoints.insert(backend, endpoints.to_vec());
+    }
 }
 
 /// The effect of a change.
@@ -46,20 +72,22 @@ pub struct ApplyResult {
 
 /// A new, empty table with its writer and a first reader.
 pub fn channel() -> (TableWriter, TableReader) {
-    let shared = Arc::new(ArcSwap::default());
+    let (shared, subscribers) = (Arc::new(ArcSwap::default()), Arc::<Subscribers>::default());
     let writer = TableWriter {
         shared: Arc::clone(&shared),
+        subscribers: Arc::clone(&subscribers),
         backends: HashMap::new(),
         retired: BTreeMap::new(),
         old: Replaced::default(),
     };
-    (writer, TableReader { shared })
+    (writer, TableReader { shared, subscribers })
 }
 
 /// Reads the current table. Clones are cheap, and reading takes no lock.
 #[derive(Clone, Debug)]
 pub struct TableReader {
     shared: Arc<ArcSwap<Table>>,
+    subscribers: Arc<Subscribers>,
 }
 
 impl TableReader {
@@ -67,12 +95,19 @@ impl TableReader {
     pub fn table(&self) -> arc_swap::Guard<Arc<Table>> {
         self.shared.load()
     }
+
+    /// Has `subscriber` called, on the writer's thread, after each change with which addresses have left
+    /// their backends.
+    pub fn on_removal(&self, subscriber: impl Fn(&Arc<Removals>) + Send + 'static) {
+        self.subscribers.add(Box::new(subscriber));
+    }
 }
 
 /// Publishes tables. There is one, in the control plane.
 #[derive(Debug)]
 pub struct TableWriter {
     shared: Arc<ArcSwap<Table>>,
+    subscribers: Arc<Subscribers>,
     /// Every backend that some route names, with how many times.
     backends: HashMap<BackendKey, (Arc<Backend>, usize)>,
     /// The counters of deleted routes, with the time of deletion.
@@ -104,45 +139,72 @@ impl TableWriter {
     /// Unchanged routes and backends keep their state. If only endpoints have changed, no new table is
     /// made.
     pub fn apply(&mut self, snapshot: Snapshot) -> ApplyResult {
+        let changes = self.changes_to(snapshot);
+        self.update(changes)
+    }
+
+    /// Like [`TableWriter::apply`], for a table of another origin, such as a saved one or one of a source
+    /// that has started again. The difference may be older than it seems, so it closes no connections.
+    pub fn start_over(&mut self, snapshot: Snapshot) -> ApplyResult {
+        let changes = self.changes_to(snapshot);
+        self.publish(changes, Instant::now(), false)
+    }
+
+    fn changes_to(&self, snapshot: Snapshot) -> TableChanges {
         let table = self.shared.load_full();
         // Of several routes with one key, the last is used.
         let mut routes: HashMap<RouteKey, Option<RouteSpec>> =
             table.routes().map(|route| (route.spec.key.clone(), None)).collect();
         drop(table);
         routes.extend(snapshot.routes.into_iter().map(|route| (route.key.clone(), Some(route))));
-        let mut changes =
-            TableChanges { routes: routes.into_iter().collect(), endpoints: snapshot.endpoints };
+        let Snapshot { endpoints, others, .. } = snapshot;
+        let mut changes = TableChanges { routes: routes.into_iter().collect(), endpoints, others };
         for backend in self.backends.keys() {
             // A backend without endpoints in the snapshot has none.
             changes.endpoints.entry(backend.clone()).or_default();
         }
-        self.update(changes)
+        changes
     }
 
     /// Publishes a change. Its cost depends on the change, not on the size of the table.
     pub fn update(&mut self, changes: TableChanges) -> ApplyResult {
-        self.update_at(changes, Instant::now())
+        self.publish(changes, Instant::now(), true)
     }
 
-    fn update_at(&mut self, changes: TableChanges, now: Instant) -> ApplyResult {
-        let applied = self.change(changes, now);
+    /// Publishes a change. `live` is whether it happens now: otherwise, it closes no connections, and no
+    /// endpoint has just arrived.
+    fn publish(&mut self, changes: TableChanges, now: Instant, live: bool) -> ApplyResult {
+        let mut gone = HashMap::new();
+        let arrival = live.then(|| Moment::of(now));
+        let applied = self.change(changes, now, arrival, &mut gone);
+        if !gone.is_empty() {
+            self.subscribers.tell(Removals::new(self.shared.load_full(), gone, live));
+        }
         self.old.sweep();
         applied
     }
 
-    fn change(&mut self, changes: TableChanges, now: Instant) -> ApplyResult {
+    /// Publishes a change, and adds to `gone` the addresses that are gone from their backends. New endpoints of
+    /// known backends arrive at `arrival`.
+    fn change(
+        &mut self,
+        changes: TableChanges,
+        now: Instant,
+        arrival: Option<Moment>,
+        gone: &mut HashMap<SocketAddr, Vec<BackendKey>>,
+    ) -> ApplyResult {
         let old = self.shared.load_full();
         let mut routes = changes.routes;
         routes.retain(|(key, new)| old.route(key).map(|route| &route.spec) != new.as_ref());
 
-        let known = changes
-            .endpoints
-            .iter()
-            .filter_map(|(key, addresses)| Some((&self.backends.get(key)?.0, addresses)));
         let mut changed = 0;
-        for old in known.filter_map(|(backend, addresses)| backend.set_endpoints(addresses)) {
+        for (key, addresses) in &changes.endpoints {
+            let Some((backend, _)) = self.backends.get(key) else { continue };
+            let change = backend.set_endpoints(addresses, changes.others.get(key), arrival);
+            let Some(AddressChange { old, gone: left }) = change else { continue };
             self.old.sets.keep(old);
             changed += 1;
+            left.into_iter().for_each(|address| gone.entry(address).or_default().push(key.clone()));
         }
         if routes.is_empty() && old.generation() > 0 {
             return ApplyResult { table: false, backends: changed };
@@ -154,7 +216,8 @@ impl TableWriter {
             let before = old.route(&key);
             let route = spec.map(|spec| {
                 let stats = self.stats(&key, before);
-                let backends = self.name_backends(&spec, &changes.endpoints, &mut changed);
+                let backends =
+                    self.name_backends(&spec, &changes.endpoints, &changes.others, &mut changed);
                 Arc::new(Route::new(spec, backends, stats))
             });
             if route.is_none() {
@@ -177,6 +240,7 @@ impl TableWriter {
         &mut self,
         spec: &RouteSpec,
         endpoints: &HashMap<BackendKey, Vec<SocketAddr>>,
+        others: &HashMap<BackendKey, OtherAddresses>,
         changed: &mut usize,
     ) -> Box<[WeightedBackend]> {
         let backends = spec.backends.iter();
@@ -185,7 +249,7 @@ impl TableWriter {
                 let (backend, named) = self.backends.entry(key.clone()).or_insert_with(|| {
                     let addresses = endpoints.get(key).map(Vec::as_slice).unwrap_or_default();
                     *changed += usize::from(!addresses.is_empty());
-                    (Arc::new(Backend::new(key.clone(), addresses)), 0)
+                    (Arc::new(Backend::new(key.clone(), addresses, others.get(key))), 0)
                 });
                 *named += 1;
                 WeightedBackend { weight: *weight, backend: Arc::clone(backend) }

@@ -1,5 +1,6 @@
 //! Routes: [`RouteSpec`] from the control plane, and [`Route`] in the table.
 
+use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, AtomicUsize};
 use std::sync::{Arc, Mutex, OnceLock};
 
@@ -118,6 +119,11 @@ pub struct WeightedBackend {
 }
 
 impl Route {
+    /// Whether any of its backends has this address, for new connections or not.
+    pub fn has_address(&self, address: SocketAddr) -> bool {
+        self.backends.iter().any(|backend| backend.backend.endpoints().has_address(address))
+    }
+
     pub(super) fn new(
         spec: RouteSpec,
         backends: Box<[WeightedBackend]>,

@@ -88,6 +88,8 @@ fn a_route_at_all_its_limits_is_taken() {
             },
             "mode": "Report",
         },
+        "endpoints": { "closeOver": "00719h00059m00059s00999ms" },
+        "loadBalancing": { "slowStart": "00719h00059m00059s00999ms" },
         "access": {
             // Short ones: kubectl keeps what it applies in an annotation of at most 256 KiB.
             "allow": vec!["fd00::/8"; 10_000],
@@ -112,6 +114,8 @@ fn a_route_of_nothing_but_faults_is_within_the_budget() {
             .collect::<Vec<_>>(),
         "timeouts": { "connect": long(0, 28), "idle": long(0, 28), "lifetime": long(0, 28) },
         "health": { "passive": { "ejectFor": long(0, 28), "maxEjectFor": long(0, 28) } },
+        "endpoints": { "closeOver": long(0, 28) },
+        "loadBalancing": { "slowStart": long(0, 28) },
         "access": { "allow": vec!["fd00::?/8"; 4_000], "deny": vec!["?"; 4_000] },
     });
     let refusal = try_out(&[spec]).remove(0).unwrap();

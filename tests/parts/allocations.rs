@@ -87,7 +87,7 @@ fn a_choice_of_an_endpoint_allocates_nothing() {
             let addresses = |net| (0..count).map(|n| ([10, 0, net, n], 443).into()).collect();
             let endpoints = [(key(0), addresses(0)), (key(1), addresses(1))].into_iter().collect();
             let (mut writer, reader) = channel();
-            writer.apply(Snapshot { routes: vec![spec], endpoints });
+            writer.apply(Snapshot { routes: vec![spec], endpoints, ..Snapshot::default() });
             let table = reader.table();
             let route = table.routes().next().unwrap();
             let choice = |number| {

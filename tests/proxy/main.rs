@@ -30,6 +30,7 @@ mod listeners;
 mod loops;
 mod outcomes;
 mod proxy_header;
+mod removal;
 mod replay;
 mod resets;
 mod rounds;

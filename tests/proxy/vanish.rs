@@ -4,8 +4,10 @@ use std::io::{ErrorKind, Read, Write};
 use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
+use sluice::outcome::Outcome;
+
 use crate::support::{
-    Backend, FarMachine, Process, expect, hello, in_own_network, manifest, open, run,
+    Backend, FarMachine, Plane, Process, expect, hello, in_own_network, manifest, open, run, target,
 };
 
 /// Where sluice is, and where the far machine is: for good, and until it vanishes.
@@ -92,4 +94,56 @@ fn noticed(mut stream: TcpStream, begun: Instant) -> Duration {
     let error = stream.read(&mut [0]).expect_err("a reset");
     assert_eq!(error.kind(), ErrorKind::ConnectionReset);
     begun.elapsed()
+}
+
+/// Until when a dead server is noticed whose endpoint is gone, but for the work of a busy machine.
+const GIVEN_UP: std::ops::Range<Duration> = Duration::from_secs(13)..Duration::from_secs(30);
+
+#[test]
+#[ignore = "slow: a machine that vanishes with its endpoint is given up after 16 s"]
+fn a_server_that_vanishes_with_its_endpoint_is_noticed_soon_and_one_that_lives_is_not_disturbed() {
+    in_own_network(
+        "vanish::a_server_that_vanishes_with_its_endpoint_is_noticed_soon_and_one_that_lives_is_not_disturbed",
+        removed,
+    );
+}
+
+fn removed() {
+    let mut far = FarMachine::start(HERE, STAYS);
+    far.run(&format!("ip addr add {VANISHES}/32 dev far"));
+    run(&format!("ip route add {VANISHES}/32 dev near"));
+    far.ask(&format!("serve {VANISHES} 7000"));
+    far.ask(&format!("hold {STAYS} 7001"));
+    far.ask(&format!("serve {STAYS} 7002"));
+    let at = |ip: &str, port: u16| [format!("{ip}:{port}").parse().unwrap()];
+    let routes = [
+        ("vanishes.test", at(VANISHES, 7000)),
+        ("holds.test", at(STAYS, 7001)),
+        ("lives.test", at(STAYS, 7002)),
+    ];
+    let targets = routes.iter().map(|(name, endpoints)| target(name, endpoints)).collect();
+    let mut plane = Plane::start(targets);
+    let open = |name: &str| open(plane.address(), &hello(name));
+    let (idle, owing) = (open("vanishes.test"), open("vanishes.test"));
+    let (mut holds, mut lives) = (open("holds.test"), open("lives.test"));
+    let mut dead = [idle, owing];
+    dead.iter_mut().chain([&mut lives]).for_each(|client| expect(client, b"ok"));
+    fill(&mut holds);
+
+    far.run(&format!("ip addr del {VANISHES}/32 dev far"));
+    let begun = Instant::now();
+    dead[1].write_all(b"SELECT 1").unwrap();
+    plane.apply(routes.iter().map(|(name, _)| target(name, &[])).collect());
+    let noticed = dead.map(|stream| std::thread::spawn(move || noticed(stream, begun)));
+    for noticed in noticed {
+        let took = noticed.join().unwrap();
+        assert!(GIVEN_UP.contains(&took), "{took:?}");
+    }
+    assert_eq!(plane.count("vanishes.test", Outcome::UpstreamReset), 2);
+    // Longer than the probes last.
+    std::thread::sleep(Duration::from_secs(45).saturating_sub(begun.elapsed()));
+    let error = holds.write(&[7]).expect_err("no room");
+    assert_eq!(error.kind(), ErrorKind::WouldBlock);
+    lives.write_all(b"SELECT 1").unwrap();
+    expect(&mut lives, b"ok");
 }

@@ -30,7 +30,9 @@ pub use parse::parse_strictly;
 pub use crate::yaml::{FieldFault, read as parse};
 pub use values::{AlpnProtocol, ClassName, ListenerName, Namespace, ServiceName};
 
-use crate::policy::{Access, HealthPolicy, Limits, LoadBalancing, Policy, ProxyProtocol, Timeouts};
+use crate::policy::{
+    Access, EndpointPolicy, HealthPolicy, Limits, LoadBalancing, Policy, ProxyProtocol, Timeouts,
+};
 use crate::routing::Hostname;
 
 /// The label that says whose endpoints an `EndpointSlice` holds.
@@ -162,6 +164,10 @@ pub struct SniRouteSpec {
     )]
     pub health: HealthPolicy,
 
+    /// What becomes of connections of this route whose endpoint is gone.
+    #[serde(default, deserialize_with = "or_default", skip_serializing_if = "is_default")]
+    pub endpoints: EndpointPolicy,
+
     /// Whether new connections of this route are refused, during maintenance for example. Connections that
     /// exist go on, and the route keeps its hostnames.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -179,6 +185,7 @@ impl SniRouteSpec {
             limits: self.limits.clone(),
             proxy_protocol: self.proxy_protocol.clone(),
             health: self.health.clone(),
+            endpoints: self.endpoints.clone(),
             suspend: self.suspend,
         }
     }

@@ -86,8 +86,10 @@ fn unknown_fields_are_passed_over_or_named() {
     let shown: Vec<_> = faults.iter().map(ToString::to_string).collect();
     assert_eq!(
         shown,
-        ["spec.later: unknown field; there are access, alpn, backends, className, health, \
-          hostnames, limits, listeners, loadBalancing, proxyProtocol, suspend, timeouts"]
+        [
+            "spec.later: unknown field; there are access, alpn, backends, className, endpoints, health, \
+          hostnames, limits, listeners, loadBalancing, proxyProtocol, suspend, timeouts"
+        ]
     );
 }
 

@@ -138,6 +138,7 @@ mod tests {
         writer.apply(Snapshot {
             routes: vec![route("a", 1), route("b", 2)],
             endpoints: [(backend.clone(), addresses.to_vec())].into_iter().collect(),
+            ..Snapshot::default()
         });
         let counter = || IntCounter::new("c", "c").unwrap();
         let source = EjectionSource { table: table.clone(), counts: [counter(), counter()] };

@@ -168,7 +168,8 @@ impl<'b> DeltaComputation<'b> {
             }
             if let PortTarget::Resolved(resolution) = found {
                 let backend = BackendKey::Service { service: service.clone(), port };
-                self.delta.changes.endpoints.insert(backend, resolution.addresses.to_vec());
+                let (endpoints, others) = (&resolution.addresses, &resolution.others);
+                self.delta.changes.set_addresses(backend, endpoints, others);
             }
         }
         Some(steps)
@@ -219,7 +220,7 @@ impl<'b> DeltaComputation<'b> {
             None => return (None, 1),
         };
         let names = std::mem::take(&mut resolved.names);
-        resolved.resolve(targets, &mut self.cache, &mut self.delta.changes.endpoints);
+        resolved.resolve(targets, &mut self.cache, &mut self.delta.changes);
         targets.names.set_user(key, resolved.spec.created, &names, &resolved.names);
         self.delta.statuses.push(resolved.status());
         // The cost grows with its hostnames and backends.

@@ -6,7 +6,7 @@ use ahash::AHashMap as HashMap;
 use k8s_openapi::api::discovery::v1::{Endpoint, EndpointSlice};
 
 use crate::control::api::SERVICE_NAME_LABEL;
-use crate::routing::ObjectKey;
+use crate::routing::{ObjectKey, OtherAddresses};
 
 /// The maximum number of addresses of a Service, over all ports that routes name. A slice of 1.4 MB can have
 /// 100,000 addresses at each of 20,000 ports.
@@ -23,10 +23,13 @@ pub(super) fn service_of(slice: &EndpointSlice, key: &ObjectKey) -> Option<Objec
 pub(super) struct Slice {
     /// The TCP ports by name; the name is empty for an unnamed port.
     ports: Box<[(Box<str>, u16)]>,
-    /// The addresses of ready endpoints, then those of terminating endpoints that still serve.
+    /// The addresses of ready endpoints, then those of terminating endpoints that still serve, then all
+    /// others.
     ips: Box<[IpAddr]>,
     /// How many of them are of ready endpoints.
     ready: usize,
+    /// How many of them are of endpoints that serve.
+    serving: usize,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,43 +37,49 @@ enum ServingState {
     Ready,
     /// It is terminating, and still serves.
     Leaving,
+    /// It is not ready.
+    Idle,
 }
 
 impl Slice {
-    /// Reads every address of every endpoint that serves. Skips addresses of another family than the
-    /// slice's, and slices of the type FQDN.
+    /// Reads every address of every endpoint. Skips addresses of another family than the slice's, and slices
+    /// of the type FQDN.
     pub(super) fn of(slice: &EndpointSlice) -> Self {
-        let (mut ips, mut leaving) = (Vec::new(), Vec::new());
+        let (mut ips, mut leaving, mut idle) = (Vec::new(), Vec::new(), Vec::new());
         for endpoint in slice.endpoints.iter().flatten() {
             let addresses = endpoint.addresses.iter();
             let addresses = addresses.filter_map(|text| address(&slice.address_type, text));
             match state(endpoint) {
-                Some(ServingState::Ready) => ips.extend(addresses),
-                Some(ServingState::Leaving) => leaving.extend(addresses),
-                None => {}
+                ServingState::Ready => ips.extend(addresses),
+                ServingState::Leaving => leaving.extend(addresses),
+                ServingState::Idle => idle.extend(addresses),
             }
         }
         let ready = ips.len();
         ips.append(&mut leaving);
+        let serving = ips.len();
+        ips.append(&mut idle);
         Slice {
             ports: tcp_ports(slice).map(|(name, number)| (name.into(), number)).collect(),
             ips: ips.into(),
             ready,
+            serving,
         }
     }
 
     /// The addresses of all endpoints that serve.
     pub(super) fn ips(&self) -> &[IpAddr] {
-        &self.ips
+        self.ips.get(..self.serving).unwrap_or_default()
     }
 
     /// The addresses of the endpoints in one state.
     fn ips_in(&self, state: ServingState) -> &[IpAddr] {
-        let (ready, leaving) = self.ips.split_at_checked(self.ready).unwrap_or_default();
-        match state {
-            ServingState::Ready => ready,
-            ServingState::Leaving => leaving,
-        }
+        let range = match state {
+            ServingState::Ready => 0..self.ready,
+            ServingState::Leaving => self.ready..self.serving,
+            ServingState::Idle => self.serving..self.ips.len(),
+        };
+        self.ips.get(range).unwrap_or_default()
     }
 }
 
@@ -97,10 +106,14 @@ pub(super) struct PortEndpoints {
     asked: usize,
     ready: usize,
     leaving: usize,
+    /// How many addresses the slices have in all, in any state.
+    listed: usize,
     /// Sorted and without duplicates. At most the port's share of the Service's limit.
     pub(super) addresses: Vec<SocketAddr>,
     /// Whether addresses were left out.
     pub(super) cut: bool,
+    /// The addresses that the slices have besides.
+    pub(super) others: OtherAddresses,
 }
 
 impl PortEndpoints {
@@ -129,16 +142,29 @@ pub(super) fn usable_endpoints<'s>(
             if let Some(usable) = found.get_mut(&**name) {
                 usable.ready += slice.ips_in(ServingState::Ready).len();
                 usable.leaving += slice.ips_in(ServingState::Leaving).len();
+                usable.listed += slice.ips.len();
             }
         }
     }
     let share = share(&found);
+    let lists_others = has_few_others(&found);
+    let has_addresses = slices.clone().any(|slice| !slice.ips.is_empty());
     for slice in slices {
         for (name, port) in &slice.ports {
             if let Some(usable) = found.get_mut(&**name) {
                 let ips = slice.ips_in(usable.state()).iter();
                 let room = share.saturating_sub(usable.addresses.len());
                 usable.addresses.extend(ips.take(room).map(|ip| SocketAddr::new(*ip, *port)));
+                if let OtherAddresses::Known(others) = &mut usable.others
+                    && lists_others
+                {
+                    let used =
+                        if usable.ready > 0 { ServingState::Ready } else { ServingState::Leaving };
+                    let states = [ServingState::Ready, ServingState::Leaving, ServingState::Idle];
+                    let unused = states.into_iter().filter(|state| *state != used);
+                    let unused = unused.flat_map(|state| slice.ips_in(state));
+                    others.extend(unused.map(|ip| SocketAddr::new(*ip, *port)));
+                }
             }
         }
     }
@@ -146,8 +172,29 @@ pub(super) fn usable_endpoints<'s>(
         usable.cut = usable.count() > share;
         usable.addresses.sort_unstable();
         usable.addresses.dedup();
+        match &mut usable.others {
+            // Where slices have addresses at other ports only, the port has just got another name.
+            OtherAddresses::Known(_) if usable.listed == 0 && has_addresses => {
+                usable.others = OtherAddresses::Unknown;
+            }
+            OtherAddresses::Known(others) if lists_others && !usable.cut => {
+                others.retain(|address| usable.addresses.binary_search(address).is_err());
+                others.sort_unstable();
+                others.dedup();
+            }
+            others => *others = OtherAddresses::Unknown,
+        }
     }
     found
+}
+
+/// Whether the ports together have so few other addresses that they are listed.
+fn has_few_others(found: &HashMap<&str, PortEndpoints>) -> bool {
+    let total = |total: usize, usable: &PortEndpoints| {
+        let others = usable.listed.saturating_sub(usable.count());
+        total.saturating_add(others.saturating_mul(usable.asked))
+    };
+    found.values().fold(0, total) <= ADDRESSES_OF_A_SERVICE
 }
 
 /// The maximum number of addresses for each port: no limit if the Service is within its limit, else an equal
@@ -164,14 +211,13 @@ fn share(found: &HashMap<&str, PortEndpoints>) -> usize {
 }
 
 /// A missing condition means ready.
-fn state(endpoint: &Endpoint) -> Option<ServingState> {
-    let conditions = endpoint.conditions.as_ref();
-    if conditions.and_then(|conditions| conditions.ready).unwrap_or(true) {
-        return Some(ServingState::Ready);
+fn state(endpoint: &Endpoint) -> ServingState {
+    let Some(conditions) = &endpoint.conditions else { return ServingState::Ready };
+    match (conditions.ready.unwrap_or(true), conditions.serving, conditions.terminating) {
+        (true, ..) => ServingState::Ready,
+        (false, Some(true), Some(true)) => ServingState::Leaving,
+        (false, ..) => ServingState::Idle,
     }
-    let conditions = conditions?;
-    let leaving = conditions.serving == Some(true) && conditions.terminating == Some(true);
-    leaving.then_some(ServingState::Leaving)
 }
 
 fn address(family: &str, text: &str) -> Option<IpAddr> {

@@ -44,7 +44,9 @@ use super::api::{DnsName, ReferenceGrant, SniRoute};
 use super::status::RouteStatus;
 use crate::policy::Layers;
 use crate::reach::Reach;
-use crate::routing::{HostnamesBelow, Kind, ObjectKey, ObjectRef, RouteKey, Snapshot};
+use crate::routing::{
+    HostnamesBelow, Kind, ObjectKey, ObjectRef, RouteKey, Snapshot, TableChanges,
+};
 
 /// The namespace of manifests that have none.
 pub const DEFAULT_NAMESPACE: &str = "default";
@@ -146,9 +148,10 @@ pub(super) fn examine(resources: &Resources, installation: &Installation) -> (Pl
     resources.routes.iter().rev().for_each(|route| builder.put_route(route));
     let Delta { changes, mut statuses, names, .. } = builder.settle();
     statuses.sort_unstable_by(|a, b| a.object.cmp(&b.object));
-    let mut routes: Vec<_> = changes.routes.into_iter().filter_map(|(_, spec)| spec).collect();
+    let TableChanges { routes, endpoints, others } = changes;
+    let mut routes: Vec<_> = routes.into_iter().filter_map(|(_, spec)| spec).collect();
     routes.sort_unstable_by(|a, b| a.key.cmp(&b.key));
-    let snapshot = Snapshot { routes, endpoints: changes.endpoints };
+    let snapshot = Snapshot { routes, endpoints, others };
     let mut names: Vec<_> = names.wanted.into_iter().map(|wanted| wanted.name).collect();
     names.sort_unstable();
     (Plan { snapshot, statuses, names }, builder.problems())

@@ -15,13 +15,16 @@ use super::services::{KnownServices, PortChange, PortUpdate};
 use super::unresolved::Unresolved;
 use crate::control::api::{Address, DnsName};
 use crate::reach::{EndpointRefusal, Reach};
-use crate::routing::{BackendKey, Kind, ObjectKey, RouteKey, ServicePort};
+use crate::routing::{BackendKey, Kind, ObjectKey, OtherAddresses, RouteKey, ServicePort};
 
 /// The result of resolving a backend.
-#[derive(Debug, Default, PartialEq)]
+#[derive(Debug, PartialEq)]
 pub(super) struct Resolution {
     /// Its endpoints, sorted, each once.
     pub(super) addresses: Box<[SocketAddr]>,
+    /// The addresses that it has besides. They are unknown where a problem, or a name of DNS, leaves open
+    /// whether an address that is missing exists.
+    pub(super) others: OtherAddresses,
     /// The DNS name of the backend, if it has one.
     pub(super) name: Option<DnsName>,
     /// The problem with the backend, if any.
@@ -63,6 +66,18 @@ pub(super) struct Targets {
     pub(super) judged: std::cell::Cell<usize>,
 }
 
+impl Default for Resolution {
+    fn default() -> Self {
+        Resolution {
+            addresses: Box::default(),
+            others: OtherAddresses::Unknown,
+            name: None,
+            fault: None,
+            refused: false,
+        }
+    }
+}
+
 impl Resolution {
     fn failed(fault: Unresolved) -> Self {
         Resolution { fault: Some(Box::new(fault)), ..Resolution::default() }
@@ -84,7 +99,7 @@ impl PortTarget {
         } else if now.addresses.len() != before.addresses.len() {
             Some(PortChange::Count)
         } else {
-            (now.addresses != before.addresses).then_some(PortChange::Addresses)
+            (now != before).then_some(PortChange::Addresses)
         }
     }
 }
@@ -172,9 +187,9 @@ impl Targets {
         self.reach.judge(endpoint, self.own.endpoints(), |ip| self.machine.contains(&ip))
     }
 
-    /// The permitted ones of `addresses`. `field` is the route's field that names them.
+    /// The permitted ones of `addresses`; the others get no connections. `field` is the route's field that names them.
     fn permitted(&self, mut addresses: Vec<SocketAddr>, field: &'static str) -> Resolution {
-        let mut first = None;
+        let (mut first, mut refused) = (None, Vec::new());
         addresses.retain(|address| match self.judge(*address) {
             Ok(()) => true,
             Err(why) => {
@@ -185,7 +200,11 @@ impl Targets {
                     first = Some((*address, why, by_setting));
                 }
                 // The address may move to another machine, so the data plane checks it again.
-                why == EndpointRefusal::OwnPort
+                let is_kept = why == EndpointRefusal::OwnPort;
+                if !is_kept {
+                    refused.push(*address);
+                }
+                is_kept
             }
         });
         let left = !addresses.is_empty();
@@ -194,7 +213,8 @@ impl Targets {
             let only_own = left && addresses.len() == 1 && addresses.first() == Some(&address);
             Box::new(Unresolved::not_permitted(address, why, left && !only_own, field))
         });
-        Resolution { addresses: addresses.into(), fault, ..Resolution::default() }
+        let (addresses, others) = (addresses.into(), OtherAddresses::Known(refused));
+        Resolution { addresses, others, fault, ..Resolution::default() }
     }
 
     /// The targets of the named ports of a Service, and whether the limit on its addresses was applied.
@@ -210,7 +230,8 @@ impl Targets {
             return all(Resolution::refused(fault));
         }
         let Some(ports) = self.services.ports(service) else {
-            return all(Resolution::failed(Unresolved::no_service(service)));
+            let gone = Resolution::failed(Unresolved::no_service(service));
+            return all(Resolution { others: OtherAddresses::default(), ..gone });
         };
         let index = ports.index();
         let meant: Vec<_> = named.map(|port| (port, index.find(service, port))).collect();
@@ -237,6 +258,10 @@ impl Targets {
     fn at_port(&self, service: &ObjectKey, usable: PortEndpoints) -> PortTarget {
         let (cut, all, used) = (usable.cut, usable.count(), usable.addresses.len());
         let mut resolution = self.permitted(usable.addresses, "service.name");
+        match (&mut resolution.others, usable.others) {
+            (OtherAddresses::Known(others), OtherAddresses::Known(unused)) => others.extend(unused),
+            (others, unknown) => *others = unknown,
+        }
         if cut {
             resolution.fault = Some(Box::new(Unresolved::too_many_addresses(service, all, used)));
         }
@@ -275,6 +300,8 @@ impl Targets {
             }
         }
         resolution.name = Some(name.clone());
+        // The next answer may leave out addresses that exist.
+        resolution.others = OtherAddresses::Unknown;
         resolution
     }
 }

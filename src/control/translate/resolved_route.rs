@@ -1,10 +1,8 @@
 //! A route with its resolved references and conflicts.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::SocketAddr;
 use std::sync::Arc;
 
-use ahash::AHashMap as HashMap;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
 use super::Installation;
@@ -18,11 +16,8 @@ use super::unresolved::Unresolved;
 use crate::control::api::{BackendTarget, DnsName, ListenerName, SniRoute};
 use crate::routing::{
     Age, Attachment, BackendKey, ClaimConflict, Demand, Hostname, Hostnames, ObjectKey, RouteKey,
-    RouteSpec, Scope, ServicePort,
+    RouteSpec, Scope, ServicePort, TableChanges,
 };
-
-/// The endpoints of backends.
-type Endpoints = HashMap<BackendKey, Vec<SocketAddr>>;
 
 /// A route with everything that the builder knows about it.
 #[derive(Debug)]
@@ -199,12 +194,12 @@ impl ResolvedRoute {
         self.services().any(|named| named == (service, port))
     }
 
-    /// Resolves its backends. If it is served, adds their endpoints to `endpoints`.
+    /// Resolves its backends. If it is served, adds their addresses to `changes`.
     pub(super) fn resolve(
         &mut self,
         targets: &Targets,
         cache: &mut ResolutionCache,
-        endpoints: &mut Endpoints,
+        changes: &mut TableChanges,
     ) {
         let served = self.rejected().is_none();
         self.spec.attachments = [self.attachment()].into();
@@ -226,8 +221,8 @@ impl ResolvedRoute {
                 self.spec.backends.push((backend.clone(), *weight));
                 self.names.extend(found.name.clone());
                 self.endpoints += found.addresses.len();
-                if served && !endpoints.contains_key(backend) {
-                    endpoints.insert(backend.clone(), found.addresses.to_vec());
+                if served && !changes.endpoints.contains_key(backend) {
+                    changes.set_addresses(backend.clone(), &found.addresses, &found.others);
                 }
             }
         }

@@ -16,6 +16,8 @@ pub(super) struct Deadlines {
     /// The idle timeout.
     idle: u64,
     lifetime: Lifetime,
+    /// When it is closed because its endpoint is gone; `u64::MAX` is never.
+    pub(super) removal: u64,
     /// When the last byte moved.
     pub(super) moved: u64,
 }
@@ -34,7 +36,14 @@ impl Deadlines {
         let lifetime = policy.lifetime().map_or(Lifetime::UNLIMITED, |lifetime| {
             Lifetime::new(lifetime, moved, context.random())
         });
-        Deadlines { idle: millis(policy.idle_timeout()), lifetime, moved }
+        let idle = millis(policy.idle_timeout());
+        Deadlines { idle, lifetime, removal: u64::MAX, moved }
+    }
+
+    /// Closes the connection within `over`, at a time that depends on `random`.
+    pub(super) fn removed(&mut self, now: u64, over: Duration, random: u64) {
+        let spread = random % (millis(over).saturating_add(1));
+        self.removal = self.removal.min(now.saturating_add(spread));
     }
 
     /// The next deadline, and the outcome of reaching it. `unsent` is whether a peer has not taken all bytes
@@ -42,9 +51,10 @@ impl Deadlines {
     pub(super) fn next(&self, now: u64, unsent: bool) -> (u64, Outcome) {
         let idle = self.moved.saturating_add(self.idle);
         let lifetime = self.lifetime.end(if unsent { now } else { self.moved });
-        match lifetime < idle {
-            true => (lifetime, Outcome::Lifetime),
-            false => (idle, Outcome::IdleTimeout),
+        match idle.min(self.removal) {
+            sooner if lifetime < sooner => (lifetime, Outcome::Lifetime),
+            removal if removal < idle => (removal, Outcome::EndpointRemoved),
+            _ => (idle, Outcome::IdleTimeout),
         }
     }
 }
@@ -109,7 +119,7 @@ mod tests {
     fn the_nearer_deadline_counts_and_bytes_that_wait_are_no_pause() {
         let idle = 2 * HOUR;
         let next = |lifetime: Lifetime, now: u64, unsent: bool| {
-            Deadlines { idle, lifetime, moved: 1000 }.next(now, unsent)
+            Deadlines { idle, lifetime, removal: u64::MAX, moved: 1000 }.next(now, unsent)
         };
         let unlimited = (idle + 1000, Outcome::IdleTimeout);
         assert_eq!(next(Lifetime::UNLIMITED, 1000, false), unlimited);
@@ -118,5 +128,18 @@ mod tests {
         assert_eq!(next(over, HOUR, true), (HOUR + 500, Outcome::Lifetime));
         assert_eq!(next(over, HOUR + 29_900, true), (HOUR + 30_000, Outcome::Lifetime));
         assert_eq!(next(Lifetime { over: 3 * HOUR }, HOUR, false), unlimited);
+    }
+
+    #[test]
+    fn connections_of_a_removed_endpoint_are_spread() {
+        let removed = |random: u64| {
+            let lifetime = Lifetime::UNLIMITED;
+            let mut deadlines = Deadlines { idle: HOUR, lifetime, removal: u64::MAX, moved: 0 };
+            deadlines.removed(1000, Duration::from_secs(30), random);
+            deadlines.next(1000, false)
+        };
+        assert_eq!(removed(0), (1000, Outcome::EndpointRemoved));
+        assert_eq!(removed(30_000), (31_000, Outcome::EndpointRemoved));
+        assert_eq!(removed(30_001), (1000, Outcome::EndpointRemoved));
     }
 }

@@ -23,8 +23,9 @@ use super::crowd::Membership;
 use super::reactor::{QUANTUM, Quanta};
 use super::record::ByteCounts;
 use super::socket::Socket;
+use super::upstreams::KnownUpstream;
 use crate::outcome::Outcome;
-use crate::routing::Route;
+use crate::routing::{RemovalEffect, Removals, Route};
 
 /// How often a long connection reports its bytes and checks its peers.
 const TICK: Duration = Duration::from_secs(15);
@@ -44,6 +45,18 @@ pub(super) struct Relay<'a> {
     header: u16,
     answer: AnswerWatch,
     quanta: Quanta,
+    known: KnownUpstream<'a>,
+}
+
+/// The state of a relay besides its directions.
+struct Progress {
+    /// The bytes that were relayed, as of the last poll.
+    passed: ByteCounts,
+    deadlines: Deadlines,
+    /// When the peers are checked next.
+    tick_at: u64,
+    /// Allocated only for connections that last.
+    watches: Option<Box<PeerWatches>>,
 }
 
 /// What the endpoint gets first.
@@ -61,12 +74,13 @@ impl<'a> Relay<'a> {
         downstream: &'a Socket,
         upstream: &'a Socket,
         member: &'a Membership<'a>,
+        known: KnownUpstream<'a>,
         first: FirstBytes,
     ) -> Self {
         let FirstBytes { bytes, header } = first;
         let (up, down) = (Direction::new(bytes), Direction::new(Vec::new()));
         let (answer, quanta) = (AnswerWatch::default(), Quanta::default());
-        Relay { context, downstream, upstream, member, up, down, header, answer, quanta }
+        Relay { context, downstream, upstream, member, up, down, header, answer, quanta, known }
     }
 
     /// Relays until both directions are done, a peer is gone, a deadline of `route`'s policy has passed, or
@@ -78,47 +92,96 @@ impl<'a> Relay<'a> {
         mut report: impl FnMut(ByteCounts),
         answered: impl Fn(Answer),
     ) -> Outcome {
-        let reactor = &*self.context.reactor;
-        let mut passed = ByteCounts::default();
-        let mut deadlines = Deadlines::begin(self.context, &route.spec.policy);
-        let mut tick_at = reactor.after(self.tick_every());
-        // Allocated only for connections that last.
-        let mut watches: Option<Box<PeerWatches>> = None;
+        let deadlines = Deadlines::begin(self.context, &route.spec.policy);
+        let tick_at = self.context.reactor.after(self.tick_every());
+        let passed = ByteCounts::default();
+        let mut progress = Progress { passed, deadlines, tick_at, watches: None };
         let outcome = poll_fn(|_| {
             let polled = self.poll();
             self.answer.take().into_iter().for_each(&answered);
-            if let Poll::Ready(outcome) = polled {
-                return Poll::Ready(outcome);
+            match polled {
+                Poll::Ready(outcome) => Poll::Ready(outcome),
+                Poll::Pending => self.go_on(route, &mut progress, &mut report),
             }
-            if self.passed() != passed {
-                passed = self.passed();
-                deadlines.moved = reactor.now();
-                self.member.touch(reactor.now());
-            }
-            let (end, outcome) = deadlines.next(reactor.now(), self.has_unsent());
-            if let Some(outcome) = self.interrupted(end, outcome) {
-                return Poll::Ready(outcome);
-            }
-            if reactor.now() >= tick_at {
-                tick_at = reactor.after(self.tick_every());
-                report(passed);
-                let watches = watches.get_or_insert_with(|| PeerWatches::of(self.upstream));
-                if let Some(outcome) = watches.look(&mut self, passed) {
-                    return Poll::Ready(outcome);
-                }
-            }
-            reactor.wake_at(reactor.current(), end.min(tick_at));
-            Poll::Pending
         })
         .await;
         let parted = match outcome {
             // Boxed, so that the tasks of other connections reserve no space for it.
-            Outcome::Lifetime => Box::pin(self.part()).await,
+            Outcome::Lifetime | Outcome::EndpointRemoved => Box::pin(self.part()).await,
             _ => matches!(outcome, Outcome::Completed | Outcome::IdleTimeout),
         };
         report(self.passed());
         self.end(parted);
         outcome
+    }
+
+    /// Handles what has happened besides, and checks the deadlines.
+    fn go_on(
+        &mut self,
+        route: &Route,
+        progress: &mut Progress,
+        report: &mut impl FnMut(ByteCounts),
+    ) -> Poll<Outcome> {
+        let reactor = &*self.context.reactor;
+        if self.passed() != progress.passed {
+            progress.passed = self.passed();
+            progress.deadlines.moved = reactor.now();
+            self.member.touch(reactor.now());
+        }
+        for removals in self.known.take_news() {
+            self.removed(route, &removals, progress);
+        }
+        let (end, outcome) = self.next_end(route, progress);
+        if let Some(outcome) = self.interrupted(end, outcome) {
+            return Poll::Ready(outcome);
+        }
+        if reactor.now() >= progress.tick_at {
+            let passed = progress.passed;
+            report(passed);
+            let watches = progress.watches.get_or_insert_with(|| PeerWatches::of(self.upstream));
+            let ended = watches.look(self, passed);
+            let every = self.tick_every();
+            progress.tick_at =
+                reactor.after(watches.next_look().map_or(every, |next| next.min(every)));
+            if let Some(outcome) = ended {
+                return Poll::Ready(outcome);
+            }
+        }
+        reactor.wake_at(reactor.current(), end.min(progress.tick_at));
+        Poll::Pending
+    }
+
+    /// Handles addresses that have left their backends, if its endpoint is one of them: it may be dead.
+    fn removed(&self, route: &Route, removals: &Removals, progress: &mut Progress) {
+        let (context, now) = (self.context, self.context.reactor.now());
+        let Some(address) = self.known.address() else { return };
+        match removals.effect(&route.spec.key, address) {
+            RemovalEffect::Unconcerned => return,
+            RemovalEffect::Keep => {}
+            RemovalEffect::Close(over) => progress.deadlines.removed(now, over, context.random()),
+        }
+        let watches = progress.watches.get_or_insert_with(|| PeerWatches::of(self.upstream));
+        watches.probe(self.upstream, &context.reactor);
+        progress.tick_at = now;
+    }
+
+    /// The next deadline, and the outcome of reaching it.
+    fn next_end(&self, route: &Route, progress: &mut Progress) -> (u64, Outcome) {
+        let (now, unsent) = (self.context.reactor.now(), self.has_unsent());
+        let next = progress.deadlines.next(now, unsent);
+        if next.1 == Outcome::EndpointRemoved && next.0 <= now && self.is_back(route) {
+            progress.deadlines.removal = u64::MAX;
+            return progress.deadlines.next(now, unsent);
+        }
+        next
+    }
+
+    /// Whether the route has the endpoint again. An address that moves from one slice of its Service to
+    /// another may be in neither for a moment.
+    fn is_back(&self, route: &Route) -> bool {
+        let table = self.context.routes.table();
+        let route = table.route(&route.spec.key).zip(self.known.address());
+        route.is_some_and(|(route, address)| route.has_address(address))
     }
 
     /// The outcome of a relay that ends now: by the drain, or with `outcome` at `end`.

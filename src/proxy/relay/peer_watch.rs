@@ -5,8 +5,10 @@ use std::time::Duration;
 use crate::proxy::tcp::AckState;
 
 /// A peer that owes acknowledgements and sends none for this long is gone. A silent peer that owes none is
-/// detected by keepalive within the same time (`socket::set_keep_alive`).
+/// detected by keepalive within the same time (`KeepAlive`).
 const GONE_AFTER: Duration = Duration::from_secs(100);
+/// The same for a peer that is probably gone.
+const URGENT_GONE_AFTER: Duration = Duration::from_secs(15);
 /// The minimum number of the kernel's retries without an answer in that time. A peer with a closed window
 /// answers each retry, but they may be two minutes apart.
 const LEAST_TRIES: u8 = 2;
@@ -34,6 +36,8 @@ pub(super) enum PeerState {
 pub(super) struct PeerWatch {
     silence: Option<Silence>,
     goal: Option<Goal>,
+    /// Whether the peer is probably gone.
+    pub(super) urgent: bool,
 }
 
 /// A time without an answer of the peer.
@@ -62,7 +66,7 @@ impl PeerWatch {
         now: u64,
     ) -> PeerState {
         if !peer.owed {
-            *self = PeerWatch::default();
+            *self = PeerWatch { urgent: self.urgent, ..PeerWatch::default() };
             return PeerState::Settled;
         }
         if self.is_gone(peer, now) {
@@ -83,10 +87,11 @@ impl PeerWatch {
         let unheard = millis(peer.heard + SLACK);
         match &self.silence {
             Some(silence) if now.saturating_sub(silence.since) <= unheard => {
+                let gone_after = if self.urgent { URGENT_GONE_AFTER } else { GONE_AFTER };
                 let again = peer.retransmits.saturating_sub(silence.retransmits);
                 let later = peer.backoff.saturating_sub(silence.backoff);
                 let tries = again.max(later).max(peer.unanswered);
-                now.saturating_sub(silence.since) >= millis(GONE_AFTER) && tries >= LEAST_TRIES
+                now.saturating_sub(silence.since) >= millis(gone_after) && tries >= LEAST_TRIES
             }
             // Silence from a time when the peer owed nothing does not count.
             _ => {
@@ -159,6 +164,17 @@ mod tests {
                 assert_eq!(end, PeerState::Gone);
                 assert!((100_000..=150_000).contains(&at), "looked at from {first} on: {at}");
             }
+        }
+    }
+
+    #[test]
+    fn a_peer_that_is_probably_gone_is_given_up_after_a_quarter_of_a_minute() {
+        for (answers, gone) in [(false, Some(PeerState::Gone)), (true, None)] {
+            let mut watch = PeerWatch { urgent: true, ..PeerWatch::default() };
+            let looks = (0..=8).map(|look| 300 + look * 2000);
+            let mut judged =
+                looks.map(|now| watch.judge(tried(now, answers, false), 100, None, now));
+            assert_eq!(judged.find(|state| *state != PeerState::Owing), gone);
         }
     }
 

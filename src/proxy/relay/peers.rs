@@ -5,11 +5,16 @@ use std::time::Duration;
 use super::peer_watch::{PeerState, PeerWatch};
 use super::{ByteCounts, Relay};
 use crate::outcome::Outcome;
+use crate::proxy::reactor::Reactor;
 use crate::proxy::socket::Socket;
 
 /// A peer to which this many bytes were sent since the last check is alive: hardly any socket holds more
 /// unacknowledged bytes.
 const MUCH: u64 = 4 * 1024 * 1024;
+/// How often a server is checked that is probably gone.
+const PROBE_EVERY: Duration = Duration::from_secs(2);
+/// After this time, such a server has proved that it lives.
+const PROBED_FOR: Duration = Duration::from_secs(30);
 
 /// Both peers of a connection, as of the last check.
 #[derive(Default)]
@@ -17,6 +22,8 @@ pub(super) struct PeerWatches {
     passed: ByteCounts,
     downstream: KnownPeer,
     upstream: KnownPeer,
+    /// When the probes of the server end, if it is probably gone.
+    probed_until: Option<u64>,
 }
 
 #[derive(Default)]
@@ -40,6 +47,8 @@ struct PeerActivity<'a> {
     blocks: bool,
     /// Its stall timeout.
     patience: Option<Duration>,
+    /// Whether it is probably gone.
+    urgent: bool,
 }
 
 impl PeerWatches {
@@ -48,6 +57,27 @@ impl PeerWatches {
         // If this fails, the idle timeout still ends a connection whose server is gone.
         let _ = upstream.keep_alive();
         Box::default()
+    }
+
+    /// Probes the server, because its endpoint has disappeared.
+    pub(super) fn probe(&mut self, upstream: &Socket, reactor: &Reactor) {
+        // If this fails, the server is found gone later.
+        let _ = upstream.probe();
+        self.probed_until = Some(reactor.after(PROBED_FOR));
+    }
+
+    /// The time to the next check, if that is not the usual one.
+    pub(super) fn next_look(&self) -> Option<Duration> {
+        self.probed_until.map(|_| PROBE_EVERY)
+    }
+
+    /// Ends the probes of a server that lives.
+    fn end_probes(&mut self, upstream: &Socket, now: u64) {
+        let owes = self.upstream.watch.is_some();
+        if self.probed_until.is_some_and(|until| now >= until && !owes) {
+            self.probed_until = None;
+            let _ = upstream.keep_alive();
+        }
     }
 
     /// Checks a connection that has relayed `passed` so far. Returns its outcome if a peer is gone or
@@ -67,6 +97,7 @@ impl PeerWatches {
             heard: up > 0,
             blocks: relay.down.has_unsent(),
             patience: relay.context.settings.timeouts.stall,
+            urgent: false,
         };
         // A server may accept nothing for hours for good reasons.
         let server = PeerActivity {
@@ -76,7 +107,9 @@ impl PeerWatches {
             heard: down > 0,
             blocks: relay.up.has_unsent(),
             patience: None,
+            urgent: self.probed_until.is_some(),
         };
+        self.end_probes(relay.upstream, now);
         match (self.downstream.look(&client, now), self.upstream.look(&server, now)) {
             (PeerState::Gone, _) => Some(Outcome::DownstreamReset),
             (_, PeerState::Gone) => Some(Outcome::UpstreamReset),
@@ -102,6 +135,7 @@ impl KnownPeer {
         }
         let Ok(ack_state) = peer.socket.ack_state() else { return PeerState::Settled };
         let watch = self.watch.get_or_insert_default();
+        watch.urgent = peer.urgent;
         if peer.heard {
             watch.heard();
         }

@@ -4,6 +4,7 @@ use std::cell::Cell;
 use std::iter::once;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::routing::{Availability, EjectionRule, Endpoint, EndpointSet, Moment, mix};
 
@@ -13,6 +14,8 @@ use crate::routing::{Availability, EjectionRule, Endpoint, EndpointSet, Moment, 
 pub(super) const MOST_LOOKS: usize = 512;
 /// The maximum size of a set that is shuffled completely. Of larger sets, some endpoints are drawn.
 const MOST_SHUFFLED: usize = 256;
+/// The maximum number of draws of an endpoint while others start slowly.
+const MOST_DRAWS: usize = 16;
 
 /// A connection that needs an endpoint.
 #[derive(Debug)]
@@ -131,11 +134,37 @@ pub(super) struct EndpointSearch<'w> {
     rule: &'w EjectionRule,
     most: u16,
     left: Cell<u16>,
+    /// Over which time the weight of an endpoint that comes back grows.
+    slow_start: Option<Duration>,
 }
 
 impl<'w> EndpointSearch<'w> {
     pub(super) fn new(request: &'w EndpointRequest<'w>, rule: &'w EjectionRule, most: u16) -> Self {
-        EndpointSearch { request, rule, most, left: Cell::new(most) }
+        EndpointSearch { request, rule, most, left: Cell::new(most), slow_start: None }
+    }
+
+    /// Lets the weight of an endpoint that comes back grow over this time.
+    pub(super) fn starting_slowly(self, slow_start: Option<Duration>) -> Self {
+        EndpointSearch { slow_start, ..self }
+    }
+
+    /// The index of an endpoint, in place of `start`, after those that start slowly have refused what exceeds
+    /// their weights. What one refuses goes to any by chance, so that all have their shares in the end.
+    fn after_slow_starts(&self, set: &EndpointSet, start: usize) -> usize {
+        if self.slow_start.is_none() {
+            return start;
+        }
+        let (mut index, mut random) = (start, self.request.random(!start));
+        for _ in 0..MOST_DRAWS {
+            let part = set.get(index).map(|one| one.part(self.request.now, self.slow_start));
+            if part.is_none_or(|part| part.takes(random)) {
+                return index;
+            }
+            let drawn = mix(random);
+            index = (drawn as usize).checked_rem(set.len()).unwrap_or(start);
+            random = mix(drawn);
+        }
+        start
     }
 
     /// How many endpoints were checked.
@@ -193,7 +222,7 @@ pub(super) fn pick<'s>(
     share: u16,
 ) -> Option<(EndpointRank, &'s Arc<Endpoint>)> {
     let random = search.request.random(start);
-    let start = start.checked_rem(set.len())?;
+    let start = search.after_slow_starts(set, start.checked_rem(set.len())?);
     let others = shuffled(set.len(), random).filter(|index| *index != start);
     let order = once(start).chain(others).filter_map(|index| set.get(index));
     search.best_of(order, share)

@@ -113,6 +113,7 @@ fn a_backend_exists_as_long_as_a_route_names_it() {
     let again = TableChanges {
         routes: vec![(a.key.clone(), Some(a))],
         endpoints: snapshot(&[], &[("one", "10.0.0.2:1")]).endpoints,
+        ..TableChanges::default()
     };
     assert_eq!(writer.update(again), ApplyResult { table: true, backends: 1 });
     let served = find(&reader, "a.com").expect("a");
@@ -130,21 +131,21 @@ fn the_counters_of_a_removed_route_stay_for_some_time_and_while_it_has_connectio
         TableChanges { routes: vec![(key, spec)], ..TableChanges::default() }
     };
     let other = |n: u32| change("other", Some(spec("other", &format!("n{n}.com"), "one")));
-    writer.update_at(change("a", Some(a.clone())), start);
+    writer.publish(change("a", Some(a.clone())), start, true);
     let connection = find(&reader, "a.com").expect("a");
 
-    writer.update_at(change("a", None), start);
+    writer.publish(change("a", None), start, true);
     assert!(find(&reader, "a.com").is_none());
     assert_eq!(reader.table().retired().len(), 1);
-    writer.update_at(other(2), later(2));
+    writer.publish(other(2), later(2), true);
     assert_eq!(reader.table().retired().len(), 1, "a connection still counts there");
     let stats = Arc::clone(&connection.stats);
-    writer.update_at(change("a", Some(a)), later(2));
+    writer.publish(change("a", Some(a)), later(2), true);
     assert!(Arc::ptr_eq(&stats, &find(&reader, "a.com").expect("a").stats));
     assert_eq!(reader.table().retired().len(), 0);
-    writer.update_at(change("a", None), later(2));
+    writer.publish(change("a", None), later(2), true);
     drop((connection, stats));
-    writer.update_at(other(3), later(4));
+    writer.publish(other(3), later(4), true);
     assert_eq!(reader.table().retired().len(), 0);
 }
 

@@ -103,30 +103,46 @@ fn words() -> Vec<Rule> {
              \"RoundRobin\", \"LeastConnections\", \"Random\", \"SourceAddress\"",
             json!("Random"),
         ),
+        rule(
+            "/endpoints/onRemoval",
+            json!("Drop"),
+            "spec.endpoints.onRemoval: Unsupported value: \"Drop\": supported values: \"Keep\", \"Close\"",
+            json!("Close"),
+        ),
+        invalid("/endpoints/closeOver", "endpoints.closeOver", "5", DURATION, "0s"),
+        invalid(
+            "/endpoints/closeOver",
+            "endpoints.closeOver",
+            "721h",
+            "is over the maximum of 720h (30 days)",
+            "720h",
+        ),
     ]
 }
 
+const DURATION: &str = "is not a duration; write e.g. 5s, 500ms or 1h30m";
+
 fn timeouts() -> Vec<Rule> {
-    let duration = "is not a duration; write e.g. 5s, 500ms or 1h30m";
     let zero = "is no time at all; leave the field out to have the installation's own";
     let rules = [
-        ("5", duration, "5s"),
-        ("1.5s", duration, "1s500ms"),
-        ("-5s", duration, "00005s"),
-        ("100000s", duration, "99999s"),
-        ("1h1m1s1ms1ms", duration, "1h1m1s1ms"),
-        ("1d", duration, "24h"),
+        ("5", DURATION, "5s"),
+        ("1.5s", DURATION, "1s500ms"),
+        ("-5s", DURATION, "00005s"),
+        ("100000s", DURATION, "99999s"),
+        ("1h1m1s1ms1ms", DURATION, "1h1m1s1ms"),
+        ("1d", DURATION, "24h"),
         ("0h0ms", zero, "0h1ms"),
         ("720h1ms", "is over the maximum of 720h (30 days)", "719h60m"),
     ];
     let fields = [
-        ("/timeouts/connect", "connect"),
-        ("/timeouts/idle", "idle"),
-        ("/timeouts/lifetime", "lifetime"),
+        ("/loadBalancing/slowStart", "loadBalancing.slowStart"),
+        ("/timeouts/connect", "timeouts.connect"),
+        ("/timeouts/idle", "timeouts.idle"),
+        ("/timeouts/lifetime", "timeouts.lifetime"),
     ];
     let each = |(bad, says, good): (&str, &str, &str)| {
         fields.map(|(place, field)| {
-            let says = format!("spec.timeouts.{field}: Invalid value: {bad:?}: {says}");
+            let says = format!("spec.{field}: Invalid value: {bad:?}: {says}");
             rule(place, json!(bad), says, json!(good))
         })
     };

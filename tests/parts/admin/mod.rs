@@ -242,7 +242,7 @@ fn snapshot() -> Snapshot {
         ),
         (service(ServicePort::Name("tls".into())), vec![address("10.0.0.3:9094")]),
     ];
-    Snapshot { routes: vec![any, kafka], endpoints: endpoints.into() }
+    Snapshot { routes: vec![any, kafka], endpoints: endpoints.into(), ..Snapshot::default() }
 }
 
 fn status_of(key: RouteKey, accepted: bool, message: &str) -> RouteStatus {

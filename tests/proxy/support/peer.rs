@@ -191,10 +191,17 @@ impl Backend {
 
     /// Whether a connection waits to be accepted. It is closed.
     pub(crate) fn is_wanted(&self) -> bool {
+        self.accept_waiting().is_some()
+    }
+
+    /// The connection that waits to be accepted, if there is one.
+    pub(crate) fn accept_waiting(&self) -> Option<TcpStream> {
         self.listener.set_nonblocking(true).unwrap();
         let accepted = self.listener.accept();
         self.listener.set_nonblocking(false).unwrap();
-        accepted.is_ok()
+        let (stream, _) = accepted.ok()?;
+        stream.set_nonblocking(false).unwrap();
+        Some(patient(stream))
     }
 }
 

@@ -167,6 +167,18 @@ impl Plane {
         self.writer.apply(snapshot(targets, &self.layers));
     }
 
+    /// Serves these routes instead, with a snapshot that is changed before.
+    pub(crate) fn apply_with(&mut self, targets: Vec<Target>, change: impl FnOnce(&mut Snapshot)) {
+        let mut snapshot = snapshot(targets, &self.layers);
+        change(&mut snapshot);
+        self.writer.apply(snapshot);
+    }
+
+    /// Serves these routes instead, as the first table of a source that has started again.
+    pub(crate) fn start_over(&mut self, targets: Vec<Target>) {
+        self.writer.start_over(snapshot(targets, &self.layers));
+    }
+
     pub(crate) fn running(&self) -> &Running {
         self.running.as_ref().unwrap()
     }

@@ -228,5 +228,6 @@ fn snapshot() -> Snapshot {
                 )
             },
         ],
+        ..Snapshot::default()
     }
 }

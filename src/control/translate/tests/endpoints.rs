@@ -3,6 +3,8 @@
 use std::net::SocketAddr;
 
 use super::*;
+use crate::control::api::Address;
+use crate::routing::OtherAddresses;
 
 /// The endpoints of the one backend of the route `r` that names port `port` of Service `s`.
 fn endpoints(port: &str, service_spec: &str, slices: &[EndpointSlice]) -> Vec<String> {
@@ -108,4 +110,100 @@ fn terminating_endpoints_are_used_only_without_ready_ones() {
 fn a_service_without_endpoints_is_resolved() {
     assert_eq!(endpoints("1", "{ports: [{port: 1}]}", &[]), [""; 0]);
     assert_eq!(endpoints("1", "{clusterIP: None, ports: [{port: 1}]}", &[]), [""; 0]);
+}
+
+/// The addresses that the one backend of a route has besides its endpoints: those of Service `s` at port 1, with
+/// these slices.
+fn others(service_spec: &str, slices: &[EndpointSlice]) -> Option<OtherAddresses> {
+    let plan = plan(&Resources {
+        routes: vec![route("r", "hostnames: [a.com]", "{service: {name: s, port: 1}}")],
+        services: vec![service("s", service_spec)],
+        slices: slices.to_vec(),
+        ..Resources::default()
+    });
+    plan.snapshot.others.into_values().next()
+}
+
+fn known(addresses: &[&str]) -> Option<OtherAddresses> {
+    Some(OtherAddresses::Known(addresses.iter().map(|text| text.parse().unwrap()).collect()))
+}
+
+#[test]
+fn endpoints_that_are_not_ready_or_terminate_still_exist() {
+    let spec = "{ports: [{port: 1}]}";
+    let endpoint = |last: u8, conditions: &str| {
+        format!("{{addresses: [10.0.0.{last}], conditions: {{{conditions}}}}}")
+    };
+    let of =
+        |items: &[String]| slice("s", "IPv4", "[{port: 1}]", &format!("[{}]", items.join(", ")));
+    let going = of(&[
+        endpoint(3, "ready: false"),
+        endpoint(2, "ready: false, serving: false, terminating: true"),
+        endpoint(1, "ready: false, serving: true, terminating: true"),
+    ]);
+    let gone = ["10.0.0.2:1", "10.0.0.3:1"];
+    assert_eq!(others(spec, std::slice::from_ref(&going)), known(&gone));
+    // Of an endpoint in two slices, one may be ready.
+    let ready = of(&[endpoint(9, ""), endpoint(3, "ready: true")]);
+    assert_eq!(others(spec, &[going, ready]), known(&["10.0.0.1:1", "10.0.0.2:1"]));
+    assert_eq!(others(spec, &[of(&[endpoint(1, "")])]), None);
+}
+
+/// It may have just got another name, so its endpoints are not known to be gone.
+#[test]
+fn endpoints_of_a_port_that_no_slice_has_are_unknown() {
+    let at = |name: &str| {
+        slice("s", "IPv4", &format!("[{{name: {name}, port: 1}}]"), "[{addresses: [10.0.0.1]}]")
+    };
+    let spec = "{ports: [{port: 1, name: tls}]}";
+    assert_eq!(others(spec, &[at("old")]), Some(OtherAddresses::Unknown));
+    assert_eq!(others(spec, &[at("old"), at("tls")]), None);
+    assert_eq!(others(spec, &[]), None, "it has no endpoints");
+    assert_eq!(others("{ports: [{port: 2}]}", &[at("tls")]), Some(OtherAddresses::Unknown));
+}
+
+#[test]
+fn a_service_that_is_deleted_has_no_addresses_left() {
+    let mut builder = Builder::new(installation());
+    builder.put_route(&route("r", "hostnames: [a.com]", "{service: {name: s, port: 1}}"));
+    builder.put_service(&service("s", "{ports: [{port: 1}]}"));
+    builder.put_slice(&slice("s", "IPv4", "[{port: 1}]", "[{addresses: [10.0.0.1]}]"));
+    builder.settle();
+    builder.remove_service(&ObjectKey::new("data", "s"));
+    let changes = builder.settle().changes;
+    assert!(changes.endpoints.values().all(Vec::is_empty) && changes.endpoints.len() == 1);
+    assert!(changes.others.is_empty(), "{:?}", changes.others);
+}
+
+/// The next answer may have others, of many.
+#[test]
+fn the_addresses_of_a_name_are_never_all_known() {
+    let mut builder = Builder::new(installation());
+    builder.put_route(&route("r", "hostnames: [a.com]", "{address: 'a.example:1'}"));
+    let name = "a.example:1".parse().unwrap();
+    let Address::Name(name, _) = name else { panic!("no name") };
+    let addresses = vec!["10.0.0.1".parse().unwrap()];
+    builder.put_answer(&name, DnsAnswer { addresses, fault: None });
+    let changes = builder.settle().changes;
+    assert_eq!(changes.others.into_values().next(), Some(OtherAddresses::Unknown));
+}
+
+/// A change of nothing but them is one, because connections may depend on it.
+#[test]
+fn a_change_of_endpoints_that_are_not_ready_is_published() {
+    let mut builder = Builder::new(installation());
+    builder.put_route(&route("r", "hostnames: [a.com]", "{service: {name: s, port: 1}}"));
+    builder.put_service(&service("s", "{ports: [{port: 1}]}"));
+    let mut slice = slice(
+        "s",
+        "IPv4",
+        "[{port: 1}]",
+        "[{addresses: [10.0.0.1]}, {addresses: [10.0.0.2], conditions: {ready: false}}]",
+    );
+    builder.put_slice(&slice);
+    assert_eq!(builder.settle().changes.others.into_values().next(), known(&["10.0.0.2:1"]));
+    slice.endpoints.as_mut().unwrap().pop();
+    builder.put_slice(&slice);
+    let changes = builder.settle().changes;
+    assert_eq!((changes.endpoints.len(), changes.others.len()), (1, 0));
 }

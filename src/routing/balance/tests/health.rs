@@ -124,7 +124,7 @@ fn a_family_without_a_route_is_avoided_for_the_same_client_in_all_backends() {
         };
         let endpoints = (0..16).map(|n| (key(n), addresses(n))).collect();
         let (mut writer, reader) = channel();
-        writer.apply(Snapshot { routes: vec![spec], endpoints });
+        writer.apply(Snapshot { routes: vec![spec], endpoints, ..Snapshot::default() });
         let route = Arc::clone(reader.table().routes().next().unwrap());
         let first: SocketAddr = "[fd00::1]:443".parse().unwrap();
         let (tried, mut search) = ([first], SearchState::default());

@@ -1,6 +1,7 @@
 mod bounds;
 mod health;
 mod policies;
+mod slow_start;
 mod sources;
 
 use std::collections::HashMap;
@@ -33,7 +34,7 @@ fn route(policy: Balancing, backends: &[(u32, usize)]) -> Arc<Route> {
         .map(|(i, (_, count))| (key(i), (0..*count).map(|n| address(i, n)).collect()))
         .collect();
     let (mut writer, reader) = channel();
-    writer.apply(Snapshot { routes: vec![spec], endpoints });
+    writer.apply(Snapshot { routes: vec![spec], endpoints, ..Snapshot::default() });
     let table = reader.table();
     Arc::clone(table.routes().next().unwrap())
 }

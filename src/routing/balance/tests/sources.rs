@@ -23,7 +23,7 @@ fn removing_one_of_very_many_endpoints_moves_few_other_sources() {
     let spec = route(Balancing::SourceAddress, &[(1, 0)]).spec.clone();
     let mut serve = |addresses: Vec<SocketAddr>| -> Vec<SocketAddr> {
         let endpoints = [(key(), addresses)].into_iter().collect();
-        writer.apply(Snapshot { routes: vec![spec.clone()], endpoints });
+        writer.apply(Snapshot { routes: vec![spec.clone()], endpoints, ..Snapshot::default() });
         let route = Arc::clone(reader.table().routes().next().unwrap());
         (0..SOURCES).map(|n| pick(&route, client(n), &[], 0).unwrap()).collect()
     };
