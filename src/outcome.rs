@@ -141,6 +141,8 @@ pub enum Limit {
     Listener,
     /// The new connections of a route or a listener in a time.
     Rate,
+    /// The connections of each endpoint of a route.
+    Endpoint,
     /// The connections whose hello is not complete.
     Hellos,
     /// What the process, or the machine, has room for.
@@ -149,8 +151,15 @@ pub enum Limit {
 
 impl Limit {
     /// All limits, each at the index that `as usize` gives it.
-    pub const ALL: [Limit; 6] =
-        [Limit::Source, Limit::Route, Limit::Listener, Limit::Rate, Limit::Hellos, Limit::Process];
+    pub const ALL: [Limit; 7] = [
+        Limit::Source,
+        Limit::Route,
+        Limit::Listener,
+        Limit::Rate,
+        Limit::Endpoint,
+        Limit::Hellos,
+        Limit::Process,
+    ];
 
     /// The metric label and the word in the access log.
     pub fn as_str(self) -> &'static str {
@@ -159,6 +168,7 @@ impl Limit {
             Limit::Route => "route",
             Limit::Listener => "listener",
             Limit::Rate => "rate",
+            Limit::Endpoint => "endpoint",
             Limit::Hellos => "hellos",
             Limit::Process => "process",
         }

@@ -6,7 +6,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use super::fault::{Value, ValueFault};
 use super::types::{ListenerConfig, Protocol, TrustedPeers};
 use super::values::{boolean, object, scalar, word};
-use crate::policy::{Access, Limits};
+use crate::policy::{Access, EndpointLimits, Limits};
 use crate::yaml::{Content, Node, Step, nearest};
 
 const DEFAULT_NAME: &str = "https";
@@ -84,7 +84,10 @@ fn parse_object(node: &Node) -> Result<ListenerConfig, ValueFault> {
             "proxyProtocol" | "access" | "limits" if value.content == Content::Null => Ok(()),
             "proxyProtocol" => object(value).map(|from| new.proxy_protocol = Some(from)),
             "access" => object(value).map(|access| new.access = access),
-            "limits" => object(value).map(|limits| new.limits = limits),
+            "limits" => object(value).and_then(|limits| {
+                new.limits = limits;
+                check_limits(&new.limits)
+            }),
             _ => Err(unknown_key(key).into()),
         };
         read.map_err(|fault| fault.within(Step::Key(key.clone())))?;
@@ -101,6 +104,16 @@ fn parse_object(node: &Node) -> Result<ListenerConfig, ValueFault> {
 
 fn word_of<T>(value: &Node, parse: impl Fn(&str) -> Result<T, String>) -> Result<T, ValueFault> {
     Ok(parse(&scalar(value)?)?)
+}
+
+fn check_limits(limits: &Limits) -> Result<(), ValueFault> {
+    match limits.per_endpoint == EndpointLimits::default() {
+        true => Ok(()),
+        false => {
+            let fault = "a listener has no endpoints; write it in a route, or under policy";
+            Err(ValueFault::from(fault.to_owned()).within(Step::Key("perEndpoint".to_owned())))
+        }
+    }
 }
 
 fn check_proxies(listener: &ListenerConfig) -> Result<(), ValueFault> {

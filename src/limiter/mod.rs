@@ -43,7 +43,7 @@ pub enum ExceededLimit {
 impl LimitSet {
     /// The limits of a place; `None` if nothing is limited.
     pub fn of(limits: &Limits) -> Option<Self> {
-        limits.is_limiting().then(|| LimitSet {
+        limits.counts().then(|| LimitSet {
             connections: limits.connections,
             rate: limits.new_connections.as_ref().map(Gcra::of),
             source: SourceRules::of(&limits.per_source),

@@ -33,6 +33,10 @@ pub struct Limits {
     #[serde(default, deserialize_with = "or_default", skip_serializing_if = "is_default")]
     pub per_source: SourceLimits,
 
+    /// What each endpoint may have.
+    #[serde(default, deserialize_with = "or_default", skip_serializing_if = "is_default")]
+    pub per_endpoint: EndpointLimits,
+
     /// - `Enforce`: a connection that exceeds a limit is refused.
     /// - `Report`: it is admitted, and counted and logged as one that would have been refused.
     ///
@@ -59,6 +63,17 @@ pub struct SourceLimits {
     /// How many bits of a client's address tell one source from another.
     #[serde(default, deserialize_with = "or_default", skip_serializing_if = "is_default")]
     pub prefix: SourcePrefix,
+}
+
+/// What each endpoint may have.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", expecting = "an object")]
+pub struct EndpointLimits {
+    /// How many connections there may be at a time, 1 to 10,000,000. Those of all routes that name its backend
+    /// count. A new connection then goes to another endpoint, and is refused if all have so many.
+    #[serde(default, deserialize_with = "connections", skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "i32", range(min = 1, max = MOST_CONNECTIONS))]
+    pub connections: Option<u32>,
 }
 
 /// How many bits of a client's address tell one source from another.
@@ -109,6 +124,11 @@ pub enum LimitMode {
 impl Limits {
     /// Whether it limits anything.
     pub fn is_limiting(&self) -> bool {
+        self.counts() || self.per_endpoint.connections.is_some()
+    }
+
+    /// Whether it limits what its own place counts: all but the connections of endpoints.
+    pub fn counts(&self) -> bool {
         self.connections.is_some()
             || self.new_connections.is_some()
             || self.per_source.is_limiting()
@@ -121,6 +141,7 @@ impl fmt::Display for Limits {
         for (whose, connections, rate) in [
             ("", self.connections, self.new_connections),
             (" of each source", self.per_source.connections, self.per_source.new_connections),
+            (" of each endpoint", self.per_endpoint.connections, None),
         ] {
             parts.extend(connections.map(|most| format!("{most} connections{whose}")));
             parts.extend(rate.map(|rate| format!("new connections{whose} {rate}")));

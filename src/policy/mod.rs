@@ -8,10 +8,12 @@
 mod access;
 mod balancing;
 mod built_in;
+mod ceiling;
 mod health;
 mod layers;
 mod limits;
 mod number;
+mod origin;
 pub mod schema;
 mod text;
 mod values;
@@ -22,10 +24,12 @@ use serde::{Deserialize, Deserializer, Serialize};
 pub use access::{Access, AccessList, AccessLists, MOST_NETWORKS};
 pub use balancing::{Balancing, UnknownBalancing};
 pub use built_in::built_in;
+pub use ceiling::Exceeded;
 pub use health::{HealthPolicy, PassiveHealth, RacePolicy};
-pub use layers::{EffectivePolicy, Exceeded, Layers, PolicyOrigin, PolicyOrigins, UnboundedField};
-pub use limits::{LimitMode, Limits, Rate, SourceLimits, SourcePrefix};
+pub use layers::{EffectivePolicy, Layers, UnboundedField};
+pub use limits::{EndpointLimits, LimitMode, Limits, Rate, SourceLimits, SourcePrefix};
 pub use number::Number;
+pub use origin::{PolicyOrigin, PolicyOrigins};
 pub use text::{InvalidValue, TextValue, TextValueVisitor, text_value};
 pub use values::{Spread, Timeout};
 

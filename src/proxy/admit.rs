@@ -7,6 +7,7 @@ use super::context::Context;
 use super::hellos::ServedHello;
 use super::listener::PeerRole;
 use super::refuse::Refusal;
+use crate::config::WhenFull;
 use crate::limiter::{ExceededLimit, LimitSet, Limiter, Tick};
 use crate::outcome::Limit;
 use crate::policy::LimitMode;
@@ -29,7 +30,8 @@ pub(super) fn admit_newcomer(
 ) -> Result<(), Refusal> {
     let role = connection.listener.role_of(connection.source.ip());
     let client = (role == PeerRole::Client).then(|| connection.source.ip());
-    if context.is_full() && !context.make_room(client) {
+    let has_room = || context.settings.when_full == WhenFull::Fair && context.room.make_for(client);
+    if context.is_full() && !has_room() {
         context.refused_for_want_of_descriptors();
         return Err(Refusal::LimitExceeded(Limit::Process));
     }

@@ -14,7 +14,8 @@ use super::race::Race;
 use super::reactor::Interrupted;
 use super::refuse::Refusal;
 use super::socket::Socket;
-use crate::routing::{EndpointRequest, Route, choose};
+use crate::outcome::Limit;
+use crate::routing::{EndpointRequest, NoEndpoint, Route, choose};
 
 /// The precision of the first attempt's deadline is this part of it. Almost no connection reaches this
 /// deadline, so it can be coarse; equal deadlines of several connections make the worker wake less often.
@@ -30,7 +31,14 @@ pub(super) async fn connect(
 ) -> Result<Upstream, Refusal> {
     let _connecting = context.connecting();
     let request = EndpointRequest::new(connection.source.ip(), &[], context.random());
-    let Some(active) = choose(route, &request) else { return Err(Refusal::NoEndpoints) };
+    let active = choose(route, &request).map_err(|none| match none {
+        NoEndpoint::NoneLeft => Refusal::NoEndpoints,
+        NoEndpoint::AllFull => Refusal::LimitExceeded(Limit::Endpoint),
+    })?;
+    let is_over = |most| active.endpoint().active() > most;
+    if route.spec.policy.reported_endpoint_limit().is_some_and(is_over) {
+        connection.is_over(Limit::Endpoint);
+    }
     connection.trying(active.endpoint().address);
     let limit = route.spec.policy.connect_timeout();
     let first = match Attempt::begin(context, route, active) {

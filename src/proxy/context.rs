@@ -3,14 +3,11 @@
 use std::cell::{Cell, RefCell};
 use std::hash::{BuildHasher, RandomState};
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use ahash::AHashMap as HashMap;
-
-use super::crowd::{Crowd, Membership};
 use super::descriptors::SpareDescriptor;
 use super::fast_slots::FastSlots;
 use super::hellos::Hellos;
@@ -18,15 +15,15 @@ use super::listener::{BindId, Listener};
 use super::pipes::{PipeQuota, Pipes};
 use super::race_budget::{Connecting, RaceLine, RacePermit, RaceTurn};
 use super::reactor::{Reactor, TaskId};
+use super::room::Room;
 use super::settings::Settings;
 use super::upstreams::Upstreams;
 use super::warnings::{WARNING_EVERY, WarningCause, WarningLimiter};
 use super::workers::{WorkerHandle, Workers};
 use crate::access_log::{Buffer, Entry};
-use crate::config::WhenFull;
 use crate::machine::Machine;
 use crate::metrics::Metrics;
-use crate::outcome::{Limit, Outcome};
+use crate::outcome::Outcome;
 use crate::reach::EndpointRefusal;
 use crate::routing::{Ejected, Route, TableReader, mix};
 
@@ -37,12 +34,6 @@ const BUFFER: usize = 64 * 1024;
 pub(super) const HANDSHAKE: Duration = Duration::from_secs(1);
 /// The same limit at the end of the process, after it has waited until no new clients arrive.
 pub(super) const LAST_HANDSHAKE: Duration = Duration::from_millis(200);
-/// How many times as many connections the client must have that has most, so that one of them gives way to a
-/// newcomer.
-const TIMES_MORE: usize = 4;
-/// How many connections give way at a time. They have their descriptors for a moment still, and there is only a
-/// small reserve of these.
-const MOST_DISPLACED: usize = 16;
 /// How long a line of the access log may wait for further lines.
 pub(super) const LOG_DELAY: Duration = Duration::from_millis(200);
 
@@ -56,12 +47,7 @@ pub(super) struct Context {
     pub(super) buffer: RefCell<Box<[u8]>>,
     pub(super) pipes: Pipes,
     pub(super) fast: FastSlots,
-    /// The connections whose client is known.
-    crowd: Crowd,
-    /// Those of them whose hello is not complete.
-    open_hellos: Crowd,
-    /// The tasks of connections that give way to others, and the limit for which each does.
-    displaced: RefCell<HashMap<TaskId, Limit>>,
+    pub(super) room: Room,
     pub(super) upstreams: Upstreams,
     pub(super) workers: Arc<Workers>,
     /// The worker's number.
@@ -162,9 +148,7 @@ impl Context {
             routes,
             pipes: Pipes::new(PipeQuota::of(settings.workers), &metrics),
             fast: FastSlots::new(),
-            crowd: Crowd::default(),
-            open_hellos: Crowd::default(),
-            displaced: RefCell::default(),
+            room: Room::new(reactor),
             upstreams: Upstreams::default(),
             settings,
             metrics,
@@ -267,57 +251,9 @@ impl Context {
         self.workers.descriptors.are_exceeded_by(self.workers.connections())
     }
 
-    /// Adds the connection of the current task to those of its client.
-    pub(super) fn enter(&self, client: IpAddr) -> Membership<'_> {
-        self.crowd.enter(client, self.reactor.current(), self.reactor.now())
-    }
-
-    /// Adds the connection of the current task to those whose hello is not complete. If there are too many, the
-    /// oldest of the client that has most gives way.
-    pub(super) fn enter_hello(&self, client: IpAddr) -> Membership<'_> {
-        let entered = self.open_hellos.enter(client, self.reactor.current(), self.reactor.now());
-        if self.open_hellos.len() > self.workers.most_hellos(self.settings.max_hellos) {
-            self.displace(self.open_hellos.remove_of_most(), Limit::Hellos);
-        }
-        entered
-    }
-
-    /// Makes room for a newcomer in a full process, if that is fair: the connection gives way that has rested the
-    /// longest of the client that has most, if that one has [`TIMES_MORE`] as many as the newcomer's client. A
-    /// worker judges by its own connections. Returns whether there is room.
-    pub(super) fn make_room(&self, newcomer: Option<IpAddr>) -> bool {
-        let is_fair = || {
-            let own = newcomer.map_or(0, |client| self.crowd.count_of(client)) + 1;
-            own.saturating_mul(TIMES_MORE) <= self.crowd.most()
-        };
-        self.settings.when_full == WhenFull::Fair
-            && self.displaced.borrow().len() < MOST_DISPLACED
-            && is_fair()
-            && self.displace(self.crowd.remove_of_most(), Limit::Process)
-    }
-
-    fn displace(&self, task: Option<TaskId>, limit: Limit) -> bool {
-        let Some(task) = task else { return false };
-        self.displaced.borrow_mut().insert(task, limit);
-        self.reactor.cancel_task(task);
-        true
-    }
-
-    /// The hello of the current task's connection is complete: it need not give way to other hellos.
-    pub(super) fn has_hello(&self, waiting: Membership<'_>) {
-        drop(waiting);
-        let mut displaced = self.displaced.borrow_mut();
-        let task = self.reactor.current();
-        if displaced.get(&task) == Some(&Limit::Hellos) {
-            displaced.remove(&task);
-            self.reactor.spare_current();
-        }
-    }
-
-    /// The limit for which the connection of the current task has to give way, if it has to. To be called once, at
-    /// its end.
-    pub(super) fn take_displaced(&self) -> Option<Limit> {
-        self.displaced.borrow_mut().remove(&self.reactor.current())
+    /// How many connections of this worker may have an incomplete hello.
+    pub(super) fn most_hellos(&self) -> usize {
+        self.workers.most_hellos(self.settings.max_hellos)
     }
 
     /// A descriptor for an additional attempt to connect, if enough are left.

@@ -29,6 +29,7 @@ mod reactor;
 mod record;
 mod refuse;
 mod relay;
+mod room;
 mod serve;
 mod settings;
 mod socket;

@@ -38,12 +38,12 @@ pub(super) async fn peek(
         // One deadline for the header and the hello.
         limit = limit.saturating_sub(connection.record.opened().elapsed());
     }
-    let waiting = context.enter_hello(connection.source.ip());
+    let waiting = context.room.enter_hello(connection.source.ip(), context.most_hellos());
     let hello = read_hello(context, connection, downstream, received);
     let read = context.reactor.within(limit, hello).await;
     let received =
         read.map_err(|interrupted| Refusal::of(interrupted, Refusal::HelloTimeout))??;
-    context.has_hello(waiting);
+    context.room.has_hello(waiting);
     connection.record.peeked(context);
     Ok(received)
 }

@@ -157,7 +157,7 @@ impl<'a> Race<'a> {
         );
         let chosen = choose(self.route, &request);
         self.search = request.search;
-        let Some(active) = chosen else {
+        let Ok(active) = chosen else {
             self.exhausted = true;
             return false;
         };

@@ -29,7 +29,7 @@ pub(super) fn serve(mut connection: Connection, client: OwnedFd) -> impl Future<
         let context = Rc::clone(&connection.context);
         let served = async {
             let received = preamble(&context, &mut connection, &downstream).await?;
-            let member = context.enter(connection.source.ip());
+            let member = context.room.enter(connection.source.ip());
             let received = peek(&context, &mut connection, &downstream, received).await?;
             let route = lookup(&mut connection)?;
             let _admission = admit(&context, &mut connection, &route)?;
@@ -46,7 +46,7 @@ pub(super) fn serve(mut connection: Connection, client: OwnedFd) -> impl Future<
             Ok(relay.run(&route, report, answered).await)
         };
         let mut served = served.await;
-        if let Some(limit) = context.take_displaced()
+        if let Some(limit) = context.room.take_displaced()
             && matches!(served, Ok(Outcome::Drained) | Err(Refusal::Drained))
         {
             served = Err(Refusal::LimitExceeded(limit));

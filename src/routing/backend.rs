@@ -196,6 +196,24 @@ impl Endpoint {
     /// its result is known. The same holds if the time of an ejection by `rule` has just ended.
     pub fn begin(self: &Arc<Self>, now: Moment, rule: &EjectionRule) -> ActiveConnection {
         self.active.fetch_add(1, Ordering::Relaxed);
+        self.begun(now, rule)
+    }
+
+    /// The same, if it has fewer than `most` connections.
+    pub(super) fn begin_below(
+        self: &Arc<Self>,
+        most: Option<usize>,
+        now: Moment,
+        rule: &EjectionRule,
+    ) -> Option<ActiveConnection> {
+        let Some(most) = most else { return Some(self.begin(now, rule)) };
+        let one_more = |active: usize| (active < most).then_some(active + 1);
+        self.active.fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_more).ok()?;
+        Some(self.begun(now, rule))
+    }
+
+    /// An attempt that is counted.
+    fn begun(self: &Arc<Self>, now: Moment, rule: &EjectionRule) -> ActiveConnection {
         let (own, family) = (self.health.begin_trial(now), self.family.begin_trial(now));
         let trial = Cell::new(own.or(family));
         let ejection_trial = self.failures.begin_trial(rule, now);

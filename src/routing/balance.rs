@@ -22,20 +22,50 @@ use crate::policy::Balancing;
 const COMPARED: usize = 16;
 /// A route has at most 16 backends; any beyond these would not be chosen.
 const MOST_BACKENDS: usize = u64::BITS as usize;
+/// How often an endpoint is searched, if the one that was found is full by the time it counts the connection.
+const MOST_SEARCHES: usize = 3;
 
 /// Chooses an endpoint of `route` that was not tried yet. Backends with weight 0, and those without an
 /// endpoint of the best rank, give their share to the others. Endpoints of a low rank are chosen if there
 /// is no better one.
 ///
 /// The endpoint counts the connection from now on, so concurrent choices see each other.
-pub fn choose(route: &Route, request: &EndpointRequest<'_>) -> Option<ActiveConnection> {
+///
+/// # Errors
+/// When no endpoint is left, or none that may have another connection.
+pub fn choose(
+    route: &Route,
+    request: &EndpointRequest<'_>,
+) -> Result<ActiveConnection, NoEndpoint> {
+    let policy = &route.spec.policy;
+    // Another worker may take the last place of an endpoint between the search and the count.
+    for _ in 0..MOST_SEARCHES {
+        let endpoint = find(route, request).ok_or(NoEndpoint::NoneLeft)?;
+        let begun = endpoint.begin_below(policy.endpoint_limit(), request.now, policy.ejection());
+        if let Some(active) = begun {
+            return Ok(active);
+        }
+    }
+    Err(NoEndpoint::AllFull)
+}
+
+/// Why no endpoint was chosen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NoEndpoint {
+    /// The route has none that was not tried.
+    NoneLeft,
+    /// All have as many connections as the route allows.
+    AllFull,
+}
+
+fn find(route: &Route, request: &EndpointRequest<'_>) -> Option<Arc<Endpoint>> {
     let (first, policy) = (request.tried.is_empty(), &route.spec.policy);
     let allowance = request.allowance();
-    let rule = policy.ejection();
     // With the fewest connections, a smaller weight is a higher load.
     let slow_start =
         policy.slow_start().filter(|_| policy.balancing() != Balancing::LeastConnections);
-    let limited = |most: u16| EndpointSearch::new(request, rule, most).starting_slowly(slow_start);
+    let limited =
+        |most: u16| EndpointSearch::new(request, policy, most).starting_slowly(slow_start);
     // Half of the allowance is left for a second search, which accepts any endpoint.
     let search = limited(allowance / 2);
     let found = match policy.balancing() {
@@ -44,13 +74,12 @@ pub fn choose(route: &Route, request: &EndpointRequest<'_>) -> Option<ActiveConn
         Balancing::RoundRobin if first => in_turn(route, &search),
         Balancing::LeastConnections if first => least(route, &search),
         Balancing::SourceAddress => {
-            by_source(route, &EndpointSearch::new(request, rule, allowance))
+            by_source(route, &EndpointSearch::new(request, policy, allowance))
         }
         Balancing::RoundRobin | Balancing::LeastConnections | Balancing::Random => None,
     };
     let rest = || limited(allowance.saturating_sub(search.spent()));
-    let endpoint = found.or_else(|| Some(at_random(route, &rest(), 0)?.endpoint))?;
-    Some(endpoint.begin(request.now, rule))
+    found.or_else(|| Some(at_random(route, &rest(), 0)?.endpoint))
 }
 
 /// The endpoint for the client at `source` while all endpoints are well, if the route's policy depends
@@ -58,7 +87,7 @@ pub fn choose(route: &Route, request: &EndpointRequest<'_>) -> Option<ActiveConn
 pub fn endpoint_of_source(route: &Route, source: IpAddr) -> Option<SocketAddr> {
     let settled = route.spec.policy.balancing() == Balancing::SourceAddress;
     settled
-        .then(|| choose(route, &EndpointRequest::new(source, &[], 0)))?
+        .then(|| choose(route, &EndpointRequest::new(source, &[], 0)).ok())?
         .map(|active| active.endpoint().address)
 }
 

@@ -43,7 +43,7 @@ pub mod wire;
 pub use attachment::{Attachment, Attachments, ListenerRef, Scope};
 pub use backend::{ActiveConnection, Backend, Endpoint, EndpointSet};
 pub use backend_key::{BackendKey, ServicePort};
-pub use balance::{EndpointRequest, SearchState, choose, endpoint_of_source};
+pub use balance::{EndpointRequest, NoEndpoint, SearchState, choose, endpoint_of_source};
 pub use ejection::{Ejected, EjectionRule, FailureKind, MOST_FAILURES};
 pub use hash_ring::{hash_ip, mix};
 pub use health::{Availability, ENDPOINT_REST, FAMILY_REST, Moment};

@@ -6,8 +6,8 @@ use std::time::Duration;
 use super::EjectionRule;
 use crate::limiter::LimitSet;
 use crate::policy::{
-    AccessList, AccessLists, Balancing, EffectivePolicy, HealthPolicy, Layers, Number, OnRemoval,
-    PassiveHealth, Policy, ProxyVersion, RacePolicy, Spread, Timeout, Timeouts,
+    AccessList, AccessLists, Balancing, EffectivePolicy, HealthPolicy, Layers, LimitMode, Limits,
+    Number, OnRemoval, PassiveHealth, Policy, ProxyVersion, RacePolicy, Spread, Timeout, Timeouts,
 };
 
 /// How a route treats its connections: its effective policy, ready for use. Routes with the same one share
@@ -17,6 +17,8 @@ pub struct TrafficPolicy {
     effective: EffectivePolicy,
     access: Arc<AccessList>,
     limits: Box<[LimitSet]>,
+    endpoint_limit: Option<usize>,
+    reported_endpoint_limit: Option<usize>,
     connect: Duration,
     idle: Duration,
     lifetime: Option<Duration>,
@@ -59,10 +61,27 @@ impl TrafficPolicy {
         let of_ceiling = effective.limits_ceiling.as_ref();
         let limits = [Some(&effective.policy.limits), of_ceiling].into_iter().flatten();
         let limits = limits.filter_map(LimitSet::of).collect();
+        let of_endpoint = |limits: &Limits| usize::try_from(limits.per_endpoint.connections?).ok();
+        let own = of_endpoint(&effective.policy.limits);
+        let (endpoint_limit, reported_endpoint_limit) = match effective.policy.limits.mode {
+            Some(LimitMode::Report) => (of_ceiling.and_then(of_endpoint), own),
+            _ => (own, None),
+        };
         let ejection = ejection_rule(&effective.policy.health);
         let RacePolicy { after, budget } = effective.policy.load_balancing.race;
         let race = RaceRule { after: or_longest(&after), budget: budget.map_or(0, Number::get) };
-        TrafficPolicy { effective, access, limits, connect, idle, lifetime, ejection, race }
+        TrafficPolicy {
+            effective,
+            access,
+            limits,
+            endpoint_limit,
+            reported_endpoint_limit,
+            connect,
+            idle,
+            lifetime,
+            ejection,
+            race,
+        }
     }
 
     /// The policy of a route with these fields, in an installation that sets none.
@@ -129,6 +148,16 @@ impl TrafficPolicy {
     /// nothing is limited. Each has a limiter of [`RouteStats::limiters`](super::RouteStats::limiters).
     pub fn limits(&self) -> &[LimitSet] {
         &self.limits
+    }
+
+    /// How many connections an endpoint may have.
+    pub fn endpoint_limit(&self) -> Option<usize> {
+        self.endpoint_limit
+    }
+
+    /// The same, if more are only reported.
+    pub fn reported_endpoint_limit(&self) -> Option<usize> {
+        self.reported_endpoint_limit
     }
 
     /// The PROXY header for endpoints, if they get one.

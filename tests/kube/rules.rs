@@ -86,6 +86,7 @@ fn a_route_at_all_its_limits_is_taken() {
                 "newConnections": { "rate": 1_000_000, "per": "1h", "burst": 1_000_000 },
                 "prefix": { "ipv4": 32, "ipv6": 128 },
             },
+            "perEndpoint": { "connections": 10_000_000 },
             "mode": "Report",
         },
         "endpoints": { "closeOver": "00719h00059m00059s00999ms" },

@@ -220,6 +220,43 @@ fn a_client_of_a_loop_or_of_a_suspended_route_takes_no_share() {
     drop(served(1, &plane, &backend));
 }
 
+#[test]
+fn each_endpoint_has_so_many_connections_and_others_take_over() {
+    let backends = [Backend::new(), Backend::new()];
+    let addresses = backends.each_ref().map(Backend::address);
+    let route = |mode| {
+        let value = json!({ "perEndpoint": { "connections": 1 }, "mode": mode });
+        target("a.test", &addresses).policy(|policy| policy.limits = limits(value))
+    };
+    let mut plane = Plane::start(vec![route("Enforce")]);
+    let connect = || {
+        let hello = hello("a.test");
+        (open_from(from(1), plane.address(), &hello), hello)
+    };
+    let held = [(); 2].map(|()| connect());
+    let active = || plane.endpoints().iter().map(|one| one.active()).collect::<Vec<_>>();
+    wait_until("one for each endpoint", || active() == [1, 1]);
+    is_refused(connect().0);
+    assert_eq!(plane.count("a.test", Outcome::LimitExceeded), 1);
+    drop(held);
+    for backend in &backends {
+        drop(backend.accept());
+    }
+    plane.assert_active(0);
+    plane.apply(vec![route("Report")]);
+    let held: Vec<_> =
+        (0..4).map(|_| open_from(from(1), plane.address(), &hello("a.test"))).collect();
+    plane.assert_active(4);
+    wait_until("all to be connected", || {
+        plane.endpoints().iter().map(|one| one.active()).sum::<usize>() == 4
+    });
+    drop(held);
+    let series = r#"sluice_limit_exceeded_total{limit="endpoint",mode="report"}"#;
+    assert_eq!(counted(&plane, series).as_deref(), Some("2"));
+    let series = r#"sluice_limit_exceeded_total{limit="endpoint",mode="enforce"}"#;
+    assert_eq!(counted(&plane, series).as_deref(), Some("1"));
+}
+
 /// A source over its limit costs the others nothing.
 #[test]
 fn an_innocent_client_beside_one_that_exceeds_its_limits() {

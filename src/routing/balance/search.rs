@@ -6,7 +6,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::routing::{Availability, EjectionRule, Endpoint, EndpointSet, Moment, mix};
+use crate::routing::{Availability, Endpoint, EndpointSet, Moment, TrafficPolicy, mix};
 
 /// The maximum number of endpoints that are checked for one client, over all backends and choices. Each
 /// choice uses at most half of the rest, and at least one. If nearly all endpoints are dead, a healthy one
@@ -79,6 +79,8 @@ pub(super) enum EndpointRank {
     Resting,
     /// The route has ejected it.
     Ejected,
+    /// It has as many connections as the route allows.
+    Full,
 }
 
 impl<'a> EndpointRequest<'a> {
@@ -103,8 +105,11 @@ impl<'a> EndpointRequest<'a> {
         EndpointRequest { search, ..EndpointRequest::new(source, tried, random) }
     }
 
-    fn rank(&self, endpoint: &Endpoint, rule: &EjectionRule) -> EndpointRank {
-        match endpoint.availability(self.now, rule) {
+    fn rank(&self, endpoint: &Endpoint, policy: &TrafficPolicy) -> EndpointRank {
+        if policy.endpoint_limit().is_some_and(|most| endpoint.active() >= most) {
+            return EndpointRank::Full;
+        }
+        match endpoint.availability(self.now, policy.ejection()) {
             Availability::Well | Availability::Due if self.search.avoids(endpoint.address) => {
                 EndpointRank::Doubtful
             }
@@ -130,8 +135,7 @@ impl<'a> EndpointRequest<'a> {
 /// A search for one endpoint, with a limit on the endpoints it looks at.
 pub(super) struct EndpointSearch<'w> {
     pub(super) request: &'w EndpointRequest<'w>,
-    /// When the route ejects endpoints.
-    rule: &'w EjectionRule,
+    policy: &'w TrafficPolicy,
     most: u16,
     left: Cell<u16>,
     /// Over which time the weight of an endpoint that comes back grows.
@@ -139,8 +143,12 @@ pub(super) struct EndpointSearch<'w> {
 }
 
 impl<'w> EndpointSearch<'w> {
-    pub(super) fn new(request: &'w EndpointRequest<'w>, rule: &'w EjectionRule, most: u16) -> Self {
-        EndpointSearch { request, rule, most, left: Cell::new(most), slow_start: None }
+    pub(super) fn new(
+        request: &'w EndpointRequest<'w>,
+        policy: &'w TrafficPolicy,
+        most: u16,
+    ) -> Self {
+        EndpointSearch { request, policy, most, left: Cell::new(most), slow_start: None }
     }
 
     /// Lets the weight of an endpoint that comes back grow over this time.
@@ -190,7 +198,7 @@ impl<'w> EndpointSearch<'w> {
         for looks in [&self.left, &self.request.search.looks] {
             looks.set(looks.get().saturating_sub(1));
         }
-        Some(self.request.rank(endpoint, self.rule))
+        Some(self.request.rank(endpoint, self.policy))
     }
 
     /// The first of the best among the first `share` of `endpoints`. Stops at a good one.

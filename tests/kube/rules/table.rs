@@ -226,6 +226,7 @@ fn limits() -> Vec<Rule> {
     let numbers = [
         ("/limits/connections", 10_000_000),
         ("/limits/perSource/connections", 10_000_000),
+        ("/limits/perEndpoint/connections", 10_000_000),
         ("/limits/perSource/prefix/ipv4", 32),
         ("/limits/perSource/prefix/ipv6", 128),
     ];

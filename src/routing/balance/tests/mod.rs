@@ -1,5 +1,6 @@
 mod bounds;
 mod health;
+mod limits;
 mod policies;
 mod slow_start;
 mod sources;
@@ -7,6 +8,7 @@ mod sources;
 use std::collections::HashMap;
 
 use super::*;
+use crate::policy::Policy;
 use crate::routing::{
     BackendKey, Hostname, Moment, RouteKey, RouteSpec, Snapshot, TrafficPolicy, channel,
 };
@@ -21,7 +23,7 @@ fn client(number: u32) -> IpAddr {
 }
 
 /// A route whose backends have these weights and numbers of endpoints.
-fn route(policy: Balancing, backends: &[(u32, usize)]) -> Arc<Route> {
+fn route(policy: impl Into<Policy>, backends: &[(u32, usize)]) -> Arc<Route> {
     let key = |index: usize| BackendKey::Address(index.to_string().into());
     let spec = RouteSpec {
         backends: backends.iter().enumerate().map(|(i, (weight, _))| (key(i), *weight)).collect(),
@@ -41,7 +43,7 @@ fn route(policy: Balancing, backends: &[(u32, usize)]) -> Arc<Route> {
 
 fn pick(route: &Route, source: IpAddr, tried: &[SocketAddr], random: u64) -> Option<SocketAddr> {
     let request = EndpointRequest::new(source, tried, random);
-    choose(route, &request).map(|active| active.endpoint().address)
+    choose(route, &request).ok().map(|active| active.endpoint().address)
 }
 
 /// How often each backend was chosen in `count` turns.

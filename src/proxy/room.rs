@@ -1,0 +1,86 @@
+//! Room for connections: which one gives way when there are too many. A worker judges by its own connections.
+
+use std::cell::RefCell;
+use std::net::IpAddr;
+use std::rc::Rc;
+
+use ahash::AHashMap as HashMap;
+
+use super::crowd::{Crowd, Membership};
+use super::reactor::{Reactor, TaskId};
+use crate::outcome::Limit;
+
+/// How many times as many connections the client must have that has most, so that one of them gives way to a
+/// newcomer.
+const TIMES_MORE: usize = 4;
+/// How many connections give way at a time. They have their descriptors for a moment still, and there is only a
+/// small reserve of these.
+const MOST_DISPLACED: usize = 16;
+
+/// The connections of a worker, by client.
+pub(super) struct Room {
+    reactor: Rc<Reactor>,
+    /// Those whose client is known.
+    known: Crowd,
+    /// Those of them whose hello is not complete.
+    hellos: Crowd,
+    /// The tasks of connections that give way to others, and the limit for which each does.
+    displaced: RefCell<HashMap<TaskId, Limit>>,
+}
+
+impl Room {
+    /// Without connections.
+    pub(super) fn new(reactor: &Rc<Reactor>) -> Self {
+        let reactor = Rc::clone(reactor);
+        let (known, hellos) = (Crowd::default(), Crowd::default());
+        Room { reactor, known, hellos, displaced: RefCell::default() }
+    }
+
+    /// Adds the connection of the current task to those of its client.
+    pub(super) fn enter(&self, client: IpAddr) -> Membership<'_> {
+        self.known.enter(client, self.reactor.current(), self.reactor.now())
+    }
+
+    /// Adds the connection of the current task to those whose hello is not complete. If there are more than `most`,
+    /// the oldest of the client that has most gives way.
+    pub(super) fn enter_hello(&self, client: IpAddr, most: usize) -> Membership<'_> {
+        let entered = self.hellos.enter(client, self.reactor.current(), self.reactor.now());
+        if self.hellos.len() > most {
+            self.displace(self.hellos.remove_of_most(), Limit::Hellos);
+        }
+        entered
+    }
+
+    /// The hello of the current task's connection is complete: it need not give way to other hellos.
+    pub(super) fn has_hello(&self, waiting: Membership<'_>) {
+        drop(waiting);
+        let (mut displaced, task) = (self.displaced.borrow_mut(), self.reactor.current());
+        if displaced.get(&task) == Some(&Limit::Hellos) {
+            displaced.remove(&task);
+            self.reactor.spare_current();
+        }
+    }
+
+    /// Makes room for a newcomer, if that is fair: the connection gives way that has rested the longest of the
+    /// client that has most, if that one has [`TIMES_MORE`] as many as the newcomer's client would have. Returns
+    /// whether there is room.
+    pub(super) fn make_for(&self, newcomer: Option<IpAddr>) -> bool {
+        let own = newcomer.map_or(0, |client| self.known.count_of(client)).saturating_add(1);
+        self.displaced.borrow().len() < MOST_DISPLACED
+            && own.saturating_mul(TIMES_MORE) <= self.known.most()
+            && self.displace(self.known.remove_of_most(), Limit::Process)
+    }
+
+    fn displace(&self, task: Option<TaskId>, limit: Limit) -> bool {
+        let Some(task) = task else { return false };
+        self.displaced.borrow_mut().insert(task, limit);
+        self.reactor.cancel_task(task);
+        true
+    }
+
+    /// The limit for which the connection of the current task has to give way, if it has to. To be called once, at
+    /// its end.
+    pub(super) fn take_displaced(&self) -> Option<Limit> {
+        self.displaced.borrow_mut().remove(&self.reactor.current())
+    }
+}
