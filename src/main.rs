@@ -85,8 +85,9 @@ fn explain(args: &Explain, out: &mut dyn Write) -> anyhow::Result<ExitCode> {
     let mut explanation = explain::explain(&explain::table(snapshot), &query);
     told.iter().for_each(|(route, message)| explanation.add_told(route, message));
     states.iter().for_each(|(route, at, state)| explanation.add_state(route, *at, state));
-    if let (Some(winner), Some(source)) = (&explanation.winner, query.source) {
-        explanation.endpoint = routing::endpoint_of_source(&winner.route, source);
+    if let Some(winner) = &explanation.winner {
+        let name = query.name.as_deref();
+        explanation.endpoint = routing::settled_endpoint(&winner.route, query.source, name);
     }
     writeln!(out, "{explanation}")?;
     Ok(if explanation.found() { ExitCode::SUCCESS } else { ExitCode::from(FAILED) })

@@ -274,7 +274,7 @@ impl RouteReport {
 
 impl BackendReport {
     fn of(share: &WeightedBackend, rule: &EjectionRule) -> Self {
-        let WeightedBackend { weight, backend } = share;
+        let WeightedBackend { weight, backend, .. } = share;
         let (endpoints, now) = (backend.endpoints(), Moment::now());
         let endpoint = |endpoint: &Arc<Endpoint>| EndpointReport {
             address: endpoint.address,

@@ -80,7 +80,7 @@ pub struct Explanation {
     pub elsewhere: Vec<Elsewhere>,
     /// A wildcard whose suffix is the name, which it does not cover. Set only without a winner.
     pub bare_suffix: Option<(RouteKey, Hostname)>,
-    /// The endpoint for the client's address. The caller, which knows the balancer, sets it.
+    /// The endpoint for the client's address or the server name. The caller, which knows the balancer, sets it.
     pub endpoint: Option<SocketAddr>,
     /// The endpoints of the winner that come last, and why: `resting` or `ejected`.
     pub states: Vec<(SocketAddr, String)>,

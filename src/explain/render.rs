@@ -1,7 +1,6 @@
 //! An explanation as text.
 
 use std::fmt::{self, Display, Formatter};
-use std::net::IpAddr;
 
 use super::{Elsewhere, Explanation, Loser, Lost, StatusNote, Winner};
 use crate::policy::{AccessList, Balancing, PolicyOrigin};
@@ -44,10 +43,8 @@ impl Explanation {
     fn fmt_policy(&self, spec: &RouteSpec, f: &mut Formatter<'_>) -> fmt::Result {
         for (field, value, origin) in spec.policy.effective().fields() {
             write!(f, "  {field}: {value} ({})", described_origin(origin))?;
-            let sticks = field == "loadBalancing.policy"
-                && spec.policy.balancing() == Balancing::SourceAddress;
-            if let Some(source) = self.query.source.filter(|_| sticks) {
-                self.fmt_source(source, f)?;
+            if field == "loadBalancing.policy" {
+                self.fmt_settled(spec.policy.balancing(), f)?;
             }
             writeln!(f)?;
         }
@@ -79,10 +76,20 @@ impl Explanation {
         Ok(())
     }
 
-    fn fmt_source(&self, source: IpAddr, f: &mut Formatter<'_>) -> fmt::Result {
-        match self.endpoint {
-            Some(endpoint) => write!(f, ", {source} goes to {endpoint}"),
-            None => write!(f, ", {source} always gets the same endpoint while it exists"),
+    /// What the policy chooses the endpoint by, and the endpoint if it is known.
+    fn fmt_settled(&self, policy: Balancing, f: &mut Formatter<'_>) -> fmt::Result {
+        let source = self.query.source.map(|source| source.to_string());
+        let key = match policy {
+            Balancing::SourceAddress => source,
+            Balancing::ServerName => self.query.name.as_deref().map(str::to_owned).or(source),
+            Balancing::RoundRobin | Balancing::LeastConnections | Balancing::Random => None,
+        };
+        match (key, self.endpoint) {
+            (Some(key), Some(endpoint)) => write!(f, ", {key} goes to {endpoint}"),
+            (Some(key), None) => {
+                write!(f, ", {key} always gets the same endpoint while it exists")
+            }
+            (None, _) => Ok(()),
         }
     }
 

@@ -203,6 +203,21 @@ fn the_details_of_the_winner_are_shown() {
 }
 
 #[test]
+fn the_endpoint_of_a_server_name_is_shown() {
+    let mut spec = route("data/mail", None, &["*.example.com"]);
+    spec.policy = TrafficPolicy::of(&Balancing::ServerName.into());
+    let table = table(Snapshot { routes: vec![spec], ..Snapshot::default() });
+    let name = || Some("a.example.com".into());
+    let mut explanation = explain(&table, &Query { name: name(), ..Query::default() });
+    let policy = "loadBalancing.policy: ServerName (of the route), a.example.com";
+    let text = explanation.to_string();
+    assert!(text.contains(&format!("{policy} always gets the same endpoint while")), "{text}");
+    explanation.endpoint = Some(([10, 0, 0, 1], 443).into());
+    let text = explanation.to_string();
+    assert!(text.contains(&format!("{policy} goes to 10.0.0.1:443\n")), "{text}");
+}
+
+#[test]
 fn a_server_name_is_what_a_client_can_send() {
     assert_eq!(server_name(""), Ok(None));
     assert_eq!(server_name("A.com."), Ok(Some("a.com".into())));

@@ -211,12 +211,7 @@ fn lock(shard: &Mutex<Shard>) -> MutexGuard<'_, Shard> {
 
 impl SourceKey {
     fn of(group: &SourceGroup, source: IpAddr, prefix: SourcePrefix) -> Self {
-        let (bits, length) = match source.to_canonical() {
-            IpAddr::V4(ip) => (ip.to_ipv6_mapped().to_bits(), 96 + u32::from(prefix.ipv4())),
-            IpAddr::V6(ip) => (ip.to_bits(), prefix.ipv6().into()),
-        };
-        let mask = u128::MAX.checked_shl(128_u32.saturating_sub(length)).unwrap_or(0);
-        let masked = bits & mask;
+        let masked = prefix.of(source);
         SourceKey { group: group.id, prefix: [(masked >> 64) as u64, masked as u64] }
     }
 }

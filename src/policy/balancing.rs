@@ -16,18 +16,29 @@ pub enum Balancing {
     LeastConnections,
     /// Any, by weight.
     Random,
-    /// The same source address to the same endpoint, as long as that endpoint is there.
+    /// The same source to the same endpoint, as long as that endpoint is there.
     SourceAddress,
+    /// The same server name to the same endpoint, as long as that endpoint is there.
+    ServerName,
 }
 
 impl Balancing {
     /// All of them, the default first.
-    pub const ALL: [Balancing; 4] = [
+    pub const ALL: [Balancing; 5] = [
         Balancing::RoundRobin,
         Balancing::LeastConnections,
         Balancing::Random,
         Balancing::SourceAddress,
+        Balancing::ServerName,
     ];
+
+    /// Whether the endpoint follows from the client alone, so that all replicas choose alike.
+    pub fn is_by_hash(self) -> bool {
+        match self {
+            Balancing::SourceAddress | Balancing::ServerName => true,
+            Balancing::RoundRobin | Balancing::LeastConnections | Balancing::Random => false,
+        }
+    }
 
     /// The name that manifests and reports use.
     pub fn as_str(self) -> &'static str {
@@ -36,6 +47,7 @@ impl Balancing {
             Balancing::LeastConnections => "LeastConnections",
             Balancing::Random => "Random",
             Balancing::SourceAddress => "SourceAddress",
+            Balancing::ServerName => "ServerName",
         }
     }
 }

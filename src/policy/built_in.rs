@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use super::{
-    Balancing, HealthPolicy, LoadBalancing, Number, PassiveHealth, Policy, RacePolicy, Timeout,
-    Timeouts,
+    Balancing, HealthPolicy, LoadBalancing, Number, PassiveHealth, Policy, RacePolicy,
+    SourcePrefix, Timeout, Timeouts,
 };
 
 /// sluice's own defaults, of the fields that always have a value.
@@ -12,6 +12,7 @@ pub fn built_in() -> Policy {
     Policy {
         load_balancing: LoadBalancing {
             policy: Some(Balancing::default()),
+            prefix: SourcePrefix::default(),
             slow_start: None,
             race: RacePolicy {
                 after: Timeout::new(Duration::from_millis(300)),

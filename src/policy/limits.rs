@@ -1,6 +1,7 @@
 //! Limits on connections.
 
 use std::fmt;
+use std::net::IpAddr;
 
 use schemars::JsonSchema;
 use serde::de::Error;
@@ -166,6 +167,15 @@ impl SourcePrefix {
     /// Of an IPv6 address.
     pub fn ipv6(self) -> u8 {
         self.ipv6.unwrap_or(64)
+    }
+
+    /// The bits of an address that count, those of an IPv4 address mapped into IPv6. The others are zero.
+    pub fn of(self, address: IpAddr) -> u128 {
+        let (bits, length) = match address.to_canonical() {
+            IpAddr::V4(ip) => (ip.to_ipv6_mapped().to_bits(), 96 + u32::from(self.ipv4())),
+            IpAddr::V6(ip) => (ip.to_bits(), self.ipv6().into()),
+        };
+        bits & u128::MAX.checked_shl(128_u32.saturating_sub(length)).unwrap_or(0)
     }
 }
 

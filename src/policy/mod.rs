@@ -82,6 +82,10 @@ pub struct LoadBalancing {
     /// - `Random`: a random endpoint, by weight.
     /// - `SourceAddress`: the same endpoint for the same client address, as long as the endpoint
     ///   exists.
+    /// - `ServerName`: the same endpoint for the same server name, as long as the endpoint exists.
+    ///   Clients without a name are distributed by their addresses.
+    ///
+    /// All replicas choose the same endpoint for an address or a name.
     ///
     /// Without it, the installation's own; `RoundRobin` if that has none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -89,10 +93,16 @@ pub struct LoadBalancing {
     pub policy: Option<Balancing>,
 
     /// The time over which the weight of an endpoint grows that is new beside others, or is ready again,
-    /// such as `30s`. Without it, or with `SourceAddress`, it gets its whole share at once.
+    /// such as `30s`. Without it, or with `SourceAddress` and `ServerName`, it gets its whole share at
+    /// once.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Timeout")]
     pub slow_start: Option<Timeout>,
+
+    /// How many bits of a client's address `SourceAddress` looks at, so that all clients of a network get
+    /// the same endpoint.
+    #[serde(default, deserialize_with = "or_default", skip_serializing_if = "is_default")]
+    pub prefix: SourcePrefix,
 
     /// The race of a second endpoint against one that does not answer.
     #[serde(default, deserialize_with = "or_default", skip_serializing_if = "is_default")]

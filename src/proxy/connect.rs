@@ -30,11 +30,15 @@ pub(super) async fn connect(
     downstream: &Socket,
 ) -> Result<Upstream, Refusal> {
     let _connecting = context.connecting();
-    let request = EndpointRequest::new(connection.source.ip(), &[], context.random());
+    let request = EndpointRequest {
+        name: connection.server_name(),
+        ..EndpointRequest::new(connection.source.ip(), &[], context.random())
+    };
     let active = choose(route, &request).map_err(|none| match none {
         NoEndpoint::NoneLeft => Refusal::NoEndpoints,
         NoEndpoint::AllFull => Refusal::LimitExceeded(Limit::Endpoint),
     })?;
+    let search = request.search;
     let is_over = |most| active.endpoint().active() > most;
     if route.spec.policy.reported_endpoint_limit().is_some_and(is_over) {
         connection.is_over(Limit::Endpoint);
@@ -67,7 +71,6 @@ pub(super) async fn connect(
         }
         Err(failure) => Err(failure),
     };
-    let search = request.search;
     // Boxed, so that the tasks of ordinary connections reserve no space for it.
     Box::pin(Race::new(context, connection, route, downstream, limit, search, first).run()).await
 }

@@ -233,6 +233,11 @@ impl Connection {
         }
     }
 
+    /// The server name, if the client sent a valid one.
+    pub(super) fn server_name(&self) -> Option<&str> {
+        Some(self.hello.as_ref()?.server_name.as_ref()?.as_str())
+    }
+
     /// The server name that the client sent: normalised if it is valid, else escaped.
     fn name(&self) -> Option<&str> {
         let hello = self.hello.as_ref();

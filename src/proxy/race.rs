@@ -149,12 +149,13 @@ impl<'a> Race<'a> {
             return false;
         }
         let search = std::mem::take(&mut self.search);
-        let request = EndpointRequest::again(
-            self.connection.source.ip(),
-            &self.tried,
-            self.context.random(),
+        let connection = &*self.connection;
+        let random = self.context.random();
+        let request = EndpointRequest {
+            name: connection.server_name(),
             search,
-        );
+            ..EndpointRequest::new(connection.source.ip(), &self.tried, random)
+        };
         let chosen = choose(self.route, &request);
         self.search = request.search;
         let Ok(active) = chosen else {

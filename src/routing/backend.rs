@@ -152,9 +152,9 @@ impl EndpointSet {
         self.addresses().filter(|address| !new.contains(address)).collect()
     }
 
-    /// The endpoints in the order of preference for `source`, a hash. It is the same on every replica.
-    pub fn in_order_of(&self, source: u64) -> impl Iterator<Item = &Arc<Endpoint>> {
-        self.ring.in_order_of(source).filter_map(|index| self.get(index))
+    /// The endpoints in the order of preference for `key`, a hash. It is the same on every replica.
+    pub fn in_order_of(&self, key: u64) -> impl Iterator<Item = &Arc<Endpoint>> {
+        self.ring.in_order_of(key).filter_map(|index| self.get(index))
     }
 }
 

@@ -7,13 +7,13 @@
 mod search;
 
 use std::cmp::{Ordering, Reverse};
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, PoisonError};
 
 use self::search::{EndpointRank, EndpointSearch, pick};
 pub use self::search::{EndpointRequest, SearchState};
-use super::{ActiveConnection, Endpoint, EndpointSet, Moment, RoundRobin, Route, hash_ip, mix};
+use super::{ActiveConnection, Endpoint, EndpointSet, Moment, RoundRobin, Route, mix};
 use crate::policy::Balancing;
 
 /// Up to this many endpoints, all are compared to find the one with the fewest connections. Of more, the
@@ -68,27 +68,35 @@ fn find(route: &Route, request: &EndpointRequest<'_>) -> Option<Arc<Endpoint>> {
         |most: u16| EndpointSearch::new(request, policy, most).starting_slowly(slow_start);
     // Half of the allowance is left for a second search, which accepts any endpoint.
     let search = limited(allowance / 2);
+    let key = policy.key(request.source, request.name);
     let found = match policy.balancing() {
         // Not for retries: the next endpoint in turn may be on the same machine as the failed one, and the
         // endpoint with the fewest connections may have so few because it accepts none.
         Balancing::RoundRobin if first => in_turn(route, &search),
         Balancing::LeastConnections if first => least(route, &search),
-        Balancing::SourceAddress => {
-            by_source(route, &EndpointSearch::new(request, policy, allowance))
+        _ => {
+            key.and_then(|key| by_key(route, &EndpointSearch::new(request, policy, allowance), key))
         }
-        Balancing::RoundRobin | Balancing::LeastConnections | Balancing::Random => None,
     };
     let rest = || limited(allowance.saturating_sub(search.spent()));
     found.or_else(|| Some(at_random(route, &rest(), 0)?.endpoint))
 }
 
-/// The endpoint for the client at `source` while all endpoints are well, if the route's policy depends
-/// only on the client's address.
-pub fn endpoint_of_source(route: &Route, source: IpAddr) -> Option<SocketAddr> {
-    let settled = route.spec.policy.balancing() == Balancing::SourceAddress;
-    settled
-        .then(|| choose(route, &EndpointRequest::new(source, &[], 0)).ok())?
-        .map(|active| active.endpoint().address)
+/// The endpoint for a client while all endpoints are well, if the route's policy depends only on the client's
+/// address and the server name. `None` for an unknown address.
+pub fn settled_endpoint(
+    route: &Route,
+    source: Option<IpAddr>,
+    name: Option<&str>,
+) -> Option<SocketAddr> {
+    let is_known = match route.spec.policy.balancing() {
+        Balancing::SourceAddress => source.is_some(),
+        Balancing::ServerName => source.is_some() || name.is_some(),
+        Balancing::RoundRobin | Balancing::LeastConnections | Balancing::Random => false,
+    };
+    let source = source.unwrap_or(IpAddr::V6(Ipv6Addr::UNSPECIFIED));
+    let request = EndpointRequest { name, ..EndpointRequest::new(source, &[], 0) };
+    Some(is_known.then(|| choose(route, &request).ok())??.endpoint().address)
 }
 
 /// The backends of a route that may have an endpoint for a request.
@@ -298,13 +306,12 @@ fn least_of_all(route: &Route, search: &EndpointSearch<'_>) -> Option<Arc<Endpoi
     best.map(|found| found.endpoint)
 }
 
-/// Rendezvous hashing: all replicas choose the same endpoint for a source, and the removal of an endpoint
-/// moves only its own sources, with the precision of [`EndpointSet::in_order_of`].
-fn by_source(route: &Route, search: &EndpointSearch<'_>) -> Option<Arc<Endpoint>> {
-    let source = hash_ip(search.request.source);
+/// Rendezvous hashing: all replicas choose the same endpoint for a key, and the removal of an endpoint or a
+/// backend moves only its own keys, with the precision of [`EndpointSet::in_order_of`].
+fn by_key(route: &Route, search: &EndpointSearch<'_>, key: u64) -> Option<Arc<Endpoint>> {
     let score = |index: usize, weight: u32| {
         // Uniform in (0, 1). With the logarithm, the shares follow the weights.
-        let hash = mix(source ^ mix(index as u64));
+        let hash = mix(key ^ route.backends.get(index).map_or(0, |backend| backend.hash));
         let uniform = ((hash >> 11) as f64 + 0.5) / (1u64 << 53) as f64;
         -f64::from(weight) / uniform.ln()
     };
@@ -313,7 +320,7 @@ fn by_source(route: &Route, search: &EndpointSearch<'_>) -> Option<Arc<Endpoint>
         scores.max_by(|(_, a), (_, b)| a.total_cmp(b)).map(|(index, _)| index)
     };
     let found = Candidates::of(route).search(search, best, |set, _, share| {
-        let (rank, endpoint) = search.best_of(set.in_order_of(source), share)?;
+        let (rank, endpoint) = search.best_of(set.in_order_of(key), share)?;
         Some((rank, Arc::clone(endpoint)))
     });
     found.map(|(_, endpoint)| endpoint)

@@ -1,16 +1,17 @@
-//! Hashes by which every replica distributes sources over endpoints in the same way.
+//! Hashes by which every replica distributes keys over endpoints in the same way. A key is a source or a server
+//! name.
 //!
-//! The choice is rendezvous hashing: the endpoint whose score with the source is highest. With many
+//! The choice is rendezvous hashing: the endpoint whose score with the key is highest. With many
 //! endpoints, this would check each of them for every connection. So only a window of endpoints is compared,
-//! which begins at the source's place on a ring of all endpoints. With up to [`WINDOW`] endpoints, the
-//! window is the whole ring, and the removal of an endpoint moves only its own sources. With more, it also
-//! adds an endpoint to the windows of other sources, and moves some of them: about as many as the endpoint
-//! had itself. The share of an endpoint varies by 1/√`WINDOW`, which is 9 %.
+//! which begins at the key's place on a ring of all endpoints. With up to [`WINDOW`] endpoints, the
+//! window is the whole ring, and the removal of an endpoint moves only its own keys. With more, it also
+//! adds an endpoint to the windows of other keys, and moves some of them: about as many as the endpoint
+//! had itself. The share of an endpoint varies by 1/√`WINDOW`, which is 6 %.
 
 use std::net::{IpAddr, SocketAddr};
 
-/// The number of endpoints that are compared for one source.
-const WINDOW: usize = 128;
+/// The number of endpoints that are compared for one key.
+const WINDOW: usize = 256;
 
 /// The finaliser of SplitMix64: every input bit affects every output bit. It must not change, because all
 /// replicas must use the same one.
@@ -21,18 +22,26 @@ pub fn mix(value: u64) -> u64 {
     z ^ (z >> 31)
 }
 
-/// The hash of a source.
-pub fn hash_ip(ip: IpAddr) -> u64 {
-    let bits = match ip {
-        IpAddr::V4(ip) => ip.to_ipv6_mapped().to_bits(),
-        IpAddr::V6(ip) => ip.to_bits(),
-    };
+/// The hash of the bits of an address.
+pub(super) fn hash_bits(bits: u128) -> u64 {
     mix(bits as u64 ^ mix((bits >> 64) as u64))
+}
+
+/// The hash of a text.
+pub(super) fn hash_text(text: &str) -> u64 {
+    text.as_bytes().chunks(8).fold(text.len() as u64, |hash, chunk| {
+        let word = chunk.iter().fold(0, |word, byte| word << 8 | u64::from(*byte));
+        mix(hash ^ word)
+    })
 }
 
 /// The hash of an endpoint.
 pub(super) fn hash_address(address: SocketAddr) -> u64 {
-    mix(hash_ip(address.ip()) ^ u64::from(address.port()))
+    let bits = match address.ip() {
+        IpAddr::V4(ip) => ip.to_ipv6_mapped().to_bits(),
+        IpAddr::V6(ip) => ip.to_bits(),
+    };
+    mix(hash_bits(bits) ^ u64::from(address.port()))
 }
 
 /// Endpoints by hash.
@@ -50,15 +59,15 @@ impl HashRing {
         HashRing { points }
     }
 
-    /// The indexes of the endpoints in the order in which `source`, a hash, should try them: those of its
+    /// The indexes of the endpoints in the order in which `key`, a hash, should try them: those of its
     /// first window by score, the highest first, then those of the next window.
-    pub(super) fn in_order_of(&self, source: u64) -> impl Iterator<Item = usize> {
-        self.windows(source).flat_map(move |window| ScoredEndpoints::of(window, source))
+    pub(super) fn in_order_of(&self, key: u64) -> impl Iterator<Item = usize> {
+        self.windows(key).flat_map(move |window| ScoredEndpoints::of(window, key))
     }
 
-    /// The windows of `source`, in the order of the ring.
-    fn windows(&self, source: u64) -> impl Iterator<Item = [&[(u64, u32)]; 2]> {
-        let start = self.points.partition_point(|(hash, _)| *hash < source);
+    /// The windows of `key`, in the order of the ring.
+    fn windows(&self, key: u64) -> impl Iterator<Item = [&[(u64, u32)]; 2]> {
+        let start = self.points.partition_point(|(hash, _)| *hash < key);
         let count = self.points.len();
         (0..count).step_by(WINDOW).map(move |passed| {
             let size = WINDOW.min(count - passed);
@@ -79,11 +88,11 @@ struct ScoredEndpoints {
 }
 
 impl ScoredEndpoints {
-    fn of(window: [&[(u64, u32)]; 2], source: u64) -> Self {
+    fn of(window: [&[(u64, u32)]; 2], key: u64) -> Self {
         let mut scored = [(0, 0); WINDOW];
         let mut count = 0;
         for (slot, (hash, index)) in scored.iter_mut().zip(window.into_iter().flatten()) {
-            *slot = (mix(source ^ hash), *index);
+            *slot = (mix(key ^ hash), *index);
             count += 1;
         }
         ScoredEndpoints { scored, count, passed: 0 }

@@ -1,9 +1,11 @@
 //! How a route treats its connections.
 
+use std::net::IpAddr;
 use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use super::EjectionRule;
+use super::hash_ring::{hash_bits, hash_text};
 use crate::limiter::LimitSet;
 use crate::policy::{
     AccessList, AccessLists, Balancing, EffectivePolicy, HealthPolicy, Layers, LimitMode, Limits,
@@ -109,9 +111,20 @@ impl TrafficPolicy {
 
     /// Over which time the weight of an endpoint that comes back grows.
     pub fn slow_start(&self) -> Option<Duration> {
-        // Every replica must choose the same endpoint for a source.
-        let applies = self.balancing() != Balancing::SourceAddress;
+        // Every replica must choose the same endpoint for a source or a name.
+        let applies = !self.balancing().is_by_hash();
         self.effective.policy.load_balancing.slow_start.filter(|_| applies).map(Timeout::get)
+    }
+
+    /// The hash by which the endpoint of a client is chosen, if the policy chooses by one: the same for the
+    /// same source or server name.
+    pub(super) fn key(&self, source: IpAddr, name: Option<&str>) -> Option<u64> {
+        let of_source = || hash_bits(self.effective.policy.load_balancing.prefix.of(source));
+        match self.balancing() {
+            Balancing::SourceAddress => Some(of_source()),
+            Balancing::ServerName => Some(name.map_or_else(of_source, hash_text)),
+            Balancing::RoundRobin | Balancing::LeastConnections | Balancing::Random => None,
+        }
     }
 
     /// The deadline of one attempt to connect to one endpoint.

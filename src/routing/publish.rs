@@ -243,16 +243,17 @@ impl TableWriter {
         others: &HashMap<BackendKey, OtherAddresses>,
         changed: &mut usize,
     ) -> Box<[WeightedBackend]> {
-        let backends = spec.backends.iter();
+        let backends = spec.backends.iter().enumerate();
         backends
-            .map(|(key, weight)| {
+            .map(|(index, (key, weight))| {
                 let (backend, named) = self.backends.entry(key.clone()).or_insert_with(|| {
                     let addresses = endpoints.get(key).map(Vec::as_slice).unwrap_or_default();
                     *changed += usize::from(!addresses.is_empty());
                     (Arc::new(Backend::new(key.clone(), addresses, others.get(key))), 0)
                 });
                 *named += 1;
-                WeightedBackend { weight: *weight, backend: Arc::clone(backend) }
+                let before = spec.backends.iter().take(index).filter(|(other, _)| other == key);
+                WeightedBackend::new(*weight, Arc::clone(backend), before.count())
             })
             .collect()
     }

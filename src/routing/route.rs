@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, AtomicUsize};
 use std::sync::{Arc, Mutex, OnceLock};
 
+use super::hash_ring::{hash_text, mix};
 use super::{
     Attachment, Attachments, Backend, BackendKey, Hostname, Hostnames, ListenerRef, RouteKey,
     Scope, TrafficPolicy,
@@ -116,6 +117,16 @@ pub struct WeightedBackend {
     pub weight: u32,
     /// The backend, shared with every other route that names it.
     pub backend: Arc<Backend>,
+    /// The hash of its key, the same on every replica whatever other backends the route has.
+    pub(super) hash: u64,
+}
+
+impl WeightedBackend {
+    /// A backend that the route names for the time `number`, beginning with 0.
+    pub(super) fn new(weight: u32, backend: Arc<Backend>, number: usize) -> Self {
+        let hash = hash_text(&backend.key().to_string());
+        WeightedBackend { weight, backend, hash: mix(hash ^ number as u64) }
+    }
 }
 
 impl Route {

@@ -11,11 +11,12 @@ use crate::support::{
     Backend, Blackhole, PATIENCE, Plane, Target, answering, ask, hello, millis, open, rest, target,
 };
 
-const POLICIES: [Balancing; 4] = [
+const POLICIES: [Balancing; 5] = [
     Balancing::RoundRobin,
     Balancing::LeastConnections,
     Balancing::Random,
     Balancing::SourceAddress,
+    Balancing::ServerName,
 ];
 
 fn impatient(config: &mut Config) {

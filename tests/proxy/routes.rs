@@ -135,3 +135,16 @@ fn source_addresses_stay_with_their_endpoint() {
         assert_eq!(ask(plane.address(), "a.test"), first);
     }
 }
+
+#[test]
+fn server_names_stay_with_their_endpoint() {
+    let endpoints = [answering("1"), answering("2"), answering("3"), answering("4")];
+    let target = target("*.test", &endpoints).balanced(Balancing::ServerName);
+    let plane = Plane::start(vec![target]);
+    let of_names = || -> Vec<String> {
+        (0..16).map(|number| ask(plane.address(), &format!("{number}.test"))).collect()
+    };
+    let first = of_names();
+    assert!(first.iter().any(|answer| *answer != first[0]), "{first:?}");
+    assert_eq!(of_names(), first);
+}

@@ -170,7 +170,12 @@ fn a_ceiling_of_what_cannot_be_bounded_is_an_error() {
 fn every_field_reads_back_as_it_was_written() {
     let whole = json!({
         "loadBalancing":
-            { "policy": "SourceAddress", "slowStart": "30s", "race": { "after": "100ms", "budget": 0 } },
+            {
+                "policy": "SourceAddress",
+                "slowStart": "30s",
+                "prefix": { "ipv4": 24, "ipv6": 48 },
+                "race": { "after": "100ms", "budget": 0 },
+            },
         "health":
             { "passive": { "failures": 0, "ejectFor": "30s", "maxEjectFor": "1h" } },
         "timeouts": { "connect": "1s500ms", "idle": "2h", "lifetime": "24h" },

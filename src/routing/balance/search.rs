@@ -22,6 +22,8 @@ const MOST_DRAWS: usize = 16;
 pub struct EndpointRequest<'a> {
     /// The client's address.
     pub source: IpAddr,
+    /// The server name, if the client sent one.
+    pub name: Option<&'a str>,
     /// Endpoints that were tried for it already.
     pub tried: &'a [SocketAddr],
     /// A fresh random number.
@@ -84,25 +86,16 @@ pub(super) enum EndpointRank {
 }
 
 impl<'a> EndpointRequest<'a> {
-    /// The request of a client without earlier attempts.
+    /// The request of a client without a server name and earlier attempts.
     pub fn new(source: IpAddr, tried: &'a [SocketAddr], random: u64) -> Self {
         EndpointRequest {
             source,
+            name: None,
             tried,
             random,
             now: Moment::now(),
             search: SearchState::default(),
         }
-    }
-
-    /// The request of a client with earlier attempts.
-    pub fn again(
-        source: IpAddr,
-        tried: &'a [SocketAddr],
-        random: u64,
-        search: SearchState,
-    ) -> Self {
-        EndpointRequest { search, ..EndpointRequest::new(source, tried, random) }
     }
 
     fn rank(&self, endpoint: &Endpoint, policy: &TrafficPolicy) -> EndpointRank {

@@ -100,7 +100,8 @@ fn words() -> Vec<Rule> {
             "/loadBalancing/policy",
             json!("random"),
             "spec.loadBalancing.policy: Unsupported value: \"random\": supported values: \
-             \"RoundRobin\", \"LeastConnections\", \"Random\", \"SourceAddress\"",
+             \"RoundRobin\", \"LeastConnections\", \"Random\", \"SourceAddress\", \
+             \"ServerName\"",
             json!("Random"),
         ),
         rule(

@@ -40,10 +40,8 @@ fn all_choices_for_a_client_together_check_few_endpoints() {
         (0..16).flat_map(|n| endpoints(&route, n)).for_each(|endpoint| endpoint.failed(now));
         let (mut tried, mut search) = (Vec::new(), SearchState::default());
         for n in 0..TRIES as u64 {
-            let request = EndpointRequest {
-                now,
-                ..EndpointRequest::again(client(1), &tried, mix(n), search)
-            };
+            let request =
+                EndpointRequest { now, search, ..EndpointRequest::new(client(1), &tried, mix(n)) };
             let next = choose(&route, &request).unwrap().endpoint().address;
             let looked_at = looked_at(&request);
             assert!(looked_at <= MOST_LOOKS, "{policy:?}: {looked_at}");

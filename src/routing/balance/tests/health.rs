@@ -130,7 +130,10 @@ fn a_family_without_a_route_is_avoided_for_the_same_client_in_all_backends() {
         let (tried, mut search) = ([first], SearchState::default());
         search.unrouted(first);
         for n in 0..50 {
-            let request = EndpointRequest::again(client(n), &tried, mix(n.into()), search.clone());
+            let request = EndpointRequest {
+                search: search.clone(),
+                ..EndpointRequest::new(client(n), &tried, mix(n.into()))
+            };
             let next = choose(&route, &request).unwrap();
             assert!(next.endpoint().address.is_ipv4(), "{policy:?}");
         }

@@ -1,5 +1,6 @@
 mod bounds;
 mod health;
+mod keys;
 mod limits;
 mod policies;
 mod slow_start;

@@ -58,8 +58,8 @@ fn backends_without_weight_or_endpoints_get_no_connections() {
 }
 
 #[test]
-fn random_and_source_address_follow_the_weights() {
-    for policy in [Balancing::Random, Balancing::SourceAddress] {
+fn random_and_hash_policies_follow_the_weights() {
+    for policy in [Balancing::Random, Balancing::SourceAddress, Balancing::ServerName] {
         let all = shares(&route(policy, &[(3, 2), (1, 1)]), 4000);
         assert!((2800..3200).contains(&all[&0]), "{policy:?}: {all:?}");
     }
@@ -80,7 +80,7 @@ fn least_connections_follows_the_shares() {
 }
 
 #[test]
-fn retries_choose_a_random_endpoint_except_with_source_address() {
+fn retries_choose_a_random_endpoint_except_with_hash_policies() {
     for policy in Balancing::ALL {
         let route = route(policy, &[(1, 6)]);
         let tried = [address(0, 0), address(0, 1)];
@@ -90,7 +90,7 @@ fn retries_choose_a_random_endpoint_except_with_source_address() {
             next
         });
         match policy {
-            Balancing::SourceAddress => assert_eq!(next.len(), 1),
+            Balancing::SourceAddress | Balancing::ServerName => assert_eq!(next.len(), 1),
             _ => assert!(next.values().all(|n| (90..220).contains(n)), "{policy:?}: {next:?}"),
         }
     }
