@@ -1,6 +1,10 @@
 //! What the paths that every connection takes allocate: nothing that a client could make large.
 
+use std::net::Ipv4Addr;
+use std::sync::Arc;
+
 use allocation_counter::measure;
+use sluice::limiter::{LimitSet, Limiter, SourceTable, Tick};
 use sluice::policy::Balancing;
 use sluice::routing::{
     BackendKey, EndpointRequest, Hostname, RouteKey, RouteSpec, Snapshot, TrafficPolicy, channel,
@@ -100,6 +104,29 @@ fn a_choice_of_an_endpoint_allocates_nothing() {
             assert_eq!(count.count_total, 0, "{policy:?}");
         }
     }
+}
+
+/// One limiter may have an eighth of it.
+#[test]
+fn a_full_table_of_sources_takes_few_bytes() {
+    const SOURCES: usize = 65_536;
+    const MOST_BYTES: i64 = 8 << 20;
+    let limits = serde_json::json!({ "perSource": { "connections": 1 } });
+    let limits = LimitSet::of(&serde_json::from_value(limits).unwrap()).unwrap();
+    let table = Arc::<SourceTable>::default();
+    let limiters: Vec<_> = (0..12).map(|_| Arc::new(Limiter::new(&table))).collect();
+    let now = Tick::now();
+    let mut permits = Vec::with_capacity(12 * SOURCES / 8);
+    let count = measure(|| {
+        for limiter in &limiters {
+            let sources = (0..SOURCES as u32 / 8).map(|source| Ipv4Addr::from(source).into());
+            permits.extend(sources.filter_map(|source| limiter.admit(&limits, source, now).ok()));
+        }
+    });
+    assert_eq!(table.len(), SOURCES);
+    assert!(count.bytes_current <= MOST_BYTES, "{count:?}");
+    let connections = measure(|| permits.clear());
+    assert!(table.is_empty() && connections.count_total == 0, "{connections:?}");
 }
 
 #[test]
