@@ -21,7 +21,7 @@ use anyhow::{Context, Result, bail};
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
 use rcgen::{ExtendedKeyUsagePurpose, KeyUsagePurpose};
 use rustix::process::{Pid, Signal, kill_process};
-use rustls::crypto::ring;
+use rustls::crypto::aws_lc_rs;
 use rustls::pki_types::PrivateKeyDer;
 use rustls::{ServerConfig, ServerConnection, StreamOwned};
 use tokio::runtime::Runtime;
@@ -148,7 +148,7 @@ fn server_config(name: &str, ca: &CertifiedIssuer<'static, KeyPair>) -> Result<S
     let key = KeyPair::generate()?;
     let certificate = params.signed_by(&key, ca)?;
     let key = PrivateKeyDer::Pkcs8(key.serialize_der().into());
-    Ok(ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
+    Ok(ServerConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
         .with_safe_default_protocol_versions()?
         .with_no_client_auth()
         .with_single_cert(vec![certificate.der().clone()], key)?)

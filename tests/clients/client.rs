@@ -6,7 +6,7 @@ use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::process::Command;
 use std::sync::Arc;
 
-use rustls::crypto::ring;
+use rustls::crypto::aws_lc_rs;
 use rustls::pki_types::ServerName;
 use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned, version};
 use testkit::{Authority, Finished, PATIENCE, Program, eventually, tool};
@@ -235,7 +235,7 @@ pub(crate) fn client_config(call: &Call<'_>) -> Arc<ClientConfig> {
     let mut roots = RootCertStore::empty();
     roots.add(call.authority.certificate()).unwrap();
     let only = if call.version == "1.2" { &version::TLS12 } else { &version::TLS13 };
-    let mut config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
+    let mut config = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
         .with_protocol_versions(&[only])
         .unwrap()
         .with_root_certificates(roots)

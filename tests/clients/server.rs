@@ -9,7 +9,7 @@ use std::process::Command;
 use std::sync::{Arc, OnceLock};
 use std::thread;
 
-use rustls::crypto::ring;
+use rustls::crypto::aws_lc_rs;
 use rustls::{ServerConfig, ServerConnection, StreamOwned};
 use socket2::{Domain, Socket, Type};
 use testkit::{Authority, Identity, PATIENCE, Program, eventually, tool};
@@ -108,7 +108,7 @@ pub(crate) fn go_peer() -> PathBuf {
 }
 
 fn rustls(identity: &Identity, alpn: &[&str]) -> Server {
-    let mut config = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
+    let mut config = ServerConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
         .with_safe_default_protocol_versions()
         .unwrap()
         .with_no_client_auth()

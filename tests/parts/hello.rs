@@ -111,11 +111,14 @@ fn every_client_is_understood() {
     }
 }
 
+/// kube's client takes the same defaults: its connections to the API server prefer X25519MLKEM768 too.
 #[test]
-fn rustls_is_understood() {
+fn rustls_is_understood_and_prefers_a_post_quantum_group() {
     let mut config = rustls::ClientConfig::builder()
         .with_root_certificates(rustls::RootCertStore::empty())
         .with_no_client_auth();
+    let groups = &config.crypto_provider().kx_groups;
+    assert_eq!(groups[0].name(), rustls::NamedGroup::X25519MLKEM768, "{groups:?}");
     config.alpn_protocols = vec![b"h2".to_vec()];
     let mut client =
         rustls::ClientConnection::new(Arc::new(config), NAME.try_into().unwrap()).unwrap();
@@ -125,6 +128,7 @@ fn rustls_is_understood() {
     assert_eq!(hello.server_name.unwrap().as_str(), NAME);
     assert!(hello.alpn.offers(b"h2"));
     assert_eq!(hello.versions.highest(), Some(TlsVersion::Tls13));
+    assert!(hello.post_quantum);
     assert_eq!(hello.consumed, sent.len());
 }
 

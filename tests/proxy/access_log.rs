@@ -54,7 +54,7 @@ fn has(line: &Value, expected: Value) {
 
 #[test]
 fn of_clients_that_found_no_route() {
-    let process = Process::start("", &["--max-hello", "1024"]);
+    let process = Process::start("", &["--max-hello", "2048"]);
     has(
         &line_of(&process, &hello_with_alpn("B.Test", vec![b"h2".to_vec(), vec![b'"', 7, 200]])),
         json!({ "outcome": "no_route", "serverName": "b.test", "tlsVersion": "TLSv1.3",

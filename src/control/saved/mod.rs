@@ -23,8 +23,8 @@ use std::io::{self, BufRead, BufReader, BufWriter, Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
+use aws_lc_rs::digest::{Context, SHA256};
 use jiff::Timestamp;
-use ring::digest::{Context, SHA256};
 use serde::Serialize;
 
 use self::format::{Description, SavedLine};

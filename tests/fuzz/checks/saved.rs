@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use ring::digest::{SHA256, digest};
+use aws_lc_rs::digest::{SHA256, digest};
 use sluice::control::saved::{Identity, load, path, save};
 use sluice::routing::channel;
 

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use rustls::client::ClientConnection;
-use rustls::crypto::ring::default_provider;
+use rustls::crypto::aws_lc_rs::default_provider;
 use rustls::pki_types::ServerName;
 use rustls::{ClientConfig, RootCertStore};
 
