@@ -1,5 +1,7 @@
 //! From the installation to the first byte.
 
+use std::net::SocketAddr;
+
 use libtest_mimic::Trial;
 
 use crate::support::{Backend, NODE, Namespace, Sluice, Target, shared, test};
@@ -7,6 +9,7 @@ use crate::support::{Backend, NODE, Namespace, Sluice, Target, shared, test};
 pub(crate) fn tests() -> Vec<Trial> {
     vec![
         test!(a_route_of_five_lines_leads_from_outside_to_the_pod),
+        test!(a_backend_that_speaks_proxy_sees_the_clients_address),
         test!(a_daemon_set_listens_on_the_nodes_own_network),
     ]
 }
@@ -25,20 +28,13 @@ fn a_route_of_five_lines_leads_from_outside_to_the_pod() {
     sluice.route("one", "one.example.com", "one");
     sluice.route("two", "two.example.com", "two");
 
-    // What a cloud's load balancer would do.
-    let balancer = "198.18.1.1";
-    let status =
-        format!(r#"{{"status":{{"loadBalancer":{{"ingress":[{{"ip":"{balancer}"}}]}}}}}}"#);
-    let patch = ["patch", "service", "sluice", "--subresource=status", "--type=merge", "-p"];
-    namespace.kubectl(&[&patch[..], &[&status]].concat());
-
+    let balancer = balance(&namespace, "198.18.1.1");
     for name in ["one.example.com", "two.example.com"] {
         let says = name.split('.').next().unwrap();
         let node_port = sluice.target(name);
         assert_eq!(node_port.curl(), says);
-        for address in [format!("{balancer}:443"), format!("{NODE}:9443")] {
-            let target = Target { address: address.parse().unwrap(), name };
-            target.until_says(says);
+        for address in [balancer, format!("{NODE}:9443").parse().unwrap()] {
+            Target { address, name }.until_says(says);
         }
     }
     for route in ["one", "two"] {
@@ -49,6 +45,40 @@ fn a_route_of_five_lines_leads_from_outside_to_the_pod() {
     }
     let unknown = sluice.target("three.example.com").get();
     assert!(unknown.is_err(), "a name without a route is not answered: {unknown:?}");
+}
+
+/// What a cloud's load balancer would do.
+fn balance(namespace: &Namespace, ip: &str) -> SocketAddr {
+    let status = format!(r#"{{"status":{{"loadBalancer":{{"ingress":[{{"ip":"{ip}"}}]}}}}}}"#);
+    let patch = ["patch", "service", "sluice", "--subresource=status", "--type=merge", "-p"];
+    namespace.kubectl(&[&patch[..], &[&status]].concat());
+    format!("{ip}:443").parse().unwrap()
+}
+
+fn a_backend_that_speaks_proxy_sees_the_clients_address() {
+    let _cluster = shared();
+    let namespace = Namespace::new("proxied");
+    let sluice = Sluice::install(&namespace, "{ service: { type: LoadBalancer }, replicas: 1 }");
+    Backend { proxied: true, ..Backend::new("one") }.deploy(&namespace);
+    let class = namespace.name();
+    namespace.apply(&format!(
+        "apiVersion: sluice.dev/v1alpha1
+kind: SniRoute
+metadata: {{ name: one }}
+spec:
+  className: {class}
+  hostnames: [one.example.com]
+  backends: [{{ service: {{ name: one, port: 443 }} }}]
+  proxyProtocol: {{ send: V2 }}
+"
+    ));
+    let name = "one.example.com";
+    for address in [balance(&namespace, "198.18.1.2"), sluice.node_port()] {
+        let target = Target { address, name };
+        target.until_says("one");
+        let (seen, own) = target.addresses().unwrap();
+        assert_eq!(seen, own.to_string(), "{address}");
+    }
 }
 
 fn a_daemon_set_listens_on_the_nodes_own_network() {

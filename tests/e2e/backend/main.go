@@ -1,11 +1,11 @@
 // The program in the pods behind sluice.
 //
-//	backend serve -name NAME -cert FILE -key FILE [-listen ADDR] [-require URL]
+//	backend serve -name NAME -cert FILE -key FILE [-listen ADDR] [-proxy] [-require URL]
 //	backend pause
 //
-// serve is an HTTPS server. `GET /` tells its name; `GET /stream?seconds=N` tells it every 100 ms for
+// serve is an HTTPS server. `GET /` tells its name; `GET /client` the address of its client; `GET /stream?seconds=N` tells it every 100 ms for
 // N seconds. After SIGTERM it takes no more connections, and ends when the last request has.
-// With -require it first wants an answer from that URL, once, and fails without it.
+// With -proxy, every connection has to begin with a PROXY header. With -require it first wants an answer from that URL, once, and fails without it.
 //
 // pause is the first process of a pod: it waits for the end.
 package main
@@ -15,12 +15,15 @@ import (
 	"flag"
 	"fmt"
 	"log"
+	"net"
 	"net/http"
 	"os"
 	"os/signal"
 	"strconv"
 	"syscall"
 	"time"
+
+	"github.com/pires/go-proxyproto"
 )
 
 func main() {
@@ -42,15 +45,26 @@ func serve(ended context.Context, arguments []string) {
 	listen := flags.String("listen", ":8443", "where to listen")
 	cert := flags.String("cert", "/tls/tls.crt", "the certificate")
 	key := flags.String("key", "/tls/tls.key", "its key")
+	proxied := flags.Bool("proxy", false, "whether connections begin with a PROXY header")
 	require := flags.String("require", "", "a URL that has to answer 200")
 	flags.Parse(arguments)
 	if *require != "" {
 		check(*require)
 	}
 
-	server := http.Server{Addr: *listen, Handler: handler(*name)}
+	listener, err := net.Listen("tcp", *listen)
+	if err != nil {
+		log.Fatal(err)
+	}
+	if *proxied {
+		policy := func(proxyproto.ConnPolicyOptions) (proxyproto.Policy, error) {
+			return proxyproto.REQUIRE, nil
+		}
+		listener = &proxyproto.Listener{Listener: listener, ConnPolicy: policy}
+	}
+	server := http.Server{Handler: handler(*name)}
 	served := make(chan error, 1)
-	go func() { served <- server.ListenAndServeTLS(*cert, *key) }()
+	go func() { served <- server.ServeTLS(listener, *cert, *key) }()
 	select {
 	case err := <-served:
 		log.Fatal(err)
@@ -67,6 +81,9 @@ func handler(name string) http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /{$}", func(w http.ResponseWriter, _ *http.Request) {
 		fmt.Fprint(w, name)
+	})
+	mux.HandleFunc("GET /client", func(w http.ResponseWriter, r *http.Request) {
+		fmt.Fprint(w, r.RemoteAddr)
 	})
 	mux.HandleFunc("GET /stream", func(w http.ResponseWriter, r *http.Request) {
 		seconds, err := strconv.Atoi(r.URL.Query().Get("seconds"))

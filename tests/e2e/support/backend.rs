@@ -10,12 +10,14 @@ pub(crate) struct Backend {
     pub(crate) replicas: u32,
     /// What it answers.
     pub(crate) says: &'static str,
+    /// Whether its connections begin with a PROXY header.
+    pub(crate) proxied: bool,
 }
 
 impl Backend {
     /// One replica, which says its name.
     pub(crate) fn new(name: &'static str) -> Self {
-        Backend { name, replicas: 1, says: name }
+        Backend { name, replicas: 1, says: name, proxied: false }
     }
 
     /// Applies it, and waits until every pod is ready. Its certificate is good for `*.example.com`.
@@ -26,13 +28,20 @@ impl Backend {
 
     /// Applies it.
     pub(crate) fn apply(&self, namespace: &Namespace) {
-        let Backend { name, replicas, says } = self;
+        let Backend { name, replicas, says, proxied } = self;
+        // The kubelet sends no PROXY header.
+        let (arguments, probe) = match proxied {
+            true => (", -proxy", "tcpSocket: { port: 8443 }"),
+            false => ("", "httpGet: { path: /, port: 8443, scheme: HTTPS }"),
+        };
         // preStop is for what is on its way here still.
         let container = container(
             "backend",
-            &format!("[serve, -name, {says}]"),
-            "readinessProbe: { httpGet: { path: /, port: 8443, scheme: HTTPS }, periodSeconds: 1 },
-        lifecycle: { preStop: { sleep: { seconds: 2 } } }",
+            &format!("[serve, -name, {says}{arguments}]"),
+            &format!(
+                "readinessProbe: {{ {probe}, periodSeconds: 1 }},
+        lifecycle: {{ preStop: {{ sleep: {{ seconds: 2 }} }} }}"
+            ),
         );
         namespace.apply(&format!(
             "

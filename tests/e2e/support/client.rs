@@ -73,6 +73,19 @@ impl Target {
         body(&answer)
     }
 
+    /// The client's address: as the backend sees it, and as it is.
+    ///
+    /// # Errors
+    /// As for [`Target::get`].
+    pub(crate) fn addresses(&self) -> io::Result<(String, SocketAddr)> {
+        let mut stream = self.connect()?;
+        let own = stream.sock.local_addr()?;
+        request(&mut stream, self.name, "/client", "close")?;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer)?;
+        Ok((body(&answer)?, own))
+    }
+
     /// Waits until the backend answers that. Until then it may answer otherwise, or not at all.
     pub(crate) fn until_says(&self, wanted: &str) {
         let mut last = None;
