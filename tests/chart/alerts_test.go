@@ -238,6 +238,8 @@ func TestMetricsExist(t *testing.T) {
 	}
 	values := map[string][]string{
 		"outcome": quoted(t, root+"/src/outcome.rs"),
+		"limit":   quoted(t, root+"/src/outcome.rs"),
+		"mode":    {"enforce", "report"},
 		"error":   {"emfile", "enfile", "other"},
 		"result":  {"ok", "error"},
 		"state":   {"serving", "resting", "ejected", "idle", "busy"},
