@@ -3,9 +3,11 @@
 use std::fs;
 use std::net::{SocketAddr, TcpListener};
 use std::os::fd::OwnedFd;
+use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
+use rustix::process::{Signal, kill_process_group};
 use serde_json::Value;
 use testkit::{Authority, Program, eventually, tool, wait_until};
 
@@ -20,6 +22,13 @@ struct Peer {
     address: SocketAddr,
     program: Program,
     _folder: tempfile::TempDir,
+}
+
+impl Drop for Peer {
+    fn drop(&mut self) {
+        // The workers, too, which outlive a main process that is killed.
+        let _ = kill_process_group(self.program.pid(), Signal::KILL);
+    }
 }
 
 impl Peer {
@@ -89,7 +98,7 @@ stream {{
         fs::write(&file, config.replace("ADDRESS", &address.to_string())).unwrap();
         let proxy = command(&file, folder.path());
         let mut shell = Command::new("sh");
-        shell.args(["-c", "exec 3<&0 </dev/null; exec \"$@\"", "sh"]);
+        shell.args(["-c", "exec 3<&0 </dev/null; exec \"$@\"", "sh"]).process_group(0);
         shell.arg(proxy.get_program()).args(proxy.get_args());
         shell.envs(proxy.get_envs().filter_map(|(name, value)| Some((name, value?))));
         let program = Program::start_from(&mut shell, Stdio::from(OwnedFd::from(listener)));
