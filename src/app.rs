@@ -19,7 +19,7 @@ use tokio::runtime::Runtime;
 use tokio::sync::{Notify, oneshot, watch};
 
 use crate::access_log::{AccessLog, Writing};
-use crate::admin::{Admin, AdminState, Limits};
+use crate::admin::{Admin, AdminLimits, AdminState};
 use crate::config::{self, Config, RouteSource};
 use crate::control::status::Statuses;
 use crate::control::supervise::Supervised;
@@ -228,7 +228,7 @@ impl SharedParts {
             readiness: Arc::clone(&self.readiness),
             table: self.table.clone(),
             statuses: self.statuses.clone(),
-            limits: Limits::default(),
+            limits: AdminLimits::default(),
         })
     }
 

@@ -16,7 +16,7 @@ use prometheus::IntCounter;
 #[derive(Clone, Debug)]
 pub struct LineQueue {
     queue: Sender<Item>,
-    room: Arc<Room>,
+    room: Arc<QueuedBytes>,
     dropped: IntCounter,
 }
 
@@ -44,7 +44,7 @@ struct Batch {
 
 /// The bytes that are queued or being written.
 #[derive(Debug)]
-struct Room {
+struct QueuedBytes {
     used: AtomicUsize,
     most: usize,
 }
@@ -64,7 +64,7 @@ impl LineQueue {
         report: impl FnMut(OutputProblem<'_>) + Send + 'static,
     ) -> io::Result<Self> {
         let (queue, items) = channel();
-        let room = Arc::new(Room { used: AtomicUsize::new(0), most });
+        let room = Arc::new(QueuedBytes { used: AtomicUsize::new(0), most });
         let mut writer = WriterThread {
             output,
             room: Arc::clone(&room),
@@ -99,7 +99,7 @@ impl LineQueue {
     }
 }
 
-impl Room {
+impl QueuedBytes {
     fn take(&self, size: usize) -> bool {
         let fits = |used: usize| used.checked_add(size).filter(|used| *used <= self.most);
         self.used.fetch_update(Ordering::Relaxed, Ordering::Relaxed, fits).is_ok()
@@ -118,7 +118,7 @@ impl Room {
 /// The thread's side.
 struct WriterThread<W, R> {
     output: W,
-    room: Arc<Room>,
+    room: Arc<QueuedBytes>,
     dropped: IntCounter,
     /// How many dropped lines the reports have had.
     reported: u64,

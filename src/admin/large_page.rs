@@ -178,7 +178,7 @@ mod tests {
     use futures::future::join_all;
 
     use super::*;
-    use crate::admin::Limits;
+    use crate::admin::AdminLimits;
     use crate::control::status::Statuses;
     use crate::metrics::Metrics;
     use crate::readiness::Readiness;
@@ -197,7 +197,7 @@ mod tests {
             readiness: Arc::new(Readiness::new()),
             table,
             statuses: Statuses::default(),
-            limits: Limits::default(),
+            limits: AdminLimits::default(),
         })
     }
 

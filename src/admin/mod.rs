@@ -53,7 +53,7 @@ pub struct AdminState {
     /// For the conditions in `/routes`, both of served and of refused routes.
     pub statuses: Statuses,
     /// The limits for clients of the port.
-    pub limits: Limits,
+    pub limits: AdminLimits,
 }
 
 impl fmt::Debug for AdminState {
@@ -64,22 +64,22 @@ impl fmt::Debug for AdminState {
 
 /// The limits for clients of the port.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Limits {
+pub struct AdminLimits {
     /// The maximum number of open connections. Another one closes the oldest connection of the address with
     /// the most connections, so that idle connections cannot keep out a probe.
     pub connections: usize,
     /// From accept, or from the last answer, to a complete request header.
     pub header: Duration,
     /// How long a connection accepts new requests. If an answer is being sent then, it has another
-    /// [`Limits::header`].
+    /// [`AdminLimits::header`].
     pub lifetime: Duration,
     /// How long a client may stop reading an answer.
     pub stall: Duration,
 }
 
-impl Default for Limits {
+impl Default for AdminLimits {
     fn default() -> Self {
-        Limits {
+        AdminLimits {
             connections: 64,
             header: Duration::from_secs(10),
             lifetime: Duration::from_secs(60),
@@ -132,7 +132,7 @@ impl Admin {
         self.address
     }
 
-    /// Serves until `shutdown`. Running answers then have [`Limits::header`] to end. Works on any tokio
+    /// Serves until `shutdown`. Running answers then have [`AdminLimits::header`] to end. Works on any tokio
     /// runtime, including a current-thread one.
     ///
     /// # Errors
@@ -201,7 +201,7 @@ async fn accept(listener: &TcpListener, metrics: &Metrics) -> (TcpStream, Socket
 async fn serve_connection(
     stream: TcpStream,
     pages: Arc<AdminPages>,
-    limits: Limits,
+    limits: AdminLimits,
     mut stopped: watch::Receiver<()>,
 ) {
     // Answers are complete when they are sent, so a delay has no benefit.

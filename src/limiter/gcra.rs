@@ -45,8 +45,8 @@ pub(super) struct NextArrival(pub(super) Tick);
 impl Gcra {
     pub(super) fn of(rate: &Rate) -> Self {
         let per = u64::try_from(rate.per().as_nanos()).unwrap_or(u64::MAX);
-        let interval = per.div_ceil(u64::from(rate.rate.max(1))).max(1);
-        Gcra { interval, burst: interval.saturating_mul(rate.burst().max(1).into()) }
+        let interval = per.div_ceil(u64::from(rate.rate.get())).max(1);
+        Gcra { interval, burst: interval.saturating_mul(rate.burst().get().into()) }
     }
 
     /// The state after one more arrival at `now`; `None` if that is one too many.
@@ -68,9 +68,10 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::policy::Number;
 
     fn gcra(rate: u32, burst: u32) -> Gcra {
-        Gcra::of(&Rate { rate, per: None, burst: Some(burst) })
+        Gcra::of(&Rate { rate: Number::new(rate), per: None, burst: Some(Number::new(burst)) })
     }
 
     #[test]
@@ -94,8 +95,11 @@ mod tests {
 
     #[test]
     fn the_extremes_do_not_overflow() {
-        let slow =
-            Gcra::of(&Rate { rate: 1, per: Some("1h".parse().unwrap()), burst: Some(1_000_000) });
+        let slow = Gcra::of(&Rate {
+            rate: Number::new(1),
+            per: Some("1h".parse().unwrap()),
+            burst: Some(Number::new(1_000_000)),
+        });
         let mut next = NextArrival::default();
         let year = Tick(365 * 24 * 3600 * 1_000_000_000);
         let admitted = (0..1_000_001)

@@ -17,7 +17,7 @@ pub use self::gcra::Tick;
 use self::gcra::{Gcra, NextArrival};
 pub use self::sources::SourceTable;
 use self::sources::{CountedAt, SourceGroup, SourceRules};
-use crate::policy::{LimitMode, Limits};
+use crate::policy::{LimitMode, Limits, Number};
 
 /// What one place may have, ready for use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,7 +44,7 @@ impl LimitSet {
     /// The limits of a place; `None` if nothing is limited.
     pub fn of(limits: &Limits) -> Option<Self> {
         limits.counts().then(|| LimitSet {
-            connections: limits.connections,
+            connections: limits.connections.map(Number::get),
             rate: limits.new_connections.as_ref().map(Gcra::of),
             source: SourceRules::of(&limits.per_source),
             mode: limits.mode.unwrap_or_default(),
@@ -79,11 +79,12 @@ pub struct Permit {
 }
 
 impl Limiter {
-    /// A limiter that counts its sources in `table`.
-    pub fn new(table: &Arc<SourceTable>) -> Self {
+    /// A limiter that counts its sources in `table`, of which all limiters of `owner` have one share.
+    pub fn new(table: &Arc<SourceTable>, owner: &str) -> Self {
         // Unique in the process, also after a limiter is gone: its entries may still be in the table.
         static MADE: AtomicU64 = AtomicU64::new(0);
-        let sources = Arc::new(SourceGroup::new(MADE.fetch_add(1, Ordering::Relaxed)));
+        let id = MADE.fetch_add(1, Ordering::Relaxed);
+        let sources = Arc::new(SourceGroup::new(id, table.owner(owner)));
         let (connections, next) = (AtomicU32::new(0), AtomicU64::new(0));
         Limiter { table: Arc::clone(table), connections, next, sources }
     }

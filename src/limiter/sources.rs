@@ -3,13 +3,13 @@
 use std::collections::hash_map::Entry;
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
 use ahash::{AHashMap as HashMap, RandomState};
 
 use super::gcra::{Gcra, NextArrival, Tick};
-use crate::policy::{SourceLimits, SourcePrefix};
+use crate::policy::{Number, SourceLimits, SourcePrefix};
 
 /// Parts with a lock of their own, so that workers seldom meet at one.
 const SHARDS: usize = 64;
@@ -18,16 +18,21 @@ pub(super) const MOST_SOURCES: usize = 65_536;
 const MOST_OF_SHARD: usize = MOST_SOURCES / SHARDS;
 /// How many sources one limit may have there.
 pub(super) const MOST_OF_GROUP: u32 = (MOST_SOURCES / 8) as u32;
+/// How many all limits of one owner may have there.
+pub(super) const MOST_OF_OWNER: u32 = (MOST_SOURCES / 4) as u32;
 /// How often a shard is searched for entries that are not needed any more.
 const SWEEP_EVERY: Duration = Duration::from_millis(10);
 
-/// The sources of all limits. A source that finds no room shares one count with all others of its limit that find
+/// The sources of all limits. One limit may have an eighth of the table, and the limits of one owner a quarter: so no
+/// tenant takes the room of the others. A source that finds no room shares one count with all others of its limit that find
 /// none: a full table admits nobody uncounted.
 #[derive(Debug)]
 pub struct SourceTable {
     /// With keys of this process, so that nobody can choose a shard.
     hasher: RandomState,
     shards: Box<[Mutex<Shard>]>,
+    /// How many entries each owner of limits has.
+    owners: Mutex<HashMap<Box<str>, Weak<AtomicU32>>>,
     /// How many connections were counted together with those of other sources.
     shared: AtomicU64,
 }
@@ -38,6 +43,8 @@ pub(super) struct SourceGroup {
     id: u64,
     /// How many entries of the table are its own.
     entries: AtomicU32,
+    /// How many are of all limits of its owner.
+    of_owner: Arc<AtomicU32>,
     /// The sources for which there is no entry.
     others: Mutex<Count>,
 }
@@ -88,7 +95,7 @@ impl SourceRules {
     /// `None` if nothing is limited.
     pub(super) fn of(limits: &SourceLimits) -> Option<Self> {
         limits.is_limiting().then(|| SourceRules {
-            connections: limits.connections,
+            connections: limits.connections.map(Number::get),
             rate: limits.new_connections.as_ref().map(Gcra::of),
             prefix: limits.prefix,
         })
@@ -96,12 +103,24 @@ impl SourceRules {
 }
 
 impl SourceGroup {
-    pub(super) fn new(id: u64) -> Self {
-        SourceGroup { id, entries: AtomicU32::new(0), others: Mutex::default() }
+    pub(super) fn new(id: u64, of_owner: Arc<AtomicU32>) -> Self {
+        SourceGroup { id, entries: AtomicU32::new(0), of_owner, others: Mutex::default() }
     }
 
     fn has_room(&self) -> bool {
         self.entries.load(Ordering::Relaxed) < MOST_OF_GROUP
+            && self.of_owner.load(Ordering::Relaxed) < MOST_OF_OWNER
+    }
+
+    /// Counts one more entry. Shards do this at the same time, so there may be a few more than allowed.
+    fn take(&self) {
+        self.entries.fetch_add(1, Ordering::Relaxed);
+        self.of_owner.fetch_add(1, Ordering::Relaxed);
+    }
+
+    fn give_back(&self) {
+        self.entries.fetch_sub(1, Ordering::Relaxed);
+        self.of_owner.fetch_sub(1, Ordering::Relaxed);
     }
 
     fn others(&self) -> MutexGuard<'_, Count> {
@@ -113,11 +132,28 @@ impl SourceGroup {
 impl Default for SourceTable {
     fn default() -> Self {
         let shards = (0..SHARDS).map(|_| Mutex::default()).collect();
-        SourceTable { hasher: RandomState::new(), shards, shared: AtomicU64::new(0) }
+        SourceTable {
+            hasher: RandomState::new(),
+            shards,
+            owners: Mutex::default(),
+            shared: AtomicU64::new(0),
+        }
     }
 }
 
 impl SourceTable {
+    /// The count of all entries of an owner of limits.
+    pub(super) fn owner(&self, name: &str) -> Arc<AtomicU32> {
+        let mut owners = self.owners.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(known) = owners.get(name).and_then(Weak::upgrade) {
+            return known;
+        }
+        owners.retain(|_, count| count.strong_count() > 0);
+        let new = Arc::default();
+        owners.insert(name.into(), Arc::downgrade(&new));
+        new
+    }
+
     /// How many sources have an entry.
     pub fn len(&self) -> usize {
         let shards = self.shards.iter().map(|shard| lock(shard).entries.len());
@@ -251,8 +287,7 @@ impl Shard {
         match self.entries.entry(key) {
             Entry::Occupied(entry) => Some(&mut entry.into_mut().count),
             Entry::Vacant(entry) => {
-                // Two shards may do this at once, so a group may have a few entries more than its share.
-                group.entries.fetch_add(1, Ordering::Relaxed);
+                group.take();
                 let new = SourceEntry { count: Count::default(), group: Arc::clone(group) };
                 Some(&mut entry.insert(new).count)
             }
@@ -287,11 +322,5 @@ impl Shard {
         } else {
             self.sweep_at = self.sweep_at.min(entry.count.next.0.max(now.after(SWEEP_EVERY)));
         }
-    }
-}
-
-impl SourceGroup {
-    fn give_back(&self) {
-        self.entries.fetch_sub(1, Ordering::Relaxed);
     }
 }

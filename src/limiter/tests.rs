@@ -12,7 +12,7 @@ use proptest::prelude::*;
 use serde_json::json;
 
 use super::gcra::Tick;
-use super::sources::{MOST_OF_GROUP, MOST_SOURCES};
+use super::sources::{MOST_OF_GROUP, MOST_OF_OWNER, MOST_SOURCES};
 use super::*;
 
 fn limits(value: serde_json::Value) -> LimitSet {
@@ -21,7 +21,11 @@ fn limits(value: serde_json::Value) -> LimitSet {
 }
 
 fn limiter(table: &Arc<SourceTable>) -> Arc<Limiter> {
-    Arc::new(Limiter::new(table))
+    owned(table, "one")
+}
+
+fn owned(table: &Arc<SourceTable>, owner: &str) -> Arc<Limiter> {
+    Arc::new(Limiter::new(table, owner))
 }
 
 fn address(number: u32) -> IpAddr {
@@ -240,7 +244,7 @@ fn one_limit_has_an_eighth_of_the_table_and_its_further_sources_share_a_count() 
 fn a_full_table_admits_nobody_uncounted() {
     let set = limits(json!({ "perSource": { "connections": 1 } }));
     let table = Arc::new(SourceTable::default());
-    let limiters: Vec<_> = (0..12).map(|_| limiter(&table)).collect();
+    let limiters: Vec<_> = (0..12).map(|n: u8| owned(&table, &n.to_string())).collect();
     let held: Vec<_> = limiters
         .iter()
         .flat_map(|limiter| {
@@ -256,6 +260,25 @@ fn a_full_table_admits_nobody_uncounted() {
     drop(held);
     assert!(table.is_empty());
     assert!(last.admit(&set, address(2), Tick::now()).is_ok());
+}
+
+/// A tenant may write any number of routes.
+#[test]
+fn all_limits_of_one_owner_have_a_quarter_of_the_table() {
+    let set = limits(json!({ "perSource": { "connections": 1 } }));
+    let table = Arc::new(SourceTable::default());
+    let limiters: Vec<_> = (0..10).map(|_| owned(&table, "greedy")).collect();
+    let sources = |limiter: &Arc<Limiter>| -> Vec<_> {
+        let admit = |n| limiter.admit(&set, address(n), Tick::now()).ok();
+        (0..MOST_OF_GROUP).filter_map(admit).collect()
+    };
+    let held: Vec<_> = limiters.iter().flat_map(sources).collect();
+    assert_eq!(table.len(), MOST_OF_OWNER as usize);
+    let other = owned(&table, "other");
+    assert_eq!(sources(&other).len(), MOST_OF_GROUP as usize);
+    drop(held);
+    assert!(table.is_empty());
+    assert_eq!(sources(&limiters[9]).len(), MOST_OF_GROUP as usize);
 }
 
 #[test]

@@ -2,7 +2,9 @@
 
 use std::fmt;
 
-use super::{Limits, PolicyOrigin, PolicyOrigins, Rate, Timeout, Timeouts};
+use super::{
+    ConnectionLimit, Limits, Number, PolicyOrigin, PolicyOrigins, Rate, Timeout, Timeouts,
+};
 
 /// A field of a route that exceeds the ceiling.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -41,23 +43,38 @@ impl Cut<'_> {
     }
 
     pub(super) fn limits(&mut self, limits: &mut Limits, ceiling: &Limits) {
-        self.field("limits.connections", &mut limits.connections, ceiling.connections, u32::min);
+        self.field(
+            "limits.connections",
+            &mut limits.connections,
+            ceiling.connections,
+            ConnectionLimit::min,
+        );
         let rate = ceiling.new_connections;
         self.field("limits.newConnections", &mut limits.new_connections, rate, Rate::least);
         let (own, most) = (&mut limits.per_source, &ceiling.per_source);
         let connections = most.connections;
-        self.field("limits.perSource.connections", &mut own.connections, connections, u32::min);
+        self.field(
+            "limits.perSource.connections",
+            &mut own.connections,
+            connections,
+            ConnectionLimit::min,
+        );
         let rate = most.new_connections;
         self.field("limits.perSource.newConnections", &mut own.new_connections, rate, Rate::least);
         let (of_endpoint, most_of_endpoint) =
             (&mut limits.per_endpoint.connections, ceiling.per_endpoint);
         let connections = most_of_endpoint.connections;
-        self.field("limits.perEndpoint.connections", of_endpoint, connections, u32::min);
+        self.field(
+            "limits.perEndpoint.connections",
+            of_endpoint,
+            connections,
+            ConnectionLimit::min,
+        );
         // A longer prefix would make more sources of the same clients.
-        let ipv4 = most.prefix.ipv4.filter(|most| *most < own.prefix.ipv4());
-        self.field("limits.perSource.prefix.ipv4", &mut own.prefix.ipv4, ipv4, u8::min);
-        let ipv6 = most.prefix.ipv6.filter(|most| *most < own.prefix.ipv6());
-        self.field("limits.perSource.prefix.ipv6", &mut own.prefix.ipv6, ipv6, u8::min);
+        let ipv4 = most.prefix.ipv4.filter(|most| most.get() < own.prefix.ipv4());
+        self.field("limits.perSource.prefix.ipv4", &mut own.prefix.ipv4, ipv4, Number::min);
+        let ipv6 = most.prefix.ipv6.filter(|most| most.get() < own.prefix.ipv6());
+        self.field("limits.perSource.prefix.ipv6", &mut own.prefix.ipv6, ipv6, Number::min);
     }
 
     /// Replaces a value by the lesser of it and its ceiling.

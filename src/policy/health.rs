@@ -28,8 +28,8 @@ pub struct PassiveHealth {
     /// the hello and before its first byte while the client waits. The latter counts once for each client: an
     /// IPv4 address, or a /64 of IPv6.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(with = "Number<16>")]
-    pub failures: Option<Number<16>>,
+    #[schemars(with = "Number<0, 16>")]
+    pub failures: Option<Number<0, 16>>,
 
     /// How long an endpoint is ejected the first time, such as `10s`. Each further time is longer by as much.
     /// Without it, the installation's own; `10s` if that has none.
@@ -86,6 +86,6 @@ pub struct RacePolicy {
     /// endpoint that refuses is replaced by another one at once, whatever this is. Without it, the
     /// installation's own; 20 if that has none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(with = "Number<100>")]
-    pub budget: Option<Number<100>>,
+    #[schemars(with = "Number<0, 100>")]
+    pub budget: Option<Number<0, 100>>,
 }

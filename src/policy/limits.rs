@@ -7,12 +7,13 @@ use schemars::JsonSchema;
 use serde::de::Error;
 use serde::{Deserialize, Deserializer, Serialize};
 
-use super::{Timeout, is_default, or_default, schema};
+use super::{Number, Timeout, is_default, or_default, schema};
 use crate::duration;
 
-/// The most connections that can be a limit: more than one machine has.
-const MOST_CONNECTIONS: u32 = 10_000_000;
-const MOST_RATE: u32 = 1_000_000;
+/// How many connections there may be. The most is more than one machine has.
+pub type ConnectionLimit = Number<1, 10_000_000>;
+/// How many connections may be opened.
+pub type ArrivalLimit = Number<1, 1_000_000>;
 const LONGEST_PER: std::time::Duration = std::time::Duration::from_hours(1);
 
 /// Limits on connections. Each replica counts for itself, from the moment on at which the limit is set. What is not
@@ -21,9 +22,9 @@ const LONGEST_PER: std::time::Duration = std::time::Duration::from_hours(1);
 #[serde(rename_all = "camelCase", expecting = "an object")]
 pub struct Limits {
     /// How many connections there may be at a time, 1 to 10,000,000.
-    #[serde(default, deserialize_with = "connections", skip_serializing_if = "Option::is_none")]
-    #[schemars(with = "i32", range(min = 1, max = MOST_CONNECTIONS))]
-    pub connections: Option<u32>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "ConnectionLimit")]
+    pub connections: Option<ConnectionLimit>,
 
     /// How many connections may be opened in a time.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -52,9 +53,9 @@ pub struct Limits {
 #[serde(rename_all = "camelCase", expecting = "an object")]
 pub struct SourceLimits {
     /// How many connections there may be at a time, 1 to 10,000,000.
-    #[serde(default, deserialize_with = "connections", skip_serializing_if = "Option::is_none")]
-    #[schemars(with = "i32", range(min = 1, max = MOST_CONNECTIONS))]
-    pub connections: Option<u32>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "ConnectionLimit")]
+    pub connections: Option<ConnectionLimit>,
 
     /// How many connections may be opened in a time.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -72,9 +73,9 @@ pub struct SourceLimits {
 pub struct EndpointLimits {
     /// How many connections there may be at a time, 1 to 10,000,000. Those of all routes that name its backend
     /// count. A new connection then goes to another endpoint, and is refused if all have so many.
-    #[serde(default, deserialize_with = "connections", skip_serializing_if = "Option::is_none")]
-    #[schemars(with = "i32", range(min = 1, max = MOST_CONNECTIONS))]
-    pub connections: Option<u32>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "ConnectionLimit")]
+    pub connections: Option<ConnectionLimit>,
 }
 
 /// How many bits of a client's address tell one source from another.
@@ -82,14 +83,14 @@ pub struct EndpointLimits {
 #[serde(rename_all = "camelCase", expecting = "an object")]
 pub struct SourcePrefix {
     /// Of an IPv4 address, 1 to 32. Without it, 32: each address is a source.
-    #[serde(default, deserialize_with = "bits::<32, _>", skip_serializing_if = "Option::is_none")]
-    #[schemars(with = "i32", range(min = 1, max = 32))]
-    pub ipv4: Option<u8>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Number<1, 32>")]
+    pub ipv4: Option<Number<1, 32>>,
 
     /// Of an IPv6 address, 1 to 128. Without it, 64: a host can have all addresses of such a network.
-    #[serde(default, deserialize_with = "bits::<128, _>", skip_serializing_if = "Option::is_none")]
-    #[schemars(with = "i32", range(min = 1, max = 128))]
-    pub ipv6: Option<u8>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Number<1, 128>")]
+    pub ipv6: Option<Number<1, 128>>,
 }
 
 /// How many connections may be opened in a time.
@@ -97,9 +98,7 @@ pub struct SourcePrefix {
 #[serde(rename_all = "camelCase", expecting = "an object with a rate")]
 pub struct Rate {
     /// How many, 1 to 1,000,000.
-    #[serde(deserialize_with = "arrivals")]
-    #[schemars(with = "i32", range(min = 1, max = MOST_RATE))]
-    pub rate: u32,
+    pub rate: ArrivalLimit,
 
     /// In which time, at most `1h`. Without it, `1s`.
     #[serde(default, deserialize_with = "per", skip_serializing_if = "Option::is_none")]
@@ -107,9 +106,9 @@ pub struct Rate {
     pub per: Option<Timeout>,
 
     /// How many may be opened at once after a pause, 1 to 1,000,000. Without it, as many as `rate`.
-    #[serde(default, deserialize_with = "burst", skip_serializing_if = "Option::is_none")]
-    #[schemars(with = "i32", range(min = 1, max = MOST_RATE))]
-    pub burst: Option<u32>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "ArrivalLimit")]
+    pub burst: Option<ArrivalLimit>,
 }
 
 /// What becomes of connections that exceed a limit.
@@ -160,20 +159,20 @@ impl SourceLimits {
 
 impl SourcePrefix {
     /// Of an IPv4 address.
-    pub fn ipv4(self) -> u8 {
-        self.ipv4.unwrap_or(32)
+    pub fn ipv4(self) -> u32 {
+        self.ipv4.map_or(32, Number::get)
     }
 
     /// Of an IPv6 address.
-    pub fn ipv6(self) -> u8 {
-        self.ipv6.unwrap_or(64)
+    pub fn ipv6(self) -> u32 {
+        self.ipv6.map_or(64, Number::get)
     }
 
     /// The bits of an address that count, those of an IPv4 address mapped into IPv6. The others are zero.
     pub fn of(self, address: IpAddr) -> u128 {
         let (bits, length) = match address.to_canonical() {
-            IpAddr::V4(ip) => (ip.to_ipv6_mapped().to_bits(), 96 + u32::from(self.ipv4())),
-            IpAddr::V6(ip) => (ip.to_bits(), self.ipv6().into()),
+            IpAddr::V4(ip) => (ip.to_ipv6_mapped().to_bits(), 96 + self.ipv4()),
+            IpAddr::V6(ip) => (ip.to_bits(), self.ipv6()),
         };
         bits & u128::MAX.checked_shl(128_u32.saturating_sub(length)).unwrap_or(0)
     }
@@ -186,14 +185,14 @@ impl Rate {
     }
 
     /// How many may be opened at once after a pause.
-    pub fn burst(&self) -> u32 {
+    pub fn burst(&self) -> ArrivalLimit {
         self.burst.unwrap_or(self.rate)
     }
 
     /// The rate that exceeds neither: the slower one, with the smaller burst.
     #[must_use]
     pub fn least(self, other: Rate) -> Rate {
-        let by = |one: &Rate, other: &Rate| u128::from(one.rate) * other.per().as_nanos();
+        let by = |one: &Rate, other: &Rate| u128::from(one.rate.get()) * other.per().as_nanos();
         let slower = if by(&self, &other) <= by(&other, &self) { self } else { other };
         let burst = self.burst().min(other.burst());
         Rate { burst: (burst != slower.rate).then_some(burst), ..slower }
@@ -204,36 +203,6 @@ impl fmt::Display for Rate {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} per {}", self.rate, duration::display(self.per()))?;
         self.burst.map_or(Ok(()), |burst| write!(f, ", burst {burst}"))
-    }
-}
-
-fn connections<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u32>, D::Error> {
-    within(Option::deserialize(deserializer)?, MOST_CONNECTIONS)
-}
-
-fn burst<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u32>, D::Error> {
-    within(Option::deserialize(deserializer)?, MOST_RATE)
-}
-
-fn arrivals<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u32, D::Error> {
-    let rate = within(Some(u32::deserialize(deserializer)?), MOST_RATE)?;
-    Ok(rate.unwrap_or_default())
-}
-
-fn bits<'de, const MOST: u32, D: Deserializer<'de>>(
-    deserializer: D,
-) -> Result<Option<u8>, D::Error> {
-    let bits = within(Option::deserialize(deserializer)?, MOST)?;
-    Ok(bits.and_then(|bits| u8::try_from(bits).ok()))
-}
-
-fn within<E: Error>(number: Option<u32>, most: u32) -> Result<Option<u32>, E> {
-    match number {
-        Some(0) => Err(E::custom("0 admits nobody; leave the field out to have no limit")),
-        Some(number) if number > most => {
-            Err(E::custom(format!("{number} is over the maximum of {most}")))
-        }
-        number => Ok(number),
     }
 }
 
@@ -253,7 +222,8 @@ mod tests {
     use super::*;
 
     fn rate(rate: u32, per: &str, burst: u32) -> Rate {
-        Rate { rate, per: Some(per.parse().unwrap()), burst: Some(burst) }
+        let burst = Some(Number::new(burst));
+        Rate { rate: Number::new(rate), per: Some(per.parse().unwrap()), burst }
     }
 
     #[test]
@@ -276,12 +246,9 @@ mod tests {
     fn what_limits_nothing_or_nobody_is_refused() {
         let error = |value: Value| serde_json::from_value::<Limits>(value).unwrap_err().to_string();
         for (value, expected) in [
-            (json!({ "connections": 0 }), "0 admits nobody; leave the field out to have no limit"),
-            (json!({ "connections": 10_000_001 }), "10000001 is over the maximum of 10000000"),
-            (
-                json!({ "newConnections": { "rate": 0 } }),
-                "0 admits nobody; leave the field out to have no limit",
-            ),
+            (json!({ "connections": 0 }), "0 is not a number from 1 to 10000000"),
+            (json!({ "connections": 10_000_001 }), "10000001 is not a number from 1 to 10000000"),
+            (json!({ "newConnections": { "rate": 0 } }), "0 is not a number from 1 to 1000000"),
             (json!({ "newConnections": {} }), "missing field `rate`"),
             (
                 json!({ "newConnections": { "rate": 1, "per": "2h" } }),
@@ -289,12 +256,15 @@ mod tests {
             ),
             (
                 json!({ "newConnections": { "rate": 1, "burst": 1_000_001 } }),
-                "1000001 is over the maximum of 1000000",
+                "1000001 is not a number from 1 to 1000000",
             ),
-            (json!({ "perSource": { "prefix": { "ipv4": 33 } } }), "33 is over the maximum of 32"),
+            (
+                json!({ "perSource": { "prefix": { "ipv4": 33 } } }),
+                "33 is not a number from 1 to 32",
+            ),
             (
                 json!({ "perSource": { "prefix": { "ipv6": 129 } } }),
-                "129 is over the maximum of 128",
+                "129 is not a number from 1 to 128",
             ),
         ] {
             assert_eq!(error(value.clone()), expected, "{value}");

@@ -27,7 +27,10 @@ pub use built_in::built_in;
 pub use ceiling::Exceeded;
 pub use health::{HealthPolicy, PassiveHealth, RacePolicy};
 pub use layers::{EffectivePolicy, Layers, UnboundedField};
-pub use limits::{EndpointLimits, LimitMode, Limits, Rate, SourceLimits, SourcePrefix};
+pub use limits::{
+    ArrivalLimit, ConnectionLimit, EndpointLimits, LimitMode, Limits, Rate, SourceLimits,
+    SourcePrefix,
+};
 pub use number::Number;
 pub use origin::{PolicyOrigin, PolicyOrigins};
 pub use text::{InvalidValue, TextValue, TextValueVisitor, text_value};

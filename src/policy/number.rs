@@ -1,4 +1,4 @@
-//! Whole numbers with a maximum.
+//! Whole numbers within bounds.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -7,61 +7,73 @@ use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::de::{Error, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
 
-/// A whole number from 0 to `MOST`.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
-pub struct Number<const MOST: u8>(u8);
+/// A whole number from `LEAST` to `MOST`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+pub struct Number<const LEAST: u32, const MOST: u32>(u32);
 
-impl<const MOST: u8> Number<MOST> {
-    /// This number, or the maximum if it is more.
-    pub const fn new(number: u8) -> Self {
+impl<const LEAST: u32, const MOST: u32> Number<LEAST, MOST> {
+    /// This number, or the bound that it exceeds.
+    pub const fn new(number: u32) -> Self {
+        if number < LEAST {
+            return Number(LEAST);
+        }
         Number(if number < MOST { number } else { MOST })
     }
 
     /// The number.
-    pub fn get(self) -> u8 {
+    pub const fn get(self) -> u32 {
         self.0
     }
 }
 
-impl<'de, const MOST: u8> Deserialize<'de> for Number<MOST> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_any(NumberVisitor::<MOST>)
+impl<const LEAST: u32, const MOST: u32> fmt::Display for Number<LEAST, MOST> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
     }
 }
 
-struct NumberVisitor<const MOST: u8>;
+impl<'de, const LEAST: u32, const MOST: u32> Deserialize<'de> for Number<LEAST, MOST> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(NumberVisitor)
+    }
+}
 
-impl<const MOST: u8> Visitor<'_> for NumberVisitor<MOST> {
-    type Value = Number<MOST>;
+struct NumberVisitor<const LEAST: u32, const MOST: u32>;
+
+impl<const LEAST: u32, const MOST: u32> Visitor<'_> for NumberVisitor<LEAST, MOST> {
+    type Value = Number<LEAST, MOST>;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "a whole number from 0 to {MOST}")
+        write!(f, "a whole number from {LEAST} to {MOST}")
     }
 
-    fn visit_u64<E: Error>(self, number: u64) -> Result<Number<MOST>, E> {
-        let fits = u8::try_from(number).ok().filter(|number| *number <= MOST);
-        let refusal = || E::custom(format_args!("{number} is over the maximum of {MOST}"));
-        fits.map(Number).ok_or_else(refusal)
+    fn visit_u64<E: Error>(self, number: u64) -> Result<Self::Value, E> {
+        let fits = u32::try_from(number).ok().filter(|number| (LEAST..=MOST).contains(number));
+        fits.map(Number).ok_or_else(|| out_of_bounds::<LEAST, MOST, E>(number))
     }
 
-    fn visit_i64<E: Error>(self, number: i64) -> Result<Number<MOST>, E> {
+    fn visit_i64<E: Error>(self, number: i64) -> Result<Self::Value, E> {
         match u64::try_from(number) {
             Ok(number) => self.visit_u64(number),
-            Err(_) => Err(E::custom(format_args!("{number} is less than 0"))),
+            Err(_) => Err(out_of_bounds::<LEAST, MOST, E>(number)),
         }
     }
 }
 
-impl<const MOST: u8> JsonSchema for Number<MOST> {
+fn out_of_bounds<const LEAST: u32, const MOST: u32, E: Error>(number: impl fmt::Display) -> E {
+    E::custom(format_args!("{number} is not a number from {LEAST} to {MOST}"))
+}
+
+impl<const LEAST: u32, const MOST: u32> JsonSchema for Number<LEAST, MOST> {
     fn inline_schema() -> bool {
         true
     }
 
     fn schema_name() -> Cow<'static, str> {
-        format!("Number{MOST}").into()
+        format!("Number{LEAST}To{MOST}").into()
     }
 
     fn json_schema(_: &mut SchemaGenerator) -> Schema {
-        json_schema!({ "type": "integer", "format": "int32", "minimum": 0, "maximum": MOST })
+        json_schema!({ "type": "integer", "format": "int32", "minimum": LEAST, "maximum": MOST })
     }
 }

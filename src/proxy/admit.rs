@@ -83,7 +83,8 @@ pub(super) fn admit<'a>(
     let enter = |key| context.hellos().enter(key).ok_or(Refusal::Loop);
     let hello = connection.hello_key.map(enter).transpose()?;
     if !policy.limits().is_empty() {
-        let (limiters, now) = (route.stats.limiters(&context.workers.sources), Tick::now());
+        let (sources, namespace) = (&context.workers.sources, route.spec.key.namespace());
+        let (limiters, now) = (route.stats.limiters(sources, namespace), Tick::now());
         for (limits, limiter) in policy.limits().iter().zip(limiters) {
             limit(connection, limits, limiter, Limit::Route, now)?;
         }

@@ -1,4 +1,5 @@
-//! The connections of one worker by source, so that one of the source that has most can give way.
+//! The connections of one worker by client, so that one of the client that has most can give way. A client is an
+//! IPv4 address, or the first 64 bits of an IPv6 address.
 
 use std::cell::RefCell;
 use std::net::IpAddr;
@@ -8,10 +9,10 @@ use slab::Slab;
 
 use super::reactor::TaskId;
 
-/// How many bits of an IPv6 address make a source: a host can have all addresses of such a network.
+/// How many bits of an IPv6 address tell one client from another: a host can have all addresses of such a network.
 const IPV6_PREFIX: u32 = 64;
 
-/// Connections by source. Those of one source are in order: the first is the one that has rested the longest.
+/// Connections by client. Those of one client are in order: the first is the one that has rested the longest.
 /// Each operation takes the same time, however many there are.
 #[derive(Debug, Default)]
 pub(super) struct Crowd(RefCell<Members>);
@@ -19,26 +20,26 @@ pub(super) struct Crowd(RefCell<Members>);
 #[derive(Debug, Default)]
 struct Members {
     members: Slab<Member>,
-    sources: Slab<Source>,
+    clients: Slab<Client>,
     known: HashMap<u128, usize>,
-    /// The sources, those with most connections first.
+    /// The clients, those with most connections first.
     ranking: Vec<usize>,
-    /// How many sources have at least so many connections, by that number less one.
+    /// How many clients have at least so many connections, by that number less one.
     with_at_least: Vec<usize>,
 }
 
 #[derive(Debug)]
 struct Member {
     task: TaskId,
-    source: usize,
+    client: usize,
     before: Option<usize>,
     after: Option<usize>,
-    /// When it was put to the end of its source, in milliseconds of the reactor.
+    /// When it became the last of its client, in milliseconds of the reactor.
     moved: u64,
 }
 
 #[derive(Debug)]
-struct Source {
+struct Client {
     prefix: u128,
     count: usize,
     first: Option<usize>,
@@ -57,8 +58,8 @@ pub(super) struct Membership<'a> {
 
 impl Crowd {
     /// Adds the connection of `task`.
-    pub(super) fn enter(&self, source: IpAddr, task: TaskId, now: u64) -> Membership<'_> {
-        let key = self.0.borrow_mut().insert(prefix_of(source), task, now);
+    pub(super) fn enter(&self, client: IpAddr, task: TaskId, now: u64) -> Membership<'_> {
+        let key = self.0.borrow_mut().insert(prefix_of(client), task, now);
         Membership { crowd: self, key, task }
     }
 
@@ -67,22 +68,22 @@ impl Crowd {
         self.0.borrow().members.len()
     }
 
-    /// How many connections a source has.
-    pub(super) fn count_of(&self, source: IpAddr) -> usize {
+    /// How many connections a client has.
+    pub(super) fn count_of(&self, client: IpAddr) -> usize {
         let members = self.0.borrow();
-        let known = members.known.get(&prefix_of(source));
-        known.and_then(|source| members.sources.get(*source)).map_or(0, |source| source.count)
+        let known = members.known.get(&prefix_of(client));
+        known.and_then(|client| members.clients.get(*client)).map_or(0, |client| client.count)
     }
 
-    /// How many connections the source has that has most.
+    /// How many connections the client has that has most.
     pub(super) fn most(&self) -> usize {
         self.0.borrow().with_at_least.len()
     }
 
-    /// Removes the connection that has rested the longest of the source that has most.
+    /// Removes the connection that has rested the longest of the client that has most.
     pub(super) fn remove_of_most(&self) -> Option<TaskId> {
         let mut members = self.0.borrow_mut();
-        let key = members.sources.get(*members.ranking.first()?)?.first?;
+        let key = members.clients.get(*members.ranking.first()?)?.first?;
         members.remove(key)
     }
 }
@@ -111,8 +112,8 @@ impl Drop for Membership<'_> {
     }
 }
 
-fn prefix_of(source: IpAddr) -> u128 {
-    match source.to_canonical() {
+fn prefix_of(client: IpAddr) -> u128 {
+    match client.to_canonical() {
         IpAddr::V4(ip) => ip.to_ipv6_mapped().to_bits(),
         IpAddr::V6(ip) => ip.to_bits() & (u128::MAX << (128 - IPV6_PREFIX)),
     }
@@ -120,74 +121,74 @@ fn prefix_of(source: IpAddr) -> u128 {
 
 impl Members {
     fn insert(&mut self, prefix: u128, task: TaskId, now: u64) -> usize {
-        let source = *self.known.entry(prefix).or_insert_with(|| {
+        let client = *self.known.entry(prefix).or_insert_with(|| {
             let rank = self.ranking.len();
-            let new = Source { prefix, count: 0, first: None, last: None, rank };
-            let source = self.sources.insert(new);
-            self.ranking.push(source);
-            source
+            let new = Client { prefix, count: 0, first: None, last: None, rank };
+            let client = self.clients.insert(new);
+            self.ranking.push(client);
+            client
         });
-        let member = Member { task, source, before: None, after: None, moved: now };
+        let member = Member { task, client, before: None, after: None, moved: now };
         let key = self.members.insert(member);
         self.append(key);
-        self.raise(source);
+        self.raise(client);
         key
     }
 
     fn remove(&mut self, key: usize) -> Option<TaskId> {
         self.detach(key);
-        let Member { task, source, .. } = self.members.try_remove(key)?;
-        self.lower(source);
-        if self.sources.get(source).is_some_and(|source| source.count == 0) {
+        let Member { task, client, .. } = self.members.try_remove(key)?;
+        self.lower(client);
+        if self.clients.get(client).is_some_and(|client| client.count == 0) {
             // The only one without connections, so it is the last.
             self.ranking.pop();
-            self.known.remove(&self.sources.remove(source).prefix);
+            self.known.remove(&self.clients.remove(client).prefix);
         }
         Some(task)
     }
 
-    /// Puts a member that is in no list to the end of its source.
+    /// Puts a member that is in no list to the end of its client.
     fn append(&mut self, key: usize) {
         let Some(member) = self.members.get_mut(key) else { return };
-        let Some(source) = self.sources.get_mut(member.source) else { return };
-        let last = source.last.replace(key);
+        let Some(client) = self.clients.get_mut(member.client) else { return };
+        let last = client.last.replace(key);
         (member.before, member.after) = (last, None);
         match last.and_then(|last| self.members.get_mut(last)) {
             Some(last) => last.after = Some(key),
-            None => source.first = Some(key),
+            None => client.first = Some(key),
         }
     }
 
-    /// Takes a member out of the list of its source.
+    /// Takes a member out of the list of its client.
     fn detach(&mut self, key: usize) {
-        let Some(Member { source, before, after, .. }) = self.members.get(key) else { return };
-        let (source, before, after) = (*source, *before, *after);
-        let Some(source) = self.sources.get_mut(source) else { return };
+        let Some(Member { client, before, after, .. }) = self.members.get(key) else { return };
+        let (client, before, after) = (*client, *before, *after);
+        let Some(client) = self.clients.get_mut(client) else { return };
         match before.and_then(|before| self.members.get_mut(before)) {
             Some(before) => before.after = after,
-            None => source.first = after,
+            None => client.first = after,
         }
         match after.and_then(|after| self.members.get_mut(after)) {
             Some(after) => after.before = before,
-            None => source.last = before,
+            None => client.last = before,
         }
     }
 
-    /// Counts one more connection of a source. It becomes the last of those that have as many.
-    fn raise(&mut self, source: usize) {
-        let Some(count) = self.sources.get(source).map(|source| source.count) else { return };
+    /// Counts one more connection of a client. It becomes the last of those that have as many.
+    fn raise(&mut self, client: usize) {
+        let Some(count) = self.clients.get(client).map(|client| client.count) else { return };
         if self.with_at_least.len() == count {
             self.with_at_least.push(0);
         }
         let Some(with_more) = self.with_at_least.get_mut(count) else { return };
         let rank = *with_more;
         *with_more += 1;
-        self.swap(source, rank, count + 1);
+        self.swap(client, rank, count + 1);
     }
 
-    /// Counts one connection of a source less. It becomes the first of those that have as many.
-    fn lower(&mut self, source: usize) {
-        let Some(count) = self.sources.get(source).map(|source| source.count) else { return };
+    /// Counts one connection of a client less. It becomes the first of those that have as many.
+    fn lower(&mut self, client: usize) {
+        let Some(count) = self.clients.get(client).map(|client| client.count) else { return };
         let Some(fewer) = count.checked_sub(1) else { return };
         let Some(with_as_many) = self.with_at_least.get_mut(fewer) else { return };
         *with_as_many = with_as_many.saturating_sub(1);
@@ -195,19 +196,19 @@ impl Members {
         if rank == 0 {
             self.with_at_least.pop();
         }
-        self.swap(source, rank, fewer);
+        self.swap(client, rank, fewer);
     }
 
-    /// Gives a source this rank, in exchange for its own.
-    fn swap(&mut self, source: usize, rank: usize, count: usize) {
-        let Some(own) = self.sources.get_mut(source) else { return };
+    /// Gives a client this rank, in exchange for its own.
+    fn swap(&mut self, client: usize, rank: usize, count: usize) {
+        let Some(own) = self.clients.get_mut(client) else { return };
         let before = std::mem::replace(&mut own.rank, rank);
         own.count = count;
-        let Some(other) = self.ranking.get(rank).copied().filter(|other| *other != source) else {
+        let Some(other) = self.ranking.get(rank).copied().filter(|other| *other != client) else {
             return;
         };
         self.ranking.swap(before, rank);
-        if let Some(other) = self.sources.get_mut(other) {
+        if let Some(other) = self.clients.get_mut(other) {
             other.rank = before;
         }
     }
@@ -254,12 +255,12 @@ mod tests {
     struct Truth(Vec<(u8, TaskId)>);
 
     impl Truth {
-        fn count(&self, source: u8) -> usize {
-            self.0.iter().filter(|(other, _)| *other == source).count()
+        fn count(&self, client: u8) -> usize {
+            self.0.iter().filter(|(other, _)| *other == client).count()
         }
 
         fn most(&self) -> usize {
-            self.0.iter().map(|(source, _)| self.count(*source)).max().unwrap_or_default()
+            self.0.iter().map(|(client, _)| self.count(*client)).max().unwrap_or_default()
         }
     }
 
@@ -271,10 +272,10 @@ mod tests {
             for (number, step) in steps.into_iter().enumerate() {
                 let now = 1000 * number as u64;
                 match step {
-                    Step::Enter(source) => {
+                    Step::Enter(client) => {
                         let task = task(number as u32);
-                        members.push(crowd.enter(address(source), task, now));
-                        truth.0.push((source, task));
+                        members.push(crowd.enter(address(client), task, now));
+                        truth.0.push((client, task));
                     }
                     Step::Leave(which) if !members.is_empty() => {
                         let member = members.swap_remove(which % members.len());
@@ -290,22 +291,22 @@ mod tests {
                     Step::RemoveOfMost => {
                         let removed = crowd.remove_of_most();
                         let of = removed.and_then(|task| truth.0.iter().find(|(_, other)| *other == task));
-                        let source = of.map(|(source, _)| *source);
-                        prop_assert_eq!(source.map(|source| truth.count(source)).unwrap_or_default(), truth.most());
+                        let client = of.map(|(client, _)| *client);
+                        prop_assert_eq!(client.map(|client| truth.count(client)).unwrap_or_default(), truth.most());
                         // Its first one.
-                        let first = truth.0.iter().position(|(other, _)| Some(*other) == source);
+                        let first = truth.0.iter().position(|(other, _)| Some(*other) == client);
                         prop_assert_eq!(first.map(|place| truth.0.remove(place).1), removed);
                     }
                     _ => {}
                 }
                 prop_assert_eq!((crowd.len(), crowd.most()), (truth.0.len(), truth.most()));
-                for source in 0..6 {
-                    prop_assert_eq!(crowd.count_of(address(source)), truth.count(source));
+                for client in 0..6 {
+                    prop_assert_eq!(crowd.count_of(address(client)), truth.count(client));
                 }
             }
             drop(members);
             let left = crowd.0.borrow();
-            prop_assert!(left.sources.is_empty() && left.known.is_empty() && left.ranking.is_empty());
+            prop_assert!(left.clients.is_empty() && left.known.is_empty() && left.ranking.is_empty());
         }
     }
 

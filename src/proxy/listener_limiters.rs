@@ -6,6 +6,9 @@ use super::listener::Listener;
 use crate::limiter::{Limiter, SourceTable};
 use crate::routing::Scope;
 
+/// The owner of the limits of listeners. No namespace has this name.
+const INSTALLATION: &str = "";
+
 /// The limiter of each listener, by its scope and name: all its binds share one.
 #[derive(Debug, Default)]
 pub(super) struct ListenerLimiters(Mutex<Vec<(Scope, String, Arc<Limiter>)>>);
@@ -21,7 +24,7 @@ impl ListenerLimiters {
             return Arc::clone(limiter);
         }
         known.retain(|(_, _, limiter)| Arc::strong_count(limiter) > 1);
-        let limiter = Arc::new(Limiter::new(table));
+        let limiter = Arc::new(Limiter::new(table, INSTALLATION));
         known.push((listener.scope.clone(), listener.name.clone(), Arc::clone(&limiter)));
         limiter
     }

@@ -40,8 +40,8 @@ impl Drop for Connecting<'_> {
 impl RaceCount {
     /// Counts one more race of a route, of which there are `own`. There may be a few, and further ones up to
     /// `percent` of the clients that wait, over all routes.
-    fn take(&self, own: &AtomicUsize, percent: u8, connecting: usize) -> bool {
-        let most = connecting.saturating_mul(percent.into()) / 100;
+    fn take(&self, own: &AtomicUsize, percent: u32, connecting: usize) -> bool {
+        let most = connecting.saturating_mul(percent as usize) / 100;
         let one_more = |most: usize| move |races: usize| (races < most).then_some(races + 1);
         let add = |count: &AtomicUsize, most| {
             count.fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_more(most)).is_ok()
@@ -87,7 +87,7 @@ impl RaceLine {
         &'a self,
         (count, own): (&'a RaceCount, &'a AtomicUsize),
         reactor: &Rc<Reactor>,
-        percent: u8,
+        percent: u32,
         connecting: usize,
     ) -> Option<RacePermit<'a>> {
         let taken = count.take(own, percent, connecting);

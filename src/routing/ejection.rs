@@ -34,8 +34,9 @@ impl EjectionRule {
 
     /// `failures` in a row eject an endpoint, the first time for `first`, and never for more than `longest`.
     /// 0 failures is [`EjectionRule::OFF`].
-    pub fn new(failures: u8, first: Duration, longest: Duration) -> Self {
-        EjectionRule { failures: failures.min(MOST_FAILURES), first, longest }
+    pub fn new(failures: u32, first: Duration, longest: Duration) -> Self {
+        let failures = u8::try_from(failures).unwrap_or(MOST_FAILURES).min(MOST_FAILURES);
+        EjectionRule { failures, first, longest }
     }
 
     /// How long the ejection that began at `since` lasts. Replicas that eject an endpoint together do not try

@@ -34,7 +34,7 @@ pub struct RaceRule {
     /// After how much silence.
     pub after: Duration,
     /// For how many clients at a time: a percentage of those that wait for an endpoint.
-    pub budget: u8,
+    pub budget: u32,
 }
 
 /// The PROXY header that a route's endpoints get.
@@ -63,7 +63,8 @@ impl TrafficPolicy {
         let of_ceiling = effective.limits_ceiling.as_ref();
         let limits = [Some(&effective.policy.limits), of_ceiling].into_iter().flatten();
         let limits = limits.filter_map(LimitSet::of).collect();
-        let of_endpoint = |limits: &Limits| usize::try_from(limits.per_endpoint.connections?).ok();
+        let of_endpoint =
+            |limits: &Limits| usize::try_from(limits.per_endpoint.connections?.get()).ok();
         let own = of_endpoint(&effective.policy.limits);
         let (endpoint_limit, reported_endpoint_limit) = match effective.policy.limits.mode {
             Some(LimitMode::Report) => (of_ceiling.and_then(of_endpoint), own),

@@ -169,9 +169,10 @@ impl RouteStats {
         &self.ended[outcome as usize]
     }
 
-    /// The limiters of the route, made when its first connection needs them. All connections count their sources
-    /// in one table, the first that is given here.
-    pub fn limiters(&self, table: &Arc<SourceTable>) -> &[Arc<Limiter>; 2] {
-        self.limiters.get_or_init(|| std::array::from_fn(|_| Arc::new(Limiter::new(table))))
+    /// The limiters of the route, which is of this namespace. They are made when its first connection needs them,
+    /// and count their sources in the first table that is given here.
+    pub fn limiters(&self, table: &Arc<SourceTable>, namespace: &str) -> &[Arc<Limiter>; 2] {
+        let new = || std::array::from_fn(|_| Arc::new(Limiter::new(table, namespace)));
+        self.limiters.get_or_init(new)
     }
 }

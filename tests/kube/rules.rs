@@ -1,6 +1,8 @@
 //! The rules of the definition: what `kubectl apply` refuses and says, and what it takes.
 
-mod table;
+mod policy;
+mod route;
+mod rule;
 
 use libtest_mimic::Trial;
 use serde_json::{Value, json};
@@ -8,7 +10,7 @@ use sluice::control::api::SniRouteSpec;
 
 use crate::dry_run::{route, spec, try_out};
 use crate::support::{ApiServer, quick, succeeded};
-use table::Rule;
+use rule::Rule;
 
 pub(crate) fn tests() -> Vec<Trial> {
     vec![
@@ -22,7 +24,7 @@ pub(crate) fn tests() -> Vec<Trial> {
 }
 
 fn each_rule_says_what_to_do_and_takes_the_nearest_neighbour() {
-    let rules = table::rules();
+    let rules = [route::rules(), policy::rules()].concat();
     let specs = |value: fn(&Rule) -> &Value| {
         rules
             .iter()

@@ -114,7 +114,8 @@ fn a_full_table_of_sources_takes_few_bytes() {
     let limits = serde_json::json!({ "perSource": { "connections": 1 } });
     let limits = LimitSet::of(&serde_json::from_value(limits).unwrap()).unwrap();
     let table = Arc::<SourceTable>::default();
-    let limiters: Vec<_> = (0..12).map(|_| Arc::new(Limiter::new(&table))).collect();
+    let limiter = |n: u8| Arc::new(Limiter::new(&table, &n.to_string()));
+    let limiters: Vec<_> = (0..12).map(limiter).collect();
     let now = Tick::now();
     let mut permits = Vec::with_capacity(12 * SOURCES / 8);
     let count = measure(|| {

@@ -20,7 +20,7 @@ use crate::support::{
 };
 
 /// Ejects after so many failures, for much longer than a test takes.
-fn after(failures: u8) -> impl Fn(&mut Policy) {
+fn after(failures: u32) -> impl Fn(&mut Policy) {
     move |policy| {
         let passive = &mut policy.health.passive;
         passive.failures = Some(Number::new(failures));
@@ -270,7 +270,7 @@ fn a_dead_endpoint_among_three_costs_its_clients_one_race() {
 #[test]
 fn races_have_a_budget_and_can_be_switched_off() {
     const CLIENTS: usize = 20;
-    let most_attempts = |budget: u8| {
+    let most_attempts = |budget: u32| {
         let holes = [Blackhole::new(), Blackhole::new()];
         let route = target("a.test", &holes.each_ref().map(Blackhole::address)).policy(|policy| {
             policy.timeouts.connect = Timeout::new(Duration::from_millis(1200));

@@ -165,7 +165,7 @@ fn every_rule_names_the_field_and_the_line() {
             "health",
             "{passive: {failures: 16}}",
             "{passive: {failures: 17}}",
-            "health.passive.failures: 17 is over the maximum of 16",
+            "health.passive.failures: 17 is not a number from 0 to 16",
         ),
         (
             "health",
@@ -177,7 +177,7 @@ fn every_rule_names_the_field_and_the_line() {
             "loadBalancing",
             "{race: {budget: 0}}",
             "{race: {budget: -1}}",
-            "loadBalancing.race.budget: -1 is less than 0",
+            "loadBalancing.race.budget: -1 is not a number from 0 to 100",
         ),
         ("timeouts", "{idle: 5s}", "{idle: -5s}", "timeouts.idle: \"-5s\" is not a duration"),
         ("timeouts", "{}", "[5s]", "timeouts: invalid type: list, expected an object"),

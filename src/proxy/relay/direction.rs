@@ -6,6 +6,7 @@ use std::task::{Poll, ready};
 use rustix::io::Errno;
 
 use super::bounds::Bounds;
+use crate::proxy::context::Context;
 use crate::proxy::fast_slots::FastSlots;
 use crate::proxy::pipes::{Pipe, Pipes};
 use crate::proxy::socket::{Socket, UNSUPPORTED};
@@ -79,6 +80,14 @@ pub(in crate::proxy) struct IoContext<'a> {
     pub(in crate::proxy) now: u64,
     /// Whether this is bulk's turn, which comes after all other work.
     pub(in crate::proxy) bulk: bool,
+}
+
+impl<'a> IoContext<'a> {
+    /// Those of a worker.
+    pub(super) fn of(context: &'a Context, buffer: &'a mut [u8], bulk: bool) -> Self {
+        let Context { pipes, fast, .. } = context;
+        IoContext { buffer, pipes, fast, now: context.reactor.now(), bulk }
+    }
 }
 
 impl Direction {

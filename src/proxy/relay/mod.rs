@@ -49,7 +49,7 @@ pub(super) struct Relay<'a> {
 }
 
 /// The state of a relay besides its directions.
-struct Progress {
+struct RelayState {
     /// The bytes that were relayed, as of the last poll.
     passed: ByteCounts,
     deadlines: Deadlines,
@@ -95,13 +95,13 @@ impl<'a> Relay<'a> {
         let deadlines = Deadlines::begin(self.context, &route.spec.policy);
         let tick_at = self.context.reactor.after(self.tick_every());
         let passed = ByteCounts::default();
-        let mut progress = Progress { passed, deadlines, tick_at, watches: None };
+        let mut state = RelayState { passed, deadlines, tick_at, watches: None };
         let outcome = poll_fn(|_| {
             let polled = self.poll();
             self.answer.take().into_iter().for_each(&answered);
             match polled {
                 Poll::Ready(outcome) => Poll::Ready(outcome),
-                Poll::Pending => self.go_on(route, &mut progress, &mut report),
+                Poll::Pending => self.go_on(route, &mut state, &mut report),
             }
         })
         .await;
@@ -119,59 +119,59 @@ impl<'a> Relay<'a> {
     fn go_on(
         &mut self,
         route: &Route,
-        progress: &mut Progress,
+        state: &mut RelayState,
         report: &mut impl FnMut(ByteCounts),
     ) -> Poll<Outcome> {
         let reactor = &*self.context.reactor;
-        if self.passed() != progress.passed {
-            progress.passed = self.passed();
-            progress.deadlines.moved = reactor.now();
+        if self.passed() != state.passed {
+            state.passed = self.passed();
+            state.deadlines.moved = reactor.now();
             self.member.touch(reactor.now());
         }
         for removals in self.known.take_news() {
-            self.removed(route, &removals, progress);
+            self.removed(route, &removals, state);
         }
-        let (end, outcome) = self.next_end(route, progress);
+        let (end, outcome) = self.next_end(route, state);
         if let Some(outcome) = self.interrupted(end, outcome) {
             return Poll::Ready(outcome);
         }
-        if reactor.now() >= progress.tick_at {
-            let passed = progress.passed;
+        if reactor.now() >= state.tick_at {
+            let passed = state.passed;
             report(passed);
-            let watches = progress.watches.get_or_insert_with(|| PeerWatches::of(self.upstream));
+            let watches = state.watches.get_or_insert_with(|| PeerWatches::of(self.upstream));
             let ended = watches.look(self, passed);
             let every = self.tick_every();
-            progress.tick_at =
+            state.tick_at =
                 reactor.after(watches.next_look().map_or(every, |next| next.min(every)));
             if let Some(outcome) = ended {
                 return Poll::Ready(outcome);
             }
         }
-        reactor.wake_at(reactor.current(), end.min(progress.tick_at));
+        reactor.wake_at(reactor.current(), end.min(state.tick_at));
         Poll::Pending
     }
 
     /// Handles addresses that have left their backends, if its endpoint is one of them: it may be dead.
-    fn removed(&self, route: &Route, removals: &Removals, progress: &mut Progress) {
+    fn removed(&self, route: &Route, removals: &Removals, state: &mut RelayState) {
         let (context, now) = (self.context, self.context.reactor.now());
         let Some(address) = self.known.address() else { return };
         match removals.effect(&route.spec.key, address) {
             RemovalEffect::Unconcerned => return,
             RemovalEffect::Keep => {}
-            RemovalEffect::Close(over) => progress.deadlines.removed(now, over, context.random()),
+            RemovalEffect::Close(over) => state.deadlines.removed(now, over, context.random()),
         }
-        let watches = progress.watches.get_or_insert_with(|| PeerWatches::of(self.upstream));
+        let watches = state.watches.get_or_insert_with(|| PeerWatches::of(self.upstream));
         watches.probe(self.upstream, &context.reactor);
-        progress.tick_at = now;
+        state.tick_at = now;
     }
 
     /// The next deadline, and the outcome of reaching it.
-    fn next_end(&self, route: &Route, progress: &mut Progress) -> (u64, Outcome) {
+    fn next_end(&self, route: &Route, state: &mut RelayState) -> (u64, Outcome) {
         let (now, unsent) = (self.context.reactor.now(), self.has_unsent());
-        let next = progress.deadlines.next(now, unsent);
+        let next = state.deadlines.next(now, unsent);
         if next.1 == Outcome::EndpointRemoved && next.0 <= now && self.is_back(route) {
-            progress.deadlines.removal = u64::MAX;
-            return progress.deadlines.next(now, unsent);
+            state.deadlines.removal = u64::MAX;
+            return state.deadlines.next(now, unsent);
         }
         next
     }
@@ -217,13 +217,7 @@ impl<'a> Relay<'a> {
     fn poll(&mut self) -> Poll<Outcome> {
         let context = self.context;
         let mut buffer = context.buffer.borrow_mut();
-        let mut io = IoContext {
-            buffer: &mut buffer,
-            pipes: &context.pipes,
-            fast: &context.fast,
-            now: context.reactor.now(),
-            bulk: context.reactor.is_bulk_turn(),
-        };
+        let mut io = IoContext::of(context, &mut buffer, context.reactor.is_bulk_turn());
         let (downstream, upstream) = (self.downstream, self.upstream);
 
         let last = self.down.stage() == Stage::Done;

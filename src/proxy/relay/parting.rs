@@ -40,13 +40,7 @@ impl Relay<'_> {
     fn poll_parting(&mut self, parting: &mut Parting) -> Poll<bool> {
         let context = self.context;
         let mut buffer = context.buffer.borrow_mut();
-        let mut io = IoContext {
-            buffer: &mut buffer,
-            pipes: &context.pipes,
-            fast: &context.fast,
-            now: context.reactor.now(),
-            bulk: true,
-        };
+        let mut io = IoContext::of(context, &mut buffer, true);
         let (downstream, upstream) = (self.downstream, self.upstream);
         let [client_lost, server_lost] = &mut parting.lost;
         let [client_closed, server_closed] = &mut parting.closed;

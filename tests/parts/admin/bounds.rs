@@ -24,7 +24,7 @@ fn a_header_is_bounded_in_size_and_in_fields() {
 fn a_client_has_only_so_long_for_its_header() {
     // So long that what is asked in time is so on a busy machine, too.
     let header = Duration::from_secs(3);
-    let server = Server::with_limits(Limits { header, ..patient() });
+    let server = Server::with_limits(AdminLimits { header, ..patient() });
     let started = Instant::now();
     let mut kept = server.connect();
     assert_eq!(kept.ask("GET /livez HTTP/1.1\r\n\r\n").status, 200);
@@ -46,7 +46,7 @@ fn a_client_has_only_so_long_for_its_header() {
 #[test]
 fn a_connection_takes_requests_only_for_its_lifetime() {
     let lifetime = Duration::from_secs(3);
-    let server = Server::with_limits(Limits { lifetime, ..patient() });
+    let server = Server::with_limits(AdminLimits { lifetime, ..patient() });
     let started = Instant::now();
     let mut client = server.connect();
     for _ in 0..3 {
@@ -57,7 +57,7 @@ fn a_connection_takes_requests_only_for_its_lifetime() {
 }
 
 /// A client that has read the head of a large answer and nothing of its body, which has so many bytes.
-fn begun_download(limits: Limits) -> (Server, Client, usize) {
+fn begun_download(limits: AdminLimits) -> (Server, Client, usize) {
     let mut server = Server::with_limits(limits);
     server.writer.apply(large_report());
     let mut client = server.connect();
@@ -77,7 +77,7 @@ fn assert_cut_off(client: &mut Client, length: usize) {
 
 #[test]
 fn a_reader_that_stalls_is_let_go() {
-    let limits = Limits { header: Duration::from_secs(3), ..patient() };
+    let limits = AdminLimits { header: Duration::from_secs(3), ..patient() };
     let (mut server, mut client, length) = begun_download(limits);
     let started = Instant::now();
     server.stop();
@@ -87,7 +87,7 @@ fn a_reader_that_stalls_is_let_go() {
 
 #[test]
 fn a_reader_that_takes_nothing_is_let_go() {
-    let limits = Limits { stall: Duration::from_millis(300), ..patient() };
+    let limits = AdminLimits { stall: Duration::from_millis(300), ..patient() };
     let (server, mut client, length) = begun_download(limits);
     // Not read meanwhile, for whoever reads is not let go.
     wait_until("the server has closed it", || !is_established(server.address, &client));
@@ -175,7 +175,7 @@ fn large_report() -> Snapshot {
 
 #[test]
 fn idle_connections_keep_no_probe_out() {
-    let limits = Limits { connections: 64, ..patient() };
+    let limits = AdminLimits { connections: 64, ..patient() };
     let server = Server::with_limits(limits);
     let mut idle: Vec<Client> = (0..100).map(|_| server.connect()).collect();
     assert_eq!(server.get("/livez").0, 200);
@@ -190,7 +190,7 @@ fn idle_connections_keep_no_probe_out() {
 
 #[test]
 fn a_flood_from_one_address_closes_nobody_elses_connection() {
-    let server = Server::with_limits(Limits { connections: 8, ..patient() });
+    let server = Server::with_limits(AdminLimits { connections: 8, ..patient() });
     let mut scraper = server.connect();
     assert_eq!(scraper.ask("GET /livez HTTP/1.1\r\n\r\n").status, 200);
     let mut flood: Vec<Client> =

@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 use sluice::admin::report::RoutesReport;
-use sluice::admin::{Admin, AdminState, Limits};
+use sluice::admin::{Admin, AdminLimits, AdminState};
 use sluice::control::status::{Condition, RouteStatus, Statuses};
 use sluice::explain::{Query, explain, fetch, table};
 use sluice::metrics::Metrics;
@@ -29,10 +29,10 @@ use sluice::routing::{
 use testkit::{PATIENCE, wait_until};
 use tokio::sync::oneshot;
 
-/// Limits that nobody meets: what is to happen soon has another reason.
-fn patient() -> Limits {
+/// AdminLimits that nobody meets: what is to happen soon has another reason.
+fn patient() -> AdminLimits {
     let never = Duration::from_secs(3600);
-    Limits { header: never, lifetime: never, stall: never, ..Limits::default() }
+    AdminLimits { header: never, lifetime: never, stall: never, ..AdminLimits::default() }
 }
 
 /// A server on a thread and a runtime of its own, as the program has it.
@@ -49,7 +49,7 @@ impl Server {
         Server::with_limits(patient())
     }
 
-    fn with_limits(limits: Limits) -> Self {
+    fn with_limits(limits: AdminLimits) -> Self {
         let (writer, table) = channel();
         let state = Arc::new(AdminState {
             metrics: Metrics::new(table.clone()).expect("metrics"),

@@ -1,30 +1,11 @@
-//! The rules, by the part of the spec that they are over.
+//! The rules over what a route claims, and where it leads.
 
 use serde_json::{Value, json};
 
-/// A rule: where it is in the spec, a value that is refused and what is said to it, and the nearest
-/// value that is taken.
-#[derive(Clone)]
-pub(super) struct Rule {
-    pub(super) place: &'static str,
-    pub(super) bad: Value,
-    pub(super) says: String,
-    pub(super) good: Value,
-}
+use super::rule::{Rule, rule};
 
 pub(super) fn rules() -> Vec<Rule> {
-    [
-        hostnames(),
-        words(),
-        timeouts(),
-        ejections(),
-        networks(),
-        limits(),
-        lists(),
-        addresses(),
-        services(),
-    ]
-    .concat()
+    [hostnames(), words(), lists(), addresses(), services()].concat()
 }
 
 fn hostnames() -> Vec<Rule> {
@@ -71,7 +52,7 @@ fn hostnames() -> Vec<Rule> {
     ]
 }
 
-/// What is one word, but for hostnames and addresses.
+/// Classes, listeners and protocols.
 fn words() -> Vec<Rule> {
     let long = |length: usize| "x".repeat(length);
     let class = "is not a class; write letters, digits, and any of - . _ / (1 to 253)";
@@ -96,178 +77,7 @@ fn words() -> Vec<Rule> {
         invalid("/alpn/0", "alpn[0]", "", alpn, "h2"),
         invalid("/alpn/0", "alpn[0]", &"é".repeat(128), alpn, &"é".repeat(127)),
         too_long("/alpn/0", "alpn[0]", 255),
-        rule(
-            "/loadBalancing/policy",
-            json!("random"),
-            "spec.loadBalancing.policy: Unsupported value: \"random\": supported values: \
-             \"RoundRobin\", \"LeastConnections\", \"Random\", \"SourceAddress\", \
-             \"ServerName\"",
-            json!("Random"),
-        ),
-        rule(
-            "/endpoints/onRemoval",
-            json!("Drop"),
-            "spec.endpoints.onRemoval: Unsupported value: \"Drop\": supported values: \"Keep\", \"Close\"",
-            json!("Close"),
-        ),
-        invalid("/endpoints/closeOver", "endpoints.closeOver", "5", DURATION, "0s"),
-        invalid(
-            "/endpoints/closeOver",
-            "endpoints.closeOver",
-            "721h",
-            "is over the maximum of 720h (30 days)",
-            "720h",
-        ),
     ]
-}
-
-const DURATION: &str = "is not a duration; write e.g. 5s, 500ms or 1h30m";
-
-fn timeouts() -> Vec<Rule> {
-    let zero = "is no time at all; leave the field out to have the installation's own";
-    let rules = [
-        ("5", DURATION, "5s"),
-        ("1.5s", DURATION, "1s500ms"),
-        ("-5s", DURATION, "00005s"),
-        ("100000s", DURATION, "99999s"),
-        ("1h1m1s1ms1ms", DURATION, "1h1m1s1ms"),
-        ("1d", DURATION, "24h"),
-        ("0h0ms", zero, "0h1ms"),
-        ("720h1ms", "is over the maximum of 720h (30 days)", "719h60m"),
-    ];
-    let fields = [
-        ("/loadBalancing/slowStart", "loadBalancing.slowStart"),
-        ("/timeouts/connect", "timeouts.connect"),
-        ("/timeouts/idle", "timeouts.idle"),
-        ("/timeouts/lifetime", "timeouts.lifetime"),
-    ];
-    let each = |(bad, says, good): (&str, &str, &str)| {
-        fields.map(|(place, field)| {
-            let says = format!("spec.{field}: Invalid value: {bad:?}: {says}");
-            rule(place, json!(bad), says, json!(good))
-        })
-    };
-    rules.into_iter().flat_map(each).collect()
-}
-
-/// What failures of endpoints lead to.
-fn ejections() -> Vec<Rule> {
-    let passive = "/health/passive";
-    vec![
-        rule(
-            passive,
-            json!({ "ejectFor": "5m1ms", "maxEjectFor": "5m" }),
-            "spec.health.passive: Invalid value: ".to_owned(),
-            json!({ "ejectFor": "5m", "maxEjectFor": "300s" }),
-        ),
-        // A fault of one field is told once.
-        rule(
-            passive,
-            json!({ "ejectFor": "5", "maxEjectFor": "1s" }),
-            "spec.health.passive.ejectFor: Invalid value: \"5\": is not a duration".to_owned(),
-            json!({ "maxEjectFor": "1s" }),
-        ),
-        rule(
-            "/health/passive/failures",
-            json!(17),
-            "spec.health.passive.failures: Invalid value: 17: spec.health.passive.failures in body \
-             should be less than or equal to 16"
-                .to_owned(),
-            json!(16),
-        ),
-        rule(
-            "/loadBalancing/race/budget",
-            json!(-1),
-            "spec.loadBalancing.race.budget: Invalid value: -1: spec.loadBalancing.race.budget in \
-             body should be greater than or equal to 0"
-                .to_owned(),
-            json!(0),
-        ),
-        rule(
-            "/loadBalancing/race/after",
-            json!("0s"),
-            "spec.loadBalancing.race.after: Invalid value: \"0s\": is no time at all".to_owned(),
-            json!("1ms"),
-        ),
-    ]
-}
-
-fn networks() -> Vec<Rule> {
-    let wrong = "is not a network; write an address and the length of its prefix, as in 10.0.0.0/8 or \
-                 2001:db8::/32";
-    let rules = [
-        ("10.0.0/8", "10.0.0.0/8"),
-        ("10.0.0.0/", "10.0.0.0"),
-        ("10.0.0.0/+8", "0.0.0.0/0"),
-        ("example.com", "::"),
-        ("fd00::/", "fd00::/8"),
-        ("fe80::1%eth0", "::ffff:10.0.0.0/104"),
-    ];
-    let lists = [("/access/allow", "allow"), ("/access/deny", "deny")];
-    let each = |(bad, good): (&str, &str)| {
-        lists.map(|(place, list)| {
-            let says = format!("spec.access.{list}[0]: Invalid value: {bad:?}: {wrong}");
-            rule(place, json!([bad]), says, json!([good]))
-        })
-    };
-    let send =
-        "spec.proxyProtocol.send: Unsupported value: \"V3\": supported values: \"V1\", \"V2\"";
-    let version = rule("/proxyProtocol/send", json!("V3"), send.to_owned(), json!("V2"));
-    rules.into_iter().flat_map(each).chain([version]).collect()
-}
-
-fn limits() -> Vec<Rule> {
-    let number = |place: &'static str, most: u32| {
-        let bound = |bad: u32, side: &str, good: u32| {
-            let says = out_of_bounds(&place.replace('/', "."), bad, side, good);
-            rule(place, json!(bad), says, json!(good))
-        };
-        [bound(0, "greater", 1), bound(most + 1, "less", most)]
-    };
-    let numbers = [
-        ("/limits/connections", 10_000_000),
-        ("/limits/perSource/connections", 10_000_000),
-        ("/limits/perEndpoint/connections", 10_000_000),
-        ("/limits/perSource/prefix/ipv4", 32),
-        ("/limits/perSource/prefix/ipv6", 128),
-    ];
-    let rate = |bad: Value, says: &str, good: Value| {
-        rule(
-            "/limits/newConnections",
-            bad,
-            says.replace("rate.", "spec.limits.newConnections."),
-            good,
-        )
-    };
-    let beyond = |field: &str| out_of_bounds(field, 1_000_001, "less", 1_000_000);
-    let mode =
-        "spec.limits.mode: Unsupported value: \"Log\": supported values: \"Enforce\", \"Report\"";
-    let others = [
-        rate(
-            json!({ "rate": 1_000_001 }),
-            &beyond(".limits.newConnections.rate"),
-            json!({ "rate": 1_000_000 }),
-        ),
-        rate(
-            json!({ "rate": 1, "burst": 1_000_001 }),
-            &beyond(".limits.newConnections.burst"),
-            json!({ "rate": 1, "burst": 1_000_000 }),
-        ),
-        rate(
-            json!({ "rate": 1, "per": "61m" }),
-            "rate.per: Invalid value: \"61m\": is over the maximum of 1h",
-            json!({ "rate": 1, "per": "60m" }),
-        ),
-        rate(json!({ "per": "1m" }), "rate.rate: Required value", json!({ "rate": 1 })),
-        rule("/limits/mode", json!("Log"), mode.to_owned(), json!("Report")),
-    ];
-    numbers.into_iter().flat_map(|(place, most)| number(place, most)).chain(others).collect()
-}
-
-fn out_of_bounds(field: &str, bad: u32, side: &str, bound: u32) -> String {
-    format!(
-        "spec{field}: Invalid value: {bad}: spec{field} in body should be {side} than or equal to {bound}"
-    )
 }
 
 /// The rules over a whole list.
@@ -424,8 +234,4 @@ fn services() -> Vec<Rule> {
         number(weight, -1, "greater than or equal to 0", 0),
         number(weight, 1_000_001, "less than or equal to 1000000", 1_000_000),
     ]
-}
-
-fn rule(place: &'static str, bad: Value, says: impl Into<String>, good: Value) -> Rule {
-    Rule { place, bad, says: says.into(), good }
 }
