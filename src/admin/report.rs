@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::control::status::{Condition, RouteStatus, Statuses};
-use crate::policy::{Access, AccessLists, EffectivePolicy, PolicyOrigin};
+use crate::policy::{Access, AccessLists, EffectivePolicy, Limits, PolicyOrigin};
 use crate::routing::wire::{BackendText, InvalidText, RouteText};
 use crate::routing::{
     Availability, BackendKey, EjectionRule, Endpoint, Moment, ObjectRef, Route, RouteKey,
@@ -25,28 +25,31 @@ use crate::routing::{
 pub struct RoutesReport {
     /// The table's generation; 0 means that there is no table yet.
     pub generation: u64,
-    /// The access lists of the installation. The routes do not repeat them.
-    #[serde(default, skip_serializing_if = "InstallationAccess::is_empty")]
-    pub installation: InstallationAccess,
+    /// What the installation adds to all routes. The routes do not repeat it.
+    #[serde(default, skip_serializing_if = "InstallationPolicy::is_empty")]
+    pub installation: InstallationPolicy,
     /// The routes, by namespace and name.
     pub routes: Vec<RouteReport>,
 }
 
-/// The access lists of an installation.
+/// The access lists of an installation, and its ceiling of limits.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub struct InstallationAccess {
+pub struct InstallationPolicy {
     /// That of the setting `policy`, for routes without one of their own.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub access: Option<Access>,
     /// That of the setting `policyCeiling`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub access_ceiling: Option<Access>,
+    /// The limits of the setting `policyCeiling`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub limits_ceiling: Option<Limits>,
 }
 
-impl InstallationAccess {
+impl InstallationPolicy {
     fn is_empty(&self) -> bool {
-        *self == InstallationAccess::default()
+        *self == InstallationPolicy::default()
     }
 
     /// Moves the installation's lists here from a route.
@@ -55,6 +58,7 @@ impl InstallationAccess {
             self.access = policy.policy.access.take().or_else(|| self.access.take());
         }
         self.access_ceiling = policy.access_ceiling.take().or_else(|| self.access_ceiling.take());
+        self.limits_ceiling = policy.limits_ceiling.take().or_else(|| self.limits_ceiling.take());
     }
 
     /// The policy of a route, with the installation's lists.
@@ -63,6 +67,7 @@ impl InstallationAccess {
             policy.policy.access.clone_from(&self.access);
         }
         policy.access_ceiling.clone_from(&self.access_ceiling);
+        policy.limits_ceiling.clone_from(&self.limits_ceiling);
         policy
     }
 }
@@ -159,7 +164,7 @@ impl RoutesReport {
             }
             served.for_each(|(_, route)| route.conditions = conditions());
         }
-        let mut installation = InstallationAccess::default();
+        let mut installation = InstallationPolicy::default();
         let mut routes: Vec<RouteReport> = routes.into_values().collect();
         routes.iter_mut().for_each(|route| installation.take(&mut route.route.policy));
         RoutesReport { generation: table.generation(), installation, routes }
@@ -174,7 +179,7 @@ impl RoutesReport {
         struct Report {
             generation: u64,
             #[serde(default)]
-            installation: InstallationAccess,
+            installation: InstallationPolicy,
             routes: Vec<Value>,
         }
         let Report { generation, installation, routes: all } = serde_json::from_slice(text)?;
@@ -254,7 +259,7 @@ impl RouteReport {
 
     fn spec(
         &self,
-        installation: &InstallationAccess,
+        installation: &InstallationPolicy,
         lists: &mut AccessLists,
         endpoints: &mut HashMap<BackendKey, Vec<SocketAddr>>,
     ) -> Result<RouteSpec, InvalidText> {

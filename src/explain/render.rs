@@ -42,7 +42,7 @@ impl Explanation {
     /// Each field of the policy, with the layer that it comes from, and what it means for the client.
     fn fmt_policy(&self, spec: &RouteSpec, f: &mut Formatter<'_>) -> fmt::Result {
         for (field, value, origin) in spec.policy.effective().fields() {
-            write!(f, "  {field}: {value} ({})", described_origin(origin))?;
+            write!(f, "  {field}: {value} ({})", described_origin(field, origin))?;
             if field == "loadBalancing.policy" {
                 self.fmt_settled(spec.policy.balancing(), f)?;
             }
@@ -53,11 +53,11 @@ impl Explanation {
             writeln!(
                 f,
                 "  access at most: {ceiling} ({})",
-                described_origin(PolicyOrigin::PolicyCeiling)
+                described_origin("access", PolicyOrigin::PolicyCeiling)
             )?;
         }
         if let Some(ceiling) = &effective.limits_ceiling {
-            let origin = described_origin(PolicyOrigin::PolicyCeiling);
+            let origin = described_origin("limits", PolicyOrigin::PolicyCeiling);
             writeln!(f, "  limits at most: {ceiling} ({origin})")?;
         }
         if let Some(source) =
@@ -126,8 +126,11 @@ impl Explanation {
     }
 }
 
-fn described_origin(origin: PolicyOrigin) -> &'static str {
+fn described_origin(field: &str, origin: PolicyOrigin) -> &'static str {
     match origin {
+        PolicyOrigin::PolicyCeiling if !field.starts_with("timeouts.") => {
+            "of the setting policyCeiling"
+        }
         PolicyOrigin::Route => "of the route",
         PolicyOrigin::Policy => "of the setting policy",
         PolicyOrigin::PolicyCeiling => "of the setting policyCeiling or timeouts.max",

@@ -1,6 +1,6 @@
 //! Metrics that are read from the routing table for each scrape.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -198,15 +198,13 @@ impl<'t> Series<'t> {
 /// The number of endpoints in each state, over all backends of the table. A backend of several routes counts
 /// once: an endpoint that one of them has ejected is ejected.
 fn endpoints(table: &Table) -> Vec<Metric> {
-    let mut backends: HashMap<*const Backend, (&Backend, Vec<&EjectionRule>)> = HashMap::new();
+    let mut backends: HashMap<*const Backend, (&Backend, HashSet<&EjectionRule>)> = HashMap::new();
     for route in table.routes() {
         let rule = route.spec.policy.ejection();
         for share in &route.backends {
             let entry = backends.entry(Arc::as_ptr(&share.backend));
-            let (_, rules) = entry.or_insert_with(|| (&share.backend, Vec::new()));
-            if !rules.contains(&rule) {
-                rules.push(rule);
-            }
+            let (_, rules) = entry.or_insert_with(|| (&share.backend, HashSet::new()));
+            rules.insert(rule);
         }
     }
     let now = Moment::now();

@@ -2,9 +2,7 @@
 
 use std::fmt;
 
-use super::{
-    ConnectionLimit, Limits, Number, PolicyOrigin, PolicyOrigins, Rate, Timeout, Timeouts,
-};
+use super::{ConnectionLimit, Limits, PolicyOrigin, PolicyOrigins, Rate, Timeout, Timeouts};
 
 /// A field of a route that exceeds the ceiling.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -42,6 +40,7 @@ impl Cut<'_> {
         }
     }
 
+    /// All numbers. Sources are told apart as the route says: the ceiling counts its own.
     pub(super) fn limits(&mut self, limits: &mut Limits, ceiling: &Limits) {
         self.field(
             "limits.connections",
@@ -70,11 +69,6 @@ impl Cut<'_> {
             connections,
             ConnectionLimit::min,
         );
-        // A longer prefix would make more sources of the same clients.
-        let ipv4 = most.prefix.ipv4.filter(|most| most.get() < own.prefix.ipv4());
-        self.field("limits.perSource.prefix.ipv4", &mut own.prefix.ipv4, ipv4, Number::min);
-        let ipv6 = most.prefix.ipv6.filter(|most| most.get() < own.prefix.ipv6());
-        self.field("limits.perSource.prefix.ipv6", &mut own.prefix.ipv6, ipv6, Number::min);
     }
 
     /// Replaces a value by the lesser of it and its ceiling.

@@ -9,7 +9,7 @@ use super::{InvalidValue, Number, Timeout, is_default, or_default, schema};
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", expecting = "an object")]
 pub struct HealthPolicy {
-    /// What the route's own connections show.
+    /// What the connections of clients show, of all routes that have the same endpoint.
     #[serde(default, deserialize_with = "or_default", skip_serializing_if = "is_default")]
     pub passive: PassiveHealth,
 }

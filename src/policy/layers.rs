@@ -25,7 +25,7 @@ pub struct EffectivePolicy {
     /// The clients that the ceiling admits: nobody else is, whatever `access` is.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub access_ceiling: Option<Access>,
-    /// The limits of the ceiling, if those of the policy are only reported: they hold all the same.
+    /// The limits of the ceiling. They hold also if those of the policy are only reported.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub limits_ceiling: Option<Limits>,
 }
@@ -155,13 +155,12 @@ impl Layers {
         let mut cut = Cut { origins: &mut origins, exceeded: Vec::new() };
         cut.timeouts(&mut policy.timeouts, &self.ceiling.timeouts, self.max);
         let ceiling = &self.ceiling.limits;
-        let is_apart = policy.limits.mode == Some(LimitMode::Report);
-        if !is_apart {
+        if policy.limits.mode != Some(LimitMode::Report) {
             cut.limits(&mut policy.limits, ceiling);
         }
         let exceeded = cut.exceeded;
         let access_ceiling = self.ceiling.access.clone();
-        let limits_ceiling = (is_apart && ceiling.is_limiting()).then(|| ceiling.clone());
+        let limits_ceiling = ceiling.is_limiting().then(|| ceiling.clone());
         (EffectivePolicy { policy, origins, access_ceiling, limits_ceiling }, exceeded)
     }
 }

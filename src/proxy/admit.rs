@@ -22,24 +22,28 @@ pub(super) struct Admission<'a> {
 /// Admits a client that has just been accepted. The number of open connections already includes it.
 ///
 /// # Errors
-/// When the process has no descriptors left for it and nobody gives way, or the listener does not admit it. The client of a proxy
-/// is not known yet.
+/// When the listener does not admit it, or the process has no descriptors left for it and nobody gives way. The
+/// client of a proxy is not known yet.
 pub(super) fn admit_newcomer(
     context: &Context,
     connection: &mut Connection,
 ) -> Result<(), Refusal> {
-    let role = connection.listener.role_of(connection.source.ip());
-    let client = (role == PeerRole::Client).then(|| connection.source.ip());
+    let peer = connection.source.ip();
+    let client = match connection.listener.role_of(peer) {
+        PeerRole::Client => {
+            admit_client(connection)?;
+            Some(peer)
+        }
+        PeerRole::Proxy | PeerRole::ProxyOrClient => None,
+        PeerRole::Refused => return Err(Refusal::AccessDenied),
+    };
+    // Last: nobody gives way to a client that is not admitted.
     let has_room = || context.settings.when_full == WhenFull::Fair && context.room.make_for(client);
     if context.is_full() && !has_room() {
         context.refused_for_want_of_descriptors();
         return Err(Refusal::LimitExceeded(Limit::Process));
     }
-    match role {
-        PeerRole::Client => admit_client(connection),
-        PeerRole::Proxy | PeerRole::ProxyOrClient => Ok(()),
-        PeerRole::Refused => Err(Refusal::AccessDenied),
-    }
+    Ok(())
 }
 
 /// Admits a client to its listener, once it is known who the client is.
@@ -53,8 +57,7 @@ pub(super) fn admit_client(connection: &mut Connection) -> Result<(), Refusal> {
         return Err(Refusal::AccessDenied);
     }
     if let (Some(limits), Some(limiter)) = (listener.limits, listener.limiter.clone()) {
-        let now = Tick::of(connection.record.opened());
-        limit(connection, &limits, &limiter, Limit::Listener, now)?;
+        limit(connection, &limits, &limiter, Limit::Listener, Tick::now())?;
     }
     Ok(())
 }
@@ -82,10 +85,11 @@ pub(super) fn admit<'a>(
     }
     let enter = |key| context.hellos().enter(key).ok_or(Refusal::Loop);
     let hello = connection.hello_key.map(enter).transpose()?;
-    if !policy.limits().is_empty() {
+    if let Some(limits) = policy.limits() {
         let (sources, namespace) = (&context.workers.sources, route.spec.key.namespace());
         let (limiters, now) = (route.stats.limiters(sources, namespace), Tick::now());
-        for (limits, limiter) in policy.limits().iter().zip(limiters) {
+        for (limits, limiter) in limits.iter().zip(limiters) {
+            let Some(limits) = limits else { continue };
             limit(connection, limits, limiter, Limit::Route, now)?;
         }
     }

@@ -145,15 +145,17 @@ impl Connection {
             self.hello = None;
         }
         self.record.connected();
+        if let Some(limit) = self.limit {
+            self.context.metrics.limits.reported(limit).inc();
+            if let Some(route) = &self.route {
+                route.stats.over_limit.fetch_add(1, Ordering::Relaxed);
+            }
+        }
         self.log_start();
     }
 
-    /// Records that it exceeds a limit that is only reported.
+    /// Records that it exceeds a limit that is only reported. It is counted once it is connected.
     pub(super) fn is_over(&mut self, limit: Limit) {
-        self.context.metrics.limits.reported(limit).inc();
-        if let Some(route) = &self.route {
-            route.stats.over_limit.fetch_add(1, Ordering::Relaxed);
-        }
         self.limit.get_or_insert(limit);
     }
 

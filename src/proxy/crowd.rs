@@ -7,6 +7,7 @@ use std::net::IpAddr;
 use ahash::AHashMap as HashMap;
 use slab::Slab;
 
+use super::linked::{Linked, List};
 use super::reactor::TaskId;
 
 /// How many bits of an IPv6 address tell one client from another: a host can have all addresses of such a network.
@@ -19,21 +20,18 @@ pub(super) struct Crowd(RefCell<Members>);
 
 #[derive(Debug, Default)]
 struct Members {
-    members: Slab<Member>,
-    clients: Slab<Client>,
+    members: Slab<Linked<Member>>,
+    clients: Slab<Linked<Client>>,
     known: HashMap<u128, usize>,
-    /// The clients, those with most connections first.
-    ranking: Vec<usize>,
-    /// How many clients have at least so many connections, by that number less one.
-    with_at_least: Vec<usize>,
+    /// The clients that have so many connections, by that number less one. Those that came to it by one more are in
+    /// their order, after those that came by one less.
+    by_count: Vec<List>,
 }
 
 #[derive(Debug)]
 struct Member {
     task: TaskId,
     client: usize,
-    before: Option<usize>,
-    after: Option<usize>,
     /// When it became the last of its client, in milliseconds of the reactor.
     moved: u64,
 }
@@ -42,10 +40,7 @@ struct Member {
 struct Client {
     prefix: u128,
     count: usize,
-    first: Option<usize>,
-    last: Option<usize>,
-    /// Its place in the ranking.
-    rank: usize,
+    members: List,
 }
 
 /// A connection in a [`Crowd`], until this is dropped.
@@ -72,18 +67,20 @@ impl Crowd {
     pub(super) fn count_of(&self, client: IpAddr) -> usize {
         let members = self.0.borrow();
         let known = members.known.get(&prefix_of(client));
-        known.and_then(|client| members.clients.get(*client)).map_or(0, |client| client.count)
+        known.and_then(|client| members.clients.get(*client)).map_or(0, |client| client.value.count)
     }
 
     /// How many connections the client has that has most.
     pub(super) fn most(&self) -> usize {
-        self.0.borrow().with_at_least.len()
+        self.0.borrow().by_count.len()
     }
 
-    /// Removes the connection that has rested the longest of the client that has most.
+    /// Removes the connection that has rested the longest of the client that has most. Of several such clients, it is
+    /// the one that has had so many for the longest.
     pub(super) fn remove_of_most(&self) -> Option<TaskId> {
         let mut members = self.0.borrow_mut();
-        let key = members.clients.get(*members.ranking.first()?)?.first?;
+        let client = members.by_count.last()?.first?;
+        let key = members.clients.get(client)?.value.members.first?;
         members.remove(key)
     }
 }
@@ -93,10 +90,10 @@ impl Membership<'_> {
     pub(super) fn touch(&self, now: u64) {
         let mut members = self.crowd.0.borrow_mut();
         let Some(member) = members.members.get_mut(self.key) else { return };
-        if member.task != self.task || now < member.moved.saturating_add(1000) {
+        if member.value.task != self.task || now < member.value.moved.saturating_add(1000) {
             return;
         }
-        member.moved = now;
+        member.value.moved = now;
         members.detach(self.key);
         members.append(self.key);
     }
@@ -106,7 +103,7 @@ impl Drop for Membership<'_> {
     fn drop(&mut self) {
         let mut members = self.crowd.0.borrow_mut();
         // It may have been removed, and its key given to another one.
-        if members.members.get(self.key).is_some_and(|member| member.task == self.task) {
+        if members.members.get(self.key).is_some_and(|member| member.value.task == self.task) {
             members.remove(self.key);
         }
     }
@@ -122,95 +119,61 @@ fn prefix_of(client: IpAddr) -> u128 {
 impl Members {
     fn insert(&mut self, prefix: u128, task: TaskId, now: u64) -> usize {
         let client = *self.known.entry(prefix).or_insert_with(|| {
-            let rank = self.ranking.len();
-            let new = Client { prefix, count: 0, first: None, last: None, rank };
-            let client = self.clients.insert(new);
-            self.ranking.push(client);
-            client
+            self.clients.insert(Linked::new(Client { prefix, count: 0, members: List::default() }))
         });
-        let member = Member { task, client, before: None, after: None, moved: now };
-        let key = self.members.insert(member);
+        let key = self.members.insert(Linked::new(Member { task, client, moved: now }));
         self.append(key);
-        self.raise(client);
+        self.change_count(client, 1);
         key
     }
 
     fn remove(&mut self, key: usize) -> Option<TaskId> {
         self.detach(key);
-        let Member { task, client, .. } = self.members.try_remove(key)?;
-        self.lower(client);
-        if self.clients.get(client).is_some_and(|client| client.count == 0) {
-            // The only one without connections, so it is the last.
-            self.ranking.pop();
-            self.known.remove(&self.clients.remove(client).prefix);
+        let Member { task, client, .. } = self.members.try_remove(key)?.value;
+        self.change_count(client, -1);
+        if self.clients.get(client).is_some_and(|client| client.value.count == 0) {
+            self.known.remove(&self.clients.remove(client).value.prefix);
         }
         Some(task)
     }
 
     /// Puts a member that is in no list to the end of its client.
     fn append(&mut self, key: usize) {
-        let Some(member) = self.members.get_mut(key) else { return };
-        let Some(client) = self.clients.get_mut(member.client) else { return };
-        let last = client.last.replace(key);
-        (member.before, member.after) = (last, None);
-        match last.and_then(|last| self.members.get_mut(last)) {
-            Some(last) => last.after = Some(key),
-            None => client.first = Some(key),
+        let client = self.members.get(key).map(|member| member.value.client);
+        if let Some(client) = client.and_then(|client| self.clients.get_mut(client)) {
+            client.value.members.push_back(key, &mut self.members);
         }
     }
 
     /// Takes a member out of the list of its client.
     fn detach(&mut self, key: usize) {
-        let Some(Member { client, before, after, .. }) = self.members.get(key) else { return };
-        let (client, before, after) = (*client, *before, *after);
-        let Some(client) = self.clients.get_mut(client) else { return };
-        match before.and_then(|before| self.members.get_mut(before)) {
-            Some(before) => before.after = after,
-            None => client.first = after,
-        }
-        match after.and_then(|after| self.members.get_mut(after)) {
-            Some(after) => after.before = before,
-            None => client.last = before,
+        let client = self.members.get(key).map(|member| member.value.client);
+        if let Some(client) = client.and_then(|client| self.clients.get_mut(client)) {
+            client.value.members.remove(key, &mut self.members);
         }
     }
 
-    /// Counts one more connection of a client. It becomes the last of those that have as many.
-    fn raise(&mut self, client: usize) {
-        let Some(count) = self.clients.get(client).map(|client| client.count) else { return };
-        if self.with_at_least.len() == count {
-            self.with_at_least.push(0);
+    /// Counts one connection of a client more, or less. With one more, it becomes the last of those that have as many;
+    /// with one less, the first.
+    fn change_count(&mut self, key: usize, by: isize) {
+        let Some(client) = self.clients.get_mut(key) else { return };
+        let before = client.value.count;
+        client.value.count = before.saturating_add_signed(by);
+        let now = client.value.count;
+        if let Some(list) = before.checked_sub(1).and_then(|place| self.by_count.get_mut(place)) {
+            list.remove(key, &mut self.clients);
         }
-        let Some(with_more) = self.with_at_least.get_mut(count) else { return };
-        let rank = *with_more;
-        *with_more += 1;
-        self.swap(client, rank, count + 1);
-    }
-
-    /// Counts one connection of a client less. It becomes the first of those that have as many.
-    fn lower(&mut self, client: usize) {
-        let Some(count) = self.clients.get(client).map(|client| client.count) else { return };
-        let Some(fewer) = count.checked_sub(1) else { return };
-        let Some(with_as_many) = self.with_at_least.get_mut(fewer) else { return };
-        *with_as_many = with_as_many.saturating_sub(1);
-        let rank = *with_as_many;
-        if rank == 0 {
-            self.with_at_least.pop();
+        if self.by_count.len() < now {
+            self.by_count.push(List::default());
         }
-        self.swap(client, rank, fewer);
-    }
-
-    /// Gives a client this rank, in exchange for its own.
-    fn swap(&mut self, client: usize, rank: usize, count: usize) {
-        let Some(own) = self.clients.get_mut(client) else { return };
-        let before = std::mem::replace(&mut own.rank, rank);
-        own.count = count;
-        let Some(other) = self.ranking.get(rank).copied().filter(|other| *other != client) else {
-            return;
-        };
-        self.ranking.swap(before, rank);
-        if let Some(other) = self.clients.get_mut(other) {
-            other.rank = before;
+        if let Some(list) = now.checked_sub(1).and_then(|place| self.by_count.get_mut(place)) {
+            match by > 0 {
+                true => list.push_back(key, &mut self.clients),
+                false => list.push_front(key, &mut self.clients),
+            }
         }
+        // Only the greatest number can have lost its last client for good.
+        self.by_count.pop_if(|list| list.first.is_none());
     }
 }
 
@@ -250,17 +213,49 @@ mod tests {
         vec(step, 1..200)
     }
 
-    /// The slow truth: all connections in the order of their last movement.
+    /// The slow truth: all connections in the order of their last movement, and the clients in that of their counts'
+    /// changes, those with one more to the end and those with one less to the beginning.
     #[derive(Default)]
-    struct Truth(Vec<(u8, TaskId)>);
+    struct Truth {
+        connections: Vec<(u8, TaskId)>,
+        clients: Vec<u8>,
+    }
 
     impl Truth {
         fn count(&self, client: u8) -> usize {
-            self.0.iter().filter(|(other, _)| *other == client).count()
+            self.connections.iter().filter(|(other, _)| *other == client).count()
         }
 
         fn most(&self) -> usize {
-            self.0.iter().map(|(client, _)| self.count(*client)).max().unwrap_or_default()
+            self.clients.iter().map(|client| self.count(*client)).max().unwrap_or_default()
+        }
+
+        fn enter(&mut self, client: u8, task: TaskId) {
+            self.connections.push((client, task));
+            self.clients.retain(|other| *other != client);
+            self.clients.push(client);
+        }
+
+        fn leave(&mut self, task: TaskId) {
+            let found = self.connections.iter().position(|(_, other)| *other == task);
+            let Some((client, _)) = found.map(|place| self.connections.remove(place)) else {
+                return;
+            };
+            self.clients.retain(|other| *other != client);
+            if self.count(client) > 0 {
+                self.clients.insert(0, client);
+            }
+        }
+
+        fn touch(&mut self, task: TaskId) {
+            let found = self.connections.iter().position(|(_, other)| *other == task);
+            let moved = found.map(|place| self.connections.remove(place));
+            self.connections.extend(moved);
+        }
+
+        fn first_of_most(&self) -> Option<TaskId> {
+            let client = self.clients.iter().find(|client| self.count(**client) == self.most())?;
+            self.connections.iter().find(|(other, _)| other == client).map(|(_, task)| *task)
         }
     }
 
@@ -275,38 +270,43 @@ mod tests {
                     Step::Enter(client) => {
                         let task = task(number as u32);
                         members.push(crowd.enter(address(client), task, now));
-                        truth.0.push((client, task));
+                        truth.enter(client, task);
                     }
                     Step::Leave(which) if !members.is_empty() => {
-                        let member = members.swap_remove(which % members.len());
-                        truth.0.retain(|(_, task)| *task != member.task);
+                        truth.leave(members.swap_remove(which % members.len()).task);
                     }
                     Step::Touch(which) if !members.is_empty() => {
                         let member = &members[which % members.len()];
                         member.touch(now);
-                        let found = truth.0.iter().position(|(_, task)| *task == member.task);
-                        let moved = found.map(|place| truth.0.remove(place));
-                        truth.0.extend(moved);
+                        truth.touch(member.task);
                     }
                     Step::RemoveOfMost => {
-                        let removed = crowd.remove_of_most();
-                        let of = removed.and_then(|task| truth.0.iter().find(|(_, other)| *other == task));
-                        let client = of.map(|(client, _)| *client);
-                        prop_assert_eq!(client.map(|client| truth.count(client)).unwrap_or_default(), truth.most());
-                        // Its first one.
-                        let first = truth.0.iter().position(|(other, _)| Some(*other) == client);
-                        prop_assert_eq!(first.map(|place| truth.0.remove(place).1), removed);
+                        let first = truth.first_of_most();
+                        prop_assert_eq!(crowd.remove_of_most(), first);
+                        first.into_iter().for_each(|task| truth.leave(task));
                     }
                     _ => {}
                 }
-                prop_assert_eq!((crowd.len(), crowd.most()), (truth.0.len(), truth.most()));
+                prop_assert_eq!((crowd.len(), crowd.most()), (truth.connections.len(), truth.most()));
                 for client in 0..6 {
                     prop_assert_eq!(crowd.count_of(address(client)), truth.count(client));
                 }
             }
             drop(members);
             let left = crowd.0.borrow();
-            prop_assert!(left.clients.is_empty() && left.known.is_empty() && left.ranking.is_empty());
+            prop_assert!(left.clients.is_empty() && left.known.is_empty() && left.by_count.is_empty());
+        }
+    }
+
+    /// Otherwise each newcomer of an attack from many addresses would push out the one before it, and the oldest stay.
+    #[test]
+    fn of_clients_with_as_many_the_one_that_came_first_gives_way() {
+        let crowd = Crowd::default();
+        let mut members: Vec<_> =
+            (0..4).map(|n| crowd.enter(address(n), task(n.into()), 0)).collect();
+        for n in 4..10 {
+            assert_eq!(crowd.remove_of_most(), Some(task(u32::from(n) - 4)));
+            members.push(crowd.enter(address(n), task(n.into()), 0));
         }
     }
 

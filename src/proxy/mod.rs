@@ -18,6 +18,7 @@ mod descriptors;
 mod fast_slots;
 mod hellos;
 mod keep_alive;
+mod linked;
 mod listener;
 mod listener_limiters;
 mod peek;

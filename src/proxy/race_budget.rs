@@ -2,8 +2,8 @@
 //!
 //! If all endpoints of a busy route are slow, each client would otherwise connect to several of them and make
 //! them slower. The budget is a share of the clients that wait for an endpoint, over all workers. A few clients
-//! of each route may always race, whatever those of others do. Clients without a permit stand in a line, and the
-//! end of a race calls the next one.
+//! of each route may always race, whatever those of others do. Clients without a permit stand in a line. The end of
+//! a race calls the first one, which goes to the end if it still gets none.
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
@@ -16,7 +16,7 @@ use crate::metrics::ConnectionCount;
 /// So many clients of a route may always race, unless its budget is 0.
 const LEAST: usize = 3;
 
-/// The number of races of all workers.
+/// The number of races of all workers, beyond the few of each route.
 #[derive(Debug, Default)]
 pub(super) struct RaceCount(AtomicUsize);
 
@@ -38,23 +38,24 @@ impl Drop for Connecting<'_> {
 }
 
 impl RaceCount {
-    /// Counts one more race of a route, of which there are `own`. There may be a few, and further ones up to
-    /// `percent` of the clients that wait, over all routes.
-    fn take(&self, own: &AtomicUsize, percent: u32, connecting: usize) -> bool {
-        let most = connecting.saturating_mul(percent as usize) / 100;
+    /// Counts one more race of a route, of which there are `own`. There may be a few, and over all routes further ones
+    /// up to `percent` of the clients that wait. Returns whether it is one of the further ones, if there may be one.
+    fn take(&self, own: &AtomicUsize, percent: u32, connecting: usize) -> Option<bool> {
+        let most = (connecting.saturating_mul(percent as usize) / 100).saturating_sub(LEAST);
         let one_more = |most: usize| move |races: usize| (races < most).then_some(races + 1);
         let add = |count: &AtomicUsize, most| {
             count.fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_more(most)).is_ok()
         };
         if add(own, LEAST) {
-            return add(&self.0, usize::MAX);
+            return Some(false);
         }
-        add(&self.0, most) && add(own, usize::MAX)
+        (add(&self.0, most) && add(own, usize::MAX)).then_some(true)
     }
 
-    fn give_back(&self, own: &AtomicUsize) {
-        for count in [&self.0, own] {
-            count.fetch_sub(1, Ordering::Relaxed);
+    fn give_back(&self, own: &AtomicUsize, is_further: bool) {
+        own.fetch_sub(1, Ordering::Relaxed);
+        if is_further {
+            self.0.fetch_sub(1, Ordering::Relaxed);
         }
     }
 }
@@ -76,6 +77,8 @@ pub(super) struct RaceTurn<'a> {
 pub(super) struct RacePermit<'a> {
     count: &'a RaceCount,
     own: &'a AtomicUsize,
+    /// Whether it is beyond the few of its route.
+    is_further: bool,
     line: &'a RaceLine,
     reactor: Rc<Reactor>,
 }
@@ -90,8 +93,8 @@ impl RaceLine {
         percent: u32,
         connecting: usize,
     ) -> Option<RacePermit<'a>> {
-        let taken = count.take(own, percent, connecting);
-        taken.then(|| RacePermit { count, own, line: self, reactor: Rc::clone(reactor) })
+        let is_further = count.take(own, percent, connecting)?;
+        Some(RacePermit { count, own, is_further, line: self, reactor: Rc::clone(reactor) })
     }
 
     /// Puts a task at the end of the line.
@@ -118,7 +121,7 @@ impl Drop for RaceTurn<'_> {
 
 impl Drop for RacePermit<'_> {
     fn drop(&mut self) {
-        self.count.give_back(self.own);
+        self.count.give_back(self.own, self.is_further);
         let next = self.line.waiting.borrow_mut().pop_first();
         next.into_iter().for_each(|(_, task)| self.reactor.wake(task));
     }
@@ -137,14 +140,16 @@ mod tests {
                 (RaceCount::default(), AtomicUsize::default(), AtomicUsize::default());
             let take = |own| count.take(own, percent, connecting);
             assert_eq!(
-                (0..200).filter(|_| take(&one)).count(),
+                (0..200).filter_map(|_| take(&one)).count(),
                 most,
                 "{percent} % of {connecting}"
             );
-            count.give_back(&one);
-            assert!(take(&one) && !take(&one));
-            assert_eq!((0..200).filter(|_| take(&other)).count(), LEAST);
-            assert_eq!(one.into_inner() + other.into_inner(), count.0.into_inner());
+            let is_further = most > LEAST;
+            count.give_back(&one, is_further);
+            assert_eq!((take(&one), take(&one)), (Some(is_further), None));
+            // Those of another route take nothing from these few.
+            assert_eq!((0..200).filter_map(|_| take(&other)).count(), LEAST);
+            assert_eq!(count.0.into_inner(), most - LEAST);
         }
     }
 

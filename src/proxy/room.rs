@@ -24,8 +24,17 @@ pub(super) struct Room {
     known: Crowd,
     /// Those of them whose hello is not complete.
     hellos: Crowd,
-    /// The tasks of connections that give way to others, and the limit for which each does.
-    displaced: RefCell<HashMap<TaskId, Limit>>,
+    /// The tasks of connections that give way to others.
+    displaced: RefCell<HashMap<TaskId, Displaced>>,
+}
+
+/// Why a connection gives way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Displaced {
+    /// There are too many incomplete hellos.
+    ByHello,
+    /// The process is full, and a newcomer takes its place, which is of this client if that is known.
+    ByNewcomer(Option<IpAddr>),
 }
 
 impl Room {
@@ -46,7 +55,7 @@ impl Room {
     pub(super) fn enter_hello(&self, client: IpAddr, most: usize) -> Membership<'_> {
         let entered = self.hellos.enter(client, self.reactor.current(), self.reactor.now());
         if self.hellos.len() > most {
-            self.displace(self.hellos.remove_of_most(), Limit::Hellos);
+            self.displace(self.hellos.remove_of_most(), Displaced::ByHello);
         }
         entered
     }
@@ -55,7 +64,7 @@ impl Room {
     pub(super) fn has_hello(&self, waiting: Membership<'_>) {
         drop(waiting);
         let (mut displaced, task) = (self.displaced.borrow_mut(), self.reactor.current());
-        if displaced.get(&task) == Some(&Limit::Hellos) {
+        if displaced.get(&task) == Some(&Displaced::ByHello) {
             displaced.remove(&task);
             self.reactor.spare_current();
         }
@@ -65,15 +74,24 @@ impl Room {
     /// client that has most, if that one has [`TIMES_MORE`] as many as the newcomer's client would have. Returns
     /// whether there is room.
     pub(super) fn make_for(&self, newcomer: Option<IpAddr>) -> bool {
-        let own = newcomer.map_or(0, |client| self.known.count_of(client)).saturating_add(1);
+        let by = Displaced::ByNewcomer(newcomer);
+        // Newcomers of this turn are not known yet.
+        let of_this_turn = self.displaced.borrow().values().filter(|other| **other == by).count();
+        let own = newcomer.map_or(0, |client| self.known.count_of(client)) + of_this_turn + 1;
         self.displaced.borrow().len() < MOST_DISPLACED
             && own.saturating_mul(TIMES_MORE) <= self.known.most()
-            && self.displace(self.known.remove_of_most(), Limit::Process)
+            && self.displace(self.known.remove_of_most(), by)
     }
 
-    fn displace(&self, task: Option<TaskId>, limit: Limit) -> bool {
+    fn displace(&self, task: Option<TaskId>, why: Displaced) -> bool {
         let Some(task) = task else { return false };
-        self.displaced.borrow_mut().insert(task, limit);
+        let mut displaced = self.displaced.borrow_mut();
+        let known = displaced.entry(task).or_insert(why);
+        // A newcomer has its place already, whatever becomes of its hello.
+        if why != Displaced::ByHello {
+            *known = why;
+        }
+        drop(displaced);
         self.reactor.cancel_task(task);
         true
     }
@@ -81,6 +99,10 @@ impl Room {
     /// The limit for which the connection of the current task has to give way, if it has to. To be called once, at
     /// its end.
     pub(super) fn take_displaced(&self) -> Option<Limit> {
-        self.displaced.borrow_mut().remove(&self.reactor.current())
+        let displaced = self.displaced.borrow_mut().remove(&self.reactor.current())?;
+        Some(match displaced {
+            Displaced::ByHello => Limit::Hellos,
+            Displaced::ByNewcomer(_) => Limit::Process,
+        })
     }
 }

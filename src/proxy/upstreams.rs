@@ -10,6 +10,9 @@ use slab::Slab;
 use super::reactor::{Reactor, TaskId};
 use crate::routing::Removals;
 
+/// How many removals are kept for a connection that has no endpoint yet.
+const MOST_NEWS: usize = 16;
+
 /// The upstreams of all connections of one worker.
 #[derive(Default)]
 pub(super) struct Upstreams {
@@ -45,8 +48,14 @@ impl Upstreams {
     pub(super) fn tell(&self, removals: &Arc<Removals>, reactor: &Reactor) {
         for (_, entry) in self.entries.borrow_mut().iter_mut() {
             match entry.address {
-                // The endpoint is not known yet.
-                None => entry.news.push(Arc::clone(removals)),
+                // The endpoint is not known yet. A client may wait for it for very long, and each removal keeps a
+                // table: what is older is forgotten, and a dead endpoint is found as any other.
+                None => {
+                    if entry.news.len() == MOST_NEWS {
+                        entry.news.remove(0);
+                    }
+                    entry.news.push(Arc::clone(removals));
+                }
                 Some(address) if removals.concern(address) => {
                     self.with_news.update(|count| count + usize::from(entry.news.is_empty()));
                     entry.news.push(Arc::clone(removals));

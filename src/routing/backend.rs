@@ -43,11 +43,12 @@ impl Backend {
         others: Option<&OtherAddresses>,
     ) -> Self {
         let families = Families::default();
-        let endpoints = addresses.iter().map(|address| families.endpoint(*address, None)).collect();
+        let all = |addresses: &[SocketAddr]| {
+            addresses.iter().map(|address| families.endpoint(*address, None)).collect()
+        };
+        let set = EndpointSet::new(all(addresses), all(OtherAddresses::known(others)));
         let turn = AtomicUsize::new(anywhere());
-        let endpoints =
-            ArcSwap::from_pointee(EndpointSet::new(endpoints, OtherAddresses::known(others)));
-        Backend { key, endpoints, families, turn }
+        Backend { key, endpoints: ArcSwap::from_pointee(set), families, turn }
     }
 
     /// The identity of this backend.
@@ -60,8 +61,9 @@ impl Backend {
         self.endpoints.load()
     }
 
-    /// Stores a new set. Endpoints with the same address keep their counts and health. Others arrive `now`; at
-    /// a start, that is `None`. Returns the change, if there is one.
+    /// Stores a new set. Endpoints with the same address keep their counts and health; one that was not used keeps
+    /// its count. All but those that were used arrive `now`; at a start, that is `None`. Returns the change, if there
+    /// is one.
     pub(super) fn set_endpoints(
         &self,
         addresses: &[SocketAddr],
@@ -71,24 +73,37 @@ impl Backend {
         let old = self.endpoints.load();
         // Where all are new, none has to start slowly.
         let now = now.filter(|_| !old.is_empty());
-        let same = old.iter().map(|endpoint| endpoint.address).eq(addresses.iter().copied());
-        if same && *old.others == *OtherAddresses::known(others) {
+        let unused = OtherAddresses::known(others);
+        if is_at(&old.endpoints, addresses) && is_at(&old.others, unused) {
             return None;
         }
-        let known: HashMap<SocketAddr, &Arc<Endpoint>> =
-            old.iter().map(|endpoint| (endpoint.address, endpoint)).collect();
-        let kept = |address: &SocketAddr| known.get(address).copied().cloned();
-        let new = addresses
-            .iter()
-            .map(|address| kept(address).unwrap_or_else(|| self.families.endpoint(*address, now)))
-            .collect();
-        let new = Arc::new(EndpointSet::new(new, OtherAddresses::known(others)));
+        let (used, not_used) = (by_address(&old.endpoints), by_address(&old.others));
+        let endpoint = |address: &SocketAddr| {
+            let comes_back = || not_used.get(address).inspect(|endpoint| endpoint.comes_back(now));
+            let known = used.get(address).or_else(comes_back).copied().cloned();
+            known.unwrap_or_else(|| self.families.endpoint(*address, now))
+        };
+        let other = |address: &SocketAddr| {
+            let known = used.get(address).or_else(|| not_used.get(address)).copied().cloned();
+            known.unwrap_or_else(|| self.families.endpoint(*address, None))
+        };
+        let endpoints = addresses.iter().map(endpoint).collect();
+        let new = Arc::new(EndpointSet::new(endpoints, unused.iter().map(other).collect()));
         let gone = match others {
             Some(OtherAddresses::Unknown) => Vec::new(),
             Some(OtherAddresses::Known(_)) | None => old.without(&new),
         };
         Some(AddressChange { old: self.endpoints.swap(new), gone })
     }
+}
+
+/// Whether these endpoints have these addresses, in the same order.
+fn is_at(endpoints: &[Arc<Endpoint>], addresses: &[SocketAddr]) -> bool {
+    endpoints.iter().map(|endpoint| endpoint.address).eq(addresses.iter().copied())
+}
+
+fn by_address(endpoints: &[Arc<Endpoint>]) -> HashMap<SocketAddr, &Arc<Endpoint>> {
+    endpoints.iter().map(|endpoint| (endpoint.address, endpoint)).collect()
 }
 
 /// A random number that differs between processes.
@@ -119,14 +134,14 @@ impl Families {
 pub struct EndpointSet {
     endpoints: Box<[Arc<Endpoint>]>,
     ring: HashRing,
-    /// Addresses that exist and get no new connections.
-    others: Box<[SocketAddr]>,
+    /// Those that exist and get no new connections.
+    others: Box<[Arc<Endpoint>]>,
 }
 
 impl EndpointSet {
-    fn new(endpoints: Box<[Arc<Endpoint>]>, others: &[SocketAddr]) -> Self {
+    fn new(endpoints: Box<[Arc<Endpoint>]>, others: Box<[Arc<Endpoint>]>) -> Self {
         let ring = HashRing::new(endpoints.iter().map(|endpoint| endpoint.address));
-        EndpointSet { endpoints, ring, others: others.into() }
+        EndpointSet { endpoints, ring, others }
     }
 
     /// Whether the backend has this address, for new connections or not.
@@ -136,8 +151,7 @@ impl EndpointSet {
 
     /// All addresses, for new connections or not.
     fn addresses(&self) -> impl Iterator<Item = SocketAddr> {
-        let endpoints = self.endpoints.iter().map(|endpoint| endpoint.address);
-        endpoints.chain(self.others.iter().copied())
+        self.endpoints.iter().chain(&self.others).map(|endpoint| endpoint.address)
     }
 
     /// The addresses that `new` does not have.
@@ -180,6 +194,26 @@ mod tests {
         assert_eq!(backend.endpoints()[1].active(), 0);
         drop(busy);
         assert_eq!(backend.endpoints()[0].active(), 0);
+    }
+
+    /// Its connections went on meanwhile.
+    #[test]
+    fn an_endpoint_that_is_not_ready_for_a_moment_keeps_its_connections_and_not_its_failures() {
+        let backend = Backend::new(BackendKey::Address("x".into()), &[], None);
+        let (a, b, now) = (address("10.0.0.1:1"), address("10.0.0.2:1"), Moment::now());
+        backend.set_endpoints(&[a, b], None, None);
+        let endpoint = Arc::clone(&backend.endpoints()[0]);
+        let busy = endpoint.begin(now, &EjectionRule::OFF);
+        endpoint.failed(now);
+        let unready = OtherAddresses::Known(vec![a]);
+        let change = backend.set_endpoints(&[b], Some(&unready), Some(now)).expect("a change");
+        assert_eq!(change.gone, []);
+        backend.set_endpoints(&[a, b], None, Some(now));
+        let endpoint = Arc::clone(&backend.endpoints()[0]);
+        assert_eq!(endpoint.active(), 1);
+        assert_eq!(endpoint.availability(now, &EjectionRule::OFF), Availability::Well);
+        drop(busy);
+        assert_eq!(endpoint.active(), 0);
     }
 
     #[test]

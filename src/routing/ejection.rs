@@ -1,8 +1,8 @@
 //! Ejection: an endpoint whose attempts fail several times in a row is tried last, for longer each time.
 //!
 //! An endpoint may belong to several routes with different rules. It keeps only what has happened to it: the
-//! failures since the last success, how many times it was ejected and when the last time began. Each route
-//! judges that by its own rule, so no route forces its numbers on another.
+//! failures since the last success, how many times any route ejected it and when the last time began. Each route
+//! judges that by its own rule: how many failures are too many, and how long a time lasts at most.
 
 use std::net::{IpAddr, Ipv6Addr};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -180,6 +180,14 @@ impl FailureRun {
         (before.ejected && !after.ejected).then_some(now)
     }
 
+    /// Forgets all.
+    pub(super) fn clear(&self) {
+        let mut clients = self.clients();
+        self.run.store(RunState::default().pack(), Ordering::Relaxed);
+        self.trial_until.store(0, Ordering::Relaxed);
+        clients.clear();
+    }
+
     fn count(&self, reason: FailureKind, rule: &EjectionRule, now: Moment) -> Option<Ejected> {
         let (before, after) = self.change(now, |run, now| run.after_failure(reason, rule, now));
         if (before.times, before.since) == (after.times, after.since) {
@@ -281,8 +289,9 @@ impl RunState {
             FailureKind::EarlyClose => next.closes = more(next.closes),
         }
         // Attempts that were under way when it was ejected, and those of clients that find nothing else, do
-        // not make the time longer.
-        let in_time = self.ejected && self.since() + rule.lasts(self.times, self.since()) > now;
+        // not make the time longer. There is a least time, so that no rule makes many ejections a second.
+        let lasts = rule.lasts(self.times, self.since()).max(ENDPOINT_REST);
+        let in_time = self.ejected && self.since() + lasts > now;
         if !next.reaches(rule) || in_time {
             return next;
         }

@@ -142,6 +142,13 @@ impl Endpoint {
         self.failures.answered(Moment::now).into_iter().for_each(|now| self.arrival.begin(now));
     }
 
+    /// It is used again, without failures; it arrives `now`, unless that is a start.
+    pub(super) fn comes_back(&self, now: Option<Moment>) {
+        self.health.succeeded();
+        self.failures.clear();
+        now.into_iter().for_each(|now| self.arrival.begin(now));
+    }
+
     /// Records that a trial was dropped before its result was known.
     fn abandon_trial(&self, end: Moment) {
         self.health.abandon_trial(end);

@@ -18,7 +18,7 @@ use crate::policy::{
 pub struct TrafficPolicy {
     effective: EffectivePolicy,
     access: Arc<AccessList>,
-    limits: Box<[LimitSet]>,
+    limits: Option<[Option<LimitSet>; 2]>,
     endpoint_limit: Option<usize>,
     reported_endpoint_limit: Option<usize>,
     connect: Duration,
@@ -61,14 +61,17 @@ impl TrafficPolicy {
         let (connect, idle) = (or_longest(connect), or_longest(idle));
         let lifetime = lifetime.map(Timeout::get);
         let of_ceiling = effective.limits_ceiling.as_ref();
-        let limits = [Some(&effective.policy.limits), of_ceiling].into_iter().flatten();
-        let limits = limits.filter_map(LimitSet::of).collect();
+        let ceiling = of_ceiling.and_then(LimitSet::of);
+        let limits =
+            [LimitSet::of(&effective.policy.limits).filter(|own| Some(*own) != ceiling), ceiling];
+        let limits = Some(limits).filter(|limits| limits.iter().any(Option::is_some));
         let of_endpoint =
             |limits: &Limits| usize::try_from(limits.per_endpoint.connections?.get()).ok();
         let own = of_endpoint(&effective.policy.limits);
         let (endpoint_limit, reported_endpoint_limit) = match effective.policy.limits.mode {
             Some(LimitMode::Report) => (of_ceiling.and_then(of_endpoint), own),
-            _ => (own, None),
+            // The ceiling has cut it down.
+            Some(LimitMode::Enforce) | None => (own, None),
         };
         let ejection = ejection_rule(&effective.policy.health);
         let RacePolicy { after, budget } = effective.policy.load_balancing.race;
@@ -158,10 +161,11 @@ impl TrafficPolicy {
         &self.access
     }
 
-    /// The limits on its connections: those of the policy, and those of the ceiling if they are apart. Empty if
-    /// nothing is limited. Each has a limiter of [`RouteStats::limiters`](super::RouteStats::limiters).
-    pub fn limits(&self) -> &[LimitSet] {
-        &self.limits
+    /// The limits on its connections, if there are any: those of the policy, unless they are the ceiling's, and those
+    /// of the ceiling. Each counts with its own one of [`RouteStats::limiters`](super::RouteStats::limiters), so
+    /// that the ceiling's count does not depend on what the route says.
+    pub fn limits(&self) -> Option<&[Option<LimitSet>; 2]> {
+        self.limits.as_ref()
     }
 
     /// How many connections an endpoint may have.
@@ -203,7 +207,8 @@ fn ejection_rule(health: &HealthPolicy) -> EjectionRule {
     let PassiveHealth { failures, eject_for, max_eject_for } = &health.passive;
     match (failures, eject_for, max_eject_for) {
         (Some(failures), Some(first), Some(longest)) => {
-            EjectionRule::new(failures.get(), first.get(), longest.get())
+            // They may be of two layers.
+            EjectionRule::new(failures.get(), first.get(), longest.max(first).get())
         }
         _ => EjectionRule::OFF,
     }

@@ -1,6 +1,8 @@
 //! Limits on connections: of routes, of listeners, and for each source.
 
+use std::io::Write;
 use std::net::{SocketAddr, TcpStream};
+use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 use sluice::outcome::Outcome;
@@ -10,7 +12,7 @@ use sluice::proxy_protocol::{Extensions, Version};
 use crate::proxy_header::{SERVED, header_of, is_refused, line_with, requiring, stranger};
 use crate::support::{
     Backend, Innocent, Plane, Target, answering, ask, exchange, hello, innocent, open, open_from,
-    target, wait_until,
+    rest, target, wait_until,
 };
 
 fn limits(value: Value) -> Limits {
@@ -234,10 +236,11 @@ fn each_endpoint_has_so_many_connections_and_others_take_over() {
         (open_from(from(1), plane.address(), &hello), hello)
     };
     let held = [(); 2].map(|()| connect());
-    let active = || plane.endpoints().iter().map(|one| one.active()).collect::<Vec<_>>();
-    wait_until("one for each endpoint", || active() == [1, 1]);
+    let active =
+        |plane: &Plane| -> Vec<_> { plane.endpoints().iter().map(|one| one.active()).collect() };
+    wait_until("one for each endpoint", || active(&plane) == [1, 1]);
     is_refused(connect().0);
-    assert_eq!(plane.count("a.test", Outcome::LimitExceeded), 1);
+    wait_until("its refusal", || plane.has_ended("a.test", Outcome::LimitExceeded));
     drop(held);
     for backend in &backends {
         drop(backend.accept());
@@ -247,14 +250,56 @@ fn each_endpoint_has_so_many_connections_and_others_take_over() {
     let held: Vec<_> =
         (0..4).map(|_| open_from(from(1), plane.address(), &hello("a.test"))).collect();
     plane.assert_active(4);
-    wait_until("all to be connected", || {
-        plane.endpoints().iter().map(|one| one.active()).sum::<usize>() == 4
-    });
-    drop(held);
     let series = r#"sluice_limit_exceeded_total{limit="endpoint",mode="report"}"#;
-    assert_eq!(counted(&plane, series).as_deref(), Some("2"));
+    wait_until("two to be reported", || counted(&plane, series).as_deref() == Some("2"));
+    assert_eq!(active(&plane).iter().sum::<usize>(), 4);
+    drop(held);
     let series = r#"sluice_limit_exceeded_total{limit="endpoint",mode="enforce"}"#;
     assert_eq!(counted(&plane, series).as_deref(), Some("1"));
+}
+
+/// The time of the accept says nothing about when a client arrived that a proxy names later.
+#[test]
+fn a_client_whose_header_comes_late_arrives_then() {
+    let plane = Plane::with(vec![target("a.test", &[answering("served")])], |config| {
+        requiring(config);
+        let rate = json!({ "newConnections": { "rate": 1, "per": "200ms", "burst": 1 } });
+        config.listeners[0].limits = limits(rate);
+    });
+    let header = || header_of(Version::V2, "192.0.2.1:1", SERVED, Extensions::default());
+    let mut late = open(plane.address(), b"");
+    plane.assert_active(1);
+    let begun = Instant::now();
+    let after = |millis| {
+        wait_until("its time", || begun.elapsed() > Duration::from_millis(millis));
+    };
+    after(300);
+    let mut other = open(plane.address(), &[header(), hello("a.test")].concat());
+    assert_eq!(rest(&mut other).0, b"served");
+    after(700);
+    late.write_all(&[header(), hello("a.test")].concat()).unwrap();
+    assert_eq!(rest(&mut late).0, b"served");
+}
+
+#[test]
+fn the_ceilings_count_does_not_depend_on_what_a_route_says() {
+    let backend = Backend::new();
+    let mut plane = Plane::with(vec![limited(&backend, json!({}))], |config| {
+        config.policy_ceiling.limits = limits(json!({ "connections": 1 }));
+    });
+    let held = served(1, &plane, &backend);
+    for own in [
+        json!({ "connections": 7 }),
+        json!({ "mode": "Report" }),
+        json!({ "connections": 3, "mode": "Report" }),
+        json!({ "perSource": { "connections": 3 } }),
+        json!({}),
+    ] {
+        plane.apply(vec![limited(&backend, own)]);
+        refused(2, &plane);
+    }
+    assert_eq!(plane.count("a.test", Outcome::LimitExceeded), 5);
+    drop(held);
 }
 
 /// A source over its limit costs the others nothing.
@@ -267,13 +312,19 @@ fn an_innocent_client_beside_one_that_exceeds_its_limits() {
     let innocent = Innocent::start(plane.address(), hello("a.test"), backend);
     let greedy = || open_from(from(2), plane.address(), &hello("a.test"));
     let held: Vec<_> = (0..8).map(|_| greedy()).collect();
-    (0..500).for_each(|_| drop(greedy()));
+    wait_until("a full share", || {
+        let active = plane.endpoints().iter().map(|one| one.active()).sum::<usize>();
+        active >= held.len()
+    });
+    let refused: Vec<_> = (0..500).map(|_| greedy()).collect();
+    wait_until("all others to be refused", || {
+        plane.count("a.test", Outcome::LimitExceeded) >= refused.len() as u64
+    });
     innocent.finish();
+    assert_eq!(plane.count("a.test", Outcome::LimitExceeded), refused.len() as u64);
     drop(held);
-    wait_until("they are refused", || plane.count("a.test", Outcome::LimitExceeded) > 0);
 }
 
-/// A limit on what nobody asked about: it costs its connections no memory of the table.
 #[test]
 fn without_limits_no_source_is_counted() {
     let plane = Plane::start(vec![target("a.test", &[answering("served")])]);

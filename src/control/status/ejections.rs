@@ -59,13 +59,17 @@ impl<'s> Ejections<'s> {
         }
         self.wake = now + LOOK_EVERY;
         let sum: u64 = self.source.counts.iter().map(IntCounter::get).sum();
-        if sum == std::mem::replace(&mut self.seen, sum) {
+        if sum == self.seen {
             return Vec::new();
         }
         self.warned.retain(|_, at| now.saturating_duration_since(*at) < WARN_EVERY);
         let table = Arc::clone(&self.source.table.table());
         let mut routes = ejected(&table);
         routes.retain(|(route, _)| !self.warned.contains_key(route));
+        if routes.len() <= MOST_ROUTES {
+            self.seen = sum;
+        }
+        // The others come next time.
         routes.truncate(MOST_ROUTES);
         self.warned.extend(routes.iter().map(|(route, _)| (route.clone(), now)));
         routes.into_iter().map(|(route, endpoints)| (route, warning(&endpoints))).collect()

@@ -211,7 +211,7 @@ impl Model {
     fn fails(&mut self, rule: &EjectionRule, now: Moment) -> bool {
         let times = u8::try_from(self.ejections.len()).unwrap();
         let runs = self.ejections.last().is_some_and(|(since, in_this_run)| {
-            *in_this_run && *since + rule.lasts(times, *since) > now
+            *in_this_run && *since + rule.lasts(times, *since).max(ENDPOINT_REST) > now
         });
         if rule.failures == 0 || self.failures() < rule.failures.into() || runs {
             return false;
