@@ -84,7 +84,7 @@ fn served(policy: Balancing, count: u32) -> (TableWriter, Arc<Route>) {
 }
 
 fn key() -> BackendKey {
-    BackendKey::Address("backend".into())
+    BackendKey::address("", "backend")
 }
 
 fn addresses(net: u32, count: u32) -> Vec<SocketAddr> {

@@ -248,7 +248,7 @@ fn route(number: usize, size: usize) -> RouteSpec {
     let hostnames = first..size.min(first + HOSTNAMES_A_ROUTE);
     RouteSpec {
         created: Some(1_700_000_000),
-        backends: vec![(BackendKey::Address(format!("backend-{}", number % 100).into()), 1)],
+        backends: vec![(BackendKey::address("", &format!("backend-{}", number % 100)), 1)],
         ..RouteSpec::new(
             RouteKey::sni_route("bench", &format!("route-{number}")),
             hostnames.map(|number| hostname(number).parse::<Hostname>().unwrap()).collect(),

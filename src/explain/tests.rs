@@ -7,7 +7,7 @@ fn route(key: &str, created: Option<i64>, hostnames: &[&str]) -> RouteSpec {
     let (namespace, name) = key.split_once('/').expect("namespace/name");
     RouteSpec {
         created,
-        backends: vec![(BackendKey::Address("10.0.0.1:1".into()), 1)],
+        backends: vec![(BackendKey::address("", "10.0.0.1:1"), 1)],
         ..RouteSpec::new(
             RouteKey::sni_route(namespace, name),
             hostnames.iter().map(|name| name.parse::<Hostname>().expect("a hostname")).collect(),
@@ -165,7 +165,7 @@ fn the_details_of_the_winner_are_shown() {
         service: crate::routing::ObjectKey::new("data", "kafka"),
         port: crate::routing::ServicePort::Number(9093),
     };
-    spec.backends = vec![(service.clone(), 90), (BackendKey::Address("far:1".into()), 10)];
+    spec.backends = vec![(service.clone(), 90), (BackendKey::address("", "far:1"), 10)];
     spec.policy = TrafficPolicy::of(&Balancing::SourceAddress.into());
     let mut snapshot = Snapshot { routes: vec![spec], ..Snapshot::default() };
     let address = |last: u8| SocketAddr::from(([10, 0, 0, last], 9093));

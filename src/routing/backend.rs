@@ -185,7 +185,7 @@ mod tests {
 
     #[test]
     fn kept_endpoints_keep_their_connections() {
-        let backend = Backend::new(BackendKey::Address("x".into()), &[], None);
+        let backend = Backend::new(BackendKey::address("", "x"), &[], None);
         let (a, b, c) = (address("10.0.0.1:1"), address("10.0.0.2:1"), address("10.0.0.3:1"));
         assert!(backend.set_endpoints(&[a, b], None, None).is_some());
         let busy = backend.endpoints()[1].begin(Moment::now(), &EjectionRule::OFF);
@@ -199,7 +199,7 @@ mod tests {
     /// Its connections went on meanwhile.
     #[test]
     fn an_endpoint_that_is_not_ready_for_a_moment_keeps_its_connections_and_not_its_failures() {
-        let backend = Backend::new(BackendKey::Address("x".into()), &[], None);
+        let backend = Backend::new(BackendKey::address("", "x"), &[], None);
         let (a, b, now) = (address("10.0.0.1:1"), address("10.0.0.2:1"), Moment::now());
         backend.set_endpoints(&[a, b], None, None);
         let endpoint = Arc::clone(&backend.endpoints()[0]);
@@ -218,7 +218,7 @@ mod tests {
 
     #[test]
     fn storing_the_same_endpoints_again_is_no_change() {
-        let backend = Backend::new(BackendKey::Address("x".into()), &[], None);
+        let backend = Backend::new(BackendKey::address("", "x"), &[], None);
         assert!(backend.set_endpoints(&[], None, None).is_none());
         assert!(backend.set_endpoints(&[address("10.0.0.1:1")], None, None).is_some());
         assert!(backend.set_endpoints(&[address("10.0.0.1:1")], None, None).is_none());
@@ -226,7 +226,7 @@ mod tests {
 
     #[test]
     fn kept_endpoints_keep_their_health() {
-        let backend = Backend::new(BackendKey::Address("x".into()), &[], None);
+        let backend = Backend::new(BackendKey::address("", "x"), &[], None);
         let (a, b, now) = (address("10.0.0.1:1"), address("10.0.0.2:1"), Moment::now());
         backend.set_endpoints(&[a], None, None);
         backend.endpoints()[0].failed(now);
@@ -240,7 +240,7 @@ mod tests {
     fn a_family_without_a_route_ranks_before_failed_endpoints() {
         let addresses = ["10.0.0.1:1", "[::ffff:10.0.0.2]:1", "[fd00::1]:1", "[fd00::2]:1"];
         let addresses = addresses.map(address);
-        let backend = Backend::new(BackendKey::Address("x".into()), &addresses, None);
+        let backend = Backend::new(BackendKey::address("", "x"), &addresses, None);
         let availability = |now: Moment| -> Vec<_> {
             backend
                 .endpoints()
@@ -277,7 +277,7 @@ mod tests {
         let addresses = |net: u32| -> Vec<SocketAddr> {
             (0..MANY).map(|n| (std::net::Ipv4Addr::from((net << 24) + n), 443).into()).collect()
         };
-        let backend = Backend::new(BackendKey::Address("x".into()), &addresses(10), None);
+        let backend = Backend::new(BackendKey::address("", "x"), &addresses(10), None);
         let start = std::time::Instant::now();
         assert!(backend.set_endpoints(&addresses(11), None, None).is_some());
         // This took 12 s with the quadratic comparison, and takes some tens of milliseconds now, even

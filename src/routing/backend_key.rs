@@ -5,7 +5,8 @@ use std::sync::Arc;
 
 use super::ObjectKey;
 
-/// The identity of a backend. Routes that name the same Service and port share one [`Backend`](super::Backend).
+/// The identity of a backend. Routes that name the same Service and port share one [`Backend`](super::Backend), and
+/// so do the routes of one namespace that name the same address.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum BackendKey {
     /// A port of a Service.
@@ -15,8 +16,14 @@ pub enum BackendKey {
         /// The port, as the route names it.
         port: ServicePort,
     },
-    /// An address outside the cluster, as the route writes it.
-    Address(Arc<str>),
+    /// An address outside the cluster. Routes of different namespaces do not share it: the failures and the
+    /// connections of one tenant's routes would change where those of another's go.
+    Address {
+        /// The namespace of the routes.
+        namespace: Arc<str>,
+        /// The address, as a route writes it.
+        address: Arc<str>,
+    },
 }
 
 /// A Service's port by its number or its name.
@@ -26,6 +33,13 @@ pub enum ServicePort {
     Number(u16),
     /// The name of the Service's port.
     Name(Arc<str>),
+}
+
+impl BackendKey {
+    /// An address that routes of `namespace` name.
+    pub fn address(namespace: &str, address: &str) -> Self {
+        BackendKey::Address { namespace: namespace.into(), address: address.into() }
+    }
 }
 
 impl fmt::Display for ServicePort {
@@ -41,7 +55,7 @@ impl fmt::Display for BackendKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             BackendKey::Service { service, port } => write!(f, "{service}:{port}"),
-            BackendKey::Address(address) => f.write_str(address),
+            BackendKey::Address { address, .. } => f.write_str(address),
         }
     }
 }

@@ -199,7 +199,7 @@ mod tests {
         let suffixes = (1..=MOST_CLAIMED_HOSTNAMES + 2).map(|labels| vec!["a"; labels].join("."));
         RouteSpec {
             alpn: alpn.map(Into::into).collect(),
-            backends: vec![(BackendKey::Address("one".into()), 1)],
+            backends: vec![(BackendKey::address("", "one"), 1)],
             ..RouteSpec::new(key, suffixes.map(Hostname::Wildcard).collect()).on(on)
         }
     }

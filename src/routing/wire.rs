@@ -100,6 +100,9 @@ pub struct BackendText {
     pub backend: String,
     /// The type of the backend.
     pub kind: BackendKind,
+    /// Of an address: the namespace of the routes that name it.
+    #[serde(default, skip_serializing_if = "str::is_empty")]
+    pub namespace: Box<str>,
 }
 
 /// The type of a backend.
@@ -252,11 +255,11 @@ impl ScopedText {
 impl BackendText {
     /// The text form of a backend.
     pub fn of(key: &BackendKey) -> Self {
-        let kind = match key {
-            BackendKey::Service { .. } => BackendKind::Service,
-            BackendKey::Address(_) => BackendKind::Address,
+        let (kind, namespace) = match key {
+            BackendKey::Service { .. } => (BackendKind::Service, ""),
+            BackendKey::Address { namespace, .. } => (BackendKind::Address, &**namespace),
         };
-        BackendText { backend: key.to_string(), kind }
+        BackendText { backend: key.to_string(), kind, namespace: namespace.into() }
     }
 
     /// The key of the backend.
@@ -265,7 +268,7 @@ impl BackendText {
     /// When the port of a Service is invalid.
     pub fn key(&self) -> Result<BackendKey, InvalidText> {
         match self.kind {
-            BackendKind::Address => Ok(BackendKey::Address(self.backend.as_str().into())),
+            BackendKind::Address => Ok(BackendKey::address(&self.namespace, &self.backend)),
             BackendKind::Service => {
                 service(&self.backend).ok_or_else(|| InvalidText::Service(self.backend.clone()))
             }
@@ -334,12 +337,16 @@ mod tests {
         for key in [
             BackendKey::Service { service: kafka(), port: ServicePort::Number(9093) },
             BackendKey::Service { service: kafka(), port: ServicePort::Name("kafka-tls".into()) },
-            BackendKey::Address("[2001:db8::1]:443".into()),
+            BackendKey::address("data", "[2001:db8::1]:443"),
         ] {
             assert_eq!(BackendText::of(&key).key(), Ok(key));
         }
         for backend in ["", "kafka:1", "data/kafka"] {
-            let text = BackendText { backend: backend.to_owned(), kind: BackendKind::Service };
+            let text = BackendText {
+                backend: backend.to_owned(),
+                kind: BackendKind::Service,
+                namespace: Box::default(),
+            };
             assert_eq!(text.key(), Err(InvalidText::Service(backend.to_owned())), "{backend:?}");
         }
     }

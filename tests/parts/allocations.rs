@@ -17,7 +17,7 @@ const HELLO: &[u8] = include_bytes!("../corpus/hello/chromium.bin");
 fn route(hostname: &str, alpn: &[&str]) -> RouteSpec {
     RouteSpec {
         alpn: alpn.iter().map(|protocol| (*protocol).into()).collect(),
-        backends: vec![(BackendKey::Address("one".into()), 1)],
+        backends: vec![(BackendKey::address("", "one"), 1)],
         ..RouteSpec::new(
             RouteKey::sni_route("ns", hostname),
             hostname.parse::<Hostname>().unwrap().into(),
@@ -79,7 +79,7 @@ fn a_hostname_takes_few_bytes_of_the_table() {
 /// Nor does it keep anything: what counts the connection is the endpoint's own.
 #[test]
 fn a_choice_of_an_endpoint_allocates_nothing() {
-    let key = |number: usize| BackendKey::Address(number.to_string().into());
+    let key = |number: usize| BackendKey::address("", &number.to_string());
     for policy in Balancing::ALL {
         for count in [3u8, 200] {
             let backends = vec![(key(0), 3), (key(1), 1)];

@@ -114,7 +114,7 @@ fn what_else_changes_closes_nothing() {
         vec![closer("a.test", &here)],
         vec![closer("a.test", &here).with(|spec| spec.backends[0].1 = 0)],
         // The route names another backend.
-        vec![closer("a.test", &elsewhere).naming(BackendKey::Address("other".into()))],
+        vec![closer("a.test", &elsewhere).naming(BackendKey::address("", "other"))],
         vec![closer("a.test", &here)],
         // There is no such route, and then one again, whose backend is another object.
         vec![],

@@ -126,7 +126,7 @@ mod tests {
 
     #[test]
     fn a_route_is_warned_of_once_in_a_while_and_only_if_its_own_rule_ejects() {
-        let backend = BackendKey::Address("shared".into());
+        let backend = BackendKey::address("", "shared");
         let addresses = ["192.0.2.1:1", "192.0.2.2:1"].map(|text| text.parse().unwrap());
         let route = |name: &str, failures| {
             let mut policy = Policy::default();

@@ -119,7 +119,7 @@ impl<'b> DeltaComputation<'b> {
             routes.resolved(&key).map(|resolved| &resolved.backends).into_iter().flatten()
         {
             match backend {
-                BackendKey::Address(_) => is_concerned |= targets.may_meet(backend, news),
+                BackendKey::Address { .. } => is_concerned |= targets.may_meet(backend, news),
                 BackendKey::Service { service, .. } if self.met.insert(service.clone()) => {
                     steps += targets.services.count_ips(service) / 32;
                     if targets.may_meet(backend, news) {

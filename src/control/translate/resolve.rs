@@ -124,7 +124,7 @@ impl Targets {
                 }
                 None => Arc::default(),
             },
-            BackendKey::Address(address) => match address.parse() {
+            BackendKey::Address { address, .. } => match address.parse() {
                 Ok(Address::Socket(address)) => {
                     let resolution = self.permitted(vec![address], "address");
                     let refused = resolution.addresses.is_empty();
@@ -166,7 +166,7 @@ impl Targets {
     /// checked, not the ports.
     pub(super) fn may_meet(&self, backend: &BackendKey, own: &OwnAddressChanges) -> bool {
         match backend {
-            BackendKey::Address(address) => match address.parse() {
+            BackendKey::Address { address, .. } => match address.parse() {
                 Ok(Address::Socket(address)) => own.has(address),
                 Ok(Address::Name(..)) => true,
                 Err(_) => false,

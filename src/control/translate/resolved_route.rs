@@ -185,7 +185,7 @@ impl ResolvedRoute {
     pub(super) fn services(&self) -> impl Iterator<Item = (&ObjectKey, &ServicePort)> {
         self.backends.iter().filter_map(|(backend, _)| match backend {
             BackendKey::Service { service, port } => Some((service, port)),
-            BackendKey::Address(_) => None,
+            BackendKey::Address { .. } => None,
         })
     }
 
@@ -290,7 +290,9 @@ fn backends(route_key: &RouteKey, route: &SniRoute) -> Vec<(BackendKey, u32)> {
     backends
         .map(|backend| {
             let key = match &backend.target {
-                BackendTarget::Address(address) => BackendKey::Address(address.to_string().into()),
+                BackendTarget::Address(address) => {
+                    BackendKey::address(route_key.namespace(), &address.to_string())
+                }
                 BackendTarget::Service(service) => BackendKey::Service {
                     service: ObjectKey::new(
                         match &service.namespace {

@@ -3,7 +3,7 @@ use crate::routing::{Attachment, Hostname, ListenerRef, ObjectKey, Scope};
 
 fn spec(name: &str, hostname: &str, backend: &str) -> RouteSpec {
     RouteSpec {
-        backends: vec![(BackendKey::Address(backend.into()), 1)],
+        backends: vec![(BackendKey::address("", backend), 1)],
         ..RouteSpec::new(
             RouteKey::sni_route("ns", name),
             hostname.parse::<Hostname>().expect("a hostname").into(),
@@ -14,8 +14,7 @@ fn spec(name: &str, hostname: &str, backend: &str) -> RouteSpec {
 fn snapshot(routes: &[RouteSpec], endpoints: &[(&str, &str)]) -> Snapshot {
     let mut snapshot = Snapshot { routes: routes.to_vec(), ..Snapshot::default() };
     for (backend, address) in endpoints {
-        let addresses =
-            snapshot.endpoints.entry(BackendKey::Address((*backend).into())).or_default();
+        let addresses = snapshot.endpoints.entry(BackendKey::address("", backend)).or_default();
         addresses.push(address.parse().expect("an address"));
     }
     snapshot

@@ -194,7 +194,7 @@ fn address(text: &str) -> SocketAddr {
 
 fn plain(key: RouteKey, hostname: &str) -> RouteSpec {
     RouteSpec {
-        backends: vec![(BackendKey::Address("10.9.9.9:443".into()), 1)],
+        backends: vec![(BackendKey::address("", "10.9.9.9:443"), 1)],
         ..RouteSpec::new(key, hostname.parse::<Hostname>().expect("a hostname").into())
     }
 }
@@ -211,7 +211,7 @@ fn snapshot() -> Snapshot {
         backends: vec![
             (service(ServicePort::Number(9093)), 90),
             (service(ServicePort::Name("tls".into())), 0),
-            (BackendKey::Address("far.example:9093".into()), 10),
+            (BackendKey::address("", "far.example:9093"), 10),
         ],
         ..RouteSpec::new(
             key("data", "kafka"),

@@ -30,7 +30,7 @@ pub(super) fn routes() -> impl Strategy<Value = Vec<RouteSpec>> {
             .map(|(key, (names, listeners, alpn, created))| RouteSpec {
                 created,
                 alpn: alpn.into_iter().map(Into::into).collect(),
-                backends: vec![(BackendKey::Address("192.0.2.1:1".into()), 1)],
+                backends: vec![(BackendKey::address("", "192.0.2.1:1"), 1)],
                 ..RouteSpec::new(
                     RouteKey::sni_route(key.0, key.1),
                     names
@@ -107,7 +107,7 @@ pub(super) fn route_of(
     RouteSpec {
         created: Some(created),
         alpn: boxed(alpn),
-        backends: vec![(BackendKey::Address("192.0.2.1:1".into()), 1)],
+        backends: vec![(BackendKey::address("", "192.0.2.1:1"), 1)],
         ..RouteSpec::new(RouteKey::sni_route(key.0, key.1), Hostname::Exact("a.test").into())
             .on(listeners)
     }

@@ -29,7 +29,7 @@ pub(crate) struct Target {
 
 /// A route for `hostname` that is named like it, with one backend.
 pub(crate) fn target(hostname: &str, endpoints: &[SocketAddr]) -> Target {
-    let backend = BackendKey::Address(format!("{hostname} backend").into());
+    let backend = BackendKey::address("", &format!("{hostname} backend"));
     Target {
         spec: RouteSpec {
             backends: vec![(backend.clone(), 1)],
@@ -72,7 +72,7 @@ impl Target {
     /// With one more backend.
     pub(crate) fn and(mut self, weight: u32, endpoints: &[SocketAddr]) -> Self {
         let number = self.endpoints.len();
-        let key = BackendKey::Address(format!("{} backend {number}", self.spec.key.name()).into());
+        let key = BackendKey::address("", &format!("{} backend {number}", self.spec.key.name()));
         self.spec.backends.push((key.clone(), weight));
         self.endpoints.push((key, endpoints.to_vec()));
         self

@@ -177,7 +177,7 @@ fn served(snapshot: Snapshot) -> Vec<(RouteSpec, Vec<Vec<SocketAddr>>)> {
 fn snapshot() -> Snapshot {
     let kafka = |port| BackendKey::Service { service: ObjectKey::new("data", "kafka"), port };
     let (number, name) = (ServicePort::Number(9093), ServicePort::Name("tls".into()));
-    let plain = BackendKey::Address("203.0.113.7:443".into());
+    let plain = BackendKey::address("", "203.0.113.7:443");
     let addresses = |texts: &[&str]| {
         texts.iter().map(|text| text.parse().expect("an address")).collect::<Vec<SocketAddr>>()
     };

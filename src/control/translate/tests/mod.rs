@@ -239,6 +239,19 @@ fn routes_that_name_the_same_port_share_a_backend() {
     assert_eq!(plan.snapshot.routes[0].backends, plan.snapshot.routes[1].backends);
 }
 
+/// What one tenant's clients do to an endpoint says nothing about it for another's.
+#[test]
+fn only_routes_of_one_namespace_share_an_address() {
+    let named = |name: &str| route(name, &format!("hostnames: [{name}.com]"), ADDRESS);
+    let mut elsewhere = named("c");
+    elsewhere.metadata.namespace = Some("other".to_owned());
+    let plan = of_routes(&[named("a"), named("b"), elsewhere]);
+    let [a, b, c] = [0, 1, 2].map(|route| &plan.snapshot.routes[route].backends[0].0);
+    assert_eq!(a, b);
+    assert_ne!(a, c);
+    assert_eq!(plan.snapshot.endpoints[a], plan.snapshot.endpoints[c]);
+}
+
 #[test]
 fn a_route_that_loses_a_hostname_has_a_condition() {
     let plan = of_routes(&[

@@ -116,7 +116,7 @@ fn the_better_of_two_is_found_among_many_dead_endpoints() {
 #[test]
 fn a_family_without_a_route_is_avoided_for_the_same_client_in_all_backends() {
     for policy in Balancing::ALL {
-        let key = |n: usize| BackendKey::Address(n.to_string().into());
+        let key = |n: usize| BackendKey::address("", &n.to_string());
         let spec = route(policy, &[(1, 0); 16]).spec.clone();
         let addresses = |n: usize| -> Vec<SocketAddr> {
             let ipv6 = (0..40).map(|m| ([0xfd00, 0, 0, 0, 0, 0, n as u16, m], 443).into());

@@ -6,7 +6,7 @@ use crate::policy::Policy;
 const NAMES: usize = 20_000;
 
 fn key(backend: usize) -> BackendKey {
-    BackendKey::Address(backend.to_string().into())
+    BackendKey::address("", &backend.to_string())
 }
 
 /// The endpoint of each name on a new replica, whose backends have these weights and addresses.

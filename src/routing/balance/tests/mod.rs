@@ -25,7 +25,7 @@ fn client(number: u32) -> IpAddr {
 
 /// A route whose backends have these weights and numbers of endpoints.
 fn route(policy: impl Into<Policy>, backends: &[(u32, usize)]) -> Arc<Route> {
-    let key = |index: usize| BackendKey::Address(index.to_string().into());
+    let key = |index: usize| BackendKey::address("", &index.to_string());
     let spec = RouteSpec {
         backends: backends.iter().enumerate().map(|(i, (weight, _))| (key(i), *weight)).collect(),
         policy: TrafficPolicy::of(&policy.into()),

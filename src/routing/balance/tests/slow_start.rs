@@ -21,7 +21,7 @@ impl Slow {
         let mut asked = Policy::from(policy);
         asked.load_balancing.slow_start = Timeout::new(OVER);
         let spec = RouteSpec {
-            backends: vec![(BackendKey::Address("0".into()), 1)],
+            backends: vec![(BackendKey::address("", "0"), 1)],
             policy: TrafficPolicy::of(&asked),
             ..RouteSpec::new(RouteKey::sni_route("ns", "r"), Hostname::Exact("a.com").into())
         };

@@ -18,7 +18,7 @@ fn a_source_keeps_its_endpoint_when_others_are_removed() {
 fn removing_one_of_very_many_endpoints_moves_few_other_sources() {
     const SOURCES: u32 = 5_000;
     let all: Vec<SocketAddr> = (0..1000).map(|n| address(0, n)).collect();
-    let key = || BackendKey::Address("0".into());
+    let key = || BackendKey::address("", "0");
     let (mut writer, reader) = channel();
     let spec = route(Balancing::SourceAddress, &[(1, 0)]).spec.clone();
     let mut serve = |addresses: Vec<SocketAddr>| -> Vec<SocketAddr> {
