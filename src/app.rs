@@ -1,5 +1,7 @@
 //! Starts, runs and drains all parts of the process.
 
+mod beat;
+mod checks;
 mod control;
 mod drain;
 mod kubernetes;
@@ -31,6 +33,7 @@ use crate::proxy::{PassedSocket, Proxy};
 use crate::reach::{OwnEndpoints, Reach};
 use crate::readiness::Readiness;
 use crate::routing::{self, ObjectKey, TableReader, TableWriter};
+use checks::Checks;
 use control::Control;
 use kubernetes::StatusTask;
 use saving::Saver;
@@ -183,6 +186,8 @@ impl App {
         let stalled = parts.metrics.process.stalled_threads.clone();
         let watchdog = Watchdog::new(Arc::clone(&parts.readiness), stalled);
         watchdog.add(control.pulse());
+        let checks = Checks::start(&config, &parts)?;
+        watchdog.add(checks.pulse());
         let statuses = StatusTask::default();
         let (stop_admin, admin_stopped) = oneshot::channel::<()>();
         let admin = admin.serve(parts.admin_state(), async {

@@ -5,7 +5,7 @@
 //! | module | what it is | modules of the crate that it uses |
 //! |---|---|---|
 //! | [`app`] | starts all parts, runs and drains them; the only module that uses all others | all |
-//! | [`control`] | the control plane: turns manifests into a table and statuses | `routing`, `reach`, `policy`, `duration`, `yaml` |
+//! | [`control`] | the control plane: turns manifests into a table and statuses, and checks endpoints | `routing`, `reach`, `policy`, `proxy_protocol`, `duration`, `yaml` |
 //! | [`proxy`] | the data plane: serves connections | `routing`, `reach`, `machine`, `tls`, `proxy_protocol`, `policy`, `limiter`, `outcome`, `config`, `metrics`, `access_log`, `heartbeat` |
 //! | [`admin`] | the admin port: metrics, probes and the active routes | `routing`, `policy`, `reach`, `control::status`, `metrics`, `readiness`, `duration` |
 //! | [`explain`] | says which route takes a connection, and why | `routing`, `policy`, `tls`, `admin::report` |

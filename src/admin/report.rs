@@ -15,8 +15,8 @@ use crate::control::status::{Condition, RouteStatus, Statuses};
 use crate::policy::{Access, AccessLists, EffectivePolicy, Limits, PolicyOrigin};
 use crate::routing::wire::{BackendText, InvalidText, RouteText};
 use crate::routing::{
-    Availability, BackendKey, EjectionRule, Endpoint, Moment, ObjectRef, Route, RouteKey,
-    RouteSpec, Snapshot, Table, TableReader, WeightedBackend,
+    Availability, BackendKey, Endpoint, HealthRule, Moment, ObjectRef, Route, RouteKey, RouteSpec,
+    Snapshot, Table, TableReader, WeightedBackend,
 };
 
 /// All routes of an installation.
@@ -109,8 +109,8 @@ pub struct BackendReport {
 pub struct EndpointReport {
     /// Its address.
     pub address: SocketAddr,
-    /// `serving`, or `resting` for some time after a failure, or `ejected` after several. New connections prefer
-    /// other endpoints to the latter two.
+    /// `serving`, or `resting` for some time after a failure, `ejected` after several, or `unhealthy` after
+    /// active checks have failed. New connections prefer other endpoints to those that are not `serving`.
     pub state: String,
     /// The number of connections from this process.
     pub active_connections: usize,
@@ -246,9 +246,7 @@ impl RouteReport {
         RouteReport {
             served: true,
             route: RouteText::of(&route.spec),
-            backends: backends
-                .map(|share| BackendReport::of(share, route.spec.policy.ejection()))
-                .collect(),
+            backends: backends.map(|share| BackendReport::of(share, route.health_rule())).collect(),
             conditions: Vec::new(),
         }
     }
@@ -278,12 +276,12 @@ impl RouteReport {
 }
 
 impl BackendReport {
-    fn of(share: &WeightedBackend, rule: &EjectionRule) -> Self {
+    fn of(share: &WeightedBackend, rule: HealthRule<'_>) -> Self {
         let WeightedBackend { weight, backend, .. } = share;
         let (endpoints, now) = (backend.endpoints(), Moment::now());
         let endpoint = |endpoint: &Arc<Endpoint>| EndpointReport {
             address: endpoint.address,
-            state: endpoint.availability(now, rule).state().to_owned(),
+            state: rule.judge(endpoint, now).state().to_owned(),
             active_connections: endpoint.active(),
         };
         BackendReport {

@@ -13,15 +13,16 @@ use std::thread;
 use std::time::Duration;
 
 use tokio::runtime::Runtime;
-use tokio::sync::{Notify, oneshot};
+use tokio::sync::oneshot;
 
+use super::beat::Beat;
 use super::publish::Publisher;
 use super::{SharedParts, installation, kubernetes, single_threaded};
 use crate::config::{Config, RouteSource};
 use crate::control::dns::DnsFollower;
 use crate::control::files::{self, FilesUpdate};
 use crate::control::supervise::{failed, steady, supervise};
-use crate::heartbeat::{Heartbeat, Pulse};
+use crate::heartbeat::Pulse;
 use crate::routing::TableWriter;
 
 const NAME: &str = "control";
@@ -36,12 +37,6 @@ pub(super) struct Control {
     beat: Arc<Beat>,
     failed: oneshot::Receiver<anyhow::Error>,
     _stop: oneshot::Sender<Infallible>,
-}
-
-#[derive(Default)]
-struct Beat {
-    heartbeat: Heartbeat,
-    asked: Notify,
 }
 
 impl Control {
@@ -69,7 +64,7 @@ impl Control {
 
     /// The pulse by which the watchdog checks the thread.
     pub(super) fn pulse(&self) -> Box<dyn Pulse> {
-        Box::new(ControlPulse(Arc::clone(&self.beat)))
+        self.beat.pulse(NAME)
     }
 
     /// The error that keeps the process from ever serving. Never returns if the process can serve, now or
@@ -79,36 +74,6 @@ impl Control {
             Ok(error) => error,
             Err(_) => std::future::pending().await,
         }
-    }
-}
-
-impl Beat {
-    async fn run(&self) -> Infallible {
-        loop {
-            self.asked.notified().await;
-            self.heartbeat.answer();
-        }
-    }
-}
-
-struct ControlPulse(Arc<Beat>);
-
-impl Pulse for ControlPulse {
-    fn name(&self) -> String {
-        NAME.to_owned()
-    }
-
-    fn serves_clients(&self) -> bool {
-        false
-    }
-
-    fn ask(&self) {
-        self.0.heartbeat.ask();
-        self.0.asked.notify_one();
-    }
-
-    fn is_answered(&self) -> bool {
-        self.0.heartbeat.is_answered()
     }
 }
 

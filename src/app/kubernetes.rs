@@ -167,6 +167,7 @@ fn reporting(client: kube::Client, config: &Config, parts: &SharedParts) -> Repo
             table: parts.table.clone(),
             counts: crate::routing::FailureKind::ALL
                 .map(|reason| parts.metrics.endpoint_ejected(reason)),
+            unhealthy: parts.metrics.checks.failed.clone(),
         },
         meters: status::Meters {
             leader: parts.metrics.status.leader.clone(),

@@ -21,7 +21,7 @@ mod values;
 
 use std::ffi::OsString;
 use std::net::{Ipv4Addr, SocketAddr};
-use std::num::NonZeroUsize;
+use std::num::{NonZeroU32, NonZeroUsize};
 use std::time::Duration;
 use std::{fs, thread};
 
@@ -153,6 +153,7 @@ impl Default for Config {
             },
             max_hello: 16_384,
             max_hellos: None,
+            checks_per_second: NonZeroU32::MIN.saturating_add(199),
             when_full: WhenFull::Fair,
             drain: Drain { delay: Duration::from_secs(5), timeout: Duration::from_secs(30) },
             access_log: AccessLogMode::All,

@@ -6,10 +6,10 @@
 use super::listen;
 use super::setting::{Setting, many, object, one, switch};
 use super::values::{
-    access_log, boolean, class, dns_server, duration, duration_unless_zero, existing_path, folder,
-    hostnames_below, lease, lease_duration, log_format, log_level, max_hello, max_hellos,
-    namespace, network, own_service, source, store, store_each, store_policy, timeout, when_full,
-    workers, zero_or_duration,
+    access_log, boolean, checks_per_second, class, dns_server, duration, duration_unless_zero,
+    existing_path, folder, hostnames_below, lease, lease_duration, log_format, log_level,
+    max_hello, max_hellos, namespace, network, own_service, source, store, store_each,
+    store_policy, timeout, when_full, workers, zero_or_duration,
 };
 use crate::duration::display;
 use crate::policy::{Layers, Policy, Timeout, built_in};
@@ -218,6 +218,13 @@ pub(super) const SETTINGS: &[Setting] = &[
         "How many connections may have an incomplete ClientHello; 0 is a quarter of all",
         |config, given| store(&mut config.max_hellos, given, max_hellos),
         |config| config.max_hellos.unwrap_or_default().to_string(),
+    ),
+    one(
+        "healthChecks.perSecond",
+        "NUMBER",
+        "How many active health checks may begin in a second, 1 to 10000",
+        |config, given| store(&mut config.checks_per_second, given, checks_per_second),
+        |config| config.checks_per_second.to_string(),
     ),
     one(
         "whenFull",

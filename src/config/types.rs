@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::net::SocketAddr;
-use std::num::NonZeroUsize;
+use std::num::{NonZeroU32, NonZeroUsize};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -61,6 +61,8 @@ pub struct Config {
     pub max_hello: usize,
     /// How many connections may have an incomplete ClientHello; a quarter of all if it is not set.
     pub max_hellos: Option<usize>,
+    /// How many active health checks may begin in a second.
+    pub checks_per_second: NonZeroU32,
     /// What becomes of new clients when the process has no room for them.
     pub when_full: WhenFull,
     /// The settings of the drain after SIGTERM.

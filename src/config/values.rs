@@ -3,7 +3,7 @@
 
 use std::fs;
 use std::net::{IpAddr, SocketAddr};
-use std::num::NonZeroUsize;
+use std::num::{NonZeroU32, NonZeroUsize};
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -204,6 +204,12 @@ pub(super) fn max_hello(text: &str) -> Result<usize, String> {
 /// `None` is 0.
 pub(super) fn max_hellos(text: &str) -> Result<Option<usize>, String> {
     Ok(Some(number(text, 0..=10_000_000)?).filter(|number| *number > 0))
+}
+
+pub(super) fn checks_per_second(text: &str) -> Result<NonZeroU32, String> {
+    let number = number(text, 1..=10_000)?;
+    // Never zero, by its range.
+    Ok(u32::try_from(number).ok().and_then(NonZeroU32::new).unwrap_or(NonZeroU32::MIN))
 }
 
 pub(super) fn when_full(text: &str) -> Result<WhenFull, String> {

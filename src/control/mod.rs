@@ -6,6 +6,7 @@
 //! the process in [`saved`].
 
 pub mod api;
+pub mod checks;
 mod debounce;
 pub mod dns;
 pub mod files;

@@ -82,7 +82,7 @@ pub struct Explanation {
     pub bare_suffix: Option<(RouteKey, Hostname)>,
     /// The endpoint for the client's address or the server name. The caller, which knows the balancer, sets it.
     pub endpoint: Option<SocketAddr>,
-    /// The endpoints of the winner that come last, and why: `resting` or `ejected`.
+    /// The endpoints of the winner that come last, and why: `resting`, `ejected` or `unhealthy`.
     pub states: Vec<(SocketAddr, String)>,
 }
 

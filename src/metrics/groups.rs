@@ -1,6 +1,6 @@
 //! Groups of related metrics.
 
-use prometheus::{Histogram, IntCounter, IntGauge};
+use prometheus::{Gauge, Histogram, IntCounter, IntCounterVec, IntGauge};
 
 use super::registration::Registration;
 use crate::limiter::SourceTable;
@@ -256,6 +256,49 @@ impl StatusMetrics {
             events_dropped: new.counter(
                 "events_dropped_total",
                 "Events about routes that the API server has refused or that found no room.",
+            )?,
+        })
+    }
+}
+
+/// The active health checks.
+#[derive(Clone, Debug)]
+pub struct CheckMetrics {
+    /// `sluice_health_checks_total`, by its label `result`.
+    pub(super) made: IntCounterVec,
+    /// `sluice_health_checked_endpoints`: the addresses that are checked, each once for each kind of checks.
+    pub checked: IntGauge,
+    /// `sluice_health_unchecked_endpoints`: endpoints beyond the most that are checked.
+    pub unchecked: IntGauge,
+    /// `sluice_health_check_delay_seconds`: how long the last check waited for the budget.
+    pub delay: Gauge,
+    /// `sluice_health_check_failures_total`: addresses that became unhealthy.
+    pub failed: IntCounter,
+}
+
+impl CheckMetrics {
+    pub(super) fn new(new: &Registration<'_>) -> prometheus::Result<Self> {
+        Ok(CheckMetrics {
+            made: new.counters(
+                "health_checks_total",
+                "Active health checks of endpoints, by result.",
+                "result",
+            )?,
+            checked: new.gauge(
+                "health_checked_endpoints",
+                "Addresses that are actively checked, each once for each kind of checks.",
+            )?,
+            unchecked: new.gauge(
+                "health_unchecked_endpoints",
+                "Endpoints that are not checked although their routes ask for it, because they are too many.",
+            )?,
+            delay: new.fraction(
+                "health_check_delay_seconds",
+                "How long the last health check waited for the budget of the process.",
+            )?,
+            failed: new.counter(
+                "health_check_failures_total",
+                "Endpoints that became unhealthy by their health checks.",
             )?,
         })
     }

@@ -22,8 +22,8 @@ use crate::reach::{EndpointRefusal, EndpointRefusalKind};
 use crate::routing::{FailureKind, Kind, RouteStats, TableReader};
 pub use connections::{ConnectionCount, OpenConnections};
 pub use groups::{
-    DurationMetrics, LimitMetrics, PipeMetrics, ProcessMetrics, SourceMetrics, StatusMetrics,
-    TableMetrics,
+    CheckMetrics, DurationMetrics, LimitMetrics, PipeMetrics, ProcessMetrics, SourceMetrics,
+    StatusMetrics, TableMetrics,
 };
 use registration::{Registration, register_build_info};
 use table::TableCollector;
@@ -62,6 +62,8 @@ pub struct Metrics {
     /// The connections that exceed limits.
     pub limits: LimitMetrics,
     manifest_faults: IntGaugeVec,
+    /// The active health checks.
+    pub checks: CheckMetrics,
     /// The pipes of the splice pools.
     pub pipes: PipeMetrics,
     /// The durations of connections and their steps.
@@ -158,6 +160,7 @@ impl Metrics {
                 "Faulty objects and files, by kind.",
                 "kind",
             )?,
+            checks: CheckMetrics::new(&new)?,
             pipes: PipeMetrics::new(&new)?,
             durations: DurationMetrics::new(&new)?,
             process: ProcessMetrics::new(&new)?,
@@ -187,6 +190,11 @@ impl Metrics {
     /// `sluice_endpoint_ejections_total` for one reason.
     pub fn endpoint_ejected(&self, reason: FailureKind) -> IntCounter {
         self.endpoint_ejections.with_label_values(&[reason.as_str()])
+    }
+
+    /// `sluice_health_checks_total` for one result.
+    pub fn health_checks(&self, result: &str) -> IntCounter {
+        self.checks.made.with_label_values(&[result])
     }
 
     /// All metrics in the text format of [`CONTENT_TYPE`].

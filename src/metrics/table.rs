@@ -9,7 +9,7 @@ use prometheus::proto::{Counter, Gauge, LabelPair, Metric, MetricFamily, MetricT
 
 use crate::outcome::Outcome;
 use crate::routing::{
-    Availability, Backend, EjectionRule, Moment, RouteKey, RouteStats, Table, TableReader,
+    Availability, Backend, HealthRule, Moment, RouteKey, RouteStats, Table, TableReader,
 };
 
 /// Reads the current table and the counters of its routes.
@@ -196,11 +196,12 @@ impl<'t> Series<'t> {
 }
 
 /// The number of endpoints in each state, over all backends of the table. A backend of several routes counts
-/// once: an endpoint that one of them has ejected is ejected.
+/// once: an endpoint that one of them has ejected is ejected, and one that is unhealthy by the active checks of one
+/// of them is unhealthy.
 fn endpoints(table: &Table) -> Vec<Metric> {
-    let mut backends: HashMap<*const Backend, (&Backend, HashSet<&EjectionRule>)> = HashMap::new();
+    let mut backends: HashMap<*const Backend, (&Backend, HashSet<HealthRule<'_>>)> = HashMap::new();
     for route in table.routes() {
-        let rule = route.spec.policy.ejection();
+        let rule = route.health_rule();
         for share in &route.backends {
             let entry = backends.entry(Arc::as_ptr(&share.backend));
             let (_, rules) = entry.or_insert_with(|| (&share.backend, HashSet::new()));
@@ -211,7 +212,7 @@ fn endpoints(table: &Table) -> Vec<Metric> {
     let mut counts = Availability::STATES.map(|state| (state, 0));
     for (backend, rules) in backends.values() {
         for endpoint in backend.endpoints().iter() {
-            let worst = rules.iter().map(|rule| endpoint.availability(now, rule)).max();
+            let worst = rules.iter().map(|rule| rule.judge(endpoint, now)).max();
             let state = worst.map(Availability::state);
             let count = counts.iter_mut().find(|(other, _)| Some(*other) == state);
             count.into_iter().for_each(|(_, count)| *count += 1);

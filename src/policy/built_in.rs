@@ -30,6 +30,7 @@ pub fn built_in() -> Policy {
                 eject_for: Timeout::new(Duration::from_secs(10)),
                 max_eject_for: Timeout::new(Duration::from_mins(5)),
             },
+            active: None,
         },
         ..Policy::default()
     }

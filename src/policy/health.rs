@@ -3,7 +3,7 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Deserializer, Serialize};
 
-use super::{InvalidValue, Number, Timeout, is_default, or_default, schema};
+use super::{ActiveHealth, InvalidValue, Number, Timeout, is_default, or_default, schema};
 
 /// When endpoints count as failed.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
@@ -12,6 +12,12 @@ pub struct HealthPolicy {
     /// What the connections of clients show, of all routes that have the same endpoint.
     #[serde(default, deserialize_with = "or_default", skip_serializing_if = "is_default")]
     pub passive: PassiveHealth,
+
+    /// What connections of sluice itself show. Without it, that of the installation; if that has none, there are
+    /// no checks.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "ActiveHealth")]
+    pub active: Option<ActiveHealth>,
 }
 
 /// What the connections of clients show of an endpoint. After some failures in a row, the endpoint is
@@ -48,8 +54,10 @@ impl HealthPolicy {
     /// Checks the fields against each other.
     ///
     /// # Errors
-    /// When the longest time is shorter than the first one.
+    /// When the longest time is shorter than the first one, or fields of `active` contradict each other.
     pub fn check(&self) -> Result<(), InvalidValue> {
+        let active = self.active.iter().try_for_each(ActiveHealth::check);
+        active.map_err(|fault| InvalidValue::new(format!("active.{fault}")))?;
         let PassiveHealth { eject_for, max_eject_for, .. } = &self.passive;
         match (eject_for, max_eject_for) {
             (Some(first), Some(longest)) if longest < first => Err(InvalidValue::new(format!(

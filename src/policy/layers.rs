@@ -8,8 +8,8 @@ use serde_json::{Map, Value};
 
 use super::ceiling::Cut;
 use super::{
-    Access, Exceeded, LimitMode, Limits, Policy, PolicyOrigin, PolicyOrigins, Rate, Timeout,
-    Timeouts, built_in,
+    Access, ActiveHealth, Exceeded, LimitMode, Limits, Policy, PolicyOrigin, PolicyOrigins, Rate,
+    Timeout, Timeouts, built_in,
 };
 
 /// A policy with all its layers. Its text is that of [`Policy`], with the origins.
@@ -62,16 +62,20 @@ impl EffectivePolicy {
             let value = path.split('.').try_fold(&policy, |value, name| value.get(name));
             let text = match (value, &self.policy.access) {
                 (Some(Value::String(text)), _) => text.clone(),
-                (Some(value), _) => match Rate::deserialize(value) {
-                    Ok(rate) => rate.to_string(),
-                    Err(_) => value.to_string(),
-                },
+                (Some(value), _) => shown(value),
                 (None, Some(access)) if path == ACCESS => access.to_string(),
                 (None, _) => String::new(),
             };
             (&**path, text, *origin)
         })
     }
+}
+
+/// A value for people.
+fn shown(value: &Value) -> String {
+    let rate = Rate::deserialize(value).map(|rate| rate.to_string());
+    let checks = || ActiveHealth::deserialize(value).map(|checks| checks.to_string());
+    rate.or_else(|_| checks()).unwrap_or_else(|_| value.to_string())
 }
 
 fn remove(value: &mut Value, path: &str) {
@@ -168,8 +172,10 @@ impl Layers {
 /// The field that is taken as a whole. It may have thousands of networks, so it is never made into JSON here.
 const ACCESS: &str = "access";
 
-/// The fields that are objects, and are taken as a whole too: parts of two rates would make a third one.
-const RATES: [&str; 2] = ["limits.newConnections", "limits.perSource.newConnections"];
+/// The fields that are objects, and are taken as a whole too: parts of two rates would make a third one, and the
+/// server name of one check is no matter of another one's type.
+const WHOLE: [&str; 3] =
+    ["limits.newConnections", "limits.perSource.newConnections", "health.active"];
 
 /// A policy without its access list, as JSON.
 fn json(policy: &Policy) -> Value {
@@ -202,9 +208,9 @@ fn fill_in(
     for (name, below) in lower {
         let path = if path.is_empty() { name.clone() } else { format!("{path}.{name}") };
         match fields.get_mut(name) {
-            Some(_) if RATES.contains(&&*path) => {}
+            Some(_) if WHOLE.contains(&&*path) => {}
             Some(value) => fill_in(&path, value, below, origin, origins),
-            None if below.is_object() && !RATES.contains(&&*path) => {
+            None if below.is_object() && !WHOLE.contains(&&*path) => {
                 let empty = fields.entry(name.clone()).or_insert_with(|| Map::new().into());
                 fill_in(&path, empty, below, origin, origins);
             }

@@ -6,6 +6,7 @@
 //! The doc comments of the fields are what `kubectl explain` shows.
 
 mod access;
+mod active;
 mod balancing;
 mod built_in;
 mod ceiling;
@@ -22,6 +23,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Deserializer, Serialize};
 
 pub use access::{Access, AccessList, AccessLists, MOST_NETWORKS};
+pub use active::{ActiveHealth, CaSource, CheckKind, VerifyMode};
 pub use balancing::{Balancing, UnknownBalancing};
 pub use built_in::built_in;
 pub use ceiling::Exceeded;
@@ -34,7 +36,7 @@ pub use limits::{
 pub use number::Number;
 pub use origin::{PolicyOrigin, PolicyOrigins};
 pub use text::{InvalidValue, TextValue, TextValueVisitor, text_value};
-pub use values::{Spread, Timeout};
+pub use values::{AlpnProtocol, CheckServerName, ConfigMapName, Spread, Timeout};
 
 /// How connections are treated. A field that is not set is taken from the next layer.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]

@@ -40,11 +40,23 @@ fn duration() -> [Value; 2] {
 
 /// See [`Rate::per`](super::Rate::per): a [`timeout`] of at most an hour.
 pub(super) fn per(_: &mut SchemaGenerator) -> Schema {
+    timeout_with("<= duration('1h')", "is over the maximum of 1h")
+}
+
+/// See [`ActiveHealth::interval`](super::ActiveHealth): a [`timeout`] of at least a second.
+pub(super) fn check_interval(_: &mut SchemaGenerator) -> Schema {
+    timeout_with(">= duration('1s')", "is under the minimum of 1s")
+}
+
+/// See [`ActiveHealth::timeout`](super::ActiveHealth): a [`timeout`] of at most a minute.
+pub(super) fn check_timeout(_: &mut SchemaGenerator) -> Schema {
+    timeout_with("<= duration('1m')", "is over the maximum of 1m")
+}
+
+/// A [`timeout`] that compares so.
+fn timeout_with(comparison: &str, message: &str) -> Schema {
     let mut schema = timeout();
-    let rule = rule(
-        &format!("!{WRITTEN} || duration(self) <= duration('1h')"),
-        "is over the maximum of 1h",
-    );
+    let rule = rule(&format!("!{WRITTEN} || duration(self) {comparison}"), message);
     let rules = schema.get_mut("x-kubernetes-validations").and_then(Value::as_array_mut);
     rules.into_iter().for_each(|rules| rules.push(rule.clone()));
     schema
@@ -75,6 +87,38 @@ pub(super) const EJECTION_GROWS: &str = "!has(self.ejectFor) || !has(self.maxEje
      || duration(self.maxEjectFor) >= duration(self.ejectFor)";
 /// What is said where it does not hold.
 pub(super) const EJECTION_SHRINKS: &str = "maxEjectFor is less than ejectFor";
+
+/// The rules of [`super::ActiveHealth`], and what is said where they do not hold.
+pub(super) const CA_OF_ENFORCE: &str =
+    "!has(self.verify) || self.verify != 'Enforce' || has(self.ca)";
+pub(super) const CA_MISSING: &str =
+    "verify is Enforce, and ca is missing; write ca: { configMap: NAME }, or verify: Report";
+pub(super) const TLS_ONLY: &str = "self.type == 'TLS' || !has(self.serverName) && !has(self.verify) \
+     && !has(self.ca) && (!has(self.alpn) || size(self.alpn) == 0)";
+pub(super) const NOT_TLS: &str = "serverName, alpn, verify and ca are for checks of type TLS";
+
+/// See [`super::AlpnProtocol`]. The greatest length is in characters.
+pub(super) fn alpn() -> Schema {
+    let expression = "self != '' && size(bytes(self)) <= 255";
+    text(255, &[rule(expression, "an ALPN protocol has 1 to 255 bytes, as in h2 or http/1.1")])
+}
+
+/// See [`super::CheckServerName`].
+pub(super) fn server_name() -> Schema {
+    const LABEL: &str = "[A-Za-z0-9_]([A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?";
+    let name = format!(
+        "self.matches(r'^{LABEL}([.]{LABEL})*[.]?$') && !self.matches(r'^[0-9.]*$') \
+         && (size(self) <= 253 || self.endsWith('.'))"
+    );
+    text(254, &[rule(&name, "is not a server name; write one such as www.example.com")])
+}
+
+/// See [`super::ConfigMapName`].
+pub(super) fn config_map() -> Schema {
+    const LABEL: &str = "[a-z0-9]([a-z0-9-]*[a-z0-9])?";
+    let name = format!("self.matches(r'^{LABEL}([.]{LABEL})*$')");
+    text(253, &[rule(&name, "is not the name of a ConfigMap")])
+}
 
 /// The pattern of an IPv4 address: four numbers up to 255, with no zero in front.
 pub fn ipv4() -> String {

@@ -80,6 +80,92 @@ impl FromStr for Spread {
     }
 }
 
+/// A word that is checked while it is parsed.
+macro_rules! word {
+    ($($name:ident),*) => {$(
+        impl $name {
+            /// The text.
+            pub fn as_str(&self) -> &str {
+                &self.0
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(&self.0)
+            }
+        }
+    )*};
+}
+
+word!(AlpnProtocol, CheckServerName, ConfigMapName);
+
+/// An ALPN protocol identifier: 1 to 255 bytes (RFC 7301 §3.1).
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct AlpnProtocol(Box<str>);
+
+impl FromStr for AlpnProtocol {
+    type Err = InvalidValue;
+
+    fn from_str(text: &str) -> Result<Self, InvalidValue> {
+        match text.len() {
+            1..=255 => Ok(AlpnProtocol(text.into())),
+            n => Err(InvalidValue::new(format!(
+                "an ALPN protocol has 1 to 255 bytes, as in h2 or http/1.1; this one has {n}"
+            ))),
+        }
+    }
+}
+
+/// A name that a TLS client asks for. It is in lower case, without a trailing dot.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct CheckServerName(Box<str>);
+
+impl FromStr for CheckServerName {
+    type Err = InvalidValue;
+
+    fn from_str(text: &str) -> Result<Self, InvalidValue> {
+        let name = text.strip_suffix('.').unwrap_or(text);
+        let is_address = name.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.');
+        let fits = (1..=253).contains(&name.len()) && !is_address;
+        if !fits || !name.split('.').all(is_dns_label) {
+            return Err(InvalidValue::new(format!(
+                "{text:?} is not a server name; write one such as www.example.com, without wildcard and port"
+            )));
+        }
+        Ok(CheckServerName(name.to_ascii_lowercase().into()))
+    }
+}
+
+/// A label of a name in DNS. It may have underscores, as names that routes claim.
+fn is_dns_label(label: &str) -> bool {
+    let fits = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_';
+    let hyphens = label.starts_with('-') || label.ends_with('-');
+    (1..=63).contains(&label.len()) && !hyphens && label.bytes().all(fits)
+}
+
+/// The name of a ConfigMap (an RFC 1123 subdomain).
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct ConfigMapName(Box<str>);
+
+impl FromStr for ConfigMapName {
+    type Err = InvalidValue;
+
+    fn from_str(text: &str) -> Result<Self, InvalidValue> {
+        let fits = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
+        let hyphens = |label: &str| label.starts_with('-') || label.ends_with('-');
+        let is_label =
+            |label: &str| !label.is_empty() && !hyphens(label) && label.bytes().all(fits);
+        if text.len() > 253 || !text.split('.').all(is_label) {
+            return Err(InvalidValue::new(format!(
+                "{text:?} is not the name of a ConfigMap; it has a-z, 0-9, '-' and '.', and begins and ends \
+                 with a letter or digit"
+            )));
+        }
+        Ok(ConfigMapName(text.into()))
+    }
+}
+
 /// Reads a duration, which may be zero.
 fn at_most_30_days(text: &str) -> Result<Duration, InvalidValue> {
     let duration =
@@ -122,4 +208,28 @@ impl TextValue for Cidr {
     }
 }
 
-text_value!(Timeout, Spread, Balancing, Cidr);
+impl TextValue for AlpnProtocol {
+    const EXPECTED: &'static str = "an ALPN protocol";
+
+    fn schema() -> Schema {
+        schema::alpn()
+    }
+}
+
+impl TextValue for CheckServerName {
+    const EXPECTED: &'static str = "a server name";
+
+    fn schema() -> Schema {
+        schema::server_name()
+    }
+}
+
+impl TextValue for ConfigMapName {
+    const EXPECTED: &'static str = "the name of a ConfigMap";
+
+    fn schema() -> Schema {
+        schema::config_map()
+    }
+}
+
+text_value!(Timeout, Spread, Balancing, Cidr, AlpnProtocol, CheckServerName, ConfigMapName);

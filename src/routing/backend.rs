@@ -3,7 +3,7 @@
 use std::hash::{BuildHasher, RandomState};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
-use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use ahash::{AHashMap as HashMap, AHashSet as HashSet};
 use arc_swap::{ArcSwap, Guard};
@@ -25,6 +25,8 @@ pub struct Backend {
     /// The next endpoint of the round robin; the balancer advances it. It starts at random, so that
     /// processes that start together do not all use the same endpoint.
     pub(super) turn: AtomicUsize,
+    /// Whether a route with active checks ever had a connection for it.
+    used: AtomicBool,
 }
 
 /// A change of a backend's addresses.
@@ -48,7 +50,8 @@ impl Backend {
         };
         let set = EndpointSet::new(all(addresses), all(OtherAddresses::known(others)));
         let turn = AtomicUsize::new(anywhere());
-        Backend { key, endpoints: ArcSwap::from_pointee(set), families, turn }
+        let used = AtomicBool::new(false);
+        Backend { key, endpoints: ArcSwap::from_pointee(set), families, turn, used }
     }
 
     /// The identity of this backend.
@@ -59,6 +62,18 @@ impl Backend {
     /// The current endpoints. Not to be held across an await.
     pub fn endpoints(&self) -> Guard<Arc<EndpointSet>> {
         self.endpoints.load()
+    }
+
+    /// Whether a route with active checks ever had a connection for it.
+    pub fn is_used(&self) -> bool {
+        self.used.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn set_used(&self) {
+        // Written once, so that the cache line stays shared among the workers.
+        if !self.is_used() {
+            self.used.store(true, Ordering::Relaxed);
+        }
     }
 
     /// Stores a new set. Endpoints with the same address keep their counts and health; one that was not used keeps

@@ -38,6 +38,9 @@ pub fn choose(
     request: &EndpointRequest<'_>,
 ) -> Result<ActiveConnection, NoEndpoint> {
     let policy = &route.spec.policy;
+    if route.check.is_some() {
+        route.backends.iter().for_each(|share| share.backend.set_used());
+    }
     // Another worker may take the last place of an endpoint between the search and the count.
     for _ in 0..MOST_SEARCHES {
         let endpoint = find(route, request).ok_or(NoEndpoint::NoneLeft)?;
@@ -64,8 +67,7 @@ fn find(route: &Route, request: &EndpointRequest<'_>) -> Option<Arc<Endpoint>> {
     // With the fewest connections, a smaller weight is a higher load.
     let slow_start =
         policy.slow_start().filter(|_| policy.balancing() != Balancing::LeastConnections);
-    let limited =
-        |most: u16| EndpointSearch::new(request, policy, most).starting_slowly(slow_start);
+    let limited = |most: u16| EndpointSearch::new(request, route, most).starting_slowly(slow_start);
     // Half of the allowance is left for a second search, which accepts any endpoint.
     let search = limited(allowance / 2);
     let key = policy.key(request.source, request.name);
@@ -75,7 +77,7 @@ fn find(route: &Route, request: &EndpointRequest<'_>) -> Option<Arc<Endpoint>> {
         Balancing::RoundRobin if first => in_turn(route, &search),
         Balancing::LeastConnections if first => least(route, &search),
         _ => {
-            key.and_then(|key| by_key(route, &EndpointSearch::new(request, policy, allowance), key))
+            key.and_then(|key| by_key(route, &EndpointSearch::new(request, route, allowance), key))
         }
     };
     let rest = || limited(allowance.saturating_sub(search.spent()));

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
+use super::checks::{CheckEntry, CheckParams, CheckVerdict, EndpointChecks};
 use super::ejection::{Ejected, Ejection, EjectionRule, FailureRun};
 use super::health::{Availability, ENDPOINT_REST, FAMILY_REST, Health, Moment};
 use super::slow_start::{Arrival, WeightPart};
@@ -22,6 +23,7 @@ pub struct Endpoint {
     /// The health of its address family, shared with the other endpoints of its backend.
     family: Arc<Health>,
     arrival: Arrival,
+    checks: EndpointChecks,
 }
 
 impl Endpoint {
@@ -36,6 +38,7 @@ impl Endpoint {
             failures: FailureRun::default(),
             family,
             arrival: Arrival::new(arrival),
+            checks: EndpointChecks::default(),
         }
     }
 
@@ -92,7 +95,22 @@ impl Endpoint {
         }
     }
 
-    /// Its availability to a route with this rule.
+    /// Its state by these active checks.
+    pub fn check_verdict(&self, params: &Arc<CheckParams>) -> CheckVerdict {
+        self.checks.verdict(params)
+    }
+
+    /// Replaces its active checks. The states are shared with whoever makes the checks.
+    pub fn set_checks(&self, checks: &[CheckEntry]) {
+        self.checks.set(checks);
+    }
+
+    /// Records that active checks found it healthy again: it starts slowly.
+    pub fn recovered(&self, now: Moment) {
+        self.arrival.begin(now);
+    }
+
+    /// Its availability to a route with this rule, apart from active checks.
     pub fn availability(&self, now: Moment, rule: &EjectionRule) -> Availability {
         let resting = match (self.health.availability(now), self.family.availability(now)) {
             (Availability::Resting, _) => Availability::Resting,

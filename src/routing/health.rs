@@ -69,20 +69,23 @@ pub enum Availability {
     Resting,
     /// So many attempts in a row have failed that the route does not expect the next one to succeed.
     Ejected,
+    /// The active checks of the route have failed.
+    Unhealthy,
 }
 
 impl Availability {
     /// The states of endpoints, for pages and metrics.
-    pub const STATES: [&'static str; 3] = ["serving", "resting", "ejected"];
+    pub const STATES: [&'static str; 4] = ["serving", "resting", "ejected", "unhealthy"];
 
-    /// One of [`Availability::STATES`]. `resting` is an endpoint that is tried last after a failure, and
-    /// `ejected` one that is so after several.
+    /// One of [`Availability::STATES`]. `resting` is an endpoint that is tried last after a failure,
+    /// `ejected` one that is so after several, and `unhealthy` one that is so after its active checks have failed.
     pub fn state(self) -> &'static str {
-        let [serving, resting, ejected] = Availability::STATES;
+        let [serving, resting, ejected, unhealthy] = Availability::STATES;
         match self {
             Availability::Well | Availability::Due => serving,
             Availability::Unrouted | Availability::Resting => resting,
             Availability::Ejected => ejected,
+            Availability::Unhealthy => unhealthy,
         }
     }
 }

@@ -11,12 +11,14 @@
 //!
 //! Endpoints are stored in their [`Backend`], outside the table: a change of endpoints stores a new
 //! [`EndpointSet`] and makes no new table. The result of recent attempts to connect is an endpoint's
-//! [`Availability`], which depends on the [`EjectionRule`] of the route.
+//! [`Availability`], which depends on the [`HealthRule`] of the route: when endpoints are ejected, and which active
+//! checks count.
 
 mod attachment;
 mod backend;
 mod backend_key;
 mod balance;
+mod checks;
 mod claim;
 mod claims;
 mod deferred_drop;
@@ -24,6 +26,7 @@ mod ejection;
 mod endpoint;
 mod hash_ring;
 mod health;
+mod health_rule;
 mod hostname;
 mod hostnames;
 mod hosts;
@@ -38,6 +41,7 @@ mod removal;
 mod route;
 mod shards;
 mod slow_start;
+mod subscribers;
 mod table;
 pub mod wire;
 
@@ -45,10 +49,12 @@ pub use attachment::{Attachment, Attachments, ListenerRef, Scope};
 pub use backend::{Backend, EndpointSet};
 pub use backend_key::{BackendKey, ServicePort};
 pub use balance::{EndpointRequest, NoEndpoint, SearchState, choose, settled_endpoint};
+pub use checks::{CheckEntry, CheckMethod, CheckParams, CheckState, CheckVerdict, TlsCheck};
 pub use ejection::{Ejected, EjectionRule, FailureKind, MOST_FAILURES};
 pub use endpoint::{ActiveConnection, Endpoint};
 pub use hash_ring::mix;
 pub use health::{Availability, ENDPOINT_REST, FAMILY_REST, Moment};
+pub use health_rule::HealthRule;
 pub use hostname::{Hostname, InvalidHostname};
 pub use hostnames::{AnyOn, Hostnames};
 pub use key::{Kind, ObjectKey, ObjectRef, Referrer, RouteKey};

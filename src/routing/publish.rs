@@ -10,9 +10,10 @@ use ahash::AHashMap as HashMap;
 use arc_swap::ArcSwap;
 
 use super::backend::AddressChange;
+use super::checks::KnownChecks;
 use super::deferred_drop::DeferredDrop;
-use super::removal::Subscribers;
 use super::route::WeightedBackend;
+use super::subscribers::Subscribers;
 use super::{
     Backend, BackendKey, EndpointSet, Moment, OtherAddresses, Removals, Route, RouteKey, RouteSpec,
     RouteStats, Table,
@@ -72,11 +73,12 @@ pub struct ApplyResult {
 
 /// A new, empty table with its writer and a first reader.
 pub fn channel() -> (TableWriter, TableReader) {
-    let (shared, subscribers) = (Arc::new(ArcSwap::default()), Arc::<Subscribers>::default());
+    let (shared, subscribers) = (Arc::new(ArcSwap::default()), TableSubscribers::default());
     let writer = TableWriter {
         shared: Arc::clone(&shared),
-        subscribers: Arc::clone(&subscribers),
+        subscribers: subscribers.clone(),
         backends: HashMap::new(),
+        checks: KnownChecks::default(),
         retired: BTreeMap::new(),
         old: Replaced::default(),
     };
@@ -87,7 +89,14 @@ pub fn channel() -> (TableWriter, TableReader) {
 #[derive(Clone, Debug)]
 pub struct TableReader {
     shared: Arc<ArcSwap<Table>>,
-    subscribers: Arc<Subscribers>,
+    subscribers: TableSubscribers,
+}
+
+/// Who follows the table.
+#[derive(Clone, Debug, Default)]
+struct TableSubscribers {
+    removals: Arc<Subscribers<Arc<Removals>>>,
+    changes: Arc<Subscribers<ApplyResult>>,
 }
 
 impl TableReader {
@@ -99,7 +108,12 @@ impl TableReader {
     /// Has `subscriber` called, on the writer's thread, after each change with which addresses have left
     /// their backends.
     pub fn on_removal(&self, subscriber: impl Fn(&Arc<Removals>) + Send + 'static) {
-        self.subscribers.add(Box::new(subscriber));
+        self.subscribers.removals.add(Box::new(subscriber));
+    }
+
+    /// Has `subscriber` called, on the writer's thread, after each change of routes or endpoints.
+    pub fn on_change(&self, subscriber: impl Fn(&ApplyResult) + Send + 'static) {
+        self.subscribers.changes.add(Box::new(subscriber));
     }
 }
 
@@ -107,9 +121,11 @@ impl TableReader {
 #[derive(Debug)]
 pub struct TableWriter {
     shared: Arc<ArcSwap<Table>>,
-    subscribers: Arc<Subscribers>,
+    subscribers: TableSubscribers,
     /// Every backend that some route names, with how many times.
     backends: HashMap<BackendKey, (Arc<Backend>, usize)>,
+    /// The active checks that routes ask for.
+    checks: KnownChecks,
     /// The counters of deleted routes, with the time of deletion.
     retired: BTreeMap<RouteKey, (Arc<RouteStats>, Instant)>,
     old: Replaced,
@@ -178,7 +194,11 @@ impl TableWriter {
         let arrival = live.then(|| Moment::of(now));
         let applied = self.change(changes, now, arrival, &mut gone);
         if !gone.is_empty() {
-            self.subscribers.tell(Removals::new(self.shared.load_full(), gone, live));
+            let removals = Removals::new(self.shared.load_full(), gone, live);
+            self.subscribers.removals.tell(&Arc::new(removals));
+        }
+        if applied.table || applied.backends > 0 {
+            self.subscribers.changes.tell(&applied);
         }
         self.old.sweep();
         applied
@@ -218,7 +238,8 @@ impl TableWriter {
                 let stats = self.stats(&key, before);
                 let backends =
                     self.name_backends(&spec, &changes.endpoints, &changes.others, &mut changed);
-                Arc::new(Route::new(spec, backends, stats))
+                let check = spec.check().map(|check| self.checks.shared(check));
+                Arc::new(Route::new(spec, backends, stats, check))
             });
             if route.is_none() {
                 self.retire(before, now);

@@ -1,8 +1,7 @@
 //! Endpoints that leave their backends, and what that means for their connections.
 
-use std::fmt;
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use ahash::AHashMap as HashMap;
@@ -61,32 +60,5 @@ impl Removals {
             }
             _ => RemovalEffect::Keep,
         }
-    }
-}
-
-type Subscriber = Box<dyn Fn(&Arc<Removals>) + Send>;
-
-/// The functions that are called for each removal.
-#[derive(Default)]
-pub(super) struct Subscribers(Mutex<Vec<Subscriber>>);
-
-impl Subscribers {
-    pub(super) fn add(&self, subscriber: Subscriber) {
-        self.lock().push(subscriber);
-    }
-
-    pub(super) fn tell(&self, removals: Removals) {
-        let removals = Arc::new(removals);
-        self.lock().iter().for_each(|subscriber| subscriber(&removals));
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Vec<Subscriber>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl fmt::Debug for Subscribers {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("Subscribers").field(&self.lock().len()).finish()
     }
 }

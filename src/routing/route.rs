@@ -6,11 +6,12 @@ use std::sync::{Arc, Mutex, OnceLock};
 
 use super::hash_ring::{hash_text, mix};
 use super::{
-    Attachment, Attachments, Backend, BackendKey, Hostname, Hostnames, ListenerRef, RouteKey,
-    Scope, TrafficPolicy,
+    Attachment, Attachments, Backend, BackendKey, CheckMethod, CheckParams, HealthRule, Hostname,
+    Hostnames, ListenerRef, RouteKey, Scope, TlsCheck, TrafficPolicy,
 };
 use crate::limiter::{Limiter, SourceTable};
 use crate::outcome::Outcome;
+use crate::policy::{ActiveHealth, CheckKind};
 
 /// A valid route, as the control plane defines it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -67,6 +68,45 @@ impl RouteSpec {
         self.alpn.is_empty() || self.alpn.iter().any(|protocol| offers(protocol.as_bytes()))
     }
 
+    /// The active checks of its endpoints, if it has any.
+    pub fn check(&self) -> Option<CheckParams> {
+        let policy = &self.policy.effective().policy;
+        let active = policy.health.active.as_ref()?;
+        let method = match active.kind {
+            CheckKind::None => return None,
+            CheckKind::Tcp => CheckMethod::Tcp,
+            CheckKind::Tls => CheckMethod::Tls(self.tls_check(active)),
+        };
+        Some(CheckParams {
+            method,
+            proxy_header: policy.proxy_protocol.send,
+            interval: active.interval(),
+            timeout: active.timeout(),
+            unhealthy: active.unhealthy(),
+            healthy: active.healthy(),
+        })
+    }
+
+    fn tls_check(&self, active: &ActiveHealth) -> TlsCheck {
+        let own = || {
+            self.hostnames().find_map(|hostname| match hostname {
+                Hostname::Exact(name) => Some(name.into()),
+                Hostname::Any | Hostname::Wildcard(_) => None,
+            })
+        };
+        let asked = active.server_name.as_ref().map(|name| name.as_str().into());
+        let ca = active
+            .ca
+            .as_ref()
+            .map(|ca| (self.key.namespace().into(), ca.config_map.as_str().into()));
+        TlsCheck {
+            server_name: asked.or_else(own),
+            alpn: active.alpn.clone(),
+            verify: active.verify(),
+            ca,
+        }
+    }
+
     /// Whether it is attached to this listener.
     pub fn is_on<'l>(&self, listener: impl Into<ListenerRef<'l>>) -> bool {
         let listener = listener.into();
@@ -98,6 +138,8 @@ pub struct Route {
     pub(super) round_robin: Mutex<RoundRobin>,
     /// The counters of its connections.
     pub stats: Arc<RouteStats>,
+    /// The active checks of its endpoints. Routes with equal ones share them.
+    pub check: Option<Arc<CheckParams>>,
 }
 
 /// The state of the smooth round robin among a route's backends.
@@ -135,14 +177,20 @@ impl Route {
         self.backends.iter().any(|backend| backend.backend.endpoints().has_address(address))
     }
 
+    /// How it judges the health of endpoints.
+    pub fn health_rule(&self) -> HealthRule<'_> {
+        HealthRule { ejection: self.spec.policy.ejection(), check: self.check.as_ref() }
+    }
+
     pub(super) fn new(
         spec: RouteSpec,
         backends: Box<[WeightedBackend]>,
         stats: Arc<RouteStats>,
+        check: Option<Arc<CheckParams>>,
     ) -> Self {
         let several = if backends.len() > 1 { backends.len() } else { 0 };
         let round_robin = Mutex::new(RoundRobin { gained: vec![0; several].into(), begun: false });
-        Route { spec, backends, round_robin, stats }
+        Route { spec, backends, round_robin, stats, check }
     }
 }
 

@@ -242,7 +242,7 @@ func TestMetricsExist(t *testing.T) {
 		"mode":    {"enforce", "report"},
 		"error":   {"emfile", "enfile", "other"},
 		"result":  {"ok", "error"},
-		"state":   {"serving", "resting", "ejected", "idle", "busy"},
+		"state":   {"serving", "resting", "ejected", "unhealthy", "idle", "busy"},
 		"kind":    {"SniRoute", "Service", "EndpointSlice", "ReferenceGrant", "File"},
 	}
 	target := []string{"job", "instance", "namespace", "exported_namespace", "route", "le"}

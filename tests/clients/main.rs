@@ -7,6 +7,7 @@ mod recut;
 mod server;
 mod sluice;
 
+mod checks;
 mod churn;
 mod command;
 mod early_data;

@@ -67,6 +67,17 @@ pub(crate) fn s_server(identity: &Identity, arguments: &[&str]) -> (SocketAddr, 
     (address, program)
 }
 
+/// Python's `ssl`, which says how each connection ended. With the file of an authority, it requires client
+/// certificates.
+pub(crate) fn python(identity: &Identity, ca: &[&str]) -> (SocketAddr, Program) {
+    let mut command = tool("python3");
+    command.arg(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/clients/server.py"));
+    command.arg(&identity.certificate_file).arg(&identity.key_file).args(ca);
+    let program = Program::start(&mut command);
+    let address = announced(&program, "listening on ");
+    (address, program)
+}
+
 fn openssl(identity: &Identity, mode: &[&str], alpn: &[&str]) -> Server {
     let folder = identity.certificate_file.parent().unwrap();
     fs::write(folder.join(MESSAGE), reversed(MESSAGE)).unwrap();

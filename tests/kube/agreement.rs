@@ -142,6 +142,16 @@ fn fields() -> Vec<Field> {
         Field::one("/health/passive/ejectFor", timeouts()),
         Field::one("/health/passive/maxEjectFor", timeouts()),
         Field::one("/health/passive", others()),
+        Field::one("/health/active", others()),
+        Field::one("/health/active", checks("interval", timeouts())),
+        Field::one("/health/active", checks("timeout", timeouts())),
+        Field::one("/health/active", checks("healthy", numbers(&[1, 10]))),
+        Field::one(
+            "/health/active",
+            checks("verify", texts(&["None", "Report", "Enforce"], "f", 9)),
+        ),
+        Field::one("/health/active", checks("ca", others())),
+        Field::one("/health/active", checks("serverName", server_names())),
         Field::one("/loadBalancing", others()),
         Field::one("/timeouts", others()),
         Field::one("/hostnames", others()),
@@ -221,6 +231,23 @@ fn timeouts() -> Vec<Value> {
     let more =
         ["99999h99999h99999h99999h", "00000ms00000ms00000ms00000ms", "000000s", "30d", "1us"];
     texts(&[&seeds[..], &more].concat(), "0159hmsdu.-+ \nµ٥e", 220)
+}
+
+/// Checks with each of these values in a field.
+fn checks(field: &str, values: Vec<Value>) -> Vec<Value> {
+    let with = |value| {
+        let mut checks = json!({ "type": "TLS" });
+        checks[field] = value;
+        checks
+    };
+    values.into_iter().map(with).collect()
+}
+
+fn server_names() -> Vec<Value> {
+    let name = [&long(63), &long(63), &long(63), &*long(61)].join(".");
+    let seeds =
+        ["a.example", "a-b_", "192.0.2.1", "1.2.", &format!("{name}."), &format!("{name}x")];
+    texts(&seeds, "-._*0aZ é:\n", 150)
 }
 
 fn numbers(edges: &[i64]) -> Vec<Value> {

@@ -74,11 +74,24 @@ fn a_route_at_all_its_limits_is_taken() {
             "idle": "00719h00059m00059s00999ms",
             "lifetime": "00719h00059m00059s00999ms",
         },
-        "health": { "passive": {
-            "failures": 16,
-            "ejectFor": "99999ms99999ms99999ms99999ms",
-            "maxEjectFor": "00719h00059m00059s00999ms",
-        } },
+        "health": {
+            "passive": {
+                "failures": 16,
+                "ejectFor": "99999ms99999ms99999ms99999ms",
+                "maxEjectFor": "00719h00059m00059s00999ms",
+            },
+            "active": {
+                "type": "TLS",
+                "interval": "00719h00059m00059s00999ms",
+                "timeout": "00000h00000m00059s00999ms",
+                "unhealthy": 10,
+                "healthy": 10,
+                "serverName": name(0) + ".",
+                "alpn": (0..16).map(|index| long(index, 255)).collect::<Vec<String>>(),
+                "verify": "Enforce",
+                "ca": { "configMap": long(0, 253) },
+            },
+        },
         "loadBalancing": { "race": { "after": "00719h00059m00059s00999ms", "budget": 100 } },
         "limits": {
             "connections": 10_000_000,
@@ -116,7 +129,18 @@ fn a_route_of_nothing_but_faults_is_within_the_budget() {
             .map(|index| json!({ "address": long(index, 256) + ":1.1" }))
             .collect::<Vec<_>>(),
         "timeouts": { "connect": long(0, 28), "idle": long(0, 28), "lifetime": long(0, 28) },
-        "health": { "passive": { "ejectFor": long(0, 28), "maxEjectFor": long(0, 28) } },
+        "health": {
+            "passive": { "ejectFor": long(0, 28), "maxEjectFor": long(0, 28) },
+            "active": {
+                "type": "TCP",
+                "interval": long(0, 28),
+                "timeout": long(0, 28),
+                "serverName": long(0, 254),
+                "alpn": (0..16).map(|index| format!("{index:é<255}")).collect::<Vec<String>>(),
+                "verify": "Enforce",
+                "ca": { "configMap": long(0, 253) },
+            },
+        },
         "endpoints": { "closeOver": long(0, 28) },
         "loadBalancing": { "slowStart": long(0, 28) },
         "access": { "allow": vec!["fd00::?/8"; 4_000], "deny": vec!["?"; 4_000] },

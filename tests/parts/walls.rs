@@ -26,7 +26,7 @@ const MAY_NAME: &[(&str, &[&str])] = &[
     ("reach", &["cidr"]),
     ("yaml", &[]),
     // The two planes, which meet only in `routing`.
-    ("control", &["routing", "reach", "policy", "duration", "yaml"]),
+    ("control", &["routing", "reach", "policy", "proxy_protocol", "duration", "yaml"]),
     (
         "proxy",
         &[

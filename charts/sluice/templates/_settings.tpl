@@ -146,7 +146,7 @@
 {{- $values := .Values -}}
 {{- $config := dict "source" $values.source "class" $values.class "requireClass" $values.requireClass -}}
 {{- $config = merge $config (dict "admin" (include "sluice.adminAddress" .) "maxHello" ($values.maxHello | int) "maxHellos" ($values.maxHellos | int)) -}}
-{{- $config = merge $config (pick $values "timeouts" "drain" "log" "accessLog" "hostnames" "whenFull" | deepCopy) -}}
+{{- $config = merge $config (pick $values "timeouts" "drain" "log" "accessLog" "hostnames" "healthChecks" "whenFull" | deepCopy) -}}
 {{- if $values.accessLogStart }}{{ $_ := set $config "accessLogStart" true }}{{ end -}}
 {{- $listen := list -}}
 {{- range $name, $listener := $values.listeners -}}

@@ -27,8 +27,9 @@ pub use grant::{GrantFrom, GrantTo, ReferenceGrant, ReferenceGrantSpec};
 pub use kind::{Definition, READ_KINDS, kind_of, not_read};
 pub use parse::parse_strictly;
 
+pub use crate::policy::AlpnProtocol;
 pub use crate::yaml::{FieldFault, read as parse};
-pub use values::{AlpnProtocol, ClassName, ListenerName, Namespace, ServiceName};
+pub use values::{ClassName, ListenerName, Namespace, ServiceName};
 
 use crate::policy::{
     Access, EndpointPolicy, HealthPolicy, Limits, LoadBalancing, Policy, ProxyProtocol, Timeouts,

@@ -90,12 +90,6 @@ fn label(message: &str) -> Schema {
     text(63, &[rule("self.matches(r'^[a-z0-9]([a-z0-9-]*[a-z0-9])?$')", message)])
 }
 
-/// See [`super::AlpnProtocol`]. The greatest length is in characters.
-pub(super) fn alpn() -> Schema {
-    let expression = "self != '' && size(bytes(self)) <= 255";
-    text(255, &[rule(expression, "an ALPN protocol has 1 to 255 bytes, as in h2 or http/1.1")])
-}
-
 /// A number or a name. The rule for names is a pattern, because the API server estimates the cost
 /// of a rule over a number or text as if that text could be as long as a whole request.
 pub(super) fn port() -> Schema {

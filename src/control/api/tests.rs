@@ -174,6 +174,12 @@ fn every_rule_names_the_field_and_the_line() {
             "health: passive.maxEjectFor is 5m, less than ejectFor, which is 5m1ms",
         ),
         (
+            "health",
+            "{active: {type: TLS, verify: Enforce, ca: {configMap: a}}}",
+            "{active: {type: TLS, verify: Enforce}}",
+            "health: active.verify is Enforce, and ca is missing",
+        ),
+        (
             "loadBalancing",
             "{race: {budget: 0}}",
             "{race: {budget: -1}}",

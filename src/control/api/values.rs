@@ -17,10 +17,6 @@ pub struct ClassName(Box<str>);
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ListenerName(Box<str>);
 
-/// An ALPN protocol identifier: 1 to 255 bytes (RFC 7301 §3.1).
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct AlpnProtocol(Box<str>);
-
 /// The name of a Service (an RFC 1123 label).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ServiceName(Box<str>);
@@ -46,7 +42,7 @@ macro_rules! word {
     )*};
 }
 
-word!(ClassName, ListenerName, AlpnProtocol, ServiceName, Namespace);
+word!(ClassName, ListenerName, ServiceName, Namespace);
 
 impl FromStr for ClassName {
     type Err = InvalidValue;
@@ -83,19 +79,6 @@ fn is_label(text: &str) -> bool {
     (1..=63).contains(&text.len()) && !hyphens && text.chars().all(fits)
 }
 
-impl FromStr for AlpnProtocol {
-    type Err = InvalidValue;
-
-    fn from_str(text: &str) -> Result<Self, InvalidValue> {
-        match text.len() {
-            1..=255 => Ok(AlpnProtocol(text.into())),
-            n => Err(InvalidValue::new(format!(
-                "an ALPN protocol has 1 to 255 bytes, as in h2 or http/1.1; this one has {n}"
-            ))),
-        }
-    }
-}
-
 impl FromStr for ServiceName {
     type Err = InvalidValue;
 
@@ -123,7 +106,7 @@ impl FromStr for Namespace {
     }
 }
 
-text_value!(Hostname, ClassName, ListenerName, AlpnProtocol, ServiceName, Namespace, Address);
+text_value!(Hostname, ClassName, ListenerName, ServiceName, Namespace, Address);
 
 impl TextValue for Hostname {
     const EXPECTED: &'static str = "a hostname";
@@ -146,14 +129,6 @@ impl TextValue for ListenerName {
 
     fn schema() -> Schema {
         schema::listener()
-    }
-}
-
-impl TextValue for AlpnProtocol {
-    const EXPECTED: &'static str = "an ALPN protocol";
-
-    fn schema() -> Schema {
-        schema::alpn()
     }
 }
 

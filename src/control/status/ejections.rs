@@ -1,4 +1,4 @@
-//! The routes whose endpoints this replica has ejected, for Events.
+//! The routes whose endpoints this replica tries last, because they are ejected or unhealthy, for Events.
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -9,10 +9,11 @@ use prometheus::IntCounter;
 
 use super::warning::Warning;
 use crate::routing::{
-    Availability, Backend, EjectionRule, FailureKind, Moment, ObjectRef, Table, TableReader,
+    Availability, Backend, CheckParams, EjectionRule, FailureKind, Moment, ObjectRef, Table,
+    TableReader,
 };
 
-/// How often it is looked whether an endpoint was ejected.
+/// How often it is looked whether an endpoint was ejected or became unhealthy.
 const LOOK_EVERY: Duration = Duration::from_secs(2);
 /// A route is warned of at most this often.
 const WARN_EVERY: Duration = Duration::from_secs(600);
@@ -29,22 +30,35 @@ pub struct EjectionSource {
     pub table: TableReader,
     /// How many ejections there were, by reason. The endpoints are looked at only after a change.
     pub counts: [IntCounter; FailureKind::ALL.len()],
+    /// How many endpoints became unhealthy by active checks.
+    pub unhealthy: IntCounter,
+}
+
+/// Why endpoints of a route are tried last.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+enum LastFor {
+    Ejection,
+    Checks,
+}
+
+impl LastFor {
+    const ALL: [LastFor; 2] = [LastFor::Ejection, LastFor::Checks];
 }
 
 /// The routes that were warned of.
 #[derive(Debug)]
 pub(super) struct Ejections<'s> {
     source: &'s EjectionSource,
-    /// The sum of the counts at the last look.
-    seen: u64,
+    /// The counts at the last look: of ejections, and of endpoints that became unhealthy.
+    seen: [u64; LastFor::ALL.len()],
     /// When there was an Event about a route last.
-    warned: HashMap<ObjectRef, Instant>,
+    warned: HashMap<(ObjectRef, LastFor), Instant>,
     wake: Instant,
 }
 
 impl<'s> Ejections<'s> {
     pub(super) fn new(source: &'s EjectionSource, now: Instant) -> Self {
-        Ejections { source, seen: 0, warned: HashMap::new(), wake: now }
+        Ejections { source, seen: [0; LastFor::ALL.len()], warned: HashMap::new(), wake: now }
     }
 
     /// When to look again.
@@ -58,36 +72,58 @@ impl<'s> Ejections<'s> {
             return Vec::new();
         }
         self.wake = now + LOOK_EVERY;
-        let sum: u64 = self.source.counts.iter().map(IntCounter::get).sum();
-        if sum == self.seen {
+        let EjectionSource { table, counts, unhealthy } = self.source;
+        let counts = [counts.iter().map(IntCounter::get).sum(), unhealthy.get()];
+        if counts == self.seen {
             return Vec::new();
         }
         self.warned.retain(|_, at| now.saturating_duration_since(*at) < WARN_EVERY);
-        let table = Arc::clone(&self.source.table.table());
-        let mut routes = ejected(&table);
-        routes.retain(|(route, _)| !self.warned.contains_key(route));
+        let table = Arc::clone(&table.table());
+        let reasons = LastFor::ALL.into_iter().zip(counts).zip(self.seen);
+        let changed = reasons.filter(|((_, count), seen)| count != seen);
+        changed.flat_map(|((reason, count), _)| self.warnings(&table, reason, count, now)).collect()
+    }
+
+    /// The routes to warn of for a reason, which has this count now.
+    fn warnings(
+        &mut self,
+        table: &Table,
+        reason: LastFor,
+        count: u64,
+        now: Instant,
+    ) -> Vec<(ObjectRef, Warning)> {
+        let mut routes = last(table, reason);
+        routes.retain(|(route, _)| !self.warned.contains_key(&(route.clone(), reason)));
         if routes.len() <= MOST_ROUTES {
-            self.seen = sum;
+            // In bounds: every reason is its own index in `LastFor::ALL`.
+            self.seen[reason as usize] = count;
         }
         // The others come next time.
         routes.truncate(MOST_ROUTES);
-        self.warned.extend(routes.iter().map(|(route, _)| (route.clone(), now)));
-        routes.into_iter().map(|(route, endpoints)| (route, warning(&endpoints))).collect()
+        self.warned.extend(routes.iter().map(|(route, _)| ((route.clone(), reason), now)));
+        routes.into_iter().map(|(route, endpoints)| (route, warning(reason, &endpoints))).collect()
     }
 }
 
-/// The routes that have ejected endpoints, and which these are.
-fn ejected(table: &Table) -> Vec<(ObjectRef, Vec<SocketAddr>)> {
-    let now = Moment::now();
-    let mut known: HashMap<(*const Backend, EjectionRule), Vec<SocketAddr>> = HashMap::new();
+/// A backend, and the rule by which a route judges its endpoints.
+type JudgedBackend = (*const Backend, EjectionRule, Option<*const CheckParams>);
+
+/// The routes that try endpoints last for this reason, and which these are.
+fn last(table: &Table, reason: LastFor) -> Vec<(ObjectRef, Vec<SocketAddr>)> {
+    let (now, sought) = match reason {
+        LastFor::Ejection => (Moment::now(), Availability::Ejected),
+        LastFor::Checks => (Moment::now(), Availability::Unhealthy),
+    };
+    let mut known: HashMap<JudgedBackend, Vec<SocketAddr>> = HashMap::new();
     let mut routes: Vec<(ObjectRef, Vec<SocketAddr>)> = Vec::new();
     for route in table.routes() {
-        let rule = *route.spec.policy.ejection();
+        let rule = route.health_rule();
         for share in &route.backends {
-            let endpoints = known.entry((Arc::as_ptr(&share.backend), rule)).or_insert_with(|| {
+            let check = rule.check.map(Arc::as_ptr);
+            let judged = (Arc::as_ptr(&share.backend), *rule.ejection, check);
+            let endpoints = known.entry(judged).or_insert_with(|| {
                 let endpoints = share.backend.endpoints();
-                let is_out = |availability| availability == Availability::Ejected;
-                let out = endpoints.iter().filter(|one| is_out(one.availability(now, &rule)));
+                let out = endpoints.iter().filter(|one| rule.judge(one, now) == sought);
                 out.map(|endpoint| endpoint.address).collect()
             });
             if endpoints.is_empty() {
@@ -102,17 +138,23 @@ fn ejected(table: &Table) -> Vec<(ObjectRef, Vec<SocketAddr>)> {
     routes
 }
 
-fn warning(endpoints: &[SocketAddr]) -> Warning {
+fn warning(reason: LastFor, endpoints: &[SocketAddr]) -> Warning {
     let named: Vec<_> = endpoints.iter().take(MOST_NAMED).map(ToString::to_string).collect();
     let more = match endpoints.len().saturating_sub(named.len()) {
         0 => String::new(),
         more => format!(" and {more} more"),
     };
-    Warning::of_endpoints(format!(
-        "{}{more}: ejected, because connections have failed too often in a row; tried last \
-         until one succeeds",
-        named.join(", ")
-    ))
+    let named = named.join(", ") + &more;
+    match reason {
+        LastFor::Ejection => Warning::of_ejected(format!(
+            "{named}: ejected, because connections have failed too often in a row; tried last \
+             until one succeeds"
+        )),
+        LastFor::Checks => Warning::of_unhealthy(format!(
+            "{named}: unhealthy, because active health checks have failed; tried last until they \
+             succeed again"
+        )),
+    }
 }
 
 #[cfg(test)]
@@ -145,7 +187,11 @@ mod tests {
             ..Snapshot::default()
         });
         let counter = || IntCounter::new("c", "c").unwrap();
-        let source = EjectionSource { table: table.clone(), counts: [counter(), counter()] };
+        let source = EjectionSource {
+            table: table.clone(),
+            counts: [counter(), counter()],
+            unhealthy: counter(),
+        };
         let start = Instant::now();
         let mut ejections = Ejections::new(&source, start);
         let mut looked = |seconds| {

@@ -50,6 +50,9 @@ const HOSTNAME_MOVED: &str = "HostnameMoved";
 /// The reason of an Event for endpoints that are tried last, because several attempts have failed in a row.
 const ENDPOINT_EJECTED: &str = "EndpointEjected";
 
+/// The reason of an Event for endpoints that are tried last, because their active health checks have failed.
+const ENDPOINT_UNHEALTHY: &str = "EndpointUnhealthy";
+
 /// Hostnames that belong to another namespace than before.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HostnameMove {

@@ -14,7 +14,9 @@ use kube::{Api, Client, Error};
 use serde_json::json;
 
 use super::failure::{RequestFailure, answered};
-use super::{ENDPOINT_EJECTED, HOSTNAME_MOVED, HostnameMove, MovedRoute, REPORTER};
+use super::{
+    ENDPOINT_EJECTED, ENDPOINT_UNHEALTHY, HOSTNAME_MOVED, HostnameMove, MovedRoute, REPORTER,
+};
 use crate::control::api::Definition;
 use crate::control::fnv::fnv;
 use crate::routing::ObjectRef;
@@ -81,8 +83,14 @@ impl Warning {
     }
 
     /// Of ejected endpoints.
-    pub(super) fn of_endpoints(note: String) -> Self {
+    pub(super) fn of_ejected(note: String) -> Self {
         let (about, reason) = ("Endpoints".to_owned(), ENDPOINT_EJECTED.to_owned());
+        Warning { about, reason, note }
+    }
+
+    /// Of endpoints that fail their active health checks.
+    pub(super) fn of_unhealthy(note: String) -> Self {
+        let (about, reason) = ("Endpoints".to_owned(), ENDPOINT_UNHEALTHY.to_owned());
         Warning { about, reason, note }
     }
 }

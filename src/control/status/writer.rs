@@ -318,6 +318,7 @@ mod tests {
             ejections: EjectionSource {
                 table: crate::routing::channel().1,
                 counts: [counter(), counter()],
+                unhealthy: counter(),
             },
             meters: Meters {
                 leader: IntGauge::new("l", "l").unwrap(),

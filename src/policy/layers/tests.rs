@@ -115,6 +115,26 @@ fn a_rate_is_of_one_layer() {
 }
 
 #[test]
+fn active_checks_are_of_one_layer() {
+    let defaults = policy(json!({ "health": {
+        "passive": { "failures": 5 }, "active": { "type": "TLS", "serverName": "a.test" },
+    } }));
+    let asked = policy(json!({ "health": { "active": { "type": "TCP", "interval": "1s" } } }));
+    let layers = Layers::new(&defaults, Policy::default());
+    let (own, _) = layers.effective(&asked);
+    assert_eq!(own.policy.health.active, asked.health.active);
+    assert_eq!(own.origins["health.active"], PolicyOrigin::Route);
+    assert_eq!(own.origins["health.passive.failures"], PolicyOrigin::Policy);
+    assert!(own.is_consistent());
+    assert_eq!(own.of_route(), asked);
+    let shown = own.fields().find(|(path, ..)| *path == "health.active");
+    assert_eq!(shown.unwrap().1, "TCP every 1s");
+    let (default, _) = layers.effective(&Policy::default());
+    assert_eq!(default.policy.health.active, defaults.health.active);
+    assert_eq!(default.of_route(), Policy::default());
+}
+
+#[test]
 fn limits_are_cut_down_and_hold_even_if_a_route_only_reports() {
     let ceiling = policy(json!({ "limits": {
         "connections": 100,
@@ -173,8 +193,13 @@ fn every_field_reads_back_as_it_was_written() {
                 "prefix": { "ipv4": 24, "ipv6": 48 },
                 "race": { "after": "100ms", "budget": 0 },
             },
-        "health":
-            { "passive": { "failures": 0, "ejectFor": "30s", "maxEjectFor": "1h" } },
+        "health": {
+            "passive": { "failures": 0, "ejectFor": "30s", "maxEjectFor": "1h" },
+            "active": {
+                "type": "TLS", "interval": "5s", "timeout": "1s", "unhealthy": 2, "healthy": 1,
+                "serverName": "a.test", "alpn": ["h2"], "verify": "Enforce", "ca": { "configMap": "ca" },
+            },
+        },
         "timeouts": { "connect": "1s500ms", "idle": "2h", "lifetime": "24h" },
         "access": { "allow": ["10.0.0.0/8", "2001:db8::/32"], "deny": ["10.9.0.0/16"] },
         "limits": {

@@ -6,7 +6,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::routing::{Availability, Endpoint, EndpointSet, Moment, TrafficPolicy, mix};
+use crate::routing::{Availability, Endpoint, EndpointSet, Moment, Route, mix};
 
 /// The maximum number of endpoints that are checked for one client, over all backends and choices. Each
 /// choice uses at most half of the rest, and at least one. If nearly all endpoints are dead, a healthy one
@@ -81,6 +81,8 @@ pub(super) enum EndpointRank {
     Resting,
     /// The route has ejected it.
     Ejected,
+    /// The active checks of the route have failed.
+    Unhealthy,
     /// It has as many connections as the route allows.
     Full,
 }
@@ -98,11 +100,11 @@ impl<'a> EndpointRequest<'a> {
         }
     }
 
-    fn rank(&self, endpoint: &Endpoint, policy: &TrafficPolicy) -> EndpointRank {
-        if policy.endpoint_limit().is_some_and(|most| endpoint.active() >= most) {
+    fn rank(&self, endpoint: &Endpoint, route: &Route) -> EndpointRank {
+        if route.spec.policy.endpoint_limit().is_some_and(|most| endpoint.active() >= most) {
             return EndpointRank::Full;
         }
-        match endpoint.availability(self.now, policy.ejection()) {
+        match route.health_rule().judge(endpoint, self.now) {
             Availability::Well | Availability::Due if self.search.avoids(endpoint.address) => {
                 EndpointRank::Doubtful
             }
@@ -111,6 +113,7 @@ impl<'a> EndpointRequest<'a> {
             Availability::Unrouted => EndpointRank::Unrouted,
             Availability::Resting => EndpointRank::Resting,
             Availability::Ejected => EndpointRank::Ejected,
+            Availability::Unhealthy => EndpointRank::Unhealthy,
         }
     }
 
@@ -128,7 +131,7 @@ impl<'a> EndpointRequest<'a> {
 /// A search for one endpoint, with a limit on the endpoints it looks at.
 pub(super) struct EndpointSearch<'w> {
     pub(super) request: &'w EndpointRequest<'w>,
-    policy: &'w TrafficPolicy,
+    route: &'w Route,
     most: u16,
     left: Cell<u16>,
     /// Over which time the weight of an endpoint that comes back grows.
@@ -136,12 +139,8 @@ pub(super) struct EndpointSearch<'w> {
 }
 
 impl<'w> EndpointSearch<'w> {
-    pub(super) fn new(
-        request: &'w EndpointRequest<'w>,
-        policy: &'w TrafficPolicy,
-        most: u16,
-    ) -> Self {
-        EndpointSearch { request, policy, most, left: Cell::new(most), slow_start: None }
+    pub(super) fn new(request: &'w EndpointRequest<'w>, route: &'w Route, most: u16) -> Self {
+        EndpointSearch { request, route, most, left: Cell::new(most), slow_start: None }
     }
 
     /// Lets the weight of an endpoint that comes back grow over this time.
@@ -191,7 +190,7 @@ impl<'w> EndpointSearch<'w> {
         for looks in [&self.left, &self.request.search.looks] {
             looks.set(looks.get().saturating_sub(1));
         }
-        Some(self.request.rank(endpoint, self.policy))
+        Some(self.request.rank(endpoint, self.route))
     }
 
     /// The first of the best among the first `share` of `endpoints`. Stops at a good one.

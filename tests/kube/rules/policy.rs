@@ -7,7 +7,7 @@ use super::rule::{Rule, rule};
 const DURATION: &str = "is not a duration; write e.g. 5s, 500ms or 1h30m";
 
 pub(super) fn rules() -> Vec<Rule> {
-    [words(), timeouts(), ejections(), networks(), limits()].concat()
+    [words(), timeouts(), ejections(), checks(), networks(), limits()].concat()
 }
 
 fn words() -> Vec<Rule> {
@@ -100,6 +100,74 @@ fn ejections() -> Vec<Rule> {
             json!("0s"),
             "spec.loadBalancing.race.after: Invalid value: \"0s\": is no time at all".to_owned(),
             json!("1ms"),
+        ),
+    ]
+}
+
+/// What active health checks do.
+fn checks() -> Vec<Rule> {
+    let check = |bad: Value, says: &str, good: Value| {
+        let says = says.replace('~', "spec.health.active");
+        rule("/health/active", bad, says, good)
+    };
+    let with = |field: &str, value: Value| {
+        let mut check = json!({ "type": "TLS" });
+        check[field] = value;
+        check
+    };
+    let of_tls = "~: Invalid value: serverName, alpn, verify and ca are for checks of type TLS";
+    let no_ca = "~: Invalid value: verify is Enforce, and ca is missing; write ca: { configMap: NAME }, or \
+                 verify: Report";
+    let ca = |name: &str| json!({ "configMap": name });
+    vec![
+        check(
+            json!({ "type": "HTTP" }),
+            "~.type: Unsupported value: \"HTTP\": supported values: \"TCP\", \"TLS\", \"None\"",
+            json!({ "type": "None" }),
+        ),
+        check(
+            json!({ "type": "TCP", "interval": "999ms" }),
+            "~.interval: Invalid value: \"999ms\": is under the minimum of 1s",
+            json!({ "type": "TCP", "interval": "1s" }),
+        ),
+        check(
+            json!({ "type": "TCP", "timeout": "1m1ms" }),
+            "~.timeout: Invalid value: \"1m1ms\": is over the maximum of 1m",
+            json!({ "type": "TCP", "timeout": "1m" }),
+        ),
+        check(
+            with("unhealthy", json!(0)),
+            "~.unhealthy: Invalid value: 0: ~.unhealthy in body should be \
+             greater than or equal to 1",
+            with("unhealthy", json!(1)),
+        ),
+        check(
+            with("healthy", json!(11)),
+            "~.healthy: Invalid value: 11: ~.healthy in body should be less \
+             than or equal to 10",
+            with("healthy", json!(10)),
+        ),
+        check(json!({ "type": "TCP", "alpn": ["h2"] }), of_tls, with("alpn", json!(["h2"]))),
+        check(json!({ "type": "TCP", "ca": ca("a") }), of_tls, with("ca", ca("a"))),
+        check(
+            json!({ "type": "TLS", "verify": "Enforce" }),
+            no_ca,
+            with("verify", json!("Report")),
+        ),
+        check(
+            with("serverName", json!("*.a.test")),
+            "~.serverName: Invalid value: \"*.a.test\": is not a server name",
+            with("serverName", json!("_x.a.test.")),
+        ),
+        check(
+            with("serverName", json!("192.0.2.1")),
+            "~.serverName: Invalid value: \"192.0.2.1\": is not a server name",
+            with("serverName", json!("192.0.2.x")),
+        ),
+        check(
+            with("ca", ca("a..b")),
+            "~.ca.configMap: Invalid value: \"a..b\": is not the name of a ConfigMap",
+            with("ca", ca("a.b-0")),
         ),
     ]
 }

@@ -190,6 +190,13 @@ const ROWS: &[Row] = &[
         shown: ["100", "10000000", "0"],
     },
     Row {
+        name: "healthChecks.perSecond",
+        file: "healthChecks: { perSecond: 1 }",
+        variable: ("SLUICE_HEALTH_CHECKS_PER_SECOND", "10000"),
+        flags: &["--health-checks-per-second", "50"],
+        shown: ["1", "10000", "50"],
+    },
+    Row {
         name: "whenFull",
         file: "whenFull: Refuse",
         variable: ("SLUICE_WHEN_FULL", "Fair"),

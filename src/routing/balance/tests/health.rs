@@ -1,7 +1,8 @@
 //! Choices among endpoints of which some have failed.
 
 use super::*;
-use crate::routing::{Availability, ENDPOINT_REST, EjectionRule};
+use crate::policy::{ActiveHealth, CheckKind, HealthPolicy};
+use crate::routing::{Availability, CheckState, CheckVerdict, ENDPOINT_REST, EjectionRule};
 
 #[test]
 fn a_failed_endpoint_is_tried_last_and_then_by_one_client() {
@@ -14,6 +15,29 @@ fn a_failed_endpoint_is_tried_last_and_then_by_one_client() {
         assert_eq!(chosen(&route, 400, later).get(&dead), Some(&1), "{policy:?}");
         endpoints(&route, 0)[2].succeeded();
         assert!(chosen(&route, 400, later).contains_key(&dead), "{policy:?}");
+    }
+}
+
+#[test]
+fn an_unhealthy_endpoint_comes_last_and_is_never_forbidden() {
+    for balancing in Balancing::ALL {
+        let active = Some(ActiveHealth::new(CheckKind::Tcp));
+        let health = HealthPolicy { active, ..HealthPolicy::default() };
+        let route = route(Policy { health, ..balancing.into() }, &[(1, 3)]);
+        let (now, all) = (Moment::now(), endpoints(&route, 0));
+        let check = route.check.as_ref().unwrap();
+        let states = [0, 1, 2].map(|_| Arc::<CheckState>::default());
+        for (endpoint, state) in all.iter().zip(&states) {
+            endpoint.set_checks(&[(Arc::clone(check), Arc::clone(state))]);
+        }
+        states[1].set(CheckVerdict::Unhealthy);
+        assert_eq!(chosen(&route, 400, now).get(&all[1].address), None, "{balancing:?}");
+        // Rather one that has failed than one that has failed its checks, too.
+        all[0].failed(now);
+        all[2].failed(now);
+        assert_eq!(chosen(&route, 400, now).get(&all[1].address), None, "{balancing:?}");
+        states.iter().for_each(|state| state.set(CheckVerdict::Unhealthy));
+        assert!(!chosen(&route, 400, now).is_empty(), "{balancing:?}");
     }
 }
 

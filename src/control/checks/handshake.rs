@@ -1,0 +1,223 @@
+//! The TLS handshake of a check: a whole one, so that it shows what a client would get, and so that the server logs
+//! no broken one.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, LazyLock, Mutex, PoisonError};
+use std::time::Duration;
+
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::client::{ResolvesClientCert, Resumption};
+use rustls::crypto::{CryptoProvider, aws_lc_rs, verify_tls12_signature, verify_tls13_signature};
+use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::sign::CertifiedKey;
+use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, Error, SignatureScheme};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
+
+use super::certificates::{Authorities, Chain, vouch};
+use crate::policy::VerifyMode;
+use crate::routing::TlsCheck;
+
+static PROVIDER: LazyLock<Arc<CryptoProvider>> =
+    LazyLock::new(|| Arc::new(aws_lc_rs::default_provider()));
+
+/// Why a handshake shows that the server does not serve.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum HandshakeFault {
+    /// The connection failed.
+    #[error(transparent)]
+    Io(#[from] io::Error),
+    /// The server did not keep to TLS, or refused the handshake.
+    #[error(transparent)]
+    Tls(Error),
+    /// No authority vouches for the certificate.
+    #[error(transparent)]
+    Certificate(Error),
+    /// The authorities are not known, so nothing was shown.
+    #[error("the ConfigMap of ca was not read")]
+    NoAuthorities,
+}
+
+/// How long a server may take to close after the goodbye.
+const PARTING: Duration = Duration::from_millis(500);
+/// The most that is read meanwhile, more than greetings and session tickets have.
+const MOST_PARTING: u64 = 65_536;
+
+/// A handshake that has shown what it had to.
+#[derive(Debug)]
+pub(super) struct Handshake {
+    /// The connection, unless the server has ended it.
+    stream: Option<TlsStream<TcpStream>>,
+}
+
+impl Handshake {
+    /// Says goodbye, and takes what the server still sends: a close with unread data, such as session tickets, would
+    /// be a reset, which servers log.
+    pub(super) async fn part(self) {
+        let Some(mut stream) = self.stream else { return };
+        let parting = async {
+            stream.shutdown().await?;
+            tokio::io::copy(&mut stream.take(MOST_PARTING), &mut tokio::io::sink()).await
+        };
+        // However it ends, it shows nothing more.
+        let _ = timeout(PARTING, parting).await;
+    }
+}
+
+/// Makes a handshake with the server at `address`.
+pub(super) async fn shake_hands(
+    socket: TcpStream,
+    address: SocketAddr,
+    check: &TlsCheck,
+    authorities: &Authorities,
+) -> Result<Handshake, HandshakeFault> {
+    let roots = check.ca.as_ref().and_then(|ca| authorities.get(ca));
+    if check.verify == VerifyMode::Enforce && roots.is_none() {
+        return Err(HandshakeFault::NoAuthorities);
+    }
+    let asked = check.server_name.as_deref().map(str::to_owned);
+    let asked = asked.and_then(|name| ServerName::try_from(name).ok());
+    // rustls sends no address as a name.
+    let name = asked.clone().unwrap_or_else(|| ServerName::IpAddress(address.ip().into()));
+    let (witness, credentials) = (Arc::<Witness>::default(), Arc::<NoCredentials>::default());
+    let config = config(check, &witness, &credentials).map_err(HandshakeFault::Tls)?;
+    let connected = TlsConnector::from(Arc::new(config)).connect(name, socket).await;
+    let chain = witness.take();
+    let stream = match connected {
+        Ok(stream) => Some(stream),
+        Err(error) => {
+            passes_without_certificate(error, &credentials)?;
+            None
+        }
+    };
+    if let (VerifyMode::Enforce, Some(roots)) = (check.verify, roots) {
+        let algorithms = &PROVIDER.signature_verification_algorithms;
+        let vouched = vouch(&chain, &roots, asked.as_ref(), UnixTime::now(), algorithms);
+        vouched.map_err(HandshakeFault::Certificate)?;
+    }
+    Ok(Handshake { stream })
+}
+
+/// A server that has asked for a client certificate and then refuses to go on without one does serve. Up to TLS 1.2,
+/// it says so before its own part of the handshake has ended.
+fn passes_without_certificate(
+    error: io::Error,
+    credentials: &NoCredentials,
+) -> Result<(), HandshakeFault> {
+    let tls = error.get_ref().and_then(|inner| inner.downcast_ref::<Error>()).cloned();
+    match tls {
+        Some(Error::AlertReceived(_)) if credentials.were_asked_for() => Ok(()),
+        Some(tls) => Err(HandshakeFault::Tls(tls)),
+        None => Err(HandshakeFault::Io(error)),
+    }
+}
+
+/// The settings of one handshake. None is ever resumed: what a check has seen is no matter of another one.
+fn config(
+    check: &TlsCheck,
+    witness: &Arc<Witness>,
+    credentials: &Arc<NoCredentials>,
+) -> Result<ClientConfig, Error> {
+    let mut config = ClientConfig::builder_with_provider(Arc::clone(&PROVIDER))
+        .with_safe_default_protocol_versions()?
+        .dangerous()
+        .with_custom_certificate_verifier(Arc::<Witness>::clone(witness))
+        .with_client_cert_resolver(Arc::<NoCredentials>::clone(credentials));
+    config.resumption = Resumption::disabled();
+    config.alpn_protocols =
+        check.alpn.iter().map(|protocol| protocol.as_str().as_bytes().to_vec()).collect();
+    Ok(config)
+}
+
+/// Keeps the certificates that the server has shown, and accepts all of them: they are judged after the handshake,
+/// which the server then does not see fail.
+#[derive(Debug, Default)]
+struct Witness(Mutex<Chain>);
+
+impl Witness {
+    fn take(&self) -> Chain {
+        std::mem::take(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+impl ServerCertVerifier for Witness {
+    fn verify_server_cert(
+        &self,
+        own: &CertificateDer<'_>,
+        others: &[CertificateDer<'_>],
+        _: &ServerName<'_>,
+        _: &[u8],
+        _: UnixTime,
+    ) -> Result<ServerCertVerified, Error> {
+        let chain = std::iter::once(own).chain(others).map(|one| one.clone().into_owned());
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = chain.collect();
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        let algorithms = &PROVIDER.signature_verification_algorithms;
+        readable(verify_tls12_signature(message, certificate, signature, algorithms))
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        let algorithms = &PROVIDER.signature_verification_algorithms;
+        readable(verify_tls13_signature(message, certificate, signature, algorithms))
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        PROVIDER.signature_verification_algorithms.supported_schemes()
+    }
+}
+
+/// A wrong signature is a fault of the server. A certificate of a form that only this verifier does not read, such as
+/// one of version 1, is none.
+fn readable(
+    verified: Result<HandshakeSignatureValid, Error>,
+) -> Result<HandshakeSignatureValid, Error> {
+    match verified {
+        Err(Error::InvalidCertificate(fault)) if fault != CertificateError::BadSignature => {
+            Ok(HandshakeSignatureValid::assertion())
+        }
+        verified => verified,
+    }
+}
+
+/// Has no certificate for the server, and remembers whether it was asked for one.
+#[derive(Debug, Default)]
+struct NoCredentials(AtomicBool);
+
+impl NoCredentials {
+    fn were_asked_for(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+impl ResolvesClientCert for NoCredentials {
+    fn resolve(&self, _: &[&[u8]], _: &[SignatureScheme]) -> Option<Arc<CertifiedKey>> {
+        self.0.store(true, Ordering::Relaxed);
+        None
+    }
+
+    fn has_certs(&self) -> bool {
+        false
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests;

@@ -1,0 +1,264 @@
+//! Active health checks: connections of sluice itself that show whether endpoints serve.
+//!
+//! `plan` says which checks a table needs, `schedule` when each is made, `turns` and its budget which one first;
+//! `result_run` what the results come to, `probe` makes one check, and
+//! `handshake` its TLS part. The verdicts are states of the endpoints in the
+//! table, which the data plane reads: a result publishes nothing.
+
+mod certificates;
+#[cfg(test)]
+mod fixture;
+mod handshake;
+mod plan;
+mod probe;
+mod result_run;
+mod schedule;
+mod turns;
+
+use std::convert::Infallible;
+use std::fmt;
+use std::net::SocketAddr;
+use std::num::NonZeroU32;
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use futures::FutureExt;
+use prometheus::{Gauge, IntCounter, IntGauge};
+use tokio::sync::Notify;
+use tokio::task::JoinSet;
+use tokio::time::sleep_until;
+
+pub use self::certificates::{Authorities, RootsOfConfigMaps};
+use self::plan::{Plan, plan};
+pub use self::probe::CheckOutcome;
+use self::probe::probe;
+use self::schedule::{CheckJob, Schedule};
+use crate::reach::EndpointRefusal;
+use crate::routing::{CheckMethod, CheckVerdict, TableReader};
+
+/// The least time between two plans. Until then, new endpoints are not checked, and count as healthy.
+const PLAN_EVERY: Duration = Duration::from_millis(200);
+/// The least time between two plans, as a multiple of what the last one took.
+const PLAN_PART: u32 = 20;
+/// The most endpoints with checks, each once for each backend and each kind of checks: they use some tens of MiB.
+const MOST_ENDPOINTS: usize = 65_536;
+
+/// The arguments of [`run`].
+pub struct ChecksArgs {
+    /// The table with the endpoints.
+    pub table: TableReader,
+    /// How many checks may begin in a second.
+    pub per_second: NonZeroU32,
+    /// Decides whether an address may be connected to.
+    pub judge: Box<dyn Fn(SocketAddr) -> Result<(), EndpointRefusal>>,
+    /// The authorities that may vouch for servers.
+    pub authorities: Authorities,
+    /// Its metrics.
+    pub meters: CheckMeters,
+}
+
+impl fmt::Debug for ChecksArgs {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ChecksArgs").field("per_second", &self.per_second).finish_non_exhaustive()
+    }
+}
+
+/// The metrics of the checks.
+#[derive(Clone, Debug)]
+pub struct CheckMeters {
+    /// The checks that were made, in the order of [`CheckOutcome::ALL`].
+    pub made: [IntCounter; CheckOutcome::ALL.len()],
+    /// How many addresses are checked, each once for each kind of checks.
+    pub checked: IntGauge,
+    /// How many endpoints are not checked, because there are too many.
+    pub unchecked: IntGauge,
+    /// How long the last check waited for the budget, in seconds.
+    pub delay: Gauge,
+    /// How many addresses became unhealthy.
+    pub failed: IntCounter,
+}
+
+/// Makes the checks of the current table, for ever. Needs a tokio runtime.
+pub async fn run(args: &ChecksArgs) -> Infallible {
+    let changed = Arc::new(Notify::new());
+    let notify = Arc::downgrade(&changed);
+    args.table.on_change(move |_| {
+        if let Some(changed) = notify.upgrade() {
+            changed.notify_one();
+        }
+    });
+    let start = Instant::now();
+    let mut checks =
+        Checks { args, schedule: Schedule::new(args.per_second, start), next_plan: start };
+    let mut running = JoinSet::new();
+    // The table may have been published before anybody was told.
+    let mut plan_at = Some(start);
+    loop {
+        let now = Instant::now();
+        if plan_at.is_some_and(|at| at <= now) {
+            plan_at = None;
+            checks.plan(now);
+        }
+        checks.begin(&mut running);
+        let wake = checks.schedule.wake().into_iter().chain(plan_at).min();
+        tokio::select! {
+            () = changed.notified(), if plan_at.is_none() => {
+                plan_at = Some(checks.next_plan);
+            }
+            Some(done) = running.join_next() => {
+                // Tasks here are never aborted, and panics are caught.
+                if let Ok((job, outcome)) = done {
+                    checks.finish(&job, outcome);
+                }
+            }
+            () = sleep_until(wake.unwrap_or(now).into()), if wake.is_some() => {}
+        }
+    }
+}
+
+/// The checks of one start.
+struct Checks<'a> {
+    args: &'a ChecksArgs,
+    schedule: Schedule,
+    /// When the next plan may be made.
+    next_plan: Instant,
+}
+
+impl Checks<'_> {
+    fn plan(&mut self, now: Instant) {
+        let table = Arc::clone(&self.args.table.table());
+        let Plan { checks, unchecked } = plan(&table, MOST_ENDPOINTS);
+        self.schedule.replace(checks, now);
+        let gauged = |number: usize| i64::try_from(number).unwrap_or(i64::MAX);
+        self.args.meters.checked.set(gauged(self.schedule.len()));
+        self.args.meters.unchecked.set(gauged(unchecked));
+        self.next_plan = now + PLAN_EVERY.max(now.elapsed() * PLAN_PART);
+    }
+
+    /// Begins the checks that are due.
+    fn begin(&mut self, running: &mut JoinSet<(CheckJob, CheckOutcome)>) {
+        while let Some(job) = self.schedule.next(Instant::now()) {
+            self.args.meters.delay.set(self.schedule.delay().as_secs_f64());
+            match (self.args.judge)(job.key.address) {
+                Err(_) => self.finish(&job, CheckOutcome::Forbidden),
+                Ok(()) => drop(running.spawn(make(job, self.args.authorities.clone()))),
+            }
+        }
+    }
+
+    fn finish(&mut self, job: &CheckJob, outcome: CheckOutcome) {
+        // In bounds: every outcome is its own index in `CheckOutcome::ALL`.
+        self.args.meters.made[outcome as usize].inc();
+        let changed = self.schedule.finish(job, outcome.passes(), Instant::now());
+        let (endpoint, check) = (job.key.address, kind_of(&job.key.params.method));
+        match changed {
+            Some(CheckVerdict::Unhealthy) => {
+                self.args.meters.failed.inc();
+                let result = outcome.as_str();
+                tracing::warn!(
+                    %endpoint, check, result,
+                    "an endpoint has failed its health checks and is tried last"
+                );
+            }
+            Some(CheckVerdict::Healthy) => {
+                tracing::info!(%endpoint, check, "an endpoint passes its health checks");
+            }
+            Some(CheckVerdict::Unknown) | None => {}
+        }
+    }
+}
+
+async fn make(job: CheckJob, authorities: Authorities) -> (CheckJob, CheckOutcome) {
+    let check = probe(job.key.address, &job.key.params, &authorities);
+    let outcome = AssertUnwindSafe(check).catch_unwind().await;
+    (job, outcome.unwrap_or(CheckOutcome::Exhausted))
+}
+
+fn kind_of(method: &CheckMethod) -> &'static str {
+    match method {
+        CheckMethod::Tcp => "TCP",
+        CheckMethod::Tls(_) => "TLS",
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use tokio::net::TcpListener;
+    use tokio::time::{sleep, timeout};
+
+    use super::fixture::{route, snapshot, table};
+    use super::*;
+    use crate::routing::{Availability, Moment};
+
+    fn meters() -> CheckMeters {
+        let counter = || IntCounter::new("c", "c").unwrap();
+        CheckMeters {
+            made: CheckOutcome::ALL.map(|_| counter()),
+            checked: IntGauge::new("g", "g").unwrap(),
+            unchecked: IntGauge::new("g", "g").unwrap(),
+            delay: Gauge::new("d", "d").unwrap(),
+            failed: counter(),
+        }
+    }
+
+    /// The states of all endpoints of the only route.
+    fn states(reader: &TableReader) -> Vec<Availability> {
+        let table = reader.table();
+        let route = table.routes().next().unwrap();
+        let endpoints = route.backends[0].backend.endpoints();
+        endpoints.iter().map(|one| route.health_rule().judge(one, Moment::now())).collect()
+    }
+
+    async fn wait_until(what: &str, holds: impl Fn() -> bool) {
+        let waiting = async {
+            while !holds() {
+                sleep(Duration::from_millis(5)).await;
+            }
+        };
+        assert!(timeout(Duration::from_secs(10), waiting).await.is_ok(), "{what}");
+    }
+
+    #[tokio::test]
+    async fn checks_follow_the_table_and_keep_away_from_forbidden_addresses() {
+        let live = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let unused = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let [live_address, dead] = [&live, &unused].map(|one| one.local_addr().unwrap());
+        drop(unused);
+        let forbidden: SocketAddr = "192.0.2.1:1".parse().unwrap();
+        let texts = [live_address, dead, forbidden].map(|address| address.to_string());
+        let texts = texts.each_ref().map(String::as_str);
+        let checked = || vec![route("a/r", &["x"], Some("TCP"))];
+        let (mut writer, reader) = table(checked(), &[("x", &texts[..1])]);
+        let args = ChecksArgs {
+            table: reader.clone(),
+            per_second: NonZeroU32::MIN.saturating_add(999),
+            judge: Box::new(move |address| match address == forbidden {
+                true => Err(EndpointRefusal::Local),
+                false => Ok(()),
+            }),
+            authorities: Authorities::default(),
+            meters: meters(),
+        };
+        let made = |outcome: CheckOutcome| args.meters.made[outcome as usize].get();
+        let steps = async {
+            wait_until("a first check", || made(CheckOutcome::Passed) > 0).await;
+            writer.apply(snapshot(checked(), &[("x", &texts)]));
+            wait_until("further checks", || {
+                made(CheckOutcome::Refused) > 0 && made(CheckOutcome::Forbidden) > 0
+            })
+            .await;
+            let [well, unhealthy] = [Availability::Well, Availability::Unhealthy];
+            assert_eq!(states(&reader), [well, unhealthy, well]);
+            assert_eq!((args.meters.failed.get(), args.meters.checked.get()), (1, 3));
+            writer.apply(snapshot(vec![route("a/r", &["x"], None)], &[("x", &texts)]));
+            wait_until("the end of checks", || args.meters.checked.get() == 0).await;
+            assert_eq!(states(&reader), [well, well, well]);
+        };
+        tokio::select! {
+            never = run(&args) => match never {},
+            () = steps => {}
+        }
+    }
+}

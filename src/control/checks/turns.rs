@@ -1,0 +1,156 @@
+//! The checks that wait for the budget. Namespaces take turns, and each has its own limit on running checks, so
+//! that neither a namespace with many endpoints nor one whose endpoints do not answer delays the checks of others.
+//! When all places are taken by endpoints that do not answer, a namespace without a running check still gets one.
+
+use std::collections::{HashMap, HashSet, VecDeque};
+use std::sync::Arc;
+
+/// The most checks that run at the same time.
+const AT_ONCE: usize = 256;
+const AT_ONCE_OF_A_NAMESPACE: usize = 64;
+/// The most with those that are the only one of their namespace: each check has a descriptor.
+const AT_ONCE_WITH_FIRST: usize = 512;
+
+/// The queues of the namespaces.
+#[derive(Debug, Default)]
+pub(super) struct Turns {
+    /// The namespaces with waiting checks, each once.
+    ring: VecDeque<Arc<str>>,
+    queues: HashMap<Arc<str>, NamespaceQueue>,
+    running: usize,
+}
+
+#[derive(Debug, Default)]
+struct NamespaceQueue {
+    waiting: VecDeque<u64>,
+    /// Those that wait.
+    known: HashSet<u64>,
+    running: usize,
+}
+
+impl NamespaceQueue {
+    /// Whether another check may run, while as many run of all namespaces.
+    fn has_room(&self, running: usize) -> bool {
+        match self.running {
+            0 => running < AT_ONCE_WITH_FIRST,
+            1..AT_ONCE_OF_A_NAMESPACE => running < AT_ONCE,
+            _ => false,
+        }
+    }
+}
+
+impl Turns {
+    /// Queues a check, unless it waits there already. It may be queued for several namespaces.
+    pub(super) fn add(&mut self, namespace: &Arc<str>, check: u64) {
+        let queue = self.queues.entry(Arc::clone(namespace)).or_default();
+        if !queue.known.insert(check) {
+            return;
+        }
+        if queue.waiting.is_empty() {
+            self.ring.push_back(Arc::clone(namespace));
+        }
+        queue.waiting.push_back(check);
+    }
+
+    /// The next check and its namespace, if another one may run. It runs until [`Turns::finish`].
+    pub(super) fn next(&mut self) -> Option<(Arc<str>, u64)> {
+        for _ in 0..self.ring.len() {
+            let namespace = self.ring.pop_front()?;
+            let Some(queue) = self.queues.get_mut(&namespace) else { continue };
+            let check = match queue.has_room(self.running) {
+                true => queue.waiting.pop_front(),
+                false => None,
+            };
+            if let Some(check) = check {
+                queue.known.remove(&check);
+                queue.running += 1;
+            }
+            if !queue.waiting.is_empty() {
+                self.ring.push_back(Arc::clone(&namespace));
+            }
+            if let Some(check) = check {
+                self.running += 1;
+                return Some((namespace, check));
+            }
+        }
+        None
+    }
+
+    /// Whether a check could run now.
+    pub(super) fn has_next(&self) -> bool {
+        let has_room = |namespace: &Arc<str>| {
+            self.queues.get(namespace).is_some_and(|queue| queue.has_room(self.running))
+        };
+        self.running < AT_ONCE_WITH_FIRST && self.ring.iter().any(has_room)
+    }
+
+    /// How many places in queues are taken.
+    #[cfg(test)]
+    pub(super) fn len(&self) -> usize {
+        self.queues.values().map(|queue| queue.waiting.len()).sum()
+    }
+
+    /// Records the end of a check that ran.
+    pub(super) fn finish(&mut self, namespace: &Arc<str>) {
+        self.running = self.running.saturating_sub(1);
+        if let Some(queue) = self.queues.get_mut(namespace) {
+            queue.running = queue.running.saturating_sub(1);
+            if queue.running == 0 && queue.waiting.is_empty() {
+                self.queues.remove(namespace);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn begun(turns: &mut Turns) -> Vec<u64> {
+        std::iter::from_fn(|| turns.next()).map(|(_, check)| check).collect()
+    }
+
+    #[test]
+    fn namespaces_take_turns_and_none_has_more_than_its_share() {
+        let (mut turns, a, b) = (Turns::default(), Arc::from("a"), Arc::from("b"));
+        (0..100).chain(0..100).for_each(|check| turns.add(&a, check));
+        (100..102).for_each(|check| turns.add(&b, check));
+        let first = begun(&mut turns);
+        assert_eq!(first[..5], [0, 100, 1, 101, 2]);
+        assert_eq!(first.len(), AT_ONCE_OF_A_NAMESPACE + 2);
+        assert!(!turns.has_next());
+        turns.add(&b, 102);
+        assert!(turns.has_next());
+        assert_eq!(begun(&mut turns), [102]);
+        turns.finish(&a);
+        assert_eq!(begun(&mut turns), [64]);
+    }
+
+    #[test]
+    fn endpoints_that_do_not_answer_take_no_namespace_all_places() {
+        let mut turns = Turns::default();
+        for namespace in ["a", "b", "c", "d"].map(Arc::from) {
+            (0..100).for_each(|check| turns.add(&namespace, check));
+        }
+        assert_eq!(begun(&mut turns).len(), AT_ONCE);
+        let other = Arc::from("e");
+        (200..300).for_each(|check| turns.add(&other, check));
+        assert_eq!(begun(&mut turns), [200]);
+        assert!(!turns.has_next());
+        turns.finish(&other);
+        assert_eq!(begun(&mut turns), [201]);
+        for number in 0..AT_ONCE {
+            turns.add(&Arc::from(format!("n{number}")), 1);
+        }
+        assert_eq!(begun(&mut turns).len(), AT_ONCE_WITH_FIRST - AT_ONCE - 1);
+    }
+
+    #[test]
+    fn checks_that_have_ended_leave_no_state() {
+        let (mut turns, a) = (Turns::default(), Arc::from("a"));
+        turns.add(&a, 1);
+        assert_eq!(begun(&mut turns), [1]);
+        turns.finish(&a);
+        assert!(turns.queues.is_empty() && turns.ring.is_empty() && turns.running == 0);
+    }
+}

@@ -1,0 +1,185 @@
+//! Active health checks: what a check does, and the state that its results lead to.
+//!
+//! A route has at most one [`CheckParams`], shared by all routes that check in the same way. An endpoint keeps a
+//! [`CheckState`] for each of those that it is checked by. The control plane makes the checks and changes the
+//! states; the data plane only reads them.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::time::Duration;
+
+use ahash::AHashSet as HashSet;
+use arc_swap::ArcSwapOption;
+
+use crate::policy::{AlpnProtocol, ProxyVersion, VerifyMode};
+
+/// What a check of an endpoint does, and how its results are judged. In a table, equal ones are the same [`Arc`],
+/// so the pointer is the identity.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct CheckParams {
+    /// How the endpoint is checked.
+    pub method: CheckMethod,
+    /// The PROXY header that the endpoint expects before anything else.
+    pub proxy_header: Option<ProxyVersion>,
+    /// The time between two checks.
+    pub interval: Duration,
+    /// How long one check may take.
+    pub timeout: Duration,
+    /// How many failures in a row make an endpoint unhealthy.
+    pub unhealthy: u32,
+    /// How many successes in a row make it healthy again.
+    pub healthy: u32,
+}
+
+/// How an endpoint is checked.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum CheckMethod {
+    /// By a TCP connection.
+    Tcp,
+    /// By a TLS handshake.
+    Tls(TlsCheck),
+}
+
+/// The handshake of a check.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct TlsCheck {
+    /// The name that it asks for, if any.
+    pub server_name: Option<Box<str>>,
+    /// The protocols that it offers.
+    pub alpn: Vec<AlpnProtocol>,
+    /// What is made of the certificate.
+    pub verify: VerifyMode,
+    /// The namespace and name of the ConfigMap with the certificates of the authorities.
+    pub ca: Option<(Box<str>, Box<str>)>,
+}
+
+/// The state of an endpoint, according to one kind of checks.
+#[derive(Debug, Default)]
+pub struct CheckState(AtomicU8);
+
+/// What a [`CheckState`] is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum CheckVerdict {
+    /// There is no result yet. It counts as healthy.
+    #[default]
+    Unknown,
+    /// It has passed.
+    Healthy,
+    /// It has failed.
+    Unhealthy,
+}
+
+impl CheckState {
+    /// The current verdict.
+    pub fn get(&self) -> CheckVerdict {
+        match self.0.load(Ordering::Relaxed) {
+            1 => CheckVerdict::Healthy,
+            2 => CheckVerdict::Unhealthy,
+            _ => CheckVerdict::Unknown,
+        }
+    }
+
+    /// Sets the verdict.
+    pub fn set(&self, verdict: CheckVerdict) {
+        self.0.store(verdict as u8, Ordering::Relaxed);
+    }
+}
+
+/// A kind of checks that an endpoint undergoes, with their state.
+pub type CheckEntry = (Arc<CheckParams>, Arc<CheckState>);
+
+/// The checks of one endpoint. Nearly all have none, or one.
+#[derive(Debug, Default)]
+pub(super) struct EndpointChecks(ArcSwapOption<Vec<CheckEntry>>);
+
+impl EndpointChecks {
+    /// The state by these checks.
+    pub(super) fn verdict(&self, params: &Arc<CheckParams>) -> CheckVerdict {
+        let entries = self.0.load();
+        let mut entries = entries.iter().flat_map(|entries| entries.iter());
+        let own = entries.find(|(own, _)| Arc::ptr_eq(own, params));
+        own.map_or(CheckVerdict::Unknown, |(_, state)| state.get())
+    }
+
+    /// Replaces all entries, unless they are the same.
+    pub(super) fn set(&self, entries: &[CheckEntry]) {
+        let same = |(one, other): (&CheckEntry, &CheckEntry)| {
+            Arc::ptr_eq(&one.0, &other.0) && Arc::ptr_eq(&one.1, &other.1)
+        };
+        let before = self.0.load();
+        let before = before.as_ref().map_or(&[][..], |before| before.as_slice());
+        if before.len() == entries.len() && before.iter().zip(entries).all(same) {
+            return;
+        }
+        self.0.store((!entries.is_empty()).then(|| Arc::new(entries.to_vec())));
+    }
+}
+
+/// The checks that routes ask for, each once.
+#[derive(Debug, Default)]
+pub(super) struct KnownChecks {
+    known: HashSet<Arc<CheckParams>>,
+    /// The unused ones are removed when there are this many.
+    most: usize,
+}
+
+/// How many there are at least before the unused ones are removed.
+const FEW: usize = 64;
+
+impl KnownChecks {
+    /// The one that equals `params`.
+    pub(super) fn shared(&mut self, params: CheckParams) -> Arc<CheckParams> {
+        if let Some(known) = self.known.get(&params) {
+            return Arc::clone(known);
+        }
+        if self.known.len() >= self.most.max(FEW) {
+            self.known.retain(|known| Arc::strong_count(known) > 1);
+            self.most = 2 * self.known.len();
+        }
+        let params = Arc::new(params);
+        self.known.insert(Arc::clone(&params));
+        params
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn params(seconds: u64) -> CheckParams {
+        CheckParams {
+            method: CheckMethod::Tcp,
+            proxy_header: None,
+            interval: Duration::from_secs(seconds),
+            timeout: Duration::from_secs(3),
+            unhealthy: 3,
+            healthy: 2,
+        }
+    }
+
+    #[test]
+    fn equal_checks_are_the_same_and_unused_ones_are_removed() {
+        let mut known = KnownChecks::default();
+        let used = known.shared(params(0));
+        for seconds in 1..1000 {
+            known.shared(params(seconds));
+        }
+        assert!(known.known.len() <= FEW, "{}", known.known.len());
+        assert!(Arc::ptr_eq(&used, &known.shared(params(0))));
+    }
+
+    #[test]
+    fn an_endpoint_is_unknown_to_checks_that_it_does_not_have() {
+        let (one, other) = (Arc::new(params(1)), Arc::new(params(2)));
+        let (checks, state) = (EndpointChecks::default(), Arc::<CheckState>::default());
+        checks.set(&[(Arc::clone(&one), Arc::clone(&state))]);
+        for verdict in [CheckVerdict::Unhealthy, CheckVerdict::Healthy, CheckVerdict::Unknown] {
+            state.set(verdict);
+            assert_eq!(checks.verdict(&one), verdict);
+            assert_eq!(checks.verdict(&other), CheckVerdict::Unknown);
+        }
+        state.set(CheckVerdict::Unhealthy);
+        checks.set(&[]);
+        assert_eq!(checks.verdict(&one), CheckVerdict::Unknown);
+    }
+}
