@@ -23,7 +23,7 @@ use crate::routing::{ActiveConnection, Endpoint, Moment, Route};
 const SILENCE: Duration = Duration::from_millis(300);
 
 /// An endpoint that answers within this time is taken to be on the same machine.
-const NEAR: Duration = Duration::from_micros(50);
+const QUICK: Duration = Duration::from_micros(50);
 
 /// An open connection to an endpoint. The endpoint counts it as active until this is dropped.
 pub(super) struct Upstream {
@@ -113,8 +113,8 @@ impl Attempt {
     }
 
     /// Whether the endpoint's last answer was fast enough to be from the same machine.
-    pub(super) fn is_near(&self) -> bool {
-        self.active.endpoint().is_near()
+    pub(super) fn is_quick(&self) -> bool {
+        self.active.endpoint().is_quick()
     }
 
     pub(super) fn address(&self) -> SocketAddr {
@@ -154,7 +154,7 @@ impl Attempt {
     }
 
     /// Polls now and in the next turn, without a deadline: an endpoint on the same machine has answered by
-    /// then, so no timer is needed. If it has not, the endpoint no longer counts as near.
+    /// then, so no timer is needed. If it has not, the endpoint no longer counts as quick.
     pub(super) async fn look(
         &self,
         context: &Context,
@@ -166,7 +166,7 @@ impl Attempt {
             match (self.poll(context, route, downstream), std::mem::replace(&mut looked, true)) {
                 (Poll::Ready(answer), _) => Poll::Ready(Some(answer)),
                 (Poll::Pending, true) => {
-                    self.active.endpoint().set_near(false);
+                    self.active.endpoint().set_quick(false);
                     Poll::Ready(None)
                 }
                 (Poll::Pending, false) => {
@@ -217,8 +217,8 @@ impl Attempt {
     /// Turns the attempt into an open connection.
     pub(super) fn succeed(self, context: &Context) -> Upstream {
         let took = self.begun.elapsed();
-        if took < NEAR {
-            self.active.endpoint().set_near(true);
+        if took < QUICK {
+            self.active.endpoint().set_quick(true);
         }
         context.metrics.durations.connect.observe(took.as_secs_f64());
         Upstream { socket: self.socket, active: self.active }

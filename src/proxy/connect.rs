@@ -48,8 +48,8 @@ pub(super) async fn connect(
     let first = match Attempt::begin(context, route, active) {
         Ok(attempt) => {
             let patience = patience(context, route.spec.policy.race().after);
-            let near = attempt.is_near();
-            let looked = if near { attempt.look(context, route, downstream).await } else { None };
+            let quick = attempt.is_quick();
+            let looked = if quick { attempt.look(context, route, downstream).await } else { None };
             let answer = match looked {
                 Some(answer) => Ok(answer),
                 None => {

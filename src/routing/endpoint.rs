@@ -17,7 +17,7 @@ pub struct Endpoint {
     /// Where to connect to.
     pub address: SocketAddr,
     active: AtomicUsize,
-    near: AtomicBool,
+    quick: AtomicBool,
     health: Health,
     failures: FailureRun,
     /// The health of its address family, shared with the other endpoints of its backend.
@@ -33,7 +33,7 @@ impl Endpoint {
         Endpoint {
             address,
             active: AtomicUsize::new(0),
-            near: AtomicBool::new(true),
+            quick: AtomicBool::new(true),
             health: Health::default(),
             failures: FailureRun::default(),
             family,
@@ -83,15 +83,15 @@ impl Endpoint {
 
     /// Whether the endpoint answers as fast as on the same machine, so that polling again is cheaper than a
     /// timer.
-    pub fn is_near(&self) -> bool {
-        self.near.load(Ordering::Relaxed)
+    pub fn is_quick(&self) -> bool {
+        self.quick.load(Ordering::Relaxed)
     }
 
     /// Sets this, after the last attempt.
-    pub fn set_near(&self, near: bool) {
+    pub fn set_quick(&self, quick: bool) {
         // Written only on a change, so that the cache line stays shared among the workers.
-        if self.is_near() != near {
-            self.near.store(near, Ordering::Relaxed);
+        if self.is_quick() != quick {
+            self.quick.store(quick, Ordering::Relaxed);
         }
     }
 
