@@ -25,7 +25,7 @@ use crate::admin::{Admin, AdminLimits, AdminState};
 use crate::config::{self, Config, RouteSource};
 use crate::control::status::Statuses;
 use crate::control::supervise::Supervised;
-use crate::control::translate::Installation;
+use crate::control::translate::{Installation, OwnPlace};
 use crate::logging;
 use crate::machine;
 use crate::metrics::Metrics;
@@ -265,6 +265,7 @@ fn installation(config: &Config, parts: &SharedParts) -> Installation {
             tracing::debug!(%error, "cannot read the addresses of this machine");
             Vec::new()
         }),
+        place: OwnPlace { node: config.node.clone(), zone: config.zone.clone() },
         own_services: config
             .own_services
             .iter()

@@ -8,7 +8,7 @@ use std::process::ExitCode;
 use clap::Parser;
 use sluice::cli::{Check, Class, Cli, Command, Explain, Run};
 use sluice::config::{Config, ConfigError};
-use sluice::control::translate::{Installation, Plan, build};
+use sluice::control::translate::{Installation, OwnPlace, Plan, build};
 use sluice::control::{api, files};
 use sluice::logging::{self, LoggingError};
 use sluice::policy::Layers;
@@ -130,6 +130,7 @@ fn installation(class: &Class, listeners: Vec<String>) -> Installation {
         listeners,
         reach: Reach { local_addresses: true, ..Reach::default() },
         machine: vec![],
+        place: OwnPlace::default(),
         own_services: vec![],
         hostnames_below: class.hostnames_below,
     }

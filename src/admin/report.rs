@@ -7,7 +7,6 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use ahash::AHashMap as HashMap;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -15,8 +14,8 @@ use crate::control::status::{Condition, RouteStatus, Statuses};
 use crate::policy::{Access, AccessLists, EffectivePolicy, Limits, PolicyOrigin};
 use crate::routing::wire::{BackendText, InvalidText, RouteText};
 use crate::routing::{
-    Availability, BackendKey, Endpoint, HealthRule, Moment, ObjectRef, Route, RouteKey, RouteSpec,
-    Snapshot, Table, TableReader, WeightedBackend,
+    Availability, Endpoint, EndpointPlace, EndpointPlaces, Moment, ObjectRef, Ring, Route,
+    RouteKey, RouteSpec, Snapshot, Table, TableReader, WeightedBackend, ring_in_use,
 };
 
 /// All routes of an installation.
@@ -99,6 +98,9 @@ pub struct BackendReport {
     pub backend: BackendText,
     /// Its share of the route's connections.
     pub weight: u32,
+    /// The ring that its new connections go to at present, if some endpoints are nearer than others to the route.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ring: Option<Ring>,
     /// Its endpoints.
     pub endpoints: Vec<EndpointReport>,
 }
@@ -109,6 +111,15 @@ pub struct BackendReport {
 pub struct EndpointReport {
     /// Its address.
     pub address: SocketAddr,
+    /// The node that it runs on, if that is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub node: Option<String>,
+    /// The zone that it is in, if that is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub zone: Option<String>,
+    /// `node` if it is meant for the clients of the node of this process, `zone` if for those of its zone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ring: Option<Ring>,
     /// `serving`, or `resting` for some time after a failure, `ejected` after several, or `unhealthy` after
     /// active checks have failed. New connections prefer other endpoints to those that are not `serving`.
     pub state: String,
@@ -219,7 +230,7 @@ impl RoutesReport {
         let mut snapshot = Snapshot::default();
         let (mut unreadable, mut lists) = (Vec::new(), AccessLists::default());
         for route in self.routes.iter().filter(|route| route.served) {
-            match route.spec(&self.installation, &mut lists, &mut snapshot.endpoints) {
+            match route.spec(&self.installation, &mut lists, &mut snapshot) {
                 Ok(spec) => snapshot.routes.push(spec),
                 Err(fault) => {
                     let key = route.route.key();
@@ -246,7 +257,7 @@ impl RouteReport {
         RouteReport {
             served: true,
             route: RouteText::of(&route.spec),
-            backends: backends.map(|share| BackendReport::of(share, route.health_rule())).collect(),
+            backends: backends.map(|share| BackendReport::of(share, route)).collect(),
             conditions: Vec::new(),
         }
     }
@@ -259,13 +270,14 @@ impl RouteReport {
         &self,
         installation: &InstallationPolicy,
         lists: &mut AccessLists,
-        endpoints: &mut HashMap<BackendKey, Vec<SocketAddr>>,
+        snapshot: &mut Snapshot,
     ) -> Result<RouteSpec, InvalidText> {
         let mut backends = Vec::with_capacity(self.backends.len());
         for report in &self.backends {
             let key = report.backend.key()?;
             let addresses = report.endpoints.iter().map(|endpoint| endpoint.address).collect();
-            endpoints.insert(key.clone(), addresses);
+            snapshot.endpoints.insert(key.clone(), addresses);
+            snapshot.places.extend(report.places().map(|places| (key.clone(), places)));
             backends.push((key, report.weight));
         }
         let mut route = self.route.clone();
@@ -276,19 +288,40 @@ impl RouteReport {
 }
 
 impl BackendReport {
-    fn of(share: &WeightedBackend, rule: HealthRule<'_>) -> Self {
+    fn of(share: &WeightedBackend, route: &Route) -> Self {
         let WeightedBackend { weight, backend, .. } = share;
         let (endpoints, now) = (backend.endpoints(), Moment::now());
-        let endpoint = |endpoint: &Arc<Endpoint>| EndpointReport {
-            address: endpoint.address,
-            state: rule.judge(endpoint, now).state().to_owned(),
-            active_connections: endpoint.active(),
-        };
+        let rule = route.health_rule();
+        let text = |name: &Option<Arc<str>>| name.as_deref().map(str::to_owned);
+        let endpoint =
+            |(endpoint, place): (&Arc<Endpoint>, Option<&EndpointPlace>)| EndpointReport {
+                address: endpoint.address,
+                node: place.and_then(|place| text(&place.node)),
+                zone: place.and_then(|place| text(&place.zone)),
+                ring: place.map(|place| place.ring).filter(|ring| *ring != Ring::Any),
+                state: rule.judge(endpoint, now).state().to_owned(),
+                active_connections: endpoint.active(),
+            };
         BackendReport {
             backend: BackendText::of(backend.key()),
             weight: *weight,
-            endpoints: endpoints.iter().map(endpoint).collect(),
+            ring: ring_in_use(&endpoints, route),
+            endpoints: endpoints.placed().map(endpoint).collect(),
         }
+    }
+
+    /// The places of its endpoints, if any is known.
+    fn places(&self) -> Option<EndpointPlaces> {
+        let place = |endpoint: &EndpointReport| {
+            Arc::new(EndpointPlace {
+                node: endpoint.node.as_deref().map(Into::into),
+                zone: endpoint.zone.as_deref().map(Into::into),
+                ring: endpoint.ring.unwrap_or_default(),
+            })
+        };
+        let places: EndpointPlaces = self.endpoints.iter().map(place).collect();
+        let is_known = |place: &Arc<EndpointPlace>| **place != EndpointPlace::default();
+        places.iter().any(is_known).then_some(places)
     }
 }
 

@@ -63,9 +63,9 @@ impl Publisher {
         let applied = if std::mem::replace(&mut self.live, true) {
             self.writer.update(changes)
         } else {
-            let TableChanges { routes, endpoints, others } = changes;
+            let TableChanges { routes, endpoints, others, places } = changes;
             let routes = routes.into_iter().filter_map(|(_, spec)| spec).collect();
-            self.writer.start_over(Snapshot { routes, endpoints, others })
+            self.writer.start_over(Snapshot { routes, endpoints, others, places })
         };
         for moved in &moves {
             self.owner_changes.inc_by(u64::try_from(moved.hostnames.len()).unwrap_or(u64::MAX));

@@ -135,6 +135,8 @@ impl Default for Config {
             dns_servers: Vec::new(),
             addresses: Addresses::default(),
             own_services: Vec::new(),
+            node: None,
+            zone: None,
             state_dir: None,
             routes: Vec::new(),
             class: "sluice".to_owned(),

@@ -8,7 +8,7 @@ use super::setting::{Setting, many, object, one, switch};
 use super::values::{
     access_log, boolean, checks_per_second, class, dns_server, duration, duration_unless_zero,
     existing_path, folder, hostnames_below, lease, lease_duration, log_format, log_level,
-    max_hello, max_hellos, namespace, network, own_service, source, store, store_each,
+    max_hello, max_hellos, namespace, network, own_service, place, source, store, store_each,
     store_policy, timeout, when_full, workers, zero_or_duration,
 };
 use crate::duration::display;
@@ -81,6 +81,20 @@ pub(super) const SETTINGS: &[Setting] = &[
         "A Service that leads to this installation, to which no route may lead; repeatable",
         |config, given| store_each(&mut config.own_services, given, own_service),
         |config| commas(config.own_services.iter()),
+    ),
+    one(
+        "node",
+        "NAME",
+        "The node that this process runs on: endpoints that are meant for it come first",
+        |config, given| store(&mut config.node, given, |text| place(text).map(Some)),
+        |config| config.node.clone().unwrap_or_default(),
+    ),
+    one(
+        "zone",
+        "NAME",
+        "The zone that this process runs in: endpoints that are meant for it come next",
+        |config, given| store(&mut config.zone, given, |text| place(text).map(Some)),
+        |config| config.zone.clone().unwrap_or_default(),
     ),
     many(
         "routes",

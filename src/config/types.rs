@@ -33,6 +33,10 @@ pub struct Config {
     pub addresses: Addresses,
     /// The Services of this installation, which are no backends.
     pub own_services: Vec<OwnService>,
+    /// The node of this process, if it is known.
+    pub node: Option<String>,
+    /// Its zone, if that is known.
+    pub zone: Option<String>,
     /// The folder of the saved table, if the table is to be saved. Only with [`RouteSource::Kubernetes`].
     pub state_dir: Option<PathBuf>,
     /// Files and folders of manifests. Never empty once loaded with [`RouteSource::Files`].

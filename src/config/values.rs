@@ -161,6 +161,17 @@ pub(super) fn own_service(text: &str) -> Result<OwnService, String> {
     Ok(OwnService { namespace, name })
 }
 
+/// The name of a node or a zone.
+pub(super) fn place(text: &str) -> Result<String, String> {
+    let fits = |c: char| c.is_ascii_alphanumeric() || "-._".contains(c);
+    if text.is_empty() || text.len() > 253 || !text.chars().all(fits) {
+        return Err(format!(
+            "{text:?} is not the name of a node or a zone; write letters, digits and - . _ (at most 253)"
+        ));
+    }
+    Ok(text.to_owned())
+}
+
 pub(super) fn lease(text: &str) -> Result<LeaseName, String> {
     let (namespace, name) = match text.split_once('/') {
         Some((namespace, name)) => (Some(self::namespace(namespace)?), name),

@@ -4,7 +4,7 @@ use std::fmt::{self, Display, Formatter};
 
 use super::{Elsewhere, Explanation, Loser, Lost, StatusNote, Winner};
 use crate::policy::{AccessList, Balancing, PolicyOrigin};
-use crate::routing::{Hostname, RouteSpec, Scope, WeightedBackend};
+use crate::routing::{EndpointPlace, Hostname, Ring, RouteSpec, Scope, WeightedBackend};
 
 impl Display for Explanation {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
@@ -36,7 +36,7 @@ impl Explanation {
             writeln!(f, "  listeners: {}", attachment.listeners.join(", "))?;
         }
         self.fmt_policy(spec, f)?;
-        winner.route.backends.iter().try_for_each(|share| self.fmt_backend(share, f))
+        winner.route.backends.iter().try_for_each(|share| self.fmt_backend(share, spec, f))
     }
 
     /// Each field of the policy, with the layer that it comes from, and what it means for the client.
@@ -45,6 +45,9 @@ impl Explanation {
             write!(f, "  {field}: {value} ({})", described_origin(field, origin))?;
             if field == "loadBalancing.policy" {
                 self.fmt_settled(spec.policy.balancing(), f)?;
+            }
+            if field == "loadBalancing.locality" && spec.policy.balancing().is_by_hash() {
+                write!(f, ", which {} ignores", spec.policy.balancing().as_str())?;
             }
             writeln!(f)?;
         }
@@ -93,17 +96,28 @@ impl Explanation {
         }
     }
 
-    fn fmt_backend(&self, share: &WeightedBackend, f: &mut Formatter<'_>) -> fmt::Result {
+    fn fmt_backend(
+        &self,
+        share: &WeightedBackend,
+        spec: &RouteSpec,
+        f: &mut Formatter<'_>,
+    ) -> fmt::Result {
         write!(f, "  backend {}, weight {}: ", share.backend.key(), share.weight)?;
         let endpoints = share.backend.endpoints();
         if endpoints.is_empty() {
             return writeln!(f, "no endpoint");
         }
-        let shown = endpoints.iter().map(|endpoint| {
+        let prefers_near = spec.policy.prefers_near();
+        let shown = endpoints.placed().map(|(endpoint, place)| {
             let address = endpoint.address;
-            match self.states.iter().find(|(other, _)| *other == address) {
-                Some((_, state)) => format!("{address} ({state})"),
-                None => address.to_string(),
+            let state = self.states.iter().find(|(other, _)| *other == address);
+            let notes = [
+                place.and_then(|place| described_place(place, prefers_near)),
+                state.map(|(_, state)| state.clone()),
+            ];
+            match notes.into_iter().flatten().collect::<Vec<_>>() {
+                notes if notes.is_empty() => address.to_string(),
+                notes => format!("{address} ({})", notes.join(", ")),
             }
         });
         writeln!(f, "{}", shown.collect::<Vec<_>>().join(", "))
@@ -123,6 +137,15 @@ impl Explanation {
             }
             _ => Ok(()),
         }
+    }
+}
+
+/// Whether the route prefers the endpoint to others, or else the zone that it is in.
+fn described_place(place: &EndpointPlace, prefers_near: bool) -> Option<String> {
+    match place.ring {
+        Ring::Node if prefers_near => Some("for this node".to_owned()),
+        Ring::Zone if prefers_near => Some("for this zone".to_owned()),
+        _ => place.zone.as_ref().map(|zone| format!("zone {zone}")),
     }
 }
 

@@ -1,6 +1,6 @@
 use super::*;
 use crate::policy::Balancing;
-use crate::routing::{BackendKey, RouteSpec, TrafficPolicy};
+use crate::routing::{BackendKey, EndpointPlace, Ring, RouteSpec, TrafficPolicy};
 
 /// A route `namespace/name` with its creation time and hostnames.
 fn route(key: &str, created: Option<i64>, hostnames: &[&str]) -> RouteSpec {
@@ -184,6 +184,7 @@ fn the_details_of_the_winner_are_shown() {
          \x20 health.passive.ejectFor: 10s (by default)\n\
          \x20 health.passive.failures: 3 (by default)\n\
          \x20 health.passive.maxEjectFor: 5m (by default)\n\
+         \x20 loadBalancing.locality: Hints (by default), which SourceAddress ignores\n\
          \x20 loadBalancing.policy: SourceAddress (of the route), 10.1.2.3 always gets the same endpoint \
          while it exists\n\
          \x20 loadBalancing.race.after: 300ms (by default)\n\
@@ -200,6 +201,40 @@ fn the_details_of_the_winner_are_shown() {
     let text = explanation.to_string();
     assert!(text.contains("10.1.2.3 goes to 10.0.0.2:9093"), "{text}");
     assert!(text.contains("weight 90: 10.0.0.1:9093 (ejected), 10.0.0.2:9093\n"), "{text}");
+}
+
+#[test]
+fn near_endpoints_are_shown_unless_the_route_treats_all_alike() {
+    let backend = BackendKey::address("", "x");
+    let place = |ring: Ring, zone: Option<&str>| {
+        Arc::new(EndpointPlace { ring, node: None, zone: zone.map(Into::into) })
+    };
+    let shown = |balancing: Balancing| {
+        let mut spec = route("data/web", None, &["a.com"]);
+        spec.backends = vec![(backend.clone(), 1)];
+        spec.policy = TrafficPolicy::of(&balancing.into());
+        let mut snapshot = Snapshot { routes: vec![spec], ..Snapshot::default() };
+        let addresses = [1, 2, 3, 4].map(|last| SocketAddr::from(([10, 0, 0, last], 1)));
+        snapshot.endpoints.insert(backend.clone(), addresses.into());
+        let places = [
+            place(Ring::Any, None),
+            place(Ring::Any, Some("b")),
+            place(Ring::Zone, Some("a")),
+            place(Ring::Node, Some("a")),
+        ];
+        snapshot.places.insert(backend.clone(), places.into());
+        let query = Query { name: Some("a.com".into()), ..Query::default() };
+        let text = explain(&table(snapshot), &query).to_string();
+        text.split_once("weight 1: ").expect("a backend").1.to_owned()
+    };
+    assert_eq!(
+        shown(Balancing::RoundRobin),
+        "10.0.0.1:1, 10.0.0.2:1 (zone b), 10.0.0.3:1 (for this zone), 10.0.0.4:1 (for this node)\n"
+    );
+    assert_eq!(
+        shown(Balancing::ServerName),
+        "10.0.0.1:1, 10.0.0.2:1 (zone b), 10.0.0.3:1 (zone a), 10.0.0.4:1 (zone a)\n"
+    );
 }
 
 #[test]

@@ -5,6 +5,7 @@ use prometheus::{Gauge, Histogram, IntCounter, IntCounterVec, IntGauge};
 use super::registration::Registration;
 use crate::limiter::SourceTable;
 use crate::outcome::Limit;
+use crate::routing::Ring;
 
 /// Upper bounds in seconds for durations of one round trip to a client or an endpoint, in the cluster or
 /// around the world.
@@ -68,6 +69,28 @@ impl DurationMetrics {
                 LIFETIME,
             )?,
         })
+    }
+}
+
+/// `sluice_locality_connections_total`: connections to backends some of whose endpoints are nearer than others.
+#[derive(Clone, Debug)]
+pub struct LocalityMetrics([IntCounter; Ring::ALL.len()]);
+
+impl LocalityMetrics {
+    pub(super) fn new(new: &Registration<'_>) -> prometheus::Result<Self> {
+        let connections = new.counters(
+            "locality_connections_total",
+            "Connections to a Service that has endpoints for this node or zone, by whom the chosen \
+             endpoint is for.",
+            "ring",
+        )?;
+        Ok(LocalityMetrics(Ring::ALL.map(|ring| connections.with_label_values(&[ring.as_str()]))))
+    }
+
+    /// The counter of connections to endpoints of this ring.
+    pub fn of(&self, ring: Ring) -> &IntCounter {
+        // In bounds: every ring is its own index in `Ring::ALL`.
+        &self.0[ring as usize]
     }
 }
 

@@ -22,8 +22,8 @@ use crate::reach::{EndpointRefusal, EndpointRefusalKind};
 use crate::routing::{FailureKind, Kind, RouteStats, TableReader};
 pub use connections::{ConnectionCount, OpenConnections};
 pub use groups::{
-    CheckMetrics, DurationMetrics, LimitMetrics, PipeMetrics, ProcessMetrics, SourceMetrics,
-    StatusMetrics, TableMetrics,
+    CheckMetrics, DurationMetrics, LimitMetrics, LocalityMetrics, PipeMetrics, ProcessMetrics,
+    SourceMetrics, StatusMetrics, TableMetrics,
 };
 use registration::{Registration, register_build_info};
 use table::TableCollector;
@@ -59,6 +59,8 @@ pub struct Metrics {
     endpoint_ejections: IntCounterVec,
     /// The sources that are counted for limits, of which two metrics tell.
     pub sources: Arc<SourceTable>,
+    /// The connections to near endpoints, and to others.
+    pub locality: LocalityMetrics,
     /// The connections that exceed limits.
     pub limits: LimitMetrics,
     manifest_faults: IntGaugeVec,
@@ -154,6 +156,7 @@ impl Metrics {
                 "reason",
             )?,
             sources: Arc::default(),
+            locality: LocalityMetrics::new(&new)?,
             limits: LimitMetrics::new(&new)?,
             manifest_faults: new.gauges(
                 "manifest_faults",

@@ -3,6 +3,9 @@
 use std::fmt;
 use std::str::FromStr;
 
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
 use super::{LoadBalancing, Policy};
 
 /// How a connection's endpoint is chosen.
@@ -20,6 +23,16 @@ pub enum Balancing {
     SourceAddress,
     /// The same server name to the same endpoint, as long as that endpoint is there.
     ServerName,
+}
+
+/// Whether near endpoints are preferred.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+pub enum Locality {
+    /// As the hints of EndpointSlices say.
+    #[default]
+    Hints,
+    /// No.
+    Ignore,
 }
 
 impl Balancing {

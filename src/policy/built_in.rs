@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::{
-    Balancing, HealthPolicy, LoadBalancing, Number, PassiveHealth, Policy, RacePolicy,
+    Balancing, HealthPolicy, LoadBalancing, Locality, Number, PassiveHealth, Policy, RacePolicy,
     SourcePrefix, Timeout, Timeouts,
 };
 
@@ -12,6 +12,7 @@ pub fn built_in() -> Policy {
     Policy {
         load_balancing: LoadBalancing {
             policy: Some(Balancing::default()),
+            locality: Some(Locality::default()),
             prefix: SourcePrefix::default(),
             slow_start: None,
             race: RacePolicy {

@@ -24,7 +24,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 
 pub use access::{Access, AccessList, AccessLists, MOST_NETWORKS};
 pub use active::{ActiveHealth, CaSource, CheckKind, VerifyMode};
-pub use balancing::{Balancing, UnknownBalancing};
+pub use balancing::{Balancing, Locality, UnknownBalancing};
 pub use built_in::built_in;
 pub use ceiling::Exceeded;
 pub use health::{HealthPolicy, PassiveHealth, RacePolicy};
@@ -103,6 +103,16 @@ pub struct LoadBalancing {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Timeout")]
     pub slow_start: Option<Timeout>,
+
+    /// - `Hints`: endpoints that the Service means for this node come first, then those for this zone, then
+    ///   the others, by the hints of its EndpointSlices (`trafficDistribution` of the Service).
+    /// - `Ignore`: all endpoints are equal.
+    ///
+    /// `SourceAddress` and `ServerName` ignore hints, so that all replicas choose alike. Without it, the
+    /// installation's own; `Hints` if that has none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Locality")]
+    pub locality: Option<Locality>,
 
     /// How many bits of a client's address `SourceAddress` looks at, so that all clients of a network get
     /// the same endpoint.

@@ -221,6 +221,9 @@ impl Attempt {
             self.active.endpoint().set_quick(true);
         }
         context.metrics.durations.connect.observe(took.as_secs_f64());
+        if let Some(ring) = self.active.ring() {
+            context.metrics.locality.of(ring).inc();
+        }
         Upstream { socket: self.socket, active: self.active }
     }
 }

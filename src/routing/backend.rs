@@ -11,7 +11,8 @@ use arc_swap::{ArcSwap, Guard};
 use super::endpoint::Endpoint;
 use super::hash_ring::HashRing;
 use super::health::{Health, Moment};
-use super::{BackendKey, OtherAddresses};
+use super::locality::Rings;
+use super::{BackendKey, EndpointPlace, EndpointPlaces, OtherAddresses};
 
 /// A backend with its current endpoints.
 ///
@@ -29,6 +30,17 @@ pub struct Backend {
     used: AtomicBool,
 }
 
+/// What is known of a backend's addresses.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct KnownAddresses<'a> {
+    /// Its endpoints, in a stable order.
+    pub(super) endpoints: &'a [SocketAddr],
+    /// The addresses that it has besides.
+    pub(super) others: Option<&'a OtherAddresses>,
+    /// The places of the endpoints, in their order. Empty if none is known.
+    pub(super) places: &'a [Arc<EndpointPlace>],
+}
+
 /// A change of a backend's addresses.
 #[derive(Debug)]
 pub(super) struct AddressChange {
@@ -39,16 +51,13 @@ pub(super) struct AddressChange {
 }
 
 impl Backend {
-    pub(super) fn new(
-        key: BackendKey,
-        addresses: &[SocketAddr],
-        others: Option<&OtherAddresses>,
-    ) -> Self {
+    pub(super) fn new(key: BackendKey, addresses: KnownAddresses<'_>) -> Self {
         let families = Families::default();
         let all = |addresses: &[SocketAddr]| {
             addresses.iter().map(|address| families.endpoint(*address, None)).collect()
         };
-        let set = EndpointSet::new(all(addresses), all(OtherAddresses::known(others)));
+        let others = OtherAddresses::known(addresses.others);
+        let set = EndpointSet::new(all(addresses.endpoints), addresses.places, all(others));
         let turn = AtomicUsize::new(anywhere());
         let used = AtomicBool::new(false);
         Backend { key, endpoints: ArcSwap::from_pointee(set), families, turn, used }
@@ -81,15 +90,13 @@ impl Backend {
     /// is one.
     pub(super) fn set_endpoints(
         &self,
-        addresses: &[SocketAddr],
-        others: Option<&OtherAddresses>,
+        addresses: KnownAddresses<'_>,
         now: Option<Moment>,
     ) -> Option<AddressChange> {
         let old = self.endpoints.load();
         // Where all are new, none has to start slowly.
         let now = now.filter(|_| !old.is_empty());
-        let unused = OtherAddresses::known(others);
-        if is_at(&old.endpoints, addresses) && is_at(&old.others, unused) {
+        if old.has_only(addresses) {
             return None;
         }
         let (used, not_used) = (by_address(&old.endpoints), by_address(&old.others));
@@ -102,9 +109,10 @@ impl Backend {
             let known = used.get(address).or_else(|| not_used.get(address)).copied().cloned();
             known.unwrap_or_else(|| self.families.endpoint(*address, None))
         };
-        let endpoints = addresses.iter().map(endpoint).collect();
-        let new = Arc::new(EndpointSet::new(endpoints, unused.iter().map(other).collect()));
-        let gone = match others {
+        let endpoints = addresses.endpoints.iter().map(endpoint).collect();
+        let others = OtherAddresses::known(addresses.others).iter().map(other).collect();
+        let new = Arc::new(EndpointSet::new(endpoints, addresses.places, others));
+        let gone = match addresses.others {
             Some(OtherAddresses::Unknown) => Vec::new(),
             Some(OtherAddresses::Known(_)) | None => old.without(&new),
         };
@@ -148,15 +156,42 @@ impl Families {
 #[derive(Debug, Default)]
 pub struct EndpointSet {
     endpoints: Box<[Arc<Endpoint>]>,
-    ring: HashRing,
+    hashes: HashRing,
+    /// The places of the endpoints, in their order. Empty if none is known.
+    places: EndpointPlaces,
+    /// The endpoints by ring, if some are nearer than others.
+    rings: Option<Rings<Arc<Endpoint>>>,
     /// Those that exist and get no new connections.
     others: Box<[Arc<Endpoint>]>,
 }
 
 impl EndpointSet {
-    fn new(endpoints: Box<[Arc<Endpoint>]>, others: Box<[Arc<Endpoint>]>) -> Self {
-        let ring = HashRing::new(endpoints.iter().map(|endpoint| endpoint.address));
-        EndpointSet { endpoints, ring, others }
+    fn new(
+        endpoints: Box<[Arc<Endpoint>]>,
+        places: &[Arc<EndpointPlace>],
+        others: Box<[Arc<Endpoint>]>,
+    ) -> Self {
+        let hashes = HashRing::new(endpoints.iter().map(|endpoint| endpoint.address));
+        let rings = Rings::new(&endpoints, places);
+        EndpointSet { endpoints, hashes, places: places.into(), rings, others }
+    }
+
+    /// Whether its addresses and places are exactly these.
+    fn has_only(&self, addresses: KnownAddresses<'_>) -> bool {
+        is_at(&self.endpoints, addresses.endpoints)
+            && *self.places == *addresses.places
+            && is_at(&self.others, OtherAddresses::known(addresses.others))
+    }
+
+    /// The endpoints with their places, as far as they are known.
+    pub fn placed(&self) -> impl Iterator<Item = (&Arc<Endpoint>, Option<&EndpointPlace>)> {
+        let places = self.places.iter().map(|place| Some(&**place));
+        self.endpoints.iter().zip(places.chain(std::iter::repeat(None)))
+    }
+
+    /// The endpoints by ring. `None` if none is nearer than others.
+    pub(super) fn rings(&self) -> Option<&Rings<Arc<Endpoint>>> {
+        self.rings.as_ref()
     }
 
     /// Whether the backend has this address, for new connections or not.
@@ -177,7 +212,7 @@ impl EndpointSet {
 
     /// The endpoints in the order of preference for `key`, a hash. It is the same on every replica.
     pub fn in_order_of(&self, key: u64) -> impl Iterator<Item = &Arc<Endpoint>> {
-        self.ring.in_order_of(key).filter_map(|index| self.get(index))
+        self.hashes.in_order_of(key).filter_map(|index| self.get(index))
     }
 }
 
@@ -190,114 +225,4 @@ impl std::ops::Deref for EndpointSet {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::routing::{Availability, ENDPOINT_REST, EjectionRule, FAMILY_REST};
-
-    fn address(text: &str) -> SocketAddr {
-        text.parse().expect("an address")
-    }
-
-    #[test]
-    fn kept_endpoints_keep_their_connections() {
-        let backend = Backend::new(BackendKey::address("", "x"), &[], None);
-        let (a, b, c) = (address("10.0.0.1:1"), address("10.0.0.2:1"), address("10.0.0.3:1"));
-        assert!(backend.set_endpoints(&[a, b], None, None).is_some());
-        let busy = backend.endpoints()[1].begin(Moment::now(), &EjectionRule::OFF);
-        assert!(backend.set_endpoints(&[b, c], None, None).is_some());
-        assert_eq!(backend.endpoints()[0].active(), 1);
-        assert_eq!(backend.endpoints()[1].active(), 0);
-        drop(busy);
-        assert_eq!(backend.endpoints()[0].active(), 0);
-    }
-
-    /// Its connections went on meanwhile.
-    #[test]
-    fn an_endpoint_that_is_not_ready_for_a_moment_keeps_its_connections_and_not_its_failures() {
-        let backend = Backend::new(BackendKey::address("", "x"), &[], None);
-        let (a, b, now) = (address("10.0.0.1:1"), address("10.0.0.2:1"), Moment::now());
-        backend.set_endpoints(&[a, b], None, None);
-        let endpoint = Arc::clone(&backend.endpoints()[0]);
-        let busy = endpoint.begin(now, &EjectionRule::OFF);
-        endpoint.failed(now);
-        let unready = OtherAddresses::Known(vec![a]);
-        let change = backend.set_endpoints(&[b], Some(&unready), Some(now)).expect("a change");
-        assert_eq!(change.gone, []);
-        backend.set_endpoints(&[a, b], None, Some(now));
-        let endpoint = Arc::clone(&backend.endpoints()[0]);
-        assert_eq!(endpoint.active(), 1);
-        assert_eq!(endpoint.availability(now, &EjectionRule::OFF), Availability::Well);
-        drop(busy);
-        assert_eq!(endpoint.active(), 0);
-    }
-
-    #[test]
-    fn storing_the_same_endpoints_again_is_no_change() {
-        let backend = Backend::new(BackendKey::address("", "x"), &[], None);
-        assert!(backend.set_endpoints(&[], None, None).is_none());
-        assert!(backend.set_endpoints(&[address("10.0.0.1:1")], None, None).is_some());
-        assert!(backend.set_endpoints(&[address("10.0.0.1:1")], None, None).is_none());
-    }
-
-    #[test]
-    fn kept_endpoints_keep_their_health() {
-        let backend = Backend::new(BackendKey::address("", "x"), &[], None);
-        let (a, b, now) = (address("10.0.0.1:1"), address("10.0.0.2:1"), Moment::now());
-        backend.set_endpoints(&[a], None, None);
-        backend.endpoints()[0].failed(now);
-        backend.set_endpoints(&[a, b], None, None);
-        let availability: Vec<_> =
-            backend.endpoints().iter().map(|e| e.availability(now, &EjectionRule::OFF)).collect();
-        assert_eq!(availability, [Availability::Resting, Availability::Well]);
-    }
-
-    #[test]
-    fn a_family_without_a_route_ranks_before_failed_endpoints() {
-        let addresses = ["10.0.0.1:1", "[::ffff:10.0.0.2]:1", "[fd00::1]:1", "[fd00::2]:1"];
-        let addresses = addresses.map(address);
-        let backend = Backend::new(BackendKey::address("", "x"), &addresses, None);
-        let availability = |now: Moment| -> Vec<_> {
-            backend
-                .endpoints()
-                .iter()
-                .map(|endpoint| endpoint.availability(now, &EjectionRule::OFF))
-                .collect()
-        };
-        use Availability::{Due, Resting, Unrouted, Well};
-        let now = Moment::now();
-        backend.endpoints()[2].unrouted(now);
-        assert_eq!(availability(now), [Well, Well, Resting, Unrouted]);
-        assert_eq!(availability(now + ENDPOINT_REST), [Well, Well, Unrouted, Unrouted]);
-        // A forbidden endpoint does not affect the others.
-        backend.endpoints()[3].refused(now);
-        assert_eq!(availability(now), [Well, Well, Resting, Resting]);
-        assert_eq!(availability(now + ENDPOINT_REST), [Well, Well, Unrouted, Unrouted]);
-        let later = now + FAMILY_REST;
-        assert_eq!(availability(later), [Well, Well, Due, Due]);
-        // One trial at a time for the whole family.
-        let trial = backend.endpoints()[3].begin(later, &EjectionRule::OFF);
-        assert_eq!(availability(later), [Well, Well, Unrouted, Resting]);
-        drop(trial);
-        assert_eq!(availability(later), [Well, Well, Due, Due], "it has shown nothing");
-        let trial = backend.endpoints()[3].begin(later, &EjectionRule::OFF);
-        trial.settle(Endpoint::succeeded);
-        drop(trial);
-        assert_eq!(availability(later), [Well, Well, Due, Well]);
-    }
-
-    /// Earlier, each new endpoint was compared with each old one.
-    #[test]
-    fn replacing_very_many_endpoints_is_quick() {
-        const MANY: u32 = 60_000;
-        let addresses = |net: u32| -> Vec<SocketAddr> {
-            (0..MANY).map(|n| (std::net::Ipv4Addr::from((net << 24) + n), 443).into()).collect()
-        };
-        let backend = Backend::new(BackendKey::address("", "x"), &addresses(10), None);
-        let start = std::time::Instant::now();
-        assert!(backend.set_endpoints(&addresses(11), None, None).is_some());
-        // This took 12 s with the quadratic comparison, and takes some tens of milliseconds now, even
-        // unoptimised.
-        let took = start.elapsed();
-        assert!(took < std::time::Duration::from_secs(2), "{took:?}");
-    }
-}
+mod tests;

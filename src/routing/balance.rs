@@ -1,9 +1,11 @@
 //! Load balancing: chooses the endpoint of a connection.
 //!
 //! Endpoints are tried in the order of their rank ([`search`]), and within one rank by the route's policy.
+//! Of each backend, the endpoints of the nearest ring are tried first, and then those of the next one.
 //! All choices for one client together look at a limited number of endpoints, so their cost does not grow
 //! with the number of backends and endpoints.
 
+mod rings;
 mod search;
 
 use std::cmp::{Ordering, Reverse};
@@ -11,7 +13,9 @@ use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, PoisonError};
 
-use self::search::{EndpointRank, EndpointSearch, pick};
+pub use self::rings::ring_in_use;
+use self::rings::{Found, near_rings, pick_near};
+use self::search::{EndpointRank, EndpointSearch};
 pub use self::search::{EndpointRequest, SearchState};
 use super::{ActiveConnection, Endpoint, EndpointSet, Moment, RoundRobin, Route, mix};
 use crate::policy::Balancing;
@@ -43,10 +47,10 @@ pub fn choose(
     }
     // Another worker may take the last place of an endpoint between the search and the count.
     for _ in 0..MOST_SEARCHES {
-        let endpoint = find(route, request).ok_or(NoEndpoint::NoneLeft)?;
+        let Found { endpoint, ring } = find(route, request).ok_or(NoEndpoint::NoneLeft)?;
         let begun = endpoint.begin_below(policy.endpoint_limit(), request.now, policy.ejection());
         if let Some(active) = begun {
-            return Ok(active);
+            return Ok(active.in_ring(ring));
         }
     }
     Err(NoEndpoint::AllFull)
@@ -61,7 +65,7 @@ pub enum NoEndpoint {
     AllFull,
 }
 
-fn find(route: &Route, request: &EndpointRequest<'_>) -> Option<Arc<Endpoint>> {
+fn find(route: &Route, request: &EndpointRequest<'_>) -> Option<Found> {
     let (first, policy) = (request.tried.is_empty(), &route.spec.policy);
     let allowance = request.allowance();
     // With the fewest connections, a smaller weight is a higher load.
@@ -81,7 +85,7 @@ fn find(route: &Route, request: &EndpointRequest<'_>) -> Option<Arc<Endpoint>> {
         }
     };
     let rest = || limited(allowance.saturating_sub(search.spent()));
-    found.or_else(|| Some(at_random(route, &rest(), 0)?.endpoint))
+    found.or_else(|| Some(at_random(route, &rest(), 0)?.1.found))
 }
 
 /// The endpoint for a client while all endpoints are well, if the route's policy depends only on the client's
@@ -168,16 +172,12 @@ impl<'a> Candidates<'a> {
 
 /// A found endpoint, and its load.
 struct LoadedEndpoint {
-    endpoint: Arc<Endpoint>,
+    found: Found,
     load: Load,
 }
 
-/// A random endpoint, by weight. Different values of `salt` give different ones.
-fn at_random(route: &Route, search: &EndpointSearch<'_>, salt: usize) -> Option<LoadedEndpoint> {
-    Some(ranked_at_random(route, search, salt)?.1)
-}
-
-fn ranked_at_random(
+/// A random endpoint, by weight, and its rank. Different values of `salt` give different ones.
+fn at_random(
     route: &Route,
     search: &EndpointSearch<'_>,
     salt: usize,
@@ -188,10 +188,10 @@ fn ranked_at_random(
         |left| left.draw(backend),
         |set, index, share| {
             let start = search.request.random(!(salt + MOST_BACKENDS * index)) as usize;
-            let (rank, endpoint) = pick(set, search, start, share)?;
+            let (rank, found, among) = pick_near(set, search, start, share)?;
             let weight = route.backends.get(index)?.weight;
-            let load = Load::of(endpoint, set.len(), weight, route, search.request.now);
-            Some((rank, LoadedEndpoint { endpoint: Arc::clone(endpoint), load }))
+            let load = Load::of(&found.endpoint, among, weight, route, search.request.now);
+            Some((rank, LoadedEndpoint { found, load }))
         },
     )
 }
@@ -200,7 +200,7 @@ fn ranked_at_random(
 /// the highest sum is chosen, and loses the total of all weights. The endpoints of a backend take turns.
 ///
 /// Only good endpoints are chosen.
-fn in_turn(route: &Route, search: &EndpointSearch<'_>) -> Option<Arc<Endpoint>> {
+fn in_turn(route: &Route, search: &EndpointSearch<'_>) -> Option<Found> {
     let several = route.backends.len() > 1;
     let mut round_robin =
         several.then(|| route.round_robin.lock().unwrap_or_else(PoisonError::into_inner));
@@ -220,15 +220,15 @@ fn in_turn(route: &Route, search: &EndpointSearch<'_>) -> Option<Arc<Endpoint>> 
         },
         |set, index, share| {
             let start = route.backends.get(index)?.backend.turn.fetch_add(1, Relaxed);
-            let (rank, endpoint) = pick(set, search, start, share)?;
-            Some((rank, (index, Arc::clone(endpoint))))
+            let (rank, found, _) = pick_near(set, search, start, share)?;
+            Some((rank, (index, found)))
         },
     );
-    let (_, (index, endpoint)) = found.filter(|(rank, _)| search.is_good(*rank))?;
+    let (_, (index, chosen)) = found.filter(|(rank, _)| search.is_good(*rank))?;
     if let Some(round_robin) = &mut round_robin {
         advance(round_robin, &candidates, index);
     }
-    Some(endpoint)
+    Some(chosen)
 }
 
 /// Advances the round robin after the backend `chosen` had its turn.
@@ -246,7 +246,7 @@ fn advance(round_robin: &mut RoundRobin, candidates: &Candidates<'_>, chosen: us
     }
 }
 
-/// The number of connections of an endpoint, relative to its share, which is weight / endpoints.
+/// The number of connections of an endpoint, relative to its share, which is weight / endpoints of its ring.
 #[derive(Clone, Copy)]
 struct Load {
     connections: u128,
@@ -267,50 +267,54 @@ impl Load {
 }
 
 /// The good endpoint with the lowest load, or nearly the lowest.
-fn least(route: &Route, search: &EndpointSearch<'_>) -> Option<Arc<Endpoint>> {
+fn least(route: &Route, search: &EndpointSearch<'_>) -> Option<Found> {
     let sizes = route.backends.iter().map(|backend| backend.backend.endpoints().len());
     if sizes.sum::<usize>() <= COMPARED {
         return least_of_all(route, search);
     }
     let draw = |salt: usize| {
-        let found = ranked_at_random(route, search, salt);
+        let found = at_random(route, search, salt);
         found.filter(|(rank, _)| search.is_good(*rank)).map(|(_, found)| found)
     };
     let one = draw(1)?;
     match draw(2) {
-        Some(other) if other.load.compare(one.load).is_lt() => Some(other.endpoint),
-        _ => Some(one.endpoint),
+        Some(other) if other.load.compare(one.load).is_lt() => Some(other.found),
+        _ => Some(one.found),
     }
 }
 
-/// The endpoint with the lowest load; of several equal ones, a random one.
-fn least_of_all(route: &Route, search: &EndpointSearch<'_>) -> Option<Arc<Endpoint>> {
+/// The endpoint with the lowest load; of several equal ones, a random one. Of each backend, the endpoints of the
+/// nearest ring with a good one are compared.
+fn least_of_all(route: &Route, search: &EndpointSearch<'_>) -> Option<Found> {
     let mut best: Option<LoadedEndpoint> = None;
     let mut equals = 0;
     for (index, weight) in Candidates::of(route).iter() {
         let Some(backend) = route.backends.get(index) else { continue };
         let set = backend.backend.endpoints();
-        let good = |endpoint: &&Arc<Endpoint>| {
-            search.look(endpoint).is_some_and(|rank| search.is_good(rank))
-        };
-        for endpoint in set.iter().filter(good) {
-            let load = Load::of(endpoint, set.len(), weight, route, search.request.now);
+        let nearest = near_rings(&set, route).find_map(|(ring, endpoints)| {
+            let mut good = endpoints.iter().filter(|one| search.likes(one)).peekable();
+            good.peek().is_some().then_some((ring, endpoints.len(), good))
+        });
+        let Some((ring, among, endpoints)) = nearest else { continue };
+        for endpoint in endpoints {
+            let load = Load::of(endpoint, among, weight, route, search.request.now);
             match best.as_ref().map_or(Ordering::Less, |least| load.compare(least.load)) {
                 Ordering::Less => equals = 1,
                 Ordering::Equal => equals += 1,
                 Ordering::Greater => continue,
             }
             if search.request.random(equals).is_multiple_of(equals as u64) {
-                best = Some(LoadedEndpoint { endpoint: Arc::clone(endpoint), load });
+                let found = Found { endpoint: Arc::clone(endpoint), ring };
+                best = Some(LoadedEndpoint { found, load });
             }
         }
     }
-    best.map(|found| found.endpoint)
+    best.map(|best| best.found)
 }
 
 /// Rendezvous hashing: all replicas choose the same endpoint for a key, and the removal of an endpoint or a
 /// backend moves only its own keys, with the precision of [`EndpointSet::in_order_of`].
-fn by_key(route: &Route, search: &EndpointSearch<'_>, key: u64) -> Option<Arc<Endpoint>> {
+fn by_key(route: &Route, search: &EndpointSearch<'_>, key: u64) -> Option<Found> {
     let score = |index: usize, weight: u32| {
         // Uniform in (0, 1). With the logarithm, the shares follow the weights.
         let hash = mix(key ^ route.backends.get(index).map_or(0, |backend| backend.hash));
@@ -323,9 +327,9 @@ fn by_key(route: &Route, search: &EndpointSearch<'_>, key: u64) -> Option<Arc<En
     };
     let found = Candidates::of(route).search(search, best, |set, _, share| {
         let (rank, endpoint) = search.best_of(set.in_order_of(key), share)?;
-        Some((rank, Arc::clone(endpoint)))
+        Some((rank, Found { endpoint: Arc::clone(endpoint), ring: None }))
     });
-    found.map(|(_, endpoint)| endpoint)
+    found.map(|(_, found)| found)
 }
 
 #[cfg(test)]

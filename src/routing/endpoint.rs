@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
+use super::Ring;
 use super::checks::{CheckEntry, CheckParams, CheckVerdict, EndpointChecks};
 use super::ejection::{Ejected, Ejection, EjectionRule, FailureRun};
 use super::health::{Availability, ENDPOINT_REST, FAMILY_REST, Health, Moment};
@@ -78,7 +79,7 @@ impl Endpoint {
         let (own, family) = (self.health.begin_trial(now), self.family.begin_trial(now));
         let trial = Cell::new(own.or(family));
         let ejection_trial = self.failures.begin_trial(rule, now);
-        ActiveConnection { endpoint: Arc::clone(self), trial, ejection_trial }
+        ActiveConnection { endpoint: Arc::clone(self), trial, ejection_trial, ring: None }
     }
 
     /// Whether the endpoint answers as fast as on the same machine, so that polling again is cheaper than a
@@ -185,9 +186,21 @@ pub struct ActiveConnection {
     trial: Cell<Option<Moment>>,
     /// When the trial after an ejection ends, if this is one.
     ejection_trial: Option<Moment>,
+    ring: Option<Ring>,
 }
 
 impl ActiveConnection {
+    /// Records the ring of the endpoint, if that had a part in its choice.
+    pub(super) fn in_ring(mut self, ring: Option<Ring>) -> Self {
+        self.ring = ring;
+        self
+    }
+
+    /// How near the endpoint is, if that had a part in its choice.
+    pub fn ring(&self) -> Option<Ring> {
+        self.ring
+    }
+
     /// The endpoint that counts it.
     pub fn endpoint(&self) -> &Arc<Endpoint> {
         &self.endpoint

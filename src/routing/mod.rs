@@ -31,6 +31,7 @@ mod hostname;
 mod hostnames;
 mod hosts;
 mod key;
+mod locality;
 mod lookup;
 mod other_addresses;
 mod ownership;
@@ -48,7 +49,9 @@ pub mod wire;
 pub use attachment::{Attachment, Attachments, ListenerRef, Scope};
 pub use backend::{Backend, EndpointSet};
 pub use backend_key::{BackendKey, ServicePort};
-pub use balance::{EndpointRequest, NoEndpoint, SearchState, choose, settled_endpoint};
+pub use balance::{
+    EndpointRequest, NoEndpoint, SearchState, choose, ring_in_use, settled_endpoint,
+};
 pub use checks::{CheckEntry, CheckMethod, CheckParams, CheckState, CheckVerdict, TlsCheck};
 pub use ejection::{Ejected, EjectionRule, FailureKind, MOST_FAILURES};
 pub use endpoint::{ActiveConnection, Endpoint};
@@ -58,6 +61,7 @@ pub use health_rule::HealthRule;
 pub use hostname::{Hostname, InvalidHostname};
 pub use hostnames::{AnyOn, Hostnames};
 pub use key::{Kind, ObjectKey, ObjectRef, Referrer, RouteKey};
+pub use locality::{EndpointPlace, EndpointPlaces, Ring};
 pub use lookup::{MOST_CLAIMED_HOSTNAMES, MOST_OFFERS, Match, MatchKind};
 pub use other_addresses::OtherAddresses;
 pub use ownership::{

@@ -9,7 +9,8 @@ use super::hash_ring::{hash_bits, hash_text};
 use crate::limiter::LimitSet;
 use crate::policy::{
     AccessList, AccessLists, Balancing, EffectivePolicy, HealthPolicy, Layers, LimitMode, Limits,
-    Number, OnRemoval, PassiveHealth, Policy, ProxyVersion, RacePolicy, Spread, Timeout, Timeouts,
+    Locality, Number, OnRemoval, PassiveHealth, Policy, ProxyVersion, RacePolicy, Spread, Timeout,
+    Timeouts,
 };
 
 /// How a route treats its connections: its effective policy, ready for use. Routes with the same one share
@@ -118,6 +119,14 @@ impl TrafficPolicy {
         // Every replica must choose the same endpoint for a source or a name.
         let applies = !self.balancing().is_by_hash();
         self.effective.policy.load_balancing.slow_start.filter(|_| applies).map(Timeout::get)
+    }
+
+    /// Whether near endpoints are preferred. Never if endpoints are chosen by hash, because replicas in different
+    /// places must agree.
+    pub fn prefers_near(&self) -> bool {
+        // A policy of an older version lacks the field.
+        self.effective.policy.load_balancing.locality == Some(Locality::Hints)
+            && !self.balancing().is_by_hash()
     }
 
     /// The hash by which the endpoint of a client is chosen, if the policy chooses by one: the same for the

@@ -9,14 +9,14 @@ use std::time::{Duration, Instant};
 use ahash::AHashMap as HashMap;
 use arc_swap::ArcSwap;
 
-use super::backend::AddressChange;
+use super::backend::{AddressChange, KnownAddresses};
 use super::checks::KnownChecks;
 use super::deferred_drop::DeferredDrop;
 use super::route::WeightedBackend;
 use super::subscribers::Subscribers;
 use super::{
-    Backend, BackendKey, EndpointSet, Moment, OtherAddresses, Removals, Route, RouteKey, RouteSpec,
-    RouteStats, Table,
+    Backend, BackendKey, EndpointPlace, EndpointPlaces, EndpointSet, Moment, OtherAddresses,
+    Removals, Route, RouteKey, RouteSpec, RouteStats, Table,
 };
 
 /// How long the counters of a deleted route are reported: a few scrapes of a slow Prometheus. Then they are
@@ -32,6 +32,8 @@ pub struct Snapshot {
     pub endpoints: HashMap<BackendKey, Vec<SocketAddr>>,
     /// The addresses that they have besides. A backend that is not named here has none.
     pub others: HashMap<BackendKey, OtherAddresses>,
+    /// The places of endpoints, in their order. Those of a backend that is not named here are unknown.
+    pub places: HashMap<BackendKey, EndpointPlaces>,
 }
 
 /// A change of routes and endpoints.
@@ -43,6 +45,8 @@ pub struct TableChanges {
     pub endpoints: HashMap<BackendKey, Vec<SocketAddr>>,
     /// The addresses that those backends have besides. A backend that is not named here has none.
     pub others: HashMap<BackendKey, OtherAddresses>,
+    /// The places of those endpoints, in their order. Those of a backend that is not named here are unknown.
+    pub places: HashMap<BackendKey, EndpointPlaces>,
 }
 
 impl TableChanges {
@@ -52,13 +56,29 @@ impl TableChanges {
         backend: BackendKey,
         endpoints: &[SocketAddr],
         others: &OtherAddresses,
+        places: &[Arc<EndpointPlace>],
     ) {
         if *others != OtherAddresses::default() {
             self.others.insert(backend.clone(), others.clone());
         } else if !self.others.is_empty() {
             self.others.remove(&backend);
         }
+        if !places.is_empty() {
+            self.places.insert(backend.clone(), places.into());
+        } else if !self.places.is_empty() {
+            self.places.remove(&backend);
+        }
         self.endpoints.insert(backend, endpoints.to_vec());
+    }
+
+    /// The addresses of a backend.
+    fn addresses(&self, backend: &BackendKey) -> KnownAddresses<'_> {
+        let places = self.places.get(backend).map(|places| &**places);
+        KnownAddresses {
+            endpoints: self.endpoints.get(backend).map(Vec::as_slice).unwrap_or_default(),
+            others: self.others.get(backend),
+            places: places.unwrap_or_default(),
+        }
     }
 }
 
@@ -173,8 +193,9 @@ impl TableWriter {
             table.routes().map(|route| (route.spec.key.clone(), None)).collect();
         drop(table);
         routes.extend(snapshot.routes.into_iter().map(|route| (route.key.clone(), Some(route))));
-        let Snapshot { endpoints, others, .. } = snapshot;
-        let mut changes = TableChanges { routes: routes.into_iter().collect(), endpoints, others };
+        let Snapshot { endpoints, others, places, .. } = snapshot;
+        let routes = routes.into_iter().collect();
+        let mut changes = TableChanges { routes, endpoints, others, places };
         for backend in self.backends.keys() {
             // A backend without endpoints in the snapshot has none.
             changes.endpoints.entry(backend.clone()).or_default();
@@ -208,19 +229,19 @@ impl TableWriter {
     /// known backends arrive at `arrival`.
     fn change(
         &mut self,
-        changes: TableChanges,
+        mut changes: TableChanges,
         now: Instant,
         arrival: Option<Moment>,
         gone: &mut HashMap<SocketAddr, Vec<BackendKey>>,
     ) -> ApplyResult {
         let old = self.shared.load_full();
-        let mut routes = changes.routes;
+        let mut routes = std::mem::take(&mut changes.routes);
         routes.retain(|(key, new)| old.route(key).map(|route| &route.spec) != new.as_ref());
 
         let mut changed = 0;
-        for (key, addresses) in &changes.endpoints {
+        for key in changes.endpoints.keys() {
             let Some((backend, _)) = self.backends.get(key) else { continue };
-            let change = backend.set_endpoints(addresses, changes.others.get(key), arrival);
+            let change = backend.set_endpoints(changes.addresses(key), arrival);
             let Some(AddressChange { old, gone: left }) = change else { continue };
             self.old.sets.keep(old);
             changed += 1;
@@ -236,8 +257,7 @@ impl TableWriter {
             let before = old.route(&key);
             let route = spec.map(|spec| {
                 let stats = self.stats(&key, before);
-                let backends =
-                    self.name_backends(&spec, &changes.endpoints, &changes.others, &mut changed);
+                let backends = self.name_backends(&spec, &changes, &mut changed);
                 let check = spec.check().map(|check| self.checks.shared(check));
                 Arc::new(Route::new(spec, backends, stats, check))
             });
@@ -260,17 +280,16 @@ impl TableWriter {
     fn name_backends(
         &mut self,
         spec: &RouteSpec,
-        endpoints: &HashMap<BackendKey, Vec<SocketAddr>>,
-        others: &HashMap<BackendKey, OtherAddresses>,
+        changes: &TableChanges,
         changed: &mut usize,
     ) -> Box<[WeightedBackend]> {
         let backends = spec.backends.iter().enumerate();
         backends
             .map(|(index, (key, weight))| {
                 let (backend, named) = self.backends.entry(key.clone()).or_insert_with(|| {
-                    let addresses = endpoints.get(key).map(Vec::as_slice).unwrap_or_default();
-                    *changed += usize::from(!addresses.is_empty());
-                    (Arc::new(Backend::new(key.clone(), addresses, others.get(key))), 0)
+                    let addresses = changes.addresses(key);
+                    *changed += usize::from(!addresses.endpoints.is_empty());
+                    (Arc::new(Backend::new(key.clone(), addresses)), 0)
                 });
                 *named += 1;
                 let before = spec.backends.iter().take(index).filter(|(other, _)| other == key);

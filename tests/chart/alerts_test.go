@@ -243,6 +243,7 @@ func TestMetricsExist(t *testing.T) {
 		"error":   {"emfile", "enfile", "other"},
 		"result":  {"ok", "error"},
 		"state":   {"serving", "resting", "ejected", "unhealthy", "idle", "busy"},
+		"ring":    {"node", "zone", "any"},
 		"kind":    {"SniRoute", "Service", "EndpointSlice", "ReferenceGrant", "File"},
 	}
 	target := []string{"job", "instance", "namespace", "exported_namespace", "route", "le"}

@@ -15,6 +15,7 @@ mod environment;
 mod leader;
 mod load;
 mod memory;
+mod near;
 mod objects;
 mod outage;
 mod ownership;
@@ -44,6 +45,7 @@ fn main() -> ExitCode {
         controller::tests(),
         elsewhere::tests(),
         reach::tests(),
+        near::tests(),
         weird::tests(),
         proxied::tests(),
         poison::tests(),

@@ -28,6 +28,7 @@ mod lifetime;
 mod limits;
 mod listeners;
 mod loops;
+mod near;
 mod outcomes;
 mod proxy_header;
 mod removal;

@@ -110,6 +110,15 @@ spec:
       valueFrom:
         fieldRef:
           fieldPath: metadata.name
+    - name: SLUICE_NODE
+      valueFrom:
+        fieldRef:
+          fieldPath: spec.nodeName
+    {{- /* Kubernetes copies the label from the node to the pod. Without it, the variable is empty. */}}
+    - name: SLUICE_ZONE
+      valueFrom:
+        fieldRef:
+          fieldPath: metadata.labels['topology.kubernetes.io/zone']
     {{- with include "sluice.listOrTemplate" (dict "context" . "value" .Values.env) }}
     {{- . | nindent 4 }}
     {{- end }}

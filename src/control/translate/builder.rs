@@ -149,7 +149,7 @@ impl Builder {
         let Some(key) = key(&slice.metadata) else { return };
         let Some(service) = service_of(slice, &key) else { return self.remove_slice(&key) };
         self.targets.own.put_slice(&key, &service, slice);
-        self.targets.services.put_slice(key, service, Slice::of(slice));
+        self.targets.services.put_slice(key, service, Slice::of(slice, &self.installation.place));
     }
 
     /// Removes an EndpointSlice.

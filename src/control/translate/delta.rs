@@ -11,7 +11,7 @@ use super::builder::Builder;
 use super::claims::ClaimChanges;
 use super::names::NameChanges;
 use super::own_addresses::OwnAddressChanges;
-use super::resolve::{PortTarget, ResolutionCache};
+use super::resolve::{PortTarget, Resolution, ResolutionCache};
 use super::resolved_route::ResolvedRoute;
 use super::routes::RoutePresence;
 use super::services::{PortChange, PortUpdate};
@@ -168,8 +168,8 @@ impl<'b> DeltaComputation<'b> {
             }
             if let PortTarget::Resolved(resolution) = found {
                 let backend = BackendKey::Service { service: service.clone(), port };
-                let (endpoints, others) = (&resolution.addresses, &resolution.others);
-                self.delta.changes.set_addresses(backend, endpoints, others);
+                let Resolution { addresses, others, places, .. } = &*resolution;
+                self.delta.changes.set_addresses(backend, addresses, others, places);
             }
         }
         Some(steps)

@@ -11,6 +11,7 @@ mod delta;
 mod domain;
 mod endpoints;
 mod grants;
+mod hints;
 mod names;
 mod notes;
 mod own_addresses;
@@ -36,6 +37,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 pub use self::builder::Builder;
 pub(super) use self::conditions::Problem;
 pub use self::delta::{Delta, DeltaComputation, SLICE};
+pub use self::hints::OwnPlace;
 pub use self::names::{
     ADDRESSES_OF_A_NAME, DnsAnswer, NAMES_OF_A_NAMESPACE, NameChanges, NameFault, Rank, WantedName,
 };
@@ -82,6 +84,8 @@ pub struct Installation {
     pub reach: Reach,
     /// The addresses of this machine at the start. The data plane checks later changes.
     pub machine: Vec<IpAddr>,
+    /// Where this process runs. Hints of EndpointSlices are compared with it.
+    pub place: OwnPlace,
     /// The Services that lead to the installation itself. No route may lead to them.
     pub own_services: Vec<ObjectKey>,
     /// Which namespaces may claim hostnames below a wildcard.
@@ -98,6 +102,7 @@ impl Default for Installation {
             listeners: Vec::new(),
             reach: Reach::default(),
             machine: Vec::new(),
+            place: OwnPlace::default(),
             own_services: Vec::new(),
             hostnames_below: HostnamesBelow::default(),
         }
@@ -148,10 +153,10 @@ pub(super) fn examine(resources: &Resources, installation: &Installation) -> (Pl
     resources.routes.iter().rev().for_each(|route| builder.put_route(route));
     let Delta { changes, mut statuses, names, .. } = builder.settle();
     statuses.sort_unstable_by(|a, b| a.object.cmp(&b.object));
-    let TableChanges { routes, endpoints, others } = changes;
+    let TableChanges { routes, endpoints, others, places } = changes;
     let mut routes: Vec<_> = routes.into_iter().filter_map(|(_, spec)| spec).collect();
     routes.sort_unstable_by(|a, b| a.key.cmp(&b.key));
-    let snapshot = Snapshot { routes, endpoints, others };
+    let snapshot = Snapshot { routes, endpoints, others, places };
     let mut names: Vec<_> = names.wanted.into_iter().map(|wanted| wanted.name).collect();
     names.sort_unstable();
     (Plan { snapshot, statuses, names }, builder.problems())

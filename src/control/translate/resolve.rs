@@ -15,7 +15,10 @@ use super::services::{KnownServices, PortChange, PortUpdate};
 use super::unresolved::Unresolved;
 use crate::control::api::{Address, DnsName};
 use crate::reach::{EndpointRefusal, Reach};
-use crate::routing::{BackendKey, Kind, ObjectKey, OtherAddresses, RouteKey, ServicePort};
+use crate::routing::{
+    BackendKey, EndpointPlace, EndpointPlaces, Kind, ObjectKey, OtherAddresses, RouteKey,
+    ServicePort,
+};
 
 /// The result of resolving a backend.
 #[derive(Debug, PartialEq)]
@@ -25,6 +28,8 @@ pub(super) struct Resolution {
     /// The addresses that it has besides. They are unknown where a problem, or a name of DNS, leaves open
     /// whether an address that is missing exists.
     pub(super) others: OtherAddresses,
+    /// The places of its endpoints, in their order. Empty if none is known.
+    pub(super) places: EndpointPlaces,
     /// The DNS name of the backend, if it has one.
     pub(super) name: Option<DnsName>,
     /// The problem with the backend, if any.
@@ -71,6 +76,7 @@ impl Default for Resolution {
         Resolution {
             addresses: Box::default(),
             others: OtherAddresses::Unknown,
+            places: EndpointPlaces::default(),
             name: None,
             fault: None,
             refused: false,
@@ -257,7 +263,11 @@ impl Targets {
 
     fn at_port(&self, service: &ObjectKey, usable: PortEndpoints) -> PortTarget {
         let (cut, all, used) = (usable.cut, usable.count(), usable.addresses.len());
+        let places = usable.addresses.iter().copied().zip(usable.places);
+        let is_known = |place: &EndpointPlace| *place != EndpointPlace::default();
+        let places: Vec<_> = places.filter(|(_, place)| is_known(place)).collect();
         let mut resolution = self.permitted(usable.addresses, "service.name");
+        resolution.places = places_of(&resolution.addresses, places);
         match (&mut resolution.others, usable.others) {
             (OtherAddresses::Known(others), OtherAddresses::Known(unused)) => others.extend(unused),
             (others, unknown) => *others = unknown,
@@ -304,4 +314,21 @@ impl Targets {
         resolution.others = OtherAddresses::Unknown;
         resolution
     }
+}
+
+/// The places of these addresses, in their order. Both are sorted by address; `placed` may have others, and lack
+/// some.
+fn places_of(
+    addresses: &[SocketAddr],
+    placed: Vec<(SocketAddr, Arc<EndpointPlace>)>,
+) -> EndpointPlaces {
+    if placed.is_empty() {
+        return EndpointPlaces::default();
+    }
+    let mut placed = placed.into_iter().peekable();
+    let place = |address: &SocketAddr| {
+        while placed.next_if(|(other, _)| other < address).is_some() {}
+        placed.next_if(|(other, _)| other == address).map(|(_, place)| place).unwrap_or_default()
+    };
+    addresses.iter().map(place).collect()
 }

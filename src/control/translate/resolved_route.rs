@@ -10,7 +10,7 @@ use super::conditions::{ObjectVersion, Problem, ReadFailure};
 use super::conflict;
 use super::notes::{Note, NoteSide};
 use super::policy::Policies;
-use super::resolve::{ResolutionCache, Targets};
+use super::resolve::{Resolution, ResolutionCache, Targets};
 use super::unreadable::UnreadableRoute;
 use super::unresolved::Unresolved;
 use crate::control::api::{BackendTarget, DnsName, ListenerName, SniRoute};
@@ -222,7 +222,8 @@ impl ResolvedRoute {
                 self.names.extend(found.name.clone());
                 self.endpoints += found.addresses.len();
                 if served && !changes.endpoints.contains_key(backend) {
-                    changes.set_addresses(backend.clone(), &found.addresses, &found.others);
+                    let Resolution { addresses, others, places, .. } = &*found;
+                    changes.set_addresses(backend.clone(), addresses, others, places);
                 }
             }
         }

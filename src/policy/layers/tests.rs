@@ -190,6 +190,7 @@ fn every_field_reads_back_as_it_was_written() {
             {
                 "policy": "SourceAddress",
                 "slowStart": "30s",
+                "locality": "Ignore",
                 "prefix": { "ipv4": 24, "ipv6": 48 },
                 "race": { "after": "100ms", "budget": 0 },
             },

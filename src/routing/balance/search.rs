@@ -6,7 +6,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::routing::{Availability, Endpoint, EndpointSet, Moment, Route, mix};
+use crate::routing::{Availability, Endpoint, Moment, Route, mix};
 
 /// The maximum number of endpoints that are checked for one client, over all backends and choices. Each
 /// choice uses at most half of the rest, and at least one. If nearly all endpoints are dead, a healthy one
@@ -131,7 +131,7 @@ impl<'a> EndpointRequest<'a> {
 /// A search for one endpoint, with a limit on the endpoints it looks at.
 pub(super) struct EndpointSearch<'w> {
     pub(super) request: &'w EndpointRequest<'w>,
-    route: &'w Route,
+    pub(super) route: &'w Route,
     most: u16,
     left: Cell<u16>,
     /// Over which time the weight of an endpoint that comes back grows.
@@ -150,7 +150,7 @@ impl<'w> EndpointSearch<'w> {
 
     /// The index of an endpoint, in place of `start`, after those that start slowly have refused what exceeds
     /// their weights. What one refuses goes to any by chance, so that all have their shares in the end.
-    fn after_slow_starts(&self, set: &EndpointSet, start: usize) -> usize {
+    fn after_slow_starts(&self, set: &[Arc<Endpoint>], start: usize) -> usize {
         if self.slow_start.is_none() {
             return start;
         }
@@ -180,6 +180,11 @@ impl<'w> EndpointSearch<'w> {
     /// Whether the search may stop at this rank. A client is used for at most one trial.
     pub(super) fn is_good(&self, rank: EndpointRank) -> bool {
         rank <= if self.request.tried.is_empty() { EndpointRank::Due } else { EndpointRank::Well }
+    }
+
+    /// Whether an endpoint was not tried yet, and is good.
+    pub(super) fn likes(&self, endpoint: &Endpoint) -> bool {
+        self.look(endpoint).is_some_and(|rank| self.is_good(rank))
     }
 
     /// The rank of an endpoint; `None` if it was tried already.
@@ -216,7 +221,7 @@ impl<'w> EndpointSearch<'w> {
 /// The endpoint at `start`, if it is good, or else the best one found in a random order. A search from
 /// `start` onwards would give an endpoint the shares of all bad ones before it.
 pub(super) fn pick<'s>(
-    set: &'s EndpointSet,
+    set: &'s [Arc<Endpoint>],
     search: &EndpointSearch<'_>,
     start: usize,
     share: u16,

@@ -25,6 +25,12 @@ fn words() -> Vec<Rule> {
             json!("Random"),
         ),
         rule(
+            "/loadBalancing/locality",
+            json!("Zone"),
+            "spec.loadBalancing.locality: Unsupported value: \"Zone\": supported values: \"Hints\", \"Ignore\"",
+            json!("Ignore"),
+        ),
+        rule(
             "/endpoints/onRemoval",
             json!("Drop"),
             "spec.endpoints.onRemoval: Unsupported value: \"Drop\": supported values: \"Keep\", \"Close\"",

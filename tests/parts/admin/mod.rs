@@ -23,8 +23,9 @@ use sluice::outcome::Outcome;
 use sluice::policy::{AccessLists, Layers, Policy};
 use sluice::readiness::Readiness;
 use sluice::routing::{
-    AnyOn, BackendKey, EjectionRule, Hostname, Hostnames, Kind, Moment, ObjectKey, RouteKey,
-    RouteSpec, ServicePort, Snapshot, TableWriter, TrafficPolicy, channel,
+    AnyOn, BackendKey, EjectionRule, EndpointPlace, EndpointPlaces, Hostname, Hostnames, Kind,
+    Moment, ObjectKey, Ring, RouteKey, RouteSpec, ServicePort, Snapshot, TableWriter,
+    TrafficPolicy, channel,
 };
 use testkit::{PATIENCE, wait_until};
 use tokio::sync::oneshot;

@@ -36,7 +36,8 @@ fn routes_show_everything_in_force_and_everything_refused() {
     let from = |own: &str| {
         json!({
             "health.passive.ejectFor": "default", "health.passive.failures": "default",
-            "health.passive.maxEjectFor": "default", "loadBalancing.policy": own,
+            "health.passive.maxEjectFor": "default", "loadBalancing.locality": "default",
+            "loadBalancing.policy": own,
             "loadBalancing.race.after": "default", "loadBalancing.race.budget": "default",
             "timeouts.connect": own, "timeouts.idle": own,
         })
@@ -48,7 +49,7 @@ fn routes_show_everything_in_force_and_everything_refused() {
                 "kind": "SniRoute", "namespace": "data", "name": "kafka", "served": true, "created": 1_700_000_000,
                 "hostnames": ["kafka.example.com", "*.kafka.example.com"],
                 "listeners": ["https"], "alpn": ["h2", "http/1.1"],
-                "loadBalancing": { "policy": "LeastConnections", "race": race },
+                "loadBalancing": { "policy": "LeastConnections", "locality": "Hints", "race": race },
                 "health": health,
                 "timeouts": { "connect": "5s", "idle": "1s500ms" },
                 "policyFrom": from("route"),
@@ -70,7 +71,7 @@ fn routes_show_everything_in_force_and_everything_refused() {
                 "kind": "SniRoute", "namespace": "web", "name": "any", "served": true, "hostnames": ["*"],
                 "anyOn": { "except": ["redis"] },
                 "listeners": [], "alpn": [],
-                "loadBalancing": { "policy": "RoundRobin", "race": race },
+                "loadBalancing": { "policy": "RoundRobin", "locality": "Hints", "race": race },
                 "health": health,
                 "timeouts": { "connect": "5s", "idle": "1h" },
                 "policyFrom": from("default"),
@@ -204,6 +205,44 @@ fn routes_do_not_repeat_the_access_lists_of_the_installation() {
     assert_eq!(snapshot.routes, routes);
     let list = |index: usize| std::ptr::from_ref(snapshot.routes[index].policy.access());
     assert!(list(0) == list(1) && list(1) != list(2));
+}
+
+#[test]
+fn near_endpoints_are_shown_with_the_ring_in_use_and_read_back() {
+    let backend = BackendKey::address("web", "x");
+    let addresses = [1, 2].map(|last| SocketAddr::from(([10, 0, 0, last], 443)));
+    let place = |ring: Ring, node: &str, zone: &str| {
+        Arc::new(EndpointPlace { ring, node: Some(node.into()), zone: Some(zone.into()) })
+    };
+    let places: EndpointPlaces = [place(Ring::Any, "n1", "a"), place(Ring::Zone, "n2", "b")].into();
+    let snapshot = Snapshot {
+        routes: vec![RouteSpec {
+            backends: vec![(backend.clone(), 1)],
+            ..plain(key("web", "near"), "near.example")
+        }],
+        endpoints: [(backend.clone(), addresses.into())].into_iter().collect(),
+        places: [(backend.clone(), places.clone())].into_iter().collect(),
+        ..Snapshot::default()
+    };
+    let (mut writer, reader) = channel();
+    writer.apply(snapshot);
+    let report = || RoutesReport::new(&reader.table(), &[]);
+    let shown = |field: &str| {
+        let report = serde_json::to_value(report()).expect("JSON");
+        report["routes"][0]["backends"][0].pointer(field).cloned()
+    };
+    assert_eq!(shown("/ring"), Some(json!("zone")));
+    assert_eq!(shown("/endpoints/0/ring"), None);
+    assert_eq!(shown("/endpoints/1/ring"), Some(json!("zone")));
+    assert_eq!(shown("/endpoints/1/node"), Some(json!("n2")));
+    assert_eq!(shown("/endpoints/1/zone"), Some(json!("b")));
+    assert_eq!(report().snapshot().0.places.get(&backend), Some(&places));
+
+    let route = reader.table().routes().next().cloned().expect("a route");
+    let endpoint = route.backends[0].backend.endpoints()[1].clone();
+    // For longer than the test takes.
+    endpoint.failed(Moment::now() + Duration::from_secs(600));
+    assert_eq!(shown("/ring"), Some(json!("any")));
 }
 
 #[test]

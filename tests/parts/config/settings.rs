@@ -67,6 +67,20 @@ const ROWS: &[Row] = &[
         shown: ["edge/sluice", "edge/sluice,edge/sluice-admin", "a/b"],
     },
     Row {
+        name: "node",
+        file: "node: worker-1",
+        variable: ("SLUICE_NODE", "worker-2.example.com"),
+        flags: &["--node", "worker_3"],
+        shown: ["worker-1", "worker-2.example.com", "worker_3"],
+    },
+    Row {
+        name: "zone",
+        file: "zone: eu-1a",
+        variable: ("SLUICE_ZONE", "eu-1b"),
+        flags: &["--zone", "C"],
+        shown: ["eu-1a", "eu-1b", "C"],
+    },
+    Row {
         name: "stateDir",
         file: "stateDir: src",
         variable: ("SLUICE_STATE_DIR", "not/there/yet"),

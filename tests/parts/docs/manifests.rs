@@ -3,7 +3,7 @@
 use std::fs;
 
 use sluice::control::files;
-use sluice::control::translate::Installation;
+use sluice::control::translate::{Installation, OwnPlace};
 use sluice::policy::Layers;
 use sluice::reach::Reach;
 use sluice::routing::HostnamesBelow;
@@ -45,6 +45,7 @@ fn installation() -> Installation {
         listeners: Vec::new(),
         reach: Reach { local_addresses: true, ..Reach::default() },
         machine: vec![],
+        place: OwnPlace::default(),
         own_services: vec![],
         hostnames_below: HostnamesBelow::Anyone,
     }

@@ -1,6 +1,8 @@
 //! `EndpointSlice`, as far as it is used.
 
-use k8s_openapi::api::discovery::v1::{Endpoint, EndpointConditions, EndpointPort, EndpointSlice};
+use k8s_openapi::api::discovery::v1::{
+    Endpoint, EndpointConditions, EndpointHints, EndpointPort, EndpointSlice, ForNode, ForZone,
+};
 use serde::Deserialize;
 
 use super::{IncomingObject, WatchedKind};
@@ -31,9 +33,16 @@ pub(super) fn slice(
         serving: conditions.serving,
         terminating: conditions.terminating,
     };
+    let hints = |hints: UsedHints| EndpointHints {
+        for_nodes: hints.for_nodes.map(|named| named.into_iter().map(for_node).collect()),
+        for_zones: hints.for_zones.map(|named| named.into_iter().map(for_zone).collect()),
+    };
     let endpoint = |endpoint: UsedEndpoint| Endpoint {
         addresses: endpoint.addresses.unwrap_or_default(),
         conditions: endpoint.conditions.map(conditions),
+        hints: endpoint.hints.map(hints),
+        node_name: endpoint.node_name,
+        zone: endpoint.zone,
         ..Endpoint::default()
     };
     let port = |port: UsedEndpointPort| EndpointPort {
@@ -58,10 +67,34 @@ struct UsedSlice {
     ports: Option<Vec<UsedEndpointPort>>,
 }
 
+fn for_node(named: Named) -> ForNode {
+    ForNode { name: named.name }
+}
+
+fn for_zone(named: Named) -> ForZone {
+    ForZone { name: named.name }
+}
+
 #[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
 struct UsedEndpoint {
     addresses: Option<Vec<String>>,
     conditions: Option<UsedConditions>,
+    hints: Option<UsedHints>,
+    node_name: Option<String>,
+    zone: Option<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct UsedHints {
+    for_nodes: Option<Vec<Named>>,
+    for_zones: Option<Vec<Named>>,
+}
+
+#[derive(Deserialize)]
+struct Named {
+    name: String,
 }
 
 #[derive(Deserialize)]

@@ -38,7 +38,11 @@ fn what_is_used_is_read() {
         "metadata": metadata, "addressType": "IPv4",
         "ports": [{ "name": "tls", "port": 443, "protocol": "TCP" }, { "port": null }],
         "endpoints": [
-            { "addresses": ["192.0.2.1"] },
+            {
+                "addresses": ["192.0.2.1"], "nodeName": "n", "zone": "z",
+                "hints": { "forNodes": [{ "name": "n" }], "forZones": [{ "name": "z" }] },
+            },
+            { "addresses": ["192.0.2.2"], "hints": {} },
             { "addresses": [], "conditions": { "ready": false, "serving": true, "terminating": true } },
         ],
     });

@@ -186,6 +186,7 @@ fn snapshot() -> Snapshot {
             (kafka(number.clone()), addresses(&["10.0.0.1:9093", "[fd00::1]:9093"])),
             (kafka(name.clone()), addresses(&["10.0.0.2:9094"])),
         ]),
+        places: HashMap::new(),
         routes: vec![
             RouteSpec {
                 created: Some(1_700_000_000),

@@ -1,5 +1,6 @@
 mod elsewhere;
 mod endpoints;
+mod hints;
 mod incremental;
 mod kinds;
 mod ownership;

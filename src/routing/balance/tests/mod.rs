@@ -2,6 +2,7 @@ mod bounds;
 mod health;
 mod keys;
 mod limits;
+mod near;
 mod policies;
 mod slow_start;
 mod sources;

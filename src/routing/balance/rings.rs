@@ -1,0 +1,62 @@
+//! The choice among the rings of one backend: near endpoints first.
+
+use std::net::{IpAddr, Ipv6Addr};
+use std::sync::Arc;
+
+use super::search::{EndpointRank, EndpointRequest, EndpointSearch, pick};
+use crate::routing::{Endpoint, EndpointSet, Ring, Route};
+
+/// A found endpoint.
+pub(super) struct Found {
+    pub(super) endpoint: Arc<Endpoint>,
+    /// Its ring, if that had a part in the choice.
+    pub(super) ring: Option<Ring>,
+}
+
+/// The ring of a backend that the next connection of a route goes to: the nearest one with a good
+/// endpoint. `None` if there is none, or if all endpoints are equally near to the route.
+pub fn ring_in_use(set: &EndpointSet, route: &Route) -> Option<Ring> {
+    let request = EndpointRequest::new(IpAddr::V6(Ipv6Addr::UNSPECIFIED), &[], 0);
+    let search = EndpointSearch::new(&request, route, request.allowance());
+    near_rings(set, route).find(|(_, endpoints)| endpoints.iter().any(|one| search.likes(one)))?.0
+}
+
+/// The endpoints of a backend by ring, the nearest first; all at once if the route prefers none, or if none is
+/// nearer than others.
+pub(super) fn near_rings<'s>(
+    set: &'s EndpointSet,
+    route: &Route,
+) -> impl Iterator<Item = (Option<Ring>, &'s [Arc<Endpoint>])> + use<'s> {
+    let rings = set.rings().filter(|_| route.spec.policy.prefers_near());
+    let all = rings.is_none().then_some((None, &**set));
+    let by_ring = rings
+        .into_iter()
+        .flat_map(|rings| Ring::ALL.into_iter().map(move |ring| (Some(ring), rings.of(ring))));
+    all.into_iter().chain(by_ring)
+}
+
+/// What [`pick`] finds in the nearest ring with a good endpoint, or else the best of all rings. Also returns the
+/// number of endpoints in the ring.
+pub(super) fn pick_near(
+    set: &EndpointSet,
+    search: &EndpointSearch<'_>,
+    start: usize,
+    share: u16,
+) -> Option<(EndpointRank, Found, usize)> {
+    let mut best: Option<(EndpointRank, Found, usize)> = None;
+    let end = search.left().saturating_sub(share);
+    for (ring, endpoints) in near_rings(set, search.route) {
+        let left = search.left().saturating_sub(end).max(1);
+        // Half of the rest, so that many dead endpoints of one ring leave something for the next one.
+        let share = if matches!(ring, None | Some(Ring::Any)) { left } else { left.div_ceil(2) };
+        let Some((rank, endpoint)) = pick(endpoints, search, start, share) else { continue };
+        if best.as_ref().is_none_or(|(least, ..)| rank < *least) {
+            let found = Found { endpoint: Arc::clone(endpoint), ring };
+            best = Some((rank, found, endpoints.len()));
+        }
+        if search.is_good(rank) {
+            break;
+        }
+    }
+    best
+}
