@@ -23,6 +23,7 @@ use tokio::sync::{Notify, oneshot, watch};
 use crate::access_log::{AccessLog, Writing};
 use crate::admin::{Admin, AdminLimits, AdminState};
 use crate::config::{self, Config, RouteSource};
+use crate::control::checks::Authorities;
 use crate::control::status::Statuses;
 use crate::control::supervise::Supervised;
 use crate::control::translate::{Installation, OwnPlace};
@@ -121,6 +122,8 @@ struct SharedParts {
     /// The rules for endpoint addresses.
     reach: Reach,
     own_endpoints: OwnEndpoints,
+    /// The authorities of active health checks.
+    authorities: Authorities,
     /// Notified when the manifests are to be read again.
     reread: Arc<Notify>,
 }
@@ -148,6 +151,7 @@ impl App {
             statuses: Statuses::default(),
             reach: proxy.reach().clone(),
             own_endpoints: OwnEndpoints::default(),
+            authorities: Authorities::default(),
             reread: Arc::default(),
         };
         proxy.protect_own(parts.own_endpoints.clone());

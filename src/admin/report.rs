@@ -131,7 +131,7 @@ pub struct EndpointReport {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct ConditionReport {
-    /// `Accepted`, `ResolvedRefs` or `Programmed`.
+    /// `Accepted`, `ResolvedRefs`, `Programmed` or `BackendCertificate`.
     #[serde(rename = "type")]
     pub kind: String,
     /// `True` or `False`.
@@ -166,7 +166,7 @@ impl RoutesReport {
             table.routes().map(|route| (route.spec.key.clone(), RouteReport::of(route))).collect();
         for status in statuses {
             let object = |rule| RouteKey::of_rule(status.object.clone(), rule);
-            let conditions = || status.conditions.iter().map(ConditionReport::of).collect();
+            let conditions = || status.known_conditions().map(ConditionReport::of).collect();
             let mut served = routes.range_mut(object(0)..=object(u16::MAX)).peekable();
             if served.peek().is_none() {
                 let refused = RouteReport::refused(&status.object, conditions());

@@ -16,7 +16,7 @@ use tokio::sync::oneshot;
 use super::beat::Beat;
 use super::{SharedParts, single_threaded};
 use crate::config::Config;
-use crate::control::checks::{self, Authorities, CheckMeters, CheckOutcome, ChecksArgs};
+use crate::control::checks::{self, CheckMeters, CheckOutcome, ChecksArgs};
 use crate::control::supervise::{failed, supervise};
 use crate::heartbeat::Pulse;
 use crate::machine::Machine;
@@ -45,6 +45,7 @@ impl Checks {
             (Arc::clone(&beat), parts.clone(), config.checks_per_second);
         thread::Builder::new().name(NAME.into()).spawn(move || {
             let machine = Machine::new();
+            let statuses = parts.statuses.clone();
             let (reach, own) = (parts.reach.clone(), parts.own_endpoints.clone());
             let args = ChecksArgs {
                 table: parts.table.clone(),
@@ -52,7 +53,8 @@ impl Checks {
                 judge: Box::new(move |endpoint| {
                     reach.judge(endpoint, &own.get(), |ip| machine.has(ip))
                 }),
-                authorities: Authorities::default(),
+                authorities: parts.authorities.clone(),
+                report: Box::new(move |seen| statuses.hold().set_certificates(seen)),
                 meters: meters(&parts),
             };
             run(runtime, &args, &parts, &answering, stopped);

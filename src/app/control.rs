@@ -174,7 +174,8 @@ async fn follow_files(
 ) -> Infallible {
     let publish = |update: FilesUpdate| {
         let FilesState { publisher, first } = &mut *state.borrow_mut();
-        let FilesUpdate { delta, complete, faults, noticed } = update;
+        let FilesUpdate { delta, authorities, complete, faults, noticed } = update;
+        authorities.into_iter().for_each(|known| parts.authorities.set(known));
         let applied = publisher.publish(delta, noticed);
         for (kind, faults) in &faults {
             parts.metrics.set_manifest_faults(kind, *faults);

@@ -79,7 +79,13 @@ async fn follow_source(
     let source = kubernetes::KubernetesSource { client, namespaces: config.namespaces.clone() };
     let publish = |update| output.borrow_mut().publish(update);
     let names = DnsFollower::new(&config.dns_servers);
-    kubernetes::watch(source, installation(config, parts), names, publish, told).await
+    let authorities = parts.authorities.clone();
+    let authorities =
+        kubernetes::follow_authorities(source.client.clone(), parts.table.clone(), authorities);
+    tokio::select! {
+        never = kubernetes::watch(source, installation(config, parts), names, publish, told) => never,
+        never = authorities => never,
+    }
 }
 
 /// Serves the saved table if there is no other in time, and saves new tables.

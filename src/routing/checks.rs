@@ -11,6 +11,7 @@ use std::time::Duration;
 use ahash::AHashSet as HashSet;
 use arc_swap::ArcSwapOption;
 
+use super::ObjectKey;
 use crate::policy::{AlpnProtocol, ProxyVersion, VerifyMode};
 
 /// What a check of an endpoint does, and how its results are judged. In a table, equal ones are the same [`Arc`],
@@ -31,6 +32,16 @@ pub struct CheckParams {
     pub healthy: u32,
 }
 
+impl CheckParams {
+    /// What is made of the certificate of an endpoint.
+    pub fn verify(&self) -> VerifyMode {
+        match &self.method {
+            CheckMethod::Tcp => VerifyMode::None,
+            CheckMethod::Tls(tls) => tls.verify,
+        }
+    }
+}
+
 /// How an endpoint is checked.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum CheckMethod {
@@ -49,8 +60,8 @@ pub struct TlsCheck {
     pub alpn: Vec<AlpnProtocol>,
     /// What is made of the certificate.
     pub verify: VerifyMode,
-    /// The namespace and name of the ConfigMap with the certificates of the authorities.
-    pub ca: Option<(Box<str>, Box<str>)>,
+    /// The ConfigMap with the certificates of the authorities.
+    pub ca: Option<ObjectKey>,
 }
 
 /// The state of an endpoint, according to one kind of checks.

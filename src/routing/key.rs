@@ -34,6 +34,8 @@ pub enum Kind {
     EndpointSlice,
     /// `ReferenceGrant` of `gateway.networking.k8s.io`.
     ReferenceGrant,
+    /// `ConfigMap` of the core group.
+    ConfigMap,
 }
 
 /// The identity of an object: its kind, namespace and name.
@@ -86,8 +88,14 @@ impl ObjectKey {
 
 impl Kind {
     /// All kinds.
-    pub const ALL: [Kind; 5] =
-        [Kind::SniRoute, Kind::TlsRoute, Kind::Service, Kind::EndpointSlice, Kind::ReferenceGrant];
+    pub const ALL: [Kind; 6] = [
+        Kind::SniRoute,
+        Kind::TlsRoute,
+        Kind::Service,
+        Kind::EndpointSlice,
+        Kind::ReferenceGrant,
+        Kind::ConfigMap,
+    ];
 
     /// The kind with this name in an API group, if sluice knows it.
     pub fn named(group: &str, name: &str) -> Option<Self> {
@@ -102,6 +110,7 @@ impl Kind {
             Kind::Service => "Service",
             Kind::EndpointSlice => "EndpointSlice",
             Kind::ReferenceGrant => "ReferenceGrant",
+            Kind::ConfigMap => "ConfigMap",
         }
     }
 
@@ -110,7 +119,7 @@ impl Kind {
         match self {
             Kind::SniRoute => "sluice.dev",
             Kind::TlsRoute | Kind::ReferenceGrant => "gateway.networking.k8s.io",
-            Kind::Service => "",
+            Kind::Service | Kind::ConfigMap => "",
             Kind::EndpointSlice => "discovery.k8s.io",
         }
     }

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, OnceLock};
 use super::hash_ring::{hash_text, mix};
 use super::{
     Attachment, Attachments, Backend, BackendKey, CheckMethod, CheckParams, HealthRule, Hostname,
-    Hostnames, ListenerRef, RouteKey, Scope, TlsCheck, TrafficPolicy,
+    Hostnames, ListenerRef, ObjectKey, RouteKey, Scope, TlsCheck, TrafficPolicy,
 };
 use crate::limiter::{Limiter, SourceTable};
 use crate::outcome::Outcome;
@@ -95,10 +95,8 @@ impl RouteSpec {
             })
         };
         let asked = active.server_name.as_ref().map(|name| name.as_str().into());
-        let ca = active
-            .ca
-            .as_ref()
-            .map(|ca| (self.key.namespace().into(), ca.config_map.as_str().into()));
+        let ca = active.ca.as_ref();
+        let ca = ca.map(|ca| ObjectKey::new(self.key.namespace(), ca.config_map.as_str()));
         TlsCheck {
             server_name: asked.or_else(own),
             alpn: active.alpn.clone(),

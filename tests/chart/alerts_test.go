@@ -244,7 +244,7 @@ func TestMetricsExist(t *testing.T) {
 		"result":  {"ok", "error"},
 		"state":   {"serving", "resting", "ejected", "unhealthy", "idle", "busy"},
 		"ring":    {"node", "zone", "any"},
-		"kind":    {"SniRoute", "Service", "EndpointSlice", "ReferenceGrant", "File"},
+		"kind":    {"SniRoute", "Service", "EndpointSlice", "ReferenceGrant", "ConfigMap", "File"},
 	}
 	target := []string{"job", "instance", "namespace", "exported_namespace", "route", "le"}
 	_, queries := dashboard(t)

@@ -1,6 +1,7 @@
 //! Active health checks of real servers.
 
 use std::collections::BTreeMap;
+use std::fs;
 use std::io::Write;
 use std::net::{SocketAddr, TcpListener, TcpStream};
 
@@ -8,7 +9,7 @@ use serde_json::Value;
 use testkit::{Authority, eventually, hello, wait_until};
 
 use super::server::{Kind, Server, python, refusing, s_server};
-use super::sluice::{Sluice, route_with};
+use super::sluice::{Sluice, rename_over, route_with};
 
 const NAME: &str = "www.example.test";
 
@@ -105,4 +106,47 @@ fn an_endpoint_that_fails_is_unhealthy_until_it_is_back() {
     let _server = TcpListener::bind(address).unwrap();
     state("serving");
     assert_eq!(sluice.metrics().get("sluice_health_check_failures_total"), Some(1.0));
+}
+
+/// The status and the reason of the condition about certificates, of the first route.
+fn condition(sluice: &Sluice) -> String {
+    let report = sluice.report();
+    let conditions = report["routes"][0]["conditions"].as_array().unwrap();
+    let found = conditions.iter().find(|one| one["type"] == "BackendCertificate");
+    found.map_or_else(String::new, |one| {
+        format!("{}/{}", one["status"].as_str().unwrap(), one["reason"].as_str().unwrap())
+    })
+}
+
+fn config_map(authority: &Authority) -> String {
+    let data = serde_json::json!({ "ca.crt": fs::read_to_string(authority.file()).unwrap() });
+    format!(
+        "apiVersion: v1\nkind: ConfigMap\nmetadata: {{ name: ca, namespace: test }}\ndata: {data}\n"
+    )
+}
+
+#[test]
+fn authorities_in_files_are_live_and_decide_nothing_before_they_are_there() {
+    let (ours, other) = (Authority::new(), Authority::new());
+    let address = Server::start(Kind::Rustls, &ours, &[NAME], &[]).address;
+    let enforce =
+        "{ type: TLS, interval: 1s, unhealthy: 1, verify: Enforce, ca: { configMap: ca } }";
+    let sluice = Sluice::start(&[("routes.yaml", routes(&[("one", address)], enforce))]);
+    let (file, is) = (sluice.routes().join("ca.yaml"), |expected: &str, state: &str| {
+        wait_until(&format!("{expected}, {state}"), || {
+            condition(&sluice) == expected && endpoints(&sluice)["one"]["state"] == state
+        });
+    });
+    is("False/CaNotFound", "serving");
+    let mut client = TcpStream::connect(sluice.address).unwrap();
+    client.write_all(&hello(NAME)).unwrap();
+    rename_over(&file, &config_map(&ours));
+    is("True/Valid", "serving");
+    rename_over(&file, &config_map(&other));
+    is("False/CertificateNotTrusted", "unhealthy");
+    fs::remove_file(&file).unwrap();
+    is("False/CaNotFound", "serving");
+    let problems = sluice.warnings();
+    let told = problems.iter().filter(|line| line["condition"] == "BackendCertificate");
+    assert_eq!(told.count(), 3, "{problems:?}");
 }

@@ -58,6 +58,14 @@ fn check_has_a_line_for_each_fault_with_file_line_object_and_field() {
             &["7: SniRoute test/a: spec.backends[0].service.name: there is no Service test/web"],
         ),
         (
+            format!(
+                "{good}  health:\n    active: {{ type: TLS, verify: Enforce, ca: {{ configMap: ca }} }}\n"
+            ),
+            &[
+                "8: SniRoute test/a: spec.health.active.ca.configMap: test/ca: there is no such ConfigMap",
+            ],
+        ),
+        (
             format!("{good}---\n{good}"),
             &["8: SniRoute test/a: is in this file twice, first in line 1"],
         ),

@@ -7,6 +7,7 @@
 
 mod agreement;
 mod changes;
+mod checks;
 mod controlled;
 mod controller;
 mod dry_run;
@@ -40,6 +41,7 @@ fn main() -> ExitCode {
         saved::tests(),
         leader::tests(),
         status::tests(),
+        checks::tests(),
         ownership::tests(),
         environment::tests(),
         controller::tests(),

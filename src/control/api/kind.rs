@@ -7,9 +7,13 @@ use super::FieldFault;
 use crate::routing::Kind;
 use crate::yaml::FieldPath;
 
-/// The kinds of objects that sluice reads.
+/// The kinds of objects that sluice follows.
 pub const READ_KINDS: [Kind; 4] =
     [Kind::SniRoute, Kind::Service, Kind::EndpointSlice, Kind::ReferenceGrant];
+
+/// The kinds of objects that sluice reads in files. Of an API server's ConfigMaps, it reads single ones by name.
+pub const FILE_KINDS: [Kind; 5] =
+    [Kind::SniRoute, Kind::Service, Kind::EndpointSlice, Kind::ReferenceGrant, Kind::ConfigMap];
 
 /// How an API server has a kind of objects.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,6 +35,7 @@ impl Definition {
             Kind::SniRoute => ("sniroutes.sluice.dev", &["v1alpha1"], false),
             Kind::TlsRoute => ("tlsroutes.gateway.networking.k8s.io", &["v1"], true),
             Kind::Service => ("services", &["v1"], false),
+            Kind::ConfigMap => ("configmaps", &["v1"], false),
             Kind::EndpointSlice => ("endpointslices.discovery.k8s.io", &["v1"], false),
             Kind::ReferenceGrant => {
                 ("referencegrants.gateway.networking.k8s.io", &["v1", "v1beta1"], true)
@@ -65,16 +70,16 @@ impl Definition {
     }
 }
 
-/// The kind of an object by its type, if it is one that sluice reads.
+/// The kind of an object in a file by its type, if it is one that sluice reads.
 pub fn kind_of(api_version: &str, kind: &str) -> Option<Kind> {
-    let of_name = READ_KINDS.into_iter().filter(|known| known.as_str() == kind);
+    let of_name = FILE_KINDS.into_iter().filter(|known| known.as_str() == kind);
     let mut known = of_name.map(Definition::of);
     let defines =
         |known: &Definition| known.all_versions().any(|version| version.api_version == api_version);
     known.find(defines).map(|known| known.kind)
 }
 
-/// The fault of an object whose kind is none of [`READ_KINDS`].
+/// The fault of an object whose kind is none of [`FILE_KINDS`].
 pub fn not_read() -> FieldFault {
     let message = "is not read by this version".to_owned();
     FieldFault { field: FieldPath::parse("kind"), message }
@@ -82,7 +87,7 @@ pub fn not_read() -> FieldFault {
 
 #[cfg(test)]
 mod tests {
-    use k8s_openapi::api::core::v1::Service;
+    use k8s_openapi::api::core::v1::{ConfigMap, Service};
     use k8s_openapi::api::discovery::v1::EndpointSlice;
 
     use super::super::SniRoute;
@@ -104,6 +109,7 @@ mod tests {
     fn definitions_are_those_of_the_types() {
         is_defined_as::<SniRoute>(Kind::SniRoute);
         is_defined_as::<Service>(Kind::Service);
+        is_defined_as::<ConfigMap>(Kind::ConfigMap);
         is_defined_as::<EndpointSlice>(Kind::EndpointSlice);
         for kind in Kind::ALL {
             let Definition { resource, .. } = Definition::of(kind);

@@ -24,7 +24,7 @@ pub(super) use address::dns_name;
 pub use address::{Address, DnsName};
 pub use backend::{BackendRef, BackendTarget, ServiceRef};
 pub use grant::{GrantFrom, GrantTo, ReferenceGrant, ReferenceGrantSpec};
-pub use kind::{Definition, READ_KINDS, kind_of, not_read};
+pub use kind::{Definition, FILE_KINDS, READ_KINDS, kind_of, not_read};
 pub use parse::parse_strictly;
 
 pub use crate::policy::AlpnProtocol;
@@ -210,6 +210,7 @@ pub struct SniRouteStatus {
     /// - `Accepted`: the route is valid and owns at least one of its hostnames.
     /// - `ResolvedRefs`: the Services and ports that it names exist and may be used.
     /// - `Programmed`: it is in the routing table.
+    /// - `BackendCertificate`: the certificates that active health checks see are in order.
     ///
     /// If one of them is not `True`, its message says what to do.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]

@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::policy::Policy;
 use crate::routing::{
@@ -26,8 +26,13 @@ pub(super) fn params() -> CheckParams {
 
 /// A route `namespace/name` with checks of this type.
 pub(super) fn route(name: &str, backends: &[&str], check: Option<&str>) -> RouteSpec {
-    let (namespace, name) = name.split_once('/').unwrap();
     let active = check.map(|kind| json!({ "type": kind, "serverName": kind_name(kind) }));
+    route_with(name, backends, active.unwrap_or_default())
+}
+
+/// A route with these checks.
+pub(super) fn route_with(name: &str, backends: &[&str], active: Value) -> RouteSpec {
+    let (namespace, name) = name.split_once('/').unwrap();
     let policy: Policy = serde_json::from_value(json!({ "health": { "active": active } })).unwrap();
     let hostname: Hostname = format!("{name}.{namespace}.test").parse().unwrap();
     RouteSpec {

@@ -12,14 +12,17 @@ use rustls::client::{ResolvesClientCert, Resumption};
 use rustls::crypto::{CryptoProvider, aws_lc_rs, verify_tls12_signature, verify_tls13_signature};
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::sign::CertifiedKey;
-use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, Error, SignatureScheme};
+use rustls::{
+    CertificateError, ClientConfig, DigitallySignedStruct, Error, RootCertStore, SignatureScheme,
+};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
-use super::certificates::{Authorities, Chain, vouch};
+use super::authorities::{Authorities, AuthorityFault};
+use super::certificates::{CertificateView, Chain, Trust, cause, vouch};
 use crate::policy::VerifyMode;
 use crate::routing::TlsCheck;
 
@@ -35,12 +38,9 @@ pub(super) enum HandshakeFault {
     /// The server did not keep to TLS, or refused the handshake.
     #[error(transparent)]
     Tls(Error),
-    /// No authority vouches for the certificate.
-    #[error(transparent)]
-    Certificate(Error),
-    /// The authorities are not known, so nothing was shown.
+    /// The authorities of `Enforce` are not known, so nothing was shown. Without a fault, they were not read yet.
     #[error("the ConfigMap of ca was not read")]
-    NoAuthorities,
+    NoAuthorities(Option<AuthorityFault>),
 }
 
 /// How long a server may take to close after the goodbye.
@@ -53,6 +53,8 @@ const MOST_PARTING: u64 = 65_536;
 pub(super) struct Handshake {
     /// The connection, unless the server has ended it.
     stream: Option<TlsStream<TcpStream>>,
+    /// What it has shown of the certificate, if the route wants to know.
+    pub(super) seen: Option<CertificateView>,
 }
 
 impl Handshake {
@@ -76,9 +78,10 @@ pub(super) async fn shake_hands(
     check: &TlsCheck,
     authorities: &Authorities,
 ) -> Result<Handshake, HandshakeFault> {
-    let roots = check.ca.as_ref().and_then(|ca| authorities.get(ca));
-    if check.verify == VerifyMode::Enforce && roots.is_none() {
-        return Err(HandshakeFault::NoAuthorities);
+    // Without an answer, the ConfigMap was not read yet.
+    let authority = check.ca.as_ref().map(|ca| authorities.get(ca));
+    if check.verify == VerifyMode::Enforce && !matches!(authority, Some(Some(Ok(_)))) {
+        return Err(HandshakeFault::NoAuthorities(authority.flatten().and_then(Result::err)));
     }
     let asked = check.server_name.as_deref().map(str::to_owned);
     let asked = asked.and_then(|name| ServerName::try_from(name).ok());
@@ -95,12 +98,23 @@ pub(super) async fn shake_hands(
             None
         }
     };
-    if let (VerifyMode::Enforce, Some(roots)) = (check.verify, roots) {
-        let algorithms = &PROVIDER.signature_verification_algorithms;
-        let vouched = vouch(&chain, &roots, asked.as_ref(), UnixTime::now(), algorithms);
-        vouched.map_err(HandshakeFault::Certificate)?;
+    // What `Report` wants of names is more than the checked one.
+    let name = asked.as_ref().filter(|_| check.verify == VerifyMode::Enforce);
+    let trust = match authority {
+        None | Some(None) => Trust::NotAsked,
+        Some(Some(Err(fault))) => Trust::NoAuthority(fault),
+        Some(Some(Ok(roots))) => trust(&chain, &roots, name),
+    };
+    let is_seen = check.verify != VerifyMode::None;
+    Ok(Handshake { stream, seen: is_seen.then_some(CertificateView { trust }) })
+}
+
+fn trust(chain: &Chain, roots: &RootCertStore, name: Option<&ServerName<'_>>) -> Trust {
+    let algorithms = &PROVIDER.signature_verification_algorithms;
+    match vouch(chain, roots, name, UnixTime::now(), algorithms) {
+        Ok(()) => Trust::Vouched,
+        Err(error) => Trust::NotVouched(cause(&error)),
     }
-    Ok(Handshake { stream })
 }
 
 /// A server that has asked for a client certificate and then refuses to go on without one does serve. Up to TLS 1.2,

@@ -2,19 +2,22 @@
 //!
 //! `plan` says which checks a table needs, `schedule` when each is made, `turns` and its budget which one first;
 //! `result_run` what the results come to, `probe` makes one check, and
-//! `handshake` its TLS part. The verdicts are states of the endpoints in the
+//! `handshake` its TLS part, which `certificates` and `authorities` judge for `reports`. The verdicts are states of the endpoints in the
 //! table, which the data plane reads: a result publishes nothing.
 
+mod authorities;
 mod certificates;
 #[cfg(test)]
 mod fixture;
 mod handshake;
 mod plan;
 mod probe;
+mod reports;
 mod result_run;
 mod schedule;
 mod turns;
 
+use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::fmt;
 use std::net::SocketAddr;
@@ -29,18 +32,23 @@ use tokio::sync::Notify;
 use tokio::task::JoinSet;
 use tokio::time::sleep_until;
 
-pub use self::certificates::{Authorities, RootsOfConfigMaps};
+pub use self::authorities::{
+    Authorities, Authority, AuthorityFault, CA_KEY, KnownAuthorities, authority, named_config_maps,
+};
 use self::plan::{Plan, plan};
 pub use self::probe::CheckOutcome;
-use self::probe::probe;
+use self::probe::{Probe, probe};
 use self::schedule::{CheckJob, Schedule};
+use crate::control::status::Condition;
 use crate::reach::EndpointRefusal;
-use crate::routing::{CheckMethod, CheckVerdict, TableReader};
+use crate::routing::{CheckMethod, CheckVerdict, ObjectRef, TableReader};
 
 /// The least time between two plans. Until then, new endpoints are not checked, and count as healthy.
 const PLAN_EVERY: Duration = Duration::from_millis(200);
 /// The least time between two plans, as a multiple of what the last one took.
 const PLAN_PART: u32 = 20;
+/// The least time between two reports of what was seen of certificates.
+const REPORT_EVERY: Duration = Duration::from_secs(1);
 /// The most endpoints with checks, each once for each backend and each kind of checks: they use some tens of MiB.
 const MOST_ENDPOINTS: usize = 65_536;
 
@@ -54,6 +62,8 @@ pub struct ChecksArgs {
     pub judge: Box<dyn Fn(SocketAddr) -> Result<(), EndpointRefusal>>,
     /// The authorities that may vouch for servers.
     pub authorities: Authorities,
+    /// Receives what was seen of the certificates of all routes, whenever that changes.
+    pub report: Box<dyn Fn(BTreeMap<ObjectRef, Condition>)>,
     /// Its metrics.
     pub meters: CheckMeters,
 }
@@ -89,8 +99,13 @@ pub async fn run(args: &ChecksArgs) -> Infallible {
         }
     });
     let start = Instant::now();
-    let mut checks =
-        Checks { args, schedule: Schedule::new(args.per_second, start), next_plan: start };
+    let mut checks = Checks {
+        args,
+        schedule: Schedule::new(args.per_second, start),
+        next_plan: start,
+        report_at: None,
+        reported: start,
+    };
     let mut running = JoinSet::new();
     // The table may have been published before anybody was told.
     let mut plan_at = Some(start);
@@ -100,16 +115,18 @@ pub async fn run(args: &ChecksArgs) -> Infallible {
             plan_at = None;
             checks.plan(now);
         }
+        checks.report_at.is_some_and(|at| at <= now).then(|| checks.report(now));
         checks.begin(&mut running);
-        let wake = checks.schedule.wake().into_iter().chain(plan_at).min();
+        let wakes = [checks.schedule.wake(), plan_at, checks.report_at];
+        let wake = wakes.into_iter().flatten().min();
         tokio::select! {
             () = changed.notified(), if plan_at.is_none() => {
                 plan_at = Some(checks.next_plan);
             }
             Some(done) = running.join_next() => {
                 // Tasks here are never aborted, and panics are caught.
-                if let Ok((job, outcome)) = done {
-                    checks.finish(&job, outcome);
+                if let Ok((job, made)) = done {
+                    checks.finish(&job, made);
                 }
             }
             () = sleep_until(wake.unwrap_or(now).into()), if wake.is_some() => {}
@@ -123,6 +140,10 @@ struct Checks<'a> {
     schedule: Schedule,
     /// When the next plan may be made.
     next_plan: Instant,
+    /// When the next report is due, if anything is new.
+    report_at: Option<Instant>,
+    /// When the last one was.
+    reported: Instant,
 }
 
 impl Checks<'_> {
@@ -133,21 +154,38 @@ impl Checks<'_> {
         let gauged = |number: usize| i64::try_from(number).unwrap_or(i64::MAX);
         self.args.meters.checked.set(gauged(self.schedule.len()));
         self.args.meters.unchecked.set(gauged(unchecked));
+        self.report_later();
         self.next_plan = now + PLAN_EVERY.max(now.elapsed() * PLAN_PART);
     }
 
     /// Begins the checks that are due.
-    fn begin(&mut self, running: &mut JoinSet<(CheckJob, CheckOutcome)>) {
+    fn begin(&mut self, running: &mut JoinSet<(CheckJob, Probe)>) {
         while let Some(job) = self.schedule.next(Instant::now()) {
             self.args.meters.delay.set(self.schedule.delay().as_secs_f64());
             match (self.args.judge)(job.key.address) {
-                Err(_) => self.finish(&job, CheckOutcome::Forbidden),
+                Err(_) => self.finish(&job, Probe::blind(CheckOutcome::Forbidden)),
                 Ok(()) => drop(running.spawn(make(job, self.args.authorities.clone()))),
             }
         }
     }
 
-    fn finish(&mut self, job: &CheckJob, outcome: CheckOutcome) {
+    fn report_later(&mut self) {
+        self.report_at.get_or_insert(self.reported + REPORT_EVERY);
+    }
+
+    fn report(&mut self, now: Instant) {
+        (self.report_at, self.reported) = (None, now);
+        let table = Arc::clone(&self.args.table.table());
+        (self.args.report)(reports::conditions(&table, |check| self.schedule.seen(check)));
+    }
+
+    fn finish(&mut self, job: &CheckJob, Probe { outcome, seen }: Probe) {
+        if seen.is_some_and(|seen| self.schedule.saw(job, seen)) {
+            self.report_later();
+        }
+        if outcome == CheckOutcome::NoAuthorities {
+            self.schedule.forget(job);
+        }
         // In bounds: every outcome is its own index in `CheckOutcome::ALL`.
         self.args.meters.made[outcome as usize].inc();
         let changed = self.schedule.finish(job, outcome.passes(), Instant::now());
@@ -169,10 +207,10 @@ impl Checks<'_> {
     }
 }
 
-async fn make(job: CheckJob, authorities: Authorities) -> (CheckJob, CheckOutcome) {
+async fn make(job: CheckJob, authorities: Authorities) -> (CheckJob, Probe) {
     let check = probe(job.key.address, &job.key.params, &authorities);
-    let outcome = AssertUnwindSafe(check).catch_unwind().await;
-    (job, outcome.unwrap_or(CheckOutcome::Exhausted))
+    let made = AssertUnwindSafe(check).catch_unwind().await;
+    (job, made.unwrap_or(Probe::blind(CheckOutcome::Exhausted)))
 }
 
 fn kind_of(method: &CheckMethod) -> &'static str {
@@ -239,6 +277,7 @@ mod tests {
                 false => Ok(()),
             }),
             authorities: Authorities::default(),
+            report: Box::new(|_| {}),
             meters: meters(),
         };
         let made = |outcome: CheckOutcome| args.meters.made[outcome as usize].get();

@@ -8,9 +8,10 @@ use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-use super::certificates::Authorities;
+use super::authorities::Authorities;
+use super::certificates::{CertificateView, Trust};
 use super::handshake::{Handshake, HandshakeFault, shake_hands};
-use crate::policy::ProxyVersion;
+use crate::policy::{ProxyVersion, VerifyMode};
 use crate::proxy_protocol::{ConnectionAddresses, Extensions, LOCAL, Version, write};
 use crate::routing::{CheckMethod, CheckParams};
 
@@ -106,24 +107,46 @@ impl CheckOutcome {
 const EXHAUSTED: [Errno; 5] =
     [Errno::MFILE, Errno::NFILE, Errno::NOBUFS, Errno::NOMEM, Errno::ADDRNOTAVAIL];
 
+/// A check that was made.
+#[derive(Debug)]
+pub(super) struct Probe {
+    pub(super) outcome: CheckOutcome,
+    /// What it has seen of the certificate, if it has got so far and the route wants to know.
+    pub(super) seen: Option<CertificateView>,
+}
+
+impl Probe {
+    /// A check that has seen no certificate.
+    pub(super) fn blind(outcome: CheckOutcome) -> Self {
+        Probe { outcome, seen: None }
+    }
+}
+
 /// Makes a check of an address to which connections are allowed.
 pub(super) async fn probe(
     address: SocketAddr,
     params: &CheckParams,
     authorities: &Authorities,
-) -> CheckOutcome {
+) -> Probe {
     match timeout(params.timeout, attempt(address, params, authorities)).await {
-        Ok(Ok(handshake)) => {
-            if let Some(handshake) = handshake {
-                handshake.part().await;
+        Ok(Ok(None)) => Probe::blind(CheckOutcome::Passed),
+        Ok(Ok(Some(mut handshake))) => {
+            let seen = handshake.seen.take();
+            handshake.part().await;
+            let is_vouched = !matches!(&seen, Some(seen) if seen.trust.is_fault());
+            let passes = is_vouched || params.verify() != VerifyMode::Enforce;
+            Probe {
+                outcome: if passes { CheckOutcome::Passed } else { CheckOutcome::Certificate },
+                seen,
             }
-            CheckOutcome::Passed
         }
-        Ok(Err(HandshakeFault::Io(error))) => CheckOutcome::of(&error),
-        Ok(Err(HandshakeFault::Tls(_))) => CheckOutcome::Handshake,
-        Ok(Err(HandshakeFault::Certificate(_))) => CheckOutcome::Certificate,
-        Ok(Err(HandshakeFault::NoAuthorities)) => CheckOutcome::NoAuthorities,
-        Err(_) => CheckOutcome::TimedOut,
+        Ok(Err(HandshakeFault::Io(error))) => Probe::blind(CheckOutcome::of(&error)),
+        Ok(Err(HandshakeFault::Tls(_))) => Probe::blind(CheckOutcome::Handshake),
+        Ok(Err(HandshakeFault::NoAuthorities(fault))) => {
+            let seen = fault.map(|fault| CertificateView { trust: Trust::NoAuthority(fault) });
+            Probe { outcome: CheckOutcome::NoAuthorities, seen }
+        }
+        Err(_) => Probe::blind(CheckOutcome::TimedOut),
     }
 }
 
@@ -189,8 +212,8 @@ mod tests {
                 socket.read_to_string(&mut received).await.unwrap();
                 received.replace(&format!(" {} ", peer.port()), " PORT ")
             };
-            let (outcome, received) = tokio::join!(probe(address, &params, &none), read);
-            assert_eq!((outcome, received), (CheckOutcome::Passed, expected));
+            let (probe, received) = tokio::join!(probe(address, &params, &none), read);
+            assert_eq!((probe.outcome, received), (CheckOutcome::Passed, expected));
         }
     }
 
@@ -198,7 +221,7 @@ mod tests {
     async fn a_server_that_refuses_or_does_not_answer_fails() {
         let unused = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
         let none = Authorities::default();
-        assert_eq!(probe(unused, &params(), &none).await, CheckOutcome::Refused);
+        assert_eq!(probe(unused, &params(), &none).await.outcome, CheckOutcome::Refused);
         // A queue of one that is full: the kernel drops further connections.
         let socket = tokio::net::TcpSocket::new_v4().unwrap();
         socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
@@ -211,6 +234,6 @@ mod tests {
         {
             held.push(socket);
         }
-        assert_eq!(probe(address, &brief, &none).await, CheckOutcome::TimedOut);
+        assert_eq!(probe(address, &brief, &none).await.outcome, CheckOutcome::TimedOut);
     }
 }

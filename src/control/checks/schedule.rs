@@ -8,6 +8,7 @@ use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::certificates::CertificateView;
 use super::plan::{CheckKey, CheckedEndpoints, PlannedCheck};
 use super::result_run::ResultRun;
 use super::turns::Turns;
@@ -49,6 +50,8 @@ struct ScheduledCheck {
     planned: PlannedCheck,
     state: Arc<CheckState>,
     run: ResultRun,
+    /// What was last seen of the certificate.
+    seen: Option<CertificateView>,
     /// Whether it is due, and waits for a turn.
     waits: bool,
     /// When it is due, or was due the last time.
@@ -148,6 +151,27 @@ impl Schedule {
         changed
     }
 
+    /// Records what a check has seen of a certificate. Returns whether that is new.
+    pub(super) fn saw(&mut self, job: &CheckJob, seen: CertificateView) -> bool {
+        let Some(check) = self.checks.get_mut(&job.id) else { return false };
+        let is_new = check.seen.as_ref() != Some(&seen);
+        check.seen = Some(seen);
+        is_new
+    }
+
+    /// Forgets the results of a check, which cannot be judged any more.
+    pub(super) fn forget(&mut self, job: &CheckJob) {
+        if let Some(check) = self.checks.get_mut(&job.id) {
+            check.run = ResultRun::default();
+            check.state.set(CheckVerdict::Unknown);
+        }
+    }
+
+    /// What was last seen of the certificate of an address.
+    pub(super) fn seen(&self, check: &CheckKey) -> Option<&CertificateView> {
+        self.checks.get(self.ids.get(check)?)?.seen.as_ref()
+    }
+
     /// How long the last check waited for the budget and for its turn.
     pub(super) fn delay(&self) -> Duration {
         self.delay
@@ -166,7 +190,8 @@ impl Schedule {
     fn add(&mut self, id: u64, planned: PlannedCheck, now: Instant) {
         let due = now + part_of(FIRST);
         let (state, run) = (Arc::default(), ResultRun::default());
-        let check = ScheduledCheck { planned, state, run, waits: false, due, begun: now };
+        let check =
+            ScheduledCheck { planned, state, run, seen: None, waits: false, due, begun: now };
         self.checks.insert(id, check);
         self.due.insert((due, id));
     }

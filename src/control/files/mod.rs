@@ -3,7 +3,7 @@
 //! A path names a file, or a folder whose `*.yaml`, `*.yml` and `*.json` entries are read (not the
 //! folders in it, and nothing that begins with a dot: that is where ConfigMap volumes and editors
 //! keep their own things). A file holds any number of documents: `SniRoute`, `Service`,
-//! `EndpointSlice`, or a `List` of those.
+//! `EndpointSlice`, `ReferenceGrant`, `ConfigMap`, or a `List` of those.
 //!
 //! Each file is taken whole or not at all: one fault in it, and what it held before stays in force.
 //!

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use ahash::AHashMap as HashMap;
 use futures::{FutureExt, StreamExt};
 use tokio::sync::Notify;
 use tokio::task::spawn_blocking;
@@ -15,15 +16,17 @@ use tracing::{Dispatch, dispatcher, info, warn};
 
 use super::ManifestFault;
 use super::manifests::{Difference, Manifests};
+use super::parse::ManifestObject;
 use super::snapshot::{DirSnapshot, FileRead, is_too_high};
 use super::stability::{Stability, Verdict};
 use super::watch_set::WatchSet;
 use super::watcher::Watcher;
-use crate::control::api::READ_KINDS;
+use crate::control::api::FILE_KINDS;
+use crate::control::checks::{Authority, KnownAuthorities};
 use crate::control::dns::{self, DnsAnswers, DnsFollower};
 use crate::control::translate::{Builder, Delta, Installation};
 use crate::control::{slices, warn_of_missing_services};
-use crate::routing::Kind;
+use crate::routing::{Kind, ObjectKey};
 
 /// What to serve from now on.
 #[derive(Clone, Debug)]
@@ -31,6 +34,8 @@ pub struct FilesUpdate {
     /// The changes, and the statuses of the routes that were looked at again. The first are of all
     /// routes.
     pub delta: Delta,
+    /// The authorities of active health checks, if they have changed.
+    pub authorities: Option<KnownAuthorities>,
     /// Whether every path and file could be read at some time, be it with faults. Once true, it
     /// stays so.
     pub complete: bool,
@@ -272,6 +277,10 @@ async fn aside<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> 
 struct ActiveManifests {
     manifests: Manifests,
     builder: Builder,
+    /// What each ConfigMap has.
+    authorities: HashMap<ObjectKey, Authority>,
+    /// Whether that has changed since the last update.
+    new_authorities: bool,
     /// Whether there was any update yet.
     begun: bool,
     /// The configured folders of which it was said that the folders in them are not read.
@@ -283,6 +292,8 @@ impl ActiveManifests {
         ActiveManifests {
             manifests: Manifests::default(),
             builder: Builder::new(installation),
+            authorities: HashMap::new(),
+            new_authorities: true,
             begun: false,
             too_high: BTreeSet::new(),
         }
@@ -311,10 +322,13 @@ impl ActiveManifests {
     fn apply(&mut self, snapshot: &DirSnapshot) -> bool {
         let before = self.manifests.faults();
         let Difference { changed, gone, put } = self.manifests.apply(snapshot);
+        let kinds = gone.iter().map(|(kind, _)| *kind).chain(put.iter().map(ManifestObject::kind));
+        self.new_authorities |= kinds.into_iter().any(|kind| kind == Kind::ConfigMap);
         for (kind, key) in &gone {
             self.builder.remove(*kind, key);
+            (*kind == Kind::ConfigMap).then(|| self.authorities.remove(key));
         }
-        put.iter().for_each(|object| object.put_into(&mut self.builder));
+        put.iter().for_each(|one| one.put_into(&mut self.builder, &mut self.authorities));
         let faults = self.manifests.faults();
         for fault in &faults {
             if changed.contains(&fault.file) || !before.contains(fault) {
@@ -334,18 +348,21 @@ impl ActiveManifests {
     async fn update(&mut self, noticed: Instant) -> FilesUpdate {
         let delta = slices::settle(&mut self.builder).await;
         let faults = count(&self.manifests.faults());
-        FilesUpdate { delta, complete: self.manifests.complete(), faults, noticed }
+        let authorities = mem::take(&mut self.new_authorities)
+            .then(|| KnownAuthorities { by_config_map: self.authorities.clone(), complete: true });
+        let complete = self.manifests.complete();
+        FilesUpdate { delta, authorities, complete, faults, noticed }
     }
 }
 
 /// How many objects of each kind, and files, there are faults of.
 fn count(faults: &[ManifestFault]) -> Vec<(&'static str, usize)> {
     let mut counts: BTreeMap<&str, usize> =
-        READ_KINDS.map(Kind::as_str).into_iter().chain([FILE]).map(|kind| (kind, 0)).collect();
+        FILE_KINDS.map(Kind::as_str).into_iter().chain([FILE]).map(|kind| (kind, 0)).collect();
     let faulty: BTreeSet<_> = faults.iter().map(|fault| (&fault.file, &fault.object)).collect();
     for (_, object) in faulty {
         let kind = object.as_deref().and_then(|object| object.split(' ').next());
-        let kind = READ_KINDS.map(Kind::as_str).into_iter().find(|known| Some(*known) == kind);
+        let kind = FILE_KINDS.map(Kind::as_str).into_iter().find(|known| Some(*known) == kind);
         *counts.entry(kind.unwrap_or(FILE)).or_default() += 1;
     }
     counts.into_iter().collect()

@@ -9,8 +9,10 @@
 //! * `kinds` has all that is special about a kind when it is followed;
 //! * `list_watch` lists and watches one kind, by `request`, and `optional` one that may be undefined;
 //! * `health` knows how that fares;
+//! * `config_maps` reads the authorities of active health checks;
 //! * `watch_state` knows what is there, [`Objects`] what it says, and `faults` what cannot be read.
 
+mod config_maps;
 mod faults;
 mod health;
 mod kinds;
@@ -34,6 +36,7 @@ use futures::stream::SelectAll;
 use futures::{FutureExt, Stream, StreamExt};
 use kube::Client;
 
+pub use self::config_maps::follow_authorities;
 pub use self::health::Notice;
 use self::health::SourceHealth;
 use self::kinds::WATCHED_KINDS;

@@ -7,7 +7,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition as ApiCondition, 
 use k8s_openapi::jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use super::{Condition, KINDS, RouteStatus};
+use super::{BACKEND_CERTIFICATE, CertificateStatus, Condition, KINDS, RouteStatus};
 use crate::control::api::SniRouteStatus;
 use crate::control::objects::ObjectText;
 use crate::routing::Kind;
@@ -72,8 +72,13 @@ fn sni_route(said: &RouteStatus, before: &[ApiCondition], now: Timestamp) -> Sni
         let former = before.iter().find(|former| former.type_ == condition.kind);
         made(condition, said.observed_generation, former, now)
     };
+    let is_certificate = |former: &&ApiCondition| former.type_ == BACKEND_CERTIFICATE;
+    let kept = match &said.certificate {
+        CertificateStatus::Unknown => before.iter().find(is_certificate).cloned(),
+        CertificateStatus::NotAsked | CertificateStatus::Known(_) => None,
+    };
     SniRouteStatus {
-        conditions: said.conditions.iter().map(made).collect(),
+        conditions: said.known_conditions().map(made).chain(kept).collect(),
         hostnames: said.hostnames.clone(),
         endpoints: Some(i32::try_from(said.endpoints).unwrap_or(i32::MAX)),
     }
@@ -101,10 +106,32 @@ fn made(
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used)]
 mod tests {
     use super::super::tests::status;
     use super::*;
     use crate::routing::ObjectRef;
+
+    #[test]
+    fn a_condition_about_certificates_stays_until_something_else_is_known() {
+        let with = |certificate| RouteStatus { certificate, ..status("r", None) };
+        let next = |said: &RouteStatus, before: Option<&StatusBody>| {
+            StatusBody::next(said, before, Timestamp::UNIX_EPOCH).unwrap()
+        };
+        let kinds = |body: &StatusBody| body.conditions().len();
+        let condition = Condition {
+            kind: BACKEND_CERTIFICATE,
+            status: false,
+            reason: "Bad",
+            message: "bad".to_owned(),
+        };
+        let first = next(&with(CertificateStatus::Unknown), None);
+        assert_eq!(kinds(&first), 3);
+        let known = next(&with(CertificateStatus::Known(condition)), Some(&first));
+        assert_eq!(kinds(&known), 4);
+        assert_eq!(next(&with(CertificateStatus::Unknown), Some(&known)), known);
+        assert_eq!(kinds(&next(&with(CertificateStatus::NotAsked), Some(&known))), 3);
+    }
 
     #[test]
     fn each_kind_that_is_reported_has_a_body_and_no_other() {

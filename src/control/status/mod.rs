@@ -38,7 +38,9 @@ pub use self::statuses::Statuses;
 /// Who says so: the field manager of statuses, the reporting controller of Events.
 const REPORTER: &str = "sluice";
 /// The kinds of a route's conditions, in their order.
-const KINDS: [&str; 3] = ["Accepted", "ResolvedRefs", "Programmed"];
+const KINDS: [&str; 4] = ["Accepted", "ResolvedRefs", "Programmed", BACKEND_CERTIFICATE];
+/// The condition about the certificates that active health checks see.
+pub(in crate::control) const BACKEND_CERTIFICATE: &str = "BackendCertificate";
 
 /// The reason of `Accepted` for a route that has all it claims, some of it next to another
 /// namespace's. Nobody needs to do anything, so nobody is warned.
@@ -86,6 +88,8 @@ pub struct RouteStatus {
     pub observed_generation: Option<i64>,
     /// `Accepted`, `ResolvedRefs` and `Programmed`, in this order.
     pub conditions: [Condition; 3],
+    /// `BackendCertificate`.
+    pub certificate: CertificateStatus,
     /// The hostnames that the route claims, in one line. Of an object that cannot be read, these are the
     /// claims of the last version that could be read. If there is none, these are its own claims, or
     /// nothing if the claims cannot be read either.
@@ -94,7 +98,28 @@ pub struct RouteStatus {
     pub endpoints: usize,
 }
 
+/// What is said of the certificates of a route's endpoints.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum CertificateStatus {
+    /// The route does not ask for it.
+    #[default]
+    NotAsked,
+    /// The route asks for it, and no check has seen anything yet. What was written before stays.
+    Unknown,
+    /// What the checks have seen.
+    Known(Condition),
+}
+
 impl RouteStatus {
+    /// All conditions that are known, in their order.
+    pub fn known_conditions(&self) -> impl Iterator<Item = &Condition> {
+        let certificate = match &self.certificate {
+            CertificateStatus::Known(condition) => Some(condition),
+            CertificateStatus::NotAsked | CertificateStatus::Unknown => None,
+        };
+        self.conditions.iter().chain(certificate)
+    }
+
     /// Whether it is the same status of the same object, in any version of the object.
     pub fn agrees_with(&self, other: &RouteStatus) -> bool {
         let resource_version = self.resource_version.clone();
@@ -105,7 +130,7 @@ impl RouteStatus {
 /// A condition of a status.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Condition {
-    /// `Accepted`, `ResolvedRefs` or `Programmed`.
+    /// `Accepted`, `ResolvedRefs`, `Programmed` or `BackendCertificate`.
     pub kind: &'static str,
     /// Whether it holds.
     pub status: bool,
@@ -183,7 +208,7 @@ mod tests {
     /// message.
     pub(super) fn status(name: &str, bad: Option<&str>) -> RouteStatus {
         let good = |kind| Condition { kind, status: true, reason: kind, message: String::new() };
-        let mut conditions = KINDS.map(good);
+        let mut conditions = ["Accepted", "ResolvedRefs", "Programmed"].map(good);
         if let Some(message) = bad {
             let message = message.to_owned();
             conditions[0] = Condition { kind: "Accepted", status: false, reason: "Bad", message };
@@ -194,6 +219,7 @@ mod tests {
             resource_version: Some("1".into()),
             observed_generation: Some(1),
             conditions,
+            certificate: CertificateStatus::NotAsked,
             hostnames: "a.test".to_owned(),
             endpoints: 0,
         }

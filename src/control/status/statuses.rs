@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
-use super::{HostnameMove, RouteStatus};
+use super::{CertificateStatus, Condition, HostnameMove, RouteStatus, log_change};
 use crate::routing::ObjectRef;
 
 /// The statuses of all routes of this installation. Clones share them. A change costs what it
@@ -16,6 +16,8 @@ pub struct Statuses(Arc<Mutex<SharedStatuses>>);
 #[derive(Debug, Default)]
 struct SharedStatuses {
     by_route: BTreeMap<ObjectRef, Arc<RouteStatus>>,
+    /// What the checks have seen of the certificates of routes.
+    certificates: BTreeMap<ObjectRef, Condition>,
     /// Whether there was any [`StatusGuard::update`].
     begun: bool,
     follower: Option<UnboundedSender<StatusEvent>>,
@@ -46,7 +48,8 @@ impl StatusGuard<'_> {
         let before: Vec<_> = looked_at.filter_map(|key| shared.by_route.remove(key)).collect();
         let mut changed: BTreeMap<&ObjectRef, &Arc<RouteStatus>> =
             before.iter().map(|status| (&status.object, status)).collect();
-        for status in now {
+        let now: Vec<_> = now.iter().map(|status| shared.with_certificate(status)).collect();
+        for status in &now {
             let former = changed.insert(&status.object, status);
             if former.is_some_and(|former| former.agrees_with(status)) {
                 changed.remove(&status.object);
@@ -57,6 +60,33 @@ impl StatusGuard<'_> {
         let changed = changed.into_keys().cloned().collect();
         shared.tell(StatusEvent::Changed(changed));
         before
+    }
+
+    /// Replaces what the checks have seen of the certificates of routes. Routes that are missing were not seen.
+    pub fn set_certificates(&mut self, certificates: BTreeMap<ObjectRef, Condition>) {
+        let shared = &mut *self.0;
+        let before = std::mem::replace(&mut shared.certificates, certificates);
+        let mut changed = Vec::new();
+        for route in before.keys().chain(shared.certificates.keys()) {
+            let (former, now) = (before.get(route), shared.certificates.get(route));
+            let status = shared.by_route.get_mut(route).filter(|_| former != now);
+            let Some(status) = status.filter(|one| one.certificate != CertificateStatus::NotAsked)
+            else {
+                continue;
+            };
+            let certificate =
+                now.cloned().map_or(CertificateStatus::Unknown, CertificateStatus::Known);
+            // A route that both have is met twice.
+            if status.certificate == certificate {
+                continue;
+            }
+            now.into_iter().for_each(|now| log_change(route, now, former));
+            *status = Arc::new(RouteStatus { certificate, ..(**status).clone() });
+            changed.push(route.clone());
+        }
+        if !changed.is_empty() {
+            shared.tell(StatusEvent::Changed(changed));
+        }
     }
 
     /// Reports hostnames that changed their owner to the follower.
@@ -107,6 +137,17 @@ impl Statuses {
 }
 
 impl SharedStatuses {
+    /// A status with what is known of certificates, if its route asks for it.
+    fn with_certificate(&self, status: &Arc<RouteStatus>) -> Arc<RouteStatus> {
+        match (&status.certificate, self.certificates.get(&status.object)) {
+            (CertificateStatus::Unknown, Some(known)) => Arc::new(RouteStatus {
+                certificate: CertificateStatus::Known(known.clone()),
+                ..(**status).clone()
+            }),
+            _ => Arc::clone(status),
+        }
+    }
+
     fn tell(&mut self, news: StatusEvent) {
         let Some(follower) = &self.follower else { return };
         // Fails when nobody follows any more.
@@ -142,6 +183,40 @@ mod tests {
         assert!(!statuses.get(&key("b")).unwrap().conditions[0].status);
         assert_eq!(statuses.get(&key("c")), None);
         assert_eq!(statuses.count(), 3);
+    }
+
+    #[test]
+    fn what_checks_have_seen_is_told_of_routes_that_ask_for_it_and_outlives_their_changes() {
+        let statuses = Statuses::default();
+        let asking = |name, bad| RouteStatus {
+            certificate: CertificateStatus::Unknown,
+            ..status(name, bad)
+        };
+        update(&statuses, &["a", "b"], &[asking("a", None), status("b", None)]);
+        let mut changes = statuses.follow();
+        changes.try_recv().unwrap();
+        let expired = Condition {
+            kind: super::super::BACKEND_CERTIFICATE,
+            status: false,
+            reason: "Bad",
+            message: "expired".to_owned(),
+        };
+        let seen = || ["a", "b", "gone"].map(|name| (key(name), expired.clone())).into();
+        statuses.hold().set_certificates(seen());
+        assert_eq!(changes.try_recv().unwrap(), changed(&[key("a")]));
+        statuses.hold().set_certificates(seen());
+        assert!(changes.try_recv().is_err());
+        let of = |name| statuses.get(&key(name)).unwrap().certificate.clone();
+        let known = CertificateStatus::Known(expired.clone());
+        assert_eq!((of("a"), of("b")), (known.clone(), CertificateStatus::NotAsked));
+        // The same as before, then another status of the same route.
+        update(&statuses, &["a"], &[asking("a", None)]);
+        assert_eq!(changes.try_recv().unwrap(), changed(&[]));
+        update(&statuses, &["a"], &[asking("a", Some("bad"))]);
+        assert_eq!(changes.try_recv().unwrap(), changed(&[key("a")]));
+        assert_eq!(of("a"), known);
+        statuses.hold().set_certificates(BTreeMap::new());
+        assert_eq!(of("a"), CertificateStatus::Unknown);
     }
 
     fn changed(keys: &[ObjectRef]) -> StatusEvent {

@@ -193,6 +193,8 @@ impl Builder {
             Kind::Service => self.remove_service(key),
             Kind::EndpointSlice => self.remove_slice(key),
             Kind::ReferenceGrant => self.remove_grant(key),
+            // Checks use them, not routes.
+            Kind::ConfigMap => {}
         }
     }
 

@@ -8,7 +8,8 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use super::conflict;
 use super::notes::Note;
 use super::resolved_route::ResolvedRoute;
-use crate::control::status::{Condition, RouteStatus, SHARED_DOMAIN};
+use crate::control::status::{CertificateStatus, Condition, RouteStatus, SHARED_DOMAIN};
+use crate::policy::VerifyMode;
 use crate::routing::{Hostname, Hostnames, RouteKey};
 
 /// The maximum number of messages in a condition.
@@ -95,8 +96,18 @@ impl ResolvedRoute {
             resource_version: self.object.resource_version.clone(),
             observed_generation: self.object.generation,
             conditions,
+            certificate: self.certificate(),
             hostnames: in_one_line(&self.claimed),
             endpoints: self.endpoints,
+        }
+    }
+
+    /// The checks of the route's endpoints see their certificates, not the translation.
+    fn certificate(&self) -> CertificateStatus {
+        let is_seen = || self.spec.check().is_some_and(|check| check.verify() != VerifyMode::None);
+        match self.served().is_some() && is_seen() {
+            true => CertificateStatus::Unknown,
+            false => CertificateStatus::NotAsked,
         }
     }
 

@@ -3,6 +3,7 @@
 //! [`Builder`] stores the objects of a source, and turns their changes into a [`Delta`] of the table and the
 //! statuses. [`build`] translates a whole set of objects once.
 
+mod authorities;
 mod builder;
 mod claims;
 mod conditions;
@@ -30,7 +31,7 @@ mod wildcards;
 use std::collections::HashMap;
 use std::net::IpAddr;
 
-use k8s_openapi::api::core::v1::Service;
+use k8s_openapi::api::core::v1::{ConfigMap, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
@@ -64,6 +65,8 @@ pub struct Resources {
     pub slices: Vec<EndpointSlice>,
     /// Grants, which let routes refer to Services of other namespaces.
     pub grants: Vec<ReferenceGrant>,
+    /// ConfigMaps, some with the authorities of active health checks.
+    pub config_maps: Vec<ConfigMap>,
     /// The known addresses of DNS names.
     pub answers: HashMap<DnsName, DnsAnswer>,
 }
@@ -159,7 +162,10 @@ pub(super) fn examine(resources: &Resources, installation: &Installation) -> (Pl
     let snapshot = Snapshot { routes, endpoints, others, places };
     let mut names: Vec<_> = names.wanted.into_iter().map(|wanted| wanted.name).collect();
     names.sort_unstable();
-    (Plan { snapshot, statuses, names }, builder.problems())
+    let mut problems = builder.problems();
+    problems.extend(authorities::problems(&builder, &resources.config_maps));
+    problems.sort_by(|a, b| a.key.cmp(&b.key));
+    (Plan { snapshot, statuses, names }, problems)
 }
 
 /// The key of a namespaced object; `None` when it has no name.

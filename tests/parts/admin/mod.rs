@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 use sluice::admin::report::RoutesReport;
 use sluice::admin::{Admin, AdminLimits, AdminState};
-use sluice::control::status::{Condition, RouteStatus, Statuses};
+use sluice::control::status::{CertificateStatus, Condition, RouteStatus, Statuses};
 use sluice::explain::{Query, explain, fetch, table};
 use sluice::metrics::Metrics;
 use sluice::outcome::Outcome;
@@ -260,6 +260,7 @@ fn status_of(key: RouteKey, accepted: bool, message: &str) -> RouteStatus {
         resource_version: None,
         observed_generation: Some(1),
         conditions,
+        certificate: CertificateStatus::NotAsked,
         hostnames: String::new(),
         endpoints: 0,
     }

@@ -7,10 +7,11 @@ use rustls::{RootCertStore, ServerConfig, SupportedProtocolVersion, version};
 use tokio::net::TcpListener;
 use tokio_rustls::TlsAcceptor;
 
+use super::super::authorities::KnownAuthorities;
 use super::super::fixture::params;
 use super::super::probe::{CheckOutcome, probe};
 use super::*;
-use crate::routing::{CheckMethod, CheckParams};
+use crate::routing::{CheckMethod, CheckParams, ObjectKey};
 
 /// An authority, and a certificate of it for `a.test`.
 struct Pki {
@@ -82,7 +83,7 @@ async fn serve(pki: &Pki, version: &'static SupportedProtocolVersion, asks: bool
 }
 
 fn tls(verify: VerifyMode) -> TlsCheck {
-    let ca = (verify == VerifyMode::Enforce).then(|| ("ns".into(), "ca".into()));
+    let ca = (verify == VerifyMode::Enforce).then(|| ObjectKey::new("ns", "ca"));
     let alpn = vec!["h2".parse().unwrap()];
     TlsCheck { server_name: Some("a.test".into()), alpn, verify, ca }
 }
@@ -90,7 +91,7 @@ fn tls(verify: VerifyMode) -> TlsCheck {
 async fn checked(server: &Server, tls: TlsCheck, authorities: &Authorities) -> CheckOutcome {
     let timeout = Duration::from_secs(10);
     let params = CheckParams { method: CheckMethod::Tls(tls), timeout, ..params() };
-    probe(server.address, &params, authorities).await
+    probe(server.address, &params, authorities).await.outcome
 }
 
 #[tokio::test]
@@ -121,8 +122,9 @@ async fn only_enforce_makes_a_certificate_without_authority_or_name_a_failure() 
     let (own, other) = (pki(&["a.test"]), pki(&["a.test"]));
     let of = |pki: &Pki| {
         let authorities = Authorities::default();
-        let one = (("ns".into(), "ca".into()), Arc::clone(&pki.roots));
-        authorities.set([one].into_iter().collect());
+        let one = (ObjectKey::new("ns", "ca"), Ok(Arc::clone(&pki.roots)));
+        let by_config_map = [one].into_iter().collect();
+        authorities.set(KnownAuthorities { by_config_map, ..KnownAuthorities::default() });
         authorities
     };
     let server = serve(&own, &version::TLS13, false).await;

@@ -4,12 +4,12 @@ mod document;
 mod split;
 mod type_meta;
 
-use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::path::Path;
 use std::sync::Arc;
 
-use k8s_openapi::api::core::v1::Service;
+use ahash::AHashMap as HashMap;
+use k8s_openapi::api::core::v1::{ConfigMap, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
@@ -17,7 +17,8 @@ use self::document::MAX_FAULTS;
 use self::split::documents;
 use super::ManifestFault;
 use crate::control::api::{ReferenceGrant, SniRoute};
-use crate::control::translate::{Builder, Resources};
+use crate::control::checks::{Authority, authority};
+use crate::control::translate::{Builder, Resources, key};
 use crate::routing::{Kind, ObjectKey};
 use crate::yaml::{FieldPath, Node};
 
@@ -80,6 +81,7 @@ pub(super) enum ManifestObject {
     Service(Box<Service>),
     EndpointSlice(Box<EndpointSlice>),
     ReferenceGrant(Box<ReferenceGrant>),
+    ConfigMap(Box<ConfigMap>),
 }
 
 impl ManifestObject {
@@ -89,6 +91,7 @@ impl ManifestObject {
             ManifestObject::Service(_) => Kind::Service,
             ManifestObject::EndpointSlice(_) => Kind::EndpointSlice,
             ManifestObject::ReferenceGrant(_) => Kind::ReferenceGrant,
+            ManifestObject::ConfigMap(_) => Kind::ConfigMap,
         }
     }
 
@@ -98,6 +101,7 @@ impl ManifestObject {
             ManifestObject::Service(service) => &service.metadata,
             ManifestObject::EndpointSlice(slice) => &slice.metadata,
             ManifestObject::ReferenceGrant(grant) => &grant.metadata,
+            ManifestObject::ConfigMap(config_map) => &config_map.metadata,
         }
     }
 
@@ -108,16 +112,25 @@ impl ManifestObject {
             ManifestObject::Service(service) => resources.services.push(*service),
             ManifestObject::EndpointSlice(slice) => resources.slices.push(*slice),
             ManifestObject::ReferenceGrant(grant) => resources.grants.push(*grant),
+            ManifestObject::ConfigMap(config_map) => resources.config_maps.push(*config_map),
         }
     }
 
-    /// Gives it to a builder.
-    pub(super) fn put_into(&self, builder: &mut Builder) {
+    /// Gives it to a builder, or to the authorities of checks.
+    pub(super) fn put_into(
+        &self,
+        builder: &mut Builder,
+        authorities: &mut HashMap<ObjectKey, Authority>,
+    ) {
         match self {
             ManifestObject::SniRoute(route) => builder.put_route(route),
             ManifestObject::Service(service) => builder.put_service(service),
             ManifestObject::EndpointSlice(slice) => builder.put_slice(slice),
             ManifestObject::ReferenceGrant(grant) => builder.put_grant(grant),
+            ManifestObject::ConfigMap(config_map) => {
+                let authority = authority(config_map.data.as_ref());
+                authorities.extend(key(&config_map.metadata).map(|key| (key, authority)));
+            }
         }
     }
 }

@@ -288,6 +288,7 @@ proptest! {
             services: services.into_values().collect(),
             slices: slices.into_values().collect(),
             grants: grant.into_iter().collect(),
+            config_maps: Vec::new(),
             answers,
         };
         let whole = build(&resources, &installation);

@@ -1,0 +1,176 @@
+//! The certificates of authorities, in ConfigMaps that routes name.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use ahash::AHashMap as HashMap;
+use arc_swap::ArcSwap;
+use rustls::RootCertStore;
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject;
+
+use crate::routing::{CheckMethod, ObjectKey, Table};
+
+/// The key of a ConfigMap that has the certificates, in PEM.
+pub const CA_KEY: &str = "ca.crt";
+/// The longest text with certificates. Those of all public authorities together are half as long.
+const LONGEST: usize = 512 << 10;
+/// The most ConfigMaps that the routes of one namespace may name. Each is read again and again.
+const MOST_OF_A_NAMESPACE: usize = 32;
+
+/// The authorities of a ConfigMap, or why there are none.
+pub type Authority = Result<Arc<RootCertStore>, AuthorityFault>;
+
+/// Why a ConfigMap has no authorities.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum AuthorityFault {
+    /// It does not exist.
+    #[error("there is no such ConfigMap")]
+    Missing,
+    /// It has no certificates.
+    #[error("its key {CA_KEY} {0}")]
+    Invalid(Arc<str>),
+    /// It could not be read. The text is the cause, for people.
+    #[error("it cannot be read: {0}")]
+    NotRead(Arc<str>),
+    /// The routes of its namespace name too many.
+    #[error(
+        "it is not read, because the routes of its namespace name more than {MOST_OF_A_NAMESPACE} ConfigMaps"
+    )]
+    TooMany,
+}
+
+impl AuthorityFault {
+    /// The reason of the condition, one CamelCase word.
+    pub(super) fn reason(&self) -> &'static str {
+        match self {
+            AuthorityFault::Missing => "CaNotFound",
+            AuthorityFault::Invalid(_) => "CaInvalid",
+            AuthorityFault::NotRead(_) => "CaNotRead",
+            AuthorityFault::TooMany => "TooManyCas",
+        }
+    }
+}
+
+/// The authorities of all ConfigMaps that are known. Clones share them.
+#[derive(Clone, Debug, Default)]
+pub struct Authorities(Arc<ArcSwap<KnownAuthorities>>);
+
+/// The authorities of ConfigMaps.
+#[derive(Clone, Debug, Default)]
+pub struct KnownAuthorities {
+    /// By ConfigMap.
+    pub by_config_map: HashMap<ObjectKey, Authority>,
+    /// Whether there are no other ConfigMaps.
+    pub complete: bool,
+}
+
+impl Authorities {
+    /// Those of a ConfigMap; `None` if it was not read yet.
+    pub(super) fn get(&self, config_map: &ObjectKey) -> Option<Authority> {
+        let known = self.0.load();
+        let absent = || known.complete.then_some(Err(AuthorityFault::Missing));
+        known.by_config_map.get(config_map).cloned().or_else(absent)
+    }
+
+    /// Replaces all.
+    pub fn set(&self, known: KnownAuthorities) {
+        self.0.store(Arc::new(known));
+    }
+}
+
+/// The authorities in the data of a ConfigMap.
+pub fn authority(data: Option<&BTreeMap<String, String>>) -> Authority {
+    let invalid = |what: &str| AuthorityFault::Invalid(what.into());
+    let text = data.and_then(|data| data.get(CA_KEY)).ok_or_else(|| invalid("is missing"))?;
+    if text.len() > LONGEST {
+        return Err(invalid("is longer than 512 KiB"));
+    }
+    let (mut roots, mut unusable) = (RootCertStore::empty(), 0_usize);
+    for certificate in CertificateDer::pem_slice_iter(text.as_bytes()) {
+        let certificate = certificate.map_err(|error| invalid(&format!("is no PEM: {error:?}")))?;
+        unusable += usize::from(roots.add(certificate).is_err());
+    }
+    match (roots.is_empty(), unusable) {
+        (false, _) => Ok(Arc::new(roots)),
+        (true, 0) => Err(invalid("has no certificate")),
+        (true, _) => Err(invalid("has no certificate of an authority that can be read")),
+    }
+}
+
+/// The ConfigMaps that the checks of a table need, and those that are beyond the most of a namespace.
+pub fn named_config_maps(table: &Table) -> (BTreeSet<ObjectKey>, BTreeSet<ObjectKey>) {
+    let named = table.routes().filter_map(|route| match &route.check.as_ref()?.method {
+        CheckMethod::Tls(tls) => tls.ca.clone(),
+        CheckMethod::Tcp => None,
+    });
+    let mut of_namespaces: HashMap<Box<str>, usize> = HashMap::new();
+    named.collect::<BTreeSet<_>>().into_iter().partition(|config_map: &ObjectKey| {
+        let count = of_namespaces.entry(config_map.namespace().into()).or_default();
+        *count += 1;
+        *count <= MOST_OF_A_NAMESPACE
+    })
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use rcgen::{CertificateParams, KeyPair};
+
+    use super::super::fixture::{route_with, table};
+    use super::*;
+
+    fn of(text: &str) -> Authority {
+        authority(Some(&[(CA_KEY.to_owned(), text.to_owned())].into()))
+    }
+
+    fn fault(text: &str) -> String {
+        of(text).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn certificates_are_read_and_other_texts_are_told() {
+        let key = KeyPair::generate().unwrap();
+        let pem = CertificateParams::new(Vec::new()).unwrap().self_signed(&key).unwrap().pem();
+        let bundle = format!("# ours\n{pem}\n{}\n{pem}", key.serialize_pem());
+        assert_eq!(of(&bundle).unwrap().len(), 2);
+        assert_eq!(fault(""), "its key ca.crt has no certificate");
+        assert_eq!(fault(&key.serialize_pem()), "its key ca.crt has no certificate");
+        assert_eq!(fault(&" ".repeat(LONGEST + 1)), "its key ca.crt is longer than 512 KiB");
+        let cut = pem.get(..pem.len() / 2).unwrap();
+        assert!(fault(cut).starts_with("its key ca.crt is no PEM"), "{}", fault(cut));
+        let garbage = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n";
+        assert!(fault(garbage).ends_with("of an authority that can be read"));
+        // One that cannot be read hides no other.
+        assert_eq!(of(&format!("{garbage}{pem}")).unwrap().len(), 1);
+        let other = [("tls.crt".to_owned(), pem)].into();
+        assert_eq!(authority(Some(&other)).unwrap_err().to_string(), "its key ca.crt is missing");
+        assert_eq!(authority(None).unwrap_err().reason(), "CaInvalid");
+    }
+
+    #[test]
+    fn a_namespace_names_a_bounded_number_of_config_maps() {
+        let active = |ca: &str| serde_json::json!({ "type": "TLS", "verify": "Enforce", "ca": { "configMap": ca } });
+        let mut routes: Vec<_> = (0..40)
+            .map(|number| {
+                route_with(&format!("a/r{number}"), &["x"], active(&format!("ca{number:02}")))
+            })
+            .collect();
+        routes.push(route_with("b/r", &["x"], active("ca00")));
+        routes.push(route_with("b/s", &["x"], active("ca00")));
+        let (_, reader) = table(routes, &[("x", &[])]);
+        let (read, beyond) = named_config_maps(&reader.table());
+        assert_eq!((read.len(), beyond.len()), (MOST_OF_A_NAMESPACE + 1, 8));
+        assert!(read.contains(&ObjectKey::new("b", "ca00")));
+        assert!(beyond.contains(&ObjectKey::new("a", "ca39")));
+    }
+
+    #[test]
+    fn a_config_map_that_is_not_there_is_missing_only_if_all_are_known() {
+        let (authorities, key) = (Authorities::default(), ObjectKey::new("a", "ca"));
+        assert_eq!(authorities.get(&key).map(|known| known.unwrap_err()), None);
+        authorities.set(KnownAuthorities { complete: true, ..KnownAuthorities::default() });
+        let known = authorities.get(&key).map(|known| known.unwrap_err());
+        assert_eq!(known, Some(AuthorityFault::Missing));
+    }
+}

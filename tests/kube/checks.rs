@@ -1,0 +1,97 @@
+//! Active health checks: authorities from ConfigMaps, and the condition about certificates.
+
+use std::io::Write;
+use std::net::{SocketAddr, TcpListener};
+use std::sync::Arc;
+use std::thread;
+
+use libtest_mimic::Trial;
+use rustls::crypto::aws_lc_rs;
+use rustls::{ServerConfig, ServerConnection, StreamOwned};
+use testkit::{Authority, wait_until};
+
+use crate::controlled::{Sluice, ask, manifest};
+use crate::objects::account;
+use crate::status::{GOOD, await_status, events, get};
+use crate::support::{ApiServer, slow, succeeded};
+
+pub(crate) fn tests() -> Vec<Trial> {
+    vec![slow!(authorities_come_from_config_maps_and_decide_nothing_before_they_are_there)]
+}
+
+/// A server with a certificate for these names, which greets and closes.
+fn server(authority: &Authority, names: &[&str]) -> SocketAddr {
+    let identity = authority.issue(names);
+    let config = ServerConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_no_client_auth()
+        .with_single_cert(identity.chain(), identity.key())
+        .unwrap();
+    let config = Arc::new(config);
+    let listener = TcpListener::bind("198.18.1.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    thread::spawn(move || {
+        for stream in listener.incoming().map_while(Result::ok) {
+            let connection = ServerConnection::new(Arc::clone(&config)).unwrap();
+            let _ = StreamOwned::new(connection, stream).write_all(b"served");
+        }
+    });
+    address
+}
+
+fn config_map(namespace: &str, certificates: &str) -> String {
+    let data = serde_json::json!({ "ca.crt": certificates });
+    format!(
+        "apiVersion: v1\nkind: ConfigMap\nmetadata: {{ name: ca, namespace: {namespace} }}\ndata: {data}\n"
+    )
+}
+
+fn authorities_come_from_config_maps_and_decide_nothing_before_they_are_there() {
+    let api = ApiServer::shared();
+    let namespace = api.namespace("checks-ca");
+    let (ours, other) = (Authority::new(), Authority::new());
+    let address = server(&ours, &["a.test"]);
+    let spec = format!(
+        "hostnames: [a.test]\n  backends: [{{ address: '{address}' }}]\n  health: {{ active: {{ \
+         type: TLS, interval: 1s, verify: Enforce, ca: {{ configMap: ca }} }} }}"
+    );
+    succeeded(api.admin().apply(&manifest(namespace, "a", "checks", &spec)));
+    let sluice = Sluice::start(&account(api, namespace), "checks", &["--require-class"]);
+    let state = |expected: &str| {
+        wait_until(expected, || {
+            sluice.routes()[0]["backends"][0]["endpoints"][0]["state"] == expected
+        });
+    };
+    let condition = |status: &str| {
+        await_status(api, namespace, "a", &format!("{GOOD}BackendCertificate={status}/1 "));
+    };
+    condition("False/CaNotFound");
+    // With a client, the endpoint is checked as often as the route says, instead of once a minute.
+    ask(sluice.address, "a.test");
+    state("serving");
+    let message = "jsonpath={.status.conditions[?(@.type=='BackendCertificate')].message}";
+    let told = format!("ConfigMap {namespace}/ca of ca: there is no such ConfigMap");
+    assert_eq!(get(api, namespace, "a", message), told);
+    let warned = |line: String| {
+        wait_until(&line, || events(api, namespace, "a").contains(&line));
+    };
+    warned(format!("Warning CaNotFound {told}\n"));
+
+    let certificates = |authority: &Authority| std::fs::read_to_string(authority.file()).unwrap();
+    succeeded(api.admin().apply(&config_map(namespace, &certificates(&ours))));
+    condition("True/Valid");
+    state("serving");
+    assert_eq!(get(api, namespace, "a", message), "");
+
+    // Another authority, which is read again by itself.
+    succeeded(api.admin().apply(&config_map(namespace, &certificates(&other))));
+    condition("False/CertificateNotTrusted");
+    state("unhealthy");
+    warned(format!(
+        "Warning CertificateNotTrusted the certificate of {address}: no authority of ca has issued it\n"
+    ));
+    succeeded(api.admin().apply(&config_map(namespace, "nothing")));
+    condition("False/CaInvalid");
+    state("serving");
+}
