@@ -7,8 +7,8 @@
 //! | [`app`] | starts all parts, runs and drains them; the only module that uses all others | all |
 //! | [`control`] | the control plane: turns manifests into a table and statuses, and checks endpoints | `routing`, `reach`, `policy`, `proxy_protocol`, `duration`, `yaml` |
 //! | [`proxy`] | the data plane: serves connections | `routing`, `reach`, `machine`, `tls`, `proxy_protocol`, `policy`, `limiter`, `outcome`, `config`, `metrics`, `access_log`, `heartbeat` |
-//! | [`admin`] | the admin port: metrics, probes and the active routes | `routing`, `policy`, `reach`, `control::status`, `metrics`, `readiness`, `duration` |
-//! | [`explain`] | says which route takes a connection, and why | `routing`, `policy`, `tls`, `admin::report` |
+//! | [`admin`] | the admin port: metrics, probes, the active routes and their limits | `routing`, `policy`, `limiter`, `reach`, `control::status`, `metrics`, `readiness`, `duration` |
+//! | [`explain`] | says which route takes a connection, and why | `routing`, `policy`, `tls`, `admin::report`, `admin::limits` |
 //! | [`metrics`] | the metrics | `routing`, `outcome`, `reach`, `limiter` |
 //! | [`access_log`] | one line for each connection | `tls`, `outcome`, `line_queue`, `cidr` |
 //! | [`readiness`] | what the probes report | nothing |

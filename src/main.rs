@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Parser;
+use sluice::admin::limits::LimitsQuery;
 use sluice::cli::{Check, Class, Cli, Command, Explain, Run};
 use sluice::config::{Config, ConfigError};
 use sluice::control::translate::{Installation, OwnPlace, Plan, build};
@@ -88,6 +89,11 @@ fn explain(args: &Explain, out: &mut dyn Write) -> anyhow::Result<ExitCode> {
     if let Some(winner) = &explanation.winner {
         let name = query.name.as_deref();
         explanation.endpoint = routing::settled_endpoint(&winner.route, query.source, name);
+        if let (Some(url), Some(source)) = (&args.admin, query.source) {
+            let query = LimitsQuery { route: winner.route.spec.key.clone(), source };
+            let report = app::single_threaded()?.block_on(explain::fetch_limits(url, &query))?;
+            explanation.exceeded = report.unwrap_or_default().exceeded;
+        }
     }
     writeln!(out, "{explanation}")?;
     Ok(if explanation.found() { ExitCode::SUCCESS } else { ExitCode::from(FAILED) })

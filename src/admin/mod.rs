@@ -1,4 +1,4 @@
-//! The admin port: `/metrics`, `/livez`, `/readyz` and `/routes`, for scrapers, probes and people.
+//! The admin port: `/metrics`, `/livez`, `/readyz`, `/routes` and `/limits`, for scrapers, probes and people.
 //!
 //! It is read-only, and requests need no body. It has limits of its own, so that its clients can disturb
 //! only each other: a fixed number of connections; deadlines for the header, for the whole connection and
@@ -7,6 +7,7 @@
 
 mod large_page;
 mod limiter;
+pub mod limits;
 mod pages;
 pub mod report;
 mod write_deadline;

@@ -11,6 +11,7 @@ use tokio::sync::Semaphore;
 
 use super::AdminState;
 use super::large_page::{LargePage, PageConsumer};
+use super::limits::{LimitsQuery, LimitsReport};
 use super::report::RoutesReport;
 use crate::metrics;
 
@@ -48,14 +49,19 @@ impl AdminPages {
     ) -> Result<PageResponse, Infallible> {
         let has_body = !request.body().is_end_stream();
         let mut answer = match request.uri().path() {
-            path @ ("/metrics" | "/livez" | "/readyz" | "/routes") => match *request.method() {
-                Method::GET | Method::HEAD if has_body => body_refused(),
-                Method::GET | Method::HEAD => self.page(path, reader).await,
-                _ => method_refused(),
-            },
+            path @ ("/metrics" | "/livez" | "/readyz" | "/routes" | "/limits") => {
+                match *request.method() {
+                    Method::GET | Method::HEAD if has_body => body_refused(),
+                    Method::GET | Method::HEAD if path == "/limits" => {
+                        self.limits(request.uri().query())
+                    }
+                    Method::GET | Method::HEAD => self.page(path, reader).await,
+                    _ => method_refused(),
+                }
+            }
             _ => text(
                 StatusCode::NOT_FOUND,
-                "not found; there are /metrics, /livez, /readyz and /routes\n",
+                "not found; there are /metrics, /livez, /readyz, /routes and /limits\n",
             ),
         };
         let headers = answer.headers_mut();
@@ -64,6 +70,22 @@ impl AdminPages {
             headers.insert(CONNECTION, HeaderValue::from_static("close"));
         }
         Ok(answer)
+    }
+
+    /// The limits that a client of a route would exceed.
+    fn limits(&self, query: Option<&str>) -> PageResponse {
+        let query: LimitsQuery = match query.unwrap_or_default().parse() {
+            Ok(query) => query,
+            Err(error) => return text(StatusCode::BAD_REQUEST, format!("{error}\n")),
+        };
+        let table = self.state.table.table();
+        match table.route(&query.route) {
+            Some(route) => match serde_json::to_vec(&LimitsReport::of(route, query.source)) {
+                Ok(body) => with_type(StatusCode::OK, JSON, body),
+                Err(error) => failed(error),
+            },
+            None => text(StatusCode::NOT_FOUND, format!("{} is not served\n", query.route)),
+        }
     }
 
     async fn page(&self, path: &str, reader: &Arc<PageConsumer>) -> PageResponse {

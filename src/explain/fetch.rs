@@ -12,6 +12,7 @@ use hyper::{Request, StatusCode, Uri};
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
 
+use crate::admin::limits::{LimitsQuery, LimitsReport};
 use crate::admin::report::{RoutesReport, UnreadableEntry};
 
 /// The maximum duration of a request, from resolving the name to the last byte.
@@ -31,18 +32,46 @@ pub async fn fetch(url: &str) -> anyhow::Result<Fetched> {
     fetch_within(url, DEADLINE, MAX_REPORT).await
 }
 
+/// Asks the admin port at `url` which limits a client would exceed there now. `None` if it does not know: a sluice before
+/// this one has no such page, and the route may be gone.
+///
+/// # Errors
+/// As [`fetch`].
+pub async fn fetch_limits(url: &str, query: &LimitsQuery) -> anyhow::Result<Option<LimitsReport>> {
+    let page = format!("limits?{}", query.text());
+    match ask(url, &page, DEADLINE, MAX_REPORT).await? {
+        (StatusCode::OK, body) => {
+            let report = serde_json::from_slice(&body);
+            report.map(Some).context("the answer is no report of sluice")
+        }
+        _ => Ok(None),
+    }
+}
+
 async fn fetch_within(url: &str, deadline: Duration, max: usize) -> anyhow::Result<Fetched> {
     let fetched = async {
-        match tokio::time::timeout(deadline, get(&target(url)?, max)).await {
-            Ok(report) => report,
-            Err(_) => bail!("no whole answer within {deadline:?}"),
-        }
+        let (status, body) = ask(url, "routes", deadline, max).await?;
+        ensure!(status == StatusCode::OK, "the answer is {status}; is this sluice's admin port?");
+        RoutesReport::read(&body).context("the answer is no report of sluice")
     };
     fetched.await.with_context(|| format!("cannot get the routes from {url:?}"))
 }
 
-/// The URL of `/routes` for an admin port at `url`.
-fn target(url: &str) -> anyhow::Result<Uri> {
+/// The answer to a request for a page.
+async fn ask(
+    url: &str,
+    page: &str,
+    deadline: Duration,
+    max: usize,
+) -> anyhow::Result<(StatusCode, Bytes)> {
+    match tokio::time::timeout(deadline, get(&target(url, page)?, max)).await {
+        Ok(answer) => answer,
+        Err(_) => bail!("no whole answer within {deadline:?}"),
+    }
+}
+
+/// The URL of a page of an admin port at `url`.
+fn target(url: &str, page: &str) -> anyhow::Result<Uri> {
     let base: Uri = url.parse().context("this is no URL, such as http://127.0.0.1:9901")?;
     match base.scheme_str() {
         Some("http") => {}
@@ -50,30 +79,33 @@ fn target(url: &str) -> anyhow::Result<Uri> {
         _ => bail!("the URL must begin with http://, as in http://127.0.0.1:9901"),
     }
     ensure!(base.query().is_none(), "the URL must not have a query");
-    let target = format!("{}/routes", url.trim_end_matches('/'));
+    let target = format!("{}/{page}", url.trim_end_matches('/'));
     target.parse().context("this is no URL, such as http://127.0.0.1:9901")
 }
 
-async fn get(target: &Uri, max: usize) -> anyhow::Result<Fetched> {
+async fn get(target: &Uri, max: usize) -> anyhow::Result<(StatusCode, Bytes)> {
     let authority = target.authority().context("the URL has no host")?;
     // In a URL, an IPv6 address has brackets; elsewhere it has none.
     let host = authority.host().trim_start_matches('[').trim_end_matches(']');
     let stream = TcpStream::connect((host, authority.port_u16().unwrap_or(80))).await?;
     let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
     let mut exchange = pin!(async move {
-        let request = Request::get(target.path())
+        let path = target.path_and_query().map_or("/", |path| path.as_str());
+        let request = Request::get(path)
             .header(HOST, authority.as_str())
             .header(ACCEPT, "application/json")
             .body(Empty::<Bytes>::new())?;
         let response = sender.send_request(request).await?;
         let status = response.status();
-        ensure!(status == StatusCode::OK, "the answer is {status}; is this sluice's admin port?");
+        if status != StatusCode::OK {
+            return Ok((status, Bytes::new()));
+        }
         let body = Limited::new(response.into_body(), max).collect().await;
         let body = body.map_err(anyhow::Error::from_boxed).context("reading the answer")?;
-        RoutesReport::read(&body.to_bytes()).context("the answer is no report of sluice")
+        anyhow::Ok((status, body.to_bytes()))
     });
     tokio::select! {
-        report = &mut exchange => report,
+        answer = &mut exchange => answer,
         // If the server closes the connection first, its answer must still be read.
         _ = connection => exchange.await,
     }
@@ -97,7 +129,7 @@ mod tests {
             ("http://[::1]:9901", "http://[::1]:9901/routes"),
             ("http://proxy/sluice/", "http://proxy/sluice/routes"),
         ] {
-            assert_eq!(target(url).expect(url).to_string(), expected);
+            assert_eq!(target(url, "routes").expect(url).to_string(), expected);
         }
         for (url, part) in [
             ("https://127.0.0.1:9901", "not https"),
@@ -109,7 +141,7 @@ mod tests {
             ("http://a b/", "no URL"),
             ("http://a?b", "query"),
         ] {
-            let error = format!("{:#}", target(url).expect_err(url));
+            let error = format!("{:#}", target(url, "routes").expect_err(url));
             assert!(error.contains(part), "{url:?}: {error}");
         }
     }

@@ -10,12 +10,13 @@ use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
+use crate::admin::limits::ExceededReport;
 use crate::routing::{
     Attachment, Hostname, MOST_OFFERS, MatchKind, Route, RouteKey, Scope, Snapshot, Table, channel,
 };
 use crate::tls::{self, ServerName};
 
-pub use fetch::{Fetched, fetch};
+pub use fetch::{Fetched, fetch, fetch_limits};
 
 /// The connection to explain.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -82,6 +83,8 @@ pub struct Explanation {
     pub bare_suffix: Option<(RouteKey, Hostname)>,
     /// The endpoint for the client's address or the server name. The caller, which knows the balancer, sets it.
     pub endpoint: Option<SocketAddr>,
+    /// The limits of the winner that the client would exceed now. The caller sets them, if a running sluice knows.
+    pub exceeded: Vec<ExceededReport>,
     /// The endpoints of the winner that come last, and why: `resting`, `ejected` or `unhealthy`.
     pub states: Vec<(SocketAddr, String)>,
 }
@@ -215,6 +218,7 @@ pub fn explain(table: &Table, query: &Query) -> Explanation {
         elsewhere,
         bare_suffix,
         endpoint: None,
+        exceeded: Vec::new(),
         states: Vec::new(),
     }
 }

@@ -3,7 +3,8 @@
 use std::fmt::{self, Display, Formatter};
 
 use super::{Elsewhere, Explanation, Loser, Lost, StatusNote, Winner};
-use crate::policy::{AccessList, Balancing, PolicyOrigin};
+use crate::admin::limits::ExceededReport;
+use crate::policy::{AccessList, Balancing, LimitMode, PolicyOrigin};
 use crate::routing::{EndpointPlace, Hostname, Ring, RouteSpec, Scope, WeightedBackend};
 
 impl Display for Explanation {
@@ -73,10 +74,36 @@ impl Explanation {
             };
             writeln!(f, "  {source} is refused: {by} does not admit it")?;
         }
+        for exceeded in &self.exceeded {
+            self.fmt_exceeded(exceeded, f)?;
+        }
         if spec.policy.is_suspended() {
             writeln!(f, "  connections are refused: the route is suspended")?;
         }
         Ok(())
+    }
+
+    /// A limit that the client would exceed.
+    fn fmt_exceeded(&self, exceeded: &ExceededReport, f: &mut Formatter<'_>) -> fmt::Result {
+        let what = match exceeded.limit.as_str() {
+            "source" => "it has as many as limits.perSource admits",
+            "route" => "the route has limits.connections of them",
+            "rate" => "limits.newConnections is used up",
+            other => other,
+        };
+        let of = match exceeded.of {
+            PolicyOrigin::PolicyCeiling => " of the setting policyCeiling",
+            _ => "",
+        };
+        let client = self.query.source.map(|source| source.to_string()).unwrap_or_default();
+        match exceeded.mode {
+            LimitMode::Enforce => {
+                writeln!(f, "  a connection of {client} would be refused now: {what}{of}")
+            }
+            LimitMode::Report => {
+                writeln!(f, "  a connection of {client} would be reported now: {what}{of}")
+            }
+        }
     }
 
     /// What the policy chooses the endpoint by, and the endpoint if it is known.

@@ -121,6 +121,21 @@ impl Limiter {
         Ok(Permit { limiter: Arc::clone(self), counted })
     }
 
+    /// The limit that one more connection would exceed now. Counts nothing.
+    pub fn exceeded(&self, limits: &LimitSet, source: IpAddr, now: Tick) -> Option<ExceededLimit> {
+        let of_source = |rules| self.table.is_exceeded(&self.sources, rules, source, now);
+        if limits.source.as_ref().is_some_and(of_source) {
+            return Some(ExceededLimit::Source);
+        }
+        let count = self.connections.load(Ordering::Relaxed);
+        if limits.connections.is_some_and(|most| count >= most) {
+            return Some(ExceededLimit::Connections);
+        }
+        let next = NextArrival(Tick(self.next.load(Ordering::Relaxed)));
+        let is_over = limits.rate.is_some_and(|rate| rate.admit(next, now).is_none());
+        is_over.then_some(ExceededLimit::Rate)
+    }
+
     fn take_place(&self, most: Option<u32>) -> Result<(), ExceededLimit> {
         let one_more = |count: u32| match most.is_some_and(|most| count >= most) {
             true => None,

@@ -196,6 +196,24 @@ impl SourceTable {
         }
     }
 
+    /// Whether one more connection of a source would be one too many.
+    pub(super) fn is_exceeded(
+        &self,
+        group: &SourceGroup,
+        rules: &SourceRules,
+        source: IpAddr,
+        now: Tick,
+    ) -> bool {
+        let key = SourceKey::of(group, source, rules.prefix);
+        let shard = self.shard(&key);
+        let mut count = match shard.entries.get(&key) {
+            Some(entry) => entry.count,
+            None if shard.has_room(group) => Count::default(),
+            None => *group.others(),
+        };
+        !count.admit(rules, now)
+    }
+
     /// Ends a connection.
     pub(super) fn release(&self, group: &SourceGroup, counted: CountedAt, now: Tick) {
         self.change(group, counted, now, Count::end);
@@ -275,12 +293,16 @@ impl Count {
 }
 
 impl Shard {
+    /// Whether there is room for one more entry of a group.
+    fn has_room(&self, group: &SourceGroup) -> bool {
+        self.entries.len() < MOST_OF_SHARD && group.has_room()
+    }
+
     /// The count of a source; a new one if there is room.
     fn entry(&mut self, key: SourceKey, group: &Arc<SourceGroup>, now: Tick) -> Option<&mut Count> {
-        let is_full = |shard: &Shard| shard.entries.len() >= MOST_OF_SHARD || !group.has_room();
-        if is_full(self) && !self.entries.contains_key(&key) {
+        if !self.has_room(group) && !self.entries.contains_key(&key) {
             self.sweep(now);
-            if is_full(self) {
+            if !self.has_room(group) {
                 return None;
             }
         }

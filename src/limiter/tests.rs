@@ -117,7 +117,9 @@ proptest! {
             match step {
                 Step::Open { source, pause } => {
                     now += pause;
+                    let told = limiter.exceeded(&set, address(source), Tick(now));
                     let admitted = limiter.admit(&set, address(source), Tick(now));
+                    prop_assert_eq!(told, admitted.as_ref().err().copied());
                     prop_assert_eq!(admitted.as_ref().map(drop).map_err(|e| *e), truth.admit(source, now));
                     permits.extend(admitted);
                 }

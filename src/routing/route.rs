@@ -1,6 +1,6 @@
 //! Routes: [`RouteSpec`] from the control plane, and [`Route`] in the table.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::{AtomicU64, AtomicUsize};
 use std::sync::{Arc, Mutex, OnceLock};
 
@@ -9,7 +9,7 @@ use super::{
     Attachment, Attachments, Backend, BackendKey, CheckMethod, CheckParams, HealthRule, Hostname,
     Hostnames, ListenerRef, ObjectKey, RouteKey, Scope, TlsCheck, TrafficPolicy,
 };
-use crate::limiter::{Limiter, SourceTable};
+use crate::limiter::{ExceededLimit, Limiter, SourceTable, Tick};
 use crate::outcome::Outcome;
 use crate::policy::{ActiveHealth, CheckKind};
 
@@ -170,6 +170,18 @@ impl WeightedBackend {
 }
 
 impl Route {
+    /// The limits that a connection of `source` would exceed now, of those of the route and those of the ceiling.
+    /// Counts nothing.
+    pub fn exceeded(&self, source: IpAddr) -> [Option<ExceededLimit>; 2] {
+        let limits = self.spec.policy.limits().zip(self.stats.limiters.get());
+        let Some((limits, limiters)) = limits else { return [None; 2] };
+        let now = Tick::now();
+        std::array::from_fn(|place| {
+            let (limits, limiter) = (limits.get(place)?.as_ref()?, limiters.get(place)?);
+            limiter.exceeded(limits, source, now)
+        })
+    }
+
     /// Whether any of its backends has this address, for new connections or not.
     pub fn has_address(&self, address: SocketAddr) -> bool {
         self.backends.iter().any(|backend| backend.backend.endpoints().has_address(address))

@@ -47,9 +47,18 @@ const MAY_NAME: &[(&str, &[&str])] = &[
     // What an operator touches.
     (
         "admin",
-        &["routing", "policy", "reach", "metrics", "readiness", "control::status", "duration"],
+        &[
+            "routing",
+            "policy",
+            "limiter",
+            "reach",
+            "metrics",
+            "readiness",
+            "control::status",
+            "duration",
+        ],
     ),
-    ("explain", &["routing", "policy", "tls", "admin::report"]),
+    ("explain", &["routing", "policy", "tls", "admin::report", "admin::limits"]),
     ("metrics", &["routing", "outcome", "reach", "limiter"]),
     ("access_log", &["tls", "outcome", "line_queue", "cidr"]),
     ("line_queue", &[]),

@@ -1,6 +1,7 @@
 //! The admin port, over real sockets. This file has the server and the client of all tests.
 
 mod bounds;
+mod limits;
 mod metrics;
 mod pages;
 mod routes;

@@ -28,7 +28,7 @@ fn other_paths_and_methods_are_refused() {
     let server = Server::start();
     let (status, body) = server.get("/");
     assert_eq!(status, 404);
-    for page in ["/metrics", "/livez", "/readyz", "/routes"] {
+    for page in ["/metrics", "/livez", "/readyz", "/routes", "/limits"] {
         assert!(body.contains(page), "{body}");
         for method in ["POST", "PUT", "DELETE", "OPTIONS", "PATCH", "BREW"] {
             let answer = server.connect().ask(&format!("{method} {page} HTTP/1.1\r\n\r\n"));
