@@ -24,6 +24,7 @@ mod place;
 mod poison;
 mod proxied;
 mod reach;
+mod removal;
 mod rules;
 mod saved;
 mod status;
@@ -48,6 +49,7 @@ fn main() -> ExitCode {
         elsewhere::tests(),
         reach::tests(),
         near::tests(),
+        removal::tests(),
         weird::tests(),
         proxied::tests(),
         poison::tests(),
