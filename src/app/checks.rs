@@ -16,7 +16,7 @@ use tokio::sync::oneshot;
 use super::beat::Beat;
 use super::{SharedParts, single_threaded};
 use crate::config::Config;
-use crate::control::checks::{self, CheckMeters, CheckOutcome, ChecksArgs};
+use crate::control::checks::{self, CheckMeters, CheckOutcome, ChecksArgs, ProblemKind};
 use crate::control::supervise::{failed, supervise};
 use crate::heartbeat::Pulse;
 use crate::machine::Machine;
@@ -76,6 +76,7 @@ fn meters(parts: &SharedParts) -> CheckMeters {
         unchecked: metrics.checks.unchecked.clone(),
         delay: metrics.checks.delay.clone(),
         failed: metrics.checks.failed.clone(),
+        problems: ProblemKind::ALL.map(|kind| metrics.certificate_problems(kind.as_str())),
     }
 }
 

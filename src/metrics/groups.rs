@@ -1,6 +1,6 @@
 //! Groups of related metrics.
 
-use prometheus::{Gauge, Histogram, IntCounter, IntCounterVec, IntGauge};
+use prometheus::{Gauge, Histogram, IntCounter, IntCounterVec, IntGauge, IntGaugeVec};
 
 use super::registration::Registration;
 use crate::limiter::SourceTable;
@@ -297,6 +297,8 @@ pub struct CheckMetrics {
     pub delay: Gauge,
     /// `sluice_health_check_failures_total`: addresses that became unhealthy.
     pub failed: IntCounter,
+    /// `sluice_backend_certificate_problems`, by its label `problem`.
+    pub(super) problems: IntGaugeVec,
 }
 
 impl CheckMetrics {
@@ -322,6 +324,11 @@ impl CheckMetrics {
             failed: new.counter(
                 "health_check_failures_total",
                 "Endpoints that became unhealthy by their health checks.",
+            )?,
+            problems: new.gauges(
+                "backend_certificate_problems",
+                "Routes with a problem of the certificates that their health checks see, by problem.",
+                "problem",
             )?,
         })
     }

@@ -200,6 +200,11 @@ impl Metrics {
         self.checks.made.with_label_values(&[result])
     }
 
+    /// `sluice_backend_certificate_problems` for one problem.
+    pub fn certificate_problems(&self, problem: &str) -> IntGauge {
+        self.checks.problems.with_label_values(&[problem])
+    }
+
     /// All metrics in the text format of [`CONTENT_TYPE`].
     ///
     /// # Errors

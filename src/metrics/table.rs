@@ -20,6 +20,7 @@ pub(super) struct TableCollector {
     connections: Desc,
     bytes: Desc,
     over_limit: Desc,
+    certificate_expiry: Desc,
     endpoints: Desc,
     routes: Desc,
     hostnames: Desc,
@@ -52,6 +53,12 @@ impl TableCollector {
                  limit is only reported.",
                 &["kind", "namespace", "route"],
             )?,
+            certificate_expiry: desc(
+                "backend_certificate_not_after_seconds",
+                "When the first certificate expires that the health checks of a route see, in seconds since \
+                 1970.",
+                &["kind", "namespace", "route"],
+            )?,
             endpoints: desc(
                 "endpoints",
                 "Endpoints of all backends that routes name, by state.",
@@ -67,8 +74,17 @@ impl TableCollector {
 impl Collector for TableCollector {
     fn desc(&self) -> Vec<&Desc> {
         let TableCollector { connections, bytes, over_limit, endpoints, .. } = self;
-        let TableCollector { routes, hostnames, generation, .. } = self;
-        vec![connections, bytes, over_limit, endpoints, routes, hostnames, generation]
+        let TableCollector { certificate_expiry, routes, hostnames, generation, .. } = self;
+        vec![
+            connections,
+            bytes,
+            over_limit,
+            certificate_expiry,
+            endpoints,
+            routes,
+            hostnames,
+            generation,
+        ]
     }
 
     fn collect(&self) -> Vec<MetricFamily> {
@@ -93,6 +109,11 @@ impl Collector for TableCollector {
                 MetricType::COUNTER,
                 series.iter().filter_map(Series::over_limit).collect(),
             ),
+            family(
+                &self.certificate_expiry,
+                MetricType::GAUGE,
+                series.iter().filter_map(Series::certificate_expiry).collect(),
+            ),
             family(&self.endpoints, MetricType::GAUGE, endpoints(&table)),
             gauge(&self.routes, &[], table.len() as u64),
             gauge(&self.hostnames, &[], table.hostnames() as u64),
@@ -111,6 +132,8 @@ struct Series<'t> {
     bytes_up: u64,
     bytes_down: u64,
     over_limit: u64,
+    /// When the first certificate of an endpoint expires, if one is known.
+    certificate_expiry: Option<u64>,
     /// The outcome that is shown from the start, even if it is 0, so that rate() includes its first
     /// connection. `None` for removed routes. Other outcomes appear after their first connection, because a
     /// series of each outcome for every route would be too many.
@@ -151,7 +174,18 @@ impl<'t> Series<'t> {
         let ended = Outcome::ALL.map(|outcome| read(stats.ended(outcome)));
         let (bytes_up, bytes_down) = (read(&stats.bytes_up), read(&stats.bytes_down));
         let over_limit = read(&stats.over_limit);
-        Series { kind, namespace, route, ended, bytes_up, bytes_down, over_limit, shown }
+        let certificate_expiry = Some(read(&stats.certificate_expiry)).filter(|expiry| *expiry > 0);
+        Series {
+            kind,
+            namespace,
+            route,
+            ended,
+            bytes_up,
+            bytes_down,
+            over_limit,
+            certificate_expiry,
+            shown,
+        }
     }
 
     /// Adds the counters of another rule of the same object.
@@ -160,6 +194,8 @@ impl<'t> Series<'t> {
         self.bytes_up += other.bytes_up;
         self.bytes_down += other.bytes_down;
         self.over_limit += other.over_limit;
+        let expiries = [self.certificate_expiry, other.certificate_expiry];
+        self.certificate_expiry = expiries.into_iter().flatten().min();
         self.shown = self.shown.or(other.shown);
     }
 
@@ -181,6 +217,13 @@ impl<'t> Series<'t> {
     /// Only of routes with such connections.
     fn over_limit(&self) -> Option<Metric> {
         (self.over_limit > 0).then(|| self.counter(None, self.over_limit))
+    }
+
+    /// Only of routes in the table, of whose endpoints a certificate was seen.
+    fn certificate_expiry(&self) -> Option<Metric> {
+        let expiry = self.certificate_expiry.filter(|_| self.shown.is_some())?;
+        let labels = [("kind", self.kind), ("namespace", self.namespace), ("route", self.route)];
+        Some(gauge(&labels, expiry))
     }
 
     /// The counter of the route; with another label if it has one.

@@ -8,7 +8,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::Duration;
 
-use ahash::AHashSet as HashSet;
 use arc_swap::ArcSwapOption;
 
 use super::ObjectKey;
@@ -126,33 +125,6 @@ impl EndpointChecks {
     }
 }
 
-/// The checks that routes ask for, each once.
-#[derive(Debug, Default)]
-pub(super) struct KnownChecks {
-    known: HashSet<Arc<CheckParams>>,
-    /// The unused ones are removed when there are this many.
-    most: usize,
-}
-
-/// How many there are at least before the unused ones are removed.
-const FEW: usize = 64;
-
-impl KnownChecks {
-    /// The one that equals `params`.
-    pub(super) fn shared(&mut self, params: CheckParams) -> Arc<CheckParams> {
-        if let Some(known) = self.known.get(&params) {
-            return Arc::clone(known);
-        }
-        if self.known.len() >= self.most.max(FEW) {
-            self.known.retain(|known| Arc::strong_count(known) > 1);
-            self.most = 2 * self.known.len();
-        }
-        let params = Arc::new(params);
-        self.known.insert(Arc::clone(&params));
-        params
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -166,17 +138,6 @@ mod tests {
             unhealthy: 3,
             healthy: 2,
         }
-    }
-
-    #[test]
-    fn equal_checks_are_the_same_and_unused_ones_are_removed() {
-        let mut known = KnownChecks::default();
-        let used = known.shared(params(0));
-        for seconds in 1..1000 {
-            known.shared(params(seconds));
-        }
-        assert!(known.known.len() <= FEW, "{}", known.known.len());
-        assert!(Arc::ptr_eq(&used, &known.shared(params(0))));
     }
 
     #[test]

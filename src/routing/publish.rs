@@ -10,13 +10,12 @@ use ahash::AHashMap as HashMap;
 use arc_swap::ArcSwap;
 
 use super::backend::{AddressChange, KnownAddresses};
-use super::checks::KnownChecks;
 use super::deferred_drop::DeferredDrop;
 use super::route::WeightedBackend;
 use super::subscribers::Subscribers;
 use super::{
-    Backend, BackendKey, EndpointPlace, EndpointPlaces, EndpointSet, Moment, OtherAddresses,
-    Removals, Route, RouteKey, RouteSpec, RouteStats, Table,
+    Backend, BackendKey, CheckParams, EndpointPlace, EndpointPlaces, EndpointSet, Interned, Moment,
+    OtherAddresses, Removals, Route, RouteKey, RouteSpec, RouteStats, Table,
 };
 
 /// How long the counters of a deleted route are reported: a few scrapes of a slow Prometheus. Then they are
@@ -98,7 +97,7 @@ pub fn channel() -> (TableWriter, TableReader) {
         shared: Arc::clone(&shared),
         subscribers: subscribers.clone(),
         backends: HashMap::new(),
-        checks: KnownChecks::default(),
+        checks: Interned::default(),
         retired: BTreeMap::new(),
         old: Replaced::default(),
     };
@@ -145,7 +144,7 @@ pub struct TableWriter {
     /// Every backend that some route names, with how many times.
     backends: HashMap<BackendKey, (Arc<Backend>, usize)>,
     /// The active checks that routes ask for.
-    checks: KnownChecks,
+    checks: Interned<CheckParams>,
     /// The counters of deleted routes, with the time of deletion.
     retired: BTreeMap<RouteKey, (Arc<RouteStats>, Instant)>,
     old: Replaced,

@@ -217,6 +217,8 @@ pub struct RouteStats {
     pub racing: AtomicUsize,
     /// Connections that were admitted although they exceed a limit, because the limit is only reported.
     pub over_limit: AtomicU64,
+    /// When the first of its endpoints' certificates expires, in seconds since 1970. 0 if none is known.
+    pub certificate_expiry: AtomicU64,
     limiters: OnceLock<[Arc<Limiter>; 2]>,
 }
 

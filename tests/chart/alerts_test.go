@@ -244,6 +244,7 @@ func TestMetricsExist(t *testing.T) {
 		"result":  {"ok", "error"},
 		"state":   {"serving", "resting", "ejected", "unhealthy", "idle", "busy"},
 		"ring":    {"node", "zone", "any"},
+		"problem": quoted(t, root+"/src/control/checks/problems.rs"),
 		"kind":    {"SniRoute", "Service", "EndpointSlice", "ReferenceGrant", "ConfigMap", "File"},
 	}
 	target := []string{"job", "instance", "namespace", "exported_namespace", "route", "le"}

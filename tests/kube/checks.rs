@@ -8,20 +8,22 @@ use std::thread;
 use libtest_mimic::Trial;
 use rustls::crypto::aws_lc_rs;
 use rustls::{ServerConfig, ServerConnection, StreamOwned};
-use testkit::{Authority, wait_until};
+use testkit::{Authority, Identity, wait_until};
 
 use crate::controlled::{Sluice, ask, manifest};
 use crate::objects::account;
 use crate::status::{GOOD, await_status, events, get};
-use crate::support::{ApiServer, slow, succeeded};
+use crate::support::{ApiServer, quick, slow, succeeded};
 
 pub(crate) fn tests() -> Vec<Trial> {
-    vec![slow!(authorities_come_from_config_maps_and_decide_nothing_before_they_are_there)]
+    vec![
+        slow!(authorities_come_from_config_maps_and_decide_nothing_before_they_are_there),
+        quick!(what_checks_see_of_certificates_is_told_of_their_routes),
+    ]
 }
 
-/// A server with a certificate for these names, which greets and closes.
-fn server(authority: &Authority, names: &[&str]) -> SocketAddr {
-    let identity = authority.issue(names);
+/// A server with a certificate, which greets and closes.
+fn server(identity: &Identity) -> SocketAddr {
     let config = ServerConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
         .with_safe_default_protocol_versions()
         .unwrap()
@@ -51,7 +53,7 @@ fn authorities_come_from_config_maps_and_decide_nothing_before_they_are_there() 
     let api = ApiServer::shared();
     let namespace = api.namespace("checks-ca");
     let (ours, other) = (Authority::new(), Authority::new());
-    let address = server(&ours, &["a.test"]);
+    let address = server(&ours.issue(&["a.test"]));
     let spec = format!(
         "hostnames: [a.test]\n  backends: [{{ address: '{address}' }}]\n  health: {{ active: {{ \
          type: TLS, interval: 1s, verify: Enforce, ca: {{ configMap: ca }} }} }}"
@@ -94,4 +96,54 @@ fn authorities_come_from_config_maps_and_decide_nothing_before_they_are_there() 
     succeeded(api.admin().apply(&config_map(namespace, "nothing")));
     condition("False/CaInvalid");
     state("serving");
+}
+
+fn what_checks_see_of_certificates_is_told_of_their_routes() {
+    let api = ApiServer::shared();
+    let namespace = api.namespace("checks-seen");
+    let authority = Authority::new();
+    let shared = authority.issue(&["*.c.test"]);
+    let applied = |name: &str, hostnames: &str, address: SocketAddr| {
+        let spec = format!(
+            "hostnames: [{hostnames}]\n  alpn: [h2]\n  backends: [{{ address: '{address}' }}]\n  \
+             health: {{ active: {{ type: TLS }} }}"
+        );
+        succeeded(api.admin().apply(&manifest(namespace, name, "seen", &spec)));
+    };
+    let own = server(&authority.issue(&["a.test"]));
+    applied("names", "a.test, b.test", own);
+    let two = server(&shared);
+    applied("one", "one.c.test", server(&shared));
+    applied("two", "two.c.test", two);
+    let sluice = Sluice::start(&account(api, namespace), "seen", &["--require-class"]);
+    let condition = |name: &str, status: &str| {
+        await_status(api, namespace, name, &format!("{GOOD}BackendCertificate={status} "));
+    };
+    condition("names", "False/NameNotInCertificate/1");
+    condition("one", "False/SharedWildcardCertificate/1");
+    condition("two", "False/SharedWildcardCertificate/1");
+    let warned = |name: &str, line: &str| {
+        wait_until(line, || events(api, namespace, name).contains(line));
+    };
+    let name = format!("the certificate of {own}: it does not have b.test\n");
+    warned("names", &format!("Warning NameNotInCertificate {name}"));
+    warned("two", &format!("Warning SharedWildcardCertificate the certificate of {two}: route"));
+    sluice.await_metric("sluice_backend_certificate_problems{problem=\"name\"}", 1.0);
+    sluice.await_metric("sluice_backend_certificate_problems{problem=\"shared_wildcard\"}", 2.0);
+    let expiry = format!(
+        "sluice_backend_certificate_not_after_seconds{{kind=\"SniRoute\",namespace=\"{namespace}\",\
+         route=\"names\"}}"
+    );
+    assert!(sluice.metric(&expiry) > 1e9, "{expiry}");
+
+    // Mended, which the next report of the same result tells.
+    applied("names", "a.test", own);
+    let mended = GOOD.replace("/1 ", "/2 ");
+    await_status(api, namespace, "names", &format!("{mended}BackendCertificate=True/Valid/2 "));
+    succeeded(api.admin().kubectl(&["delete", "sni", "one", "-n", namespace]));
+    condition("two", "True/Valid/1");
+    // A route that asks for no checks has no such condition.
+    let spec = format!("hostnames: [a.test]\n  backends: [{{ address: '{own}' }}]");
+    succeeded(api.admin().apply(&manifest(namespace, "names", "seen", &spec)));
+    await_status(api, namespace, "names", &GOOD.replace("/1 ", "/3 "));
 }

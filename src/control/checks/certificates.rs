@@ -1,12 +1,19 @@
 //! What the certificate of a server is worth. Pure.
 
+use std::hash::{BuildHasher, RandomState};
+use std::sync::{Arc, LazyLock};
+
 use rustls::client::{verify_server_cert_signed_by_trust_anchor, verify_server_name};
 use rustls::crypto::WebPkiSupportedAlgorithms;
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::server::ParsedCertificate;
 use rustls::{CertificateError, Error, RootCertStore};
 
+use x509_parser::extensions::GeneralName;
+use x509_parser::prelude::{FromDer, X509Certificate};
+
 use super::authorities::AuthorityFault;
+use crate::routing::Hostname;
 
 /// The certificates of a server, its own first.
 pub(super) type Chain = Vec<CertificateDer<'static>>;
@@ -14,7 +21,82 @@ pub(super) type Chain = Vec<CertificateDer<'static>>;
 /// What a check has seen of the certificate of a server.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct CertificateView {
+    /// The certificate; `None` if it was not seen, or cannot be read.
+    pub(super) certificate: Option<Arc<ServerCertificate>>,
     pub(super) trust: Trust,
+    /// Whether the server speaks h2.
+    pub(super) h2: bool,
+}
+
+/// What is used of a certificate.
+#[derive(Debug, PartialEq, Eq, Hash)]
+pub(super) struct ServerCertificate {
+    /// Differs from that of any other certificate.
+    pub(super) id: [u64; 2],
+    /// From when on it is valid, in seconds since 1970.
+    pub(super) not_before: i64,
+    /// Until when.
+    pub(super) not_after: i64,
+    /// Its names, in lower case.
+    names: Box<[Box<str>]>,
+    /// Whether it has more names than these.
+    has_more: bool,
+}
+
+/// The most names of a certificate that are kept.
+const MOST_NAMES: usize = 128;
+
+impl ServerCertificate {
+    /// Reads a certificate; `None` if that is not possible.
+    pub(super) fn read(der: &[u8]) -> Option<Self> {
+        /// Nobody can choose a certificate that has the id of another one.
+        static KEYS: LazyLock<[RandomState; 2]> = LazyLock::new(Default::default);
+        let (_, certificate) = X509Certificate::from_der(der).ok()?;
+        let validity = certificate.validity();
+        let alternative = certificate.subject_alternative_name().ok().flatten();
+        let names = alternative.into_iter().flat_map(|names| &names.value.general_names);
+        let mut names = names.filter_map(|name| match name {
+            GeneralName::DNSName(name) => Some(name.to_ascii_lowercase().into()),
+            _ => None,
+        });
+        Some(ServerCertificate {
+            id: KEYS.each_ref().map(|key| key.hash_one(der)),
+            not_before: validity.not_before.timestamp(),
+            not_after: validity.not_after.timestamp(),
+            names: names.by_ref().take(MOST_NAMES).collect(),
+            has_more: names.next().is_some(),
+        })
+    }
+
+    /// Whether it has all names of a hostname that one of its own can stand for.
+    pub(super) fn covers(&self, hostname: &Hostname<&str>) -> bool {
+        match hostname {
+            Hostname::Any => true,
+            Hostname::Wildcard(suffix) => self.has_more || self.has_wildcard(suffix),
+            Hostname::Exact(name) => {
+                let is_own = self.names.iter().any(|own| **own == **name);
+                is_own || self.has_more || self.covers_by_wildcard(name)
+            }
+        }
+    }
+
+    /// Whether one of its wildcards stands for names of this hostname.
+    pub(super) fn has_wildcard_for(&self, hostname: &Hostname<&str>) -> bool {
+        match hostname {
+            Hostname::Any => false,
+            Hostname::Wildcard(suffix) => self.has_wildcard(suffix),
+            Hostname::Exact(name) => self.covers_by_wildcard(name),
+        }
+    }
+
+    /// A wildcard stands for one label.
+    fn covers_by_wildcard(&self, name: &str) -> bool {
+        name.split_once('.').is_some_and(|(_, suffix)| self.has_wildcard(suffix))
+    }
+
+    fn has_wildcard(&self, suffix: &str) -> bool {
+        self.names.iter().any(|own| own.strip_prefix("*.") == Some(suffix))
+    }
 }
 
 /// What the authorities that the route names say.

@@ -22,7 +22,7 @@ use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
 use super::authorities::{Authorities, AuthorityFault};
-use super::certificates::{CertificateView, Chain, Trust, cause, vouch};
+use super::certificates::{CertificateView, Chain, ServerCertificate, Trust, cause, vouch};
 use crate::policy::VerifyMode;
 use crate::routing::TlsCheck;
 
@@ -105,8 +105,13 @@ pub(super) async fn shake_hands(
         Some(Some(Err(fault))) => Trust::NoAuthority(fault),
         Some(Some(Ok(roots))) => trust(&chain, &roots, name),
     };
-    let is_seen = check.verify != VerifyMode::None;
-    Ok(Handshake { stream, seen: is_seen.then_some(CertificateView { trust }) })
+    let protocol = stream.as_ref().and_then(|stream| stream.get_ref().1.alpn_protocol());
+    let h2 = protocol == Some(b"h2");
+    let seen = (check.verify != VerifyMode::None).then(|| {
+        let certificate = chain.first().and_then(|own| ServerCertificate::read(own));
+        CertificateView { certificate: certificate.map(Arc::new), trust, h2 }
+    });
+    Ok(Handshake { stream, seen })
 }
 
 fn trust(chain: &Chain, roots: &RootCertStore, name: Option<&ServerName<'_>>) -> Trust {

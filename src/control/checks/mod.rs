@@ -12,6 +12,7 @@ mod fixture;
 mod handshake;
 mod plan;
 mod probe;
+mod problems;
 mod reports;
 mod result_run;
 mod schedule;
@@ -24,7 +25,8 @@ use std::net::SocketAddr;
 use std::num::NonZeroU32;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant, SystemTime};
 
 use futures::FutureExt;
 use prometheus::{Gauge, IntCounter, IntGauge};
@@ -38,6 +40,8 @@ pub use self::authorities::{
 use self::plan::{Plan, plan};
 pub use self::probe::CheckOutcome;
 use self::probe::{Probe, probe};
+pub use self::problems::ProblemKind;
+use self::reports::CertificateReport;
 use self::schedule::{CheckJob, Schedule};
 use crate::control::status::Condition;
 use crate::reach::EndpointRefusal;
@@ -49,6 +53,8 @@ const PLAN_EVERY: Duration = Duration::from_millis(200);
 const PLAN_PART: u32 = 20;
 /// The least time between two reports of what was seen of certificates.
 const REPORT_EVERY: Duration = Duration::from_secs(1);
+/// The most time between them.
+const REPORT_AGAIN: Duration = Duration::from_secs(60);
 /// The most endpoints with checks, each once for each backend and each kind of checks: they use some tens of MiB.
 const MOST_ENDPOINTS: usize = 65_536;
 
@@ -62,7 +68,7 @@ pub struct ChecksArgs {
     pub judge: Box<dyn Fn(SocketAddr) -> Result<(), EndpointRefusal>>,
     /// The authorities that may vouch for servers.
     pub authorities: Authorities,
-    /// Receives what was seen of the certificates of all routes, whenever that changes.
+    /// Receives what was seen of the certificates of all routes, whenever that may have changed.
     pub report: Box<dyn Fn(BTreeMap<ObjectRef, Condition>)>,
     /// Its metrics.
     pub meters: CheckMeters,
@@ -87,6 +93,8 @@ pub struct CheckMeters {
     pub delay: Gauge,
     /// How many addresses became unhealthy.
     pub failed: IntCounter,
+    /// How many routes have each kind of problem with certificates, in the order of [`ProblemKind::ALL`].
+    pub problems: [IntGauge; ProblemKind::ALL.len()],
 }
 
 /// Makes the checks of the current table, for ever. Needs a tokio runtime.
@@ -170,13 +178,28 @@ impl Checks<'_> {
     }
 
     fn report_later(&mut self) {
-        self.report_at.get_or_insert(self.reported + REPORT_EVERY);
+        let soon = self.reported + REPORT_EVERY;
+        self.report_at = Some(self.report_at.map_or(soon, |at| at.min(soon)));
     }
 
     fn report(&mut self, now: Instant) {
-        (self.report_at, self.reported) = (None, now);
+        // Certificates expire without a new result.
+        (self.report_at, self.reported) = (Some(now + REPORT_AGAIN), now);
         let table = Arc::clone(&self.args.table.table());
-        (self.args.report)(reports::conditions(&table, |check| self.schedule.seen(check)));
+        let unix = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        let unix = i64::try_from(unix.as_secs()).unwrap_or(i64::MAX);
+        let report = CertificateReport::of(&table, unix, |check| self.schedule.seen(check));
+        for route in table.routes() {
+            let expiry = report.expiries.get(&route.spec.key).copied().unwrap_or_default();
+            // Written only on a change, so that scrapes share the cache line.
+            if route.stats.certificate_expiry.load(Ordering::Relaxed) != expiry {
+                route.stats.certificate_expiry.store(expiry, Ordering::Relaxed);
+            }
+        }
+        for (gauge, routes) in self.args.meters.problems.iter().zip(report.problems) {
+            gauge.set(i64::try_from(routes).unwrap_or(i64::MAX));
+        }
+        (self.args.report)(report.conditions);
     }
 
     fn finish(&mut self, job: &CheckJob, Probe { outcome, seen }: Probe) {
@@ -238,6 +261,7 @@ mod tests {
             unchecked: IntGauge::new("g", "g").unwrap(),
             delay: Gauge::new("d", "d").unwrap(),
             failed: counter(),
+            problems: ProblemKind::ALL.map(|_| IntGauge::new("g", "g").unwrap()),
         }
     }
 

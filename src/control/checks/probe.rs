@@ -143,7 +143,11 @@ pub(super) async fn probe(
         Ok(Err(HandshakeFault::Io(error))) => Probe::blind(CheckOutcome::of(&error)),
         Ok(Err(HandshakeFault::Tls(_))) => Probe::blind(CheckOutcome::Handshake),
         Ok(Err(HandshakeFault::NoAuthorities(fault))) => {
-            let seen = fault.map(|fault| CertificateView { trust: Trust::NoAuthority(fault) });
+            let seen = fault.map(|fault| CertificateView {
+                certificate: None,
+                trust: Trust::NoAuthority(fault),
+                h2: false,
+            });
             Probe { outcome: CheckOutcome::NoAuthorities, seen }
         }
         Err(_) => Probe::blind(CheckOutcome::TimedOut),

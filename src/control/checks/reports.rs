@@ -1,37 +1,63 @@
-//! The conditions about the certificates of endpoints. Pure.
+//! What is said of the certificates of endpoints. Pure.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use super::certificates::{CertificateView, Trust};
+use ahash::AHashMap as HashMap;
+use k8s_openapi::jiff::Timestamp;
+
+use super::certificates::{CertificateView, ServerCertificate, Trust};
 use super::plan::CheckKey;
-use crate::control::status::{BACKEND_CERTIFICATE, Condition};
+use super::problems::{ProblemKind, Problems};
+use crate::control::status::Condition;
 use crate::policy::VerifyMode;
-use crate::routing::{CheckMethod, ObjectRef, Route, Table};
+use crate::routing::{BackendKey, CheckMethod, ObjectRef, Route, RouteKey, Table};
 
-/// The most problems that a condition names.
-const MOST_TOLD: usize = 8;
+/// The most hostnames that a message names.
+const MOST_NAMED: usize = 4;
+/// A certificate expires soon if less is left, or less than a tenth of its time: whatever renews it does that earlier.
+const SOON: i64 = 7 * 24 * 3600;
 
-/// What the checks have seen of the certificates of each route that wants to know. Routes of which nothing was
-/// seen are left out.
-pub(super) fn conditions<'s>(
-    table: &'s Table,
-    seen: impl Fn(&CheckKey) -> Option<&'s CertificateView>,
-) -> BTreeMap<ObjectRef, Condition> {
-    let mut views: BTreeMap<&ObjectRef, Vec<RouteView<'_>>> = BTreeMap::new();
-    for route in table.routes() {
-        let view = RouteView::of(route, &seen);
-        view.into_iter().for_each(|view| {
-            views.entry(route.spec.key.object()).or_default().push(view);
-        });
+/// What the checks have seen of the certificates of routes. Routes of which nothing was seen are left out.
+#[derive(Debug, Default)]
+pub(super) struct CertificateReport {
+    /// The condition of each route.
+    pub(super) conditions: BTreeMap<ObjectRef, Condition>,
+    /// When the first of a route's certificates expires, in seconds since 1970.
+    pub(super) expiries: HashMap<RouteKey, u64>,
+    /// How many routes have each kind of problem, in the order of [`ProblemKind::ALL`].
+    pub(super) problems: [usize; ProblemKind::ALL.len()],
+}
+
+impl CertificateReport {
+    /// What there is to say at `now`, in seconds since 1970, of what was `seen`.
+    pub(super) fn of<'s>(
+        table: &'s Table,
+        now: i64,
+        seen: impl Fn(&CheckKey) -> Option<&'s CertificateView>,
+    ) -> Self {
+        let views = table.routes().filter_map(|route| RouteView::of(route, &seen));
+        let views: Vec<RouteView<'_>> = views.collect();
+        let shared = SharedWildcards::of(&views);
+        let mut objects: BTreeMap<&ObjectRef, Problems> = BTreeMap::new();
+        let mut report = CertificateReport::default();
+        for view in &views {
+            let object = view.route.spec.key.object();
+            view.tell(now, &shared, objects.entry(object).or_default());
+            let expiries = view.certificates().map(|(_, certificate)| certificate.not_after);
+            let first = expiries.min().and_then(|first| u64::try_from(first).ok());
+            report.expiries.extend(first.map(|first| (view.route.spec.key.clone(), first)));
+        }
+        for (object, problems) in objects {
+            problems.kinds().for_each(|kind| {
+                // In bounds: every kind is its own index in `ProblemKind::ALL`.
+                report.problems[kind as usize] += 1;
+            });
+            report.conditions.insert(object.clone(), problems.condition());
+        }
+        report
     }
-    let conditions = views.into_iter().map(|(object, views)| {
-        let mut problems = Problems::default();
-        views.iter().for_each(|view| view.tell(&mut problems));
-        (object.clone(), problems.condition())
-    });
-    conditions.collect()
 }
 
 /// What was seen of the endpoints of a route.
@@ -56,20 +82,50 @@ impl<'t> RouteView<'t> {
         (!endpoints.is_empty()).then_some(RouteView { route, endpoints })
     }
 
-    fn tell(&self, problems: &mut Problems) {
+    fn certificates(&self) -> impl Iterator<Item = (SocketAddr, &'t Arc<ServerCertificate>)> {
+        let seen = self.endpoints.iter();
+        seen.filter_map(|(address, view)| Some((*address, view.certificate.as_ref()?)))
+    }
+
+    fn tell(&self, now: i64, shared: &SharedWildcards<'_>, problems: &mut Problems) {
         for (address, view) in &self.endpoints {
             match &view.trust {
                 Trust::NotAsked | Trust::Vouched => {}
                 Trust::NotVouched(cause) => {
-                    problems.add(ProblemKind::NotVouched, (*cause).to_owned(), Some(*address));
+                    problems.add(ProblemKind::NotTrusted, (*cause).to_owned(), Some(*address));
                 }
                 Trust::NoAuthority(fault) => {
-                    let ca = self.config_map();
-                    let kind = ProblemKind::NoAuthority(fault.reason());
-                    problems.add(kind, format!("ConfigMap {ca} of ca: {fault}"), None);
+                    let what = format!("ConfigMap {} of ca: {fault}", self.config_map());
+                    problems.add(ProblemKind::of_authority(fault), what, None);
                 }
             }
         }
+        for (address, certificate) in self.certificates() {
+            let of_names = self.names_missing(certificate).map(|what| (ProblemKind::Name, what));
+            let of_others = shared.other(self.route, certificate).map(|other| {
+                let what = format!(
+                    "{other} has the same wildcard certificate and other backends, and both may speak h2: \
+                     browsers send requests for either over one connection"
+                );
+                (ProblemKind::SharedWildcard, what)
+            });
+            for (kind, what) in dates(certificate, now).into_iter().chain(of_names).chain(of_others)
+            {
+                problems.add(kind, what, Some(address));
+            }
+        }
+    }
+
+    /// Which hostnames of the route a certificate does not have.
+    fn names_missing(&self, certificate: &ServerCertificate) -> Option<String> {
+        let missing = self.route.spec.hostnames().filter(|hostname| !certificate.covers(hostname));
+        let missing: BTreeSet<String> = missing.map(|hostname| hostname.to_string()).collect();
+        let named: Vec<&str> = missing.iter().take(MOST_NAMED).map(String::as_str).collect();
+        let more = match missing.len().saturating_sub(named.len()) {
+            0 => String::new(),
+            more => format!(" and {more} more"),
+        };
+        (!named.is_empty()).then(|| format!("it does not have {}{more}", named.join(", ")))
     }
 
     fn config_map(&self) -> String {
@@ -80,52 +136,84 @@ impl<'t> RouteView<'t> {
             Some(CheckMethod::Tcp) | None => String::new(),
         }
     }
-}
 
-/// A kind of problems, the worst first.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-enum ProblemKind {
-    NoAuthority(&'static str),
-    NotVouched,
-}
-
-impl ProblemKind {
-    /// The reason of the condition, one CamelCase word.
-    fn reason(self) -> &'static str {
-        match self {
-            ProblemKind::NoAuthority(reason) => reason,
-            ProblemKind::NotVouched => "CertificateNotTrusted",
+    /// Whether clients may speak h2 with it.
+    fn speaks_h2(&self, address: SocketAddr) -> bool {
+        let alpn = &self.route.spec.alpn;
+        match alpn.is_empty() {
+            true => self.endpoints.get(&address).is_some_and(|view| view.h2),
+            false => alpn.iter().any(|protocol| &**protocol == "h2"),
         }
     }
 }
 
-/// The problems of a route, each with the endpoints that have it.
-#[derive(Default)]
-struct Problems(BTreeMap<(ProblemKind, String), Vec<SocketAddr>>);
-
-impl Problems {
-    fn add(&mut self, kind: ProblemKind, what: String, endpoint: Option<SocketAddr>) {
-        self.0.entry((kind, what)).or_default().extend(endpoint);
+/// A problem with the dates of a certificate.
+fn dates(certificate: &ServerCertificate, now: i64) -> Option<(ProblemKind, String)> {
+    let ServerCertificate { not_before, not_after, .. } = *certificate;
+    let time = |seconds: i64| {
+        Timestamp::from_second(seconds).map_or_else(|_| seconds.to_string(), |at| at.to_string())
+    };
+    let left = not_after.saturating_sub(now);
+    let soon = SOON.min(not_after.saturating_sub(not_before) / 10);
+    if left < 0 {
+        Some((ProblemKind::Expired, format!("it expired at {}", time(not_after))))
+    } else if now < not_before {
+        Some((ProblemKind::NotYetValid, format!("it is not valid before {}", time(not_before))))
+    } else {
+        let what = || format!("it expires at {}", time(not_after));
+        (left < soon).then(|| (ProblemKind::ExpiresSoon, what()))
     }
+}
 
-    fn condition(self) -> Condition {
-        let reason = self.0.keys().next().map_or(VALID, |(kind, _)| kind.reason());
-        let more = self.0.len().saturating_sub(MOST_TOLD);
-        let told = self.0.iter().take(MOST_TOLD);
-        let told = told.map(|((_, what), endpoints)| match endpoints.as_slice() {
-            [] => what.clone(),
-            [one] => format!("the certificate of {one}: {what}"),
-            [one, others @ ..] => {
-                format!("the certificates of {one} and {} more: {what}", others.len())
+/// The certificates whose wildcards stand for hostnames of several routes with different backends. A browser that
+/// speaks h2 with one of them may send the requests for the others over the same connection (RFC 9113 §9.1.1).
+struct SharedWildcards<'t>(HashMap<[u64; 2], Vec<(&'t Route, BTreeSet<&'t BackendKey>)>>);
+
+impl<'t> SharedWildcards<'t> {
+    fn of(views: &[RouteView<'t>]) -> Self {
+        let mut routes: HashMap<[u64; 2], Vec<(&Route, BTreeSet<&BackendKey>)>> = HashMap::new();
+        for view in views {
+            let mut known = BTreeSet::new();
+            for (address, certificate) in view.certificates() {
+                let mut hostnames = view.route.spec.hostnames();
+                let shares = view.speaks_h2(address)
+                    && hostnames.any(|hostname| certificate.has_wildcard_for(&hostname));
+                if shares && known.insert(certificate.id) {
+                    let sharing = routes.entry(certificate.id).or_default();
+                    sharing.push((view.route, backends(view.route)));
+                }
             }
-        });
-        let mut message = told.collect::<Vec<_>>().join("; ");
-        if more > 0 {
-            message.push_str(&format!("; and {more} more"));
         }
-        Condition { kind: BACKEND_CERTIFICATE, status: self.0.is_empty(), reason, message }
+        routes.retain(|_, sharing| {
+            let mut backends = sharing.iter().map(|(_, backends)| backends);
+            let first = backends.next();
+            backends.any(|other| Some(other) != first)
+        });
+        SharedWildcards(routes)
+    }
+
+    /// The first other route, with other backends, that has a certificate as well. Of another namespace, nothing is
+    /// told.
+    fn other(&self, route: &Route, certificate: &ServerCertificate) -> Option<String> {
+        let sharing = self.0.get(&certificate.id)?;
+        let is_own = |other: &Route| other.spec.key == route.spec.key;
+        let (_, own) = sharing.iter().find(|(other, _)| is_own(other))?;
+        let others = sharing.iter().filter(|(other, backends)| !is_own(other) && backends != own);
+        let same = |key: &RouteKey| key.namespace() == route.spec.key.namespace();
+        let first =
+            others.map(|(other, _)| &other.spec.key).min_by_key(|key| (!same(key), *key))?;
+        Some(match same(first) {
+            true => format!("route {}", first.object()),
+            false => "a route of another namespace".to_owned(),
+        })
     }
 }
 
-/// The reason of the condition if there is no problem.
-const VALID: &str = "Valid";
+fn backends(route: &Route) -> BTreeSet<&BackendKey> {
+    let used = route.backends.iter().filter(|share| share.weight > 0);
+    used.map(|share| share.backend.key()).collect()
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests;

@@ -8,12 +8,12 @@ use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::certificates::CertificateView;
+use super::certificates::{CertificateView, ServerCertificate};
 use super::plan::{CheckKey, CheckedEndpoints, PlannedCheck};
 use super::result_run::ResultRun;
 use super::turns::Turns;
 use crate::control::random::random;
-use crate::routing::{CheckState, CheckVerdict, Moment};
+use crate::routing::{CheckState, CheckVerdict, Interned, Moment};
 
 /// The time between two checks while results differ from the state.
 const TRANSITION: Duration = Duration::from_secs(1);
@@ -43,6 +43,8 @@ pub(super) struct Schedule {
     budget: Budget,
     last_id: u64,
     delay: Duration,
+    /// The certificates that were seen: most endpoints show the same as others.
+    certificates: Interned<ServerCertificate>,
 }
 
 #[derive(Debug)]
@@ -72,6 +74,7 @@ impl Schedule {
             budget: Budget { pause: Duration::from_secs(1) / per_second.get(), next: now },
             last_id: 0,
             delay: Duration::ZERO,
+            certificates: Interned::default(),
         }
     }
 
@@ -152,7 +155,8 @@ impl Schedule {
     }
 
     /// Records what a check has seen of a certificate. Returns whether that is new.
-    pub(super) fn saw(&mut self, job: &CheckJob, seen: CertificateView) -> bool {
+    pub(super) fn saw(&mut self, job: &CheckJob, mut seen: CertificateView) -> bool {
+        seen.certificate = seen.certificate.map(|one| self.certificates.shared(one));
         let Some(check) = self.checks.get_mut(&job.id) else { return false };
         let is_new = check.seen.as_ref() != Some(&seen);
         check.seen = Some(seen);

@@ -8,15 +8,14 @@ use super::markdown::headings;
 use super::read;
 
 /// Where reasons are made.
-const SOURCES: [&str; 8] = [
+const SOURCES: [&str; 7] = [
     "src/control/translate/resolved_route.rs",
     "src/control/translate/ports.rs",
     "src/control/translate/conditions.rs",
     "src/control/translate/unresolved.rs",
     "src/control/translate/conflict.rs",
     "src/control/status/mod.rs",
-    "src/control/checks/authorities.rs",
-    "src/control/checks/reports.rs",
+    "src/control/checks/problems.rs",
 ];
 /// What stands before them there.
 const MARKS: [&str; 6] = ["reason: \"", "true, \"", "false, \"", "Some(\"", "&str = \"", "=> \""];

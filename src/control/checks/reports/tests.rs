@@ -1,0 +1,189 @@
+//! Reports of certificates that real handshakes could show.
+
+use rcgen::date_time_ymd;
+use rcgen::{CertificateParams, KeyPair};
+use serde_json::json;
+
+use super::super::authorities::AuthorityFault;
+use super::super::fixture::{route_with, table};
+use super::super::plan::plan;
+use super::*;
+use crate::routing::{Hostname, Hostnames, RouteSpec};
+
+/// Valid from 2026-01-01 to 2026-04-01.
+fn certificate(names: &[&str]) -> Arc<ServerCertificate> {
+    let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
+    let mut params = CertificateParams::new(names).unwrap();
+    (params.not_before, params.not_after) = (date_time_ymd(2026, 1, 1), date_time_ymd(2026, 4, 1));
+    let certificate = params.self_signed(&KeyPair::generate().unwrap()).unwrap();
+    Arc::new(ServerCertificate::read(certificate.der()).unwrap())
+}
+
+fn view(certificate: &Arc<ServerCertificate>) -> CertificateView {
+    let certificate = Some(Arc::clone(certificate));
+    CertificateView { certificate, trust: Trust::NotAsked, h2: false }
+}
+
+/// A route of these hostnames, whose alpn is `h2` or nothing.
+fn route(name: &str, hostnames: &[&str], backend: &str, h2: bool) -> RouteSpec {
+    let mut route = route_with(name, &[backend], json!({ "type": "TLS" }));
+    let hostnames = hostnames.iter().map(|hostname| hostname.parse::<Hostname>().unwrap());
+    let hostnames: Vec<Hostname> = hostnames.collect();
+    let attachments = Hostnames::from_iter(hostnames.iter().map(Hostname::borrowed));
+    route.attachments = RouteSpec::new(route.key.clone(), attachments).attachments;
+    route.alpn = if h2 { vec!["h2".into()] } else { Vec::new() };
+    route
+}
+
+fn at(text: &str) -> i64 {
+    text.parse::<Timestamp>().unwrap().as_second()
+}
+
+/// The report at a time, in which each address shows this.
+fn report(
+    routes: Vec<RouteSpec>,
+    backends: &[(&str, &[&str])],
+    now: &str,
+    shows: &[(&str, CertificateView)],
+) -> CertificateReport {
+    let (_writer, reader) = table(routes, backends);
+    let table = reader.table();
+    assert!(!plan(&table, usize::MAX).checks.is_empty());
+    CertificateReport::of(&table, at(now), |check| {
+        let address = check.address.to_string();
+        shows.iter().find_map(|(of, view)| (**of == address).then_some(view))
+    })
+}
+
+fn told(report: &CertificateReport, route: &str) -> (&'static str, String) {
+    let found = report.conditions.iter().find(|(object, _)| object.to_string() == route);
+    let (_, condition) = found.unwrap();
+    assert_eq!(condition.status, condition.message.is_empty());
+    (condition.reason, condition.message.clone())
+}
+
+const GOOD: &str = "2026-02-01T00:00:00Z";
+
+#[test]
+fn dates_are_judged_by_what_is_left_of_them() {
+    for (now, expected) in [
+        (
+            "2025-12-31T23:59:59Z",
+            ("CertificateNotYetValid", "it is not valid before 2026-01-01T00:00:00Z"),
+        ),
+        (GOOD, ("Valid", "")),
+        ("2026-03-24T23:59:59Z", ("Valid", "")),
+        ("2026-03-25T00:00:01Z", ("CertificateExpiresSoon", "it expires at 2026-04-01T00:00:00Z")),
+        ("2026-04-01T00:00:01Z", ("CertificateExpired", "it expired at 2026-04-01T00:00:00Z")),
+    ] {
+        let routes = vec![route("a/r", &["a.test"], "x", false)];
+        let shows = [("192.0.2.1:1", view(&certificate(&["a.test"])))];
+        let report = report(routes, &[("x", &["192.0.2.1:1", "192.0.2.2:1"])], now, &shows);
+        let (reason, message) = expected;
+        let message = match message {
+            "" => String::new(),
+            message => format!("the certificate of 192.0.2.1:1: {message}"),
+        };
+        assert_eq!(told(&report, "a/r"), (reason, message), "{now}");
+        let expiry = report.expiries.values().copied().collect::<Vec<_>>();
+        assert_eq!(expiry, [u64::try_from(at("2026-04-01T00:00:00Z")).unwrap()]);
+    }
+}
+
+#[test]
+fn hostnames_that_a_certificate_does_not_have_are_named() {
+    let hostnames = ["a.test", "b.c.test", "d.e.c.test", "*.c.test", "*.f.test", "*"];
+    let routes = vec![route("a/r", &hostnames, "x", false)];
+    let shows = ["192.0.2.1:1", "192.0.2.2:1", "192.0.2.3:1"]
+        .map(|address| (address, view(&certificate(&["A.test", "*.c.test"]))));
+    let addresses = shows.each_ref().map(|(address, _)| *address);
+    let report = report(routes, &[("x", &addresses)], GOOD, &shows);
+    let expected =
+        "the certificates of 192.0.2.1:1 and 2 more: it does not have *.f.test, d.e.c.test";
+    assert_eq!(told(&report, "a/r"), ("NameNotInCertificate", expected.to_owned()));
+    assert_eq!(report.problems[ProblemKind::Name as usize], 1);
+}
+
+#[test]
+fn a_wildcard_that_h2_routes_with_other_backends_share_is_told_of_each() {
+    let (wildcard, other) = (certificate(&["*.c.test"]), certificate(&["*.c.test"]));
+    let routes = || {
+        vec![
+            route("a/one", &["one.c.test"], "x", true),
+            route("a/two", &["two.c.test"], "y", true),
+            route("b/three", &["three.c.test"], "z", true),
+            // The same backend, no h2, and another certificate.
+            route("a/same", &["same.c.test"], "x", true),
+            route("a/old", &["old.c.test"], "y", false),
+            route("a/other", &["other.c.test"], "o", true),
+        ]
+    };
+    let backends: [(&str, &[&str]); 4] = [
+        ("x", &["192.0.2.1:1"]),
+        ("y", &["192.0.2.2:1"]),
+        ("z", &["192.0.2.3:1"]),
+        ("o", &["192.0.2.4:1"]),
+    ];
+    let shows = [
+        ("192.0.2.1:1", view(&wildcard)),
+        ("192.0.2.2:1", view(&wildcard)),
+        ("192.0.2.3:1", view(&wildcard)),
+        ("192.0.2.4:1", view(&other)),
+    ];
+    let seen = report(routes(), &backends, GOOD, &shows);
+    for (route, sharing) in [
+        ("a/one", "route a/two"),
+        ("a/two", "route a/one"),
+        ("b/three", "a route of another namespace"),
+        ("a/same", "route a/two"),
+    ] {
+        let (reason, message) = told(&seen, route);
+        assert_eq!(reason, "SharedWildcardCertificate", "{route}");
+        assert!(message.contains(&format!(": {sharing} has the same wildcard")), "{message}");
+    }
+    for route in ["a/old", "a/other"] {
+        assert_eq!(told(&seen, route), ("Valid", String::new()));
+    }
+    // Without a list of protocols, what the server speaks decides.
+    let speaking = |certificate| CertificateView { h2: true, ..view(certificate) };
+    let shows = [("192.0.2.1:1", view(&wildcard)), ("192.0.2.2:1", speaking(&wildcard))];
+    let seen = report(routes(), &backends, GOOD, &shows);
+    assert_eq!(told(&seen, "a/old").0, "SharedWildcardCertificate");
+}
+
+#[test]
+fn the_worst_problem_is_the_reason_and_what_was_not_seen_is_not_told() {
+    let routes =
+        vec![route("a/r", &["z.test"], "x", false), route("a/unseen", &["a.test"], "y", false)];
+    let fault = AuthorityFault::Missing;
+    let blind = CertificateView { certificate: None, trust: Trust::NoAuthority(fault), h2: false };
+    let shows = [("192.0.2.1:1", view(&certificate(&["a.test"]))), ("192.0.2.2:1", blind)];
+    let backends: [(&str, &[&str]); 2] =
+        [("x", &["192.0.2.1:1", "192.0.2.2:1"]), ("y", &["192.0.2.3:1"])];
+    let report = report(routes, &backends, "2026-05-01T00:00:00Z", &shows);
+    let (reason, message) = told(&report, "a/r");
+    assert_eq!(reason, "CaNotFound");
+    assert_eq!(message.split("; ").count(), 3, "{message}");
+    assert_eq!(report.conditions.len(), 1);
+}
+
+#[test]
+fn a_certificate_that_cannot_be_read_is_none() {
+    let der = certificate_der();
+    for length in 0..der.len() {
+        assert_eq!(ServerCertificate::read(&der[..length]), None, "{length}");
+    }
+    for index in 0..der.len() {
+        for bit in 0..8 {
+            let mut wrong = der.clone();
+            wrong[index] ^= 1 << bit;
+            // Whatever it is, it does not panic.
+            let _ = ServerCertificate::read(&wrong);
+        }
+    }
+}
+
+fn certificate_der() -> Vec<u8> {
+    let params = CertificateParams::new(vec!["a.test".to_owned(), "*.b.test".to_owned()]).unwrap();
+    params.self_signed(&KeyPair::generate().unwrap()).unwrap().der().to_vec()
+}
