@@ -128,7 +128,8 @@ fn config_map(authority: &Authority) -> String {
 #[test]
 fn authorities_in_files_are_live_and_decide_nothing_before_they_are_there() {
     let (ours, other) = (Authority::new(), Authority::new());
-    let address = Server::start(Kind::Rustls, &ours, &[NAME], &[]).address;
+    let names = [NAME, "one.example.test"];
+    let address = Server::start(Kind::Rustls, &ours, &names, &[]).address;
     let enforce =
         "{ type: TLS, interval: 1s, unhealthy: 1, verify: Enforce, ca: { configMap: ca } }";
     let sluice = Sluice::start(&[("routes.yaml", routes(&[("one", address)], enforce))]);
