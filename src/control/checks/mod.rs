@@ -1,9 +1,11 @@
 //! Active health checks: connections of sluice itself that show whether endpoints serve.
 //!
-//! `plan` says which checks a table needs, `schedule` when each is made, `turns` and its budget which one first;
-//! `result_run` what the results come to, `probe` makes one check, and
-//! `handshake` its TLS part, which `certificates` and `authorities` judge for `reports`. The verdicts are states of the endpoints in the
-//! table, which the data plane reads: a result publishes nothing.
+//! * `plan` says which checks a table needs, `schedule` when each is made, and `turns` which one first;
+//! * `probe` makes one check, `handshake` its TLS part, and `result_run` has what the results come to;
+//! * `certificates` judges what a server shows, by the `authorities` of ConfigMaps, and `reports` tells of its
+//!   `problems`.
+//!
+//! The verdicts are states of the endpoints in the table, which the data plane reads: a result publishes nothing.
 
 mod authorities;
 mod certificates;

@@ -157,3 +157,28 @@ async fn a_server_that_speaks_something_else_or_refuses_the_protocol_fails() {
     let outcome = checked(&plain, tls(VerifyMode::Report), &Authorities::default()).await;
     assert_eq!(outcome, CheckOutcome::Handshake);
 }
+
+#[tokio::test]
+async fn a_server_that_sends_without_end_ends_the_check_and_fills_no_memory() {
+    // A handshake message that is larger than any, then records that only seem to be the start of one, and bytes.
+    let large = [&[0x16, 3, 3, 0x40, 0, 2, 0xff, 0xff, 0xff][..], &[0; 16_380]].concat();
+    let empty = [0x16, 3, 3, 0, 0].repeat(4096);
+    for sent in [large, empty, vec![0x16; 16_384]] {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let (tell, mut told) = tokio::sync::mpsc::unbounded_channel();
+        tokio::spawn(async move {
+            let (mut socket, _) = listener.accept().await.unwrap();
+            let mut total = 0;
+            while total < 64 << 20 && socket.write_all(&sent).await.is_ok() {
+                total += sent.len();
+            }
+            let _ = tell.send(total);
+        });
+        let server = Server { address, seen: tokio::sync::mpsc::unbounded_channel().1 };
+        let outcome = checked(&server, tls(VerifyMode::Report), &Authorities::default()).await;
+        assert_eq!(outcome, CheckOutcome::Handshake);
+        // What is in buffers of sockets is the kernel's.
+        assert!(told.recv().await.unwrap() < 64 << 20);
+    }
+}
