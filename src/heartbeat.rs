@@ -30,13 +30,24 @@ impl Heartbeat {
     }
 }
 
+/// What waits while a thread does not answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Duty {
+    /// Clients: the process is neither ready nor alive.
+    Clients,
+    /// Changes of routes and endpoints: the process is not alive, and serves clients meanwhile.
+    Changes,
+    /// Health checks. A restart would only take connections away, so that the probes do not fail.
+    Checks,
+}
+
 /// A thread whose signs of life can be asked for.
 pub trait Pulse {
     /// The name of the thread.
     fn name(&self) -> String;
 
-    /// Whether clients wait while it does not answer.
-    fn serves_clients(&self) -> bool;
+    /// What it is for.
+    fn duty(&self) -> Duty;
 
     /// Asks for an answer, without waiting for it.
     fn ask(&self);

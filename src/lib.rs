@@ -11,7 +11,7 @@
 //! | [`explain`] | says which route takes a connection, and why | `routing`, `policy`, `tls`, `admin::report`, `admin::limits` |
 //! | [`metrics`] | the metrics | `routing`, `outcome`, `reach`, `limiter` |
 //! | [`access_log`] | one line for each connection | `tls`, `outcome`, `line_queue`, `cidr` |
-//! | [`readiness`] | what the probes report | nothing |
+//! | [`readiness`] | what the probes report | `heartbeat` |
 //! | [`heartbeat`] | tells whether threads still answer | nothing |
 //! | [`cli`] | the command line | `config`, `routing` |
 //! | [`config`] | the settings | `routing`, `logging`, `duration`, `cidr`, `policy`, `yaml` |

@@ -5,6 +5,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
+use crate::heartbeat::Duty;
+
 /// What the probes report. All parts share it, and each part sets its own fields.
 #[derive(Debug, Default)]
 pub struct Readiness {
@@ -12,8 +14,8 @@ pub struct Readiness {
     listeners_bound: AtomicBool,
     draining: AtomicBool,
     worker_lost: AtomicBool,
-    /// The threads that do not answer, and whether each serves clients.
-    stalled: Mutex<Vec<(String, bool)>>,
+    /// The threads that do not answer, and what for.
+    stalled: Mutex<Vec<(String, Duty)>>,
     notices: Mutex<Notices>,
 }
 
@@ -56,8 +58,8 @@ impl Readiness {
         self.worker_lost.store(true, Ordering::Release);
     }
 
-    /// These threads do not answer, and no others; each with whether it serves clients.
-    pub fn set_stalled(&self, threads: Vec<(String, bool)>) {
+    /// These threads do not answer, and no others; each with its duty.
+    pub fn set_stalled(&self, threads: Vec<(String, Duty)>) {
         *self.lock_stalled() = threads;
     }
 
@@ -135,7 +137,7 @@ impl Readiness {
     /// # Errors
     /// The reasons why it must be restarted, in plain words.
     pub fn live(&self) -> Result<(), Vec<String>> {
-        verdict(self.lost().into_iter().chain(self.stalled(|_| true)))
+        verdict(self.lost().into_iter().chain(self.stalled(|duty| duty != Duty::Checks)))
     }
 
     /// Whether new connections are welcome. They are while the control plane does not answer: they
@@ -157,7 +159,7 @@ impl Readiness {
             reason(self.draining.load(Ordering::Acquire), "draining"),
             self.lost(),
         ];
-        let stalled = self.stalled(|serves_clients| serves_clients);
+        let stalled = self.stalled(|duty| duty == Duty::Clients);
         verdict(reasons.into_iter().flatten().chain(stalled))
     }
 
@@ -166,13 +168,13 @@ impl Readiness {
         lost.then(|| "a thread of the data plane has ended".to_owned())
     }
 
-    fn stalled(&self, counts: impl Fn(bool) -> bool) -> Vec<String> {
+    fn stalled(&self, counts: impl Fn(Duty) -> bool) -> Vec<String> {
         let stalled = self.lock_stalled();
-        let stalled = stalled.iter().filter(|(_, serves_clients)| counts(*serves_clients));
+        let stalled = stalled.iter().filter(|(_, duty)| counts(*duty));
         stalled.map(|(name, _)| format!("the thread {name} does not answer")).collect()
     }
 
-    fn lock_stalled(&self) -> MutexGuard<'_, Vec<(String, bool)>> {
+    fn lock_stalled(&self) -> MutexGuard<'_, Vec<(String, Duty)>> {
         // It is only ever replaced.
         self.stalled.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use tokio::sync::Notify;
 
-use crate::heartbeat::{Heartbeat, Pulse};
+use crate::heartbeat::{Duty, Heartbeat, Pulse};
 
 /// The answers of a thread with a runtime, on which clients do not wait.
 #[derive(Default)]
@@ -23,14 +23,15 @@ impl Beat {
         }
     }
 
-    /// The pulse by which the watchdog checks the thread of this name.
-    pub(super) fn pulse(self: &Arc<Self>, name: &'static str) -> Box<dyn Pulse> {
-        Box::new(BeatPulse { name, beat: Arc::clone(self) })
+    /// The pulse by which the watchdog checks the thread of this name and duty.
+    pub(super) fn pulse(self: &Arc<Self>, name: &'static str, duty: Duty) -> Box<dyn Pulse> {
+        Box::new(BeatPulse { name, duty, beat: Arc::clone(self) })
     }
 }
 
 struct BeatPulse {
     name: &'static str,
+    duty: Duty,
     beat: Arc<Beat>,
 }
 
@@ -39,8 +40,8 @@ impl Pulse for BeatPulse {
         self.name.to_owned()
     }
 
-    fn serves_clients(&self) -> bool {
-        false
+    fn duty(&self) -> Duty {
+        self.duty
     }
 
     fn ask(&self) {

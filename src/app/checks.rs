@@ -18,7 +18,7 @@ use super::{SharedParts, single_threaded};
 use crate::config::Config;
 use crate::control::checks::{self, CheckMeters, CheckOutcome, ChecksArgs, ProblemKind};
 use crate::control::supervise::{failed, supervise};
-use crate::heartbeat::Pulse;
+use crate::heartbeat::{Duty, Pulse};
 use crate::machine::Machine;
 
 const NAME: &str = "checks";
@@ -64,7 +64,7 @@ impl Checks {
 
     /// The pulse by which the watchdog checks the thread.
     pub(super) fn pulse(&self) -> Box<dyn Pulse> {
-        self.beat.pulse(NAME)
+        self.beat.pulse(NAME, Duty::Checks)
     }
 }
 

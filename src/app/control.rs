@@ -22,7 +22,7 @@ use crate::config::{Config, RouteSource};
 use crate::control::dns::DnsFollower;
 use crate::control::files::{self, FilesUpdate};
 use crate::control::supervise::{failed, steady, supervise};
-use crate::heartbeat::Pulse;
+use crate::heartbeat::{Duty, Pulse};
 use crate::routing::TableWriter;
 
 const NAME: &str = "control";
@@ -64,7 +64,7 @@ impl Control {
 
     /// The pulse by which the watchdog checks the thread.
     pub(super) fn pulse(&self) -> Box<dyn Pulse> {
-        self.beat.pulse(NAME)
+        self.beat.pulse(NAME, Duty::Changes)
     }
 
     /// The error that keeps the process from ever serving. Never returns if the process can serve, now or

@@ -56,8 +56,7 @@ impl Watchdog {
         let mut watched = self.watched.borrow_mut();
         watched.iter_mut().for_each(Watched::ask);
         let stalled = watched.iter().filter(|watched| watched.is_stalled());
-        let stalled: Vec<_> =
-            stalled.map(|one| (one.pulse.name(), one.pulse.serves_clients())).collect();
+        let stalled: Vec<_> = stalled.map(|one| (one.pulse.name(), one.pulse.duty())).collect();
         self.stalled.set(stalled.len() as i64);
         self.readiness.set_stalled(stalled);
     }
@@ -89,7 +88,7 @@ impl Watched {
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
-    use crate::heartbeat::Heartbeat;
+    use crate::heartbeat::{Duty, Heartbeat};
 
     struct Fake(&'static str, Arc<Heartbeat>);
 
@@ -98,8 +97,12 @@ mod tests {
             self.0.to_owned()
         }
 
-        fn serves_clients(&self) -> bool {
-            self.0 != "control"
+        fn duty(&self) -> Duty {
+            match self.0 {
+                "control" => Duty::Changes,
+                "checks" => Duty::Checks,
+                _ => Duty::Clients,
+            }
         }
 
         fn ask(&self) {
@@ -151,5 +154,19 @@ mod tests {
         }
         assert_eq!(readiness.live(), Err(vec!["the thread control does not answer".to_owned()]));
         assert_eq!(readiness.ready(), Ok(()));
+    }
+
+    #[test]
+    fn a_stopped_thread_of_checks_is_counted_and_no_reason_for_a_restart() {
+        let readiness = Arc::new(Readiness::new());
+        readiness.set_listeners_bound();
+        readiness.set_table_complete();
+        let gauge = IntGauge::new("stalled", "Stopped threads.").unwrap();
+        let watchdog = Watchdog::new(Arc::clone(&readiness), gauge.clone());
+        watchdog.add(Box::new(Fake("checks", Arc::default())));
+        for _ in 0..=MOST_MISSED {
+            watchdog.ask();
+        }
+        assert_eq!((readiness.live(), readiness.ready(), gauge.get()), (Ok(()), Ok(()), 1));
     }
 }

@@ -56,7 +56,7 @@ use self::worker::WorkerArgs;
 use self::workers::{Phase, WorkerHandle, Workers};
 use crate::access_log::{self, AccessLog};
 use crate::config::Config;
-use crate::heartbeat::Pulse;
+use crate::heartbeat::{Duty, Pulse};
 use crate::metrics::Metrics;
 use crate::reach::{Listening, OwnEndpoints, Reach};
 use crate::routing::TableReader;
@@ -310,8 +310,8 @@ impl Pulse for WorkerPulse {
         thread_name(self.number)
     }
 
-    fn serves_clients(&self) -> bool {
-        true
+    fn duty(&self) -> Duty {
+        Duty::Clients
     }
 
     fn ask(&self) {

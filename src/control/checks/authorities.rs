@@ -9,6 +9,7 @@ use rustls::RootCertStore;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 
+use super::verdicts::ChainVerdicts;
 use crate::routing::{CheckMethod, ObjectKey, Table};
 
 /// The key of a ConfigMap that has the certificates, in PEM.
@@ -40,9 +41,12 @@ pub enum AuthorityFault {
     TooMany,
 }
 
-/// The authorities of all ConfigMaps that are known. Clones share them.
+/// The authorities of all ConfigMaps that are known, and their verdicts. Clones share them.
 #[derive(Clone, Debug, Default)]
-pub struct Authorities(Arc<ArcSwap<KnownAuthorities>>);
+pub struct Authorities {
+    known: Arc<ArcSwap<KnownAuthorities>>,
+    verdicts: Arc<ChainVerdicts>,
+}
 
 /// The authorities of ConfigMaps.
 #[derive(Clone, Debug, Default)]
@@ -56,14 +60,19 @@ pub struct KnownAuthorities {
 impl Authorities {
     /// Those of a ConfigMap; `None` if it was not read yet.
     pub(super) fn get(&self, config_map: &ObjectKey) -> Option<Authority> {
-        let known = self.0.load();
+        let known = self.known.load();
         let absent = || known.complete.then_some(Err(AuthorityFault::Missing));
         known.by_config_map.get(config_map).cloned().or_else(absent)
     }
 
     /// Replaces all.
     pub fn set(&self, known: KnownAuthorities) {
-        self.0.store(Arc::new(known));
+        self.known.store(Arc::new(known));
+    }
+
+    /// What they have said about chains.
+    pub(super) fn verdicts(&self) -> &ChainVerdicts {
+        &self.verdicts
     }
 }
 

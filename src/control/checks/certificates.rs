@@ -18,6 +18,10 @@ use crate::routing::Hostname;
 /// The certificates of a server, its own first.
 pub(super) type Chain = Vec<CertificateDer<'static>>;
 
+/// The most certificates of a chain that is judged. The search for a path tries all orders of those that have the same
+/// name: of 200, it takes seconds, which the other checks would wait for.
+pub(super) const MOST_CERTIFICATES: usize = 6;
+
 /// What a check has seen of the certificate of a server.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct CertificateView {

@@ -22,7 +22,10 @@ use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
 use super::authorities::{Authorities, AuthorityFault};
-use super::certificates::{CertificateView, Chain, ServerCertificate, Trust, cause, vouch};
+use super::certificates::{
+    CertificateView, Chain, MOST_CERTIFICATES, ServerCertificate, Trust, cause, vouch,
+};
+use super::verdicts::ChainVerdicts;
 use crate::policy::VerifyMode;
 use crate::routing::TlsCheck;
 
@@ -103,7 +106,7 @@ pub(super) async fn shake_hands(
     let trust = match authority {
         None | Some(None) => Trust::NotAsked,
         Some(Some(Err(fault))) => Trust::NoAuthority(fault),
-        Some(Some(Ok(roots))) => trust(&chain, &roots, name),
+        Some(Some(Ok(roots))) => trust(&chain, &roots, name, authorities.verdicts()),
     };
     let protocol = stream.as_ref().and_then(|stream| stream.get_ref().1.alpn_protocol());
     let h2 = protocol == Some(b"h2");
@@ -114,12 +117,20 @@ pub(super) async fn shake_hands(
     Ok(Handshake { stream, seen })
 }
 
-fn trust(chain: &Chain, roots: &RootCertStore, name: Option<&ServerName<'_>>) -> Trust {
-    let algorithms = &PROVIDER.signature_verification_algorithms;
-    match vouch(chain, roots, name, UnixTime::now(), algorithms) {
+fn trust(
+    chain: &Chain,
+    roots: &Arc<RootCertStore>,
+    name: Option<&ServerName<'_>>,
+    verdicts: &ChainVerdicts,
+) -> Trust {
+    if chain.len() > MOST_CERTIFICATES {
+        return Trust::NotVouched("it comes with too many others");
+    }
+    let (now, algorithms) = (UnixTime::now(), &PROVIDER.signature_verification_algorithms);
+    verdicts.get(chain, roots, name, now, || match vouch(chain, roots, name, now, algorithms) {
         Ok(()) => Trust::Vouched,
         Err(error) => Trust::NotVouched(cause(&error)),
-    }
+    })
 }
 
 /// A server that has asked for a client certificate and then refuses to go on without one does serve. Up to TLS 1.2,

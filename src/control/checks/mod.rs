@@ -2,8 +2,8 @@
 //!
 //! * `plan` says which checks a table needs, `schedule` when each is made, and `turns` which one first;
 //! * `probe` makes one check, `handshake` its TLS part, and `result_run` has what the results come to;
-//! * `certificates` judges what a server shows, by the `authorities` of ConfigMaps, and `reports` tells of its
-//!   `problems`.
+//! * `certificates` judges what a server shows, by the `authorities` of ConfigMaps, `verdicts` keeps what they say, and
+//!   `reports` tells of its `problems`.
 //!
 //! The verdicts are states of the endpoints in the table, which the data plane reads: a result publishes nothing.
 
@@ -19,6 +19,7 @@ mod reports;
 mod result_run;
 mod schedule;
 mod turns;
+mod verdicts;
 
 use std::collections::BTreeMap;
 use std::convert::Infallible;

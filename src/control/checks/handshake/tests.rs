@@ -88,6 +88,14 @@ fn tls(verify: VerifyMode) -> TlsCheck {
     TlsCheck { server_name: Some("a.test".into()), alpn, verify, ca }
 }
 
+fn authorities_of(pki: &Pki) -> Authorities {
+    let authorities = Authorities::default();
+    let one = (ObjectKey::new("ns", "ca"), Ok(Arc::clone(&pki.roots)));
+    let by_config_map = [one].into_iter().collect();
+    authorities.set(KnownAuthorities { by_config_map, ..KnownAuthorities::default() });
+    authorities
+}
+
 async fn checked(server: &Server, tls: TlsCheck, authorities: &Authorities) -> CheckOutcome {
     let timeout = Duration::from_secs(10);
     let params = CheckParams { method: CheckMethod::Tls(tls), timeout, ..params() };
@@ -120,22 +128,34 @@ async fn a_server_that_wants_a_client_certificate_passes() {
 #[tokio::test]
 async fn only_enforce_makes_a_certificate_without_authority_or_name_a_failure() {
     let (own, other) = (pki(&["a.test"]), pki(&["a.test"]));
-    let of = |pki: &Pki| {
-        let authorities = Authorities::default();
-        let one = (ObjectKey::new("ns", "ca"), Ok(Arc::clone(&pki.roots)));
-        let by_config_map = [one].into_iter().collect();
-        authorities.set(KnownAuthorities { by_config_map, ..KnownAuthorities::default() });
-        authorities
-    };
     let server = serve(&own, &version::TLS13, false).await;
     let enforce = || tls(VerifyMode::Enforce);
-    assert_eq!(checked(&server, enforce(), &of(&own)).await, CheckOutcome::Passed);
-    assert_eq!(checked(&server, enforce(), &of(&other)).await, CheckOutcome::Certificate);
+    assert_eq!(checked(&server, enforce(), &authorities_of(&own)).await, CheckOutcome::Passed);
+    assert_eq!(
+        checked(&server, enforce(), &authorities_of(&other)).await,
+        CheckOutcome::Certificate
+    );
     let unread = Authorities::default();
     assert_eq!(checked(&server, enforce(), &unread).await, CheckOutcome::NoAuthorities);
     let renamed = TlsCheck { server_name: Some("b.test".into()), ..enforce() };
-    assert_eq!(checked(&server, renamed, &of(&own)).await, CheckOutcome::Certificate);
-    assert_eq!(checked(&server, tls(VerifyMode::Report), &of(&other)).await, CheckOutcome::Passed);
+    assert_eq!(checked(&server, renamed, &authorities_of(&own)).await, CheckOutcome::Certificate);
+    assert_eq!(
+        checked(&server, tls(VerifyMode::Report), &authorities_of(&other)).await,
+        CheckOutcome::Passed
+    );
+}
+
+#[tokio::test]
+async fn a_chain_with_too_many_certificates_is_not_judged() {
+    let mut pki = pki(&["a.test"]);
+    let authorities = authorities_of(&pki);
+    pki.chain.resize(MOST_CERTIFICATES, pki.chain[0].clone());
+    let server = serve(&pki, &version::TLS13, false).await;
+    let enforce = || tls(VerifyMode::Enforce);
+    assert_eq!(checked(&server, enforce(), &authorities).await, CheckOutcome::Passed);
+    pki.chain.push(pki.chain[0].clone());
+    let server = serve(&pki, &version::TLS13, false).await;
+    assert_eq!(checked(&server, enforce(), &authorities).await, CheckOutcome::Certificate);
 }
 
 #[tokio::test]
