@@ -16,13 +16,19 @@ pub struct HealthRule<'r> {
 }
 
 impl HealthRule<'_> {
-    /// The availability of an endpoint.
+    /// The availability of an endpoint, in one word: one that fails its checks is unhealthy, whatever attempts to
+    /// connect have shown.
     pub fn judge(self, endpoint: &Endpoint, now: Moment) -> Availability {
-        let availability = endpoint.availability(now, self.ejection);
-        match self.check.map(|check| endpoint.check_verdict(check)) {
-            Some(CheckVerdict::Unhealthy) => availability.max(Availability::Unhealthy),
-            Some(CheckVerdict::Unknown | CheckVerdict::Healthy) | None => availability,
+        match self.fails_checks(endpoint) {
+            true => Availability::Unhealthy,
+            false => endpoint.availability(now, self.ejection),
         }
+    }
+
+    /// Whether the active checks have failed.
+    pub fn fails_checks(self, endpoint: &Endpoint) -> bool {
+        let verdict = self.check.map(|check| endpoint.check_verdict(check));
+        verdict == Some(CheckVerdict::Unhealthy)
     }
 }
 

@@ -1,6 +1,6 @@
 //! The search for one endpoint, with a limit on the number of checked endpoints.
 
-use std::cell::Cell;
+use std::cell::{Cell, OnceCell};
 use std::iter::once;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -14,6 +14,8 @@ use crate::routing::{Availability, Endpoint, Moment, Route, mix};
 pub(super) const MOST_LOOKS: usize = 512;
 /// The maximum size of a set that is shuffled completely. Of larger sets, some endpoints are drawn.
 const MOST_SHUFFLED: usize = 256;
+/// The maximum number of endpoints that are asked whether any of a route passes its active checks.
+const MOST_ASKED: usize = 256;
 /// The maximum number of draws of an endpoint while others start slowly.
 const MOST_DRAWS: usize = 16;
 
@@ -41,11 +43,17 @@ pub struct SearchState {
     looks: Cell<u16>,
     /// Whether the kernel had no route to an IPv4 address, or an IPv6 address.
     unrouted: [bool; 2],
+    /// Whether an endpoint of the route passes its active checks, once that has mattered.
+    any_passes: OnceCell<bool>,
 }
 
 impl Default for SearchState {
     fn default() -> Self {
-        SearchState { looks: Cell::new(MOST_LOOKS as u16), unrouted: [false; 2] }
+        SearchState {
+            looks: Cell::new(MOST_LOOKS as u16),
+            unrouted: [false; 2],
+            any_passes: OnceCell::new(),
+        }
     }
 }
 
@@ -69,6 +77,19 @@ fn is_ipv4(address: SocketAddr) -> bool {
 /// The rank of an endpoint for one client; the least is the best.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum EndpointRank {
+    /// It may have another connection.
+    Free {
+        /// Whether the active checks of the route have failed, while other endpoints pass them.
+        fails_checks: bool,
+        prospect: Prospect,
+    },
+    /// It has as many connections as the route allows.
+    Full,
+}
+
+/// What is known of earlier attempts to connect to an endpoint; the least is the best.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Prospect {
     /// Healthy, as far as is known.
     Well,
     /// It has failed, and its pause is over: the next attempt is a trial.
@@ -81,10 +102,10 @@ pub(super) enum EndpointRank {
     Resting,
     /// The route has ejected it.
     Ejected,
-    /// The active checks of the route have failed.
-    Unhealthy,
-    /// It has as many connections as the route allows.
-    Full,
+}
+
+fn is_full(endpoint: &Endpoint, route: &Route) -> bool {
+    route.spec.policy.endpoint_limit().is_some_and(|most| endpoint.active() >= most)
 }
 
 impl<'a> EndpointRequest<'a> {
@@ -101,20 +122,45 @@ impl<'a> EndpointRequest<'a> {
     }
 
     fn rank(&self, endpoint: &Endpoint, route: &Route) -> EndpointRank {
-        if route.spec.policy.endpoint_limit().is_some_and(|most| endpoint.active() >= most) {
+        if is_full(endpoint, route) {
             return EndpointRank::Full;
         }
-        match route.health_rule().judge(endpoint, self.now) {
+        let fails_checks = route.health_rule().fails_checks(endpoint) && self.any_passes(route);
+        EndpointRank::Free { fails_checks, prospect: self.prospect(endpoint, route) }
+    }
+
+    fn prospect(&self, endpoint: &Endpoint, route: &Route) -> Prospect {
+        match endpoint.availability(self.now, route.health_rule().ejection) {
             Availability::Well | Availability::Due if self.search.avoids(endpoint.address) => {
-                EndpointRank::Doubtful
+                Prospect::Doubtful
             }
-            Availability::Well => EndpointRank::Well,
-            Availability::Due => EndpointRank::Due,
-            Availability::Unrouted => EndpointRank::Unrouted,
-            Availability::Resting => EndpointRank::Resting,
-            Availability::Ejected => EndpointRank::Ejected,
-            Availability::Unhealthy => EndpointRank::Unhealthy,
+            Availability::Well => Prospect::Well,
+            Availability::Due => Prospect::Due,
+            Availability::Unrouted => Prospect::Unrouted,
+            Availability::Resting => Prospect::Resting,
+            Availability::Ejected | Availability::Unhealthy => Prospect::Ejected,
         }
+    }
+
+    /// Whether an endpoint that may have the connection passes the active checks. If none does, the check is
+    /// more likely wrong than all endpoints, and its verdicts distinguish nothing. Of very many endpoints, some are
+    /// asked.
+    fn any_passes(&self, route: &Route) -> bool {
+        let rule = route.health_rule();
+        let passes = |one: &Arc<Endpoint>| !is_full(one, route) && !rule.fails_checks(one);
+        let ask = || {
+            let mut left = MOST_ASKED;
+            let mut backends = route.backends.iter().filter(|backend| backend.weight > 0).count();
+            let mut used = route.backends.iter().filter(|backend| backend.weight > 0);
+            used.any(|backend| {
+                let set = backend.backend.endpoints();
+                let share = left.checked_div(backends).unwrap_or_default().max(1).min(set.len());
+                (left, backends) = (left.saturating_sub(share), backends.saturating_sub(1));
+                let mut asked = shuffled(set.len(), self.random).take(share);
+                asked.any(|index| set.get(index).is_some_and(passes))
+            })
+        };
+        *self.search.any_passes.get_or_init(ask)
     }
 
     /// How many endpoints this choice may check.
@@ -179,7 +225,9 @@ impl<'w> EndpointSearch<'w> {
 
     /// Whether the search may stop at this rank. A client is used for at most one trial.
     pub(super) fn is_good(&self, rank: EndpointRank) -> bool {
-        rank <= if self.request.tried.is_empty() { EndpointRank::Due } else { EndpointRank::Well }
+        let first = self.request.tried.is_empty();
+        let prospect = if first { Prospect::Due } else { Prospect::Well };
+        rank <= EndpointRank::Free { fails_checks: false, prospect }
     }
 
     /// Whether an endpoint was not tried yet, and is good.

@@ -1,7 +1,7 @@
 //! Choices among endpoints of which some have failed.
 
 use super::*;
-use crate::policy::{ActiveHealth, CheckKind, HealthPolicy};
+use crate::policy::{ActiveHealth, CheckKind, Number};
 use crate::routing::{Availability, CheckState, CheckVerdict, ENDPOINT_REST, EjectionRule};
 
 #[test]
@@ -18,27 +18,89 @@ fn a_failed_endpoint_is_tried_last_and_then_by_one_client() {
     }
 }
 
+/// A route with active checks, and the states of the endpoints of its backend.
+fn checked(policy: impl Into<Policy>, endpoints: usize) -> (Arc<Route>, Vec<Arc<CheckState>>) {
+    let mut policy = policy.into();
+    policy.health.active = Some(ActiveHealth::new(CheckKind::Tcp));
+    let route = route(policy, &[(1, endpoints)]);
+    let check = route.check.as_ref().unwrap();
+    let state = |endpoint: &Arc<Endpoint>| {
+        let state = Arc::<CheckState>::default();
+        endpoint.set_checks(&[(Arc::clone(check), Arc::clone(&state))]);
+        state
+    };
+    let states = route.backends[0].backend.endpoints().iter().map(state).collect();
+    (route, states)
+}
+
 #[test]
-fn an_unhealthy_endpoint_comes_last_and_is_never_forbidden() {
+fn an_unhealthy_endpoint_comes_last() {
     for balancing in Balancing::ALL {
-        let active = Some(ActiveHealth::new(CheckKind::Tcp));
-        let health = HealthPolicy { active, ..HealthPolicy::default() };
-        let route = route(Policy { health, ..balancing.into() }, &[(1, 3)]);
+        let (route, states) = checked(balancing, 3);
         let (now, all) = (Moment::now(), endpoints(&route, 0));
-        let check = route.check.as_ref().unwrap();
-        let states = [0, 1, 2].map(|_| Arc::<CheckState>::default());
-        for (endpoint, state) in all.iter().zip(&states) {
-            endpoint.set_checks(&[(Arc::clone(check), Arc::clone(state))]);
-        }
         states[1].set(CheckVerdict::Unhealthy);
         assert_eq!(chosen(&route, 400, now).get(&all[1].address), None, "{balancing:?}");
         // Rather one that has failed than one that has failed its checks, too.
         all[0].failed(now);
         all[2].failed(now);
         assert_eq!(chosen(&route, 400, now).get(&all[1].address), None, "{balancing:?}");
-        states.iter().for_each(|state| state.set(CheckVerdict::Unhealthy));
-        assert!(!chosen(&route, 400, now).is_empty(), "{balancing:?}");
     }
+}
+
+#[test]
+fn of_several_unhealthy_endpoints_one_without_failures_is_tried_first() {
+    for balancing in Balancing::ALL {
+        let (route, states) = checked(balancing, 4);
+        let (now, all) = (Moment::now(), endpoints(&route, 0));
+        states[1..].iter().for_each(|state| state.set(CheckVerdict::Unhealthy));
+        all[1].failed(now);
+        all[3].failed(now);
+        for n in 0..100 {
+            let tried = [all[0].address];
+            let request =
+                EndpointRequest { now, ..EndpointRequest::new(client(n), &tried, mix(n.into())) };
+            let next = choose(&route, &request).unwrap();
+            assert_eq!(next.endpoint().address, all[2].address, "{balancing:?}");
+        }
+    }
+}
+
+/// The check is wrong, rather than all endpoints.
+#[test]
+fn if_all_endpoints_are_unhealthy_checks_do_not_count() {
+    for balancing in Balancing::ALL {
+        let (route, states) = checked(balancing, 4);
+        let (now, all) = (Moment::now(), endpoints(&route, 0));
+        let before = chosen(&route, 400, now);
+        states.iter().for_each(|state| state.set(CheckVerdict::Unhealthy));
+        let after = chosen(&route, 400, now);
+        if matches!(balancing, Balancing::RoundRobin | Balancing::LeastConnections) {
+            assert!(after.values().all(|count| *count == 100), "{balancing:?}: {after:?}");
+        } else {
+            assert_eq!(before, after, "{balancing:?}");
+        }
+        // Passive health goes on: a failed one rests, and then has one trial.
+        all[2].failed(now);
+        assert_eq!(chosen(&route, 400, now).get(&all[2].address), None, "{balancing:?}");
+        let later = now + ENDPOINT_REST;
+        assert_eq!(chosen(&route, 400, later).get(&all[2].address), Some(&1), "{balancing:?}");
+        // One that passes gets all.
+        states[3].set(CheckVerdict::Healthy);
+        let all_to = HashMap::from([(all[3].address, 400)]);
+        assert_eq!(chosen(&route, 400, now), all_to, "{balancing:?}");
+    }
+}
+
+/// An endpoint that passes its checks and may not have another connection leaves the others as they are.
+#[test]
+fn unhealthy_endpoints_share_what_the_full_ones_cannot_take() {
+    let mut policy = Policy::from(Balancing::LeastConnections);
+    policy.limits.per_endpoint.connections = Some(Number::new(100));
+    let (route, states) = checked(policy, 3);
+    states[1..].iter().for_each(|state| state.set(CheckVerdict::Unhealthy));
+    let shares = chosen(&route, 250, Moment::now());
+    assert_eq!(shares[&address(0, 0)], 100);
+    assert_eq!([1, 2].map(|number| shares[&address(0, number)]), [75, 75]);
 }
 
 #[test]
