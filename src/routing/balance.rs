@@ -14,7 +14,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, PoisonError};
 
 pub use self::rings::ring_in_use;
-use self::rings::{Found, near_rings, pick_near};
+use self::rings::{Found, near_rings, pick_near, stays};
 use self::search::{EndpointRank, EndpointSearch};
 pub use self::search::{EndpointRequest, SearchState};
 use super::{ActiveConnection, Endpoint, EndpointSet, Moment, RoundRobin, Route, mix};
@@ -284,20 +284,24 @@ fn least(route: &Route, search: &EndpointSearch<'_>) -> Option<Found> {
 }
 
 /// The endpoint with the lowest load; of several equal ones, a random one. Of each backend, the endpoints of the
-/// nearest ring with a good one are compared.
+/// nearest ring with a good one are compared; what that refuses goes to the next one.
 fn least_of_all(route: &Route, search: &EndpointSearch<'_>) -> Option<Found> {
     let mut best: Option<LoadedEndpoint> = None;
     let mut equals = 0;
     for (index, weight) in Candidates::of(route).iter() {
         let Some(backend) = route.backends.get(index) else { continue };
         let set = backend.backend.endpoints();
-        let nearest = near_rings(&set, route).find_map(|(ring, endpoints)| {
-            let mut good = endpoints.iter().filter(|one| search.likes(one)).peekable();
-            good.peek().is_some().then_some((ring, endpoints.len(), good))
+        let mut rings = near_rings(&set, route).filter_map(|(ring, all)| {
+            let mut good = all.iter().filter(|one| search.likes(one)).peekable();
+            good.peek().is_some().then_some((ring, all, good))
         });
-        let Some((ring, among, endpoints)) = nearest else { continue };
-        for endpoint in endpoints {
-            let load = Load::of(endpoint, among, weight, route, search.request.now);
+        let Some(nearest) = rings.next() else { continue };
+        let (ring, all, good) = match stays(nearest.0, nearest.1, search) {
+            true => nearest,
+            false => rings.find(|(ring, all, _)| stays(*ring, all, search)).unwrap_or(nearest),
+        };
+        for endpoint in good {
+            let load = Load::of(endpoint, all.len(), weight, route, search.request.now);
             match best.as_ref().map_or(Ordering::Less, |least| load.compare(least.load)) {
                 Ordering::Less => equals = 1,
                 Ordering::Equal => equals += 1,

@@ -6,6 +6,11 @@ use std::sync::Arc;
 use super::search::{EndpointRank, EndpointRequest, EndpointSearch, pick};
 use crate::routing::{Endpoint, EndpointSet, Ring, Route};
 
+/// The number of endpoints of a ring that are looked at to find whether all start slowly.
+const MOST_COMPARED: usize = 16;
+/// The random numbers of rings differ from those of other uses.
+const RING_SALT: usize = usize::MAX / 3;
+
 /// A found endpoint.
 pub(super) struct Found {
     pub(super) endpoint: Arc<Endpoint>,
@@ -35,14 +40,33 @@ pub(super) fn near_rings<'s>(
     all.into_iter().chain(by_ring)
 }
 
+/// Whether the next connection may stay in this ring. A near ring whose good endpoints all start slowly takes a part
+/// of the connections, as great as the greatest of their parts; the next ring gets the others.
+pub(super) fn stays(
+    ring: Option<Ring>,
+    endpoints: &[Arc<Endpoint>],
+    search: &EndpointSearch<'_>,
+) -> bool {
+    let near = ring.filter(|ring| *ring != Ring::Any);
+    let (Some(near), Some(slow_start)) = (near, search.route.spec.policy.slow_start()) else {
+        return true;
+    };
+    let request = search.request;
+    let random = request.random(RING_SALT ^ near as usize);
+    let takes = |one: &&Arc<Endpoint>| one.part(request.now, Some(slow_start)).takes(random);
+    // Among many, it is rare that all start slowly.
+    endpoints.len() > MOST_COMPARED || endpoints.iter().filter(takes).any(|one| search.likes(one))
+}
+
 /// What [`pick`] finds in the nearest ring with a good endpoint, or else the best of all rings. Also returns the
-/// number of endpoints in the ring.
+/// number of endpoints in the ring. What a ring refuses goes to the next one with a good endpoint.
 pub(super) fn pick_near(
     set: &EndpointSet,
     search: &EndpointSearch<'_>,
     start: usize,
     share: u16,
 ) -> Option<(EndpointRank, Found, usize)> {
+    let mut refused: Option<(EndpointRank, Found, usize)> = None;
     let mut best: Option<(EndpointRank, Found, usize)> = None;
     let end = search.left().saturating_sub(share);
     for (ring, endpoints) in near_rings(set, search.route) {
@@ -50,13 +74,15 @@ pub(super) fn pick_near(
         // Half of the rest, so that many dead endpoints of one ring leave something for the next one.
         let share = if matches!(ring, None | Some(Ring::Any)) { left } else { left.div_ceil(2) };
         let Some((rank, endpoint)) = pick(endpoints, search, start, share) else { continue };
-        if best.as_ref().is_none_or(|(least, ..)| rank < *least) {
-            let found = Found { endpoint: Arc::clone(endpoint), ring };
-            best = Some((rank, found, endpoints.len()));
-        }
+        let found = || (rank, Found { endpoint: Arc::clone(endpoint), ring }, endpoints.len());
         if search.is_good(rank) {
-            break;
+            if stays(ring, endpoints, search) {
+                return Some(found());
+            }
+            refused.get_or_insert_with(found);
+        } else if best.as_ref().is_none_or(|(least, ..)| rank < *least) {
+            best = Some(found());
         }
     }
-    best
+    refused.or(best)
 }

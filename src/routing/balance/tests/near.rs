@@ -1,5 +1,7 @@
 //! Endpoints that are meant for this node or zone.
 
+use std::time::Duration;
+
 use super::*;
 use crate::routing::{EndpointPlace, Ring};
 
@@ -121,5 +123,52 @@ fn many_dead_endpoints_of_a_zone_do_not_hide_the_others() {
             let active = choose(&route, &request).unwrap();
             assert_eq!(active.ring(), Some(Ring::Any), "{policy:?}");
         }
+    }
+}
+
+/// The only endpoint of this node is back: the zone goes on with what exceeds its weight.
+#[test]
+fn an_endpoint_that_starts_slowly_and_is_alone_in_its_ring_leaves_the_rest_to_the_next_ring() {
+    const OVER: Duration = Duration::from_secs(100);
+    let rings = [Ring::Node, Ring::Zone, Ring::Zone, Ring::Zone];
+    for policy in NEAR {
+        let policy = serde_json::json!({ "policy": policy.as_str(), "slowStart": "100s" });
+        let route = near_route(policy.clone(), &rings);
+        let (since, all) = (Moment::now(), endpoints(&route, 0));
+        let share = |part: f64| {
+            let chosen = chosen(&route, 4000, since + OVER.mul_f64(part));
+            f64::from(chosen.get(&all[0].address).copied().unwrap_or_default()) / 4000.0
+        };
+        assert!(share(0.0) > 0.99, "{policy}: it has been there from the start");
+        all[0].comes_back(Some(since));
+        for part in [0.0, 0.1, 0.5, 0.9, 1.0] {
+            let share = share(part);
+            assert!((share - part).abs() < 0.03, "{policy}: {share} at {part}");
+        }
+        // Nobody else is well.
+        all[1..].iter().for_each(|endpoint| endpoint.failed(since));
+        assert!(share(0.0) > 0.99, "{policy}");
+    }
+}
+
+/// Beside another one of its ring that is well, as without rings.
+#[test]
+fn a_ring_keeps_its_connections_if_one_of_its_endpoints_has_its_whole_weight() {
+    for policy in NEAR {
+        let policy = serde_json::json!({ "policy": policy.as_str(), "slowStart": "100s" });
+        let route = near_route(policy.clone(), &RINGS);
+        let since = Moment::now();
+        endpoints(&route, 0)[2].comes_back(Some(since));
+        let chosen = chosen(&route, 400, since);
+        assert!(chosen[&address(0, 4)] > 390, "{policy}: {chosen:?}");
+        // A dead one is no reason to stay.
+        endpoints(&route, 0)[4].failed(since);
+        let request = |n: u32| EndpointRequest {
+            now: since,
+            ..EndpointRequest::new(client(n), &[], mix(n.into()))
+        };
+        let far =
+            (0..400).filter(|n| choose(&route, &request(*n)).unwrap().ring() == Some(Ring::Zone));
+        assert!(far.count() > 390, "{policy}");
     }
 }
