@@ -257,7 +257,7 @@ impl Load {
     /// The load of an endpoint after one more connection.
     fn of(endpoint: &Endpoint, endpoints: usize, weight: u32, route: &Route, now: Moment) -> Self {
         let connections = (endpoint.active() as u128 + 1) * endpoints as u128;
-        let part = endpoint.part(now, route.spec.policy.slow_start());
+        let part = endpoint.part(now, route.spec.policy.slow_start(), route.check.as_ref());
         Load { connections, weight: u128::from(weight) * u128::from(part.factor()) }
     }
 

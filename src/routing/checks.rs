@@ -10,7 +10,8 @@ use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
 
-use super::ObjectKey;
+use super::slow_start::{Arrival, WeightPart};
+use super::{Moment, ObjectKey};
 use crate::policy::{AlpnProtocol, ProxyVersion, VerifyMode};
 
 /// What a check of an endpoint does, and how its results are judged. In a table, equal ones are the same [`Arc`],
@@ -65,7 +66,11 @@ pub struct TlsCheck {
 
 /// The state of an endpoint, according to one kind of checks.
 #[derive(Debug, Default)]
-pub struct CheckState(AtomicU8);
+pub struct CheckState {
+    verdict: AtomicU8,
+    /// When it was last found healthy again.
+    arrival: Arrival,
+}
 
 /// What a [`CheckState`] is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -82,7 +87,7 @@ pub enum CheckVerdict {
 impl CheckState {
     /// The current verdict.
     pub fn get(&self) -> CheckVerdict {
-        match self.0.load(Ordering::Relaxed) {
+        match self.verdict.load(Ordering::Relaxed) {
             1 => CheckVerdict::Healthy,
             2 => CheckVerdict::Unhealthy,
             _ => CheckVerdict::Unknown,
@@ -91,7 +96,12 @@ impl CheckState {
 
     /// Sets the verdict.
     pub fn set(&self, verdict: CheckVerdict) {
-        self.0.store(verdict as u8, Ordering::Relaxed);
+        self.verdict.store(verdict as u8, Ordering::Relaxed);
+    }
+
+    /// Records that the endpoint was found healthy again: for routes with these checks, it starts slowly.
+    pub fn recovered(&self, now: Moment) {
+        self.arrival.begin(now);
     }
 }
 
@@ -105,10 +115,25 @@ pub(super) struct EndpointChecks(ArcSwapOption<Vec<CheckEntry>>);
 impl EndpointChecks {
     /// The state by these checks.
     pub(super) fn verdict(&self, params: &Arc<CheckParams>) -> CheckVerdict {
+        self.of(params, CheckState::get).unwrap_or_default()
+    }
+
+    /// The part of the weight that the endpoint has since these checks found it healthy again.
+    pub(super) fn part(
+        &self,
+        params: &Arc<CheckParams>,
+        now: Moment,
+        over: Duration,
+    ) -> WeightPart {
+        let part = self.of(params, |state| state.arrival.part(now, over));
+        part.unwrap_or(WeightPart::WHOLE)
+    }
+
+    fn of<T>(&self, params: &Arc<CheckParams>, get: impl FnOnce(&CheckState) -> T) -> Option<T> {
         let entries = self.0.load();
         let mut entries = entries.iter().flat_map(|entries| entries.iter());
         let own = entries.find(|(own, _)| Arc::ptr_eq(own, params));
-        own.map_or(CheckVerdict::Unknown, |(_, state)| state.get())
+        own.map(|(_, state)| get(state))
     }
 
     /// Replaces all entries, unless they are the same.

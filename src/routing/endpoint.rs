@@ -43,9 +43,18 @@ impl Endpoint {
         }
     }
 
-    /// The part of its weight that it has, if endpoints that come back start slowly.
-    pub(super) fn part(&self, now: Moment, slow_start: Option<Duration>) -> WeightPart {
-        slow_start.map_or(WeightPart::WHOLE, |over| self.arrival.part(now, over))
+    /// The part of its weight that it has for a route with these active checks, if endpoints that come back start
+    /// slowly over this time.
+    pub(super) fn part(
+        &self,
+        now: Moment,
+        slow_start: Option<Duration>,
+        check: Option<&Arc<CheckParams>>,
+    ) -> WeightPart {
+        let Some(over) = slow_start else { return WeightPart::WHOLE };
+        let checked = check.map_or(WeightPart::WHOLE, |check| self.checks.part(check, now, over));
+        // The part since the later of both.
+        self.arrival.part(now, over).min(checked)
     }
 
     /// How many connections this process has to it, including those that are being opened.
@@ -104,11 +113,6 @@ impl Endpoint {
     /// Replaces its active checks. The states are shared with whoever makes the checks.
     pub fn set_checks(&self, checks: &[CheckEntry]) {
         self.checks.set(checks);
-    }
-
-    /// Records that active checks found it healthy again: it starts slowly.
-    pub fn recovered(&self, now: Moment) {
-        self.arrival.begin(now);
     }
 
     /// Its availability to a route with this rule, apart from active checks.

@@ -207,8 +207,7 @@ impl ScheduledCheck {
         let changed = self.run.take(passed, &self.planned.key.params)?;
         self.state.set(changed);
         if (before, changed) == (CheckVerdict::Unhealthy, CheckVerdict::Healthy) {
-            let now = Moment::of(now);
-            self.planned.endpoints.iter().for_each(|planned| planned.endpoint.recovered(now));
+            self.state.recovered(Moment::of(now));
         }
         Some(changed)
     }

@@ -53,7 +53,9 @@ pub(super) fn stays(
     };
     let request = search.request;
     let random = request.random(RING_SALT ^ near as usize);
-    let takes = |one: &&Arc<Endpoint>| one.part(request.now, Some(slow_start)).takes(random);
+    let check = search.route.check.as_ref();
+    let part = |one: &Endpoint| one.part(request.now, Some(slow_start), check);
+    let takes = |one: &&Arc<Endpoint>| part(one).takes(random);
     // Among many, it is rare that all start slowly.
     endpoints.len() > MOST_COMPARED || endpoints.iter().filter(takes).any(|one| search.likes(one))
 }

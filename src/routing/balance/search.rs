@@ -202,7 +202,8 @@ impl<'w> EndpointSearch<'w> {
         }
         let (mut index, mut random) = (start, self.request.random(!start));
         for _ in 0..MOST_DRAWS {
-            let part = set.get(index).map(|one| one.part(self.request.now, self.slow_start));
+            let check = self.route.check.as_ref();
+            let part = set.get(index).map(|one| one.part(self.request.now, self.slow_start, check));
             if part.is_none_or(|part| part.takes(random)) {
                 return index;
             }

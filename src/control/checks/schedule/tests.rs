@@ -3,7 +3,7 @@
 use super::super::fixture::{route, snapshot, table};
 use super::super::plan::plan;
 use super::*;
-use crate::policy::{Policy, Timeout};
+use crate::policy::{Balancing, Policy, Timeout};
 use crate::routing::{Availability, BackendKey, EndpointRequest, RouteSpec, TableReader, choose};
 
 /// Makes a connection of each route.
@@ -106,35 +106,55 @@ fn a_budget_that_is_too_small_makes_intervals_longer_for_all_alike() {
 }
 
 #[test]
-fn an_endpoint_that_fails_is_unhealthy_and_starts_slowly_when_it_is_back() {
-    let mut spec = route("a/r", &["x"], Some("TCP"));
-    let mut policy: Policy = spec.policy.effective().of_route();
-    policy.load_balancing.slow_start = Timeout::new(Duration::from_secs(30));
-    spec.policy = crate::routing::TrafficPolicy::of(&policy);
-    let (_writer, reader) = table(vec![spec], &[("x", &["192.0.2.1:1", "192.0.2.2:1"])]);
+fn an_endpoint_that_is_back_starts_slowly_for_the_routes_with_this_check() {
+    const OVER: Duration = Duration::from_secs(1000);
+    let slow = |mut spec: RouteSpec| {
+        let mut policy: Policy = spec.policy.effective().of_route();
+        policy.load_balancing.slow_start = Timeout::new(OVER);
+        policy.load_balancing.policy = Some(Balancing::RoundRobin);
+        spec.policy = crate::routing::TrafficPolicy::of(&policy);
+        spec
+    };
+    let routes =
+        vec![slow(route("a/checked", &["x"], Some("TCP"))), slow(route("a/not", &["x"], None))];
+    let (_writer, reader) = table(routes, &[("x", &["192.0.2.1:1", "192.0.2.2:1"])]);
     use_backends(&reader);
     let start = Instant::now();
     let mut schedule = schedule(100, &reader, start);
     let judged = || {
         let table = reader.table();
-        let route = table.routes().next().unwrap();
+        let route = table.routes().find(|route| route.check.is_some()).unwrap();
         let endpoints = route.backends[0].backend.endpoints();
-        endpoints
-            .iter()
-            .map(|one| route.health_rule().judge(one, Moment::now()))
-            .collect::<Vec<_>>()
+        let judged = endpoints.iter().map(|one| route.health_rule().judge(one, Moment::now()));
+        judged.collect::<Vec<_>>()
     };
     let dead = "192.0.2.2:1".parse().unwrap();
-    let result = |job: &CheckJob| match job.key.address == dead {
-        true => Some(false),
-        false => Some(true),
+    // How many of 300 clients get it.
+    let share = |name: &str, now: Moment| {
+        let table = reader.table();
+        let route = table.routes().find(|route| route.spec.key.name() == name).unwrap();
+        let gets = |n: &u64| {
+            let source = "192.0.2.9".parse().unwrap();
+            let random = *n << 20;
+            let request = EndpointRequest { now, ..EndpointRequest::new(source, &[], random) };
+            choose(route, &request).unwrap().endpoint().address == dead
+        };
+        (0..300).filter(gets).count()
     };
+    let result = |job: &CheckJob| Some(job.key.address != dead);
     run(&mut schedule, start, Duration::from_secs(1), result);
     assert_eq!(judged(), [Availability::Well, Availability::Unhealthy], "the first result counts");
     run(&mut schedule, start, Duration::from_secs(30), |_| None);
     assert_eq!(judged(), [Availability::Well, Availability::Unhealthy]);
-    run(&mut schedule, start, Duration::from_secs(60), |_| Some(true));
+    assert_eq!([share("checked", Moment::of(start)), share("not", Moment::of(start))], [0, 150]);
+    let back = start + Duration::from_secs(30);
+    run(&mut schedule, back, Duration::from_secs(30), |_| Some(true));
     assert_eq!(judged(), [Availability::Well, Availability::Well]);
+    let then = Moment::of(back);
+    assert!(share("checked", then) < 30, "it starts");
+    assert!((60..140).contains(&share("checked", then + OVER / 2)), "half of the time");
+    assert_eq!(share("checked", then + OVER * 2), 150);
+    assert_eq!(share("not", then), 150, "nothing has happened for this route");
 }
 
 #[test]
