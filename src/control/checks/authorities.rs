@@ -23,7 +23,7 @@ const MOST_OF_A_NAMESPACE: usize = 32;
 pub type Authority = Result<Arc<RootCertStore>, AuthorityFault>;
 
 /// Why a ConfigMap has no authorities.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, thiserror::Error)]
 pub enum AuthorityFault {
     /// It does not exist.
     #[error("there is no such ConfigMap")]

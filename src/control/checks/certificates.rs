@@ -104,7 +104,7 @@ impl ServerCertificate {
 }
 
 /// What the authorities that the route names say.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) enum Trust {
     /// The route names none.
     NotAsked,

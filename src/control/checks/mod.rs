@@ -18,6 +18,7 @@ mod problems;
 mod reports;
 mod result_run;
 mod schedule;
+mod shared_wildcards;
 mod turns;
 mod verdicts;
 
@@ -52,8 +53,8 @@ use crate::routing::{CheckMethod, CheckVerdict, ObjectRef, TableReader};
 
 /// The least time between two plans. Until then, new endpoints are not checked, and count as healthy.
 const PLAN_EVERY: Duration = Duration::from_millis(200);
-/// The least time between two plans, as a multiple of what the last one took.
-const PLAN_PART: u32 = 20;
+/// The least time between two plans, and between two reports, as a multiple of what the last one took.
+const PAUSE_PART: u32 = 20;
 /// The least time between two reports of what was seen of certificates.
 const REPORT_EVERY: Duration = Duration::from_secs(1);
 /// The most time between them.
@@ -115,7 +116,7 @@ pub async fn run(args: &ChecksArgs) -> Infallible {
         schedule: Schedule::new(args.per_second, start),
         next_plan: start,
         report_at: None,
-        reported: start,
+        next_report: start,
     };
     let mut running = JoinSet::new();
     // The table may have been published before anybody was told.
@@ -153,8 +154,8 @@ struct Checks<'a> {
     next_plan: Instant,
     /// When the next report is due, if anything is new.
     report_at: Option<Instant>,
-    /// When the last one was.
-    reported: Instant,
+    /// When the next one may be made.
+    next_report: Instant,
 }
 
 impl Checks<'_> {
@@ -166,7 +167,7 @@ impl Checks<'_> {
         self.args.meters.checked.set(gauged(self.schedule.len()));
         self.args.meters.unchecked.set(gauged(unchecked));
         self.report_later();
-        self.next_plan = now + PLAN_EVERY.max(now.elapsed() * PLAN_PART);
+        self.next_plan = now + PLAN_EVERY.max(now.elapsed() * PAUSE_PART);
     }
 
     /// Begins the checks that are due.
@@ -181,13 +182,11 @@ impl Checks<'_> {
     }
 
     fn report_later(&mut self) {
-        let soon = self.reported + REPORT_EVERY;
+        let soon = self.next_report;
         self.report_at = Some(self.report_at.map_or(soon, |at| at.min(soon)));
     }
 
     fn report(&mut self, now: Instant) {
-        // Certificates expire without a new result.
-        (self.report_at, self.reported) = (Some(now + REPORT_AGAIN), now);
         let table = Arc::clone(&self.args.table.table());
         let unix = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
         let unix = i64::try_from(unix.as_secs()).unwrap_or(i64::MAX);
@@ -203,6 +202,9 @@ impl Checks<'_> {
             gauge.set(i64::try_from(routes).unwrap_or(i64::MAX));
         }
         (self.args.report)(report.conditions);
+        self.next_report = now + REPORT_EVERY.max(now.elapsed() * PAUSE_PART);
+        // Certificates expire without a new result.
+        self.report_at = Some(self.next_report.max(now + REPORT_AGAIN));
     }
 
     fn finish(&mut self, job: &CheckJob, Probe { outcome, seen }: Probe) {

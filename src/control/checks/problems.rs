@@ -94,14 +94,38 @@ impl ProblemKind {
     }
 }
 
+/// The endpoints that have something in common: how many, and the first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Affected {
+    pub(super) first: SocketAddr,
+    pub(super) others: usize,
+}
+
+impl Affected {
+    /// One endpoint.
+    pub(super) fn one(first: SocketAddr) -> Self {
+        Affected { first, others: 0 }
+    }
+
+    /// Adds others.
+    pub(super) fn add(&mut self, more: Affected) {
+        self.first = self.first.min(more.first);
+        self.others = self.others.saturating_add(more.others).saturating_add(1);
+    }
+}
+
 /// The problems of a route, each with the endpoints that have it.
 #[derive(Default)]
-pub(super) struct Problems(BTreeMap<(ProblemKind, String), Vec<SocketAddr>>);
+pub(super) struct Problems(BTreeMap<(ProblemKind, String), Option<Affected>>);
 
 impl Problems {
-    /// Adds a problem, of an endpoint if it is not of the whole route.
-    pub(super) fn add(&mut self, kind: ProblemKind, what: String, endpoint: Option<SocketAddr>) {
-        self.0.entry((kind, what)).or_default().extend(endpoint);
+    /// Adds a problem, of endpoints if it is not of the whole route.
+    pub(super) fn add(&mut self, kind: ProblemKind, what: String, endpoints: Option<Affected>) {
+        let known = self.0.entry((kind, what)).or_default();
+        match (known, endpoints) {
+            (Some(known), Some(more)) => known.add(more),
+            (known, more) => *known = known.or(more),
+        }
     }
 
     /// The kinds, each once.
@@ -115,11 +139,11 @@ impl Problems {
         let reason = self.0.keys().next().map_or(VALID, |(kind, _)| kind.reason());
         let more = self.0.len().saturating_sub(MOST_TOLD);
         let told = self.0.iter().take(MOST_TOLD);
-        let told = told.map(|((_, what), endpoints)| match endpoints.as_slice() {
-            [] => what.clone(),
-            [one] => format!("the certificate of {one}: {what}"),
-            [one, others @ ..] => {
-                format!("the certificates of {one} and {} more: {what}", others.len())
+        let told = told.map(|((_, what), endpoints)| match endpoints {
+            None => what.clone(),
+            Some(Affected { first, others: 0 }) => format!("the certificate of {first}: {what}"),
+            Some(Affected { first, others }) => {
+                format!("the certificates of {first} and {others} more: {what}")
             }
         });
         let mut message = told.collect::<Vec<_>>().join("; ");

@@ -1,7 +1,8 @@
 //! What is said of the certificates of endpoints. Pure.
 
+use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::SocketAddr;
+use std::rc::Rc;
 use std::sync::Arc;
 
 use ahash::AHashMap as HashMap;
@@ -9,11 +10,15 @@ use k8s_openapi::jiff::Timestamp;
 
 use super::certificates::{CertificateView, ServerCertificate, Trust};
 use super::plan::CheckKey;
-use super::problems::{ProblemKind, Problems};
+use super::problems::{Affected, ProblemKind, Problems};
+use super::shared_wildcards::SharedWildcards;
 use crate::control::status::Condition;
 use crate::policy::VerifyMode;
-use crate::routing::{BackendKey, CheckMethod, ObjectRef, Route, RouteKey, Table};
+use crate::routing::{Backend, CheckMethod, CheckParams, ObjectRef, Route, RouteKey, Table};
 
+/// The most different things that are told of the endpoints of a backend: with a certificate for each of them, a report
+/// would take the number of endpoints times that of routes.
+const MOST_SHOWN: usize = 32;
 /// The most hostnames that a message names.
 const MOST_NAMED: usize = 4;
 /// A certificate expires soon if less is left, or less than a tenth of its time: whatever renews it does that earlier.
@@ -37,16 +42,18 @@ impl CertificateReport {
         now: i64,
         seen: impl Fn(&CheckKey) -> Option<&'s CertificateView>,
     ) -> Self {
-        let views = table.routes().filter_map(|route| RouteView::of(route, &seen));
-        let views: Vec<RouteView<'_>> = views.collect();
+        let mut known = HashMap::new();
+        let views = table.routes().filter_map(|route| RouteView::of(route, &mut known, &seen));
+        let mut views: Vec<RouteView<'_>> = views.collect();
+        views.sort_by(|one, other| one.route.spec.key.cmp(&other.route.spec.key));
         let shared = SharedWildcards::of(&views);
         let mut objects: BTreeMap<&ObjectRef, Problems> = BTreeMap::new();
         let mut report = CertificateReport::default();
         for view in &views {
             let object = view.route.spec.key.object();
             view.tell(now, &shared, objects.entry(object).or_default());
-            let expiries = view.certificates().map(|(_, certificate)| certificate.not_after);
-            let first = expiries.min().and_then(|first| u64::try_from(first).ok());
+            let first = view.views.iter().filter_map(|view| view.expiry).min();
+            let first = first.and_then(|first| u64::try_from(first).ok());
             report.expiries.extend(first.map(|first| (view.route.spec.key.clone(), first)));
         }
         for (object, problems) in objects {
@@ -60,39 +67,93 @@ impl CertificateReport {
     }
 }
 
+/// What the endpoints of a backend show to one kind of checks. All routes that check it alike share it.
+struct BackendView<'t> {
+    /// Each once, what is wrong first.
+    shown: Vec<ShownView<'t>>,
+    /// When the first of the certificates expires.
+    expiry: Option<i64>,
+}
+
+struct ShownView<'t> {
+    view: &'t CertificateView,
+    endpoints: Affected,
+}
+
+impl<'t> BackendView<'t> {
+    fn of(
+        backend: &Backend,
+        params: &Arc<CheckParams>,
+        seen: &impl Fn(&CheckKey) -> Option<&'t CertificateView>,
+    ) -> Self {
+        let mut shown: HashMap<_, ShownView<'_>> = HashMap::new();
+        for endpoint in backend.endpoints().iter() {
+            let key = CheckKey { address: endpoint.address, params: Arc::clone(params) };
+            let Some(view) = seen(&key) else { continue };
+            let own = Affected::one(endpoint.address);
+            let id = view.certificate.as_ref().map(|certificate| certificate.id);
+            match shown.entry((id, &view.trust, view.h2)) {
+                Entry::Occupied(known) => known.into_mut().endpoints.add(own),
+                Entry::Vacant(new) => {
+                    new.insert(ShownView { view, endpoints: own });
+                }
+            }
+        }
+        let expires = |view: &CertificateView| Some(view.certificate.as_ref()?.not_after);
+        let expiry = shown.values().filter_map(|one| expires(one.view)).min();
+        let mut shown: Vec<_> = shown.into_values().collect();
+        shown.sort_by_key(|one| {
+            let is_right = matches!(one.view.trust, Trust::NotAsked | Trust::Vouched);
+            (is_right, expires(one.view), one.endpoints.first)
+        });
+        shown.truncate(MOST_SHOWN);
+        BackendView { shown, expiry }
+    }
+}
+
 /// What was seen of the endpoints of a route.
-struct RouteView<'t> {
-    route: &'t Route,
-    endpoints: BTreeMap<SocketAddr, &'t CertificateView>,
+pub(super) struct RouteView<'t> {
+    pub(super) route: &'t Route,
+    /// The backends of which each client gets one, always in the same order.
+    pub(super) backends: Vec<*const Backend>,
+    /// The certificates, each once.
+    pub(super) certificates: BTreeMap<[u64; 2], RouteCertificate<'t>>,
+    views: Vec<Rc<BackendView<'t>>>,
+}
+
+/// A certificate that endpoints of a route show.
+pub(super) struct RouteCertificate<'t> {
+    pub(super) certificate: &'t ServerCertificate,
+    endpoints: Affected,
+    /// Whether clients may speak h2 with one of them.
+    pub(super) h2: bool,
 }
 
 impl<'t> RouteView<'t> {
     fn of(
         route: &'t Route,
+        known: &mut HashMap<(*const Backend, *const CheckParams), Rc<BackendView<'t>>>,
         seen: &impl Fn(&CheckKey) -> Option<&'t CertificateView>,
     ) -> Option<Self> {
         let params = route.check.as_ref().filter(|check| check.verify() != VerifyMode::None)?;
-        let mut endpoints = BTreeMap::new();
-        for share in route.backends.iter().filter(|share| share.weight > 0) {
-            for endpoint in share.backend.endpoints().iter() {
-                let key = CheckKey { address: endpoint.address, params: Arc::clone(params) };
-                endpoints.extend(seen(&key).map(|view| (endpoint.address, view)));
-            }
-        }
-        (!endpoints.is_empty()).then_some(RouteView { route, endpoints })
-    }
-
-    fn certificates(&self) -> impl Iterator<Item = (SocketAddr, &'t Arc<ServerCertificate>)> {
-        let seen = self.endpoints.iter();
-        seen.filter_map(|(address, view)| Some((*address, view.certificate.as_ref()?)))
+        let used = route.backends.iter().filter(|share| share.weight > 0);
+        let used: BTreeMap<_, _> =
+            used.map(|share| (Arc::as_ptr(&share.backend), &*share.backend)).collect();
+        let views = used.iter().map(|(id, backend)| {
+            let view = known.entry((*id, Arc::as_ptr(params)));
+            Rc::clone(view.or_insert_with(|| Rc::new(BackendView::of(backend, params, seen))))
+        });
+        let views: Vec<_> = views.filter(|view| !view.shown.is_empty()).collect();
+        let (backends, certificates) = (used.into_keys().collect(), certificates(route, &views));
+        (!views.is_empty()).then_some(RouteView { route, backends, certificates, views })
     }
 
     fn tell(&self, now: i64, shared: &SharedWildcards<'_>, problems: &mut Problems) {
-        for (address, view) in &self.endpoints {
+        for ShownView { view, endpoints } in self.views.iter().flat_map(|view| &view.shown) {
             match &view.trust {
                 Trust::NotAsked | Trust::Vouched => {}
                 Trust::NotVouched(cause) => {
-                    problems.add(ProblemKind::NotTrusted, (*cause).to_owned(), Some(*address));
+                    problems.add(ProblemKind::NotTrusted, (*cause).to_owned(), Some(*endpoints));
                 }
                 Trust::NoAuthority(fault) => {
                     let what = format!("ConfigMap {} of ca: {fault}", self.config_map());
@@ -100,9 +161,9 @@ impl<'t> RouteView<'t> {
                 }
             }
         }
-        for (address, certificate) in self.certificates() {
+        for (id, RouteCertificate { certificate, endpoints, .. }) in &self.certificates {
             let of_names = self.names_missing(certificate).map(|what| (ProblemKind::Name, what));
-            let of_others = shared.other(self.route, certificate).map(|other| {
+            let of_others = shared.other(self, *id).map(|other| {
                 let what = format!(
                     "{other} has the same wildcard certificate and other backends, and both may speak h2: \
                      browsers send requests for either over one connection"
@@ -111,7 +172,7 @@ impl<'t> RouteView<'t> {
             });
             for (kind, what) in dates(certificate, now).into_iter().chain(of_names).chain(of_others)
             {
-                problems.add(kind, what, Some(address));
+                problems.add(kind, what, Some(*endpoints));
             }
         }
     }
@@ -136,15 +197,31 @@ impl<'t> RouteView<'t> {
             Some(CheckMethod::Tcp) | None => String::new(),
         }
     }
+}
 
-    /// Whether clients may speak h2 with it.
-    fn speaks_h2(&self, address: SocketAddr) -> bool {
-        let alpn = &self.route.spec.alpn;
-        match alpn.is_empty() {
-            true => self.endpoints.get(&address).is_some_and(|view| view.h2),
+/// The certificates that are shown, each once.
+fn certificates<'t>(
+    route: &Route,
+    views: &[Rc<BackendView<'t>>],
+) -> BTreeMap<[u64; 2], RouteCertificate<'t>> {
+    let alpn = &route.spec.alpn;
+    let mut certificates: BTreeMap<_, RouteCertificate<'t>> = BTreeMap::new();
+    for ShownView { view, endpoints } in views.iter().flat_map(|view| &view.shown) {
+        let Some(certificate) = &view.certificate else { continue };
+        let h2 = match alpn.is_empty() {
+            true => view.h2,
             false => alpn.iter().any(|protocol| &**protocol == "h2"),
-        }
+        };
+        let endpoints = *endpoints;
+        certificates
+            .entry(certificate.id)
+            .and_modify(|known| {
+                known.endpoints.add(endpoints);
+                known.h2 |= h2;
+            })
+            .or_insert(RouteCertificate { certificate, endpoints, h2 });
     }
+    certificates
 }
 
 /// A problem with the dates of a certificate.
@@ -163,55 +240,6 @@ fn dates(certificate: &ServerCertificate, now: i64) -> Option<(ProblemKind, Stri
         let what = || format!("it expires at {}", time(not_after));
         (left < soon).then(|| (ProblemKind::ExpiresSoon, what()))
     }
-}
-
-/// The certificates whose wildcards stand for hostnames of several routes with different backends. A browser that
-/// speaks h2 with one of them may send the requests for the others over the same connection (RFC 9113 §9.1.1).
-struct SharedWildcards<'t>(HashMap<[u64; 2], Vec<(&'t Route, BTreeSet<&'t BackendKey>)>>);
-
-impl<'t> SharedWildcards<'t> {
-    fn of(views: &[RouteView<'t>]) -> Self {
-        let mut routes: HashMap<[u64; 2], Vec<(&Route, BTreeSet<&BackendKey>)>> = HashMap::new();
-        for view in views {
-            let mut known = BTreeSet::new();
-            for (address, certificate) in view.certificates() {
-                let mut hostnames = view.route.spec.hostnames();
-                let shares = view.speaks_h2(address)
-                    && hostnames.any(|hostname| certificate.has_wildcard_for(&hostname));
-                if shares && known.insert(certificate.id) {
-                    let sharing = routes.entry(certificate.id).or_default();
-                    sharing.push((view.route, backends(view.route)));
-                }
-            }
-        }
-        routes.retain(|_, sharing| {
-            let mut backends = sharing.iter().map(|(_, backends)| backends);
-            let first = backends.next();
-            backends.any(|other| Some(other) != first)
-        });
-        SharedWildcards(routes)
-    }
-
-    /// The first other route, with other backends, that has a certificate as well. Of another namespace, nothing is
-    /// told.
-    fn other(&self, route: &Route, certificate: &ServerCertificate) -> Option<String> {
-        let sharing = self.0.get(&certificate.id)?;
-        let is_own = |other: &Route| other.spec.key == route.spec.key;
-        let (_, own) = sharing.iter().find(|(other, _)| is_own(other))?;
-        let others = sharing.iter().filter(|(other, backends)| !is_own(other) && backends != own);
-        let same = |key: &RouteKey| key.namespace() == route.spec.key.namespace();
-        let first =
-            others.map(|(other, _)| &other.spec.key).min_by_key(|key| (!same(key), *key))?;
-        Some(match same(first) {
-            true => format!("route {}", first.object()),
-            false => "a route of another namespace".to_owned(),
-        })
-    }
-}
-
-fn backends(route: &Route) -> BTreeSet<&BackendKey> {
-    let used = route.backends.iter().filter(|share| share.weight > 0);
-    used.map(|share| share.backend.key()).collect()
 }
 
 #[cfg(test)]

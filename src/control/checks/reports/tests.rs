@@ -1,5 +1,7 @@
 //! Reports of certificates that real handshakes could show.
 
+use std::cell::Cell;
+
 use rcgen::date_time_ymd;
 use rcgen::{CertificateParams, KeyPair};
 use serde_json::json;
@@ -186,4 +188,68 @@ fn a_certificate_that_cannot_be_read_is_none() {
 fn certificate_der() -> Vec<u8> {
     let params = CertificateParams::new(vec!["a.test".to_owned(), "*.b.test".to_owned()]).unwrap();
     params.self_signed(&KeyPair::generate().unwrap()).unwrap().der().to_vec()
+}
+
+/// How often the report of so many routes with one wildcard certificate asks what an endpoint shows.
+fn counted(routes: usize, backend: impl Fn(usize) -> String, addresses: &[Vec<String>]) -> usize {
+    let specs = (0..routes).map(|number| {
+        let name = format!("{}/r{number:05}", ["a", "b"][number % 2]);
+        let mut spec = route(&name, &[&format!("n{number}.c.test")], &backend(number), true);
+        // Equal checks: by default, each would ask for its own hostname.
+        spec.policy =
+            route_with("a/r", &[], json!({ "type": "TLS", "serverName": "c.test" })).policy;
+        spec
+    });
+    let texts: Vec<(String, Vec<&str>)> = addresses
+        .iter()
+        .enumerate()
+        .map(|(number, texts)| (format!("x{number}"), texts.iter().map(String::as_str).collect()))
+        .collect();
+    let backends: Vec<(&str, &[&str])> =
+        texts.iter().map(|(key, texts)| (key.as_str(), texts.as_slice())).collect();
+    let (_writer, reader) = table(specs.collect(), &backends);
+    let (table, shown) = (reader.table(), view(&certificate(&["*.c.test"])));
+    let lookups = Cell::new(0);
+    let report = CertificateReport::of(&table, at(GOOD), |_| {
+        lookups.set(lookups.get() + 1);
+        Some(&shown)
+    });
+    assert_eq!(report.conditions.len(), routes);
+    let shared = report.problems[ProblemKind::SharedWildcard as usize];
+    assert_eq!(shared, if addresses.len() > 1 { routes } else { 0 });
+    lookups.get()
+}
+
+#[test]
+fn a_backend_that_many_routes_share_is_looked_at_once() {
+    let addresses = (0..1_000).map(|n| format!("10.0.{}.{}:1", n / 250, n % 250)).collect();
+    assert_eq!(counted(1_000, |_| "x0".to_owned(), &[addresses]), 1_000);
+}
+
+#[test]
+fn many_routes_with_one_wildcard_certificate_keep_two_of_each_namespace() {
+    let addresses = (0..10_000).map(|n| vec![format!("10.0.{}.{}:1", n / 250, n % 250)]);
+    let lookups = counted(10_000, |number| format!("x{number}"), &addresses.collect::<Vec<_>>());
+    assert_eq!(lookups, 10_000);
+}
+
+#[test]
+fn of_many_certificates_of_a_backend_those_that_expire_first_are_told() {
+    let addresses: Vec<_> = (0..100).map(|last| format!("192.0.2.{last}:1")).collect();
+    let texts: Vec<_> = addresses.iter().map(String::as_str).collect();
+    let shows: Vec<_> = (0..100)
+        .map(|number| {
+            let mut one = Arc::into_inner(certificate(&["b.test"])).unwrap();
+            one.not_after -= number;
+            (texts[number as usize], view(&Arc::new(one)))
+        })
+        .collect();
+    let routes = vec![route("a/r", &["a.test"], "x", false)];
+    let report = report(routes, &[("x", &texts)], "2026-04-02T00:00:00Z", &shows);
+    let last = u64::try_from(at("2026-04-01T00:00:00Z") - 99).unwrap();
+    assert_eq!(report.expiries.values().copied().collect::<Vec<_>>(), [last]);
+    let (reason, message) = told(&report, "a/r");
+    assert_eq!(reason, "CertificateExpired");
+    let more = MOST_SHOWN + 1 - message.matches("it expired").count();
+    assert!(message.ends_with(&format!("; and {more} more")), "{message}");
 }
