@@ -59,7 +59,7 @@ pub struct KnownAuthorities {
 
 impl Authorities {
     /// Those of a ConfigMap; `None` if it was not read yet.
-    pub(super) fn get(&self, config_map: &ObjectKey) -> Option<Authority> {
+    pub(in crate::control) fn get(&self, config_map: &ObjectKey) -> Option<Authority> {
         let known = self.known.load();
         let absent = || known.complete.then_some(Err(AuthorityFault::Missing));
         known.by_config_map.get(config_map).cloned().or_else(absent)
