@@ -62,7 +62,7 @@ const MAY_NAME: &[(&str, &[&str])] = &[
     ("metrics", &["routing", "outcome", "reach", "limiter"]),
     ("access_log", &["tls", "outcome", "line_queue", "cidr"]),
     ("line_queue", &[]),
-    ("readiness", &[]),
+    ("readiness", &["heartbeat"]),
     ("heartbeat", &[]),
     ("machine", &[]),
     ("config", &["routing", "duration", "logging", "cidr", "policy", "yaml"]),
