@@ -7,21 +7,17 @@
 use std::cell::{Cell, RefCell};
 use std::convert::Infallible;
 use std::io;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::thread;
-use std::time::Duration;
 
-use tokio::runtime::Runtime;
 use tokio::sync::oneshot;
 
-use super::beat::Beat;
+use super::part_thread::PartThread;
 use super::publish::Publisher;
-use super::{SharedParts, installation, kubernetes, single_threaded};
+use super::{SharedParts, installation, kubernetes};
 use crate::config::{Config, RouteSource};
 use crate::control::dns::DnsFollower;
 use crate::control::files::{self, FilesUpdate};
-use crate::control::supervise::{failed, steady, supervise};
+use crate::control::supervise::supervise;
 use crate::heartbeat::{Duty, Pulse};
 use crate::routing::TableWriter;
 
@@ -29,17 +25,13 @@ const NAME: &str = "control";
 /// The stack size of a main thread, because manifests may be deeply nested.
 const STACK: usize = 8 << 20;
 
-/// The pause between a failure of the runtime and its restart. The thread does not answer meanwhile.
-const PAUSE: Duration = Duration::from_secs(1);
-
 /// The handle of the thread. The thread ends soon after this is dropped; nobody waits for it.
-pub(super) struct Control {
-    beat: Arc<Beat>,
+pub(super) struct ControlThread {
+    thread: PartThread,
     failed: oneshot::Receiver<anyhow::Error>,
-    _stop: oneshot::Sender<Infallible>,
 }
 
-impl Control {
+impl ControlThread {
     /// Starts the thread. `first` is notified of the first table.
     ///
     /// # Errors
@@ -50,21 +42,17 @@ impl Control {
         parts: SharedParts,
         first: oneshot::Sender<()>,
     ) -> io::Result<Self> {
-        let runtime = single_threaded()?;
         let (failed, failure) = oneshot::channel();
-        let (stop, stopped) = oneshot::channel();
-        let beat = Arc::<Beat>::default();
-        let answering = Arc::clone(&beat);
-        thread::Builder::new().name(NAME.into()).stack_size(STACK).spawn(move || {
+        let thread = PartThread::start(NAME, STACK, move |part| {
             let source = SourceState::new(&config, writer, &parts, first, failed);
-            run(runtime, &config, &parts, &source, &answering, stopped);
+            part.run(&parts, || follow(&config, &parts, &source));
         })?;
-        Ok(Control { beat, failed: failure, _stop: stop })
+        Ok(ControlThread { thread, failed: failure })
     }
 
     /// The pulse by which the watchdog checks the thread.
     pub(super) fn pulse(&self) -> Box<dyn Pulse> {
-        self.beat.pulse(NAME, Duty::Changes)
+        self.thread.pulse(Duty::Changes)
     }
 
     /// The error that keeps the process from ever serving. Never returns if the process can serve, now or
@@ -114,45 +102,6 @@ impl SourceState {
                 SourceState::Files(Box::new(RefCell::new(state)))
             }
         }
-    }
-}
-
-/// Runs the source until it is stopped. If a runtime fails, continues on a new one.
-fn run(
-    runtime: Runtime,
-    config: &Config,
-    parts: &SharedParts,
-    source: &SourceState,
-    beat: &Beat,
-    mut stopped: oneshot::Receiver<Infallible>,
-) {
-    let told = parts.supervised();
-    let mut made = Some(runtime);
-    loop {
-        let runtime = match made.take().map_or_else(single_threaded, Ok) {
-            Ok(runtime) => runtime,
-            Err(error) => {
-                tracing::error!(%error, "no runtime for the control plane; trying again");
-                thread::sleep(PAUSE);
-                continue;
-            }
-        };
-        let serve = async {
-            tokio::select! {
-                never = follow(config, parts, source) => match never {},
-                never = beat.run() => match never {},
-                never = steady(NAME, &told) => match never {},
-                _ = &mut stopped => {}
-            }
-        };
-        let ended = catch_unwind(AssertUnwindSafe(|| runtime.block_on(serve)));
-        // A file system that does not answer must not keep the thread from ending.
-        let _ = catch_unwind(AssertUnwindSafe(|| runtime.shutdown_background()));
-        match ended {
-            Ok(()) => return,
-            Err(panic) => told(failed(NAME, &*panic, PAUSE)),
-        }
-        thread::sleep(PAUSE);
     }
 }
 
