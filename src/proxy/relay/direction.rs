@@ -6,19 +6,12 @@ use std::task::{Poll, ready};
 use rustix::io::Errno;
 
 use super::bounds::Bounds;
+use super::mode::Mode;
 use crate::proxy::context::Context;
 use crate::proxy::fast_slots::FastSlots;
 use crate::proxy::pipes::{Pipe, Pipes};
 use crate::proxy::socket::{Socket, UNSUPPORTED};
 
-/// A read of this size or more counts towards bulk.
-const LARGE: usize = 32 * 1024;
-/// A splice below this size counts against it.
-const SMALL: usize = 16 * 1024;
-/// This many large reads in a row promote a direction to bulk.
-const READS_TO_PROMOTE: u8 = 3;
-/// This many small splices in a row demote it.
-const SPLICES_TO_DEMOTE: u8 = 2;
 /// After this many bytes, the unsent bytes in the kernel are limited. Waiting for the first bulk, or until
 /// the receiver first blocks, would be too late.
 const MUCH: u64 = 256 * 1024;
@@ -41,15 +34,6 @@ enum Unsent {
     Bytes(Vec<u8>, usize),
     /// In a borrowed pipe, with their number.
     Piped(Pipe, usize),
-}
-
-/// How bytes are moved.
-#[derive(Clone, Copy)]
-enum Mode {
-    /// Copied through the worker's buffer; counts large reads in a row.
-    Copy { large: u8 },
-    /// Spliced through a pipe, if one can be borrowed; counts small reads in a row.
-    Splice { small: u8 },
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -340,24 +324,6 @@ impl Direction {
     }
 }
 
-impl Mode {
-    /// The mode after a read of this size: copying is cheaper for small reads, splicing for bulk.
-    fn after(self, read: usize) -> Self {
-        match self {
-            Mode::Copy { large } if read >= LARGE && large + 1 >= READS_TO_PROMOTE => {
-                Mode::Splice { small: 0 }
-            }
-            Mode::Copy { large } if read >= LARGE => Mode::Copy { large: large + 1 },
-            Mode::Splice { small } if read < SMALL && small + 1 >= SPLICES_TO_DEMOTE => {
-                Mode::Copy { large: 0 }
-            }
-            Mode::Splice { small } if read < SMALL => Mode::Splice { small: small + 1 },
-            Mode::Copy { .. } => Mode::Copy { large: 0 },
-            Mode::Splice { .. } => Mode::Splice { small: 0 },
-        }
-    }
-}
-
 /// Whether the kernel or a sandbox does not support splicing here. Copying may still work.
 fn unsupported(error: &io::Error) -> bool {
     Errno::from_io_error(error).is_some_and(|errno| UNSUPPORTED.contains(&errno))
@@ -375,27 +341,4 @@ fn empty(pipe: &Pipe, size: usize) -> io::Result<Vec<u8>> {
     }
     bytes.truncate(filled);
     Ok(bytes)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn is_bulk(reads: &[usize]) -> bool {
-        let mode = reads.iter().fold(Mode::Copy { large: 0 }, |mode, read| mode.after(*read));
-        matches!(mode, Mode::Splice { .. })
-    }
-
-    #[test]
-    fn consecutive_large_reads_start_bulk_and_small_ones_end_it() {
-        let (large, middling, small) = (LARGE, LARGE - 1, SMALL - 1);
-        assert!(!is_bulk(&[large, large]));
-        assert!(is_bulk(&[large, large, large]));
-        assert!(!is_bulk(&[large, large, middling, large, large]));
-        let bulk = [large; 3];
-        assert!(is_bulk(&[&bulk[..], &[small]].concat()));
-        assert!(!is_bulk(&[&bulk[..], &[small, small]].concat()));
-        assert!(is_bulk(&[&bulk[..], &[small, middling, small]].concat()));
-        assert!(!is_bulk(&[&bulk[..], &[small, small, large, large]].concat()));
-    }
 }

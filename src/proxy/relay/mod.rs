@@ -4,6 +4,7 @@ mod answer;
 mod bounds;
 mod deadlines;
 mod direction;
+mod mode;
 mod parting;
 mod peer_watch;
 mod peers;
