@@ -35,7 +35,7 @@ pub use limits::{
 };
 pub use number::Number;
 pub use origin::{PolicyOrigin, PolicyOrigins};
-pub use text::{InvalidValue, TextValue, TextValueVisitor, text_value};
+pub use text::{InvalidValue, TextValue, TextValueVisitor, text_value, word};
 pub use values::{AlpnProtocol, CheckServerName, ConfigMapName, Spread, Timeout};
 
 /// How connections are treated. A field that is not set is taken from the next layer.

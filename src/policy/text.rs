@@ -85,3 +85,24 @@ macro_rules! text_value {
 }
 
 pub use text_value;
+
+/// Derives what words have in common, which are checked while they are parsed: types around a `Box<str>`.
+#[macro_export]
+#[doc(hidden)]
+macro_rules! word {
+    ($($name:ident),*) => {$(
+        impl $name {
+            /// The text.
+            pub fn as_str(&self) -> &str {
+                &self.0
+            }
+        }
+
+        impl ::std::fmt::Display for $name {
+            fn fmt(&self, f: &mut ::std::fmt::Formatter<'_>) -> ::std::fmt::Result {
+                f.write_str(&self.0)
+            }
+        }
+    )*};
+}
+pub use word;

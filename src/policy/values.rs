@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use schemars::Schema;
 
-use super::{Balancing, InvalidValue, TextValue, schema, text_value};
+use super::{Balancing, InvalidValue, TextValue, schema, text_value, word};
 use crate::cidr::Cidr;
 use crate::duration;
 
@@ -78,24 +78,6 @@ impl FromStr for Spread {
     fn from_str(text: &str) -> Result<Self, InvalidValue> {
         at_most_30_days(text).map(Spread)
     }
-}
-
-/// A word that is checked while it is parsed.
-macro_rules! word {
-    ($($name:ident),*) => {$(
-        impl $name {
-            /// The text.
-            pub fn as_str(&self) -> &str {
-                &self.0
-            }
-        }
-
-        impl fmt::Display for $name {
-            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str(&self.0)
-            }
-        }
-    )*};
 }
 
 word!(AlpnProtocol, CheckServerName, ConfigMapName);

@@ -1,12 +1,11 @@
 //! The single values in a route: what is written as one word, and checked while it is parsed.
 
-use std::fmt;
 use std::str::FromStr;
 
 use schemars::Schema;
 
 use super::{Address, schema};
-use crate::policy::{InvalidValue, TextValue, text_value};
+use crate::policy::{InvalidValue, TextValue, text_value, word};
 use crate::routing::Hostname;
 
 /// The class of an installation: 1 to 253 letters, digits and `-`, `.`, `_`, `/`.
@@ -24,23 +23,6 @@ pub struct ServiceName(Box<str>);
 /// The name of a namespace (an RFC 1123 label).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Namespace(Box<str>);
-
-macro_rules! word {
-    ($($name:ident),*) => {$(
-        impl $name {
-            /// The text.
-            pub fn as_str(&self) -> &str {
-                &self.0
-            }
-        }
-
-        impl fmt::Display for $name {
-            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str(&self.0)
-            }
-        }
-    )*};
-}
 
 word!(ClassName, ListenerName, ServiceName, Namespace);
 
