@@ -108,7 +108,8 @@ impl CheckState {
 /// A kind of checks that an endpoint undergoes, with their state.
 pub type CheckEntry = (Arc<CheckParams>, Arc<CheckState>);
 
-/// The checks of one endpoint. Nearly all have none, or one.
+/// The checks of one endpoint, in the order of the addresses of their parameters. Nearly all endpoints have none or one,
+/// but one that a thousand routes check by their own hostnames has a thousand, and every connection looks for its own.
 #[derive(Debug, Default)]
 pub(super) struct EndpointChecks(ArcSwapOption<Vec<CheckEntry>>);
 
@@ -131,23 +132,37 @@ impl EndpointChecks {
 
     fn of<T>(&self, params: &Arc<CheckParams>, get: impl FnOnce(&CheckState) -> T) -> Option<T> {
         let entries = self.0.load();
-        let mut entries = entries.iter().flat_map(|entries| entries.iter());
-        let own = entries.find(|(own, _)| Arc::ptr_eq(own, params));
-        own.map(|(_, state)| get(state))
+        let entries = entries.as_ref().map_or(&[][..], |entries| entries.as_slice());
+        entry(entries, params, identity).map(|(_, state)| get(state))
     }
 
     /// Replaces all entries, unless they are the same.
     pub(super) fn set(&self, entries: &[CheckEntry]) {
+        let mut entries = entries.to_vec();
+        entries.sort_unstable_by_key(identity);
         let same = |(one, other): (&CheckEntry, &CheckEntry)| {
             Arc::ptr_eq(&one.0, &other.0) && Arc::ptr_eq(&one.1, &other.1)
         };
         let before = self.0.load();
         let before = before.as_ref().map_or(&[][..], |before| before.as_slice());
-        if before.len() == entries.len() && before.iter().zip(entries).all(same) {
+        if before.len() == entries.len() && before.iter().zip(&entries).all(same) {
             return;
         }
-        self.0.store((!entries.is_empty()).then(|| Arc::new(entries.to_vec())));
+        self.0.store((!entries.is_empty()).then(|| Arc::new(entries)));
     }
+}
+
+fn identity((params, _): &CheckEntry) -> *const CheckParams {
+    Arc::as_ptr(params)
+}
+
+/// The entry of these parameters, among entries in the order of their identities.
+fn entry<'e>(
+    entries: &'e [CheckEntry],
+    params: &Arc<CheckParams>,
+    identity: impl FnMut(&CheckEntry) -> *const CheckParams,
+) -> Option<&'e CheckEntry> {
+    entries.get(entries.binary_search_by_key(&Arc::as_ptr(params), identity).ok()?)
 }
 
 #[cfg(test)]
@@ -178,5 +193,31 @@ mod tests {
         state.set(CheckVerdict::Unhealthy);
         checks.set(&[]);
         assert_eq!(checks.verdict(&one), CheckVerdict::Unknown);
+    }
+
+    #[test]
+    fn the_state_of_one_among_a_thousand_kinds_is_found_with_a_few_looks() {
+        let mut entries: Vec<CheckEntry> =
+            (0..1_000).map(|seconds| (Arc::new(params(seconds)), Arc::default())).collect();
+        let checks = EndpointChecks::default();
+        // In either order: whoever sets them need not know it.
+        for _ in 0..2 {
+            entries.reverse();
+            checks.set(&entries);
+            let kept = checks.0.load_full().unwrap_or_default();
+            for (params, state) in &entries {
+                let mut looks = 0;
+                let found = entry(&kept, params, |entry| {
+                    looks += 1;
+                    identity(entry)
+                });
+                assert!(found.is_some_and(|(_, found)| Arc::ptr_eq(found, state)));
+                assert!(looks <= 12, "{looks}");
+                state.set(CheckVerdict::Unhealthy);
+                assert_eq!(checks.verdict(params), CheckVerdict::Unhealthy);
+                state.set(CheckVerdict::Healthy);
+                assert_eq!(checks.verdict(params), CheckVerdict::Healthy);
+            }
+        }
     }
 }

@@ -164,9 +164,7 @@ impl CheckedEndpoints {
             }
             stays
         });
-        for (id, (endpoint, mut entries)) in entries {
-            // Always in the same order, so that the same ones are seen to be the same.
-            entries.sort_unstable_by_key(|(params, _)| Arc::as_ptr(params));
+        for (id, (endpoint, entries)) in entries {
             endpoint.set_checks(&entries);
             self.0.entry(id).or_insert_with(|| Arc::clone(endpoint));
         }
