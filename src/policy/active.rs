@@ -13,8 +13,8 @@ use super::{AlpnProtocol, CheckServerName, ConfigMapName, InvalidValue, Number, 
 pub(super) type ResultCount = Number<1, 10>;
 /// The checks of one route alone are no flood for its servers.
 const LEAST_INTERVAL: Duration = Duration::from_secs(1);
-/// A check that waits has a place that others need.
-const LONGEST_TIMEOUT: Duration = Duration::from_mins(1);
+/// A check of a server that does not answer holds a place for so long, and others wait for it.
+const LONGEST_TIMEOUT: Duration = Duration::from_secs(10);
 /// The most protocols that a check may offer.
 const MOST_PROTOCOLS: usize = 16;
 
@@ -43,7 +43,7 @@ pub struct ActiveHealth {
     #[schemars(schema_with = "schema::check_interval")]
     pub interval: Option<Timeout>,
 
-    /// How long one check may take, at most `1m`. Without it, `3s`.
+    /// How long one check may take, at most `10s`. Without it, `3s`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "schema::check_timeout")]
     pub timeout: Option<Timeout>,
@@ -187,7 +187,9 @@ impl ActiveHealth {
             )));
         }
         if let Some(timeout) = self.timeout.filter(|timeout| timeout.get() > LONGEST_TIMEOUT) {
-            return Err(InvalidValue::new(format!("timeout is {timeout}, over the maximum of 1m")));
+            return Err(InvalidValue::new(format!(
+                "timeout is {timeout}, over the maximum of 10s"
+            )));
         }
         if self.verify == Some(VerifyMode::Enforce) && self.ca.is_none() {
             return Err(InvalidValue::new(
@@ -265,7 +267,10 @@ mod tests {
                 "active.alpn is for checks of type TLS; write type: TLS, or leave alpn out",
             ),
             (json!({ "type": "TCP", "interval": "999ms" }), "under the minimum of 1s"),
-            (json!({ "type": "TCP", "timeout": "61s" }), "timeout is 1m1s, over the maximum of 1m"),
+            (
+                json!({ "type": "TCP", "timeout": "10s1ms" }),
+                "timeout is 10s1ms, over the maximum of 10s",
+            ),
             (json!({ "type": "TCP", "unhealthy": 0 }), "0 is not a number from 1 to 10"),
             (json!({ "type": "TLS", "serverName": "*.a.test" }), "is not a server name"),
             (

@@ -48,9 +48,9 @@ pub(super) fn check_interval(_: &mut SchemaGenerator) -> Schema {
     timeout_with(">= duration('1s')", "is under the minimum of 1s")
 }
 
-/// See [`ActiveHealth::timeout`](super::ActiveHealth): a [`timeout`] of at most a minute.
+/// See [`ActiveHealth::timeout`](super::ActiveHealth): a [`timeout`] of at most ten seconds.
 pub(super) fn check_timeout(_: &mut SchemaGenerator) -> Schema {
-    timeout_with("<= duration('1m')", "is over the maximum of 1m")
+    timeout_with("<= duration('10s')", "is over the maximum of 10s")
 }
 
 /// A [`timeout`] that compares so.

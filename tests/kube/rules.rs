@@ -83,7 +83,7 @@ fn a_route_at_all_its_limits_is_taken() {
             "active": {
                 "type": "TLS",
                 "interval": "00719h00059m00059s00999ms",
-                "timeout": "00000h00000m00059s00999ms",
+                "timeout": "00000h00000m00009s00999ms",
                 "unhealthy": 10,
                 "healthy": 10,
                 "serverName": name(0) + ".",

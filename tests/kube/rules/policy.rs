@@ -137,9 +137,9 @@ fn checks() -> Vec<Rule> {
             json!({ "type": "TCP", "interval": "1s" }),
         ),
         check(
-            json!({ "type": "TCP", "timeout": "1m1ms" }),
-            "~.timeout: Invalid value: \"1m1ms\": is over the maximum of 1m",
-            json!({ "type": "TCP", "timeout": "1m" }),
+            json!({ "type": "TCP", "timeout": "10s1ms" }),
+            "~.timeout: Invalid value: \"10s1ms\": is over the maximum of 10s",
+            json!({ "type": "TCP", "timeout": "10s" }),
         ),
         check(
             with("unhealthy", json!(0)),
