@@ -293,7 +293,7 @@ pub struct CheckMetrics {
     pub checked: IntGauge,
     /// `sluice_health_unchecked_endpoints`: endpoints beyond the most that are checked.
     pub unchecked: IntGauge,
-    /// `sluice_health_check_delay_seconds`: how long the last check waited for the budget.
+    /// `sluice_health_check_delay_seconds`: how long the check that waits longest has waited.
     pub delay: Gauge,
     /// `sluice_health_check_failures_total`: addresses that became unhealthy.
     pub failed: IntCounter,
@@ -319,7 +319,7 @@ impl CheckMetrics {
             )?,
             delay: new.fraction(
                 "health_check_delay_seconds",
-                "How long the last health check waited for the budget of the process.",
+                "How long the health check that waits longest has waited for a turn and the budget of the process.",
             )?,
             failed: new.counter(
                 "health_check_failures_total",

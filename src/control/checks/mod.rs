@@ -93,7 +93,7 @@ pub struct CheckMeters {
     pub checked: IntGauge,
     /// How many endpoints are not checked, because there are too many.
     pub unchecked: IntGauge,
-    /// How long the last check waited for the budget, in seconds.
+    /// How long the check that waits longest has waited for a turn and the budget, in seconds.
     pub delay: Gauge,
     /// How many addresses became unhealthy.
     pub failed: IntCounter,
@@ -173,12 +173,12 @@ impl Checks<'_> {
     /// Begins the checks that are due.
     fn begin(&mut self, running: &mut JoinSet<(CheckJob, Probe)>) {
         while let Some(job) = self.schedule.next(Instant::now()) {
-            self.args.meters.delay.set(self.schedule.delay().as_secs_f64());
             match (self.args.judge)(job.key.address) {
                 Err(_) => self.finish(&job, Probe::blind(CheckOutcome::Forbidden)),
                 Ok(()) => drop(running.spawn(make(job, self.args.authorities.clone()))),
             }
         }
+        self.args.meters.delay.set(self.schedule.delay(Instant::now()).as_secs_f64());
     }
 
     fn report_later(&mut self) {

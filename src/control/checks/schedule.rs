@@ -39,10 +39,11 @@ pub(super) struct Schedule {
     endpoints: CheckedEndpoints,
     /// The checks that wait for their time, each once.
     due: BTreeSet<(Instant, u64)>,
+    /// The checks that wait for a turn and the budget, each once, by the time when they were due.
+    waiting: BTreeSet<(Instant, u64)>,
     turns: Turns,
     budget: Budget,
     last_id: u64,
-    delay: Duration,
     /// The certificates that were seen: most endpoints show the same as others.
     certificates: Interned<ServerCertificate>,
 }
@@ -54,8 +55,6 @@ struct ScheduledCheck {
     run: ResultRun,
     /// What was last seen of the certificate.
     seen: Option<CertificateView>,
-    /// Whether it is due, and waits for a turn.
-    waits: bool,
     /// When it is due, or was due the last time.
     due: Instant,
     /// When it last began.
@@ -70,10 +69,10 @@ impl Schedule {
             checks: HashMap::new(),
             endpoints: CheckedEndpoints::default(),
             due: BTreeSet::new(),
+            waiting: BTreeSet::new(),
             turns: Turns::default(),
             budget: Budget { pause: Duration::from_secs(1) / per_second.get(), next: now },
             last_id: 0,
-            delay: Duration::ZERO,
             certificates: Interned::default(),
         }
     }
@@ -90,11 +89,14 @@ impl Schedule {
             }
         }
         for id in before.into_values() {
-            // If it waits for a turn or runs, its id means nothing then.
+            // If it runs, its id means nothing then.
             if let Some(check) = self.checks.remove(&id) {
                 self.due.remove(&(check.due, id));
+                self.waiting.remove(&(check.due, id));
             }
         }
+        let checks = &self.checks;
+        self.turns.retain(|id| checks.contains_key(&id));
         self.endpoints.attach(self.checks.values().map(|check| (&check.planned, &check.state)));
     }
 
@@ -110,21 +112,21 @@ impl Schedule {
                     self.due.insert((check.due, id));
                     continue;
                 }
-                check.waits = true;
+                self.waiting.insert((due, id));
                 let namespaces = check.planned.namespaces.iter();
                 namespaces.for_each(|namespace| self.turns.add(namespace, id));
             }
         }
         while self.budget.allows(now) {
             let (namespace, id) = self.turns.next()?;
-            let Some(check) = self.checks.get_mut(&id).filter(|check| check.waits) else {
-                // It was removed while it waited, or made in the turn of another namespace.
+            let waiting = &mut self.waiting;
+            let waited = |check: &&mut ScheduledCheck| waiting.remove(&(check.due, id));
+            let Some(check) = self.checks.get_mut(&id).filter(waited) else {
+                // It was made in the turn of another namespace.
                 self.turns.finish(&namespace);
                 continue;
             };
-            check.waits = false;
             self.budget.spend(now);
-            self.delay = now.saturating_duration_since(check.due);
             check.begun = now;
             return Some(CheckJob { key: check.planned.key.clone(), namespace, id });
         }
@@ -176,9 +178,10 @@ impl Schedule {
         self.checks.get(self.ids.get(check)?)?.seen.as_ref()
     }
 
-    /// How long the last check waited for the budget and for its turn.
-    pub(super) fn delay(&self) -> Duration {
-        self.delay
+    /// How long the check that waits longest has waited for a turn and the budget.
+    pub(super) fn delay(&self, now: Instant) -> Duration {
+        let first = self.waiting.first();
+        first.map_or(Duration::ZERO, |(due, _)| now.saturating_duration_since(*due))
     }
 
     /// The number of checks.
@@ -194,8 +197,7 @@ impl Schedule {
     fn add(&mut self, id: u64, planned: PlannedCheck, now: Instant) {
         let due = now + part_of(FIRST);
         let (state, run) = (Arc::default(), ResultRun::default());
-        let check =
-            ScheduledCheck { planned, state, run, seen: None, waits: false, due, begun: now };
+        let check = ScheduledCheck { planned, state, run, seen: None, due, begun: now };
         self.checks.insert(id, check);
         self.due.insert((due, id));
     }

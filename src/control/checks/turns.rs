@@ -1,15 +1,18 @@
-//! The checks that wait for the budget. Namespaces take turns, and each has its own limit on running checks, so
+//! The checks that wait for the budget. Namespaces take turns, and each has its share of the running checks, so
 //! that neither a namespace with many endpoints nor one whose endpoints do not answer delays the checks of others.
-//! When all places are taken by endpoints that do not answer, a namespace without a running check still gets one.
+//! When all places are taken by endpoints that do not answer, each further namespace still gets a few.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 
-/// The most checks that run at the same time.
+/// The most checks that run at the same time. Each has a descriptor.
 const AT_ONCE: usize = 256;
+/// The most of one namespace, however few others have checks.
 const AT_ONCE_OF_A_NAMESPACE: usize = 64;
-/// The most with those that are the only one of their namespace: each check has a descriptor.
-const AT_ONCE_WITH_FIRST: usize = 512;
+/// How many each namespace may have when all places are taken.
+const ALWAYS: usize = 4;
+/// The places for that.
+const ON_TOP: usize = AT_ONCE;
 
 /// The queues of the namespaces.
 #[derive(Debug, Default)]
@@ -29,13 +32,10 @@ struct NamespaceQueue {
 }
 
 impl NamespaceQueue {
-    /// Whether another check may run, while as many run of all namespaces.
-    fn has_room(&self, running: usize) -> bool {
-        match self.running {
-            0 => running < AT_ONCE_WITH_FIRST,
-            1..AT_ONCE_OF_A_NAMESPACE => running < AT_ONCE,
-            _ => false,
-        }
+    /// Whether another check may run, while `running` run of all namespaces, and each may have `share`.
+    fn has_room(&self, running: usize, share: usize) -> bool {
+        let of_all = if self.running < ALWAYS { AT_ONCE + ON_TOP } else { AT_ONCE };
+        self.running < share && running < of_all
     }
 }
 
@@ -52,12 +52,32 @@ impl Turns {
         queue.waiting.push_back(check);
     }
 
+    /// How many checks of a namespace may run, by the number of those that have any.
+    fn share(&self) -> usize {
+        (AT_ONCE / self.queues.len().max(1)).clamp(ALWAYS, AT_ONCE_OF_A_NAMESPACE)
+    }
+
+    /// Forgets the checks that wait and do not exist any more.
+    pub(super) fn retain(&mut self, exists: impl Fn(u64) -> bool) {
+        for queue in self.queues.values_mut() {
+            queue.known.retain(|check| exists(*check));
+            let known = &queue.known;
+            queue.waiting.retain(|check| known.contains(check));
+        }
+        self.queues.retain(|_, queue| queue.running > 0 || !queue.waiting.is_empty());
+        let queues = &self.queues;
+        self.ring.retain(|namespace| {
+            queues.get(namespace).is_some_and(|queue| !queue.waiting.is_empty())
+        });
+    }
+
     /// The next check and its namespace, if another one may run. It runs until [`Turns::finish`].
     pub(super) fn next(&mut self) -> Option<(Arc<str>, u64)> {
+        let share = self.share();
         for _ in 0..self.ring.len() {
             let namespace = self.ring.pop_front()?;
             let Some(queue) = self.queues.get_mut(&namespace) else { continue };
-            let check = match queue.has_room(self.running) {
+            let check = match queue.has_room(self.running, share) {
                 true => queue.waiting.pop_front(),
                 false => None,
             };
@@ -78,10 +98,11 @@ impl Turns {
 
     /// Whether a check could run now.
     pub(super) fn has_next(&self) -> bool {
+        let share = self.share();
         let has_room = |namespace: &Arc<str>| {
-            self.queues.get(namespace).is_some_and(|queue| queue.has_room(self.running))
+            self.queues.get(namespace).is_some_and(|queue| queue.has_room(self.running, share))
         };
-        self.running < AT_ONCE_WITH_FIRST && self.ring.iter().any(has_room)
+        self.running < AT_ONCE + ON_TOP && self.ring.iter().any(has_room)
     }
 
     /// How many places in queues are taken.
@@ -135,14 +156,33 @@ mod tests {
         assert_eq!(begun(&mut turns).len(), AT_ONCE);
         let other = Arc::from("e");
         (200..300).for_each(|check| turns.add(&other, check));
-        assert_eq!(begun(&mut turns), [200]);
+        assert_eq!(begun(&mut turns), [200, 201, 202, 203]);
         assert!(!turns.has_next());
         turns.finish(&other);
-        assert_eq!(begun(&mut turns), [201]);
+        assert_eq!(begun(&mut turns), [204]);
+        // The others give way as their checks end.
+        let silent = Arc::from("a");
+        (0..20).for_each(|_| turns.finish(&silent));
+        let next = begun(&mut turns);
+        let own = next.iter().filter(|check| **check < 200).count();
+        assert_eq!((own, next.len()), (7, 16), "{next:?}");
         for number in 0..AT_ONCE {
             turns.add(&Arc::from(format!("n{number}")), 1);
         }
-        assert_eq!(begun(&mut turns).len(), AT_ONCE_WITH_FIRST - AT_ONCE - 1);
+        begun(&mut turns);
+        assert_eq!(turns.running, AT_ONCE + ON_TOP);
+    }
+
+    #[test]
+    fn checks_that_are_gone_do_not_wait() {
+        let (mut turns, a, b) = (Turns::default(), Arc::from("a"), Arc::from("b"));
+        (0..10).for_each(|check| turns.add(&a, check));
+        turns.add(&b, 3);
+        turns.retain(|check| check == 7);
+        assert_eq!(turns.len(), 1);
+        assert_eq!(begun(&mut turns), [7]);
+        turns.finish(&a);
+        assert!(turns.queues.is_empty() && turns.ring.is_empty());
     }
 
     #[test]

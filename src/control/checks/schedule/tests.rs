@@ -101,7 +101,7 @@ fn a_budget_that_is_too_small_makes_intervals_longer_for_all_alike() {
     // The namespace with few endpoints is not delayed by the other one.
     let of_b = made.iter().filter(|(_, key)| key.address.to_string().starts_with("192.0.2."));
     assert!((50..=70).contains(&of_b.count()));
-    assert!(schedule.delay() > Duration::ZERO);
+    assert!(schedule.delay(start + Duration::from_secs(60)) > Duration::from_secs(5));
     assert_eq!(schedule.len(), 210);
 }
 
@@ -211,6 +211,31 @@ fn endpoints_that_do_not_answer_delay_no_check_that_another_namespace_needs_as_w
     assert!(shared >= 4, "{shared}");
     let [queued, checks] = [schedule.turns.len(), schedule.checks.len()];
     assert!(queued <= 2 * checks, "{queued} of {checks}");
+}
+
+#[test]
+fn the_delay_is_that_of_the_check_that_waits_longest_and_ends_with_it() {
+    let routes = vec![route("a/r", &["silent"], Some("TCP")), route("b/r", &["own"], Some("TCP"))];
+    let reader = reader_of(routes, &[many("silent", 1, 100), many("own", 2, 1)]);
+    let start = Instant::now();
+    use_backends(&reader);
+    let mut schedule = schedule(10_000, &reader, start);
+    let (mut now, mut of_b) = (start, 0);
+    while now < start + Duration::from_secs(100) {
+        while let Some(job) = schedule.next(now) {
+            if job.namespace.as_ref() == "b" {
+                of_b += 1;
+                schedule.finish(&job, Some(true), now);
+            }
+        }
+        now = schedule.wake().unwrap().max(now);
+    }
+    // The last check that began was not late, but those beyond the share of `a` have not begun at all.
+    assert!(of_b >= 9, "{of_b}");
+    let delay = schedule.delay(now);
+    assert!(delay > Duration::from_secs(99) && delay <= now - start, "{delay:?}");
+    schedule.replace(Vec::new(), now);
+    assert_eq!((schedule.delay(now), schedule.turns.len()), (Duration::ZERO, 0));
 }
 
 #[test]
