@@ -5,7 +5,6 @@ use std::io;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, LazyLock, Mutex, PoisonError};
-use std::time::Duration;
 
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::client::{ResolvesClientCert, Resumption};
@@ -15,9 +14,7 @@ use rustls::sign::CertifiedKey;
 use rustls::{
     CertificateError, ClientConfig, DigitallySignedStruct, Error, RootCertStore, SignatureScheme,
 };
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
-use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
@@ -46,32 +43,13 @@ pub(super) enum HandshakeFault {
     NoAuthorities(Option<AuthorityFault>),
 }
 
-/// How long a server may take to close after the goodbye.
-const PARTING: Duration = Duration::from_millis(500);
-/// The most that is read meanwhile, more than greetings and session tickets have.
-const MOST_PARTING: u64 = 65_536;
-
 /// A handshake that has shown what it had to.
 #[derive(Debug)]
 pub(super) struct Handshake {
     /// The connection, unless the server has ended it.
-    stream: Option<TlsStream<TcpStream>>,
+    pub(super) stream: Option<TlsStream<TcpStream>>,
     /// What it has shown of the certificate, if the route wants to know.
     pub(super) seen: Option<CertificateView>,
-}
-
-impl Handshake {
-    /// Says goodbye, and takes what the server still sends: a close with unread data, such as session tickets, would
-    /// be a reset, which servers log.
-    pub(super) async fn part(self) {
-        let Some(mut stream) = self.stream else { return };
-        let parting = async {
-            stream.shutdown().await?;
-            tokio::io::copy(&mut stream.take(MOST_PARTING), &mut tokio::io::sink()).await
-        };
-        // However it ends, it shows nothing more.
-        let _ = timeout(PARTING, parting).await;
-    }
 }
 
 /// Makes a handshake with the server at `address`.

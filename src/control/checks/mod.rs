@@ -1,7 +1,8 @@
 //! Active health checks: connections of sluice itself that show whether endpoints serve.
 //!
 //! * `plan` says which checks a table needs, `schedule` when each is made, and `turns` which one first;
-//! * `probe` makes one check, `handshake` its TLS part, and `result_run` has what the results come to;
+//! * `probe` makes one check, `handshake` its TLS part, `goodbyes` its end, and `result_run` has what the results come
+//!   to;
 //! * `certificates` judges what a server shows, by the `authorities` of ConfigMaps, `verdicts` keeps what they say, and
 //!   `reports` tells of its `problems`.
 //!
@@ -11,6 +12,7 @@ mod authorities;
 mod certificates;
 #[cfg(test)]
 mod fixture;
+mod goodbyes;
 mod handshake;
 mod plan;
 mod probe;
@@ -41,6 +43,7 @@ use tokio::time::sleep_until;
 pub use self::authorities::{
     Authorities, Authority, AuthorityFault, CA_KEY, KnownAuthorities, authority, named_config_maps,
 };
+use self::goodbyes::Goodbyes;
 use self::plan::{Plan, plan};
 pub use self::probe::CheckOutcome;
 use self::probe::{Probe, probe};
@@ -61,6 +64,8 @@ const REPORT_EVERY: Duration = Duration::from_secs(1);
 const REPORT_AGAIN: Duration = Duration::from_secs(60);
 /// The most endpoints with checks, each once for each backend and each kind of checks: they use some tens of MiB.
 const MOST_ENDPOINTS: usize = 65_536;
+/// The most handshakes at a time whose server has yet to close. Each has a descriptor.
+const GOODBYES: usize = 128;
 
 /// The arguments of [`run`].
 pub struct ChecksArgs {
@@ -117,6 +122,7 @@ pub async fn run(args: &ChecksArgs) -> Infallible {
         next_plan: start,
         report_at: None,
         next_report: start,
+        goodbyes: Goodbyes::new(GOODBYES),
     };
     let mut running = JoinSet::new();
     // The table may have been published before anybody was told.
@@ -156,6 +162,8 @@ struct Checks<'a> {
     report_at: Option<Instant>,
     /// When the next one may be made.
     next_report: Instant,
+    /// The ends of handshakes that have shown what they had to.
+    goodbyes: Goodbyes,
 }
 
 impl Checks<'_> {
@@ -207,7 +215,8 @@ impl Checks<'_> {
         self.report_at = Some(self.next_report.max(now + REPORT_AGAIN));
     }
 
-    fn finish(&mut self, job: &CheckJob, Probe { outcome, seen }: Probe) {
+    fn finish(&mut self, job: &CheckJob, Probe { outcome, seen, stream }: Probe) {
+        stream.into_iter().for_each(|stream| self.goodbyes.say(stream));
         if seen.is_some_and(|seen| self.schedule.saw(job, seen)) {
             self.report_later();
         }

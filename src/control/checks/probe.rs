@@ -7,6 +7,7 @@ use rustix::io::Errno;
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
+use tokio_rustls::client::TlsStream;
 
 use super::authorities::Authorities;
 use super::certificates::{CertificateView, Trust};
@@ -113,12 +114,14 @@ pub(super) struct Probe {
     pub(super) outcome: CheckOutcome,
     /// What it has seen of the certificate, if it has got so far and the route wants to know.
     pub(super) seen: Option<CertificateView>,
+    /// The connection of a handshake, which is to end by a goodbye.
+    pub(super) stream: Option<TlsStream<TcpStream>>,
 }
 
 impl Probe {
     /// A check that has seen no certificate.
     pub(super) fn blind(outcome: CheckOutcome) -> Self {
-        Probe { outcome, seen: None }
+        Probe { outcome, seen: None, stream: None }
     }
 }
 
@@ -130,14 +133,13 @@ pub(super) async fn probe(
 ) -> Probe {
     match timeout(params.timeout, attempt(address, params, authorities)).await {
         Ok(Ok(None)) => Probe::blind(CheckOutcome::Passed),
-        Ok(Ok(Some(mut handshake))) => {
-            let seen = handshake.seen.take();
-            handshake.part().await;
+        Ok(Ok(Some(Handshake { stream, seen }))) => {
             let is_vouched = !matches!(&seen, Some(seen) if seen.trust.is_fault());
             let passes = is_vouched || params.verify() != VerifyMode::Enforce;
             Probe {
                 outcome: if passes { CheckOutcome::Passed } else { CheckOutcome::Certificate },
                 seen,
+                stream,
             }
         }
         Ok(Err(HandshakeFault::Io(error))) => Probe::blind(CheckOutcome::of(&error)),
@@ -148,7 +150,7 @@ pub(super) async fn probe(
                 trust: Trust::NoAuthority(fault),
                 h2: false,
             });
-            Probe { outcome: CheckOutcome::NoAuthorities, seen }
+            Probe { seen, ..Probe::blind(CheckOutcome::NoAuthorities) }
         }
         Err(_) => Probe::blind(CheckOutcome::TimedOut),
     }

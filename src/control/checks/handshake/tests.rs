@@ -1,15 +1,20 @@
 //! Checks of real TLS servers.
 
+use std::time::Duration;
+
 use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
 use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
 use rustls::server::WebPkiClientVerifier;
 use rustls::{RootCertStore, ServerConfig, SupportedProtocolVersion, version};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
+use tokio::time::timeout;
 use tokio_rustls::TlsAcceptor;
 
 use super::super::authorities::KnownAuthorities;
 use super::super::fixture::params;
-use super::super::probe::{CheckOutcome, probe};
+use super::super::goodbyes::Goodbyes;
+use super::super::probe::{CheckOutcome, Probe, probe};
 use super::*;
 use crate::routing::{CheckMethod, CheckParams, ObjectKey};
 
@@ -96,23 +101,55 @@ fn authorities_of(pki: &Pki) -> Authorities {
     authorities
 }
 
-async fn checked(server: &Server, tls: TlsCheck, authorities: &Authorities) -> CheckOutcome {
+async fn probed(server: &Server, tls: TlsCheck, authorities: &Authorities) -> Probe {
     let timeout = Duration::from_secs(10);
     let params = CheckParams { method: CheckMethod::Tls(tls), timeout, ..params() };
-    probe(server.address, &params, authorities).await.outcome
+    probe(server.address, &params, authorities).await
+}
+
+async fn checked(server: &Server, tls: TlsCheck, authorities: &Authorities) -> CheckOutcome {
+    probed(server, tls, authorities).await.outcome
 }
 
 #[tokio::test]
 async fn a_whole_handshake_with_name_and_protocol_ends_quietly() {
     for version in [&version::TLS13, &version::TLS12] {
         let mut server = serve(&pki(&["other.test"]), version, false).await;
-        let outcome = checked(&server, tls(VerifyMode::Report), &Authorities::default()).await;
-        assert_eq!(outcome, CheckOutcome::Passed);
+        let probe = probed(&server, tls(VerifyMode::Report), &Authorities::default()).await;
+        assert_eq!(probe.outcome, CheckOutcome::Passed);
+        let mut goodbyes = Goodbyes::new(1);
+        goodbyes.say(probe.stream.unwrap());
         let (name, protocol, end) = server.seen.recv().await.unwrap();
         assert_eq!((name.as_deref(), protocol.as_deref()), (Some("a.test"), Some(&b"h2"[..])));
         // An end without close_notify would be an error.
         assert_eq!(end.unwrap(), 0);
     }
+}
+
+#[tokio::test]
+async fn no_check_waits_for_a_goodbye_and_only_so_many_are_said_at_a_time() {
+    let pki = pki(&["a.test"]);
+    let check = async |server: &Server| {
+        probed(server, tls(VerifyMode::Report), &Authorities::default()).await.stream.unwrap()
+    };
+    let mut one = serve(&pki, &version::TLS13, false).await;
+    let mut other = serve(&pki, &version::TLS13, false).await;
+    let [first, second] = [check(&one).await, check(&other).await];
+    assert!(one.seen.try_recv().is_err(), "its connection is still open");
+    let mut goodbyes = Goodbyes::new(1);
+    goodbyes.say(first);
+    goodbyes.say(second);
+    assert_eq!(one.seen.recv().await.unwrap().2.unwrap(), 0);
+    assert!(other.seen.recv().await.unwrap().2.is_err(), "there was no room for its goodbye");
+    let quiet = async {
+        loop {
+            goodbyes.say(check(&one).await);
+            if one.seen.recv().await.unwrap().2.is_ok() {
+                return;
+            }
+        }
+    };
+    assert!(timeout(Duration::from_secs(10), quiet).await.is_ok(), "the first one has ended");
 }
 
 #[tokio::test]
