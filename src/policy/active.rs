@@ -59,8 +59,9 @@ pub struct ActiveHealth {
     #[schemars(with = "ResultCount")]
     pub healthy: Option<ResultCount>,
 
-    /// The server name that the check of TLS asks for. Without it, the first hostname of the route that is an
-    /// exact name; if it has none, the check sends no name.
+    /// The server name that the check of TLS asks for, and that the certificate must have. Without it, the first
+    /// hostname of the route that is an exact name. A route that has none needs it; only a check that comes from
+    /// the installation then sends no name, and judges none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "CheckServerName")]
     pub server_name: Option<CheckServerName>,
@@ -73,7 +74,8 @@ pub struct ActiveHealth {
     /// What is made of the server's certificate.
     /// - `None`: it is not looked at.
     /// - `Report`: its faults are reported, and the endpoint passes.
-    /// - `Enforce`: the endpoint fails with a certificate that `ca` does not vouch for.
+    /// - `Enforce`: the endpoint fails with a certificate that `ca` does not vouch for. Without a name to check,
+    ///   it passes.
     ///
     /// Without it, `Report`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -81,7 +83,7 @@ pub struct ActiveHealth {
     pub verify: Option<VerifyMode>,
 
     /// The certificates of the authorities that vouch for the server's. `Enforce` needs it. Without it, `Report`
-    /// judges names and dates alone.
+    /// judges the name and the dates alone.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "CaSource")]
     pub ca: Option<CaSource>,

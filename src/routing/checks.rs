@@ -40,6 +40,14 @@ impl CheckParams {
             CheckMethod::Tls(tls) => tls.verify,
         }
     }
+
+    /// The TLS part of a check, if it has one.
+    pub fn tls(&self) -> Option<&TlsCheck> {
+        match &self.method {
+            CheckMethod::Tcp => None,
+            CheckMethod::Tls(tls) => Some(tls),
+        }
+    }
 }
 
 /// How an endpoint is checked.
@@ -62,6 +70,14 @@ pub struct TlsCheck {
     pub verify: VerifyMode,
     /// The ConfigMap with the certificates of the authorities.
     pub ca: Option<ObjectKey>,
+}
+
+impl TlsCheck {
+    /// Whether a server fails with a certificate that no authority vouches for. They vouch for a name, so without one,
+    /// no certificate is a failure.
+    pub fn enforces(&self) -> bool {
+        self.verify == VerifyMode::Enforce && self.server_name.is_some()
+    }
 }
 
 /// The state of an endpoint, according to one kind of checks.

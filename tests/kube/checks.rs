@@ -111,7 +111,7 @@ fn what_checks_see_of_certificates_is_told_of_their_routes() {
         succeeded(api.admin().apply(&manifest(namespace, name, "seen", &spec)));
     };
     let own = server(&authority.issue(&["a.test"]));
-    applied("names", "a.test, b.test", own);
+    applied("names", "b.test, a.test", own);
     let two = server(&shared);
     applied("one", "one.c.test", server(&shared));
     applied("two", "two.c.test", two);
@@ -137,7 +137,7 @@ fn what_checks_see_of_certificates_is_told_of_their_routes() {
     assert!(sluice.metric(&expiry) > 1e9, "{expiry}");
 
     // Mended, which the next report of the same result tells.
-    applied("names", "a.test", own);
+    applied("names", "a.test, b.test", own);
     let mended = GOOD.replace("/1 ", "/2 ");
     await_status(api, namespace, "names", &format!("{mended}BackendCertificate=True/Valid/2 "));
     succeeded(api.admin().kubectl(&["delete", "sni", "one", "-n", namespace]));

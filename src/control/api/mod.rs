@@ -18,7 +18,8 @@ mod values;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::{CustomResource, CustomResourceExt};
 use schemars::JsonSchema;
-use serde::{Deserialize, Deserializer, Serialize};
+use serde::de::Error;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 pub(super) use address::dns_name;
 pub use address::{Address, DnsName};
@@ -32,7 +33,8 @@ pub use crate::yaml::{FieldFault, read as parse};
 pub use values::{ClassName, ListenerName, Namespace, ServiceName};
 
 use crate::policy::{
-    Access, EndpointPolicy, HealthPolicy, Limits, LoadBalancing, Policy, ProxyProtocol, Timeouts,
+    Access, CheckKind, EndpointPolicy, HealthPolicy, Limits, LoadBalancing, Policy, ProxyProtocol,
+    Timeouts,
 };
 use crate::routing::Hostname;
 
@@ -81,7 +83,9 @@ pub const SERVICE_NAME_LABEL: &str = "kubernetes.io/service-name";
     printcolumn(name = "Endpoints", type_ = "integer", json_path = ".status.endpoints"),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
 )]
-#[serde(rename_all = "camelCase", expecting = "an object")]
+// What serde derives with `remote` are functions of the type: its traits are below, with the rule over several fields.
+#[serde(rename_all = "camelCase", expecting = "an object", remote = "Self")]
+#[schemars(extend("x-kubernetes-validations" = [schema::checked_name()]))]
 pub struct SniRouteSpec {
     /// The class of the installation that serves this route (its setting `--class`, by default
     /// `sluice`). A route without a class is served by every installation that does not require one.
@@ -188,6 +192,33 @@ impl SniRouteSpec {
             health: self.health.clone(),
             endpoints: self.endpoints.clone(),
             suspend: self.suspend,
+        }
+    }
+
+    /// Whether its checks of type TLS have a name to ask for: most servers choose the certificate by it, and some
+    /// refuse clients without one.
+    fn has_checked_name(&self) -> bool {
+        let active = self.health.active.as_ref().filter(|active| active.kind == CheckKind::Tls);
+        active.is_none_or(|active| active.server_name.is_some())
+            || self.hostnames.iter().any(|hostname| matches!(hostname, Hostname::Exact(_)))
+    }
+}
+
+impl Serialize for SniRouteSpec {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        SniRouteSpec::serialize(self, serializer)
+    }
+}
+
+impl<'de> Deserialize<'de> for SniRouteSpec {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let spec = SniRouteSpec::deserialize(deserializer)?;
+        match spec.has_checked_name() {
+            true => Ok(spec),
+            false => {
+                let message = format!("health.active.serverName {}", schema::NO_CHECKED_NAME);
+                Err(D::Error::custom(message))
+            }
         }
     }
 }

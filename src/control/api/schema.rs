@@ -11,7 +11,7 @@
 //! parser refuses, but never the other way round.
 
 use schemars::{Schema, json_schema};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::policy::schema::{ipv4, text};
 pub(super) use crate::policy::schema::{rule, rule_telling};
@@ -52,6 +52,22 @@ pub(super) fn hostname() -> Schema {
             ),
         ],
     )
+}
+
+/// What is said of a check without a name.
+pub(super) const NO_CHECKED_NAME: &str = "is missing, and no hostname is an exact name, which a check of type TLS could ask \
+                                          for; write serverName: NAME, or type: TCP";
+
+/// See [`super::SniRouteSpec::has_checked_name`].
+pub(super) fn checked_name() -> Value {
+    let mut rule = rule(
+        "!has(self.health) || !has(self.health.active) || self.health.active.type != 'TLS' \
+         || has(self.health.active.serverName) || self.hostnames.exists(h, !h.startsWith('*'))",
+        NO_CHECKED_NAME,
+    );
+    rule["fieldPath"] = json!(".health.active.serverName");
+    rule["reason"] = json!("FieldValueRequired");
+    rule
 }
 
 /// See [`super::ClassName`].
@@ -202,11 +218,9 @@ fn unbroken(text: &str) -> String {
 #[cfg(test)]
 #[allow(clippy::unwrap_used, clippy::expect_used)]
 mod tests {
-    use kube::CustomResourceExt;
-    use serde_json::json;
-
     use super::super::SniRoute;
     use super::*;
+    use kube::CustomResourceExt;
 
     /// What the API server asks of a structural schema: every node has a type (or is an
     /// int-or-string) and every field a description, and nothing is said by reference.

@@ -13,7 +13,6 @@ use x509_parser::extensions::GeneralName;
 use x509_parser::prelude::{FromDer, X509Certificate};
 
 use super::authorities::AuthorityFault;
-use crate::routing::Hostname;
 
 /// The certificates of a server, its own first.
 pub(super) type Chain = Vec<CertificateDer<'static>>;
@@ -72,34 +71,16 @@ impl ServerCertificate {
         })
     }
 
-    /// Whether it has all names of a hostname that one of its own can stand for.
-    pub(super) fn covers(&self, hostname: &Hostname<&str>) -> bool {
-        match hostname {
-            Hostname::Any => true,
-            Hostname::Wildcard(suffix) => self.has_more || self.has_wildcard(suffix),
-            Hostname::Exact(name) => {
-                let is_own = self.names.iter().any(|own| **own == **name);
-                is_own || self.has_more || self.covers_by_wildcard(name)
-            }
-        }
+    /// Whether it has a name.
+    pub(super) fn covers(&self, name: &str) -> bool {
+        let is_own = self.names.iter().any(|own| **own == *name);
+        is_own || self.has_more || self.has_wildcard_for(name)
     }
 
-    /// Whether one of its wildcards stands for names of this hostname.
-    pub(super) fn has_wildcard_for(&self, hostname: &Hostname<&str>) -> bool {
-        match hostname {
-            Hostname::Any => false,
-            Hostname::Wildcard(suffix) => self.has_wildcard(suffix),
-            Hostname::Exact(name) => self.covers_by_wildcard(name),
-        }
-    }
-
-    /// A wildcard stands for one label.
-    fn covers_by_wildcard(&self, name: &str) -> bool {
-        name.split_once('.').is_some_and(|(_, suffix)| self.has_wildcard(suffix))
-    }
-
-    fn has_wildcard(&self, suffix: &str) -> bool {
-        self.names.iter().any(|own| own.strip_prefix("*.") == Some(suffix))
+    /// Whether one of its wildcards, which stand for one label each, is for a name.
+    pub(super) fn has_wildcard_for(&self, name: &str) -> bool {
+        let suffix = name.split_once('.').map(|(_, suffix)| suffix);
+        self.names.iter().any(|own| suffix.is_some() && own.strip_prefix("*.") == suffix)
     }
 }
 

@@ -61,7 +61,7 @@ pub(super) async fn shake_hands(
 ) -> Result<Handshake, HandshakeFault> {
     // Without an answer, the ConfigMap was not read yet.
     let authority = check.ca.as_ref().map(|ca| authorities.get(ca));
-    if check.verify == VerifyMode::Enforce && !matches!(authority, Some(Some(Ok(_)))) {
+    if check.enforces() && !matches!(authority, Some(Some(Ok(_)))) {
         return Err(HandshakeFault::NoAuthorities(authority.flatten().and_then(Result::err)));
     }
     let asked = check.server_name.as_deref().map(str::to_owned);
@@ -79,8 +79,8 @@ pub(super) async fn shake_hands(
             None
         }
     };
-    // What `Report` wants of names is more than the checked one.
-    let name = asked.as_ref().filter(|_| check.verify == VerifyMode::Enforce);
+    // `Report` tells of the name by itself.
+    let name = asked.as_ref().filter(|_| check.enforces());
     let trust = match authority {
         None | Some(None) => Trust::NotAsked,
         Some(Some(Err(fault))) => Trust::NoAuthority(fault),

@@ -12,9 +12,9 @@ use tokio_rustls::client::TlsStream;
 use super::authorities::Authorities;
 use super::certificates::{CertificateView, Trust};
 use super::handshake::{Handshake, HandshakeFault, shake_hands};
-use crate::policy::{ProxyVersion, VerifyMode};
+use crate::policy::ProxyVersion;
 use crate::proxy_protocol::{ConnectionAddresses, Extensions, LOCAL, Version, write};
-use crate::routing::{CheckMethod, CheckParams};
+use crate::routing::{CheckMethod, CheckParams, TlsCheck};
 
 /// What a check has shown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -135,7 +135,7 @@ pub(super) async fn probe(
         Ok(Ok(None)) => Probe::blind(CheckOutcome::Passed),
         Ok(Ok(Some(Handshake { stream, seen }))) => {
             let is_vouched = !matches!(&seen, Some(seen) if seen.trust.is_fault());
-            let passes = is_vouched || params.verify() != VerifyMode::Enforce;
+            let passes = is_vouched || !params.tls().is_some_and(TlsCheck::enforces);
             Probe {
                 outcome: if passes { CheckOutcome::Passed } else { CheckOutcome::Certificate },
                 seen,

@@ -22,13 +22,15 @@ pub enum ProblemKind {
     CaNotRead,
     /// There are too many of them.
     TooManyCas,
+    /// The check has no name, which `verify: Enforce` needs.
+    NoName,
     /// A certificate has expired.
     Expired,
     /// It is not valid yet.
     NotYetValid,
     /// No authority vouches for it.
     NotTrusted,
-    /// It does not have a hostname of the route.
+    /// It does not have the checked name.
     Name,
     /// It expires soon.
     ExpiresSoon,
@@ -38,11 +40,12 @@ pub enum ProblemKind {
 
 impl ProblemKind {
     /// All kinds.
-    pub const ALL: [ProblemKind; 10] = [
+    pub const ALL: [ProblemKind; 11] = [
         ProblemKind::CaMissing,
         ProblemKind::CaInvalid,
         ProblemKind::CaNotRead,
         ProblemKind::TooManyCas,
+        ProblemKind::NoName,
         ProblemKind::Expired,
         ProblemKind::NotYetValid,
         ProblemKind::NotTrusted,
@@ -58,6 +61,7 @@ impl ProblemKind {
             ProblemKind::CaInvalid => "ca_invalid",
             ProblemKind::CaNotRead => "ca_not_read",
             ProblemKind::TooManyCas => "too_many_cas",
+            ProblemKind::NoName => "no_name",
             ProblemKind::Expired => "expired",
             ProblemKind::NotYetValid => "not_yet_valid",
             ProblemKind::NotTrusted => "not_trusted",
@@ -74,6 +78,7 @@ impl ProblemKind {
             ProblemKind::CaInvalid => "CaInvalid",
             ProblemKind::CaNotRead => "CaNotRead",
             ProblemKind::TooManyCas => "TooManyCas",
+            ProblemKind::NoName => "NoCheckedName",
             ProblemKind::Expired => "CertificateExpired",
             ProblemKind::NotYetValid => "CertificateNotYetValid",
             ProblemKind::NotTrusted => "CertificateNotTrusted",

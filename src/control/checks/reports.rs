@@ -1,7 +1,7 @@
 //! What is said of the certificates of endpoints. Pure.
 
+use std::collections::BTreeMap;
 use std::collections::hash_map::Entry;
-use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -14,13 +14,14 @@ use super::problems::{Affected, ProblemKind, Problems};
 use super::shared_wildcards::SharedWildcards;
 use crate::control::status::Condition;
 use crate::policy::VerifyMode;
-use crate::routing::{Backend, CheckMethod, CheckParams, ObjectRef, Route, RouteKey, Table};
+use crate::routing::{Backend, CheckParams, ObjectRef, Route, RouteKey, Table, TlsCheck};
 
 /// The most different things that are told of the endpoints of a backend: with a certificate for each of them, a report
 /// would take the number of endpoints times that of routes.
 const MOST_SHOWN: usize = 32;
-/// The most hostnames that a message names.
-const MOST_NAMED: usize = 4;
+/// What is said of a route to which `verify: Enforce` of the installation does not apply.
+const NO_NAME: &str = "verify: Enforce decides nothing, because the check has no name to ask for: no hostname of the \
+                       route is an exact one; write health.active with serverName on the route";
 /// A certificate expires soon if less is left, or less than a tenth of its time: whatever renews it does that earlier.
 const SOON: i64 = 7 * 24 * 3600;
 
@@ -149,6 +150,29 @@ impl<'t> RouteView<'t> {
     }
 
     fn tell(&self, now: i64, shared: &SharedWildcards<'_>, problems: &mut Problems) {
+        self.tell_of_trust(problems);
+        for (id, RouteCertificate { certificate, endpoints, .. }) in &self.certificates {
+            let missing = self.checked_name().filter(|name| !certificate.covers(name));
+            let of_name =
+                missing.map(|name| (ProblemKind::Name, format!("it does not have {name}")));
+            let of_others = shared.other(self, *id).map(|other| {
+                let what = format!(
+                    "{other} has the same wildcard certificate and other backends, and both may speak h2: \
+                     browsers send requests for either over one connection"
+                );
+                (ProblemKind::SharedWildcard, what)
+            });
+            for (kind, what) in dates(certificate, now).into_iter().chain(of_name).chain(of_others)
+            {
+                problems.add(kind, what, Some(*endpoints));
+            }
+        }
+    }
+
+    fn tell_of_trust(&self, problems: &mut Problems) {
+        if self.verifies_no_name() {
+            problems.add(ProblemKind::NoName, NO_NAME.to_owned(), None);
+        }
         for ShownView { view, endpoints } in self.views.iter().flat_map(|view| &view.shown) {
             match &view.trust {
                 Trust::NotAsked | Trust::Vouched => {}
@@ -161,41 +185,25 @@ impl<'t> RouteView<'t> {
                 }
             }
         }
-        for (id, RouteCertificate { certificate, endpoints, .. }) in &self.certificates {
-            let of_names = self.names_missing(certificate).map(|what| (ProblemKind::Name, what));
-            let of_others = shared.other(self, *id).map(|other| {
-                let what = format!(
-                    "{other} has the same wildcard certificate and other backends, and both may speak h2: \
-                     browsers send requests for either over one connection"
-                );
-                (ProblemKind::SharedWildcard, what)
-            });
-            for (kind, what) in dates(certificate, now).into_iter().chain(of_names).chain(of_others)
-            {
-                problems.add(kind, what, Some(*endpoints));
-            }
-        }
     }
 
-    /// Which hostnames of the route a certificate does not have.
-    fn names_missing(&self, certificate: &ServerCertificate) -> Option<String> {
-        let missing = self.route.spec.hostnames().filter(|hostname| !certificate.covers(hostname));
-        let missing: BTreeSet<String> = missing.map(|hostname| hostname.to_string()).collect();
-        let named: Vec<&str> = missing.iter().take(MOST_NAMED).map(String::as_str).collect();
-        let more = match missing.len().saturating_sub(named.len()) {
-            0 => String::new(),
-            more => format!(" and {more} more"),
-        };
-        (!named.is_empty()).then(|| format!("it does not have {}{more}", named.join(", ")))
+    /// Whether the installation's `Enforce` decides nothing here.
+    fn verifies_no_name(&self) -> bool {
+        self.tls().is_some_and(|tls| tls.verify == VerifyMode::Enforce && !tls.enforces())
+    }
+
+    /// The name that the check asks for. Only for this one it is known which certificate a client gets.
+    pub(super) fn checked_name(&self) -> Option<&'t str> {
+        self.tls()?.server_name.as_deref()
+    }
+
+    fn tls(&self) -> Option<&'t TlsCheck> {
+        self.route.check.as_ref()?.tls()
     }
 
     fn config_map(&self) -> String {
-        match self.route.check.as_ref().map(|check| &check.method) {
-            Some(CheckMethod::Tls(tls)) => {
-                tls.ca.as_ref().map(ToString::to_string).unwrap_or_default()
-            }
-            Some(CheckMethod::Tcp) | None => String::new(),
-        }
+        let ca = self.tls().and_then(|tls| tls.ca.as_ref());
+        ca.map(ToString::to_string).unwrap_or_default()
     }
 }
 

@@ -48,10 +48,14 @@ impl<'v> SharedWildcards<'v> {
     }
 }
 
-/// Whether a browser may take a connection of this route for those of others with the certificate.
+/// Whether a browser may take a connection of this route for those of others with the certificate. It is known to get
+/// the certificate only for the checked name, and only a hostname of the route is the name of a client.
 fn shares(view: &RouteView<'_>, shown: &RouteCertificate<'_>) -> bool {
+    let Some(name) = view.checked_name() else { return false };
     let mut hostnames = view.route.spec.hostnames();
-    shown.h2 && hostnames.any(|hostname| shown.certificate.has_wildcard_for(&hostname))
+    shown.h2
+        && shown.certificate.has_wildcard_for(name)
+        && hostnames.any(|hostname| hostname.matches(Some(name)))
 }
 
 impl<'v> FirstTwo<'v> {

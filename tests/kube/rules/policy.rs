@@ -125,7 +125,13 @@ fn checks() -> Vec<Rule> {
     let no_ca = "~: Invalid value: verify is Enforce, and ca is missing; write ca: { configMap: NAME }, or \
                  verify: Report";
     let ca = |name: &str| json!({ "configMap": name });
+    let claiming = |hostnames: &[&str]| {
+        let backends = json!([{ "address": "a:1" }]);
+        json!({ "hostnames": hostnames, "backends": backends, "health": { "active": { "type": "TLS" } } })
+    };
+    let no_name = "spec.health.active.serverName: Required value: is missing, and no hostname is an exact name";
     vec![
+        rule("", claiming(&["*.a.test", "*"]), no_name, claiming(&["*.a.test", "a.test"])),
         check(
             json!({ "type": "HTTP" }),
             "~.type: Unsupported value: \"HTTP\": supported values: \"TCP\", \"TLS\", \"None\"",

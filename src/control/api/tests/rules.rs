@@ -134,6 +134,24 @@ fn every_rule_names_the_field_and_the_line() {
 }
 
 #[test]
+fn a_check_of_tls_needs_a_name_to_ask_for() {
+    for (hostnames, kind, refused) in [
+        ("['*.a.com', '*']", "TLS", true),
+        ("['*.a.com', b.com]", "TLS", false),
+        ("['*']", "TLS, serverName: a.com", false),
+        ("['*']", "TCP", false),
+        ("['*']", "None", false),
+    ] {
+        let text =
+            format!("hostnames: {hostnames}\n{BACKENDS}\nhealth: {{active: {{type: {kind}}}}}");
+        let fault = spec(&text).err().map(|fault| fault.to_string()).unwrap_or_default();
+        let expected = "health.active.serverName is missing, and no hostname is an exact name";
+        assert_eq!(fault.starts_with(expected), refused, "{text}: {fault}");
+        assert!(refused || fault.is_empty(), "{text}: {fault}");
+    }
+}
+
+#[test]
 fn every_rule_of_a_backend_names_the_field_and_the_line() {
     for (good, bad, part) in [
         ("address: '192.0.2.1:1'", "weight: 1", "backends[1]: has neither service nor address"),

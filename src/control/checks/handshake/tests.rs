@@ -176,6 +176,11 @@ async fn only_enforce_makes_a_certificate_without_authority_or_name_a_failure() 
     assert_eq!(checked(&server, enforce(), &unread).await, CheckOutcome::NoAuthorities);
     let renamed = TlsCheck { server_name: Some("b.test".into()), ..enforce() };
     assert_eq!(checked(&server, renamed, &authorities_of(&own)).await, CheckOutcome::Certificate);
+    // They vouch for names.
+    for authorities in [authorities_of(&other), Authorities::default()] {
+        let nameless = TlsCheck { server_name: None, ..enforce() };
+        assert_eq!(checked(&server, nameless, &authorities).await, CheckOutcome::Passed);
+    }
     assert_eq!(
         checked(&server, tls(VerifyMode::Report), &authorities_of(&other)).await,
         CheckOutcome::Passed

@@ -92,18 +92,76 @@ fn dates_are_judged_by_what_is_left_of_them() {
     }
 }
 
+/// A route of these hostnames with these checks.
+fn checked(hostnames: &[&str], active: serde_json::Value) -> RouteSpec {
+    let mut spec = route("a/r", hostnames, "x", false);
+    spec.policy = route_with("a/r", &[], active).policy;
+    spec
+}
+
 #[test]
-fn hostnames_that_a_certificate_does_not_have_are_named() {
-    let hostnames = ["a.test", "b.c.test", "d.e.c.test", "*.c.test", "*.f.test", "*"];
-    let routes = vec![route("a/r", &hostnames, "x", false)];
-    let shows = ["192.0.2.1:1", "192.0.2.2:1", "192.0.2.3:1"]
-        .map(|address| (address, view(&certificate(&["A.test", "*.c.test"]))));
-    let addresses = shows.each_ref().map(|(address, _)| *address);
-    let report = report(routes, &[("x", &addresses)], GOOD, &shows);
-    let expected =
-        "the certificates of 192.0.2.1:1 and 2 more: it does not have *.f.test, d.e.c.test";
-    assert_eq!(told(&report, "a/r"), ("NameNotInCertificate", expected.to_owned()));
-    assert_eq!(report.problems[ProblemKind::Name as usize], 1);
+fn only_the_checked_name_is_judged() {
+    let certificate = view(&certificate(&["A.test", "*.c.test"]));
+    let of = |hostnames: &[&str], active: serde_json::Value| {
+        let addresses = ["192.0.2.1:1", "192.0.2.2:1", "192.0.2.3:1"];
+        let shows = addresses.map(|address| (address, certificate.clone()));
+        report(vec![checked(hostnames, active)], &[("x", &addresses)], GOOD, &shows)
+    };
+    let tls = || json!({ "type": "TLS" });
+    let named = |name: &str| json!({ "type": "TLS", "serverName": name });
+    let all = ["*.f.test", "a.test", "z.test"];
+    for (hostnames, active, missing) in [
+        (&all[..], tls(), None),
+        (&["z.test", "a.test"], tls(), Some("z.test")),
+        (&all, named("b.c.test"), None),
+        (&all, named("d.e.c.test"), Some("d.e.c.test")),
+        (&all, named("c.test"), Some("c.test")),
+        // Without a name, nobody knows which one the certificate is for.
+        (&["*.f.test", "*"], tls(), None),
+    ] {
+        let report = of(hostnames, active);
+        let expected = missing.map_or(("Valid", String::new()), |name| {
+            let message =
+                format!("the certificates of 192.0.2.1:1 and 2 more: it does not have {name}");
+            ("NameNotInCertificate", message)
+        });
+        assert_eq!(told(&report, "a/r"), expected, "{hostnames:?}");
+        let problems = report.problems[ProblemKind::Name as usize];
+        assert_eq!(problems, usize::from(missing.is_some()));
+    }
+}
+
+#[test]
+fn enforce_of_the_installation_says_where_it_has_no_name() {
+    let enforce = || json!({ "type": "TLS", "verify": "Enforce", "ca": { "configMap": "ca" } });
+    let shows = [("192.0.2.1:1", view(&certificate(&["a.test"])))];
+    let of = |hostnames: &[&str]| {
+        let routes = vec![checked(hostnames, enforce())];
+        told(&report(routes, &[("x", &["192.0.2.1:1"])], GOOD, &shows), "a/r")
+    };
+    assert_eq!(of(&["*.a.test"]), ("NoCheckedName", NO_NAME.to_owned()));
+    assert_eq!(of(&["*.a.test", "a.test"]), ("Valid", String::new()));
+}
+
+#[test]
+fn a_wildcard_that_is_not_shown_to_clients_of_the_route_is_not_told() {
+    let wildcard = certificate(&["a.test", "*.c.test"]);
+    let routes = || {
+        vec![route("a/one", &["one.c.test"], "x", true), route("a/two", &["two.c.test"], "y", true)]
+    };
+    let backends: [(&str, &[&str]); 2] = [("x", &["192.0.2.1:1"]), ("y", &["192.0.2.2:1"])];
+    let shows = [("192.0.2.1:1", view(&wildcard)), ("192.0.2.2:1", view(&wildcard))];
+    let reason = |change: &dyn Fn(&mut RouteSpec)| {
+        let mut routes = routes();
+        change(&mut routes[0]);
+        told(&report(routes, &backends, GOOD, &shows), "a/two").0
+    };
+    assert_eq!(reason(&|_| {}), "SharedWildcardCertificate");
+    // It is shown for another name, and one.c.test may have its own.
+    let own = route("a/one", &["a.test", "one.c.test"], "x", true);
+    assert_eq!(reason(&|route| *route = own.clone()), "Valid");
+    let probing = route_with("a/one", &[], json!({ "type": "TLS", "serverName": "probe.c.test" }));
+    assert_eq!(reason(&|route| route.policy = probing.policy.clone()), "Valid");
 }
 
 #[test]
@@ -194,10 +252,11 @@ fn certificate_der() -> Vec<u8> {
 fn counted(routes: usize, backend: impl Fn(usize) -> String, addresses: &[Vec<String>]) -> usize {
     let specs = (0..routes).map(|number| {
         let name = format!("{}/r{number:05}", ["a", "b"][number % 2]);
-        let mut spec = route(&name, &[&format!("n{number}.c.test")], &backend(number), true);
+        let hostnames = [&*format!("n{number}.c.test"), "x.c.test"];
+        let mut spec = route(&name, &hostnames, &backend(number), true);
         // Equal checks: by default, each would ask for its own hostname.
         spec.policy =
-            route_with("a/r", &[], json!({ "type": "TLS", "serverName": "c.test" })).policy;
+            route_with("a/r", &[], json!({ "type": "TLS", "serverName": "x.c.test" })).policy;
         spec
     });
     let texts: Vec<(String, Vec<&str>)> = addresses
