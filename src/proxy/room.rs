@@ -106,3 +106,37 @@ impl Room {
         })
     }
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::proxy::reactor::Inbox;
+
+    /// How many newcomers of one client come in in one turn of the worker, beside a client with this many connections.
+    fn admitted(held: u32, newcomer: Option<IpAddr>) -> usize {
+        let reactor = Reactor::new(Arc::new(Inbox::new().unwrap()), || {}).unwrap();
+        let room = Room::new(&reactor);
+        let holder = IpAddr::from([192, 0, 2, 1]);
+        let enter = |number| room.known.enter(holder, TaskId::of_test(number), 0);
+        let _held: Vec<_> = (0..held).map(enter).collect();
+        (0..100).take_while(|_| room.make_for(newcomer)).count()
+    }
+
+    #[test]
+    fn newcomers_of_one_turn_count_as_connections_of_their_client() {
+        let client = Some(IpAddr::from([192, 0, 2, 2]));
+        assert_eq!(admitted(3, client), 0);
+        assert_eq!(admitted(4, client), 1);
+        // One more each time for 4 times as many as it then has, of those that are left.
+        assert_eq!(admitted(12, client), 2);
+        assert_eq!(admitted(12, None), 2, "clients that a proxy has not named yet count together");
+    }
+
+    #[test]
+    fn not_many_give_way_at_a_time() {
+        assert_eq!(admitted(1000, Some(IpAddr::from([192, 0, 2, 2]))), MOST_DISPLACED);
+    }
+}
