@@ -21,6 +21,7 @@ pub mod saved;
 mod slices;
 pub mod status;
 pub mod supervise;
+mod token_bucket;
 pub mod translate;
 
 /// Warns of the installation's own Services that are not there when all that is there has come.

@@ -3,8 +3,8 @@
 //! * `plan` says which checks a table needs, `schedule` when each is made, and `turns` which one first;
 //! * `probe` makes one check, `handshake` its TLS part, `goodbyes` its end, and `result_run` has what the results come
 //!   to;
-//! * `certificates` judges what a server shows, by the `authorities` of ConfigMaps, `verdicts` keeps what they say, and
-//!   `reports` tells of its `problems`.
+//! * `certificates` judges what a server shows, by the `authorities` of ConfigMaps, `verdicts` keeps what they say,
+//!   `reports` tells of its `problems`, and `steady` which of that counts; `log` logs it.
 //!
 //! The verdicts are states of the endpoints in the table, which the data plane reads: a result publishes nothing.
 
@@ -14,6 +14,7 @@ mod certificates;
 mod fixture;
 mod goodbyes;
 mod handshake;
+mod log;
 mod plan;
 mod probe;
 mod problems;
@@ -21,6 +22,7 @@ mod reports;
 mod result_run;
 mod schedule;
 mod shared_wildcards;
+mod steady;
 mod turns;
 mod verdicts;
 
@@ -44,15 +46,17 @@ pub use self::authorities::{
     Authorities, Authority, AuthorityFault, CA_KEY, KnownAuthorities, authority, named_config_maps,
 };
 use self::goodbyes::Goodbyes;
+use self::log::CheckLog;
 use self::plan::{Plan, plan};
 pub use self::probe::CheckOutcome;
 use self::probe::{Probe, probe};
 pub use self::problems::ProblemKind;
 use self::reports::CertificateReport;
 use self::schedule::{CheckJob, Schedule};
+use self::steady::SteadyConditions;
 use crate::control::status::Condition;
 use crate::reach::EndpointRefusal;
-use crate::routing::{CheckMethod, CheckVerdict, ObjectRef, TableReader};
+use crate::routing::{CheckVerdict, ObjectRef, TableReader};
 
 /// The least time between two plans. Until then, new endpoints are not checked, and count as healthy.
 const PLAN_EVERY: Duration = Duration::from_millis(200);
@@ -77,7 +81,7 @@ pub struct ChecksArgs {
     pub judge: Box<dyn Fn(SocketAddr) -> Result<(), EndpointRefusal>>,
     /// The authorities that may vouch for servers.
     pub authorities: Authorities,
-    /// Receives what was seen of the certificates of all routes, whenever that may have changed.
+    /// Receives what is said of the certificates of all routes, whenever that may have changed.
     pub report: Box<dyn Fn(BTreeMap<ObjectRef, Condition>)>,
     /// Its metrics.
     pub meters: CheckMeters,
@@ -123,6 +127,8 @@ pub async fn run(args: &ChecksArgs) -> Infallible {
         report_at: None,
         next_report: start,
         goodbyes: Goodbyes::new(GOODBYES),
+        steady: SteadyConditions::default(),
+        log: CheckLog::new(start),
     };
     let mut running = JoinSet::new();
     // The table may have been published before anybody was told.
@@ -164,6 +170,8 @@ struct Checks<'a> {
     next_report: Instant,
     /// The ends of handshakes that have shown what they had to.
     goodbyes: Goodbyes,
+    steady: SteadyConditions,
+    log: CheckLog,
 }
 
 impl Checks<'_> {
@@ -198,7 +206,7 @@ impl Checks<'_> {
         let table = Arc::clone(&self.args.table.table());
         let unix = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
         let unix = i64::try_from(unix.as_secs()).unwrap_or(i64::MAX);
-        let report = CertificateReport::of(&table, unix, |check| self.schedule.seen(check));
+        let mut report = CertificateReport::of(&table, unix, |check| self.schedule.seen(check));
         for route in table.routes() {
             let expiry = report.expiries.get(&route.spec.key).copied().unwrap_or_default();
             // Written only on a change, so that scrapes share the cache line.
@@ -209,7 +217,10 @@ impl Checks<'_> {
         for (gauge, routes) in self.args.meters.problems.iter().zip(report.problems) {
             gauge.set(i64::try_from(routes).unwrap_or(i64::MAX));
         }
+        let changes = self.steady.count(&mut report.conditions, now);
         (self.args.report)(report.conditions);
+        self.log.conditions(&changes, now);
+        self.log.count_left_out(now);
         self.next_report = now + REPORT_EVERY.max(now.elapsed() * PAUSE_PART);
         // Certificates expire without a new result.
         self.report_at = Some(self.next_report.max(now + REPORT_AGAIN));
@@ -225,21 +236,11 @@ impl Checks<'_> {
         }
         // In bounds: every outcome is its own index in `CheckOutcome::ALL`.
         self.args.meters.made[outcome as usize].inc();
-        let changed = self.schedule.finish(job, outcome.passes(), Instant::now());
-        let (endpoint, check) = (job.key.address, kind_of(&job.key.params.method));
-        match changed {
-            Some(CheckVerdict::Unhealthy) => {
-                self.args.meters.failed.inc();
-                let result = outcome.as_str();
-                tracing::warn!(
-                    %endpoint, check, result,
-                    "an endpoint has failed its health checks and is tried last"
-                );
-            }
-            Some(CheckVerdict::Healthy) => {
-                tracing::info!(%endpoint, check, "an endpoint passes its health checks");
-            }
-            Some(CheckVerdict::Unknown) | None => {}
+        let now = Instant::now();
+        if let Some(verdict) = self.schedule.finish(job, outcome.passes(), now) {
+            let failed = u64::from(verdict == CheckVerdict::Unhealthy);
+            self.args.meters.failed.inc_by(failed);
+            self.log.verdict(job, (outcome, verdict), now);
         }
     }
 }
@@ -248,13 +249,6 @@ async fn make(job: CheckJob, authorities: Authorities) -> (CheckJob, Probe) {
     let check = probe(job.key.address, &job.key.params, &authorities);
     let made = AssertUnwindSafe(check).catch_unwind().await;
     (job, made.unwrap_or(Probe::blind(CheckOutcome::Exhausted)))
-}
-
-fn kind_of(method: &CheckMethod) -> &'static str {
-    match method {
-        CheckMethod::Tcp => "TCP",
-        CheckMethod::Tls(_) => "TLS",
-    }
 }
 
 #[cfg(test)]

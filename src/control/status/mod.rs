@@ -174,7 +174,12 @@ pub fn log_changes(before: &[impl Borrow<RouteStatus>], now: &[impl Borrow<Route
     }
 }
 
-fn log_change(route: &ObjectRef, condition: &Condition, former: Option<&Condition>) {
+/// Logs a condition of a route that was another one before.
+pub(in crate::control) fn log_change(
+    route: &ObjectRef,
+    condition: &Condition,
+    former: Option<&Condition>,
+) {
     // `message` is the log line's own.
     let Condition { kind: condition_kind, reason, message: detail, .. } = condition;
     let kind = route.kind.as_str();

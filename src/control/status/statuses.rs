@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
-use super::{CertificateStatus, Condition, HostnameMove, RouteStatus, log_change};
+use super::{CertificateStatus, Condition, HostnameMove, RouteStatus};
 use crate::routing::ObjectRef;
 
 /// The statuses of all routes of this installation. Clones share them. A change costs what it
@@ -80,7 +80,6 @@ impl StatusGuard<'_> {
             if status.certificate == certificate {
                 continue;
             }
-            now.into_iter().for_each(|now| log_change(route, now, former));
             *status = Arc::new(RouteStatus { certificate, ..(**status).clone() });
             changed.push(route.clone());
         }

@@ -1,5 +1,5 @@
-//! What routes are still to be warned of. Namespaces take turns, so that a namespace with many affected routes does
-//! not delay the warnings of others.
+//! What waits to be written. Namespaces take turns, so that a namespace with many affected routes does not delay what
+//! is written for others.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::hash::Hash;
@@ -34,6 +34,11 @@ impl<K: Clone + Eq + Hash, V> WarnTurns<K, V> {
                 self.queues.insert(namespace, [(key, value)].into());
             }
         }
+    }
+
+    /// Whether none waits.
+    pub(super) fn is_empty(&self) -> bool {
+        self.ring.is_empty()
     }
 
     /// The next one.

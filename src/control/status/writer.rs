@@ -80,10 +80,9 @@ impl<'r> StatusWriter<'r> {
                 dropped.inc_by(moves.push(more, Instant::now()) as u64);
             }) => match never {},
         }
-        let now = Instant::now();
         for said in self.reporting.statuses.hold().snapshot() {
             if self.next(&said).is_some() {
-                self.queue.push(said.object.clone(), WriteLane::Backlog, now);
+                self.queue.push(said.object.clone(), WriteLane::Backlog);
             }
         }
         loop {
@@ -111,13 +110,12 @@ impl<'r> StatusWriter<'r> {
     }
 
     fn hear(&mut self, news: StatusEvent, moves: &mut Moves) {
-        let now = Instant::now();
         match news {
             StatusEvent::Changed(keys) => {
-                keys.into_iter().for_each(|key| self.queue.push(key, WriteLane::Change, now));
+                keys.into_iter().for_each(|key| self.queue.push(key, WriteLane::Change));
             }
             StatusEvent::Moved(more) => {
-                let dropped = moves.push(&more, now) as u64;
+                let dropped = moves.push(&more, Instant::now()) as u64;
                 self.reporting.meters.events_dropped.inc_by(dropped);
             }
         }
