@@ -191,7 +191,7 @@ impl App {
         let stalled = parts.metrics.process.stalled_threads.clone();
         let watchdog = Watchdog::new(Arc::clone(&parts.readiness), stalled);
         watchdog.add(control.pulse());
-        let checks = checks::start(&config, &parts)?;
+        let checks = checks::start(&config, &parts, proxy.descriptors_of_checks())?;
         watchdog.add(checks.pulse(Duty::Checks));
         let statuses = StatusTask::default();
         let (stop_admin, admin_stopped) = oneshot::channel::<()>();

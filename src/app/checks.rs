@@ -16,11 +16,15 @@ const NAME: &str = "checks";
 /// The stack of a thread, unless it needs more.
 const STACK: usize = 2 << 20;
 
-/// Starts the thread.
+/// Starts the thread. Its checks have at most so many descriptors at a time.
 ///
 /// # Errors
 /// When the system has no thread or descriptors left.
-pub(super) fn start(config: &Config, parts: &SharedParts) -> io::Result<PartThread> {
+pub(super) fn start(
+    config: &Config,
+    parts: &SharedParts,
+    descriptors: usize,
+) -> io::Result<PartThread> {
     let (parts, per_second) = (parts.clone(), config.checks_per_second);
     PartThread::start(NAME, STACK, move |part| {
         let machine = Machine::new();
@@ -29,6 +33,7 @@ pub(super) fn start(config: &Config, parts: &SharedParts) -> io::Result<PartThre
         let args = ChecksArgs {
             table: parts.table.clone(),
             per_second,
+            descriptors,
             judge: Box::new(move |endpoint| {
                 reach.judge(endpoint, &own.get(), |ip| machine.has(ip))
             }),

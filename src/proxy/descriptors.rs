@@ -8,6 +8,9 @@ use super::pipes::PipeQuota;
 
 /// Descriptors that are reserved for everything else: the admin port, manifests, logs.
 const RESERVED: usize = 128;
+/// Active health checks have at most an eighth of the limit, and never more than this.
+const CHECKS_PART: usize = 8;
+const MOST_CHECKS: usize = 640;
 /// A connection has two sockets.
 const A_CONNECTION: usize = 2;
 /// A worker's own descriptors: epoll, timer, eventfd, a netlink socket, and one temporary one.
@@ -32,7 +35,7 @@ impl Descriptors {
     /// The descriptors of a process with this limit.
     pub(super) fn new(limit: Option<usize>, workers: usize) -> Self {
         let pipes = 2 * PipeQuota::of(workers).pipes;
-        let reserved = RESERVED + workers * (A_WORKER + pipes);
+        let reserved = RESERVED + of_checks(limit) + workers * (A_WORKER + pipes);
         let (binds, spares) = (AtomicUsize::new(0), AtomicUsize::new(0));
         Descriptors { limit, reserved, workers, binds, spares }
     }
@@ -46,6 +49,11 @@ impl Descriptors {
             Err(_) => limit.current,
         };
         Descriptors::new(limit.and_then(|limit| usize::try_from(limit).ok()), workers)
+    }
+
+    /// The maximum number for active health checks.
+    pub(super) fn of_checks(&self) -> usize {
+        of_checks(self.limit)
     }
 
     /// Sets the number of binds. Each worker has a socket for each bind.
@@ -82,6 +90,10 @@ impl Descriptors {
     }
 }
 
+fn of_checks(limit: Option<usize>) -> usize {
+    limit.map_or(MOST_CHECKS, |limit| (limit / CHECKS_PART).clamp(1, MOST_CHECKS))
+}
+
 /// A descriptor for an additional attempt; given back on drop.
 #[derive(Debug)]
 pub(super) struct SpareDescriptor<'a>(&'a Descriptors);
@@ -115,6 +127,16 @@ mod tests {
         assert!(descriptors.take_spare(2).is_some());
         // Without a limit, there are always plenty.
         assert!(Descriptors::new(None, 1).take_spare(1_000_000).is_some());
+    }
+
+    #[test]
+    fn checks_have_an_eighth_of_the_descriptors_and_none_that_connections_have() {
+        let of = |limit| Descriptors::new(limit, 1);
+        assert_eq!([8_000, 1_024, 4].map(|limit| of(Some(limit)).of_checks()), [640, 128, 1]);
+        assert_eq!(of(None).of_checks(), 640);
+        let [few, more] = [2_000, 2_800].map(|limit| of(Some(limit)));
+        let connections = [&few, &more].map(|one| A_CONNECTION * one.most_connections());
+        assert_eq!(connections[1] - connections[0], 800 - (more.of_checks() - few.of_checks()));
     }
 
     #[test]

@@ -130,6 +130,11 @@ impl Proxy {
         self.descriptors.most_connections()
     }
 
+    /// The maximum number of descriptors that active health checks may have at a time.
+    pub fn descriptors_of_checks(&self) -> usize {
+        self.descriptors.of_checks()
+    }
+
     /// Starts the workers. `ended` is called each time a worker ends.
     ///
     /// # Errors

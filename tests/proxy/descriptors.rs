@@ -92,7 +92,7 @@ fn clients_of_silent_endpoints_leave_the_admin_port_and_others_their_share() {
     );
     let route = manifest("silent.test", first, "").replace("  backends: ", "  # ") + &more;
     let process =
-        Process::start_unread("ulimit -n 1000", &(manifests() + &route), &["--access-log", "off"]);
+        Process::start_unread("ulimit -n 1150", &(manifests() + &route), &["--access-log", "off"]);
     let few = process.descriptors();
     let hello = hello("silent.test");
     let raced: Vec<_> = (0..10).map(|_| open(process.address, &fresh(&hello))).collect();

@@ -68,8 +68,8 @@ const REPORT_EVERY: Duration = Duration::from_secs(1);
 const REPORT_AGAIN: Duration = Duration::from_secs(60);
 /// The most endpoints with checks, each once for each backend and each kind of checks: they use some tens of MiB.
 const MOST_ENDPOINTS: usize = 65_536;
-/// The most handshakes at a time whose server has yet to close. Each has a descriptor.
-const GOODBYES: usize = 128;
+/// The part of the descriptors for handshakes whose server has yet to close; the others are for running checks.
+const GOODBYES_PART: usize = 5;
 
 /// The arguments of [`run`].
 pub struct ChecksArgs {
@@ -77,6 +77,8 @@ pub struct ChecksArgs {
     pub table: TableReader,
     /// How many checks may begin in a second.
     pub per_second: NonZeroU32,
+    /// How many descriptors they may have at a time.
+    pub descriptors: usize,
     /// Decides whether an address may be connected to.
     pub judge: Box<dyn Fn(SocketAddr) -> Result<(), EndpointRefusal>>,
     /// The authorities that may vouch for servers.
@@ -120,13 +122,15 @@ pub async fn run(args: &ChecksArgs) -> Infallible {
         }
     });
     let start = Instant::now();
+    let goodbyes = args.descriptors / GOODBYES_PART;
+    let at_once = args.descriptors.saturating_sub(goodbyes).max(1);
     let mut checks = Checks {
         args,
-        schedule: Schedule::new(args.per_second, start),
+        schedule: Schedule::new(args.per_second, at_once, start),
         next_plan: start,
         report_at: None,
         next_report: start,
-        goodbyes: Goodbyes::new(GOODBYES),
+        goodbyes: Goodbyes::new(goodbyes),
         steady: SteadyConditions::default(),
         log: CheckLog::new(start),
     };
@@ -254,10 +258,13 @@ async fn make(job: CheckJob, authorities: Authorities) -> (CheckJob, Probe) {
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
+    use std::sync::atomic::AtomicU64;
+
+    use serde_json::json;
     use tokio::net::TcpListener;
     use tokio::time::{sleep, timeout};
 
-    use super::fixture::{route, snapshot, table};
+    use super::fixture::{route, route_with, snapshot, table};
     use super::*;
     use crate::routing::{Availability, Moment};
 
@@ -270,6 +277,22 @@ mod tests {
             delay: Gauge::new("d", "d").unwrap(),
             failed: counter(),
             problems: ProblemKind::ALL.map(|_| IntGauge::new("g", "g").unwrap()),
+        }
+    }
+
+    fn args(
+        reader: &TableReader,
+        descriptors: usize,
+        judge: impl Fn(SocketAddr) -> Result<(), EndpointRefusal> + 'static,
+    ) -> ChecksArgs {
+        ChecksArgs {
+            table: reader.clone(),
+            per_second: NonZeroU32::MIN.saturating_add(999),
+            descriptors,
+            judge: Box::new(judge),
+            authorities: Authorities::default(),
+            report: Box::new(|_| {}),
+            meters: meters(),
         }
     }
 
@@ -301,17 +324,10 @@ mod tests {
         let texts = texts.each_ref().map(String::as_str);
         let checked = || vec![route("a/r", &["x"], Some("TCP"))];
         let (mut writer, reader) = table(checked(), &[("x", &texts[..1])]);
-        let args = ChecksArgs {
-            table: reader.clone(),
-            per_second: NonZeroU32::MIN.saturating_add(999),
-            judge: Box::new(move |address| match address == forbidden {
-                true => Err(EndpointRefusal::Local),
-                false => Ok(()),
-            }),
-            authorities: Authorities::default(),
-            report: Box::new(|_| {}),
-            meters: meters(),
-        };
+        let args = args(&reader, 640, move |address| match address == forbidden {
+            true => Err(EndpointRefusal::Local),
+            false => Ok(()),
+        });
         let made = |outcome: CheckOutcome| args.meters.made[outcome as usize].get();
         let steps = async {
             wait_until("a first check", || made(CheckOutcome::Passed) > 0).await;
@@ -331,5 +347,32 @@ mod tests {
             never = run(&args) => match never {},
             () = steps => {}
         }
+    }
+
+    #[tokio::test]
+    async fn no_more_checks_run_than_have_descriptors() {
+        let silent = TcpListener::bind("0.0.0.0:0").await.unwrap();
+        let port = silent.local_addr().unwrap().port();
+        let texts: Vec<_> = (1..=60).map(|last| format!("127.0.0.{last}:{port}")).collect();
+        let texts: Vec<_> = texts.iter().map(String::as_str).collect();
+        let active = json!({ "type": "TLS", "serverName": "a.test", "timeout": "50ms" });
+        let routes = ["a/r", "b/r", "c/r"].map(|key| route_with(key, &["x"], active.clone()));
+        let (_writer, reader) = table(routes.to_vec(), &[("x", &texts)]);
+        let (meters, begun, at_once) = (meters(), AtomicU64::new(0), Arc::<AtomicU64>::default());
+        let made = meters.made.clone();
+        let ended = move || made.iter().map(IntCounter::get).sum::<u64>();
+        let (most, ended_before) = (Arc::clone(&at_once), ended.clone());
+        let args = args(&reader, 10, move |_| {
+            let begun = begun.fetch_add(1, Ordering::Relaxed) + 1;
+            most.fetch_max(begun - ended_before(), Ordering::Relaxed);
+            Ok(())
+        });
+        let args = ChecksArgs { meters, ..args };
+        tokio::select! {
+            never = run(&args) => match never {},
+            () = wait_until("some rounds", || ended() >= 40) => {}
+        }
+        // The others are for goodbyes.
+        assert_eq!(at_once.load(Ordering::Relaxed), 8);
     }
 }

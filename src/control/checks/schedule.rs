@@ -62,15 +62,15 @@ struct ScheduledCheck {
 }
 
 impl Schedule {
-    /// Without checks.
-    pub(super) fn new(per_second: NonZeroU32, now: Instant) -> Self {
+    /// Without checks. At most so many begin in a second, and `at_once` run at the same time.
+    pub(super) fn new(per_second: NonZeroU32, at_once: usize, now: Instant) -> Self {
         Schedule {
             ids: HashMap::new(),
             checks: HashMap::new(),
             endpoints: CheckedEndpoints::default(),
             due: BTreeSet::new(),
             waiting: BTreeSet::new(),
-            turns: Turns::default(),
+            turns: Turns::new(at_once),
             budget: Budget { pause: Duration::from_secs(1) / per_second.get(), next: now },
             last_id: 0,
             certificates: Interned::default(),

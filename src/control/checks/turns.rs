@@ -5,18 +5,18 @@
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 
-/// The most checks that run at the same time. Each has a descriptor.
-const AT_ONCE: usize = 256;
-/// The most of one namespace, however few others have checks.
+/// The most checks of one namespace, however few others have any.
 const AT_ONCE_OF_A_NAMESPACE: usize = 64;
-/// How many each namespace may have when all places are taken.
+/// How many each namespace may have when its share is less, in places that are kept for that.
 const ALWAYS: usize = 4;
-/// The places for that.
-const ON_TOP: usize = AT_ONCE;
+/// The part of the places that namespaces share; the others are kept.
+const SHARED_PART: usize = 2;
 
 /// The queues of the namespaces.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Turns {
+    /// The most checks that run at the same time.
+    most: usize,
     /// The namespaces with waiting checks, each once.
     ring: VecDeque<Arc<str>>,
     queues: HashMap<Arc<str>, NamespaceQueue>,
@@ -32,14 +32,19 @@ struct NamespaceQueue {
 }
 
 impl NamespaceQueue {
-    /// Whether another check may run, while `running` run of all namespaces, and each may have `share`.
-    fn has_room(&self, running: usize, share: usize) -> bool {
-        let of_all = if self.running < ALWAYS { AT_ONCE + ON_TOP } else { AT_ONCE };
-        self.running < share && running < of_all
+    /// Whether another check may run, while `running` of at most `most` run, and each namespace may have `share`.
+    fn has_room(&self, running: usize, most: usize, share: usize) -> bool {
+        let most = if self.running < ALWAYS { most } else { most / SHARED_PART };
+        self.running < share && running < most
     }
 }
 
 impl Turns {
+    /// At most so many checks run at the same time.
+    pub(super) fn new(most: usize) -> Self {
+        Turns { most, ring: VecDeque::new(), queues: HashMap::new(), running: 0 }
+    }
+
     /// Queues a check, unless it waits there already. It may be queued for several namespaces.
     pub(super) fn add(&mut self, namespace: &Arc<str>, check: u64) {
         let queue = self.queues.entry(Arc::clone(namespace)).or_default();
@@ -54,7 +59,7 @@ impl Turns {
 
     /// How many checks of a namespace may run, by the number of those that have any.
     fn share(&self) -> usize {
-        (AT_ONCE / self.queues.len().max(1)).clamp(ALWAYS, AT_ONCE_OF_A_NAMESPACE)
+        (self.most / SHARED_PART / self.queues.len().max(1)).clamp(ALWAYS, AT_ONCE_OF_A_NAMESPACE)
     }
 
     /// Forgets the checks that wait and do not exist any more.
@@ -77,7 +82,7 @@ impl Turns {
         for _ in 0..self.ring.len() {
             let namespace = self.ring.pop_front()?;
             let Some(queue) = self.queues.get_mut(&namespace) else { continue };
-            let check = match queue.has_room(self.running, share) {
+            let check = match queue.has_room(self.running, self.most, share) {
                 true => queue.waiting.pop_front(),
                 false => None,
             };
@@ -100,9 +105,11 @@ impl Turns {
     pub(super) fn has_next(&self) -> bool {
         let share = self.share();
         let has_room = |namespace: &Arc<str>| {
-            self.queues.get(namespace).is_some_and(|queue| queue.has_room(self.running, share))
+            self.queues
+                .get(namespace)
+                .is_some_and(|queue| queue.has_room(self.running, self.most, share))
         };
-        self.running < AT_ONCE + ON_TOP && self.ring.iter().any(has_room)
+        self.running < self.most && self.ring.iter().any(has_room)
     }
 
     /// How many places in queues are taken.
@@ -127,13 +134,15 @@ impl Turns {
 mod tests {
     use super::*;
 
+    const MOST: usize = 512;
+
     fn begun(turns: &mut Turns) -> Vec<u64> {
         std::iter::from_fn(|| turns.next()).map(|(_, check)| check).collect()
     }
 
     #[test]
     fn namespaces_take_turns_and_none_has_more_than_its_share() {
-        let (mut turns, a, b) = (Turns::default(), Arc::from("a"), Arc::from("b"));
+        let (mut turns, a, b) = (Turns::new(MOST), Arc::from("a"), Arc::from("b"));
         (0..100).chain(0..100).for_each(|check| turns.add(&a, check));
         (100..102).for_each(|check| turns.add(&b, check));
         let first = begun(&mut turns);
@@ -149,11 +158,11 @@ mod tests {
 
     #[test]
     fn endpoints_that_do_not_answer_take_no_namespace_all_places() {
-        let mut turns = Turns::default();
+        let mut turns = Turns::new(MOST);
         for namespace in ["a", "b", "c", "d"].map(Arc::from) {
             (0..100).for_each(|check| turns.add(&namespace, check));
         }
-        assert_eq!(begun(&mut turns).len(), AT_ONCE);
+        assert_eq!(begun(&mut turns).len(), MOST / 2);
         let other = Arc::from("e");
         (200..300).for_each(|check| turns.add(&other, check));
         assert_eq!(begun(&mut turns), [200, 201, 202, 203]);
@@ -166,16 +175,16 @@ mod tests {
         let next = begun(&mut turns);
         let own = next.iter().filter(|check| **check < 200).count();
         assert_eq!((own, next.len()), (7, 16), "{next:?}");
-        for number in 0..AT_ONCE {
+        for number in 0..MOST {
             turns.add(&Arc::from(format!("n{number}")), 1);
         }
         begun(&mut turns);
-        assert_eq!(turns.running, AT_ONCE + ON_TOP);
+        assert_eq!(turns.running, MOST);
     }
 
     #[test]
     fn checks_that_are_gone_do_not_wait() {
-        let (mut turns, a, b) = (Turns::default(), Arc::from("a"), Arc::from("b"));
+        let (mut turns, a, b) = (Turns::new(MOST), Arc::from("a"), Arc::from("b"));
         (0..10).for_each(|check| turns.add(&a, check));
         turns.add(&b, 3);
         turns.retain(|check| check == 7);
@@ -187,7 +196,7 @@ mod tests {
 
     #[test]
     fn checks_that_have_ended_leave_no_state() {
-        let (mut turns, a) = (Turns::default(), Arc::from("a"));
+        let (mut turns, a) = (Turns::new(MOST), Arc::from("a"));
         turns.add(&a, 1);
         assert_eq!(begun(&mut turns), [1]);
         turns.finish(&a);

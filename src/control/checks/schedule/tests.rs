@@ -16,7 +16,7 @@ fn use_backends(reader: &TableReader) {
 }
 
 fn schedule(per_second: u32, reader: &TableReader, now: Instant) -> Schedule {
-    let mut schedule = Schedule::new(NonZeroU32::new(per_second).unwrap(), now);
+    let mut schedule = Schedule::new(NonZeroU32::new(per_second).unwrap(), 512, now);
     schedule.replace(plan(&reader.table(), usize::MAX).checks, now);
     schedule
 }
