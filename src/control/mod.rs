@@ -23,6 +23,7 @@ pub mod status;
 pub mod supervise;
 mod token_bucket;
 pub mod translate;
+mod turns;
 
 /// Warns of the installation's own Services that are not there when all that is there has come.
 fn warn_of_missing_services(builder: &translate::Builder) {

@@ -1,6 +1,6 @@
 //! Active health checks: connections of sluice itself that show whether endpoints serve.
 //!
-//! * `plan` says which checks a table needs, `schedule` when each is made, and `turns` which one first;
+//! * `plan` says which checks a table needs, `schedule` when each is made, and `check_queues` which one first;
 //! * `probe` makes one check, `handshake` its TLS part, `goodbyes` its end, and `result_run` has what the results come
 //!   to;
 //! * `certificates` judges what a server shows, by the `authorities` of ConfigMaps, `verdicts` keeps what they say,
@@ -10,6 +10,7 @@
 
 mod authorities;
 mod certificates;
+mod check_queues;
 #[cfg(test)]
 mod fixture;
 mod goodbyes;
@@ -23,7 +24,6 @@ mod result_run;
 mod schedule;
 mod shared_wildcards;
 mod steady;
-mod turns;
 mod verdicts;
 
 use std::collections::BTreeMap;

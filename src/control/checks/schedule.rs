@@ -9,9 +9,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::certificates::{CertificateView, ServerCertificate};
+use super::check_queues::CheckQueues;
 use super::plan::{CheckKey, CheckedEndpoints, PlannedCheck};
 use super::result_run::ResultRun;
-use super::turns::Turns;
 use crate::control::random::random;
 use crate::routing::{CheckState, CheckVerdict, Interned, Moment};
 
@@ -41,7 +41,7 @@ pub(super) struct Schedule {
     due: BTreeSet<(Instant, u64)>,
     /// The checks that wait for a turn and the budget, each once, by the time when they were due.
     waiting: BTreeSet<(Instant, u64)>,
-    turns: Turns,
+    queues: CheckQueues,
     budget: Budget,
     last_id: u64,
     /// The certificates that were seen: most endpoints show the same as others.
@@ -70,7 +70,7 @@ impl Schedule {
             endpoints: CheckedEndpoints::default(),
             due: BTreeSet::new(),
             waiting: BTreeSet::new(),
-            turns: Turns::new(at_once),
+            queues: CheckQueues::new(at_once),
             budget: Budget { pause: Duration::from_secs(1) / per_second.get(), next: now },
             last_id: 0,
             certificates: Interned::default(),
@@ -96,7 +96,7 @@ impl Schedule {
             }
         }
         let checks = &self.checks;
-        self.turns.retain(|id| checks.contains_key(&id));
+        self.queues.retain(|id| checks.contains_key(&id));
         self.endpoints.attach(self.checks.values().map(|check| (&check.planned, &check.state)));
     }
 
@@ -114,16 +114,16 @@ impl Schedule {
                 }
                 self.waiting.insert((due, id));
                 let namespaces = check.planned.namespaces.iter();
-                namespaces.for_each(|namespace| self.turns.add(namespace, id));
+                namespaces.for_each(|namespace| self.queues.add(namespace, id));
             }
         }
         while self.budget.allows(now) {
-            let (namespace, id) = self.turns.next()?;
+            let (namespace, id) = self.queues.next()?;
             let waiting = &mut self.waiting;
             let waited = |check: &&mut ScheduledCheck| waiting.remove(&(check.due, id));
             let Some(check) = self.checks.get_mut(&id).filter(waited) else {
                 // It was made in the turn of another namespace.
-                self.turns.finish(&namespace);
+                self.queues.finish(&namespace);
                 continue;
             };
             self.budget.spend(now);
@@ -135,7 +135,7 @@ impl Schedule {
 
     /// When [`Schedule::next`] may return a check, if no other check ends before.
     pub(super) fn wake(&self) -> Option<Instant> {
-        let waiting = self.turns.has_next().then(|| self.budget.allows_at());
+        let waiting = self.queues.has_next().then(|| self.budget.allows_at());
         let due = self.due.first().map(|(due, _)| *due);
         waiting.into_iter().chain(due).min()
     }
@@ -148,7 +148,7 @@ impl Schedule {
         passed: Option<bool>,
         now: Instant,
     ) -> Option<CheckVerdict> {
-        self.turns.finish(&job.namespace);
+        self.queues.finish(&job.namespace);
         let check = self.checks.get_mut(&job.id)?;
         let changed = passed.and_then(|passed| check.take(passed, now));
         check.due = check.next_due(now);

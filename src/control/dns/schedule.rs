@@ -90,17 +90,17 @@ impl Schedule {
             self.wait(&name, family);
         }
         for family in Family::ALL {
-            while let Some((namespace, class, name)) = self.turns(family).next() {
+            while let Some((namespace, class, name)) = self.queues(family).next() {
                 let Some(followed) = self.names.get_mut(&name) else {
-                    self.turns(family).finish(&namespace, class);
+                    self.queues(family).finish(&namespace, class);
                     continue;
                 };
                 let id = followed.id;
                 let stage = std::mem::replace(followed.stage(family), LookupStage::Running);
                 let elsewhere: Vec<Arc<str>> = followed.admitted.iter().cloned().collect();
                 if let LookupStage::Waiting(ticket) = stage {
-                    let turns = self.turns(family);
-                    elsewhere.iter().for_each(|namespace| turns.withdraw(namespace, ticket));
+                    let queues = self.queues(family);
+                    elsewhere.iter().for_each(|namespace| queues.withdraw(namespace, ticket));
                 }
                 return Some(LookupJob { name, family, namespace, class, id });
             }
@@ -115,7 +115,7 @@ impl Schedule {
 
     /// Records the end of a lookup.
     pub(super) fn finish(&mut self, job: &LookupJob, result: LookupResult, now: Instant) {
-        self.turns(job.family).finish(&job.namespace, job.class);
+        self.queues(job.family).finish(&job.namespace, job.class);
         let Some(followed) = self.names.get_mut(&job.name) else { return };
         if followed.id != job.id || followed.admitted.is_empty() {
             return;
@@ -133,7 +133,7 @@ impl Schedule {
         std::mem::take(&mut self.answers)
     }
 
-    fn turns(&mut self, family: Family) -> &mut LookupQueues {
+    fn queues(&mut self, family: Family) -> &mut LookupQueues {
         match family {
             Family::V4 => &mut self.v4,
             Family::V6 => &mut self.v6,
@@ -211,8 +211,8 @@ impl Schedule {
             if let Some(LookupStage::Waiting(ticket)) =
                 self.names.get(name).map(|one| one.at(family))
             {
-                let turns = self.turns(family);
-                before.iter().for_each(|namespace| turns.withdraw(namespace, ticket));
+                let queues = self.queues(family);
+                before.iter().for_each(|namespace| queues.withdraw(namespace, ticket));
                 self.wait(name, family);
             }
         }
@@ -248,8 +248,8 @@ impl Schedule {
                 LookupStage::Idle | LookupStage::Running => {}
                 LookupStage::Due(due) => _ = self.due.remove(&(due, name.clone(), family)),
                 LookupStage::Waiting(ticket) => {
-                    let turns = self.turns(family);
-                    namespaces.iter().for_each(|namespace| turns.withdraw(namespace, ticket));
+                    let queues = self.queues(family);
+                    namespaces.iter().for_each(|namespace| queues.withdraw(namespace, ticket));
                 }
             }
         }
@@ -266,9 +266,9 @@ impl Schedule {
             _ => LookupClass::Answered,
         };
         let namespaces: Vec<Arc<str>> = followed.admitted.iter().cloned().collect();
-        let turns = self.turns(family);
+        let queues = self.queues(family);
         for namespace in namespaces {
-            turns.add(&namespace, class, ticket, name.clone());
+            queues.add(&namespace, class, ticket, name.clone());
         }
     }
 }

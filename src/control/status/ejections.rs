@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 
 use prometheus::IntCounter;
 
-use super::warn_turns::WarnTurns;
 use super::warning::Warning;
+use crate::control::turns::{DistinctQueue, Turns};
 use crate::routing::{
     Availability, Backend, CheckParams, EjectionRule, FailureKind, Moment, ObjectRef, Route, Table,
     TableReader,
@@ -58,7 +58,7 @@ pub(super) struct Ejections<'s> {
     /// When there was an Event about a route last.
     warned: HashMap<Affected, Instant>,
     /// The routes that were affected when a count changed last, and have to be warned of.
-    queue: WarnTurns<Affected, NamedEndpoints>,
+    queue: Turns<DistinctQueue<Affected, NamedEndpoints>>,
     wake: Instant,
 }
 
@@ -68,7 +68,7 @@ impl<'s> Ejections<'s> {
             source,
             seen: [0; LastFor::ALL.len()],
             warned: HashMap::new(),
-            queue: WarnTurns::default(),
+            queue: Turns::default(),
             wake: now,
         }
     }

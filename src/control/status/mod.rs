@@ -6,8 +6,7 @@
 //! * `queue` says when a status may be written;
 //! * `object` says what is written, and what has been, with a `body` for each kind;
 //! * `warning` is an Event that says what is wrong, `events` writes them, and `moves` has those of
-//!   hostnames that changed their owner, until they are written; `ejections` finds those of endpoints,
-//!   which wait in `warn_turns`;
+//!   hostnames that changed their owner, until they are written; `ejections` finds those of endpoints;
 //! * `writer` does it, for as long as this replica leads, and `failure_log` logs what fails.
 
 mod body;
@@ -20,7 +19,6 @@ mod object;
 mod queue;
 mod reporter;
 mod statuses;
-mod warn_turns;
 mod warning;
 mod writer;
 

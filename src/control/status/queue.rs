@@ -3,8 +3,8 @@
 use std::collections::{BTreeMap, HashMap};
 use std::time::{Duration, Instant};
 
-use super::warn_turns::WarnTurns;
 use crate::control::token_bucket::TokenBucket;
+use crate::control::turns::{DistinctQueue, Turns};
 use crate::routing::ObjectRef;
 
 /// How many writes are under way at once.
@@ -23,7 +23,7 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 pub(super) struct WriteQueue {
     states: HashMap<ObjectRef, WriteState>,
     /// The routes that may be written, by lane. One that has changed its lane is still in the former one as well.
-    lanes: [WarnTurns<ObjectRef, ()>; WriteLane::ALL.len()],
+    lanes: [Turns<DistinctQueue<ObjectRef>>; WriteLane::ALL.len()],
     /// The lane that comes first. It changes with each write, so one busy route cannot block others.
     first_lane: usize,
     /// The routes whose write has failed, until their pause ends.
@@ -205,7 +205,7 @@ impl WriteQueue {
         self.lane(lane).push(key.namespace(), key.clone(), ());
     }
 
-    fn lane(&mut self, lane: WriteLane) -> &mut WarnTurns<ObjectRef, ()> {
+    fn lane(&mut self, lane: WriteLane) -> &mut Turns<DistinctQueue<ObjectRef>> {
         let [change, backlog, retry] = &mut self.lanes;
         match lane {
             WriteLane::Change => change,

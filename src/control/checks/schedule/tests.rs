@@ -209,7 +209,7 @@ fn endpoints_that_do_not_answer_delay_no_check_that_another_namespace_needs_as_w
         now = schedule.wake().unwrap().max(now);
     }
     assert!(shared >= 4, "{shared}");
-    let [queued, checks] = [schedule.turns.len(), schedule.checks.len()];
+    let [queued, checks] = [schedule.queues.len(), schedule.checks.len()];
     assert!(queued <= 2 * checks, "{queued} of {checks}");
 }
 
@@ -235,7 +235,7 @@ fn the_delay_is_that_of_the_check_that_waits_longest_and_ends_with_it() {
     let delay = schedule.delay(now);
     assert!(delay > Duration::from_secs(99) && delay <= now - start, "{delay:?}");
     schedule.replace(Vec::new(), now);
-    assert_eq!((schedule.delay(now), schedule.turns.len()), (Duration::ZERO, 0));
+    assert_eq!((schedule.delay(now), schedule.queues.len()), (Duration::ZERO, 0));
 }
 
 #[test]
