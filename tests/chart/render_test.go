@@ -125,8 +125,11 @@ func configuration(t *testing.T, objects []object) string {
 // run with.
 func TestRightsAreThoseOfDeploy(t *testing.T) {
 	t.Parallel()
-	rules := func(file string) any {
-		return parse(t, read(t, root+"/deploy/"+file))[0].at("rules")
+	rules := func(files ...string) (all []any) {
+		for _, file := range files {
+			all = append(all, parse(t, read(t, root+"/deploy/"+file))[0].at("rules").([]any)...)
+		}
+		return all
 	}
 	objects := render(t)
 	cluster := find(objects, "ClusterRole", "sluice-edge")
@@ -141,13 +144,18 @@ func TestRightsAreThoseOfDeploy(t *testing.T) {
 		t.Error("there are more roles")
 	}
 
-	some := render(t, set("namespaces={a,b}")...)
+	reading := find(render(t, set("rbac.configMaps=true")...), "ClusterRole", "sluice-edge")
+	if !reflect.DeepEqual(reading.at("rules"), rules("clusterrole.yaml", "clusterrole-configmaps.yaml")) {
+		t.Errorf("the ClusterRole with ConfigMaps has other rights: %s", reading.text("rules"))
+	}
+
+	some := render(t, set("namespaces={a,b}", "rbac.configMaps=true")...)
 	if count(some, "ClusterRole") != 0 || count(some, "ClusterRoleBinding") != 0 {
 		t.Error("an installation for namespaces has rights for the cluster")
 	}
 	for _, one := range some {
 		if namespace := one.at("metadata", "namespace"); one.at("kind") == "Role" && namespace != "edge" &&
-			!reflect.DeepEqual(one.at("rules"), rules("clusterrole.yaml")) {
+			!reflect.DeepEqual(one.at("rules"), rules("clusterrole.yaml", "clusterrole-configmaps.yaml")) {
 			t.Errorf("other rights in %v", namespace)
 		}
 	}

@@ -53,6 +53,8 @@ fn authorities_come_from_config_maps_and_decide_nothing_before_they_are_there() 
     let api = ApiServer::shared();
     let namespace = api.namespace("checks-ca");
     let (ours, other) = (Authority::new(), Authority::new());
+    let certificates = |authority: &Authority| std::fs::read_to_string(authority.file()).unwrap();
+    succeeded(api.admin().apply(&config_map(namespace, &certificates(&other))));
     let address = server(&ours.issue(&["a.test"]));
     let spec = format!(
         "hostnames: [a.test]\n  backends: [{{ address: '{address}' }}]\n  health: {{ active: {{ \
@@ -60,42 +62,49 @@ fn authorities_come_from_config_maps_and_decide_nothing_before_they_are_there() 
     );
     succeeded(api.admin().apply(&manifest(namespace, "a", "checks", &spec)));
     let sluice = Sluice::start(&account(api, namespace), "checks", &["--require-class"]);
-    let state = |expected: &str| {
-        wait_until(expected, || {
-            sluice.routes()[0]["backends"][0]["endpoints"][0]["state"] == expected
-        });
-    };
+    let endpoint = || sluice.routes()[0]["backends"][0]["endpoints"][0]["state"].clone();
+    let state = |expected: &str| wait_until(expected, || endpoint() == expected);
     let condition = |status: &str| {
         await_status(api, namespace, "a", &format!("{GOOD}BackendCertificate={status}/1 "));
     };
-    condition("False/CaNotFound");
-    // With a client, the endpoint is checked as often as the route says, instead of once a minute.
-    ask(sluice.address, "a.test");
-    state("serving");
     let message = "jsonpath={.status.conditions[?(@.type=='BackendCertificate')].message}";
-    let told = format!("ConfigMap {namespace}/ca of ca: there is no such ConfigMap");
-    assert_eq!(get(api, namespace, "a", message), told);
     let warned = |line: String| {
         wait_until(&line, || events(api, namespace, "a").contains(&line));
     };
-    warned(format!("Warning CaNotFound {told}\n"));
-
-    let certificates = |authority: &Authority| std::fs::read_to_string(authority.file()).unwrap();
-    succeeded(api.admin().apply(&config_map(namespace, &certificates(&ours))));
-    condition("True/Valid");
-    state("serving");
-    assert_eq!(get(api, namespace, "a", message), "");
-
-    // Another authority, which is read again by itself.
-    succeeded(api.admin().apply(&config_map(namespace, &certificates(&other))));
+    // Not without a permission that the account does not have by default.
+    condition("False/CaNotRead");
+    let told = get(api, namespace, "a", message);
+    assert!(told.contains("rbac.configMaps"), "{told}");
+    assert_eq!(endpoint(), "serving");
+    // With a client, the endpoint is checked as often as the route says, instead of once a minute.
+    ask(sluice.address, "a.test");
+    let_read_config_maps(api, namespace);
     condition("False/CertificateNotTrusted");
     state("unhealthy");
     warned(format!(
         "Warning CertificateNotTrusted the certificate of {address}: no authority of ca has issued it\n"
     ));
-    succeeded(api.admin().apply(&config_map(namespace, "nothing")));
-    condition("False/CaInvalid");
+
+    succeeded(api.admin().kubectl(&["delete", "configmap", "ca", "-n", namespace]));
+    condition("False/CaNotFound");
     state("serving");
+    let told = format!("ConfigMap {namespace}/ca of ca: there is no such ConfigMap");
+    assert_eq!(get(api, namespace, "a", message), told);
+    warned(format!("Warning CaNotFound {told}\n"));
+
+    succeeded(api.admin().apply(&config_map(namespace, &certificates(&ours))));
+    condition("True/Valid");
+    state("serving");
+    assert_eq!(get(api, namespace, "a", message), "");
+}
+
+/// Lets sluice read ConfigMaps of its own namespace, by the role that is shipped.
+fn let_read_config_maps(api: &ApiServer, namespace: &str) {
+    succeeded(api.admin().apply(include_str!("../../deploy/clusterrole-configmaps.yaml")));
+    let binding = ["create", "rolebinding", "sluice-configmaps", "-n", namespace];
+    let subject = format!("--serviceaccount={namespace}:sluice");
+    let of = ["--clusterrole=sluice-configmaps", &subject];
+    succeeded(api.admin().kubectl(&[&binding[..], &of].concat()));
 }
 
 fn what_checks_see_of_certificates_is_told_of_their_routes() {

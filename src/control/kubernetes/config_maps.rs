@@ -1,7 +1,8 @@
 //! The ConfigMaps with the authorities of active health checks.
 //!
 //! They are read by name, one after the other, and read again from time to time. So sluice needs the permission to get
-//! ConfigMaps, and none to list or watch them: it never sees any that no route names.
+//! ConfigMaps, and none to list or watch them: it never sees any that no route names. An installation without such
+//! routes need not give it.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::convert::Infallible;
@@ -31,6 +32,9 @@ const AGAIN_AFTER_FAILURE: Duration = Duration::from_secs(5);
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 /// How long the API server may take to answer.
 const TIMEOUT: Duration = Duration::from_secs(10);
+/// The cause if the API server forbids it, as it does by default.
+const FORBIDDEN: &str =
+    "sluice may not get ConfigMaps there; the value rbac.configMaps of its chart lets it";
 /// The least time between two requests, and between two looks at a changed table.
 const PAUSE: Duration = Duration::from_millis(50);
 
@@ -150,9 +154,7 @@ async fn read(
         }
         Ok(Err(Error::Api(status))) if status.code == 404 => failed(AuthorityFault::Missing),
         // What the API server says is for the operator: it names accounts, and may be another each time.
-        Ok(Err(Error::Api(status))) if status.code == 403 => {
-            not_read("sluice may not get ConfigMaps there", &status.message)
-        }
+        Ok(Err(Error::Api(status))) if status.code == 403 => not_read(FORBIDDEN, &status.message),
         Ok(Err(error)) => not_read("the API server does not give it", &error),
         Err(elapsed) => not_read("the API server does not answer", &elapsed),
     }
