@@ -1,7 +1,8 @@
 //! The certificates of authorities, in ConfigMaps that routes name.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
+use std::hash::{Hash, Hasher};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use ahash::AHashMap as HashMap;
 use arc_swap::ArcSwap;
@@ -10,17 +11,35 @@ use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 
 use super::verdicts::ChainVerdicts;
-use crate::routing::{CheckMethod, ObjectKey, Table};
+use crate::routing::{CheckMethod, Interned, ObjectKey, Table};
 
 /// The key of a ConfigMap that has the certificates, in PEM.
 pub const CA_KEY: &str = "ca.crt";
-/// The longest text with certificates. Those of all public authorities together are half as long.
-const LONGEST: usize = 512 << 10;
+/// The longest text with certificates: some forty. All of them stay in memory.
+const LONGEST: usize = 64 << 10;
 /// The most ConfigMaps that the routes of one namespace may name. Each is read again and again.
 const MOST_OF_A_NAMESPACE: usize = 32;
 
 /// The authorities of a ConfigMap, or why there are none.
-pub type Authority = Result<Arc<RootCertStore>, AuthorityFault>;
+pub type Authority = Result<Arc<Roots>, AuthorityFault>;
+
+/// The certificates of authorities.
+#[derive(Debug)]
+pub struct Roots(pub(super) RootCertStore);
+
+impl PartialEq for Roots {
+    fn eq(&self, other: &Self) -> bool {
+        self.0.roots == other.0.roots
+    }
+}
+
+impl Eq for Roots {}
+
+impl Hash for Roots {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.0.roots.hash(state);
+    }
+}
 
 /// Why a ConfigMap has no authorities.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, thiserror::Error)]
@@ -45,6 +64,8 @@ pub enum AuthorityFault {
 #[derive(Clone, Debug, Default)]
 pub struct Authorities {
     known: Arc<ArcSwap<KnownAuthorities>>,
+    /// Equal ones are the same, whatever ConfigMaps they are in and however often these are read.
+    roots: Arc<Mutex<Interned<Roots>>>,
     verdicts: Arc<ChainVerdicts>,
 }
 
@@ -66,8 +87,22 @@ impl Authorities {
     }
 
     /// Replaces all.
-    pub fn set(&self, known: KnownAuthorities) {
+    pub fn set(&self, mut known: KnownAuthorities) {
+        let former = self.known.load();
+        for (config_map, authority) in &mut known.by_config_map {
+            let Ok(roots) = authority else { continue };
+            let is_former =
+                |former: &Authority| former.as_ref().is_ok_and(|one| Arc::ptr_eq(one, roots));
+            if !former.by_config_map.get(config_map).is_some_and(is_former) {
+                *roots = self.shared(Arc::clone(roots));
+            }
+        }
         self.known.store(Arc::new(known));
+    }
+
+    /// Those that equal these.
+    pub fn shared(&self, roots: Arc<Roots>) -> Arc<Roots> {
+        self.roots.lock().unwrap_or_else(PoisonError::into_inner).shared(roots)
     }
 
     /// What they have said about chains.
@@ -81,7 +116,9 @@ pub fn authority(data: Option<&BTreeMap<String, String>>) -> Authority {
     let invalid = |what: &str| AuthorityFault::Invalid(what.into());
     let text = data.and_then(|data| data.get(CA_KEY)).ok_or_else(|| invalid("is missing"))?;
     if text.len() > LONGEST {
-        return Err(invalid("is longer than 512 KiB"));
+        return Err(invalid(
+            "is longer than 64 KiB: give only the authorities that these servers need",
+        ));
     }
     let (mut roots, mut unusable) = (RootCertStore::empty(), 0_usize);
     for certificate in CertificateDer::pem_slice_iter(text.as_bytes()) {
@@ -89,7 +126,7 @@ pub fn authority(data: Option<&BTreeMap<String, String>>) -> Authority {
         unusable += usize::from(roots.add(certificate).is_err());
     }
     match (roots.is_empty(), unusable) {
-        (false, _) => Ok(Arc::new(roots)),
+        (false, _) => Ok(Arc::new(Roots(roots))),
         (true, 0) => Err(invalid("has no certificate")),
         (true, _) => Err(invalid("has no certificate of an authority that can be read")),
     }
@@ -130,16 +167,17 @@ mod tests {
         let key = KeyPair::generate().unwrap();
         let pem = CertificateParams::new(Vec::new()).unwrap().self_signed(&key).unwrap().pem();
         let bundle = format!("# ours\n{pem}\n{}\n{pem}", key.serialize_pem());
-        assert_eq!(of(&bundle).unwrap().len(), 2);
+        assert_eq!(of(&bundle).unwrap().0.len(), 2);
         assert_eq!(fault(""), "its key ca.crt has no certificate");
         assert_eq!(fault(&key.serialize_pem()), "its key ca.crt has no certificate");
-        assert_eq!(fault(&" ".repeat(LONGEST + 1)), "its key ca.crt is longer than 512 KiB");
+        let long = fault(&" ".repeat(LONGEST + 1));
+        assert!(long.starts_with("its key ca.crt is longer than 64 KiB"), "{long}");
         let cut = pem.get(..pem.len() / 2).unwrap();
         assert!(fault(cut).starts_with("its key ca.crt is no PEM"), "{}", fault(cut));
         let garbage = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n";
         assert!(fault(garbage).ends_with("of an authority that can be read"));
         // One that cannot be read hides no other.
-        assert_eq!(of(&format!("{garbage}{pem}")).unwrap().len(), 1);
+        assert_eq!(of(&format!("{garbage}{pem}")).unwrap().0.len(), 1);
         let other = [("tls.crt".to_owned(), pem)].into();
         assert_eq!(authority(Some(&other)).unwrap_err().to_string(), "its key ca.crt is missing");
         assert!(matches!(authority(None), Err(AuthorityFault::Invalid(_))));
@@ -160,6 +198,28 @@ mod tests {
         assert_eq!((read.len(), beyond.len()), (MOST_OF_A_NAMESPACE + 1, 8));
         assert!(read.contains(&ObjectKey::new("b", "ca00")));
         assert!(beyond.contains(&ObjectKey::new("a", "ca39")));
+    }
+
+    #[test]
+    fn equal_authorities_are_the_same_in_all_config_maps_and_when_they_are_read_again() {
+        let certificate = || {
+            let key = KeyPair::generate().unwrap();
+            CertificateParams::new(Vec::new()).unwrap().self_signed(&key).unwrap().pem()
+        };
+        let (authorities, one, other) = (Authorities::default(), certificate(), certificate());
+        let set = |texts: &[&str]| {
+            let read = texts.iter().enumerate();
+            let read =
+                read.map(|(index, text)| (ObjectKey::new("a", &index.to_string()), of(text)));
+            let by_config_map = read.collect();
+            authorities.set(KnownAuthorities { by_config_map, complete: true });
+            let roots = |index| authorities.get(&ObjectKey::new("a", &format!("{index}")));
+            (0..texts.len()).map(|index| roots(index).unwrap().unwrap()).collect::<Vec<_>>()
+        };
+        let first = set(&[&one, &other, &one]);
+        assert!(Arc::ptr_eq(&first[0], &first[2]) && !Arc::ptr_eq(&first[0], &first[1]));
+        let again = set(&[&other, &one]);
+        assert!(Arc::ptr_eq(&first[0], &again[1]) && Arc::ptr_eq(&first[1], &again[0]));
     }
 
     #[test]

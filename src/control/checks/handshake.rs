@@ -11,14 +11,12 @@ use rustls::client::{ResolvesClientCert, Resumption};
 use rustls::crypto::{CryptoProvider, aws_lc_rs, verify_tls12_signature, verify_tls13_signature};
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::sign::CertifiedKey;
-use rustls::{
-    CertificateError, ClientConfig, DigitallySignedStruct, Error, RootCertStore, SignatureScheme,
-};
+use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, Error, SignatureScheme};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
-use super::authorities::{Authorities, AuthorityFault};
+use super::authorities::{Authorities, AuthorityFault, Roots};
 use super::certificates::{
     CertificateView, Chain, MOST_CERTIFICATES, ServerCertificate, Trust, cause, vouch,
 };
@@ -97,7 +95,7 @@ pub(super) async fn shake_hands(
 
 fn trust(
     chain: &Chain,
-    roots: &Arc<RootCertStore>,
+    roots: &Arc<Roots>,
     name: Option<&ServerName<'_>>,
     verdicts: &ChainVerdicts,
 ) -> Trust {
@@ -105,7 +103,7 @@ fn trust(
         return Trust::NotVouched("it comes with too many others");
     }
     let (now, algorithms) = (UnixTime::now(), &PROVIDER.signature_verification_algorithms);
-    verdicts.get(chain, roots, name, now, || match vouch(chain, roots, name, now, algorithms) {
+    verdicts.get(chain, roots, name, now, || match vouch(chain, &roots.0, name, now, algorithms) {
         Ok(()) => Trust::Vouched,
         Err(error) => Trust::NotVouched(cause(&error)),
     })

@@ -6,10 +6,10 @@ use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use ahash::AHashMap as HashMap;
-use rustls::RootCertStore;
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use x509_parser::prelude::{FromDer, X509Certificate};
 
+use super::authorities::Roots;
 use super::certificates::Trust;
 
 /// The most verdicts that are kept: some hundred KiB.
@@ -37,7 +37,7 @@ struct KnownVerdict {
     /// When it holds, in seconds since 1970.
     holds: Range<i64>,
     /// Keeps other authorities from getting this address.
-    _roots: Weak<RootCertStore>,
+    _roots: Weak<Roots>,
 }
 
 impl ChainVerdicts {
@@ -45,7 +45,7 @@ impl ChainVerdicts {
     pub(super) fn get(
         &self,
         chain: &[CertificateDer<'_>],
-        roots: &Arc<RootCertStore>,
+        roots: &Arc<Roots>,
         name: Option<&ServerName<'_>>,
         now: UnixTime,
         judge: impl FnOnce() -> Trust,
@@ -98,6 +98,7 @@ mod tests {
     use std::time::Duration;
 
     use rcgen::{CertificateParams, KeyPair, date_time_ymd};
+    use rustls::RootCertStore;
 
     use super::*;
 
@@ -117,7 +118,7 @@ mod tests {
     #[test]
     fn a_chain_is_judged_once_until_its_dates_its_authorities_or_its_name_are_others() {
         let (verdicts, judged) = (ChainVerdicts::default(), Cell::new(0));
-        let roots = [(); 2].map(|()| Arc::new(RootCertStore::empty()));
+        let roots = [(); 2].map(|()| Arc::new(Roots(RootCertStore::empty())));
         let names = ["a.test", "b.test"].map(|name| ServerName::try_from(name).unwrap());
         let chains = [chain(), chain()];
         let judgements = |chain: usize, roots_of: usize, name: Option<usize>, now| {
@@ -154,7 +155,7 @@ mod tests {
     #[test]
     fn verdicts_are_bounded_and_what_cannot_be_read_has_none() {
         let (verdicts, chain) = (ChainVerdicts::default(), chain());
-        let roots = Arc::new(RootCertStore::empty());
+        let roots = Arc::new(Roots(RootCertStore::empty()));
         let get = |chain: &[CertificateDer<'_>], name: &str| {
             let name = ServerName::try_from(name).unwrap();
             verdicts.get(chain, &roots, Some(&name), at(2026, 2, 1), || Trust::Vouched);

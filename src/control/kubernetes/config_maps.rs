@@ -56,7 +56,8 @@ pub async fn follow_authorities(
             () = changed.notified() => followed.name(&table),
             () = sleep_until(next.as_ref().map_or_else(Instant::now, |(due, _)| *due)), if next.is_some() => {
                 if let Some((_, key)) = next {
-                    let now = read(&client, &key, followed.read.get(&key)).await;
+                    let mut now = read(&client, &key, followed.read.get(&key)).await;
+                    now.authority = now.authority.map(|roots| authorities.shared(roots));
                     followed.read.insert(key, now);
                 }
             }
@@ -110,21 +111,11 @@ impl Followed {
         let read = self.read.iter().map(|(key, known)| (key.clone(), known.authority.clone()));
         let beyond = self.beyond.iter().map(|key| (key.clone(), Err(AuthorityFault::TooMany)));
         let known: HashMap<_, _> = read.chain(beyond).collect();
-        if self.published.as_ref().is_none_or(|published| !same(published, &known)) {
+        if self.published.as_ref() != Some(&known) {
             self.published = Some(known.clone());
             authorities.set(KnownAuthorities { by_config_map: known, complete: false });
         }
     }
-}
-
-fn same(one: &HashMap<ObjectKey, Authority>, other: &HashMap<ObjectKey, Authority>) -> bool {
-    let is_same = |one: &Authority, other: &Authority| match (one, other) {
-        (Err(one), Err(other)) => one == other,
-        (Ok(one), Ok(other)) => Arc::ptr_eq(one, other) || one.roots == other.roots,
-        _ => false,
-    };
-    one.len() == other.len()
-        && one.iter().all(|(key, one)| other.get(key).is_some_and(|other| is_same(one, other)))
 }
 
 /// Reads a ConfigMap. If that fails, what was read before stays.

@@ -11,7 +11,7 @@ use tokio::net::TcpListener;
 use tokio::time::timeout;
 use tokio_rustls::TlsAcceptor;
 
-use super::super::authorities::KnownAuthorities;
+use super::super::authorities::{KnownAuthorities, Roots};
 use super::super::fixture::params;
 use super::super::goodbyes::Goodbyes;
 use super::super::probe::{CheckOutcome, Probe, probe};
@@ -95,7 +95,8 @@ fn tls(verify: VerifyMode) -> TlsCheck {
 
 fn authorities_of(pki: &Pki) -> Authorities {
     let authorities = Authorities::default();
-    let one = (ObjectKey::new("ns", "ca"), Ok(Arc::clone(&pki.roots)));
+    let roots = Arc::new(Roots(pki.roots.as_ref().clone()));
+    let one = (ObjectKey::new("ns", "ca"), Ok(roots));
     let by_config_map = [one].into_iter().collect();
     authorities.set(KnownAuthorities { by_config_map, ..KnownAuthorities::default() });
     authorities
