@@ -30,7 +30,7 @@ const SWEEP_EVERY: Duration = Duration::from_millis(10);
 pub struct SourceTable {
     /// With keys of this process, so that nobody can choose a shard.
     hasher: RandomState,
-    shards: Box<[Mutex<Shard>]>,
+    shards: Box<[Mutex<SourceShard>]>,
     /// How many entries each owner of limits has.
     owners: Mutex<HashMap<Box<str>, Weak<AtomicU32>>>,
     /// How many connections were counted together with those of other sources.
@@ -73,7 +73,7 @@ pub(super) enum CountedAt {
 }
 
 #[derive(Debug, Default)]
-struct Shard {
+struct SourceShard {
     entries: HashMap<SourceKey, SourceEntry>,
     /// No entry can be removed before.
     sweep_at: Tick,
@@ -252,13 +252,13 @@ impl SourceTable {
         }
     }
 
-    fn shard(&self, key: &SourceKey) -> MutexGuard<'_, Shard> {
+    fn shard(&self, key: &SourceKey) -> MutexGuard<'_, SourceShard> {
         // In bounds, by the remainder. The map uses other bits of its own hash.
         lock(&self.shards[(self.hasher.hash_one(key) >> 32) as usize % SHARDS])
     }
 }
 
-fn lock(shard: &Mutex<Shard>) -> MutexGuard<'_, Shard> {
+fn lock(shard: &Mutex<SourceShard>) -> MutexGuard<'_, SourceShard> {
     // Every change of it is whole.
     shard.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -292,7 +292,7 @@ impl Count {
     }
 }
 
-impl Shard {
+impl SourceShard {
     /// Whether there is room for one more entry of a group.
     fn has_room(&self, group: &SourceGroup) -> bool {
         self.entries.len() < MOST_OF_SHARD && group.has_room()

@@ -24,11 +24,11 @@ const SHARDS: u64 = 256;
 pub(super) struct Hellos {
     /// With keys of this process, so that a client cannot choose the shard.
     hasher: RandomState,
-    shards: Box<[Mutex<Shard>]>,
+    shards: Box<[Mutex<HelloShard>]>,
 }
 
 /// The number of connections for each hello.
-type Shard = HashMap<u64, u8, BuildHasherDefault<PassThroughHasher>>;
+type HelloShard = HashMap<u64, u8, BuildHasherDefault<PassThroughHasher>>;
 
 /// A hello that is being served, until this is dropped.
 #[derive(Debug)]
@@ -65,7 +65,7 @@ impl Hellos {
     }
 
     /// The shard of a key. Never `None`, because there is a shard for each remainder.
-    fn shard(&self, key: u64) -> Option<MutexGuard<'_, Shard>> {
+    fn shard(&self, key: u64) -> Option<MutexGuard<'_, HelloShard>> {
         // The low bits are used for the position in the map.
         let shard = self.shards.get(((key >> 32) % SHARDS) as usize)?;
         // No code panics while it holds the lock.
@@ -121,7 +121,7 @@ mod tests {
         let third = hellos.enter(one).expect("the first is over");
         assert!(hellos.enter(one).is_none());
         drop((second, third));
-        let left = |shard: &Mutex<Shard>| shard.lock().expect("a shard").len();
+        let left = |shard: &Mutex<HelloShard>| shard.lock().expect("a shard").len();
         assert_eq!(hellos.shards.iter().map(left).sum::<usize>(), 0);
     }
 

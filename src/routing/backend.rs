@@ -32,7 +32,7 @@ pub struct Backend {
 
 /// What is known of a backend's addresses.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct KnownAddresses<'a> {
+pub(super) struct BackendAddresses<'a> {
     /// Its endpoints, in a stable order.
     pub(super) endpoints: &'a [SocketAddr],
     /// The addresses that it has besides.
@@ -51,7 +51,7 @@ pub(super) struct AddressChange {
 }
 
 impl Backend {
-    pub(super) fn new(key: BackendKey, addresses: KnownAddresses<'_>) -> Self {
+    pub(super) fn new(key: BackendKey, addresses: BackendAddresses<'_>) -> Self {
         let families = Families::default();
         let all = |addresses: &[SocketAddr]| {
             addresses.iter().map(|address| families.endpoint(*address, None)).collect()
@@ -90,7 +90,7 @@ impl Backend {
     /// is one.
     pub(super) fn set_endpoints(
         &self,
-        addresses: KnownAddresses<'_>,
+        addresses: BackendAddresses<'_>,
         now: Option<Moment>,
     ) -> Option<AddressChange> {
         let old = self.endpoints.load();
@@ -177,7 +177,7 @@ impl EndpointSet {
     }
 
     /// Whether its addresses and places are exactly these.
-    fn has_only(&self, addresses: KnownAddresses<'_>) -> bool {
+    fn has_only(&self, addresses: BackendAddresses<'_>) -> bool {
         is_at(&self.endpoints, addresses.endpoints)
             && *self.places == *addresses.places
             && is_at(&self.others, OtherAddresses::known(addresses.others))

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use ahash::AHashMap as HashMap;
 use arc_swap::ArcSwap;
 
-use super::backend::{AddressChange, KnownAddresses};
+use super::backend::{AddressChange, BackendAddresses};
 use super::deferred_drop::DeferredDrop;
 use super::route::WeightedBackend;
 use super::subscribers::Subscribers;
@@ -71,9 +71,9 @@ impl TableChanges {
     }
 
     /// The addresses of a backend.
-    fn addresses(&self, backend: &BackendKey) -> KnownAddresses<'_> {
+    fn addresses(&self, backend: &BackendKey) -> BackendAddresses<'_> {
         let places = self.places.get(backend).map(|places| &**places);
-        KnownAddresses {
+        BackendAddresses {
             endpoints: self.endpoints.get(backend).map(Vec::as_slice).unwrap_or_default(),
             others: self.others.get(backend),
             places: places.unwrap_or_default(),

@@ -48,12 +48,12 @@ pub use self::authorities::{
 };
 use self::goodbyes::Goodbyes;
 use self::log::CheckLog;
-use self::plan::{Plan, plan};
+use self::plan::{CheckPlan, plan};
 pub use self::probe::CheckOutcome;
 use self::probe::{Probe, probe};
 pub use self::problems::ProblemKind;
 use self::reports::CertificateReport;
-use self::schedule::{CheckJob, Schedule};
+use self::schedule::{CheckJob, CheckSchedule};
 use self::steady::SteadyConditions;
 use crate::control::status::Condition;
 use crate::reach::EndpointRefusal;
@@ -127,7 +127,7 @@ pub async fn run(args: &ChecksArgs) -> Infallible {
     let at_once = args.descriptors.saturating_sub(goodbyes).max(1);
     let mut checks = Checks {
         args,
-        schedule: Schedule::new(args.per_second, at_once, start),
+        schedule: CheckSchedule::new(args.per_second, at_once, start),
         next_plan: start,
         report_at: None,
         next_report: start,
@@ -166,7 +166,7 @@ pub async fn run(args: &ChecksArgs) -> Infallible {
 /// The checks of one start.
 struct Checks<'a> {
     args: &'a ChecksArgs,
-    schedule: Schedule,
+    schedule: CheckSchedule,
     /// When the next plan may be made.
     next_plan: Instant,
     /// When the next report is due, if anything is new.
@@ -182,7 +182,7 @@ struct Checks<'a> {
 impl Checks<'_> {
     fn plan(&mut self, now: Instant) {
         let table = Arc::clone(&self.args.table.table());
-        let Plan { checks, unchecked } = plan(&table, MOST_ENDPOINTS);
+        let CheckPlan { checks, unchecked } = plan(&table, MOST_ENDPOINTS);
         self.schedule.replace(checks, now);
         let gauged = |number: usize| i64::try_from(number).unwrap_or(i64::MAX);
         self.args.meters.checked.set(gauged(self.schedule.len()));

@@ -42,7 +42,7 @@ impl PlannedCheck {
 
 /// The checks that a table needs.
 #[derive(Debug, Default)]
-pub(super) struct Plan {
+pub(super) struct CheckPlan {
     pub(super) checks: Vec<PlannedCheck>,
     /// How many endpoints have none, because there would be too many.
     pub(super) unchecked: usize,
@@ -50,7 +50,7 @@ pub(super) struct Plan {
 
 /// The checks that a table needs, each once, for at most `most` endpoints. If there are more, namespaces share them
 /// evenly. An endpoint counts once for each backend and each kind of checks.
-pub(super) fn plan(table: &Table, most: usize) -> Plan {
+pub(super) fn plan(table: &Table, most: usize) -> CheckPlan {
     let mut namespaces = needed(table);
     let endpoints = |needed: &Vec<CheckedBackend<'_>>| {
         needed.iter().map(|one| one.backend.endpoints().len()).sum::<usize>()
@@ -63,7 +63,7 @@ pub(super) fn plan(table: &Table, most: usize) -> Plan {
         left -= plan.add(namespace, &needed, share);
         sharing -= 1;
     }
-    Plan { checks: plan.checks.into_values().collect(), unchecked: plan.unchecked }
+    CheckPlan { checks: plan.checks.into_values().collect(), unchecked: plan.unchecked }
 }
 
 /// A backend, and how it is checked.
@@ -243,7 +243,7 @@ mod tests {
         );
         let table = reader.table();
         let of = |most: usize| {
-            let Plan { checks, unchecked } = plan(&table, most);
+            let CheckPlan { checks, unchecked } = plan(&table, most);
             let of = |namespace: &str| {
                 let own =
                     |check: &&PlannedCheck| check.namespaces.iter().any(|one| &**one == namespace);
@@ -255,7 +255,8 @@ mod tests {
         // `c` needs less than its third, and the others have half of the rest each.
         assert_eq!(of(32), ([15, 15, 2], 87 + 185));
         assert_eq!(of(0), ([0, 0, 0], 304));
-        let keys = |plan: Plan| plan.checks.into_iter().map(|one| one.key).collect::<HashSet<_>>();
+        let keys =
+            |plan: CheckPlan| plan.checks.into_iter().map(|one| one.key).collect::<HashSet<_>>();
         assert_eq!(keys(plan(&table, 32)), keys(plan(&table, 32)), "always the same ones");
     }
 

@@ -101,19 +101,19 @@ impl ProblemKind {
 
 /// The endpoints that have something in common: how many, and the first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Affected {
+pub(super) struct AffectedEndpoints {
     pub(super) first: SocketAddr,
     pub(super) others: usize,
 }
 
-impl Affected {
+impl AffectedEndpoints {
     /// One endpoint.
     pub(super) fn one(first: SocketAddr) -> Self {
-        Affected { first, others: 0 }
+        AffectedEndpoints { first, others: 0 }
     }
 
     /// Adds others.
-    pub(super) fn add(&mut self, more: Affected) {
+    pub(super) fn add(&mut self, more: AffectedEndpoints) {
         self.first = self.first.min(more.first);
         self.others = self.others.saturating_add(more.others).saturating_add(1);
     }
@@ -121,11 +121,16 @@ impl Affected {
 
 /// The problems of a route, each with the endpoints that have it.
 #[derive(Default)]
-pub(super) struct Problems(BTreeMap<(ProblemKind, String), Option<Affected>>);
+pub(super) struct Problems(BTreeMap<(ProblemKind, String), Option<AffectedEndpoints>>);
 
 impl Problems {
     /// Adds a problem, of endpoints if it is not of the whole route.
-    pub(super) fn add(&mut self, kind: ProblemKind, what: String, endpoints: Option<Affected>) {
+    pub(super) fn add(
+        &mut self,
+        kind: ProblemKind,
+        what: String,
+        endpoints: Option<AffectedEndpoints>,
+    ) {
         let known = self.0.entry((kind, what)).or_default();
         match (known, endpoints) {
             (Some(known), Some(more)) => known.add(more),
@@ -146,8 +151,10 @@ impl Problems {
         let told = self.0.iter().take(MOST_TOLD);
         let told = told.map(|((_, what), endpoints)| match endpoints {
             None => what.clone(),
-            Some(Affected { first, others: 0 }) => format!("the certificate of {first}: {what}"),
-            Some(Affected { first, others }) => {
+            Some(AffectedEndpoints { first, others: 0 }) => {
+                format!("the certificate of {first}: {what}")
+            }
+            Some(AffectedEndpoints { first, others }) => {
                 format!("the certificates of {first} and {others} more: {what}")
             }
         });

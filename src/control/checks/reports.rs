@@ -10,7 +10,7 @@ use k8s_openapi::jiff::Timestamp;
 
 use super::certificates::{CertificateView, ServerCertificate, Trust};
 use super::plan::CheckKey;
-use super::problems::{Affected, ProblemKind, Problems};
+use super::problems::{AffectedEndpoints, ProblemKind, Problems};
 use super::shared_wildcards::SharedWildcards;
 use crate::control::status::Condition;
 use crate::policy::VerifyMode;
@@ -78,7 +78,7 @@ struct BackendView<'t> {
 
 struct ShownView<'t> {
     view: &'t CertificateView,
-    endpoints: Affected,
+    endpoints: AffectedEndpoints,
 }
 
 impl<'t> BackendView<'t> {
@@ -91,7 +91,7 @@ impl<'t> BackendView<'t> {
         for endpoint in backend.endpoints().iter() {
             let key = CheckKey { address: endpoint.address, params: Arc::clone(params) };
             let Some(view) = seen(&key) else { continue };
-            let own = Affected::one(endpoint.address);
+            let own = AffectedEndpoints::one(endpoint.address);
             let id = view.certificate.as_ref().map(|certificate| certificate.id);
             match shown.entry((id, &view.trust, view.h2)) {
                 Entry::Occupied(known) => known.into_mut().endpoints.add(own),
@@ -125,7 +125,7 @@ pub(super) struct RouteView<'t> {
 /// A certificate that endpoints of a route show.
 pub(super) struct RouteCertificate<'t> {
     pub(super) certificate: &'t ServerCertificate,
-    endpoints: Affected,
+    endpoints: AffectedEndpoints,
     /// Whether clients may speak h2 with one of them.
     pub(super) h2: bool,
 }

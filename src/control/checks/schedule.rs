@@ -33,7 +33,7 @@ pub(super) struct CheckJob {
 
 /// All checks, with their states and times.
 #[derive(Debug)]
-pub(super) struct Schedule {
+pub(super) struct CheckSchedule {
     ids: HashMap<CheckKey, u64>,
     checks: HashMap<u64, ScheduledCheck>,
     endpoints: CheckedEndpoints,
@@ -61,10 +61,10 @@ struct ScheduledCheck {
     begun: Instant,
 }
 
-impl Schedule {
+impl CheckSchedule {
     /// Without checks. At most so many begin in a second, and `at_once` run at the same time.
     pub(super) fn new(per_second: NonZeroU32, at_once: usize, now: Instant) -> Self {
-        Schedule {
+        CheckSchedule {
             ids: HashMap::new(),
             checks: HashMap::new(),
             endpoints: CheckedEndpoints::default(),
@@ -133,7 +133,7 @@ impl Schedule {
         None
     }
 
-    /// When [`Schedule::next`] may return a check, if no other check ends before.
+    /// When [`CheckSchedule::next`] may return a check, if no other check ends before.
     pub(super) fn wake(&self) -> Option<Instant> {
         let waiting = self.queues.has_next().then(|| self.budget.allows_at());
         let due = self.due.first().map(|(due, _)| *due);

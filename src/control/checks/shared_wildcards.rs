@@ -12,10 +12,10 @@ pub(super) struct SharedWildcards<'v>(HashMap<([u64; 2], Option<&'v str>), First
 /// The first route with a certificate, and the first with other backends than that: whatever backends a route has, the
 /// first one with others is one of these two.
 #[derive(Clone, Copy)]
-struct FirstTwo<'v>(Sharing<'v>, Option<Sharing<'v>>);
+struct FirstTwo<'v>(SharingRoute<'v>, Option<SharingRoute<'v>>);
 
 #[derive(Clone, Copy)]
-struct Sharing<'v> {
+struct SharingRoute<'v> {
     key: &'v RouteKey,
     backends: &'v [*const Backend],
 }
@@ -26,7 +26,7 @@ impl<'v> SharedWildcards<'v> {
         let mut firsts: HashMap<_, FirstTwo<'_>> = HashMap::new();
         for view in views {
             let key = &view.route.spec.key;
-            let sharing = Sharing { key, backends: &view.backends };
+            let sharing = SharingRoute { key, backends: &view.backends };
             for (id, _) in view.certificates.iter().filter(|(_, one)| shares(view, one)) {
                 for namespace in [Some(key.namespace()), None] {
                     let new = FirstTwo(sharing, None);
@@ -59,7 +59,7 @@ fn shares(view: &RouteView<'_>, shown: &RouteCertificate<'_>) -> bool {
 }
 
 impl<'v> FirstTwo<'v> {
-    fn add(&mut self, sharing: Sharing<'v>) {
+    fn add(&mut self, sharing: SharingRoute<'v>) {
         if self.1.is_none() && sharing.backends != self.0.backends {
             self.1 = Some(sharing);
         }

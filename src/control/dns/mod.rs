@@ -26,7 +26,7 @@ use tokio::task::{JoinError, JoinHandle, JoinSet};
 use self::client::DnsClient;
 pub use self::client::read_answer;
 use self::known_addresses::LookupResult;
-use self::schedule::{LookupJob, Schedule};
+use self::schedule::{LookupJob, LookupSchedule};
 use super::api::DnsName;
 use super::translate::{DnsAnswer, NameChanges};
 
@@ -95,7 +95,7 @@ async fn follow(
     mut changes: mpsc::UnboundedReceiver<NameChanges>,
     tell: mpsc::UnboundedSender<(DnsName, DnsAnswer)>,
 ) {
-    let mut schedule = Schedule::default();
+    let mut schedule = LookupSchedule::default();
     let mut running = JoinSet::new();
     loop {
         while let Some(job) = schedule.next(Instant::now()) {

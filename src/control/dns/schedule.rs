@@ -25,7 +25,7 @@ pub(super) struct LookupJob {
 
 /// All names. Pure: the caller passes the time.
 #[derive(Debug, Default)]
-pub(super) struct Schedule {
+pub(super) struct LookupSchedule {
     names: HashMap<DnsName, FollowedName>,
     namespaces: HashMap<Arc<str>, AdmittedNames>,
     v4: LookupQueues,
@@ -66,7 +66,7 @@ struct AdmittedNames {
     beyond: BTreeSet<(Rank, DnsName)>,
 }
 
-impl Schedule {
+impl LookupSchedule {
     /// Adds and removes names.
     pub(super) fn change(&mut self, changes: NameChanges, now: Instant) {
         let mut touched = BTreeSet::new();

@@ -47,7 +47,7 @@ impl LastFor {
 }
 
 /// A route that tries endpoints last, and why.
-type Affected = (ObjectRef, LastFor);
+type AffectedRoute = (ObjectRef, LastFor);
 
 /// The routes that were warned of, and those that have to be.
 #[derive(Debug)]
@@ -56,9 +56,9 @@ pub(super) struct Ejections<'s> {
     /// The counts at the last look: of ejections, and of endpoints that became unhealthy.
     seen: [u64; LastFor::ALL.len()],
     /// When there was an Event about a route last.
-    warned: HashMap<Affected, Instant>,
+    warned: HashMap<AffectedRoute, Instant>,
     /// The routes that were affected when a count changed last, and have to be warned of.
-    queue: Turns<DistinctQueue<Affected, NamedEndpoints>>,
+    queue: Turns<DistinctQueue<AffectedRoute, NamedEndpoints>>,
     wake: Instant,
 }
 

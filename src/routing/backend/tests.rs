@@ -3,8 +3,8 @@
 use super::*;
 use crate::routing::{Availability, ENDPOINT_REST, EjectionRule, FAMILY_REST, Ring};
 
-fn known(endpoints: &[SocketAddr]) -> KnownAddresses<'_> {
-    KnownAddresses { endpoints, others: None, places: &[] }
+fn known(endpoints: &[SocketAddr]) -> BackendAddresses<'_> {
+    BackendAddresses { endpoints, others: None, places: &[] }
 }
 
 fn address(text: &str) -> SocketAddr {
@@ -34,7 +34,7 @@ fn an_endpoint_that_is_not_ready_for_a_moment_keeps_its_connections_and_not_its_
     let busy = endpoint.begin(now, &EjectionRule::OFF);
     endpoint.failed(now);
     let unready = OtherAddresses::Known(vec![a]);
-    let without_a = KnownAddresses { endpoints: &[b], others: Some(&unready), places: &[] };
+    let without_a = BackendAddresses { endpoints: &[b], others: Some(&unready), places: &[] };
     let change = backend.set_endpoints(without_a, Some(now)).expect("a change");
     assert_eq!(change.gone, []);
     backend.set_endpoints(known(&[a, b]), Some(now));
@@ -122,7 +122,7 @@ fn other_places_of_the_same_endpoints_are_a_change() {
     let addresses = [address("10.0.0.1:1")];
     let place_in = |ring: Ring| {
         let places = [Arc::new(EndpointPlace { ring, ..EndpointPlace::default() })];
-        let known = KnownAddresses { endpoints: &addresses, others: None, places: &places };
+        let known = BackendAddresses { endpoints: &addresses, others: None, places: &places };
         backend.set_endpoints(known, None).is_some()
     };
     assert!(place_in(Ring::Any));

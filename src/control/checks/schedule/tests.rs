@@ -15,8 +15,8 @@ fn use_backends(reader: &TableReader) {
     });
 }
 
-fn schedule(per_second: u32, reader: &TableReader, now: Instant) -> Schedule {
-    let mut schedule = Schedule::new(NonZeroU32::new(per_second).unwrap(), 512, now);
+fn schedule(per_second: u32, reader: &TableReader, now: Instant) -> CheckSchedule {
+    let mut schedule = CheckSchedule::new(NonZeroU32::new(per_second).unwrap(), 512, now);
     schedule.replace(plan(&reader.table(), usize::MAX).checks, now);
     schedule
 }
@@ -24,7 +24,7 @@ fn schedule(per_second: u32, reader: &TableReader, now: Instant) -> Schedule {
 /// Makes all checks until `end`, each of which takes no time and has the result of `check`. Returns when each
 /// was made.
 fn run(
-    schedule: &mut Schedule,
+    schedule: &mut CheckSchedule,
     from: Instant,
     until: Duration,
     mut check: impl FnMut(&CheckJob) -> Option<bool>,

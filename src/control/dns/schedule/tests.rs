@@ -10,11 +10,11 @@ fn wanted(name: &str, by: &[(&str, i64)]) -> WantedName {
     WantedName { name: name.into(), namespaces: each.collect() }
 }
 
-fn want(schedule: &mut Schedule, wanted: Vec<WantedName>, now: Instant) {
+fn want(schedule: &mut LookupSchedule, wanted: Vec<WantedName>, now: Instant) {
     schedule.change(NameChanges { wanted, unwanted: Vec::new() }, now);
 }
 
-fn begun(schedule: &mut Schedule, now: Instant) -> Vec<LookupJob> {
+fn begun(schedule: &mut LookupSchedule, now: Instant) -> Vec<LookupJob> {
     std::iter::from_fn(|| schedule.next(now)).collect()
 }
 
@@ -24,7 +24,7 @@ fn found(seconds: u64) -> LookupResult {
 
 #[test]
 fn a_silent_family_does_not_delay_the_other() {
-    let (mut schedule, now) = (Schedule::default(), Instant::now());
+    let (mut schedule, now) = (LookupSchedule::default(), Instant::now());
     want(&mut schedule, vec![wanted("a", &[("ns", 0)])], now);
     let jobs = begun(&mut schedule, now);
     assert_eq!(jobs.iter().map(|job| job.family).collect::<Vec<_>>(), Family::ALL);
@@ -43,7 +43,7 @@ fn a_silent_family_does_not_delay_the_other() {
 
 #[test]
 fn a_name_of_several_namespaces_is_looked_up_once_in_the_first_turn() {
-    let (mut schedule, now) = (Schedule::default(), Instant::now());
+    let (mut schedule, now) = (LookupSchedule::default(), Instant::now());
     let many = (0..500).map(|n| wanted(&format!("n{n}"), &[("bad", 0)]));
     let shared = wanted("zz", &[("bad", 0), ("good", 9)]);
     want(&mut schedule, many.chain([shared]).collect(), now);
@@ -54,7 +54,7 @@ fn a_name_of_several_namespaces_is_looked_up_once_in_the_first_turn() {
 
 #[test]
 fn the_earliest_names_of_a_namespace_are_looked_up_and_the_others_reported() {
-    let (mut schedule, now) = (Schedule::default(), Instant::now());
+    let (mut schedule, now) = (LookupSchedule::default(), Instant::now());
     let name = |n: i64| wanted(&format!("n{n}"), &[("ns", 5000 - n)]);
     want(&mut schedule, (0..1100).map(name).collect(), now);
     let told: BTreeSet<DnsName> = schedule
@@ -81,7 +81,7 @@ fn the_earliest_names_of_a_namespace_are_looked_up_and_the_others_reported() {
 
 #[test]
 fn unused_names_leave_no_state() {
-    let (mut schedule, now) = (Schedule::default(), Instant::now());
+    let (mut schedule, now) = (LookupSchedule::default(), Instant::now());
     let names: Vec<DnsName> = (0..1200).map(|n| format!("n{n}").into()).collect();
     let all = names.iter().map(|name| wanted(name, &[("a", 0), ("b", 0)])).collect();
     want(&mut schedule, all, now);
