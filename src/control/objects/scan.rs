@@ -103,10 +103,9 @@ impl<'t> Iterator for FieldScanner<'t> {
 /// The value of an object's field. If the name occurs several times, the last one counts, as in JSON
 /// parsers.
 pub(in crate::control) fn field<'t>(object: &'t [u8], name: &str) -> Option<&'t [u8]> {
-    let is_it = |quoted: &[u8]| {
-        quoted.get(1..quoted.len() - 1) == Some(name.as_bytes())
-            || quoted.contains(&b'\\')
-                && serde_json::from_slice::<String>(quoted).is_ok_and(|quoted| quoted == name)
+    let is_it = |quoted: &[u8]| match quoted.contains(&b'\\') {
+        true => serde_json::from_slice::<String>(quoted).is_ok_and(|quoted| quoted == name),
+        false => quoted.get(1..quoted.len() - 1) == Some(name.as_bytes()),
     };
     FieldScanner::of(object).filter(|(quoted, _)| is_it(quoted)).last().map(|(_, value)| value)
 }
@@ -189,6 +188,8 @@ pub(super) mod tests {
         let object = br#" { "a" : 1 , "b":{"a":2}, "\u0061" :[3 ] } "#;
         assert_eq!(field(object, "a"), Some(&b"[3 ]"[..]));
         assert_eq!(field(object, "c"), None);
+        let object = br#"{"\\\\":1,"\\":2}"#;
+        assert_eq!([r"\\", r"\"].map(|name| field(object, name)), [Some(&b"1"[..]), Some(b"2")]);
         assert_eq!(field(&text(&json!(["a", 1])), "a"), None);
     }
 }
