@@ -25,14 +25,14 @@ help: ## list the targets
 # It is static, so that it runs anywhere, in an image that has nothing else too; `cargo rustc` says so to
 # the binary alone, because macros and build scripts cannot be. The same sources make the same binary,
 # wherever they and cargo's registry are. rustc's own linker writes the relocations in 6 KB; in the form
-# that others have by default they take 450.
+# that others have by default they take 450. Functions with the same code become one.
 build: ## build the release binary, target/release/sluice (TARGET=TRIPLE: in target/TRIPLE/release)
 	RUSTFLAGS="--remap-path-prefix=$(CURDIR)=sluice \
 	    --remap-path-prefix=$${CARGO_HOME:-$$HOME/.cargo}=cargo" \
 	    cargo rustc --release --locked --bin sluice $(if $(TARGET),--target $(TARGET)) -- \
 	    -C target-feature=+crt-static -C link-arg=-fuse-ld=lld \
 	    -C link-arg=-B$$(rustc --print target-libdir)/../bin/gcc-ld \
-	    -C link-arg=-Wl,-z,pack-relative-relocs
+	    -C link-arg=-Wl,-z,pack-relative-relocs,--icf=all
 
 image: build ## build the container image of it, target/image/sluice.tar, with buildah
 	tests/env/image.sh target/image/sluice.tar sluice:$(VERSION) --build-arg BINARY=prebuilt \
