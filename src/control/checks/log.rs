@@ -2,8 +2,8 @@
 
 use std::time::{Duration, Instant};
 
+use super::plan::CheckKey;
 use super::probe::CheckOutcome;
-use super::schedule::CheckJob;
 use super::steady::ConditionChange;
 use crate::control::status::log_change;
 use crate::control::token_bucket::TokenBucket;
@@ -33,12 +33,12 @@ impl CheckLog {
     /// Logs that an endpoint has another verdict now.
     pub(super) fn verdict(
         &mut self,
-        job: &CheckJob,
+        key: &CheckKey,
         (outcome, verdict): (CheckOutcome, CheckVerdict),
         now: Instant,
     ) {
-        let (endpoint, result) = (job.key.address, outcome.as_str());
-        let check = match job.key.params.method {
+        let (endpoint, result) = (key.address, outcome.as_str());
+        let check = match key.params.method {
             CheckMethod::Tcp => "TCP",
             CheckMethod::Tls(_) => "TLS",
         };
@@ -102,7 +102,9 @@ impl LogLimit {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used)]
 mod tests {
+    use super::super::fixture::params;
     use super::*;
     use crate::control::log_capture::LogCapture;
     use crate::control::status::{BACKEND_CERTIFICATE, Condition};
@@ -135,5 +137,29 @@ mod tests {
         let later = lines(0, "", start + COUNT_EVERY);
         assert_eq!(later[0]["fields"]["routes"], 2);
         assert_eq!(lines(0, "", start + 3 * COUNT_EVERY).len(), 0);
+    }
+
+    #[test]
+    fn endpoints_that_fail_and_recover_have_a_bound_of_their_own() {
+        let start = Instant::now();
+        let (log, mut of_checks) = (LogCapture::default(), CheckLog::new(start));
+        let _listening = log.listen();
+        let key = CheckKey { address: "192.0.2.1:443".parse().unwrap(), params: params().into() };
+        let failed = (CheckOutcome::Refused, CheckVerdict::Unhealthy);
+        let recovered = (CheckOutcome::Passed, CheckVerdict::Healthy);
+        for _ in 0..50 {
+            of_checks.verdict(&key, failed, start);
+            of_checks.verdict(&key, recovered, start);
+        }
+        of_checks.conditions(&[change("expired")], start);
+        of_checks.count_left_out(start);
+        let lines = log.take();
+        assert_eq!(lines.len(), BURST as usize + 2);
+        let fields = ["endpoint", "check", "result"].map(|field| &lines[0]["fields"][field]);
+        assert_eq!(fields, ["192.0.2.1:443", "TCP", "refused"]);
+        assert_eq!([&lines[0], &lines[1]].map(|line| &line["level"]), ["WARN", "INFO"]);
+        assert_eq!(lines[BURST as usize]["fields"]["detail"], "expired");
+        let counts = &lines[BURST as usize + 1]["fields"];
+        assert_eq!([&counts["endpoints"], &counts["routes"]], [100 - BURST, 0]);
     }
 }

@@ -245,7 +245,7 @@ impl Checks<'_> {
         if let Some(verdict) = self.schedule.finish(job, outcome.passes(), now) {
             let failed = u64::from(verdict == CheckVerdict::Unhealthy);
             self.args.meters.failed.inc_by(failed);
-            self.log.verdict(job, (outcome, verdict), now);
+            self.log.verdict(&job.key, (outcome, verdict), now);
         }
     }
 }
