@@ -277,6 +277,7 @@ fn installation(config: &Config, parts: &SharedParts) -> Installation {
             .map(|service| ObjectKey::new(&service.namespace, &service.name))
             .collect(),
         hostnames_below: config.hostnames_below,
+        termination: None,
     }
 }
 

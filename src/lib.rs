@@ -53,5 +53,6 @@ pub mod proxy_protocol;
 pub mod reach;
 pub mod readiness;
 pub mod routing;
+pub mod termination;
 pub mod tls;
 pub mod yaml;

@@ -15,6 +15,7 @@ use sluice::logging::{self, LoggingError};
 use sluice::policy::Layers;
 use sluice::reach::Reach;
 use sluice::routing::{RouteKey, Snapshot};
+use sluice::termination::TicketKeys;
 use sluice::{app, explain, routing};
 
 /// Faults found, no route, or a failure at work.
@@ -139,6 +140,8 @@ fn installation(class: &Class, listeners: Vec<String>) -> Installation {
         place: OwnPlace::default(),
         own_services: vec![],
         hostnames_below: class.hostnames_below,
+        // Certificates are checked whether or not the installation terminates TLS.
+        termination: Some(TicketKeys::default()),
     }
 }
 

@@ -12,6 +12,7 @@ use super::{
 use crate::limiter::{ExceededLimit, Limiter, SourceTable, Tick};
 use crate::outcome::Outcome;
 use crate::policy::{ActiveHealth, CheckKind};
+use crate::termination::Termination;
 
 /// A valid route, as the control plane defines it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -29,6 +30,8 @@ pub struct RouteSpec {
     pub backends: Vec<(BackendKey, u32)>,
     /// Its traffic policy.
     pub policy: Arc<TrafficPolicy>,
+    /// How it serves TLS. `None` is Passthrough.
+    pub termination: Option<Arc<Termination>>,
 }
 
 impl RouteSpec {
@@ -41,6 +44,7 @@ impl RouteSpec {
             alpn: Vec::new(),
             backends: Vec::new(),
             policy: TrafficPolicy::built_in(),
+            termination: None,
         }
     }
 

@@ -13,6 +13,7 @@ use super::{
     ObjectRef, RouteKey, RouteSpec, Scope, ServicePort, TrafficPolicy,
 };
 use crate::policy::{AccessLists, EffectivePolicy};
+use crate::termination::{NotReady, Termination, TerminationText};
 
 /// A route without its backends, which each use of this form writes differently.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -41,6 +42,9 @@ pub struct RouteText {
     /// The protocols of which the client must offer one; empty means any.
     #[serde(default)]
     pub alpn: Vec<Box<str>>,
+    /// How it serves TLS. `None` is Passthrough.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tls: Option<TerminationText>,
     /// Its traffic policy.
     #[serde(flatten)]
     pub policy: EffectivePolicy,
@@ -133,7 +137,7 @@ impl RouteText {
     /// The text form of a route.
     pub fn of(spec: &RouteSpec) -> Self {
         // Lists every field, so that the compiler reports a new one that is missing here.
-        let RouteSpec { key, created, attachments, alpn, backends: _, policy } = spec;
+        let RouteSpec { key, created, attachments, alpn, backends: _, policy, termination } = spec;
         let (first, attachments) = match &**attachments {
             [first, others @ ..] if first.scope == Scope::Config && !first.hostnames.is_empty() => {
                 (AttachmentText::of(first), others)
@@ -145,6 +149,7 @@ impl RouteText {
             first,
             attachments: attachments.iter().map(ScopedText::of).collect(),
             alpn: alpn.clone(),
+            tls: termination.as_ref().map(|termination| termination.text().clone()),
             policy: policy.effective().clone(),
             ..RouteText::named(key.object(), key.rule())
         }
@@ -184,7 +189,8 @@ impl RouteText {
         }
     }
 
-    /// The route, with these backends and this policy.
+    /// The route, with these backends and this policy. One that terminates TLS waits for its certificates, which are
+    /// in no text.
     ///
     /// # Errors
     /// When a hostname is invalid.
@@ -194,12 +200,14 @@ impl RouteText {
         policy: Arc<TrafficPolicy>,
     ) -> Result<RouteSpec, InvalidText> {
         let key = self.key();
-        let RouteText { created, first, attachments, alpn, .. } = self;
+        let RouteText { created, first, attachments, alpn, tls, .. } = self;
         let first = Some(first).filter(|first| !first.hostnames.is_empty());
         let first = first.map(|first| first.attachment(Scope::Config));
         let others = attachments.into_iter().map(ScopedText::attachment);
         let attachments = first.into_iter().chain(others).collect::<Result<_, _>>()?;
-        Ok(RouteSpec { key, created, attachments, alpn, backends, policy })
+        let termination =
+            tls.map(|text| Arc::new(Termination::not_ready(text, NotReady::NoCertificate)));
+        Ok(RouteSpec { key, created, attachments, alpn, backends, policy, termination })
     }
 }
 

@@ -15,10 +15,11 @@ use source::{Name, Target, module_of, names, tokens};
 /// What each module may name, besides itself. One that is not here fails when it names any.
 const MAY_NAME: &[(&str, &[&str])] = &[
     // Pure.
-    ("routing", &["outcome", "duration", "policy", "limiter"]),
+    ("routing", &["outcome", "duration", "policy", "limiter", "termination"]),
     ("policy", &["cidr", "duration"]),
     ("limiter", &["policy"]),
     ("tls", &[]),
+    ("termination", &[]),
     ("proxy_protocol", &[]),
     ("outcome", &[]),
     ("duration", &[]),
@@ -26,7 +27,10 @@ const MAY_NAME: &[(&str, &[&str])] = &[
     ("reach", &["cidr"]),
     ("yaml", &[]),
     // The two planes, which meet only in `routing`.
-    ("control", &["routing", "reach", "policy", "proxy_protocol", "duration", "yaml"]),
+    (
+        "control",
+        &["routing", "reach", "policy", "termination", "proxy_protocol", "duration", "yaml"],
+    ),
     (
         "proxy",
         &[
@@ -34,6 +38,7 @@ const MAY_NAME: &[(&str, &[&str])] = &[
             "reach",
             "machine",
             "tls",
+            "termination",
             "proxy_protocol",
             "policy",
             "limiter",
@@ -51,6 +56,7 @@ const MAY_NAME: &[(&str, &[&str])] = &[
             "routing",
             "policy",
             "limiter",
+            "termination",
             "reach",
             "metrics",
             "readiness",
@@ -58,8 +64,8 @@ const MAY_NAME: &[(&str, &[&str])] = &[
             "duration",
         ],
     ),
-    ("explain", &["routing", "policy", "tls", "admin::report", "admin::limits"]),
-    ("metrics", &["routing", "outcome", "reach", "limiter"]),
+    ("explain", &["routing", "policy", "tls", "termination", "admin::report", "admin::limits"]),
+    ("metrics", &["routing", "outcome", "reach", "limiter", "termination"]),
     ("access_log", &["tls", "outcome", "line_queue", "cidr"]),
     ("line_queue", &[]),
     ("readiness", &["heartbeat"]),
@@ -82,6 +88,7 @@ const MAY_PRINT: &[&str] = &["main", "cli", "access_log"];
 const MAY_NOT_NAME: &[(&str, &[&str])] = &[
     ("routing", IO),
     ("tls", IO),
+    ("termination", IO),
     ("proxy_protocol", IO),
     ("policy", IO),
     ("reach", IO),
@@ -131,7 +138,7 @@ fn the_sources_keep_to_the_walls() {
 /// that has its name, are part of it; its tests may name what they like. What the folder's `mod.rs`
 /// imports from a file, such as by `pub use`, is that file's by its short name, too. What `mod.rs`
 /// defines is nobody's.
-const WITHOUT_CIRCLES: &[&str] = &["routing", "tls", "proxy", "config", "admin"];
+const WITHOUT_CIRCLES: &[&str] = &["routing", "tls", "termination", "proxy", "config", "admin"];
 
 #[test]
 fn no_files_of_a_folder_name_each_other_in_a_circle() {

@@ -1,45 +1,22 @@
 //! The certificates of authorities, in ConfigMaps that routes name.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::hash::{Hash, Hasher};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use ahash::AHashMap as HashMap;
 use arc_swap::ArcSwap;
-use rustls::RootCertStore;
-use rustls::pki_types::CertificateDer;
-use rustls::pki_types::pem::PemObject;
 
 use super::verdicts::ChainVerdicts;
 use crate::routing::{CheckMethod, Interned, ObjectKey, Table};
+use crate::termination::{Roots, RootsFault};
 
 /// The key of a ConfigMap that has the certificates, in PEM.
 pub const CA_KEY: &str = "ca.crt";
-/// The longest text with certificates: some forty. All of them stay in memory.
-const LONGEST: usize = 64 << 10;
 /// The most ConfigMaps that the routes of one namespace may name. Each is read again and again.
 const MOST_OF_A_NAMESPACE: usize = 32;
 
 /// The authorities of a ConfigMap, or why there are none.
 pub type Authority = Result<Arc<Roots>, AuthorityFault>;
-
-/// The certificates of authorities.
-#[derive(Debug)]
-pub struct Roots(pub(super) RootCertStore);
-
-impl PartialEq for Roots {
-    fn eq(&self, other: &Self) -> bool {
-        self.0.roots == other.0.roots
-    }
-}
-
-impl Eq for Roots {}
-
-impl Hash for Roots {
-    fn hash<H: Hasher>(&self, state: &mut H) {
-        self.0.roots.hash(state);
-    }
-}
 
 /// Why a ConfigMap has no authorities.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, thiserror::Error)]
@@ -47,9 +24,12 @@ pub enum AuthorityFault {
     /// It does not exist.
     #[error("there is no such ConfigMap")]
     Missing,
+    /// It lacks the key with the certificates.
+    #[error("its key {CA_KEY} is missing")]
+    NoKey,
     /// It has no certificates.
     #[error("its key {CA_KEY} {0}")]
-    Invalid(Arc<str>),
+    Invalid(#[from] RootsFault),
     /// It could not be read. The text is the cause, for people.
     #[error("it cannot be read: {0}")]
     NotRead(Arc<str>),
@@ -113,23 +93,8 @@ impl Authorities {
 
 /// The authorities in the data of a ConfigMap.
 pub fn authority(data: Option<&BTreeMap<String, String>>) -> Authority {
-    let invalid = |what: &str| AuthorityFault::Invalid(what.into());
-    let text = data.and_then(|data| data.get(CA_KEY)).ok_or_else(|| invalid("is missing"))?;
-    if text.len() > LONGEST {
-        return Err(invalid(
-            "is longer than 64 KiB: give only the authorities that these servers need",
-        ));
-    }
-    let (mut roots, mut unusable) = (RootCertStore::empty(), 0_usize);
-    for certificate in CertificateDer::pem_slice_iter(text.as_bytes()) {
-        let certificate = certificate.map_err(|error| invalid(&format!("is no PEM: {error:?}")))?;
-        unusable += usize::from(roots.add(certificate).is_err());
-    }
-    match (roots.is_empty(), unusable) {
-        (false, _) => Ok(Arc::new(Roots(roots))),
-        (true, 0) => Err(invalid("has no certificate")),
-        (true, _) => Err(invalid("has no certificate of an authority that can be read")),
-    }
+    let text = data.and_then(|data| data.get(CA_KEY)).ok_or(AuthorityFault::NoKey)?;
+    Ok(Roots::from_pem(text.as_bytes())?)
 }
 
 /// The ConfigMaps that the checks of a table need, and those that are beyond the most of a namespace.
@@ -166,21 +131,11 @@ mod tests {
     fn certificates_are_read_and_other_texts_are_told() {
         let key = KeyPair::generate().unwrap();
         let pem = CertificateParams::new(Vec::new()).unwrap().self_signed(&key).unwrap().pem();
-        let bundle = format!("# ours\n{pem}\n{}\n{pem}", key.serialize_pem());
-        assert_eq!(of(&bundle).unwrap().0.len(), 2);
+        assert_eq!(of(&pem).unwrap().store().len(), 1);
         assert_eq!(fault(""), "its key ca.crt has no certificate");
-        assert_eq!(fault(&key.serialize_pem()), "its key ca.crt has no certificate");
-        let long = fault(&" ".repeat(LONGEST + 1));
-        assert!(long.starts_with("its key ca.crt is longer than 64 KiB"), "{long}");
-        let cut = pem.get(..pem.len() / 2).unwrap();
-        assert!(fault(cut).starts_with("its key ca.crt is no PEM"), "{}", fault(cut));
-        let garbage = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n";
-        assert!(fault(garbage).ends_with("of an authority that can be read"));
-        // One that cannot be read hides no other.
-        assert_eq!(of(&format!("{garbage}{pem}")).unwrap().0.len(), 1);
         let other = [("tls.crt".to_owned(), pem)].into();
         assert_eq!(authority(Some(&other)).unwrap_err().to_string(), "its key ca.crt is missing");
-        assert!(matches!(authority(None), Err(AuthorityFault::Invalid(_))));
+        assert_eq!(authority(None), Err(AuthorityFault::NoKey));
     }
 
     #[test]

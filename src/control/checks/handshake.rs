@@ -4,11 +4,11 @@
 use std::io;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, LazyLock, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::client::{ResolvesClientCert, Resumption};
-use rustls::crypto::{CryptoProvider, aws_lc_rs, verify_tls12_signature, verify_tls13_signature};
+use rustls::crypto::{verify_tls12_signature, verify_tls13_signature};
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::sign::CertifiedKey;
 use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, Error, SignatureScheme};
@@ -16,16 +16,14 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
-use super::authorities::{Authorities, AuthorityFault, Roots};
+use super::authorities::{Authorities, AuthorityFault};
 use super::certificates::{
     CertificateView, Chain, MOST_CERTIFICATES, ServerCertificate, Trust, cause, vouch,
 };
 use super::verdicts::ChainVerdicts;
 use crate::policy::VerifyMode;
 use crate::routing::TlsCheck;
-
-static PROVIDER: LazyLock<Arc<CryptoProvider>> =
-    LazyLock::new(|| Arc::new(aws_lc_rs::default_provider()));
+use crate::termination::{Roots, provider};
 
 /// Why a handshake shows that the server does not serve.
 #[derive(Debug, thiserror::Error)]
@@ -102,10 +100,12 @@ fn trust(
     if chain.len() > MOST_CERTIFICATES {
         return Trust::NotVouched("it comes with too many others");
     }
-    let (now, algorithms) = (UnixTime::now(), &PROVIDER.signature_verification_algorithms);
-    verdicts.get(chain, roots, name, now, || match vouch(chain, &roots.0, name, now, algorithms) {
-        Ok(()) => Trust::Vouched,
-        Err(error) => Trust::NotVouched(cause(&error)),
+    let (now, algorithms) = (UnixTime::now(), &provider().signature_verification_algorithms);
+    verdicts.get(chain, roots, name, now, || {
+        match vouch(chain, roots.store(), name, now, algorithms) {
+            Ok(()) => Trust::Vouched,
+            Err(error) => Trust::NotVouched(cause(&error)),
+        }
     })
 }
 
@@ -129,7 +129,7 @@ fn config(
     witness: &Arc<Witness>,
     credentials: &Arc<NoCredentials>,
 ) -> Result<ClientConfig, Error> {
-    let mut config = ClientConfig::builder_with_provider(Arc::clone(&PROVIDER))
+    let mut config = ClientConfig::builder_with_provider(Arc::clone(provider()))
         .with_safe_default_protocol_versions()?
         .dangerous()
         .with_custom_certificate_verifier(Arc::<Witness>::clone(witness))
@@ -171,7 +171,7 @@ impl ServerCertVerifier for Witness {
         certificate: &CertificateDer<'_>,
         signature: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        let algorithms = &PROVIDER.signature_verification_algorithms;
+        let algorithms = &provider().signature_verification_algorithms;
         readable(verify_tls12_signature(message, certificate, signature, algorithms))
     }
 
@@ -181,12 +181,12 @@ impl ServerCertVerifier for Witness {
         certificate: &CertificateDer<'_>,
         signature: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        let algorithms = &PROVIDER.signature_verification_algorithms;
+        let algorithms = &provider().signature_verification_algorithms;
         readable(verify_tls13_signature(message, certificate, signature, algorithms))
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        PROVIDER.signature_verification_algorithms.supported_schemes()
+        provider().signature_verification_algorithms.supported_schemes()
     }
 }
 

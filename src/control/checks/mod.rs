@@ -43,8 +43,7 @@ use tokio::task::JoinSet;
 use tokio::time::sleep_until;
 
 pub use self::authorities::{
-    Authorities, Authority, AuthorityFault, CA_KEY, KnownAuthorities, Roots, authority,
-    named_config_maps,
+    Authorities, Authority, AuthorityFault, CA_KEY, KnownAuthorities, authority, named_config_maps,
 };
 use self::goodbyes::Goodbyes;
 use self::log::CheckLog;

@@ -92,7 +92,7 @@ impl ProblemKind {
     pub(super) fn of_authority(fault: &AuthorityFault) -> Self {
         match fault {
             AuthorityFault::Missing => ProblemKind::CaMissing,
-            AuthorityFault::Invalid(_) => ProblemKind::CaInvalid,
+            AuthorityFault::NoKey | AuthorityFault::Invalid(_) => ProblemKind::CaInvalid,
             AuthorityFault::NotRead(_) => ProblemKind::CaNotRead,
             AuthorityFault::TooMany => ProblemKind::TooManyCas,
         }

@@ -9,8 +9,8 @@ use ahash::AHashMap as HashMap;
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use x509_parser::prelude::{FromDer, X509Certificate};
 
-use super::authorities::Roots;
 use super::certificates::Trust;
+use crate::termination::Roots;
 
 /// The most verdicts that are kept: some hundred KiB.
 const MOST: usize = 4096;
@@ -118,7 +118,7 @@ mod tests {
     #[test]
     fn a_chain_is_judged_once_until_its_dates_its_authorities_or_its_name_are_others() {
         let (verdicts, judged) = (ChainVerdicts::default(), Cell::new(0));
-        let roots = [(); 2].map(|()| Arc::new(Roots(RootCertStore::empty())));
+        let roots = [(); 2].map(|()| Arc::new(Roots::from(RootCertStore::empty())));
         let names = ["a.test", "b.test"].map(|name| ServerName::try_from(name).unwrap());
         let chains = [chain(), chain()];
         let judgements = |chain: usize, roots_of: usize, name: Option<usize>, now| {
@@ -155,7 +155,7 @@ mod tests {
     #[test]
     fn verdicts_are_bounded_and_what_cannot_be_read_has_none() {
         let (verdicts, chain) = (ChainVerdicts::default(), chain());
-        let roots = Arc::new(Roots(RootCertStore::empty()));
+        let roots = Arc::new(Roots::from(RootCertStore::empty()));
         let get = |chain: &[CertificateDer<'_>], name: &str| {
             let name = ServerName::try_from(name).unwrap();
             verdicts.get(chain, &roots, Some(&name), at(2026, 2, 1), || Trust::Vouched);

@@ -50,6 +50,7 @@ use crate::reach::Reach;
 use crate::routing::{
     HostnamesBelow, Kind, ObjectKey, ObjectRef, RouteKey, Snapshot, TableChanges,
 };
+use crate::termination::TicketKeys;
 
 /// The namespace of manifests that have none.
 pub const DEFAULT_NAMESPACE: &str = "default";
@@ -93,6 +94,8 @@ pub struct Installation {
     pub own_services: Vec<ObjectKey>,
     /// Which namespaces may claim hostnames below a wildcard.
     pub hostnames_below: HostnamesBelow,
+    /// The keys of session tickets, if the installation terminates TLS.
+    pub termination: Option<TicketKeys>,
 }
 
 impl Default for Installation {
@@ -108,6 +111,7 @@ impl Default for Installation {
             place: OwnPlace::default(),
             own_services: Vec::new(),
             hostnames_below: HostnamesBelow::default(),
+            termination: None,
         }
     }
 }

@@ -7,6 +7,7 @@ use sluice::control::translate::{Installation, OwnPlace};
 use sluice::policy::Layers;
 use sluice::reach::Reach;
 use sluice::routing::HostnamesBelow;
+use sluice::termination::TicketKeys;
 
 use super::markdown::blocks;
 use super::{pages, read};
@@ -48,5 +49,6 @@ fn installation() -> Installation {
         place: OwnPlace::default(),
         own_services: vec![],
         hostnames_below: HostnamesBelow::Anyone,
+        termination: Some(TicketKeys::default()),
     }
 }

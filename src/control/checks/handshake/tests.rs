@@ -11,7 +11,7 @@ use tokio::net::TcpListener;
 use tokio::time::timeout;
 use tokio_rustls::TlsAcceptor;
 
-use super::super::authorities::{KnownAuthorities, Roots};
+use super::super::authorities::KnownAuthorities;
 use super::super::fixture::params;
 use super::super::goodbyes::Goodbyes;
 use super::super::probe::{CheckOutcome, Probe, probe};
@@ -50,7 +50,7 @@ struct Server {
 
 /// A server that also says how handshakes fail: their name is then missing.
 async fn serve(pki: &Pki, version: &'static SupportedProtocolVersion, asks: bool) -> Server {
-    let builder = ServerConfig::builder_with_provider(Arc::clone(&PROVIDER))
+    let builder = ServerConfig::builder_with_provider(Arc::clone(provider()))
         .with_protocol_versions(&[version])
         .unwrap();
     let builder = match asks {
@@ -58,7 +58,7 @@ async fn serve(pki: &Pki, version: &'static SupportedProtocolVersion, asks: bool
         true => builder.with_client_cert_verifier(
             WebPkiClientVerifier::builder_with_provider(
                 Arc::clone(&pki.roots),
-                Arc::clone(&PROVIDER),
+                Arc::clone(provider()),
             )
             .build()
             .unwrap(),
@@ -95,7 +95,7 @@ fn tls(verify: VerifyMode) -> TlsCheck {
 
 fn authorities_of(pki: &Pki) -> Authorities {
     let authorities = Authorities::default();
-    let roots = Arc::new(Roots(pki.roots.as_ref().clone()));
+    let roots = Arc::new(Roots::from(pki.roots.as_ref().clone()));
     let one = (ObjectKey::new("ns", "ca"), Ok(roots));
     let by_config_map = [one].into_iter().collect();
     authorities.set(KnownAuthorities { by_config_map, ..KnownAuthorities::default() });

@@ -1,0 +1,63 @@
+//! The choice among the certificates of a route.
+
+use std::cell::RefCell;
+use std::sync::Arc;
+
+use rustls::SignatureScheme;
+use rustls::pki_types::UnixTime;
+use rustls::server::{ClientHello, ResolvesServerCert};
+use rustls::sign::CertifiedKey;
+
+use super::text::CertificateText;
+use super::{CertificateFacts, Identity, KeyKind};
+
+thread_local! {
+    /// The certificate that was chosen last. rustls tells nobody which one a connection got, and calls the resolver on
+    /// the thread that processes the hello.
+    static CHOSEN: RefCell<Option<Arc<CertificateFacts>>> = const { RefCell::new(None) };
+}
+
+/// Takes the facts of the certificate that was chosen last on this thread.
+pub(super) fn take_chosen() -> Option<Arc<CertificateFacts>> {
+    CHOSEN.take()
+}
+
+/// The certificates of a route.
+#[derive(Debug)]
+pub(super) struct Resolver(pub(super) Box<[(CertificateText, Arc<Identity>)]>);
+
+impl Resolver {
+    /// The best certificate for a client: one that is valid, then one with the name, exactly or by a wildcard, then
+    /// one that costs less than RSA, then the first. A client that knows the signature of none gets none.
+    fn choose(
+        &self,
+        name: Option<&str>,
+        schemes: &[SignatureScheme],
+        now: i64,
+    ) -> Option<&Arc<Identity>> {
+        let usable = |identity: &&Arc<Identity>| {
+            identity.certified_key().key.choose_scheme(schemes).is_some()
+        };
+        let rank = |identity: &&Arc<Identity>| {
+            let facts = identity.facts();
+            let match_rank = match name {
+                Some(name) if facts.has_name(name) => 2,
+                Some(name) if facts.has_wildcard_for(name) => 1,
+                _ => 0,
+            };
+            (facts.is_valid_at(now), match_rank, !matches!(facts.key, KeyKind::Rsa(_)))
+        };
+        // Of equal ones, `max_by_key` returns the last.
+        self.0.iter().rev().map(|(_, identity)| identity).filter(usable).max_by_key(rank)
+    }
+}
+
+impl ResolvesServerCert for Resolver {
+    fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        let now = i64::try_from(UnixTime::now().as_secs()).unwrap_or(i64::MAX);
+        let name = hello.server_name().map(str::to_ascii_lowercase);
+        let chosen = self.choose(name.as_deref(), hello.signature_schemes(), now);
+        CHOSEN.set(chosen.map(|identity| Arc::clone(identity.facts())));
+        chosen.map(|identity| Arc::clone(identity.certified_key()))
+    }
+}

@@ -1,0 +1,196 @@
+//! The client's side of a termination.
+
+use std::fmt;
+use std::sync::Arc;
+
+use aws_lc_rs::digest;
+use rustls::pki_types::{CertificateDer, UnixTime};
+use rustls::server::danger::ClientCertVerifier;
+use rustls::server::{
+    NoClientAuth, NoServerSessionStorage, UnbufferedServerConnection, WebPkiClientVerifier,
+};
+use rustls::version::{TLS12, TLS13};
+use rustls::{Error, ServerConfig};
+
+use super::resolver::{Resolver, take_chosen};
+use super::text::{CertificateText, MinVersion};
+use super::ticketer::Ticketer;
+use super::verifier::BoundedVerifier;
+use super::{CertificateFacts, Identity, Roots, TicketKeys, provider};
+
+/// The protocol of PostgreSQL's direct TLS. Its clients offer it alone, and refuse a server that does not select it.
+const POSTGRESQL: &[u8] = b"postgresql";
+
+/// What the client's side of a termination is made of.
+#[derive(Debug)]
+pub struct ServerParts {
+    /// The certificates, at least one, each with the text that names it.
+    pub certificates: Vec<(CertificateText, Arc<Identity>)>,
+    /// The protocols that the server selects from, the preferred one first. If empty, it selects none, except
+    /// `postgresql` if that is offered alone.
+    pub alpn: Vec<Box<str>>,
+    /// The lowest version of TLS.
+    pub min_version: MinVersion,
+    /// The certificates that clients have to show.
+    pub client_certificates: Option<ClientCertificates>,
+    /// The keys of session tickets.
+    pub tickets: TicketKeys,
+    /// What tells the route from all others. A ticket is good for one route only.
+    pub route: Box<str>,
+}
+
+/// The certificates that clients have to show.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ClientCertificates {
+    /// The authorities whose certificates are accepted.
+    pub roots: Arc<Roots>,
+    /// Whether a client without a certificate is refused.
+    pub required: bool,
+}
+
+/// The client's side of a termination, ready for handshakes.
+pub struct ServerTls {
+    config: Arc<ServerConfig>,
+    /// The same for clients that offer `postgresql` alone, if no protocols are selected otherwise.
+    postgresql: Option<Arc<ServerConfig>>,
+    resolver: Arc<Resolver>,
+    verifier: Arc<dyn ClientCertVerifier>,
+    /// What distinguishes it from others besides its certificates.
+    settings: ServerSettings,
+}
+
+#[derive(Debug, PartialEq, Eq)]
+struct ServerSettings {
+    alpn: Vec<Box<str>>,
+    min_version: MinVersion,
+    client_certificates: Option<ClientCertificates>,
+    tickets: TicketKeys,
+    route: Box<str>,
+}
+
+impl ServerTls {
+    /// # Errors
+    /// When rustls refuses the parts.
+    pub(super) fn new(parts: ServerParts) -> Result<Self, Error> {
+        let ServerParts { certificates, alpn, min_version, client_certificates, tickets, route } =
+            parts;
+        let verifier = verifier(client_certificates.as_ref())?;
+        let resolver = Arc::new(Resolver(certificates.into()));
+        let settings = ServerSettings { alpn, min_version, client_certificates, tickets, route };
+        let versions: &[_] = match min_version {
+            MinVersion::V12 => &[&TLS13, &TLS12],
+            MinVersion::V13 => &[&TLS13],
+        };
+        let mut config = ServerConfig::builder_with_provider(Arc::clone(provider()))
+            .with_protocol_versions(versions)?
+            .with_client_cert_verifier(Arc::clone(&verifier))
+            .with_cert_resolver(Arc::<Resolver>::clone(&resolver));
+        config.alpn_protocols = settings.alpn.iter().map(|one| one.as_bytes().to_vec()).collect();
+        // Sessions are in tickets alone, so that any replica can resume them.
+        config.session_storage = Arc::new(NoServerSessionStorage {});
+        config.ticketer = Arc::new(Ticketer::new(&settings.tickets, settings.ticket_context()));
+        config.send_tls13_tickets = 1;
+        let postgresql = settings.alpn.is_empty().then(|| {
+            let mut config = config.clone();
+            config.alpn_protocols = vec![POSTGRESQL.to_vec()];
+            Arc::new(config)
+        });
+        Ok(ServerTls { config: Arc::new(config), postgresql, resolver, verifier, settings })
+    }
+
+    /// A connection with a client that offers these protocols (ALPN, RFC 7301).
+    ///
+    /// # Errors
+    /// When rustls refuses the settings, which it has accepted before.
+    pub fn accept<'o>(
+        &self,
+        offers: impl IntoIterator<Item = &'o [u8]>,
+    ) -> Result<UnbufferedServerConnection, Error> {
+        let mut offers = offers.into_iter();
+        let alone = offers.next() == Some(POSTGRESQL) && offers.next().is_none();
+        let config = self.postgresql.as_ref().filter(|_| alone).unwrap_or(&self.config);
+        UnbufferedServerConnection::new(Arc::clone(config))
+    }
+
+    /// The certificate that the last processed hello on this thread got, once. A resumed session gets none.
+    pub fn take_served() -> Option<Arc<CertificateFacts>> {
+        take_chosen()
+    }
+
+    /// Checks the certificates that the client of a resumed session has shown in its first handshake: they may have
+    /// expired since.
+    ///
+    /// # Errors
+    /// Why they are not accepted now.
+    pub fn check_resumed(&self, chain: &[CertificateDer<'_>]) -> Result<(), Error> {
+        match chain.split_first() {
+            None => Ok(()),
+            Some((own, others)) => {
+                self.verifier.verify_client_cert(own, others, UnixTime::now()).map(|_| ())
+            }
+        }
+    }
+
+    /// Its certificates, each with the text that names it.
+    pub fn certificates(&self) -> impl Iterator<Item = (&CertificateText, &Arc<CertificateFacts>)> {
+        self.resolver.0.iter().map(|(text, identity)| (text, identity.facts()))
+    }
+}
+
+impl ServerSettings {
+    /// What a ticket is bound to. A ticket proves that its client has shown a certificate, so it must not be good for
+    /// other authorities than those that have accepted that certificate.
+    fn ticket_context(&self) -> [u8; 32] {
+        let mut context = digest::Context::new(&digest::SHA256);
+        let mut add = |part: &[u8]| {
+            context.update(&(part.len() as u64).to_be_bytes());
+            context.update(part);
+        };
+        add(self.route.as_bytes());
+        add(&[self.min_version as u8]);
+        if let Some(ClientCertificates { roots, required }) = &self.client_certificates {
+            add(&[u8::from(*required)]);
+            for root in &roots.store().roots {
+                add(&root.subject);
+                add(&root.subject_public_key_info);
+                add(root.name_constraints.as_deref().unwrap_or_default());
+            }
+        }
+        let mut bytes = [0; 32];
+        bytes.iter_mut().zip(context.finish().as_ref()).for_each(|(byte, of)| *byte = *of);
+        bytes
+    }
+}
+
+fn verifier(
+    client_certificates: Option<&ClientCertificates>,
+) -> Result<Arc<dyn ClientCertVerifier>, Error> {
+    let Some(ClientCertificates { roots, required }) = client_certificates else {
+        return Ok(Arc::new(NoClientAuth));
+    };
+    let builder = WebPkiClientVerifier::builder_with_provider(
+        Arc::clone(roots.store()),
+        Arc::clone(provider()),
+    );
+    let builder = if *required { builder } else { builder.allow_unauthenticated() };
+    let verifier = builder.build().map_err(|error| Error::General(error.to_string()))?;
+    Ok(Arc::new(BoundedVerifier(verifier)))
+}
+
+impl PartialEq for ServerTls {
+    fn eq(&self, other: &Self) -> bool {
+        self.settings == other.settings && self.resolver.0 == other.resolver.0
+    }
+}
+
+impl Eq for ServerTls {}
+
+impl fmt::Debug for ServerTls {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let certificates: Vec<_> = self.certificates().collect();
+        f.debug_struct("ServerTls")
+            .field("certificates", &certificates)
+            .field("settings", &self.settings)
+            .finish_non_exhaustive()
+    }
+}
