@@ -1,15 +1,16 @@
-//! sluice routes TLS connections by the server name of their ClientHello, without opening them.
+//! sluice routes TLS connections by the server name of their ClientHello. It passes them on
+//! unopened, or serves the TLS itself where a route says so.
 //!
 //! The modules, from the outermost to the innermost:
 //!
 //! | module | what it is | modules of the crate that it uses |
 //! |---|---|---|
 //! | [`app`] | starts all parts, runs and drains them; the only module that uses all others | all |
-//! | [`control`] | the control plane: turns manifests into a table and statuses, and checks endpoints | `routing`, `reach`, `policy`, `proxy_protocol`, `duration`, `yaml` |
-//! | [`proxy`] | the data plane: serves connections | `routing`, `reach`, `machine`, `tls`, `proxy_protocol`, `policy`, `limiter`, `outcome`, `config`, `metrics`, `access_log`, `heartbeat` |
-//! | [`admin`] | the admin port: metrics, probes, the active routes and their limits | `routing`, `policy`, `limiter`, `reach`, `control::status`, `metrics`, `readiness`, `duration` |
-//! | [`explain`] | says which route takes a connection, and why | `routing`, `policy`, `tls`, `admin::report`, `admin::limits` |
-//! | [`metrics`] | the metrics | `routing`, `outcome`, `reach`, `limiter` |
+//! | [`control`] | the control plane: turns manifests into a table and statuses, and checks endpoints | `routing`, `reach`, `policy`, `termination`, `proxy_protocol`, `duration`, `yaml` |
+//! | [`proxy`] | the data plane: serves connections | `routing`, `reach`, `machine`, `tls`, `termination`, `proxy_protocol`, `policy`, `limiter`, `outcome`, `config`, `metrics`, `access_log`, `heartbeat` |
+//! | [`admin`] | the admin port: metrics, probes, the active routes and their limits | `routing`, `policy`, `limiter`, `termination`, `reach`, `control::status`, `metrics`, `readiness`, `duration` |
+//! | [`explain`] | says which route takes a connection, and why | `routing`, `policy`, `tls`, `termination`, `admin::report`, `admin::limits` |
+//! | [`metrics`] | the metrics | `routing`, `outcome`, `reach`, `limiter`, `termination` |
 //! | [`access_log`] | one line for each connection | `tls`, `outcome`, `line_queue`, `cidr` |
 //! | [`readiness`] | what the probes report | `heartbeat` |
 //! | [`heartbeat`] | tells whether threads still answer | nothing |
@@ -19,9 +20,10 @@
 //! | [`line_queue`] | writes lines to an output that may stall | nothing |
 //! | [`machine`] | the addresses of this machine | nothing |
 //! | [`reach`] | pure: which addresses routes may lead to | `cidr` |
-//! | [`routing`] | pure: finds the route and the endpoint of a connection | `outcome`, `duration`, `policy`, `limiter` |
+//! | [`routing`] | pure: finds the route and the endpoint of a connection | `outcome`, `duration`, `policy`, `limiter`, `termination` |
 //! | [`limiter`] | pure: decides about connections by limits | `policy` |
 //! | [`policy`] | pure: how connections are treated, by routes and by the installation | `cidr`, `duration` |
+//! | [`termination`] | pure: certificates, keys and settings of TLS that sluice serves itself | nothing |
 //! | [`tls`] | pure: parses a ClientHello | nothing |
 //! | [`proxy_protocol`] | pure: reads and writes PROXY headers | nothing |
 //! | [`yaml`] | pure: parses YAML, and keeps the line of each value | nothing |
