@@ -36,6 +36,8 @@ pub enum Kind {
     ReferenceGrant,
     /// `ConfigMap` of the core group.
     ConfigMap,
+    /// `Secret` of the core group.
+    Secret,
 }
 
 /// The identity of an object: its kind, namespace and name.
@@ -88,13 +90,14 @@ impl ObjectKey {
 
 impl Kind {
     /// All kinds.
-    pub const ALL: [Kind; 6] = [
+    pub const ALL: [Kind; 7] = [
         Kind::SniRoute,
         Kind::TlsRoute,
         Kind::Service,
         Kind::EndpointSlice,
         Kind::ReferenceGrant,
         Kind::ConfigMap,
+        Kind::Secret,
     ];
 
     /// The kind with this name in an API group, if sluice knows it.
@@ -111,6 +114,7 @@ impl Kind {
             Kind::EndpointSlice => "EndpointSlice",
             Kind::ReferenceGrant => "ReferenceGrant",
             Kind::ConfigMap => "ConfigMap",
+            Kind::Secret => "Secret",
         }
     }
 
@@ -119,7 +123,7 @@ impl Kind {
         match self {
             Kind::SniRoute => "sluice.dev",
             Kind::TlsRoute | Kind::ReferenceGrant => "gateway.networking.k8s.io",
-            Kind::Service | Kind::ConfigMap => "",
+            Kind::Service | Kind::ConfigMap | Kind::Secret => "",
             Kind::EndpointSlice => "discovery.k8s.io",
         }
     }

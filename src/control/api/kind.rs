@@ -36,6 +36,7 @@ impl Definition {
             Kind::TlsRoute => ("tlsroutes.gateway.networking.k8s.io", &["v1"], true),
             Kind::Service => ("services", &["v1"], false),
             Kind::ConfigMap => ("configmaps", &["v1"], false),
+            Kind::Secret => ("secrets", &["v1"], false),
             Kind::EndpointSlice => ("endpointslices.discovery.k8s.io", &["v1"], false),
             Kind::ReferenceGrant => {
                 ("referencegrants.gateway.networking.k8s.io", &["v1", "v1beta1"], true)

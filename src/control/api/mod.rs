@@ -13,6 +13,7 @@ mod list;
 mod parse;
 mod port;
 mod schema;
+mod secret;
 mod values;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
@@ -27,6 +28,7 @@ pub use backend::{BackendRef, BackendTarget, ServiceRef};
 pub use grant::{GrantFrom, GrantTo, ReferenceGrant, ReferenceGrantSpec};
 pub use kind::{Definition, FILE_KINDS, READ_KINDS, kind_of, not_read};
 pub use parse::parse_strictly;
+pub use secret::{Secret, SecretData};
 
 pub use crate::policy::AlpnProtocol;
 pub use crate::yaml::{FieldFault, read as parse};

@@ -1,6 +1,6 @@
 //! The builder: stores the objects of a source and translates their changes.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use ahash::{AHashMap as HashMap, AHashSet as HashSet};
@@ -22,7 +22,7 @@ use super::resolved_route::ResolvedRoute;
 use super::routes::{RoutePresence, Routes};
 use super::services::KnownServices;
 use super::{Installation, key, sni_route_key};
-use crate::control::api::{DnsName, ReferenceGrant, SniRoute};
+use crate::control::api::{DnsName, ReferenceGrant, SecretData, SniRoute};
 use crate::routing::{Kind, ObjectKey, ObjectRef, RouteKey};
 
 /// Stores the objects of a source, and translates their changes. Pure: the result depends only on the
@@ -193,8 +193,8 @@ impl Builder {
             Kind::Service => self.remove_service(key),
             Kind::EndpointSlice => self.remove_slice(key),
             Kind::ReferenceGrant => self.remove_grant(key),
-            // Checks use them, not routes.
-            Kind::ConfigMap => {}
+            Kind::ConfigMap => self.remove_config_map(key),
+            Kind::Secret => self.remove_secret(key),
         }
     }
 
@@ -209,6 +209,31 @@ impl Builder {
     pub fn awaits_names(&self) -> bool {
         self.targets.names.is_pending()
     }
+
+    /// Adds or updates a Secret that routes may name. One that no route is known to name is not stored, unless all
+    /// objects are told ([`Builder::expect_all_objects`]).
+    pub fn put_secret(&mut self, _key: &ObjectKey, _data: &SecretData) {}
+
+    /// Handles a Secret that does not exist, or exists no longer.
+    pub fn remove_secret(&mut self, _key: &ObjectKey) {}
+
+    /// Adds or updates a ConfigMap that routes may name, by its `data`; see [`Builder::put_secret`].
+    pub fn put_config_map(&mut self, _key: &ObjectKey, _data: Option<&BTreeMap<String, String>>) {}
+
+    /// Handles a ConfigMap that does not exist, or exists no longer.
+    pub fn remove_config_map(&mut self, _key: &ObjectKey) {}
+
+    /// Handles a Secret or ConfigMap that cannot be read. `cause` is for people, and holds nothing of the object. What
+    /// was read of it before stays in use.
+    pub fn reference_unread(&mut self, _reference: &ObjectRef, _cause: &str) {}
+
+    /// Whether a Secret or ConfigMap that routes name was neither read, nor reported as missing or unreadable.
+    pub fn awaits_references(&self) -> bool {
+        false
+    }
+
+    /// From now on, all Secrets and ConfigMaps are put, so that one that was not put does not exist.
+    pub fn expect_all_objects(&mut self) {}
 
     /// Makes the next [`Builder::settle`] return all routes, like the first one.
     pub fn tell_all(&mut self) {

@@ -15,6 +15,7 @@ use super::resolve::{PortTarget, Resolution, ResolutionCache};
 use super::resolved_route::ResolvedRoute;
 use super::routes::RoutePresence;
 use super::services::{PortChange, PortUpdate};
+use super::tls_objects::ReferenceChanges;
 use crate::control::api::DnsName;
 use crate::control::status::{HostnameMove, MovedRoute, RouteStatus};
 use crate::routing::{BackendKey, Hostname, ObjectKey, RouteKey, RouteSpec, TableChanges};
@@ -31,6 +32,8 @@ pub struct Delta {
     pub statuses: Vec<RouteStatus>,
     /// Changes of the DNS names that are to be resolved.
     pub names: NameChanges,
+    /// Changes of the Secrets and ConfigMaps that are to be read.
+    pub references: ReferenceChanges,
     /// The addresses of the installation's own Services, if they have changed.
     pub own_endpoints: Option<Arc<StdHashSet<SocketAddr>>>,
     /// The hostnames that moved to another namespace, grouped by the two routes.

@@ -24,6 +24,7 @@ mod routes;
 mod services;
 mod sharing;
 mod small_map;
+mod tls_objects;
 mod unreadable;
 mod unresolved;
 mod wildcards;
@@ -42,6 +43,7 @@ pub use self::hints::OwnPlace;
 pub use self::names::{
     ADDRESSES_OF_A_NAME, DnsAnswer, NAMES_OF_A_NAMESPACE, NameChanges, NameFault, Rank, WantedName,
 };
+pub use self::tls_objects::ReferenceChanges;
 pub use self::unreadable::{UnreadableOutcome, UnreadableRoute};
 use super::api::{DnsName, ReferenceGrant, SniRoute};
 use super::status::RouteStatus;

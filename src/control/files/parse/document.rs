@@ -136,7 +136,7 @@ fn object(kind: Kind, node: &Node) -> Result<(ManifestObject, ObjectKey), Vec<Fi
         Kind::EndpointSlice => ManifestObject::EndpointSlice(parse_strictly(kind, node)?),
         Kind::ReferenceGrant => ManifestObject::ReferenceGrant(parse_strictly(kind, node)?),
         Kind::ConfigMap => ManifestObject::ConfigMap(parse_strictly(kind, node)?),
-        Kind::TlsRoute => return Err(vec![not_read()]),
+        Kind::TlsRoute | Kind::Secret => return Err(vec![not_read()]),
     };
     let key = checked_key(object.metadata()).map_err(|fault| vec![fault])?;
     Ok((object, key))
