@@ -36,7 +36,7 @@ pub use limits::{
 pub use number::Number;
 pub use origin::{PolicyOrigin, PolicyOrigins};
 pub use text::{InvalidValue, TextValue, TextValueVisitor, text_value, word};
-pub use values::{AlpnProtocol, CheckServerName, ConfigMapName, Spread, Timeout};
+pub use values::{AlpnProtocol, CheckServerName, ConfigMapName, Spread, Timeout, is_subdomain};
 
 /// How connections are treated. A field that is not set is taken from the next layer.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]

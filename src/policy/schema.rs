@@ -115,9 +115,14 @@ pub(super) fn server_name() -> Schema {
 
 /// See [`super::ConfigMapName`].
 pub(super) fn config_map() -> Schema {
+    subdomain("is not the name of a ConfigMap")
+}
+
+/// The name of an object: an RFC 1123 subdomain.
+pub fn subdomain(message: &str) -> Schema {
     const LABEL: &str = "[a-z0-9]([a-z0-9-]*[a-z0-9])?";
     let name = format!("self.matches(r'^{LABEL}([.]{LABEL})*$')");
-    text(253, &[rule(&name, "is not the name of a ConfigMap")])
+    text(253, &[rule(&name, message)])
 }
 
 /// The pattern of an IPv4 address: four numbers up to 255, with no zero in front.

@@ -134,11 +134,7 @@ impl FromStr for ConfigMapName {
     type Err = InvalidValue;
 
     fn from_str(text: &str) -> Result<Self, InvalidValue> {
-        let fits = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
-        let hyphens = |label: &str| label.starts_with('-') || label.ends_with('-');
-        let is_label =
-            |label: &str| !label.is_empty() && !hyphens(label) && label.bytes().all(fits);
-        if text.len() > 253 || !text.split('.').all(is_label) {
+        if !is_subdomain(text) {
             return Err(InvalidValue::new(format!(
                 "{text:?} is not the name of a ConfigMap; it has a-z, 0-9, '-' and '.', and begins and ends \
                  with a letter or digit"
@@ -146,6 +142,14 @@ impl FromStr for ConfigMapName {
         }
         Ok(ConfigMapName(text.into()))
     }
+}
+
+/// Whether it is an RFC 1123 subdomain, as Kubernetes asks of most names.
+pub fn is_subdomain(text: &str) -> bool {
+    let fits = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
+    let hyphens = |label: &str| label.starts_with('-') || label.ends_with('-');
+    let is_label = |label: &str| !label.is_empty() && !hyphens(label) && label.bytes().all(fits);
+    text.len() <= 253 && text.split('.').all(is_label)
 }
 
 /// Reads a duration, which may be zero.

@@ -144,7 +144,7 @@ fn what_cannot_be_read_is_named_counted_and_told_until_that_is_over() {
     let deep = (0..BOUND + 2).fold(json!("x"), |inner, _| json!([inner]));
     // What is deep and unknown is passed over.
     place.objects.put(&plain);
-    place.objects.merge(&plain, &json!({ "spec": { "odd": deep } }));
+    place.objects.merge(&plain, &json!({ "spec": { "timeouts": { "odd": deep } } }));
     place.await_route("bad", FINE, &place.servers[..1]);
 
     let grant = json!({
@@ -164,7 +164,7 @@ fn what_cannot_be_read_is_named_counted_and_told_until_that_is_over() {
     await_status(&api, "poison-read", "bad", "Invalid");
     await_status(&api, "poison-read", "good", "Accepted");
     place.unharmed();
-    let mended = json!({ "spec": { "hostnames": ["bad.test"], "odd": null } });
+    let mended = json!({ "spec": { "hostnames": ["bad.test"], "timeouts": null } });
     place.objects.merge(&plain, &mended);
     place.await_route("bad", FINE, &place.servers);
     place.objects.delete(&grant);

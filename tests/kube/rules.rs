@@ -3,6 +3,7 @@
 mod policy;
 mod route;
 mod rule;
+mod tls;
 
 use libtest_mimic::Trial;
 use serde_json::{Value, json};
@@ -24,7 +25,7 @@ pub(crate) fn tests() -> Vec<Trial> {
 }
 
 fn each_rule_says_what_to_do_and_takes_the_nearest_neighbour() {
-    let rules = [route::rules(), policy::rules()].concat();
+    let rules = [route::rules(), policy::rules(), tls::rules()].concat();
     let specs = |value: fn(&Rule) -> &Value| {
         rules
             .iter()
@@ -111,11 +112,26 @@ fn a_route_at_all_its_limits_is_taken() {
             "allow": vec!["fd00::/8"; 10_000],
             "deny": vec!["fe80::/9"; 10_000],
         },
+        "tls": tls_at_its_limits(),
     });
     serde_json::from_value::<SniRouteSpec>(spec.clone()).unwrap();
     let api = ApiServer::shared();
     let namespace = ["-n", api.namespace("rules-limits")];
     succeeded(api.admin().apply_with(&namespace, &route("limits", &spec).to_string()));
+}
+
+fn tls_at_its_limits() -> Value {
+    let (name, namespace) = ("x".repeat(253), "x".repeat(63));
+    let secret = json!({ "secret": name, "namespace": namespace });
+    let ca = json!({ "configMap": name, "namespace": namespace });
+    let server_name = format!("{0}.{0}.{0}.{1}.", "x".repeat(63), "x".repeat(61));
+    json!({
+        "mode": "Terminate",
+        "certificates": vec![&secret; 8],
+        "minVersion": "1.3",
+        "clientCertificates": { "required": false, "ca": &ca },
+        "upstream": { "serverName": server_name, "ca": &ca, "clientCertificate": &secret },
+    })
 }
 
 fn a_route_of_nothing_but_faults_is_within_the_budget() {
@@ -144,6 +160,12 @@ fn a_route_of_nothing_but_faults_is_within_the_budget() {
         "endpoints": { "closeOver": long(0, 28) },
         "loadBalancing": { "slowStart": long(0, 28) },
         "access": { "allow": vec!["fd00::?/8"; 4_000], "deny": vec!["?"; 4_000] },
+        "tls": {
+            "mode": "Terminate",
+            "certificates": vec![json!({ "secret": long(0, 253), "namespace": long(0, 63) }); 8],
+            "clientCertificates": { "ca": { "secret": long(0, 253), "configMap": long(0, 253) } },
+            "upstream": { "serverName": long(0, 254), "ca": { "namespace": long(0, 63) } },
+        },
     });
     let refusal = try_out(&[spec]).remove(0).unwrap();
     assert!(!refusal.contains("budget"), "{refusal}");

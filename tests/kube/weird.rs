@@ -210,9 +210,8 @@ fn what_a_newer_version_writes_is_passed_over_or_told() {
         }
         route
     };
-    // Fields that are not known here make no difference.
+    // Fields that are not known here make no difference, except directly in the spec.
     let passed_over = [
-        with("/spec/mirror", json!({ "service": { "name": "other", "port": 1 } })),
         with("/spec/backends/0/retries", json!(3)),
         with("/spec/backends/0/service/group", json!("multicluster.x-k8s.io")),
         with("/spec/loadBalancing", json!({ "hash": { "field": "alpn" } })),
@@ -242,6 +241,7 @@ fn what_a_newer_version_writes_is_passed_over_or_told() {
         (with("/spec/hostnames/0", json!("not a name")), "not a name"),
         (with("/spec/timeouts", json!({ "idle": 60 })), "60"),
         (with("/spec/alpn", json!([""])), "ALPN"),
+        (with("/spec/mirror", json!({ "service": { "name": "other", "port": 1 } })), "mirror"),
     ] {
         place.objects.put(&route);
         place.await_invalid("new", why, true);

@@ -7,13 +7,14 @@ use std::fmt::Display;
 use serde::de::Error;
 use serde::{Deserialize, Deserializer};
 
-use super::{AlpnProtocol, BackendRef, ListenerName};
+use super::{AlpnProtocol, BackendRef, CertificateRef, ListenerName};
 use crate::routing::Hostname;
 
 pub(super) const MAX_HOSTNAMES: usize = 64;
 pub(super) const MAX_LISTENERS: usize = 16;
 pub(super) const MAX_ALPN: usize = 16;
 pub(super) const MAX_BACKENDS: usize = 16;
+pub(super) const MAX_CERTIFICATES: usize = 8;
 
 /// At least one hostname, and not so many that one route could fill the table.
 pub(super) fn hostnames<'de, D: Deserializer<'de>>(d: D) -> Result<Vec<Hostname>, D::Error> {
@@ -46,6 +47,17 @@ pub(super) fn backends<'de, D: Deserializer<'de>>(d: D) -> Result<Vec<BackendRef
         return Err(D::Error::custom("all have weight 0; at least one needs a weight above 0"));
     }
     Ok(backends)
+}
+
+/// One to eight certificates.
+pub(super) fn certificates<'de, D: Deserializer<'de>>(
+    d: D,
+) -> Result<Vec<CertificateRef>, D::Error> {
+    let certificates = at_most(MAX_CERTIFICATES, "certificates", d)?;
+    match certificates.is_empty() {
+        true => Err(D::Error::custom("is empty; write at least one, such as { secret: NAME }")),
+        false => Ok(certificates),
+    }
 }
 
 fn at_most<'de, T, D>(max: usize, what: &str, deserializer: D) -> Result<Vec<T>, D::Error>

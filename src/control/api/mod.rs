@@ -14,6 +14,7 @@ mod parse;
 mod port;
 mod schema;
 mod secret;
+mod tls;
 mod values;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
@@ -27,12 +28,16 @@ pub use address::{Address, DnsName};
 pub use backend::{BackendRef, BackendTarget, ServiceRef};
 pub use grant::{GrantFrom, GrantTo, ReferenceGrant, ReferenceGrantSpec};
 pub use kind::{Definition, FILE_KINDS, READ_KINDS, kind_of, not_read};
-pub use parse::parse_strictly;
+pub use parse::{parse_strictly, parse_with_known_spec};
 pub use secret::{Secret, SecretData};
 
 pub use crate::policy::AlpnProtocol;
 pub use crate::yaml::{FieldFault, read as parse};
-pub use values::{ClassName, ListenerName, Namespace, ServiceName};
+pub use tls::{
+    CaObject, CaRef, CertificateRef, ClientCertificates, MinTlsVersion, TlsMode, TlsSpec,
+    UpstreamSpec,
+};
+pub use values::{ClassName, ListenerName, Namespace, SecretName, ServiceName};
 
 use crate::policy::{
     Access, CheckKind, EndpointPolicy, HealthPolicy, Limits, LoadBalancing, Policy, ProxyProtocol,
@@ -58,7 +63,7 @@ pub const SERVICE_NAME_LABEL: &str = "kubernetes.io/service-name";
     status = "SniRouteStatus",
     derive = "PartialEq",
     doc = "A SniRoute leads TLS connections to backends by the server name (SNI) that the client \
-           asks for. They are passed on as they are: nothing is decrypted.",
+           asks for. Without tls, they are passed on as they are: nothing is decrypted.",
     printcolumn(name = "Hostnames", type_ = "string", json_path = ".status.hostnames"),
     printcolumn(name = "Class", type_ = "string", json_path = ".spec.className", priority = 1),
     printcolumn(
@@ -123,6 +128,10 @@ pub struct SniRouteSpec {
     /// Application protocols (ALPN) such as `h2` or `http/1.1`, at most 16. The route takes only
     /// connections whose client offers one of them. Without any, it takes connections of all
     /// clients. Client and backend still negotiate the protocol themselves.
+    ///
+    /// With `tls`, sluice negotiates: it selects the first protocol of this list that the client offers. Without
+    /// any, it selects none, but for a client that offers `postgresql` alone. `acme-tls/1` is never selected
+    /// unless it is listed.
     #[serde(default, deserialize_with = "list::alpn", skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = list::MAX_ALPN), extend("x-kubernetes-list-type" = "set"))]
     pub alpn: Vec<AlpnProtocol>,
@@ -180,6 +189,12 @@ pub struct SniRouteSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "bool")]
     pub suspend: Option<bool>,
+
+    /// TLS that sluice serves itself, with certificates of this route. Without it, connections are passed on as they
+    /// are, and the backends serve TLS.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "TlsSpec")]
+    pub tls: Option<TlsSpec>,
 }
 
 impl SniRouteSpec {
@@ -241,8 +256,9 @@ pub struct RouteClaims {
 #[serde(expecting = "an object")]
 pub struct SniRouteStatus {
     /// - `Accepted`: the route is valid and owns at least one of its hostnames.
-    /// - `ResolvedRefs`: the Services and ports that it names exist and may be used.
-    /// - `Programmed`: it is in the routing table.
+    /// - `ResolvedRefs`: the Services and ports that it names exist and may be used, and so do the Secrets and
+    ///   ConfigMaps of `tls`.
+    /// - `Programmed`: it is in the routing table, and served.
     /// - `BackendCertificate`: the certificates that active health checks see are in order.
     ///
     /// If one of them is not `True`, its message says what to do.

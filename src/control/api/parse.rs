@@ -8,7 +8,7 @@ use serde_json::{Error, Value};
 
 use super::SniRoute;
 use crate::routing::Kind;
-use crate::yaml::{FieldFault, FieldPath, read_strictly, unknown_field};
+use crate::yaml::{FieldFault, FieldPath, Step, read_strictly, unknown_field};
 
 /// The schema of a route, as the API server has it.
 static ROUTE_SCHEMA: LazyLock<Value> = LazyLock::new(|| {
@@ -26,6 +26,32 @@ where
     D: Deserializer<'de, Error = Error>,
 {
     read_strictly(deserializer, |field| unknown(kind, field))
+}
+
+/// Reads an object as the API server has it: fields that do not exist are passed over, except directly in its `spec`.
+/// There, a newer definition may have a field that says how connections are treated, such as `tls`, and a route
+/// without it would be another route.
+///
+/// # Errors
+/// The first field that does not exist there, or cannot be read, and why.
+pub fn parse_with_known_spec<'de, T, D>(kind: Kind, deserializer: D) -> Result<T, FieldFault>
+where
+    T: Deserialize<'de>,
+    D: Deserializer<'de, Error = Error>,
+{
+    let is_in_spec = |field: &FieldPath| match field.steps() {
+        [Step::Key(spec), Step::Key(_)] => spec == "spec",
+        _ => false,
+    };
+    let unknown = |field| {
+        let mut fault = is_in_spec(&field).then(|| unknown(kind, field)).flatten()?;
+        fault.message.push_str("; this version of sluice does not know it");
+        Some(fault)
+    };
+    read_strictly(deserializer, unknown).map_err(|faults| {
+        let none = || FieldFault { field: FieldPath::default(), message: String::new() };
+        faults.into_iter().next().unwrap_or_else(none)
+    })
 }
 
 fn unknown(kind: Kind, field: FieldPath) -> Option<FieldFault> {

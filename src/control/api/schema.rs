@@ -13,7 +13,7 @@
 use schemars::{Schema, json_schema};
 use serde_json::{Value, json};
 
-use crate::policy::schema::{ipv4, text};
+use crate::policy::schema::{ipv4, subdomain, text};
 pub(super) use crate::policy::schema::{rule, rule_telling};
 
 /// See [`crate::routing::Hostname`].
@@ -99,6 +99,11 @@ pub(super) fn namespace() -> Schema {
         "is not the name of a namespace; it has 1 to 63 of a-z, 0-9 and '-', and begins and ends \
          with a letter or digit",
     )
+}
+
+/// See [`super::SecretName`].
+pub(super) fn secret() -> Schema {
+    subdomain("is not the name of a Secret")
 }
 
 /// An RFC 1123 label, in lower case as Kubernetes has it.

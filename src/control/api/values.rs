@@ -5,7 +5,7 @@ use std::str::FromStr;
 use schemars::Schema;
 
 use super::{Address, schema};
-use crate::policy::{InvalidValue, TextValue, text_value, word};
+use crate::policy::{InvalidValue, TextValue, is_subdomain, text_value, word};
 use crate::routing::Hostname;
 
 /// The class of an installation: 1 to 253 letters, digits and `-`, `.`, `_`, `/`.
@@ -24,7 +24,11 @@ pub struct ServiceName(Box<str>);
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Namespace(Box<str>);
 
-word!(ClassName, ListenerName, ServiceName, Namespace);
+/// The name of a Secret (an RFC 1123 subdomain).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SecretName(Box<str>);
+
+word!(ClassName, ListenerName, ServiceName, Namespace, SecretName);
 
 impl FromStr for ClassName {
     type Err = InvalidValue;
@@ -88,7 +92,21 @@ impl FromStr for Namespace {
     }
 }
 
-text_value!(Hostname, ClassName, ListenerName, ServiceName, Namespace, Address);
+impl FromStr for SecretName {
+    type Err = InvalidValue;
+
+    fn from_str(text: &str) -> Result<Self, InvalidValue> {
+        match is_subdomain(text) {
+            true => Ok(SecretName(text.into())),
+            false => Err(InvalidValue::new(format!(
+                "{text:?} is not the name of a Secret; it has a-z, 0-9, '-' and '.', and begins and ends with a \
+                 letter or digit"
+            ))),
+        }
+    }
+}
+
+text_value!(Hostname, ClassName, ListenerName, ServiceName, Namespace, SecretName, Address);
 
 impl TextValue for Hostname {
     const EXPECTED: &'static str = "a hostname";
@@ -127,5 +145,13 @@ impl TextValue for Namespace {
 
     fn schema() -> Schema {
         schema::namespace()
+    }
+}
+
+impl TextValue for SecretName {
+    const EXPECTED: &'static str = "the name of a Secret";
+
+    fn schema() -> Schema {
+        schema::secret()
     }
 }

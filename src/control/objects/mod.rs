@@ -26,6 +26,7 @@ pub(super) use self::scan::{FieldScanner, field};
 use serde::de::DeserializeOwned;
 
 use crate::control::api::{self, FieldFault};
+use crate::routing::Kind;
 
 /// One object as JSON text, not parsed.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -53,6 +54,14 @@ impl ObjectText {
     /// The field that cannot be read, and the reason.
     pub(super) fn parse<T: DeserializeOwned>(&self) -> Result<T, FieldFault> {
         api::parse(&mut serde_json::Deserializer::from_slice(&self.0))
+    }
+
+    /// Like [`ObjectText::parse`]; also refuses fields directly in `spec` that do not exist.
+    pub(super) fn parse_with_known_spec<T: DeserializeOwned>(
+        &self,
+        kind: Kind,
+    ) -> Result<T, FieldFault> {
+        api::parse_with_known_spec(kind, &mut serde_json::Deserializer::from_slice(&self.0))
     }
 }
 

@@ -49,6 +49,15 @@ backends:
 - service: {name: kafka, namespace: other, port: 1}
 loadBalancing: {policy: LeastConnections}
 timeouts: {connect: 5s, idle: 1h30m}
+tls:
+  mode: Terminate
+  certificates: [{secret: a.b-c}, {secret: d, namespace: other}]
+  minVersion: '1.3'
+  clientCertificates: {required: false, ca: {configMap: clients}}
+  upstream:
+    serverName: Kafka.example.com.
+    ca: {secret: servers, namespace: other}
+    clientCertificate: {secret: me}
 ";
     let route = spec(text).expect("a route");
     assert_eq!(route.hostnames[0].to_string(), "kafka.example.com");
@@ -62,6 +71,14 @@ timeouts: {connect: 5s, idle: 1h30m}
     let BackendTarget::Service(service) = &route.backends[1].target else { panic!("a Service") };
     assert_eq!(service.port, ServicePort::Name("tls".into()));
 
+    let tls = route.tls.as_ref().expect("tls");
+    assert_eq!((tls.min_version, tls.certificates.len()), (Some(MinTlsVersion::V13), 2));
+    let clients = tls.client_certificates.as_ref().expect("client certificates");
+    assert!(!clients.required);
+    let upstream = tls.upstream.as_ref().expect("TLS to the backends");
+    assert_eq!(upstream.server_name.as_str(), "kafka.example.com");
+    assert!(matches!(&upstream.ca.source, CaObject::Secret(name) if name.as_str() == "servers"));
+
     let written = serde_yaml::to_string(&route).expect("YAML");
     assert_eq!(spec(&written).expect("the same route"), route, "{written}");
 }
@@ -74,6 +91,11 @@ fn what_is_left_out_has_its_default_and_is_left_out_when_written() {
     let written = serde_json::to_value(&route).expect("JSON");
     let backends = json!([{ "address": "192.0.2.1:1", "weight": 1 }]);
     assert_eq!(written, json!({ "hostnames": ["a.com"], "backends": backends }));
+    let tls = "tls: {mode: Terminate, certificates: [{secret: a}], clientCertificates: {ca: {secret: b}}}";
+    let tls =
+        spec(&format!("hostnames: ['*']\n{BACKENDS}\n{tls}")).expect("a route").tls.expect("tls");
+    assert_eq!((tls.min_version, tls.upstream), (None, None));
+    assert!(tls.client_certificates.expect("client certificates").required);
 }
 
 #[test]
@@ -87,7 +109,7 @@ fn unknown_fields_are_passed_over_or_named() {
     let faults = parse_strictly::<SniRoute, _>(Kind::SniRoute, &node).expect_err("a fault");
     let shown: Vec<_> = faults.iter().map(ToString::to_string).collect();
     let known = "access, alpn, backends, className, endpoints, health, hostnames, limits, listeners, \
-                 loadBalancing, proxyProtocol, suspend, timeouts";
+                 loadBalancing, proxyProtocol, suspend, timeouts, tls";
     assert_eq!(shown, [format!("spec.later: unknown field; there are {known}")]);
 }
 

@@ -152,6 +152,85 @@ fn a_check_of_tls_needs_a_name_to_ask_for() {
 }
 
 #[test]
+fn every_rule_of_tls_names_the_field_and_the_line() {
+    let many = |n: usize| vec!["{secret: a}"; n].join(", ");
+    let certificates = |list: &str| format!("mode: Terminate, certificates: [{list}]");
+    let with = |field: &str| format!("mode: Terminate, certificates: [{{secret: a}}], {field}");
+    let upstream = |fields: &str| with(&format!("upstream: {{{fields}}}"));
+    for (good, bad, part) in [
+        (
+            certificates("{secret: a}"),
+            "mode: Passthrough, certificates: [{secret: a}]".to_owned(),
+            "tls.mode: unknown variant `Passthrough`, expected `Terminate`",
+        ),
+        (
+            certificates("{secret: a}"),
+            "certificates: [{secret: a}]".to_owned(),
+            "tls: missing field `mode`",
+        ),
+        (
+            certificates("{secret: a}"),
+            "mode: Terminate".to_owned(),
+            "tls: missing field `certificates`",
+        ),
+        (certificates(&many(8)), certificates(&many(9)), "tls.certificates: has 9 certificates"),
+        (
+            certificates(&many(1)),
+            certificates(""),
+            "tls.certificates: is empty; write at least one",
+        ),
+        (
+            certificates("{secret: a.b}"),
+            certificates("{secret: a/b}"),
+            "tls.certificates[0].secret: \"a/b\" is not the name of a Secret",
+        ),
+        (
+            certificates("{secret: a, namespace: b}"),
+            certificates("{secret: a, namespace: b.c}"),
+            "tls.certificates[0].namespace: \"b.c\" is not the name of a namespace",
+        ),
+        (
+            with("minVersion: '1.3'"),
+            with("minVersion: '1.1'"),
+            "tls.minVersion: unknown variant `1.1`, expected `1.2` or `1.3`",
+        ),
+        (
+            with("clientCertificates: {ca: {configMap: a}}"),
+            with("clientCertificates: {required: true}"),
+            "tls.clientCertificates: missing field `ca`",
+        ),
+        (
+            with("clientCertificates: {ca: {configMap: a}}"),
+            with("clientCertificates: {ca: {}}"),
+            "tls.clientCertificates.ca: has neither configMap nor secret; give exactly one",
+        ),
+        (
+            with("clientCertificates: {ca: {secret: a}}"),
+            with("clientCertificates: {ca: {secret: a, configMap: a}}"),
+            "tls.clientCertificates.ca: has both configMap and secret; give exactly one",
+        ),
+        (
+            upstream("serverName: a.b, ca: {configMap: a}"),
+            upstream("serverName: a.b"),
+            "tls.upstream: missing field `ca`",
+        ),
+        (
+            upstream("serverName: a.b, ca: {configMap: a}"),
+            upstream("ca: {configMap: a}"),
+            "tls.upstream: missing field `serverName`",
+        ),
+        (
+            upstream("serverName: a.b, ca: {configMap: a}"),
+            upstream("serverName: '*.b', ca: {configMap: a}"),
+            "tls.upstream.serverName: \"*.b\" is not a server name",
+        ),
+    ] {
+        let around = format!("hostnames: [a.com]\n{BACKENDS}\ntls: ");
+        refused(&format!("{around}{{{good}}}"), &format!("{around}{{{bad}}}"), 3, part);
+    }
+}
+
+#[test]
 fn every_rule_of_a_backend_names_the_field_and_the_line() {
     for (good, bad, part) in [
         ("address: '192.0.2.1:1'", "weight: 1", "backends[1]: has neither service nor address"),

@@ -10,6 +10,7 @@ use super::{ManifestObject, Origin, ParsedObject};
 use crate::control::api::{FieldFault, not_read, parse_strictly};
 use crate::control::files::ManifestFault;
 use crate::control::translate::key;
+use crate::policy::is_subdomain;
 use crate::routing::{Kind, ObjectKey};
 use crate::yaml::{Content, FieldPath, Node, Step};
 
@@ -150,22 +151,11 @@ fn checked_key(metadata: &ObjectMeta) -> Result<ObjectKey, FieldFault> {
     };
     let key = key(metadata).ok_or_else(|| fault("name", "is missing".to_owned()))?;
     for (field, name) in [("name", key.name()), ("namespace", key.namespace())] {
-        if !is_dns_name(name) {
+        if !is_subdomain(name) {
             let rule = "lower-case letters, digits, '-' and '.', at most 253, beginning and \
                         ending with a letter or digit";
             return Err(fault(field, format!("{name:?} is not a name; write {rule}")));
         }
     }
     Ok(key)
-}
-
-/// RFC 1123 subdomain, as Kubernetes asks of most names.
-fn is_dns_name(name: &str) -> bool {
-    let alphanumeric = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit();
-    name.len() <= 253
-        && name.split('.').all(|label| {
-            label.starts_with(alphanumeric)
-                && label.ends_with(alphanumeric)
-                && label.chars().all(|c| alphanumeric(c) || c == '-')
-        })
 }

@@ -41,7 +41,8 @@ impl WatchedKind for SniRoutes {
 
 /// The route that an object is, or the field that is at fault and why.
 fn route(IncomingObject { head, text }: &IncomingObject<'_>) -> Result<SniRoute, FieldFault> {
-    let Specified { spec } = text.parse::<Specified<SniRouteSpec>>()?;
+    let Specified { spec } =
+        text.parse_with_known_spec::<Specified<SniRouteSpec>>(Kind::SniRoute)?;
     // The oldest route wins, and one of an unknown age must not be taken for that.
     if head.created.is_err() {
         let field = FieldPath::parse("metadata.creationTimestamp");

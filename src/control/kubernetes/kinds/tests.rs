@@ -5,6 +5,7 @@ use serde_json::{Value, json};
 use super::service::service;
 use super::slice::slice;
 use super::*;
+use crate::control::translate::Installation;
 
 fn text(object: &Value) -> (Head, ObjectText) {
     let text = ObjectText::new(object.to_string().as_bytes());
@@ -54,4 +55,25 @@ fn what_is_used_is_read() {
 #[test]
 fn what_is_read_is_followed() {
     assert_eq!(WATCHED_KINDS.map(WatchedKind::kind), READ_KINDS);
+}
+
+/// The next version may treat connections in another way because of such a field.
+#[test]
+fn a_route_with_an_unknown_field_in_its_spec_cannot_be_read() {
+    let put = |spec: Value| {
+        let object =
+            json!({ "metadata": { "name": "a", "namespace": "ns" }, "other": 1, "spec": spec });
+        let (head, text) = text(&object);
+        let mut builder = Builder::new(Installation::default());
+        sni_route::SniRoutes.put(&IncomingObject { head: &head, text: &text }, &mut builder)
+    };
+    let backends = json!([{ "address": "192.0.2.1:1", "later": 1 }]);
+    let plain =
+        json!({ "hostnames": ["a.test"], "backends": backends, "timeouts": { "later": [1] } });
+    assert_eq!(put(plain.clone()), Ok(()));
+    let mut newer = plain;
+    newer["later"] = json!({ "mode": "Terminate" });
+    let fault = put(newer).unwrap_err().to_string();
+    assert!(fault.starts_with("spec.later: unknown field"), "{fault}");
+    assert!(fault.ends_with("; this version of sluice does not know it"), "{fault}");
 }
