@@ -72,7 +72,7 @@ pub(super) fn object<T: DeserializeOwned + JsonSchema>(node: &Node) -> Result<T,
 /// The text of one value.
 pub(super) fn scalar(value: &Node) -> Result<String, String> {
     match &value.content {
-        Content::Text(text) => Ok(text.clone()),
+        Content::Text(text) => Ok(text.to_string()),
         Content::Bool(truth) => Ok(truth.to_string()),
         // A float is not what was written any more: 1.10 has become 1.1.
         Content::Number(number) if !number.is_f64() => Ok(number.to_string()),

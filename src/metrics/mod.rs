@@ -32,11 +32,13 @@ use table::TableCollector;
 pub const CONTENT_TYPE: &str = prometheus::TEXT_FORMAT;
 
 /// The label values of `sluice_manifest_faults`: the kinds of objects, and files.
-const FAULTY_KINDS: [&str; 5] = [
+const FAULTY_KINDS: [&str; 7] = [
     Kind::SniRoute.as_str(),
     Kind::Service.as_str(),
     Kind::EndpointSlice.as_str(),
     Kind::ReferenceGrant.as_str(),
+    Kind::ConfigMap.as_str(),
+    Kind::Secret.as_str(),
     "File",
 ];
 

@@ -17,6 +17,7 @@ use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 
 use serde_json::Number;
+use zeroize::Zeroizing;
 
 pub use self::field::{FieldPath, Step};
 pub use self::read::{FieldFault, read, read_strictly, unknown_field};
@@ -41,8 +42,8 @@ pub enum Content {
     Bool(bool),
     /// A number.
     Number(Number),
-    /// A text.
-    Text(String),
+    /// A text. It may be one of a Secret, and is wiped when it is dropped.
+    Text(Zeroizing<String>),
     /// A list.
     List(Vec<Node>),
     /// An object: its fields, in the order of the document.

@@ -6,6 +6,7 @@ use serde::de::{Deserialize, Deserializer, Error, MapAccess, SeqAccess, Visitor}
 use serde_json::Number;
 use serde_yaml::options::MergeKeyPolicy;
 use serde_yaml::{DuplicateKeyPolicy, Options, Spanned};
+use zeroize::Zeroizing;
 
 use super::{Content, Node, SyntaxError};
 
@@ -102,11 +103,11 @@ impl<'de> Visitor<'de> for ContentVisitor {
     }
 
     fn visit_str<E>(self, text: &str) -> Result<Content, E> {
-        Ok(Content::Text(text.to_owned()))
+        Ok(Content::Text(Zeroizing::new(text.to_owned())))
     }
 
     fn visit_string<E>(self, text: String) -> Result<Content, E> {
-        Ok(Content::Text(text))
+        Ok(Content::Text(Zeroizing::new(text)))
     }
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Content, A::Error> {

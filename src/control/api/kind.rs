@@ -11,9 +11,16 @@ use crate::yaml::FieldPath;
 pub const READ_KINDS: [Kind; 4] =
     [Kind::SniRoute, Kind::Service, Kind::EndpointSlice, Kind::ReferenceGrant];
 
-/// The kinds of objects that sluice reads in files. Of an API server's ConfigMaps, it reads single ones by name.
-pub const FILE_KINDS: [Kind; 5] =
-    [Kind::SniRoute, Kind::Service, Kind::EndpointSlice, Kind::ReferenceGrant, Kind::ConfigMap];
+/// The kinds of objects that sluice reads in files. Of an API server's ConfigMaps and Secrets, it reads those that
+/// routes name.
+pub const FILE_KINDS: [Kind; 6] = [
+    Kind::SniRoute,
+    Kind::Service,
+    Kind::EndpointSlice,
+    Kind::ReferenceGrant,
+    Kind::ConfigMap,
+    Kind::Secret,
+];
 
 /// How an API server has a kind of objects.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use super::ManifestFault;
 use super::parse::{ManifestObject, Origin, parse};
-use super::snapshot::{DirSnapshot, FileContent, same};
+use super::snapshot::{DirSnapshot, FileRead};
 use crate::routing::{Kind, ObjectKey, ObjectRef, RouteKey};
 
 /// All files with what is in force of them: for a file without faults what it holds, for another
@@ -43,7 +43,7 @@ pub(super) type Id = (Kind, ObjectKey);
 struct FileState {
     /// The configured path through which it was found.
     root: PathBuf,
-    content: FileContent,
+    read: FileRead,
     latest: Latest,
     in_force: Vec<WrittenObject>,
 }
@@ -94,7 +94,7 @@ impl Manifests {
                         changed.insert(root.clone());
                     }
                     for (file, read) in files {
-                        if self.take(file, root, &read.content) {
+                        if self.take(file, root, read) {
                             changed.insert(file.clone());
                         }
                         found.insert(file);
@@ -117,7 +117,7 @@ impl Manifests {
             self.settle(former, &mut difference);
         }
         self.complete |=
-            self.unreadable.is_empty() && self.files.values().all(|file| file.content.is_ok());
+            self.unreadable.is_empty() && self.files.values().all(|file| file.read.content.is_ok());
         difference
     }
 
@@ -154,17 +154,17 @@ impl Manifests {
     }
 
     /// Parses a file if its content is new; returns whether it is.
-    fn take(&mut self, file: &Path, root: &Path, content: &FileContent) -> bool {
+    fn take(&mut self, file: &Path, root: &Path, read: &FileRead) -> bool {
         let mut known = self.files.get_mut(file);
         if let Some(state) = &mut known
-            && same(&state.content, content)
+            && state.read.says_the_same(read)
         {
             // What was read again is kept once, and known at once by the next snapshot.
-            state.content = content.clone();
+            state.read = read.clone();
             return false;
         }
-        let parsed = match content {
-            Ok(bytes) => parse(file, bytes),
+        let parsed = match &read.content {
+            Ok(bytes) => parse(file, bytes, &read.data_contents()),
             Err(error) => Err(vec![unreadable(file, error)]),
         };
         let latest = match parsed {
@@ -180,7 +180,7 @@ impl Manifests {
             }
         };
         let in_force = known.map(|state| mem::take(&mut state.in_force)).unwrap_or_default();
-        let state = FileState { root: root.to_owned(), content: content.clone(), latest, in_force };
+        let state = FileState { root: root.to_owned(), read: read.clone(), latest, in_force };
         self.files.insert(file.to_owned(), state);
         true
     }

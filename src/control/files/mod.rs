@@ -3,7 +3,8 @@
 //! A path names a file, or a folder whose `*.yaml`, `*.yml` and `*.json` entries are read (not the
 //! folders in it, and nothing that begins with a dot: that is where ConfigMap volumes and editors
 //! keep their own things). A file holds any number of documents: `SniRoute`, `Service`,
-//! `EndpointSlice`, `ReferenceGrant`, `ConfigMap`, or a `List` of those.
+//! `EndpointSlice`, `ReferenceGrant`, `ConfigMap`, `Secret`, or a `List` of those. A Secret may name files that have its
+//! entries (`dataFiles`): these belong to the file.
 //!
 //! Each file is taken whole or not at all: one fault in it, and what it held before stays in force.
 //!
@@ -25,7 +26,7 @@ use std::fmt::{self, Write};
 use std::path::{Path, PathBuf};
 
 use self::manifests::Manifests;
-use self::parse::FieldLines;
+use self::parse::{DataFiles, FieldLines};
 use self::snapshot::DirSnapshot;
 use super::translate::{Installation, Resources, examine};
 use crate::yaml::FieldPath;
@@ -95,7 +96,7 @@ pub fn load(paths: &[PathBuf]) -> Loaded {
 /// What a file holds whose content is `text`.
 pub fn read_text(file: &Path, text: &[u8]) -> Loaded {
     let mut loaded = Loaded::default();
-    match parse::parse(file, text) {
+    match parse::parse(file, text, &DataFiles::new()) {
         Ok(parsed) => {
             parsed.into_iter().for_each(|parsed| parsed.object.add_to(&mut loaded.resources));
         }

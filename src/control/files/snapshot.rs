@@ -3,13 +3,20 @@
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::fs::{self, File, Metadata};
 use std::io::{self, Read};
+use std::iter;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use zeroize::Zeroizing;
+
+use super::parse::{DataFiles, data_file_names};
+
 /// The largest file in bytes. Far above what people write, far below what hurts.
 const MAX_FILE: u64 = 16 << 20;
+/// The largest file in bytes that a Secret may name, as large as a Secret may be.
+const MAX_DATA_FILE: u64 = 1 << 20;
 /// How coarse the times of a file system may be: FAT counts in steps of two seconds.
 const COARSE: Duration = Duration::from_secs(3);
 
@@ -33,16 +40,41 @@ pub(super) struct FileRead {
     pub(super) content: FileContent,
     /// By what to tell that it is still the same, if anything can.
     stamp: Option<Stamp>,
+    /// The files that its Secrets name, by their names there.
+    data_files: BTreeMap<PathBuf, FileRead>,
 }
 
 impl PartialEq for FileRead {
     /// The stamp changes with every touch, which is no change of the content.
     fn eq(&self, other: &FileRead) -> bool {
-        self.real == other.real && same(&self.content, &other.content)
+        self.real == other.real
+            && same(&self.content, &other.content)
+            && self.data_files == other.data_files
     }
 }
 
 impl FileRead {
+    /// Whether it holds the same, with the files that its Secrets name, wherever they are.
+    pub(super) fn says_the_same(&self, other: &FileRead) -> bool {
+        let data = || self.data_files.iter().zip(&other.data_files);
+        same(&self.content, &other.content)
+            && self.data_files.len() == other.data_files.len()
+            && data().all(|((name, one), (other_name, other))| {
+                name == other_name && same(&one.content, &other.content)
+            })
+    }
+
+    /// The contents of the files that its Secrets name.
+    pub(super) fn data_contents(&self) -> DataFiles {
+        let files = self.data_files.iter();
+        files.map(|(name, file)| (name.clone(), file.content.clone())).collect()
+    }
+
+    /// Itself, and the files that its Secrets name.
+    pub(super) fn and_data_files(&self) -> impl Iterator<Item = &FileRead> {
+        iter::once(self).chain(self.data_files.values())
+    }
+
     /// Whether the file is empty since a moment ago. Probably a writer has truncated it to write it
     /// anew: on a busy disk that takes long, is visible at once and is reported only when it is over.
     pub(super) fn was_just_emptied(&self, before: &FileRead) -> bool {
@@ -52,7 +84,10 @@ impl FileRead {
 }
 
 /// What is in a file, or why it cannot be read.
-pub(super) type FileContent = Result<Arc<[u8]>, String>;
+pub(super) type FileContent = Result<FileBytes, String>;
+
+/// The bytes of a file. They may hold private keys, and are wiped when they are dropped.
+pub(super) type FileBytes = Arc<Zeroizing<Vec<u8>>>;
 
 /// Whether the content is the same, which mostly takes no comparing.
 pub(super) fn same(one: &FileContent, other: &FileContent) -> bool {
@@ -132,6 +167,16 @@ impl DirSnapshot {
     /// A file that was found by way of a configured path.
     pub(super) fn file(&self, root: &Path, name: &Path) -> Option<&FileRead> {
         self.files(root)?.get(name)
+    }
+
+    /// Where the files are that Secrets name.
+    pub(super) fn data_paths(&self) -> BTreeSet<PathBuf> {
+        let files = self.roots.values().flatten().flatten();
+        let named = files.flat_map(|(path, file)| {
+            let folder = path.parent().unwrap_or(Path::new(""));
+            file.data_files.keys().map(move |name| folder.join(name))
+        });
+        named.collect()
     }
 
     /// The files that were found by way of a configured path.
@@ -236,15 +281,47 @@ fn read_file(
         // A link that leads nowhere is there all the same.
         found_nothing && !(*is_link && fs::symlink_metadata(path).is_ok())
     };
-    let (content, stamp) = match read_content(path, known) {
+    let (content, stamp) = match read_content(path, known, MAX_FILE) {
         Ok((content, stamp)) => (Ok(content), stamp),
         Err(error) if is_gone(&error) => return None,
         Err(error) => (Err(error.to_string()), None),
     };
-    Some(FileRead { real, content, stamp })
+    let data_files = read_data_files(path, &content, known);
+    Some(FileRead { real, content, stamp, data_files })
 }
 
-fn read_content(file: &Path, known: Option<&FileRead>) -> io::Result<(Arc<[u8]>, Option<Stamp>)> {
+/// Reads the files that the Secrets of a manifest name. Their names are relative to its folder.
+fn read_data_files(
+    manifest: &Path,
+    content: &FileContent,
+    known: Option<&FileRead>,
+) -> BTreeMap<PathBuf, FileRead> {
+    let Ok(bytes) = content else { return BTreeMap::new() };
+    let is_known = |known: &&FileRead| matches!(&known.content, Ok(one) if Arc::ptr_eq(one, bytes));
+    let names = match known.filter(is_known) {
+        Some(known) => known.data_files.keys().cloned().collect(),
+        None => data_file_names(bytes),
+    };
+    let folder = manifest.parent().unwrap_or(Path::new(""));
+    let read = names.into_iter().map(|name| {
+        let path = folder.join(&name);
+        let real = fs::canonicalize(&path).unwrap_or_else(|_| path.clone());
+        let known = known.and_then(|known| known.data_files.get(&name));
+        let known = known.filter(|known| known.real == real);
+        let (content, stamp) = match read_content(&path, known, MAX_DATA_FILE) {
+            Ok((content, stamp)) => (Ok(content), stamp),
+            Err(error) => (Err(error.to_string()), None),
+        };
+        (name, FileRead { real, content, stamp, data_files: BTreeMap::new() })
+    });
+    read.collect()
+}
+
+fn read_content(
+    file: &Path,
+    known: Option<&FileRead>,
+    most: u64,
+) -> io::Result<(FileBytes, Option<Stamp>)> {
     // Asked before opening it: to open a named pipe would wait for whoever writes into it.
     let metadata = fs::metadata(file)?;
     if !metadata.is_file() {
@@ -257,10 +334,12 @@ fn read_content(file: &Path, known: Option<&FileRead>) -> io::Result<(Arc<[u8]>,
     {
         return Ok((Arc::clone(content), stamp));
     }
-    let mut content = Vec::new();
-    File::open(file)?.take(MAX_FILE + 1).read_to_end(&mut content)?;
-    if content.len() as u64 > MAX_FILE {
-        return Err(io::Error::other(format!("is over {} MiB", MAX_FILE >> 20)));
+    // Room for all of it, or what was read would be moved, and left behind.
+    let room = usize::try_from(metadata.len().min(most)).unwrap_or_default().saturating_add(1);
+    let mut content = Zeroizing::new(Vec::with_capacity(room));
+    File::open(file)?.take(most + 1).read_to_end(&mut content)?;
+    if content.len() as u64 > most {
+        return Err(io::Error::other(format!("is over {} MiB", most >> 20)));
     }
     Ok((content.into(), stamp))
 }
@@ -272,7 +351,7 @@ mod tests {
 
     use super::*;
 
-    fn read(path: &Path, known: &DirSnapshot) -> (DirSnapshot, Arc<[u8]>) {
+    fn read(path: &Path, known: &DirSnapshot) -> (DirSnapshot, FileBytes) {
         let snapshot = DirSnapshot::of(&[path.to_owned()], known);
         let content = snapshot.files(path).unwrap().get(path).unwrap().content.clone().unwrap();
         (snapshot, content)
@@ -325,7 +404,7 @@ mod tests {
             let text = format!("# {round}");
             fs::write(&file, &text).unwrap();
             let (snapshot, content) = read(&file, &known);
-            assert_eq!(*content, *text.as_bytes());
+            assert_eq!(content.as_slice(), text.as_bytes());
             known = snapshot;
         }
     }

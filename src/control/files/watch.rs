@@ -67,6 +67,9 @@ pub async fn watch(
 /// What counts as a kind where a file is at fault and no object of it.
 const FILE: &str = "File";
 
+/// How many times in a row the files that Secrets name may turn out to be others, until the next look finds them.
+const MOST_LOOKS: usize = 3;
+
 /// How often things happen.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Pace {
@@ -231,7 +234,8 @@ async fn stable(
         let open = watcher.events.open_files(pace.silence);
         let is_held = |now: Option<&FileRead>, before: Option<&FileRead>| {
             let emptied = |now: &FileRead| before.is_some_and(|file| now.was_just_emptied(file));
-            now.is_some_and(|now| open.contains(&now.real) || emptied(now))
+            let is_open = |now: &FileRead| now.and_data_files().any(|one| open.contains(&one.real));
+            now.is_some_and(|now| is_open(now) || emptied(now))
         };
         let held = snapshot.hold_back(applied, |_, _, now, before| is_held(now, before));
         let has_begun = !held.is_subset(held_before);
@@ -253,8 +257,19 @@ async fn read(paths: &Arc<[PathBuf]>, known: &DirSnapshot, watcher: &mut Watcher
     (*watcher, snapshot) = aside(move || {
         // Watch first, read then: what changes in between is reported. A folder with much coming and
         // going keeps the watcher busy, and delays every request to it.
-        renewed.renew(WatchSet::of(&wanted));
-        (renewed, DirSnapshot::of(&wanted, &known))
+        let mut data_files = known.data_paths();
+        renewed.renew(WatchSet::of(&wanted, &data_files));
+        let mut snapshot = DirSnapshot::of(&wanted, &known);
+        for _ in 0..MOST_LOOKS {
+            let named = snapshot.data_paths();
+            if named.is_subset(&data_files) {
+                break;
+            }
+            data_files = named;
+            renewed.renew(WatchSet::of(&wanted, &data_files));
+            snapshot = DirSnapshot::of(&wanted, &snapshot);
+        }
+        (renewed, snapshot)
     })
     .await;
     snapshot
@@ -291,7 +306,7 @@ impl ActiveManifests {
     fn new(installation: Installation) -> Self {
         ActiveManifests {
             manifests: Manifests::default(),
-            builder: Builder::new(installation),
+            builder: Builder::of_all_objects(installation),
             authorities: HashMap::new(),
             new_authorities: true,
             begun: false,

@@ -19,9 +19,11 @@ pub(super) struct WatchSet {
 }
 
 impl WatchSet {
-    /// Finds the files, the folders, and every symbolic link on the way to them.
-    pub(super) fn of(paths: &[PathBuf]) -> Self {
+    /// Finds the files, the folders, and every symbolic link on the way to them. `data_files` are further files, which
+    /// manifests name.
+    pub(super) fn of(paths: &[PathBuf], data_files: &BTreeSet<PathBuf>) -> Self {
         let mut set = WatchSet::default();
+        set.entries.extend(data_files.iter().flat_map(|file| trail(file)));
         for path in paths {
             let way = trail(path);
             let real = way.last().filter(|real| real.is_dir()).cloned();

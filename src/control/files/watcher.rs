@@ -173,7 +173,7 @@ mod tests {
         let paths = [folder.path().to_owned()];
         let mut watcher = Watcher::new(true);
         watcher.events.changed.notified().await;
-        watcher.renew(WatchSet::of(&paths));
+        watcher.renew(WatchSet::of(&paths, &BTreeSet::new()));
         assert!(watcher.healthy);
 
         DirSnapshot::of(&paths, &DirSnapshot::default());

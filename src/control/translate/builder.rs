@@ -76,6 +76,11 @@ impl Builder {
         }
     }
 
+    /// A builder to which all Secrets and ConfigMaps are put, so that one that was not put does not exist.
+    pub fn of_all_objects(installation: Installation) -> Self {
+        Builder::new(installation)
+    }
+
     /// Adds or updates a route. A route of another class is treated as deleted.
     pub fn put_route(&mut self, route: &SniRoute) {
         let Some(key) = sni_route_key(&route.metadata) else { return };
@@ -211,7 +216,7 @@ impl Builder {
     }
 
     /// Adds or updates a Secret that routes may name. One that no route is known to name is not stored, unless all
-    /// objects are told ([`Builder::expect_all_objects`]).
+    /// objects are put ([`Builder::of_all_objects`]).
     pub fn put_secret(&mut self, _key: &ObjectKey, _data: &SecretData) {}
 
     /// Handles a Secret that does not exist, or exists no longer.
@@ -231,9 +236,6 @@ impl Builder {
     pub fn awaits_references(&self) -> bool {
         false
     }
-
-    /// From now on, all Secrets and ConfigMaps are put, so that one that was not put does not exist.
-    pub fn expect_all_objects(&mut self) {}
 
     /// Makes the next [`Builder::settle`] return all routes, like the first one.
     pub fn tell_all(&mut self) {

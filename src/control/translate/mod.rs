@@ -45,7 +45,7 @@ pub use self::names::{
 };
 pub use self::tls_objects::ReferenceChanges;
 pub use self::unreadable::{UnreadableOutcome, UnreadableRoute};
-use super::api::{DnsName, ReferenceGrant, SniRoute};
+use super::api::{DnsName, ReferenceGrant, Secret, SniRoute};
 use super::status::RouteStatus;
 use crate::policy::Layers;
 use crate::reach::Reach;
@@ -70,6 +70,8 @@ pub struct Resources {
     pub grants: Vec<ReferenceGrant>,
     /// ConfigMaps, some with the authorities of active health checks.
     pub config_maps: Vec<ConfigMap>,
+    /// Secrets, with certificates and keys for TLS.
+    pub secrets: Vec<Secret>,
     /// The known addresses of DNS names.
     pub answers: HashMap<DnsName, DnsAnswer>,
 }
@@ -151,11 +153,21 @@ pub fn build(resources: &Resources, installation: &Installation) -> Plan {
 
 /// Like [`build`]; also returns all problems, in the order of the routes' keys.
 pub(super) fn examine(resources: &Resources, installation: &Installation) -> (Plan, Vec<Problem>) {
-    let mut builder = Builder::new(installation.clone());
+    let mut builder = Builder::of_all_objects(installation.clone());
     // Backwards, because the builder keeps the last of two objects with the same name.
     resources.services.iter().rev().for_each(|service| builder.put_service(service));
     resources.slices.iter().rev().for_each(|slice| builder.put_slice(slice));
     resources.grants.iter().rev().for_each(|grant| builder.put_grant(grant));
+    for config_map in resources.config_maps.iter().rev() {
+        if let Some(key) = key(&config_map.metadata) {
+            builder.put_config_map(&key, config_map.data.as_ref());
+        }
+    }
+    for secret in resources.secrets.iter().rev() {
+        if let Some(key) = key(&secret.metadata) {
+            builder.put_secret(&key, &secret.data);
+        }
+    }
     for (name, answer) in &resources.answers {
         builder.put_answer(name, answer.clone());
     }

@@ -4,11 +4,14 @@ use std::path::Path;
 use std::sync::Arc;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use zeroize::Zeroizing;
 
+use super::secret::{self, DataFiles, may_hold_secret};
 use super::type_meta::{TypeMeta, is_list};
 use super::{ManifestObject, Origin, ParsedObject};
 use crate::control::api::{FieldFault, not_read, parse_strictly};
 use crate::control::files::ManifestFault;
+use crate::control::files::snapshot::FileBytes;
 use crate::control::translate::key;
 use crate::policy::is_subdomain;
 use crate::routing::{Kind, ObjectKey};
@@ -21,13 +24,18 @@ pub(super) const MAX_FAULTS: usize = 20;
 pub(super) fn parse(
     file: &Path,
     first_line: usize,
-    text: Arc<str>,
+    text: Arc<Zeroizing<String>>,
+    data_files: &DataFiles,
     objects: &mut Vec<ParsedObject>,
     faults: &mut Vec<ManifestFault>,
 ) {
-    let mut document = Document { file, first_line, text, faults: Vec::new() };
+    let mut document = Document { file, first_line, text, data_files, faults: Vec::new() };
     match Node::parse(&document.text) {
         Ok(root) => document.read(root, objects),
+        Err(error) if may_hold_secret(&document.text) => {
+            let message = "is no YAML; the document may hold a Secret, and is not quoted";
+            document.fault(error.line, None, FieldPath::default(), message.to_owned());
+        }
         Err(error) => document.fault(error.line, None, FieldPath::default(), error.message),
     }
     document.report(faults);
@@ -37,7 +45,8 @@ pub(super) fn parse(
 struct Document<'f> {
     file: &'f Path,
     first_line: usize,
-    text: Arc<str>,
+    text: Arc<Zeroizing<String>>,
+    data_files: &'f DataFiles,
     faults: Vec<ManifestFault>,
 }
 
@@ -81,11 +90,11 @@ impl Document<'_> {
                 return None;
             }
         };
-        match object(kind, &node) {
-            Ok((object, key)) if is_good => {
+        match object(kind, &node, self.data_files) {
+            Ok((object, key, data)) if is_good => {
                 let text = Arc::clone(&self.text);
-                let first_line = self.first_line;
-                let origin = Origin { text, first_line, item, line: self.line(node.line) };
+                let (first_line, line) = (self.first_line, self.line(node.line));
+                let origin = Origin { text, first_line, item, line, data: data.into() };
                 return Some(ParsedObject { object, key, origin });
             }
             Ok(_) => {}
@@ -129,18 +138,28 @@ impl Document<'_> {
     }
 }
 
-/// The object of this kind, and its key.
-fn object(kind: Kind, node: &Node) -> Result<(ManifestObject, ObjectKey), Vec<FieldFault>> {
+/// The object of this kind, its key, and the contents of other files that are in it.
+fn object(
+    kind: Kind,
+    node: &Node,
+    data_files: &DataFiles,
+) -> Result<(ManifestObject, ObjectKey, Vec<FileBytes>), Vec<FieldFault>> {
+    let mut data = Vec::new();
     let object = match kind {
         Kind::SniRoute => ManifestObject::SniRoute(parse_strictly(kind, node)?),
         Kind::Service => ManifestObject::Service(parse_strictly(kind, node)?),
         Kind::EndpointSlice => ManifestObject::EndpointSlice(parse_strictly(kind, node)?),
         Kind::ReferenceGrant => ManifestObject::ReferenceGrant(parse_strictly(kind, node)?),
         Kind::ConfigMap => ManifestObject::ConfigMap(parse_strictly(kind, node)?),
-        Kind::TlsRoute | Kind::Secret => return Err(vec![not_read()]),
+        Kind::Secret => {
+            let secret;
+            (secret, data) = secret::secret(node, data_files)?;
+            ManifestObject::Secret(Box::new(secret))
+        }
+        Kind::TlsRoute => return Err(vec![not_read()]),
     };
     let key = checked_key(object.metadata()).map_err(|fault| vec![fault])?;
-    Ok((object, key))
+    Ok((object, key, data))
 }
 
 /// The key of an object, or the field that makes none and why.

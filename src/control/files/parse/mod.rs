@@ -1,6 +1,7 @@
 //! From the bytes of a file to its objects, without I/O.
 
 mod document;
+mod secret;
 mod split;
 mod type_meta;
 
@@ -12,11 +13,14 @@ use ahash::AHashMap as HashMap;
 use k8s_openapi::api::core::v1::{ConfigMap, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use zeroize::Zeroizing;
 
 use self::document::MAX_FAULTS;
+pub(super) use self::secret::{DataFiles, data_file_names};
 use self::split::documents;
 use super::ManifestFault;
-use crate::control::api::{ReferenceGrant, SniRoute};
+use super::snapshot::FileBytes;
+use crate::control::api::{ReferenceGrant, Secret, SniRoute};
 use crate::control::checks::{Authority, authority};
 use crate::control::translate::{Builder, Resources, key};
 use crate::routing::{Kind, ObjectKey};
@@ -33,25 +37,28 @@ pub(super) struct ParsedObject {
 /// Where an object was written down.
 #[derive(Clone, Debug)]
 pub(super) struct Origin {
-    /// The document that it is in.
-    text: Arc<str>,
+    /// The document that it is in. It may hold private keys, and is wiped when it is dropped.
+    text: Arc<Zeroizing<String>>,
     /// The line of the file, from 1, on which that document begins.
     first_line: usize,
     /// Which item it is, if the document is a list.
     item: Option<usize>,
     /// The line of the file on which it begins.
     pub(super) line: usize,
+    /// The contents of other files that are in the object.
+    data: Arc<[FileBytes]>,
 }
 
 impl Origin {
     /// Whether the same object is written there in the same words, wherever that is.
     pub(super) fn says_the_same(&self, other: &Origin) -> bool {
-        self.words() == other.words() && self.item == other.item
+        self.words() == other.words() && self.item == other.item && self.data == other.data
     }
 
     /// The document without what sets it apart from others.
     fn words(&self) -> &str {
-        let text = self.text.strip_prefix("---").unwrap_or(&self.text);
+        let text: &str = &self.text;
+        let text = text.strip_prefix("---").unwrap_or(text);
         text.trim_start_matches(['\r', '\n']).trim_end()
     }
 }
@@ -64,7 +71,7 @@ impl FieldLines {
     /// The line of the file where a field of an object is; where it is missing, that of the nearest thing
     /// around it.
     pub(super) fn of(&mut self, origin: &Origin, field: &FieldPath) -> usize {
-        let text = &*origin.text;
+        let text: &str = &origin.text;
         let document = self.0.entry(text.as_ptr()).or_insert_with(|| Node::parse(text).ok());
         let object = document.as_ref().and_then(|document| match origin.item {
             None => Some(document),
@@ -82,6 +89,7 @@ pub(super) enum ManifestObject {
     EndpointSlice(Box<EndpointSlice>),
     ReferenceGrant(Box<ReferenceGrant>),
     ConfigMap(Box<ConfigMap>),
+    Secret(Box<Secret>),
 }
 
 impl ManifestObject {
@@ -92,6 +100,7 @@ impl ManifestObject {
             ManifestObject::EndpointSlice(_) => Kind::EndpointSlice,
             ManifestObject::ReferenceGrant(_) => Kind::ReferenceGrant,
             ManifestObject::ConfigMap(_) => Kind::ConfigMap,
+            ManifestObject::Secret(_) => Kind::Secret,
         }
     }
 
@@ -102,6 +111,7 @@ impl ManifestObject {
             ManifestObject::EndpointSlice(slice) => &slice.metadata,
             ManifestObject::ReferenceGrant(grant) => &grant.metadata,
             ManifestObject::ConfigMap(config_map) => &config_map.metadata,
+            ManifestObject::Secret(secret) => &secret.metadata,
         }
     }
 
@@ -113,6 +123,7 @@ impl ManifestObject {
             ManifestObject::EndpointSlice(slice) => resources.slices.push(*slice),
             ManifestObject::ReferenceGrant(grant) => resources.grants.push(*grant),
             ManifestObject::ConfigMap(config_map) => resources.config_maps.push(*config_map),
+            ManifestObject::Secret(secret) => resources.secrets.push(*secret),
         }
     }
 
@@ -128,15 +139,25 @@ impl ManifestObject {
             ManifestObject::EndpointSlice(slice) => builder.put_slice(slice),
             ManifestObject::ReferenceGrant(grant) => builder.put_grant(grant),
             ManifestObject::ConfigMap(config_map) => {
-                let authority = authority(config_map.data.as_ref());
-                authorities.extend(key(&config_map.metadata).map(|key| (key, authority)));
+                let Some(key) = key(&config_map.metadata) else { return };
+                builder.put_config_map(&key, config_map.data.as_ref());
+                authorities.insert(key, authority(config_map.data.as_ref()));
+            }
+            ManifestObject::Secret(secret) => {
+                if let Some(key) = key(&secret.metadata) {
+                    builder.put_secret(&key, &secret.data);
+                }
             }
         }
     }
 }
 
-/// All objects of a file, or all that is wrong with it.
-pub(super) fn parse(file: &Path, bytes: &[u8]) -> Result<Vec<ParsedObject>, Vec<ManifestFault>> {
+/// All objects of a file, or all that is wrong with it. `data_files` are the contents of the files that its Secrets name.
+pub(super) fn parse(
+    file: &Path,
+    bytes: &[u8],
+    data_files: &DataFiles,
+) -> Result<Vec<ParsedObject>, Vec<ManifestFault>> {
     let text = match std::str::from_utf8(bytes) {
         Ok(text) => text.strip_prefix('\u{feff}').unwrap_or(text),
         Err(error) => return Err(vec![not_text(file, bytes, error.valid_up_to())]),
@@ -144,7 +165,8 @@ pub(super) fn parse(file: &Path, bytes: &[u8]) -> Result<Vec<ParsedObject>, Vec<
     let mut objects = Vec::new();
     let mut faults = Vec::new();
     for (first_line, text) in documents(text) {
-        document::parse(file, first_line, Arc::from(text), &mut objects, &mut faults);
+        let text = Arc::new(Zeroizing::new(text.to_owned()));
+        document::parse(file, first_line, text, data_files, &mut objects, &mut faults);
     }
     faults.extend(twice(file, &objects));
     if faults.is_empty() { Ok(objects) } else { Err(faults) }

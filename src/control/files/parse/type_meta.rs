@@ -14,7 +14,7 @@ pub(super) struct TypeMeta {
 
 const SUPPORTED: &str = "supported are SniRoute (sluice.dev/v1alpha1), Service (v1), EndpointSlice \
                          (discovery.k8s.io/v1), ReferenceGrant (gateway.networking.k8s.io/v1), \
-                         ConfigMap (v1) and List (v1) of these";
+                         ConfigMap (v1), Secret (v1) and List (v1) of these";
 
 impl TypeMeta {
     /// # Errors

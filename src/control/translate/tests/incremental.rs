@@ -289,6 +289,7 @@ proptest! {
             slices: slices.into_values().collect(),
             grants: grant.into_iter().collect(),
             config_maps: Vec::new(),
+            secrets: Vec::new(),
             answers,
         };
         let whole = build(&resources, &installation);
