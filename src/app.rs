@@ -23,7 +23,7 @@ use tokio::sync::{Notify, oneshot, watch};
 
 use crate::access_log::{AccessLog, Writing};
 use crate::admin::{Admin, AdminLimits, AdminState};
-use crate::config::{self, Config, RouteSource};
+use crate::config::{self, Config, ListenerConfig, Protocol, RouteSource};
 use crate::control::checks::Authorities;
 use crate::control::status::Statuses;
 use crate::control::supervise::Supervised;
@@ -260,6 +260,8 @@ fn installation(config: &Config, parts: &SharedParts) -> Installation {
     let mut listeners: Vec<String> = config.listeners.iter().map(|l| l.name.clone()).collect();
     listeners.sort();
     listeners.dedup();
+    let of_tcp = |listener: &&ListenerConfig| listener.protocol == Protocol::Tcp;
+    let tcp_listeners = config.listeners.iter().filter(of_tcp).map(|l| l.name.clone()).collect();
     Installation {
         class: config.class.clone(),
         require_class: config.require_class,
@@ -276,6 +278,7 @@ fn installation(config: &Config, parts: &SharedParts) -> Installation {
             .iter()
             .map(|service| ObjectKey::new(&service.namespace, &service.name))
             .collect(),
+        tcp_listeners,
         hostnames_below: config.hostnames_below,
         termination: None,
     }

@@ -139,6 +139,7 @@ fn installation(class: &Class, listeners: Vec<String>) -> Installation {
         machine: vec![],
         place: OwnPlace::default(),
         own_services: vec![],
+        tcp_listeners: vec![],
         hostnames_below: class.hostnames_below,
         // Certificates are checked whether or not the installation terminates TLS.
         termination: Some(TicketKeys::default()),

@@ -37,6 +37,8 @@ pub use upstream::{UpstreamParts, UpstreamTls};
 pub struct Termination {
     text: TerminationText,
     ready: Result<ReadyTermination, NotReady>,
+    /// Whether a part of it is older than what its Secret or ConfigMap has now, because that cannot be used.
+    stale: bool,
 }
 
 /// What the data plane needs to serve TLS.
@@ -71,12 +73,24 @@ impl Termination {
         let upstream = upstream.map(UpstreamTls::new).transpose();
         let upstream = upstream.map_err(|error| error.to_string())?;
         let (server, upstream) = (Arc::new(server), upstream.map(Arc::new));
-        Ok(Termination { text, ready: Ok(ReadyTermination { server, upstream }) })
+        let ready = Ok(ReadyTermination { server, upstream });
+        Ok(Termination { text, ready, stale: false })
     }
 
     /// A termination that is not ready.
     pub fn not_ready(text: TerminationText, why: NotReady) -> Self {
-        Termination { text, ready: Err(why) }
+        Termination { text, ready: Err(why), stale: false }
+    }
+
+    /// The same, of which a part is older than what its Secret or ConfigMap has now.
+    #[must_use]
+    pub fn with_stale(self, stale: bool) -> Self {
+        Termination { stale, ..self }
+    }
+
+    /// Whether a part of it is older than what its Secret or ConfigMap has now, because that cannot be used.
+    pub fn is_stale(&self) -> bool {
+        self.stale
     }
 
     /// What the route asks for.

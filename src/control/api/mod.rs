@@ -34,7 +34,7 @@ pub use secret::{Secret, SecretData};
 pub use crate::policy::AlpnProtocol;
 pub use crate::yaml::{FieldFault, read as parse};
 pub use tls::{
-    CaObject, CaRef, CertificateRef, ClientCertificates, MinTlsVersion, TlsMode, TlsSpec,
+    CaObject, CaRef, CertificateRef, ClientCertificatesSpec, MinTlsVersion, TlsMode, TlsSpec,
     UpstreamSpec,
 };
 pub use values::{ClassName, ListenerName, Namespace, SecretName, ServiceName};

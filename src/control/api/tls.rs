@@ -32,8 +32,8 @@ pub struct TlsSpec {
 
     /// What clients have to show of themselves. Without it, they are not asked for certificates.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(with = "ClientCertificates")]
-    pub client_certificates: Option<ClientCertificates>,
+    #[schemars(with = "ClientCertificatesSpec")]
+    pub client_certificates: Option<ClientCertificatesSpec>,
 
     /// TLS to the backends. Without it, they get the decrypted bytes over plain TCP.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -82,7 +82,7 @@ pub struct CertificateRef {
 /// What clients have to show of themselves.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(expecting = "an object with a ca")]
-pub struct ClientCertificates {
+pub struct ClientCertificatesSpec {
     /// Whether a client without a certificate is refused. A certificate that `ca` does not vouch for is always
     /// refused.
     #[serde(default = "yes")]

@@ -21,6 +21,7 @@ use super::resolve::Targets;
 use super::resolved_route::ResolvedRoute;
 use super::routes::{RoutePresence, Routes};
 use super::services::KnownServices;
+use super::tls_objects::TlsObjects;
 use super::{Installation, key, sni_route_key};
 use crate::control::api::{DnsName, ReferenceGrant, SecretData, SniRoute};
 use crate::routing::{Kind, ObjectKey, ObjectRef, RouteKey};
@@ -54,6 +55,15 @@ pub(super) struct Dirty {
 impl Builder {
     /// A builder without objects.
     pub fn new(installation: Installation) -> Self {
+        Builder::with(installation, TlsObjects::new(false))
+    }
+
+    /// A builder to which all Secrets and ConfigMaps are put, so that one that was not put does not exist.
+    pub fn of_all_objects(installation: Installation) -> Self {
+        Builder::with(installation, TlsObjects::new(true))
+    }
+
+    fn with(installation: Installation, tls: TlsObjects) -> Self {
         Builder {
             targets: Targets {
                 services: KnownServices::default(),
@@ -63,6 +73,8 @@ impl Builder {
                     &installation.own_services,
                     installation.reach.listening.clone(),
                 ),
+                tls,
+                tickets: installation.termination.clone(),
                 reach: installation.reach.clone(),
                 machine: installation.machine.iter().copied().collect(),
                 #[cfg(test)]
@@ -76,11 +88,6 @@ impl Builder {
         }
     }
 
-    /// A builder to which all Secrets and ConfigMaps are put, so that one that was not put does not exist.
-    pub fn of_all_objects(installation: Installation) -> Self {
-        Builder::new(installation)
-    }
-
     /// Adds or updates a route. A route of another class is treated as deleted.
     pub fn put_route(&mut self, route: &SniRoute) {
         let Some(key) = sni_route_key(&route.metadata) else { return };
@@ -92,16 +99,19 @@ impl Builder {
         self.put_resolved(resolved);
     }
 
-    pub(super) fn put_resolved(&mut self, resolved: ResolvedRoute) {
+    pub(super) fn put_resolved(&mut self, mut resolved: ResolvedRoute) {
         let key = resolved.spec.key.clone();
+        let mut before = self.routes.remove(&key);
+        resolved.inherit(&mut before);
         // New users first, so that a backend that both versions name is not resolved again.
-        let before = self.routes.remove(&key);
         for (service, port) in resolved.services() {
             self.targets.services.add_user(service, port, &key);
         }
+        let rank = resolved.rank();
+        resolved.tls_objects().for_each(|object| self.targets.tls.add_user(object, &rank));
         self.leave(&key, before, Some(&resolved));
-        for (service, _) in resolved.services() {
-            self.targets.grants.add_user(&key, service.namespace());
+        for namespace in resolved.named_namespaces() {
+            self.targets.grants.add_user(&key, namespace);
         }
         if resolved.contends() {
             let (age, demand) = (resolved.age(), Arc::new(resolved.demand()));
@@ -123,8 +133,21 @@ impl Builder {
     fn leave(&mut self, key: &RouteKey, before: RoutePresence, now: Option<&ResolvedRoute>) {
         let RoutePresence::Present(resolved) = before else { return };
         self.targets.names.set_user(key, resolved.spec.created, &resolved.names, &BTreeSet::new());
+        for namespace in resolved.named_namespaces() {
+            self.targets.grants.remove_user(key, namespace);
+        }
+        if let Some(tls) = &resolved.tls {
+            self.targets.tls.set_permitted(&tls.permitted, &BTreeSet::new());
+        }
+        let rank = resolved.rank();
+        let still_names = |object: &ObjectRef| {
+            let now = now.filter(|now| now.rank() == rank);
+            now.is_some_and(|now| now.tls_objects().any(|named| named == object))
+        };
+        for object in resolved.tls_objects().filter(|object| !still_names(object)) {
+            self.targets.tls.remove_user(object, &rank);
+        }
         for (service, port) in resolved.services() {
-            self.targets.grants.remove_user(key, service.namespace());
             if !now.is_some_and(|now| now.names_port(service, port)) {
                 self.targets.services.remove_user(service, port, key);
             }
@@ -217,24 +240,46 @@ impl Builder {
 
     /// Adds or updates a Secret that routes may name. One that no route is known to name is not stored, unless all
     /// objects are put ([`Builder::of_all_objects`]).
-    pub fn put_secret(&mut self, _key: &ObjectKey, _data: &SecretData) {}
+    pub fn put_secret(&mut self, key: &ObjectKey, data: &SecretData) {
+        let secret = ObjectRef::new(Kind::Secret, key.clone());
+        if self.targets.tls.stores(&secret) {
+            self.targets.tls.put_secret(secret, data);
+        }
+    }
 
     /// Handles a Secret that does not exist, or exists no longer.
-    pub fn remove_secret(&mut self, _key: &ObjectKey) {}
+    pub fn remove_secret(&mut self, key: &ObjectKey) {
+        self.targets.tls.remove(ObjectRef::new(Kind::Secret, key.clone()));
+    }
 
     /// Adds or updates a ConfigMap that routes may name, by its `data`; see [`Builder::put_secret`].
-    pub fn put_config_map(&mut self, _key: &ObjectKey, _data: Option<&BTreeMap<String, String>>) {}
+    pub fn put_config_map(&mut self, key: &ObjectKey, data: Option<&BTreeMap<String, String>>) {
+        let config_map = ObjectRef::new(Kind::ConfigMap, key.clone());
+        if self.targets.tls.stores(&config_map) {
+            let authorities = data.and_then(|data| data.get(SecretData::AUTHORITIES));
+            self.targets.tls.put_config_map(config_map, authorities.map(String::as_str));
+        }
+    }
 
     /// Handles a ConfigMap that does not exist, or exists no longer.
-    pub fn remove_config_map(&mut self, _key: &ObjectKey) {}
+    pub fn remove_config_map(&mut self, key: &ObjectKey) {
+        self.targets.tls.remove(ObjectRef::new(Kind::ConfigMap, key.clone()));
+    }
 
     /// Handles a Secret or ConfigMap that cannot be read. `cause` is for people, and holds nothing of the object. What
     /// was read of it before stays in use.
-    pub fn reference_unread(&mut self, _reference: &ObjectRef, _cause: &str) {}
+    pub fn reference_unread(&mut self, reference: &ObjectRef, cause: &str) {
+        self.targets.tls.set_unread(reference, cause);
+    }
+
+    /// Sets the time, in seconds since 1970: statuses tell which certificates are valid.
+    pub fn set_time(&mut self, now: i64) {
+        self.targets.tls.set_time(now);
+    }
 
     /// Whether a Secret or ConfigMap that routes name was neither read, nor reported as missing or unreadable.
     pub fn awaits_references(&self) -> bool {
-        false
+        self.targets.tls.is_pending()
     }
 
     /// Makes the next [`Builder::settle`] return all routes, like the first one.
@@ -281,5 +326,6 @@ impl Builder {
             && self.targets.grants.is_empty()
             && self.targets.names.is_empty()
             && self.targets.own.is_empty()
+            && self.targets.tls.is_empty()
     }
 }

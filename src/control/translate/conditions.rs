@@ -49,9 +49,17 @@ impl ObjectVersion {
 }
 
 impl ResolvedRoute {
-    /// All problems: first of listeners, then conflicts, then of references.
+    /// All problems: first of listeners, then conflicts, then of references, then of TLS.
     pub(super) fn problems(&self) -> Vec<Problem> {
-        [self.listeners.clone(), self.conflict_problems(), self.refs.clone()].concat()
+        let without_tls = self.tls.as_ref().and_then(|tls| tls.without_tls());
+        let without_tls = without_tls.map(|(reason, message)| Problem {
+            key: self.spec.key.clone(),
+            field: "spec.tls".to_owned(),
+            reason,
+            message: message.to_owned(),
+        });
+        let others = [self.listeners.clone(), self.conflict_problems(), self.refs.clone()];
+        others.into_iter().flatten().chain(without_tls).collect()
     }
 
     fn conflict_problems(&self) -> Vec<Problem> {
@@ -149,10 +157,17 @@ impl ResolvedRoute {
         if self.rejected().is_some() {
             return not_accepted("Programmed");
         }
-        let message = match &self.read_failure {
-            None => self.exceeded.to_string(),
-            Some(_) => "the route is in the table as it was when it was read last".to_owned(),
+        let tls = self.tls.as_ref();
+        if let Some((reason, message)) = tls.and_then(|tls| tls.unserved.as_ref()) {
+            return condition("Programmed", false, reason, message.clone());
+        }
+        let mut messages: Vec<String> = match &self.read_failure {
+            None if self.exceeded.is_empty() => Vec::new(),
+            None => vec![self.exceeded.to_string()],
+            Some(_) => vec!["the route is in the table as it was when it was read last".to_owned()],
         };
+        messages.extend(tls.into_iter().flat_map(|tls| tls.notes.iter().cloned()));
+        let message = bounded(messages);
         condition("Programmed", true, "Programmed", message)
     }
 }

@@ -13,12 +13,15 @@ use super::names::NameChanges;
 use super::own_addresses::OwnAddressChanges;
 use super::resolve::{PortTarget, Resolution, ResolutionCache};
 use super::resolved_route::ResolvedRoute;
+use super::route_tls::RouteTls;
 use super::routes::RoutePresence;
 use super::services::{PortChange, PortUpdate};
 use super::tls_objects::ReferenceChanges;
 use crate::control::api::DnsName;
 use crate::control::status::{HostnameMove, MovedRoute, RouteStatus};
-use crate::routing::{BackendKey, Hostname, ObjectKey, RouteKey, RouteSpec, TableChanges};
+use crate::routing::{
+    BackendKey, Hostname, ObjectKey, ObjectRef, RouteKey, RouteSpec, TableChanges,
+};
 
 /// How many steps a slice has: some milliseconds.
 pub const SLICE: usize = 2000;
@@ -53,6 +56,8 @@ pub struct DeltaComputation<'b> {
     /// Namespaces with changed grants, and names with new answers. The routes that use them must be marked.
     granting: Vec<Arc<str>>,
     names: Vec<DnsName>,
+    /// Secrets and ConfigMaps with new content. The routes that name them must be marked.
+    tls_objects: Vec<ObjectRef>,
     cache: ResolutionCache,
     /// The routes to process, once they are known.
     routes: Option<IntoIter<RouteKey>>,
@@ -71,12 +76,14 @@ impl<'b> DeltaComputation<'b> {
         let granting: Vec<_> = builder.dirty.granting.drain().collect();
         granting.iter().for_each(|namespace| builder.claims.grants_changed(namespace));
         let names = builder.dirty.names.drain().collect();
+        let tls_objects = builder.targets.tls.take_news();
         DeltaComputation {
             delta: Delta { own_endpoints, ..Delta::default() },
             own,
             met: HashSet::new(),
             granting,
             names,
+            tls_objects,
             cache: ResolutionCache::default(),
             routes: None,
             counted: HashSet::new(),
@@ -105,6 +112,7 @@ impl<'b> DeltaComputation<'b> {
         self.meet_own()
             .or_else(|| self.settle_claims())
             .or_else(|| self.settle_service())
+            .or_else(|| self.settle_crowd())
             .or_else(|| self.mark())
             .or_else(|| self.settle_next())
             .or_else(|| self.count_next())
@@ -178,7 +186,16 @@ impl<'b> DeltaComputation<'b> {
         Some(steps)
     }
 
-    /// Marks the routes that refer to a namespace with changed grants, or to a DNS name with a new answer.
+    /// Decides which Secrets and ConfigMaps of a namespace are too many, and marks the routes that are concerned.
+    fn settle_crowd(&mut self) -> Option<usize> {
+        let Builder { routes, targets, .. } = &mut *self.builder;
+        let (concerned, steps) = targets.tls.settle_crowd()?;
+        concerned.iter().for_each(|key| routes.mark(key));
+        Some(steps)
+    }
+
+    /// Marks the routes that refer to a namespace with changed grants, to a DNS name with a new answer, or to a Secret
+    /// or ConfigMap with new content.
     fn mark(&mut self) -> Option<usize> {
         let Builder { routes, targets, .. } = &mut *self.builder;
         let mut steps = 1;
@@ -188,6 +205,8 @@ impl<'b> DeltaComputation<'b> {
         };
         if let Some(namespace) = self.granting.pop() {
             targets.grants.users(&namespace).for_each(&mut mark);
+        } else if let Some(object) = self.tls_objects.pop() {
+            targets.tls.users(&object).for_each(&mut mark);
         } else {
             let name = self.names.pop()?;
             targets.names.users(&name).for_each(&mut mark);
@@ -223,11 +242,18 @@ impl<'b> DeltaComputation<'b> {
             None => return (None, 1),
         };
         let names = std::mem::take(&mut resolved.names);
+        let take = |tls: &mut Box<RouteTls>| std::mem::take(&mut tls.permitted);
+        let permitted = resolved.tls.as_mut().map(take).unwrap_or_default();
         resolved.resolve(targets, &mut self.cache, &mut self.delta.changes);
         targets.names.set_user(key, resolved.spec.created, &names, &resolved.names);
+        if let Some(tls) = &resolved.tls {
+            targets.tls.set_permitted(&permitted, &tls.permitted);
+        }
         self.delta.statuses.push(resolved.status());
         // The cost grows with its hostnames and backends.
-        let steps = 4 + resolved.claimed.len() / 2 + 2 * resolved.backends.len();
+        // Certificates are read elsewhere; here, a configuration of rustls is made of them.
+        let tls = resolved.tls.as_ref().map_or(0, |_| 20);
+        let steps = 4 + resolved.claimed.len() / 2 + 2 * resolved.backends.len() + tls;
         (resolved.served().cloned(), steps)
     }
 
@@ -264,6 +290,7 @@ impl<'b> DeltaComputation<'b> {
         });
         self.delta.moves = moves.collect();
         self.delta.names = builder.targets.names.settle();
+        self.delta.references = builder.targets.tls.settle();
         std::mem::take(&mut self.delta)
     }
 }

@@ -20,6 +20,7 @@ pub(super) mod policy;
 mod ports;
 mod resolve;
 mod resolved_route;
+mod route_tls;
 mod routes;
 mod services;
 mod sharing;
@@ -96,6 +97,8 @@ pub struct Installation {
     pub place: OwnPlace,
     /// The Services that lead to the installation itself. No route may lead to them.
     pub own_services: Vec<ObjectKey>,
+    /// Those of `listeners` that are of the protocol `tcp`, where no TLS can be served.
+    pub tcp_listeners: Vec<String>,
     /// Which namespaces may claim hostnames below a wildcard.
     pub hostnames_below: HostnamesBelow,
     /// The keys of session tickets, if the installation terminates TLS.
@@ -114,6 +117,7 @@ impl Default for Installation {
             machine: Vec::new(),
             place: OwnPlace::default(),
             own_services: Vec::new(),
+            tcp_listeners: Vec::new(),
             hostnames_below: HostnamesBelow::default(),
             termination: None,
         }

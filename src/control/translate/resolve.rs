@@ -12,6 +12,7 @@ use super::names::{DnsAnswer, DnsNames};
 use super::own_addresses::{OwnAddressChanges, OwnAddresses};
 use super::ports::{PortMeaning, ServicePorts};
 use super::services::{KnownServices, PortChange, PortUpdate};
+use super::tls_objects::TlsObjects;
 use super::unresolved::Unresolved;
 use crate::control::api::{Address, DnsName};
 use crate::reach::{EndpointRefusal, Reach};
@@ -19,6 +20,7 @@ use crate::routing::{
     BackendKey, EndpointPlace, EndpointPlaces, Kind, ObjectKey, OtherAddresses, RouteKey,
     ServicePort,
 };
+use crate::termination::TicketKeys;
 
 /// The result of resolving a backend.
 #[derive(Debug, PartialEq)]
@@ -62,6 +64,10 @@ pub(super) struct Targets {
     pub(super) grants: Grants,
     pub(super) names: DnsNames,
     pub(super) own: OwnAddresses,
+    /// What routes name to serve TLS.
+    pub(super) tls: TlsObjects,
+    /// The keys of session tickets, if the installation serves TLS.
+    pub(super) tickets: Option<TicketKeys>,
     /// The rules for endpoint addresses.
     pub(super) reach: Reach,
     /// The addresses of the machine that sluice runs on.

@@ -8,15 +8,18 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use super::Installation;
 use super::conditions::{ObjectVersion, Problem, ReadFailure};
 use super::conflict;
+use super::names::Rank;
 use super::notes::{Note, NoteSide};
 use super::policy::Policies;
 use super::resolve::{Resolution, ResolutionCache, Targets};
+use super::route_tls::RouteTls;
+use super::routes::RoutePresence;
 use super::unreadable::UnreadableRoute;
 use super::unresolved::Unresolved;
 use crate::control::api::{BackendTarget, DnsName, ListenerName, SniRoute};
 use crate::routing::{
-    Age, Attachment, BackendKey, ClaimConflict, Demand, Hostname, Hostnames, ObjectKey, RouteKey,
-    RouteSpec, Scope, ServicePort, TableChanges,
+    Age, Attachment, BackendKey, ClaimConflict, Demand, Hostname, Hostnames, ObjectKey, ObjectRef,
+    RouteKey, RouteSpec, Scope, ServicePort, TableChanges,
 };
 
 /// A route with everything that the builder knows about it.
@@ -45,6 +48,8 @@ pub(super) struct ResolvedRoute {
     /// Notes on hostnames and wildcards of other namespaces.
     pub(super) notes: BTreeMap<(Hostname, NoteSide), Note>,
     pub(super) refs: Vec<Problem>,
+    /// How it serves TLS, if it does.
+    pub(super) tls: Option<Box<RouteTls>>,
 }
 
 impl ResolvedRoute {
@@ -60,6 +65,9 @@ impl ResolvedRoute {
         (resolved.spec.policy, resolved.exceeded) = policies.effective(spec.policy());
         resolved.spec.alpn = spec.alpn.iter().map(|protocol| protocol.as_str().into()).collect();
         resolved.backends = backends(&resolved.spec.key, route);
+        let on_tcp = resolved.is_on_tcp_alone(installation);
+        let tls = |tls| Box::new(RouteTls::new(resolved.spec.key.object(), tls, on_tcp));
+        resolved.tls = spec.tls.as_ref().map(tls);
         resolved
     }
 
@@ -104,6 +112,7 @@ impl ResolvedRoute {
             conflicts: BTreeMap::new(),
             notes: BTreeMap::new(),
             refs: Vec::new(),
+            tls: None,
         };
         resolved.bind(listeners, installation);
         resolved
@@ -123,6 +132,25 @@ impl ResolvedRoute {
                     message: format!("there is no listener {:?}", listener.as_str()),
                 });
             }
+        }
+    }
+
+    /// Takes over what an earlier version of the route has had to serve TLS.
+    pub(super) fn inherit(&mut self, before: &mut RoutePresence) {
+        if let RoutePresence::Present(former) = before
+            && let (Some(tls), Some(former)) = (&mut self.tls, &mut former.tls)
+        {
+            tls.inherit(former);
+        }
+    }
+
+    /// Whether all of its listeners are of the protocol `tcp`.
+    fn is_on_tcp_alone(&self, installation: &Installation) -> bool {
+        let is_tcp = |name: &str| installation.tcp_listeners.iter().any(|tcp| tcp == name);
+        let listeners = &installation.listeners;
+        match self.bound.is_empty() {
+            true => !listeners.is_empty() && listeners.iter().all(|name| is_tcp(name)),
+            false => self.bound.iter().all(|name| is_tcp(name)),
         }
     }
 
@@ -194,7 +222,23 @@ impl ResolvedRoute {
         self.services().any(|named| named == (service, port))
     }
 
-    /// Resolves its backends. If it is served, adds their addresses to `changes`.
+    /// The Secrets and ConfigMaps that it names to serve TLS.
+    pub(super) fn tls_objects(&self) -> impl Iterator<Item = &ObjectRef> {
+        self.tls.iter().flat_map(|tls| tls.objects())
+    }
+
+    /// The namespaces of the objects that it names, some of them several times.
+    pub(super) fn named_namespaces(&self) -> impl Iterator<Item = &str> {
+        let services = self.services().map(|(service, _)| service.namespace());
+        services.chain(self.tls_objects().map(ObjectRef::namespace))
+    }
+
+    /// Its rank among the routes of its namespace.
+    pub(super) fn rank(&self) -> Rank {
+        Rank { created: self.spec.created.unwrap_or(i64::MAX), route: self.spec.key.clone() }
+    }
+
+    /// Resolves its backends, and how it serves TLS. If it is served, adds the addresses to `changes`.
     pub(super) fn resolve(
         &mut self,
         targets: &Targets,
@@ -226,6 +270,11 @@ impl ResolvedRoute {
                     changes.set_addresses(backend.clone(), addresses, others, places);
                 }
             }
+        }
+        if let Some(tls) = &mut self.tls {
+            let tickets = targets.tickets.as_ref();
+            let termination = tls.resolve(&self.spec, targets, tickets, &mut self.refs);
+            self.spec.termination = Some(termination);
         }
     }
 

@@ -1,6 +1,20 @@
-//! The Secrets and ConfigMaps that routes name to serve TLS.
+//! The Secrets and ConfigMaps that routes name to serve TLS, and what is in them.
 
-use crate::routing::ObjectRef;
+use std::collections::{BTreeMap, BTreeSet};
+use std::mem;
+use std::sync::{Arc, Weak};
+
+use ahash::{AHashMap as HashMap, AHashSet as HashSet, RandomState};
+
+use super::names::Rank;
+use crate::control::api::SecretData;
+use crate::routing::{Interned, Kind, ObjectRef, RouteKey};
+use crate::termination::{CertificateFacts, Identity, IdentityFault, Roots, RootsFault};
+
+/// The most Secrets and ConfigMaps that the routes of one namespace may name for TLS.
+pub(super) const SECRETS_OF_A_NAMESPACE: usize = 1000;
+/// See [`SECRETS_OF_A_NAMESPACE`].
+pub(super) const CONFIG_MAPS_OF_A_NAMESPACE: usize = 32;
 
 /// Changes of the Secrets and ConfigMaps that are to be read: those that routes name and may refer to. Without the
 /// permission by a grant, an object of another namespace is never read.
@@ -11,4 +25,394 @@ pub struct ReferenceChanges {
     pub wanted: Vec<ObjectRef>,
     /// Those that are no longer used, in no order. Their content is dropped.
     pub unwanted: Vec<ObjectRef>,
+}
+
+/// All of them.
+#[derive(Debug, Default)]
+pub(super) struct TlsObjects {
+    known: HashMap<ObjectRef, TlsObject>,
+    /// What routes name, by their namespace.
+    named: HashMap<Arc<str>, NamedObjects>,
+    /// Objects whose permitted users, or whose content, have changed.
+    touched: HashSet<ObjectRef>,
+    /// Objects with new content.
+    news: HashSet<ObjectRef>,
+    /// Namespaces whose routes name other objects than before, and too many of them.
+    crowded: HashSet<Arc<str>>,
+    /// Whether an object that was not put does not exist.
+    complete: bool,
+    /// Equal ones are the same, whatever objects they are in and however often these are put.
+    identities: SharedIdentities,
+    roots: Interned<Roots>,
+    /// The time in seconds since 1970.
+    now: i64,
+}
+
+/// Identities, each once. None is held here: the last one that uses a key drops it.
+#[derive(Debug, Default)]
+struct SharedIdentities {
+    known: HashMap<u64, Weak<Identity>>,
+    hasher: RandomState,
+    /// The unused ones are removed when there are this many.
+    most: usize,
+}
+
+impl SharedIdentities {
+    /// How many there are at least before the unused ones are removed.
+    const FEW: usize = 64;
+
+    /// The one that equals `identity`.
+    fn shared(&mut self, identity: Arc<Identity>) -> Arc<Identity> {
+        let hash = self.hasher.hash_one(&identity);
+        let known = self.known.get(&hash).and_then(Weak::upgrade);
+        if let Some(known) = known.filter(|known| *known == identity) {
+            return known;
+        }
+        if self.known.len() >= self.most.max(SharedIdentities::FEW) {
+            self.known.retain(|_, known| known.strong_count() > 0);
+            self.most = 2 * self.known.len();
+        }
+        self.known.insert(hash, Arc::downgrade(&identity));
+        identity
+    }
+}
+
+#[derive(Debug, Default)]
+struct TlsObject {
+    /// The routes that name it, by namespace.
+    users: BTreeMap<Arc<str>, BTreeSet<Rank>>,
+    /// How many of them may refer to it.
+    permitted: usize,
+    /// Whether it was reported as wanted.
+    wanted: bool,
+    content: TlsContent,
+    /// Why it cannot be read now, if so.
+    unread: Option<Arc<str>>,
+}
+
+/// What is known of an object.
+#[derive(Debug, Default, PartialEq, Eq)]
+enum TlsContent {
+    /// Nothing so far.
+    #[default]
+    Unknown,
+    /// It does not exist.
+    Missing,
+    /// What it has, where it has the entries for it.
+    Read {
+        identity: Option<Result<Arc<Identity>, IdentityFault>>,
+        roots: Option<Result<Arc<Roots>, RootsFault>>,
+    },
+}
+
+/// The objects that the routes of a namespace name.
+#[derive(Debug, Default)]
+struct NamedObjects {
+    secrets: BTreeSet<ObjectRef>,
+    config_maps: BTreeSet<ObjectRef>,
+    /// Those beyond the most of a namespace.
+    beyond: BTreeSet<ObjectRef>,
+}
+
+/// What an object has for a route.
+#[derive(Debug)]
+pub(super) struct Found<T> {
+    /// What it has now.
+    pub(super) value: Option<Arc<T>>,
+    /// What is wrong with it.
+    pub(super) fault: Option<TlsFault>,
+}
+
+/// What is wrong with an object.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub(super) enum TlsFault {
+    #[error("was not read yet")]
+    NotRead,
+    #[error("cannot be read: {0}")]
+    Unreadable(Arc<str>),
+    #[error("does not exist")]
+    Missing,
+    #[error("has no entry {0}")]
+    NoEntry(&'static str),
+    #[error("cannot be used: {0}")]
+    Identity(IdentityFault),
+    #[error("cannot be used: ca.crt {0}")]
+    Roots(RootsFault),
+}
+
+impl NamedObjects {
+    fn of(&mut self, kind: Kind) -> &mut BTreeSet<ObjectRef> {
+        match kind {
+            Kind::ConfigMap => &mut self.config_maps,
+            _ => &mut self.secrets,
+        }
+    }
+
+    fn is_nothing(&self) -> bool {
+        self.secrets.is_empty() && self.config_maps.is_empty() && self.beyond.is_empty()
+    }
+
+    /// Whether there are, or were, too many.
+    fn is_crowded(&self) -> bool {
+        self.secrets.len() > SECRETS_OF_A_NAMESPACE
+            || self.config_maps.len() > CONFIG_MAPS_OF_A_NAMESPACE
+            || !self.beyond.is_empty()
+    }
+}
+
+impl TlsObjects {
+    pub(super) fn new(complete: bool) -> Self {
+        TlsObjects { complete, ..TlsObjects::default() }
+    }
+
+    /// Adds a route that names an object.
+    pub(super) fn add_user(&mut self, object: &ObjectRef, rank: &Rank) {
+        let namespace: Arc<str> = rank.route.namespace().into();
+        let known = self.known.entry(object.clone()).or_default();
+        known.users.entry(Arc::clone(&namespace)).or_default().insert(rank.clone());
+        let named = self.named.entry(Arc::clone(&namespace)).or_default();
+        named.of(object.kind).insert(object.clone());
+        self.note_crowd(namespace);
+    }
+
+    /// Removes a route that named an object.
+    pub(super) fn remove_user(&mut self, object: &ObjectRef, rank: &Rank) {
+        self.touched.insert(object.clone());
+        let Some(known) = self.known.get_mut(object) else { return };
+        let namespace = rank.route.namespace();
+        let Some(users) = known.users.get_mut(namespace) else { return };
+        users.remove(rank);
+        if !users.is_empty() {
+            return self.note_crowd(namespace.into());
+        }
+        known.users.remove(namespace);
+        if let Some(named) = self.named.get_mut(namespace) {
+            named.of(object.kind).remove(object);
+            if named.is_nothing() {
+                self.named.remove(namespace);
+                return;
+            }
+        }
+        self.note_crowd(namespace.into());
+    }
+
+    fn note_crowd(&mut self, namespace: Arc<str>) {
+        if self.named.get(&namespace).is_some_and(NamedObjects::is_crowded) {
+            self.crowded.insert(namespace);
+        }
+    }
+
+    /// Decides which objects are beyond the most of the next namespace: those of the oldest routes are not. Returns
+    /// the routes that are concerned, and the number of steps.
+    pub(super) fn settle_crowd(&mut self) -> Option<(Vec<RouteKey>, usize)> {
+        let namespace = self.crowded.iter().next().cloned()?;
+        self.crowded.remove(&namespace);
+        let Some(named) = self.named.get_mut(&namespace) else { return Some((Vec::new(), 1)) };
+        let users = |object: &ObjectRef| self.known.get(object)?.users.get(&namespace);
+        let first = |object: &ObjectRef| users(object).and_then(BTreeSet::first);
+        let mut beyond = BTreeSet::new();
+        for (all, most) in [
+            (&named.secrets, SECRETS_OF_A_NAMESPACE),
+            (&named.config_maps, CONFIG_MAPS_OF_A_NAMESPACE),
+        ] {
+            if all.len() > most {
+                let mut all: Vec<_> = all.iter().collect();
+                all.sort_by_key(|object| (first(object), *object));
+                beyond.extend(all.into_iter().skip(most).cloned());
+            }
+        }
+        let changed = named.beyond.symmetric_difference(&beyond);
+        let concerned: Vec<RouteKey> =
+            changed.filter_map(users).flatten().map(|rank| rank.route.clone()).collect();
+        let steps = 1 + named.secrets.len() + named.config_maps.len() + concerned.len();
+        named.beyond = beyond;
+        if named.is_nothing() {
+            self.named.remove(&namespace);
+        }
+        Some((concerned, steps))
+    }
+
+    /// Whether an object is beyond the most that the routes of a namespace may name.
+    pub(super) fn is_beyond(&self, namespace: &str, object: &ObjectRef) -> bool {
+        self.named.get(namespace).is_some_and(|named| named.beyond.contains(object))
+    }
+
+    /// Replaces the objects to which a route may refer: `before` by `now`.
+    pub(super) fn set_permitted(
+        &mut self,
+        before: &BTreeSet<ObjectRef>,
+        now: &BTreeSet<ObjectRef>,
+    ) {
+        for object in before.difference(now) {
+            if let Some(known) = self.known.get_mut(object) {
+                known.permitted = known.permitted.saturating_sub(1);
+                self.touched.insert(object.clone());
+            }
+        }
+        for object in now.difference(before) {
+            self.known.entry(object.clone()).or_default().permitted += 1;
+            self.touched.insert(object.clone());
+        }
+    }
+
+    /// Whether the content of an object is stored. No key is, that no route may use.
+    pub(super) fn stores(&self, object: &ObjectRef) -> bool {
+        self.complete || self.known.get(object).is_some_and(|known| known.permitted > 0)
+    }
+
+    /// Stores what a Secret has.
+    pub(super) fn put_secret(&mut self, secret: ObjectRef, data: &SecretData) {
+        let [chain, key, authorities] = SecretData::KEYS.map(|key| data.get(key));
+        let identity = match (chain, key) {
+            (Some(chain), Some(key)) => Some(Identity::from_pem(chain, key)),
+            _ => None,
+        };
+        let identity = identity.map(|read| read.map(|one| self.identities.shared(one)));
+        let content =
+            TlsContent::Read { identity, roots: authorities.map(|text| self.roots(text)) };
+        self.set(secret, content);
+    }
+
+    /// Stores what a ConfigMap has.
+    pub(super) fn put_config_map(&mut self, config_map: ObjectRef, authorities: Option<&str>) {
+        let roots = authorities.map(|text| self.roots(text.as_bytes()));
+        self.set(config_map, TlsContent::Read { identity: None, roots });
+    }
+
+    fn roots(&mut self, text: &[u8]) -> Result<Arc<Roots>, RootsFault> {
+        Roots::from_pem(text).map(|roots| self.roots.shared(roots))
+    }
+
+    /// Stores that an object does not exist.
+    pub(super) fn remove(&mut self, object: ObjectRef) {
+        self.set(object, TlsContent::Missing);
+    }
+
+    fn set(&mut self, object: ObjectRef, content: TlsContent) {
+        if !self.stores(&object) {
+            return;
+        }
+        let known = self.known.entry(object.clone()).or_default();
+        let was_unread = known.unread.take().is_some();
+        if known.content != content || was_unread {
+            known.content = content;
+            self.touched.insert(object.clone());
+            self.news.insert(object);
+        }
+    }
+
+    /// Stores that an object cannot be read now.
+    pub(super) fn set_unread(&mut self, object: &ObjectRef, cause: &str) {
+        if self.stores(object) {
+            let known = self.known.entry(object.clone()).or_default();
+            if known.unread.as_deref() != Some(cause) {
+                known.unread = Some(cause.into());
+                self.news.insert(object.clone());
+            }
+        }
+    }
+
+    /// Sets the time. Certificates that became valid, or expired, since the last time are news.
+    pub(super) fn set_time(&mut self, now: i64) {
+        let before = mem::replace(&mut self.now, now);
+        let passed = |time: i64| before < time && time <= now;
+        let news = self.known.iter().filter(|(_, known)| match &known.content {
+            TlsContent::Read { identity: Some(Ok(identity)), .. } => {
+                let CertificateFacts { not_before, not_after, .. } = **identity.facts();
+                passed(not_before) || passed(not_after.saturating_add(1))
+            }
+            _ => false,
+        });
+        self.news.extend(news.map(|(object, _)| object.clone()));
+    }
+
+    /// The time in seconds since 1970.
+    pub(super) fn now(&self) -> i64 {
+        self.now
+    }
+
+    /// Whether an object that routes may use was neither read, nor reported as missing or unreadable.
+    pub(super) fn is_pending(&self) -> bool {
+        let is_pending = |known: &TlsObject| {
+            known.permitted > 0 && known.unread.is_none() && known.content == TlsContent::Unknown
+        };
+        !self.complete && self.known.values().any(is_pending)
+    }
+
+    /// The certificate and key of a Secret.
+    pub(super) fn identity(&self, secret: &ObjectRef) -> Found<Identity> {
+        self.found(secret, |content| match content {
+            TlsContent::Read { identity: Some(identity), .. } => {
+                identity.clone().map_err(TlsFault::Identity)
+            }
+            _ => Err(TlsFault::NoEntry("tls.crt, or none tls.key")),
+        })
+    }
+
+    /// The authorities of a Secret or ConfigMap.
+    pub(super) fn authorities(&self, object: &ObjectRef) -> Found<Roots> {
+        self.found(object, |content| match content {
+            TlsContent::Read { roots: Some(roots), .. } => roots.clone().map_err(TlsFault::Roots),
+            _ => Err(TlsFault::NoEntry(SecretData::AUTHORITIES)),
+        })
+    }
+
+    fn found<T>(
+        &self,
+        object: &ObjectRef,
+        read: impl Fn(&TlsContent) -> Result<Arc<T>, TlsFault>,
+    ) -> Found<T> {
+        let known = self.known.get(object);
+        let result = match known.map_or(&TlsContent::Unknown, |known| &known.content) {
+            TlsContent::Unknown if self.complete => Err(TlsFault::Missing),
+            TlsContent::Unknown => Err(TlsFault::NotRead),
+            TlsContent::Missing => Err(TlsFault::Missing),
+            content => read(content),
+        };
+        let (value, fault) = match result {
+            Ok(value) => (Some(value), None),
+            Err(fault) => (None, Some(fault)),
+        };
+        let unread = known.and_then(|known| known.unread.clone()).map(TlsFault::Unreadable);
+        Found { value, fault: unread.or(fault) }
+    }
+
+    /// Takes the objects with new content.
+    pub(super) fn take_news(&mut self) -> Vec<ObjectRef> {
+        self.news.drain().collect()
+    }
+
+    /// The routes that name an object.
+    pub(super) fn users(&self, object: &ObjectRef) -> impl Iterator<Item = &RouteKey> {
+        let users = self.known.get(object).into_iter().flat_map(|known| known.users.values());
+        users.flatten().map(|rank| &rank.route)
+    }
+
+    /// The changes since the last call. Drops what no route may use.
+    pub(super) fn settle(&mut self) -> ReferenceChanges {
+        let mut changes = ReferenceChanges::default();
+        for object in self.touched.drain() {
+            let Some(known) = self.known.get_mut(&object) else { continue };
+            let is_wanted = known.permitted > 0;
+            if !is_wanted && !self.complete {
+                (known.content, known.unread) = (TlsContent::Unknown, None);
+            }
+            let was_wanted = mem::replace(&mut known.wanted, is_wanted);
+            let has_content = matches!(known.content, TlsContent::Read { .. });
+            if !is_wanted && known.users.is_empty() && !has_content {
+                self.known.remove(&object);
+            }
+            match (was_wanted, is_wanted) {
+                (false, true) => changes.wanted.push(object),
+                (true, false) => changes.unwanted.push(object),
+                _ => {}
+            }
+        }
+        changes
+    }
+
+    #[cfg(test)]
+    pub(super) fn is_empty(&self) -> bool {
+        self.known.is_empty() && self.named.is_empty()
+    }
 }

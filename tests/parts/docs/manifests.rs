@@ -48,6 +48,7 @@ fn installation() -> Installation {
         machine: vec![],
         place: OwnPlace::default(),
         own_services: vec![],
+        tcp_listeners: vec![],
         hostnames_below: HostnamesBelow::Anyone,
         termination: Some(TicketKeys::default()),
     }

@@ -6,6 +6,7 @@ mod kinds;
 mod ownership;
 mod reach;
 mod shared_domains;
+mod tls;
 mod unreadable;
 mod work;
 

@@ -1,0 +1,429 @@
+//! How a route serves TLS: its `spec.tls` with the Secrets and ConfigMaps that it names.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use k8s_openapi::jiff::Timestamp;
+
+use super::conditions::Problem;
+use super::resolve::Targets;
+use super::tls_objects::{CONFIG_MAPS_OF_A_NAMESPACE, Found, SECRETS_OF_A_NAMESPACE, TlsFault};
+use crate::control::api::{
+    CaObject, CaRef, CertificateRef, ClientCertificatesSpec, MinTlsVersion, Namespace, TlsSpec,
+};
+use crate::routing::{Hostname, Kind, ObjectKey, ObjectRef, RouteSpec};
+use crate::termination::{
+    CaText, CertificateText, ClientCertificates, ClientCertificatesText, Identity, MinVersion,
+    NotReady, Roots, ServerParts, Termination, TerminationText, TicketKeys, UpstreamParts,
+    UpstreamText,
+};
+
+/// The reason for a Secret or ConfigMap that is missing or cannot be used.
+const INVALID_REF: &str = "InvalidCertificateRef";
+/// The reason for one that is not known, and for a route that is not served for want of one.
+const NOT_READY: &str = "CertificateNotReady";
+/// The reason for a route that is not served because the installation does not serve TLS.
+const DISABLED: &str = "TerminateDisabled";
+/// The reason for a route on listeners where there is no TLS.
+const NO_TLS: &str = "ListenerNotTls";
+
+/// How a route serves TLS, and what it has for that.
+#[derive(Debug)]
+pub(super) struct RouteTls {
+    text: TerminationText,
+    /// What it names, in the order of the fields.
+    references: Vec<Reference>,
+    /// The last good content of each object. It outlives the object, and a grant that is taken back does not.
+    last: LastGood,
+    /// The objects to which it may refer, as the store counts them.
+    pub(super) permitted: BTreeSet<ObjectRef>,
+    /// Why it is not served, if so: the reason and the message.
+    pub(super) unserved: Option<(&'static str, String)>,
+    /// What is to be said of the certificates that it serves.
+    pub(super) notes: Vec<String>,
+    /// Whether its listeners are of the protocol `tcp`, all of them.
+    on_tcp: bool,
+    /// What was made last, and of what.
+    made: Option<(Parts, Arc<Termination>)>,
+}
+
+#[derive(Debug, Default)]
+struct LastGood {
+    identities: BTreeMap<ObjectRef, Arc<Identity>>,
+    roots: BTreeMap<ObjectRef, Arc<Roots>>,
+}
+
+/// A field that names an object.
+#[derive(Debug)]
+struct Reference {
+    object: ObjectRef,
+    /// The field, below `spec.tls`.
+    field: String,
+    role: Role,
+}
+
+/// What an object is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Role {
+    Certificate,
+    ClientCa,
+    UpstreamCa,
+    UpstreamCertificate,
+}
+
+/// The content of the objects, as far as there is any.
+#[derive(Debug, Default, PartialEq)]
+struct Parts {
+    certificates: Vec<(CertificateText, Arc<Identity>)>,
+    client_ca: Option<Arc<Roots>>,
+    upstream_ca: Option<Arc<Roots>>,
+    upstream_certificate: Option<Arc<Identity>>,
+    /// The protocols that are selected from.
+    alpn: Vec<Box<str>>,
+    /// Whether some are not what their objects have now.
+    stale: bool,
+}
+
+impl RouteTls {
+    pub(super) fn new(route: &ObjectRef, spec: &TlsSpec, on_tcp: bool) -> Self {
+        let mut references = Vec::new();
+        let mut add = |object: ObjectRef, field: String, role| {
+            references.push(Reference { object, field, role });
+        };
+        for (index, certificate) in spec.certificates.iter().enumerate() {
+            let field = format!("certificates[{index}].secret");
+            add(secret(route, certificate), field, Role::Certificate);
+        }
+        if let Some(clients) = &spec.client_certificates {
+            let (object, field) = authority(route, &clients.ca);
+            add(object, format!("clientCertificates.ca.{field}"), Role::ClientCa);
+        }
+        if let Some(upstream) = &spec.upstream {
+            let (object, field) = authority(route, &upstream.ca);
+            add(object, format!("upstream.ca.{field}"), Role::UpstreamCa);
+            if let Some(certificate) = &upstream.client_certificate {
+                let field = "upstream.clientCertificate.secret".to_owned();
+                add(secret(route, certificate), field, Role::UpstreamCertificate);
+            }
+        }
+        RouteTls {
+            text: text(route, spec),
+            references,
+            last: LastGood::default(),
+            permitted: BTreeSet::new(),
+            unserved: None,
+            notes: Vec::new(),
+            on_tcp,
+            made: None,
+        }
+    }
+
+    /// The Secrets and ConfigMaps that it names.
+    pub(super) fn objects(&self) -> impl Iterator<Item = &ObjectRef> {
+        self.references.iter().map(|reference| &reference.object)
+    }
+
+    /// Why there is no TLS on its listeners, if so: the reason and the message.
+    pub(super) fn without_tls(&self) -> Option<(&'static str, &str)> {
+        let unserved = self.unserved.as_ref().filter(|(reason, _)| *reason == NO_TLS);
+        unserved.map(|(reason, message)| (*reason, &**message))
+    }
+
+    /// Takes over what an earlier version of the route has had.
+    pub(super) fn inherit(&mut self, former: &mut RouteTls) {
+        self.last = std::mem::take(&mut former.last);
+        let named: BTreeSet<&ObjectRef> =
+            self.references.iter().map(|reference| &reference.object).collect();
+        self.last.identities.retain(|object, _| named.contains(object));
+        self.last.roots.retain(|object, _| named.contains(object));
+        self.made = former.made.take().filter(|_| self.text == former.text);
+    }
+
+    /// How it serves TLS now. Adds what is wrong with what it names to `problems`.
+    pub(super) fn resolve(
+        &mut self,
+        route: &RouteSpec,
+        targets: &Targets,
+        tickets: Option<&TicketKeys>,
+        problems: &mut Vec<Problem>,
+    ) -> Arc<Termination> {
+        self.permitted.clear();
+        self.notes.clear();
+        let mut parts = Parts { alpn: route.alpn.clone(), ..Parts::default() };
+        for index in 0..self.references.len() {
+            let fault = self.resolve_one(index, route, targets, tickets.is_some(), &mut parts);
+            let field = self.references.get(index).map(|reference| &reference.field);
+            if let (Some((reason, message)), Some(field)) = (fault, field) {
+                let field = format!("spec.tls.{field}");
+                problems.push(Problem { key: route.key.clone(), field, reason, message });
+            }
+        }
+        self.unserved = self.unserved(tickets.is_some(), &parts);
+        let Some(tickets) = tickets else {
+            return self.not_ready(NotReady::Disabled);
+        };
+        if self.unserved.as_ref().is_some_and(|(reason, _)| *reason == NOT_READY) {
+            return self.not_ready(NotReady::NoCertificate);
+        }
+        self.note_certificates(route, &parts, targets.tls.now());
+        self.make(route, parts, tickets)
+    }
+
+    /// Finds what one field names. Returns what is wrong with it: the reason and the message.
+    fn resolve_one(
+        &mut self,
+        index: usize,
+        route: &RouteSpec,
+        targets: &Targets,
+        enabled: bool,
+        parts: &mut Parts,
+    ) -> Option<(&'static str, String)> {
+        let Reference { object, role, .. } = self.references.get(index)?;
+        let ObjectRef { kind, key } = object;
+        if !targets.grants.allows(route.key.referrer(), *kind, key) {
+            self.last.identities.remove(object);
+            self.last.roots.remove(object);
+            return Some(("RefNotPermitted", not_granted(route, object)));
+        }
+        if !enabled {
+            return None;
+        }
+        if targets.tls.is_beyond(route.key.namespace(), object) {
+            let most = match kind {
+                Kind::ConfigMap => CONFIG_MAPS_OF_A_NAMESPACE,
+                _ => SECRETS_OF_A_NAMESPACE,
+            };
+            let message = format!(
+                "{kind} {key} is not read: the routes of this namespace name more than {most} {kind}s for \
+                 TLS, of which those of the oldest routes are"
+            );
+            return Some(("TooManyReferences", message));
+        }
+        self.permitted.insert(object.clone());
+        let (fault, is_served) = match role {
+            Role::Certificate => {
+                let (identity, fault) =
+                    good(targets.tls.identity(object), object, &mut self.last.identities);
+                let is_served = identity.is_some();
+                let text = CertificateText { secret: key.to_string().into() };
+                let is_new = !parts.certificates.iter().any(|(other, _)| *other == text);
+                parts.certificates.extend(identity.map(|one| (text, one)).filter(|_| is_new));
+                (fault, is_served)
+            }
+            Role::UpstreamCertificate => {
+                let (identity, fault) =
+                    good(targets.tls.identity(object), object, &mut self.last.identities);
+                parts.upstream_certificate = identity;
+                (fault, parts.upstream_certificate.is_some())
+            }
+            Role::ClientCa | Role::UpstreamCa => {
+                let (roots, fault) =
+                    good(targets.tls.authorities(object), object, &mut self.last.roots);
+                let is_served = roots.is_some();
+                match role {
+                    Role::ClientCa => parts.client_ca = roots,
+                    _ => parts.upstream_ca = roots,
+                }
+                (fault, is_served)
+            }
+        };
+        let fault = fault?;
+        parts.stale |= is_served;
+        let reason = match fault {
+            TlsFault::NotRead | TlsFault::Unreadable(_) => NOT_READY,
+            _ => INVALID_REF,
+        };
+        let instead = if is_served { "; what it had last is still used" } else { "" };
+        Some((reason, format!("{kind} {key} {fault}{instead}")))
+    }
+
+    /// Why it is not served, if so.
+    fn unserved(&self, enabled: bool, parts: &Parts) -> Option<(&'static str, String)> {
+        let lacks = |role: Role| self.references.iter().any(|reference| reference.role == role);
+        let missing = if parts.certificates.is_empty() {
+            "no certificate of tls.certificates can be used"
+        } else if parts.client_ca.is_none() && lacks(Role::ClientCa) {
+            "tls.clientCertificates.ca cannot be used"
+        } else if parts.upstream_ca.is_none() && lacks(Role::UpstreamCa) {
+            "tls.upstream.ca cannot be used"
+        } else if parts.upstream_certificate.is_none() && lacks(Role::UpstreamCertificate) {
+            "tls.upstream.clientCertificate cannot be used"
+        } else {
+            ""
+        };
+        if self.on_tcp {
+            let message = "none of the route's listeners is of protocol tls, so there is no TLS to serve; its \
+                           connections are refused";
+            Some((NO_TLS, message.to_owned()))
+        } else if !enabled {
+            let message = "this installation does not serve TLS itself: its setting terminate is off; connections \
+                           of the route are refused";
+            Some((DISABLED, message.to_owned()))
+        } else if missing.is_empty() {
+            None
+        } else {
+            Some((NOT_READY, format!("{missing}; connections of the route are refused")))
+        }
+    }
+
+    /// A termination without keys. What was made before is dropped with its keys.
+    fn not_ready(&mut self, why: NotReady) -> Arc<Termination> {
+        self.made = None;
+        Arc::new(Termination::not_ready(self.text.clone(), why))
+    }
+
+    /// Makes it of what there is, unless that is what it was made of last.
+    fn make(&mut self, route: &RouteSpec, parts: Parts, tickets: &TicketKeys) -> Arc<Termination> {
+        if let Some((made_of, made)) = &self.made
+            && *made_of == parts
+        {
+            return Arc::clone(made);
+        }
+        let client_certificates =
+            parts.client_ca.as_ref().zip(self.text.client_certificates.as_ref());
+        let server = ServerParts {
+            certificates: parts.certificates.clone(),
+            alpn: parts.alpn.clone(),
+            min_version: self.text.min_version,
+            client_certificates: client_certificates.map(|(roots, text)| ClientCertificates {
+                roots: Arc::clone(roots),
+                required: text.required,
+            }),
+            tickets: tickets.clone(),
+            route: route.key.full().to_string().into(),
+        };
+        let upstream = parts.upstream_ca.as_ref().zip(self.text.upstream.as_ref());
+        let upstream = upstream.map(|(roots, text)| UpstreamParts {
+            server_name: text.server_name.clone(),
+            roots: Arc::clone(roots),
+            identity: parts.upstream_certificate.clone(),
+        });
+        match Termination::new(self.text.clone(), server, upstream) {
+            Ok(made) => {
+                let made = Arc::new(made.with_stale(parts.stale));
+                self.made = Some((parts, Arc::clone(&made)));
+                made
+            }
+            Err(cause) => {
+                let message = format!("{cause}; connections of the route are refused");
+                self.unserved = Some((NOT_READY, message));
+                self.not_ready(NotReady::NoCertificate)
+            }
+        }
+    }
+
+    /// Notes which certificates are not valid now, and which hostnames no certificate covers.
+    fn note_certificates(&mut self, route: &RouteSpec, parts: &Parts, now: i64) {
+        for (text, identity) in &parts.certificates {
+            let facts = identity.facts();
+            if now > facts.not_after {
+                let at = at(facts.not_after);
+                self.notes
+                    .push(format!("the certificate of Secret {} has expired at {at}", text.secret));
+            } else if now != 0 && now < facts.not_before {
+                let at = at(facts.not_before);
+                self.notes.push(format!(
+                    "the certificate of Secret {} is valid only from {at}",
+                    text.secret
+                ));
+            }
+        }
+        let covers = |name: &str| {
+            parts.certificates.iter().any(|(_, identity)| identity.facts().covers(name))
+        };
+        let uncovered: Vec<&str> = route
+            .hostnames()
+            .filter_map(|hostname| match hostname {
+                Hostname::Exact(name) if !covers(name) => Some(name),
+                _ => None,
+            })
+            .collect();
+        if let Some(first) = uncovered.first() {
+            let more = match uncovered.len() - 1 {
+                0 => String::new(),
+                more => format!(" and {more} more hostnames"),
+            };
+            self.notes.push(format!("no certificate of the route has the name {first}{more}"));
+        }
+    }
+}
+
+/// What an object has, or what it had last; and what is wrong with it.
+fn good<T>(
+    found: Found<T>,
+    object: &ObjectRef,
+    last: &mut BTreeMap<ObjectRef, Arc<T>>,
+) -> (Option<Arc<T>>, Option<TlsFault>) {
+    let Found { value, fault } = found;
+    if let Some(value) = &value {
+        last.insert(object.clone(), Arc::clone(value));
+    }
+    (value.or_else(|| last.get(object).cloned()), fault)
+}
+
+fn not_granted(route: &RouteSpec, object: &ObjectRef) -> String {
+    format!(
+        "no ReferenceGrant in namespace {} lets the {}s of {} refer to {} {}",
+        object.namespace(),
+        route.key.kind(),
+        route.key.namespace(),
+        object.kind,
+        object.name()
+    )
+}
+
+fn at(seconds: i64) -> String {
+    Timestamp::from_second(seconds).map_or_else(|_| seconds.to_string(), |time| time.to_string())
+}
+
+fn object(route: &ObjectRef, kind: Kind, namespace: Option<&Namespace>, name: &str) -> ObjectRef {
+    let namespace = namespace.map_or(route.namespace(), Namespace::as_str);
+    ObjectRef::new(kind, ObjectKey::new(namespace, name))
+}
+
+fn secret(route: &ObjectRef, certificate: &CertificateRef) -> ObjectRef {
+    object(route, Kind::Secret, certificate.namespace.as_ref(), certificate.secret.as_str())
+}
+
+/// The object with the certificates of authorities, and the field that names it.
+fn authority(route: &ObjectRef, ca: &CaRef) -> (ObjectRef, &'static str) {
+    let namespace = ca.namespace.as_ref();
+    match &ca.source {
+        CaObject::ConfigMap(name) => {
+            (object(route, Kind::ConfigMap, namespace, name.as_str()), "configMap")
+        }
+        CaObject::Secret(name) => (object(route, Kind::Secret, namespace, name.as_str()), "secret"),
+    }
+}
+
+fn text(route: &ObjectRef, spec: &TlsSpec) -> TerminationText {
+    let certificate = |certificate: &CertificateRef| CertificateText {
+        secret: secret(route, certificate).key.to_string().into(),
+    };
+    let ca = |ca: &CaRef| {
+        let object = authority(route, ca).0;
+        let name = object.key.to_string().into();
+        match object.kind {
+            Kind::ConfigMap => CaText::ConfigMap(name),
+            _ => CaText::Secret(name),
+        }
+    };
+    TerminationText {
+        certificates: spec.certificates.iter().map(certificate).collect(),
+        min_version: match spec.min_version.unwrap_or_default() {
+            MinTlsVersion::V12 => MinVersion::V12,
+            MinTlsVersion::V13 => MinVersion::V13,
+        },
+        client_certificates: spec.client_certificates.as_ref().map(
+            |ClientCertificatesSpec { required, ca: named }| ClientCertificatesText {
+                required: *required,
+                ca: ca(named),
+            },
+        ),
+        upstream: spec.upstream.as_ref().map(|upstream| UpstreamText {
+            server_name: upstream.server_name.as_str().into(),
+            ca: ca(&upstream.ca),
+            client_certificate: upstream.client_certificate.as_ref().map(certificate),
+        }),
+    }
+}

@@ -1,0 +1,507 @@
+//! Routes that serve TLS themselves.
+
+use std::sync::Arc;
+
+use rcgen::{CertificateParams, KeyPair};
+use zeroize::Zeroizing;
+
+use super::super::tls_objects::{CONFIG_MAPS_OF_A_NAMESPACE, SECRETS_OF_A_NAMESPACE};
+use super::*;
+use crate::control::api::SecretData;
+use crate::control::status::RouteStatus;
+use crate::termination::{CaText, MinVersion, NotReady, Termination, TicketKeys};
+
+/// A builder, with what it has come to.
+struct World {
+    builder: Builder,
+    served: Option<Arc<Termination>>,
+    status: Option<RouteStatus>,
+    wanted: std::collections::BTreeSet<String>,
+}
+
+impl World {
+    fn new() -> Self {
+        World::of(Builder::new(terminating()))
+    }
+
+    fn of(builder: Builder) -> Self {
+        World { builder, served: None, status: None, wanted: Default::default() }
+    }
+
+    /// With the route `r` of namespace `data`, whose `tls` has these fields.
+    fn with(tls: &str) -> Self {
+        let mut world = World::new();
+        world.put(tls);
+        world
+    }
+
+    fn put(&mut self, tls: &str) -> &mut Self {
+        self.builder.put_route(&tls_route("r", tls));
+        self.settle()
+    }
+
+    /// Follows the route `r`. Returns how many routes were processed.
+    fn settle(&mut self) -> &mut Self {
+        let delta = self.builder.settle();
+        for (key, spec) in delta.changes.routes {
+            if key.name() == "r" {
+                self.served = spec.and_then(|spec| spec.termination);
+            }
+        }
+        let told = delta.statuses.into_iter().find(|status| status.object.name() == "r");
+        self.status = told.or(self.status.take());
+        let shown = |object: &ObjectRef| format!("{} {}", object.kind, object.key);
+        self.wanted.extend(delta.references.wanted.iter().map(shown));
+        delta.references.unwanted.iter().for_each(|object| _ = self.wanted.remove(&shown(object)));
+        self
+    }
+
+    fn secret(&mut self, name: &str, entries: &[(&str, &str)]) -> &mut Self {
+        self.builder.put_secret(&key_of(name), &data(entries));
+        self.settle()
+    }
+
+    fn certificate(&mut self, name: &str, of: &Pair) -> &mut Self {
+        self.secret(name, &of.entries())
+    }
+
+    /// The conditions `ResolvedRefs` and `Programmed`.
+    fn conditions(&self) -> [String; 2] {
+        let [_, refs, programmed] = &self.status.as_ref().unwrap().conditions;
+        [refs, programmed].map(|condition| {
+            let text = format!("{} {} {}", condition.status, condition.reason, condition.message);
+            text.trim_end().to_owned()
+        })
+    }
+
+    #[track_caller]
+    fn is(&self, refs: &str, programmed: &str) {
+        assert_eq!(self.conditions(), [refs, programmed]);
+    }
+
+    /// The serial numbers of the served certificates, or why there are none.
+    fn serves(&self) -> Result<Vec<String>, NotReady> {
+        let served = self.served.as_ref().unwrap();
+        served.server()?;
+        Ok(served.certificates().map(|(_, facts)| facts.serial.to_string()).collect())
+    }
+
+    fn grant(&mut self, kind: &str) -> &mut Self {
+        self.builder.put_grant(&yaml(&format!(
+            "metadata: {{name: g, namespace: other}}\n\
+             spec: {{from: [{{group: sluice.dev, kind: SniRoute, namespace: data}}], \
+             to: [{{group: '', kind: {kind}}}]}}"
+        )));
+        self.settle()
+    }
+}
+
+fn terminating() -> Installation {
+    Installation { termination: Some(TicketKeys::default()), ..installation() }
+}
+
+fn tls_route(name: &str, tls: &str) -> SniRoute {
+    let fields = format!("hostnames: [{name}.test], tls: {{mode: Terminate, {tls}}}");
+    route(name, &fields, ADDRESS)
+}
+
+const ONE: &str = "certificates: [{secret: one}]";
+const FINE: [&str; 2] = ["true ResolvedRefs", "true Programmed"];
+
+fn key_of(name: &str) -> ObjectKey {
+    let (namespace, name) = name.split_once('/').unwrap_or(("data", name));
+    ObjectKey::new(namespace, name)
+}
+
+fn data(entries: &[(&str, &str)]) -> SecretData {
+    let mut data = SecretData::default();
+    for (key, text) in entries {
+        data.set(key, Zeroizing::new(text.as_bytes().to_vec()));
+    }
+    data
+}
+
+/// A certificate that its own key has signed, and the key.
+struct Pair {
+    certificate: String,
+    key: String,
+    serial: String,
+}
+
+impl Pair {
+    fn new(names: &[&str], change: impl FnOnce(&mut CertificateParams)) -> Self {
+        let names: Vec<_> = names.iter().map(ToString::to_string).collect();
+        let mut params = CertificateParams::new(names).unwrap();
+        change(&mut params);
+        let key = KeyPair::generate().unwrap();
+        let certificate = params.self_signed(&key).unwrap().pem();
+        let key = key.serialize_pem();
+        let read = crate::termination::Identity::from_pem(certificate.as_bytes(), key.as_bytes());
+        let serial = read.unwrap().facts().serial.to_string();
+        Pair { certificate, key, serial }
+    }
+
+    fn of_r() -> Self {
+        Pair::new(&["r.test"], |_| ())
+    }
+
+    fn entries(&self) -> [(&str, &str); 2] {
+        [("tls.crt", &self.certificate), ("tls.key", &self.key)]
+    }
+}
+
+const REFUSED: &str = "false CertificateNotReady no certificate of tls.certificates can be used; \
+                       connections of the route are refused";
+
+#[test]
+fn a_certificate_is_served_as_soon_as_it_is_there_and_the_last_good_one_after_that() {
+    let [first, second] = [(); 2].map(|()| Pair::of_r());
+    let mut world = World::with(ONE);
+    assert!(world.builder.awaits_references());
+    assert_eq!(world.wanted, ["Secret data/one".to_owned()].into());
+    world.is("false CertificateNotReady Secret data/one was not read yet", REFUSED);
+    assert_eq!(world.serves(), Err(NotReady::NoCertificate));
+
+    world.builder.remove_secret(&key_of("one"));
+    world.settle();
+    assert!(!world.builder.awaits_references());
+    world.is("false InvalidCertificateRef Secret data/one does not exist", REFUSED);
+
+    world.certificate("one", &first);
+    world.is(FINE[0], FINE[1]);
+    assert_eq!(world.serves(), Ok(vec![first.serial.clone()]));
+    assert!(!world.served.as_ref().unwrap().is_stale());
+
+    let kept = |world: &World, why: &str| {
+        let told = format!("false {why}; what it had last is still used");
+        world.is(&told, FINE[1]);
+        assert_eq!(world.serves(), Ok(vec![first.serial.clone()]), "{why}");
+        assert!(world.served.as_ref().unwrap().is_stale());
+    };
+    let of_another = [("tls.crt", &*second.certificate), ("tls.key", &*first.key)];
+    world.secret("one", &of_another);
+    let told = "tls.key is not the private key of the first certificate in tls.crt";
+    kept(&world, &format!("InvalidCertificateRef Secret data/one cannot be used: {told}"));
+    world.secret("one", &[("tls.crt", &second.certificate)]);
+    let told = "InvalidCertificateRef Secret data/one has no entry tls.crt, or none tls.key";
+    kept(&world, told);
+    world.builder.reference_unread(&ObjectRef::new(Kind::Secret, key_of("one")), "forbidden");
+    world.settle();
+    kept(&world, "CertificateNotReady Secret data/one cannot be read: forbidden");
+    world.builder.remove_secret(&key_of("one"));
+    world.settle();
+    kept(&world, "InvalidCertificateRef Secret data/one does not exist");
+    // The route changes meanwhile.
+    world.put("certificates: [{secret: one}], minVersion: '1.3'");
+    kept(&world, "InvalidCertificateRef Secret data/one does not exist");
+    assert_eq!(world.served.as_ref().unwrap().text().min_version, MinVersion::V13);
+
+    world.certificate("one", &second);
+    world.is(FINE[0], FINE[1]);
+    assert_eq!(world.serves(), Ok(vec![second.serial.clone()]));
+
+    // Another route never had it.
+    world.secret("one", &of_another);
+    world.builder.remove_route(&RouteKey::sni_route("data", "r"));
+    world.settle();
+    assert!(world.wanted.is_empty());
+    world.put(ONE);
+    assert_eq!(world.serves(), Err(NotReady::NoCertificate));
+}
+
+#[test]
+fn a_secret_of_another_namespace_needs_a_grant_and_its_key_is_dropped_without_one() {
+    let pair = Pair::of_r();
+    let mut world = World::with("certificates: [{secret: one, namespace: other}]");
+    let refused = "false RefNotPermitted no ReferenceGrant in namespace other lets the SniRoutes of \
+                   data refer to Secret one";
+    world.is(refused, REFUSED);
+    assert!(world.wanted.is_empty(), "it is not even read");
+    // What is put all the same is not stored.
+    world.certificate("other/one", &pair);
+    world.is(refused, REFUSED);
+    world.grant("ConfigMap").is(refused, REFUSED);
+
+    world.grant("Secret");
+    assert_eq!(world.wanted, ["Secret other/one".to_owned()].into());
+    world.is("false CertificateNotReady Secret other/one was not read yet", REFUSED);
+    world.certificate("other/one", &pair);
+    world.is(FINE[0], FINE[1]);
+
+    world.builder.remove_grant(&ObjectKey::new("other", "g"));
+    world.settle();
+    world.is(refused, REFUSED);
+    assert_eq!(world.serves(), Err(NotReady::NoCertificate));
+    assert!(world.wanted.is_empty());
+    world.grant("Secret");
+    world.is("false CertificateNotReady Secret other/one was not read yet", REFUSED);
+    assert_eq!(world.serves(), Err(NotReady::NoCertificate), "the last good one is gone");
+}
+
+#[test]
+fn certificates_beside_one_that_cannot_be_used_are_served() {
+    let [first, second] = [(); 2].map(|()| Pair::of_r());
+    let mut world = World::with("certificates: [{secret: one}, {secret: two}, {secret: one}]");
+    world.certificate("one", &first);
+    let told = "Secret data/two was not read yet";
+    world.is(&format!("false CertificateNotReady {told}"), FINE[1]);
+    assert_eq!(world.serves(), Ok(vec![first.serial.clone()]));
+    world.certificate("two", &second);
+    world.is(FINE[0], FINE[1]);
+    assert_eq!(world.serves(), Ok(vec![first.serial, second.serial]), "in their order, each once");
+}
+
+#[test]
+fn nothing_is_served_without_authorities_or_the_certificate_for_backends() {
+    let (pair, ca) = (Pair::of_r(), Pair::of_r());
+    let authorities = [("ca.crt".to_owned(), ca.certificate.clone())].into();
+    for (field, config_map, what) in [
+        ("clientCertificates: {ca: {configMap: ca}}", true, "clientCertificates.ca"),
+        ("clientCertificates: {ca: {secret: ca}, required: false}", false, "clientCertificates.ca"),
+        ("upstream: {serverName: a.b, ca: {configMap: ca}}", true, "upstream.ca"),
+        ("upstream: {serverName: a.b, ca: {secret: ca}}", false, "upstream.ca"),
+        (
+            "upstream: {serverName: a.b, ca: {secret: one}, clientCertificate: {secret: ca}}",
+            false,
+            "upstream.clientCertificate",
+        ),
+    ] {
+        let mut world = World::with(&format!("{ONE}, {field}"));
+        let [chain, key] = pair.entries();
+        world.secret("one", &[chain, key, ("ca.crt", &ca.certificate)]);
+        let refused = format!(
+            "false CertificateNotReady tls.{what} cannot be used; connections of the route are refused"
+        );
+        let kind = if config_map { "ConfigMap" } else { "Secret" };
+        let told = format!("false CertificateNotReady {kind} data/ca was not read yet");
+        world.is(&told, &refused);
+        match config_map {
+            true => world.builder.put_config_map(&key_of("ca"), None),
+            false => world.builder.put_secret(&key_of("ca"), &data(&[])),
+        }
+        world.settle();
+        assert!(world.conditions()[0].contains(&format!("{kind} data/ca has no entry")), "{field}");
+        assert_eq!(world.serves(), Err(NotReady::NoCertificate), "{field}");
+        match config_map {
+            true => world.builder.put_config_map(&key_of("ca"), Some(&authorities)),
+            false => {
+                let [chain, key] = ca.entries();
+                let whole = [chain, key, ("ca.crt", &ca.certificate)];
+                world.builder.put_secret(&key_of("ca"), &data(&whole));
+            }
+        }
+        world.settle();
+        world.is(FINE[0], FINE[1]);
+        assert_eq!(world.serves(), Ok(vec![pair.serial.clone()]), "{field}");
+        let upstream = world.served.as_ref().unwrap().upstream().is_some();
+        assert_eq!(upstream, field.starts_with("upstream"));
+        world
+            .builder
+            .remove(if config_map { Kind::ConfigMap } else { Kind::Secret }, &key_of("ca"));
+        world.settle();
+        assert_eq!(world.serves(), Ok(vec![pair.serial.clone()]), "the last ones are in force");
+        assert!(world.conditions()[0].starts_with("false InvalidCertificateRef"), "{field}");
+    }
+}
+
+#[test]
+fn an_installation_that_serves_no_tls_holds_no_key_and_keeps_the_name() {
+    let mut world = World::of(Builder::new(installation()));
+    world.put(ONE);
+    let refused = "false TerminateDisabled this installation does not serve TLS itself: its setting \
+                   terminate is off; connections of the route are refused";
+    world.is(FINE[0], refused);
+    assert_eq!(world.serves(), Err(NotReady::Disabled));
+    assert!(world.wanted.is_empty());
+    world.certificate("one", &Pair::of_r());
+    world.is(FINE[0], refused);
+    world.put("certificates: [{secret: one, namespace: other}]");
+    assert!(world.conditions()[0].starts_with("false RefNotPermitted"), "{:?}", world.conditions());
+}
+
+#[test]
+fn certificates_that_clients_will_not_take_are_told_and_served() {
+    let year = |year: i32| {
+        move |params: &mut CertificateParams| {
+            params.not_before = rcgen::date_time_ymd(year, 1, 1);
+            params.not_after = rcgen::date_time_ymd(year, 7, 1);
+        }
+    };
+    let day = |text: &str| text.parse::<k8s_openapi::jiff::Timestamp>().unwrap().as_second();
+    let mut world = World::with(ONE);
+    world.builder.set_time(day("2030-02-01T00:00:00Z"));
+    world.certificate("one", &Pair::new(&["*.test", "b.test"], year(2030)));
+    world.is(FINE[0], FINE[1]);
+    world.certificate("one", &Pair::new(&["r.example"], year(2030)));
+    world.is(FINE[0], "true Programmed no certificate of the route has the name r.test");
+    world.certificate("one", &Pair::new(&["r.test"], year(2031)));
+    let early = "the certificate of Secret data/one is valid only from 2031-01-01T00:00:00Z";
+    world.is(FINE[0], &format!("true Programmed {early}"));
+    world.builder.set_time(day("2031-01-01T00:00:00Z"));
+    world.settle().is(FINE[0], FINE[1]);
+    world.builder.set_time(day("2031-07-01T00:00:01Z"));
+    let late = "the certificate of Secret data/one has expired at 2031-07-01T00:00:00Z";
+    world.settle().is(FINE[0], &format!("true Programmed {late}"));
+    assert_eq!(world.serves().unwrap().len(), 1);
+}
+
+#[test]
+fn there_is_no_tls_on_a_listener_of_tcp() {
+    let mut installation = terminating();
+    installation.tcp_listeners = vec!["kafka".to_owned()];
+    let pair = Pair::of_r();
+    for (listeners, is_served) in [("[kafka]", false), ("[kafka, https]", true), ("[]", true)] {
+        let mut world = World::of(Builder::new(installation.clone()));
+        let mut route = tls_route("r", ONE);
+        route.spec.listeners = yaml(listeners);
+        world.builder.put_route(&route);
+        world.settle().certificate("one", &pair);
+        let programmed = world.conditions()[1].clone();
+        assert_eq!(programmed == FINE[1], is_served, "{listeners}: {programmed}");
+        assert!(
+            is_served || programmed.starts_with("false ListenerNotTls none of"),
+            "{programmed}"
+        );
+        let problems = world.builder.problems();
+        assert_eq!(problems.is_empty(), is_served, "{problems:?}");
+    }
+    installation.tcp_listeners = installation.listeners.clone();
+    let mut world = World::of(Builder::new(installation));
+    world.put(ONE).certificate("one", &pair);
+    assert!(world.conditions()[1].starts_with("false ListenerNotTls"));
+}
+
+#[test]
+fn the_text_of_a_termination_has_what_the_route_has() {
+    let world = World::with(
+        "certificates: [{secret: one}, {secret: two, namespace: other}], minVersion: '1.3', \
+         clientCertificates: {required: false, ca: {configMap: a, namespace: b}}, \
+         upstream: {serverName: S.test, ca: {secret: c}, clientCertificate: {secret: d}}",
+    );
+    let text = world.served.as_ref().unwrap().text();
+    let secrets: Vec<&str> = text.certificates.iter().map(|one| &*one.secret).collect();
+    assert_eq!(secrets, ["data/one", "other/two"]);
+    assert_eq!(text.min_version, MinVersion::V13);
+    let clients = text.client_certificates.as_ref().unwrap();
+    assert_eq!((clients.required, &clients.ca), (false, &CaText::ConfigMap("b/a".into())));
+    let upstream = text.upstream.as_ref().unwrap();
+    assert_eq!(
+        (&*upstream.server_name, &upstream.ca),
+        ("s.test", &CaText::Secret("data/c".into()))
+    );
+    assert_eq!(&*upstream.client_certificate.as_ref().unwrap().secret, "data/d");
+}
+
+/// A change of a Secret concerns only the routes that name it, and equal keys are kept once.
+#[test]
+fn a_change_costs_what_it_concerns() {
+    let pair = Pair::of_r();
+    let mut builder = Builder::new(terminating());
+    for index in 0..100 {
+        let secret = if index % 10 == 0 { "shared" } else { "own" };
+        let tls = format!("certificates: [{{secret: {secret}-{}}}]", index % 10);
+        builder.put_route(&tls_route(&format!("r{index}"), &tls));
+    }
+    builder.settle();
+    let put = |builder: &mut Builder, secret: &str, pair: &Pair| {
+        builder.put_secret(&key_of(secret), &data(&pair.entries()));
+        builder.settle().changes.routes
+    };
+    let changed = put(&mut builder, "shared-0", &pair);
+    assert_eq!(changed.len(), 10);
+    assert_eq!(put(&mut builder, "own-1", &pair).len(), 10);
+    assert_eq!(put(&mut builder, "own-1", &pair).len(), 0, "nothing has changed");
+    let facts: Vec<_> = changed
+        .iter()
+        .filter_map(|(_, spec)| spec.as_ref()?.termination.as_ref())
+        .flat_map(|termination| termination.certificates().map(|(_, facts)| Arc::clone(facts)))
+        .collect();
+    assert_eq!(facts.len(), 10);
+    assert!(facts.iter().all(|one| Arc::ptr_eq(one, &facts[0])));
+    // Nothing of the table changes where nothing of the route does.
+    let before = changed[0].1.clone().unwrap();
+    builder.tell_all();
+    let again = builder.settle().changes.routes;
+    let again = again.into_iter().find(|(key, _)| *key == before.key).unwrap().1.unwrap();
+    assert!(Arc::ptr_eq(&before.termination.unwrap(), &again.termination.unwrap()));
+}
+
+#[test]
+fn what_no_route_names_is_not_stored_and_nothing_is_left_of_what_is_gone() {
+    let pair = Pair::of_r();
+    let mut world = World::new();
+    world.certificate("one", &pair);
+    assert!(world.builder.is_empty());
+    world.put(&format!("{ONE}, clientCertificates: {{ca: {{configMap: ca}}}}"));
+    world.certificate("one", &pair);
+    world.builder.remove_config_map(&key_of("ca"));
+    world.settle();
+    world.builder.remove_route(&RouteKey::sni_route("data", "r"));
+    world.settle();
+    assert!(world.builder.is_empty(), "{:?}", world.builder);
+    assert!(world.wanted.is_empty());
+    assert!(!format!("{:?}", world.builder).contains("PRIVATE"));
+}
+
+#[test]
+fn a_namespace_names_a_bounded_number_of_objects_and_the_oldest_routes_come_first() {
+    let mut builder = Builder::new(terminating());
+    let count = CONFIG_MAPS_OF_A_NAMESPACE + 2;
+    let put = |builder: &mut Builder, index: usize| {
+        let tls = format!("{ONE}, clientCertificates: {{ca: {{configMap: ca{index}}}}}");
+        let mut route = tls_route(&format!("r{index}"), &tls);
+        let age = k8s_openapi::jiff::Timestamp::from_second(10_000 - index as i64).unwrap();
+        route.metadata.creation_timestamp =
+            Some(k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(age));
+        builder.put_route(&route);
+    };
+    for index in 0..count {
+        put(&mut builder, index);
+    }
+    let delta = builder.settle();
+    // The oldest routes are the last ones.
+    let beyond = |delta: &Delta| {
+        let told = delta.statuses.iter().filter(|status| {
+            status.conditions[1].message.contains("is not read: the routes of this namespace name")
+        });
+        let mut told: Vec<_> = told.map(|status| status.object.name().to_owned()).collect();
+        told.sort();
+        told
+    };
+    assert_eq!(beyond(&delta), ["r0", "r1"]);
+    assert_eq!(delta.references.wanted.len(), CONFIG_MAPS_OF_A_NAMESPACE + 1);
+    // One that leaves makes room for the oldest of them.
+    builder.remove_route(&RouteKey::sni_route("data", "r9"));
+    let delta = builder.settle();
+    let wanted: Vec<_> = delta.references.wanted.iter().map(|object| object.name()).collect();
+    assert_eq!(wanted, ["ca1"]);
+    assert_eq!(delta.statuses.len(), 1);
+    // Another namespace has its own share.
+    let mut other =
+        tls_route("other", &format!("{ONE}, clientCertificates: {{ca: {{configMap: x}}}}"));
+    other.metadata.namespace = Some("other".to_owned());
+    builder.put_route(&other);
+    assert!(beyond(&builder.settle()).is_empty());
+    for index in 0..count {
+        builder.remove_route(&RouteKey::sni_route("data", &format!("r{index}")));
+    }
+    builder.remove_route(&RouteKey::sni_route("other", "other"));
+    builder.settle();
+    assert!(builder.is_empty());
+    const { assert!(SECRETS_OF_A_NAMESPACE > CONFIG_MAPS_OF_A_NAMESPACE) };
+}
+
+/// Where all objects are put, what is not there does not exist, and what is there is found by later routes.
+#[test]
+fn a_source_that_puts_all_objects_awaits_none() {
+    let pair = Pair::of_r();
+    let mut world = World::of(Builder::of_all_objects(terminating()));
+    world.certificate("one", &pair);
+    world.put("certificates: [{secret: one}, {secret: two}]");
+    assert!(!world.builder.awaits_references());
+    world.is("false InvalidCertificateRef Secret data/two does not exist", FINE[1]);
+    assert_eq!(world.serves(), Ok(vec![pair.serial.clone()]));
+    world.builder.remove_route(&RouteKey::sni_route("data", "r"));
+    world.settle();
+    world.put(ONE).is(FINE[0], FINE[1]);
+}
