@@ -21,8 +21,8 @@ fn faults_of_manifests() {
     check("manifests", |section, input| {
         let file = [head(section).as_bytes(), &within(section, input)].concat();
         let loaded = read_text(Path::new("a.yaml"), &file);
-        let Resources { routes, services, slices, grants, .. } = &loaded.resources;
-        let objects = routes.len() + services.len() + slices.len() + grants.len();
+        let Resources { routes, services, slices, grants, secrets, .. } = &loaded.resources;
+        let objects = routes.len() + services.len() + slices.len() + grants.len() + secrets.len();
         assert!(loaded.faults.is_empty() || objects == 0, "a file at fault contributes nothing");
         loaded.faults.iter().map(ToString::to_string).collect()
     });
@@ -95,6 +95,7 @@ fn head(section: &str) -> String {
         "metadata" | "route" | "spec" | "field" => ("sluice.dev/v1alpha1", "SniRoute"),
         "service" => ("v1", "Service"),
         "slice" => ("discovery.k8s.io/v1", "EndpointSlice"),
+        "secret" => ("v1", "Secret"),
         "grant" => ("gateway.networking.k8s.io/v1", "ReferenceGrant"),
         _ => panic!("[{section}]"),
     };

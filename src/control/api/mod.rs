@@ -29,7 +29,7 @@ pub use backend::{BackendRef, BackendTarget, ServiceRef};
 pub use grant::{GrantFrom, GrantTo, ReferenceGrant, ReferenceGrantSpec};
 pub use kind::{Definition, FILE_KINDS, READ_KINDS, kind_of, not_read};
 pub use parse::{parse_strictly, parse_with_known_spec};
-pub use secret::{Secret, SecretData};
+pub use secret::{PassedText, Secret, SecretData};
 
 pub use crate::policy::AlpnProtocol;
 pub use crate::yaml::{FieldFault, read as parse};

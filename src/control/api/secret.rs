@@ -6,7 +6,7 @@ use std::fmt;
 
 use k8s_openapi::ByteString;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
-use serde::de::{Error, IgnoredAny, MapAccess, Visitor};
+use serde::de::{Error, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 use zeroize::Zeroizing;
 
@@ -100,10 +100,32 @@ impl<'de> Visitor<'de> for DataVisitor {
                     let ByteString(bytes) = map.next_value()?;
                     data.set(&key, Zeroizing::new(bytes));
                 }
-                None => _ = map.next_value::<IgnoredAny>()?,
+                None => _ = map.next_value::<PassedText>()?,
             }
         }
         Ok(data)
+    }
+}
+
+/// A text that is passed over.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct PassedText;
+
+impl<'de> Deserialize<'de> for PassedText {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_str(PassedText).map_err(|_| D::Error::custom("is not a text"))
+    }
+}
+
+impl Visitor<'_> for PassedText {
+    type Value = PassedText;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a text")
+    }
+
+    fn visit_str<E>(self, _: &str) -> Result<PassedText, E> {
+        Ok(self)
     }
 }
 

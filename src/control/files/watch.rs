@@ -140,7 +140,8 @@ pub(super) async fn watch_at(
             (state, next, changed)
         })
         .await;
-        if changed {
+        let has_news = state.builder.set_time(now());
+        if changed || has_news {
             let mut update = state.update(noticed).await;
             names.change(mem::take(&mut update.delta.names));
             if first && state.builder.awaits_names() {
@@ -162,6 +163,11 @@ pub(super) async fn watch_at(
         let known = if reason == Reason::Demand { &nothing } else { &applied };
         (next, held) = stable(pace, &paths, &applied, known, &held, &mut watcher).await;
     }
+}
+
+/// The time in seconds since 1970.
+fn now() -> i64 {
+    jiff::Timestamp::now().as_second()
 }
 
 /// Why to look at the files again.

@@ -272,9 +272,10 @@ impl Builder {
         self.targets.tls.set_unread(reference, cause);
     }
 
-    /// Sets the time, in seconds since 1970: statuses tell which certificates are valid.
-    pub fn set_time(&mut self, now: i64) {
-        self.targets.tls.set_time(now);
+    /// Sets the time, in seconds since 1970: statuses tell which certificates are not valid. Returns whether a
+    /// certificate became valid, or expired, since the last time.
+    pub fn set_time(&mut self, now: i64) -> bool {
+        self.targets.tls.set_time(now)
     }
 
     /// Whether a Secret or ConfigMap that routes name was neither read, nor reported as missing or unreadable.

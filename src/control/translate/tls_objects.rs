@@ -313,7 +313,8 @@ impl TlsObjects {
     }
 
     /// Sets the time. Certificates that became valid, or expired, since the last time are news.
-    pub(super) fn set_time(&mut self, now: i64) {
+    /// Returns whether there are any.
+    pub(super) fn set_time(&mut self, now: i64) -> bool {
         let before = mem::replace(&mut self.now, now);
         let passed = |time: i64| before < time && time <= now;
         let news = self.known.iter().filter(|(_, known)| match &known.content {
@@ -323,7 +324,10 @@ impl TlsObjects {
             }
             _ => false,
         });
-        self.news.extend(news.map(|(object, _)| object.clone()));
+        let news: Vec<_> = news.map(|(object, _)| object.clone()).collect();
+        let has_news = !news.is_empty();
+        self.news.extend(news);
+        has_news
     }
 
     /// The time in seconds since 1970.

@@ -5,12 +5,12 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
-use serde::de::{Error, IgnoredAny};
+use serde::de::Error;
 use serde::{Deserialize, Deserializer};
 use zeroize::Zeroizing;
 
 use super::split::documents;
-use crate::control::api::{FieldFault, Secret, SecretData, parse_strictly};
+use crate::control::api::{FieldFault, PassedText, Secret, SecretData, parse_strictly};
 use crate::control::files::snapshot::{FileBytes, FileContent};
 use crate::routing::Kind;
 use crate::yaml::{Content, FieldPath, Node, Step};
@@ -35,9 +35,9 @@ struct SecretManifest {
     #[serde(default)]
     data_files: Option<BTreeMap<String, PathBuf>>,
     #[serde(default, rename = "type")]
-    _kind: IgnoredAny,
+    _kind: PassedText,
     #[serde(default, rename = "immutable")]
-    _immutable: IgnoredAny,
+    _immutable: Option<bool>,
 }
 
 /// A text of a Secret.

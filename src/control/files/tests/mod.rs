@@ -2,6 +2,7 @@ mod damage;
 mod lines;
 mod log;
 mod manifests;
+mod secrets;
 mod watch;
 mod watched;
 mod writers;
@@ -14,6 +15,7 @@ use tempfile::TempDir;
 
 use super::*;
 use crate::reach::Reach;
+use crate::termination::TicketKeys;
 
 /// A route with the given lines of its spec; `hostnames` is in line 5.
 fn route(name: &str, spec: &str) -> String {
@@ -91,6 +93,7 @@ fn installation() -> Installation {
     Installation {
         listeners: vec!["https".into()],
         reach: Reach { local_addresses: true, ..Reach::default() },
+        termination: Some(TicketKeys::default()),
         ..Installation::default()
     }
 }
