@@ -65,13 +65,16 @@ fn check(args: &Check, out: &mut dyn Write) -> anyhow::Result<ExitCode> {
 fn explain(args: &Explain, out: &mut dyn Write) -> anyhow::Result<ExitCode> {
     let name =
         explain::server_name(&args.sni).map_err(|error| Misuse(format!("--sni: {error}")))?;
+    let mut fetched = None;
     let (snapshot, told, states) = match &args.admin {
         Some(url) => {
             let (report, unreadable) = app::single_threaded()?.block_on(explain::fetch(url))?;
             let (snapshot, invalid) = report.snapshot();
             unreadable.iter().chain(&invalid).for_each(warn_of);
             let states = report.states().map(|(key, at, state)| (key, at, state.to_owned()));
-            (snapshot, report.told().collect(), states.collect())
+            let (told, states) = (report.told().collect(), states.collect());
+            fetched = Some(report);
+            (snapshot, told, states)
         }
         None => {
             let (snapshot, told) = offline(args)?;
@@ -87,6 +90,9 @@ fn explain(args: &Explain, out: &mut dyn Write) -> anyhow::Result<ExitCode> {
     let mut explanation = explain::explain(&explain::table(snapshot), &query);
     told.iter().for_each(|(route, message)| explanation.add_told(route, message));
     states.iter().for_each(|(route, at, state)| explanation.add_state(route, *at, state));
+    if let Some(report) = &fetched {
+        explanation.take_report(report);
+    }
     if let Some(winner) = &explanation.winner {
         let name = query.name.as_deref();
         explanation.endpoint = routing::settled_endpoint(&winner.route, query.source, name);

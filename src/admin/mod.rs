@@ -5,6 +5,7 @@
 //! for a reader that takes nothing; one large page in the making at a time; and at most four copies of each
 //! large page in memory. If one more copy is needed, the slowest readers are disconnected.
 
+pub mod certificates;
 mod large_page;
 mod limiter;
 pub mod limits;

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use super::certificates::{CertificateReport, TlsState};
 use crate::control::status::{Condition, RouteStatus, Statuses};
 use crate::policy::{Access, AccessLists, EffectivePolicy, Limits, PolicyOrigin};
 use crate::routing::wire::{BackendText, InvalidText, RouteText};
@@ -27,6 +28,9 @@ pub struct RoutesReport {
     /// What the installation adds to all routes. The routes do not repeat it.
     #[serde(default, skip_serializing_if = "InstallationPolicy::is_empty")]
     pub installation: InstallationPolicy,
+    /// The certificates that routes serve, by Secret. The routes name the Secrets.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub certificates: Vec<CertificateReport>,
     /// The routes, by namespace and name.
     pub routes: Vec<RouteReport>,
 }
@@ -81,6 +85,9 @@ pub struct RouteReport {
     /// The definition of the route.
     #[serde(flatten)]
     pub route: RouteText,
+    /// Whether it serves TLS, if it terminates it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tls_state: Option<TlsState>,
     /// Its backends.
     #[serde(default)]
     pub backends: Vec<BackendReport>,
@@ -178,7 +185,8 @@ impl RoutesReport {
         let mut installation = InstallationPolicy::default();
         let mut routes: Vec<RouteReport> = routes.into_values().collect();
         routes.iter_mut().for_each(|route| installation.take(&mut route.route.policy));
-        RoutesReport { generation: table.generation(), installation, routes }
+        let certificates = CertificateReport::all(table);
+        RoutesReport { generation: table.generation(), installation, certificates, routes }
     }
 
     /// Reads a report. Also returns the routes that cannot be read.
@@ -191,11 +199,14 @@ impl RoutesReport {
             generation: u64,
             #[serde(default)]
             installation: InstallationPolicy,
+            #[serde(default)]
+            certificates: Vec<CertificateReport>,
             routes: Vec<Value>,
         }
-        let Report { generation, installation, routes: all } = serde_json::from_slice(text)?;
+        let Report { generation, installation, certificates, routes: all } =
+            serde_json::from_slice(text)?;
         let routes = Vec::with_capacity(all.len());
-        let mut report = RoutesReport { generation, installation, routes };
+        let mut report = RoutesReport { generation, installation, certificates, routes };
         let mut unreadable = Vec::new();
         for route in all {
             match RouteReport::deserialize(&route) {
@@ -212,6 +223,11 @@ impl RoutesReport {
             let key = route.route.key();
             route.conditions.iter().map(move |condition| (key.clone(), condition.message.clone()))
         })
+    }
+
+    /// Whether a route serves TLS.
+    pub fn tls_state(&self, key: &RouteKey) -> Option<TlsState> {
+        self.routes.iter().find(|route| route.route.key() == *key)?.tls_state
     }
 
     /// The endpoints of each route that are not `serving`, with their state.
@@ -257,6 +273,7 @@ impl RouteReport {
         RouteReport {
             served: true,
             route: RouteText::of(&route.spec),
+            tls_state: route.spec.termination.as_deref().map(TlsState::of),
             backends: backends.map(|share| BackendReport::of(share, route)).collect(),
             conditions: Vec::new(),
         }

@@ -5,16 +5,18 @@
 
 mod fetch;
 mod render;
+mod tls;
 
 use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
+use crate::admin::certificates::{CertificateReport, TlsState};
 use crate::admin::limits::ExceededReport;
 use crate::routing::{
     Attachment, Hostname, MOST_OFFERS, MatchKind, Route, RouteKey, Scope, Snapshot, Table, channel,
 };
-use crate::tls::{self, ServerName};
+use crate::tls::{InvalidServerName, ServerName};
 
 pub use fetch::{Fetched, fetch, fetch_limits};
 
@@ -40,7 +42,7 @@ pub enum InvalidQueryName {
     Wildcard(String),
     /// A name that sluice treats as if the client sent none.
     #[error("{0}, so a client is routed as if it sent no name: ask for that with an empty one")]
-    LikeNone(#[from] tls::InvalidServerName),
+    LikeNone(#[from] InvalidServerName),
 }
 
 /// Parses a server name as a client sends it. The empty text means that the client sends none.
@@ -87,6 +89,10 @@ pub struct Explanation {
     pub exceeded: Vec<ExceededReport>,
     /// The endpoints of the winner that come last, and why: `resting`, `ejected` or `unhealthy`.
     pub states: Vec<(SocketAddr, String)>,
+    /// The certificates that the winner serves. The caller adds those that a running sluice serves.
+    pub certificates: Vec<CertificateReport>,
+    /// Whether the winner serves TLS, if it terminates it.
+    pub tls_state: Option<TlsState>,
 }
 
 /// The route that takes a connection.
@@ -210,7 +216,7 @@ pub fn explain(table: &Table, query: &Query) -> Explanation {
         None => bare_suffix(table, query.name.as_deref()),
     };
     let query = query.clone();
-    Explanation {
+    let mut explanation = Explanation {
         query,
         winner,
         losers,
@@ -220,7 +226,14 @@ pub fn explain(table: &Table, query: &Query) -> Explanation {
         endpoint: None,
         exceeded: Vec::new(),
         states: Vec::new(),
+        certificates: Vec::new(),
+        tls_state: None,
+    };
+    let winner = explanation.winner.as_ref().map(|winner| Arc::clone(&winner.route));
+    if let Some(termination) = winner.as_ref().and_then(|route| route.spec.termination.as_ref()) {
+        explanation.take_termination(termination);
     }
+    explanation
 }
 
 /// A route's best claim to the name.

@@ -36,6 +36,7 @@ impl Explanation {
         for attachment in spec.in_scope(&Scope::Config).filter(|one| !one.listeners.is_empty()) {
             writeln!(f, "  listeners: {}", attachment.listeners.join(", "))?;
         }
+        self.fmt_tls(spec, f)?;
         self.fmt_policy(spec, f)?;
         winner.route.backends.iter().try_for_each(|share| self.fmt_backend(share, spec, f))
     }
