@@ -24,8 +24,8 @@ pub struct Readiness {
 struct Notices {
     /// What cannot be watched and why, and since when.
     source_down: Option<(String, Instant)>,
-    /// When the table that is served was saved, if it is a saved one.
-    saved_table: Option<String>,
+    /// When the table that is served was saved, if it is a saved one, and how many of its routes have no keys.
+    saved_table: Option<(String, usize)>,
     /// The parts of the control plane that a fault has ended lately, why, and how often.
     failed_parts: BTreeMap<&'static str, (String, u64)>,
     /// Why clients cannot be accepted where they are to be.
@@ -94,9 +94,10 @@ impl Readiness {
     }
 
     /// The table that is served was saved by an earlier process, at the time `saved`; `None` once
-    /// there is one of this process.
-    pub fn set_saved_table(&self, saved: Option<String>) {
-        self.lock_notices().saved_table = saved;
+    /// there is one of this process. So many of its routes terminate TLS, and wait for their keys, which are not
+    /// saved.
+    pub fn set_saved_table(&self, saved: Option<String>, without_keys: usize) {
+        self.lock_notices().saved_table = saved.map(|saved| (saved, without_keys));
     }
 
     /// What is out of the ordinary, each in one line. It makes nothing unready: other replicas are
@@ -105,7 +106,11 @@ impl Readiness {
         let complete = self.table_complete.load(Ordering::Acquire);
         let notices = self.lock_notices();
         let served = match &notices.saved_table {
-            Some(saved) => format!("serving the table that was saved at {saved}"),
+            Some((saved, 0)) => format!("serving the table that was saved at {saved}"),
+            Some((saved, without_keys)) => format!(
+                "serving the table that was saved at {saved}, but for {without_keys} routes that terminate TLS \
+                 and wait for their keys"
+            ),
             None => "still serving the last known routes".to_owned(),
         };
         let mut lines = match &notices.source_down {
@@ -246,14 +251,22 @@ mod tests {
         readiness.set_source_down("services: 403 Forbidden".into());
         let failing = "the source of routes has failed for 0s (services: 403 Forbidden)";
         assert_eq!(readiness.notices(), [failing]);
-        readiness.set_saved_table(Some("2026-11-22T19:00:00Z".into()));
+        readiness.set_saved_table(Some("2026-11-22T19:00:00Z".into()), 0);
         readiness.set_table_complete();
         let saved = "serving the table that was saved at 2026-11-22T19:00:00Z";
         assert_eq!(readiness.notices(), [format!("{failing}; {saved}")]);
         readiness.set_source_up();
         let until = "until the source of routes has been listed";
         assert_eq!(readiness.notices(), [format!("{saved} {until}")]);
-        readiness.set_saved_table(None);
+        readiness.set_saved_table(Some("2026-11-22T19:00:00Z".into()), 3);
+        assert_eq!(
+            readiness.notices(),
+            [
+                "serving the table that was saved at 2026-11-22T19:00:00Z, but for 3 routes that terminate \
+              TLS and wait for their keys until the source of routes has been listed"
+            ]
+        );
+        readiness.set_saved_table(None, 0);
         assert_eq!(readiness.notices(), [""; 0]);
         readiness.set_source_down("services: 403 Forbidden".into());
         assert_eq!(

@@ -272,7 +272,7 @@ impl SourceOutput {
     fn leave_saved(&mut self) {
         if std::mem::take(&mut self.saved) {
             self.metrics.table.from_saved.set(0);
-            self.readiness.set_saved_table(None);
+            self.readiness.set_saved_table(None, 0);
             tracing::info!("the table of the API server has replaced the saved one");
         }
     }
@@ -285,12 +285,16 @@ impl SourceOutput {
         let SavedTable { snapshot, saved_at, saved_by } = saved;
         let saved_at = format!("{saved_at:.0}");
         let routes = snapshot.routes.len();
+        // A saved table has no keys.
+        let without_keys =
+            snapshot.routes.iter().filter(|route| route.termination.is_some()).count();
         self.publisher.serve_instead(snapshot);
         self.saved = true;
         self.metrics.table.from_saved.set(1);
-        self.readiness.set_saved_table(Some(saved_at.clone()));
+        self.readiness.set_saved_table(Some(saved_at.clone()), without_keys);
         tracing::warn!(
             routes,
+            without_keys,
             saved_at,
             saved_by,
             "serving the saved table until the API server has been listed"

@@ -9,6 +9,7 @@ mod connections;
 mod groups;
 mod registration;
 mod table;
+mod tls;
 
 use std::io;
 use std::sync::Arc;

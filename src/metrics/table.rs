@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use prometheus::core::{Collector, Desc};
 use prometheus::proto::{Counter, Gauge, LabelPair, Metric, MetricFamily, MetricType};
 
+use super::tls::TlsDescs;
 use crate::outcome::Outcome;
 use crate::routing::{
     Availability, Backend, HealthRule, Moment, RouteKey, RouteStats, Table, TableReader,
@@ -25,6 +26,7 @@ pub(super) struct TableCollector {
     routes: Desc,
     hostnames: Desc,
     generation: Desc,
+    tls: TlsDescs,
 }
 
 impl TableCollector {
@@ -67,6 +69,7 @@ impl TableCollector {
             routes: desc("routes", "Routes that are served.", &[])?,
             hostnames: desc("hostnames", "Hostnames that have a route.", &[])?,
             generation: desc("table_generation", "Tables that were swapped in.", &[])?,
+            tls: TlsDescs::new(desc)?,
         })
     }
 }
@@ -74,8 +77,9 @@ impl TableCollector {
 impl Collector for TableCollector {
     fn desc(&self) -> Vec<&Desc> {
         let TableCollector { connections, bytes, over_limit, endpoints, .. } = self;
-        let TableCollector { certificate_expiry, routes, hostnames, generation, .. } = self;
-        vec![
+        let TableCollector { certificate_expiry, routes, hostnames, generation, tls, .. } = self;
+        let tls = tls.all();
+        [
             connections,
             bytes,
             over_limit,
@@ -85,6 +89,9 @@ impl Collector for TableCollector {
             hostnames,
             generation,
         ]
+        .into_iter()
+        .chain(tls)
+        .collect()
     }
 
     fn collect(&self) -> Vec<MetricFamily> {
@@ -93,7 +100,8 @@ impl Collector for TableCollector {
         let gauge = |desc: &Desc, labels: &[(&str, &str)], value: u64| {
             family(desc, MetricType::GAUGE, vec![gauge(labels, value)])
         };
-        vec![
+        let tls = self.tls.collect(&table);
+        let others = [
             family(
                 &self.connections,
                 MetricType::COUNTER,
@@ -118,7 +126,8 @@ impl Collector for TableCollector {
             gauge(&self.routes, &[], table.len() as u64),
             gauge(&self.hostnames, &[], table.hostnames() as u64),
             gauge(&self.generation, &[], table.generation()),
-        ]
+        ];
+        others.into_iter().chain(tls).collect()
     }
 }
 
@@ -268,7 +277,7 @@ fn read(count: &AtomicU64) -> u64 {
     count.load(Ordering::Relaxed)
 }
 
-fn gauge(labels: &[(&str, &str)], value: u64) -> Metric {
+pub(super) fn gauge(labels: &[(&str, &str)], value: u64) -> Metric {
     let mut gauge = Gauge::default();
     gauge.set_value(value as f64);
     let mut metric = Metric::from_label(pairs(labels));
@@ -286,7 +295,7 @@ fn pairs(labels: &[(&str, &str)]) -> Vec<LabelPair> {
     labels.iter().map(pair).collect()
 }
 
-fn family(desc: &Desc, kind: MetricType, metrics: Vec<Metric>) -> MetricFamily {
+pub(super) fn family(desc: &Desc, kind: MetricType, metrics: Vec<Metric>) -> MetricFamily {
     let mut family = MetricFamily::default();
     family.set_name(desc.fq_name.clone());
     family.set_help(desc.help.clone());

@@ -8,14 +8,12 @@ use k8s_openapi::jiff::Timestamp;
 use super::conditions::Problem;
 use super::resolve::Targets;
 use super::tls_objects::{CONFIG_MAPS_OF_A_NAMESPACE, Found, SECRETS_OF_A_NAMESPACE, TlsFault};
-use crate::control::api::{
-    CaObject, CaRef, CertificateRef, ClientCertificatesSpec, MinTlsVersion, Namespace, TlsSpec,
-};
-use crate::routing::{Hostname, Kind, ObjectKey, ObjectRef, RouteSpec};
+use super::tls_references::{Reference, Role, references, text};
+use crate::control::api::TlsSpec;
+use crate::routing::{Hostname, Kind, ObjectRef, RouteSpec};
 use crate::termination::{
-    CaText, CertificateText, ClientCertificates, ClientCertificatesText, Identity, MinVersion,
-    NotReady, Roots, ServerParts, Termination, TerminationText, TicketKeys, UpstreamParts,
-    UpstreamText,
+    CertificateText, ClientCertificates, Identity, NotReady, Roots, ServerParts, Termination,
+    TerminationText, TicketKeys, UpstreamParts,
 };
 
 /// The reason for a Secret or ConfigMap that is missing or cannot be used.
@@ -26,6 +24,8 @@ const NOT_READY: &str = "CertificateNotReady";
 const DISABLED: &str = "TerminateDisabled";
 /// The reason for a route on listeners where there is no TLS.
 const NO_TLS: &str = "ListenerNotTls";
+/// The reason for one beyond the most that the routes of a namespace may name.
+const TOO_MANY: &str = "TooManyReferences";
 
 /// How a route serves TLS, and what it has for that.
 #[derive(Debug)]
@@ -53,24 +53,6 @@ struct LastGood {
     roots: BTreeMap<ObjectRef, Arc<Roots>>,
 }
 
-/// A field that names an object.
-#[derive(Debug)]
-struct Reference {
-    object: ObjectRef,
-    /// The field, below `spec.tls`.
-    field: String,
-    role: Role,
-}
-
-/// What an object is for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Role {
-    Certificate,
-    ClientCa,
-    UpstreamCa,
-    UpstreamCertificate,
-}
-
 /// The content of the objects, as far as there is any.
 #[derive(Debug, Default, PartialEq)]
 struct Parts {
@@ -86,26 +68,7 @@ struct Parts {
 
 impl RouteTls {
     pub(super) fn new(route: &ObjectRef, spec: &TlsSpec, on_tcp: bool) -> Self {
-        let mut references = Vec::new();
-        let mut add = |object: ObjectRef, field: String, role| {
-            references.push(Reference { object, field, role });
-        };
-        for (index, certificate) in spec.certificates.iter().enumerate() {
-            let field = format!("certificates[{index}].secret");
-            add(secret(route, certificate), field, Role::Certificate);
-        }
-        if let Some(clients) = &spec.client_certificates {
-            let (object, field) = authority(route, &clients.ca);
-            add(object, format!("clientCertificates.ca.{field}"), Role::ClientCa);
-        }
-        if let Some(upstream) = &spec.upstream {
-            let (object, field) = authority(route, &upstream.ca);
-            add(object, format!("upstream.ca.{field}"), Role::UpstreamCa);
-            if let Some(certificate) = &upstream.client_certificate {
-                let field = "upstream.clientCertificate.secret".to_owned();
-                add(secret(route, certificate), field, Role::UpstreamCertificate);
-            }
-        }
+        let references = references(route, spec);
         RouteTls {
             text: text(route, spec),
             references,
@@ -197,7 +160,7 @@ impl RouteTls {
                 "{kind} {key} is not read: the routes of this namespace name more than {most} {kind}s for \
                  TLS, of which those of the oldest routes are"
             );
-            return Some(("TooManyReferences", message));
+            return Some((TOO_MANY, message));
         }
         self.permitted.insert(object.clone());
         let (fault, is_served) = match role {
@@ -374,56 +337,4 @@ fn not_granted(route: &RouteSpec, object: &ObjectRef) -> String {
 
 fn at(seconds: i64) -> String {
     Timestamp::from_second(seconds).map_or_else(|_| seconds.to_string(), |time| time.to_string())
-}
-
-fn object(route: &ObjectRef, kind: Kind, namespace: Option<&Namespace>, name: &str) -> ObjectRef {
-    let namespace = namespace.map_or(route.namespace(), Namespace::as_str);
-    ObjectRef::new(kind, ObjectKey::new(namespace, name))
-}
-
-fn secret(route: &ObjectRef, certificate: &CertificateRef) -> ObjectRef {
-    object(route, Kind::Secret, certificate.namespace.as_ref(), certificate.secret.as_str())
-}
-
-/// The object with the certificates of authorities, and the field that names it.
-fn authority(route: &ObjectRef, ca: &CaRef) -> (ObjectRef, &'static str) {
-    let namespace = ca.namespace.as_ref();
-    match &ca.source {
-        CaObject::ConfigMap(name) => {
-            (object(route, Kind::ConfigMap, namespace, name.as_str()), "configMap")
-        }
-        CaObject::Secret(name) => (object(route, Kind::Secret, namespace, name.as_str()), "secret"),
-    }
-}
-
-fn text(route: &ObjectRef, spec: &TlsSpec) -> TerminationText {
-    let certificate = |certificate: &CertificateRef| CertificateText {
-        secret: secret(route, certificate).key.to_string().into(),
-    };
-    let ca = |ca: &CaRef| {
-        let object = authority(route, ca).0;
-        let name = object.key.to_string().into();
-        match object.kind {
-            Kind::ConfigMap => CaText::ConfigMap(name),
-            _ => CaText::Secret(name),
-        }
-    };
-    TerminationText {
-        certificates: spec.certificates.iter().map(certificate).collect(),
-        min_version: match spec.min_version.unwrap_or_default() {
-            MinTlsVersion::V12 => MinVersion::V12,
-            MinTlsVersion::V13 => MinVersion::V13,
-        },
-        client_certificates: spec.client_certificates.as_ref().map(
-            |ClientCertificatesSpec { required, ca: named }| ClientCertificatesText {
-                required: *required,
-                ca: ca(named),
-            },
-        ),
-        upstream: spec.upstream.as_ref().map(|upstream| UpstreamText {
-            server_name: upstream.server_name.as_str().into(),
-            ca: ca(&upstream.ca),
-            client_certificate: upstream.client_certificate.as_ref().map(certificate),
-        }),
-    }
 }

@@ -2,11 +2,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::mem;
-use std::sync::{Arc, Weak};
+use std::sync::Arc;
 
-use ahash::{AHashMap as HashMap, AHashSet as HashSet, RandomState};
+use ahash::{AHashMap as HashMap, AHashSet as HashSet};
 
 use super::names::Rank;
+use super::shared_identities::SharedIdentities;
 use crate::control::api::SecretData;
 use crate::routing::{Interned, Kind, ObjectRef, RouteKey};
 use crate::termination::{CertificateFacts, Identity, IdentityFault, Roots, RootsFault};
@@ -46,35 +47,6 @@ pub(super) struct TlsObjects {
     roots: Interned<Roots>,
     /// The time in seconds since 1970.
     now: i64,
-}
-
-/// Identities, each once. None is held here: the last one that uses a key drops it.
-#[derive(Debug, Default)]
-struct SharedIdentities {
-    known: HashMap<u64, Weak<Identity>>,
-    hasher: RandomState,
-    /// The unused ones are removed when there are this many.
-    most: usize,
-}
-
-impl SharedIdentities {
-    /// How many there are at least before the unused ones are removed.
-    const FEW: usize = 64;
-
-    /// The one that equals `identity`.
-    fn shared(&mut self, identity: Arc<Identity>) -> Arc<Identity> {
-        let hash = self.hasher.hash_one(&identity);
-        let known = self.known.get(&hash).and_then(Weak::upgrade);
-        if let Some(known) = known.filter(|known| *known == identity) {
-            return known;
-        }
-        if self.known.len() >= self.most.max(SharedIdentities::FEW) {
-            self.known.retain(|_, known| known.strong_count() > 0);
-            self.most = 2 * self.known.len();
-        }
-        self.known.insert(hash, Arc::downgrade(&identity));
-        identity
-    }
 }
 
 #[derive(Debug, Default)]

@@ -181,7 +181,7 @@ fn every_metric_is_there_and_promtool_finds_no_fault() {
 }
 
 /// The lines of `/metrics`, which promtool has found good.
-fn scrape(server: &Server) -> Vec<String> {
+pub(super) fn scrape(server: &Server) -> Vec<String> {
     let (status, text) = server.get("/metrics");
     assert_eq!(status, 200);
     let mut promtool = Command::new("promtool")

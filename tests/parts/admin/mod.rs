@@ -5,6 +5,7 @@ mod limits;
 mod metrics;
 mod pages;
 mod routes;
+mod tls;
 
 use std::io::{Read, Write};
 use std::net::{IpAddr, Shutdown, SocketAddr, TcpStream};

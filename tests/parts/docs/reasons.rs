@@ -8,9 +8,10 @@ use super::markdown::headings;
 use super::read;
 
 /// Where reasons are made.
-const SOURCES: [&str; 7] = [
+const SOURCES: [&str; 8] = [
     "src/control/translate/resolved_route.rs",
     "src/control/translate/ports.rs",
+    "src/control/translate/route_tls.rs",
     "src/control/translate/conditions.rs",
     "src/control/translate/unresolved.rs",
     "src/control/translate/conflict.rs",

@@ -181,10 +181,10 @@ async fn files_of_a_volume_are_swapped_together() {
     let files = format!("dataFiles: {{tls.crt: {}, tls.key: {}}}", at("tls.crt"), at("tls.key"));
     write(&folder.path().join("a.yaml"), &[terminating(), secret(&files)].join("---\n"));
     let mut watched = Watched::new(TOLD, &[folder.path()]).await;
-    for version in 1..4 {
+    for (version, [_, _, serial]) in pairs.iter().enumerate().skip(1) {
         watched.calm().await;
         project(version);
         watched.next().await;
-        assert_eq!(served(&watched), Some(Ok(pairs[version][2].clone())), "at once");
+        assert_eq!(served(&watched), Some(Ok(serial.clone())), "at once");
     }
 }

@@ -14,6 +14,10 @@ use crate::routing::{
     AnyOn, BackendKey, Hostname, Hostnames, Kind, ObjectKey, ObjectRef, RouteKey, RouteSpec,
     ServicePort, TrafficPolicy, WeightedBackend, channel,
 };
+use crate::termination::{
+    CertificateText, Identity as ServerIdentity, MinVersion, NotReady, ServerParts, Termination,
+    TerminationText, TicketKeys,
+};
 
 #[test]
 fn a_saved_table_can_be_loaded() {
@@ -68,6 +72,49 @@ fn the_format_is_stable() {
         assert!(lines.contains(&line), "{line}\nis not in\n{}", lines.join("\n"));
     }
     assert_eq!(lines.len(), 6, "each backend once");
+}
+
+/// A route that terminates TLS waits for its keys, which are in no file.
+#[test]
+fn a_saved_table_has_the_names_of_secrets_and_no_keys() {
+    let key = rcgen::KeyPair::generate().expect("a key");
+    let params = rcgen::CertificateParams::new(vec!["a.test".to_owned()]).expect("parameters");
+    let certificate = params.self_signed(&key).expect("a certificate").pem();
+    let key = key.serialize_pem();
+    let server_identity =
+        ServerIdentity::from_pem(certificate.as_bytes(), key.as_bytes()).expect("an identity");
+    let secret = CertificateText { secret: "web/a".into() };
+    let text = TerminationText {
+        certificates: vec![secret.clone()],
+        min_version: MinVersion::V13,
+        ..TerminationText::default()
+    };
+    let server = ServerParts {
+        certificates: vec![(secret, server_identity)],
+        alpn: Vec::new(),
+        min_version: MinVersion::V13,
+        client_certificates: None,
+        tickets: TicketKeys::default(),
+        route: "".into(),
+    };
+    let termination = Termination::new(text, server, None).expect("a termination");
+    let folder = TempDir::new().expect("a folder");
+    let mut snapshot = snapshot();
+    let name = snapshot.routes[0].key.clone();
+    snapshot.routes[0].termination = Some(Arc::new(termination));
+    save(folder.path(), &table(snapshot), &identity(), time()).expect("saved");
+    let saved = fs::read_to_string(path(folder.path())).expect("UTF-8");
+    let tls = r#""tls":{"certificates":[{"secret":"web/a"}],"minVersion":"1.3"}"#;
+    assert!(saved.contains(tls), "{saved}");
+    assert!(!saved.contains("BEGIN"));
+
+    let loaded = load(folder.path(), &identity(), &Layers::default());
+    let loaded = loaded.expect("good").expect("there").snapshot.routes;
+    let terminating: Vec<_> = loaded.iter().filter(|route| route.termination.is_some()).collect();
+    let [route] = &*terminating else { panic!("{terminating:?}") };
+    assert_eq!(route.key, name);
+    let server = route.termination.as_ref().expect("a termination").server();
+    assert_eq!(server.err(), Some(NotReady::NoCertificate));
 }
 
 #[test]
