@@ -9,7 +9,7 @@
 //! | [`control`] | the control plane: turns manifests into a table and statuses, and checks endpoints | `routing`, `reach`, `policy`, `termination`, `proxy_protocol`, `duration`, `yaml` |
 //! | [`proxy`] | the data plane: serves connections | `routing`, `reach`, `machine`, `tls`, `termination`, `proxy_protocol`, `policy`, `limiter`, `outcome`, `config`, `metrics`, `access_log`, `heartbeat` |
 //! | [`admin`] | the admin port: metrics, probes, the active routes and their limits | `routing`, `policy`, `limiter`, `termination`, `reach`, `control::status`, `metrics`, `readiness`, `duration` |
-//! | [`explain`] | says which route takes a connection, and why | `routing`, `policy`, `tls`, `termination`, `admin::report`, `admin::limits` |
+//! | [`explain`] | says which route takes a connection, and why | `routing`, `policy`, `tls`, `termination`, `admin::report`, `admin::limits`, `admin::certificates` |
 //! | [`metrics`] | the metrics | `routing`, `outcome`, `reach`, `limiter`, `termination` |
 //! | [`access_log`] | one line for each connection | `tls`, `outcome`, `line_queue`, `cidr` |
 //! | [`readiness`] | what the probes report | `heartbeat` |
