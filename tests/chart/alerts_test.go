@@ -2,9 +2,15 @@ package chart
 
 import (
 	"bufio"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/x509"
 	"encoding/json"
+	"encoding/pem"
 	"fmt"
 	"io"
+	"math/big"
 	"net/http"
 	"os"
 	"os/exec"
@@ -242,12 +248,12 @@ func TestMetricsExist(t *testing.T) {
 		"mode":    {"enforce", "report"},
 		"error":   {"emfile", "enfile", "other"},
 		"result":  {"ok", "error"},
-		"state":   {"serving", "resting", "ejected", "unhealthy", "idle", "busy"},
+		"state":   {"serving", "resting", "ejected", "unhealthy", "idle", "busy", "served", "stale", "refused"},
 		"ring":    {"node", "zone", "any"},
 		"problem": quoted(t, root+"/src/control/checks/problems.rs"),
-		"kind":    {"SniRoute", "Service", "EndpointSlice", "ReferenceGrant", "ConfigMap", "File"},
+		"kind":    {"SniRoute", "Service", "EndpointSlice", "ReferenceGrant", "ConfigMap", "Secret", "File"},
 	}
-	target := []string{"job", "instance", "namespace", "exported_namespace", "route", "le"}
+	target := []string{"job", "instance", "namespace", "exported_namespace", "route", "secret", "le"}
 	_, queries := dashboard(t)
 	for _, alert := range alerts(t) {
 		queries = append(queries, alert.at("expr").(string))
@@ -289,16 +295,49 @@ func quoted(t *testing.T, path string) (words []string) {
 	return words
 }
 
-// scrape is what a sluice with one route says at /metrics.
+// pair is a certificate that its own key has signed, and the key, in PEM.
+func pair(t *testing.T) (certificate, key string) {
+	t.Helper()
+	private, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	template := &x509.Certificate{
+		SerialNumber: big.NewInt(1),
+		DNSNames:     []string{"a.example.com"},
+		NotBefore:    time.Now().Add(-time.Hour),
+		NotAfter:     time.Now().Add(time.Hour),
+	}
+	der, err := x509.CreateCertificate(rand.Reader, template, template, &private.PublicKey, private)
+	if err != nil {
+		t.Fatal(err)
+	}
+	encoded, err := x509.MarshalPKCS8PrivateKey(private)
+	if err != nil {
+		t.Fatal(err)
+	}
+	text := func(kind string, bytes []byte) string {
+		return string(pem.EncodeToMemory(&pem.Block{Type: kind, Bytes: bytes}))
+	}
+	return text("CERTIFICATE", der), text("PRIVATE KEY", encoded)
+}
+
+// scrape is what a sluice with one route, which serves TLS itself, says at /metrics.
 func scrape(t *testing.T) string {
 	t.Helper()
 	folder := t.TempDir()
 	route := `{"apiVersion": "sluice.dev/v1alpha1", "kind": "SniRoute", "metadata": {"name": "a", "namespace": "b"},
-		"spec": {"hostnames": ["a.example.com"], "backends": [{"address": "192.0.2.1:443"}]}}`
-	if err := os.WriteFile(filepath.Join(folder, "a.json"), []byte(route), 0o600); err != nil {
-		t.Fatal(err)
+		"spec": {"hostnames": ["a.example.com"], "backends": [{"address": "192.0.2.1:443"}],
+			"tls": {"mode": "Terminate", "certificates": [{"secret": "c"}]}}}`
+	secret := `{"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "c", "namespace": "b"},
+		"dataFiles": {"tls.crt": "c.crt", "tls.key": "c.key"}}`
+	certificate, key := pair(t)
+	for name, text := range map[string]string{"a.json": route, "b.json": secret, "c.crt": certificate, "c.key": key} {
+		if err := os.WriteFile(filepath.Join(folder, name), []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
 	}
-	command := exec.Command(os.Getenv("SLUICE_BINARY"), "run", "--routes", folder,
+	command := exec.Command(os.Getenv("SLUICE_BINARY"), "run", "--routes", folder, "--terminate",
 		"--listen=127.0.0.1:0", "--admin=127.0.0.1:0", "--log-format=json")
 	stderr, err := command.StderrPipe()
 	if err != nil {

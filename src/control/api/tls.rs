@@ -43,6 +43,7 @@ pub struct TlsSpec {
 
 /// What becomes of the TLS of clients.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(expecting = "Terminate")]
 pub enum TlsMode {
     /// It ends here.
     Terminate,
@@ -52,6 +53,7 @@ pub enum TlsMode {
 #[derive(
     Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema,
 )]
+#[serde(expecting = "\"1.2\" or \"1.3\", in quotes")]
 pub enum MinTlsVersion {
     /// RFC 5246.
     #[default]
