@@ -9,7 +9,7 @@ use crate::termination::{CertificateFacts, Termination, TerminationText};
 /// A certificate that routes serve. Each is in the report once.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub struct CertificateReport {
+pub struct ServedCertificate {
     /// The Secret that it is from, as `namespace/name`.
     pub secret: String,
     /// Its serial number, in hexadecimal digits.
@@ -47,7 +47,7 @@ impl TlsState {
     }
 }
 
-impl CertificateReport {
+impl ServedCertificate {
     /// The certificates that the routes of a table serve, by Secret.
     pub(super) fn all(table: &Table) -> Vec<Self> {
         let routes = table.routes().filter_map(|route| route.spec.termination.as_deref());
@@ -60,7 +60,7 @@ impl CertificateReport {
         };
         all.sort_by_cached_key(id);
         all.dedup_by(|one, other| one == other);
-        all.into_iter().map(|(secret, facts)| CertificateReport::of(secret, facts)).collect()
+        all.into_iter().map(|(secret, facts)| ServedCertificate::of(secret, facts)).collect()
     }
 
     /// One certificate.
@@ -69,7 +69,7 @@ impl CertificateReport {
             let time = Timestamp::from_second(seconds).unwrap_or_default();
             time.to_string()
         };
-        CertificateReport {
+        ServedCertificate {
             secret: secret.to_owned(),
             serial: facts.serial.to_string(),
             not_before: time(facts.not_before),

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::certificates::{CertificateReport, TlsState};
+use super::certificates::{ServedCertificate, TlsState};
 use crate::control::status::{Condition, RouteStatus, Statuses};
 use crate::policy::{Access, AccessLists, EffectivePolicy, Limits, PolicyOrigin};
 use crate::routing::wire::{BackendText, InvalidText, RouteText};
@@ -30,7 +30,7 @@ pub struct RoutesReport {
     pub installation: InstallationPolicy,
     /// The certificates that routes serve, by Secret. The routes name the Secrets.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub certificates: Vec<CertificateReport>,
+    pub certificates: Vec<ServedCertificate>,
     /// The routes, by namespace and name.
     pub routes: Vec<RouteReport>,
 }
@@ -185,7 +185,7 @@ impl RoutesReport {
         let mut installation = InstallationPolicy::default();
         let mut routes: Vec<RouteReport> = routes.into_values().collect();
         routes.iter_mut().for_each(|route| installation.take(&mut route.route.policy));
-        let certificates = CertificateReport::all(table);
+        let certificates = ServedCertificate::all(table);
         RoutesReport { generation: table.generation(), installation, certificates, routes }
     }
 
@@ -200,7 +200,7 @@ impl RoutesReport {
             #[serde(default)]
             installation: InstallationPolicy,
             #[serde(default)]
-            certificates: Vec<CertificateReport>,
+            certificates: Vec<ServedCertificate>,
             routes: Vec<Value>,
         }
         let Report { generation, installation, certificates, routes: all } =

@@ -11,7 +11,7 @@ use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
-use crate::admin::certificates::{CertificateReport, TlsState};
+use crate::admin::certificates::{ServedCertificate, TlsState};
 use crate::admin::limits::ExceededReport;
 use crate::routing::{
     Attachment, Hostname, MOST_OFFERS, MatchKind, Route, RouteKey, Scope, Snapshot, Table, channel,
@@ -90,7 +90,7 @@ pub struct Explanation {
     /// The endpoints of the winner that come last, and why: `resting`, `ejected` or `unhealthy`.
     pub states: Vec<(SocketAddr, String)>,
     /// The certificates that the winner serves. The caller adds those that a running sluice serves.
-    pub certificates: Vec<CertificateReport>,
+    pub certificates: Vec<ServedCertificate>,
     /// Whether the winner serves TLS, if it terminates it.
     pub tls_state: Option<TlsState>,
 }

@@ -5,7 +5,7 @@ use std::fmt::{self, Formatter};
 use jiff::Timestamp;
 
 use super::Explanation;
-use crate::admin::certificates::{CertificateReport, TlsState};
+use crate::admin::certificates::{ServedCertificate, TlsState};
 use crate::admin::report::RoutesReport;
 use crate::routing::RouteSpec;
 use crate::termination::{
@@ -18,7 +18,7 @@ impl Explanation {
         let Some(winner) = &self.winner else { return };
         let spec = &winner.route.spec;
         let Some(termination) = &spec.termination else { return };
-        let is_own = |one: &&CertificateReport| one.is_of(termination.text());
+        let is_own = |one: &&ServedCertificate| one.is_of(termination.text());
         self.certificates = report.certificates.iter().filter(is_own).cloned().collect();
         self.tls_state = report.tls_state(&spec.key);
     }
@@ -27,7 +27,7 @@ impl Explanation {
     pub(super) fn take_termination(&mut self, termination: &Termination) {
         let certificates = termination.certificates();
         let certificates =
-            certificates.map(|(text, facts)| CertificateReport::of(&text.secret, facts));
+            certificates.map(|(text, facts)| ServedCertificate::of(&text.secret, facts));
         self.certificates = certificates.collect();
         self.tls_state = Some(TlsState::of(termination));
     }
@@ -71,9 +71,9 @@ impl Explanation {
     fn fmt_certificate(&self, f: &mut Formatter<'_>) -> fmt::Result {
         let now = Timestamp::now();
         let name = self.query.name.as_deref();
-        let is_rsa = |one: &CertificateReport| one.key.starts_with("RSA");
+        let is_rsa = |one: &ServedCertificate| one.key.starts_with("RSA");
         let rank =
-            |one: &&CertificateReport| (one.is_valid_at(now), one.rank_for(name), !is_rsa(one));
+            |one: &&ServedCertificate| (one.is_valid_at(now), one.rank_for(name), !is_rsa(one));
         let best = |only_rsa: bool| {
             let fitting = self.certificates.iter().rev().filter(|one| !only_rsa || is_rsa(one));
             fitting.max_by_key(rank)
@@ -93,8 +93,8 @@ impl Explanation {
     }
 }
 
-fn described(one: &CertificateReport, name: Option<&str>, now: Timestamp) -> String {
-    let CertificateReport { secret, serial, not_after, key, .. } = one;
+fn described(one: &ServedCertificate, name: Option<&str>, now: Timestamp) -> String {
+    let ServedCertificate { secret, serial, not_after, key, .. } = one;
     let valid = if one.is_valid_at(now) { "" } else { ", NOT VALID NOW" };
     let covers = match name {
         Some(name) if one.rank_for(Some(name)) == 0 => format!(", without the name {name}"),

@@ -7,7 +7,7 @@ use k8s_openapi::jiff::Timestamp;
 
 use super::conditions::Problem;
 use super::resolve::Targets;
-use super::tls_objects::{CONFIG_MAPS_OF_A_NAMESPACE, Found, SECRETS_OF_A_NAMESPACE, TlsFault};
+use super::tls_objects::{CONFIG_MAPS_OF_A_NAMESPACE, SECRETS_OF_A_NAMESPACE, TlsEntry, TlsFault};
 use super::tls_references::{Reference, Role, references, text};
 use crate::control::api::TlsSpec;
 use crate::routing::{Hostname, Kind, ObjectRef, RouteSpec};
@@ -313,11 +313,11 @@ impl RouteTls {
 
 /// What an object has, or what it had last; and what is wrong with it.
 fn good<T>(
-    found: Found<T>,
+    found: TlsEntry<T>,
     object: &ObjectRef,
     last: &mut BTreeMap<ObjectRef, Arc<T>>,
 ) -> (Option<Arc<T>>, Option<TlsFault>) {
-    let Found { value, fault } = found;
+    let TlsEntry { value, fault } = found;
     if let Some(value) = &value {
         last.insert(object.clone(), Arc::clone(value));
     }

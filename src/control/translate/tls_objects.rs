@@ -88,7 +88,7 @@ struct NamedObjects {
 
 /// What an object has for a route.
 #[derive(Debug)]
-pub(super) struct Found<T> {
+pub(super) struct TlsEntry<T> {
     /// What it has now.
     pub(super) value: Option<Arc<T>>,
     /// What is wrong with it.
@@ -316,7 +316,7 @@ impl TlsObjects {
     }
 
     /// The certificate and key of a Secret.
-    pub(super) fn identity(&self, secret: &ObjectRef) -> Found<Identity> {
+    pub(super) fn identity(&self, secret: &ObjectRef) -> TlsEntry<Identity> {
         self.found(secret, |content| match content {
             TlsContent::Read { identity: Some(identity), .. } => {
                 identity.clone().map_err(TlsFault::Identity)
@@ -326,7 +326,7 @@ impl TlsObjects {
     }
 
     /// The authorities of a Secret or ConfigMap.
-    pub(super) fn authorities(&self, object: &ObjectRef) -> Found<Roots> {
+    pub(super) fn authorities(&self, object: &ObjectRef) -> TlsEntry<Roots> {
         self.found(object, |content| match content {
             TlsContent::Read { roots: Some(roots), .. } => roots.clone().map_err(TlsFault::Roots),
             _ => Err(TlsFault::NoEntry(SecretData::AUTHORITIES)),
@@ -337,7 +337,7 @@ impl TlsObjects {
         &self,
         object: &ObjectRef,
         read: impl Fn(&TlsContent) -> Result<Arc<T>, TlsFault>,
-    ) -> Found<T> {
+    ) -> TlsEntry<T> {
         let known = self.known.get(object);
         let result = match known.map_or(&TlsContent::Unknown, |known| &known.content) {
             TlsContent::Unknown if self.complete => Err(TlsFault::Missing),
@@ -350,7 +350,7 @@ impl TlsObjects {
             Err(fault) => (None, Some(fault)),
         };
         let unread = known.and_then(|known| known.unread.clone()).map(TlsFault::Unreadable);
-        Found { value, fault: unread.or(fault) }
+        TlsEntry { value, fault: unread.or(fault) }
     }
 
     /// Takes the objects with new content.
