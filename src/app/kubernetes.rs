@@ -156,8 +156,8 @@ async fn patient_client(
 
 /// The arguments of the status writer.
 fn reporting(client: kube::Client, config: &Config, parts: &SharedParts) -> ReporterArgs {
-    let config::LeaseName { namespace, name } = config.lease.clone().unwrap_or_else(|| {
-        config::LeaseName { namespace: None, name: lease::name_for(&config.class) }
+    let config::OwnObjectName { namespace, name } = config.lease.clone().unwrap_or_else(|| {
+        config::OwnObjectName { namespace: None, name: lease::name_for(&config.class) }
     });
     ReporterArgs {
         lease: lease::LeaseSettings {

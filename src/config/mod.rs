@@ -31,7 +31,7 @@ pub use self::flags::Flags;
 use self::layers::Layer;
 use self::settings::SETTINGS;
 pub use self::types::{
-    AccessLogMode, Addresses, Config, Drain, LeaseName, ListenerConfig, OtherPeers, OwnService,
+    AccessLogMode, Addresses, Config, Drain, ListenerConfig, OtherPeers, OwnObjectName, OwnService,
     Protocol, ProxyProtocolIn, ProxyTimeouts, RouteSource, TrustedPeers, WhenFull,
 };
 pub use self::values::hostnames_below;
@@ -144,6 +144,9 @@ impl Default for Config {
             hostnames_below: HostnamesBelow::Anyone,
             write_status: true,
             lease: None,
+            terminate: false,
+            resumption: true,
+            ticket_keys: None,
             lease_duration: Duration::from_secs(15),
             workers: thread::available_parallelism().unwrap_or(NonZeroUsize::MIN),
             policy: Policy::default(),

@@ -9,7 +9,7 @@ use super::values::{
     access_log, boolean, checks_per_second, class, dns_server, duration, duration_unless_zero,
     existing_path, folder, hostnames_below, lease, lease_duration, log_format, log_level,
     max_hello, max_hellos, namespace, network, own_service, place, source, store, store_each,
-    store_policy, timeout, when_full, workers, zero_or_duration,
+    store_policy, ticket_keys, timeout, when_full, workers, zero_or_duration,
 };
 use crate::duration::display;
 use crate::policy::{Layers, Policy, Timeout, built_in};
@@ -160,6 +160,26 @@ pub(super) const SETTINGS: &[Setting] = &[
         "How long a replica that has ended abruptly keeps that Lease, 1s to 1h",
         |config, given| store(&mut config.lease_duration, given, lease_duration),
         |config| display(config.lease_duration).to_string(),
+    ),
+    switch(
+        "terminate",
+        "Let routes serve TLS (tls.mode: Terminate), with certificates and keys from Secrets",
+        |config, given| store(&mut config.terminate, given, boolean),
+        |config| config.terminate.to_string(),
+    ),
+    switch(
+        "resumption",
+        "Let clients of such routes resume TLS sessions, by tickets",
+        |config, given| store(&mut config.resumption, given, boolean),
+        |config| config.resumption.to_string(),
+    ),
+    one(
+        "ticketKeys",
+        "[NAMESPACE/]NAME",
+        "The Secret with the keys of these tickets, which the replicas share; without it, each has its \
+         own",
+        |config, given| store(&mut config.ticket_keys, given, ticket_keys),
+        |config| config.ticket_keys.iter().map(ToString::to_string).collect(),
     ),
     one(
         "workers",

@@ -50,9 +50,15 @@ pub struct Config {
     /// Whether the status of routes, and Events on them, are written to the API server.
     pub write_status: bool,
     /// The Lease of the replica that writes them; if there is none here, its name follows from the class.
-    pub lease: Option<LeaseName>,
+    pub lease: Option<OwnObjectName>,
     /// How long a replica that has ended abruptly keeps the Lease.
     pub lease_duration: Duration,
+    /// Whether routes may serve TLS, with the keys of Secrets.
+    pub terminate: bool,
+    /// Whether clients may resume TLS sessions, by tickets.
+    pub resumption: bool,
+    /// The Secret with the keys of tickets that replicas share; without it, each has its own.
+    pub ticket_keys: Option<OwnObjectName>,
     /// The number of workers.
     pub workers: NonZeroUsize,
     /// The defaults of routes' policies.
@@ -205,16 +211,16 @@ pub enum Protocol {
     Tcp,
 }
 
-/// The name of a Lease.
+/// The name of an object of this installation, such as its Lease.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct LeaseName {
+pub struct OwnObjectName {
     /// Its namespace; the replica's own if there is none here.
     pub namespace: Option<String>,
     /// Its name there.
     pub name: String,
 }
 
-impl fmt::Display for LeaseName {
+impl fmt::Display for OwnObjectName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.namespace {
             Some(namespace) => write!(f, "{namespace}/{}", self.name),

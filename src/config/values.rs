@@ -13,7 +13,7 @@ use schemars::generate::{SchemaGenerator, SchemaSettings};
 use serde::de::DeserializeOwned;
 
 use super::fault::{Value, ValueFault};
-use super::types::{AccessLogMode, LeaseName, OwnService, RouteSource, WhenFull};
+use super::types::{AccessLogMode, OwnObjectName, OwnService, RouteSource, WhenFull};
 use crate::cidr::{Cidr, InvalidCidr};
 use crate::duration;
 use crate::logging::{self, LogFormat};
@@ -172,7 +172,19 @@ pub(super) fn place(text: &str) -> Result<String, String> {
     Ok(text.to_owned())
 }
 
-pub(super) fn lease(text: &str) -> Result<LeaseName, String> {
+pub(super) fn lease(text: &str) -> Result<OwnObjectName, String> {
+    own_object(text, "a Lease")
+}
+
+/// No name at all is none.
+pub(super) fn ticket_keys(text: &str) -> Result<Option<OwnObjectName>, String> {
+    if text.is_empty() {
+        return Ok(None);
+    }
+    own_object(text, "a Secret").map(Some)
+}
+
+fn own_object(text: &str, what: &str) -> Result<OwnObjectName, String> {
     let (namespace, name) = match text.split_once('/') {
         Some((namespace, name)) => (Some(self::namespace(namespace)?), name),
         None => (None, text),
@@ -185,11 +197,11 @@ pub(super) fn lease(text: &str) -> Result<LeaseName, String> {
     };
     if name.len() > 253 || !name.split('.').all(label) {
         return Err(format!(
-            "{text:?} is not the name of a Lease; write NAME or NAMESPACE/NAME, in lower-case \
+            "{text:?} is not the name of {what}; write NAME or NAMESPACE/NAME, in lower-case \
              letters, digits, - and ."
         ));
     }
-    Ok(LeaseName { namespace, name: name.to_owned() })
+    Ok(OwnObjectName { namespace, name: name.to_owned() })
 }
 
 pub(super) fn lease_duration(text: &str) -> Result<Duration, String> {

@@ -148,6 +148,27 @@ const ROWS: &[Row] = &[
         shown: ["1s", "1m30s", "1h"],
     },
     Row {
+        name: "terminate",
+        file: "terminate: true",
+        variable: ("SLUICE_TERMINATE", "false"),
+        flags: &["--terminate"],
+        shown: ["true", "false", "true"],
+    },
+    Row {
+        name: "resumption",
+        file: "resumption: false",
+        variable: ("SLUICE_RESUMPTION", "true"),
+        flags: &["--resumption", "false"],
+        shown: ["false", "true", "false"],
+    },
+    Row {
+        name: "ticketKeys",
+        file: "ticketKeys: one",
+        variable: ("SLUICE_TICKET_KEYS", "ns/two"),
+        flags: &["--ticket-keys", "three.a-b"],
+        shown: ["one", "ns/two", "three.a-b"],
+    },
+    Row {
         name: "workers",
         file: "workers: 3",
         variable: ("SLUICE_WORKERS", "4"),
