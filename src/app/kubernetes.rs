@@ -76,16 +76,16 @@ async fn follow_source(
     let told = notices(parts, Arc::clone(&output.borrow().decided));
     let client = patient_client(clients, made, &told).await;
     tracing::info!(namespace = client.default_namespace(), "following the API server");
-    let source = kubernetes::KubernetesSource { client, namespaces: config.namespaces.clone() };
+    let source = kubernetes::KubernetesSource {
+        client,
+        namespaces: config.namespaces.clone(),
+        secrets: config.terminate,
+    };
     let publish = |update| output.borrow_mut().publish(update);
     let names = DnsFollower::new(&config.dns_servers);
-    let authorities = parts.authorities.clone();
-    let authorities =
-        kubernetes::follow_authorities(source.client.clone(), parts.table.clone(), authorities);
-    tokio::select! {
-        never = kubernetes::watch(source, installation(config, parts), names, publish, told) => never,
-        never = authorities => never,
-    }
+    let (table, authorities) = (parts.table.clone(), parts.authorities.clone());
+    let checked = kubernetes::CheckedReferences { table, authorities };
+    kubernetes::watch(source, installation(config, parts), names, checked, publish, told).await
 }
 
 /// Serves the saved table if there is no other in time, and saves new tables.

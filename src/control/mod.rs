@@ -21,6 +21,7 @@ pub mod saved;
 mod slices;
 pub mod status;
 pub mod supervise;
+pub mod task_stream;
 mod token_bucket;
 pub mod translate;
 mod turns;

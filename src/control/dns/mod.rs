@@ -13,21 +13,20 @@ mod schedule;
 mod tests;
 
 use std::net::SocketAddr;
-use std::panic::{AssertUnwindSafe, resume_unwind};
-use std::pin::Pin;
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
-use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
-use futures::{FutureExt, Stream};
+use futures::FutureExt;
 use tokio::sync::mpsc;
-use tokio::task::{JoinError, JoinHandle, JoinSet};
+use tokio::task::JoinSet;
 
 use self::client::DnsClient;
 pub use self::client::read_answer;
 use self::known_addresses::LookupResult;
 use self::schedule::{LookupJob, LookupSchedule};
 use super::api::DnsName;
+use super::task_stream::TaskStream;
 use super::translate::{DnsAnswer, NameChanges};
 
 /// How long the first table waits for the addresses of its DNS names.
@@ -44,32 +43,8 @@ pub struct DnsFollower {
     changes: mpsc::UnboundedSender<NameChanges>,
 }
 
-/// The answers of a [`DnsFollower`], as a stream that ends with it. If the task that resolves the names
-/// panics, polling the stream panics, so that the caller can restart both.
-#[derive(Debug)]
-pub struct DnsAnswers {
-    told: mpsc::UnboundedReceiver<(DnsName, DnsAnswer)>,
-    /// The task; `None` after its end.
-    task: Option<JoinHandle<()>>,
-}
-
-impl Stream for DnsAnswers {
-    type Item = (DnsName, DnsAnswer);
-
-    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        match self.told.poll_recv(context) {
-            Poll::Ready(None) => {}
-            told => return told,
-        }
-        let Some(task) = &mut self.task else { return Poll::Ready(None) };
-        let ended = ready!(Pin::new(task).poll(context));
-        self.task = None;
-        match ended.map_err(JoinError::try_into_panic) {
-            Err(Ok(panic)) => resume_unwind(panic),
-            Ok(()) | Err(Err(_)) => Poll::Ready(None),
-        }
-    }
-}
+/// The answers of a [`DnsFollower`].
+pub type DnsAnswers = TaskStream<(DnsName, DnsAnswer)>;
 
 impl DnsFollower {
     /// Resolves names with these servers; without any, with those of `/etc/resolv.conf`.
@@ -77,7 +52,7 @@ impl DnsFollower {
         let (tell, told) = mpsc::unbounded_channel();
         let (changes, changed) = mpsc::unbounded_channel();
         let task = tokio::spawn(follow(Arc::new(DnsClient::new(servers)), changed, tell));
-        (DnsFollower { changes }, DnsAnswers { told, task: Some(task) })
+        (DnsFollower { changes }, TaskStream::new(told, task))
     }
 
     /// Adds and removes names.

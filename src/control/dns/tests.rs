@@ -171,8 +171,7 @@ async fn a_name_without_an_answer_is_reported_and_other_names_are_still_looked_u
 #[tokio::test]
 async fn a_panic_of_the_task_reaches_the_reader() {
     let (tell, told) = mpsc::unbounded_channel();
-    let task = Some(tokio::spawn(async { panic!("a fault") }));
-    let mut answers = DnsAnswers { told, task };
+    let mut answers: DnsAnswers = TaskStream::new(told, tokio::spawn(async { panic!("a fault") }));
     drop(tell);
     let read = AssertUnwindSafe(answers.next()).catch_unwind().await;
     assert!(read.is_err());

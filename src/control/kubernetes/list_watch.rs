@@ -17,10 +17,11 @@ use kube::core::{Request, Status};
 use kube::{Client, Error};
 use serde::de::DeserializeOwned;
 use tokio::time::{Instant, sleep, timeout};
+use zeroize::Zeroize;
 
 use super::health::WatchHealth;
 use super::request::{Backoff, WATCH_SECONDS};
-use crate::control::objects::{ObjectText, Pages, field, open};
+use crate::control::objects::{Extent, ObjectText, Pages, field, open};
 
 /// How long after its end a watch is given up that has brought nothing more.
 const MARGIN: Duration = Duration::from_secs(5);
@@ -46,6 +47,18 @@ pub(super) enum WatchEvent {
     Apply(ObjectText),
     /// An object is gone.
     Delete(ObjectText),
+}
+
+impl WatchEvent {
+    /// The event with the name and the version of its object alone.
+    fn reduce(self) -> Self {
+        match self {
+            WatchEvent::Apply(object) => WatchEvent::Apply(object.reduce()),
+            WatchEvent::Delete(object) => WatchEvent::Delete(object.reduce()),
+            // Those of lists are reduced already.
+            event => event,
+        }
+    }
 }
 
 /// Why a list or a watch has failed.
@@ -84,10 +97,16 @@ pub(super) enum WatchFailure {
 pub(super) type WatchEvents = Pin<Box<dyn Stream<Item = Result<WatchEvent, WatchFailure>> + Send>>;
 
 /// Lists and watches what is at a path, such as `/api/v1/services`.
-pub(super) fn events(client: Client, path: String, health: WatchHealth) -> WatchEvents {
+pub(super) fn events(
+    client: Client,
+    path: String,
+    extent: Extent,
+    health: WatchHealth,
+) -> WatchEvents {
     let state = ListWatch {
         client,
         path,
+        extent,
         backoff: Backoff::new(health.clone()),
         health,
         state: WatchPhase::Start,
@@ -104,6 +123,7 @@ pub(super) fn events(client: Client, path: String, health: WatchHealth) -> Watch
 struct ListWatch {
     client: Client,
     path: String,
+    extent: Extent,
     backoff: Backoff,
     health: WatchHealth,
     state: WatchPhase,
@@ -122,10 +142,18 @@ enum WatchPhase {
     Watching(Box<Watch>),
 }
 
+/// What is watched.
+#[derive(Clone, Copy)]
+struct WatchRequest<'p> {
+    path: &'p str,
+    extent: Extent,
+}
+
 /// A watch that is on.
 struct Watch {
     /// What is known so far.
     version: String,
+    extent: Extent,
     lines: LineReader,
     since: Instant,
     /// Whether it has brought anything.
@@ -146,7 +174,7 @@ impl ListWatch {
         loop {
             match &mut self.state {
                 WatchPhase::Start => {
-                    let pages = Pages::new(self.client.clone(), &self.path);
+                    let pages = Pages::new(self.client.clone(), &self.path, self.extent);
                     self.state = WatchPhase::Listing(Box::new(pages));
                     return Ok(WatchEvent::Init);
                 }
@@ -156,7 +184,8 @@ impl ListWatch {
                     return self.listed(next, version);
                 }
                 WatchPhase::Listed(version) => {
-                    let watch = Watch::begin(&self.client, &self.path, version).await;
+                    let request = WatchRequest { path: &self.path, extent: self.extent };
+                    let watch = Watch::begin(&self.client, request, version).await;
                     self.begun(watch)?;
                 }
                 WatchPhase::Watching(watch) => match watch.next(&self.health).await {
@@ -277,18 +306,22 @@ impl WatchFailure {
 impl Watch {
     async fn begin(
         client: &Client,
-        path: &str,
+        WatchRequest { path, extent }: WatchRequest<'_>,
         version: &mut String,
     ) -> Result<Self, WatchFailure> {
         let params = WatchParams::default().timeout(WATCH_SECONDS);
-        let request = Request::new(path).watch(&params, version).map_err(Error::BuildRequest);
-        let answer = match request {
+        let request = match extent {
+            Extent::Whole => Request::new(path).watch(&params, version),
+            Extent::Metadata => Request::new(path).watch_metadata(&params, version),
+        };
+        let answer = match request.map_err(Error::BuildRequest) {
             Ok(request) => open(client, request).await,
             Err(error) => Err(error),
         };
         let body = answer.map_err(WatchFailure::Watch)?.into_body();
         Ok(Watch {
             version: mem::take(version),
+            extent,
             lines: LineReader { body, buffer: Vec::new(), at: 0 },
             since: Instant::now(),
             fruitful: false,
@@ -297,11 +330,16 @@ impl Watch {
 
     /// The next event; nothing when it is over. The health learns of the first sign of life.
     async fn next(&mut self, health: &WatchHealth) -> Result<Option<WatchEvent>, WatchFailure> {
-        while let Some(line) = self.lines.next().await? {
+        while let Some(mut line) = self.lines.next().await? {
             if line.trim_ascii().is_empty() {
                 continue;
             }
-            let event = take(&line, &mut self.version)?;
+            let mut event = take(&line, &mut self.version);
+            if self.extent == Extent::Metadata {
+                line.zeroize();
+                event = event.map(|event| event.map(WatchEvent::reduce));
+            }
+            let event = event?;
             if !mem::replace(&mut self.fruitful, true) {
                 health.following();
             }

@@ -9,16 +9,16 @@
 //! * `kinds` has all that is special about a kind when it is followed;
 //! * `list_watch` lists and watches one kind, by `request`, and `optional` one that may be undefined;
 //! * `health` knows how that fares;
-//! * `config_maps` reads the authorities of active health checks;
+//! * `references` reads the Secrets and ConfigMaps that routes and their health checks name;
 //! * `watch_state` knows what is there, [`Objects`] what it says, and `faults` what cannot be read.
 
-mod config_maps;
 mod faults;
 mod health;
 mod kinds;
 mod list_watch;
 mod objects;
 mod optional;
+mod references;
 mod request;
 #[cfg(test)]
 #[allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing)]
@@ -30,25 +30,27 @@ use std::convert::Infallible;
 use std::fmt;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use futures::stream::SelectAll;
 use futures::{FutureExt, Stream, StreamExt};
 use kube::Client;
 
-pub use self::config_maps::follow_authorities;
 pub use self::health::Notice;
 use self::health::SourceHealth;
 use self::kinds::WATCHED_KINDS;
 use self::list_watch::{WatchEvent, WatchFailure, events};
 pub use self::objects::Objects;
 use self::optional::OptionalEvent;
+pub use self::references::CheckedReferences;
+use self::references::{ReferenceFollower, ReferenceNews, SecretWatch};
 use self::request::observed;
 pub use self::request::tuned;
 use self::watch_state::{IndexOp, WatchState};
 use super::api::{Definition, DnsName, READ_KINDS};
 use super::debounce::take_debounced;
 use super::dns::{self, DnsAnswers, DnsFollower};
+use super::objects::Extent;
 use super::translate::{Delta, DnsAnswer, Installation};
 use super::{slices, warn_of_missing_services};
 use crate::routing::{Kind, ObjectKey};
@@ -71,6 +73,8 @@ pub struct KubernetesSource {
     pub client: Client,
     /// Empty means all.
     pub namespaces: Vec<String>,
+    /// Whether the Secrets that routes name may be read.
+    pub secrets: bool,
 }
 
 impl fmt::Debug for KubernetesSource {
@@ -81,17 +85,23 @@ impl fmt::Debug for KubernetesSource {
     }
 }
 
-/// Watches the API server until it is dropped. `names` resolves DNS names of backends; `notify`
-/// receives notices about the health of the watches.
+/// Watches the API server until it is dropped. `names` resolves DNS names of backends; what health checks name is read
+/// for `checked`; `notify` receives notices about the health of the watches.
 pub async fn watch(
     source: KubernetesSource,
     installation: Installation,
     (mut names, answers): (DnsFollower, DnsAnswers),
+    checked: CheckedReferences,
     mut publish: impl FnMut(KubernetesUpdate),
     notify: impl Fn(Notice) + Send + Sync + 'static,
 ) -> Infallible {
-    let (mut streams, watches) = source.streams(&SourceHealth::new(notify));
+    let health = SourceHealth::new(notify);
+    // All watches are known before the first of them begins.
+    let secrets = source.secret_watches(&health);
+    let (mut streams, watches) = source.streams(&health);
+    let (mut references, news) = ReferenceFollower::start(source.client, secrets, checked);
     streams.push(answers.map(|(name, answer)| SourceEvent::Name(name, answer)).boxed());
+    streams.push(news.map(SourceEvent::Reference).boxed());
     let mut state = Follower::new(installation, watches);
     let mut start = FirstTable::Listing;
     loop {
@@ -105,10 +115,14 @@ pub async fn watch(
         }
         let mut delta = slices::settle(&mut state.objects.builder).await;
         names.change(std::mem::take(&mut delta.names));
-        if start != FirstTable::Published && state.patient && state.objects.builder.awaits_names() {
+        references.change(std::mem::take(&mut delta.references));
+        if start != FirstTable::Published && state.waits() {
             if start == FirstTable::Listing {
-                let patience = tokio::time::sleep(dns::PATIENCE);
-                streams.push(patience.map(|()| SourceEvent::Impatience).into_stream().boxed());
+                for (awaited, patience) in Awaited::ALL {
+                    let patience = tokio::time::sleep(patience);
+                    let impatience = patience.map(move |()| SourceEvent::Impatience(awaited));
+                    streams.push(impatience.into_stream().boxed());
+                }
                 start = FirstTable::Resolving;
             }
             continue;
@@ -125,10 +139,23 @@ pub async fn watch(
 enum FirstTable {
     /// Not everything is listed.
     Listing,
-    /// DNS names are being resolved.
+    /// DNS names are being resolved, and what routes name is being read.
     Resolving,
     /// It is published.
     Published,
+}
+
+/// What the first table waits for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Awaited {
+    Names,
+    References,
+}
+
+impl Awaited {
+    /// Each, and how long.
+    const ALL: [(Awaited, Duration); 2] =
+        [(Awaited::Names, dns::PATIENCE), (Awaited::References, references::PATIENCE)];
 }
 
 /// An event of one of the streams.
@@ -140,28 +167,52 @@ enum SourceEvent {
     WatchFailure(usize, WatchFailure),
     /// A DNS name has new addresses.
     Name(DnsName, DnsAnswer),
-    /// The first table has waited long enough for names.
-    Impatience,
+    /// A Secret or ConfigMap that routes name was read, or could not be.
+    Reference(ReferenceNews),
+    /// The first table has waited long enough for this.
+    Impatience(Awaited),
 }
 
 type Streams = SelectAll<Pin<Box<dyn Stream<Item = SourceEvent> + Send>>>;
 
 impl KubernetesSource {
-    /// A stream for each kind in each namespace, and what is known of each.
-    fn streams(&self, health: &Arc<SourceHealth>) -> (Streams, Vec<WatchState>) {
-        let scopes: Vec<Option<&str>> = match self.namespaces.as_slice() {
+    /// The namespaces to watch; `None` is all.
+    fn scopes(&self) -> Vec<Option<&str>> {
+        match self.namespaces.as_slice() {
             [] => vec![None],
             some => some.iter().map(|namespace| Some(namespace.as_str())).collect(),
-        };
+        }
+    }
+
+    /// The watches of the Secrets' metadata, if Secrets may be read.
+    fn secret_watches(&self, health: &Arc<SourceHealth>) -> Vec<SecretWatch> {
+        let definition = Definition::of(Kind::Secret);
+        let scopes = self.scopes().into_iter().filter(|_| self.secrets);
+        scopes
+            .map(|scope| {
+                let health = health.watch(definition.resource, scope);
+                let client = observed(&self.client, health.clone());
+                let path = Definition::path(&definition.newest(), scope);
+                SecretWatch {
+                    namespace: scope.map(str::to_owned),
+                    events: events(client, path, Extent::Metadata, health.clone()),
+                    health,
+                }
+            })
+            .collect()
+    }
+
+    /// A stream for each kind in each namespace, and what is known of each.
+    fn streams(&self, health: &Arc<SourceHealth>) -> (Streams, Vec<WatchState>) {
         let mut streams: Streams = SelectAll::new();
         let mut watches = Vec::new();
-        for scope in scopes {
+        for scope in self.scopes() {
             for watched_kind in WATCHED_KINDS {
                 let definition = Definition::of(watched_kind.kind());
                 let health = health.watch(definition.resource, scope);
                 let watched = WatchState::new(definition, health.clone());
                 let client = observed(&self.client, health.clone());
-                let watch = move |path| events(client.clone(), path, health.clone());
+                let watch = move |path| events(client.clone(), path, Extent::Whole, health.clone());
                 let at = watches.len();
                 streams.push(match definition.optional {
                     false => {
@@ -196,8 +247,8 @@ fn source_event(watched: usize, event: Result<OptionalEvent, WatchFailure>) -> S
 struct Follower {
     objects: Objects,
     watches: Vec<WatchState>,
-    /// Whether the first table may still wait for names.
-    patient: bool,
+    /// What the first table no longer waits for.
+    impatient: Vec<Awaited>,
     /// What was found to be gone when everything had been listed anew, and is to be removed.
     gone: HashSet<(Kind, ObjectKey)>,
 }
@@ -207,7 +258,7 @@ impl Follower {
         Follower {
             objects: Objects::new(installation),
             watches,
-            patient: true,
+            impatient: Vec::new(),
             gone: HashSet::new(),
         }
     }
@@ -217,13 +268,26 @@ impl Follower {
         self.watches.iter().all(|watched| watched.done)
     }
 
+    /// Whether the first table waits for anything.
+    fn waits(&self) -> bool {
+        let builder = &self.objects.builder;
+        Awaited::ALL.iter().any(|(awaited, _)| {
+            let is_missing = match awaited {
+                Awaited::Names => builder.awaits_names(),
+                Awaited::References => builder.awaits_references(),
+            };
+            is_missing && !self.impatient.contains(awaited)
+        })
+    }
+
     fn take(&mut self, source_event: SourceEvent) {
         match source_event {
             SourceEvent::WatchEvent(watched, event) => self.follow(watched, event),
             SourceEvent::Undefined(watched) => self.clear(watched),
             SourceEvent::WatchFailure(watched, failure) => self.fail(watched, &failure),
             SourceEvent::Name(name, answer) => self.objects.builder.put_answer(&name, answer),
-            SourceEvent::Impatience => self.patient = false,
+            SourceEvent::Reference(news) => news.tell(&mut self.objects.builder),
+            SourceEvent::Impatience(awaited) => self.impatient.push(awaited),
         }
     }
 

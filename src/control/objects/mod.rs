@@ -24,9 +24,22 @@ pub(super) use self::scan::tests::any_json;
 pub(super) use self::scan::{FieldScanner, field};
 
 use serde::de::DeserializeOwned;
+use serde_json::json;
+use zeroize::Zeroize;
 
 use crate::control::api::{self, FieldFault};
 use crate::routing::Kind;
+
+/// How much of each object is requested.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum Extent {
+    /// All of it.
+    #[default]
+    Whole,
+    /// The metadata. Even that may hold what a Secret holds, in an annotation of `kubectl apply`, so only what
+    /// [`ObjectText::reduce`] leaves is kept.
+    Metadata,
+}
 
 /// One object as JSON text, not parsed.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -41,6 +54,16 @@ impl ObjectText {
     /// The metadata.
     pub fn head(&self) -> Head {
         Head::of(&self.0)
+    }
+
+    /// The object with its name and version alone. All else is wiped.
+    pub(super) fn reduce(mut self) -> Self {
+        let head = self.head();
+        self.0.zeroize();
+        let metadata = json!({
+            "name": head.name, "namespace": head.namespace, "resourceVersion": head.resource_version,
+        });
+        ObjectText::new(json!({ "metadata": metadata }).to_string().as_bytes())
     }
 
     /// The text of the field at this path, if there is one.
@@ -106,6 +129,16 @@ mod tests {
         );
         let narrow: Narrow = ObjectText::new(text.as_bytes()).parse().unwrap();
         assert_eq!(narrow, Narrow { spec: Some(Spec { weight: 7 }) });
+    }
+
+    #[test]
+    fn only_the_name_and_the_version_are_left_of_a_reduced_object() {
+        let text = br#"{"kind": "PartialObjectMetadata", "metadata": {"name": "a", "namespace": "b",
+            "resourceVersion": "7", "annotations": {"x": "secret"}, "uid": "u"}, "data": {"y": "secret"}}"#;
+        let reduced = ObjectText::new(text).reduce();
+        assert_eq!(reduced.head().key(), crate::routing::ObjectKey::new("b", "a"));
+        assert_eq!(reduced.head().resource_version.as_deref(), Some("7"));
+        assert!(!String::from_utf8_lossy(&reduced.0).contains("secret"));
     }
 
     #[test]

@@ -1,5 +1,7 @@
 //! Splits a list into objects while it arrives. No I/O.
 
+use zeroize::Zeroize;
+
 use super::ObjectText;
 use super::scan::{ValueScanner, field};
 
@@ -89,6 +91,11 @@ impl PageReader {
             };
         }
         Ok(None)
+    }
+
+    /// Wipes what has arrived.
+    pub(super) fn wipe(&mut self) {
+        self.buffer.zeroize();
     }
 
     /// Whether the whole list has arrived.

@@ -7,8 +7,8 @@ use kube::client::Body;
 use kube::core::{Request as ResourceRequest, Status};
 use kube::{Client, Error};
 
-use super::ObjectText;
 use super::page::PageReader;
+use super::{Extent, ObjectText};
 
 /// The number of objects on the first page: few, because their size is not known yet.
 const FIRST_LIMIT: u32 = 20;
@@ -27,6 +27,7 @@ const MAX_ERROR: usize = 64 << 10;
 pub(in crate::control) struct Pages {
     client: Client,
     resource: ResourceRequest,
+    extent: Extent,
     limit: u32,
     token: Option<String>,
     page: Option<OpenPage>,
@@ -44,10 +45,11 @@ struct OpenPage {
 
 impl Pages {
     /// A list of the objects at this path, such as `/api/v1/services`.
-    pub(in crate::control) fn new(client: Client, path: &str) -> Self {
+    pub(in crate::control) fn new(client: Client, path: &str, extent: Extent) -> Self {
         Pages {
             client,
             resource: ResourceRequest::new(path),
+            extent,
             limit: FIRST_LIMIT,
             token: None,
             page: None,
@@ -71,7 +73,13 @@ impl Pages {
                 }
             };
             if let Some(item) = page.next().await? {
-                return Ok(Some(item));
+                return Ok(Some(match self.extent {
+                    Extent::Whole => item,
+                    Extent::Metadata => item.reduce(),
+                }));
+            }
+            if self.extent == Extent::Metadata {
+                page.reader.wipe();
             }
             self.limit = next_limit(self.limit, page.items, page.bytes);
             self.version = page.reader.metadata("resourceVersion");
@@ -91,7 +99,11 @@ impl Pages {
     async fn open(&mut self) -> Result<OpenPage, Error> {
         let mut params = ListParams::default().limit(self.limit);
         params.continue_token.clone_from(&self.token);
-        let request = self.resource.list(&params).map_err(Error::BuildRequest)?;
+        let request = match self.extent {
+            Extent::Whole => self.resource.list(&params),
+            Extent::Metadata => self.resource.list_metadata(&params),
+        };
+        let request = request.map_err(Error::BuildRequest)?;
         let body = open(&self.client, request).await?.into_body();
         Ok(OpenPage { body, reader: PageReader::default(), items: 0, bytes: 0 })
     }

@@ -27,7 +27,7 @@ use super::statuses::StatusEvent;
 use super::warning::Warning;
 use super::{REPORTER, RouteStatus};
 use crate::control::api::Definition;
-use crate::control::objects::{Pages, send};
+use crate::control::objects::{Extent, Pages, send};
 use crate::control::random::jitter;
 use crate::routing::ObjectRef;
 
@@ -141,7 +141,7 @@ impl<'r> StatusWriter<'r> {
         };
         for scope in scopes {
             let path = Definition::path(&definition.newest(), scope);
-            let mut pages = Pages::new(self.reporting.client.clone(), &path);
+            let mut pages = Pages::new(self.reporting.client.clone(), &path, Extent::Whole);
             while let Some(object) = answered(TIMEOUT, pages.next()).await? {
                 let Some((key, written)) = WrittenStatus::of(definition.kind, &object) else {
                     continue;

@@ -22,11 +22,12 @@ use super::list_watch::{WatchEvent, WatchEvents, WatchFailure, events};
 use super::objects::Objects;
 use super::request::observed;
 use super::watch_state::WatchState;
-use super::{Follower, KubernetesSource, KubernetesUpdate, SourceEvent, watch};
+use super::{CheckedReferences, Follower, KubernetesSource, KubernetesUpdate, SourceEvent, watch};
 use crate::control::api::{Definition, READ_KINDS};
+use crate::control::checks::Authorities;
 use crate::control::dns::DnsFollower;
 use crate::control::log_capture::LogCapture;
-use crate::control::objects::{ObjectText, any_json};
+use crate::control::objects::{Extent, ObjectText, any_json};
 use crate::control::translate::{Delta, Installation};
 use crate::reach::Reach;
 use crate::routing::Kind;
@@ -88,7 +89,7 @@ fn server(items: Vec<Value>, watches: Vec<Lines>, health: WatchHealth) -> WatchE
         }
     };
     let client = observed(&Client::new(service_fn(answer), "default"), health.clone());
-    events(client, "/as".to_owned(), health)
+    events(client, "/as".to_owned(), Extent::Whole, health)
 }
 
 fn event(kind: &str, object: &Value) -> String {
@@ -325,7 +326,8 @@ async fn the_first_update_has_the_installations_own_addresses_though_it_waits_fo
     slice["ports"] = json!([{ "name": "tls", "port": 8443 }]);
     let objects =
         vec![(Kind::SniRoute, route), (Kind::Service, service), (Kind::EndpointSlice, slice)];
-    let source = KubernetesSource { client: cluster(objects), namespaces: Vec::new() };
+    let source =
+        KubernetesSource { client: cluster(objects), namespaces: Vec::new(), secrets: false };
     let own = |name: &str| ObjectKey::new("ns", name);
     let installation =
         Installation { own_services: vec![own("good"), own("nowhere")], ..installation() };
@@ -334,7 +336,9 @@ async fn the_first_update_has_the_installations_own_addresses_though_it_waits_fo
     let names = DnsFollower::new(&["127.0.0.1:9".parse().unwrap()]);
     let (tell, mut told) = tokio::sync::mpsc::unbounded_channel();
     let publish = move |update: KubernetesUpdate| _ = tell.send(update.delta);
-    let watching = watch(source, installation, names, publish, |_| {});
+    let (_writer, table) = crate::routing::channel();
+    let checked = CheckedReferences { table, authorities: Authorities::default() };
+    let watching = watch(source, installation, names, checked, publish, |_| {});
     let first = tokio::select! {
         never = watching => match never {},
         first = told.recv() => first.unwrap(),

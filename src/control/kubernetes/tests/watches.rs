@@ -145,7 +145,7 @@ fn a_list_that_breaks_off_is_asked_for_again() {
     };
     let start = || {
         let client = Client::new(service_fn(answer), "default");
-        events(client, "/as".to_owned(), health())
+        events(client, "/as".to_owned(), Extent::Whole, health())
     };
     let taken = take(start, 7);
     assert_eq!(
