@@ -11,6 +11,7 @@ mod publish;
 mod saving;
 mod service_manager;
 mod signals;
+mod tickets;
 mod watchdog;
 
 use std::io;
@@ -36,6 +37,7 @@ use crate::proxy::{PassedSocket, Proxy};
 use crate::reach::{OwnEndpoints, Reach};
 use crate::readiness::Readiness;
 use crate::routing::{self, ObjectKey, TableReader, TableWriter};
+use crate::termination::TicketKeys;
 use control::ControlThread;
 use kubernetes::StatusTask;
 use saving::Saver;
@@ -125,6 +127,8 @@ struct SharedParts {
     own_endpoints: OwnEndpoints,
     /// The authorities of active health checks.
     authorities: Authorities,
+    /// The keys of session tickets; `None` if no route may serve TLS.
+    ticket_keys: Option<TicketKeys>,
     /// Notified when the manifests are to be read again.
     reread: Arc<Notify>,
 }
@@ -153,6 +157,7 @@ impl App {
             reach: proxy.reach().clone(),
             own_endpoints: OwnEndpoints::default(),
             authorities: Authorities::default(),
+            ticket_keys: tickets::first(&config)?,
             reread: Arc::default(),
         };
         proxy.protect_own(parts.own_endpoints.clone());
@@ -280,7 +285,7 @@ fn installation(config: &Config, parts: &SharedParts) -> Installation {
             .collect(),
         tcp_listeners,
         hostnames_below: config.hostnames_below,
-        termination: None,
+        termination: parts.ticket_keys.clone(),
     }
 }
 

@@ -10,13 +10,14 @@ use std::future;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::{Notify, oneshot};
+use futures::FutureExt;
+use tokio::sync::{Notify, oneshot, watch};
 use tokio::time::timeout;
 
 use self::client::{Connector, NoAnswer};
 use super::publish::Publisher;
 use super::saving::Saver;
-use super::{SharedParts, installation};
+use super::{SharedParts, installation, tickets};
 use crate::config::{self, Config, RouteSource};
 use crate::control::dns::DnsFollower;
 use crate::control::kubernetes::{self, KubernetesUpdate, Notice};
@@ -109,15 +110,31 @@ async fn save(parts: &SharedParts, output: &RefCell<SourceOutput>) -> Infallible
 pub(super) struct StatusTask(RefCell<Option<Reporter>>);
 
 impl StatusTask {
-    /// Runs the status writer, if it is configured.
+    /// Runs the status writer, if it is configured, and keeps the keys of session tickets, which the leader writes.
     pub(super) async fn run(&self, config: &Config, parts: &SharedParts) -> Infallible {
-        if config.source == RouteSource::Kubernetes && config.write_status {
-            let clients = Connector::new(config);
-            // Errors are logged by the source of routes, which has the same ones.
-            let client = clients.persist(clients.client().await, |_| ()).await;
-            self.0.replace(Some(Reporter::start(reporting(client, config, parts))));
+        let is_kubernetes = config.source == RouteSource::Kubernetes;
+        let is_elected = is_kubernetes && config.write_status;
+        // Without an election, any replica may write the keys: of several writes one succeeds.
+        let (lead, leads) = watch::channel(!is_elected);
+        let clients = Connector::new(config);
+        // Errors are logged by the source of routes, which has the same ones.
+        let client = async { clients.persist(clients.client().await, |_| ()).await };
+        let client = client.boxed_local().shared();
+        let report = async {
+            if is_elected {
+                let client = client.clone().await;
+                self.0.replace(Some(Reporter::start(reporting(client, lead, config, parts))));
+            }
+            future::pending().await
+        };
+        let keys = parts.ticket_keys.as_ref();
+        let tickets = supervise("tickets", parts.supervised(), || {
+            tickets::follow(config, keys, client.clone(), leads.clone())
+        });
+        tokio::select! {
+            never = report => never,
+            never = tickets => never,
         }
-        future::pending().await
     }
 
     /// Stops writing, and releases the Lease.
@@ -155,7 +172,12 @@ async fn patient_client(
 }
 
 /// The arguments of the status writer.
-fn reporting(client: kube::Client, config: &Config, parts: &SharedParts) -> ReporterArgs {
+fn reporting(
+    client: kube::Client,
+    lead: watch::Sender<bool>,
+    config: &Config,
+    parts: &SharedParts,
+) -> ReporterArgs {
     let config::OwnObjectName { namespace, name } = config.lease.clone().unwrap_or_else(|| {
         config::OwnObjectName { namespace: None, name: lease::name_for(&config.class) }
     });
@@ -168,6 +190,7 @@ fn reporting(client: kube::Client, config: &Config, parts: &SharedParts) -> Repo
         },
         client,
         namespaces: config.namespaces.clone(),
+        lead,
         statuses: parts.statuses.clone(),
         ejections: status::EjectionSource {
             table: parts.table.clone(),

@@ -22,6 +22,7 @@ mod slices;
 pub mod status;
 pub mod supervise;
 pub mod task_stream;
+pub mod tickets;
 mod token_bucket;
 pub mod translate;
 mod turns;

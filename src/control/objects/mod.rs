@@ -9,11 +9,13 @@
 //! * `head` is the metadata of an object.
 //! * `page` splits a list into objects while it arrives.
 //! * `pages` requests lists.
+//! * `wiped` requests one object, and leaves nothing of it in memory.
 
 mod head;
 mod page;
 mod pages;
 mod scan;
+mod wiped;
 
 pub use self::head::Head;
 pub use self::page::NoList;
@@ -22,6 +24,7 @@ pub(super) use self::pages::{Pages, fetch, open, send};
 #[cfg(test)]
 pub(super) use self::scan::tests::any_json;
 pub(super) use self::scan::{FieldScanner, field};
+pub(super) use self::wiped::fetch_wiped;
 
 use serde::de::DeserializeOwned;
 use serde_json::json;

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use kube::Client;
 use prometheus::{IntCounter, IntGauge};
 use tokio::sync::mpsc::UnboundedReceiver;
-use tokio::sync::{Mutex, Notify};
+use tokio::sync::{Mutex, Notify, watch};
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
@@ -30,6 +30,8 @@ pub struct ReporterArgs {
     pub namespaces: Vec<String>,
     /// The Lease for the leader election.
     pub lease: lease::LeaseSettings,
+    /// Receives whether this replica leads.
+    pub lead: watch::Sender<bool>,
     /// The statuses to write.
     pub statuses: Statuses,
     /// The endpoints that this replica has ejected.
@@ -51,6 +53,13 @@ pub struct Meters {
     pub failed: IntCounter,
     /// Events that were not written.
     pub events_dropped: IntCounter,
+}
+
+impl ReporterArgs {
+    fn leads(&self, leads: bool) {
+        self.meters.leader.set(i64::from(leads));
+        self.lead.send_replace(leads);
+    }
 }
 
 impl fmt::Debug for ReporterArgs {
@@ -104,7 +113,7 @@ async fn run(reporting: ReporterArgs, changes: StatusChanges, leaving: Arc<Notif
         () = leaving.notified() => {}
         never = report_for_good(&reporting, &state) => match never {},
     }
-    reporting.meters.leader.set(0);
+    reporting.leads(false);
     let (mut candidate, _) = state.into_inner();
     candidate.release().await;
 }
@@ -127,9 +136,8 @@ async fn report(
     candidate: &mut Candidate,
     changes: &mut StatusChanges,
 ) -> Infallible {
-    let leader = &reporting.meters.leader;
     loop {
-        leader.set(0);
+        reporting.leads(false);
         tokio::select! {
             () = candidate.acquire() => {}
             // What else is to be said is in the statuses.
@@ -137,7 +145,7 @@ async fn report(
                 match never {}
             }
         }
-        leader.set(1);
+        reporting.leads(true);
         tokio::select! {
             biased;
             // To drop the writer is to drop what it has under way.

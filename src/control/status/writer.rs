@@ -312,6 +312,7 @@ mod tests {
                 identity: "me".to_owned(),
                 duration: Duration::from_secs(15),
             },
+            lead: tokio::sync::watch::channel(true).0,
             statuses: Statuses::default(),
             ejections: EjectionSource {
                 table: crate::routing::channel().1,

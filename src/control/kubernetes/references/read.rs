@@ -1,29 +1,24 @@
 //! Reads one Secret or ConfigMap.
 //!
-//! What a Secret holds stays in memory that is wiped when it is dropped, as far as sluice owns it: the buffers of the
-//! HTTP client and of TLS are not sluice's. No error text has anything of it.
+//! What a Secret holds stays in memory that is wiped when it is dropped ([`fetch_wiped`]). No error text has anything of
+//! it.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use http_body_util::BodyExt;
 use kube::api::GetParams;
-use kube::client::Body;
 use kube::core::Request;
 use kube::{Client, Error};
 use serde::Deserialize;
 use tokio::time::timeout;
-use zeroize::{Zeroize, Zeroizing};
 
 use super::schedule::ReadEnd;
 use crate::control::api::SecretData;
-use crate::control::objects::{field, open};
+use crate::control::objects::{fetch_wiped, field};
 use crate::routing::{Kind, ObjectRef};
 
 /// How long the API server may take to answer.
 const TIMEOUT: Duration = Duration::from_secs(10);
-/// The longest object that is read. An API server stores none that is longer.
-const LONGEST: usize = 8 << 20;
 
 /// What a read has brought.
 #[derive(Debug)]
@@ -97,7 +92,7 @@ async fn get(
     let plural = if object.kind == Kind::Secret { "secrets" } else { "configmaps" };
     let resource = Request::new(format!("/api/v1/namespaces/{namespace}/{plural}"));
     let request = resource.get(name, &GetParams::default()).map_err(Error::BuildRequest)?;
-    let text = wiped_body(open(client, request).await?.into_body()).await?;
+    let text = fetch_wiped(client, request).await?;
     let content = match object.kind {
         Kind::Secret => secret(&text),
         _ => config_map(&text),
@@ -125,34 +120,11 @@ fn config_map(text: &[u8]) -> Result<ReferenceContent, &'static str> {
         .map_err(|_| "its data is not an object of texts")
 }
 
-/// The whole of a body, in memory that is wiped when it is dropped. So are its parts, unless the HTTP client still uses
-/// them.
-async fn wiped_body(mut body: Body) -> Result<Zeroizing<Vec<u8>>, Error> {
-    let mut whole = Zeroizing::new(Vec::with_capacity(8 << 10));
-    while let Some(frame) = body.frame().await {
-        let Ok(part) = frame?.into_data() else { continue };
-        if whole.len() + part.len() > LONGEST {
-            return Err(Error::Service("the object is too long".into()));
-        }
-        if whole.len() + part.len() > whole.capacity() {
-            // A vector that grows by itself leaves its former memory as it is.
-            let room = (whole.len() + part.len()).saturating_mul(2);
-            let mut larger = Zeroizing::new(Vec::with_capacity(room));
-            larger.extend_from_slice(&whole);
-            whole = larger;
-        }
-        whole.extend_from_slice(&part);
-        if let Ok(mut part) = part.try_into_mut() {
-            part.as_mut().zeroize();
-        }
-    }
-    Ok(whole)
-}
-
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
     use hyper::{Request as HttpRequest, Response};
+    use kube::client::Body;
     use tower::service_fn;
 
     use super::*;
