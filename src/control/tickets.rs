@@ -10,9 +10,10 @@
 
 use std::convert::Infallible;
 use std::fmt;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use hyper::header::CONTENT_TYPE;
+use jiff::Timestamp;
 use k8s_openapi::ByteString;
 use kube::api::GetParams;
 use kube::core::Request;
@@ -340,10 +341,9 @@ fn resource(secret: &TicketSecret) -> Request {
     Request::new(format!("/api/v1/namespaces/{}/secrets", secret.namespace))
 }
 
-/// The seconds since 1970.
+/// The time in seconds since 1970.
 fn now() -> i64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    i64::try_from(since.as_secs()).unwrap_or(i64::MAX)
+    Timestamp::now().as_second()
 }
 
 #[cfg(test)]

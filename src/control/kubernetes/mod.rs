@@ -33,7 +33,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use futures::stream::SelectAll;
-use futures::{FutureExt, Stream, StreamExt};
+use futures::{FutureExt, Stream, StreamExt, stream};
+use jiff::Timestamp;
 use kube::Client;
 
 pub use self::health::Notice;
@@ -54,6 +55,9 @@ use super::objects::Extent;
 use super::translate::{Delta, DnsAnswer, Installation};
 use super::{slices, warn_of_missing_services};
 use crate::routing::{Kind, ObjectKey};
+
+/// How often the validity of certificates is looked at.
+const TICK: Duration = Duration::from_secs(60);
 
 /// A change of the table and the statuses.
 #[derive(Clone, Debug)]
@@ -99,6 +103,9 @@ pub async fn watch(
     // All watches are known before the first of them begins.
     let secrets = source.secret_watches(&health);
     let (mut streams, watches) = source.streams(&health);
+    if source.secrets {
+        streams.push(ticks().boxed());
+    }
     let (mut references, news) = ReferenceFollower::start(source.client, secrets, checked);
     streams.push(answers.map(|(name, answer)| SourceEvent::Name(name, answer)).boxed());
     streams.push(news.map(SourceEvent::Reference).boxed());
@@ -171,6 +178,8 @@ enum SourceEvent {
     Reference(ReferenceNews),
     /// The first table has waited long enough for this.
     Impatience(Awaited),
+    /// Time has passed.
+    Tick,
 }
 
 type Streams = SelectAll<Pin<Box<dyn Stream<Item = SourceEvent> + Send>>>;
@@ -236,6 +245,14 @@ impl KubernetesSource {
     }
 }
 
+/// A tick now, and then one after the other.
+fn ticks() -> impl Stream<Item = SourceEvent> + Send {
+    stream::unfold(Duration::ZERO, |pause| async move {
+        tokio::time::sleep(pause).await;
+        Some((SourceEvent::Tick, TICK))
+    })
+}
+
 fn source_event(watched: usize, event: Result<OptionalEvent, WatchFailure>) -> SourceEvent {
     match event {
         Ok(OptionalEvent::Undefined) => SourceEvent::Undefined(watched),
@@ -288,6 +305,7 @@ impl Follower {
             SourceEvent::Name(name, answer) => self.objects.builder.put_answer(&name, answer),
             SourceEvent::Reference(news) => news.tell(&mut self.objects.builder),
             SourceEvent::Impatience(awaited) => self.impatient.push(awaited),
+            SourceEvent::Tick => self.objects.builder.set_time(Timestamp::now().as_second()),
         }
     }
 

@@ -80,7 +80,8 @@ impl ServerState {
             if let Some(code) = self.write_refusal {
                 return refused(code);
             }
-            if patch["metadata"]["resourceVersion"] != self.version.to_string() {
+            let version = self.version.to_string();
+            if patch["metadata"]["resourceVersion"].as_str() != Some(&version) {
                 return refused(409);
             }
             self.version += 1;

@@ -79,11 +79,6 @@ impl CheckedConfigMaps {
         }
     }
 
-    /// There is no room for a ConfigMap.
-    pub(super) fn refuse(&mut self, config_map: &ObjectKey) {
-        self.read.insert(config_map.clone(), Err(AuthorityFault::TooMany));
-    }
-
     /// Publishes what has changed, once each one has been read: until then, what others have read is still in force.
     pub(super) fn publish(&mut self) {
         let is_whole = self.named.iter().all(|key| self.read.contains_key(key));
@@ -155,9 +150,12 @@ mod tests {
         followed.take(&key("a"), &ReferenceContent::Missing);
         followed.publish();
         assert!(published(&authorities, "b").is_some());
-        followed.refuse(&key("b"));
+        let unread =
+            ReferenceContent::Unread { cause: "x", detail: String::new(), forbidden: true };
+        followed.take(&key("b"), &unread);
         followed.publish();
-        assert_eq!(published(&authorities, "b").expect("b").err(), Some(AuthorityFault::TooMany));
+        let fault = published(&authorities, "b").expect("b").err();
+        assert_eq!(fault, Some(AuthorityFault::NotRead("x".into())));
     }
 
     #[test]

@@ -26,7 +26,7 @@ use tokio::task::{JoinError, JoinSet};
 
 use self::checks::CheckedConfigMaps;
 use self::read::ReferenceContent;
-use self::schedule::{MOST_OF_A_NAMESPACE, ReadEnd, ReadJob, ReadSchedule, ReferenceUser};
+use self::schedule::{ReadEnd, ReadJob, ReadSchedule, ReferenceUser};
 use super::health::{WatchHealth, is_forbidden};
 use super::list_watch::{WatchEvent, WatchEvents, WatchFailure};
 use crate::control::checks::Authorities;
@@ -42,9 +42,6 @@ const PAUSE: Duration = Duration::from_millis(50);
 const MOST_UNTAKEN: usize = 32;
 /// The most namespaces whose refusals are remembered, so that each is logged once.
 const MOST_REFUSALS: usize = 1000;
-/// The cause if too many are named.
-const TOO_MANY: &str = "routes name more than 1000 Secrets and ConfigMaps of its namespace";
-const _: () = assert!(MOST_OF_A_NAMESPACE == 1000);
 
 /// What active health checks need, and where it is published.
 #[derive(Clone, Debug)]
@@ -258,14 +255,12 @@ impl Following {
     /// Looks at the table for the ConfigMaps that checks need.
     fn look(&mut self, now: Instant) {
         let changes = self.checked.name(&self.table.table());
-        let object = |key: ObjectKey| ObjectRef::new(Kind::ConfigMap, key);
+        let object = |key| ObjectRef::new(Kind::ConfigMap, key);
         for key in changes.unwanted {
-            self.schedule.unwant(&object(key), ReferenceUser::Checks, now);
+            self.schedule.unwant(&object(key), ReferenceUser::Checks);
         }
         for key in changes.wanted {
-            if !self.schedule.want(&object(key.clone()), ReferenceUser::Checks, now) {
-                self.checked.refuse(&key);
-            }
+            self.schedule.want(&object(key), ReferenceUser::Checks, now);
         }
         self.checked.publish();
     }
@@ -273,15 +268,10 @@ impl Following {
     /// Adds and removes what routes name.
     fn change(&mut self, changes: &ReferenceChanges, now: Instant) {
         for object in &changes.unwanted {
-            self.schedule.unwant(object, ReferenceUser::Routes, now);
+            self.schedule.unwant(object, ReferenceUser::Routes);
         }
         for object in &changes.wanted {
-            if !self.schedule.want(object, ReferenceUser::Routes, now) {
-                let detail = String::new();
-                let content =
-                    ReferenceContent::Unread { cause: TOO_MANY, detail, forbidden: false };
-                self.tell(object.clone(), content, None);
-            }
+            self.schedule.want(object, ReferenceUser::Routes, now);
         }
     }
 
@@ -297,18 +287,9 @@ impl Following {
             self.checked.publish();
         }
         if self.schedule.is_wanted_by(&job.object, ReferenceUser::Routes) {
-            self.tell(job.object, content, room);
+            // Fails only when nobody listens any more.
+            let _ = self.tell.send(ReferenceNews { object: job.object, content, _room: room });
         }
-    }
-
-    fn tell(
-        &self,
-        object: ObjectRef,
-        content: ReferenceContent,
-        room: Option<OwnedSemaphorePermit>,
-    ) {
-        // Fails only when nobody listens any more.
-        let _ = self.tell.send(ReferenceNews { object, content, _room: room });
     }
 
     /// Logs the permissions that sluice lacks, once for each kind and namespace.

@@ -26,9 +26,6 @@ const AT_ONCE_OF_A_NAMESPACE: usize = 4;
 /// How many reads may begin at once, and the time after which another one may. The first table waits for many.
 const BURST: u32 = 1000;
 const PER_READ: Duration = Duration::from_millis(10);
-/// The most objects of one namespace. Each is kept, and read again.
-pub(super) const MOST_OF_A_NAMESPACE: usize = 1000;
-
 /// Who needs an object.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) enum ReferenceUser {
@@ -61,8 +58,6 @@ pub(super) enum ReadEnd {
 #[derive(Debug)]
 pub(super) struct ReadSchedule {
     objects: HashMap<ObjectRef, FollowedObject>,
-    /// How many there are of each namespace, and those for which there is no room.
-    namespaces: HashMap<Box<str>, NamespaceRoom>,
     /// The namespaces whose Secrets are watched; `None` is all.
     watched: HashSet<Option<String>>,
     /// The planned reads by time, each once.
@@ -100,12 +95,6 @@ enum ReadStage {
 type SeenVersion = Option<String>;
 
 #[derive(Debug, Default)]
-struct NamespaceRoom {
-    within: usize,
-    beyond: BTreeMap<ObjectRef, HashSet<ReferenceUser>>,
-}
-
-#[derive(Debug, Default)]
 struct ReadQueue {
     waiting: DistinctQueue<ObjectRef>,
     running: usize,
@@ -115,7 +104,6 @@ impl ReadSchedule {
     pub(super) fn new(now: Instant) -> Self {
         ReadSchedule {
             objects: HashMap::new(),
-            namespaces: HashMap::new(),
             watched: HashSet::new(),
             due: BTreeMap::new(),
             turns: Turns::default(),
@@ -125,53 +113,28 @@ impl ReadSchedule {
         }
     }
 
-    /// A user needs an object. Returns whether there is room for it.
-    pub(super) fn want(&mut self, object: &ObjectRef, user: ReferenceUser, now: Instant) -> bool {
-        if let Some(followed) = self.objects.get_mut(object) {
-            if followed.users.insert(user) {
-                // The new user has not heard of it.
-                self.plan(object, now);
+    /// A user needs an object.
+    pub(super) fn want(&mut self, object: &ObjectRef, user: ReferenceUser, now: Instant) {
+        match self.objects.get_mut(object) {
+            Some(followed) => {
+                if followed.users.insert(user) {
+                    // The new user has not heard of it.
+                    self.plan(object, now);
+                }
             }
-            return true;
+            None => self.add(object, user, now),
         }
-        let room = self.namespaces.entry(object.key.namespace().into()).or_default();
-        if room.within >= MOST_OF_A_NAMESPACE {
-            room.beyond.entry(object.clone()).or_default().insert(user);
-            return false;
-        }
-        room.within += 1;
-        self.add(object, [user].into(), now);
-        true
     }
 
     /// A user no longer needs an object.
-    pub(super) fn unwant(&mut self, object: &ObjectRef, user: ReferenceUser, now: Instant) {
-        let Some(room) = self.namespaces.get_mut(object.key.namespace()) else { return };
-        let Some(followed) = self.objects.get_mut(object) else {
-            if let Some(users) = room.beyond.get_mut(object) {
-                users.remove(&user);
-                if users.is_empty() {
-                    room.beyond.remove(object);
-                }
-            }
-            return;
-        };
+    pub(super) fn unwant(&mut self, object: &ObjectRef, user: ReferenceUser) {
+        let Some(followed) = self.objects.get_mut(object) else { return };
         followed.users.remove(&user);
-        if !followed.users.is_empty() {
-            return;
-        }
-        if let (ReadStage::Due(due), id) = (followed.stage, followed.id) {
-            self.due.remove(&(due, id));
-        }
-        self.objects.remove(object);
-        match room.beyond.pop_first() {
-            Some((next, users)) => self.add(&next, users, now),
-            None => {
-                room.within -= 1;
-                if room.within == 0 {
-                    self.namespaces.remove(object.key.namespace());
-                }
+        if followed.users.is_empty() {
+            if let (ReadStage::Due(due), id) = (followed.stage, followed.id) {
+                self.due.remove(&(due, id));
             }
+            self.objects.remove(object);
         }
     }
 
@@ -216,12 +179,12 @@ impl ReadSchedule {
         }
     }
 
-    /// Whether an object is needed, and there is room for it.
+    /// Whether an object is needed.
     pub(super) fn has(&self, object: &ObjectRef) -> bool {
         self.objects.contains_key(object)
     }
 
-    /// Whether a user needs an object for which there is room.
+    /// Whether a user needs an object.
     pub(super) fn is_wanted_by(&self, object: &ObjectRef, user: ReferenceUser) -> bool {
         self.objects.get(object).is_some_and(|followed| followed.users.contains(&user))
     }
@@ -295,11 +258,11 @@ impl ReadSchedule {
         true
     }
 
-    fn add(&mut self, object: &ObjectRef, users: HashSet<ReferenceUser>, now: Instant) {
+    fn add(&mut self, object: &ObjectRef, user: ReferenceUser, now: Instant) {
         self.last_id += 1;
         let followed = FollowedObject {
             id: self.last_id,
-            users,
+            users: [user].into(),
             stage: ReadStage::Current,
             seen: None,
             version: None,

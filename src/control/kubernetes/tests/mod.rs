@@ -138,10 +138,18 @@ fn good(number: usize) -> Value {
         },
         "spec": {
             "hostnames": [format!("good-{number}.test")], "backends": [{ "address": "192.0.2.1:1" }],
-            "ports": [{ "name": "tls", "port": 443 }], "from": [], "to": [],
         },
-        "addressType": "IPv4", "endpoints": [{ "addresses": ["192.0.2.1"] }], "ports": [],
     })
+}
+
+/// An object of any kind that routes refer to.
+fn good_target(number: usize) -> Value {
+    let mut object = good(number);
+    object["spec"] = json!({ "ports": [{ "name": "tls", "port": 443 }], "from": [], "to": [] });
+    object["addressType"] = json!("IPv4");
+    object["endpoints"] = json!([{ "addresses": ["192.0.2.1"] }]);
+    object["ports"] = json!([]);
+    object
 }
 
 /// An object that is good but for one place.
@@ -168,7 +176,11 @@ fn damaged() -> impl Strategy<Value = Value> {
         "/ports",
     ]);
     (places, any_json()).prop_map(|(place, damage)| {
-        let mut object = good(usize::MAX);
+        let route = good(usize::MAX);
+        let mut object = match route.pointer(place) {
+            Some(_) => route,
+            None => good_target(usize::MAX),
+        };
         if let Some(name) = object.pointer_mut("/metadata/name") {
             *name = json!("odd");
         }
@@ -247,7 +259,7 @@ fn what_cannot_be_read_is_as_it_was_last_and_counted_until_it_can() {
     let mut route = good(1);
     let backend = json!({ "name": "good", "namespace": "granting", "port": "tls" });
     route["spec"]["backends"] = json!([{ "service": backend }]);
-    let [mut service, mut slice, mut grant] = [1, 1, 1].map(good);
+    let [mut service, mut slice, mut grant] = [1, 1, 1].map(good_target);
     for object in [&mut service, &mut slice, &mut grant] {
         object["metadata"]["namespace"] = json!("granting");
     }
@@ -321,7 +333,7 @@ async fn the_first_update_has_the_installations_own_addresses_though_it_waits_fo
     let mut route = good(1);
     // Nothing answers there.
     route["spec"]["backends"] = json!([{ "address": "db.example.com:1" }]);
-    let (mut service, mut slice) = (good(1), good(1));
+    let (mut service, mut slice) = (good_target(1), good_target(1));
     service["metadata"]["name"] = json!("good");
     slice["ports"] = json!([{ "name": "tls", "port": 8443 }]);
     let objects =
