@@ -163,6 +163,35 @@ func TestRightsAreThoseOfDeploy(t *testing.T) {
 		t.Errorf("%d roles instead of 3", roles)
 	}
 
+	serving := render(t, set("terminate=true")...)
+	cluster = find(serving, "ClusterRole", "sluice-edge")
+	if all := rules("clusterrole.yaml", "clusterrole-terminate.yaml", "clusterrole-configmaps.yaml"); !reflect.DeepEqual(cluster.at("rules"), all) {
+		t.Errorf("the ClusterRole of an installation that serves TLS has other rights: %s", cluster.text("rules"))
+	}
+	tickets := find(serving, "Role", "sluice-edge-ticket-keys")
+	if !reflect.DeepEqual(tickets.at("rules"), rules("role-ticket-keys.yaml")) {
+		t.Errorf("the Role of the ticket keys differs from deploy/role-ticket-keys.yaml: %s", tickets.text("rules"))
+	}
+	for values, namespace := range map[string]string{
+		"terminate=true,namespaces={a}": "a", "terminate=true,namespaces={a},ticketKeys=": "a",
+	} {
+		for _, one := range render(t, set(strings.Split(values, ",")...)...) {
+			secrets := strings.Contains(one.text("rules"), "secrets")
+			if secrets && one.at("kind") == "ClusterRole" {
+				t.Errorf("%s: Secrets of the whole cluster may be read", values)
+			}
+			if tickets := one.text("metadata", "name") == "sluice-edge-ticket-keys"; secrets && !tickets && one.text("metadata", "namespace") != namespace {
+				t.Errorf("%s: Secrets of %s may be read", values, one.text("metadata", "namespace"))
+			}
+		}
+	}
+	for name, file := range matrix(t) {
+		text := renderText(t, "--values", file)
+		if !strings.Contains(text, "terminate: true") && strings.Contains(text, "[secrets]") {
+			t.Errorf("%s: Secrets may be read though no route serves TLS", name)
+		}
+	}
+
 	reader := renderText(t, "--values", "values/read-only.yaml")
 	for _, verb := range []string{"patch", "create", "update"} {
 		if strings.Contains(reader, "verbs: ["+verb) {
@@ -184,6 +213,49 @@ func count(objects []object, kind string) (found int) {
 }
 
 // Every release has a Lease of its own, and may write no other.
+// The keys of session tickets are sluice's: the chart makes the Secret, and Helm never touches what is in it.
+func TestTicketKeys(t *testing.T) {
+	t.Parallel()
+	for values, name := range map[string]string{
+		"terminate=true":                                        "edge/sluice-ticket-keys",
+		"terminate=true,ticketKeys=own":                         "edge/own",
+		"terminate=true,ticketKeys=other/own":                   "other/own",
+		"terminate=true,writeStatus=false":                      "edge/sluice-ticket-keys",
+		"terminate=true,ticketKeys=":                            "",
+		"terminate=true,resumption=false":                       "",
+		"terminate=false":                                       "",
+		"terminate=true,source=files,files.existingConfigMap=r": "",
+	} {
+		objects := render(t, set(strings.Split(values, ",")...)...)
+		var settings struct {
+			Terminate, Resumption bool
+			TicketKeys            string
+		}
+		if err := yaml.Unmarshal([]byte(configuration(t, objects)), &settings); err != nil {
+			t.Fatal(err)
+		}
+		if settings.TicketKeys != name || settings.Terminate != strings.Contains(values, "terminate=true") {
+			t.Errorf("%s: %+v", values, settings)
+		}
+		if off := strings.Contains(values, "resumption=false"); settings.Terminate && settings.Resumption == off {
+			t.Errorf("%s: %+v", values, settings)
+		}
+		var secrets []string
+		for _, one := range objects {
+			if one.at("kind") != "Secret" {
+				continue
+			}
+			secrets = append(secrets, one.text("metadata", "namespace")+"/"+one.text("metadata", "name"))
+			if one.at("data") != nil || one.at("stringData") != nil {
+				t.Errorf("%s: Helm would write what is in the Secret", values)
+			}
+		}
+		if strings.Join(secrets, " ") != name {
+			t.Errorf("%s: there are %v", values, secrets)
+		}
+	}
+}
+
 func TestLease(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct {

@@ -31,6 +31,8 @@ func TestRefusals(t *testing.T) {
 		"additionalServices.in.spec=1":         "'/additionalServices/in': additional properties 'spec' not allowed",
 		"namespaces={Team}":                    "'/namespaces/0': 'Team' does not match pattern",
 		"image.digest=0123":                    "'/image/digest': '0123' does not match pattern",
+		"terminate=yes":                        "'/terminate': got string, want boolean",
+		"ticketKeys=a/b/c":                     "'/ticketKeys': 'a/b/c' does not match pattern",
 		"accessLog=some":                       "value must be one of 'off', 'errors', 'all'",
 		"workers=0":                            "'/workers': minimum: got 0, want 1",
 		"podAnnotations.a=1":                   "'/podAnnotations/a': got number, want string",

@@ -121,3 +121,13 @@ annotations:
 {{- $parts := include "sluice.lease" . | splitList "/" -}}
 {{- ternary (first $parts) (include "sluice.namespace" .) (eq (len $parts) 2) -}}
 {{- end -}}
+
+{{/* The Secret with the keys of session tickets, as NAMESPACE/NAME, if the pods share them. */}}
+{{- define "sluice.ticketKeys" -}}
+{{- $values := .Values -}}
+{{- $default := printf "%s-ticket-keys" (include "sluice.fullname" .) -}}
+{{- $name := ternary $default $values.ticketKeys (kindIs "invalid" $values.ticketKeys) -}}
+{{- if and $values.terminate $values.resumption $name (include "sluice.kubernetes" .) -}}
+{{- ternary $name (printf "%s/%s" (include "sluice.namespace" .) $name) (contains "/" $name) -}}
+{{- end -}}
+{{- end -}}

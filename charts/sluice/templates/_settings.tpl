@@ -170,6 +170,8 @@
 {{- with get $values $key }}{{ $_ := set $config $key . }}{{ end -}}
 {{- end -}}
 {{- with $values.dns.servers }}{{ $_ := set $config "dns" (dict "servers" .) }}{{ end -}}
+{{- if $values.terminate }}{{ $config = merge $config (pick $values "terminate" "resumption") }}{{ end -}}
+{{- with include "sluice.ticketKeys" . }}{{ $_ := set $config "ticketKeys" . }}{{ end -}}
 {{- with $values.workers }}{{ $_ := set $config "workers" (int .) }}{{ end -}}
 {{- if include "sluice.kubernetes" . -}}
 {{- $_ := set $config "writeStatus" $values.writeStatus -}}

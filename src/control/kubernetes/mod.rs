@@ -305,7 +305,9 @@ impl Follower {
             SourceEvent::Name(name, answer) => self.objects.builder.put_answer(&name, answer),
             SourceEvent::Reference(news) => news.tell(&mut self.objects.builder),
             SourceEvent::Impatience(awaited) => self.impatient.push(awaited),
-            SourceEvent::Tick => self.objects.builder.set_time(Timestamp::now().as_second()),
+            SourceEvent::Tick => {
+                self.objects.builder.set_time(Timestamp::now().as_second());
+            }
         }
     }
 
