@@ -29,6 +29,7 @@ mod rules;
 mod saved;
 mod status;
 mod support;
+mod terminate;
 mod weird;
 
 use std::process::ExitCode;
@@ -38,6 +39,7 @@ fn main() -> ExitCode {
     support::run([
         load::tests(),
         memory::tests(),
+        terminate::tests(),
         outage::tests(),
         saved::tests(),
         leader::tests(),

@@ -52,7 +52,7 @@ fn large_objects_take_little_memory() {
 }
 
 /// The most that a process has had in memory, in MiB.
-fn peak(sluice: &Sluice) -> u64 {
+pub(crate) fn peak(sluice: &Sluice) -> u64 {
     let status = fs::read_to_string(format!("/proc/{}/status", sluice.pid().as_raw_nonzero()));
     let status = status.expect("the state of a process");
     let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).expect("a peak");

@@ -7,7 +7,7 @@ use std::sync::{Mutex, OnceLock};
 use std::time::Duration;
 
 use rcgen::KeyPair;
-use serde_json::Value;
+use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use super::kubectl::{Kubeconfig, program, succeeded};
@@ -157,6 +157,24 @@ impl ApiServer {
         name
     }
 
+    /// The requests for Secrets that a user has made, as `VERB NAMESPACE/NAME`.
+    pub(crate) fn secret_requests(&self, user: &str) -> Vec<String> {
+        let log = fs::read_to_string(self.audit_log()).unwrap_or_default();
+        let events = log.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+        let of_user = events.filter(|event| event["user"]["username"] == user);
+        let request = |event: Value| {
+            let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+            let object = &event["objectRef"];
+            let (namespace, name) = (text(&object["namespace"]), text(&object["name"]));
+            format!("{} {namespace}/{name}", text(&event["verb"]))
+        };
+        of_user.map(request).collect()
+    }
+
+    fn audit_log(&self) -> PathBuf {
+        self.folder.path().join("audit.log")
+    }
+
     /// `https://` and the address.
     pub(crate) fn url(&self) -> String {
         format!("https://127.0.0.1:{}", self.port)
@@ -179,6 +197,8 @@ impl ApiServer {
             format!("--service-account-signing-key-file={}", file("service-account.key")),
             "--authorization-mode=RBAC".into(),
             format!("--token-auth-file={}", file("tokens.csv")),
+            format!("--audit-policy-file={}", file("audit-policy.json")),
+            format!("--audit-log-path={}", self.audit_log().display()),
         ]);
         command
     }
@@ -211,10 +231,20 @@ fn remove_everywhere(node: &mut Value, key: &str) {
 fn write_credentials(folder: &Path) {
     let key = KeyPair::generate().expect("a key");
     let tokens = format!("{ADMIN_TOKEN},admin,admin,\"system:masters\"\n");
+    let audit = json!({
+        "apiVersion": "audit.k8s.io/v1",
+        "kind": "Policy",
+        "omitStages": ["RequestReceived"],
+        "rules": [
+            { "level": "Metadata", "resources": [{ "group": "", "resources": ["secrets"] }] },
+            { "level": "None" },
+        ],
+    });
     for (name, text) in [
         ("service-account.key", key.serialize_pem()),
         ("service-account.pub", key.public_key_pem()),
         ("tokens.csv", tokens),
+        ("audit-policy.json", audit.to_string()),
     ] {
         fs::write(folder.join(name), text).expect("room for it");
     }
