@@ -13,6 +13,7 @@ mod deadlines;
 mod inbox;
 mod ready;
 mod sources;
+mod steps;
 mod task;
 mod wheel;
 
@@ -39,6 +40,7 @@ use self::inbox::TaskWaker;
 pub(super) use self::ready::Ready;
 pub(super) use self::sources::SourceId;
 use self::sources::{EventTarget, Sources};
+use self::steps::StepQueue;
 use self::task::Task;
 pub(super) use self::task::TaskId;
 use self::wheel::Wheel;
@@ -54,6 +56,7 @@ pub(super) struct Reactor {
     tasks: RefCell<Slab<Task>>,
     /// Tasks to poll in this turn.
     runnable: RefCell<VecDeque<TaskId>>,
+    steps: StepQueue,
     bulk: BulkQueue,
     inbox: Arc<Inbox>,
     /// The task that is being polled.
@@ -83,6 +86,7 @@ impl Reactor {
             sources: Sources::new(&*inbox)?,
             tasks: RefCell::default(),
             runnable: RefCell::default(),
+            steps: StepQueue::default(),
             bulk: BulkQueue::default(),
             inbox,
             current: Cell::new(TaskId::NONE),
@@ -112,6 +116,7 @@ impl Reactor {
         let mut failed = 0;
         let ended = loop {
             self.run_queued();
+            self.run_step();
             self.run_bulk();
             let value = result.take();
             if value.is_some() || Rc::strong_count(&result) == 1 {
@@ -329,7 +334,7 @@ impl Reactor {
     /// Waits for events, and queues the tasks of events and of expired deadlines.
     fn wait(&self, events: &mut Vec<epoll::Event>) -> io::Result<()> {
         let bulk = !self.bulk.is_empty();
-        let idle = self.runnable.borrow().is_empty() && !bulk;
+        let idle = self.runnable.borrow().is_empty() && self.steps.is_empty() && !bulk;
         let now = self.now.get();
         let until = if idle { self.wheel.borrow().next_due() } else { now };
         let begin = Instant::now();

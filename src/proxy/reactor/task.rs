@@ -13,6 +13,8 @@ pub(super) struct Task {
     pub(super) queued: bool,
     /// Whether it is in the bulk queue.
     pub(super) awaits_bulk: bool,
+    /// Whether it is in the queue for expensive steps.
+    pub(super) awaits_step: bool,
     /// Whether its waits are interrupted.
     pub(super) is_cancelled: bool,
     /// Its nearest deadline, as of its last poll; `u64::MAX` means none.
@@ -48,6 +50,7 @@ impl Task {
             polled: Some(Polled { future: Box::pin(future), waker }),
             queued: false,
             awaits_bulk: false,
+            awaits_step: false,
             is_cancelled: false,
             deadline: u64::MAX,
             scheduled: u64::MAX,
