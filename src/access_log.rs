@@ -80,8 +80,11 @@ pub struct Entry<'a> {
     /// The limit that the connection exceeds. It may be one that is only reported.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub limit: Option<&'static str>,
-    /// What is wrong with the hello. It contains nothing from the client except numbers of extensions and
-    /// bytes.
+    /// The TLS that sluice has served.
+    #[serde(rename = "tls", skip_serializing_if = "Option::is_none")]
+    pub served: Option<ServedTls<'a>>,
+    /// What is wrong with the hello or the PROXY header, or why TLS has failed. A text that a peer decides is escaped
+    /// and short.
     #[serde(skip_serializing_if = "Option::is_none", serialize_with = "text")]
     pub cause: Option<&'a dyn fmt::Display>,
     /// From accept to the complete hello.
@@ -101,6 +104,37 @@ pub struct Entry<'a> {
     /// The event that the line reports.
     #[serde(flatten)]
     pub event: Event,
+}
+
+/// The TLS that sluice has served to a client, as far as it came.
+#[derive(Clone, Copy, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ServedTls<'a> {
+    /// The negotiated version.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub version: Option<&'a str>,
+    /// The negotiated cipher suite, by its name in OpenSSL.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cipher: Option<&'a str>,
+    /// The negotiated protocol, escaped.
+    #[serde(skip_serializing_if = "Option::is_none", serialize_with = "escaped")]
+    pub alpn: Option<&'a [u8]>,
+    /// Whether an earlier session was resumed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub resumed: Option<bool>,
+    /// The serial number of the certificate that was served. A resumed session needs none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub certificate: Option<&'a str>,
+    /// The subject of the client's certificate, escaped and shortened.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub client_subject: Option<&'a str>,
+    /// From the hello to the end of the handshake.
+    #[serde(
+        rename = "handshakeMs",
+        skip_serializing_if = "Option::is_none",
+        serialize_with = "optional_millis"
+    )]
+    pub handshake_took: Option<Duration>,
 }
 
 /// An event of a connection that has a line in the access log.

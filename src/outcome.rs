@@ -32,6 +32,10 @@ pub enum Outcome {
     AccessDenied,
     /// The route is suspended.
     Suspended,
+    /// The route serves TLS, and has no certificate for it, or may not.
+    NoCertificate,
+    /// The TLS handshake with the client failed, or took too long.
+    HandshakeFailed,
     /// The connection came back to sluice: it would go round for ever.
     Loop,
     /// A [`Limit`] was reached.
@@ -60,7 +64,7 @@ pub enum Outcome {
 
 impl Outcome {
     /// All outcomes, each at the index that `as usize` gives it.
-    pub const ALL: [Outcome; 24] = [
+    pub const ALL: [Outcome; 26] = [
         Outcome::Completed,
         Outcome::NoHello,
         Outcome::BadPreamble,
@@ -73,6 +77,8 @@ impl Outcome {
         Outcome::NoRoute,
         Outcome::AccessDenied,
         Outcome::Suspended,
+        Outcome::NoCertificate,
+        Outcome::HandshakeFailed,
         Outcome::Loop,
         Outcome::LimitExceeded,
         Outcome::NoEndpoints,
@@ -102,6 +108,8 @@ impl Outcome {
             Outcome::NoRoute => "no_route",
             Outcome::AccessDenied => "access_denied",
             Outcome::Suspended => "suspended",
+            Outcome::NoCertificate => "no_certificate",
+            Outcome::HandshakeFailed => "handshake_failed",
             Outcome::Loop => "loop",
             Outcome::LimitExceeded => "limit_exceeded",
             Outcome::NoEndpoints => "no_endpoints",
@@ -145,19 +153,22 @@ pub enum Limit {
     Endpoint,
     /// The connections whose hello is not complete.
     Hellos,
+    /// The connections whose TLS handshake is not complete.
+    Handshakes,
     /// What the process, or the machine, has room for.
     Process,
 }
 
 impl Limit {
     /// All limits, each at the index that `as usize` gives it.
-    pub const ALL: [Limit; 7] = [
+    pub const ALL: [Limit; 8] = [
         Limit::Source,
         Limit::Route,
         Limit::Listener,
         Limit::Rate,
         Limit::Endpoint,
         Limit::Hellos,
+        Limit::Handshakes,
         Limit::Process,
     ];
 
@@ -170,6 +181,7 @@ impl Limit {
             Limit::Rate => "rate",
             Limit::Endpoint => "endpoint",
             Limit::Hellos => "hellos",
+            Limit::Handshakes => "handshakes",
             Limit::Process => "process",
         }
     }

@@ -153,6 +153,7 @@ impl Default for Config {
             policy_ceiling: Policy::default(),
             timeouts: ProxyTimeouts {
                 hello: Duration::from_secs(5),
+                handshake: Duration::from_secs(10),
                 stall: Some(Duration::from_mins(5)),
                 max: None,
             },

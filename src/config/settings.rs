@@ -212,6 +212,13 @@ pub(super) const SETTINGS: &[Setting] = &[
         |config| display(config.timeouts.hello).to_string(),
     ),
     one(
+        "timeouts.handshake",
+        "DURATION",
+        "How long a client may take for the TLS handshake with a route that terminates TLS",
+        |config, given| store(&mut config.timeouts.handshake, given, duration),
+        |config| display(config.timeouts.handshake).to_string(),
+    ),
+    one(
         "timeouts.connect",
         "DURATION",
         "How long one attempt to connect to one endpoint may take",

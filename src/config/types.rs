@@ -258,6 +258,8 @@ impl fmt::Display for OwnService {
 pub struct ProxyTimeouts {
     /// From accept to a whole ClientHello.
     pub hello: Duration,
+    /// From the ClientHello to the end of a TLS handshake that sluice serves.
+    pub handshake: Duration,
     /// For a client that takes next to nothing of what there is for it; `None` is for ever.
     pub stall: Option<Duration>,
     /// The longest that a route may ask for; `None` is no bound.

@@ -1,5 +1,7 @@
 //! Groups of related metrics.
 
+use std::time::Duration;
+
 use prometheus::{Gauge, Histogram, IntCounter, IntCounterVec, IntGauge, IntGaugeVec};
 
 use super::registration::Registration;
@@ -69,6 +71,45 @@ impl DurationMetrics {
                 LIFETIME,
             )?,
         })
+    }
+}
+
+/// The TLS handshakes with clients.
+#[derive(Clone, Debug)]
+pub struct HandshakeMetrics {
+    /// `sluice_handshake_duration_seconds`: of a complete handshake, from the hello on.
+    duration: Histogram,
+    /// `sluice_handshakes_total{result="full"}`.
+    full: IntCounter,
+    /// `sluice_handshakes_total{result="resumed"}`.
+    resumed: IntCounter,
+    /// `sluice_handshakes_total{result="failed"}`.
+    pub failed: IntCounter,
+}
+
+impl HandshakeMetrics {
+    pub(super) fn new(new: &Registration<'_>) -> prometheus::Result<Self> {
+        let results = new.counters(
+            "handshakes_total",
+            "TLS handshakes with clients of routes that terminate TLS, by result.",
+            "result",
+        )?;
+        Ok(HandshakeMetrics {
+            duration: new.histogram(
+                "handshake_duration_seconds",
+                "Time from a ClientHello to the end of the TLS handshake that sluice serves.",
+                ROUND_TRIP,
+            )?,
+            full: results.with_label_values(&["full"]),
+            resumed: results.with_label_values(&["resumed"]),
+            failed: results.with_label_values(&["failed"]),
+        })
+    }
+
+    /// Counts a complete handshake, which may have resumed an earlier session.
+    pub fn completed(&self, resumed: bool, took: Duration) {
+        if resumed { &self.resumed } else { &self.full }.inc();
+        self.duration.observe(took.as_secs_f64());
     }
 }
 

@@ -23,8 +23,8 @@ use crate::reach::{EndpointRefusal, EndpointRefusalKind};
 use crate::routing::{FailureKind, Kind, RouteStats, TableReader};
 pub use connections::{ConnectionCount, OpenConnections};
 pub use groups::{
-    CheckMetrics, DurationMetrics, LimitMetrics, LocalityMetrics, PipeMetrics, ProcessMetrics,
-    SourceMetrics, StatusMetrics, TableMetrics,
+    CheckMetrics, DurationMetrics, HandshakeMetrics, LimitMetrics, LocalityMetrics, PipeMetrics,
+    ProcessMetrics, SourceMetrics, StatusMetrics, TableMetrics,
 };
 use registration::{Registration, register_build_info};
 use table::TableCollector;
@@ -73,6 +73,8 @@ pub struct Metrics {
     pub pipes: PipeMetrics,
     /// The durations of connections and their steps.
     pub durations: DurationMetrics,
+    /// The TLS handshakes with clients.
+    pub handshakes: HandshakeMetrics,
     /// The faults of the process, and its logs.
     pub process: ProcessMetrics,
     /// The source of objects.
@@ -169,6 +171,7 @@ impl Metrics {
             checks: CheckMetrics::new(&new)?,
             pipes: PipeMetrics::new(&new)?,
             durations: DurationMetrics::new(&new)?,
+            handshakes: HandshakeMetrics::new(&new)?,
             process: ProcessMetrics::new(&new)?,
             source: SourceMetrics::new(&new)?,
             table: TableMetrics::new(&new)?,

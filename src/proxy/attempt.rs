@@ -6,16 +6,18 @@ use std::io;
 use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::rc::Rc;
 use std::sync::Arc;
-use std::task::Poll;
+use std::task::{Poll, ready};
 use std::time::{Duration, Instant};
 
 use rustix::io::Errno;
 
 use super::context::Context;
+use super::endpoint_tls::EndpointTls;
 use super::reactor::Interrupted;
 use super::refuse::Refusal;
 use super::relay::Answer;
 use super::socket::Socket;
+use super::stream::{HandshakeFault, Stream};
 use crate::reach;
 use crate::routing::{ActiveConnection, Endpoint, Moment, Route};
 
@@ -27,7 +29,7 @@ const QUICK: Duration = Duration::from_micros(50);
 
 /// An open connection to an endpoint. The endpoint counts it as active until this is dropped.
 pub(super) struct Upstream {
-    pub(super) socket: Socket,
+    pub(super) stream: Stream,
     active: ActiveConnection,
 }
 
@@ -73,22 +75,27 @@ pub(super) enum ConnectFailure {
 
 /// A connection that is being opened to an endpoint.
 pub(super) struct Attempt {
-    socket: Socket,
+    stream: Stream,
+    /// The TLS that follows, if the route asks for it.
+    tls: Option<Box<EndpointTls>>,
     active: ActiveConnection,
     begun: Instant,
 }
 
 impl Attempt {
-    /// Starts to connect. If that fails, the endpoint's health is updated.
+    /// Starts to connect, and then TLS if there is one to begin. If that fails, the endpoint's health is updated.
     pub(super) fn begin(
         context: &Context,
         route: &Route,
         active: ActiveConnection,
+        tls: Option<Box<EndpointTls>>,
     ) -> Result<Self, ConnectFailure> {
         let begun = Instant::now();
         let address = active.endpoint().address;
         let failure = match begin(context, address) {
-            Ok(socket) => return Ok(Attempt { socket, active, begun }),
+            Ok(socket) => {
+                return Ok(Attempt { stream: Stream::new(socket), tls, active, begun });
+            }
             Err(StartError::Refused(refusal)) => {
                 log_failure(route, address, &refusal);
                 ConnectFailure::Refused
@@ -114,7 +121,12 @@ impl Attempt {
 
     /// Whether the endpoint's last answer was fast enough to be from the same machine.
     pub(super) fn is_quick(&self) -> bool {
-        self.active.endpoint().is_quick()
+        self.tls.is_none() && self.active.endpoint().is_quick()
+    }
+
+    /// Why TLS has failed, if it has, once.
+    pub(super) fn take_fault(&self) -> Option<HandshakeFault> {
+        self.tls.as_ref()?.take_fault()
     }
 
     pub(super) fn address(&self) -> SocketAddr {
@@ -126,30 +138,39 @@ impl Attempt {
         &self,
         context: &Context,
         route: &Route,
-        downstream: &Socket,
+        downstream: &Stream,
     ) -> Poll<Result<bool, Refusal>> {
         // The endpoint's health is updated even if the client is gone.
         let connected = self.poll_connected(context, route);
         // A client that has only closed its sending side is still served.
-        if downstream.is_broken() {
-            self.socket.reset_on_close();
+        if downstream.socket().is_broken() {
+            self.stream.socket().reset_on_close();
             return Poll::Ready(Err(Refusal::ClientGone));
         }
         connected.map(Ok)
     }
 
-    /// Whether the connection is open or has failed, whatever becomes of the client.
+    /// Whether the connection is open, with its TLS, or has failed, whatever becomes of the client.
     fn poll_connected(&self, context: &Context, route: &Route) -> Poll<bool> {
-        self.socket.poll_connected().map(|connected| match connected {
-            Ok(()) => {
-                self.active.settle(Endpoint::succeeded);
-                true
-            }
-            Err(error) => {
-                log_failure(route, self.address(), &error);
-                count_failure(context, route, &self.active, Moment::now());
-                false
-            }
+        let is_open = ready!(self.poll_open(route));
+        let is_connected = match &self.tls {
+            Some(tls) if is_open => ready!(tls.poll(context, route, &self.stream)),
+            _ => is_open,
+        };
+        match is_connected {
+            true => self.active.settle(Endpoint::succeeded),
+            false => count_failure(context, route, &self.active, Moment::now()),
+        }
+        Poll::Ready(is_connected)
+    }
+
+    /// Whether the connection is open or has failed, without its TLS.
+    fn poll_open(&self, route: &Route) -> Poll<bool> {
+        if self.stream.as_plain().is_none() {
+            return Poll::Ready(true);
+        }
+        self.stream.socket().poll_connected().map(|connected| {
+            connected.inspect_err(|error| log_failure(route, self.address(), error)).is_ok()
         })
     }
 
@@ -159,7 +180,7 @@ impl Attempt {
         &self,
         context: &Context,
         route: &Route,
-        downstream: &Socket,
+        downstream: &Stream,
     ) -> Option<Result<bool, Refusal>> {
         let mut looked = false;
         poll_fn(|_| {
@@ -206,7 +227,11 @@ impl Attempt {
         let reactor = Rc::clone(&context.reactor);
         reactor.spawn(async move {
             let Some(_spare) = context.take_spare() else { return };
-            let answer = poll_fn(|_| self.poll_connected(&context, &route));
+            let answer = poll_fn(|_| match self.tls {
+                None => self.poll_connected(&context, &route),
+                // That it is open shows nothing about its TLS.
+                Some(_) => self.poll_open(&route),
+            });
             let answer = context.reactor.within(rest + Duration::from_millis(1), answer).await;
             if matches!(answer, Err(Interrupted::Elapsed)) {
                 self.give_up(&context, &route);
@@ -224,7 +249,7 @@ impl Attempt {
         if let Some(ring) = self.active.ring() {
             context.metrics.locality.of(ring).inc();
         }
-        Upstream { socket: self.socket, active: self.active }
+        Upstream { stream: self.stream, active: self.active }
     }
 }
 

@@ -10,10 +10,11 @@ use std::time::Duration;
 use super::attempt::{Attempt, ConnectFailure, Upstream};
 use super::connection::Connection;
 use super::context::Context;
+use super::endpoint_tls::EndpointTls;
 use super::race::Race;
 use super::reactor::Interrupted;
 use super::refuse::Refusal;
-use super::socket::Socket;
+use super::stream::Stream;
 use crate::outcome::Limit;
 use crate::routing::{EndpointRequest, NoEndpoint, Route, choose};
 
@@ -27,7 +28,7 @@ pub(super) async fn connect(
     context: &Context,
     connection: &mut Connection,
     route: &Arc<Route>,
-    downstream: &Socket,
+    downstream: &Stream,
 ) -> Result<Upstream, Refusal> {
     let _connecting = context.connecting();
     let request = EndpointRequest {
@@ -45,7 +46,12 @@ pub(super) async fn connect(
     }
     connection.trying(active.endpoint().address);
     let limit = route.spec.policy.connect_timeout();
-    let first = match Attempt::begin(context, route, active) {
+    let first = match Attempt::begin(
+        context,
+        route,
+        active,
+        EndpointTls::of(connection, route, downstream),
+    ) {
         Ok(attempt) => {
             let patience = patience(context, route.spec.policy.race().after);
             let quick = attempt.is_quick();
@@ -59,7 +65,11 @@ pub(super) async fn connect(
             };
             match answer {
                 Ok(Ok(true)) => return Ok(attempt.succeed(context)),
-                Ok(Ok(false)) => Err(ConnectFailure::Failed),
+                Ok(Ok(false)) => {
+                    let fault = attempt.take_fault();
+                    fault.into_iter().for_each(|fault| connection.endpoint_failed(&fault));
+                    Err(ConnectFailure::Failed)
+                }
                 Ok(Err(gone)) => return Err(gone),
                 Err(Interrupted::Cancelled) => return Err(Refusal::Drained),
                 Err(Interrupted::Elapsed) if patience < limit => Ok(attempt),

@@ -9,7 +9,8 @@ use std::sync::atomic::Ordering;
 use super::context::Context;
 use super::listener::Listener;
 use super::record::{ByteCounts, ConnectionRecord};
-use crate::access_log::{ConnectionEnd, Entry, Event};
+use super::terminated::Terminated;
+use crate::access_log::{ConnectionEnd, Entry, Event, ServedTls};
 use crate::config::{AccessLogMode, Protocol};
 use crate::limiter::Permit;
 use crate::outcome::{Limit, Outcome};
@@ -46,6 +47,8 @@ pub(super) struct Connection {
     pub(super) refused_header: Option<Box<RefusedHeader>>,
     /// The route that takes it.
     pub(super) route: Option<Arc<Route>>,
+    /// The TLS with the client, if its route asks for that.
+    pub(super) terminated: Option<Box<Terminated>>,
     /// The endpoint that was tried last.
     pub(super) endpoint: Option<SocketAddr>,
     /// How many were tried.
@@ -110,6 +113,7 @@ impl Connection {
             hello_key: None,
             refused_hello: None,
             route: None,
+            terminated: None,
             endpoint: None,
             attempts: 0,
             record,
@@ -144,7 +148,8 @@ impl Connection {
         if self.context.settings.access_log == AccessLogMode::Off {
             self.hello = None;
         }
-        self.record.connected();
+        let handshake = self.terminated.as_ref().and_then(|terminated| terminated.took);
+        self.record.connected(handshake.unwrap_or_default());
         if let Some(limit) = self.limit {
             self.context.metrics.limits.reported(limit).inc();
             if let Some(route) = &self.route {
@@ -228,6 +233,7 @@ impl Connection {
             endpoint: self.endpoint,
             attempts: self.attempts,
             limit: self.limit.map(Limit::as_str),
+            served: self.terminated.as_deref().map(served),
             cause: self.cause(&event),
             hello_took: self.record.hello_took(),
             connect_took: self.record.connect_took(),
@@ -249,13 +255,26 @@ impl Connection {
         usable.or_else(|| Some(unusable.map(|name| &name.sent).or(refused)?.as_str()))
     }
 
-    /// Why the hello or the PROXY header was refused.
+    /// Records why TLS with an endpoint has failed. Another one may be tried.
+    pub(super) fn endpoint_failed(&mut self, fault: &dyn fmt::Display) {
+        if let Some(terminated) = &mut self.terminated {
+            terminated.failed(&format_args!("TLS with the endpoint: {fault}"));
+        }
+    }
+
+    /// Why the hello, the PROXY header or TLS was refused.
     fn cause(&self, event: &Event) -> Option<&dyn fmt::Display> {
         if let Some(refused) = &self.refused_header {
             return Some(&**refused);
         }
         if let Some(refused) = &self.refused_hello {
             return Some(&refused.cause);
+        }
+        if let Some(fault) =
+            self.terminated.as_ref().and_then(|terminated| terminated.fault.as_ref())
+            && matches!(event, Event::End(ConnectionEnd { outcome, .. }) if is_of_tls(*outcome))
+        {
+            return Some(fault);
         }
         let nameless = matches!(event, Event::End(ConnectionEnd { outcome: Outcome::NoSni, .. }));
         let hello = self.hello.as_ref().filter(|_| nameless);
@@ -266,6 +285,25 @@ impl Connection {
     pub(super) fn id(&self) -> u64 {
         // No two connections have the same address and start time in nanoseconds.
         self.context.hellos().hash(&(self.source, self.record.opened()))
+    }
+}
+
+/// Whether a fault of TLS may be why a connection has ended so.
+fn is_of_tls(outcome: Outcome) -> bool {
+    use Outcome::{ConnectFailed, ConnectTimeout, HandshakeFailed, NoCertificate};
+    matches!(outcome, HandshakeFailed | NoCertificate | ConnectFailed | ConnectTimeout)
+}
+
+/// The TLS with the client, for the access log.
+fn served(terminated: &Terminated) -> ServedTls<'_> {
+    ServedTls {
+        version: terminated.version,
+        cipher: terminated.cipher,
+        alpn: terminated.alpn.as_deref(),
+        resumed: terminated.resumed,
+        certificate: terminated.served.as_ref().map(|served| &*served.serial),
+        client_subject: terminated.client.as_ref().map(|client| &*client.subject),
+        handshake_took: terminated.took,
     }
 }
 

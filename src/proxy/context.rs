@@ -17,6 +17,7 @@ use super::race_budget::{Connecting, RaceLine, RacePermit, RaceTurn};
 use super::reactor::{Reactor, TaskId};
 use super::room::Room;
 use super::settings::Settings;
+use super::stream::CipherBuffer;
 use super::upstreams::Upstreams;
 use super::warnings::{WARNING_EVERY, WarningCause, WarningLimiter};
 use super::workers::{WorkerHandle, Workers};
@@ -45,6 +46,8 @@ pub(super) struct Context {
     pub(super) metrics: Metrics,
     /// Never borrowed across an await.
     pub(super) buffer: RefCell<Box<[u8]>>,
+    /// The same for TLS.
+    pub(super) ciphertext: Rc<CipherBuffer>,
     pub(super) pipes: Pipes,
     pub(super) fast: FastSlots,
     pub(super) room: Room,
@@ -153,6 +156,7 @@ impl Context {
             settings,
             metrics,
             buffer: RefCell::new(vec![0; BUFFER].into()),
+            ciphertext: CipherBuffer::new(),
             workers,
             number,
             binds: RefCell::default(),

@@ -10,10 +10,11 @@ use super::attempt::{Attempt, ConnectFailure, Upstream};
 use super::connection::Connection;
 use super::context::Context;
 use super::descriptors::SpareDescriptor;
+use super::endpoint_tls::EndpointTls;
 use super::race_budget::{RacePermit, RaceTurn};
 use super::reactor::Interrupted;
 use super::refuse::Refusal;
-use super::socket::Socket;
+use super::stream::Stream;
 use crate::routing::{EndpointRequest, Route, SearchState, choose};
 
 /// The maximum number of silent endpoints for one client, all of which it waits for at the same time.
@@ -34,7 +35,7 @@ pub(super) struct Race<'a> {
     context: &'a Context,
     connection: &'a mut Connection,
     route: &'a Arc<Route>,
-    downstream: &'a Socket,
+    downstream: &'a Stream,
     /// The deadline of one attempt.
     limit: Duration,
     /// Held from the first attempt beside another one on.
@@ -66,7 +67,7 @@ impl<'a> Race<'a> {
         context: &'a Context,
         connection: &'a mut Connection,
         route: &'a Arc<Route>,
-        downstream: &'a Socket,
+        downstream: &'a Stream,
         limit: Duration,
         search: SearchState,
         first: Result<Attempt, ConnectFailure>,
@@ -165,7 +166,8 @@ impl<'a> Race<'a> {
         let address = active.endpoint().address;
         self.connection.trying(address);
         self.tried.push(address);
-        match Attempt::begin(self.context, self.route, active) {
+        let tls = EndpointTls::of(self.connection, self.route, self.downstream);
+        match Attempt::begin(self.context, self.route, active, tls) {
             Ok(attempt) => {
                 self.running.push(RunningAttempt { attempt, _spare: spare, silent: false })
             }
@@ -212,7 +214,8 @@ impl<'a> Race<'a> {
                 return Ok(Some(self.running.swap_remove(index).attempt));
             }
             Ok(Ok(Some((index, false)))) => {
-                self.running.swap_remove(index);
+                let fault = self.running.swap_remove(index).attempt.take_fault();
+                fault.into_iter().for_each(|fault| self.connection.endpoint_failed(&fault));
                 self.attempt_failed(ConnectFailure::Failed);
             }
             Ok(Err(gone)) => return Err(gone),

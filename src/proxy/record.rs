@@ -46,10 +46,10 @@ impl ConnectionRecord {
         context.metrics.durations.hello.observe(took.as_secs_f64());
     }
 
-    /// Records that the connection to the endpoint is open.
-    pub(super) fn connected(&mut self) {
-        let since_open = self.opened.elapsed();
-        self.connect_took = Some(since_open.saturating_sub(self.hello_took.unwrap_or_default()));
+    /// Records that the connection to the endpoint is open, after a TLS handshake that took so long.
+    pub(super) fn connected(&mut self, handshake: Duration) {
+        let before = self.hello_took.unwrap_or_default() + handshake;
+        self.connect_took = Some(self.opened.elapsed().saturating_sub(before));
     }
 
     /// Updates the total of relayed bytes, and adds the difference to the route's counters.

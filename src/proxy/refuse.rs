@@ -13,6 +13,7 @@ use super::context::Context;
 use super::listener::Listener;
 use super::reactor::Interrupted;
 use super::socket::Socket;
+use super::stream::Stream;
 use crate::config::Protocol;
 use crate::outcome::{Limit, Outcome};
 use crate::tls::{self, AlertDescription, alert};
@@ -42,6 +43,10 @@ pub(super) enum Refusal {
     NoSni,
     /// No route takes the connection.
     NoRoute,
+    /// The route serves TLS, and has no certificate for it.
+    NoCertificate,
+    /// The TLS handshake with the client has failed.
+    HandshakeFailed,
     /// The connection is part of a loop through sluice.
     Loop,
     /// A limit on connections is exceeded.
@@ -74,6 +79,8 @@ impl From<Refusal> for Outcome {
             Refusal::HelloTimeout => Outcome::HelloTimeout,
             Refusal::NoSni => Outcome::NoSni,
             Refusal::NoRoute => Outcome::NoRoute,
+            Refusal::NoCertificate => Outcome::NoCertificate,
+            Refusal::HandshakeFailed => Outcome::HandshakeFailed,
             Refusal::Loop => Outcome::Loop,
             Refusal::LimitExceeded(_) => Outcome::LimitExceeded,
             Refusal::NoEndpoints => Outcome::NoEndpoints,
@@ -110,6 +117,7 @@ impl Refusal {
             Refusal::HelloTimeout => AlertDescription::HandshakeFailure,
             Refusal::Loop
             | Refusal::Suspended
+            | Refusal::NoCertificate
             | Refusal::LimitExceeded(_)
             | Refusal::NoEndpoints
             | Refusal::ConnectFailed
@@ -117,21 +125,36 @@ impl Refusal {
             | Refusal::Drained => AlertDescription::InternalError,
             // A proxy does not speak TLS.
             Refusal::BadPreamble | Refusal::NoHello | Refusal::ClientGone => return None,
+            // TLS itself has sent one.
+            Refusal::HandshakeFailed => return None,
         })
     }
 }
 
 /// Sends an alert to the client, if the listener is configured for that, and gives the client time to read
-/// it: closing a socket with unread bytes would reset the connection, and the alert would be lost.
-pub(super) async fn refuse(connection: &Connection, downstream: &Socket, refusal: Refusal) {
-    let Some(alert) = alert_of(&connection.listener, refusal) else { return };
-    // Seven bytes, the first ones on this connection: they fit, or the connection is broken.
-    if matches!(downstream.poll_send(&alert), Poll::Ready(Ok(_)))
-        && downstream.shutdown_write().is_ok()
-    {
+/// it: closing a socket with unread bytes would reset the connection, and the alert would be lost. A client whose
+/// handshake has failed gets the alert of TLS.
+///
+/// A client with which TLS was spoken gets no other alert: it would have to be encrypted. Without a `close_notify`, it
+/// knows that this is no orderly end.
+pub(super) async fn refuse(connection: &Connection, downstream: &Stream, refusal: Refusal) {
+    let socket = downstream.socket();
+    let is_sent = match downstream.tls() {
+        Some(tls) => {
+            let mut tls = tls.borrow_mut();
+            let is_flushed = matches!(tls.poll_flush(socket), Poll::Ready(Ok(())));
+            refusal == Refusal::HandshakeFailed && tls.has_failed() && is_flushed
+        }
+        None => {
+            let Some(alert) = alert_of(&connection.listener, refusal) else { return };
+            // Seven bytes, the first ones on this connection: they fit, or the connection is broken.
+            matches!(socket.poll_send(&alert), Poll::Ready(Ok(_)))
+        }
+    };
+    if is_sent && socket.shutdown_write().is_ok() {
         let context = &*connection.context;
         let mut most = LINGER_BYTES;
-        let rest = poll_fn(|_| discard(context, downstream, &mut most));
+        let rest = poll_fn(|_| discard(context, socket, &mut most));
         // The result does not matter.
         let _ = context.reactor.within(LINGER, rest).await;
     }

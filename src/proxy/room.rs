@@ -24,6 +24,8 @@ pub(super) struct Room {
     known: Crowd,
     /// Those of them whose hello is not complete.
     hellos: Crowd,
+    /// Those of them whose TLS handshake is not complete.
+    handshakes: Crowd,
     /// The tasks of connections that give way to others.
     displaced: RefCell<HashMap<TaskId, Displaced>>,
 }
@@ -33,6 +35,8 @@ pub(super) struct Room {
 enum Displaced {
     /// There are too many incomplete hellos.
     ByHello,
+    /// There are too many incomplete handshakes.
+    ByHandshake,
     /// The process is full, and a newcomer takes its place, which is of this client if that is known.
     ByNewcomer(Option<IpAddr>),
 }
@@ -41,8 +45,8 @@ impl Room {
     /// Without connections.
     pub(super) fn new(reactor: &Rc<Reactor>) -> Self {
         let reactor = Rc::clone(reactor);
-        let (known, hellos) = (Crowd::default(), Crowd::default());
-        Room { reactor, known, hellos, displaced: RefCell::default() }
+        let (known, hellos, handshakes) = <(Crowd, Crowd, Crowd)>::default();
+        Room { reactor, known, hellos, handshakes, displaced: RefCell::default() }
     }
 
     /// Adds the connection of the current task to those of its client.
@@ -62,9 +66,28 @@ impl Room {
 
     /// The hello of the current task's connection is complete: it need not give way to other hellos.
     pub(super) fn has_hello(&self, waiting: Membership<'_>) {
+        self.spare(waiting, Displaced::ByHello);
+    }
+
+    /// Adds the connection of the current task to those whose handshake is not complete. If there are more than
+    /// `most`, the oldest of the client that has most gives way.
+    pub(super) fn enter_handshake(&self, client: IpAddr, most: usize) -> Membership<'_> {
+        let entered = self.handshakes.enter(client, self.reactor.current(), self.reactor.now());
+        if self.handshakes.len() > most {
+            self.displace(self.handshakes.remove_of_most(), Displaced::ByHandshake);
+        }
+        entered
+    }
+
+    /// The handshake of the current task's connection is complete: it need not give way to other handshakes.
+    pub(super) fn has_shaken_hands(&self, waiting: Membership<'_>) {
+        self.spare(waiting, Displaced::ByHandshake);
+    }
+
+    fn spare(&self, waiting: Membership<'_>, why: Displaced) {
         drop(waiting);
         let (mut displaced, task) = (self.displaced.borrow_mut(), self.reactor.current());
-        if displaced.get(&task) == Some(&Displaced::ByHello) {
+        if displaced.get(&task) == Some(&why) {
             displaced.remove(&task);
             self.reactor.spare_current();
         }
@@ -87,8 +110,8 @@ impl Room {
         let Some(task) = task else { return false };
         let mut displaced = self.displaced.borrow_mut();
         let known = displaced.entry(task).or_insert(why);
-        // A newcomer has its place already, whatever becomes of its hello.
-        if why != Displaced::ByHello {
+        // A newcomer has its place already, whatever becomes of its hello or its handshake.
+        if let Displaced::ByNewcomer(_) = why {
             *known = why;
         }
         drop(displaced);
@@ -102,6 +125,7 @@ impl Room {
         let displaced = self.displaced.borrow_mut().remove(&self.reactor.current())?;
         Some(match displaced {
             Displaced::ByHello => Limit::Hellos,
+            Displaced::ByHandshake => Limit::Handshakes,
             Displaced::ByNewcomer(_) => Limit::Process,
         })
     }

@@ -1,4 +1,5 @@
-//! The life of a connection: accept → preamble → peek → lookup → admit → connect → relay → record.
+//! The life of a connection: accept → preamble → peek → lookup → admit → handshake → connect → relay → record.
+//! There is a handshake only if the route serves TLS.
 
 use std::rc::Rc;
 use std::sync::Arc;
@@ -9,11 +10,13 @@ use super::admit::admit;
 use super::announce::announce;
 use super::connect::connect;
 use super::connection::Connection;
+use super::handshake::handshake;
 use super::peek::peek;
 use super::preamble::preamble;
 use super::refuse::{Refusal, close_refused, refuse};
 use super::relay::Relay;
 use super::socket::Socket;
+use super::stream::Stream;
 use crate::config::Protocol;
 use crate::outcome::{Limit, Outcome};
 use crate::routing::Route;
@@ -22,23 +25,26 @@ use crate::routing::Route;
 #[allow(clippy::manual_async_fn, reason = "an async fn stores its arguments twice")]
 pub(super) fn serve(mut connection: Connection, client: OwnedFd) -> impl Future<Output = ()> {
     async move {
-        let Ok(downstream) = Socket::accepted(&connection.context.reactor, client) else {
+        let Ok(socket) = Socket::accepted(&connection.context.reactor, client) else {
             // The user's epoll watches are used up (`fs.epoll.max_user_watches`).
             return close_refused(connection, Refusal::LimitExceeded(Limit::Process));
         };
+        let downstream = Stream::new(socket);
         let context = Rc::clone(&connection.context);
         let served = async {
-            let received = preamble(&context, &mut connection, &downstream).await?;
+            let received = preamble(&context, &mut connection, downstream.socket()).await?;
             let member = context.room.enter(connection.source.ip());
-            let received = peek(&context, &mut connection, &downstream, received).await?;
+            let received = peek(&context, &mut connection, downstream.socket(), received).await?;
             let route = lookup(&mut connection)?;
             let _admission = admit(&context, &mut connection, &route)?;
+            let received =
+                handshake(&context, &mut connection, &route, &downstream, received).await?;
             let known = context.upstreams.enter(&context.reactor);
             let upstream = connect(&context, &mut connection, &route, &downstream).await?;
             let first = announce(&connection, &route, &downstream, received);
             connection.connected();
             known.connected(connection.endpoint);
-            let relay = Relay::new(&context, &downstream, &upstream.socket, &member, known, first);
+            let relay = Relay::new(&context, &downstream, &upstream.stream, &member, known, first);
             let has_hello = connection.listener.protocol != Protocol::Tcp;
             let client = has_hello.then(|| connection.source.ip());
             let report = |bytes| connection.record.passed(&route.stats, bytes);

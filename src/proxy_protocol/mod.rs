@@ -104,12 +104,38 @@ pub enum Version {
 /// What of version 2 a header has besides the addresses.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Extensions<'a> {
+    /// The protocol that was negotiated with the client (`PP2_TYPE_ALPN`, §2.2.1), of at most 255 bytes.
+    pub alpn: Option<&'a [u8]>,
+    /// The TLS with the client, if the sender has served that (`PP2_TYPE_SSL`, §2.2.6).
+    pub tls: Option<TlsExtension<'a>>,
     /// The name that the client asked for (`PP2_TYPE_AUTHORITY`, §2.2.2).
     pub authority: Option<&'a str>,
     /// The connection's id (`PP2_TYPE_UNIQUE_ID`, §2.2.5), of at most 128 bytes.
     pub unique_id: Option<&'a [u8]>,
     /// Whether there is a checksum (`PP2_TYPE_CRC32C`, §2.2.3).
     pub checksum: bool,
+}
+
+/// The TLS with a client (§2.2.6).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TlsExtension<'a> {
+    /// The version, such as `TLSv1.3`.
+    pub version: &'a str,
+    /// The cipher suite, by its name in OpenSSL.
+    pub cipher: &'a str,
+    /// The key of the certificate that was served, such as `RSA2048`.
+    pub key: Option<&'a str>,
+    /// The certificate of the client, which was verified.
+    pub client: Option<ClientCertificateExtension<'a>>,
+}
+
+/// The certificate of a client (§2.2.6).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ClientCertificateExtension<'a> {
+    /// Whether it was shown in this connection, and not only in an earlier one of the session.
+    pub is_of_connection: bool,
+    /// The common name of its subject, of at most 255 bytes.
+    pub common_name: Option<&'a str>,
 }
 
 /// Writes a header for a connection of these addresses. Version 1 has no extensions.

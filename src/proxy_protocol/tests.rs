@@ -217,6 +217,28 @@ fn both_addresses_have_the_same_family() {
     assert_eq!(mapped, b"PROXY TCP4 192.0.2.1 192.0.2.2 1 2\r\n");
 }
 
+/// The bytes of §2.2.6.
+#[test]
+fn tls_is_an_extension_of_extensions() {
+    let tls = TlsExtension {
+        version: "TLSv1.3",
+        cipher: "TLS_AES_128_GCM_SHA256",
+        key: Some("EC256"),
+        client: Some(ClientCertificateExtension {
+            is_of_connection: false,
+            common_name: Some("me"),
+        }),
+    };
+    let extensions = Extensions { alpn: Some(b"h2"), tls: Some(tls), ..Extensions::default() };
+    let mut bytes = Vec::new();
+    write(&mut bytes, Version::V2, addresses("192.0.2.1:1", "192.0.2.2:2"), extensions);
+    let expected: &[&[u8]] = &[
+        b"\x01\0\x02h2\x20\0\x35\x05\0\0\0\0",
+        b"\x21\0\x07TLSv1.3\x22\0\x02me\x23\0\x16TLS_AES_128_GCM_SHA256\x25\0\x05EC256",
+    ];
+    assert_eq!(bytes[28..], expected.concat());
+}
+
 fn any_address() -> impl Strategy<Value = SocketAddr> {
     let ip = prop_oneof![
         any::<[u8; 4]>().prop_map(IpAddr::from),
@@ -229,10 +251,20 @@ fn any_header() -> impl Strategy<Value = (Vec<u8>, Header)> {
     let version = prop_oneof![Just(Version::V1), Just(Version::V2)];
     let authority = option::of("[a-z.]{0,255}");
     let unique_id = option::of(vec(any::<u8>(), 0..=128));
-    (version, any_address(), any_address(), authority, unique_id, any::<bool>()).prop_map(
-        |(version, source, destination, authority, unique_id, checksum)| {
+    let alpn = option::of(vec(any::<u8>(), 1..=255));
+    let name = option::of(option::of("[a-z.]{0,255}"));
+    let tls = (alpn, name, any::<bool>());
+    (version, any_address(), any_address(), authority, unique_id, any::<bool>(), tls).prop_map(
+        |(version, source, destination, authority, unique_id, checksum, (alpn, name, has_tls))| {
             let addresses = ConnectionAddresses { source, destination };
+            let client = name.as_ref().map(|name| ClientCertificateExtension {
+                is_of_connection: true,
+                common_name: name.as_deref(),
+            });
+            let tls = TlsExtension { version: "TLSv1.3", cipher: "x", key: None, client };
             let extensions = Extensions {
+                alpn: alpn.as_deref(),
+                tls: has_tls.then_some(tls),
                 authority: authority.as_deref(),
                 unique_id: unique_id.as_deref(),
                 checksum,

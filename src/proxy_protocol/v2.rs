@@ -4,7 +4,9 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use crc::{CRC_32_ISCSI, Crc};
 
-use super::{ConnectionAddresses, Extensions, Header, HeaderProgress, InvalidHeader, begins};
+use super::{
+    ConnectionAddresses, Extensions, Header, HeaderProgress, InvalidHeader, TlsExtension, begins,
+};
 
 pub(super) const SIGNATURE: [u8; 12] = *b"\r\n\r\n\0\r\nQUIT\n";
 /// The signature, version and command, family and protocol, and the length of the rest.
@@ -19,10 +21,24 @@ const TCP4: u8 = 0x11;
 const TCP6: u8 = 0x21;
 
 /// Types of extensions (§2.2.1).
+const ALPN: u8 = 0x01;
 const AUTHORITY: u8 = 0x02;
 const CRC32C: u8 = 0x03;
 const UNIQUE_ID: u8 = 0x05;
+const TLS: u8 = 0x20;
 const MOST_ID: usize = 128;
+/// The longest name and protocol.
+const MOST_TEXT: usize = 255;
+
+/// Types of extensions in that of TLS (§2.2.6).
+const TLS_VERSION: u8 = 0x21;
+const TLS_COMMON_NAME: u8 = 0x22;
+const TLS_CIPHER: u8 = 0x23;
+const TLS_KEY: u8 = 0x25;
+/// Flags in it: the client speaks TLS, and has shown a certificate in this connection or in its session.
+const CLIENT_TLS: u8 = 0x01;
+const CLIENT_CERTIFICATE: u8 = 0x02;
+const SESSION_CERTIFICATE: u8 = 0x04;
 
 static CHECKSUM: Crc<u32> = Crc::<u32>::new(&CRC_32_ISCSI);
 
@@ -159,8 +175,8 @@ fn checksum(header: &[u8], at: usize) -> u32 {
     digest.finalize()
 }
 
-/// Writes a header. An extension that is longer than it may be is left out: a server name has at most 255
-/// bytes, and an id 128.
+/// Writes a header. An extension that is longer than it may be is left out: a server name, a protocol and a common
+/// name have at most 255 bytes, and an id 128.
 pub(super) fn write(out: &mut Vec<u8>, addresses: ConnectionAddresses, extensions: Extensions<'_>) {
     let begin = out.len();
     out.extend_from_slice(&SIGNATURE);
@@ -175,11 +191,14 @@ pub(super) fn write(out: &mut Vec<u8>, addresses: ConnectionAddresses, extension
     for address in [addresses.source, addresses.destination] {
         out.extend_from_slice(&address.port().to_be_bytes());
     }
-    let authority = extensions.authority.map(str::as_bytes).filter(|name| name.len() <= 255);
+    let alpn = extensions.alpn.filter(|protocol| protocol.len() <= MOST_TEXT);
+    let authority = extensions.authority.map(str::as_bytes);
+    let authority = authority.filter(|name| name.len() <= MOST_TEXT);
     let unique_id = extensions.unique_id.filter(|id| id.len() <= MOST_ID);
-    for (kind, value) in [(AUTHORITY, authority), (UNIQUE_ID, unique_id)] {
+    for (kind, value) in [(ALPN, alpn), (AUTHORITY, authority), (UNIQUE_ID, unique_id)] {
         value.into_iter().for_each(|value| write_extension(out, kind, value));
     }
+    extensions.tls.into_iter().for_each(|tls| write_extension(out, TLS, &tls_value(tls)));
     let checksum_length = if extensions.checksum { 7 } else { 0 };
     let length = u16::try_from(out.len() - begin - FIXED + checksum_length).unwrap_or(u16::MAX);
     out.splice(begin + 14..begin + FIXED, length.to_be_bytes());
@@ -190,6 +209,27 @@ pub(super) fn write(out: &mut Vec<u8>, addresses: ConnectionAddresses, extension
         out.truncate(at);
         out.extend_from_slice(&sum.to_be_bytes());
     }
+}
+
+fn tls_value(tls: TlsExtension<'_>) -> Vec<u8> {
+    let certificate = tls.client.map_or(0, |client| {
+        SESSION_CERTIFICATE | if client.is_of_connection { CLIENT_CERTIFICATE } else { 0 }
+    });
+    // 0 is a certificate that was verified.
+    let verify = u32::from(tls.client.is_none());
+    let mut value = vec![CLIENT_TLS | certificate];
+    value.extend_from_slice(&verify.to_be_bytes());
+    let common_name = tls.client.and_then(|client| client.common_name);
+    for (kind, text) in [
+        (TLS_VERSION, Some(tls.version)),
+        (TLS_COMMON_NAME, common_name.filter(|name| name.len() <= MOST_TEXT)),
+        (TLS_CIPHER, Some(tls.cipher)),
+        (TLS_KEY, tls.key),
+    ] {
+        let text = text.filter(|text| !text.is_empty());
+        text.into_iter().for_each(|text| write_extension(&mut value, kind, text.as_bytes()));
+    }
+    value
 }
 
 fn write_extension(out: &mut Vec<u8>, kind: u8, value: &[u8]) {

@@ -1,7 +1,7 @@
 //! The answer of the endpoint: its first byte, or that it closes without one.
 
 use super::direction::{Direction, Stage};
-use crate::proxy::socket::Socket;
+use crate::proxy::stream::Stream;
 
 /// What the endpoint did first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,17 +31,18 @@ impl AnswerWatch {
         up: &Direction,
         down: &Direction,
         is_reset: bool,
-        downstream: &Socket,
+        downstream: &Stream,
     ) {
         if *self != AnswerWatch::Waiting {
             return;
         }
         // A client that accepts no more bytes discards those that the endpoint had for it.
-        let has_bytes = down.bytes > 0 || down.has_unsent() || down.stage() == Stage::Refused;
+        let has_bytes =
+            down.bytes > 0 || down.has_unsent(downstream) || down.stage() == Stage::Refused;
         let is_closed = is_reset || down.stage() != Stage::Open;
         // A client that has sent its end, or is gone, may be why the endpoint closes.
         let client_left =
-            matches!(up.stage(), Stage::Ended | Stage::Done) || downstream.is_broken();
+            matches!(up.stage(), Stage::Ended | Stage::Done) || downstream.socket().is_broken();
         *self = match (has_bytes, is_closed) {
             (true, _) => AnswerWatch::Come(Answer::Byte),
             (false, true) if client_left => AnswerWatch::Over,

@@ -1,4 +1,4 @@
-//! One direction of a relay: from one socket to the other, in order, within bounded memory.
+//! One direction of a relay: from one stream to the other, in order, within bounded memory.
 
 use std::io;
 use std::task::{Poll, ready};
@@ -11,6 +11,7 @@ use crate::proxy::context::Context;
 use crate::proxy::fast_slots::FastSlots;
 use crate::proxy::pipes::{Pipe, Pipes};
 use crate::proxy::socket::{Socket, UNSUPPORTED};
+use crate::proxy::stream::Stream;
 
 /// After this many bytes, the unsent bytes in the kernel are limited. Waiting for the first bulk, or until
 /// the receiver first blocks, would be too late.
@@ -45,6 +46,17 @@ pub(super) enum Stage {
     Done,
     /// The receiver accepts no more bytes.
     Refused,
+}
+
+/// How a receiver learns that no more bytes follow.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Farewell {
+    /// By a half-close: the other direction goes on. In TLS, it is a `close_notify`.
+    HalfClose,
+    /// By the close of the sockets, which follows at once; in TLS, by a `close_notify` before that.
+    Close,
+    /// As by a half-close, and in TLS by the end of the connection below as well: the peer is to close, too.
+    Parting,
 }
 
 /// Why a direction stopped moving bytes.
@@ -86,23 +98,28 @@ impl Direction {
         self.stage
     }
 
-    /// Moves up to about `share` bytes; bulk only in bulk's turn. If `last`, the other direction is done,
-    /// and closing the sockets signals the end to the receiver.
+    /// How the receiver of the other direction learns of its end.
+    pub(super) fn farewell_of_other(&self) -> Farewell {
+        if self.stage == Stage::Done { Farewell::Close } else { Farewell::HalfClose }
+    }
+
+    /// Moves up to about `share` bytes, or does as much work; bulk only in bulk's turn. The receiver learns of the
+    /// end by `farewell`.
     ///
     /// # Errors
     /// When the sender has reset the connection. An error of the receiver only sets the stage to
     /// [`Stage::Refused`], because bytes that it sent before may still be read.
     pub(super) fn poll(
         &mut self,
-        from: &Socket,
-        to: &Socket,
+        from: &Stream,
+        to: &Stream,
         io: &mut IoContext<'_>,
         share: u64,
-        last: bool,
+        farewell: Farewell,
     ) -> io::Result<StopReason> {
-        let end = self.bytes.saturating_add(share);
+        let (begin, mut work) = (self.bytes, 0);
         loop {
-            if matches!(self.mode, Mode::Splice { .. }) && !io.bulk {
+            if matches!(self.mode, Mode::Bulk { .. }) && !io.bulk {
                 let goes_on = self.may_go_on(from, to);
                 return Ok(if goes_on { StopReason::Yielded } else { StopReason::Blocked });
             }
@@ -111,20 +128,23 @@ impl Direction {
                     self.block(from, to, io.pipes)?;
                     return Ok(StopReason::Blocked);
                 }
-                Poll::Ready(Ok(())) => from.watch_reads(true)?,
+                Poll::Ready(Ok(())) => from.socket().watch_reads(true)?,
                 Poll::Ready(Err(_)) => {
                     self.discard(io.pipes);
                     self.stage = Stage::Refused;
                 }
             }
             if self.stage != Stage::Open {
-                self.pass_on_end(to, last);
+                self.pass_on_end(from, to, farewell);
                 return Ok(StopReason::Blocked);
             }
-            if self.bytes >= end {
+            if (self.bytes - begin).saturating_add(work) >= share {
                 return Ok(StopReason::Yielded);
             }
-            match self.read(from, to, io) {
+            let read = self.read(from, to, io);
+            work += from.take_work();
+            match read {
+                Poll::Pending if from.has_received() => return Ok(StopReason::Yielded),
                 Poll::Pending => return Ok(StopReason::Blocked),
                 Poll::Ready(Err(error)) => return Err(error),
                 Poll::Ready(Ok(0)) => self.stage = Stage::Ended,
@@ -142,35 +162,44 @@ impl Direction {
         self.mode = Mode::Copy { large: 0 };
     }
 
-    /// After the sender's end, signals the end to the receiver, unless closing the sockets does that.
-    fn pass_on_end(&mut self, to: &Socket, last: bool) {
-        if self.stage == Stage::Ended {
-            let passed = last || to.shutdown_write().is_ok();
-            self.stage = if passed { Stage::Done } else { Stage::Refused };
+    /// After the sender's end, signals the end to the receiver. One without `close_notify` is passed on without.
+    fn pass_on_end(&mut self, from: &Stream, to: &Stream, farewell: Farewell) {
+        if self.stage != Stage::Ended {
+            return;
         }
+        let notified = if from.is_cut() { Poll::Ready(Ok(())) } else { to.poll_close_notify() };
+        let Poll::Ready(notified) = notified else { return };
+        let is_told = match farewell {
+            Farewell::Close => true,
+            Farewell::HalfClose => to.as_plain().is_none() && !from.is_cut(),
+            Farewell::Parting => false,
+        };
+        let passed = notified.is_ok() && (is_told || to.socket().shutdown_write().is_ok());
+        self.stage = if passed { Stage::Done } else { Stage::Refused };
     }
 
     /// Adapts the mode and the bounds to a read of this size.
-    fn adapt(&mut self, from: &Socket, to: &Socket, read: usize) {
+    fn adapt(&mut self, from: &Stream, to: &Stream, read: usize) {
         self.mode = self.mode.after(read);
-        if let Mode::Splice { .. } = self.mode {
+        if let Mode::Bulk { .. } = self.mode {
             let bytes = self.bytes;
-            self.bounds().carry_bulk(from, to, bytes);
+            self.bounds().carry_bulk(from.socket(), to.socket(), bytes);
         } else if self.bytes >= MUCH {
-            self.bounds().bound_unsent(to);
+            self.bounds().bound_unsent(to.socket());
         }
     }
 
     /// Handles a receiver that accepts no more bytes for now.
-    fn block(&mut self, from: &Socket, to: &Socket, pipes: &Pipes) -> io::Result<()> {
+    fn block(&mut self, from: &Stream, to: &Stream, pipes: &Pipes) -> io::Result<()> {
         let bytes = self.bytes;
-        self.bounds().block(from, to, bytes);
-        if let Unsent::Piped(..) = self.unsent {
+        self.bounds().block(from.socket(), to.socket(), bytes);
+        let is_piped = matches!(self.unsent, Unsent::Piped(..));
+        if is_piped || matches!(self.mode, Mode::Bulk { .. }) {
             // Without this, each arriving segment would wake the worker.
-            from.watch_reads(false)?;
-            if pipes.are_scarce() {
-                self.leave_pipe(pipes)?;
-            }
+            from.socket().watch_reads(false)?;
+        }
+        if is_piped && pipes.are_scarce() {
+            self.leave_pipe(pipes)?;
         }
         Ok(())
     }
@@ -195,14 +224,14 @@ impl Direction {
     /// has taken nothing, its pipe is returned.
     pub(super) fn maintain(
         &mut self,
-        from: &Socket,
-        to: &Socket,
+        from: &Stream,
+        to: &Stream,
         pipes: &Pipes,
         moved: u64,
     ) -> io::Result<()> {
-        let stuck = self.has_unsent();
+        let stuck = self.has_unsent(to);
         if let Some(bounds) = &mut self.bounds {
-            bounds.maintain(from, to, moved, stuck);
+            bounds.maintain(from.socket(), to.socket(), moved, stuck);
         }
         if stuck && moved == 0 { self.leave_pipe(pipes) } else { Ok(()) }
     }
@@ -212,18 +241,18 @@ impl Direction {
     }
 
     /// Whether [`Direction::poll`] may make progress.
-    fn may_go_on(&self, from: &Socket, to: &Socket) -> bool {
-        match (self.stage, &self.unsent) {
+    fn may_go_on(&self, from: &Stream, to: &Stream) -> bool {
+        match (self.stage, self.has_unsent(to)) {
             (Stage::Done | Stage::Refused, _) => false,
-            (Stage::Open, Unsent::Nothing) => from.may_read(),
-            (Stage::Ended, Unsent::Nothing) => true,
-            (Stage::Open | Stage::Ended, _) => to.may_write(),
+            (Stage::Open, false) => from.may_read(),
+            (Stage::Ended, false) => true,
+            (Stage::Open | Stage::Ended, true) => to.socket().may_write(),
         }
     }
 
-    /// Whether there are unsent bytes.
-    pub(super) fn has_unsent(&self) -> bool {
-        !matches!(self.unsent, Unsent::Nothing)
+    /// Whether there are unsent bytes, here or in the receiver's stream.
+    pub(super) fn has_unsent(&self, to: &Stream) -> bool {
+        !matches!(self.unsent, Unsent::Nothing) || to.has_unsent()
     }
 
     /// Discards unsent bytes.
@@ -234,18 +263,19 @@ impl Direction {
     }
 
     /// Sends unsent bytes.
-    fn flush(&mut self, from: &Socket, to: &Socket, io: &IoContext<'_>) -> Poll<io::Result<()>> {
+    fn flush(&mut self, from: &Stream, to: &Stream, io: &IoContext<'_>) -> Poll<io::Result<()>> {
         let pipes = io.pipes;
         loop {
             let (sent, left) = match &mut self.unsent {
-                Unsent::Nothing => return Poll::Ready(Ok(())),
+                Unsent::Nothing => return to.poll_flush(),
                 Unsent::Bytes(bytes, start) => {
                     let rest = bytes.get(*start..).unwrap_or_default();
                     let sent = ready!(to.poll_send(rest))?;
                     *start += sent;
                     (sent, rest.len() - sent)
                 }
-                Unsent::Piped(pipe, size) => match to.poll_splice_from(pipe.read(), *size) {
+                Unsent::Piped(pipe, size) => match to.socket().poll_splice_from(pipe.read(), *size)
+                {
                     Poll::Pending => return Poll::Pending,
                     Poll::Ready(Ok(sent)) => {
                         *size = size.saturating_sub(sent);
@@ -267,7 +297,7 @@ impl Direction {
             {
                 pipes.give_back(pipe);
                 let bytes = self.bytes;
-                self.bounds().flush((from, to), bytes, io.now, io.fast);
+                self.bounds().flush((from.socket(), to.socket()), bytes, io.now, io.fast);
             }
         }
     }
@@ -275,32 +305,38 @@ impl Direction {
     /// Reads once; 0 is the end.
     fn read(
         &mut self,
-        from: &Socket,
-        to: &Socket,
+        from: &Stream,
+        to: &Stream,
         io: &mut IoContext<'_>,
     ) -> Poll<io::Result<usize>> {
-        if let Mode::Splice { .. } = self.mode
-            && !from.has_urgent()
+        if let Mode::Bulk { .. } = self.mode
+            && let (Some(sender), Some(_)) = (from.as_plain(), to.as_plain())
+            && !sender.has_urgent()
             && let Some(pipe) = io.pipes.borrow()
         {
-            match self.splice(from, pipe, io.pipes) {
+            match self.splice(sender, pipe, io.pipes) {
                 Poll::Ready(Err(error)) if unsupported(&error) => io.pipes.disable(),
                 // Only a read confirms the end: a splice also returns 0 before an urgent byte, which may not
                 // have been reported yet.
-                Poll::Ready(Ok(0)) => from.keep_urgent_in_line(),
+                Poll::Ready(Ok(0)) => sender.keep_urgent_in_line(),
                 read => return read,
             }
         }
-        self.copy(from, to, io.buffer)
+        self.copy(from, to, io)
     }
 
     /// Reads once and sends at once; keeps the bytes that do not fit.
-    fn copy(&mut self, from: &Socket, to: &Socket, buffer: &mut [u8]) -> Poll<io::Result<usize>> {
-        let read = ready!(from.poll_recv(buffer))?;
+    fn copy(
+        &mut self,
+        from: &Stream,
+        to: &Stream,
+        io: &mut IoContext<'_>,
+    ) -> Poll<io::Result<usize>> {
+        let read = ready!(from.poll_recv(io.buffer))?;
         if read == 0 {
             return Poll::Ready(Ok(0));
         }
-        let bytes = buffer.get(..read).unwrap_or_default();
+        let bytes = io.buffer.get(..read).unwrap_or_default();
         let sent = match to.poll_send(bytes) {
             Poll::Ready(Ok(sent)) => sent,
             // The next flush gets the same error and handles it.
@@ -309,6 +345,10 @@ impl Direction {
         self.bytes += sent as u64;
         if let Some(rest) = bytes.get(sent..).filter(|rest| !rest.is_empty()) {
             self.unsent = Unsent::Bytes(rest.to_vec(), 0);
+        }
+        if matches!(self.mode, Mode::Bulk { .. }) && !self.has_unsent(to) {
+            let bytes = self.bytes;
+            self.bounds().flush((from.socket(), to.socket()), bytes, io.now, io.fast);
         }
         Poll::Ready(Ok(read))
     }

@@ -23,7 +23,7 @@ use super::context::Context;
 use super::crowd::Membership;
 use super::reactor::{QUANTUM, Quanta};
 use super::record::ByteCounts;
-use super::socket::Socket;
+use super::stream::Stream;
 use super::upstreams::KnownUpstream;
 use crate::outcome::Outcome;
 use crate::routing::{RemovalEffect, Removals, Route};
@@ -34,11 +34,11 @@ const SHORTEST_TICK: Duration = Duration::from_millis(50);
 /// The minimum number of ticks in a stall timeout.
 const TICKS_A_STALL: u32 = 4;
 
-/// A relay between two sockets.
+/// A relay between two streams.
 pub(super) struct Relay<'a> {
     context: &'a Context,
-    downstream: &'a Socket,
-    upstream: &'a Socket,
+    downstream: &'a Stream,
+    upstream: &'a Stream,
     member: &'a Membership<'a>,
     up: Direction,
     down: Direction,
@@ -72,8 +72,8 @@ impl<'a> Relay<'a> {
     /// A relay that sends `first` upstream before anything else.
     pub(super) fn new(
         context: &'a Context,
-        downstream: &'a Socket,
-        upstream: &'a Socket,
+        downstream: &'a Stream,
+        upstream: &'a Stream,
         member: &'a Membership<'a>,
         known: KnownUpstream<'a>,
         first: FirstBytes,
@@ -139,7 +139,8 @@ impl<'a> Relay<'a> {
         if reactor.now() >= state.tick_at {
             let passed = state.passed;
             report(passed);
-            let watches = state.watches.get_or_insert_with(|| PeerWatches::of(self.upstream));
+            let watches =
+                state.watches.get_or_insert_with(|| PeerWatches::of(self.upstream.socket()));
             let ended = watches.look(self, passed);
             let every = self.tick_every();
             state.tick_at =
@@ -161,8 +162,8 @@ impl<'a> Relay<'a> {
             RemovalEffect::Keep => {}
             RemovalEffect::Close(over) => state.deadlines.removed(now, over, context.random()),
         }
-        let watches = state.watches.get_or_insert_with(|| PeerWatches::of(self.upstream));
-        watches.probe(self.upstream, &context.reactor);
+        let watches = state.watches.get_or_insert_with(|| PeerWatches::of(self.upstream.socket()));
+        watches.probe(self.upstream.socket(), &context.reactor);
         state.tick_at = now;
     }
 
@@ -221,12 +222,12 @@ impl<'a> Relay<'a> {
         let mut io = IoContext::of(context, &mut buffer, context.reactor.is_bulk_turn());
         let (downstream, upstream) = (self.downstream, self.upstream);
 
-        let last = self.down.stage() == Stage::Done;
-        let Ok(up) = self.up.poll(downstream, upstream, &mut io, QUANTUM, last) else {
+        let farewell = self.down.farewell_of_other();
+        let Ok(up) = self.up.poll(downstream, upstream, &mut io, QUANTUM, farewell) else {
             return Poll::Ready(Outcome::DownstreamReset);
         };
-        let last = self.up.stage() == Stage::Done;
-        let down = self.down.poll(upstream, downstream, &mut io, QUANTUM, last);
+        let farewell = self.up.farewell_of_other();
+        let down = self.down.poll(upstream, downstream, &mut io, QUANTUM, farewell);
         self.answer.look(&self.up, &self.down, down.is_err(), downstream);
         let Ok(down) = down else { return Poll::Ready(Outcome::UpstreamReset) };
 
@@ -241,7 +242,7 @@ impl<'a> Relay<'a> {
         }
         // While the endpoint is slow, the client's socket is not read, so a read would detect a gone client
         // too late.
-        if downstream.is_broken() {
+        if downstream.socket().is_broken() {
             return Poll::Ready(Outcome::DownstreamReset);
         }
         let more = matches!(up, StopReason::Yielded) || matches!(down, StopReason::Yielded);
@@ -250,7 +251,7 @@ impl<'a> Relay<'a> {
     }
 
     fn has_unsent(&self) -> bool {
-        self.up.has_unsent() || self.down.has_unsent()
+        self.up.has_unsent(self.upstream) || self.down.has_unsent(self.downstream)
     }
 
     /// Closes both sides: with a FIN if they have `parted` and all bytes were relayed, else with a reset.
@@ -260,8 +261,16 @@ impl<'a> Relay<'a> {
         self.up.discard(&self.context.pipes);
         self.down.discard(&self.context.pipes);
         if lost || !parted {
-            self.downstream.reset_on_close();
-            self.upstream.reset_on_close();
+            self.downstream.socket().reset_on_close();
+            self.upstream.socket().reset_on_close();
+        } else {
+            let (downstream, upstream) = (self.downstream, self.upstream);
+            for (from, to) in [(downstream, upstream), (upstream, downstream)] {
+                if !from.is_cut() {
+                    // If it does not fit, the close shows that bytes may be missing.
+                    let _ = to.poll_close_notify();
+                }
+            }
         }
     }
 }

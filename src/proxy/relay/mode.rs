@@ -1,21 +1,22 @@
-//! The choice between copying and splicing.
+//! The choice between messages and bulk.
 
 /// A read of this size or more counts towards bulk.
 const LARGE: usize = 32 * 1024;
-/// A splice below this size counts against it.
+/// A read of bulk below this size counts against it.
 const SMALL: usize = 16 * 1024;
 /// This many large reads in a row promote a direction to bulk.
 const READS_TO_PROMOTE: u8 = 3;
-/// This many small splices in a row demote it.
-const SPLICES_TO_DEMOTE: u8 = 2;
+/// This many small reads of bulk in a row demote it.
+const READS_TO_DEMOTE: u8 = 2;
 
 /// How bytes are moved.
 #[derive(Clone, Copy)]
 pub(super) enum Mode {
     /// Copied through the worker's buffer; counts large reads in a row.
     Copy { large: u8 },
-    /// Spliced through a pipe, if one can be borrowed; counts small reads in a row.
-    Splice { small: u8 },
+    /// In bulk's turn: spliced through a pipe, if one can be borrowed and there is no TLS; counts small reads in a
+    /// row.
+    Bulk { small: u8 },
 }
 
 impl Mode {
@@ -23,15 +24,15 @@ impl Mode {
     pub(super) fn after(self, read: usize) -> Self {
         match self {
             Mode::Copy { large } if read >= LARGE && large + 1 >= READS_TO_PROMOTE => {
-                Mode::Splice { small: 0 }
+                Mode::Bulk { small: 0 }
             }
             Mode::Copy { large } if read >= LARGE => Mode::Copy { large: large + 1 },
-            Mode::Splice { small } if read < SMALL && small + 1 >= SPLICES_TO_DEMOTE => {
+            Mode::Bulk { small } if read < SMALL && small + 1 >= READS_TO_DEMOTE => {
                 Mode::Copy { large: 0 }
             }
-            Mode::Splice { small } if read < SMALL => Mode::Splice { small: small + 1 },
+            Mode::Bulk { small } if read < SMALL => Mode::Bulk { small: small + 1 },
             Mode::Copy { .. } => Mode::Copy { large: 0 },
-            Mode::Splice { .. } => Mode::Splice { small: 0 },
+            Mode::Bulk { .. } => Mode::Bulk { small: 0 },
         }
     }
 }
@@ -42,7 +43,7 @@ mod tests {
 
     fn is_bulk(reads: &[usize]) -> bool {
         let mode = reads.iter().fold(Mode::Copy { large: 0 }, |mode, read| mode.after(*read));
-        matches!(mode, Mode::Splice { .. })
+        matches!(mode, Mode::Bulk { .. })
     }
 
     #[test]

@@ -6,9 +6,9 @@ use std::task::{Poll, ready};
 use std::time::Duration;
 
 use super::Relay;
-use super::direction::{IoContext, Stage};
+use super::direction::{Farewell, IoContext, Stage};
 use crate::proxy::reactor::QUANTUM;
-use crate::proxy::socket::Socket;
+use crate::proxy::stream::Stream;
 
 /// The time for the peers to close after they have got the end.
 const PARTING: Duration = Duration::from_secs(5);
@@ -49,7 +49,7 @@ impl Relay<'_> {
             (&mut self.down, upstream, downstream, server_lost, server_closed),
         ] {
             if direction.stage() == Stage::Ended
-                && direction.poll(from, to, &mut io, QUANTUM, false).is_err()
+                && direction.poll(from, to, &mut io, QUANTUM, Farewell::Parting).is_err()
             {
                 return Poll::Ready(false);
             }
@@ -71,13 +71,13 @@ impl Relay<'_> {
 }
 
 /// Reads until the end, or until [`MOST_LOST`] bytes are `lost`: then the peer is blocked.
-fn discard(from: &Socket, buffer: &mut [u8], lost: &mut u64) -> Poll<io::Result<()>> {
+fn discard(from: &Stream, buffer: &mut [u8], lost: &mut u64) -> Poll<io::Result<()>> {
     while *lost < MOST_LOST {
         match ready!(from.poll_recv(buffer))? {
             0 => return Poll::Ready(Ok(())),
             read => *lost = lost.saturating_add(read as u64),
         }
     }
-    from.watch_reads(false)?;
+    from.socket().watch_reads(false)?;
     Poll::Pending
 }

@@ -91,25 +91,25 @@ impl PeerWatches {
         }
         let now = relay.context.reactor.now();
         let client = PeerActivity {
-            socket: relay.downstream,
-            sent: passed.down,
+            socket: relay.downstream.socket(),
+            sent: relay.downstream.sent(passed.down),
             lately: down,
             heard: up > 0,
-            blocks: relay.down.has_unsent(),
+            blocks: relay.down.has_unsent(relay.downstream),
             patience: relay.context.settings.timeouts.stall,
             urgent: false,
         };
         // A server may accept nothing for hours for good reasons.
         let server = PeerActivity {
-            socket: relay.upstream,
-            sent: passed.up,
+            socket: relay.upstream.socket(),
+            sent: relay.upstream.sent(passed.up),
             lately: up,
             heard: down > 0,
-            blocks: relay.up.has_unsent(),
+            blocks: relay.up.has_unsent(relay.upstream),
             patience: None,
             urgent: self.probed_until.is_some(),
         };
-        self.end_probes(relay.upstream, now);
+        self.end_probes(relay.upstream.socket(), now);
         match (self.downstream.look(&client, now), self.upstream.look(&server, now)) {
             (PeerState::Gone, _) => Some(Outcome::DownstreamReset),
             (_, PeerState::Gone) => Some(Outcome::UpstreamReset),

@@ -18,7 +18,7 @@ pub(crate) fn check(received: &[u8]) -> bool {
     let Some(addresses) = header.addresses else { return true };
     for version in [Version::V1, Version::V2] {
         let unique_id = header.unique_id.as_deref().filter(|_| version == Version::V2);
-        let extensions = Extensions { unique_id, checksum: true, authority: None };
+        let extensions = Extensions { unique_id, checksum: true, ..Extensions::default() };
         let mut written = Vec::new();
         write(&mut written, version, addresses, extensions);
         let HeaderProgress::Header(again) = read(&written) else { panic!("{written:?}") };

@@ -183,6 +183,13 @@ const ROWS: &[Row] = &[
         shown: ["1s", "2s", "3s"],
     },
     Row {
+        name: "timeouts.handshake",
+        file: "timeouts: {handshake: 1s}",
+        variable: ("SLUICE_TIMEOUTS_HANDSHAKE", "2s"),
+        flags: &["--timeouts-handshake", "3s"],
+        shown: ["1s", "2s", "3s"],
+    },
+    Row {
         name: "timeouts.connect",
         file: "timeouts: {connect: 1s}",
         variable: ("SLUICE_TIMEOUTS_CONNECT", "2s"),

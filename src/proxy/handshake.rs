@@ -1,0 +1,123 @@
+//! Handshake: serves TLS to the client of a route that asks for it.
+
+use std::future::poll_fn;
+use std::task::Poll;
+use std::time::Instant;
+
+use rustls::HandshakeKind;
+
+use super::connection::Connection;
+use super::context::Context;
+use super::reactor::Interrupted;
+use super::refuse::Refusal;
+use super::stream::{HandshakeFault, Stream, TlsEngine, TlsLayer};
+use super::terminated::Terminated;
+use crate::routing::Route;
+use crate::termination::ServerTls;
+
+/// Serves TLS to the client, if the route asks for that: `received` is the beginning of the handshake. Returns the
+/// bytes that are the endpoint's: what was received from another client, and nothing of TLS.
+///
+/// # Errors
+/// When the route cannot serve TLS now, or the handshake is not completed in time.
+pub(super) async fn handshake(
+    context: &Context,
+    connection: &mut Connection,
+    route: &Route,
+    downstream: &Stream,
+    received: Vec<u8>,
+) -> Result<Vec<u8>, Refusal> {
+    let Some(termination) = &route.spec.termination else { return Ok(received) };
+    let terminated = connection.terminated.insert(Box::default());
+    match termination.server() {
+        Err(why) => {
+            terminated.failed(&why);
+            Err(Refusal::NoCertificate)
+        }
+        // Boxed, so that the tasks of other connections reserve no space for it.
+        Ok(server) => {
+            Box::pin(serve_tls(context, connection, route, server, downstream, received)).await
+        }
+    }
+}
+
+async fn serve_tls(
+    context: &Context,
+    connection: &mut Connection,
+    route: &Route,
+    server: &ServerTls,
+    downstream: &Stream,
+    received: Vec<u8>,
+) -> Result<Vec<u8>, Refusal> {
+    let begun = Instant::now();
+    let waiting = context.room.enter_handshake(connection.source.ip(), context.most_hellos());
+    let mut terminated = Terminated::default();
+    let limit = context.settings.timeouts.handshake;
+    let shaken = match begin(context, connection, server, downstream, received) {
+        Ok(()) => {
+            let hands = poll_fn(|_| poll(context, route, downstream, &mut terminated));
+            context.reactor.within(limit, hands).await
+        }
+        Err(fault) => Ok(Err(fault)),
+    };
+    let checked = match shaken {
+        Ok(shaken) => shaken.and_then(|()| check(server, downstream)),
+        Err(Interrupted::Elapsed) => Err(HandshakeFault::TooSlow),
+        Err(Interrupted::Cancelled) => return Err(Refusal::Drained),
+    };
+    context.room.has_shaken_hands(waiting);
+    let metrics = &context.metrics.handshakes;
+    let refusal = match checked {
+        Ok(()) => {
+            let tls = downstream.tls().into_iter();
+            tls.for_each(|tls| terminated.complete(tls.borrow().state(), begun.elapsed()));
+            metrics.completed(terminated.resumed == Some(true), begun.elapsed());
+            Ok(Vec::new())
+        }
+        Err(fault) => {
+            terminated.failed(&fault);
+            metrics.failed.inc();
+            Err(Refusal::HandshakeFailed)
+        }
+    };
+    connection.terminated = Some(Box::new(terminated));
+    refusal
+}
+
+fn begin(
+    context: &Context,
+    connection: &Connection,
+    server: &ServerTls,
+    downstream: &Stream,
+    received: Vec<u8>,
+) -> Result<(), HandshakeFault> {
+    let offers = connection.hello.iter().flat_map(|hello| hello.alpn.iter());
+    let engine = TlsEngine::Server(server.accept(offers)?);
+    downstream.begin_tls(TlsLayer::new(engine, &context.ciphertext, received, Vec::new()));
+    Ok(())
+}
+
+fn poll(
+    context: &Context,
+    route: &Route,
+    downstream: &Stream,
+    terminated: &mut Terminated,
+) -> Poll<Result<(), HandshakeFault>> {
+    let Some(tls) = downstream.tls() else { return Poll::Ready(Err(HandshakeFault::Closed)) };
+    let may_step = || context.reactor.may_step(route.spec.key.namespace());
+    let polled = tls.borrow_mut().poll_handshake(downstream.socket(), may_step);
+    if let Some(served) = ServerTls::take_served() {
+        terminated.served = Some(served);
+    }
+    polled
+}
+
+/// Checks what rustls does not: a client that resumes a session may have shown its certificate long ago.
+fn check(server: &ServerTls, downstream: &Stream) -> Result<(), HandshakeFault> {
+    let Some(tls) = downstream.tls() else { return Ok(()) };
+    let tls = tls.borrow();
+    match (tls.state().handshake_kind(), tls.state().peer_certificates()) {
+        (Some(HandshakeKind::Resumed), Some(chain)) => Ok(server.check_resumed(chain)?),
+        _ => Ok(()),
+    }
+}

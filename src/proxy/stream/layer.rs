@@ -1,0 +1,383 @@
+//! The TLS of a stream: records in and out of its socket.
+//!
+//! All bytes go through a buffer that the worker's streams share. A stream has memory of its own only for a
+//! record that has not arrived completely, and for ciphertext that the socket did not take.
+
+use std::cell::RefCell;
+use std::io;
+use std::rc::Rc;
+use std::task::{Poll, ready};
+
+use rustls::{CommonState, Error};
+
+use super::engine::{LONGEST_RECORD, Plaintext, TlsEngine, record_length};
+use crate::proxy::socket::Socket;
+
+/// The plaintext that is encrypted at once.
+const MOST_PLAINTEXT: usize = 64 * 1024;
+/// The bytes that are kept of an incomplete handshake message, besides the next record.
+const MOST_KEPT: usize = 64 * 1024;
+/// Room for all of these: [`MOST_PLAINTEXT`] with the overhead of its records, or [`MOST_KEPT`], a partial record
+/// and a read.
+const BUFFER: usize = MOST_KEPT + 2 * LONGEST_RECORD;
+/// What a record counts besides its data: a small one costs as much as so many bytes. One without data may change
+/// keys.
+const RECORD_WORK: u64 = 1024;
+const BARREN_WORK: u64 = 16 * 1024;
+/// The work of one read.
+const READ_WORK: u64 = 256 * 1024;
+
+/// The buffer for ciphertext that all streams of a worker share.
+pub(in crate::proxy) struct CipherBuffer(RefCell<Box<[u8]>>);
+
+impl CipherBuffer {
+    pub(in crate::proxy) fn new() -> Rc<Self> {
+        Rc::new(CipherBuffer(RefCell::new(vec![0; BUFFER].into())))
+    }
+}
+
+/// The TLS of one stream.
+pub(in crate::proxy) struct TlsLayer {
+    engine: TlsEngine,
+    buffer: Rc<CipherBuffer>,
+    /// What was received and is needed still.
+    input: Vec<u8>,
+    /// How many of the first bytes of it the engine has seen.
+    seen: usize,
+    /// Ciphertext; bytes before `flushed` are sent.
+    output: Vec<u8>,
+    flushed: usize,
+    reading: Reading,
+    /// Whether a `close_notify` was sent, or is in the output.
+    said_end: bool,
+    /// Whether the last read ended because it was too much work.
+    yielded: bool,
+    /// The work of reads, besides their data, that nobody has taken into account yet.
+    work: u64,
+    /// The bytes that the socket has taken.
+    sent: u64,
+}
+
+/// The state of the peer's direction.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Reading {
+    Open,
+    /// It has ended by a `close_notify`.
+    Closed,
+    /// It has ended without, after ours.
+    Cut,
+    /// The peer broke the rules, or its bytes are not its own.
+    Failed,
+}
+
+/// Why a handshake failed.
+#[derive(Debug, thiserror::Error)]
+pub(in crate::proxy) enum HandshakeFault {
+    /// TLS forbids it, or a peer does not want it.
+    #[error("{0}")]
+    Tls(#[from] Error),
+    /// The peer has closed the connection.
+    #[error("the peer has closed the connection")]
+    Closed,
+    /// The connection is broken.
+    #[error("the connection is broken: {0}")]
+    Broken(io::Error),
+    /// A message of the peer is too large.
+    #[error("a handshake message is too large")]
+    TooLarge,
+    /// It has taken too long.
+    #[error("the handshake was not complete in time")]
+    TooSlow,
+}
+
+impl TlsLayer {
+    /// TLS from the start: `input` was received already, and `prefix` is to be sent before any record.
+    pub(in crate::proxy) fn new(
+        mut engine: TlsEngine,
+        buffer: &Rc<CipherBuffer>,
+        input: Vec<u8>,
+        prefix: Vec<u8>,
+    ) -> Self {
+        let mut output = prefix;
+        engine.take_queued(&mut output);
+        TlsLayer {
+            engine,
+            buffer: Rc::clone(buffer),
+            input,
+            seen: 0,
+            output,
+            flushed: 0,
+            reading: Reading::Open,
+            said_end: false,
+            yielded: false,
+            work: 0,
+            sent: 0,
+        }
+    }
+
+    /// What was negotiated.
+    pub(in crate::proxy) fn state(&self) -> &CommonState {
+        self.engine.state()
+    }
+
+    /// Goes on with the handshake, whose steps are expensive: each waits until `may_step`.
+    pub(in crate::proxy) fn poll_handshake(
+        &mut self,
+        socket: &Socket,
+        may_step: impl Fn() -> bool,
+    ) -> Poll<Result<(), HandshakeFault>> {
+        loop {
+            let flushed = self.poll_flush(socket);
+            if !self.engine.state().is_handshaking() {
+                // What is not sent yet, such as tickets, is sent before any data.
+                return Poll::Ready(Ok(()));
+            }
+            ready!(flushed).map_err(HandshakeFault::Broken)?;
+            if !self.has_record() {
+                ready!(self.poll_fill(socket))?;
+                continue;
+            }
+            if !may_step() {
+                return Poll::Pending;
+            }
+            let mut input = std::mem::take(&mut self.input);
+            let stepped = self.process(&mut input, &mut Plaintext::none(), READ_WORK);
+            if let Err(error) = stepped {
+                // It is tried once. If the alert does not fit, the connection just ends.
+                let _ = self.poll_flush(socket);
+                return Poll::Ready(Err(error.into()));
+            }
+        }
+    }
+
+    /// Reads more of an incomplete record.
+    fn poll_fill(&mut self, socket: &Socket) -> Poll<Result<(), HandshakeFault>> {
+        if self.input.len() > MOST_KEPT + LONGEST_RECORD {
+            return Poll::Ready(Err(HandshakeFault::TooLarge));
+        }
+        let mut buffer = self.buffer.0.borrow_mut();
+        let room = buffer.get_mut(..LONGEST_RECORD).unwrap_or_default();
+        Poll::Ready(match ready!(socket.poll_recv(room)) {
+            Ok(0) => Err(HandshakeFault::Closed),
+            Ok(read) => {
+                self.input.extend_from_slice(room.get(..read).unwrap_or_default());
+                Ok(())
+            }
+            Err(error) => Err(HandshakeFault::Broken(error)),
+        })
+    }
+
+    /// Reads data into `buffer`; 0 is the end.
+    ///
+    /// # Errors
+    /// When the connection is broken, the peer breaks the rules of TLS, or ends without `close_notify`, unless
+    /// everything was sent to it, and the end.
+    pub(in crate::proxy) fn poll_recv(
+        &mut self,
+        socket: &Socket,
+        buffer: &mut [u8],
+    ) -> Poll<io::Result<usize>> {
+        let mut plaintext = Plaintext::new(buffer);
+        self.yielded = false;
+        let mut budget = READ_WORK;
+        loop {
+            match self.reading {
+                Reading::Open => {}
+                Reading::Closed | Reading::Cut => return Poll::Ready(Ok(0)),
+                Reading::Failed => return Poll::Ready(Err(io::ErrorKind::InvalidData.into())),
+            }
+            let worked = ready!(self.poll_read(socket, &mut plaintext, budget))?;
+            if plaintext.len() > 0 {
+                return Poll::Ready(Ok(plaintext.len()));
+            }
+            budget = budget.saturating_sub(worked);
+            if worked == 0 && self.has_record() {
+                // A record for which `buffer` is too small.
+                self.reading = Reading::Failed;
+            } else if budget == 0 {
+                self.yielded = true;
+                return Poll::Pending;
+            }
+        }
+    }
+
+    /// Processes records, after a read if there is no complete one. Returns the work.
+    fn poll_read(
+        &mut self,
+        socket: &Socket,
+        plaintext: &mut Plaintext<'_>,
+        budget: u64,
+    ) -> Poll<io::Result<u64>> {
+        let shared = Rc::clone(&self.buffer);
+        let mut buffer = shared.0.borrow_mut();
+        let mut length = self.input.len();
+        if !self.has_record() {
+            if length > MOST_KEPT + LONGEST_RECORD {
+                self.reading = Reading::Failed;
+                return Poll::Ready(Ok(0));
+            }
+            // So much that the plaintext fits.
+            let most = plaintext.room().saturating_sub(length).max(LONGEST_RECORD);
+            let end = (length + most).min(buffer.len());
+            let room = buffer.get_mut(length..end).unwrap_or_default();
+            match ready!(socket.poll_recv(room))? {
+                0 => return Poll::Ready(self.cut().map(|()| 0)),
+                read => length += read,
+            }
+        }
+        let Some((kept, _)) = buffer.split_at_mut_checked(length) else {
+            return Poll::Ready(Err(io::ErrorKind::InvalidData.into()));
+        };
+        if let Some(start) = kept.get_mut(..self.input.len()) {
+            start.copy_from_slice(&self.input);
+        }
+        let worked = self.process(kept, plaintext, budget);
+        drop(buffer);
+        // Whether it fits or not: what was read before an error counts.
+        let _ = self.poll_flush(socket);
+        Poll::Ready(Ok(worked.unwrap_or_default()))
+    }
+
+    /// Handles an end of the connection without `close_notify`: bytes may be missing, unless the peer needs to send
+    /// none, because it has got our end.
+    fn cut(&mut self) -> io::Result<()> {
+        if !self.said_end || self.has_output() {
+            self.reading = Reading::Failed;
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        self.reading = Reading::Cut;
+        Ok(())
+    }
+
+    /// Processes the complete records in `received`, or as many as are about `budget` of work, and keeps the rest. During a
+    /// handshake, stops at its end.
+    fn process(
+        &mut self,
+        received: &mut [u8],
+        plaintext: &mut Plaintext<'_>,
+        budget: u64,
+    ) -> Result<u64, Error> {
+        let handshaking = self.engine.state().is_handshaking();
+        let (mut start, mut worked, mut failure) = (0, 0, None);
+        while worked < budget && handshaking == self.engine.state().is_handshaking() {
+            let rest = received.get_mut(start..).unwrap_or_default();
+            let Some(record) = rest.get(self.seen..).and_then(record_length) else { break };
+            if !handshaking && plaintext.room() < record {
+                break;
+            }
+            let Some(given) = rest.get_mut(..self.seen + record) else { break };
+            let before = plaintext.len();
+            match self.engine.process(given, plaintext, &mut self.output) {
+                Ok(processed) => {
+                    self.seen = given.len().saturating_sub(processed.discarded);
+                    start += processed.discarded;
+                    let data = (plaintext.len() - before) as u64;
+                    let work = if data > 0 { RECORD_WORK } else { BARREN_WORK };
+                    self.work += work;
+                    worked += work + data;
+                    if processed.closed {
+                        self.reading = Reading::Closed;
+                        break;
+                    }
+                }
+                Err(error) => {
+                    self.reading = Reading::Failed;
+                    failure = Some(error);
+                    break;
+                }
+            }
+        }
+        // What follows a `close_notify` or a fault is nobody's.
+        let rest = match self.reading {
+            Reading::Open => received.get(start..).unwrap_or_default(),
+            _ => &[],
+        };
+        self.input = rest.to_vec();
+        self.seen = self.seen.min(rest.len());
+        failure.map_or(Ok(worked), Err)
+    }
+
+    /// Encrypts and sends the first of `bytes`, if everything before them is sent. What the socket does not take is
+    /// kept, and counts as sent.
+    pub(in crate::proxy) fn poll_send(
+        &mut self,
+        socket: &Socket,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        ready!(self.poll_flush(socket))?;
+        if !socket.may_write() {
+            return Poll::Pending;
+        }
+        let bytes = bytes.get(..MOST_PLAINTEXT).unwrap_or(bytes);
+        let shared = Rc::clone(&self.buffer);
+        let mut buffer = shared.0.borrow_mut();
+        let kept = self.input.get_mut(..self.seen).unwrap_or_default();
+        let encrypted = self.engine.encrypt(kept, bytes, &mut buffer);
+        let length =
+            encrypted.map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?;
+        let ciphertext = buffer.get(..length).unwrap_or_default();
+        let sent = match socket.poll_send(ciphertext) {
+            Poll::Ready(sent) => sent?,
+            Poll::Pending => 0,
+        };
+        self.sent += sent as u64;
+        self.output.extend_from_slice(ciphertext.get(sent..).unwrap_or_default());
+        Poll::Ready(Ok(bytes.len()))
+    }
+
+    /// Sends ciphertext that is kept.
+    pub(in crate::proxy) fn poll_flush(&mut self, socket: &Socket) -> Poll<io::Result<()>> {
+        while let Some(rest) = self.output.get(self.flushed..).filter(|rest| !rest.is_empty()) {
+            let sent = ready!(socket.poll_send(rest))?;
+            self.flushed += sent;
+            self.sent += sent as u64;
+        }
+        (self.output, self.flushed) = (Vec::new(), 0);
+        Poll::Ready(Ok(()))
+    }
+
+    /// Sends a `close_notify`, once.
+    pub(in crate::proxy) fn poll_close(&mut self, socket: &Socket) -> Poll<io::Result<()>> {
+        if !std::mem::replace(&mut self.said_end, true) {
+            let kept = self.input.get_mut(..self.seen).unwrap_or_default();
+            self.engine.close(kept, &mut self.output);
+        }
+        self.poll_flush(socket)
+    }
+
+    /// Whether ciphertext is kept that is not sent.
+    pub(in crate::proxy) fn has_output(&self) -> bool {
+        self.output.len() > self.flushed
+    }
+
+    /// Whether a read goes on without more bytes of the peer.
+    pub(in crate::proxy) fn may_go_on(&self) -> bool {
+        self.yielded || self.reading != Reading::Open || self.has_record()
+    }
+
+    /// Whether the peer broke the rules, so that it was sent an alert, or it has sent one itself.
+    pub(in crate::proxy) fn has_failed(&self) -> bool {
+        self.reading == Reading::Failed
+    }
+
+    /// Whether the peer has ended without `close_notify`.
+    pub(in crate::proxy) fn is_cut(&self) -> bool {
+        self.reading == Reading::Cut
+    }
+
+    /// The bytes that the socket has taken.
+    pub(in crate::proxy) fn sent(&self) -> u64 {
+        self.sent
+    }
+
+    /// Takes the work of reads into account, besides their data, as a number of bytes.
+    pub(in crate::proxy) fn take_work(&mut self) -> u64 {
+        std::mem::take(&mut self.work)
+    }
+
+    /// Whether a complete record was received that the engine has not seen.
+    fn has_record(&self) -> bool {
+        let unseen = self.input.get(self.seen..).unwrap_or_default();
+        record_length(unseen).is_some_and(|length| unseen.len() >= length)
+    }
+}
