@@ -41,6 +41,7 @@ mod spread;
 mod stalled;
 mod stalls;
 mod support;
+mod terminate;
 mod threads;
 mod urgent;
 mod vanish;

@@ -1,0 +1,96 @@
+//! Clients that have to show a certificate.
+
+use rcgen::PKCS_ECDSA_P256_SHA256;
+use rustls::ClientConfig;
+use rustls::version::{TLS12, TLS13};
+use sluice::outcome::Outcome;
+use sluice::termination::provider;
+
+use super::peer::{TlsPeer, exchange};
+use super::pki::Authority;
+use crate::support::{Backend, Plane, target};
+
+struct Mutual {
+    authority: Authority,
+    backend: Backend,
+    plane: Plane,
+}
+
+fn mutual(required: bool) -> Mutual {
+    let (authority, backend) = (Authority::new(), Backend::new());
+    let mut parts = authority.parts("a.test", &PKCS_ECDSA_P256_SHA256);
+    parts.client_certificates = Some(authority.of_clients(required));
+    let target = target("a.test", &[backend.address()]);
+    let plane = Plane::start(vec![target.terminated(parts, None)]);
+    Mutual { authority, backend, plane }
+}
+
+impl Mutual {
+    /// Whether a client gets through. With TLS 1.3, it is told only after its handshake that it does not.
+    fn admits(&self, config: &ClientConfig) -> bool {
+        let opened = TlsPeer::try_open(self.plane.address(), "a.test", config);
+        let Ok(mut client) = opened else { return false };
+        let mut answer = [0; 4];
+        let served = std::thread::scope(|scope| {
+            let serving = scope.spawn(|| {
+                // A client that is refused never reaches it.
+                let waits = || {
+                    self.backend.is_tried()
+                        || self.plane.count("a.test", Outcome::HandshakeFailed) > 0
+                };
+                crate::support::wait_until("an answer", waits);
+                let mut server = self.backend.accept_waiting()?;
+                crate::support::expect(&mut server, b"ping");
+                std::io::Write::write_all(&mut server, b"pong").unwrap();
+                Some(server)
+            });
+            let _ = std::io::Write::write_all(&mut client, b"ping");
+            let read = std::io::Read::read_exact(&mut client, &mut answer);
+            drop(serving.join().unwrap());
+            read.is_ok()
+        });
+        served && answer == *b"pong"
+    }
+}
+
+#[test]
+fn a_client_with_a_good_certificate_is_served() {
+    let site = mutual(true);
+    let own = site.authority.issue("client.test", &PKCS_ECDSA_P256_SHA256);
+    for version in [&TLS12, &TLS13] {
+        let config = site.authority.client_of(provider(), &[version], Some(&own));
+        let mut client = TlsPeer::open(site.plane.address(), "a.test", &config);
+        exchange(&mut client, &mut site.backend.accept());
+    }
+    let lines = site.plane.access_log();
+    assert!(lines.iter().all(|line| line["tls"]["clientSubject"] == "CN=client.test"), "{lines:?}");
+}
+
+#[test]
+fn a_client_with_a_bad_certificate_or_none_is_refused_before_any_endpoint_hears_of_it() {
+    for version in [&TLS12, &TLS13] {
+        let site = mutual(true);
+        let stranger = Authority::new().issue("client.test", &PKCS_ECDSA_P256_SHA256);
+        let bad = site.authority.client_of(provider(), &[version], Some(&stranger));
+        assert!(!site.admits(&bad));
+        let none = site.authority.client_of(provider(), &[version], None);
+        assert!(!site.admits(&none));
+        assert!(!site.backend.is_tried());
+        site.plane.assert_ended(&[("a.test", Outcome::HandshakeFailed, 2)]);
+        let lines = site.plane.access_log();
+        let causes: Vec<_> = lines.iter().map(|line| line["cause"].as_str().unwrap()).collect();
+        for cause in ["invalid peer certificate", "peer sent no certificates"] {
+            assert!(causes.iter().any(|other| other.contains(cause)), "{causes:?}");
+        }
+    }
+}
+
+#[test]
+fn an_optional_certificate_may_be_missing_but_not_bad() {
+    let site = mutual(false);
+    assert!(site.admits(&site.authority.client()));
+    let own = site.authority.issue("client.test", &PKCS_ECDSA_P256_SHA256);
+    assert!(site.admits(&site.authority.client_with(&own)));
+    let stranger = Authority::new().issue("client.test", &PKCS_ECDSA_P256_SHA256);
+    assert!(!site.admits(&site.authority.client_with(&stranger)));
+}
