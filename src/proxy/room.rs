@@ -34,11 +34,11 @@ pub(super) struct Room {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Displaced {
     /// There are too many incomplete hellos.
-    ByHello,
+    Hello,
     /// There are too many incomplete handshakes.
-    ByHandshake,
+    Handshake,
     /// The process is full, and a newcomer takes its place, which is of this client if that is known.
-    ByNewcomer(Option<IpAddr>),
+    Newcomer(Option<IpAddr>),
 }
 
 impl Room {
@@ -59,14 +59,14 @@ impl Room {
     pub(super) fn enter_hello(&self, client: IpAddr, most: usize) -> Membership<'_> {
         let entered = self.hellos.enter(client, self.reactor.current(), self.reactor.now());
         if self.hellos.len() > most {
-            self.displace(self.hellos.remove_of_most(), Displaced::ByHello);
+            self.displace(self.hellos.remove_of_most(), Displaced::Hello);
         }
         entered
     }
 
     /// The hello of the current task's connection is complete: it need not give way to other hellos.
     pub(super) fn has_hello(&self, waiting: Membership<'_>) {
-        self.spare(waiting, Displaced::ByHello);
+        self.spare(waiting, Displaced::Hello);
     }
 
     /// Adds the connection of the current task to those whose handshake is not complete. If there are more than
@@ -74,14 +74,14 @@ impl Room {
     pub(super) fn enter_handshake(&self, client: IpAddr, most: usize) -> Membership<'_> {
         let entered = self.handshakes.enter(client, self.reactor.current(), self.reactor.now());
         if self.handshakes.len() > most {
-            self.displace(self.handshakes.remove_of_most(), Displaced::ByHandshake);
+            self.displace(self.handshakes.remove_of_most(), Displaced::Handshake);
         }
         entered
     }
 
     /// The handshake of the current task's connection is complete: it need not give way to other handshakes.
     pub(super) fn has_shaken_hands(&self, waiting: Membership<'_>) {
-        self.spare(waiting, Displaced::ByHandshake);
+        self.spare(waiting, Displaced::Handshake);
     }
 
     fn spare(&self, waiting: Membership<'_>, why: Displaced) {
@@ -97,7 +97,7 @@ impl Room {
     /// client that has most, if that one has [`TIMES_MORE`] as many as the newcomer's client would have. Returns
     /// whether there is room.
     pub(super) fn make_for(&self, newcomer: Option<IpAddr>) -> bool {
-        let by = Displaced::ByNewcomer(newcomer);
+        let by = Displaced::Newcomer(newcomer);
         // Newcomers of this turn are not known yet.
         let of_this_turn = self.displaced.borrow().values().filter(|other| **other == by).count();
         let own = newcomer.map_or(0, |client| self.known.count_of(client)) + of_this_turn + 1;
@@ -111,7 +111,7 @@ impl Room {
         let mut displaced = self.displaced.borrow_mut();
         let known = displaced.entry(task).or_insert(why);
         // A newcomer has its place already, whatever becomes of its hello or its handshake.
-        if let Displaced::ByNewcomer(_) = why {
+        if let Displaced::Newcomer(_) = why {
             *known = why;
         }
         drop(displaced);
@@ -124,9 +124,9 @@ impl Room {
     pub(super) fn take_displaced(&self) -> Option<Limit> {
         let displaced = self.displaced.borrow_mut().remove(&self.reactor.current())?;
         Some(match displaced {
-            Displaced::ByHello => Limit::Hellos,
-            Displaced::ByHandshake => Limit::Handshakes,
-            Displaced::ByNewcomer(_) => Limit::Process,
+            Displaced::Hello => Limit::Hellos,
+            Displaced::Handshake => Limit::Handshakes,
+            Displaced::Newcomer(_) => Limit::Process,
         })
     }
 }

@@ -49,7 +49,7 @@ fn a_handshake_may_come_byte_by_byte() {
         let config = site.authority.client_of(provider(), &[version], None);
         let (bytes, mut tls) = first_flight("a.test", &config);
         let mut socket = connect(site.plane.address());
-        let mut send = |bytes: Vec<u8>, socket: &mut TcpStream| {
+        let send = |bytes: Vec<u8>, socket: &mut TcpStream| {
             bytes.into_iter().for_each(|byte| socket.write_all(&[byte]).unwrap());
         };
         send(bytes, &mut socket);
