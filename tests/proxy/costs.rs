@@ -18,7 +18,7 @@ use crate::support::{
 /// Enough for what happens once to disappear beside it.
 const TIMES: usize = 100;
 /// What one thing may take, by the name of the call.
-type Limits = &'static [(&'static str, usize)];
+pub(crate) type Limits = &'static [(&'static str, usize)];
 
 /// A connection of a hello, its answer, a request, its answer and the end from both sides. A bare
 /// event loop takes just as many.
@@ -41,7 +41,7 @@ const CONNECTION: Limits = &[
 ];
 /// A request and its answer on an open connection.
 const ROUND_TRIP: Limits = &[("recvfrom", 2), ("sendto", 2), (WAIT, 2)];
-const WAIT: &str = "epoll_pwait";
+pub(crate) const WAIT: &str = "epoll_pwait";
 const OFFER: &str = "sched_yield";
 
 #[test]
@@ -206,12 +206,12 @@ fn an_idle_connection_keeps_two_descriptors_and_little_memory() {
 /// Bytes that an idle connection may keep.
 const MOST_BYTES: i64 = 2048;
 
-fn descriptors(process: &Process) -> usize {
+pub(crate) fn descriptors(process: &Process) -> usize {
     let pid = process.pid().as_raw_nonzero();
     fs::read_dir(format!("/proc/{pid}/fd")).unwrap().count()
 }
 
-fn raise_descriptors() {
+pub(crate) fn raise_descriptors() {
     let maximum = getrlimit(Resource::Nofile).maximum;
     setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum }).unwrap();
 }
@@ -234,7 +234,7 @@ fn greet_back(server: &mut TcpStream, client: &mut TcpStream) {
 }
 
 /// The calls that doing something [`TIMES`] times takes. Each makes `name` so often, and last.
-fn calls_of(sluice: &Traced, name: &str, each: usize, act: &mut dyn FnMut()) -> Calls {
+pub(crate) fn calls_of(sluice: &Traced, name: &str, each: usize, act: &mut dyn FnMut()) -> Calls {
     let count = |calls: &Calls| calls.get(name).copied().unwrap_or_default();
     // Every worker gets to what it does once.
     (0..TIMES / 2).for_each(|_| act());
@@ -253,7 +253,7 @@ fn calls_of(sluice: &Traced, name: &str, each: usize, act: &mut dyn FnMut()) -> 
 /// that the allocator makes, and that meet the clock; and for [`OFFER`], because the trace is so
 /// slow that a worker has worked for a millisecond after a few.
 #[track_caller]
-fn assert_within(limits: Limits, calls: &Calls) {
+pub(crate) fn assert_within(limits: Limits, calls: &Calls) {
     for (name, count) in calls.iter().filter(|(name, _)| *name != OFFER) {
         let limit = limits.iter().find(|(limited, _)| limited == name).map_or(0, |(_, most)| *most);
         let most = limit * TIMES + TIMES / 20;

@@ -38,13 +38,23 @@ impl Traced {
         Self::start_with(manifests, &options)
     }
 
+    /// One with these flags.
+    pub(crate) fn start_of(manifests: &str, arguments: &[&str]) -> Self {
+        Self::start_as(manifests, "", arguments)
+    }
+
     fn start_with(manifests: &str, options: &str) -> Self {
+        Self::start_as(manifests, options, &[])
+    }
+
+    fn start_as(manifests: &str, options: &str, arguments: &[&str]) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let trace = folder.path().join("trace");
         let file = trace.display();
         let strace = format!("exec strace -f -qq -s 64 {options} -o '{file}' \"$0\" \"$@\"");
         // A log would be calls of its own.
-        let process = Process::start_unread(&strace, manifests, &["--access-log", "off"]);
+        let arguments = [&["--access-log", "off"], arguments].concat();
+        let process = Process::start_unread(&strace, manifests, &arguments);
         let traced = Traced { process, folder };
         wait_until("the workers", || workers(&traced.lines()).len() == WORKERS);
         traced

@@ -3,6 +3,7 @@
 mod attacks;
 mod bulk;
 mod client_certificates;
+mod costs;
 mod ends;
 mod handshakes;
 mod peer;

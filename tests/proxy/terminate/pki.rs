@@ -55,13 +55,18 @@ impl Authority {
         Credentials { chain: vec![certificate.der().clone()], key }
     }
 
-    /// A certificate for a name, for sluice to serve.
-    pub(super) fn identity(&self, name: &str, of: &'static SignatureAlgorithm) -> Arc<Identity> {
+    /// The texts of a certificate for a name, and of its key.
+    pub(super) fn texts(&self, name: &str, of: &'static SignatureAlgorithm) -> [String; 2] {
         let mut params = CertificateParams::new(vec![name.to_owned()]).unwrap();
         params.distinguished_name.push(DnType::CommonName, name);
         let key = KeyPair::generate_for(of).unwrap();
-        let chain = params.signed_by(&key, &self.0).unwrap().pem();
-        Identity::from_pem(chain.as_bytes(), key.serialize_pem().as_bytes()).unwrap()
+        [params.signed_by(&key, &self.0).unwrap().pem(), key.serialize_pem()]
+    }
+
+    /// A certificate for a name, for sluice to serve.
+    pub(super) fn identity(&self, name: &str, of: &'static SignatureAlgorithm) -> Arc<Identity> {
+        let [chain, key] = self.texts(name, of);
+        Identity::from_pem(chain.as_bytes(), key.as_bytes()).unwrap()
     }
 
     /// What a route for `name` needs to serve TLS with a certificate of this kind.
