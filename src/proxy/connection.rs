@@ -9,6 +9,7 @@ use std::sync::atomic::Ordering;
 use super::context::Context;
 use super::listener::Listener;
 use super::record::{ByteCounts, ConnectionRecord};
+use super::stream::Stream;
 use super::terminated::Terminated;
 use crate::access_log::{ConnectionEnd, Entry, Event, ServedTls};
 use crate::config::{AccessLogMode, Protocol};
@@ -145,11 +146,11 @@ impl Connection {
 
     /// Records that the connection to the endpoint is open.
     pub(super) fn connected(&mut self) {
-        if self.context.settings.access_log == AccessLogMode::Off {
-            self.hello = None;
-        }
         let handshake = self.terminated.as_ref().and_then(|terminated| terminated.took);
         self.record.connected(handshake.unwrap_or_default());
+        if self.context.settings.access_log == AccessLogMode::Off {
+            (self.hello, self.terminated) = (None, None);
+        }
         if let Some(limit) = self.limit {
             self.context.metrics.limits.reported(limit).inc();
             if let Some(route) = &self.route {
@@ -262,6 +263,17 @@ impl Connection {
         }
     }
 
+    /// Records why TLS has ended the relay, if it has.
+    pub(super) fn relayed(&mut self, downstream: &Stream, upstream: &Stream) {
+        let failure = |stream: &Stream| stream.tls()?.borrow().failure().cloned();
+        if let Some(fault) = failure(upstream) {
+            self.endpoint_failed(&fault);
+        } else if let Some((terminated, fault)) = self.terminated.as_mut().zip(failure(downstream))
+        {
+            terminated.failed(&fault);
+        }
+    }
+
     /// Why the hello, the PROXY header or TLS was refused.
     fn cause(&self, event: &Event) -> Option<&dyn fmt::Display> {
         if let Some(refused) = &self.refused_header {
@@ -290,8 +302,12 @@ impl Connection {
 
 /// Whether a fault of TLS may be why a connection has ended so.
 fn is_of_tls(outcome: Outcome) -> bool {
-    use Outcome::{ConnectFailed, ConnectTimeout, HandshakeFailed, NoCertificate};
-    matches!(outcome, HandshakeFailed | NoCertificate | ConnectFailed | ConnectTimeout)
+    use Outcome::{
+        ConnectFailed, ConnectTimeout, DownstreamReset, HandshakeFailed, NoCertificate,
+        UpstreamReset,
+    };
+    let refused = matches!(outcome, HandshakeFailed | NoCertificate);
+    refused || matches!(outcome, ConnectFailed | ConnectTimeout | DownstreamReset | UpstreamReset)
 }
 
 /// The TLS with the client, for the access log.

@@ -49,7 +49,9 @@ pub(super) fn serve(mut connection: Connection, client: OwnedFd) -> impl Future<
             let client = has_hello.then(|| connection.source.ip());
             let report = |bytes| connection.record.passed(&route.stats, bytes);
             let answered = |answer| upstream.answered(&context, &route, answer, client);
-            Ok(relay.run(&route, report, answered).await)
+            let outcome = relay.run(&route, report, answered).await;
+            connection.relayed(&downstream, &upstream.stream);
+            Ok(outcome)
         };
         let mut served = served.await;
         if let Some(limit) = context.room.take_displaced()

@@ -2,7 +2,7 @@
 
 use std::future::poll_fn;
 use std::io;
-use std::task::{Poll, ready};
+use std::task::Poll;
 use std::time::Duration;
 
 use super::Relay;
@@ -73,9 +73,14 @@ impl Relay<'_> {
 /// Reads until the end, or until [`MOST_LOST`] bytes are `lost`: then the peer is blocked.
 fn discard(from: &Stream, buffer: &mut [u8], lost: &mut u64) -> Poll<io::Result<()>> {
     while *lost < MOST_LOST {
-        match ready!(from.poll_recv(buffer))? {
-            0 => return Poll::Ready(Ok(())),
-            read => *lost = lost.saturating_add(read as u64),
+        let read = from.poll_recv(buffer);
+        *lost = lost.saturating_add(from.take_work());
+        match read {
+            Poll::Pending if from.has_received() => {}
+            Poll::Pending => return Poll::Pending,
+            Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
+            Poll::Ready(Ok(0)) => return Poll::Ready(Ok(())),
+            Poll::Ready(Ok(read)) => *lost = lost.saturating_add(read as u64),
         }
     }
     from.socket().watch_reads(false)?;

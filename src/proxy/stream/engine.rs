@@ -8,7 +8,7 @@ use std::ops::RangeInclusive;
 use rustls::client::UnbufferedClientConnection;
 use rustls::server::UnbufferedServerConnection;
 use rustls::unbuffered::{ConnectionState, EncodeError, EncodeTlsData, UnbufferedStatus};
-use rustls::{CommonState, Error};
+use rustls::{CommonState, Error, ProtocolVersion};
 
 /// The header of a record (RFC 8446 §5.1), and the longest payload of one: that of TLS 1.2 (RFC 5246 §6.2.3).
 const HEADER: usize = 5;
@@ -16,6 +16,9 @@ const LONGEST_PAYLOAD: usize = (1 << 14) + 2048;
 /// The kinds of records, and the major version of all of them.
 const KINDS: RangeInclusive<u8> = 20..=24;
 const MAJOR: u8 = 3;
+/// What a record has besides its data at least: the header and a tag of 16 bytes; in TLS 1.3, a byte for its kind.
+const LEAST_OVERHEAD: usize = HEADER + 16;
+pub(super) const OVERHEAD_13: usize = LEAST_OVERHEAD + 1;
 /// The longest record.
 pub(super) const LONGEST_RECORD: usize = HEADER + LONGEST_PAYLOAD;
 
@@ -61,6 +64,12 @@ impl TlsEngine {
             TlsEngine::Server(connection) => connection,
             TlsEngine::Client(connection) => connection,
         }
+    }
+
+    /// The most data that a record of this length may have.
+    pub(super) fn data_of(&self, record: usize) -> usize {
+        let is_13 = self.state().protocol_version() == Some(ProtocolVersion::TLSv1_3);
+        record.saturating_sub(if is_13 { OVERHEAD_13 } else { LEAST_OVERHEAD })
     }
 
     /// Processes `received`: what earlier calls have not discarded, and the next record. Adds what the peer is to

@@ -10,7 +10,8 @@ use std::task::{Poll, ready};
 
 use rustls::{CommonState, Error};
 
-use super::engine::{LONGEST_RECORD, Plaintext, TlsEngine, record_length};
+use super::engine::{LONGEST_RECORD, OVERHEAD_13, Plaintext, TlsEngine, record_length};
+use super::handshake_fault::HandshakeFault;
 use crate::proxy::socket::Socket;
 
 /// The plaintext that is encrypted at once.
@@ -20,6 +21,8 @@ const MOST_KEPT: usize = 64 * 1024;
 /// Room for all of these: [`MOST_PLAINTEXT`] with the overhead of its records, or [`MOST_KEPT`], a partial record
 /// and a read.
 const BUFFER: usize = MOST_KEPT + 2 * LONGEST_RECORD;
+/// What a full read has besides its data, if it is of full records: then none is cut.
+const READ_OVERHEAD: usize = MOST_PLAINTEXT / (16 * 1024) * OVERHEAD_13;
 /// What a record counts besides its data: a small one costs as much as so many bytes. One without data may change
 /// keys.
 const RECORD_WORK: u64 = 1024;
@@ -48,6 +51,8 @@ pub(in crate::proxy) struct TlsLayer {
     output: Vec<u8>,
     flushed: usize,
     reading: Reading,
+    /// Why reading has failed, if TLS forbids it.
+    failure: Option<Box<Error>>,
     /// Whether a `close_notify` was sent, or is in the output.
     said_end: bool,
     /// Whether the last read ended because it was too much work.
@@ -70,26 +75,6 @@ enum Reading {
     Failed,
 }
 
-/// Why a handshake failed.
-#[derive(Debug, thiserror::Error)]
-pub(in crate::proxy) enum HandshakeFault {
-    /// TLS forbids it, or a peer does not want it.
-    #[error("{0}")]
-    Tls(#[from] Error),
-    /// The peer has closed the connection.
-    #[error("the peer has closed the connection")]
-    Closed,
-    /// The connection is broken.
-    #[error("the connection is broken: {0}")]
-    Broken(io::Error),
-    /// A message of the peer is too large.
-    #[error("a handshake message is too large")]
-    TooLarge,
-    /// It has taken too long.
-    #[error("the handshake was not complete in time")]
-    TooSlow,
-}
-
 impl TlsLayer {
     /// TLS from the start: `input` was received already, and `prefix` is to be sent before any record.
     pub(in crate::proxy) fn new(
@@ -108,6 +93,7 @@ impl TlsLayer {
             output,
             flushed: 0,
             reading: Reading::Open,
+            failure: None,
             said_end: false,
             yielded: false,
             work: 0,
@@ -127,6 +113,10 @@ impl TlsLayer {
         may_step: impl Fn() -> bool,
     ) -> Poll<Result<(), HandshakeFault>> {
         loop {
+            if socket.is_broken() {
+                // Not worth a step.
+                return Poll::Ready(Err(HandshakeFault::Closed));
+            }
             let flushed = self.poll_flush(socket);
             if !self.engine.state().is_handshaking() {
                 // What is not sent yet, such as tickets, is sent before any data.
@@ -217,7 +207,8 @@ impl TlsLayer {
                 return Poll::Ready(Ok(0));
             }
             // So much that the plaintext fits.
-            let most = plaintext.room().saturating_sub(length).max(LONGEST_RECORD);
+            let most = plaintext.room() + READ_OVERHEAD;
+            let most = most.saturating_sub(length).max(LONGEST_RECORD);
             let end = (length + most).min(buffer.len());
             let room = buffer.get_mut(length..end).unwrap_or_default();
             match ready!(socket.poll_recv(room))? {
@@ -258,11 +249,11 @@ impl TlsLayer {
         budget: u64,
     ) -> Result<u64, Error> {
         let handshaking = self.engine.state().is_handshaking();
-        let (mut start, mut worked, mut failure) = (0, 0, None);
+        let (mut start, mut worked) = (0, 0);
         while worked < budget && handshaking == self.engine.state().is_handshaking() {
             let rest = received.get_mut(start..).unwrap_or_default();
             let Some(record) = rest.get(self.seen..).and_then(record_length) else { break };
-            if !handshaking && plaintext.room() < record {
+            if !handshaking && plaintext.room() < self.engine.data_of(record) {
                 break;
             }
             let Some(given) = rest.get_mut(..self.seen + record) else { break };
@@ -282,7 +273,7 @@ impl TlsLayer {
                 }
                 Err(error) => {
                     self.reading = Reading::Failed;
-                    failure = Some(error);
+                    self.failure = Some(Box::new(error));
                     break;
                 }
             }
@@ -294,7 +285,10 @@ impl TlsLayer {
         };
         self.input = rest.to_vec();
         self.seen = self.seen.min(rest.len());
-        failure.map_or(Ok(worked), Err)
+        match &self.failure {
+            Some(error) => Err((**error).clone()),
+            None => Ok(worked),
+        }
     }
 
     /// Encrypts and sends the first of `bytes`, if everything before them is sent. What the socket does not take is
@@ -358,6 +352,11 @@ impl TlsLayer {
     /// Whether the peer broke the rules, so that it was sent an alert, or it has sent one itself.
     pub(in crate::proxy) fn has_failed(&self) -> bool {
         self.reading == Reading::Failed
+    }
+
+    /// Why a read has failed, if TLS forbids it.
+    pub(in crate::proxy) fn failure(&self) -> Option<&Error> {
+        self.failure.as_deref()
     }
 
     /// Whether the peer has ended without `close_notify`.

@@ -1,6 +1,7 @@
 //! A stream: a socket of a peer, and its TLS if sluice serves or speaks that.
 
 mod engine;
+mod handshake_fault;
 mod layer;
 
 use std::cell::{OnceCell, RefCell};
@@ -8,7 +9,8 @@ use std::io;
 use std::task::Poll;
 
 pub(super) use self::engine::TlsEngine;
-pub(super) use self::layer::{CipherBuffer, HandshakeFault, TlsLayer};
+pub(super) use self::handshake_fault::HandshakeFault;
+pub(super) use self::layer::{CipherBuffer, TlsLayer};
 use super::socket::Socket;
 
 /// The bytes of a peer, in both directions: those of its socket, or what TLS carries.

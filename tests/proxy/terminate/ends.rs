@@ -91,6 +91,8 @@ fn garbage_of_a_client_ends_in_a_reset() {
     client.socket.write_all(&[7; 32]).unwrap();
     assert_eq!(rest(&mut server), (vec![], End::Reset));
     site.plane.assert_ended(&[("a.test", Outcome::DownstreamReset, 1)]);
+    let lines = site.plane.access_log();
+    assert!(lines[0]["cause"].as_str().is_some_and(|cause| cause.contains("decrypt")), "{lines:?}");
 }
 
 #[test]

@@ -160,6 +160,24 @@ fn a_client_that_leaves_meanwhile_is_noticed() {
     drop(silent);
 }
 
+/// In TLS 1.3, sluice learns only after its handshake that the endpoint wants a certificate.
+#[test]
+fn an_endpoint_that_wants_a_certificate_says_so_in_the_log() {
+    let (authority, backend) = (Authority::new(), Backend::new());
+    let plane = plane(&authority, &[&backend], authority.upstream("inner.test"));
+    let own = authority.server("inner.test", true);
+    thread::scope(|scope| {
+        let refused = scope.spawn(|| TlsPeer::accept(backend.accept(), &own).err());
+        let mut client = TlsPeer::open(plane.address(), "a.test", &authority.client());
+        assert!(refused.join().unwrap().is_some());
+        assert_eq!(client.rest().1, TlsEnd::Reset);
+    });
+    plane.assert_ended(&[("a.test", Outcome::UpstreamReset, 1)]);
+    let lines = plane.access_log();
+    let cause = lines[0]["cause"].as_str().unwrap();
+    assert!(cause.contains("CertificateRequired"), "{cause}");
+}
+
 /// Before TLS, as the endpoint's own proxy reads it.
 #[test]
 fn a_proxy_header_comes_before_tls() {

@@ -1,0 +1,25 @@
+//! The faults of handshakes.
+
+use std::io;
+
+use rustls::Error;
+
+/// Why a handshake failed.
+#[derive(Debug, thiserror::Error)]
+pub(in crate::proxy) enum HandshakeFault {
+    /// TLS forbids it, or a peer does not want it.
+    #[error("{0}")]
+    Tls(#[from] Error),
+    /// The peer has closed the connection.
+    #[error("the peer has closed the connection")]
+    Closed,
+    /// The connection is broken.
+    #[error("the connection is broken: {0}")]
+    Broken(io::Error),
+    /// A message of the peer is too large.
+    #[error("a handshake message is too large")]
+    TooLarge,
+    /// It has taken too long.
+    #[error("the handshake was not complete in time")]
+    TooSlow,
+}
