@@ -40,6 +40,8 @@ fn a_message_in_tiny_records_is_refused_when_it_takes_too_much() {
     let mut answer = Vec::new();
     let _ = std::io::Read::read_to_end(&mut client, &mut answer);
     site.plane.assert_ended(&[("a.test", Outcome::HandshakeFailed, 1)]);
+    let lines = site.plane.access_log();
+    assert_eq!(lines[0]["cause"], "a handshake message is too large");
 }
 
 /// Each change of keys makes work.

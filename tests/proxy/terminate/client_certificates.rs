@@ -1,14 +1,16 @@
 //! Clients that have to show a certificate.
 
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
 use rcgen::PKCS_ECDSA_P256_SHA256;
-use rustls::ClientConfig;
 use rustls::version::{TLS12, TLS13};
+use rustls::{ClientConfig, HandshakeKind};
 use sluice::outcome::Outcome;
-use sluice::termination::provider;
+use sluice::termination::{TicketKeySet, provider};
 
 use super::peer::{TlsPeer, exchange};
 use super::pki::Authority;
-use crate::support::{Backend, Plane, target};
+use crate::support::{Backend, Plane, target, wait_until};
 
 struct Mutual {
     authority: Authority,
@@ -83,6 +85,40 @@ fn a_client_with_a_bad_certificate_or_none_is_refused_before_any_endpoint_hears_
             assert!(causes.iter().any(|other| other.contains(cause)), "{causes:?}");
         }
     }
+}
+
+/// A ticket does not make it valid for longer.
+#[test]
+#[ignore = "slow: waits until a certificate has expired, three seconds"]
+fn a_session_whose_certificate_has_expired_is_not_resumed() {
+    let (authority, backend) = (Authority::new(), Backend::new());
+    let mut parts = authority.parts("a.test", &PKCS_ECDSA_P256_SHA256);
+    parts.client_certificates = Some(authority.of_clients(true));
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs() as i64;
+    parts.tickets.set(TicketKeySet::new(now).unwrap());
+    let target = target("a.test", &[backend.address()]);
+    let plane = Plane::start(vec![target.terminated(parts, None)]);
+    let end = SystemTime::now() + Duration::from_secs(3);
+    let own = authority.issue_until(end, "client.test", &PKCS_ECDSA_P256_SHA256);
+    for version in [&TLS12, &TLS13] {
+        let config = authority.client_of(provider(), &[version], Some(&own));
+        let mut kinds = Vec::new();
+        wait_until("the certificate to expire", || {
+            let Ok(mut client) = TlsPeer::try_open(plane.address(), "a.test", &config) else {
+                return true;
+            };
+            kinds.push(client.tls.handshake_kind());
+            wait_until("a connection or none", || {
+                backend.is_tried() || plane.count("a.test", Outcome::HandshakeFailed) > 0
+            });
+            let Some(mut server) = backend.accept_waiting() else { return true };
+            exchange(&mut client, &mut server);
+            false
+        });
+        assert!(kinds.contains(&Some(HandshakeKind::Resumed)) || SystemTime::now() > end);
+    }
+    assert!(SystemTime::now() >= end);
+    assert!(plane.has_ended("a.test", Outcome::HandshakeFailed));
 }
 
 #[test]

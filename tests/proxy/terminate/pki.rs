@@ -1,6 +1,7 @@
 //! Certificates, routes that serve TLS with them, and the settings of their clients.
 
 use std::sync::Arc;
+use std::time::{Duration, SystemTime};
 
 use rcgen::{
     BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair,
@@ -48,8 +49,19 @@ impl Authority {
 
     /// A certificate for a name, which is its common name as well.
     pub(super) fn issue(&self, name: &str, of: &'static SignatureAlgorithm) -> Credentials {
+        self.issue_until(SystemTime::now() + Duration::from_hours(1), name, of)
+    }
+
+    /// One that expires at `end`.
+    pub(super) fn issue_until(
+        &self,
+        end: SystemTime,
+        name: &str,
+        of: &'static SignatureAlgorithm,
+    ) -> Credentials {
         let mut params = CertificateParams::new(vec![name.to_owned()]).unwrap();
         params.distinguished_name.push(DnType::CommonName, name);
+        params.not_after = end.into();
         let key = KeyPair::generate_for(of).unwrap();
         let certificate = params.signed_by(&key, &self.0).unwrap();
         Credentials { chain: vec![certificate.der().clone()], key }
