@@ -37,8 +37,7 @@ impl AnswerWatch {
             return;
         }
         // A client that accepts no more bytes discards those that the endpoint had for it.
-        let has_bytes =
-            down.bytes > 0 || down.has_unsent(downstream) || down.stage() == Stage::Refused;
+        let has_bytes = down.bytes > 0 || down.holds_bytes() || down.stage() == Stage::Refused;
         let is_closed = is_reset || down.stage() != Stage::Open;
         // A client that has sent its end, or is gone, may be why the endpoint closes.
         let client_left =

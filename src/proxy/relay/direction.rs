@@ -252,7 +252,12 @@ impl Direction {
 
     /// Whether there are unsent bytes, here or in the receiver's stream.
     pub(super) fn has_unsent(&self, to: &Stream) -> bool {
-        !matches!(self.unsent, Unsent::Nothing) || to.has_unsent()
+        self.holds_bytes() || to.has_unsent()
+    }
+
+    /// Whether bytes were read that the receiver's stream has not taken.
+    pub(super) fn holds_bytes(&self) -> bool {
+        !matches!(self.unsent, Unsent::Nothing)
     }
 
     /// Discards unsent bytes.

@@ -242,7 +242,7 @@ impl TlsLayer {
 
     /// Processes the complete records in `received`, or as many as are about `budget` of work, and keeps the rest. During a
     /// handshake, stops at its end.
-    fn process(
+    pub(super) fn process(
         &mut self,
         received: &mut [u8],
         plaintext: &mut Plaintext<'_>,
@@ -378,5 +378,18 @@ impl TlsLayer {
     fn has_record(&self) -> bool {
         let unseen = self.input.get(self.seen..).unwrap_or_default();
         record_length(unseen).is_some_and(|length| unseen.len() >= length)
+    }
+}
+
+#[cfg(test)]
+impl TlsLayer {
+    /// Takes what is to be sent.
+    pub(super) fn take_output(&mut self) -> Vec<u8> {
+        std::mem::take(&mut self.output)
+    }
+
+    /// Takes what was received and is needed still.
+    pub(super) fn take_input(&mut self) -> Vec<u8> {
+        std::mem::take(&mut self.input)
     }
 }

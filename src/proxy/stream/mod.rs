@@ -3,6 +3,8 @@
 mod engine;
 mod handshake_fault;
 mod layer;
+#[cfg(test)]
+mod tests;
 
 use std::cell::{OnceCell, RefCell};
 use std::io;
