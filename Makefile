@@ -4,7 +4,8 @@ SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
 .PHONY: help build image run test ci lint test-quick test-slow test-chart tests-in-turn e2e e2e-image \
-    bench bench-parts bench-control doc audit fuzz tools tools-e2e kube render release sbom
+    bench bench-parts bench-control doc audit fuzz tools tools-e2e kube cert-manager render release \
+    sbom
 # One target after the other, in the order that is given, but for those that a recipe runs BESIDE each
 # other. What these write is shown when they have ended.
 BESIDE = $(MAKE) BESIDE_EACH_OTHER=yes --jobs --output-sync=target
@@ -76,7 +77,7 @@ test-quick: kube ## the quick tests
 	cargo test --locked --lib --bins --tests
 	cargo test --locked --bench build --bench endpoints --bench hello --bench table
 
-test-slow: kube ## the tests that are marked as slow
+test-slow: kube cert-manager ## the tests that are marked as slow
 	cargo test --locked --no-fail-fast --lib --bins --tests -- --ignored
 
 # The binary is the one that other tests use: `cargo build` would make another one in its place, with
@@ -103,9 +104,10 @@ e2e: e2e-image ## test the image and the chart on a real cluster of one node; wa
 	tests/e2e/run.sh
 
 # For minutes the release build keeps one processor busy, while others can build the programs. All of them
-# run at idle priority: tests that run meanwhile measure times.
+# run at idle priority: tests that run meanwhile measure times. The slow tests want cert-manager, so that
+# it comes first.
 e2e-image: tools-e2e
-	{ for program in 'kube.sh cluster' helm.sh prometheus.sh; do \
+	{ for program in cert-manager.sh 'kube.sh cluster' helm.sh prometheus.sh; do \
 	    chrt --idle 0 tests/env/$$program; done; } >/dev/null & \
 	    chrt --idle 0 $(MAKE) image && wait $$!
 
@@ -142,3 +144,6 @@ tools-e2e: tools
 
 kube: tools ## build the Kubernetes that the tests use, into your cache; takes minutes, once
 	@tests/env/kube.sh
+
+cert-manager: tools ## build cert-manager's controllers for the tests, into your cache; takes minutes, once
+	@tests/env/cert-manager.sh

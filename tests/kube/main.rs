@@ -6,6 +6,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod agreement;
+mod cert_manager;
 mod changes;
 mod checks;
 mod controlled;
@@ -42,6 +43,7 @@ fn main() -> ExitCode {
         terminate::tests(),
         outage::tests(),
         saved::tests(),
+        cert_manager::tests(),
         leader::tests(),
         status::tests(),
         checks::tests(),

@@ -27,6 +27,7 @@
 //! * [`Proxy`] is a way to an API server that can be cut, slow, silent or in trouble, for one test
 //!   alone.
 //! * [`Tunnel`] is a proxy that is asked for a way to it, by CONNECT or SOCKS5.
+//! * [`CertManager`] is cert-manager's controllers, on an API server that a test has started for itself.
 //! * [`ApiServer::service_account`] gives the kubeconfig of a user with no right but a
 //!   ClusterRole's.
 //!
@@ -60,6 +61,7 @@ macro_rules! slow {
 pub(crate) use {quick, slow};
 
 mod api_server;
+mod cert_manager;
 mod dns;
 mod kubectl;
 mod process;
@@ -72,6 +74,7 @@ use std::process::ExitCode;
 use libtest_mimic::{Arguments, Trial};
 
 pub(crate) use api_server::ApiServer;
+pub(crate) use cert_manager::CertManager;
 pub(crate) use dns::DnsServer;
 pub(crate) use kubectl::{Kubeconfig, succeeded};
 pub(crate) use proxy::{Mode, Proxy};

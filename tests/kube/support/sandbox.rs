@@ -16,6 +16,9 @@ const MARK: &str = "SLUICE_TEST_SANDBOX";
 /// The folder of Gateway API's CRDs.
 pub(super) const GATEWAY_CRDS: &str = "SLUICE_TEST_GATEWAY_CRDS";
 
+/// The folder of cert-manager's program and CRDs; not set where they are not built.
+pub(super) const CERT_MANAGER: &str = "SLUICE_TEST_CERT_MANAGER";
+
 /// What would lead a client out of the sandbox, or to somebody's real cluster.
 const LEADING_OUT: &[&str] = &[
     "KUBECONFIG",
@@ -34,7 +37,8 @@ const LEADING_OUT: &[&str] = &[
 /// Whoever kills this process kills that one (`--pdeathsig`), and with it, as it is the first of
 /// its process namespace, whatever has been started there.
 pub(super) fn run() -> ExitCode {
-    let (Some(assets), Some(gateway)) = (found("find"), found("gateway")) else {
+    let (Some(assets), Some(gateway)) = (found("kube.sh", "find"), found("kube.sh", "gateway"))
+    else {
         return ExitCode::FAILURE;
     };
     let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("sandbox");
@@ -52,6 +56,11 @@ pub(super) fn run() -> ExitCode {
     }
     command.env(MARK, &folder).env("TMPDIR", &folder).env("HOME", &folder);
     command.env("KUBEBUILDER_ASSETS", assets).env(GATEWAY_CRDS, gateway);
+
+    // Few tests need it, and they are slow.
+    if let Some(folder) = found("cert-manager.sh", "find") {
+        command.env(CERT_MANAGER, folder);
+    }
 
     let status = command.status().expect("setpriv, of util-linux, runs");
     match status.code() {
@@ -88,10 +97,10 @@ fn set_up(line: &[&str], last: Option<&PathBuf>) {
 }
 
 /// A folder that the environment provides, or nothing after it has been said what to do.
-fn found(what: &str) -> Option<PathBuf> {
-    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/env/kube.sh");
-    let output = Command::new(script).arg(what).stderr(Stdio::inherit()).output();
-    let output = output.expect("tests/env/kube.sh runs");
+fn found(script: &str, what: &str) -> Option<PathBuf> {
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/env").join(script);
+    let output = Command::new(&script).arg(what).stderr(Stdio::inherit()).output();
+    let output = output.unwrap_or_else(|error| panic!("{}: {error}", script.display()));
     let folder = String::from_utf8(output.stdout).expect("UTF-8");
     output.status.success().then(|| PathBuf::from(folder.trim_end()))
 }
