@@ -3,13 +3,15 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use std::time::SystemTime;
+
 use rcgen::{
     BasicConstraints, CertificateParams, CertifiedIssuer, DnType, ExtendedKeyUsagePurpose, IsCa,
-    KeyPair, KeyUsagePurpose,
+    KeyPair, KeyUsagePurpose, PKCS_RSA_SHA256, RsaKeySize,
 };
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 
-/// Signs the certificates of a test's servers. Its files go with it.
+/// Signs the certificates of a test's servers and clients. Its files go with it.
 pub struct Authority {
     issuer: CertifiedIssuer<'static, KeyPair>,
     folder: tempfile::TempDir,
@@ -61,12 +63,32 @@ impl Authority {
 
     /// A certificate for host names, wildcards and IP addresses.
     pub fn issue(&self, names: &[&str]) -> Identity {
-        let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
-        let mut params = CertificateParams::new(names.clone()).unwrap();
-        params.distinguished_name.push(DnType::CommonName, names[0].clone());
-        params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
-        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
-        let key = KeyPair::generate().unwrap();
+        let params = params(names, ExtendedKeyUsagePurpose::ServerAuth);
+        self.sign(params, KeyPair::generate().unwrap())
+    }
+
+    /// The same with an RSA key of 2048 bits, instead of one of P-256.
+    pub fn issue_rsa(&self, names: &[&str]) -> Identity {
+        let mut params = params(names, ExtendedKeyUsagePurpose::ServerAuth);
+        params.key_usages.push(KeyUsagePurpose::KeyEncipherment);
+        let key = KeyPair::generate_rsa_for(&PKCS_RSA_SHA256, RsaKeySize::_2048).unwrap();
+        self.sign(params, key)
+    }
+
+    /// A certificate with which a client shows who it is.
+    pub fn issue_client(&self, name: &str) -> Identity {
+        let params = params(&[name], ExtendedKeyUsagePurpose::ClientAuth);
+        self.sign(params, KeyPair::generate().unwrap())
+    }
+
+    /// The same, good until then.
+    pub fn issue_client_until(&self, name: &str, end: SystemTime) -> Identity {
+        let mut params = params(&[name], ExtendedKeyUsagePurpose::ClientAuth);
+        params.not_after = end.into();
+        self.sign(params, KeyPair::generate().unwrap())
+    }
+
+    fn sign(&self, params: CertificateParams, key: KeyPair) -> Identity {
         let certificate = params.signed_by(&key, &self.issuer).unwrap();
         let folder = tempfile::tempdir_in(self.folder()).unwrap().keep();
         let identity = Identity {
@@ -79,6 +101,15 @@ impl Authority {
         fs::write(&identity.key_file, key.serialize_pem()).unwrap();
         identity
     }
+}
+
+fn params(names: &[&str], purpose: ExtendedKeyUsagePurpose) -> CertificateParams {
+    let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
+    let mut params = CertificateParams::new(names.clone()).unwrap();
+    params.distinguished_name.push(DnType::CommonName, names[0].clone());
+    params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+    params.extended_key_usages = vec![purpose];
+    params
 }
 
 impl Identity {
