@@ -19,3 +19,4 @@ mod matrix;
 mod metrics;
 mod names;
 mod proxy_headers;
+mod terminate;

@@ -94,6 +94,15 @@ fn go(identity: &Identity, alpn: &[&str]) -> Server {
     Server { address: announced(&program, "listening on "), _program: Some(program) }
 }
 
+/// The Go server with flags, and what it says.
+pub(crate) fn go_server(identity: &Identity, flags: &[&str]) -> (SocketAddr, Program) {
+    let mut command = Command::new(go_peer());
+    command.arg("serve").args(flags).arg(&identity.certificate_file).arg(&identity.key_file);
+    let program = Program::start(&mut command);
+    let address = announced(&program, "listening on ");
+    (address, program)
+}
+
 /// The address that a server says it listens on.
 fn announced(program: &Program, prefix: &str) -> SocketAddr {
     eventually("the server listens", || {

@@ -11,6 +11,8 @@ programs=(
     cc:build-essential
     openssl:openssl
     curl:curl
+    gnutls-cli:gnutls-bin
+    testssl:testssl.sh
     python3:python3
     promtool:prometheus
     dnsmasq:dnsmasq-base

@@ -1,3 +1,3 @@
 module peer
 
-go 1.24
+go 1.26

@@ -22,8 +22,10 @@ pub fn tool(program: &str) -> Command {
 
 fn package(program: &str) -> &str {
     match program {
+        "gnutls-cli" => "gnutls-bin",
         "go" => "golang",
         "promtool" => "prometheus",
+        "testssl" => "testssl.sh",
         "nginx" => "libnginx-mod-stream",
         other => other,
     }
