@@ -261,7 +261,7 @@ fn gnutls(call: &Call<'_>, own: Option<&Identity>) -> Result<Answer, String> {
     let after = |prefix: &str| stdout.lines().find_map(|line| line.strip_prefix(prefix));
     Ok(Answer {
         version: after("- Description: (TLS")
-            .and_then(|rest| rest.split(')').next())
+            .and_then(|rest| rest.split('-').next())
             .unwrap_or("?")
             .into(),
         alpn: after("- Application protocol: ").unwrap_or_default().into(),
