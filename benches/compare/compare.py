@@ -21,7 +21,7 @@ from pathlib import Path
 import network
 import report
 from proxies import BUILT, ENVOY, HERE, PACKAGES, PROXIES, ROOT
-from rounds import LOADS, Comparison
+from rounds import GROUPS, LOADS, Comparison
 
 
 def main() -> None:
@@ -57,7 +57,8 @@ def parse() -> argparse.Namespace:
     add("--against", metavar="FILE", help=earlier)
     add("--install", action="store_true", help=f"install the peers first: {' '.join(PACKAGES)}")
     add("--only", type=chosen_from(PROXIES), help=f"some of these proxies: {', '.join(PROXIES)}")
-    add("--loads", type=chosen_from(LOADS), help=f"some of these loads: {', '.join(LOADS)}")
+    some = f"some of these loads: {', '.join([*LOADS, *GROUPS])}"
+    add("--loads", type=chosen_from(LOADS, GROUPS), help=some)
     pin = "yes: only what is measured with the proxy alone on a core; no: only the rest"
     add("--pin", choices=["yes", "no", "both"], default="both", help=pin)
     add("--uid", type=int, help="run every proxy as this user")
@@ -86,11 +87,12 @@ def parse() -> argparse.Namespace:
     return options
 
 
-def chosen_from(known: dict):
+def chosen_from(known: dict, groups: dict[str, list[str]] = {}):
     def parse_names(text: str) -> list[str]:
-        chosen = text.split(",")
+        chosen = [name for word in text.split(",") for name in groups.get(word, [word])]
         if unknown := set(chosen) - set(known):
-            raise argparse.ArgumentTypeError(f"{', '.join(unknown)}: not one of {', '.join(known)}")
+            names = ", ".join([*known, *groups])
+            raise argparse.ArgumentTypeError(f"{', '.join(unknown)}: not one of {names}")
         return chosen
 
     return parse_names

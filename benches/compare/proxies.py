@@ -1,9 +1,11 @@
 """The proxies that are compared: which there are, what they are called, and how each is started."""
 
+import base64
 import os
 import shutil
 import signal
 import socket
+import ssl
 import subprocess
 import time
 from dataclasses import dataclass
@@ -19,6 +21,9 @@ PACKAGES = ["haproxy", "nginx", "libnginx-mod-stream", "sniproxy", "python3-venv
 ENVOY = BUILT / "envoy"
 # What the server's answer to a hello begins with. A proxy that refuses may answer too.
 ANSWER = b"\x01"
+# What a client of a proxy that serves TLS asks for, and what it says within: a hello without content.
+SERVED = "ask.example.com"
+EMPTY_RECORD = b"\x16\x03\x01\x00\x00"
 # How long a proxy may take to start, a large table included.
 PATIENCE = 120
 
@@ -40,6 +45,9 @@ class Stage:
     folder: Path
     # The binary of sluice.
     sluice: str
+    # Whether the proxy is to serve TLS, with the certificate in the folder; otherwise it passes TLS
+    # through.
+    serves_tls: bool = False
 
     @property
     def listen(self) -> str:
@@ -51,7 +59,8 @@ class Stage:
         return dict.fromkeys(self.servers, self.listen)
 
     def config(self, template: str, **more: str) -> str:
-        """Fills in a configuration of peers/, and returns its path."""
+        """Fills in a configuration of peers/, the one for serving TLS if that is asked for, and returns
+        its path."""
         values = {
             "LISTEN": self.listen,
             "HOST": HOST,
@@ -63,7 +72,9 @@ class Stage:
             **{f"{name.upper()}_PORT": a.rpartition(":")[2] for name, a in self.servers.items()},
             **more,
         }
-        text = (HERE / "peers" / template).read_text()
+        name, _, kind = template.rpartition(".")
+        source = f"{name}-tls.{kind}" if self.serves_tls else template
+        text = (HERE / "peers" / source).read_text()
         for name, value in values.items():
             text = text.replace(f"@{name}@", value)
         path = self.folder / template
@@ -82,6 +93,8 @@ class Proxy:
     peer: bool = False
     # Whether it has the servers by name, or only the one that the load is about.
     names: bool = True
+    # Whether it serves TLS too, and is measured so.
+    serves_tls: bool = False
     # Whether it has more than one worker.
     workers: bool = True
     # Whether it passes the end of one direction on and keeps the other open. Those that do not save a
@@ -94,8 +107,10 @@ class Proxy:
     # Whether it runs the earlier binary of sluice, `--against`.
     earlier: bool = False
 
-    def takes(self, load: str, both: bool) -> bool:
-        """`both`: the load is about two servers."""
+    def takes(self, load: str, both: bool, tls: bool) -> bool:
+        """`both`: the load is about two servers. `tls`: the proxy serves TLS."""
+        if tls:
+            return self.serves_tls
         if load in ("hostnames", "log"):
             return self is PROXIES["sluice" if load == "hostnames" else "sluice-log"]
         if self.command is None:
@@ -107,16 +122,32 @@ def sluice(*flags: str) -> Callable[[Stage], list[str]]:
     def command(stage: Stage) -> list[str]:
         routes = stage.folder / "routes"
         routes.mkdir(exist_ok=True)
-        shutil.copy(stage.config("sluice.yaml"), routes)
+        shutil.copy(stage.config("sluice.yaml", **certificate_in_base64(stage)), routes)
         return sluice_over(stage, routes, *flags)
 
     return command
 
 
+def certificate_in_base64(stage: Stage) -> dict[str, str]:
+    """As a Secret has it."""
+    if not stage.serves_tls:
+        return {}
+    files = {"CERTIFICATE": "server.crt", "KEY": "server.key"}
+    contents = {name: (stage.folder / file).read_bytes() for name, file in files.items()}
+    return {name: base64.b64encode(content).decode() for name, content in contents.items()}
+
+
 def sluice_over(stage: Stage, routes: Path, *flags: str) -> list[str]:
     command = [stage.sluice, "run", "--source", "files", "--routes", str(routes)]
     command += ["--listen", stage.listen, "--admin", f"{HOST}:{stage.port + 1}"]
-    return command + ["--workers", str(stage.workers), "--log-level", "warn", *flags]
+    terminate = ["--terminate"] if stage.serves_tls else []
+    return command + ["--workers", str(stage.workers), "--log-level", "warn", *terminate, *flags]
+
+
+def knows_terminate(binary: str) -> bool:
+    """Whether it is a sluice that serves TLS."""
+    told = subprocess.run([binary, "run", "--help"], stdout=subprocess.PIPE, text=True)
+    return "--terminate" in told.stdout
 
 
 def haproxy(stage: Stage) -> list[str] | None:
@@ -149,7 +180,9 @@ def sniproxy(stage: Stage) -> list[str] | None:
 
 def go(stage: Stage) -> list[str] | None:
     routes = [f"{name}.example.com={address}" for name, address in stage.servers.items()]
-    return installed(str(BUILT / "go-proxy"), stage.listen, *routes)
+    files = [str(stage.folder / file) for file in ("server.crt", "server.key")]
+    tls = ["-certificate", files[0], "-key", files[1]] if stage.serves_tls else []
+    return installed(str(BUILT / "go-proxy"), *tls, stage.listen, *routes)
 
 
 def floor(stage: Stage) -> list[str]:
@@ -167,14 +200,27 @@ def installed(program: str, *arguments: str) -> list[str] | None:
 
 OFF = ("--access-log", "off")
 PROXIES = {
-    "sluice": Proxy("sluice", sluice(*OFF)),
+    "sluice": Proxy("sluice", sluice(*OFF), serves_tls=True),
     "sluice-65532": Proxy("sluice as 65532", sluice(*OFF), uid=65532),
     "sluice-log": Proxy("sluice with its log", sluice("--access-log", "all"), loads={"log"}),
-    "earlier": Proxy("earlier sluice", sluice(*OFF), earlier=True),
-    "earlier-again": Proxy("earlier sluice, again", sluice(*OFF), earlier=True),
-    "haproxy": Proxy("HAProxy", haproxy, lambda: ["haproxy", "-v"], peer=True),
-    "nginx": Proxy("nginx", nginx, lambda: ["nginx", "-v"], peer=True, half_closes=False),
-    "envoy": Proxy("Envoy", envoy, lambda: [envoy_program(), "--version"], peer=True),
+    "earlier": Proxy("earlier sluice", sluice(*OFF), serves_tls=True, earlier=True),
+    "earlier-again": Proxy("earlier sluice, again", sluice(*OFF), serves_tls=True, earlier=True),
+    "haproxy": Proxy("HAProxy", haproxy, lambda: ["haproxy", "-v"], peer=True, serves_tls=True),
+    "nginx": Proxy(
+        "nginx",
+        nginx,
+        lambda: ["nginx", "-v"],
+        peer=True,
+        serves_tls=True,
+        half_closes=False,
+    ),
+    "envoy": Proxy(
+        "Envoy",
+        envoy,
+        lambda: [envoy_program(), "--version"],
+        peer=True,
+        serves_tls=True,
+    ),
     "sniproxy": Proxy(
         "sniproxy",
         sniproxy,
@@ -183,7 +229,7 @@ PROXIES = {
         workers=False,
         half_closes=False,
     ),
-    "go": Proxy("Go", go, lambda: ["go", "version"], peer=True),
+    "go": Proxy("Go", go, lambda: ["go", "version"], peer=True, serves_tls=True),
     "floor": Proxy("`floor`", floor, names=False),
     "limit": Proxy("`limit`", limit, names=False, loads={"bulk1", "bulk16", "bulk16up"}),
     "direct": Proxy("no proxy", None),
@@ -274,10 +320,21 @@ def answers(stage: Stage, hello: bytes | None) -> bool:
         with socket.create_connection((HOST, stage.port), timeout=1) as client:
             if hello is None:
                 return True
-            client.sendall(hello)
-            return client.recv(1) == ANSWER
+            if not stage.serves_tls:
+                client.sendall(hello)
+                return client.recv(1) == ANSWER
+            with unverified().wrap_socket(client, server_hostname=SERVED) as within:
+                within.sendall(EMPTY_RECORD)
+                return within.recv(1) == ANSWER
     except OSError:
         return False
+
+
+def unverified() -> ssl.SSLContext:
+    """Of a client that takes any certificate."""
+    context = ssl.create_default_context()
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    return context
 
 
 def is_taken(port: int) -> bool:

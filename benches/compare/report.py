@@ -53,6 +53,11 @@ def has_workers(proxy: Proxy) -> bool:
     return proxy.workers
 
 
+def handshake(kind: str, load: str) -> Row:
+    """Of a connection that does little else."""
+    return Row(f"handshake, {kind}: CPU per connection, µs", "pinned", load, "cpu_us_per_conn")
+
+
 # The fewest rounds of which a middle half says more than the least and the greatest.
 LEAST_FOR_A_HALF = 5
 # A figure that is 1 or 0.
@@ -79,7 +84,22 @@ ROWS = [
     Row("idle connection: descriptors", "free", "idle", "descriptors_per_conn"),
     Row("passes half-closes on", "free", "half-close", YES_OR_NO),
 ]
+# What is measured while the proxy serves TLS.
+TLS_ROWS = [
+    handshake("full, ECDSA P-256, X25519MLKEM768", "tls-mlkem"),
+    handshake("full, ECDSA P-256, X25519", "tls-x25519"),
+    handshake("full, RSA-2048, X25519", "tls-rsa"),
+    handshake("resumed, X25519", "tls-resumed"),
+    Row("1 stream down: CPU per GB, ms", "pinned", "tls-bulk1", "cpu_s_per_gb", 1000),
+    Row("1 stream up: CPU per GB, ms", "pinned", "tls-bulk1up", "cpu_s_per_gb", 1000),
+    Row("16 streams down: CPU per GB, ms", "pinned", "tls-bulk16", "cpu_s_per_gb", 1000),
+    Row("16 streams up: CPU per GB, ms", "pinned", "tls-bulk16up", "cpu_s_per_gb", 1000),
+    Row("1 ping: CPU per round trip, µs", "pinned", "tls-ping1", "cpu_us_per_rt"),
+    Row("64 pings: CPU per round trip, µs", "pinned", "tls-ping64", "cpu_us_per_rt"),
+    Row("idle connection: KiB", "free", "tls-idle", "kib_per_conn"),
+]
 CORE = [row.of_core() for row in ROWS if row.is_cpu()]
+TLS_CORE = [row.of_core() for row in TLS_ROWS if row.is_cpu()]
 LOG = Row("CPU per connection with the access log, µs", "pinned", "log", "cpu_us_per_conn")
 HOSTNAMES = [
     Row("with a large table in files: memory more than without, MiB", "free", "hostnames", "mib"),
@@ -95,6 +115,8 @@ def tables(results: Results, proxies: dict[str, Proxy]) -> str:
     all_tables = [
         comparison(results, proxies, "", ROWS),
         comparison(results, proxies, "time of the proxy's core", CORE),
+        comparison(results, proxies, "serving TLS", TLS_ROWS),
+        comparison(results, proxies, "serving TLS: time of the proxy's core", TLS_CORE),
         of_sluice_alone(results),
         to_earlier(results),
     ]
@@ -107,13 +129,16 @@ def comparison(results: Results, proxies: dict[str, Proxy], head: str, rows: lis
     if not columns:
         return ""
     titles = [proxies[name].title for name in columns]
-    lines = line([head, *titles, "sluice to the best peer", "to the yardstick"])
-    lines += line(["---", *("--:" for _ in columns), "---", "---"])
+    ratios = {"sluice to the best peer": to_best_peer}
+    if any(row.yardstick for row in rows):
+        ratios["to the yardstick"] = to_yardstick
+    lines = line([head, *titles, *ratios])
+    lines += line(["---", *("--:" for _ in columns), *("---" for _ in ratios)])
     for row in rows:
         cells = [cell(results, row, name) for name in columns]
         if any(cells):
-            ratios = [to_best_peer(results, row), to_yardstick(results, row)]
-            lines += line([row.title, *cells, *ratios])
+            of_sluice = [ratio_of_row(results, row) for ratio_of_row in ratios.values()]
+            lines += line([row.title, *cells, *of_sluice])
     return lines
 
 
@@ -128,13 +153,15 @@ def of_sluice_alone(results: Results) -> str:
 
 def to_earlier(results: Results) -> str:
     """The ratios to an earlier binary, and of that to itself, which is what ratios of nothing come to."""
+    titled = [(row.title, row) for row in ROWS + CORE]
+    titled += [(f"serving TLS: {row.title}", row) for row in TLS_ROWS + TLS_CORE]
     rows = [
         (
-            row.title,
+            title,
             ratio(results, row, "earlier"),
             ratio(results, row, "earlier", ours="earlier-again"),
         )
-        for row in ROWS + CORE
+        for title, row in titled
         if row.figure != YES_OR_NO
     ]
     rows = [row for row in rows if row[1]]

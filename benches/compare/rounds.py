@@ -9,13 +9,24 @@ import sys
 import tempfile
 import time
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Iterator
 
 import calls
 import hostnames
-from proxies import BUILT, HOST, PROXIES, ROOT, NotStarted, Proxy, Running, Stage, is_taken
+from proxies import (
+    BUILT,
+    HOST,
+    PROXIES,
+    ROOT,
+    NotStarted,
+    Proxy,
+    Running,
+    Stage,
+    is_taken,
+    knows_terminate,
+)
 
 PROGRAM = BUILT / "release/load"
 WORKERS = 2
@@ -23,6 +34,8 @@ WORKERS = 2
 GRACE = 60
 # The part of a load that may fail, or its figures are not of the same work.
 MOST_FAILED = 0.001
+# What the load says of a proxy that does not know the key exchange of this load, and nothing else.
+OTHER_KEY_EXCHANGE = "other_key_exchange"
 # What a proxy gets to come to rest after its start, and another before that is measured.
 REST = 0.5
 # The captured hello of tests/corpus, and the name in it.
@@ -43,6 +56,13 @@ class Load:
     stream: bool = False
     # Whether it is the same in every round, so that one will do.
     once: bool = False
+    # The key of the certificate with which the proxy serves TLS; where there is none, it passes TLS
+    # through.
+    key: str | None = None
+
+    def within_tls(self, key_exchange: str = "x25519", key: str = "p256") -> "Load":
+        """The same where the proxy serves TLS."""
+        return replace(self, command=[*self.command, f"--tls={key_exchange}"], key=key)
 
 
 LOADS = {
@@ -59,6 +79,26 @@ LOADS = {
     "half-close": Load("ask", ["half-close"], free=True, once=True),
     "hostnames": Load("ask", ["ping", "--at-once=64"], free=True, once=True),
 }
+# What is measured of handshakes is the CPU, not how many come at once.
+HANDSHAKES = Load("ask", ["conn", "--at-once=16"], pinned=True)
+LOADS |= {
+    "tls-mlkem": HANDSHAKES.within_tls("mlkem"),
+    "tls-x25519": HANDSHAKES.within_tls(),
+    "tls-rsa": HANDSHAKES.within_tls(key="rsa2048"),
+    "tls-resumed": Load("ask", [*HANDSHAKES.command, "--resumes"], pinned=True).within_tls(),
+    "tls-bulk1": LOADS["bulk1"].within_tls(),
+    "tls-bulk1up": Load("put", ["bulk", "--streams=1", "--up"], pinned=True).within_tls(),
+    "tls-bulk16": Load("get", ["bulk", "--streams=16"], pinned=True).within_tls(),
+    "tls-bulk16up": LOADS["bulk16up"].within_tls(),
+    "tls-ping1": LOADS["ping1"].within_tls(),
+    "tls-ping64": Load("ask", ["ping", "--at-once=64"], pinned=True).within_tls(),
+    "tls-idle": LOADS["idle"].within_tls(),
+}
+# By what the proxy does.
+GROUPS = {
+    "passthrough": [name for name, load in LOADS.items() if not load.key],
+    "tls": [name for name, load in LOADS.items() if load.key],
+}
 
 
 class Comparison:
@@ -71,6 +111,7 @@ class Comparison:
         self.results: dict[str, dict[str, dict[str, list[dict]]]] = {"pinned": {}, "free": {}}
         self.failures: list[str] = []
         self.servers = {"ask": HOST, "get": HOST, "put": HOST}
+        self.earlier_serves_tls = bool(options.against) and knows_terminate(options.against)
         self.proxies = {name: PROXIES[name] for name in options.only if self.may_run(PROXIES[name])}
 
     def may_run(self, proxy: Proxy) -> bool:
@@ -101,9 +142,15 @@ class Comparison:
                     for key, proxy in self.shuffled(f"{number} {name}"):
                         # Without a proxy there is none to measure the CPU of.
                         measured = proxy.command or not cpus
-                        if measured and proxy.takes(name, LOADS[name].stream):
+                        if measured and self.takes(proxy, name):
                             by_proxy = self.results[group].setdefault(name, {})
                             by_proxy.setdefault(key, []).append(self.measure(proxy, name, cpus))
+
+    def takes(self, proxy: Proxy, name: str) -> bool:
+        load = LOADS[name]
+        if load.key and proxy.earlier and not self.earlier_serves_tls:
+            return False
+        return proxy.takes(name, load.stream, tls=load.key is not None)
 
     def shuffled(self, seed: str) -> list[tuple[str, Proxy]]:
         """In another order each time, for whoever is measured finds the machine as the one before has
@@ -116,7 +163,7 @@ class Comparison:
         """The figures of one round; none, if it failed."""
         load = LOADS[name]
         try:
-            with self.stage(proxy, load.server, cpus) as stage:
+            with self.stage(proxy, load.server, cpus, load.key) as stage:
                 if name == "hostnames":
                     return self.measure_hostnames(stage)
                 if proxy.command is None:
@@ -124,7 +171,10 @@ class Comparison:
                 with self.running(proxy, stage) as running:
                     self.rest()
                     pids, core = running.pids(), min(cpus) if cpus else None
-                    return run_load(self.command(load, stage.ways, pids, core))
+                    figures = run_load(self.command(load, stage.ways, pids, core))
+                    if OTHER_KEY_EXCHANGE in figures:
+                        tell(f"without {proxy.title}: it lacks this key exchange")
+                    return figures
         except (NotStarted, RuntimeError) as error:
             self.failures.append(f"{name}: {proxy.title}: {error}")
             return {}
@@ -132,7 +182,7 @@ class Comparison:
     def count_calls(self) -> None:
         """Prints the system calls for a connection and for a round trip."""
         calls.need_strace()
-        proxies = [proxy for proxy in self.proxies.values() if proxy.takes("conn", False)]
+        proxies = [proxy for proxy in self.proxies.values() if self.takes(proxy, "conn")]
         with a_core_apart() as core, servers() as self.servers:
             for what, name in (("a connection", "conn"), ("a round trip", "ping64")):
                 counts = {}
@@ -169,7 +219,7 @@ class Comparison:
         command = [str(PROGRAM), *load.command, f"--server={load.server}"]
         command.append(f"--to={ways[load.server]}")
         command.append(f"--seconds={seconds or self.options.seconds}")
-        if load.command == ["idle"]:
+        if load.command[0] == "idle":
             command.append(f"--connections={self.options.connections}")
         if load.stream:
             command.append(f"--stream-from={ways['get']}")
@@ -181,12 +231,21 @@ class Comparison:
         time.sleep(0 if self.options.quick else REST)
 
     @contextmanager
-    def stage(self, proxy: Proxy, server: str, cpus: set[int] | None) -> Iterator[Stage]:
+    def stage(
+        self,
+        proxy: Proxy,
+        server: str,
+        cpus: set[int] | None,
+        key: str | None = None,
+    ) -> Iterator[Stage]:
+        """`key`: of the certificate with which it serves TLS."""
         uid = proxy.uid if self.options.uid is None else self.options.uid
         binary = self.options.against if proxy.earlier else self.options.sluice
         with tempfile.TemporaryDirectory(prefix="sluice-compare-") as folder:
             # The proxy may run as another user.
             os.chmod(folder, 0o777)
+            if key:
+                make_certificate(key, folder)
             yield Stage(
                 servers=self.servers,
                 server=server,
@@ -196,6 +255,7 @@ class Comparison:
                 uid=uid,
                 folder=Path(folder),
                 sluice=str(Path(binary).resolve()),
+                serves_tls=key is not None,
             )
 
 
@@ -222,6 +282,11 @@ def servers() -> Iterator[dict[str, str]]:
             yield dict(process.stdout.readline().split() for _ in range(3))
         finally:
             process.kill()
+
+
+def make_certificate(key: str, folder: str) -> None:
+    command = [PROGRAM, "certificate", f"--key={key}", f"--folder={folder}"]
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
 
 
 def run_load(command: list[str]) -> dict[str, float]:

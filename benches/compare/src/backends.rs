@@ -8,10 +8,12 @@ use std::{io, thread};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpSocket;
 
-use crate::bulk::{PIECE, drain};
+use crate::bulk::{PIECE, discard, drain};
 use crate::client::{ANSWER, FLIGHT, REQUEST};
 use crate::meter::{Figures, Tally};
 
+/// The names of the servers.
+pub(crate) const SERVERS: [&str; 3] = ["ask", "get", "put"];
 const BACKLOG: u32 = 16384;
 
 pub(crate) async fn serve() -> anyhow::Result<Figures> {
@@ -20,7 +22,10 @@ pub(crate) async fn serve() -> anyhow::Result<Figures> {
     let ask = socket.listen(BACKLOG)?;
     println!("ask {}", ask.local_addr()?);
     serve_bulk("get", send_without_end)?;
-    serve_bulk("put", |stream| drain(&stream, &Tally::default(), &AtomicBool::new(false), None))?;
+    serve_bulk("put", |mut stream| {
+        let receive = |buffer: &mut [u8]| discard(&mut stream, buffer);
+        drain(receive, &Tally::default(), &AtomicBool::new(false), None);
+    })?;
     loop {
         let Ok((stream, _)) = ask.accept().await else { continue };
         // It ends when its client does, or breaks off with it.

@@ -7,13 +7,13 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::timeout;
 
 use crate::Target;
-use crate::client::{ANSWER, Client, hello};
+use crate::client::{ANSWER, Dialer};
 use crate::meter::Figures;
 
 const PATIENCE: Duration = Duration::from_secs(2);
 
 pub(crate) async fn run(target: &Target) -> anyhow::Result<Figures> {
-    let mut client = Client::connect(target, &hello(&target.server)).await?;
+    let mut client = Dialer::new(target)?.connect().await?;
     // The server answers what is less than a request when it sees the client's end.
     client.stream.write_all(&[3]).await?;
     client.stream.shutdown().await?;

@@ -6,19 +6,19 @@ use anyhow::ensure;
 use tokio::time::{sleep, timeout};
 
 use crate::Target;
-use crate::client::{Client, hello};
+use crate::client::Dialer;
 use crate::meter::{Figures, descriptors, memory};
 
 const PATIENCE: Duration = Duration::from_secs(3);
 
 pub(crate) async fn run(target: &Target, connections: usize) -> anyhow::Result<Figures> {
-    let hello = hello(&target.server);
+    let dialer = Dialer::new(target)?;
     let before = (memory(&target.pids)?, descriptors(&target.pids)?);
     let mut open = Vec::new();
     for _ in 0..connections {
         // One request, so that every buffer that a proxy keeps has been used.
         let used = async {
-            let mut client = Client::connect(target, &hello).await?;
+            let mut client = dialer.connect().await?;
             client.ask().await.map(|()| client)
         };
         match timeout(PATIENCE, used).await {

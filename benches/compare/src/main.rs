@@ -1,23 +1,30 @@
 //! The load of the comparison, and the servers behind the proxies.
 //!
-//! Nothing here is encrypted: the ClientHello is a real one and the rest are opaque bytes, so what
-//! is measured is the proxy and not TLS. `compare.py` runs this and says what the figures mean.
+//! For a proxy that passes TLS through, nothing is encrypted: the ClientHello is a real one and the
+//! rest are opaque bytes, so what is measured is the proxy and not TLS. With `--tls` the proxy serves
+//! TLS, and the servers behind it have what is within in the clear. `compare.py` runs this and says
+//! what the figures mean.
 
 mod backends;
 mod bulk;
+mod certificate;
 mod client;
 mod connections;
 mod half_close;
 mod idle;
 mod meter;
 mod pings;
+mod tls;
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
+use crate::certificate::KeyKind;
 use crate::meter::Figures;
+use crate::tls::KeyExchange;
 
 #[derive(Parser)]
 struct Arguments {
@@ -29,6 +36,13 @@ struct Arguments {
 enum Task {
     /// Serve until killed; prints the addresses of the servers `ask`, `get` and `put`
     Backends,
+    /// Write a certificate for these servers, and its key
+    Certificate {
+        #[arg(long)]
+        key: KeyKind,
+        #[arg(long)]
+        folder: PathBuf,
+    },
     /// Streams in one direction
     Bulk {
         #[command(flatten)]
@@ -39,12 +53,16 @@ enum Task {
         #[arg(long)]
         up: bool,
     },
-    /// Connections one after another: hello, request, answer, and the end from both sides
+    /// Connections one after another: hello, request, answer, and the end from both sides; with
+    /// --tls, without the request
     Conn {
         #[command(flatten)]
         target: Target,
         #[arg(long)]
         at_once: usize,
+        /// Each continues the TLS session of the client's connection before
+        #[arg(long, requires = "tls")]
+        resumes: bool,
     },
     /// Requests and answers on connections that stay open
     Ping {
@@ -82,6 +100,9 @@ struct Target {
     /// The server that the hello names: ask, get or put
     #[arg(long)]
     server: String,
+    /// The proxy serves TLS, with this key exchange
+    #[arg(long)]
+    tls: Option<KeyExchange>,
     /// How long to measure
     #[arg(long)]
     seconds: f64,
@@ -108,8 +129,13 @@ fn main() -> anyhow::Result<()> {
 async fn run(task: Task) -> anyhow::Result<Figures> {
     match task {
         Task::Backends => backends::serve().await,
+        Task::Certificate { key, folder } => {
+            certificate::write(key, &folder).map(|()| Figures::default())
+        }
         Task::Bulk { target, streams, up } => bulk::run(&target, streams, up).await,
-        Task::Conn { target, at_once } => connections::run(&target, at_once).await,
+        Task::Conn { target, at_once, resumes } => {
+            connections::run(&target, at_once, resumes).await
+        }
         Task::Ping { target, at_once, stream_from, stream_gbit_s } => {
             pings::run(&target, at_once, stream_from, stream_gbit_s).await
         }

@@ -9,7 +9,7 @@ use tokio::time::sleep;
 
 use crate::Target;
 use crate::bulk::{self, Streams};
-use crate::client::{Client, hello};
+use crate::client::Dialer;
 use crate::meter::{Figures, Latencies, Tally, WARM_UP, Window};
 
 /// `stream_from`: the way to the server `get`, where a stream is to run beside the pings; of at most
@@ -21,16 +21,19 @@ pub(crate) async fn run(
     gbit_s: Option<f64>,
 ) -> anyhow::Result<Figures> {
     let limit = gbit_s.map(|gbit_s| gbit_s / 8e-9);
-    let stream = stream_from.map(|to| Streams::open(to, "get", 1, false, limit)).transpose()?;
+    let stream = stream_from
+        .map(|to| Target { to, server: "get".to_owned(), ..target.clone() })
+        .map(|target| Streams::open(&target, 1, false, limit))
+        .transpose()?;
     if stream.is_some() {
         sleep(bulk::WARM_UP).await;
     }
-    let hello = hello(&target.server);
+    let dialer = Dialer::new(target)?;
     let tally = Arc::new(Tally::default());
     let stop = Arc::new(AtomicBool::new(false));
     let mut tasks = Vec::new();
     for _ in 0..at_once {
-        let mut client = Client::connect(target, &hello).await?;
+        let mut client = dialer.connect().await?;
         let (tally, stop) = (Arc::clone(&tally), Arc::clone(&stop));
         tasks.push(tokio::spawn(async move {
             let mut latencies = Latencies::default();
