@@ -94,7 +94,7 @@ render: ## make the definition, deploy/, the chart's generated files and the ref
 	deploy/render.sh
 	UPDATE_DOCS=1 cargo test --locked --test parts docs::reference
 
-bench: build ## measure side by side with other proxies; takes 20 minutes (ARGS=--help)
+bench: build ## measure side by side with other proxies; takes half an hour (ARGS=--help)
 	benches/compare/compare.py $(ARGS)
 
 bench-parts: ## measure the parser and the table; takes many minutes, mostly to build

@@ -146,7 +146,8 @@ def sluice_over(stage: Stage, routes: Path, *flags: str) -> list[str]:
 
 def knows_terminate(binary: str) -> bool:
     """Whether it is a sluice that serves TLS."""
-    told = subprocess.run([binary, "run", "--help"], stdout=subprocess.PIPE, text=True)
+    command = [str(Path(binary).resolve()), "run", "--help"]
+    told = subprocess.run(command, stdout=subprocess.PIPE, text=True)
     return "--terminate" in told.stdout
 
 

@@ -112,6 +112,8 @@ class Comparison:
         self.failures: list[str] = []
         self.servers = {"ask": HOST, "get": HOST, "put": HOST}
         self.earlier_serves_tls = bool(options.against) and knows_terminate(options.against)
+        if options.against and not self.earlier_serves_tls:
+            tell(f"without TLS of {options.against}: it lacks --terminate")
         self.proxies = {name: PROXIES[name] for name in options.only if self.may_run(PROXIES[name])}
 
     def may_run(self, proxy: Proxy) -> bool:

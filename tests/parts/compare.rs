@@ -1,9 +1,12 @@
 //! The comparison with other proxies goes on working. What it measures here means nothing.
 
+use std::fs::{self, Permissions};
+use std::os::unix::fs::PermissionsExt;
 use std::process::{Command, Output};
 
-/// What is measured of sluice whatever else is installed, by its row.
-const ROWS: usize = 17 + 6 + 7;
+/// What is measured of sluice whatever else is installed, by its row: in general, by the time of the
+/// core, the same two while it serves TLS, and of sluice alone.
+const ROWS: usize = 17 + 6 + 11 + 10 + 7;
 
 #[test]
 #[ignore = "slow: builds the load and sends it through every proxy that is installed"]
@@ -21,11 +24,12 @@ fn the_comparison_measures_every_proxy_that_is_there() {
         .collect();
     let is_head = |row: &Vec<&str>| row[1] == "sluice" || row[0] == "sluice alone";
     let (heads, rows): (Vec<_>, Vec<_>) = rows.into_iter().partition(is_head);
-    assert_eq!((heads.len(), rows.len()), (3, ROWS), "{printed}");
+    assert_eq!((heads.len(), rows.len()), (5, ROWS), "{printed}");
     for row in &rows {
         assert!(!row[1].is_empty(), "{row:?}");
     }
     assert!(heads[0].contains(&"`floor`") && heads[0].contains(&"no proxy"), "{printed}");
+    assert!(heads[2][0] == "serving TLS" && !heads[2].contains(&"`floor`"), "{printed}");
     assert!(rows.iter().any(|row| row[..2] == ["passes half-closes on", "yes"]), "{printed}");
 }
 
@@ -49,16 +53,42 @@ fn every_proxy_has_the_congestion_control_that_is_asked_for() {
 #[test]
 #[ignore = "slow: builds the load"]
 fn an_earlier_binary_is_measured_in_the_same_rounds_and_beside_itself() {
-    let loads = ["--only", "sluice,earlier,earlier-again", "--loads", "ping64", "--pin", "no"];
-    let binary = ["--against", env!("CARGO_BIN_EXE_sluice")];
-    let compared = compare(&[&loads[..], &binary].concat());
-    let printed = String::from_utf8_lossy(&compared.stdout);
+    let printed = against(env!("CARGO_BIN_EXE_sluice"));
+    assert!(printed.contains("\n|  | sluice to the earlier one | that to itself |\n"), "{printed}");
+    assert_eq!(ratios_to_earlier(&printed, "64 pings: round trips/s"), Some(2), "{printed}");
+    let row = "serving TLS: idle connection: KiB";
+    assert_eq!(ratios_to_earlier(&printed, row), Some(2), "{printed}");
+}
+
+#[test]
+#[ignore = "slow: builds the load"]
+fn an_earlier_binary_that_serves_no_tls_is_measured_for_the_rest() {
+    let folder = tempfile::tempdir().unwrap();
+    let earlier = folder.path().join("earlier");
+    let sluice = env!("CARGO_BIN_EXE_sluice");
+    // Its help names no flag.
+    let script = format!("#!/bin/sh\n[ \"$2\" = --help ] || exec {sluice} \"$@\"\n");
+    fs::write(&earlier, script).unwrap();
+    fs::set_permissions(&earlier, Permissions::from_mode(0o755)).unwrap();
+    let printed = against(earlier.to_str().unwrap());
+    assert_eq!(ratios_to_earlier(&printed, "64 pings: round trips/s"), Some(2), "{printed}");
+    assert_eq!(ratios_to_earlier(&printed, "serving TLS: idle connection: KiB"), None, "{printed}");
+    assert!(printed.contains("\n| serving TLS | sluice |"), "{printed}");
+}
+
+fn against(earlier: &str) -> String {
+    let only = ["--only", "sluice,earlier,earlier-again", "--against", earlier];
+    let compared = compare(&[&only[..], &["--loads", "ping64,tls-idle", "--pin", "no"]].concat());
+    let printed = String::from_utf8(compared.stdout).unwrap();
     let said = String::from_utf8_lossy(&compared.stderr);
     assert!(compared.status.success(), "{said}\n{printed}");
-    assert!(printed.contains("\n|  | sluice to the earlier one | that to itself |\n"), "{printed}");
-    let row = printed.lines().rfind(|line| line.starts_with("| 64 pings: round trips/s |"));
-    let row = row.unwrap_or_else(|| panic!("{printed}"));
-    assert_eq!(row.matches(" of earlier sluice").count(), 2, "{row}");
+    printed
+}
+
+/// How many ratios the last row with this title has; none, if there is no such row.
+fn ratios_to_earlier(printed: &str, title: &str) -> Option<usize> {
+    let row = printed.lines().rfind(|line| line.starts_with(&format!("| {title} |")))?;
+    Some(row.matches(" of earlier sluice").count())
 }
 
 fn compare(arguments: &[&str]) -> Output {
