@@ -62,12 +62,13 @@ tests-in-turn:
 	$(MAKE) test-chart
 	$(MAKE) test-slow
 
+# The comparison is built with optimization alone, so that its cryptography is built once.
 lint: tools ## check form, clippy's lints, the dependencies and the bill of materials
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets --locked -- -D warnings
 	cargo fmt --check --manifest-path benches/compare/Cargo.toml
-	cargo clippy --manifest-path benches/compare/Cargo.toml --target-dir target/compare --locked -- \
-	    -D warnings
+	cargo clippy --manifest-path benches/compare/Cargo.toml --target-dir target/compare --locked \
+	    --release -- -D warnings
 	cargo fmt --check --manifest-path tests/fuzz/Cargo.toml
 	cargo deny --locked check licenses bans sources
 	tests/env/release.sh --sbom target/sbom.json
