@@ -14,6 +14,7 @@ use super::stream::{HandshakeFault, Stream, TlsEngine, TlsLayer};
 use super::terminated::Terminated;
 use crate::routing::Route;
 use crate::termination::ServerTls;
+use crate::tls::{AlertDescription, TlsVersion};
 
 /// Serves TLS to the client, if the route asks for that: `received` is the beginning of the handshake. Returns the
 /// bytes that are the endpoint's: what was received from another client, and nothing of TLS.
@@ -93,8 +94,15 @@ fn begin(
 ) -> Result<(), HandshakeFault> {
     let offers = connection.hello.iter().flat_map(|hello| hello.alpn.iter());
     let engine = TlsEngine::Server(server.accept(offers)?);
-    downstream.begin_tls(TlsLayer::new(engine, &context.ciphertext, received, Vec::new()));
-    Ok(())
+    let mut layer = TlsLayer::new(engine, &context.ciphertext, received, Vec::new());
+    let offered = connection.hello.as_ref().map(|hello| hello.versions.highest());
+    // rustls misses an extension first that older clients do not send, and would tell them of that.
+    let is_too_old = offered.is_some_and(|highest| highest < Some(TlsVersion::Tls12));
+    if is_too_old {
+        layer.fail(AlertDescription::ProtocolVersion);
+    }
+    downstream.begin_tls(layer);
+    if is_too_old { Err(HandshakeFault::TooOld) } else { Ok(()) }
 }
 
 fn poll(

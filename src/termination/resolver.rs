@@ -27,17 +27,18 @@ pub(super) fn take_chosen() -> Option<Arc<CertificateFacts>> {
 pub(super) struct Resolver(pub(super) Box<[(CertificateText, Arc<Identity>)]>);
 
 impl Resolver {
-    /// The best certificate for a client: one that is valid, then one with the name, exactly or by a wildcard, then
-    /// one that costs less than RSA, then the first. A client that knows the signature of none gets none.
+    /// The best certificate for a client: one whose signature it knows, then one that is valid, then one with the
+    /// name, exactly or by a wildcard, then one that costs less than RSA, then the first.
+    ///
+    /// It is also returned if the client knows the signature of none: rustls refuses such a client then for that reason
+    /// and with the alert for it (RFC 8446 §6.2, handshake_failure), and without a certificate as if its access were
+    /// denied.
     fn choose(
         &self,
         name: Option<&str>,
         schemes: &[SignatureScheme],
         now: i64,
     ) -> Option<&Arc<Identity>> {
-        let usable = |identity: &&Arc<Identity>| {
-            identity.certified_key().key.choose_scheme(schemes).is_some()
-        };
         let rank = |identity: &&Arc<Identity>| {
             let facts = identity.facts();
             let match_rank = match name {
@@ -45,19 +46,27 @@ impl Resolver {
                 Some(name) if facts.has_wildcard_for(name) => 1,
                 _ => 0,
             };
-            (facts.is_valid_at(now), match_rank, !matches!(facts.key, KeyKind::Rsa(_)))
+            let is_cheap = !matches!(facts.key, KeyKind::Rsa(_));
+            (is_usable(identity, schemes), facts.is_valid_at(now), match_rank, is_cheap)
         };
         // Of equal ones, `max_by_key` returns the last.
-        self.0.iter().rev().map(|(_, identity)| identity).filter(usable).max_by_key(rank)
+        self.0.iter().rev().map(|(_, identity)| identity).max_by_key(rank)
     }
+}
+
+/// Whether a client that knows these signatures can use the certificate.
+fn is_usable(identity: &Identity, schemes: &[SignatureScheme]) -> bool {
+    identity.certified_key().key.choose_scheme(schemes).is_some()
 }
 
 impl ResolvesServerCert for Resolver {
     fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
         let now = i64::try_from(UnixTime::now().as_secs()).unwrap_or(i64::MAX);
         let name = hello.server_name().map(str::to_ascii_lowercase);
-        let chosen = self.choose(name.as_deref(), hello.signature_schemes(), now);
-        CHOSEN.set(chosen.map(|identity| Arc::clone(identity.facts())));
+        let schemes = hello.signature_schemes();
+        let chosen = self.choose(name.as_deref(), schemes, now);
+        let served = chosen.filter(|identity| is_usable(identity, schemes));
+        CHOSEN.set(served.map(|identity| Arc::clone(identity.facts())));
         chosen.map(|identity| Arc::clone(identity.certified_key()))
     }
 }

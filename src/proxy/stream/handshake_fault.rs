@@ -19,6 +19,9 @@ pub(in crate::proxy) enum HandshakeFault {
     /// A message of the peer is too large.
     #[error("a handshake message is too large")]
     TooLarge,
+    /// The client offers no version that is served.
+    #[error("the client offers no version of TLS from 1.2 on")]
+    TooOld,
     /// It has taken too long.
     #[error("the handshake was not complete in time")]
     TooSlow,

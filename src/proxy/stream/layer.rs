@@ -13,6 +13,7 @@ use rustls::{CommonState, Error};
 use super::engine::{LONGEST_RECORD, OVERHEAD_13, Plaintext, TlsEngine, record_length};
 use super::handshake_fault::HandshakeFault;
 use crate::proxy::socket::Socket;
+use crate::tls::{AlertDescription, alert};
 
 /// The plaintext that is encrypted at once.
 const MOST_PLAINTEXT: usize = 64 * 1024;
@@ -104,6 +105,12 @@ impl TlsLayer {
     /// What was negotiated.
     pub(in crate::proxy) fn state(&self) -> &CommonState {
         self.engine.state()
+    }
+
+    /// Ends TLS with an alert instead of a handshake. A flush sends it.
+    pub(in crate::proxy) fn fail(&mut self, why: AlertDescription) {
+        self.output.extend_from_slice(&alert(why));
+        self.reading = Reading::Failed;
     }
 
     /// Goes on with the handshake, whose steps are expensive: each waits until `may_step`.
