@@ -129,7 +129,8 @@ fn s_client_as(
     })
 }
 
-/// All that `openssl s_client` with more flags says, if it takes the server for the right one.
+/// All that `openssl s_client` with more flags says, if it takes the server for the right one. The answer is the last
+/// line.
 pub(crate) fn s_client_with(
     call: &Call<'_>,
     server_name: &str,
@@ -137,12 +138,17 @@ pub(crate) fn s_client_with(
 ) -> Result<String, String> {
     let mut program = s_client_started(call, server_name, flags);
     program.say(&format!("{MESSAGE}\n"));
-    let answer = reversed(MESSAGE);
+    // OpenSSL writes it past the buffer of its stdout, so it may be in the middle of another line.
+    let answer = reversed(MESSAGE) + "\n";
     eventually("openssl hears an answer or ends", || {
-        (program.stdout.lines().contains(&answer) || !program.is_running()).then_some(())
+        (program.stdout.text().contains(&answer) || !program.is_running()).then_some(())
     });
     program.close_stdin();
     let Finished { status, stdout, stderr } = program.finish();
+    let stdout = match stdout.split_once(&answer) {
+        Some((before, after)) => [before, after, &answer].concat(),
+        None => stdout,
+    };
     match status.success() && stdout.contains("Verify return code: 0 (ok)") {
         true => Ok(stdout),
         false => Err(format!("{status}: {stdout}{stderr}")),
@@ -317,6 +323,12 @@ impl Session {
     /// What was negotiated.
     pub(crate) fn connection(&mut self) -> &mut ClientConnection {
         &mut self.reader.get_mut().conn
+    }
+
+    /// Completes the handshake, without saying anything.
+    pub(crate) fn shake_hands(&mut self) -> std::io::Result<()> {
+        let stream = self.reader.get_mut();
+        stream.conn.complete_io(&mut stream.sock).map(drop)
     }
 
     /// Says a line and returns the answer.

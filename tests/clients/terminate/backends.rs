@@ -88,21 +88,26 @@ pub(super) struct Exchanged {
     pub(super) received: String,
 }
 
-/// A server that sends so many bytes while it receives as many, and then ends its direction.
-pub(super) fn exchange(length: usize) -> (SocketAddr, Receiver<Exchanged>) {
+/// A server that sends so many bytes while it receives as many, and then ends its direction: OpenSSL's client sends no
+/// more after that end.
+pub(super) fn exchange(length: usize) -> (SocketAddr, Receiver<io::Result<Exchanged>>) {
     let (sender, receiver) = mpsc::channel();
     let sender = Mutex::new(sender);
-    let address = serve(move |client| {
-        let sender: Sender<Exchanged> = sender.lock().unwrap().clone();
-        let mut to = client.try_clone()?;
-        let sending = thread::spawn(move || send(&mut to, length));
-        let mut from = client;
-        let received = receive(&mut from, length)?;
-        let sent = sending.join().expect("it does not panic")?;
-        let _ = sender.send(Exchanged { sent, received });
-        io::copy(&mut from, &mut io::sink()).map(drop)
+    let address = serve(move |mut client| {
+        let sender: Sender<io::Result<Exchanged>> = sender.lock().unwrap().clone();
+        let _ = sender.send(exchanged(&client, length));
+        client.shutdown(Shutdown::Write)?;
+        io::copy(&mut client, &mut io::sink()).map(drop)
     });
     (address, receiver)
+}
+
+fn exchanged(client: &TcpStream, length: usize) -> io::Result<Exchanged> {
+    let (mut from, mut to) = (client.try_clone()?, client.try_clone()?);
+    let sending = thread::spawn(move || send(&mut to, length));
+    let received = receive(&mut from, length)?;
+    let sent = sending.join().expect("it does not panic")?;
+    Ok(Exchanged { sent, received })
 }
 
 fn send(to: &mut TcpStream, length: usize) -> io::Result<String> {
@@ -119,7 +124,6 @@ fn send(to: &mut TcpStream, length: usize) -> io::Result<String> {
         let last = chunk.len() - 1;
         chunk.rotate_left(random.below(last));
     }
-    to.shutdown(Shutdown::Write)?;
     Ok(hex(digest.finish().as_ref()))
 }
 

@@ -152,11 +152,11 @@ fn much_goes_both_ways_at_once_and_arrives_whole() {
     for version in VERSIONS {
         let call = call(&sluice, &authority, NAME, version);
         let by_go = go(&call);
-        let seen = exchanged.recv_timeout(10 * PATIENCE).expect("an exchange");
+        let seen = exchanged.recv_timeout(10 * PATIENCE).expect("an exchange").unwrap();
         assert_eq!((&by_go.sent, &by_go.received), (&seen.received, &seen.sent), "Go {version}");
 
         let by_openssl = openssl(&call);
-        let seen = exchanged.recv_timeout(10 * PATIENCE).expect("an exchange");
+        let seen = exchanged.recv_timeout(10 * PATIENCE).expect("an exchange").unwrap();
         let expected = (&seen.received, &seen.sent);
         assert_eq!((&by_openssl.sent, &by_openssl.received), expected, "OpenSSL {version}");
     }

@@ -92,8 +92,10 @@ fn a_server_sees_the_name_and_a_clean_end() {
     let (address, server) = python(&authorities.back.issue(&[BACK]), &[]);
     let sluice = authorities.before(address, "");
     let call = authorities.call(&sluice, "1.3");
-    let session = Session::open(&call).unwrap();
-    session.close().unwrap_or_default();
+    let mut session = Session::open(&call).unwrap();
+    session.shake_hands().unwrap();
+    // Python answers that by the end of the connection alone, and so does sluice then.
+    let _ = session.close();
     let seen = eventually("the end", || server.stdout.lines().get(1).cloned());
     assert_eq!(seen, format!("ended ['{BACK}'] None b''"));
 }
@@ -205,7 +207,7 @@ fn another_endpoint_takes_over() {
 fn a_server_renews_its_keys() {
     let authorities = Authorities::new();
     let identity = authorities.back.issue(&[BACK]);
-    let (address, mut server) = s_server(&identity, &["-tls1_3"]);
+    let (address, mut server) = s_server(&identity, &["-tls1_3", "-msg"]);
     let sluice = authorities.before(address, "");
     let call = authorities.call(&sluice, "1.3");
     let mut client = crate::client::s_client_started(&call, FRONT, &[""; 0]);
@@ -214,16 +216,22 @@ fn a_server_renews_its_keys() {
     };
     client.say("up before\n");
     heard(&server, "up before");
-    for command in ["k", "K"] {
+    let updates = |program: &Program, way: &str| {
+        let is_one = |line: &&String| line.starts_with(way) && line.ends_with("KeyUpdate");
+        program.stdout.lines().iter().filter(is_one).count()
+    };
+    // By `k` those of its own direction; by `K` the other's too.
+    for (round, command) in ["k", "K"].into_iter().enumerate() {
         server.say(&format!("{command}\n"));
+        wait_until("the key update", || updates(&server, ">>>") > round);
         let line = format!("down after {command}");
-        wait_until("the key update", || server.stderr.text().contains("KEYUPDATE"));
         server.say(&format!("{line}\n"));
         heard(&client, &line);
         let line = format!("up after {command}");
         client.say(&format!("{line}\n"));
         heard(&server, &line);
     }
+    assert_eq!(updates(&server, "<<<"), 1);
 }
 
 /// A change of either authority or certificate is live, and closes nothing.
