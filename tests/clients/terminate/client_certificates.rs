@@ -18,6 +18,8 @@ struct Landscape {
     good: Identity,
     /// What no route takes, and why.
     bad: Vec<(&'static str, Identity)>,
+    /// Whose files those are, which clients read.
+    _issuers: [Authority; 2],
     sluice: Sluice,
     /// Of `silent.test`, which requires a certificate.
     received: Mutex<Receiver<Received>>,
@@ -55,6 +57,7 @@ impl Landscape {
             authority,
             good,
             bad,
+            _issuers: [clients, others],
             sluice: start(&manifests),
             received: Mutex::new(received),
         }
