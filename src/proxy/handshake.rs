@@ -16,6 +16,9 @@ use crate::routing::Route;
 use crate::termination::ServerTls;
 use crate::tls::{AlertDescription, TlsVersion};
 
+/// Why a client of a listener of protocol `tcp` is refused.
+const NO_HELLO: &str = "the route serves TLS, and the listener is not of protocol tls";
+
 /// Serves TLS to the client, if the route asks for that: `received` is the beginning of the handshake. Returns the
 /// bytes that are the endpoint's: what was received from another client, and nothing of TLS.
 ///
@@ -30,6 +33,10 @@ pub(super) async fn handshake(
 ) -> Result<Vec<u8>, Refusal> {
     let Some(termination) = &route.spec.termination else { return Ok(received) };
     let terminated = connection.terminated.insert(Box::default());
+    if connection.hello.is_none() {
+        terminated.failed(&NO_HELLO);
+        return Err(Refusal::NoCertificate);
+    }
     match termination.server() {
         Err(why) => {
             terminated.failed(&why);

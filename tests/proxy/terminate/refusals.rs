@@ -35,6 +35,19 @@ fn without_a_certificate_a_name_is_refused_and_never_passed_through() {
 }
 
 #[test]
+fn a_listener_that_reads_no_hello_serves_no_tls() {
+    let (authority, backend) = (Authority::new(), Backend::new());
+    let parts = authority.parts("a.test", &PKCS_ECDSA_P256_SHA256);
+    let target = target("*", &[backend.address()]).terminated(parts, None);
+    let listeners = vec![listener("plain", Protocol::Tcp, false)];
+    let plane = Plane::with(vec![target], |config| config.listeners = listeners);
+    let mut client = open(plane.address(), &hello("a.test"));
+    rest(&mut client);
+    plane.assert_ended(&[("*", Outcome::NoCertificate, 1)]);
+    assert!(!backend.is_tried());
+}
+
+#[test]
 fn a_version_that_is_too_low_gets_an_alert() {
     let (authority, backend) = (Authority::new(), Backend::new());
     let mut parts = authority.parts("a.test", &PKCS_ECDSA_P256_SHA256);
