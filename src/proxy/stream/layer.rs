@@ -126,7 +126,8 @@ impl TlsLayer {
             }
             let flushed = self.poll_flush(socket);
             if !self.engine.state().is_handshaking() {
-                // What is not sent yet, such as tickets, is sent before any data.
+                // What is not sent yet, such as tickets, is sent before any data. Its work had turns of its own.
+                self.work = 0;
                 return Poll::Ready(Ok(()));
             }
             ready!(flushed).map_err(HandshakeFault::Broken)?;

@@ -146,6 +146,34 @@ proptest! {
     }
 }
 
+/// Small records are as much work as large ones, and those without data are more: a read ends after some of them.
+#[test]
+fn a_read_is_limited_in_its_work() {
+    const RECORDS: usize = 1000;
+    let mut pair = Pair::shaken(1);
+    pair.layer.take_work();
+    let mut bytes = Vec::new();
+    for _ in 0..RECORDS {
+        pair.client.writer().write_all(b"x").unwrap();
+        bytes.extend(pair.sent());
+    }
+    let mut buffer = vec![0; 64 * 1024];
+    let mut plaintext = Plaintext::new(&mut buffer);
+    let worked = pair.layer.process(&mut bytes, &mut plaintext, 64 * 1024).unwrap();
+    let read = plaintext.len();
+    assert!((32..=64).contains(&read), "{read}");
+    assert!(pair.layer.may_go_on() && pair.layer.take_work() + read as u64 == worked);
+    assert!(pair.receive(&[]));
+    assert_eq!(pair.read.len() + read, RECORDS);
+    pair.layer.take_work();
+    for _ in 0..20 {
+        pair.client.refresh_traffic_keys().unwrap();
+    }
+    let mut bytes = pair.sent();
+    pair.layer.process(&mut bytes, &mut Plaintext::none(), 64 * 1024).unwrap();
+    assert_eq!(pair.layer.take_work(), 64 * 1024, "four of them");
+}
+
 impl TlsLayer {
     /// Processes bytes as if they had come from a socket. Returns whether they are good.
     fn receive(&mut self, bytes: &[u8], read: &mut Vec<u8>) -> bool {
