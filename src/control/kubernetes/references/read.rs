@@ -145,7 +145,7 @@ mod tests {
     #[tokio::test]
     async fn a_secret_is_read_with_its_version() {
         let text = r#"{"metadata": {"resourceVersion": "7", "managedFields": 5}, "data":
-            {"tls.key": "a2V5", "tls.crt": "Y3J0", "other": "%%%"}}"#;
+            {"tls.key": "a2V5", "tls.crt": "Y3J0", "other": "eA=="}}"#;
         let (end, content) = answered(Kind::Secret, 200, text).await;
         assert_eq!(end, ReadEnd::Read(Some("7".to_owned())));
         let ReferenceContent::Secret(data) = content else { panic!("{content:?}") };
