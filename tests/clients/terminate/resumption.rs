@@ -7,14 +7,16 @@ use rustls::{ClientConfig, HandshakeKind};
 use testkit::{Authority, Finished, Identity, Program, tool, wait_until};
 
 use super::backends;
-use super::manifests::{self, call, secret, served, start};
+use super::manifests::{self, call, secret, served, served_with, start};
 use crate::client::{
-    Call, MESSAGE, Session, client_config_as, gnutls_cli, go_dial, python_dial, s_client_with,
+    Call, Client, MESSAGE, Session, client_config_as, gnutls_cli, go_dial, python_dial,
+    s_client_with,
 };
 use crate::server::reversed;
 use crate::sluice::{Sluice, rename_over};
 
-/// `open.test` asks for no certificate, and the others for those of two authorities.
+/// `open.test` asks for no certificate, and the others for those of two authorities. `shared.test` has three routes, of which
+/// the one of `h2` asks.
 struct Landscape {
     authority: Authority,
     one: Authority,
@@ -26,7 +28,8 @@ impl Landscape {
     fn new() -> Self {
         let [authority, one, other] = [(); 3].map(|()| Authority::new());
         let backend = backends::lines();
-        let names = ["open.test", "also-open.test", "one.test", "other.test"];
+        let names = ["open.test", "also-open.test", "one.test", "other.test", "shared.test"];
+        let [h2, mqtt] = ["h2", "mqtt"].map(|alpn| format!("  alpn: [{alpn}]\n"));
         let sluice = start(&[
             secret("tls", &authority.issue(&names)),
             manifests::authority("one", &one),
@@ -35,6 +38,9 @@ impl Landscape {
             served("also-open", &["also-open.test"], backend, &["tls"], ""),
             served("one", &["one.test"], backend, &["tls"], &asking("one")),
             served("other", &["other.test"], backend, &["tls"], &asking("other")),
+            served("shared", &["shared.test"], backend, &["tls"], ""),
+            served_with("h2", &["shared.test"], backend, &["tls"], &asking("one"), &h2),
+            served_with("mqtt", &["shared.test"], backend, &["tls"], "", &mqtt),
         ]);
         Landscape { authority, one, other, sluice }
     }
@@ -141,6 +147,47 @@ fn a_session_of_one_route_is_worth_nothing_at_another() {
         // At home it is: the session stands for the certificate.
         let again = s_client_with(&call("one.test"), "one.test", &["-sess_in", of_one]).unwrap();
         assert!(again.contains("Reused, "), "{version}: {again}");
+    }
+}
+
+/// Where the name does not tell the routes apart, so that the ticket must.
+#[test]
+fn a_session_of_one_route_is_worth_nothing_at_another_of_its_name() {
+    let landscape = Landscape::new();
+    let one = of(&landscape.one.issue_client("one"));
+    let name = "shared.test";
+    for version in ["1.2", "1.3"] {
+        let call = landscape.call(name, version);
+        let session = landscape.file(version);
+        s_client_with(&call, name, &["-sess_out", &session]).unwrap();
+        let asked = Call { alpn: &["h2"], ..call };
+        let resumed = s_client_with(&asked, name, &["-sess_in", &session]);
+        assert!(resumed.is_err(), "{version}: {resumed:?}");
+        let again = s_client_with(&asked, name, &with(&["-sess_in", &session], &one)).unwrap();
+        assert!(again.contains("New, "), "{version}: {again}");
+        // Nor at one that asks for as little.
+        let other = Call { alpn: &["mqtt"], ..call };
+        let again = s_client_with(&other, name, &["-sess_in", &session]).unwrap();
+        assert!(again.contains("New, "), "{version}: {again}");
+        let again = s_client_with(&call, name, &["-sess_in", &session]).unwrap();
+        assert!(again.contains("Reused, "), "{version}: {again}");
+    }
+}
+
+#[test]
+fn a_session_ends_when_its_route_asks_for_a_certificate() {
+    let landscape = Landscape::new();
+    let calls = ["1.2", "1.3"].map(|version| landscape.call("open.test", version));
+    let sessions = calls.each_ref().map(|call| landscape.file(call.version));
+    for (call, session) in calls.iter().zip(&sessions) {
+        s_client_with(call, call.name, &["-sess_out", session]).unwrap();
+    }
+    let asking = served("open", &["open.test"], backends::lines(), &["tls"], &asking("one"));
+    rename_over(&landscape.sluice.routes().join("3.yaml"), &asking);
+    wait_until("the route asks", || Client::Rustls.call(&calls[1]).is_err());
+    for (call, session) in calls.iter().zip(&sessions) {
+        let resumed = s_client_with(call, call.name, &["-sess_in", session]);
+        assert!(resumed.is_err(), "{}: {resumed:?}", call.version);
     }
 }
 
