@@ -22,8 +22,8 @@ pub(crate) fn tests() -> Vec<Trial> {
         slow!(a_thousand_certificate_changes_under_load_lose_no_connection),
         slow!(secrets_that_no_route_names_take_no_memory),
         slow!(a_replica_that_starts_in_an_outage_waits_for_keys_and_serves_the_rest),
-        quick!(a_secret_makes_a_route_served_and_its_last_good_certificate_stays),
-        quick!(secrets_that_no_route_names_are_never_read),
+        slow!(a_secret_makes_a_route_served_and_its_last_good_certificate_stays),
+        slow!(secrets_that_no_route_names_are_never_read),
         quick!(without_the_switch_no_secret_is_asked_for),
     ];
     tests.extend(permissions::tests());

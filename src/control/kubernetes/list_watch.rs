@@ -10,21 +10,18 @@ use std::pin::Pin;
 use std::time::Duration;
 
 use futures::{Stream, stream};
-use http_body_util::BodyExt;
 use kube::api::WatchParams;
-use kube::client::Body;
 use kube::core::{Request, Status};
 use kube::{Client, Error};
 use serde::de::DeserializeOwned;
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{Instant, sleep};
 use zeroize::Zeroize;
 
 use super::health::WatchHealth;
+use super::lines::LineReader;
 use super::request::{Backoff, WATCH_SECONDS};
 use crate::control::objects::{Extent, ObjectText, Pages, field, open};
 
-/// How long after its end a watch is given up that has brought nothing more.
-const MARGIN: Duration = Duration::from_secs(5);
 /// A watch that has been on for so long has not ended for a fault of its own: between it and the
 /// server there may be somebody who ends what is quiet.
 const BRIEF: Duration = Duration::from_secs(10);
@@ -322,7 +319,7 @@ impl Watch {
         Ok(Watch {
             version: mem::take(version),
             extent,
-            lines: LineReader { body, buffer: Vec::new(), at: 0 },
+            lines: LineReader::new(body),
             since: Instant::now(),
             fruitful: false,
         })
@@ -379,40 +376,4 @@ fn take(line: &[u8], version: &mut String) -> Result<Option<WatchEvent>, WatchFa
 
 fn read<T: DeserializeOwned>(value: &[u8]) -> Option<T> {
     serde_json::from_slice(value).ok()
-}
-
-/// The lines of a watch.
-struct LineReader {
-    body: Body,
-    buffer: Vec<u8>,
-    /// Before this there is no end of a line.
-    at: usize,
-}
-
-impl LineReader {
-    /// The next line. What comes after the last one is not whole, and is passed over.
-    async fn next(&mut self) -> Result<Option<Vec<u8>>, WatchFailure> {
-        let patience = Duration::from_secs(WATCH_SECONDS.into()) + MARGIN;
-        match timeout(patience, self.read()).await {
-            Ok(line) => line.map_err(WatchFailure::Broken),
-            // The server has vanished without a word.
-            Err(_) => Err(WatchFailure::Silent),
-        }
-    }
-
-    async fn read(&mut self) -> Result<Option<Vec<u8>>, Error> {
-        loop {
-            let rest = self.buffer.get(self.at..).unwrap_or_default();
-            if let Some(length) = rest.iter().position(|byte| *byte == b'\n') {
-                let rest = self.buffer.split_off(self.at + length + 1);
-                self.at = 0;
-                return Ok(Some(mem::replace(&mut self.buffer, rest)));
-            }
-            self.at = self.buffer.len();
-            let Some(frame) = self.body.frame().await else { return Ok(None) };
-            if let Some(bytes) = frame?.data_ref() {
-                self.buffer.extend_from_slice(bytes);
-            }
-        }
-    }
 }

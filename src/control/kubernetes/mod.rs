@@ -7,7 +7,7 @@
 //! names that routes lead to have been looked up, or that has taken too long.
 //!
 //! * `kinds` has all that is special about a kind when it is followed;
-//! * `list_watch` lists and watches one kind, by `request`, and `optional` one that may be undefined;
+//! * `list_watch` lists and watches one kind, by `request` and `lines`, and `optional` one that may be undefined;
 //! * `health` knows how that fares;
 //! * `references` reads the Secrets and ConfigMaps that routes and their health checks name;
 //! * `watch_state` knows what is there, [`Objects`] what it says, and `faults` what cannot be read.
@@ -15,6 +15,7 @@
 mod faults;
 mod health;
 mod kinds;
+mod lines;
 mod list_watch;
 mod objects;
 mod optional;

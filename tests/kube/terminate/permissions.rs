@@ -18,7 +18,7 @@ pub(super) fn tests() -> Vec<Trial> {
         slow!(a_grant_lets_a_route_name_a_secret_until_it_is_taken_back),
         slow!(permission_for_single_secrets_is_enough),
         quick!(roles_of_namespaces_are_enough),
-        quick!(authorities_of_clients_come_from_config_maps),
+        slow!(authorities_of_clients_come_from_config_maps),
     ]
 }
 
