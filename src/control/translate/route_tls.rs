@@ -30,6 +30,7 @@ const TOO_MANY: &str = "TooManyReferences";
 /// How a route serves TLS, and what it has for that.
 #[derive(Debug)]
 pub(super) struct RouteTls {
+    route: ObjectRef,
     text: TerminationText,
     /// What it names, in the order of the fields.
     references: Vec<Reference>,
@@ -45,6 +46,8 @@ pub(super) struct RouteTls {
     on_tcp: bool,
     /// What was made last, and of what.
     made: Option<(Parts, Arc<Termination>)>,
+    /// What an earlier version of the route was served with, until new certificates that it names are read.
+    meanwhile: Option<Arc<Termination>>,
 }
 
 #[derive(Debug, Default)]
@@ -64,12 +67,15 @@ struct Parts {
     alpn: Vec<Box<str>>,
     /// Whether some are not what their objects have now.
     stale: bool,
+    /// Whether some were not read yet.
+    unread: bool,
 }
 
 impl RouteTls {
     pub(super) fn new(route: &ObjectRef, spec: &TlsSpec, on_tcp: bool) -> Self {
         let references = references(route, spec);
         RouteTls {
+            route: route.clone(),
             text: text(route, spec),
             references,
             last: LastGood::default(),
@@ -78,6 +84,7 @@ impl RouteTls {
             notes: Vec::new(),
             on_tcp,
             made: None,
+            meanwhile: None,
         }
     }
 
@@ -99,7 +106,25 @@ impl RouteTls {
             self.references.iter().map(|reference| &reference.object).collect();
         self.last.identities.retain(|object, _| named.contains(object));
         self.last.roots.retain(|object, _| named.contains(object));
-        self.made = former.made.take().filter(|_| self.text == former.text);
+        let made = former.made.take();
+        match self.text == former.text {
+            true => (self.made, self.meanwhile) = (made, former.meanwhile.take()),
+            false => {
+                let served = made.map(|(_, made)| made).or_else(|| former.meanwhile.take());
+                self.meanwhile = served.filter(|_| self.has_only_other_certificates(former));
+            }
+        }
+    }
+
+    /// Whether it differs from an earlier version only in the certificates, and those of that one needed no grant, which
+    /// could be taken back.
+    fn has_only_other_certificates(&self, former: &RouteTls) -> bool {
+        let certificates = self.text.certificates.clone();
+        let mut certificates_of_former =
+            former.references.iter().filter(|reference| reference.role == Role::Certificate);
+        TerminationText { certificates, ..former.text.clone() } == self.text
+            && certificates_of_former
+                .all(|reference| reference.object.namespace() == former.route.namespace())
     }
 
     /// How it serves TLS now. Adds what is wrong with what it names to `problems`.
@@ -123,11 +148,17 @@ impl RouteTls {
         }
         self.unserved = self.unserved(tickets.is_some(), &parts);
         let Some(tickets) = tickets else {
+            self.meanwhile = None;
             return self.not_ready(NotReady::Disabled);
         };
         if self.unserved.as_ref().is_some_and(|(reason, _)| *reason == NOT_READY) {
-            return self.not_ready(NotReady::NoCertificate);
+            let meanwhile = self.meanwhile.take().filter(|_| parts.unread);
+            let Some(meanwhile) = meanwhile else { return self.not_ready(NotReady::NoCertificate) };
+            self.unserved = None;
+            self.meanwhile = Some(Arc::clone(&meanwhile));
+            return meanwhile;
         }
+        self.meanwhile = None;
         self.note_certificates(route, &parts, targets.tls.now());
         self.make(route, parts, tickets)
     }
@@ -192,6 +223,7 @@ impl RouteTls {
         };
         let fault = fault?;
         parts.stale |= is_served;
+        parts.unread |= fault == TlsFault::NotRead;
         let reason = match fault {
             TlsFault::NotRead | TlsFault::Unreadable(_) => NOT_READY,
             _ => INVALID_REF,

@@ -239,6 +239,47 @@ fn a_secret_of_another_namespace_needs_a_grant_and_its_key_is_dropped_without_on
 }
 
 #[test]
+fn a_route_with_other_certificates_is_served_with_its_former_ones_until_these_are_read() {
+    let [first, second] = [(); 2].map(|()| Pair::of_r());
+    let changed = || {
+        let mut world = World::with(ONE);
+        world.certificate("one", &first);
+        world.put("certificates: [{secret: two}]");
+        world.is("false CertificateNotReady Secret data/two was not read yet", FINE[1]);
+        assert_eq!(world.serves(), Ok(vec![first.serial.clone()]));
+        assert_eq!(world.wanted, ["Secret data/two".to_owned()].into());
+        world
+    };
+    let mut world = changed();
+    // Once more, before the Secret of the first change was read.
+    world.put("certificates: [{secret: three}]");
+    assert_eq!(world.serves(), Ok(vec![first.serial.clone()]));
+    world.certificate("three", &second);
+    world.is(FINE[0], FINE[1]);
+    assert_eq!(world.serves(), Ok(vec![second.serial.clone()]));
+
+    let mut world = changed();
+    world.builder.remove_secret(&key_of("two"));
+    world.settle();
+    assert_eq!(world.serves(), Err(NotReady::NoCertificate), "it does not exist");
+    world.put("certificates: [{secret: three}]");
+    assert_eq!(world.serves(), Err(NotReady::NoCertificate), "what was refused stays so");
+
+    // Nothing else may differ: a client must not get in without its certificate.
+    let mut world = World::with(ONE);
+    world.certificate("one", &first);
+    world.put("certificates: [{secret: two}], clientCertificates: {ca: {secret: ca}}");
+    assert_eq!(world.serves(), Err(NotReady::NoCertificate));
+
+    // A grant could be taken back unseen.
+    let mut world = World::with("certificates: [{secret: one, namespace: other}]");
+    world.grant("Secret").certificate("other/one", &first);
+    assert_eq!(world.serves(), Ok(vec![first.serial.clone()]));
+    world.put(ONE);
+    assert_eq!(world.serves(), Err(NotReady::NoCertificate));
+}
+
+#[test]
 fn certificates_beside_one_that_cannot_be_used_are_served() {
     let [first, second] = [(); 2].map(|()| Pair::of_r());
     let mut world = World::with("certificates: [{secret: one}, {secret: two}, {secret: one}]");
