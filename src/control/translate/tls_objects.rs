@@ -227,9 +227,11 @@ impl TlsObjects {
         }
     }
 
-    /// Whether the content of an object is stored. No key is, that no route may use.
+    /// Whether the content of an object is stored. No key is, that no route may use. One that is reported as wanted is
+    /// read once only: until [`TlsObjects::settle`] says otherwise, no route may be known to use it for a moment.
     pub(super) fn stores(&self, object: &ObjectRef) -> bool {
-        self.complete || self.known.get(object).is_some_and(|known| known.permitted > 0)
+        let is_used = |known: &TlsObject| known.permitted > 0 || known.wanted;
+        self.complete || self.known.get(object).is_some_and(is_used)
     }
 
     /// Stores what a Secret has.

@@ -238,6 +238,39 @@ fn a_secret_of_another_namespace_needs_a_grant_and_its_key_is_dropped_without_on
     assert_eq!(world.serves(), Err(NotReady::NoCertificate), "the last good one is gone");
 }
 
+/// A Secret is read once. What was read must not get lost because the route is put again at that moment.
+#[test]
+fn what_is_read_while_its_route_is_put_again_is_stored() {
+    let [first, second] = [(); 2].map(|()| Pair::of_r());
+    let mut world = World::with(ONE);
+    world.builder.put_route(&tls_route("r", ONE));
+    world.certificate("one", &first);
+    world.is(FINE[0], FINE[1]);
+    assert_eq!(world.serves(), Ok(vec![first.serial]));
+    world.builder.put_route(&tls_route("r", ONE));
+    world.certificate("one", &second);
+    assert_eq!(world.serves(), Ok(vec![second.serial.clone()]));
+
+    let secret = ObjectRef::new(Kind::Secret, key_of("one"));
+    world.builder.put_route(&tls_route("r", ONE));
+    world.builder.reference_unread(&secret, "forbidden");
+    world.settle();
+    assert!(
+        world.conditions()[0].contains("cannot be read: forbidden"),
+        "{:?}",
+        world.conditions()
+    );
+    world.builder.put_route(&tls_route("r", ONE));
+    world.builder.remove_secret(&key_of("one"));
+    world.settle();
+    assert!(world.conditions()[0].contains("does not exist"), "{:?}", world.conditions());
+
+    // A route that is gone at the end leaves nothing.
+    world.builder.remove_route(&RouteKey::sni_route("data", "r"));
+    world.certificate("one", &second);
+    assert!(world.builder.is_empty(), "{:?}", world.builder);
+}
+
 #[test]
 fn a_route_with_other_certificates_is_served_with_its_former_ones_until_these_are_read() {
     let [first, second] = [(); 2].map(|()| Pair::of_r());
