@@ -164,7 +164,7 @@ impl Manifests {
             return false;
         }
         let parsed = match &read.content {
-            Ok(bytes) => parse(file, bytes, &read.data_contents()),
+            Ok(bytes) => parse(file, bytes, read.data_contents().as_ref()),
             Err(error) => Err(vec![unreadable(file, error)]),
         };
         let latest = match parsed {

@@ -14,7 +14,9 @@
 //! * `watch_set` computes which folders to watch, and `watcher` has the kernel watch them;
 //! * [`watch`] drives them all while sluice runs; [`load`] and [`check`] do it once.
 
+mod manifest_paths;
 mod manifests;
+mod pace;
 mod parse;
 mod snapshot;
 mod stability;
@@ -96,7 +98,7 @@ pub fn load(paths: &[PathBuf]) -> Loaded {
 /// What a file holds whose content is `text`.
 pub fn read_text(file: &Path, text: &[u8]) -> Loaded {
     let mut loaded = Loaded::default();
-    match parse::parse(file, text, &DataFiles::new()) {
+    match parse::parse(file, text, Some(&DataFiles::new())) {
         Ok(parsed) => {
             parsed.into_iter().for_each(|parsed| parsed.object.add_to(&mut loaded.resources));
         }

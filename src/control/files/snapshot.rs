@@ -40,8 +40,8 @@ pub(super) struct FileRead {
     pub(super) content: FileContent,
     /// By what to tell that it is still the same, if anything can.
     stamp: Option<Stamp>,
-    /// The files that its Secrets name, by their names there.
-    data_files: BTreeMap<PathBuf, FileRead>,
+    /// The files that its Secrets name, by their names there; `None` where these are not read.
+    data_files: Option<BTreeMap<PathBuf, FileRead>>,
 }
 
 impl PartialEq for FileRead {
@@ -56,23 +56,30 @@ impl PartialEq for FileRead {
 impl FileRead {
     /// Whether it holds the same, with the files that its Secrets name, wherever they are.
     pub(super) fn says_the_same(&self, other: &FileRead) -> bool {
-        let data = || self.data_files.iter().zip(&other.data_files);
+        let one_says_the_same = |one: (&PathBuf, &FileRead), other: (&PathBuf, &FileRead)| {
+            one.0 == other.0 && same(&one.1.content, &other.1.content)
+        };
         same(&self.content, &other.content)
-            && self.data_files.len() == other.data_files.len()
-            && data().all(|((name, one), (other_name, other))| {
-                name == other_name && same(&one.content, &other.content)
-            })
+            && self.data_files().count() == other.data_files().count()
+            && self
+                .data_files()
+                .zip(other.data_files())
+                .all(|(one, other)| one_says_the_same(one, other))
     }
 
-    /// The contents of the files that its Secrets name.
-    pub(super) fn data_contents(&self) -> DataFiles {
-        let files = self.data_files.iter();
-        files.map(|(name, file)| (name.clone(), file.content.clone())).collect()
+    /// The contents of the files that its Secrets name, if these are read.
+    pub(super) fn data_contents(&self) -> Option<DataFiles> {
+        let files = self.data_files.as_ref()?.iter();
+        Some(files.map(|(name, file)| (name.clone(), file.content.clone())).collect())
+    }
+
+    fn data_files(&self) -> impl Iterator<Item = (&PathBuf, &FileRead)> {
+        self.data_files.iter().flatten()
     }
 
     /// Itself, and the files that its Secrets name.
     pub(super) fn and_data_files(&self) -> impl Iterator<Item = &FileRead> {
-        iter::once(self).chain(self.data_files.values())
+        iter::once(self).chain(self.data_files().map(|(_, file)| file))
     }
 
     /// Whether the file is empty since a moment ago. Probably a writer has truncated it to write it
@@ -174,7 +181,7 @@ impl DirSnapshot {
         let files = self.roots.values().flatten().flatten();
         let named = files.flat_map(|(path, file)| {
             let folder = path.parent().unwrap_or(Path::new(""));
-            file.data_files.keys().map(move |name| folder.join(name))
+            file.data_files().map(move |(name, _)| folder.join(name))
         });
         named.collect()
     }
@@ -189,11 +196,20 @@ impl DirSnapshot {
     ///
     /// This blocks.
     pub(super) fn of(paths: &[PathBuf], known: &DirSnapshot) -> Self {
+        DirSnapshot::with(paths, known, true)
+    }
+
+    /// The same without the files that Secrets name, which may hold private keys.
+    pub(super) fn of_manifests_alone(paths: &[PathBuf], known: &DirSnapshot) -> Self {
+        DirSnapshot::with(paths, known, false)
+    }
+
+    fn with(paths: &[PathBuf], known: &DirSnapshot, has_data_files: bool) -> Self {
         let mut seen = HashSet::new();
         let mut snapshot = DirSnapshot::default();
         for path in paths {
             if !snapshot.roots.contains_key(path) {
-                let files = read_root(path, known.files(path), &mut seen);
+                let files = read_root(path, known.files(path), has_data_files, &mut seen);
                 let files = files.map_err(|error| error.to_string());
                 snapshot.roots.insert(path.clone(), files);
             }
@@ -202,7 +218,12 @@ impl DirSnapshot {
     }
 }
 
-fn read_root(path: &Path, known: Option<&Files>, seen: &mut HashSet<PathBuf>) -> io::Result<Files> {
+fn read_root(
+    path: &Path,
+    known: Option<&Files>,
+    has_data_files: bool,
+    seen: &mut HashSet<PathBuf>,
+) -> io::Result<Files> {
     let found = match fs::metadata(path)?.is_dir() {
         true => manifests(path)?,
         // Any step of the way may be a link.
@@ -210,7 +231,11 @@ fn read_root(path: &Path, known: Option<&Files>, seen: &mut HashSet<PathBuf>) ->
     };
     let folder = fs::canonicalize(path)?;
     let read = found.into_iter().filter_map(|manifest| {
-        let read = read_file(&manifest, &folder, known, seen)?;
+        let mut read = read_file(&manifest, &folder, known, seen)?;
+        read.data_files = has_data_files.then(|| {
+            let known = known.and_then(|known| known.get(&manifest.path));
+            read_data_files(&manifest.path, &read, known.filter(|known| known.real == read.real))
+        });
         Some((manifest.path, read))
     });
     Ok(read.collect())
@@ -286,33 +311,32 @@ fn read_file(
         Err(error) if is_gone(&error) => return None,
         Err(error) => (Err(error.to_string()), None),
     };
-    let data_files = read_data_files(path, &content, known);
-    Some(FileRead { real, content, stamp, data_files })
+    Some(FileRead { real, content, stamp, data_files: None })
 }
 
 /// Reads the files that the Secrets of a manifest name. Their names are relative to its folder.
 fn read_data_files(
     manifest: &Path,
-    content: &FileContent,
+    read: &FileRead,
     known: Option<&FileRead>,
 ) -> BTreeMap<PathBuf, FileRead> {
-    let Ok(bytes) = content else { return BTreeMap::new() };
+    let Ok(bytes) = &read.content else { return BTreeMap::new() };
     let is_known = |known: &&FileRead| matches!(&known.content, Ok(one) if Arc::ptr_eq(one, bytes));
     let names = match known.filter(is_known) {
-        Some(known) => known.data_files.keys().cloned().collect(),
+        Some(known) => known.data_files().map(|(name, _)| name.clone()).collect(),
         None => data_file_names(bytes),
     };
     let folder = manifest.parent().unwrap_or(Path::new(""));
     let read = names.into_iter().map(|name| {
         let path = folder.join(&name);
         let real = fs::canonicalize(&path).unwrap_or_else(|_| path.clone());
-        let known = known.and_then(|known| known.data_files.get(&name));
+        let known = known.and_then(|known| known.data_files.as_ref()?.get(&name));
         let known = known.filter(|known| known.real == real);
         let (content, stamp) = match read_content(&path, known, MAX_DATA_FILE) {
             Ok((content, stamp)) => (Ok(content), stamp),
             Err(error) => (Err(error.to_string()), None),
         };
-        (name, FileRead { real, content, stamp, data_files: BTreeMap::new() })
+        (name, FileRead { real, content, stamp, data_files: None })
     });
     read.collect()
 }
@@ -346,66 +370,4 @@ fn read_content(
 
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
-mod tests {
-    use std::time::Instant;
-
-    use super::*;
-
-    fn read(path: &Path, known: &DirSnapshot) -> (DirSnapshot, FileBytes) {
-        let snapshot = DirSnapshot::of(&[path.to_owned()], known);
-        let content = snapshot.files(path).unwrap().get(path).unwrap().content.clone().unwrap();
-        (snapshot, content)
-    }
-
-    #[test]
-    fn what_rests_is_read_once() {
-        // Older than any build of this.
-        let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("Cargo.toml");
-        let (snapshot, once) = read(&file, &DirSnapshot::default());
-        let (_, again) = read(&file, &snapshot);
-        assert!(Arc::ptr_eq(&once, &again));
-    }
-
-    #[test]
-    fn a_stamp_is_of_one_file_as_it_is_and_of_none_that_changed_just_now() {
-        let folder = tempfile::tempdir().unwrap();
-        let written = |name: &str, text: &str| {
-            let file = folder.path().join(name);
-            fs::write(&file, text).unwrap();
-            fs::metadata(file).unwrap()
-        };
-        let file = written("a.yaml", "one");
-        let changed = SystemTime::UNIX_EPOCH + Duration::from_secs(file.ctime() as u64);
-        // Where a time stands for two seconds, more may follow in them.
-        assert_eq!(Stamp::of(&file, changed + Duration::from_secs(2)), None);
-        let later = changed + Duration::from_secs(3600);
-        let stamp = |file: &Metadata| Stamp::of(file, later).unwrap();
-        let one = stamp(&file);
-
-        let deadline = Instant::now() + Duration::from_secs(60);
-        while stamp(&written("a.yaml", "two")) == one {
-            assert!(Instant::now() < deadline, "another content has the same stamp");
-        }
-        // As if they had been written in the same moment.
-        let other = stamp(&written("b.yaml", "one"));
-        assert_ne!(Stamp { changed: one.changed, ..other }, one, "another file");
-        let longer = stamp(&written("b.yaml", "longer"));
-        assert_ne!(Stamp { changed: other.changed, ..longer }, other, "another size");
-        let elsewhere = stamp(&fs::metadata("/proc/version").unwrap());
-        assert_ne!(Stamp { device: elsewhere.device, ..one }, one, "another file system");
-    }
-
-    #[test]
-    fn no_change_is_missed_however_soon_it_follows() {
-        let folder = tempfile::tempdir().unwrap();
-        let file = folder.path().join("a.yaml");
-        let mut known = DirSnapshot::default();
-        for round in 100..300 {
-            let text = format!("# {round}");
-            fs::write(&file, &text).unwrap();
-            let (snapshot, content) = read(&file, &known);
-            assert_eq!(content.as_slice(), text.as_bytes());
-            known = snapshot;
-        }
-    }
-}
+mod tests;

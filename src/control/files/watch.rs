@@ -15,7 +15,9 @@ use tokio::task::spawn_blocking;
 use tracing::{Dispatch, dispatcher, info, warn};
 
 use super::ManifestFault;
+use super::manifest_paths::ManifestPaths;
 use super::manifests::{Difference, Manifests};
+use super::pace::Pace;
 use super::parse::ManifestObject;
 use super::snapshot::{DirSnapshot, FileRead, is_too_high};
 use super::stability::{Stability, Verdict};
@@ -70,50 +72,6 @@ const FILE: &str = "File";
 /// How many times in a row the files that Secrets name may turn out to be others, until the next look finds them.
 const MOST_LOOKS: usize = 3;
 
-/// How often things happen.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Pace {
-    /// For how long files must stay as they are to count as written.
-    pub(super) quiet: Duration,
-    /// For how long to wait for that at most.
-    pub(super) longest: Duration,
-    /// For how long nothing may happen to a file that is open for writing: then it counts as it is.
-    pub(super) silence: Duration,
-    /// How often to look while files are held back.
-    pub(super) held: Duration,
-    /// How often to look without being told, where the kernel cannot tell.
-    pub(super) poll: Duration,
-    /// How often to look without being told, where it can: some file systems do not.
-    pub(super) idle: Duration,
-    /// Whether the kernel is asked at all.
-    pub(super) notify: bool,
-}
-
-impl Default for Pace {
-    fn default() -> Self {
-        Pace {
-            quiet: Duration::from_millis(50),
-            longest: Duration::from_millis(500),
-            silence: Duration::from_secs(30),
-            held: Duration::from_secs(1),
-            poll: Duration::from_millis(300),
-            idle: Duration::from_secs(10),
-            notify: true,
-        }
-    }
-}
-
-impl Pace {
-    /// When to look at the files again without an event.
-    fn next_look(&self, is_watched: bool, held: bool) -> Duration {
-        match is_watched {
-            true if held => self.held,
-            true => self.idle,
-            false => self.poll,
-        }
-    }
-}
-
 pub(super) async fn watch_at(
     pace: Pace,
     paths: Vec<PathBuf>,
@@ -123,7 +81,7 @@ pub(super) async fn watch_at(
     mut publish: impl FnMut(FilesUpdate),
     mut failed: impl FnMut(),
 ) -> Infallible {
-    let paths: Arc<[PathBuf]> = paths.into();
+    let paths = Arc::new(ManifestPaths { paths, secrets: installation.termination.is_some() });
     let mut watcher = Watcher::new(pace.notify);
     let mut state = ActiveManifests::new(installation);
     let mut noticed = Instant::now();
@@ -228,7 +186,7 @@ async fn first_answers(builder: &mut Builder, answers: &mut DnsAnswers) {
 /// former content. It delays the other files only for a moment, and not if it was `held_before`.
 async fn stable(
     pace: Pace,
-    paths: &Arc<[PathBuf]>,
+    paths: &Arc<ManifestPaths>,
     applied: &DirSnapshot,
     known: &DirSnapshot,
     held_before: &BTreeSet<PathBuf>,
@@ -256,7 +214,11 @@ async fn stable(
     }
 }
 
-async fn read(paths: &Arc<[PathBuf]>, known: &DirSnapshot, watcher: &mut Watcher) -> DirSnapshot {
+async fn read(
+    paths: &Arc<ManifestPaths>,
+    known: &DirSnapshot,
+    watcher: &mut Watcher,
+) -> DirSnapshot {
     let (wanted, known) = (Arc::clone(paths), known.clone());
     let mut renewed = std::mem::replace(watcher, Watcher::new(false));
     let snapshot;
@@ -264,16 +226,16 @@ async fn read(paths: &Arc<[PathBuf]>, known: &DirSnapshot, watcher: &mut Watcher
         // Watch first, read then: what changes in between is reported. A folder with much coming and
         // going keeps the watcher busy, and delays every request to it.
         let mut data_files = known.data_paths();
-        renewed.renew(WatchSet::of(&wanted, &data_files));
-        let mut snapshot = DirSnapshot::of(&wanted, &known);
+        renewed.renew(WatchSet::of(&wanted.paths, &data_files));
+        let mut snapshot = wanted.look(&known);
         for _ in 0..MOST_LOOKS {
             let named = snapshot.data_paths();
             if named.is_subset(&data_files) {
                 break;
             }
             data_files = named;
-            renewed.renew(WatchSet::of(&wanted, &data_files));
-            snapshot = DirSnapshot::of(&wanted, &snapshot);
+            renewed.renew(WatchSet::of(&wanted.paths, &data_files));
+            snapshot = wanted.look(&snapshot);
         }
         (renewed, snapshot)
     })

@@ -58,9 +58,11 @@ impl Builder {
         Builder::with(installation, TlsObjects::new(false))
     }
 
-    /// A builder to which all Secrets and ConfigMaps are put, so that one that was not put does not exist.
+    /// A builder to which all Secrets and ConfigMaps are put, so that one that was not put does not exist. Without
+    /// [`Installation::termination`], none is stored.
     pub fn of_all_objects(installation: Installation) -> Self {
-        Builder::with(installation, TlsObjects::new(true))
+        let tls = TlsObjects::new(installation.termination.is_some());
+        Builder::with(installation, tls)
     }
 
     fn with(installation: Installation, tls: TlsObjects) -> Self {

@@ -25,7 +25,7 @@ pub(super) fn parse(
     file: &Path,
     first_line: usize,
     text: Arc<Zeroizing<String>>,
-    data_files: &DataFiles,
+    data_files: Option<&DataFiles>,
     objects: &mut Vec<ParsedObject>,
     faults: &mut Vec<ManifestFault>,
 ) {
@@ -46,7 +46,7 @@ struct Document<'f> {
     file: &'f Path,
     first_line: usize,
     text: Arc<Zeroizing<String>>,
-    data_files: &'f DataFiles,
+    data_files: Option<&'f DataFiles>,
     faults: Vec<ManifestFault>,
 }
 
@@ -142,7 +142,7 @@ impl Document<'_> {
 fn object(
     kind: Kind,
     node: &Node,
-    data_files: &DataFiles,
+    data_files: Option<&DataFiles>,
 ) -> Result<(ManifestObject, ObjectKey, Vec<FileBytes>), Vec<FieldFault>> {
     let mut data = Vec::new();
     let object = match kind {

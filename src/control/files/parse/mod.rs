@@ -152,11 +152,12 @@ impl ManifestObject {
     }
 }
 
-/// All objects of a file, or all that is wrong with it. `data_files` are the contents of the files that its Secrets name.
+/// All objects of a file, or all that is wrong with it. `data_files` are the contents of the files that its Secrets name;
+/// without them, nothing of what its Secrets hold is kept.
 pub(super) fn parse(
     file: &Path,
     bytes: &[u8],
-    data_files: &DataFiles,
+    data_files: Option<&DataFiles>,
 ) -> Result<Vec<ParsedObject>, Vec<ManifestFault>> {
     let text = match std::str::from_utf8(bytes) {
         Ok(text) => text.strip_prefix('\u{feff}').unwrap_or(text),

@@ -51,13 +51,14 @@ impl<'de> Deserialize<'de> for SecretString {
     }
 }
 
-/// The Secret that a node is, and the contents of its files.
+/// The Secret that a node is, and the contents of its files. Without `files`, only its form is looked at, and it comes
+/// without what it holds.
 ///
 /// # Errors
 /// What is wrong, without a word of what the Secret holds.
 pub(super) fn secret(
     node: &Node,
-    files: &DataFiles,
+    files: Option<&DataFiles>,
 ) -> Result<(Secret, Vec<FileBytes>), Vec<FieldFault>> {
     let manifest: SecretManifest = parse_strictly(Kind::Secret, node)
         .map_err(|faults| faults.into_iter().map(unquoted).collect::<Vec<_>>())?;
@@ -68,12 +69,16 @@ pub(super) fn secret(
     let (mut used, mut faults) = (Vec::new(), Vec::new());
     for (key, name) in data_files.unwrap_or_default() {
         match entry(&key, &name, &data, files) {
-            Ok(bytes) => {
+            Ok(Some(bytes)) => {
                 data.set(&key, Zeroizing::new(bytes.to_vec()));
                 used.push(Arc::clone(bytes));
             }
+            Ok(None) => {}
             Err(message) => faults.push(fault(&key, message)),
         }
+    }
+    if files.is_none() {
+        data = SecretData::default();
     }
     match faults.is_empty() {
         true => Ok((Secret { metadata, data }, used)),
@@ -81,21 +86,22 @@ pub(super) fn secret(
     }
 }
 
-/// The content of an entry that is in a file.
+/// The content of an entry that is in a file, if files are read.
 fn entry<'f>(
     key: &str,
     name: &Path,
     data: &SecretData,
-    files: &'f DataFiles,
-) -> Result<&'f FileBytes, String> {
+    files: Option<&'f DataFiles>,
+) -> Result<Option<&'f FileBytes>, String> {
     if !SecretData::KEYS.contains(&key) {
         return Err(format!("is not used; there are {}", SecretData::KEYS.join(", ")));
     }
     if data.get(key).is_some() {
         return Err("is in data or stringData, too; write it once".to_owned());
     }
+    let Some(files) = files else { return Ok(None) };
     match files.get(name) {
-        Some(Ok(bytes)) => Ok(bytes),
+        Some(Ok(bytes)) => Ok(Some(bytes)),
         Some(Err(error)) => Err(format!("{}: {error}", name.display())),
         None => Err(format!("{} is not read", name.display())),
     }

@@ -24,7 +24,7 @@ proptest! {
         }
         bytes.truncate(cut);
         let lines = 1 + bytes.iter().filter(|&&byte| byte == b'\n').count();
-        if let Err(faults) = parse::parse(Path::new("a.yaml"), &bytes, &parse::DataFiles::new()) {
+        if let Err(faults) = parse::parse(Path::new("a.yaml"), &bytes, Some(&parse::DataFiles::new())) {
             prop_assert!(!faults.is_empty());
             for fault in faults {
                 let in_file = fault.line.is_some_and(|line| (1..=lines).contains(&line));

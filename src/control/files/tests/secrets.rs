@@ -188,3 +188,30 @@ async fn files_of_a_volume_are_swapped_together() {
         assert_eq!(served(&watched), Some(Ok(serial.clone())), "at once");
     }
 }
+
+/// An installation that serves no TLS itself promises that.
+#[tokio::test]
+async fn without_termination_no_key_is_read_and_secrets_are_checked_for_their_form() {
+    let (folder, pki) = (temporary(), temporary());
+    // Nobody can read it, and nobody tries.
+    let key = pki.path().join("no.key");
+    let files = format!("stringData: {{tls.crt: a}}\ndataFiles: {{tls.key: {}}}", key.display());
+    write(&folder.path().join("a.yaml"), &[terminating(), secret(&files)].join("---\n"));
+    let passing = Installation { termination: None, ..installation() };
+    let mut watched = Watched::of(passing, TOLD, &[folder.path()]).await;
+    assert_eq!((served(&watched), watched.faults()), (Some(Err(NotReady::Disabled)), 0));
+    watched.calm().await;
+    write(
+        &folder.path().join("a.yaml"),
+        &[terminating(), secret("dataFiles: {a: b}")].join("---\n"),
+    );
+    watched.until(&["a"], 1).await;
+}
+
+#[test]
+fn a_secret_whose_form_alone_is_read_comes_without_what_it_holds() {
+    let text = secret("stringData: {tls.crt: a, tls.key: b}\ndataFiles: {ca.crt: no.pem}");
+    let objects = parse::parse(Path::new("a.yaml"), text.as_bytes(), None).expect("a Secret");
+    let parse::ManifestObject::Secret(secret) = &objects[0].object else { panic!("{objects:?}") };
+    assert_eq!(secret.data, SecretData::default());
+}

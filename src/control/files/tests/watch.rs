@@ -13,7 +13,8 @@ use tokio::time::timeout;
 use super::watched::{PATIENCE, TOLD, Watched, temporary, write};
 use super::{cpu_time, good, installation};
 use crate::control::dns::DnsFollower;
-use crate::control::files::watch::{Pace, watch_at};
+use crate::control::files::pace::Pace;
+use crate::control::files::watch::watch_at;
 
 #[tokio::test]
 async fn a_change_is_live_within_a_second() {

@@ -16,7 +16,9 @@ use tokio::time::timeout;
 use super::installation;
 use crate::control::dns::DnsFollower;
 use crate::control::files::FilesUpdate;
-use crate::control::files::watch::{Pace, watch_at};
+use crate::control::files::pace::Pace;
+use crate::control::files::watch::watch_at;
+use crate::control::translate::Installation;
 
 /// Nothing is found by chance: without being told, nobody looks.
 pub(super) const TOLD: Pace = Pace {
@@ -52,6 +54,10 @@ impl Drop for Watched {
 
 impl Watched {
     pub(super) async fn new(pace: Pace, paths: &[&Path]) -> Self {
+        Watched::of(installation(), pace, paths).await
+    }
+
+    pub(super) async fn of(installation: Installation, pace: Pace, paths: &[&Path]) -> Self {
         let (sender, mut updates) = unbounded_channel();
         let paths: Vec<PathBuf> = paths.iter().map(|path| path.to_path_buf()).collect();
         let publish = move |update| sender.send(update).unwrap_or_default();
@@ -60,7 +66,7 @@ impl Watched {
         let failure = move || _ = count.fetch_add(1, Ordering::Relaxed);
         let reread = Arc::new(Notify::new());
         let (names, told) = (DnsFollower::new(&[]), Arc::clone(&reread));
-        let watching = watch_at(pace, paths, installation(), names, told, publish, failure);
+        let watching = watch_at(pace, paths, installation, names, told, publish, failure);
         let task = tokio::spawn(watching);
         let last = timeout(PATIENCE, updates.recv()).await;
         let last = last.expect("in time").expect("a first update");

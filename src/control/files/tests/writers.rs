@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use super::good;
 use super::watched::{TOLD, Watched, temporary, write};
-use crate::control::files::watch::Pace;
+use crate::control::files::pace::Pace;
 
 #[tokio::test]
 async fn a_file_counts_when_it_is_whole() {

@@ -380,7 +380,12 @@ fn nothing_is_served_without_authorities_or_the_certificate_for_backends() {
 
 #[test]
 fn an_installation_that_serves_no_tls_holds_no_key_and_keeps_the_name() {
-    let mut world = World::of(Builder::new(installation()));
+    for builder in [Builder::new, Builder::of_all_objects] {
+        holds_no_key(World::of(builder(installation())));
+    }
+}
+
+fn holds_no_key(mut world: World) {
     world.put(ONE);
     let refused = "false TerminateDisabled this installation does not serve TLS itself: its setting \
                    terminate is off; connections of the route are refused";
@@ -391,6 +396,9 @@ fn an_installation_that_serves_no_tls_holds_no_key_and_keeps_the_name() {
     world.is(FINE[0], refused);
     world.put("certificates: [{secret: one, namespace: other}]");
     assert!(world.conditions()[0].starts_with("false RefNotPermitted"), "{:?}", world.conditions());
+    world.builder.remove_route(&RouteKey::sni_route("data", "r"));
+    world.settle();
+    assert!(world.builder.is_empty(), "nothing was stored");
 }
 
 #[test]
