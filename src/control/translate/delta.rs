@@ -112,7 +112,7 @@ impl<'b> DeltaComputation<'b> {
         self.meet_own()
             .or_else(|| self.settle_claims())
             .or_else(|| self.settle_service())
-            .or_else(|| self.settle_crowd())
+            .or_else(|| self.settle_crossed())
             .or_else(|| self.mark())
             .or_else(|| self.settle_next())
             .or_else(|| self.count_next())
@@ -186,11 +186,14 @@ impl<'b> DeltaComputation<'b> {
         Some(steps)
     }
 
-    /// Decides which Secrets and ConfigMaps of a namespace are too many, and marks the routes that are concerned.
-    fn settle_crowd(&mut self) -> Option<usize> {
+    /// Marks the routes that name the next Secret or ConfigMap that is one too many of a namespace, or no longer.
+    fn settle_crossed(&mut self) -> Option<usize> {
         let Builder { routes, targets, .. } = &mut *self.builder;
-        let (concerned, steps) = targets.tls.settle_crowd()?;
-        concerned.iter().for_each(|key| routes.mark(key));
+        let mut steps = 1;
+        for key in targets.tls.settle_crossed()? {
+            routes.mark(key);
+            steps += 1;
+        }
         Some(steps)
     }
 

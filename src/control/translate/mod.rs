@@ -13,6 +13,7 @@ mod domain;
 mod endpoints;
 mod grants;
 mod hints;
+mod named_objects;
 mod names;
 mod notes;
 mod own_addresses;

@@ -6,8 +6,9 @@ use std::sync::Arc;
 use k8s_openapi::jiff::Timestamp;
 
 use super::conditions::Problem;
+use super::named_objects::{CONFIG_MAPS_OF_A_NAMESPACE, SECRETS_OF_A_NAMESPACE};
 use super::resolve::Targets;
-use super::tls_objects::{CONFIG_MAPS_OF_A_NAMESPACE, SECRETS_OF_A_NAMESPACE, TlsEntry, TlsFault};
+use super::tls_objects::{TlsEntry, TlsFault};
 use super::tls_references::{Reference, Role, references, text};
 use crate::control::api::TlsSpec;
 use crate::routing::{Hostname, Kind, ObjectRef, RouteSpec};

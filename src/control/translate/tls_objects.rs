@@ -6,16 +6,12 @@ use std::sync::Arc;
 
 use ahash::{AHashMap as HashMap, AHashSet as HashSet};
 
+use super::named_objects::NamedObjects;
 use super::names::Rank;
 use super::shared_identities::SharedIdentities;
 use crate::control::api::SecretData;
-use crate::routing::{Interned, Kind, ObjectRef, RouteKey};
+use crate::routing::{Interned, ObjectRef, RouteKey};
 use crate::termination::{CertificateFacts, Identity, IdentityFault, Roots, RootsFault};
-
-/// The most Secrets and ConfigMaps that the routes of one namespace may name for TLS.
-pub(super) const SECRETS_OF_A_NAMESPACE: usize = 1000;
-/// See [`SECRETS_OF_A_NAMESPACE`].
-pub(super) const CONFIG_MAPS_OF_A_NAMESPACE: usize = 32;
 
 /// Changes of the Secrets and ConfigMaps that are to be read: those that routes name and may refer to. Without the
 /// permission by a grant, an object of another namespace is never read.
@@ -38,8 +34,8 @@ pub(super) struct TlsObjects {
     touched: HashSet<ObjectRef>,
     /// Objects with new content.
     news: HashSet<ObjectRef>,
-    /// Namespaces whose routes name other objects than before, and too many of them.
-    crowded: HashSet<Arc<str>>,
+    /// Objects that are beyond the most of a namespace and were not, or the reverse.
+    crossed: BTreeSet<(Arc<str>, ObjectRef)>,
     /// Whether an object that was not put does not exist.
     complete: bool,
     /// Equal ones are the same, whatever objects they are in and however often these are put.
@@ -77,15 +73,6 @@ enum TlsContent {
     },
 }
 
-/// The objects that the routes of a namespace name.
-#[derive(Debug, Default)]
-struct NamedObjects {
-    secrets: BTreeSet<ObjectRef>,
-    config_maps: BTreeSet<ObjectRef>,
-    /// Those beyond the most of a namespace.
-    beyond: BTreeSet<ObjectRef>,
-}
-
 /// What an object has for a route.
 #[derive(Debug)]
 pub(super) struct TlsEntry<T> {
@@ -112,26 +99,6 @@ pub(super) enum TlsFault {
     Roots(RootsFault),
 }
 
-impl NamedObjects {
-    fn of(&mut self, kind: Kind) -> &mut BTreeSet<ObjectRef> {
-        match kind {
-            Kind::ConfigMap => &mut self.config_maps,
-            _ => &mut self.secrets,
-        }
-    }
-
-    fn is_nothing(&self) -> bool {
-        self.secrets.is_empty() && self.config_maps.is_empty() && self.beyond.is_empty()
-    }
-
-    /// Whether there are, or were, too many.
-    fn is_crowded(&self) -> bool {
-        self.secrets.len() > SECRETS_OF_A_NAMESPACE
-            || self.config_maps.len() > CONFIG_MAPS_OF_A_NAMESPACE
-            || !self.beyond.is_empty()
-    }
-}
-
 impl TlsObjects {
     pub(super) fn new(complete: bool) -> Self {
         TlsObjects { complete, ..TlsObjects::default() }
@@ -139,74 +106,56 @@ impl TlsObjects {
 
     /// Adds a route that names an object.
     pub(super) fn add_user(&mut self, object: &ObjectRef, rank: &Rank) {
-        let namespace: Arc<str> = rank.route.namespace().into();
-        let known = self.known.entry(object.clone()).or_default();
-        known.users.entry(Arc::clone(&namespace)).or_default().insert(rank.clone());
-        let named = self.named.entry(Arc::clone(&namespace)).or_default();
-        named.of(object.kind).insert(object.clone());
-        self.note_crowd(namespace);
+        self.change_users(object, rank.route.namespace(), |users| _ = users.insert(rank.clone()));
     }
 
     /// Removes a route that named an object.
     pub(super) fn remove_user(&mut self, object: &ObjectRef, rank: &Rank) {
         self.touched.insert(object.clone());
-        let Some(known) = self.known.get_mut(object) else { return };
-        let namespace = rank.route.namespace();
-        let Some(users) = known.users.get_mut(namespace) else { return };
-        users.remove(rank);
+        self.change_users(object, rank.route.namespace(), |users| _ = users.remove(rank));
+    }
+
+    /// Changes the routes of a namespace that name an object, and with that its place among those of the namespace.
+    fn change_users(
+        &mut self,
+        object: &ObjectRef,
+        namespace: &str,
+        change: impl FnOnce(&mut BTreeSet<Rank>),
+    ) {
+        let known = self.known.entry(object.clone()).or_default();
+        let (namespace, mut users) = known
+            .users
+            .remove_entry(namespace)
+            .unwrap_or_else(|| (namespace.into(), BTreeSet::new()));
+        let before = users.first().cloned();
+        change(&mut users);
+        let now = users.first().cloned();
         if !users.is_empty() {
-            return self.note_crowd(namespace.into());
+            known.users.insert(Arc::clone(&namespace), users);
         }
-        known.users.remove(namespace);
-        if let Some(named) = self.named.get_mut(namespace) {
-            named.of(object.kind).remove(object);
-            if named.is_nothing() {
-                self.named.remove(namespace);
-                return;
+        let named = self.named.entry(Arc::clone(&namespace)).or_default();
+        named.move_object(object, before, now, |crossed| {
+            let crossed = (Arc::clone(&namespace), crossed.clone());
+            // There and back is no change.
+            if !self.crossed.remove(&crossed) {
+                self.crossed.insert(crossed);
             }
-        }
-        self.note_crowd(namespace.into());
-    }
-
-    fn note_crowd(&mut self, namespace: Arc<str>) {
-        if self.named.get(&namespace).is_some_and(NamedObjects::is_crowded) {
-            self.crowded.insert(namespace);
-        }
-    }
-
-    /// Decides which objects are beyond the most of the next namespace: those of the oldest routes are not. Returns
-    /// the routes that are concerned, and the number of steps.
-    pub(super) fn settle_crowd(&mut self) -> Option<(Vec<RouteKey>, usize)> {
-        let namespace = self.crowded.iter().next().cloned()?;
-        self.crowded.remove(&namespace);
-        let Some(named) = self.named.get_mut(&namespace) else { return Some((Vec::new(), 1)) };
-        let users = |object: &ObjectRef| self.known.get(object)?.users.get(&namespace);
-        let first = |object: &ObjectRef| users(object).and_then(BTreeSet::first);
-        let mut beyond = BTreeSet::new();
-        for (all, most) in [
-            (&named.secrets, SECRETS_OF_A_NAMESPACE),
-            (&named.config_maps, CONFIG_MAPS_OF_A_NAMESPACE),
-        ] {
-            if all.len() > most {
-                let mut all: Vec<_> = all.iter().collect();
-                all.sort_by_key(|object| (first(object), *object));
-                beyond.extend(all.into_iter().skip(most).cloned());
-            }
-        }
-        let changed = named.beyond.symmetric_difference(&beyond);
-        let concerned: Vec<RouteKey> =
-            changed.filter_map(users).flatten().map(|rank| rank.route.clone()).collect();
-        let steps = 1 + named.secrets.len() + named.config_maps.len() + concerned.len();
-        named.beyond = beyond;
+        });
         if named.is_nothing() {
             self.named.remove(&namespace);
         }
-        Some((concerned, steps))
+    }
+
+    /// The routes that name the next object that is beyond the most of their namespace and was not, or the reverse.
+    pub(super) fn settle_crossed(&mut self) -> Option<impl Iterator<Item = &RouteKey>> {
+        let (namespace, object) = self.crossed.pop_first()?;
+        let users = self.known.get(&object).and_then(|known| known.users.get(&namespace));
+        Some(users.into_iter().flatten().map(|rank| &rank.route))
     }
 
     /// Whether an object is beyond the most that the routes of a namespace may name.
     pub(super) fn is_beyond(&self, namespace: &str, object: &ObjectRef) -> bool {
-        self.named.get(namespace).is_some_and(|named| named.beyond.contains(object))
+        self.named.get(namespace).is_some_and(|named| named.is_beyond(object))
     }
 
     /// Replaces the objects to which a route may refer: `before` by `now`.

@@ -7,6 +7,7 @@ mod ownership;
 mod reach;
 mod shared_domains;
 mod tls;
+mod tls_limits;
 mod unreadable;
 mod work;
 

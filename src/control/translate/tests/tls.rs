@@ -5,43 +5,42 @@ use std::sync::Arc;
 use rcgen::{CertificateParams, KeyPair};
 use zeroize::Zeroizing;
 
-use super::super::tls_objects::{CONFIG_MAPS_OF_A_NAMESPACE, SECRETS_OF_A_NAMESPACE};
 use super::*;
 use crate::control::api::SecretData;
 use crate::control::status::RouteStatus;
 use crate::termination::{CaText, MinVersion, NotReady, Termination, TicketKeys};
 
 /// A builder, with what it has come to.
-struct World {
-    builder: Builder,
+pub(super) struct World {
+    pub(super) builder: Builder,
     served: Option<Arc<Termination>>,
     status: Option<RouteStatus>,
-    wanted: std::collections::BTreeSet<String>,
+    pub(super) wanted: std::collections::BTreeSet<String>,
 }
 
 impl World {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         World::of(Builder::new(terminating()))
     }
 
-    fn of(builder: Builder) -> Self {
+    pub(super) fn of(builder: Builder) -> Self {
         World { builder, served: None, status: None, wanted: Default::default() }
     }
 
     /// With the route `r` of namespace `data`, whose `tls` has these fields.
-    fn with(tls: &str) -> Self {
+    pub(super) fn with(tls: &str) -> Self {
         let mut world = World::new();
         world.put(tls);
         world
     }
 
-    fn put(&mut self, tls: &str) -> &mut Self {
+    pub(super) fn put(&mut self, tls: &str) -> &mut Self {
         self.builder.put_route(&tls_route("r", tls));
         self.settle()
     }
 
     /// Follows the route `r`. Returns how many routes were processed.
-    fn settle(&mut self) -> &mut Self {
+    pub(super) fn settle(&mut self) -> &mut Self {
         let delta = self.builder.settle();
         for (key, spec) in delta.changes.routes {
             if key.name() == "r" {
@@ -56,17 +55,17 @@ impl World {
         self
     }
 
-    fn secret(&mut self, name: &str, entries: &[(&str, &str)]) -> &mut Self {
+    pub(super) fn secret(&mut self, name: &str, entries: &[(&str, &str)]) -> &mut Self {
         self.builder.put_secret(&key_of(name), &data(entries));
         self.settle()
     }
 
-    fn certificate(&mut self, name: &str, of: &Pair) -> &mut Self {
+    pub(super) fn certificate(&mut self, name: &str, of: &Pair) -> &mut Self {
         self.secret(name, &of.entries())
     }
 
     /// The conditions `ResolvedRefs` and `Programmed`.
-    fn conditions(&self) -> [String; 2] {
+    pub(super) fn conditions(&self) -> [String; 2] {
         let [_, refs, programmed] = &self.status.as_ref().unwrap().conditions;
         [refs, programmed].map(|condition| {
             let text = format!("{} {} {}", condition.status, condition.reason, condition.message);
@@ -75,12 +74,12 @@ impl World {
     }
 
     #[track_caller]
-    fn is(&self, refs: &str, programmed: &str) {
+    pub(super) fn is(&self, refs: &str, programmed: &str) {
         assert_eq!(self.conditions(), [refs, programmed]);
     }
 
     /// The serial numbers of the served certificates, or why there are none.
-    fn serves(&self) -> Result<Vec<String>, NotReady> {
+    pub(super) fn serves(&self) -> Result<Vec<String>, NotReady> {
         let served = self.served.as_ref().unwrap();
         served.server()?;
         Ok(served.certificates().map(|(_, facts)| facts.serial.to_string()).collect())
@@ -96,24 +95,24 @@ impl World {
     }
 }
 
-fn terminating() -> Installation {
+pub(super) fn terminating() -> Installation {
     Installation { termination: Some(TicketKeys::default()), ..installation() }
 }
 
-fn tls_route(name: &str, tls: &str) -> SniRoute {
+pub(super) fn tls_route(name: &str, tls: &str) -> SniRoute {
     let fields = format!("hostnames: [{name}.test], tls: {{mode: Terminate, {tls}}}");
     route(name, &fields, ADDRESS)
 }
 
-const ONE: &str = "certificates: [{secret: one}]";
-const FINE: [&str; 2] = ["true ResolvedRefs", "true Programmed"];
+pub(super) const ONE: &str = "certificates: [{secret: one}]";
+pub(super) const FINE: [&str; 2] = ["true ResolvedRefs", "true Programmed"];
 
-fn key_of(name: &str) -> ObjectKey {
+pub(super) fn key_of(name: &str) -> ObjectKey {
     let (namespace, name) = name.split_once('/').unwrap_or(("data", name));
     ObjectKey::new(namespace, name)
 }
 
-fn data(entries: &[(&str, &str)]) -> SecretData {
+pub(super) fn data(entries: &[(&str, &str)]) -> SecretData {
     let mut data = SecretData::default();
     for (key, text) in entries {
         data.set(key, Zeroizing::new(text.as_bytes().to_vec()));
@@ -122,14 +121,14 @@ fn data(entries: &[(&str, &str)]) -> SecretData {
 }
 
 /// A certificate that its own key has signed, and the key.
-struct Pair {
+pub(super) struct Pair {
     certificate: String,
     key: String,
-    serial: String,
+    pub(super) serial: String,
 }
 
 impl Pair {
-    fn new(names: &[&str], change: impl FnOnce(&mut CertificateParams)) -> Self {
+    pub(super) fn new(names: &[&str], change: impl FnOnce(&mut CertificateParams)) -> Self {
         let names: Vec<_> = names.iter().map(ToString::to_string).collect();
         let mut params = CertificateParams::new(names).unwrap();
         change(&mut params);
@@ -141,7 +140,7 @@ impl Pair {
         Pair { certificate, key, serial }
     }
 
-    fn of_r() -> Self {
+    pub(super) fn of_r() -> Self {
         Pair::new(&["r.test"], |_| ())
     }
 
@@ -150,7 +149,7 @@ impl Pair {
     }
 }
 
-const REFUSED: &str = "false CertificateNotReady no certificate of tls.certificates can be used; \
+pub(super) const REFUSED: &str = "false CertificateNotReady no certificate of tls.certificates can be used; \
                        connections of the route are refused";
 
 #[test]
@@ -523,54 +522,6 @@ fn what_no_route_names_is_not_stored_and_nothing_is_left_of_what_is_gone() {
     assert!(world.builder.is_empty(), "{:?}", world.builder);
     assert!(world.wanted.is_empty());
     assert!(!format!("{:?}", world.builder).contains("PRIVATE"));
-}
-
-#[test]
-fn a_namespace_names_a_bounded_number_of_objects_and_the_oldest_routes_come_first() {
-    let mut builder = Builder::new(terminating());
-    let count = CONFIG_MAPS_OF_A_NAMESPACE + 2;
-    let put = |builder: &mut Builder, index: usize| {
-        let tls = format!("{ONE}, clientCertificates: {{ca: {{configMap: ca{index}}}}}");
-        let mut route = tls_route(&format!("r{index}"), &tls);
-        let age = k8s_openapi::jiff::Timestamp::from_second(10_000 - index as i64).unwrap();
-        route.metadata.creation_timestamp =
-            Some(k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(age));
-        builder.put_route(&route);
-    };
-    for index in 0..count {
-        put(&mut builder, index);
-    }
-    let delta = builder.settle();
-    // The oldest routes are the last ones.
-    let beyond = |delta: &Delta| {
-        let told = delta.statuses.iter().filter(|status| {
-            status.conditions[1].message.contains("is not read: the routes of this namespace name")
-        });
-        let mut told: Vec<_> = told.map(|status| status.object.name().to_owned()).collect();
-        told.sort();
-        told
-    };
-    assert_eq!(beyond(&delta), ["r0", "r1"]);
-    assert_eq!(delta.references.wanted.len(), CONFIG_MAPS_OF_A_NAMESPACE + 1);
-    // One that leaves makes room for the oldest of them.
-    builder.remove_route(&RouteKey::sni_route("data", "r9"));
-    let delta = builder.settle();
-    let wanted: Vec<_> = delta.references.wanted.iter().map(|object| object.name()).collect();
-    assert_eq!(wanted, ["ca1"]);
-    assert_eq!(delta.statuses.len(), 1);
-    // Another namespace has its own share.
-    let mut other =
-        tls_route("other", &format!("{ONE}, clientCertificates: {{ca: {{configMap: x}}}}"));
-    other.metadata.namespace = Some("other".to_owned());
-    builder.put_route(&other);
-    assert!(beyond(&builder.settle()).is_empty());
-    for index in 0..count {
-        builder.remove_route(&RouteKey::sni_route("data", &format!("r{index}")));
-    }
-    builder.remove_route(&RouteKey::sni_route("other", "other"));
-    builder.settle();
-    assert!(builder.is_empty());
-    const { assert!(SECRETS_OF_A_NAMESPACE > CONFIG_MAPS_OF_A_NAMESPACE) };
 }
 
 /// Where all objects are put, what is not there does not exist, and what is there is found by later routes.
