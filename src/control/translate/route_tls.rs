@@ -35,7 +35,7 @@ pub(super) struct RouteTls {
     text: TerminationText,
     /// What it names, in the order of the fields.
     references: Vec<Reference>,
-    /// The last good content of each object. It outlives the object, and a grant that is taken back does not.
+    /// The last good content of each object. It outlives the object, but not the right to use it.
     last: LastGood,
     /// The objects to which it may refer, as the store counts them.
     pub(super) permitted: BTreeSet<ObjectRef>,
@@ -55,6 +55,13 @@ pub(super) struct RouteTls {
 struct LastGood {
     identities: BTreeMap<ObjectRef, Arc<Identity>>,
     roots: BTreeMap<ObjectRef, Arc<Roots>>,
+}
+
+impl LastGood {
+    fn forget(&mut self, object: &ObjectRef) {
+        self.identities.remove(object);
+        self.roots.remove(object);
+    }
 }
 
 /// The content of the objects, as far as there is any.
@@ -176,9 +183,9 @@ impl RouteTls {
         let Reference { object, role, .. } = self.references.get(index)?;
         let ObjectRef { kind, key } = object;
         if !targets.grants.allows(route.key.referrer(), *kind, key) {
-            self.last.identities.remove(object);
-            self.last.roots.remove(object);
-            return Some(("RefNotPermitted", not_granted(route, object)));
+            let refused = not_granted(route, object);
+            self.last.forget(object);
+            return Some(("RefNotPermitted", refused));
         }
         if !enabled {
             return None;
@@ -192,6 +199,8 @@ impl RouteTls {
                 "{kind} {key} is not read: the routes of this namespace name more than {most} {kind}s for \
                  TLS, of which those of the oldest routes are"
             );
+            // What it had last may be old when it is read again.
+            self.last.forget(object);
             return Some((TOO_MANY, message));
         }
         self.permitted.insert(object.clone());

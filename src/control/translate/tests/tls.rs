@@ -122,7 +122,7 @@ pub(super) fn data(entries: &[(&str, &str)]) -> SecretData {
 
 /// A certificate that its own key has signed, and the key.
 pub(super) struct Pair {
-    certificate: String,
+    pub(super) certificate: String,
     key: String,
     pub(super) serial: String,
 }

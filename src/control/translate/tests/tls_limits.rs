@@ -81,3 +81,28 @@ fn a_route_that_is_put_again_costs_nothing_where_there_are_too_many() {
     let next = format!("r{CONFIG_MAPS_OF_A_NAMESPACE}");
     assert_eq!(concerned(&mut builder), [next]);
 }
+
+#[test]
+fn what_was_beyond_the_most_is_read_anew_and_not_served_as_it_was() {
+    let pair = Pair::of_r();
+    let authorities = [("ca.crt".to_owned(), Pair::of_r().certificate)].into();
+    let mut world = World::new();
+    let served = |world: &mut World| {
+        world.settle();
+        world.serves().map(|certificates| certificates.len())
+    };
+    put(&mut world.builder, "r", "ca", 10_000);
+    world.settle().certificate("one", &pair);
+    world.builder.put_config_map(&key_of("ca"), Some(&authorities));
+    assert_eq!(served(&mut world), Ok(1));
+    let older = (0..CONFIG_MAPS_OF_A_NAMESPACE).map(|index| format!("older{index}"));
+    let older: Vec<_> = older.collect();
+    older.iter().for_each(|name| put(&mut world.builder, name, name, 1));
+    assert_eq!(served(&mut world), Err(NotReady::NoCertificate));
+    assert!(!world.wanted.contains("ConfigMap data/ca"));
+    world.builder.remove_route(&RouteKey::sni_route("data", &older[0]));
+    assert_eq!(served(&mut world), Err(NotReady::NoCertificate), "it was not read again");
+    assert!(world.wanted.contains("ConfigMap data/ca"));
+    world.builder.put_config_map(&key_of("ca"), Some(&authorities));
+    assert_eq!(served(&mut world), Ok(1));
+}
