@@ -146,8 +146,10 @@ impl RouteTls {
         self.permitted.clear();
         self.notes.clear();
         let mut parts = Parts { alpn: route.alpn.clone(), ..Parts::default() };
+        // Where no TLS is served, nothing is read for it.
+        let is_read = tickets.is_some() && !self.on_tcp;
         for index in 0..self.references.len() {
-            let fault = self.resolve_one(index, route, targets, tickets.is_some(), &mut parts);
+            let fault = self.resolve_one(index, route, targets, is_read, &mut parts);
             let field = self.references.get(index).map(|reference| &reference.field);
             if let (Some((reason, message)), Some(field)) = (fault, field) {
                 let field = format!("spec.tls.{field}");
@@ -159,7 +161,7 @@ impl RouteTls {
             self.meanwhile = None;
             return self.not_ready(NotReady::Disabled);
         };
-        if self.unserved.as_ref().is_some_and(|(reason, _)| *reason == NOT_READY) {
+        if self.unserved.is_some() {
             let meanwhile = self.meanwhile.take().filter(|_| parts.unread);
             let Some(meanwhile) = meanwhile else { return self.not_ready(NotReady::NoCertificate) };
             self.unserved = None;
@@ -177,7 +179,7 @@ impl RouteTls {
         index: usize,
         route: &RouteSpec,
         targets: &Targets,
-        enabled: bool,
+        is_read: bool,
         parts: &mut Parts,
     ) -> Option<(&'static str, String)> {
         let Reference { object, role, .. } = self.references.get(index)?;
@@ -187,7 +189,8 @@ impl RouteTls {
             self.last.forget(object);
             return Some(("RefNotPermitted", refused));
         }
-        if !enabled {
+        if !is_read {
+            self.last.forget(object);
             return None;
         }
         if targets.tls.is_beyond(route.key.namespace(), object) {

@@ -439,6 +439,8 @@ fn there_is_no_tls_on_a_listener_of_tcp() {
         world.settle().certificate("one", &pair);
         let programmed = world.conditions()[1].clone();
         assert_eq!(programmed == FINE[1], is_served, "{listeners}: {programmed}");
+        assert_eq!(world.serves().is_ok(), is_served, "{listeners}");
+        assert_eq!(world.wanted.is_empty(), !is_served, "no key is read for nothing");
         assert!(
             is_served || programmed.starts_with("false ListenerNotTls none of"),
             "{programmed}"
