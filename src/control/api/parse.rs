@@ -28,9 +28,12 @@ where
     read_strictly(deserializer, |field| unknown(kind, field))
 }
 
-/// Reads an object as the API server has it: fields that do not exist are passed over, except directly in its `spec`.
-/// There, a newer definition may have a field that says how connections are treated, such as `tls`, and a route
-/// without it would be another route.
+/// The fields of `spec` that say who gets in. A field that does not exist is refused anywhere in them.
+const GUARDED: [&str; 2] = ["access", "tls"];
+
+/// Reads an object as the API server has it: fields that do not exist are passed over, except directly in its `spec`,
+/// and anywhere in its `tls` and `access`. There, a newer definition may have a field that says how connections are
+/// treated, and a route without it would be another route.
 ///
 /// # Errors
 /// The first field that does not exist there, or cannot be read, and why.
@@ -39,12 +42,15 @@ where
     T: Deserialize<'de>,
     D: Deserializer<'de, Error = Error>,
 {
-    let is_in_spec = |field: &FieldPath| match field.steps() {
+    let is_guarded = |field: &FieldPath| match field.steps() {
         [Step::Key(spec), Step::Key(_)] => spec == "spec",
+        [Step::Key(spec), Step::Key(guarded), ..] => {
+            spec == "spec" && GUARDED.contains(&guarded.as_str())
+        }
         _ => false,
     };
     let unknown = |field| {
-        let mut fault = is_in_spec(&field).then(|| unknown(kind, field)).flatten()?;
+        let mut fault = is_guarded(&field).then(|| unknown(kind, field)).flatten()?;
         fault.message.push_str("; this version of sluice does not know it");
         Some(fault)
     };
