@@ -11,7 +11,7 @@ use tokio::sync::Notify;
 use tokio::time::{sleep, timeout};
 
 use crate::config::Config;
-use crate::control::saved::{self, Identity, SavedTable, SavedTableError};
+use crate::control::saved::{self, SavedIdentity, SavedTable, SavedTableError};
 use crate::metrics::Metrics;
 use crate::policy::Layers;
 use crate::routing::TableReader;
@@ -28,7 +28,7 @@ pub(super) struct Saver(Arc<Inner>);
 
 struct Inner {
     folder: PathBuf,
-    identity: Identity,
+    identity: SavedIdentity,
     /// The layers of policies, which may be others than when the table was saved.
     layers: Layers,
     table: TableReader,
@@ -45,7 +45,7 @@ impl Saver {
     pub(super) fn new(config: &Config, table: &TableReader, metrics: &Metrics) -> Option<Self> {
         let inner = Inner {
             folder: config.state_dir.clone()?,
-            identity: Identity {
+            identity: SavedIdentity {
                 class: config.class.clone(),
                 require_class: config.require_class,
                 namespaces: config.namespaces.clone(),

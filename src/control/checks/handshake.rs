@@ -27,7 +27,7 @@ use crate::termination::{Roots, provider};
 
 /// Why a handshake shows that the server does not serve.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum HandshakeFault {
+pub(super) enum CheckHandshakeFault {
     /// The connection failed.
     #[error(transparent)]
     Io(#[from] io::Error),
@@ -54,18 +54,18 @@ pub(super) async fn shake_hands(
     address: SocketAddr,
     check: &TlsCheck,
     authorities: &Authorities,
-) -> Result<Handshake, HandshakeFault> {
+) -> Result<Handshake, CheckHandshakeFault> {
     // Without an answer, the ConfigMap was not read yet.
     let authority = check.ca.as_ref().map(|ca| authorities.get(ca));
     if check.enforces() && !matches!(authority, Some(Some(Ok(_)))) {
-        return Err(HandshakeFault::NoAuthorities(authority.flatten().and_then(Result::err)));
+        return Err(CheckHandshakeFault::NoAuthorities(authority.flatten().and_then(Result::err)));
     }
     let asked = check.server_name.as_deref().map(str::to_owned);
     let asked = asked.and_then(|name| ServerName::try_from(name).ok());
     // rustls sends no address as a name.
     let name = asked.clone().unwrap_or_else(|| ServerName::IpAddress(address.ip().into()));
     let (witness, credentials) = (Arc::<Witness>::default(), Arc::<NoCredentials>::default());
-    let config = config(check, &witness, &credentials).map_err(HandshakeFault::Tls)?;
+    let config = config(check, &witness, &credentials).map_err(CheckHandshakeFault::Tls)?;
     let connected = TlsConnector::from(Arc::new(config)).connect(name, socket).await;
     let chain = witness.take();
     let stream = match connected {
@@ -114,12 +114,12 @@ fn trust(
 fn passes_without_certificate(
     error: io::Error,
     credentials: &NoCredentials,
-) -> Result<(), HandshakeFault> {
+) -> Result<(), CheckHandshakeFault> {
     let tls = error.get_ref().and_then(|inner| inner.downcast_ref::<Error>()).cloned();
     match tls {
         Some(Error::AlertReceived(_)) if credentials.were_asked_for() => Ok(()),
-        Some(tls) => Err(HandshakeFault::Tls(tls)),
-        None => Err(HandshakeFault::Io(error)),
+        Some(tls) => Err(CheckHandshakeFault::Tls(tls)),
+        None => Err(CheckHandshakeFault::Io(error)),
     }
 }
 

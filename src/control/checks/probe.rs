@@ -11,7 +11,7 @@ use tokio_rustls::client::TlsStream;
 
 use super::authorities::Authorities;
 use super::certificates::{CertificateView, Trust};
-use super::handshake::{Handshake, HandshakeFault, shake_hands};
+use super::handshake::{CheckHandshakeFault, Handshake, shake_hands};
 use crate::policy::ProxyVersion;
 use crate::proxy_protocol::{ConnectionAddresses, Extensions, LOCAL, Version, write};
 use crate::routing::{CheckMethod, CheckParams, TlsCheck};
@@ -142,9 +142,9 @@ pub(super) async fn probe(
                 stream,
             }
         }
-        Ok(Err(HandshakeFault::Io(error))) => Probe::blind(CheckOutcome::of(&error)),
-        Ok(Err(HandshakeFault::Tls(_))) => Probe::blind(CheckOutcome::Handshake),
-        Ok(Err(HandshakeFault::NoAuthorities(fault))) => {
+        Ok(Err(CheckHandshakeFault::Io(error))) => Probe::blind(CheckOutcome::of(&error)),
+        Ok(Err(CheckHandshakeFault::Tls(_))) => Probe::blind(CheckOutcome::Handshake),
+        Ok(Err(CheckHandshakeFault::NoAuthorities(fault))) => {
             let seen = fault.map(|fault| CertificateView {
                 certificate: None,
                 trust: Trust::NoAuthority(fault),
@@ -160,7 +160,7 @@ async fn attempt(
     address: SocketAddr,
     params: &CheckParams,
     authorities: &Authorities,
-) -> Result<Option<Handshake>, HandshakeFault> {
+) -> Result<Option<Handshake>, CheckHandshakeFault> {
     let mut socket = TcpStream::connect(address).await?;
     if let Some(version) = params.proxy_header {
         // Without it, a server that expects one takes the check for a fault of the proxy, and logs it.

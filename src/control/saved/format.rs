@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use super::Identity;
+use super::SavedIdentity;
 use crate::control::translate::policy::Policies;
 use crate::policy::EffectivePolicy;
 use crate::routing::wire::{AttachmentText, BackendText, InvalidText, RouteText};
@@ -63,8 +63,8 @@ struct WeightedText {
 }
 
 impl Description {
-    pub(super) fn new(identity: &Identity, saved_at: Timestamp) -> Self {
-        let Identity { class, require_class, namespaces } = identity.sorted();
+    pub(super) fn new(identity: &SavedIdentity, saved_at: Timestamp) -> Self {
+        let SavedIdentity { class, require_class, namespaces } = identity.sorted();
         Description {
             saved_at: SavedTime(saved_at),
             saved_by: env!("CARGO_PKG_VERSION").to_owned(),
@@ -82,8 +82,8 @@ impl Description {
         self.saved_at.0
     }
 
-    pub(super) fn identity(&self) -> Identity {
-        Identity {
+    pub(super) fn identity(&self) -> SavedIdentity {
+        SavedIdentity {
             class: self.class.clone(),
             require_class: self.require_class,
             namespaces: self.namespaces.clone(),

@@ -49,7 +49,7 @@ const LARGEST: u64 = 1 << 30;
 
 /// The settings that decide which routes an installation serves. A table is used only if they are the same.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Identity {
+pub struct SavedIdentity {
     /// The class of the installation.
     pub class: String,
     /// Whether routes without a class are ignored.
@@ -126,7 +126,7 @@ pub fn path(folder: &Path) -> PathBuf {
 pub fn save(
     folder: &Path,
     table: &Table,
-    identity: &Identity,
+    identity: &SavedIdentity,
     saved_at: Timestamp,
 ) -> io::Result<()> {
     let said = |what: &'static str| {
@@ -169,7 +169,7 @@ pub fn save(
 /// Any fault of the file. It is then not used.
 pub fn load(
     folder: &Path,
-    identity: &Identity,
+    identity: &SavedIdentity,
     layers: &Layers,
 ) -> Result<Option<SavedTable>, SavedTableError> {
     let path = path(folder);
@@ -193,7 +193,12 @@ fn remove(path: &Path) -> io::Result<()> {
     }
 }
 
-fn write(file: File, table: &Table, identity: &Identity, saved_at: Timestamp) -> io::Result<()> {
+fn write(
+    file: File,
+    table: &Table,
+    identity: &SavedIdentity,
+    saved_at: Timestamp,
+) -> io::Result<()> {
     let mut text = BufWriter::new(file);
     text.write_all(&[b' '; HEADER])?;
     let mut text = DigestWriter { text, length: 0, digest: Context::new(&SHA256) };
@@ -303,7 +308,7 @@ fn check(file: &mut File) -> Result<(), SavedTableError> {
 /// Reads the lines after the header.
 fn read(
     lines: impl BufRead,
-    identity: &Identity,
+    identity: &SavedIdentity,
     layers: &Layers,
 ) -> Result<SavedTable, SavedTableError> {
     let mut lines = lines.lines().zip(2..);
@@ -325,8 +330,8 @@ fn read(
     Ok(SavedTable { snapshot, saved_at: description.saved_at(), saved_by: description.saved_by })
 }
 
-impl Identity {
-    fn sorted(&self) -> Identity {
+impl SavedIdentity {
+    fn sorted(&self) -> SavedIdentity {
         let mut sorted = self.clone();
         sorted.namespaces.sort_unstable();
         sorted.namespaces.dedup();
@@ -334,15 +339,16 @@ impl Identity {
     }
 
     /// The first setting that differs, with both values.
-    fn difference(&self, other: &Identity) -> (String, String) {
-        let namespaces = |identity: &Identity| match identity.namespaces.as_slice() {
+    fn difference(&self, other: &SavedIdentity) -> (String, String) {
+        let namespaces = |identity: &SavedIdentity| match identity.namespaces.as_slice() {
             [] => "all namespaces".to_owned(),
             some => format!("the namespaces {}", some.join(", ")),
         };
         if self.class != other.class {
             (format!("class {:?}", self.class), format!("class {:?}", other.class))
         } else if self.require_class != other.require_class {
-            let setting = |identity: &Identity| format!("requireClass: {}", identity.require_class);
+            let setting =
+                |identity: &SavedIdentity| format!("requireClass: {}", identity.require_class);
             (setting(self), setting(other))
         } else {
             (namespaces(self), namespaces(other))

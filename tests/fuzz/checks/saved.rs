@@ -3,7 +3,7 @@
 use std::fs;
 
 use aws_lc_rs::digest::{SHA256, digest};
-use sluice::control::saved::{Identity, load, path, save};
+use sluice::control::saved::{SavedIdentity, load, path, save};
 use sluice::routing::channel;
 
 /// Whatever the file holds, nothing panics; what is taken is served, and saved again as it was.
@@ -12,7 +12,7 @@ pub(crate) fn check(text: &[u8]) -> bool {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let folder = folder.path();
     let identity =
-        Identity { class: "sluice".to_owned(), require_class: false, namespaces: Vec::new() };
+        SavedIdentity { class: "sluice".to_owned(), require_class: false, namespaces: Vec::new() };
     fs::write(path(folder), text).expect("room for it");
     // Nobody guesses a checksum.
     let layers = sluice::policy::Layers::default();

@@ -15,8 +15,8 @@ use crate::routing::{
     ServicePort, TrafficPolicy, WeightedBackend, channel,
 };
 use crate::termination::{
-    CertificateText, Identity as ServerIdentity, MinVersion, NotReady, ServerParts, Termination,
-    TerminationText, TicketKeys,
+    CertificateText, Identity, MinVersion, NotReady, ServerParts, Termination, TerminationText,
+    TicketKeys,
 };
 
 #[test]
@@ -82,7 +82,7 @@ fn a_saved_table_has_the_names_of_secrets_and_no_keys() {
     let certificate = params.self_signed(&key).expect("a certificate").pem();
     let key = key.serialize_pem();
     let server_identity =
-        ServerIdentity::from_pem(certificate.as_bytes(), key.as_bytes()).expect("an identity");
+        Identity::from_pem(certificate.as_bytes(), key.as_bytes()).expect("an identity");
     let secret = CertificateText { secret: "web/a".into() };
     let text = TerminationText {
         certificates: vec![secret.clone()],
@@ -192,9 +192,9 @@ fn saved() -> TempDir {
     folder
 }
 
-fn identity() -> Identity {
+fn identity() -> SavedIdentity {
     let namespaces = vec!["b".into(), "a".into()];
-    Identity { class: "sluice".into(), require_class: false, namespaces }
+    SavedIdentity { class: "sluice".into(), require_class: false, namespaces }
 }
 
 fn time() -> Timestamp {

@@ -9,15 +9,15 @@ fn another_installation_is_refused_by_the_setting_that_differs() {
     let folder = saved();
     for (other, message) in [
         (
-            Identity { class: "other".into(), ..identity() },
+            SavedIdentity { class: "other".into(), ..identity() },
             "with class \"sluice\", and this one has class \"other\"",
         ),
         (
-            Identity { require_class: true, ..identity() },
+            SavedIdentity { require_class: true, ..identity() },
             "with requireClass: false, and this one has requireClass: true",
         ),
         (
-            Identity { namespaces: vec![], ..identity() },
+            SavedIdentity { namespaces: vec![], ..identity() },
             "with the namespaces a, b, and this one has all namespaces",
         ),
     ] {
@@ -25,7 +25,7 @@ fn another_installation_is_refused_by_the_setting_that_differs() {
             load(folder.path(), &other, &Layers::default()).expect_err(message).to_string();
         assert!(refused.contains(message), "{refused}");
     }
-    let same = Identity { namespaces: vec!["a".into(), "b".into(), "a".into()], ..identity() };
+    let same = SavedIdentity { namespaces: vec!["a".into(), "b".into(), "a".into()], ..identity() };
     assert!(
         load(folder.path(), &same, &Layers::default())
             .expect("the same, in another order")
