@@ -209,8 +209,12 @@ impl RouteTls {
         self.permitted.insert(object.clone());
         let (fault, is_served) = match role {
             Role::Certificate => {
-                let (identity, fault) =
-                    good(targets.tls.identity(object), object, &mut self.last.identities);
+                let (identity, fault) = good(
+                    targets.tls.identity(object),
+                    object,
+                    &mut self.last.identities,
+                    &mut parts.stale,
+                );
                 let is_served = identity.is_some();
                 let text = CertificateText { secret: key.to_string().into() };
                 let is_new = !parts.certificates.iter().any(|(other, _)| *other == text);
@@ -218,14 +222,22 @@ impl RouteTls {
                 (fault, is_served)
             }
             Role::UpstreamCertificate => {
-                let (identity, fault) =
-                    good(targets.tls.identity(object), object, &mut self.last.identities);
+                let (identity, fault) = good(
+                    targets.tls.identity(object),
+                    object,
+                    &mut self.last.identities,
+                    &mut parts.stale,
+                );
                 parts.upstream_certificate = identity;
                 (fault, parts.upstream_certificate.is_some())
             }
             Role::ClientCa | Role::UpstreamCa => {
-                let (roots, fault) =
-                    good(targets.tls.authorities(object), object, &mut self.last.roots);
+                let (roots, fault) = good(
+                    targets.tls.authorities(object),
+                    object,
+                    &mut self.last.roots,
+                    &mut parts.stale,
+                );
                 let is_served = roots.is_some();
                 match role {
                     Role::ClientCa => parts.client_ca = roots,
@@ -235,7 +247,6 @@ impl RouteTls {
             }
         };
         let fault = fault?;
-        parts.stale |= is_served;
         parts.unread |= fault == TlsFault::NotRead;
         let reason = match fault {
             TlsFault::NotRead | TlsFault::Unreadable(_) => NOT_READY,
@@ -356,17 +367,22 @@ impl RouteTls {
     }
 }
 
-/// What an object has, or what it had last; and what is wrong with it.
+/// What an object has, or what it had last, which is `stale`; and what is wrong with it. An object that cannot be read
+/// has what was read of it, as far as is known.
 fn good<T>(
     found: TlsEntry<T>,
     object: &ObjectRef,
     last: &mut BTreeMap<ObjectRef, Arc<T>>,
+    stale: &mut bool,
 ) -> (Option<Arc<T>>, Option<TlsFault>) {
     let TlsEntry { value, fault } = found;
     if let Some(value) = &value {
         last.insert(object.clone(), Arc::clone(value));
     }
-    (value.or_else(|| last.get(object).cloned()), fault)
+    let is_own = value.is_some();
+    let value = value.or_else(|| last.get(object).cloned());
+    *stale |= value.is_some() && !is_own;
+    (value, fault)
 }
 
 fn not_granted(route: &RouteSpec, object: &ObjectRef) -> String {

@@ -282,6 +282,10 @@ impl Following {
             return;
         }
         self.log(&job.object, &content);
+        let is_unread = matches!(content, ReferenceContent::Unread { .. });
+        if is_unread && !self.schedule.tells_of_failure(&job.object) {
+            return;
+        }
         if self.schedule.is_wanted_by(&job.object, ReferenceUser::Checks) {
             self.checked.take(&job.object.key, &content);
             self.checked.publish();

@@ -23,6 +23,8 @@ const GAP: Duration = Duration::from_secs(1);
 /// The most reads at a time, and those of them for one namespace.
 const AT_ONCE: usize = 8;
 const AT_ONCE_OF_A_NAMESPACE: usize = 4;
+/// So many failures in a row are told of an object that was read before. Fewer say little: what was read is in use.
+const TOLD_FAILURES: u32 = 3;
 /// How many reads may begin at once, and the time after which another one may. The first table waits for many.
 const BURST: u32 = 1000;
 const PER_READ: Duration = Duration::from_millis(10);
@@ -118,7 +120,8 @@ impl ReadSchedule {
         match self.objects.get_mut(object) {
             Some(followed) => {
                 if followed.users.insert(user) {
-                    // The new user has not heard of it.
+                    // The new user has not heard of it, so nothing counts as read before.
+                    followed.version = None;
                     self.plan(object, now);
                 }
             }
@@ -187,6 +190,14 @@ impl ReadSchedule {
     /// Whether a user needs an object.
     pub(super) fn is_wanted_by(&self, object: &ObjectRef, user: ReferenceUser) -> bool {
         self.objects.get(object).is_some_and(|followed| followed.users.contains(&user))
+    }
+
+    /// Whether those who need an object are to hear that it could not be read: as long as they have what was read of it
+    /// before, only of several failures in a row.
+    pub(super) fn tells_of_failure(&self, object: &ObjectRef) -> bool {
+        self.objects.get(object).is_some_and(|followed| {
+            followed.version.is_none() || !(1..TOLD_FAILURES).contains(&followed.failures)
+        })
     }
 
     /// The next read to begin.

@@ -290,6 +290,20 @@ async fn missing_permissions_are_logged_once_and_need_no_restart() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_secret_that_was_read_is_told_to_be_unread_after_several_failures() {
+    let cluster = Cluster::default();
+    cluster.set(|state| state.unlisted = true);
+    let version = cluster.put("a");
+    let mut running = Running::start(&cluster);
+    running.want("a");
+    assert_eq!(running.next().await, format!("a {}", content(version)));
+    cluster.set(|state| state.forbidden = true);
+    let asked = cluster.asked("get");
+    assert!(running.next().await.starts_with("a sluice may not get"));
+    assert_eq!(cluster.asked("get"), asked + 3);
+}
+
+#[tokio::test(start_paused = true)]
 async fn news_that_nobody_takes_are_bounded() {
     let cluster = Cluster::default();
     let mut running = Running::start(&cluster);

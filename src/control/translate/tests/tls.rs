@@ -170,6 +170,12 @@ fn a_certificate_is_served_as_soon_as_it_is_there_and_the_last_good_one_after_th
     world.is(FINE[0], FINE[1]);
     assert_eq!(world.serves(), Ok(vec![first.serial.clone()]));
     assert!(!world.served.as_ref().unwrap().is_stale());
+    let secret = ObjectRef::new(Kind::Secret, key_of("one"));
+    world.builder.reference_unread(&secret, "away");
+    world.settle();
+    let unread = "Secret data/one cannot be read: away; what it had last is still used";
+    world.is(&format!("false CertificateNotReady {unread}"), FINE[1]);
+    assert!(!world.served.as_ref().unwrap().is_stale(), "it has what it had, as far as is known");
 
     let kept = |world: &World, why: &str| {
         let told = format!("false {why}; what it had last is still used");
@@ -184,7 +190,7 @@ fn a_certificate_is_served_as_soon_as_it_is_there_and_the_last_good_one_after_th
     world.secret("one", &[("tls.crt", &second.certificate)]);
     let told = "InvalidCertificateRef Secret data/one has no entry tls.crt, or none tls.key";
     kept(&world, told);
-    world.builder.reference_unread(&ObjectRef::new(Kind::Secret, key_of("one")), "forbidden");
+    world.builder.reference_unread(&secret, "forbidden");
     world.settle();
     kept(&world, "CertificateNotReady Secret data/one cannot be read: forbidden");
     world.builder.remove_secret(&key_of("one"));

@@ -161,6 +161,31 @@ fn pauses_after_failures_grow_to_a_bound() {
 }
 
 #[test]
+fn one_failure_is_no_news_of_what_was_read_before() {
+    let mut now = Instant::now();
+    let mut schedule = ReadSchedule::new(now);
+    let map = object(Kind::ConfigMap, "ns/ca");
+    schedule.want(&map, Checks, now);
+    let mut told = Vec::new();
+    let (fine, failed) = (ReadEnd::Read(version("1")), ReadEnd::Failed);
+    let ends = [&failed, &fine, &failed, &failed, &fine, &failed, &failed, &failed, &failed];
+    for end in ends.into_iter().chain([&ReadEnd::Missing, &failed]) {
+        now += AGAIN + LONGEST_PAUSE;
+        let job = schedule.next(now).unwrap();
+        schedule.finish(&job, end.clone(), now);
+        told.push(schedule.tells_of_failure(&map));
+    }
+    let expected = [true, true, false, false, true, false, false, true, true, true, true];
+    assert_eq!(told, expected);
+    // A new user has nothing that was read before.
+    read(&mut schedule, "2", now + LONGEST_PAUSE);
+    schedule.want(&map, Routes, now + LONGEST_PAUSE);
+    let job = schedule.next(now + 2 * LONGEST_PAUSE).unwrap();
+    schedule.finish(&job, failed, now + 2 * LONGEST_PAUSE);
+    assert!(schedule.tells_of_failure(&map));
+}
+
+#[test]
 fn namespaces_take_turns_and_the_rate_is_bounded() {
     let start = Instant::now();
     let mut schedule = watched(start);
