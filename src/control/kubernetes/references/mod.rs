@@ -257,7 +257,7 @@ impl Following {
         let changes = self.checked.name(&self.table.table());
         let object = |key| ObjectRef::new(Kind::ConfigMap, key);
         for key in changes.unwanted {
-            self.schedule.unwant(&object(key), ReferenceUser::Checks);
+            self.schedule.unwant(&object(key), ReferenceUser::Checks, now);
         }
         for key in changes.wanted {
             self.schedule.want(&object(key), ReferenceUser::Checks, now);
@@ -268,7 +268,7 @@ impl Following {
     /// Adds and removes what routes name.
     fn change(&mut self, changes: &ReferenceChanges, now: Instant) {
         for object in &changes.unwanted {
-            self.schedule.unwant(object, ReferenceUser::Routes);
+            self.schedule.unwant(object, ReferenceUser::Routes, now);
         }
         for object in &changes.wanted {
             self.schedule.want(object, ReferenceUser::Routes, now);

@@ -4,7 +4,7 @@
 //! watched is read again from time to time. Namespaces take turns, and an object that changes all the time is read once
 //! a second.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::time::{Duration, Instant};
 
 use crate::control::random::jitter;
@@ -60,6 +60,8 @@ pub(super) enum ReadEnd {
 #[derive(Debug)]
 pub(super) struct ReadSchedule {
     objects: HashMap<ObjectRef, FollowedObject>,
+    /// When the last reads of removed objects began.
+    left: RemovedReads,
     /// The namespaces whose Secrets are watched; `None` is all.
     watched: HashSet<Option<String>>,
     /// The planned reads by time, each once.
@@ -96,6 +98,14 @@ enum ReadStage {
 /// The version of an object that a watch has shown; `None` if it is gone.
 type SeenVersion = Option<String>;
 
+/// When the reads of removed objects began: one that is named again is not read sooner for that.
+#[derive(Debug, Default)]
+struct RemovedReads {
+    begun: HashMap<ObjectRef, Instant>,
+    /// Those that were added, each for as long as it may delay a read.
+    by_removal: VecDeque<(Instant, ObjectRef)>,
+}
+
 #[derive(Debug, Default)]
 struct ReadQueue {
     waiting: DistinctQueue<ObjectRef>,
@@ -106,6 +116,7 @@ impl ReadSchedule {
     pub(super) fn new(now: Instant) -> Self {
         ReadSchedule {
             objects: HashMap::new(),
+            left: RemovedReads::default(),
             watched: HashSet::new(),
             due: BTreeMap::new(),
             turns: Turns::default(),
@@ -130,14 +141,15 @@ impl ReadSchedule {
     }
 
     /// A user no longer needs an object.
-    pub(super) fn unwant(&mut self, object: &ObjectRef, user: ReferenceUser) {
+    pub(super) fn unwant(&mut self, object: &ObjectRef, user: ReferenceUser, now: Instant) {
         let Some(followed) = self.objects.get_mut(object) else { return };
         followed.users.remove(&user);
         if followed.users.is_empty() {
             if let (ReadStage::Due(due), id) = (followed.stage, followed.id) {
                 self.due.remove(&(due, id));
             }
-            self.objects.remove(object);
+            let begun = self.objects.remove(object).and_then(|followed| followed.begun);
+            self.left.add(object, begun, now);
         }
     }
 
@@ -202,6 +214,7 @@ impl ReadSchedule {
 
     /// The next read to begin.
     pub(super) fn next(&mut self, now: Instant) -> Option<ReadJob> {
+        self.left.forget(now);
         while let Some(entry) = self.due.first_entry()
             && entry.key().0 <= now
         {
@@ -277,11 +290,11 @@ impl ReadSchedule {
             stage: ReadStage::Current,
             seen: None,
             version: None,
-            begun: None,
+            begun: self.left.take(object),
             failures: 0,
         };
         self.objects.insert(object.clone(), followed);
-        self.set_due(object, now);
+        self.plan(object, now);
     }
 
     /// Plans a read as soon as the last one is long enough ago.
@@ -319,6 +332,30 @@ impl ReadSchedule {
                 && namespace.as_ref().is_none_or(|namespace| namespace == object.key.namespace())
         };
         self.objects.keys().filter(is_there).cloned().collect()
+    }
+}
+
+impl RemovedReads {
+    fn add(&mut self, object: &ObjectRef, begun: Option<Instant>, now: Instant) {
+        if let Some(begun) = begun.filter(|begun| now < *begun + GAP) {
+            self.begun.insert(object.clone(), begun);
+            self.by_removal.push_back((now, object.clone()));
+        }
+    }
+
+    fn take(&mut self, object: &ObjectRef) -> Option<Instant> {
+        self.begun.remove(object)
+    }
+
+    /// Forgets what no longer delays a read.
+    fn forget(&mut self, now: Instant) {
+        while let Some((_, object)) =
+            self.by_removal.pop_front_if(|(removed, _)| *removed + GAP <= now)
+        {
+            if self.begun.get(&object).is_some_and(|begun| *begun + GAP <= now) {
+                self.begun.remove(&object);
+            }
+        }
     }
 }
 

@@ -82,6 +82,30 @@ fn a_secret_that_changes_all_the_time_is_read_once_a_second() {
 }
 
 #[test]
+fn an_object_that_is_named_again_and_again_is_read_once_a_second() {
+    let start = Instant::now();
+    let mut schedule = watched(start);
+    let secrets = ["ns/a", "ns/b"].map(secret);
+    let mut reads = 0;
+    for step in 0..1000_u32 {
+        let now = start + Duration::from_millis(10) * step;
+        for secret in &secrets {
+            schedule.want(secret, Routes, now);
+        }
+        for job in begun(&mut schedule, now) {
+            reads += 1;
+            schedule.finish(&job, ReadEnd::Read(version("1")), now);
+        }
+        for secret in &secrets {
+            schedule.unwant(secret, Routes, now);
+        }
+    }
+    assert_eq!(reads, 2 * 10);
+    assert!(begun(&mut schedule, start + 11 * SECOND).is_empty());
+    assert!(schedule.left.begun.is_empty() && schedule.left.by_removal.is_empty());
+}
+
+#[test]
 fn a_change_during_a_read_leads_to_another_one() {
     let start = Instant::now();
     let mut schedule = watched(start);
@@ -221,15 +245,15 @@ fn an_object_is_followed_as_long_as_somebody_needs_it() {
     // Another user hears of it soon.
     schedule.want(&map, Routes, now);
     assert_eq!(schedule.next_due(now), Some(now + GAP));
-    schedule.unwant(&map, Checks);
+    schedule.unwant(&map, Checks, now);
     assert!(schedule.is_wanted_by(&map, Routes));
     let job = schedule.next(now + GAP).unwrap();
-    schedule.unwant(&map, Routes);
+    schedule.unwant(&map, Routes, now + GAP);
     schedule.want(&map, Routes, now + GAP);
     // The read of the entry that was removed is not that of the new one.
     assert!(!schedule.finish(&job, ReadEnd::Read(version("1")), now + GAP));
-    let job = schedule.next(now + GAP).unwrap();
-    schedule.unwant(&map, Routes);
-    assert!(!schedule.finish(&job, ReadEnd::Missing, now + GAP));
+    let job = schedule.next(now + 2 * GAP).unwrap();
+    schedule.unwant(&map, Routes, now + 2 * GAP);
+    assert!(!schedule.finish(&job, ReadEnd::Missing, now + 2 * GAP));
     assert!(schedule.turns.is_empty() && schedule.running == 0 && schedule.due.is_empty());
 }
