@@ -10,6 +10,7 @@
 
 use std::convert::Infallible;
 use std::fmt;
+use std::mem;
 use std::time::Duration;
 
 use hyper::header::CONTENT_TYPE;
@@ -32,7 +33,7 @@ use crate::termination::{InvalidTicketKeys, TicketKeySet, TicketKeys};
 const ENTRY: &str = "keys";
 /// How often the Secret is read, or a little more often.
 const EVERY: Duration = Duration::from_secs(20);
-/// The same while it has no keys, which the leader is about to make.
+/// The same while it has no keys, which the leader is about to make; twice as long each time, up to [`EVERY`].
 const SOON: Duration = Duration::from_secs(2);
 /// How long the API server may take to answer.
 const TIMEOUT: Duration = Duration::from_secs(10);
@@ -79,7 +80,7 @@ pub async fn keep_shared(
     keys: &TicketKeys,
     leads: &mut watch::Receiver<bool>,
 ) -> Infallible {
-    let mut shared = SharedKeys { keys, read: None, trouble: None };
+    let mut shared = SharedKeys::new(keys);
     loop {
         let is_leader = *leads.borrow_and_update();
         let pause = shared.follow(client, secret, is_leader).await;
@@ -96,8 +97,12 @@ struct SharedKeys<'k> {
     keys: &'k TicketKeys,
     /// When keys were read last.
     read: Option<Instant>,
-    /// What was wrong the last time.
-    trouble: Option<TicketTrouble>,
+    /// Why it was of no use when it was read last, if so.
+    unread: Option<TicketTrouble>,
+    /// Whether it may not be written. It may be read all the same.
+    unwritten: bool,
+    /// The time until the next look at a Secret without keys.
+    soon: Duration,
 }
 
 /// What the Secret has.
@@ -126,7 +131,11 @@ enum TicketTrouble {
     Away,
 }
 
-impl SharedKeys<'_> {
+impl<'k> SharedKeys<'k> {
+    fn new(keys: &'k TicketKeys) -> Self {
+        SharedKeys { keys, read: None, unread: None, unwritten: false, soon: SOON }
+    }
+
     /// Reads the Secret once, and writes it if that is due. Returns the time until the next look.
     async fn follow(
         &mut self,
@@ -144,6 +153,8 @@ impl SharedKeys<'_> {
             Ok(keys) => {
                 self.take(secret, keys.clone());
                 if !keys.is_due(at) {
+                    // Somebody has written them.
+                    self.written(secret);
                     return EVERY;
                 }
                 keys.rotated(at)
@@ -156,7 +167,7 @@ impl SharedKeys<'_> {
         match next {
             Ok(next) if is_leader => self.write(client, secret, &stored.version, next).await,
             _ if stored.keys.is_ok() => EVERY,
-            _ => SOON,
+            _ => self.soon(),
         }
     }
 
@@ -173,10 +184,11 @@ impl SharedKeys<'_> {
             Ok(()) => {
                 debug!(%secret, "moved on the keys of session tickets");
                 self.take(secret, keys);
+                self.written(secret);
                 EVERY
             }
             // Another replica was faster.
-            Err(Error::Api(status)) if status.code == 409 => SOON,
+            Err(Error::Api(status)) if status.code == 409 => self.soon(),
             Err(error) => {
                 let is_refused = matches!(&error, Error::Api(status) if status.code < 500);
                 let trouble =
@@ -192,12 +204,26 @@ impl SharedKeys<'_> {
         if self.read.replace(Instant::now()).is_none() {
             info!(%secret, "the keys of session tickets are shared");
         }
-        if !matches!(self.trouble.take(), None | Some(TicketTrouble::Away)) {
+        if self.unread.take().is_some() {
             info!(%secret, "the Secret with the keys of session tickets is of use again");
         }
         if self.keys.get().as_deref() != Some(&keys) {
             self.keys.set(keys);
         }
+    }
+
+    /// Notes that the keys are written as they should be.
+    fn written(&mut self, secret: &TicketSecret) {
+        self.soon = SOON;
+        if mem::take(&mut self.unwritten) {
+            info!(%secret, "the keys of session tickets are written again");
+        }
+    }
+
+    /// The time until the next look at a Secret of which another replica may make something.
+    fn soon(&mut self) -> Duration {
+        let longer = self.soon.saturating_mul(2).min(EVERY);
+        mem::replace(&mut self.soon, longer)
     }
 
     fn unread(&mut self, secret: &TicketSecret, error: &Error, at: i64) -> Duration {
@@ -235,7 +261,12 @@ impl SharedKeys<'_> {
     }
 
     fn tell(&mut self, secret: &TicketSecret, trouble: TicketTrouble, error: &dyn fmt::Display) {
-        if self.trouble.replace(trouble) == Some(trouble) || trouble == TicketTrouble::Away {
+        let is_news = match trouble {
+            TicketTrouble::Away => false,
+            TicketTrouble::NotWritten => !mem::replace(&mut self.unwritten, true),
+            _ => self.unread.replace(trouble) != Some(trouble),
+        };
+        if !is_news {
             debug!(%secret, %error, "the Secret with the keys of session tickets is of no use");
             return;
         }

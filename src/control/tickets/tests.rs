@@ -98,23 +98,25 @@ impl ServerState {
 struct Replica {
     client: Client,
     keys: TicketKeys,
-    trouble: Option<TicketTrouble>,
-    read: Option<Instant>,
+    /// What it remembers from one look to the next.
+    state: Option<(Option<Instant>, Option<TicketTrouble>, bool, Duration)>,
 }
 
 impl Replica {
     fn new(server: &Server) -> Self {
         let keys = TicketKeys::local(now()).unwrap();
-        Replica { client: server.client(), keys, trouble: None, read: None }
+        Replica { client: server.client(), keys, state: None }
     }
 
     /// One look at the Secret.
     async fn follow(&mut self, is_leader: bool) -> Duration {
         let secret = TicketSecret { namespace: "ns".to_owned(), name: "keys".to_owned() };
-        let (read, trouble) = (self.read, self.trouble);
-        let mut shared = SharedKeys { keys: &self.keys, read, trouble };
+        let mut shared = SharedKeys::new(&self.keys);
+        if let Some(state) = self.state {
+            (shared.read, shared.unread, shared.unwritten, shared.soon) = state;
+        }
         let pause = shared.follow(&self.client, &secret, is_leader).await;
-        (self.read, self.trouble) = (shared.read, shared.trouble);
+        self.state = Some((shared.read, shared.unread, shared.unwritten, shared.soon));
         pause
     }
 
@@ -245,6 +247,47 @@ async fn without_the_secret_or_a_permission_a_replica_keeps_its_keys_and_says_so
     }
     assert_eq!(warned(), [""; 0]);
     assert!(replica.has(&shared));
+}
+
+#[tokio::test]
+async fn a_leader_that_may_not_write_says_so_once_and_others_do_not_ask_all_the_time() {
+    let log = LogCapture::default();
+    let _guard = log.listen();
+    let logged = || {
+        let lines = log.take();
+        ["WARN", "INFO"].map(|level| lines.iter().filter(|line| line["level"] == level).count())
+    };
+    let server = Server::with(json!({}));
+    let (mut leader, mut other) = (Replica::new(&server), Replica::new(&server));
+    server.set(|state| state.write_refusal = Some(403));
+    for seconds in [2, 4, 8, 16, 20, 20] {
+        leader.follow(true).await;
+        assert_eq!(other.follow(false).await, Duration::from_secs(seconds));
+    }
+    assert_eq!(logged(), [1, 0]);
+    // Keys that are due, and broken ones, can be read or not, which says nothing of writes.
+    server.put(&TicketKeySet::new(now() - 2 * 3600).unwrap());
+    leader.follow(true).await;
+    log.take();
+    for code in [403, 503, 403] {
+        server.set(|state| state.write_refusal = Some(code));
+        assert_eq!(leader.follow(true).await, EVERY);
+    }
+    assert_eq!(logged(), [0, 0]);
+    server.set(|state| state.data = Some([("keys".to_owned(), "e30=".to_owned())].into()));
+    for code in [403, 503, 403] {
+        server.set(|state| state.write_refusal = Some(code));
+        leader.follow(true).await;
+    }
+    assert_eq!(logged(), [1, 0], "the keys are broken");
+    server.set(|state| state.write_refusal = None);
+    leader.follow(true).await;
+    assert_eq!(logged(), [0, 2], "it is read and written again");
+    server.set(|state| state.data = Some(BTreeMap::new()));
+    assert_eq!(other.follow(false).await, EVERY);
+    other.follow(true).await;
+    server.set(|state| state.data = Some(BTreeMap::new()));
+    assert_eq!(other.follow(false).await, SOON, "from the beginning");
 }
 
 #[tokio::test(start_paused = true)]
