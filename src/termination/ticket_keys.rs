@@ -11,6 +11,9 @@ use zeroize::{Zeroize, Zeroizing};
 /// How long a key encrypts tickets. Tickets are accepted for as long again.
 const PERIOD_SECONDS: i64 = 60 * 60;
 
+/// More than the text form of a set has: three keys of 96 digits, their names, and a number.
+const TEXT_ROOM: usize = 512;
+
 /// The keys of session tickets. Clones share them. Without a set, there are no tickets.
 #[derive(Clone, Default)]
 pub struct TicketKeys(Arc<ArcSwapOption<TicketKeySet>>);
@@ -125,8 +128,11 @@ impl TicketKeySet {
     pub fn to_text(&self) -> Zeroizing<String> {
         let [next, current, previous] = self.keys.each_ref().map(TicketKey::to_text);
         let text = SetText { rotated_at: self.rotated_at, next, current, previous };
-        // A struct of numbers and texts can always be written.
-        Zeroizing::new(serde_json::to_string(&text).unwrap_or_default())
+        // With all its room at once: a vector that grows leaves copies behind.
+        let mut json = Vec::with_capacity(TEXT_ROOM);
+        // A struct of numbers and texts can always be written, and is in UTF-8.
+        let _ = serde_json::to_writer(&mut json, &text);
+        Zeroizing::new(String::from_utf8(json).unwrap_or_default())
     }
 
     /// Reads the text form.
@@ -218,5 +224,19 @@ impl fmt::Debug for TicketKeySet {
 impl fmt::Debug for TicketKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("TicketKey").finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::expect_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_text_form_has_room_and_so_leaves_no_copies() {
+        for rotated_at in [0, i64::MIN, i64::MAX] {
+            let text = TicketKeySet::new(rotated_at).expect("keys").to_text();
+            assert_eq!(text.capacity(), TEXT_ROOM, "{}", text.len());
+        }
     }
 }

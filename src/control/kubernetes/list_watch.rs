@@ -15,7 +15,6 @@ use kube::core::{Request, Status};
 use kube::{Client, Error};
 use serde::de::DeserializeOwned;
 use tokio::time::{Instant, sleep};
-use zeroize::Zeroize;
 
 use super::health::WatchHealth;
 use super::lines::LineReader;
@@ -327,13 +326,12 @@ impl Watch {
 
     /// The next event; nothing when it is over. The health learns of the first sign of life.
     async fn next(&mut self, health: &WatchHealth) -> Result<Option<WatchEvent>, WatchFailure> {
-        while let Some(mut line) = self.lines.next().await? {
+        while let Some(line) = self.lines.next().await? {
             if line.trim_ascii().is_empty() {
                 continue;
             }
             let mut event = take(&line, &mut self.version);
             if self.extent == Extent::Metadata {
-                line.zeroize();
                 event = event.map(|event| event.map(WatchEvent::reduce));
             }
             let event = event?;

@@ -9,7 +9,7 @@
 //! * `head` is the metadata of an object.
 //! * `page` splits a list into objects while it arrives.
 //! * `pages` requests lists.
-//! * `wiped` requests one object, and leaves nothing of it in memory.
+//! * `wiped` requests one object, and leaves nothing of it in memory, as the readers of lists and watches do.
 
 mod head;
 mod page;
@@ -24,7 +24,7 @@ pub(super) use self::pages::{Pages, fetch, open, send};
 #[cfg(test)]
 pub(super) use self::scan::tests::any_json;
 pub(super) use self::scan::{FieldScanner, field};
-pub(super) use self::wiped::fetch_wiped;
+pub(super) use self::wiped::{extend_wiped, fetch_wiped};
 
 use serde::de::DeserializeOwned;
 use serde_json::json;

@@ -1,15 +1,16 @@
 //! Splits a list into objects while it arrives. No I/O.
 
-use zeroize::Zeroize;
+use zeroize::Zeroizing;
 
 use super::ObjectText;
 use super::scan::{ValueScanner, field};
+use super::wiped::extend_wiped;
 
 /// Splits a list into items. It returns each item as soon as it is complete, and keeps none.
 #[derive(Debug, Default)]
 pub(super) struct PageReader {
-    /// Received bytes; those before `at` are processed.
-    buffer: Vec<u8>,
+    /// Received bytes; those before `at` are processed. The items may be secrets.
+    buffer: Zeroizing<Vec<u8>>,
     at: usize,
     position: PagePosition,
     /// Scans the current, incomplete value; `scanned` bytes of it are processed.
@@ -50,7 +51,7 @@ impl PageReader {
     pub(super) fn push(&mut self, bytes: &[u8]) {
         self.buffer.drain(..self.at);
         self.at = 0;
-        self.buffer.extend_from_slice(bytes);
+        extend_wiped(&mut self.buffer, bytes);
     }
 
     /// The next complete item.
@@ -91,11 +92,6 @@ impl PageReader {
             };
         }
         Ok(None)
-    }
-
-    /// Wipes what has arrived.
-    pub(super) fn wipe(&mut self) {
-        self.buffer.zeroize();
     }
 
     /// Whether the whole list has arrived.
@@ -220,6 +216,12 @@ mod tests {
         assert!(reader.is_over());
         reader.push(b"");
         assert!(reader.buffer.is_empty(), "what is done with is not kept");
+    }
+
+    #[test]
+    fn what_has_arrived_is_wiped_however_the_list_ends() {
+        fn is_wiped_when_dropped<T: zeroize::ZeroizeOnDrop>(_: &T) {}
+        is_wiped_when_dropped(&PageReader::default().buffer);
     }
 
     #[test]

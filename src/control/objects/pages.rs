@@ -78,9 +78,6 @@ impl Pages {
                     Extent::Metadata => item.reduce(),
                 }));
             }
-            if self.extent == Extent::Metadata {
-                page.reader.wipe();
-            }
             self.limit = next_limit(self.limit, page.items, page.bytes);
             self.version = page.reader.metadata("resourceVersion");
             self.token = page.reader.metadata("continue");

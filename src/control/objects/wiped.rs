@@ -1,4 +1,4 @@
-//! Requests an object that is a secret.
+//! Requests an object that is a secret, and memory for what may be one.
 
 use http_body_util::BodyExt;
 use hyper::Request;
@@ -31,19 +31,28 @@ async fn collect(mut body: Body) -> Result<Zeroizing<Vec<u8>>, Error> {
         if length > LONGEST {
             return Err(Error::Service("the object is too long".into()));
         }
-        if length > whole.capacity() {
-            // A vector that grows by itself leaves its former memory as it is.
-            let mut larger = Zeroizing::new(Vec::with_capacity(length.saturating_mul(2)));
-            larger.extend_from_slice(&whole);
-            whole = larger;
-        }
-        whole.extend_from_slice(&part);
+        extend_wiped(&mut whole, &part);
         // Unless the HTTP client still uses it.
         if let Ok(mut part) = part.try_into_mut() {
             part.as_mut().zeroize();
         }
     }
     Ok(whole)
+}
+
+/// Adds `more`. If that needs more room, the former memory is wiped: a vector that grows by itself leaves it as it is.
+pub(in crate::control) fn extend_wiped<T: Copy + Zeroize>(
+    whole: &mut Zeroizing<Vec<T>>,
+    more: &[T],
+) {
+    let length = whole.len().saturating_add(more.len());
+    if length > whole.capacity() {
+        let room = length.max(whole.capacity().saturating_mul(2));
+        let mut larger = Zeroizing::new(Vec::with_capacity(room));
+        larger.extend_from_slice(whole);
+        *whole = larger;
+    }
+    whole.extend_from_slice(more);
 }
 
 #[cfg(test)]
@@ -55,6 +64,28 @@ mod tests {
     use tower::service_fn;
 
     use super::*;
+
+    /// Counts how often it is wiped.
+    #[derive(Clone, Copy)]
+    struct Counted<'c>(&'c std::cell::Cell<usize>);
+
+    impl Zeroize for Counted<'_> {
+        fn zeroize(&mut self) {
+            self.0.set(self.0.get() + 1);
+        }
+    }
+
+    #[test]
+    fn memory_is_wiped_when_it_grows() {
+        let wiped = std::cell::Cell::new(0);
+        let mut whole = Zeroizing::new(Vec::with_capacity(10));
+        extend_wiped(&mut whole, &[Counted(&wiped); 10]);
+        assert_eq!(wiped.get(), 0);
+        extend_wiped(&mut whole, &[Counted(&wiped)]);
+        assert_eq!((wiped.get(), whole.len(), whole.capacity()), (10, 11, 20));
+        drop(whole);
+        assert_eq!(wiped.get(), 21);
+    }
 
     async fn answered(parts: Vec<usize>) -> Result<Zeroizing<Vec<u8>>, Error> {
         let answer = move |_: Request<Body>| {
