@@ -5,21 +5,21 @@
 //! permission for that, it reads Secrets again from time to time, like ConfigMaps.
 //!
 //! * `schedule` knows what is to be read, and when;
+//! * `secret_watch` follows the metadata of Secrets;
 //! * `read` reads one object;
 //! * `checks` has what is for the health checks.
 
 mod checks;
 mod read;
 mod schedule;
+mod secret_watch;
 
 use std::collections::HashSet;
 use std::panic::resume_unwind;
-use std::pin::Pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use futures::stream::SelectAll;
-use futures::{Stream, StreamExt};
+use futures::StreamExt;
 use kube::Client;
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::task::{JoinError, JoinSet};
@@ -27,12 +27,13 @@ use tokio::task::{JoinError, JoinSet};
 use self::checks::CheckedConfigMaps;
 use self::read::ReferenceContent;
 use self::schedule::{ReadEnd, ReadJob, ReadSchedule, ReferenceUser};
-use super::health::{WatchHealth, is_forbidden};
-use super::list_watch::{WatchEvent, WatchEvents, WatchFailure};
+pub(super) use self::secret_watch::SecretWatch;
+use self::secret_watch::{WatchedSecrets, watched};
+use super::list_watch::{WatchEvent, WatchFailure};
 use crate::control::checks::Authorities;
 use crate::control::task_stream::TaskStream;
 use crate::control::translate::{Builder, ReferenceChanges};
-use crate::routing::{Kind, ObjectKey, ObjectRef, TableReader};
+use crate::routing::{Kind, ObjectRef, TableReader};
 
 /// How long the first table waits for the Secrets and ConfigMaps that its routes name.
 pub(super) const PATIENCE: Duration = Duration::from_secs(10);
@@ -50,14 +51,6 @@ pub struct CheckedReferences {
     pub table: TableReader,
     /// The authorities that are read.
     pub authorities: Authorities,
-}
-
-/// The metadata of the Secrets of a namespace, or of all.
-pub(super) struct SecretWatch {
-    /// Nothing is all namespaces.
-    pub(super) namespace: Option<String>,
-    pub(super) events: WatchEvents,
-    pub(super) health: WatchHealth,
 }
 
 /// Reads what is named, and keeps it up to date, in a task that ends when this is dropped.
@@ -142,7 +135,7 @@ async fn follow(
                 None => return,
             },
             () = table_changed.notified(), if look_at.is_none() => look_at = Some(at + PAUSE),
-            Some((watch, event)) = events.next() => following.watched(watch, event, now()),
+            Some((watch, event)) = events.next() => following.follow(watch, event, now()),
             Some(done) = reads.running.join_next() => match done.map_err(JoinError::try_into_panic) {
                 Ok(done) => following.finish(done),
                 Err(Ok(panic)) => resume_unwind(panic),
@@ -159,18 +152,6 @@ fn changes_of(table: &TableReader) -> Arc<Notify> {
     let notify = Arc::downgrade(&changed);
     table.on_change(move |_| notify.upgrade().into_iter().for_each(|notify| notify.notify_one()));
     changed
-}
-
-type SecretEvents = Pin<Box<dyn Stream<Item = (usize, Result<WatchEvent, WatchFailure>)> + Send>>;
-
-/// The state of each watch, and the events of all, with the index of their watch.
-fn watched(secrets: Vec<SecretWatch>) -> (Vec<WatchedSecrets>, SelectAll<SecretEvents>) {
-    let (mut watches, mut all) = (Vec::new(), SelectAll::<SecretEvents>::new());
-    for (index, SecretWatch { namespace, events, health }) in secrets.into_iter().enumerate() {
-        all.push(Box::pin(events.map(move |event| (index, event))));
-        watches.push(WatchedSecrets { namespace, health, seen: HashSet::new(), refused: false });
-    }
-    (watches, all)
 }
 
 /// The reads that run.
@@ -223,16 +204,6 @@ struct Following {
     /// Where sluice lacks a permission to read.
     refused: HashSet<(Kind, Box<str>)>,
     tell: mpsc::UnboundedSender<ReferenceNews>,
-}
-
-/// The state of one watch.
-struct WatchedSecrets {
-    namespace: Option<String>,
-    health: WatchHealth,
-    /// The needed Secrets of the running list so far.
-    seen: HashSet<ObjectKey>,
-    /// Whether a missing permission was logged.
-    refused: bool,
 }
 
 impl Following {
@@ -296,6 +267,13 @@ impl Following {
         }
     }
 
+    /// Handles an event of a watch.
+    fn follow(&mut self, watch: usize, event: Result<WatchEvent, WatchFailure>, now: Instant) {
+        if let Some(watch) = self.watches.get_mut(watch) {
+            watch.follow(event, &mut self.schedule, now);
+        }
+    }
+
     /// Logs the permissions that sluice lacks, once for each kind and namespace.
     fn log(&mut self, object: &ObjectRef, content: &ReferenceContent) {
         let ObjectRef { kind, key } = object;
@@ -311,51 +289,6 @@ impl Following {
             tracing::warn!(%kind, namespace, name, detail, hint = cause, "cannot read what a route names");
         } else {
             tracing::debug!(%kind, namespace, name, detail, cause, "cannot read what a route names");
-        }
-    }
-
-    /// Handles an event of a watch.
-    fn watched(&mut self, watch: usize, event: Result<WatchEvent, WatchFailure>, now: Instant) {
-        let Some(watch) = self.watches.get_mut(watch) else { return };
-        let schedule = &mut self.schedule;
-        match event {
-            Ok(WatchEvent::Init) => watch.seen.clear(),
-            Ok(WatchEvent::InitApply(object)) => {
-                let head = object.head();
-                let secret = head.key();
-                // Nothing is kept of those that no route names.
-                if schedule.has(&ObjectRef::new(Kind::Secret, secret.clone())) {
-                    schedule.seen(&secret, head.resource_version, now);
-                    watch.seen.insert(secret);
-                }
-            }
-            Ok(WatchEvent::InitDone) => {
-                watch.refused = false;
-                schedule.listed(&watch.namespace, &std::mem::take(&mut watch.seen), now);
-            }
-            Ok(WatchEvent::Apply(object)) => {
-                let head = object.head();
-                schedule.seen(&head.key(), head.resource_version, now);
-            }
-            Ok(WatchEvent::Delete(object)) => schedule.seen(&object.head().key(), None, now),
-            Err(failure) if is_forbidden(&failure) => {
-                watch.forbidden(&failure);
-                schedule.unwatched(&watch.namespace, now);
-            }
-            Err(failure) => watch.health.failed(&failure),
-        }
-    }
-}
-
-impl WatchedSecrets {
-    /// Notes that sluice lacks the permission to list and watch. All else goes on without it.
-    fn forbidden(&mut self, failure: &WatchFailure) {
-        self.health.following();
-        let namespace = &self.namespace;
-        if !std::mem::replace(&mut self.refused, true) {
-            let hint = "the service account needs the verbs list and watch on secrets, of which sluice \
-                        reads the metadata; without them, it reads the Secrets that routes name every 20 s";
-            tracing::warn!(namespace, error = %failure, hint, "cannot watch the Secrets that routes name");
         }
     }
 }

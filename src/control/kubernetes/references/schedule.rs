@@ -172,7 +172,7 @@ impl ReadSchedule {
         seen: &HashSet<ObjectKey>,
         now: Instant,
     ) {
-        self.watched.insert(namespace.clone());
+        self.watched(namespace);
         for secret in self.secrets(namespace) {
             let Some(followed) = self.objects.get(&secret) else { continue };
             let is_there = seen.contains(&secret.key);
@@ -180,6 +180,13 @@ impl ReadSchedule {
             if is_gone || followed.failures > 0 && is_there {
                 self.plan(&secret, now);
             }
+        }
+    }
+
+    /// The Secrets of a namespace, or with `None` of all, are watched.
+    pub(super) fn watched(&mut self, namespace: &Option<String>) {
+        if !self.watched.contains(namespace) {
+            self.watched.insert(namespace.clone());
         }
     }
 

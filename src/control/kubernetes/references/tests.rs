@@ -10,7 +10,7 @@ use hyper::body::{Bytes, Frame};
 use hyper::{Request, Response};
 use kube::client::Body;
 use serde_json::json;
-use tokio::time::timeout;
+use tokio::time::{timeout, timeout_at};
 use tower::service_fn;
 
 use super::super::health::{Notice, SourceHealth};
@@ -18,7 +18,7 @@ use super::super::list_watch::events;
 use super::*;
 use crate::control::log_capture::LogCapture;
 use crate::control::objects::Extent;
-use crate::routing;
+use crate::routing::{self, ObjectKey};
 
 type AnswerBody = UnsyncBoxBody<Bytes, std::io::Error>;
 
@@ -34,8 +34,10 @@ struct ClusterState {
     secrets: HashMap<String, u64>,
     /// Those that are not given.
     forbidden: bool,
-    /// Whether Secrets may not be listed.
-    unlisted: bool,
+    /// The code with which lists of Secrets are refused.
+    unlisted: Option<u16>,
+    /// The same for watches.
+    unwatched: Option<u16>,
     /// What was asked for: the path, and the kind of answer that is accepted.
     asked: Vec<String>,
     version: u64,
@@ -78,8 +80,13 @@ impl Cluster {
             *answer.status_mut() = hyper::StatusCode::from_u16(code).unwrap();
             answer
         };
-        if is_metadata && state.unlisted || !is_metadata && state.forbidden {
-            return refusal(403);
+        let refused = match (is_watch, is_metadata) {
+            (true, _) => state.unwatched,
+            (false, true) => state.unlisted,
+            (false, false) => state.forbidden.then_some(403),
+        };
+        if let Some(code) = refused {
+            return refusal(code);
         }
         if is_watch {
             let (tell, told) = mpsc::unbounded_channel();
@@ -264,7 +271,7 @@ async fn missing_permissions_are_logged_once_and_need_no_restart() {
     let log = LogCapture::default();
     let _guard = log.listen();
     let cluster = Cluster::default();
-    cluster.set(|state| (state.forbidden, state.unlisted) = (true, true));
+    cluster.set(|state| (state.forbidden, state.unlisted) = (true, Some(403)));
     let version = cluster.put("a");
     let mut running = Running::start(&cluster);
     running.want("a");
@@ -279,7 +286,7 @@ async fn missing_permissions_are_logged_once_and_need_no_restart() {
     assert_eq!(running.next().await, format!("a {}", content(version)));
     // Without a watch, it is read again from time to time.
     assert_eq!(running.next().await, format!("a {}", content(version)));
-    cluster.set(|state| state.unlisted = false);
+    cluster.set(|state| state.unlisted = None);
     running.has_listed().await;
     let asked = cluster.asked("get");
     tokio::time::sleep(Duration::from_secs(20)).await;
@@ -290,9 +297,45 @@ async fn missing_permissions_are_logged_once_and_need_no_restart() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn secrets_are_read_again_while_their_watch_fails_for_long() {
+    let cluster = Cluster::default();
+    cluster.put("a");
+    let mut running = Running::start(&cluster);
+    running.want("a");
+    running.next().await;
+    running.has_listed().await;
+    let mut minutes = async |count: u64| {
+        let asked = cluster.asked("get");
+        let end = tokio::time::Instant::now() + Duration::from_secs(60 * count);
+        while timeout_at(end, running.news.next()).await.is_ok() {}
+        cluster.asked("get") - asked
+    };
+    assert_eq!(minutes(2).await, 0, "it is watched");
+    let fail = |code: Option<u16>| {
+        cluster.set(|state| {
+            (state.unlisted, state.unwatched) = (code, code);
+            if code.is_some() {
+                state.watchers.clear();
+            }
+        });
+    };
+    for code in [400, 500, 503] {
+        fail(Some(code));
+        assert!(minutes(1).await <= 1, "{code}: for a moment, it is left alone");
+        assert!((9..40).contains(&minutes(4).await), "{code}");
+        fail(None);
+        tokio::time::sleep(Duration::from_secs(30)).await;
+        // If the server has not forgotten the place, an event shows that the watch goes on; otherwise a list does.
+        cluster.put("other");
+        tokio::time::sleep(Duration::from_secs(30)).await;
+        assert!(minutes(2).await <= 1, "{code}: it is watched again");
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_secret_that_was_read_is_told_to_be_unread_after_several_failures() {
     let cluster = Cluster::default();
-    cluster.set(|state| state.unlisted = true);
+    cluster.set(|state| state.unlisted = Some(403));
     let version = cluster.put("a");
     let mut running = Running::start(&cluster);
     running.want("a");
