@@ -37,6 +37,7 @@ use futures::stream::SelectAll;
 use futures::{FutureExt, Stream, StreamExt, stream};
 use jiff::Timestamp;
 use kube::Client;
+use tokio::sync::Notify;
 
 pub use self::health::Notice;
 use self::health::SourceHealth;
@@ -119,6 +120,10 @@ pub async fn watch(
             continue;
         }
         if start == FirstTable::Resolving {
+            // Of what is read, nothing more is to be read. It is translated once, when all of it is there.
+            if !std::mem::take(&mut state.has_changed) && state.waits() {
+                continue;
+            }
             state.objects.builder.tell_all();
         }
         let mut delta = slices::settle(&mut state.objects.builder).await;
@@ -126,17 +131,14 @@ pub async fn watch(
         references.change(std::mem::take(&mut delta.references));
         if start != FirstTable::Published && state.waits() {
             if start == FirstTable::Listing {
-                for (awaited, patience) in Awaited::ALL {
-                    let patience = tokio::time::sleep(patience);
-                    let impatience = patience.map(move |()| SourceEvent::Impatience(awaited));
-                    streams.push(impatience.into_stream().boxed());
-                }
+                streams.extend(state.impatience());
                 start = FirstTable::Resolving;
             }
             continue;
         }
         if std::mem::replace(&mut start, FirstTable::Published) != FirstTable::Published {
             warn_of_missing_services(&state.objects.builder);
+            references.published();
         }
         publish(KubernetesUpdate { delta, faults: state.objects.faults(), noticed });
     }
@@ -161,9 +163,7 @@ enum Awaited {
 }
 
 impl Awaited {
-    /// Each, and how long.
-    const ALL: [(Awaited, Duration); 2] =
-        [(Awaited::Names, dns::PATIENCE), (Awaited::References, references::PATIENCE)];
+    const ALL: [Awaited; 2] = [Awaited::Names, Awaited::References];
 }
 
 /// An event of one of the streams.
@@ -181,6 +181,15 @@ enum SourceEvent {
     Impatience(Awaited),
     /// Time has passed.
     Tick,
+}
+
+impl SourceEvent {
+    fn is_of_watch(&self) -> bool {
+        matches!(
+            self,
+            SourceEvent::WatchEvent(..) | SourceEvent::Undefined(_) | SourceEvent::WatchFailure(..)
+        )
+    }
 }
 
 type Streams = SelectAll<Pin<Box<dyn Stream<Item = SourceEvent> + Send>>>;
@@ -265,8 +274,12 @@ fn source_event(watched: usize, event: Result<OptionalEvent, WatchFailure>) -> S
 struct Follower {
     objects: Objects,
     watches: Vec<WatchState>,
+    /// Whether what is listed and watched has changed.
+    has_changed: bool,
     /// What the first table no longer waits for.
     impatient: Vec<Awaited>,
+    /// Notified when something was read that routes name.
+    read: Arc<Notify>,
     /// What was found to be gone when everything had been listed anew, and is to be removed.
     gone: HashSet<(Kind, ObjectKey)>,
 }
@@ -276,7 +289,9 @@ impl Follower {
         Follower {
             objects: Objects::new(installation),
             watches,
+            has_changed: false,
             impatient: Vec::new(),
+            read: Arc::default(),
             gone: HashSet::new(),
         }
     }
@@ -289,7 +304,7 @@ impl Follower {
     /// Whether the first table waits for anything.
     fn waits(&self) -> bool {
         let builder = &self.objects.builder;
-        Awaited::ALL.iter().any(|(awaited, _)| {
+        Awaited::ALL.iter().any(|awaited| {
             let is_missing = match awaited {
                 Awaited::Names => builder.awaits_names(),
                 Awaited::References => builder.awaits_references(),
@@ -298,13 +313,30 @@ impl Follower {
         })
     }
 
+    /// Tells when the first table has waited long enough.
+    fn impatience(&self) -> [Pin<Box<dyn Stream<Item = SourceEvent> + Send>>; 2] {
+        let names = tokio::time::sleep(dns::PATIENCE);
+        let references = references::impatience(Arc::clone(&self.read));
+        let told = |awaited| move |()| SourceEvent::Impatience(awaited);
+        [
+            names.map(told(Awaited::Names)).into_stream().boxed(),
+            references.map(told(Awaited::References)).into_stream().boxed(),
+        ]
+    }
+
     fn take(&mut self, source_event: SourceEvent) {
+        self.has_changed |= source_event.is_of_watch();
         match source_event {
             SourceEvent::WatchEvent(watched, event) => self.follow(watched, event),
             SourceEvent::Undefined(watched) => self.clear(watched),
             SourceEvent::WatchFailure(watched, failure) => self.fail(watched, &failure),
             SourceEvent::Name(name, answer) => self.objects.builder.put_answer(&name, answer),
-            SourceEvent::Reference(news) => news.tell(&mut self.objects.builder),
+            SourceEvent::Reference(news) => {
+                if news.is_read() {
+                    self.read.notify_one();
+                }
+                news.tell(&mut self.objects.builder);
+            }
             SourceEvent::Impatience(awaited) => self.impatient.push(awaited),
             SourceEvent::Tick => {
                 self.objects.builder.set_time(Timestamp::now().as_second());

@@ -23,6 +23,7 @@ use futures::StreamExt;
 use kube::Client;
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::task::{JoinError, JoinSet};
+use tokio::time::timeout;
 
 use self::checks::CheckedConfigMaps;
 use self::read::ReferenceContent;
@@ -35,8 +36,10 @@ use crate::control::task_stream::TaskStream;
 use crate::control::translate::{Builder, ReferenceChanges};
 use crate::routing::{Kind, ObjectRef, TableReader};
 
-/// How long the first table waits for the Secrets and ConfigMaps that its routes name.
-pub(super) const PATIENCE: Duration = Duration::from_secs(10);
+/// How long nothing is read until the first table no longer waits for the Secrets and ConfigMaps that its routes name.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// How long it waits at most.
+const LONGEST_PATIENCE: Duration = Duration::from_secs(120);
 /// The least time between two looks at a changed table.
 const PAUSE: Duration = Duration::from_millis(50);
 /// How many contents may wait for the builder.
@@ -56,7 +59,15 @@ pub struct CheckedReferences {
 /// Reads what is named, and keeps it up to date, in a task that ends when this is dropped.
 #[derive(Debug)]
 pub(super) struct ReferenceFollower {
-    changes: mpsc::UnboundedSender<ReferenceChanges>,
+    orders: mpsc::UnboundedSender<ReferenceOrder>,
+}
+
+/// What the task is told.
+enum ReferenceOrder {
+    /// Routes name other objects.
+    Change(ReferenceChanges),
+    /// The first table is published.
+    Published,
 }
 
 /// News of an object that routes name.
@@ -76,21 +87,31 @@ impl ReferenceFollower {
         checked: CheckedReferences,
     ) -> (Self, TaskStream<ReferenceNews>) {
         let (tell, told) = mpsc::unbounded_channel();
-        let (changes, changed) = mpsc::unbounded_channel();
-        let task = tokio::spawn(follow(client, secrets, checked, changed, tell));
-        (ReferenceFollower { changes }, TaskStream::new(told, task))
+        let (orders, ordered) = mpsc::unbounded_channel();
+        let task = tokio::spawn(follow(client, secrets, checked, ordered, tell));
+        (ReferenceFollower { orders }, TaskStream::new(told, task))
     }
 
     /// Adds and removes what routes name.
     pub(super) fn change(&mut self, changes: ReferenceChanges) {
         if changes != ReferenceChanges::default() {
             // Fails only when the runtime ends.
-            let _ = self.changes.send(changes);
+            let _ = self.orders.send(ReferenceOrder::Change(changes));
         }
+    }
+
+    /// Nothing waits for the reads any more: from now on, their rate is bounded.
+    pub(super) fn published(&mut self) {
+        let _ = self.orders.send(ReferenceOrder::Published);
     }
 }
 
 impl ReferenceNews {
+    /// Whether it is about what an object has.
+    pub(super) fn is_read(&self) -> bool {
+        !matches!(self.content, ReferenceContent::Unread { .. })
+    }
+
     /// Tells it to the builder.
     pub(super) fn tell(&self, builder: &mut Builder) {
         let key = &self.object.key;
@@ -105,11 +126,18 @@ impl ReferenceNews {
     }
 }
 
+/// Ends when the first table is to wait no longer: `read` is notified when an object was read.
+pub(super) async fn impatience(read: Arc<Notify>) {
+    let reads = async { while timeout(PATIENCE, read.notified()).await.is_ok() {} };
+    // However it ends, it has been long enough.
+    let _ = timeout(LONGEST_PATIENCE, reads).await;
+}
+
 async fn follow(
     client: Client,
     secrets: Vec<SecretWatch>,
     checked: CheckedReferences,
-    mut changes: mpsc::UnboundedReceiver<ReferenceChanges>,
+    mut orders: mpsc::UnboundedReceiver<ReferenceOrder>,
     tell: mpsc::UnboundedSender<ReferenceNews>,
 ) {
     let table_changed = changes_of(&checked.table);
@@ -130,8 +158,9 @@ async fn follow(
         }
         let due = [following.schedule.next_due(at), look_at].into_iter().flatten().min();
         tokio::select! {
-            change = changes.recv() => match change {
-                Some(change) => following.change(&change, now()),
+            order = orders.recv() => match order {
+                Some(ReferenceOrder::Change(changes)) => following.change(&changes, now()),
+                Some(ReferenceOrder::Published) => following.schedule.bound_rate(now()),
                 None => return,
             },
             () = table_changed.notified(), if look_at.is_none() => look_at = Some(at + PAUSE),
@@ -214,7 +243,7 @@ impl Following {
     ) -> Self {
         let CheckedReferences { table, authorities } = checked;
         Following {
-            schedule: ReadSchedule::new(now()),
+            schedule: ReadSchedule::new(),
             table,
             checked: CheckedConfigMaps::new(authorities),
             watches,

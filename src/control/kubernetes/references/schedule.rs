@@ -25,7 +25,7 @@ const AT_ONCE: usize = 8;
 const AT_ONCE_OF_A_NAMESPACE: usize = 4;
 /// So many failures in a row are told of an object that was read before. Fewer say little: what was read is in use.
 const TOLD_FAILURES: u32 = 3;
-/// How many reads may begin at once, and the time after which another one may. The first table waits for many.
+/// How many reads may begin at once, and the time after which another one may.
 const BURST: u32 = 1000;
 const PER_READ: Duration = Duration::from_millis(10);
 /// Who needs an object.
@@ -68,7 +68,8 @@ pub(super) struct ReadSchedule {
     due: BTreeMap<(Instant, u64), ObjectRef>,
     turns: Turns<ReadQueue>,
     running: usize,
-    rate: TokenBucket,
+    /// Bounds how often reads begin. The first table waits for many of them, and is not kept waiting by this.
+    rate: Option<TokenBucket>,
     last_id: u64,
 }
 
@@ -113,7 +114,7 @@ struct ReadQueue {
 }
 
 impl ReadSchedule {
-    pub(super) fn new(now: Instant) -> Self {
+    pub(super) fn new() -> Self {
         ReadSchedule {
             objects: HashMap::new(),
             left: RemovedReads::default(),
@@ -121,7 +122,7 @@ impl ReadSchedule {
             due: BTreeMap::new(),
             turns: Turns::default(),
             running: 0,
-            rate: TokenBucket::full(BURST, PER_READ, now),
+            rate: None,
             last_id: 0,
         }
     }
@@ -201,6 +202,15 @@ impl ReadSchedule {
         }
     }
 
+    /// From now on, the rate of the reads is bounded.
+    pub(super) fn bound_rate(&mut self, now: Instant) {
+        self.rate.get_or_insert_with(|| TokenBucket::full(BURST, PER_READ, now));
+    }
+
+    fn pause(&self, now: Instant) -> Duration {
+        self.rate.as_ref().map_or(Duration::ZERO, |rate| rate.pause(now))
+    }
+
     /// Whether an object is needed.
     pub(super) fn has(&self, object: &ObjectRef) -> bool {
         self.objects.contains_key(object)
@@ -232,7 +242,7 @@ impl ReadSchedule {
             self.turns
                 .change(object.key.namespace(), |queue| queue.waiting.push(object.clone(), ()));
         }
-        while self.running < AT_ONCE && self.rate.pause(now).is_zero() {
+        while self.running < AT_ONCE && self.pause(now).is_zero() {
             let (namespace, object) = self.turns.next(ReadQueue::begin)?;
             let followed = self.objects.get_mut(&object);
             let waiting = followed.filter(|followed| followed.stage == ReadStage::Waiting);
@@ -243,7 +253,7 @@ impl ReadSchedule {
             (followed.stage, followed.begun, followed.seen) = (ReadStage::Running, Some(now), None);
             let id = followed.id;
             self.running += 1;
-            self.rate.take(now);
+            self.rate.iter_mut().for_each(|rate| rate.take(now));
             return Some(ReadJob { object, id });
         }
         None
@@ -252,7 +262,7 @@ impl ReadSchedule {
     /// When [`ReadSchedule::next`] may return another read, if no other ends before.
     pub(super) fn next_due(&self, now: Instant) -> Option<Instant> {
         let due = self.due.keys().next().map(|(due, _)| *due);
-        let pause = self.rate.pause(now);
+        let pause = self.pause(now);
         let refilled = (!self.turns.is_empty() && !pause.is_zero()).then(|| now + pause);
         [due, refilled].into_iter().flatten().min()
     }

@@ -1,5 +1,6 @@
 //! Whatever an API server sends, and what becomes of it.
 
+mod first_table;
 mod watches;
 
 use std::collections::BTreeSet;
@@ -30,8 +31,7 @@ use crate::control::log_capture::LogCapture;
 use crate::control::objects::{Extent, ObjectText, any_json};
 use crate::control::translate::{Delta, Installation};
 use crate::reach::Reach;
-use crate::routing::Kind;
-use crate::routing::ObjectKey;
+use crate::routing::{Kind, ObjectKey};
 
 /// What is answered to a watch, line by line. A line may be `wait SECONDS` or `break`; `refuse CODE`
 /// stands alone.

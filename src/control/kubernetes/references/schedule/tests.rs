@@ -18,7 +18,8 @@ fn version(text: &str) -> SeenVersion {
 
 /// A schedule in which all Secrets are watched.
 fn watched(now: Instant) -> ReadSchedule {
-    let mut schedule = ReadSchedule::new(now);
+    let mut schedule = ReadSchedule::new();
+    schedule.bound_rate(now);
     schedule.listed(&None, &HashSet::new(), now);
     schedule
 }
@@ -187,7 +188,7 @@ fn pauses_after_failures_grow_to_a_bound() {
 #[test]
 fn one_failure_is_no_news_of_what_was_read_before() {
     let mut now = Instant::now();
-    let mut schedule = ReadSchedule::new(now);
+    let mut schedule = ReadSchedule::new();
     let map = object(Kind::ConfigMap, "ns/ca");
     schedule.want(&map, Checks, now);
     let mut told = Vec::new();
@@ -236,9 +237,24 @@ fn namespaces_take_turns_and_the_rate_is_bounded() {
 }
 
 #[test]
+fn the_reads_that_the_first_table_waits_for_begin_as_soon_as_others_end() {
+    let now = Instant::now();
+    let mut schedule = ReadSchedule::new();
+    for number in 0..5000 {
+        schedule.want(&secret(&format!("ns{}/s{number}", number % 10)), Routes, now);
+    }
+    let mut reads = 0;
+    while let Some(job) = schedule.next(now) {
+        schedule.finish(&job, ReadEnd::Read(version("1")), now);
+        reads += 1;
+    }
+    assert_eq!(reads, 5000);
+}
+
+#[test]
 fn an_object_is_followed_as_long_as_somebody_needs_it() {
     let now = Instant::now();
-    let mut schedule = ReadSchedule::new(now);
+    let mut schedule = ReadSchedule::new();
     let map = object(Kind::ConfigMap, "ns/ca");
     schedule.want(&map, Checks, now);
     read(&mut schedule, "1", now);
