@@ -12,7 +12,7 @@ use zeroize::{Zeroize, Zeroizing};
 const PERIOD_SECONDS: i64 = 60 * 60;
 
 /// More than the text form of a set has: three keys of 96 digits, their names, and a number.
-const TEXT_ROOM: usize = 512;
+const TEXT_ROOM: usize = 400;
 
 /// The keys of session tickets. Clones share them. Without a set, there are no tickets.
 #[derive(Clone, Default)]
