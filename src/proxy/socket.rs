@@ -328,6 +328,11 @@ impl Socket {
         waits
     }
 
+    /// Has the current task polled again, although no event will come.
+    pub(super) fn wake(&self) {
+        self.reactor.wake_current();
+    }
+
     fn is_known_broken(&self) -> bool {
         self.state.get() == SocketState::Broken
     }
@@ -337,7 +342,7 @@ impl Socket {
     fn give_up(&self) {
         self.state.set(self.state.get().max(SocketState::Gone));
         self.reactor.mark(self.id, Ready::READ);
-        self.reactor.wake_current();
+        self.wake();
     }
 
     /// The number of bytes that were read. After a break, 0 is an error and not an orderly end.

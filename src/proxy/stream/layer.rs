@@ -3,15 +3,16 @@
 //! All bytes go through a buffer that the worker's streams share. A stream has memory of its own only for a
 //! record that has not arrived completely, and for ciphertext that the socket did not take.
 
-use std::cell::RefCell;
 use std::io;
 use std::rc::Rc;
 use std::task::{Poll, ready};
 
 use rustls::{CommonState, Error};
 
+use super::cipher_buffer::CipherBuffer;
 use super::engine::{LONGEST_RECORD, OVERHEAD_13, Plaintext, TlsEngine, record_length};
 use super::handshake_fault::HandshakeFault;
+use super::stream_fault::StreamFault;
 use crate::proxy::socket::Socket;
 use crate::tls::{AlertDescription, alert};
 
@@ -21,7 +22,7 @@ const MOST_PLAINTEXT: usize = 64 * 1024;
 const MOST_KEPT: usize = 64 * 1024;
 /// Room for all of these: [`MOST_PLAINTEXT`] with the overhead of its records, or [`MOST_KEPT`], a partial record
 /// and a read.
-const BUFFER: usize = MOST_KEPT + 2 * LONGEST_RECORD;
+pub(super) const BUFFER: usize = MOST_KEPT + 2 * LONGEST_RECORD;
 /// What a full read has besides its data, if it is of full records: then none is cut.
 const READ_OVERHEAD: usize = MOST_PLAINTEXT / (16 * 1024) * OVERHEAD_13;
 /// What a record counts besides its data: a small one costs as much as so many bytes. One without data may change
@@ -30,15 +31,6 @@ const RECORD_WORK: u64 = 1024;
 const BARREN_WORK: u64 = 16 * 1024;
 /// The work of one read.
 const READ_WORK: u64 = 256 * 1024;
-
-/// The buffer for ciphertext that all streams of a worker share.
-pub(in crate::proxy) struct CipherBuffer(RefCell<Box<[u8]>>);
-
-impl CipherBuffer {
-    pub(in crate::proxy) fn new() -> Rc<Self> {
-        Rc::new(CipherBuffer(RefCell::new(vec![0; BUFFER].into())))
-    }
-}
 
 /// The TLS of one stream.
 pub(in crate::proxy) struct TlsLayer {
@@ -52,8 +44,8 @@ pub(in crate::proxy) struct TlsLayer {
     output: Vec<u8>,
     flushed: usize,
     reading: Reading,
-    /// Why reading has failed, if TLS forbids it.
-    failure: Option<Box<Error>>,
+    /// Why it has failed, if that is because of TLS.
+    failure: Option<Box<StreamFault>>,
     /// Whether a `close_notify` was sent, or is in the output.
     said_end: bool,
     /// Whether the last read ended because it was too much work.
@@ -72,7 +64,7 @@ enum Reading {
     Closed,
     /// It has ended without, after ours.
     Cut,
-    /// The peer broke the rules, or its bytes are not its own.
+    /// The peer broke the rules, or its bytes are not its own; or nothing more can be sent to it.
     Failed,
 }
 
@@ -257,7 +249,7 @@ impl TlsLayer {
         budget: u64,
     ) -> Result<u64, Error> {
         let handshaking = self.engine.state().is_handshaking();
-        let (mut start, mut worked) = (0, 0);
+        let (mut start, mut worked, mut fault) = (0, 0, None);
         while worked < budget && handshaking == self.engine.state().is_handshaking() {
             let rest = received.get_mut(start..).unwrap_or_default();
             let Some(record) = rest.get(self.seen..).and_then(record_length) else { break };
@@ -280,8 +272,8 @@ impl TlsLayer {
                     }
                 }
                 Err(error) => {
-                    self.reading = Reading::Failed;
-                    self.failure = Some(Box::new(error));
+                    self.failed(StreamFault::Tls(error.clone()));
+                    fault = Some(error);
                     break;
                 }
             }
@@ -293,20 +285,29 @@ impl TlsLayer {
         };
         self.input = rest.to_vec();
         self.seen = self.seen.min(rest.len());
-        match &self.failure {
-            Some(error) => Err((**error).clone()),
-            None => Ok(worked),
-        }
+        fault.map_or(Ok(worked), Err)
+    }
+
+    /// Ends reading because of a fault of TLS.
+    fn failed(&mut self, fault: StreamFault) {
+        self.reading = Reading::Failed;
+        self.failure = Some(Box::new(fault));
     }
 
     /// Encrypts and sends the first of `bytes`, if everything before them is sent. What the socket does not take is
     /// kept, and counts as sent.
+    ///
+    /// # Errors
+    /// When the connection is broken, or has no keys left that may encrypt. Then the next read fails, too.
     pub(in crate::proxy) fn poll_send(
         &mut self,
         socket: &Socket,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
         ready!(self.poll_flush(socket))?;
+        if self.reading == Reading::Failed {
+            return Poll::Ready(Err(io::ErrorKind::InvalidData.into()));
+        }
         if !socket.may_write() {
             return Poll::Pending;
         }
@@ -314,9 +315,12 @@ impl TlsLayer {
         let shared = Rc::clone(&self.buffer);
         let mut buffer = shared.0.borrow_mut();
         let kept = self.input.get_mut(..self.seen).unwrap_or_default();
-        let encrypted = self.engine.encrypt(kept, bytes, &mut buffer);
-        let length =
-            encrypted.map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?;
+        let Ok(length) = self.engine.encrypt(kept, bytes, &mut buffer) else {
+            // Nothing else would ever end the connection: its peer may wait for the bytes that it does not get.
+            self.failed(StreamFault::Exhausted);
+            socket.wake();
+            return Poll::Ready(Err(io::ErrorKind::InvalidData.into()));
+        };
         let ciphertext = buffer.get(..length).unwrap_or_default();
         let sent = match socket.poll_send(ciphertext) {
             Poll::Ready(sent) => sent?,
@@ -362,8 +366,8 @@ impl TlsLayer {
         self.reading == Reading::Failed
     }
 
-    /// Why a read has failed, if TLS forbids it.
-    pub(in crate::proxy) fn failure(&self) -> Option<&Error> {
+    /// Why it has failed, if that is because of TLS.
+    pub(in crate::proxy) fn failure(&self) -> Option<&StreamFault> {
         self.failure.as_deref()
     }
 

@@ -1,8 +1,10 @@
 //! A stream: a socket of a peer, and its TLS if sluice serves or speaks that.
 
+mod cipher_buffer;
 mod engine;
 mod handshake_fault;
 mod layer;
+mod stream_fault;
 #[cfg(test)]
 mod tests;
 
@@ -10,9 +12,10 @@ use std::cell::{OnceCell, RefCell};
 use std::io;
 use std::task::Poll;
 
+pub(super) use self::cipher_buffer::CipherBuffer;
 pub(super) use self::engine::TlsEngine;
 pub(super) use self::handshake_fault::HandshakeFault;
-pub(super) use self::layer::{CipherBuffer, TlsLayer};
+pub(super) use self::layer::TlsLayer;
 use super::socket::Socket;
 
 /// The bytes of a peer, in both directions: those of its socket, or what TLS carries.

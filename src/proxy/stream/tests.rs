@@ -2,19 +2,33 @@
 
 #![allow(clippy::unwrap_used)]
 
+use std::future::poll_fn;
 use std::io::Write;
-use std::sync::{Arc, LazyLock};
+use std::rc::Rc;
+use std::sync::{Arc, LazyLock, mpsc};
+use std::task::Poll;
+use std::thread;
+use std::time::Duration;
 
 use proptest::collection::vec;
 use proptest::prelude::*;
 use rcgen::{CertificateParams, KeyPair};
+use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
+use rustls::crypto::CryptoProvider;
 use rustls::pki_types::{CertificateDer, PrivatePkcs8KeyDer, ServerName};
 use rustls::server::UnbufferedServerConnection;
 use rustls::version::{TLS12, TLS13};
-use rustls::{ClientConfig, ClientConnection, RootCertStore, ServerConfig};
+use rustls::{
+    CipherSuiteCommon, ClientConfig, ClientConnection, RootCertStore, ServerConfig,
+    SupportedCipherSuite, Tls12CipherSuite,
+};
 
+use super::cipher_buffer::CipherBuffer;
 use super::engine::{Plaintext, TlsEngine};
-use super::layer::{CipherBuffer, TlsLayer};
+use super::layer::TlsLayer;
+use super::stream_fault::StreamFault;
+use crate::proxy::reactor::{Inbox, Reactor};
+use crate::proxy::socket::Socket;
 use crate::termination::provider;
 
 /// Settings of a server and of its client.
@@ -55,7 +69,12 @@ struct Pair {
 impl Pair {
     /// One whose handshake is complete.
     fn shaken(version: usize) -> Self {
-        let (server, clients) = configs();
+        Pair::shaken_with(&configs().0, version)
+    }
+
+    /// The same, with a server of these settings.
+    fn shaken_with(server: &Arc<ServerConfig>, version: usize) -> Self {
+        let (_, clients) = configs();
         let name = ServerName::try_from("a.test").unwrap();
         let client = ClientConnection::new(Arc::clone(&clients[version]), name).unwrap();
         let engine = UnbufferedServerConnection::new(Arc::clone(server)).unwrap();
@@ -172,6 +191,67 @@ fn a_read_is_limited_in_its_work() {
     let mut bytes = pair.sent();
     pair.layer.process(&mut bytes, &mut Plaintext::new(&mut buffer), 64 * 1024).unwrap();
     assert_eq!(pair.layer.take_work(), 64 * 1024, "four of them");
+}
+
+/// Settings of a server whose keys of TLS 1.2 encrypt few records.
+fn short_lived() -> Arc<ServerConfig> {
+    const RECORDS: u64 = 10;
+    let short = |suite: &SupportedCipherSuite| {
+        let SupportedCipherSuite::Tls12(suite) = suite else { return *suite };
+        let common = CipherSuiteCommon { confidentiality_limit: RECORDS, ..suite.common };
+        let short = Tls12CipherSuite { common, ..**suite };
+        SupportedCipherSuite::Tls12(Box::leak(Box::new(short)))
+    };
+    let cipher_suites = provider().cipher_suites.iter().map(short).collect();
+    let short = CryptoProvider { cipher_suites, ..(**provider()).clone() };
+    let server = ServerConfig::builder_with_provider(Arc::new(short))
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_no_client_auth()
+        .with_cert_resolver(Arc::clone(&configs().0.cert_resolver));
+    Arc::new(server)
+}
+
+/// The other side may wait for the bytes that were not sent, so nothing else would end the connection.
+#[test]
+fn a_stream_whose_keys_are_used_up_fails_and_its_task_is_told() {
+    let (done, end) = mpsc::channel();
+    thread::spawn(move || {
+        let reactor = Reactor::new(Arc::new(Inbox::new().unwrap()), || ()).unwrap();
+        reactor.block_on(use_keys_up(Rc::clone(&reactor))).unwrap();
+        done.send(())
+    });
+    // A task that is not woken would wait for ever.
+    assert!(end.recv_timeout(Duration::from_secs(60)).is_ok());
+}
+
+async fn use_keys_up(reactor: Rc<Reactor>) {
+    let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
+    let (fd, _peer) = socketpair(AddressFamily::UNIX, SocketType::STREAM, flags, None).unwrap();
+    let socket = Socket::accepted(&reactor, fd).unwrap();
+    let mut layer = Pair::shaken_with(&short_lived(), 0).layer;
+    let mut sent = 0;
+    poll_fn(|_| {
+        loop {
+            match layer.poll_send(&socket, b"x") {
+                Poll::Ready(Ok(1)) if sent < 100 => sent += 1,
+                Poll::Ready(Err(_)) => return Poll::Ready(()),
+                other => panic!("{other:?} after {sent}"),
+            }
+        }
+    })
+    .await;
+    // Only the wake of the layer has this polled again.
+    let mut polled = false;
+    poll_fn(|_| match std::mem::replace(&mut polled, true) {
+        false => Poll::Pending,
+        true => Poll::Ready(()),
+    })
+    .await;
+    assert!(layer.has_failed() && layer.may_go_on() && !layer.has_output());
+    assert_eq!(layer.failure(), Some(&StreamFault::Exhausted));
+    assert!(matches!(layer.poll_recv(&socket, &mut [0; 16]), Poll::Ready(Err(_))));
+    assert!(matches!(layer.poll_send(&socket, b"x"), Poll::Ready(Err(_))));
 }
 
 impl TlsLayer {

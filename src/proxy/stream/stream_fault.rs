@@ -1,0 +1,14 @@
+//! The faults of TLS after the handshake.
+
+use rustls::Error;
+
+/// Why TLS has ended a stream.
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+pub(in crate::proxy) enum StreamFault {
+    /// The peer breaks the rules of TLS, or has sent a fatal alert.
+    #[error("{0}")]
+    Tls(Error),
+    /// The keys have encrypted as many records as they may, and TLS 1.2 has no other keys.
+    #[error("the keys of TLS 1.2 are used up")]
+    Exhausted,
+}
