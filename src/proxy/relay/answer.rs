@@ -8,7 +8,7 @@ use crate::proxy::stream::Stream;
 pub(in crate::proxy) enum Answer {
     /// It sent a byte.
     Byte,
-    /// It closed or reset the connection while the client waited for a byte.
+    /// It closed or reset the connection while the client waited for a byte, and had sent some.
     EarlyClose,
 }
 
@@ -42,9 +42,11 @@ impl AnswerWatch {
         // A client that has sent its end, or is gone, may be why the endpoint closes.
         let client_left =
             matches!(up.stage(), Stage::Ended | Stage::Done) || downstream.socket().is_broken();
+        // One that was not asked may have closed because of that. A client whose TLS ends here may be silent.
+        let is_unasked = !up.has_read;
         *self = match (has_bytes, is_closed) {
             (true, _) => AnswerWatch::Come(Answer::Byte),
-            (false, true) if client_left => AnswerWatch::Over,
+            (false, true) if client_left || is_unasked => AnswerWatch::Over,
             (false, true) => AnswerWatch::Come(Answer::EarlyClose),
             (false, false) => AnswerWatch::Waiting,
         };

@@ -24,6 +24,8 @@ pub(super) struct Direction {
     stage: Stage,
     /// Allocated only when needed; few directions have bounds.
     bounds: Option<Box<Bounds>>,
+    /// Whether the sender has sent a byte.
+    pub(super) has_read: bool,
     /// Bytes that were relayed.
     pub(super) bytes: u64,
 }
@@ -91,7 +93,7 @@ impl Direction {
     pub(super) fn new(first: Vec<u8>) -> Self {
         let unsent = if first.is_empty() { Unsent::Nothing } else { Unsent::Bytes(first, 0) };
         let mode = Mode::Copy { large: 0 };
-        Direction { unsent, mode, stage: Stage::Open, bounds: None, bytes: 0 }
+        Direction { unsent, mode, stage: Stage::Open, bounds: None, has_read: false, bytes: 0 }
     }
 
     pub(super) fn stage(&self) -> Stage {
@@ -148,7 +150,10 @@ impl Direction {
                 Poll::Pending => return Ok(StopReason::Blocked),
                 Poll::Ready(Err(error)) => return Err(error),
                 Poll::Ready(Ok(0)) => self.stage = Stage::Ended,
-                Poll::Ready(Ok(read)) => self.adapt(from, to, read),
+                Poll::Ready(Ok(read)) => {
+                    self.has_read = true;
+                    self.adapt(from, to, read);
+                }
             }
         }
     }

@@ -79,7 +79,10 @@ impl<'a> Relay<'a> {
         first: FirstBytes,
     ) -> Self {
         let FirstBytes { bytes, header } = first;
-        let (up, down) = (Direction::new(bytes), Direction::new(Vec::new()));
+        // A hello that is passed on, or data.
+        let has_read = bytes.len() > header.into();
+        let (mut up, down) = (Direction::new(bytes), Direction::new(Vec::new()));
+        up.has_read = has_read;
         let (answer, quanta) = (AnswerWatch::default(), Quanta::default());
         Relay { context, downstream, upstream, member, up, down, header, answer, quanta, known }
     }

@@ -6,6 +6,7 @@ mod client_certificates;
 mod costs;
 mod ends;
 mod handshakes;
+mod health;
 mod peer;
 mod pki;
 mod records;
