@@ -12,6 +12,7 @@ mod pem;
 mod provider;
 mod resolver;
 mod server;
+mod shown;
 #[cfg(test)]
 mod tests;
 mod text;

@@ -7,12 +7,14 @@ use aws_lc_rs::digest;
 use rustls::pki_types::{CertificateDer, UnixTime};
 use rustls::server::danger::ClientCertVerifier;
 use rustls::server::{
-    NoClientAuth, NoServerSessionStorage, UnbufferedServerConnection, WebPkiClientVerifier,
+    NoClientAuth, NoServerSessionStorage, ProducesTickets, UnbufferedServerConnection,
+    WebPkiClientVerifier,
 };
 use rustls::version::{TLS12, TLS13};
 use rustls::{Error, ServerConfig};
 
 use super::resolver::{Resolver, take_chosen};
+use super::shown;
 use super::text::{CertificateText, MinVersion};
 use super::ticketer::Ticketer;
 use super::verifier::BoundedVerifier;
@@ -50,11 +52,13 @@ pub struct ClientCertificates {
 
 /// The client's side of a termination, ready for handshakes.
 pub struct ServerTls {
+    /// If clients have to show certificates, each connection gets settings of its own, with the same certificates.
     config: Arc<ServerConfig>,
     /// The same for clients that offer `postgresql` alone, if no protocols are selected otherwise.
     postgresql: Option<Arc<ServerConfig>>,
     resolver: Arc<Resolver>,
     verifier: Arc<dyn ClientCertVerifier>,
+    tickets: Arc<dyn ProducesTickets>,
     /// What distinguishes it from others besides its certificates.
     settings: ServerSettings,
 }
@@ -77,25 +81,16 @@ impl ServerTls {
         let verifier = verifier(client_certificates.as_ref())?;
         let resolver = Arc::new(Resolver(certificates.into()));
         let settings = ServerSettings { alpn, min_version, client_certificates, tickets, route };
-        let versions: &[_] = match min_version {
-            MinVersion::V12 => &[&TLS13, &TLS12],
-            MinVersion::V13 => &[&TLS13],
-        };
-        let mut config = ServerConfig::builder_with_provider(Arc::clone(provider()))
-            .with_protocol_versions(versions)?
-            .with_client_cert_verifier(Arc::clone(&verifier))
-            .with_cert_resolver(Arc::<Resolver>::clone(&resolver));
-        config.alpn_protocols = settings.alpn.iter().map(|one| one.as_bytes().to_vec()).collect();
-        // Sessions are in tickets alone, so that any replica can resume them.
-        config.session_storage = Arc::new(NoServerSessionStorage {});
-        config.ticketer = Arc::new(Ticketer::new(&settings.tickets, settings.ticket_context()));
-        config.send_tls13_tickets = 1;
+        let tickets: Arc<dyn ProducesTickets> =
+            Arc::new(Ticketer::new(&settings.tickets, settings.ticket_context()));
+        let config = settings.config(&resolver, Arc::clone(&verifier), Arc::clone(&tickets))?;
         let postgresql = settings.alpn.is_empty().then(|| {
             let mut config = config.clone();
             config.alpn_protocols = vec![POSTGRESQL.to_vec()];
             Arc::new(config)
         });
-        Ok(ServerTls { config: Arc::new(config), postgresql, resolver, verifier, settings })
+        let config = Arc::new(config);
+        Ok(ServerTls { config, postgresql, resolver, verifier, tickets, settings })
     }
 
     /// A connection with a client that offers these protocols (ALPN, RFC 7301).
@@ -109,7 +104,13 @@ impl ServerTls {
         let mut offers = offers.into_iter();
         let alone = offers.next() == Some(POSTGRESQL) && offers.next().is_none();
         let config = self.postgresql.as_ref().filter(|_| alone).unwrap_or(&self.config);
-        UnbufferedServerConnection::new(Arc::clone(config))
+        if self.settings.client_certificates.is_none() {
+            return UnbufferedServerConnection::new(Arc::clone(config));
+        }
+        let (verifier, tickets) = shown::of_connection(&self.verifier, &self.tickets);
+        let mut own = self.settings.config(&self.resolver, verifier, tickets)?;
+        own.alpn_protocols.clone_from(&config.alpn_protocols);
+        UnbufferedServerConnection::new(Arc::new(own))
     }
 
     /// The certificate that the last processed hello on this thread got, once. A resumed session gets none.
@@ -117,8 +118,8 @@ impl ServerTls {
         take_chosen()
     }
 
-    /// Checks the certificates that the client of a resumed session has shown in its first handshake: they may have
-    /// expired since.
+    /// Checks the certificates that the client of a resumed session has shown in its first handshake. A ticket is not
+    /// good for longer than they are; this does not rely on that.
     ///
     /// # Errors
     /// Why they are not accepted now.
@@ -138,6 +139,28 @@ impl ServerTls {
 }
 
 impl ServerSettings {
+    fn config(
+        &self,
+        resolver: &Arc<Resolver>,
+        verifier: Arc<dyn ClientCertVerifier>,
+        tickets: Arc<dyn ProducesTickets>,
+    ) -> Result<ServerConfig, Error> {
+        let versions: &[_] = match self.min_version {
+            MinVersion::V12 => &[&TLS13, &TLS12],
+            MinVersion::V13 => &[&TLS13],
+        };
+        let mut config = ServerConfig::builder_with_provider(Arc::clone(provider()))
+            .with_protocol_versions(versions)?
+            .with_client_cert_verifier(verifier)
+            .with_cert_resolver(Arc::<Resolver>::clone(resolver));
+        config.alpn_protocols = self.alpn.iter().map(|one| one.as_bytes().to_vec()).collect();
+        // Sessions are in tickets alone, so that any replica can resume them.
+        config.session_storage = Arc::new(NoServerSessionStorage {});
+        config.ticketer = tickets;
+        config.send_tls13_tickets = 1;
+        Ok(config)
+    }
+
     /// What a ticket is bound to. A ticket proves that its client has shown a certificate, so it must not be good for
     /// other authorities than those that have accepted that certificate.
     fn ticket_context(&self) -> [u8; 32] {

@@ -1,14 +1,16 @@
 #![allow(clippy::unwrap_used)]
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use rcgen::{
     BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair, PKCS_ECDSA_P256_SHA256,
     PKCS_ED25519, PKCS_RSA_SHA256, SignatureAlgorithm,
 };
 use rustls::client::UnbufferedClientConnection;
-use rustls::pki_types::ServerName;
-use rustls::server::UnbufferedServerConnection;
+use rustls::pki_types::{ServerName, UnixTime};
+use rustls::server::danger::ClientCertVerifier;
+use rustls::server::{ProducesTickets, UnbufferedServerConnection, WebPkiClientVerifier};
 use rustls::unbuffered::{ConnectionState, EncodeError};
 use rustls::{ClientConfig, HandshakeKind, NamedGroup};
 
@@ -269,6 +271,61 @@ fn tickets_are_good_for_their_route_and_its_rules_alone() {
     keys.off();
     assert_eq!(kind(&one, &client, "a.test"), full);
     assert_eq!(kind(&one, &client, "a.test"), full);
+}
+
+/// The end passes from ticket to ticket, so a client shows its certificate again some day.
+#[test]
+fn a_ticket_ends_with_what_its_client_has_shown() {
+    let ca = authority();
+    let verifier: Arc<dyn ClientCertVerifier> = WebPkiClientVerifier::builder_with_provider(
+        Arc::clone(roots(&ca).store()),
+        provider().clone(),
+    )
+    .build()
+    .unwrap();
+    let tickets: Arc<dyn ProducesTickets> =
+        Arc::new(ticketer::Ticketer::new(&TicketKeys::local(0).unwrap(), [0; 32]));
+    let connection = || shown::of_connection(&verifier, &tickets);
+    let chain = identity(&ca, &["client"]).certified_key().cert.clone();
+    let show = |verifier: &shown::ShownVerifier, ago: u64| {
+        let then = UnixTime::since_unix_epoch(Duration::from_secs(UnixTime::now().as_secs() - ago));
+        verifier.verify_client_cert(&chain[0], &[], then).unwrap();
+    };
+    let resume = |ticket: &[u8]| {
+        let (_, next) = connection();
+        assert_eq!(next.decrypt(ticket)?, b"session");
+        next.encrypt(b"session")
+    };
+    let (_, without) = connection();
+    assert!(resume(&resume(&without.encrypt(b"session").unwrap()).unwrap()).is_some());
+    let (seen, recent) = connection();
+    show(&seen, 7100);
+    assert!(resume(&resume(&recent.encrypt(b"session").unwrap()).unwrap()).is_some());
+    let (seen, old) = connection();
+    show(&seen, 7201);
+    assert_eq!(resume(&old.encrypt(b"session").unwrap()), None);
+    // The end of a resumed session is that of its first one.
+    let (_, next) = connection();
+    next.decrypt(&recent.encrypt(b"session").unwrap()).unwrap();
+    let bytes = tickets.decrypt(&next.encrypt(b"session").unwrap()).unwrap();
+    assert_eq!(bytes, tickets.decrypt(&recent.encrypt(b"session").unwrap()).unwrap());
+    let [soon, _] = issue(&ca, &["client"], &PKCS_ECDSA_P256_SHA256, |params| {
+        params.not_after = rcgen::date_time_ymd(2030, 1, 1);
+    });
+    let soon = pem::certificates(soon.as_bytes()).unwrap();
+    let end = 1_893_456_000;
+    assert_eq!(shown::end_of(&soon, end - 100), end);
+    assert_eq!(shown::end_of(soon.iter().chain(&chain), end - 100), end);
+    assert_eq!(shown::end_of(&soon, end - 10_000), end - 2800);
+}
+
+/// Its client could not send it back.
+#[test]
+fn a_session_that_is_too_large_gets_no_ticket() {
+    let tickets = ticketer::Ticketer::new(&TicketKeys::local(0).unwrap(), [0; 32]);
+    let ticket = tickets.encrypt(&[7; 8 << 10]).unwrap();
+    assert_eq!(tickets.decrypt(&ticket).unwrap(), [7; 8 << 10]);
+    assert_eq!(tickets.encrypt(&[7; (8 << 10) + 1]), None);
 }
 
 #[test]

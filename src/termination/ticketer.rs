@@ -13,6 +13,8 @@ use super::{TicketKey, TicketKeySet, TicketKeys};
 
 /// The longest ticket that is decrypted. It has the client's certificates.
 const LONGEST: usize = 32 << 10;
+/// The largest session that a ticket is made of, so that a hello with it is not too large for anybody.
+const LARGEST_SESSION: usize = 8 << 10;
 /// The length of a key's name, with which a ticket begins.
 const NAME: usize = 16;
 
@@ -83,6 +85,9 @@ impl ProducesTickets for Ticketer {
     }
 
     fn encrypt(&self, plain: &[u8]) -> Option<Vec<u8>> {
+        if plain.len() > LARGEST_SESSION {
+            return None;
+        }
         let derived = self.derived()?;
         let current = derived.of.current().name();
         let (name, key) = derived.keys.iter().find(|(name, _)| name == current)?;

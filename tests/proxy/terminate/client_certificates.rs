@@ -1,10 +1,13 @@
 //! Clients that have to show a certificate.
 
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use rcgen::PKCS_ECDSA_P256_SHA256;
+use rustls::client::ResolvesClientCert;
+use rustls::sign::CertifiedKey;
 use rustls::version::{TLS12, TLS13};
-use rustls::{ClientConfig, HandshakeKind};
+use rustls::{ClientConfig, HandshakeKind, SignatureScheme};
 use sluice::outcome::Outcome;
 use sluice::termination::{TicketKeySet, provider};
 
@@ -119,6 +122,54 @@ fn a_session_whose_certificate_has_expired_is_not_resumed() {
     }
     assert!(SystemTime::now() >= end);
     assert!(plane.has_ended("a.test", Outcome::HandshakeFailed));
+}
+
+/// A client's certificate, which it may renew.
+#[derive(Debug)]
+struct Renewing(Mutex<Arc<CertifiedKey>>);
+
+impl ResolvesClientCert for Renewing {
+    fn resolve(&self, _: &[&[u8]], _: &[SignatureScheme]) -> Option<Arc<CertifiedKey>> {
+        Some(Arc::clone(&self.0.lock().unwrap()))
+    }
+
+    fn has_certs(&self) -> bool {
+        true
+    }
+}
+
+/// Its session does not lock it out.
+#[test]
+#[ignore = "slow: waits until a certificate has expired, two seconds"]
+fn a_client_that_has_renewed_its_certificate_is_served_whatever_its_session() {
+    let (authority, backend) = (Authority::new(), Backend::new());
+    let mut parts = authority.parts("a.test", &PKCS_ECDSA_P256_SHA256);
+    parts.client_certificates = Some(authority.of_clients(true));
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs() as i64;
+    parts.tickets.set(TicketKeySet::new(now).unwrap());
+    let target = target("a.test", &[backend.address()]);
+    let plane = Plane::start(vec![target.terminated(parts, None)]);
+    for version in [&TLS12, &TLS13] {
+        let end = SystemTime::now() + Duration::from_secs(2);
+        let old = authority.issue_until(end, "client.test", &PKCS_ECDSA_P256_SHA256);
+        let new = authority.issue("client.test", &PKCS_ECDSA_P256_SHA256);
+        let renewing = Arc::new(Renewing(Mutex::new(old.certified())));
+        let mut config = authority.client_of(provider(), &[version], None);
+        config.client_auth_cert_resolver = Arc::<Renewing>::clone(&renewing);
+        let connect = || {
+            let mut client = TlsPeer::open(plane.address(), "a.test", &config);
+            exchange(&mut client, &mut backend.accept());
+            client.tls.handshake_kind().unwrap()
+        };
+        assert_eq!(connect(), HandshakeKind::Full);
+        assert_eq!(connect(), HandshakeKind::Resumed);
+        wait_until("the certificate to expire", || {
+            SystemTime::now() > end + Duration::from_secs(1)
+        });
+        *renewing.0.lock().unwrap() = new.certified();
+        assert_eq!(connect(), HandshakeKind::Full);
+        assert_eq!(connect(), HandshakeKind::Resumed);
+    }
 }
 
 #[test]

@@ -11,6 +11,7 @@ use rustls::client::Resumption;
 use rustls::crypto::CryptoProvider;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 use rustls::server::WebPkiClientVerifier;
+use rustls::sign::CertifiedKey;
 use rustls::{ClientConfig, RootCertStore, ServerConfig, SupportedProtocolVersion};
 use sluice::termination::{
     CertificateText, ClientCertificates, Identity, MinVersion, Roots, ServerParts, Termination,
@@ -153,6 +154,11 @@ impl Authority {
 }
 
 impl Credentials {
+    /// As rustls has it.
+    pub(super) fn certified(&self) -> Arc<CertifiedKey> {
+        CertifiedKey::from_der(self.chain.clone(), self.key(), provider()).unwrap().into()
+    }
+
     fn key(&self) -> PrivateKeyDer<'static> {
         PrivatePkcs8KeyDer::from(self.key.serialize_der()).into()
     }
