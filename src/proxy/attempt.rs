@@ -119,6 +119,17 @@ impl Attempt {
         self.begun
     }
 
+    /// How long the endpoint has been silent, or is being spoken to. The time in which TLS with it waits for its turn
+    /// does not count.
+    pub(super) fn silence(&self) -> Duration {
+        self.begun.elapsed().saturating_sub(self.held_back())
+    }
+
+    /// How long TLS with the endpoint has waited for its turns.
+    pub(super) fn held_back(&self) -> Duration {
+        self.tls.as_ref().map(|tls| tls.waited()).unwrap_or_default()
+    }
+
     /// Whether the endpoint's last answer was fast enough to be from the same machine.
     pub(super) fn is_quick(&self) -> bool {
         self.tls.is_none() && self.active.endpoint().is_quick()
@@ -202,7 +213,7 @@ impl Attempt {
     /// Makes other clients avoid the endpoint, if it was silent for [`SILENCE`]. The attempt goes on, so it
     /// has not failed yet.
     pub(super) fn fall_silent(&self) {
-        if self.begun.elapsed() >= SILENCE {
+        if self.silence() >= SILENCE {
             self.active.settle(|endpoint| endpoint.failed(Moment::now()));
         }
     }
@@ -210,7 +221,7 @@ impl Attempt {
     /// Ends an attempt that took too long for its client. It counts as failed only if the endpoint was silent
     /// for [`SILENCE`]: the short timeout of one route must not affect other routes.
     pub(super) fn give_up(self, context: &Context, route: &Route) {
-        if self.begun.elapsed() >= SILENCE {
+        if self.silence() >= SILENCE {
             count_failure(context, route, &self.active, Moment::now());
         }
     }
@@ -219,7 +230,7 @@ impl Attempt {
     /// for [`SILENCE`], it gets the rest of that time to answer: otherwise a route that does not wait for long
     /// would never find out that it is dead.
     pub(super) fn lose(self, context: &Rc<Context>, route: &Arc<Route>) {
-        let rest = SILENCE.saturating_sub(self.begun.elapsed());
+        let rest = SILENCE.saturating_sub(self.silence());
         if rest.is_zero() {
             return self.give_up(context, route);
         }

@@ -72,7 +72,10 @@ pub(super) async fn connect(
                 }
                 Ok(Err(gone)) => return Err(gone),
                 Err(Interrupted::Cancelled) => return Err(Refusal::Drained),
-                Err(Interrupted::Elapsed) if patience < limit => Ok(attempt),
+                // What TLS has waited for its turns is added: a race goes on with one attempt as well.
+                Err(Interrupted::Elapsed) if patience < limit || !attempt.held_back().is_zero() => {
+                    Ok(attempt)
+                }
                 Err(Interrupted::Elapsed) => {
                     attempt.give_up(context, route);
                     Err(ConnectFailure::TimedOut)

@@ -1,12 +1,14 @@
 //! TLS with an endpoint, for routes that ask for it. There is no way back to plain TCP.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::sync::Arc;
 use std::task::{Poll, ready};
+use std::time::{Duration, Instant};
 
 use super::announce::header;
 use super::connection::Connection;
 use super::context::Context;
+use super::reactor::StepOf;
 use super::stream::{HandshakeFault, Stream, TlsEngine, TlsLayer};
 use crate::routing::Route;
 use crate::termination::UpstreamTls;
@@ -18,7 +20,35 @@ pub(super) struct EndpointTls {
     alpn: Option<Box<[u8]>>,
     /// The PROXY header, which comes before TLS.
     header: Vec<u8>,
+    waits: StepWaits,
     fault: RefCell<Option<HandshakeFault>>,
+}
+
+/// The time that the steps of a handshake have waited for their turns. It is the time of other handshakes, and says
+/// nothing about an endpoint.
+#[derive(Debug, Default)]
+struct StepWaits {
+    /// Since when one waits.
+    since: Cell<Option<Instant>>,
+    /// How long those before it have waited.
+    before: Cell<Duration>,
+}
+
+impl StepWaits {
+    /// Records whether a step may be made now.
+    fn asked(&self, may_step: bool, now: Instant) {
+        if may_step {
+            self.before.set(self.total(now));
+            self.since.set(None);
+        } else if self.since.get().is_none() {
+            self.since.set(Some(now));
+        }
+    }
+
+    fn total(&self, now: Instant) -> Duration {
+        let current = self.since.get().map(|since| now.saturating_duration_since(since));
+        self.before.get() + current.unwrap_or_default()
+    }
 }
 
 impl EndpointTls {
@@ -32,8 +62,8 @@ impl EndpointTls {
         let alpn = connection.terminated.as_ref().and_then(|terminated| terminated.alpn.clone());
         let mut bytes = Vec::new();
         header(&mut bytes, connection, route, downstream);
-        let fault = RefCell::default();
-        Some(Box::new(EndpointTls { tls: Arc::clone(tls), alpn, header: bytes, fault }))
+        let (waits, fault) = (StepWaits::default(), RefCell::default());
+        Some(Box::new(EndpointTls { tls: Arc::clone(tls), alpn, header: bytes, waits, fault }))
     }
 
     /// Whether the handshake over `stream`, which is open, is complete (`true`) or has failed (`false`).
@@ -54,9 +84,14 @@ impl EndpointTls {
         route: &Route,
         stream: &Stream,
     ) -> Poll<Result<(), HandshakeFault>> {
-        let may_step = || context.reactor.may_step(route.spec.key.namespace());
+        let may_step = |of| {
+            let may_step = context.reactor.may_step(route.spec.key.namespace(), of);
+            self.waits.asked(may_step, Instant::now());
+            may_step
+        };
         if stream.tls().is_none() {
-            if !may_step() {
+            // Its client has shaken hands.
+            if !may_step(StepOf::Begun) {
                 return Poll::Pending;
             }
             let engine = TlsEngine::Client(self.tls.connect(self.alpn.as_deref())?);
@@ -67,8 +102,34 @@ impl EndpointTls {
         tls.borrow_mut().poll_handshake(stream.socket(), may_step)
     }
 
+    /// How long it has waited for its turns so far.
+    pub(super) fn waited(&self) -> Duration {
+        self.waits.total(Instant::now())
+    }
+
     /// Why it has failed, once.
     pub(super) fn take_fault(&self) -> Option<HandshakeFault> {
         self.fault.borrow_mut().take()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_time_until_a_step_is_allowed_counts_as_waiting() {
+        let (waits, begun) = (StepWaits::default(), Instant::now());
+        let at = |millis: u64| begun + Duration::from_millis(millis);
+        let total = |millis: u64| waits.total(at(millis)).as_millis();
+        waits.asked(true, at(0));
+        assert_eq!(total(100), 0);
+        waits.asked(false, at(100));
+        waits.asked(false, at(120));
+        assert_eq!(total(150), 50);
+        waits.asked(true, at(160));
+        assert_eq!(total(1000), 60);
+        waits.asked(false, at(1000));
+        assert_eq!(total(1005), 65);
     }
 }

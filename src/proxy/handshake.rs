@@ -119,7 +119,7 @@ fn poll(
     terminated: &mut Terminated,
 ) -> Poll<Result<(), HandshakeFault>> {
     let Some(tls) = downstream.tls() else { return Poll::Ready(Err(HandshakeFault::Closed)) };
-    let may_step = || context.reactor.may_step(route.spec.key.namespace());
+    let may_step = |of| context.reactor.may_step(route.spec.key.namespace(), of);
     let polled = tls.borrow_mut().poll_handshake(downstream.socket(), may_step);
     if let Some(served) = ServerTls::take_served() {
         terminated.served = Some(served);

@@ -91,8 +91,9 @@ impl<'a> Race<'a> {
         };
         match first {
             Ok(attempt) => {
+                let is_silent = attempt.held_back().is_zero() || attempt.silence() >= race.after();
                 let mut runner = RunningAttempt { attempt, _spare: None, silent: false };
-                race.waited_for += runner.fall_silent();
+                race.waited_for += if is_silent { runner.fall_silent() } else { 0 };
                 race.running.push(runner);
             }
             Err(failure) => race.attempt_failed(failure),
@@ -228,14 +229,14 @@ impl<'a> Race<'a> {
     /// Ends attempts that have reached the time limit, and marks silent ones.
     fn look_at_the_clock(&mut self) {
         let (limit, after) = (self.limit, self.after());
-        let late = |runner: &mut RunningAttempt<'_>| runner.attempt.begun().elapsed() >= limit;
+        let late = |runner: &mut RunningAttempt<'_>| runner.attempt.silence() >= limit;
         for mut runner in self.running.extract_if(.., late) {
             // A silent attempt already counts as waited for.
             self.waited_for += runner.fall_silent();
             runner.attempt.give_up(self.context, self.route);
             self.failure = Refusal::ConnectTimeout;
         }
-        let silent = |runner: &&mut RunningAttempt<'_>| runner.attempt.begun().elapsed() >= after;
+        let silent = |runner: &&mut RunningAttempt<'_>| runner.attempt.silence() >= after;
         for runner in self.running.iter_mut().filter(silent) {
             self.waited_for += runner.fall_silent();
         }
@@ -250,7 +251,7 @@ impl<'a> Race<'a> {
     /// sleep for fractions of a millisecond.
     fn patience(&self, runner: &RunningAttempt<'_>) -> Duration {
         let deadline = if runner.silent { self.limit } else { self.limit.min(self.after()) };
-        let left = deadline.saturating_sub(runner.attempt.begun().elapsed());
+        let left = deadline.saturating_sub(runner.attempt.silence());
         let next = if self.turn.is_some() { left.min(TURN_AGAIN) } else { left };
         next + Duration::from_millis(1)
     }

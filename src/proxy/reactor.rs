@@ -40,6 +40,7 @@ use self::inbox::TaskWaker;
 pub(super) use self::ready::Ready;
 pub(super) use self::sources::SourceId;
 use self::sources::{EventTarget, Sources};
+pub(super) use self::steps::StepOf;
 use self::steps::StepQueue;
 use self::task::Task;
 pub(super) use self::task::TaskId;

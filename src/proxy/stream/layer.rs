@@ -3,6 +3,8 @@
 //! All bytes go through a buffer that the worker's streams share. A stream has memory of its own only for a
 //! record that has not arrived completely, and for ciphertext that the socket did not take.
 
+mod handshake;
+
 use std::io;
 use std::rc::Rc;
 use std::task::{Poll, ready};
@@ -11,10 +13,8 @@ use rustls::{CommonState, Error};
 
 use super::cipher_buffer::CipherBuffer;
 use super::engine::{LONGEST_RECORD, OVERHEAD_13, Plaintext, TlsEngine, record_length};
-use super::handshake_fault::HandshakeFault;
 use super::stream_fault::StreamFault;
 use crate::proxy::socket::Socket;
-use crate::tls::{AlertDescription, alert};
 
 /// The plaintext that is encrypted at once.
 const MOST_PLAINTEXT: usize = 64 * 1024;
@@ -43,6 +43,8 @@ pub(in crate::proxy) struct TlsLayer {
     /// Ciphertext; bytes before `flushed` are sent.
     output: Vec<u8>,
     flushed: usize,
+    /// Whether a step of the handshake was made.
+    has_begun: bool,
     reading: Reading,
     /// Why it has failed, if that is because of TLS.
     failure: Option<Box<StreamFault>>,
@@ -76,6 +78,8 @@ impl TlsLayer {
         input: Vec<u8>,
         prefix: Vec<u8>,
     ) -> Self {
+        // A client of TLS has said its hello.
+        let has_begun = matches!(engine, TlsEngine::Client(_));
         let mut output = prefix;
         engine.take_queued(&mut output);
         TlsLayer {
@@ -85,6 +89,7 @@ impl TlsLayer {
             seen: 0,
             output,
             flushed: 0,
+            has_begun,
             reading: Reading::Open,
             failure: None,
             said_end: false,
@@ -97,64 +102,6 @@ impl TlsLayer {
     /// What was negotiated.
     pub(in crate::proxy) fn state(&self) -> &CommonState {
         self.engine.state()
-    }
-
-    /// Ends TLS with an alert instead of a handshake. A flush sends it.
-    pub(in crate::proxy) fn fail(&mut self, why: AlertDescription) {
-        self.output.extend_from_slice(&alert(why));
-        self.reading = Reading::Failed;
-    }
-
-    /// Goes on with the handshake, whose steps are expensive: each waits until `may_step`.
-    pub(in crate::proxy) fn poll_handshake(
-        &mut self,
-        socket: &Socket,
-        may_step: impl Fn() -> bool,
-    ) -> Poll<Result<(), HandshakeFault>> {
-        loop {
-            if socket.is_broken() {
-                // Not worth a step.
-                return Poll::Ready(Err(HandshakeFault::Closed));
-            }
-            let flushed = self.poll_flush(socket);
-            if !self.engine.state().is_handshaking() {
-                // What is not sent yet, such as tickets, is sent before any data. Its work had turns of its own.
-                self.work = 0;
-                return Poll::Ready(Ok(()));
-            }
-            ready!(flushed).map_err(HandshakeFault::Broken)?;
-            if !self.has_record() {
-                ready!(self.poll_fill(socket))?;
-                continue;
-            }
-            if !may_step() {
-                return Poll::Pending;
-            }
-            let mut input = std::mem::take(&mut self.input);
-            let stepped = self.process(&mut input, &mut Plaintext::none(), READ_WORK);
-            if let Err(error) = stepped {
-                // It is tried once. If the alert does not fit, the connection just ends.
-                let _ = self.poll_flush(socket);
-                return Poll::Ready(Err(error.into()));
-            }
-        }
-    }
-
-    /// Reads more of an incomplete record.
-    fn poll_fill(&mut self, socket: &Socket) -> Poll<Result<(), HandshakeFault>> {
-        if self.input.len() > MOST_KEPT + LONGEST_RECORD {
-            return Poll::Ready(Err(HandshakeFault::TooLarge));
-        }
-        let mut buffer = self.buffer.0.borrow_mut();
-        let room = buffer.get_mut(..LONGEST_RECORD).unwrap_or_default();
-        Poll::Ready(match ready!(socket.poll_recv(room)) {
-            Ok(0) => Err(HandshakeFault::Closed),
-            Ok(read) => {
-                self.input.extend_from_slice(room.get(..read).unwrap_or_default());
-                Ok(())
-            }
-            Err(error) => Err(HandshakeFault::Broken(error)),
-        })
     }
 
     /// Reads data into `buffer`; 0 is the end.
