@@ -167,13 +167,19 @@ impl Direction {
         self.mode = Mode::Copy { large: 0 };
     }
 
-    /// After the sender's end, signals the end to the receiver. One without `close_notify` is passed on without.
+    /// After the sender's end, signals the end to the receiver. One without `close_notify` is passed on without; and
+    /// to a receiver without TLS by a reset, because a FIN would tell it that it has everything.
     fn pass_on_end(&mut self, from: &Stream, to: &Stream, farewell: Farewell) {
         if self.stage != Stage::Ended {
             return;
         }
         let notified = if from.is_cut() { Poll::Ready(Ok(())) } else { to.poll_close_notify() };
         let Poll::Ready(notified) = notified else { return };
+        if from.is_cut() && to.as_plain().is_some() {
+            to.socket().reset_on_close();
+            self.stage = Stage::Done;
+            return;
+        }
         let is_told = match farewell {
             Farewell::Close => true,
             Farewell::HalfClose => to.as_plain().is_none() && !from.is_cut(),
