@@ -40,6 +40,11 @@ impl Deadlines {
         Deadlines { idle, lifetime, removal: u64::MAX, moved }
     }
 
+    /// Whether nothing has moved for as long as a pause is.
+    pub(super) fn is_pause(&self, now: u64) -> bool {
+        now >= self.moved.saturating_add(millis(PAUSE))
+    }
+
     /// Closes the connection within `over`, at a time that depends on `random`.
     pub(super) fn removed(&mut self, now: u64, over: Duration, random: u64) {
         let spread = random % (millis(over).saturating_add(1));

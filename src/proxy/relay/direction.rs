@@ -24,6 +24,8 @@ pub(super) struct Direction {
     stage: Stage,
     /// Allocated only when needed; few directions have bounds.
     bounds: Option<Box<Bounds>>,
+    /// Whether the sender was cut off: its TLS must not look ended to the receiver.
+    pub(super) is_cut_off: bool,
     /// Whether the sender has sent a byte.
     pub(super) has_read: bool,
     /// Bytes that were relayed.
@@ -93,7 +95,15 @@ impl Direction {
     pub(super) fn new(first: Vec<u8>) -> Self {
         let unsent = if first.is_empty() { Unsent::Nothing } else { Unsent::Bytes(first, 0) };
         let mode = Mode::Copy { large: 0 };
-        Direction { unsent, mode, stage: Stage::Open, bounds: None, has_read: false, bytes: 0 }
+        Direction {
+            unsent,
+            mode,
+            stage: Stage::Open,
+            bounds: None,
+            is_cut_off: false,
+            has_read: false,
+            bytes: 0,
+        }
     }
 
     pub(super) fn stage(&self) -> Stage {
@@ -158,10 +168,11 @@ impl Direction {
         }
     }
 
-    /// Reads no more, as if the sender had ended here.
-    pub(super) fn finish(&mut self) {
+    /// Reads no more. In a `pause`, it is as if the sender had ended here; else more was to come.
+    pub(super) fn finish(&mut self, pause: bool) {
         if self.stage == Stage::Open {
             self.stage = Stage::Ended;
+            self.is_cut_off = !pause;
         }
         // What is in a pipe must not wait for bulk's turn.
         self.mode = Mode::Copy { large: 0 };
@@ -173,7 +184,8 @@ impl Direction {
         if self.stage != Stage::Ended {
             return;
         }
-        let notified = if from.is_cut() { Poll::Ready(Ok(())) } else { to.poll_close_notify() };
+        let is_cut = from.is_cut() || self.is_cut_off;
+        let notified = if is_cut { Poll::Ready(Ok(())) } else { to.poll_close_notify() };
         let Poll::Ready(notified) = notified else { return };
         if from.is_cut() && to.as_plain().is_some() {
             to.socket().reset_on_close();

@@ -111,8 +111,14 @@ impl<'a> Relay<'a> {
         .await;
         let parted = match outcome {
             // Boxed, so that the tasks of other connections reserve no space for it.
-            Outcome::Lifetime | Outcome::EndpointRemoved => Box::pin(self.part()).await,
-            _ => matches!(outcome, Outcome::Completed | Outcome::IdleTimeout),
+            Outcome::Lifetime | Outcome::EndpointRemoved => {
+                let pause = state.deadlines.is_pause(self.context.reactor.now())
+                    && !self.has_unsent()
+                    && !self.is_amid_record();
+                Box::pin(self.part(pause)).await
+            }
+            Outcome::IdleTimeout => !self.is_amid_record(),
+            _ => outcome == Outcome::Completed,
         };
         report(self.passed());
         self.end(parted);
@@ -257,6 +263,11 @@ impl<'a> Relay<'a> {
         self.up.has_unsent(self.upstream) || self.down.has_unsent(self.downstream)
     }
 
+    /// Whether a peer has sent the beginning of a record.
+    fn is_amid_record(&self) -> bool {
+        self.downstream.is_amid_record() || self.upstream.is_amid_record()
+    }
+
     /// Closes both sides: with a FIN if they have `parted` and all bytes were relayed, else with a reset.
     fn end(mut self, parted: bool) {
         // A FIN after lost bytes would make the receiver believe that it has everything.
@@ -268,8 +279,9 @@ impl<'a> Relay<'a> {
             self.upstream.socket().reset_on_close();
         } else {
             let (downstream, upstream) = (self.downstream, self.upstream);
-            for (from, to) in [(downstream, upstream), (upstream, downstream)] {
-                if !from.is_cut() {
+            let (up, down) = (self.up.is_cut_off, self.down.is_cut_off);
+            for (cut_off, from, to) in [(up, downstream, upstream), (down, upstream, downstream)] {
+                if !cut_off && !from.is_cut() {
                     // If it does not fit, the close shows that bytes may be missing.
                     let _ = to.poll_close_notify();
                 }

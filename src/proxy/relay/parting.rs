@@ -25,11 +25,12 @@ struct Parting {
 }
 
 impl Relay<'_> {
-    /// Sends both peers what was read for them, and then the end. Waits until both have closed, too, but not
+    /// Sends both peers what was read for them, and then the end: in TLS by a `close_notify` only in a `pause`, because
+    /// in the middle of a stream that would say that nothing is missing. Waits until both have closed, too, but not
     /// for long; what is open then is reset. Returns whether both have closed.
-    pub(super) async fn part(&mut self) -> bool {
-        self.up.finish();
-        self.down.finish();
+    pub(super) async fn part(&mut self, pause: bool) -> bool {
+        self.up.finish(pause);
+        self.down.finish(pause);
         let mut parting = Parting::default();
         let context = self.context;
         let over = poll_fn(|_| self.poll_parting(&mut parting));

@@ -303,6 +303,11 @@ impl TlsLayer {
         self.output.len() > self.flushed
     }
 
+    /// Whether something was received that the engine has not processed.
+    pub(in crate::proxy) fn has_input(&self) -> bool {
+        !self.input.is_empty()
+    }
+
     /// Whether a read goes on without more bytes of the peer.
     pub(in crate::proxy) fn may_go_on(&self) -> bool {
         self.yielded || self.reading != Reading::Open || self.has_record()

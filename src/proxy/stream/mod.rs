@@ -105,6 +105,11 @@ impl Stream {
         self.tls.get().is_some_and(|tls| tls.borrow().is_cut())
     }
 
+    /// Whether the beginning of a record was received.
+    pub(super) fn is_amid_record(&self) -> bool {
+        self.tls.get().is_some_and(|tls| tls.borrow().has_input())
+    }
+
     /// Takes the work of reads into account, besides their data, as a number of bytes.
     pub(super) fn take_work(&self) -> u64 {
         self.tls.get().map_or(0, |tls| tls.borrow_mut().take_work())

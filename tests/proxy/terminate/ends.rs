@@ -1,14 +1,17 @@
 //! The ends of connections: orderly ones are passed on as such, and no other.
 
 use std::io::Write;
-use std::net::Shutdown;
+use std::net::{Shutdown, SocketAddr};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
 
+use rcgen::PKCS_ECDSA_P256_SHA256;
 use sluice::outcome::Outcome;
-use sluice::policy::Timeout;
+use sluice::policy::{OnRemoval, Spread, Timeout};
 
 use super::Site;
 use super::peer::{TlsEnd, exchange};
-use crate::support::{End, expect, millis, reset, rest, wait_until};
+use crate::support::{End, Target, expect, millis, reset, rest, target, wait_until};
 
 #[test]
 fn a_client_ends_first() {
@@ -111,6 +114,38 @@ fn a_lifetime_ends_in_order() {
     client.close();
     drop((client, server));
     site.plane.assert_ended(&[("a.test", Outcome::Lifetime, 1)]);
+}
+
+/// A `close_notify` would say that nothing is missing.
+#[test]
+fn what_is_cut_off_is_no_end() {
+    let closing = |target: Target| {
+        target.policy(|policy| {
+            policy.endpoints.on_removal = Some(OnRemoval::Close);
+            policy.endpoints.close_over = Some(Spread::new(millis(0)));
+        })
+    };
+    let mut site = Site::with(closing);
+    let (mut client, mut server) = site.pair();
+    let elsewhere = [SocketAddr::from(([127, 0, 0, 9], 9))];
+    let parts = site.authority.parts("a.test", &PKCS_ECDSA_P256_SHA256);
+    let changed = closing(target("a.test", &elsewhere).terminated(parts, None));
+    exchange(&mut client, &mut server);
+    let (over, more) = (AtomicBool::new(false), server.try_clone().unwrap());
+    let end = thread::scope(|scope| {
+        // Never in a pause, whenever it is cut off.
+        scope.spawn(|| {
+            while !over.load(Ordering::Relaxed) && (&more).write_all(b"more").is_ok() {
+                thread::sleep(millis(5));
+            }
+        });
+        client.expect(b"more");
+        site.plane.apply(vec![changed]);
+        let end = client.rest().1;
+        over.store(true, Ordering::Relaxed);
+        end
+    });
+    assert_eq!(end, TlsEnd::Cut);
 }
 
 #[test]
