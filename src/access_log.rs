@@ -107,7 +107,7 @@ pub struct Entry<'a> {
 }
 
 /// The TLS that sluice has served to a client, as far as it came.
-#[derive(Clone, Copy, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct ServedTls<'a> {
     /// The negotiated version.

@@ -234,7 +234,11 @@ impl Connection {
             endpoint: self.endpoint,
             attempts: self.attempts,
             limit: self.limit.map(Limit::as_str),
-            served: self.terminated.as_deref().map(served),
+            served: self
+                .terminated
+                .as_deref()
+                .map(served)
+                .filter(|served| *served != ServedTls::default()),
             cause: self.cause(&event),
             hello_took: self.record.hello_took(),
             connect_took: self.record.connect_took(),

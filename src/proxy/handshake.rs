@@ -71,7 +71,10 @@ async fn serve_tls(
     let checked = match shaken {
         Ok(shaken) => shaken.and_then(|()| check(server, downstream)),
         Err(Interrupted::Elapsed) => Err(HandshakeFault::TooSlow),
-        Err(Interrupted::Cancelled) => return Err(Refusal::Drained),
+        Err(Interrupted::Cancelled) => {
+            connection.terminated = Some(Box::new(terminated));
+            return Err(Refusal::Drained);
+        }
     };
     context.room.has_shaken_hands(waiting);
     let metrics = &context.metrics.handshakes;

@@ -13,7 +13,9 @@ use sluice::termination::{MinVersion, NotReady, Termination, TerminationText, pr
 use super::Site;
 use super::peer::{TlsPeer, first_flight};
 use super::pki::Authority;
-use crate::support::{Backend, End, Plane, connect, hello, listener, open, refusing, rest, target};
+use crate::support::{
+    Backend, End, Plane, connect, hello, listener, open, refusing, rest, target, wait_until,
+};
 
 #[test]
 fn without_a_certificate_a_name_is_refused_and_never_passed_through() {
@@ -31,6 +33,7 @@ fn without_a_certificate_a_name_is_refused_and_never_passed_through() {
         assert!(!backend.is_tried());
         let lines = plane.access_log();
         assert_eq!(lines[0]["cause"], why.to_string());
+        assert!(lines[0]["tls"].is_null(), "{lines:?}");
     }
 }
 
@@ -86,6 +89,18 @@ fn a_client_that_leaves_amid_its_handshake_has_failed() {
     drop(client);
     site.plane.assert_ended(&[("a.test", Outcome::HandshakeFailed, 1)]);
     assert!(!site.backend.is_tried());
+}
+
+#[test]
+fn a_handshake_that_the_drain_ends_is_logged_as_far_as_it_has_come() {
+    let site = Site::new();
+    let (bytes, _tls) = first_flight("a.test", &site.authority.client());
+    let mut client = open(site.plane.address(), &bytes);
+    assert!(client.read(&mut [0; 1]).unwrap() > 0);
+    site.plane.running().abort();
+    wait_until("the record", || site.plane.has_ended("a.test", Outcome::Drained));
+    let lines = site.plane.access_log();
+    assert!(lines[0]["tls"]["certificate"].is_string(), "{lines:?}");
 }
 
 #[test]
