@@ -146,6 +146,8 @@ impl Connection {
 
     /// Records that the connection to the endpoint is open.
     pub(super) fn connected(&mut self) {
+        // Why TLS with another endpoint has failed is over with.
+        self.terminated.iter_mut().for_each(|terminated| terminated.fault = None);
         let handshake = self.terminated.as_ref().and_then(|terminated| terminated.took);
         self.record.connected(handshake.unwrap_or_default());
         if self.context.settings.access_log == AccessLogMode::Off {

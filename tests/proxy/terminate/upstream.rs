@@ -109,8 +109,12 @@ fn an_endpoint_that_cannot_be_trusted_gets_nothing_and_the_next_one_is_tried() {
             let mut server = accepted.join().unwrap();
             client.send(b"request");
             server.expect(b"request");
+            crate::support::reset(server.socket);
+            assert_eq!(client.rest().1, TlsEnd::Reset);
         });
-        drop(plane);
+        plane.assert_ended(&[("a.test", Outcome::UpstreamReset, 1)]);
+        let lines = plane.access_log();
+        assert!(lines[0]["cause"].is_null(), "it is that of the first one: {lines:?}");
     }
 }
 
