@@ -130,7 +130,7 @@ impl TlsLayer {
             budget = budget.saturating_sub(worked);
             if worked == 0 && self.has_record() {
                 // A record for which `buffer` is too small.
-                self.reading = Reading::Failed;
+                self.failed(StreamFault::TooLarge);
             } else if budget == 0 {
                 self.yielded = true;
                 return Poll::Pending;
@@ -150,7 +150,7 @@ impl TlsLayer {
         let mut length = self.input.len();
         if !self.has_record() {
             if length > MOST_KEPT + LONGEST_RECORD {
-                self.reading = Reading::Failed;
+                self.failed(StreamFault::TooLarge);
                 return Poll::Ready(Ok(0));
             }
             // So much that the plaintext fits.
@@ -180,7 +180,7 @@ impl TlsLayer {
     /// none, because it has got our end.
     fn cut(&mut self) -> io::Result<()> {
         if !self.said_end || self.has_output() {
-            self.reading = Reading::Failed;
+            self.failed(StreamFault::Cut);
             return Err(io::ErrorKind::UnexpectedEof.into());
         }
         self.reading = Reading::Cut;

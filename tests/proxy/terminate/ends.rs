@@ -68,6 +68,8 @@ fn the_end_of_a_clients_connection_alone_is_no_end() {
     assert_eq!(rest(&mut server), (vec![], End::Reset));
     assert_eq!(client.rest().1, TlsEnd::Reset);
     site.plane.assert_ended(&[("a.test", Outcome::DownstreamReset, 1)]);
+    let lines = site.plane.access_log();
+    assert_eq!(lines[0]["cause"], "the connection has ended without close_notify");
 }
 
 #[test]

@@ -81,6 +81,9 @@ fn the_end_of_an_endpoints_connection_alone_is_no_end() {
     let (end, plane) = cut(false);
     assert_eq!(end, TlsEnd::Reset);
     plane.assert_ended(&[("a.test", Outcome::UpstreamReset, 1)]);
+    let lines = plane.access_log();
+    let cause = "TLS with the endpoint: the connection has ended without close_notify";
+    assert_eq!(lines[0]["cause"], cause);
 }
 
 /// Nothing is in doubt but whether the endpoint's data are complete: its client sees that too.
