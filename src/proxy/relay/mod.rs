@@ -53,6 +53,8 @@ pub(super) struct Relay<'a> {
 struct RelayState {
     /// The bytes that were relayed, as of the last poll.
     passed: ByteCounts,
+    /// The bytes of TLS that the sockets have taken: they may be those of data that count as relayed long before.
+    sent: u64,
     deadlines: Deadlines,
     /// When the peers are checked next.
     tick_at: u64,
@@ -99,7 +101,7 @@ impl<'a> Relay<'a> {
         let deadlines = Deadlines::begin(self.context, &route.spec.policy);
         let tick_at = self.context.reactor.after(self.tick_every());
         let passed = ByteCounts::default();
-        let mut state = RelayState { passed, deadlines, tick_at, watches: None };
+        let mut state = RelayState { passed, sent: 0, deadlines, tick_at, watches: None };
         let outcome = poll_fn(|_| {
             let polled = self.poll();
             self.answer.take().into_iter().for_each(&answered);
@@ -133,8 +135,9 @@ impl<'a> Relay<'a> {
         report: &mut impl FnMut(ByteCounts),
     ) -> Poll<Outcome> {
         let reactor = &*self.context.reactor;
-        if self.passed() != state.passed {
-            state.passed = self.passed();
+        let sent = self.downstream.sent(0) + self.upstream.sent(0);
+        if self.passed() != state.passed || sent != state.sent {
+            (state.passed, state.sent) = (self.passed(), sent);
             state.deadlines.moved = reactor.now();
             self.member.touch(reactor.now());
         }
