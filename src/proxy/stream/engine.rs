@@ -295,6 +295,14 @@ impl<'a> Plaintext<'a> {
     }
 }
 
+/// Has rustls refuse the record at the start of `bytes`, if it is of no version that starts with 3. It knows those of
+/// DTLS as well, and would wait for the rest of one.
+pub(super) fn spoil_other_version(bytes: &mut [u8]) {
+    if let Some(major) = bytes.get_mut(1).filter(|major| **major != MAJOR) {
+        *major = 0;
+    }
+}
+
 /// The length of the record at the start of `bytes`, if its header is there. Of what is no record, or one that is
 /// longer than it may be, only the header counts: for that it is refused.
 pub(super) fn record_length(bytes: &[u8]) -> Option<usize> {

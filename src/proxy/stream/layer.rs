@@ -12,7 +12,9 @@ use std::task::{Poll, ready};
 use rustls::{CommonState, Error};
 
 use super::cipher_buffer::CipherBuffer;
-use super::engine::{LONGEST_RECORD, OVERHEAD_13, Plaintext, TlsEngine, record_length};
+use super::engine::{
+    LONGEST_RECORD, OVERHEAD_13, Plaintext, TlsEngine, record_length, spoil_other_version,
+};
 use super::stream_fault::StreamFault;
 use crate::proxy::socket::Socket;
 
@@ -204,6 +206,7 @@ impl TlsLayer {
                 break;
             }
             let Some(given) = rest.get_mut(..self.seen + record) else { break };
+            given.get_mut(self.seen..).into_iter().for_each(spoil_other_version);
             let before = plaintext.len();
             match self.engine.process(given, plaintext, &mut self.output) {
                 Ok(processed) => {

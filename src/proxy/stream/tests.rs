@@ -165,6 +165,18 @@ proptest! {
     }
 }
 
+/// DTLS has the same kinds of records, with other headers.
+#[test]
+fn a_record_of_another_protocol_is_refused_by_its_header() {
+    for version in 0..2 {
+        for (major, minor) in [(0xfe, 0xfd), (0xfe, 0xff), (2, 0), (0, 0)] {
+            let mut pair = Pair::shaken(version);
+            assert!(!pair.receive(&[23, major, minor, 0, 40]), "{major} {minor}");
+            assert!(pair.layer.has_failed());
+        }
+    }
+}
+
 /// Small records are as much work as large ones, and those without data are more: a read ends after some of them.
 #[test]
 fn a_read_is_limited_in_its_work() {
