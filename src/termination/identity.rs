@@ -9,8 +9,10 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::sign::CertifiedKey;
 use rustls::{Error, InconsistentKeys};
 use x509_parser::extensions::GeneralName;
+use x509_parser::oid_registry::OID_NIST_EC_P521;
 use x509_parser::prelude::{FromDer, X509Certificate};
 use x509_parser::public_key::PublicKey;
+use x509_parser::x509::SubjectPublicKeyInfo;
 
 use super::pem::{self, InvalidPem};
 use super::provider;
@@ -185,11 +187,7 @@ impl CertificateFacts {
             not_before: validity.not_before.timestamp(),
             not_after: validity.not_after.timestamp(),
             names,
-            key: match certificate.public_key().parsed() {
-                Ok(PublicKey::RSA(key)) => KeyKind::Rsa(key.key_size()),
-                Ok(PublicKey::EC(point)) => KeyKind::Ecdsa(point.key_size()),
-                _ => KeyKind::Other,
-            },
+            key: KeyKind::of(certificate.public_key()),
         })
     }
 
@@ -215,6 +213,29 @@ impl CertificateFacts {
     }
 }
 
+impl KeyKind {
+    fn of(key: &SubjectPublicKeyInfo<'_>) -> Self {
+        match key.parsed() {
+            Ok(PublicKey::RSA(key)) => KeyKind::Rsa(bits(key.modulus)),
+            Ok(PublicKey::EC(point)) => {
+                let curve = key.algorithm.parameters.as_ref();
+                let curve = curve.and_then(|curve| curve.as_oid().ok());
+                // The field has 521 bits, and a point 528 for each of its numbers.
+                let is_p521 = curve.is_some_and(|curve| curve == OID_NIST_EC_P521);
+                KeyKind::Ecdsa(if is_p521 { 521 } else { point.key_size() })
+            }
+            _ => KeyKind::Other,
+        }
+    }
+}
+
+/// The length of a number in bits, without leading zeros.
+fn bits(number: &[u8]) -> usize {
+    let zeros = number.iter().take_while(|byte| **byte == 0).count();
+    let first = number.get(zeros).map_or(0, |byte| byte.leading_zeros() as usize);
+    (number.len() - zeros) * 8 - first
+}
+
 impl fmt::Display for KeyKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -231,4 +252,18 @@ fn private_key(text: &[u8]) -> Result<PrivateKeyDer<'static>, IdentityFault> {
         return Err(IdentityFault::LongKey);
     }
     PrivateKeyDer::from_pem_slice(text).map_err(|_: pki_pem::Error| IdentityFault::NoKey)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn leading_zeros_are_no_bits() {
+        assert_eq!(bits(&[0, 0xff, 0]), 16);
+        assert_eq!(bits(&[&[0x0f][..], &[0; 512]].concat()), 4100);
+        assert_eq!(bits(&[1, 0]), 9);
+        assert_eq!(bits(&[0, 0]), 0);
+        assert_eq!(bits(&[]), 0);
+    }
 }

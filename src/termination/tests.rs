@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use rcgen::{
     BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair, PKCS_ECDSA_P256_SHA256,
-    PKCS_ED25519, PKCS_RSA_SHA256, SignatureAlgorithm,
+    PKCS_ECDSA_P384_SHA384, PKCS_ECDSA_P521_SHA512, PKCS_ED25519, PKCS_RSA_SHA256,
+    SignatureAlgorithm,
 };
 use rustls::client::UnbufferedClientConnection;
 use rustls::pki_types::{ServerName, UnixTime};
@@ -52,6 +53,8 @@ fn identities_are_read_and_faults_say_nothing_of_the_key() {
     let ca = authority();
     for (algorithm, kind) in [
         (&PKCS_ECDSA_P256_SHA256, KeyKind::Ecdsa(256)),
+        (&PKCS_ECDSA_P384_SHA384, KeyKind::Ecdsa(384)),
+        (&PKCS_ECDSA_P521_SHA512, KeyKind::Ecdsa(521)),
         (&PKCS_RSA_SHA256, KeyKind::Rsa(2048)),
         (&PKCS_ED25519, KeyKind::Other),
     ] {
