@@ -1,6 +1,7 @@
 //! The pipes that a worker splices through.
 
 use std::cell::{Cell, RefCell};
+use std::io;
 
 use prometheus::IntGauge;
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -49,6 +50,20 @@ pub(super) struct Pipe {
 }
 
 impl Pipe {
+    /// Reads `size` bytes, or as many as there are.
+    pub(super) fn take(&self, size: usize) -> io::Result<Vec<u8>> {
+        let mut bytes = vec![0; size];
+        let mut filled = 0;
+        while let Some(rest) = bytes.get_mut(filled..).filter(|rest| !rest.is_empty()) {
+            match rustix::io::read(self.read(), rest)? {
+                0 => break,
+                read => filled += read,
+            }
+        }
+        bytes.truncate(filled);
+        Ok(bytes)
+    }
+
     pub(super) fn read(&self) -> BorrowedFd<'_> {
         self.read.as_fd()
     }

@@ -231,7 +231,7 @@ impl Direction {
     fn leave_pipe(&mut self, pipes: &Pipes) -> io::Result<()> {
         self.unsent = match std::mem::replace(&mut self.unsent, Unsent::Nothing) {
             Unsent::Piped(pipe, size) => {
-                let bytes = empty(&pipe, size);
+                let bytes = pipe.take(size);
                 match &bytes {
                     Ok(bytes) if bytes.len() == size => pipes.give_back(pipe),
                     _ => pipes.close(pipe),
@@ -310,7 +310,7 @@ impl Direction {
                         (sent, *size)
                     }
                     Poll::Ready(Err(error)) if unsupported(&error) => {
-                        let bytes = empty(pipe, *size)?;
+                        let bytes = pipe.take(*size)?;
                         self.discard(pipes);
                         pipes.disable();
                         self.unsent = Unsent::Bytes(bytes, 0);
@@ -395,18 +395,4 @@ impl Direction {
 /// Whether the kernel or a sandbox does not support splicing here. Copying may still work.
 fn unsupported(error: &io::Error) -> bool {
     Errno::from_io_error(error).is_some_and(|errno| UNSUPPORTED.contains(&errno))
-}
-
-/// Reads the bytes of a pipe.
-fn empty(pipe: &Pipe, size: usize) -> io::Result<Vec<u8>> {
-    let mut bytes = vec![0; size];
-    let mut filled = 0;
-    while let Some(rest) = bytes.get_mut(filled..).filter(|rest| !rest.is_empty()) {
-        match rustix::io::read(pipe.read(), rest)? {
-            0 => break,
-            read => filled += read,
-        }
-    }
-    bytes.truncate(filled);
-    Ok(bytes)
 }

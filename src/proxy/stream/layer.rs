@@ -11,20 +11,13 @@ use std::task::{Poll, ready};
 
 use rustls::{CommonState, Error};
 
-use super::cipher_buffer::CipherBuffer;
+use super::cipher_buffer::{CipherBuffer, MOST_KEPT, MOST_PLAINTEXT};
 use super::engine::{
     LONGEST_RECORD, OVERHEAD_13, Plaintext, TlsEngine, record_length, spoil_other_version,
 };
 use super::stream_fault::StreamFault;
 use crate::proxy::socket::Socket;
 
-/// The plaintext that is encrypted at once.
-const MOST_PLAINTEXT: usize = 64 * 1024;
-/// The bytes that are kept of an incomplete handshake message, besides the next record.
-const MOST_KEPT: usize = 64 * 1024;
-/// Room for all of these: [`MOST_PLAINTEXT`] with the overhead of its records, or [`MOST_KEPT`], a partial record
-/// and a read.
-pub(super) const BUFFER: usize = MOST_KEPT + 2 * LONGEST_RECORD;
 /// What a full read has besides its data, if it is of full records: then none is cut.
 const READ_OVERHEAD: usize = MOST_PLAINTEXT / (16 * 1024) * OVERHEAD_13;
 /// What a record counts besides its data: a small one costs as much as so many bytes. One without data may change
@@ -189,8 +182,8 @@ impl TlsLayer {
         Ok(())
     }
 
-    /// Processes the complete records in `received`, or as many as are about `budget` of work, and keeps the rest. During a
-    /// handshake, stops at its end.
+    /// Processes the complete records in `received`, or as many as are about `budget` of work, and keeps the rest.
+    /// During a handshake, stops at its end.
     pub(super) fn process(
         &mut self,
         received: &mut [u8],

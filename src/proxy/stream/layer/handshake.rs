@@ -2,9 +2,10 @@
 
 use std::task::{Poll, ready};
 
-use super::{MOST_KEPT, READ_WORK, Reading, TlsLayer};
+use super::{READ_WORK, Reading, TlsLayer};
 use crate::proxy::reactor::StepOf;
 use crate::proxy::socket::Socket;
+use crate::proxy::stream::cipher_buffer::MOST_KEPT;
 use crate::proxy::stream::engine::{LONGEST_RECORD, Plaintext};
 use crate::proxy::stream::handshake_fault::HandshakeFault;
 use crate::tls::{AlertDescription, alert};
