@@ -225,7 +225,7 @@ fn a_renewed_certificate_is_live_and_leaves_open_connections_alone() {
     let sluice = Sluice::start(&account, "served", &["--require-class", "--terminate"]);
     let reason = "jsonpath={.status.conditions[?(@.type=='ResolvedRefs')].reason}";
     wait_until("sluice waits for the certificate", || {
-        get(&api, namespace, "app", reason) == "CertificateNotReady"
+        get(&api, namespace, "app", reason) == "InvalidCertificateRef"
     });
     let authority = issued.secret("authority").authority;
     assert!(Opened::by_name(sluice.address, "app.test", &authority).is_none());
