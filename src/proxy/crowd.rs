@@ -109,7 +109,8 @@ impl Drop for Membership<'_> {
     }
 }
 
-fn prefix_of(client: IpAddr) -> u128 {
+/// What tells a client from others.
+pub(super) fn prefix_of(client: IpAddr) -> u128 {
     match client.to_canonical() {
         IpAddr::V4(ip) => ip.to_ipv6_mapped().to_bits(),
         IpAddr::V6(ip) => ip.to_bits() & (u128::MAX << (128 - IPV6_PREFIX)),

@@ -8,7 +8,8 @@ use std::time::{Duration, Instant};
 use super::announce::header;
 use super::connection::Connection;
 use super::context::Context;
-use super::reactor::StepOf;
+use super::crowd::prefix_of;
+use super::reactor::{StepOf, StepOwner};
 use super::stream::{HandshakeFault, Stream, TlsEngine, TlsLayer};
 use crate::routing::Route;
 use crate::termination::UpstreamTls;
@@ -20,6 +21,8 @@ pub(super) struct EndpointTls {
     alpn: Option<Box<[u8]>>,
     /// The PROXY header, which comes before TLS.
     header: Vec<u8>,
+    /// What tells the client from others.
+    client: u128,
     waits: StepWaits,
     fault: RefCell<Option<HandshakeFault>>,
 }
@@ -63,7 +66,14 @@ impl EndpointTls {
         let mut bytes = Vec::new();
         header(&mut bytes, connection, route, downstream);
         let (waits, fault) = (StepWaits::default(), RefCell::default());
-        Some(Box::new(EndpointTls { tls: Arc::clone(tls), alpn, header: bytes, waits, fault }))
+        Some(Box::new(EndpointTls {
+            tls: Arc::clone(tls),
+            alpn,
+            header: bytes,
+            client: prefix_of(connection.source.ip()),
+            waits,
+            fault,
+        }))
     }
 
     /// Whether the handshake over `stream`, which is open, is complete (`true`) or has failed (`false`).
@@ -84,8 +94,9 @@ impl EndpointTls {
         route: &Route,
         stream: &Stream,
     ) -> Poll<Result<(), HandshakeFault>> {
+        let owner = StepOwner { tenant: route.spec.key.namespace(), client: self.client };
         let may_step = |of| {
-            let may_step = context.reactor.may_step(route.spec.key.namespace(), of);
+            let may_step = context.reactor.may_step(owner, of);
             self.waits.asked(may_step, Instant::now());
             may_step
         };

@@ -8,7 +8,8 @@ use rustls::HandshakeKind;
 
 use super::connection::Connection;
 use super::context::Context;
-use super::reactor::Interrupted;
+use super::crowd::prefix_of;
+use super::reactor::{Interrupted, StepOwner};
 use super::refuse::Refusal;
 use super::stream::{HandshakeFault, Stream, TlsEngine, TlsLayer};
 use super::terminated::Terminated;
@@ -63,7 +64,9 @@ async fn serve_tls(
     let limit = context.settings.timeouts.handshake;
     let shaken = match begin(context, connection, server, downstream, received) {
         Ok(()) => {
-            let hands = poll_fn(|_| poll(context, route, downstream, &mut terminated));
+            let client = prefix_of(connection.source.ip());
+            let owner = StepOwner { tenant: route.spec.key.namespace(), client };
+            let hands = poll_fn(|_| poll(context, owner, downstream, &mut terminated));
             context.reactor.within(limit, hands).await
         }
         Err(fault) => Ok(Err(fault)),
@@ -117,12 +120,12 @@ fn begin(
 
 fn poll(
     context: &Context,
-    route: &Route,
+    owner: StepOwner<'_>,
     downstream: &Stream,
     terminated: &mut Terminated,
 ) -> Poll<Result<(), HandshakeFault>> {
     let Some(tls) = downstream.tls() else { return Poll::Ready(Err(HandshakeFault::Closed)) };
-    let may_step = |of| context.reactor.may_step(route.spec.key.namespace(), of);
+    let may_step = |of| context.reactor.may_step(owner, of);
     let polled = tls.borrow_mut().poll_handshake(downstream.socket(), may_step);
     if let Some(served) = ServerTls::take_served() {
         terminated.served = Some(served);

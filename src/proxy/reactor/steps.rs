@@ -1,8 +1,8 @@
 //! The scheduling of expensive steps, such as those of TLS handshakes, of which one may take a millisecond.
 //!
 //! Each turn of the worker first polls all tasks that have an event, and then one task that waits to make a step.
-//! Tenants take turns, so that the steps of one tenant's clients delay no other's. What a tenant has begun comes before
-//! what is new, so that it ends: new clients wait then, and no deadlines of the others pass.
+//! Tenants take turns, and so do the clients of each, so that the steps of one delay no other's for long. What a tenant
+//! has begun comes before what is new, so that it ends: new clients wait then, and no deadlines of the others pass.
 
 use std::cell::{Cell, RefCell};
 use std::collections::{HashMap, VecDeque};
@@ -13,12 +13,23 @@ use super::{Reactor, TaskId};
 /// How many steps of what was begun come before a new one that waits.
 const MOST_BEFORE_NEW: u8 = 8;
 
-/// The tasks that wait to make a step, by tenant.
+/// The tasks that wait to make a step.
 #[derive(Default)]
 pub(super) struct StepQueue {
-    tenants: RefCell<Tenants>,
+    /// By the hash of the tenant's name.
+    tenants: RefCell<StepTurns<TenantSteps>>,
+    hasher: RandomState,
     /// Whether the task that is being polled may make a step.
     granted: Cell<bool>,
+}
+
+/// Whose step it is.
+#[derive(Clone, Copy, Debug)]
+pub(in crate::proxy) struct StepOwner<'a> {
+    /// The tenant.
+    pub(in crate::proxy) tenant: &'a str,
+    /// What tells the client from others.
+    pub(in crate::proxy) client: u128,
 }
 
 /// What a step belongs to.
@@ -30,32 +41,48 @@ pub(in crate::proxy) enum StepOf {
     Begun,
 }
 
-#[derive(Default)]
-struct Tenants {
-    /// Those with waiting tasks, by the hash of their names.
-    waiting: HashMap<u64, WaitingTasks>,
-    /// The order of their turns.
-    order: VecDeque<u64>,
-    hasher: RandomState,
+/// Tasks that wait, in the order of their turns.
+trait WaitingSteps: Default {
+    fn pop(&mut self) -> Option<TaskId>;
+
+    fn is_empty(&self) -> bool;
 }
 
-/// The waiting tasks of a tenant.
+/// Queues that take turns. None of them is empty.
 #[derive(Default)]
-struct WaitingTasks {
-    new: VecDeque<TaskId>,
-    begun: VecDeque<TaskId>,
+struct StepTurns<Q> {
+    queues: HashMap<u64, Q>,
+    /// The order of their turns.
+    order: VecDeque<u64>,
+}
+
+/// The waiting tasks of a tenant, by the hash of the client.
+#[derive(Default)]
+struct TenantSteps {
+    new: StepTurns<VecDeque<TaskId>>,
+    begun: StepTurns<VecDeque<TaskId>>,
     /// How many steps have come before the first new one.
     before_new: u8,
 }
 
-impl WaitingTasks {
+impl WaitingSteps for VecDeque<TaskId> {
+    fn pop(&mut self) -> Option<TaskId> {
+        self.pop_front()
+    }
+
+    fn is_empty(&self) -> bool {
+        VecDeque::is_empty(self)
+    }
+}
+
+impl WaitingSteps for TenantSteps {
     fn pop(&mut self) -> Option<TaskId> {
         if self.new.is_empty() || (!self.begun.is_empty() && self.before_new < MOST_BEFORE_NEW) {
             self.before_new = self.before_new.saturating_add(1);
-            return self.begun.pop_front();
+            return self.begun.pop();
         }
         self.before_new = 0;
-        self.new.pop_front()
+        self.new.pop()
     }
 
     fn is_empty(&self) -> bool {
@@ -63,43 +90,59 @@ impl WaitingTasks {
     }
 }
 
-impl StepQueue {
-    fn push(&self, tenant: &str, of: StepOf, task: TaskId) {
-        let mut tenants = self.tenants.borrow_mut();
-        let tenant = tenants.hasher.hash_one(tenant);
-        let tasks = tenants.waiting.entry(tenant).or_default();
-        let is_new = tasks.is_empty();
-        match of {
-            StepOf::New => tasks.new.push_back(task),
-            StepOf::Begun => tasks.begun.push_back(task),
+impl<Q: WaitingSteps> StepTurns<Q> {
+    /// The queue of `key`, to which something is added. If it was empty, its turn comes last.
+    fn queue(&mut self, key: u64) -> &mut Q {
+        let queue = self.queues.entry(key).or_default();
+        if queue.is_empty() {
+            self.order.push_back(key);
         }
-        if is_new {
-            tenants.order.push_back(tenant);
-        }
+        queue
     }
+}
 
-    /// The first task of the tenant whose turn it is, which then comes last.
-    fn pop(&self) -> Option<TaskId> {
-        let mut tenants = self.tenants.borrow_mut();
-        let tenant = tenants.order.pop_front()?;
-        let tasks = tenants.waiting.get_mut(&tenant)?;
-        let task = tasks.pop();
-        match tasks.is_empty() {
-            true => drop(tenants.waiting.remove(&tenant)),
-            false => tenants.order.push_back(tenant),
+impl<Q: WaitingSteps> WaitingSteps for StepTurns<Q> {
+    /// The first task of the queue whose turn it is, which then comes last.
+    fn pop(&mut self) -> Option<TaskId> {
+        let key = self.order.pop_front()?;
+        let queue = self.queues.get_mut(&key)?;
+        let task = queue.pop();
+        match queue.is_empty() {
+            true => drop(self.queues.remove(&key)),
+            false => self.order.push_back(key),
         }
         task
     }
 
+    fn is_empty(&self) -> bool {
+        self.order.is_empty()
+    }
+}
+
+impl StepQueue {
+    fn push(&self, owner: StepOwner<'_>, of: StepOf, task: TaskId) {
+        let mut tenants = self.tenants.borrow_mut();
+        let tenant = tenants.queue(self.hasher.hash_one(owner.tenant));
+        let clients = match of {
+            StepOf::New => &mut tenant.new,
+            StepOf::Begun => &mut tenant.begun,
+        };
+        clients.queue(self.hasher.hash_one(owner.client)).push_back(task);
+    }
+
+    fn pop(&self) -> Option<TaskId> {
+        self.tenants.borrow_mut().pop()
+    }
+
     pub(super) fn is_empty(&self) -> bool {
-        self.tenants.borrow().order.is_empty()
+        self.tenants.borrow().is_empty()
     }
 }
 
 impl Reactor {
     /// Whether the current task may make an expensive step now, which it then does. If not, it is polled again when
-    /// it is the turn of `tenant`.
-    pub(in crate::proxy) fn may_step(&self, tenant: &str, of: StepOf) -> bool {
+    /// it is the turn of `owner`.
+    pub(in crate::proxy) fn may_step(&self, owner: StepOwner<'_>, of: StepOf) -> bool {
         if self.steps.granted.take() {
             return true;
         }
@@ -107,7 +150,7 @@ impl Reactor {
         if let Some(task) = self.tasks.borrow_mut().get_mut(current.index as usize)
             && !std::mem::replace(&mut task.awaits_step, true)
         {
-            self.steps.push(tenant, of, current);
+            self.steps.push(owner, of, current);
         }
         false
     }
@@ -133,33 +176,57 @@ impl Reactor {
 mod tests {
     use super::*;
 
+    /// Takes all tasks.
+    fn drain(queue: &StepQueue) -> Vec<TaskId> {
+        let order = std::iter::from_fn(|| queue.pop()).collect();
+        assert!(queue.is_empty() && queue.tenants.borrow().queues.is_empty());
+        order
+    }
+
+    fn tasks(numbers: impl IntoIterator<Item = u32>) -> Vec<TaskId> {
+        numbers.into_iter().map(TaskId::of_test).collect()
+    }
+
     #[test]
-    fn tenants_take_turns_and_the_tasks_of_each_keep_their_order() {
+    fn tenants_take_turns_and_the_tasks_of_each_client_keep_their_order() {
         let queue = StepQueue::default();
         let push = |tenant, numbers: &[u32]| {
+            let owner = StepOwner { tenant, client: 1 };
             numbers
                 .iter()
-                .for_each(|number| queue.push(tenant, StepOf::New, TaskId::of_test(*number)));
+                .for_each(|number| queue.push(owner, StepOf::New, TaskId::of_test(*number)));
         };
         push("busy", &[1, 2, 3, 4]);
         push("quiet", &[10]);
         push("other", &[20, 21]);
         let mut order: Vec<_> = (0..4).filter_map(|_| queue.pop()).collect();
         push("quiet", &[11]);
-        order.extend(std::iter::from_fn(|| queue.pop()));
-        let expected = [1, 10, 20, 2, 21, 3, 11, 4].map(TaskId::of_test);
-        assert_eq!(order, expected);
-        assert!(queue.is_empty() && queue.tenants.borrow().waiting.is_empty());
+        order.extend(drain(&queue));
+        assert_eq!(order, tasks([1, 10, 20, 2, 21, 3, 11, 4]));
+    }
+
+    #[test]
+    fn clients_of_a_tenant_take_turns() {
+        let queue = StepQueue::default();
+        let push = |client, of, number| {
+            let owner = StepOwner { tenant: "busy", client };
+            queue.push(owner, of, TaskId::of_test(number));
+        };
+        (0..4).for_each(|number| push(1, StepOf::New, number));
+        push(2, StepOf::New, 10);
+        assert_eq!(drain(&queue), tasks([0, 10, 1, 2, 3]));
+        (0..4).for_each(|number| push(1, StepOf::Begun, number));
+        push(2, StepOf::Begun, 10);
+        assert_eq!(drain(&queue), tasks([0, 10, 1, 2, 3]));
     }
 
     #[test]
     fn what_was_begun_comes_first_but_not_for_ever() {
         let queue = StepQueue::default();
-        let push = |of, number| queue.push("busy", of, TaskId::of_test(number));
+        let owner = StepOwner { tenant: "busy", client: 1 };
+        let push = |of, number| queue.push(owner, of, TaskId::of_test(number));
         (0..4).for_each(|number| push(StepOf::New, number));
         (10..22).for_each(|number| push(StepOf::Begun, number));
-        let order = (10..18).chain([0]).chain(18..22).chain(1..4).map(TaskId::of_test);
-        assert!(std::iter::from_fn(|| queue.pop()).eq(order));
-        assert!(queue.is_empty());
+        assert_eq!(drain(&queue), tasks((10..18).chain([0]).chain(18..22).chain(1..4)));
     }
 }
