@@ -14,10 +14,10 @@ use rustls::version::{TLS12, TLS13};
 use rustls::{Error, ServerConfig};
 
 use super::resolver::{Resolver, take_chosen};
-use super::shown;
+use super::shown::ShownTicketer;
 use super::text::{CertificateText, MinVersion};
 use super::ticketer::Ticketer;
-use super::verifier::BoundedVerifier;
+use super::verifier::ClientVerifier;
 use super::{CertificateFacts, Identity, Roots, TicketKeys, provider};
 
 /// The protocol of PostgreSQL's direct TLS. Its clients offer it alone, and refuse a server that does not select it.
@@ -57,7 +57,8 @@ pub struct ServerTls {
     /// The same for clients that offer `postgresql` alone, if no protocols are selected otherwise.
     postgresql: Option<Arc<ServerConfig>>,
     resolver: Arc<Resolver>,
-    verifier: Arc<dyn ClientCertVerifier>,
+    /// If clients have to show certificates.
+    verifier: Option<ClientVerifier>,
     tickets: Arc<dyn ProducesTickets>,
     /// What distinguishes it from others besides its certificates.
     settings: ServerSettings,
@@ -78,12 +79,16 @@ impl ServerTls {
     pub(super) fn new(parts: ServerParts) -> Result<Self, Error> {
         let ServerParts { certificates, alpn, min_version, client_certificates, tickets, route } =
             parts;
-        let verifier = verifier(client_certificates.as_ref())?;
+        let verifier = client_certificates.as_ref().map(verifier).transpose()?;
         let resolver = Arc::new(Resolver(certificates.into()));
         let settings = ServerSettings { alpn, min_version, client_certificates, tickets, route };
         let tickets: Arc<dyn ProducesTickets> =
             Arc::new(Ticketer::new(&settings.tickets, settings.ticket_context()));
-        let config = settings.config(&resolver, Arc::clone(&verifier), Arc::clone(&tickets))?;
+        let of_all: Arc<dyn ClientCertVerifier> = match &verifier {
+            Some(verifier) => Arc::new(verifier.clone()),
+            None => Arc::new(NoClientAuth),
+        };
+        let config = settings.config(&resolver, of_all, Arc::clone(&tickets))?;
         let postgresql = settings.alpn.is_empty().then(|| {
             let mut config = config.clone();
             config.alpn_protocols = vec![POSTGRESQL.to_vec()];
@@ -104,10 +109,11 @@ impl ServerTls {
         let mut offers = offers.into_iter();
         let alone = offers.next() == Some(POSTGRESQL) && offers.next().is_none();
         let config = self.postgresql.as_ref().filter(|_| alone).unwrap_or(&self.config);
-        if self.settings.client_certificates.is_none() {
+        let Some(verifier) = &self.verifier else {
             return UnbufferedServerConnection::new(Arc::clone(config));
-        }
-        let (verifier, tickets) = shown::of_connection(&self.verifier, &self.tickets);
+        };
+        let (tickets, end) = ShownTicketer::of_connection(&self.tickets);
+        let verifier = Arc::new(verifier.of_connection(&end));
         let mut own = self.settings.config(&self.resolver, verifier, tickets)?;
         own.alpn_protocols.clone_from(&config.alpn_protocols);
         UnbufferedServerConnection::new(Arc::new(own))
@@ -124,10 +130,10 @@ impl ServerTls {
     /// # Errors
     /// Why they are not accepted now.
     pub fn check_resumed(&self, chain: &[CertificateDer<'_>]) -> Result<(), Error> {
-        match chain.split_first() {
+        match chain.split_first().zip(self.verifier.as_ref()) {
             None => Ok(()),
-            Some((own, others)) => {
-                self.verifier.verify_client_cert(own, others, UnixTime::now()).map(|_| ())
+            Some(((own, others), verifier)) => {
+                verifier.verify_client_cert(own, others, UnixTime::now()).map(|_| ())
             }
         }
     }
@@ -185,19 +191,15 @@ impl ServerSettings {
     }
 }
 
-fn verifier(
-    client_certificates: Option<&ClientCertificates>,
-) -> Result<Arc<dyn ClientCertVerifier>, Error> {
-    let Some(ClientCertificates { roots, required }) = client_certificates else {
-        return Ok(Arc::new(NoClientAuth));
-    };
+fn verifier(client_certificates: &ClientCertificates) -> Result<ClientVerifier, Error> {
+    let ClientCertificates { roots, required } = client_certificates;
     let builder = WebPkiClientVerifier::builder_with_provider(
         Arc::clone(roots.store()),
         Arc::clone(provider()),
     );
     let builder = if *required { builder } else { builder.allow_unauthenticated() };
     let verifier = builder.build().map_err(|error| Error::General(error.to_string()))?;
-    Ok(Arc::new(BoundedVerifier(verifier)))
+    Ok(ClientVerifier::new(verifier))
 }
 
 impl PartialEq for ServerTls {

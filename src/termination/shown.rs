@@ -6,11 +6,8 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 
-use rustls::client::danger::HandshakeSignatureValid;
 use rustls::pki_types::{CertificateDer, UnixTime};
 use rustls::server::ProducesTickets;
-use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
-use rustls::{DigitallySignedStruct, DistinguishedName, Error, SignatureScheme};
 use x509_parser::prelude::{FromDer, X509Certificate};
 
 /// How long after the client has shown it, in seconds.
@@ -22,13 +19,6 @@ const END: usize = size_of::<i64>();
 #[derive(Debug)]
 pub(super) struct SessionEnd(AtomicI64);
 
-/// A verifier that sets the end by the certificates that it accepts.
-#[derive(Debug)]
-pub(super) struct ShownVerifier {
-    verifier: Arc<dyn ClientCertVerifier>,
-    end: Arc<SessionEnd>,
-}
-
 /// Tickets that have the end. The one that a session is resumed from sets it for those that follow.
 #[derive(Debug)]
 pub(super) struct ShownTicketer {
@@ -36,21 +26,28 @@ pub(super) struct ShownTicketer {
     end: Arc<SessionEnd>,
 }
 
-/// A verifier and a ticketer for one connection.
-pub(super) fn of_connection(
-    verifier: &Arc<dyn ClientCertVerifier>,
-    tickets: &Arc<dyn ProducesTickets>,
-) -> (Arc<ShownVerifier>, Arc<ShownTicketer>) {
-    // A client without a certificate has nothing that ends.
-    let end = Arc::new(SessionEnd(AtomicI64::new(i64::MAX)));
-    let (verifier, tickets) = (Arc::clone(verifier), Arc::clone(tickets));
-    (
-        Arc::new(ShownVerifier { verifier, end: Arc::clone(&end) }),
-        Arc::new(ShownTicketer { tickets, end }),
-    )
+impl ShownTicketer {
+    /// The ticketer of one connection, and the end that its tickets have.
+    pub(super) fn of_connection(
+        tickets: &Arc<dyn ProducesTickets>,
+    ) -> (Arc<Self>, Arc<SessionEnd>) {
+        // A client without a certificate has nothing that ends.
+        let end = Arc::new(SessionEnd(AtomicI64::new(i64::MAX)));
+        let (tickets, its_end) = (Arc::clone(tickets), Arc::clone(&end));
+        (Arc::new(ShownTicketer { tickets, end: its_end }), end)
+    }
 }
 
 impl SessionEnd {
+    /// Sets the end for a client that shows these certificates now.
+    pub(super) fn set_by<'a>(
+        &self,
+        certificates: impl IntoIterator<Item = &'a CertificateDer<'a>>,
+        now: UnixTime,
+    ) {
+        self.set(end_of(certificates, seconds(now)));
+    }
+
     fn set(&self, end: i64) {
         self.0.store(end, Ordering::Relaxed);
     }
@@ -100,52 +97,5 @@ impl ProducesTickets for ShownTicketer {
         self.end.set(end);
         session.drain(..END);
         Some(session)
-    }
-}
-
-impl ClientCertVerifier for ShownVerifier {
-    fn offer_client_auth(&self) -> bool {
-        self.verifier.offer_client_auth()
-    }
-
-    fn client_auth_mandatory(&self) -> bool {
-        self.verifier.client_auth_mandatory()
-    }
-
-    fn root_hint_subjects(&self) -> &[DistinguishedName] {
-        self.verifier.root_hint_subjects()
-    }
-
-    fn verify_client_cert(
-        &self,
-        own: &CertificateDer<'_>,
-        others: &[CertificateDer<'_>],
-        now: UnixTime,
-    ) -> Result<ClientCertVerified, Error> {
-        let verified = self.verifier.verify_client_cert(own, others, now)?;
-        self.end.set(end_of(std::iter::once(own).chain(others), seconds(now)));
-        Ok(verified)
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        self.verifier.verify_tls12_signature(message, certificate, signature)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        self.verifier.verify_tls13_signature(message, certificate, signature)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.verifier.supported_verify_schemes()
     }
 }

@@ -288,9 +288,13 @@ fn a_ticket_ends_with_what_its_client_has_shown() {
     .unwrap();
     let tickets: Arc<dyn ProducesTickets> =
         Arc::new(ticketer::Ticketer::new(&TicketKeys::local(0).unwrap(), [0; 32]));
-    let connection = || shown::of_connection(&verifier, &tickets);
+    let verifier = verifier::ClientVerifier::new(verifier);
+    let connection = || {
+        let (tickets, end) = shown::ShownTicketer::of_connection(&tickets);
+        (verifier.of_connection(&end), tickets)
+    };
     let chain = identity(&ca, &["client"]).certified_key().cert.clone();
-    let show = |verifier: &shown::ShownVerifier, ago: u64| {
+    let show = |verifier: &verifier::ClientVerifier, ago: u64| {
         let then = UnixTime::since_unix_epoch(Duration::from_secs(UnixTime::now().as_secs() - ago));
         verifier.verify_client_cert(&chain[0], &[], then).unwrap();
     };

@@ -12,7 +12,7 @@ use rustls::sign::CertifiedKey;
 use rustls::version::{TLS12, TLS13};
 use rustls::{ClientConfig, Error, SignatureScheme};
 
-use super::verifier::BoundedVerifier;
+use super::verifier::EndpointVerifier;
 use super::{Identity, Roots, provider};
 
 /// How many sessions with endpoints are kept for resumption.
@@ -51,7 +51,7 @@ impl UpstreamTls {
         let builder = ClientConfig::builder_with_provider(Arc::clone(provider()))
             .with_protocol_versions(&[&TLS13, &TLS12])?
             .dangerous()
-            .with_custom_certificate_verifier(Arc::new(BoundedVerifier(verifier)));
+            .with_custom_certificate_verifier(Arc::new(EndpointVerifier(verifier)));
         let mut config = match &parts.identity {
             None => builder.with_no_client_auth(),
             Some(identity) => {

@@ -1,4 +1,4 @@
-//! A bound on what the certificates of a peer cost.
+//! The verifiers of peers' certificates, with a bound on what these cost.
 
 use std::sync::Arc;
 
@@ -7,13 +7,35 @@ use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
 use rustls::{CertificateError, DigitallySignedStruct, DistinguishedName, Error, SignatureScheme};
 
+use super::shown::SessionEnd;
+
 /// The most certificates that a peer may show besides its own. The search for a path tries all orders of those that
 /// have the same name: of 200, it takes seconds.
 const MOST_OTHERS: usize = 5;
 
-/// A verifier that refuses long chains.
+/// Verifies the certificates of clients. Refuses long chains.
+#[derive(Clone, Debug)]
+pub(super) struct ClientVerifier {
+    verifier: Arc<dyn ClientCertVerifier>,
+    /// Of one connection: when its client's sessions end, by the certificates that were accepted.
+    end: Option<Arc<SessionEnd>>,
+}
+
+/// Verifies the certificates of endpoints. Refuses long chains.
 #[derive(Debug)]
-pub(super) struct BoundedVerifier<V: ?Sized>(pub(super) Arc<V>);
+pub(super) struct EndpointVerifier(pub(super) Arc<dyn ServerCertVerifier>);
+
+impl ClientVerifier {
+    /// One that accepts what `verifier` does.
+    pub(super) fn new(verifier: Arc<dyn ClientCertVerifier>) -> Self {
+        ClientVerifier { verifier, end: None }
+    }
+
+    /// The verifier of one connection, which sets `end`.
+    pub(super) fn of_connection(&self, end: &Arc<SessionEnd>) -> Self {
+        ClientVerifier { verifier: Arc::clone(&self.verifier), end: Some(Arc::clone(end)) }
+    }
+}
 
 fn check_length(others: &[CertificateDer<'_>]) -> Result<(), Error> {
     match others.len() <= MOST_OTHERS {
@@ -22,17 +44,17 @@ fn check_length(others: &[CertificateDer<'_>]) -> Result<(), Error> {
     }
 }
 
-impl ClientCertVerifier for BoundedVerifier<dyn ClientCertVerifier> {
+impl ClientCertVerifier for ClientVerifier {
     fn offer_client_auth(&self) -> bool {
-        self.0.offer_client_auth()
+        self.verifier.offer_client_auth()
     }
 
     fn client_auth_mandatory(&self) -> bool {
-        self.0.client_auth_mandatory()
+        self.verifier.client_auth_mandatory()
     }
 
     fn root_hint_subjects(&self) -> &[DistinguishedName] {
-        self.0.root_hint_subjects()
+        self.verifier.root_hint_subjects()
     }
 
     fn verify_client_cert(
@@ -42,7 +64,11 @@ impl ClientCertVerifier for BoundedVerifier<dyn ClientCertVerifier> {
         now: UnixTime,
     ) -> Result<ClientCertVerified, Error> {
         check_length(others)?;
-        self.0.verify_client_cert(own, others, now)
+        let verified = self.verifier.verify_client_cert(own, others, now)?;
+        if let Some(end) = &self.end {
+            end.set_by(std::iter::once(own).chain(others), now);
+        }
+        Ok(verified)
     }
 
     fn verify_tls12_signature(
@@ -51,7 +77,7 @@ impl ClientCertVerifier for BoundedVerifier<dyn ClientCertVerifier> {
         certificate: &CertificateDer<'_>,
         signature: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        self.0.verify_tls12_signature(message, certificate, signature)
+        self.verifier.verify_tls12_signature(message, certificate, signature)
     }
 
     fn verify_tls13_signature(
@@ -60,15 +86,15 @@ impl ClientCertVerifier for BoundedVerifier<dyn ClientCertVerifier> {
         certificate: &CertificateDer<'_>,
         signature: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        self.0.verify_tls13_signature(message, certificate, signature)
+        self.verifier.verify_tls13_signature(message, certificate, signature)
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.0.supported_verify_schemes()
+        self.verifier.supported_verify_schemes()
     }
 }
 
-impl ServerCertVerifier for BoundedVerifier<dyn ServerCertVerifier> {
+impl ServerCertVerifier for EndpointVerifier {
     fn verify_server_cert(
         &self,
         own: &CertificateDer<'_>,
