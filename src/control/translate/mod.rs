@@ -5,6 +5,7 @@
 
 mod authorities;
 mod builder;
+mod certificate_notes;
 mod claims;
 mod conditions;
 mod conflict;

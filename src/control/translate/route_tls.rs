@@ -3,15 +3,14 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use k8s_openapi::jiff::Timestamp;
-
+use super::certificate_notes::certificate_notes;
 use super::conditions::Problem;
 use super::named_objects::{CONFIG_MAPS_OF_A_NAMESPACE, SECRETS_OF_A_NAMESPACE};
 use super::resolve::Targets;
 use super::tls_objects::{TlsEntry, TlsFault};
 use super::tls_references::{Reference, Role, references, text};
 use crate::control::api::TlsSpec;
-use crate::routing::{Hostname, Kind, ObjectRef, RouteSpec};
+use crate::routing::{Kind, ObjectRef, RouteSpec};
 use crate::termination::{
     CertificateText, ClientCertificates, Identity, NotReady, Roots, ServerParts, Termination,
     TerminationText, TicketKeys, UpstreamParts,
@@ -169,7 +168,7 @@ impl RouteTls {
             return meanwhile;
         }
         self.meanwhile = None;
-        self.note_certificates(route, &parts, targets.tls.now());
+        self.notes = certificate_notes(route, &parts.certificates, targets.tls.now());
         self.make(route, parts, tickets)
     }
 
@@ -330,41 +329,6 @@ impl RouteTls {
             }
         }
     }
-
-    /// Notes which certificates are not valid now, and which hostnames no certificate covers.
-    fn note_certificates(&mut self, route: &RouteSpec, parts: &Parts, now: i64) {
-        for (text, identity) in &parts.certificates {
-            let facts = identity.facts();
-            if now > facts.not_after {
-                let at = at(facts.not_after);
-                self.notes
-                    .push(format!("the certificate of Secret {} has expired at {at}", text.secret));
-            } else if now != 0 && now < facts.not_before {
-                let at = at(facts.not_before);
-                self.notes.push(format!(
-                    "the certificate of Secret {} is valid only from {at}",
-                    text.secret
-                ));
-            }
-        }
-        let covers = |name: &str| {
-            parts.certificates.iter().any(|(_, identity)| identity.facts().covers(name))
-        };
-        let uncovered: Vec<&str> = route
-            .hostnames()
-            .filter_map(|hostname| match hostname {
-                Hostname::Exact(name) if !covers(name) => Some(name),
-                _ => None,
-            })
-            .collect();
-        if let Some(first) = uncovered.first() {
-            let more = match uncovered.len() - 1 {
-                0 => String::new(),
-                more => format!(" and {more} more hostnames"),
-            };
-            self.notes.push(format!("no certificate of the route has the name {first}{more}"));
-        }
-    }
 }
 
 /// What an object has, or what it had last, which is `stale`; and what is wrong with it. An object that cannot be read
@@ -394,8 +358,4 @@ fn not_granted(route: &RouteSpec, object: &ObjectRef) -> String {
         object.kind,
         object.name()
     )
-}
-
-fn at(seconds: i64) -> String {
-    Timestamp::from_second(seconds).map_or_else(|_| seconds.to_string(), |time| time.to_string())
 }

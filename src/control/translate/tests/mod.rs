@@ -8,6 +8,8 @@ mod reach;
 mod shared_domains;
 mod tls;
 mod tls_limits;
+mod tls_work;
+mod tls_world;
 mod unreadable;
 mod work;
 

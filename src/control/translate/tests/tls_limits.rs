@@ -4,7 +4,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use k8s_openapi::jiff::Timestamp;
 
 use super::super::named_objects::{CONFIG_MAPS_OF_A_NAMESPACE, SECRETS_OF_A_NAMESPACE};
-use super::tls::{ONE, Pair, World, key_of, terminating, tls_route};
+use super::tls_world::{ONE, Pair, World, key_of, terminating, tls_route};
 use super::*;
 use crate::termination::NotReady;
 
