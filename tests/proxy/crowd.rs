@@ -109,7 +109,8 @@ fn of_incomplete_hellos_of_one_client_does_not_take_the_place_of_others() {
 
 /// So few descriptors that about 37 connections fit.
 fn small(when_full: &str, backend: SocketAddr) -> Process {
-    let arguments = ["--access-log", "off", "--when-full", when_full];
+    // Each worker judges by its own connections.
+    let arguments = ["--access-log", "off", "--when-full", when_full, "--workers", "1"];
     Process::start_unread("ulimit -n 300", &manifest("a.test", backend, ""), &arguments)
 }
 
@@ -139,15 +140,18 @@ fn a_newcomer_takes_the_place_of_the_idlest_connection_of_who_holds_all() {
     std::io::Write::write_all(&mut held[0], b"x").unwrap();
     let innocent = Innocent::start(process.address, hello("a.test"), backend);
     innocent.finish();
-    // Each of the two workers judges by its own connections.
-    wait_until("one to give way", || held[1..6].iter().any(is_gone));
-    assert!(!is_gone(&held[0]), "the one that moved");
-    assert!(!held[6..].iter().any(is_gone), "those that came later");
+    wait_until("one to give way", || held[1..].iter().any(is_gone));
+    // On a busy machine an innocent may come before the end of the last one is seen.
+    let gone = held[1..].iter().take_while(|client| is_gone(client)).count();
+    assert!((1..=held.len() / 2).contains(&gone), "{gone} of {}", held.len());
+    let (moved, later) = (&held[0], &held[1 + gone..]);
+    assert!(!is_gone(moved) && !later.iter().any(is_gone), "the idlest ones give way");
     // The greedy one gets no more than what is left.
     let again: Vec<_> =
         (0..held.len()).map(|_| from(2, process.address, &fresh(&hello("a.test")))).collect();
-    assert!(again.into_iter().map(is_refused).filter(|refused| *refused).count() > held.len() - 6);
-    assert!(!held[6..].iter().any(is_gone));
+    let refused = again.into_iter().map(is_refused).filter(|refused| *refused).count();
+    assert!(refused >= held.len() - gone, "{refused} refused, {gone} gone");
+    assert!(!is_gone(moved) && !later.iter().any(is_gone));
 }
 
 #[test]
@@ -161,8 +165,7 @@ fn a_full_process_refuses_newcomers_if_it_is_told_to() {
 
 /// Whether the connection was reset.
 fn is_gone(client: &TcpStream) -> bool {
-    let client = socket2::SockRef::from(client);
-    !matches!(client.take_error(), Ok(None))
+    client.peer_addr().is_err()
 }
 
 /// Whether it ends without a byte.

@@ -40,8 +40,7 @@ fn the_defaults_of_the_chart_start_without_ipv6() {
     let config = folder.path().join("sluice.yaml");
     fs::write(&config, defaults_of_the_chart(0)).unwrap();
     // Flags would beat the file.
-    let start =
-        format!("set -- run --routes \"$8\" --config {} --workers=2\n{before}", config.display());
+    let start = format!("set -- run --routes \"$7\" --config {}\n{before}", config.display());
     let process = Process::start_unread(&start, &manifest("a.test", answering("served"), ""), &[]);
     assert!(process.address.is_ipv4() && process.admin.is_ipv4());
     let loopback = |address: SocketAddr| SocketAddr::from(([127, 0, 0, 1], address.port()));

@@ -255,10 +255,12 @@ fn command(before: &str, routes: &Path, arguments: &[&str]) -> Command {
     let mut command = Command::new("sh");
     command
         .args(["-c", &format!("{before}\nexec \"$0\" \"$@\"")])
-        .args([env!("CARGO_BIN_EXE_sluice"), "run", "--admin", "127.0.0.1:0", "--workers=2"])
+        .args([env!("CARGO_BIN_EXE_sluice"), "run", "--admin", "127.0.0.1:0"])
         .args(["--listen", "127.0.0.1:0", "--routes", routes.to_str().unwrap()])
         .args(arguments)
         .env_clear()
+        // An argument says otherwise.
+        .env("SLUICE_WORKERS", "2")
         .stdout(Stdio::piped());
     command
 }
