@@ -15,6 +15,7 @@ mod route;
 mod scrape;
 mod sidecar;
 mod support;
+mod terminate;
 
 use std::process::ExitCode;
 
@@ -30,6 +31,7 @@ fn main() -> ExitCode {
         rollout::tests(),
         sidecar::tests(),
         route::tests(),
+        terminate::tests(),
         image::tests(),
         namespaced::tests(),
         release::tests(),

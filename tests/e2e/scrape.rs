@@ -8,7 +8,8 @@ use serde_json::Value;
 
 use crate::support::prometheus::{Prometheus, of_annotations, of_pod_monitor, of_service_monitor};
 use crate::support::{
-    Backend, CHART, Load, Namespace, Sluice, eventually, kubectl, run, shared, test,
+    Backend, CHART, Load, Namespace, Sluice, authority, eventually, kubectl, run, secret, shared,
+    test,
 };
 
 pub(crate) fn tests() -> Vec<Trial> {
@@ -17,6 +18,7 @@ pub(crate) fn tests() -> Vec<Trial> {
 
 /// The alert that this test is about is made to fire at once.
 const VALUES: &str = "
+terminate: true
 metrics:
   annotations: true
   serviceMonitor: { enabled: true }
@@ -43,6 +45,8 @@ fn prometheus_finds_every_metric_and_an_alert_fires() {
     sluice.route("one", "one.example.com", "one");
     Backend { replicas: 0, ..Backend::new("none") }.deploy(&namespace);
     sluice.route("none", "none.example.com", "none");
+    namespace.apply(&secret("own", authority().identity()));
+    sluice.terminate("own", "own.example.com", "one", "own");
     let load = Load::start(sluice.target("one.example.com"));
     let none = sluice.target("none.example.com");
 

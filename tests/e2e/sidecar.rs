@@ -3,7 +3,7 @@
 use libtest_mimic::Trial;
 
 use crate::support::{
-    Held, Namespace, Sluice, Target, container, eventually, secret, shared, test,
+    Held, Namespace, Sluice, Target, authority, container, eventually, secret, shared, test,
 };
 
 pub(crate) fn tests() -> Vec<Trial> {
@@ -13,7 +13,7 @@ pub(crate) fn tests() -> Vec<Trial> {
 fn a_sidecar_starts_before_the_app_follows_its_config_map_and_drains_after_it() {
     let _cluster = shared();
     let namespace = Namespace::restricted("sidecar");
-    namespace.apply(&secret());
+    namespace.apply(&secret("tls", authority().identity()));
     // The app ends at once, and is started again, if sluice is not ready when it starts.
     let app = container(
         "app",

@@ -1,6 +1,9 @@
 //! TLS servers in pods.
 
 use std::fs;
+use std::path::Path;
+
+use testkit::Identity;
 
 use super::{Namespace, authority};
 
@@ -69,22 +72,17 @@ spec:
       - {container}
       volumes: [{{ name: tls, secret: {{ secretName: tls }} }}]
 ",
-            tls = secret()
+            tls = secret("tls", authority().identity())
         ));
     }
 }
 
-/// The Secret `tls`.
-pub(crate) fn secret() -> String {
-    let identity = authority().identity();
-    let indented = |path| {
-        let text = fs::read_to_string(path).expect("PEM");
-        text.lines().map(|line| format!("    {line}\n")).collect::<String>()
-    };
+/// A Secret with a certificate and its key.
+pub(crate) fn secret(name: &str, identity: &Identity) -> String {
     format!(
         "apiVersion: v1
 kind: Secret
-metadata: {{ name: tls }}
+metadata: {{ name: {name} }}
 type: kubernetes.io/tls
 stringData:
   tls.crt: |
@@ -93,6 +91,24 @@ stringData:
         indented(&identity.certificate_file),
         indented(&identity.key_file)
     )
+}
+
+/// A ConfigMap with the authority of all certificates.
+pub(crate) fn authorities(name: &str) -> String {
+    format!(
+        "apiVersion: v1
+kind: ConfigMap
+metadata: {{ name: {name} }}
+data:
+  ca.crt: |
+{}",
+        indented(&authority().file())
+    )
+}
+
+fn indented(path: &Path) -> String {
+    let text = fs::read_to_string(path).expect("PEM");
+    text.lines().map(|line| format!("    {line}\n")).collect()
 }
 
 /// A container that mounts the volume `tls` and passes the restricted standard. `more` has further

@@ -6,9 +6,10 @@ use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use rustls::client::Resumption;
 use rustls::crypto::aws_lc_rs;
-use rustls::pki_types::ServerName;
-use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
+use rustls::pki_types::{CertificateDer, ServerName};
+use rustls::{ClientConfig, ClientConnection, HandshakeKind, RootCertStore, StreamOwned};
 
 use testkit::{Authority, Identity};
 
@@ -19,7 +20,7 @@ const TIMEOUT: Duration = Duration::from_secs(10);
 pub(crate) struct Trust {
     authority: Authority,
     identity: Identity,
-    config: Arc<ClientConfig>,
+    config: ClientConfig,
 }
 
 /// Made by the first call.
@@ -36,8 +37,8 @@ pub(crate) fn authority() -> &'static Trust {
                 .expect("versions")
                 .with_root_certificates(roots)
                 .with_no_client_auth();
-        config.resumption = rustls::client::Resumption::disabled();
-        Trust { authority, identity, config: Arc::new(config) }
+        config.resumption = Resumption::disabled();
+        Trust { authority, identity, config }
     })
 }
 
@@ -48,8 +49,13 @@ impl Trust {
     }
 
     /// For `*.example.com`.
-    pub(super) fn identity(&self) -> &Identity {
+    pub(crate) fn identity(&self) -> &Identity {
         &self.identity
+    }
+
+    /// Another one, for that name.
+    pub(crate) fn issue(&self, name: &str) -> Identity {
+        self.authority.issue(&[name])
     }
 }
 
@@ -131,13 +137,62 @@ impl Target {
     }
 
     fn connect(&self) -> io::Result<StreamOwned<ClientConnection, TcpStream>> {
+        self.connect_as(Arc::new(authority().config.clone()))
+    }
+
+    fn connect_as(
+        &self,
+        config: Arc<ClientConfig>,
+    ) -> io::Result<StreamOwned<ClientConnection, TcpStream>> {
         let name = ServerName::try_from(self.name).map_err(io::Error::other)?;
-        let config = Arc::clone(&authority().config);
         let tls = ClientConnection::new(config, name).map_err(io::Error::other)?;
         let stream = TcpStream::connect_timeout(&self.address, TIMEOUT)?;
         stream.set_nodelay(true)?;
         stream.set_read_timeout(Some(TIMEOUT))?;
         Ok(StreamOwned::new(tls, stream))
+    }
+}
+
+/// A client that remembers its sessions, and resumes them wherever it can.
+pub(crate) struct Resumer {
+    config: Arc<ClientConfig>,
+}
+
+/// What it got.
+#[derive(Debug)]
+pub(crate) struct Served {
+    /// The server's certificate.
+    pub(crate) certificate: CertificateDer<'static>,
+    /// Whether the session is one of before.
+    pub(crate) resumed: bool,
+    /// What the backend says.
+    pub(crate) said: String,
+}
+
+impl Resumer {
+    /// One without sessions.
+    pub(crate) fn new() -> Self {
+        let mut config = authority().config.clone();
+        config.resumption = Resumption::in_memory_sessions(8);
+        Resumer { config: Arc::new(config) }
+    }
+
+    /// A new connection for one request.
+    ///
+    /// # Errors
+    /// When the connection fails, or does not end cleanly after the answer.
+    pub(crate) fn get(&self, target: Target) -> io::Result<Served> {
+        let mut stream = target.connect_as(Arc::clone(&self.config))?;
+        request(&mut stream, target.name, "/", "close")?;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer)?;
+        let chain = stream.conn.peer_certificates().unwrap_or_default();
+        let certificate = chain.first().ok_or_else(|| io::Error::other("no certificate"))?;
+        Ok(Served {
+            certificate: certificate.clone().into_owned(),
+            resumed: stream.conn.handshake_kind() == Some(HandshakeKind::Resumed),
+            said: body(&answer)?,
+        })
     }
 }
 

@@ -18,8 +18,8 @@ use std::time::Duration;
 
 use testkit::within;
 
-pub(crate) use backend::{Backend, container, secret};
-pub(crate) use client::{Held, Target, authority};
+pub(crate) use backend::{Backend, authorities, container, secret};
+pub(crate) use client::{Held, Resumer, Served, Target, authority};
 pub(crate) use kubectl::{kubectl, kubectl_fails};
 pub(crate) use load::Load;
 pub(crate) use namespace::Namespace;

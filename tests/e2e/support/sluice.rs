@@ -15,6 +15,9 @@ pub(crate) struct Sluice<'n> {
     namespace: &'n Namespace,
 }
 
+/// The port of a pod's listener.
+const LISTENER: u16 = 8443;
+
 /// The name of every release, and so of its objects.
 pub(crate) const RELEASE: &str = "sluice";
 
@@ -91,6 +94,37 @@ spec: {{ className: {class}, hostnames: [{hostname}],
   backends: [{{ service: {{ name: {service}, port: 443 }} }}] }}
 "
         ));
+    }
+
+    /// Applies a route of a Service's port 443 that serves TLS with the certificate of a Secret, and
+    /// speaks TLS with the backends.
+    pub(crate) fn terminate(&self, name: &str, hostname: &str, service: &str, secret: &str) {
+        let class = self.namespace.name();
+        self.namespace.apply(&super::authorities("authorities"));
+        self.namespace.apply(&format!(
+            "apiVersion: sluice.dev/v1alpha1
+kind: SniRoute
+metadata: {{ name: {name} }}
+spec:
+  className: {class}
+  hostnames: [{hostname}]
+  backends: [{{ service: {{ name: {service}, port: 443 }} }}]
+  tls:
+    mode: Terminate
+    certificates: [{{ secret: {secret} }}]
+    upstream: {{ serverName: backend.example.com, ca: {{ configMap: authorities }} }}
+"
+        ));
+    }
+
+    /// A server name, at each of its pods by itself.
+    pub(crate) fn targets(&self, name: &'static str) -> Vec<Target> {
+        let selector = format!("app.kubernetes.io/name={RELEASE}");
+        let path = "jsonpath={.items[*].status.podIP}";
+        let pods = ["get", "pods", "--selector", &selector, "--output", path];
+        let addresses = self.namespace.kubectl(&pods);
+        let pod = |ip| Target { address: format!("{ip}:{LISTENER}").parse().unwrap(), name };
+        addresses.split_whitespace().map(pod).collect()
     }
 
     /// The names of its pods, those that are ending too.
