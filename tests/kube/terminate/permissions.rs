@@ -122,6 +122,7 @@ fn roles_of_namespaces_are_enough() {
             || request.ends_with(&format!(" {namespace}/app"))
     };
     assert!(requests.iter().all(here), "{requests:?}");
+    assert!(requests.contains(&format!("get {namespace}/app")), "{requests:?}");
 }
 
 /// An account with the roles that are shipped, in its namespace alone.

@@ -22,6 +22,8 @@ fn a_huge_handshake_message_is_refused_at_once() {
     client.write_all(&[22, 3, 3, 0, 8, 16, 255, 255, 255, 0, 0, 0, 0]).unwrap();
     rest(&mut client);
     site.plane.assert_ended(&[("a.test", Outcome::HandshakeFailed, 1)]);
+    let cause = site.plane.access_log()[0]["cause"].clone();
+    assert_ne!(cause, "the handshake was not complete in time");
 }
 
 /// In records of one byte, a message takes six times its size: no more is kept than one may have.
