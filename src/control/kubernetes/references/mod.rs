@@ -282,8 +282,9 @@ impl Following {
             return;
         }
         self.log(&job.object, &content);
-        let is_unread = matches!(content, ReferenceContent::Unread { .. });
-        if is_unread && !self.schedule.tells_of_failure(&job.object) {
+        if let ReferenceContent::Unread { forbidden, .. } = content
+            && !self.schedule.tells_of_failure(&job.object, forbidden)
+        {
             return;
         }
         if self.schedule.is_wanted_by(&job.object, ReferenceUser::Checks) {

@@ -28,6 +28,7 @@ const TOLD_FAILURES: u32 = 3;
 /// How many reads may begin at once, and the time after which another one may.
 const BURST: u32 = 1000;
 const PER_READ: Duration = Duration::from_millis(10);
+
 /// Who needs an object.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) enum ReferenceUser {
@@ -221,11 +222,13 @@ impl ReadSchedule {
         self.objects.get(object).is_some_and(|followed| followed.users.contains(&user))
     }
 
-    /// Whether those who need an object are to hear that it could not be read: as long as they have what was read of it
-    /// before, only of several failures in a row.
-    pub(super) fn tells_of_failure(&self, object: &ObjectRef) -> bool {
+    /// Whether those who need an object get the failure to read it: where they have what was read of it before, or where
+    /// the first table waits for it, only after several in a row. A permission that is `forbidden` is not back so soon.
+    pub(super) fn tells_of_failure(&self, object: &ObjectRef, forbidden: bool) -> bool {
+        let waits = self.rate.is_none() && !forbidden;
         self.objects.get(object).is_some_and(|followed| {
-            followed.version.is_none() || !(1..TOLD_FAILURES).contains(&followed.failures)
+            let can_wait = followed.version.is_some() || waits;
+            !can_wait || !(1..TOLD_FAILURES).contains(&followed.failures)
         })
     }
 
@@ -288,7 +291,10 @@ impl ReadSchedule {
         if let Some(version) = version {
             followed.version = version;
         }
-        let pause = AGAIN_AFTER_FAILURE.saturating_mul(followed.failures).min(LONGEST_PAUSE);
+        let pause = match self.rate {
+            Some(_) => AGAIN_AFTER_FAILURE.saturating_mul(followed.failures).min(LONGEST_PAUSE),
+            None => GAP,
+        };
         followed.stage = ReadStage::Current;
         match end {
             _ if is_outdated => self.plan(&job.object, now),

@@ -58,7 +58,7 @@ async fn it_waits_for_secrets_as_long_as_some_are_read_but_not_for_ever() {
     for (count, delay, waited, left) in [
         // 4 at a time, because they are of one namespace.
         (200, Duration::from_secs(1), 50..55, 0..1),
-        (200, Duration::from_secs(60), 10..12, 190..200),
+        (200, Duration::from_secs(60), 10..12, 200..201),
         (800, Duration::from_secs(1), 120..122, 300..340),
     ] {
         let (first, seconds) = first_table(cluster_of_terminating(count, delay)).await;

@@ -189,6 +189,7 @@ fn pauses_after_failures_grow_to_a_bound() {
 fn one_failure_is_no_news_of_what_was_read_before() {
     let mut now = Instant::now();
     let mut schedule = ReadSchedule::new();
+    schedule.bound_rate(now);
     let map = object(Kind::ConfigMap, "ns/ca");
     schedule.want(&map, Checks, now);
     let mut told = Vec::new();
@@ -198,7 +199,7 @@ fn one_failure_is_no_news_of_what_was_read_before() {
         now += AGAIN + LONGEST_PAUSE;
         let job = schedule.next(now).unwrap();
         schedule.finish(&job, end.clone(), now);
-        told.push(schedule.tells_of_failure(&map));
+        told.push(schedule.tells_of_failure(&map, false));
     }
     let expected = [true, true, false, false, true, false, false, true, true, true, true];
     assert_eq!(told, expected);
@@ -207,7 +208,7 @@ fn one_failure_is_no_news_of_what_was_read_before() {
     schedule.want(&map, Routes, now + LONGEST_PAUSE);
     let job = schedule.next(now + 2 * LONGEST_PAUSE).unwrap();
     schedule.finish(&job, failed, now + 2 * LONGEST_PAUSE);
-    assert!(schedule.tells_of_failure(&map));
+    assert!(schedule.tells_of_failure(&map, false));
 }
 
 #[test]
@@ -249,6 +250,29 @@ fn the_reads_that_the_first_table_waits_for_begin_as_soon_as_others_end() {
         reads += 1;
     }
     assert_eq!(reads, 5000);
+}
+
+#[test]
+fn the_first_table_does_not_take_one_failure_for_an_answer() {
+    let mut now = Instant::now();
+    let mut schedule = ReadSchedule::new();
+    let wanted = secret("ns/a");
+    schedule.want(&wanted, Routes, now);
+    for tells in [false, false, true] {
+        let job = schedule.next(now).expect("a second after the last one");
+        schedule.finish(&job, ReadEnd::Failed, now);
+        assert_eq!(schedule.tells_of_failure(&wanted, false), tells);
+        assert!(schedule.tells_of_failure(&wanted, true), "no permission");
+        now += GAP;
+    }
+    // Later, what is named anew is told at once.
+    schedule.bound_rate(now);
+    let other = secret("ns/b");
+    schedule.want(&other, Routes, now);
+    while let Some(job) = schedule.next(now) {
+        schedule.finish(&job, ReadEnd::Failed, now);
+    }
+    assert!(schedule.tells_of_failure(&other, false));
 }
 
 #[test]
