@@ -239,6 +239,11 @@ impl<'k> SharedKeys<'k> {
 
     fn without(&mut self, secret: &TicketSecret, fault: NoKeys, at: i64) {
         match fault {
+            // Somebody has emptied it, because nobody is to use these keys any more.
+            NoKeys::Empty if self.read.take().is_some() => {
+                warn!(%secret, "the Secret has no keys of session tickets any more; using keys of this process");
+                return self.use_own(at);
+            }
             NoKeys::Empty => debug!(%secret, "the Secret has no keys of session tickets yet"),
             NoKeys::Invalid(_) => self.tell(secret, TicketTrouble::Invalid, &fault),
         }
@@ -253,10 +258,16 @@ impl<'k> SharedKeys<'k> {
             Some(_) => {
                 self.read = None;
                 warn!(%secret, "no shared keys of session tickets for long; using keys of this process");
-                if let Ok(keys) = TicketKeySet::new(at) {
-                    self.keys.set(keys);
-                }
+                self.use_own(at);
             }
+        }
+    }
+
+    /// Uses new keys of this process.
+    fn use_own(&mut self, at: i64) {
+        // Without random bytes, the present keys are better than none.
+        if let Ok(keys) = TicketKeySet::new(at) {
+            self.keys.set(keys);
         }
     }
 
