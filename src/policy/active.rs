@@ -30,7 +30,8 @@ const MOST_PROTOCOLS: usize = 16;
 ]))]
 pub struct ActiveHealth {
     /// - `TCP`: the endpoint takes a connection.
-    /// - `TLS`: it also completes a TLS handshake. A server that asks for a client certificate passes.
+    /// - `TLS`: it also completes a TLS handshake. A server that asks for a client certificate passes. Backends that
+    ///   get decrypted bytes, by a route with `tls` and without `tls.upstream`, are checked as by `TCP`.
     /// - `None`: there are no checks, whatever the installation has.
     #[serde(rename = "type")]
     pub kind: CheckKind,
@@ -59,9 +60,9 @@ pub struct ActiveHealth {
     #[schemars(with = "ResultCount")]
     pub healthy: Option<ResultCount>,
 
-    /// The server name that the check of TLS asks for, and that the certificate must have. Without it, the first
-    /// hostname of the route that is an exact name. A route that has none needs it; only a check that comes from
-    /// the installation then sends no name, and judges none.
+    /// The server name that the check of TLS asks for, and that the certificate must have. Without it,
+    /// `tls.upstream.serverName`, and without that the first hostname of the route that is an exact name. A route that
+    /// has none needs it; only a check that comes from the installation then sends no name, and judges none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "CheckServerName")]
     pub server_name: Option<CheckServerName>,

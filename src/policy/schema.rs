@@ -107,7 +107,7 @@ pub(super) fn alpn() -> Schema {
 pub(super) fn server_name() -> Schema {
     const LABEL: &str = "[A-Za-z0-9_]([A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?";
     let name = format!(
-        "self.matches(r'^{LABEL}([.]{LABEL})*[.]?$') && !self.matches(r'^[0-9.]*$') \
+        "self.matches(r'^{LABEL}([.]{LABEL})*[.]?$') && !self.matches(r'(^|[.])([0-9]+|0[xX][0-9A-Fa-f]*)[.]?$') \
          && (size(self) <= 253 || self.endsWith('.'))"
     );
     text(254, &[rule(&name, "is not a server name; write one such as www.example.com")])

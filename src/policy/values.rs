@@ -108,14 +108,24 @@ impl FromStr for CheckServerName {
 
     fn from_str(text: &str) -> Result<Self, InvalidValue> {
         let name = text.strip_suffix('.').unwrap_or(text);
-        let is_address = name.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.');
-        let fits = (1..=253).contains(&name.len()) && !is_address;
+        let last = name.rsplit('.').next().unwrap_or_default();
+        let fits = (1..=253).contains(&name.len()) && !is_number(last);
         if !fits || !name.split('.').all(is_dns_label) {
             return Err(InvalidValue::new(format!(
                 "{text:?} is not a server name; write one such as www.example.com, without wildcard and port"
             )));
         }
         Ok(CheckServerName(name.to_ascii_lowercase().into()))
+    }
+}
+
+/// Whether a label is a number. A name that ends with one may be an address (`127.1`, `0x7f000001`), so no server has
+/// it.
+fn is_number(label: &str) -> bool {
+    let hex = label.strip_prefix("0x").or_else(|| label.strip_prefix("0X"));
+    match hex {
+        Some(hex) => hex.bytes().all(|byte| byte.is_ascii_hexdigit()),
+        None => label.bytes().all(|byte| byte.is_ascii_digit()),
     }
 }
 

@@ -72,14 +72,14 @@ impl RouteSpec {
         self.alpn.is_empty() || self.alpn.iter().any(|protocol| offers(protocol.as_bytes()))
     }
 
-    /// The active checks of its endpoints, if it has any.
+    /// The active checks of its endpoints, if it has any. Endpoints that get decrypted bytes have no TLS to check.
     pub fn check(&self) -> Option<CheckParams> {
         let policy = &self.policy.effective().policy;
         let active = policy.health.active.as_ref()?;
         let method = match active.kind {
             CheckKind::None => return None,
-            CheckKind::Tcp => CheckMethod::Tcp,
-            CheckKind::Tls => CheckMethod::Tls(self.tls_check(active)),
+            CheckKind::Tls if self.has_tls_endpoints() => CheckMethod::Tls(self.tls_check(active)),
+            CheckKind::Tcp | CheckKind::Tls => CheckMethod::Tcp,
         };
         Some(CheckParams {
             method,
@@ -91,7 +91,14 @@ impl RouteSpec {
         })
     }
 
+    /// Whether its endpoints are spoken to in TLS, by the client or by sluice.
+    fn has_tls_endpoints(&self) -> bool {
+        self.termination.as_ref().is_none_or(|termination| termination.text().upstream.is_some())
+    }
+
     fn tls_check(&self, active: &ActiveHealth) -> TlsCheck {
+        let upstream = self.termination.as_ref().and_then(|one| one.text().upstream.as_ref());
+        let upstream = upstream.map(|upstream| upstream.server_name.clone());
         let own = || {
             self.hostnames().find_map(|hostname| match hostname {
                 Hostname::Exact(name) => Some(name.into()),
@@ -102,7 +109,7 @@ impl RouteSpec {
         let ca = active.ca.as_ref();
         let ca = ca.map(|ca| ObjectKey::new(self.key.namespace(), ca.config_map.as_str()));
         TlsCheck {
-            server_name: asked.or_else(own),
+            server_name: asked.or(upstream).or_else(own),
             alpn: active.alpn.clone(),
             verify: active.verify(),
             ca,
@@ -238,5 +245,43 @@ impl RouteStats {
     pub fn limiters(&self, table: &Arc<SourceTable>, namespace: &str) -> &[Arc<Limiter>; 2] {
         let new = || std::array::from_fn(|_| Arc::new(Limiter::new(table, namespace)));
         self.limiters.get_or_init(new)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::policy::Policy;
+    use crate::termination::{CaText, NotReady, TerminationText, UpstreamText};
+
+    /// How the endpoints of a route with TLS checks are checked.
+    fn method(text: Option<TerminationText>) -> CheckMethod {
+        let mut policy = Policy::default();
+        policy.health.active = Some(ActiveHealth::new(CheckKind::Tls));
+        let termination =
+            text.map(|text| Arc::new(Termination::not_ready(text, NotReady::NoCertificate)));
+        let spec = RouteSpec {
+            policy: TrafficPolicy::of(&policy),
+            termination,
+            ..RouteSpec::new(RouteKey::sni_route("ns", "r"), Hostname::Exact("a.test").into())
+        };
+        spec.check().unwrap().method
+    }
+
+    #[test]
+    fn endpoints_are_checked_as_they_are_spoken_to() {
+        let asked = |method| match method {
+            CheckMethod::Tls(check) => check.server_name,
+            CheckMethod::Tcp => None,
+        };
+        assert_eq!(asked(method(None)).as_deref(), Some("a.test"));
+        assert_eq!(method(Some(TerminationText::default())), CheckMethod::Tcp);
+        let upstream = UpstreamText {
+            server_name: "b.test".into(),
+            ca: CaText::ConfigMap("ns/ca".into()),
+            client_certificate: None,
+        };
+        let text = TerminationText { upstream: Some(upstream), ..TerminationText::default() };
+        assert_eq!(asked(method(Some(text))).as_deref(), Some("b.test"));
     }
 }

@@ -245,8 +245,19 @@ fn checks(field: &str, values: Vec<Value>) -> Vec<Value> {
 
 fn server_names() -> Vec<Value> {
     let name = [&long(63), &long(63), &long(63), &*long(61)].join(".");
-    let seeds =
-        ["a.example", "a-b_", "192.0.2.1", "1.2.", &format!("{name}."), &format!("{name}x")];
+    let seeds = [
+        "a.example",
+        "a-b_",
+        "192.0.2.1",
+        "1.2.",
+        "a.12",
+        "a.0x1f",
+        "a.0X.",
+        "a.0xg",
+        "0x1.a",
+        &format!("{name}."),
+        &format!("{name}x"),
+    ];
     texts(&seeds, "-._*0aZ é:\n", 150)
 }
 
