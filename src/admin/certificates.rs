@@ -1,10 +1,12 @@
 //! The certificates that routes serve, in the report of `/routes`.
 
+use std::sync::Arc;
+
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::routing::Table;
-use crate::termination::{CertificateFacts, Termination, TerminationText};
+use crate::termination::{CertificateFacts, CertificateText, NameMatch, Preference, Termination};
 
 /// A certificate that routes serve. Each is in the report once.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -24,26 +26,24 @@ pub struct ServedCertificate {
     pub names: Vec<String>,
 }
 
-/// Whether a route serves TLS.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+/// Which certificate of the report it is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub enum TlsState {
-    /// It does.
-    Served,
-    /// It does, with a certificate or authorities that are older than what the Secret or ConfigMap has now.
-    Stale,
-    /// It does not, and its connections are refused: its conditions have the reason.
-    Refused,
+pub struct CertificateId {
+    /// The Secret that it is from, as `namespace/name`.
+    pub secret: String,
+    /// Its serial number, in hexadecimal digits.
+    pub serial: String,
 }
 
-impl TlsState {
-    /// Of a route.
-    pub fn of(termination: &Termination) -> Self {
-        match termination.server() {
-            Ok(_) if termination.is_stale() => TlsState::Stale,
-            Ok(_) => TlsState::Served,
-            Err(_) => TlsState::Refused,
-        }
+impl CertificateId {
+    pub(super) fn of((text, facts): (&CertificateText, &Arc<CertificateFacts>)) -> Self {
+        CertificateId { secret: text.secret.to_string(), serial: facts.serial.to_string() }
+    }
+
+    /// Whether it is that certificate.
+    pub(super) fn is_of(&self, certificate: &ServedCertificate) -> bool {
+        self.secret == certificate.secret && self.serial == certificate.serial
     }
 }
 
@@ -79,27 +79,24 @@ impl ServedCertificate {
         }
     }
 
-    /// Whether a route names its Secret.
-    pub fn is_of(&self, text: &TerminationText) -> bool {
-        text.certificates.iter().any(|one| *one.secret == *self.secret)
-    }
-
-    /// Whether it is valid at a time.
-    pub fn is_valid_at(&self, now: Timestamp) -> bool {
+    fn is_valid_at(&self, now: Timestamp) -> bool {
         let time = |text: &str| text.parse::<Timestamp>().ok();
         time(&self.not_before).is_none_or(|time| time <= now)
             && time(&self.not_after).is_none_or(|time| now <= time)
     }
 
-    /// How well it fits a name: an exact name is greater than a wildcard, and that than nothing.
-    pub fn rank_for(&self, name: Option<&str>) -> u8 {
-        let Some(name) = name else { return 0 };
-        let suffix = name.split_once('.').map(|(_, suffix)| suffix);
-        let is_wildcard = |own: &String| suffix.is_some() && own.strip_prefix("*.") == suffix;
-        if self.names.iter().any(|own| own == name) {
-            2
-        } else {
-            u8::from(self.names.iter().any(is_wildcard))
+    /// How much it is preferred for a client that asks for this name, in lower case.
+    pub fn preference(&self, name: Option<&str>, now: Timestamp) -> Preference {
+        let of = |name| NameMatch::of(self.names.iter().map(String::as_str), name);
+        Preference {
+            is_valid: self.is_valid_at(now),
+            name: name.map_or(NameMatch::No, of),
+            is_cheap: !self.is_rsa(),
         }
+    }
+
+    /// Whether its key is of RSA.
+    pub fn is_rsa(&self) -> bool {
+        self.key.starts_with("RSA")
     }
 }

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::certificates::{ServedCertificate, TlsState};
+use super::certificates::{CertificateId, ServedCertificate};
 use crate::control::status::{Condition, RouteStatus, Statuses};
 use crate::policy::{Access, AccessLists, EffectivePolicy, Limits, PolicyOrigin};
 use crate::routing::wire::{BackendText, InvalidText, RouteText};
@@ -18,6 +18,7 @@ use crate::routing::{
     Availability, Endpoint, EndpointPlace, EndpointPlaces, Moment, ObjectRef, Ring, Route,
     RouteKey, RouteSpec, Snapshot, Table, TableReader, WeightedBackend, ring_in_use,
 };
+use crate::termination::{Termination, TlsState};
 
 /// All routes of an installation.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -88,6 +89,9 @@ pub struct RouteReport {
     /// Whether it serves TLS, if it terminates it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tls_state: Option<TlsState>,
+    /// The certificates that it serves, in its order, of those in the report.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub served_certificates: Vec<CertificateId>,
     /// Its backends.
     #[serde(default)]
     pub backends: Vec<BackendReport>,
@@ -227,7 +231,17 @@ impl RoutesReport {
 
     /// Whether a route serves TLS.
     pub fn tls_state(&self, key: &RouteKey) -> Option<TlsState> {
-        self.routes.iter().find(|route| route.route.key() == *key)?.tls_state
+        self.route(key)?.tls_state
+    }
+
+    /// The certificates that a route serves, in its order.
+    pub fn certificates_of(&self, key: &RouteKey) -> impl Iterator<Item = &ServedCertificate> {
+        let served = self.route(key).into_iter().flat_map(|route| &route.served_certificates);
+        served.filter_map(|id| self.certificates.iter().find(|one| id.is_of(one)))
+    }
+
+    fn route(&self, key: &RouteKey) -> Option<&RouteReport> {
+        self.routes.iter().find(|route| route.route.key() == *key)
     }
 
     /// The endpoints of each route that are not `serving`, with their state.
@@ -270,10 +284,13 @@ impl UnreadableEntry {
 impl RouteReport {
     fn of(route: &Route) -> Self {
         let backends = route.backends.iter();
+        let termination = route.spec.termination.as_deref();
+        let served = termination.into_iter().flat_map(Termination::certificates);
         RouteReport {
             served: true,
             route: RouteText::of(&route.spec),
-            tls_state: route.spec.termination.as_deref().map(TlsState::of),
+            tls_state: termination.map(Termination::state),
+            served_certificates: served.map(CertificateId::of).collect(),
             backends: backends.map(|share| BackendReport::of(share, route)).collect(),
             conditions: Vec::new(),
         }

@@ -11,11 +11,12 @@ use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
-use crate::admin::certificates::{ServedCertificate, TlsState};
+use crate::admin::certificates::ServedCertificate;
 use crate::admin::limits::ExceededReport;
 use crate::routing::{
     Attachment, Hostname, MOST_OFFERS, MatchKind, Route, RouteKey, Scope, Snapshot, Table, channel,
 };
+use crate::termination::TlsState;
 use crate::tls::{InvalidServerName, ServerName};
 
 pub use fetch::{Fetched, fetch, fetch_limits};

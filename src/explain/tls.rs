@@ -5,11 +5,12 @@ use std::fmt::{self, Formatter};
 use jiff::Timestamp;
 
 use super::Explanation;
-use crate::admin::certificates::{ServedCertificate, TlsState};
+use crate::admin::certificates::ServedCertificate;
 use crate::admin::report::RoutesReport;
 use crate::routing::RouteSpec;
 use crate::termination::{
-    CaText, ClientCertificatesText, MinVersion, Termination, TerminationText, UpstreamText,
+    CaText, ClientCertificatesText, MinVersion, NameMatch, Termination, TerminationText, TlsState,
+    UpstreamText,
 };
 
 impl Explanation {
@@ -17,9 +18,7 @@ impl Explanation {
     pub fn take_report(&mut self, report: &RoutesReport) {
         let Some(winner) = &self.winner else { return };
         let spec = &winner.route.spec;
-        let Some(termination) = &spec.termination else { return };
-        let is_own = |one: &&ServedCertificate| one.is_of(termination.text());
-        self.certificates = report.certificates.iter().filter(is_own).cloned().collect();
+        self.certificates = report.certificates_of(&spec.key).cloned().collect();
         self.tls_state = report.tls_state(&spec.key);
     }
 
@@ -29,7 +28,7 @@ impl Explanation {
         let certificates =
             certificates.map(|(text, facts)| ServedCertificate::of(&text.secret, facts));
         self.certificates = certificates.collect();
-        self.tls_state = Some(TlsState::of(termination));
+        self.tls_state = Some(termination.state());
     }
 
     pub(super) fn fmt_tls(&self, spec: &RouteSpec, f: &mut Formatter<'_>) -> fmt::Result {
@@ -71,12 +70,9 @@ impl Explanation {
     fn fmt_certificate(&self, f: &mut Formatter<'_>) -> fmt::Result {
         let now = Timestamp::now();
         let name = self.query.name.as_deref();
-        let is_rsa = |one: &ServedCertificate| one.key.starts_with("RSA");
-        let rank =
-            |one: &&ServedCertificate| (one.is_valid_at(now), one.rank_for(name), !is_rsa(one));
         let best = |only_rsa: bool| {
-            let fitting = self.certificates.iter().rev().filter(|one| !only_rsa || is_rsa(one));
-            fitting.max_by_key(rank)
+            let fitting = self.certificates.iter().rev().filter(|one| !only_rsa || one.is_rsa());
+            fitting.max_by_key(|one| one.preference(name, now))
         };
         let Some(first) = best(false) else { return Ok(()) };
         writeln!(f, "  certificate: {}", described(first, name, now))?;
@@ -95,9 +91,10 @@ impl Explanation {
 
 fn described(one: &ServedCertificate, name: Option<&str>, now: Timestamp) -> String {
     let ServedCertificate { secret, serial, not_after, key, .. } = one;
-    let valid = if one.is_valid_at(now) { "" } else { ", NOT VALID NOW" };
+    let preference = one.preference(name, now);
+    let valid = if preference.is_valid { "" } else { ", NOT VALID NOW" };
     let covers = match name {
-        Some(name) if one.rank_for(Some(name)) == 0 => format!(", without the name {name}"),
+        Some(name) if preference.name == NameMatch::No => format!(", without the name {name}"),
         _ => String::new(),
     };
     format!("of Secret {secret}, serial {serial}, {key}, until {not_after}{valid}{covers}")

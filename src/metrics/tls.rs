@@ -7,7 +7,7 @@ use prometheus::proto::{MetricFamily, MetricType};
 
 use super::table::{family, gauge};
 use crate::routing::Table;
-use crate::termination::{CertificateFacts, Termination};
+use crate::termination::{CertificateFacts, TlsState};
 
 /// What the metrics are called.
 #[derive(Debug)]
@@ -17,9 +17,9 @@ pub(super) struct TlsDescs {
     not_after: Desc,
 }
 
-/// The values of `state`: it is served; it is, with something that is older than what the Secret or ConfigMap has
-/// now; its connections are refused.
-const STATES: [&str; 3] = ["served", "stale", "refused"];
+/// The states, each with its value of `state`.
+const STATES: [(TlsState, &str); 3] =
+    [(TlsState::Served, "served"), (TlsState::Stale, "stale"), (TlsState::Refused, "refused")];
 
 impl TlsDescs {
     pub(super) fn new(
@@ -35,12 +35,14 @@ impl TlsDescs {
             )?,
             not_before: desc(
                 "certificate_not_before_seconds",
-                "From when on a certificate is valid that routes serve, by its Secret, in seconds since 1970.",
+                "From when on a certificate is valid that routes show to clients or backends, by its Secret, in \
+                 seconds since 1970.",
                 &["namespace", "secret"],
             )?,
             not_after: desc(
                 "certificate_not_after_seconds",
-                "When a certificate expires that routes serve, by its Secret, in seconds since 1970.",
+                "When a certificate expires that routes show to clients or backends, by its Secret, in seconds \
+                 since 1970.",
                 &["namespace", "secret"],
             )?,
         })
@@ -51,13 +53,15 @@ impl TlsDescs {
     }
 
     pub(super) fn collect(&self, table: &Table) -> [MetricFamily; 3] {
-        let mut states = [0; STATES.len()];
+        let mut counts = STATES.map(|(state, label)| (state, label, 0));
         let mut certificates: BTreeMap<&str, &CertificateFacts> = BTreeMap::new();
         for route in table.routes() {
             let Some(termination) = route.spec.termination.as_deref() else { continue };
-            let index = state(termination);
-            states.iter_mut().skip(index).take(1).for_each(|count| *count += 1);
-            for (text, facts) in termination.certificates() {
+            let state = termination.state();
+            counts.iter_mut().filter(|(one, ..)| *one == state).for_each(|(.., count)| *count += 1);
+            let certificates_of_route =
+                termination.certificates().chain(termination.upstream_certificate());
+            for (text, facts) in certificates_of_route {
                 // Of several versions of a Secret, the one that expires first.
                 let known = certificates.entry(&text.secret).or_insert(facts);
                 if facts.not_after < known.not_after {
@@ -65,8 +69,7 @@ impl TlsDescs {
                 }
             }
         }
-        let states = STATES.into_iter().zip(states);
-        let states = states.map(|(state, count)| gauge(&[("state", state)], count)).collect();
+        let states = counts.map(|(_, label, count)| gauge(&[("state", label)], count)).into();
         let times = |time: fn(&CertificateFacts) -> i64| {
             let times = certificates.iter().map(|(secret, facts)| {
                 let (namespace, name) = secret.split_once('/').unwrap_or(("", secret));
@@ -80,14 +83,5 @@ impl TlsDescs {
             family(&self.not_before, MetricType::GAUGE, times(|facts| facts.not_before)),
             family(&self.not_after, MetricType::GAUGE, times(|facts| facts.not_after)),
         ]
-    }
-}
-
-/// The index of its state in [`STATES`].
-fn state(termination: &Termination) -> usize {
-    match termination.server() {
-        Ok(_) if termination.is_stale() => 1,
-        Ok(_) => 0,
-        Err(_) => 2,
     }
 }

@@ -15,6 +15,7 @@ use x509_parser::public_key::PublicKey;
 use x509_parser::x509::SubjectPublicKeyInfo;
 
 use super::pem::{self, InvalidPem};
+use super::preference::{NameMatch, Preference};
 use super::provider;
 
 /// The longest texts of a certificate chain and of a private key.
@@ -24,6 +25,10 @@ const LONGEST_KEY: usize = 16 << 10;
 const MOST_CERTIFICATES: usize = 10;
 /// The most names of a certificate. Each handshake compares the server name with them.
 const MOST_NAMES: usize = 256;
+/// The bytes of a DNS name, and of a serial number with the zero that may come first (RFC 5280 §4.1.2.2). What is longer
+/// would fill reports and logs.
+const LONGEST_NAME: usize = 253;
+const LONGEST_SERIAL: usize = 21;
 /// The largest RSA key, in bits. A signature by one with twice as many takes about six times as long, in which a worker
 /// does nothing else.
 const LARGEST_RSA: usize = 4096;
@@ -37,7 +42,7 @@ pub struct Identity {
 /// What is known of a certificate.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct CertificateFacts {
-    /// Its serial number, in hexadecimal digits.
+    /// Its serial number, in hexadecimal digits: of a longer one than there may be (RFC 5280 §4.1.2.2), the beginning.
     pub serial: Box<str>,
     /// From when on it is valid, in seconds since 1970.
     pub not_before: i64,
@@ -175,15 +180,19 @@ impl CertificateFacts {
         let names = alternative.into_iter().flat_map(|names| &names.value.general_names);
         let names: Box<[_]> = names
             .filter_map(|name| match name {
-                GeneralName::DNSName(name) => Some(name.to_ascii_lowercase().into()),
+                GeneralName::DNSName(name) if name.len() <= LONGEST_NAME => {
+                    Some(name.to_ascii_lowercase().into())
+                }
                 _ => None,
             })
             .collect();
         if names.len() > MOST_NAMES {
             return Err(IdentityFault::ManyNames);
         }
+        // Each line of the access log has it.
+        let serial = certificate.raw_serial().iter().take(LONGEST_SERIAL);
         Ok(CertificateFacts {
-            serial: certificate.raw_serial().iter().map(|byte| format!("{byte:02x}")).collect(),
+            serial: serial.map(|byte| format!("{byte:02x}")).collect(),
             not_before: validity.not_before.timestamp(),
             not_after: validity.not_after.timestamp(),
             names,
@@ -196,20 +205,22 @@ impl CertificateFacts {
         (self.not_before..=self.not_after).contains(&now)
     }
 
-    /// Whether it has a name exactly.
-    pub fn has_name(&self, name: &str) -> bool {
-        self.names.iter().any(|own| **own == *name)
-    }
-
-    /// Whether one of its wildcards, which stand for one label each (RFC 9525 §6.3), is for a name.
-    pub fn has_wildcard_for(&self, name: &str) -> bool {
-        let suffix = name.split_once('.').map(|(_, suffix)| suffix);
-        suffix.is_some() && self.names.iter().any(|own| own.strip_prefix("*.") == suffix)
-    }
-
-    /// Whether it is for a name.
+    /// Whether it is for a name, in lower case.
     pub fn covers(&self, name: &str) -> bool {
-        self.has_name(name) || self.has_wildcard_for(name)
+        self.name_match(name) > NameMatch::No
+    }
+
+    /// How much it is preferred for a client that asks for this name, in lower case. `now` is in seconds since 1970.
+    pub fn preference(&self, name: Option<&str>, now: i64) -> Preference {
+        Preference {
+            is_valid: self.is_valid_at(now),
+            name: name.map_or(NameMatch::No, |name| self.name_match(name)),
+            is_cheap: !matches!(self.key, KeyKind::Rsa(_)),
+        }
+    }
+
+    fn name_match(&self, name: &str) -> NameMatch {
+        NameMatch::of(self.names.iter().map(|own| &**own), name)
     }
 }
 

@@ -7,12 +7,14 @@
 //! * [`TicketKeys`] are the keys of session tickets. All routes use them, and replicas may share them.
 
 mod authorities;
+mod digest;
 mod identity;
 mod pem;
+mod preference;
 mod provider;
 mod resolver;
 mod server;
-mod shown;
+mod session_end;
 #[cfg(test)]
 mod tests;
 mod text;
@@ -23,8 +25,11 @@ mod verifier;
 
 use std::sync::Arc;
 
+use serde::{Deserialize, Serialize};
+
 pub use authorities::{Roots, RootsFault};
 pub use identity::{CertificateFacts, Identity, IdentityFault, KeyKind};
+pub use preference::{NameMatch, Preference, is_wildcard_for};
 pub use provider::provider;
 pub use server::{ClientCertificates, ServerParts, ServerTls};
 pub use text::{
@@ -60,6 +65,19 @@ pub enum NotReady {
     NoCertificate,
 }
 
+/// Whether a route serves TLS.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum TlsState {
+    /// It does.
+    Served,
+    /// It does, with a certificate or authorities that are older than what the Secret or ConfigMap has now, because that
+    /// cannot be used.
+    Stale,
+    /// It does not, and its connections are refused: its conditions have the reason.
+    Refused,
+}
+
 impl Termination {
     /// A termination that is ready.
     ///
@@ -89,9 +107,13 @@ impl Termination {
         Termination { stale, ..self }
     }
 
-    /// Whether a part of it is older than what its Secret or ConfigMap has now, because that cannot be used.
-    pub fn is_stale(&self) -> bool {
-        self.stale
+    /// Whether it serves TLS.
+    pub fn state(&self) -> TlsState {
+        match self.ready {
+            Ok(_) if self.stale => TlsState::Stale,
+            Ok(_) => TlsState::Served,
+            Err(_) => TlsState::Refused,
+        }
     }
 
     /// What the route asks for.
@@ -112,9 +134,14 @@ impl Termination {
         self.ready.as_ref().ok()?.upstream.as_ref()
     }
 
-    /// The certificates that it serves, each with the text that names it.
+    /// The certificates that it serves to clients, each with the text that names it.
     pub fn certificates(&self) -> impl Iterator<Item = (&CertificateText, &Arc<CertificateFacts>)> {
         let ready = self.ready.as_ref().ok();
         ready.into_iter().flat_map(|ready| ready.server.certificates())
+    }
+
+    /// The certificate that endpoints get on request, with the text that names it.
+    pub fn upstream_certificate(&self) -> Option<(&CertificateText, &Arc<CertificateFacts>)> {
+        self.upstream()?.certificate()
     }
 }

@@ -9,7 +9,7 @@ use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
 
 use super::text::CertificateText;
-use super::{CertificateFacts, Identity, KeyKind};
+use super::{CertificateFacts, Identity};
 
 thread_local! {
     /// The certificate that was chosen last. rustls tells nobody which one a connection got, and calls the resolver on
@@ -27,10 +27,9 @@ pub(super) fn take_chosen() -> Option<Arc<CertificateFacts>> {
 pub(super) struct Resolver(pub(super) Box<[(CertificateText, Arc<Identity>)]>);
 
 impl Resolver {
-    /// The best certificate for a client: one whose signature it knows, then one that is valid, then one with the
-    /// name, exactly or by a wildcard, then one that costs less than RSA, then the first.
+    /// The certificate for a client: of those whose signature it knows, the one with the greatest [`Preference`](super::Preference).
     ///
-    /// It is also returned if the client knows the signature of none: rustls refuses such a client then for that reason
+    /// One is also returned if the client knows the signature of none: rustls refuses such a client then for that reason
     /// and with the alert for it (RFC 8446 §6.2, handshake_failure), and without a certificate as if its access were
     /// denied.
     fn choose(
@@ -40,14 +39,7 @@ impl Resolver {
         now: i64,
     ) -> Option<&Arc<Identity>> {
         let rank = |identity: &&Arc<Identity>| {
-            let facts = identity.facts();
-            let match_rank = match name {
-                Some(name) if facts.has_name(name) => 2,
-                Some(name) if facts.has_wildcard_for(name) => 1,
-                _ => 0,
-            };
-            let is_cheap = !matches!(facts.key, KeyKind::Rsa(_));
-            (is_usable(identity, schemes), facts.is_valid_at(now), match_rank, is_cheap)
+            (is_usable(identity, schemes), identity.facts().preference(name, now))
         };
         // Of equal ones, `max_by_key` returns the last.
         self.0.iter().rev().map(|(_, identity)| identity).max_by_key(rank)

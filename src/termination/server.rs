@@ -3,18 +3,17 @@
 use std::fmt;
 use std::sync::Arc;
 
-use aws_lc_rs::digest;
 use rustls::pki_types::{CertificateDer, UnixTime};
 use rustls::server::danger::ClientCertVerifier;
 use rustls::server::{
     NoClientAuth, NoServerSessionStorage, ProducesTickets, UnbufferedServerConnection,
-    WebPkiClientVerifier,
 };
 use rustls::version::{TLS12, TLS13};
 use rustls::{Error, ServerConfig};
 
+use super::digest::Digest;
 use super::resolver::{Resolver, take_chosen};
-use super::shown::ShownTicketer;
+use super::session_end::EndingTicketer;
 use super::text::{CertificateText, MinVersion};
 use super::ticketer::Ticketer;
 use super::verifier::ClientVerifier;
@@ -79,7 +78,10 @@ impl ServerTls {
     pub(super) fn new(parts: ServerParts) -> Result<Self, Error> {
         let ServerParts { certificates, alpn, min_version, client_certificates, tickets, route } =
             parts;
-        let verifier = client_certificates.as_ref().map(verifier).transpose()?;
+        let verifier = client_certificates
+            .as_ref()
+            .map(|asked| asked.roots.client_verifier(asked.required).map(ClientVerifier::new));
+        let verifier = verifier.transpose()?;
         let resolver = Arc::new(Resolver(certificates.into()));
         let settings = ServerSettings { alpn, min_version, client_certificates, tickets, route };
         let tickets: Arc<dyn ProducesTickets> =
@@ -112,7 +114,7 @@ impl ServerTls {
         let Some(verifier) = &self.verifier else {
             return UnbufferedServerConnection::new(Arc::clone(config));
         };
-        let (tickets, end) = ShownTicketer::of_connection(&self.tickets);
+        let (tickets, end) = EndingTicketer::of_connection(&self.tickets);
         let verifier = Arc::new(verifier.of_connection(&end));
         let mut own = self.settings.config(&self.resolver, verifier, tickets)?;
         own.alpn_protocols.clone_from(&config.alpn_protocols);
@@ -170,36 +172,15 @@ impl ServerSettings {
     /// What a ticket is bound to. A ticket proves that its client has shown a certificate, so it must not be good for
     /// other authorities than those that have accepted that certificate.
     fn ticket_context(&self) -> [u8; 32] {
-        let mut context = digest::Context::new(&digest::SHA256);
-        let mut add = |part: &[u8]| {
-            context.update(&(part.len() as u64).to_be_bytes());
-            context.update(part);
-        };
-        add(self.route.as_bytes());
-        add(&[self.min_version as u8]);
+        let mut digest = Digest::default();
+        digest.add(self.route.as_bytes());
+        digest.add(&[self.min_version as u8]);
         if let Some(ClientCertificates { roots, required }) = &self.client_certificates {
-            add(&[u8::from(*required)]);
-            for root in &roots.store().roots {
-                add(&root.subject);
-                add(&root.subject_public_key_info);
-                add(root.name_constraints.as_deref().unwrap_or_default());
-            }
+            digest.add(&[u8::from(*required)]);
+            digest.add(roots.digest());
         }
-        let mut bytes = [0; 32];
-        bytes.iter_mut().zip(context.finish().as_ref()).for_each(|(byte, of)| *byte = *of);
-        bytes
+        digest.finish()
     }
-}
-
-fn verifier(client_certificates: &ClientCertificates) -> Result<ClientVerifier, Error> {
-    let ClientCertificates { roots, required } = client_certificates;
-    let builder = WebPkiClientVerifier::builder_with_provider(
-        Arc::clone(roots.store()),
-        Arc::clone(provider()),
-    );
-    let builder = if *required { builder } else { builder.allow_unauthenticated() };
-    let verifier = builder.build().map_err(|error| Error::General(error.to_string()))?;
-    Ok(ClientVerifier::new(verifier))
 }
 
 impl PartialEq for ServerTls {

@@ -79,6 +79,14 @@ fn identities_are_read_and_faults_say_nothing_of_the_key() {
     let names: Vec<&str> = names.iter().map(String::as_str).collect();
     let [many, its] = issue(&ca, &names, &PKCS_ECDSA_P256_SHA256, |_| ());
     assert!(fault(&many, &its).contains("more than 256 names"));
+    // What is longer than it may be does not fill logs and reports.
+    let long = format!("{}.test", ["x"; 130].join("."));
+    let [chain, its] = issue(&ca, &["a.test", &long], &PKCS_ECDSA_P256_SHA256, |params| {
+        params.serial_number = Some(vec![0x7a; 1000].into());
+    });
+    let read = Identity::from_pem(chain.as_bytes(), its.as_bytes()).unwrap();
+    assert_eq!(*read.facts().serial, "7a".repeat(21));
+    assert_eq!(*read.facts().names, ["a.test".into()]);
     // A key where the certificate belongs, in every broken form, is not repeated.
     let body = key.lines().nth(1).unwrap();
     for broken in [
@@ -271,9 +279,17 @@ fn tickets_are_good_for_their_route_and_its_rules_alone() {
     assert_eq!(kind(&one, &client, "a.test"), HandshakeKind::Resumed);
     keys.set(after);
     assert_eq!(kind(&one, &client, "a.test"), full);
-    keys.off();
-    assert_eq!(kind(&one, &client, "a.test"), full);
-    assert_eq!(kind(&one, &client, "a.test"), full);
+}
+
+#[test]
+fn without_keys_no_session_is_resumed() {
+    let ca = authority();
+    let parts = parts(vec![identity(&ca, &["a.test"])]);
+    let server = ServerTls::new(ServerParts { tickets: TicketKeys::default(), ..parts }).unwrap();
+    let client = Arc::new(client(&ca));
+    for _ in 0..2 {
+        assert_eq!(kind(&server, &client, "a.test"), HandshakeKind::Full);
+    }
 }
 
 /// The end passes from ticket to ticket, so a client shows its certificate again some day.
@@ -290,7 +306,7 @@ fn a_ticket_ends_with_what_its_client_has_shown() {
         Arc::new(ticketer::Ticketer::new(&TicketKeys::local(0).unwrap(), [0; 32]));
     let verifier = verifier::ClientVerifier::new(verifier);
     let connection = || {
-        let (tickets, end) = shown::ShownTicketer::of_connection(&tickets);
+        let (tickets, end) = session_end::EndingTicketer::of_connection(&tickets);
         (verifier.of_connection(&end), tickets)
     };
     let chain = identity(&ca, &["client"]).certified_key().cert.clone();
@@ -321,9 +337,9 @@ fn a_ticket_ends_with_what_its_client_has_shown() {
     });
     let soon = pem::certificates(soon.as_bytes()).unwrap();
     let end = 1_893_456_000;
-    assert_eq!(shown::end_of(&soon, end - 100), end);
-    assert_eq!(shown::end_of(soon.iter().chain(&chain), end - 100), end);
-    assert_eq!(shown::end_of(&soon, end - 10_000), end - 2800);
+    assert_eq!(session_end::end_of(&soon, end - 100), end);
+    assert_eq!(session_end::end_of(soon.iter().chain(&chain), end - 100), end);
+    assert_eq!(session_end::end_of(&soon, end - 10_000), end - 2800);
 }
 
 /// Its client could not send it back.
@@ -360,11 +376,14 @@ fn client_certificates_are_judged_again_when_a_session_is_resumed() {
     let parts = parts(vec![identity(&ca, &["a.test"])]);
     let server = ServerTls::new(ServerParts { client_certificates: Some(rules), ..parts }).unwrap();
     let shown = |issuer: &Issuer| {
-        let identity = identity(issuer, &["client"]);
-        UpstreamParts { server_name: "a.test".into(), roots: roots(&ca), identity: Some(identity) }
+        let text = CertificateText { secret: "test/client".into() };
+        let certificate = Some((text, identity(issuer, &["client"])));
+        UpstreamParts { server_name: "a.test".into(), roots: roots(&ca), certificate }
     };
-    let chain =
-        |parts: &UpstreamParts| parts.identity.as_ref().unwrap().certified_key().cert.clone();
+    let chain = |parts: &UpstreamParts| {
+        let (_, identity) = parts.certificate.as_ref().unwrap();
+        identity.certified_key().cert.clone()
+    };
     let (good, bad) = (shown(&clients), shown(&strangers));
     assert!(server.check_resumed(&chain(&good)).is_ok());
     assert!(server.check_resumed(&chain(&bad)).is_err());
@@ -383,7 +402,7 @@ fn client_certificates_are_judged_again_when_a_session_is_resumed() {
     };
     assert_eq!(run(good.clone()), Ok(Some(1)));
     assert!(run(bad).is_err());
-    assert!(run(UpstreamParts { identity: None, ..good.clone() }).is_err());
+    assert!(run(UpstreamParts { certificate: None, ..good.clone() }).is_err());
     // The name and the authority of the endpoint count, too.
     assert!(run(UpstreamParts { server_name: "b.test".into(), ..good.clone() }).is_err());
     assert!(run(UpstreamParts { roots: roots(&strangers), ..good }).is_err());

@@ -73,11 +73,6 @@ impl TicketKeys {
         self.0.store(Some(Arc::new(keys)));
     }
 
-    /// Stops issuing and accepting tickets.
-    pub fn off(&self) {
-        self.0.store(None);
-    }
-
     /// The keys, if there are any.
     pub fn get(&self) -> Option<Arc<TicketKeySet>> {
         self.0.load_full()

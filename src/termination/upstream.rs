@@ -13,7 +13,7 @@ use rustls::version::{TLS12, TLS13};
 use rustls::{ClientConfig, Error, SignatureScheme};
 
 use super::verifier::EndpointVerifier;
-use super::{Identity, Roots, provider};
+use super::{CertificateFacts, CertificateText, Identity, Roots, provider};
 
 /// How many sessions with endpoints are kept for resumption.
 const MOST_SESSIONS: usize = 8;
@@ -25,8 +25,8 @@ pub struct UpstreamParts {
     pub server_name: Box<str>,
     /// The authorities whose certificates are accepted.
     pub roots: Arc<Roots>,
-    /// The certificate that endpoints get on request.
-    pub identity: Option<Arc<Identity>>,
+    /// The certificate that endpoints get on request, with the text that names it.
+    pub certificate: Option<(CertificateText, Arc<Identity>)>,
 }
 
 /// The endpoint's side of a termination, ready for handshakes.
@@ -52,9 +52,9 @@ impl UpstreamTls {
             .with_protocol_versions(&[&TLS13, &TLS12])?
             .dangerous()
             .with_custom_certificate_verifier(Arc::new(EndpointVerifier(verifier)));
-        let mut config = match &parts.identity {
+        let mut config = match &parts.certificate {
             None => builder.with_no_client_auth(),
-            Some(identity) => {
+            Some((_, identity)) => {
                 builder.with_client_cert_resolver(Arc::new(OnRequest(Arc::clone(identity))))
             }
         };
@@ -70,6 +70,12 @@ impl UpstreamTls {
     pub fn connect(&self, alpn: Option<&[u8]>) -> Result<UnbufferedClientConnection, Error> {
         let alpn = alpn.into_iter().map(<[u8]>::to_vec).collect();
         UnbufferedClientConnection::new_with_alpn(Arc::clone(&self.config), self.name.clone(), alpn)
+    }
+
+    /// The certificate that endpoints get on request, with the text that names it.
+    pub fn certificate(&self) -> Option<(&CertificateText, &Arc<CertificateFacts>)> {
+        let (text, identity) = self.parts.certificate.as_ref()?;
+        Some((text, identity.facts()))
     }
 }
 

@@ -7,7 +7,7 @@ use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
 use rustls::{CertificateError, DigitallySignedStruct, DistinguishedName, Error, SignatureScheme};
 
-use super::shown::SessionEnd;
+use super::session_end::SessionEnd;
 
 /// The most certificates that a peer may show besides its own. The search for a path tries all orders of those that
 /// have the same name: of 200, it takes seconds.

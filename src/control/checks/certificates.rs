@@ -13,6 +13,7 @@ use x509_parser::extensions::GeneralName;
 use x509_parser::prelude::{FromDer, X509Certificate};
 
 use super::authorities::AuthorityFault;
+use crate::termination::{NameMatch, is_wildcard_for};
 
 /// The certificates of a server, its own first.
 pub(super) type Chain = Vec<CertificateDer<'static>>;
@@ -73,14 +74,12 @@ impl ServerCertificate {
 
     /// Whether it has a name.
     pub(super) fn covers(&self, name: &str) -> bool {
-        let is_own = self.names.iter().any(|own| **own == *name);
-        is_own || self.has_more || self.has_wildcard_for(name)
+        self.has_more || NameMatch::of(self.names.iter().map(|own| &**own), name) > NameMatch::No
     }
 
-    /// Whether one of its wildcards, which stand for one label each, is for a name.
+    /// Whether one of its wildcards is for a name.
     pub(super) fn has_wildcard_for(&self, name: &str) -> bool {
-        let suffix = name.split_once('.').map(|(_, suffix)| suffix);
-        self.names.iter().any(|own| suffix.is_some() && own.strip_prefix("*.") == suffix)
+        self.names.iter().any(|own| is_wildcard_for(own, name))
     }
 }
 

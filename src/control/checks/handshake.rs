@@ -49,7 +49,7 @@ pub(super) struct Handshake {
 }
 
 /// Makes a handshake with the server at `address`.
-pub(super) async fn shake_hands(
+pub(super) async fn handshake(
     socket: TcpStream,
     address: SocketAddr,
     check: &TlsCheck,

@@ -11,7 +11,7 @@ use tokio_rustls::client::TlsStream;
 
 use super::authorities::Authorities;
 use super::certificates::{CertificateView, Trust};
-use super::handshake::{CheckHandshakeFault, Handshake, shake_hands};
+use super::handshake::{CheckHandshakeFault, Handshake, handshake};
 use crate::policy::ProxyVersion;
 use crate::proxy_protocol::{ConnectionAddresses, Extensions, LOCAL, Version, write};
 use crate::routing::{CheckMethod, CheckParams, TlsCheck};
@@ -169,7 +169,7 @@ async fn attempt(
     }
     match &params.method {
         CheckMethod::Tcp => Ok(None),
-        CheckMethod::Tls(check) => shake_hands(socket, address, check, authorities).await.map(Some),
+        CheckMethod::Tls(check) => handshake(socket, address, check, authorities).await.map(Some),
     }
 }
 

@@ -21,7 +21,7 @@ use super::resolve::Targets;
 use super::resolved_route::ResolvedRoute;
 use super::routes::{RoutePresence, Routes};
 use super::services::KnownServices;
-use super::tls_objects::TlsObjects;
+use super::tls_objects::{PermittedObjects, TlsObjects};
 use super::{Installation, key, sni_route_key};
 use crate::control::api::{DnsName, ReferenceGrant, SecretData, SniRoute};
 use crate::routing::{Kind, ObjectKey, ObjectRef, RouteKey};
@@ -139,7 +139,7 @@ impl Builder {
             self.targets.grants.remove_user(key, namespace);
         }
         if let Some(tls) = &resolved.tls {
-            self.targets.tls.set_permitted(&tls.permitted, &BTreeSet::new());
+            self.targets.tls.set_permitted(&tls.permitted, &PermittedObjects::new());
         }
         let rank = resolved.rank();
         let still_names = |object: &ObjectRef| {

@@ -7,14 +7,15 @@ use k8s_openapi::jiff::Timestamp;
 use crate::routing::{Hostname, RouteSpec};
 use crate::termination::{CertificateText, Identity};
 
-/// Which of these certificates are not valid now, and which hostnames of the route none covers. `now` is in seconds since
-/// 1970, or 0 if it is not known.
+/// Which of these certificates and the one for the backends (`upstream`) are not valid now, and which hostnames of the
+/// route none covers. `now` is in seconds since 1970, or 0 if it is not known.
 pub(super) fn certificate_notes(
     route: &RouteSpec,
     certificates: &[(CertificateText, Arc<Identity>)],
+    upstream: Option<&(CertificateText, Arc<Identity>)>,
     now: i64,
 ) -> Vec<String> {
-    let validity = certificates.iter().filter_map(|(text, identity)| {
+    let validity = certificates.iter().chain(upstream).filter_map(|(text, identity)| {
         let (facts, secret) = (identity.facts(), &text.secret);
         if now > facts.not_after {
             let at = at(facts.not_after);

@@ -1,13 +1,13 @@
 //! How a route serves TLS: its `spec.tls` with the Secrets and ConfigMaps that it names.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::certificate_notes::certificate_notes;
 use super::conditions::Problem;
 use super::named_objects::{CONFIG_MAPS_OF_A_NAMESPACE, SECRETS_OF_A_NAMESPACE};
 use super::resolve::Targets;
-use super::tls_objects::{TlsEntry, TlsFault};
+use super::tls_objects::{PermittedObjects, TlsEntry, TlsFault, UsedEntries};
 use super::tls_references::{Reference, Role, references, text};
 use crate::control::api::TlsSpec;
 use crate::routing::{Kind, ObjectRef, RouteSpec};
@@ -37,7 +37,7 @@ pub(super) struct RouteTls {
     /// The last good content of each object. It outlives the object, but not the right to use it.
     last: LastGood,
     /// The objects to which it may refer, as the store counts them.
-    pub(super) permitted: BTreeSet<ObjectRef>,
+    pub(super) permitted: PermittedObjects,
     /// Why it is not served, if so: the reason and the message.
     pub(super) unserved: Option<(&'static str, String)>,
     /// What is to be said of the certificates that it serves.
@@ -69,13 +69,22 @@ struct Parts {
     certificates: Vec<(CertificateText, Arc<Identity>)>,
     client_ca: Option<Arc<Roots>>,
     upstream_ca: Option<Arc<Roots>>,
-    upstream_certificate: Option<Arc<Identity>>,
+    upstream_certificate: Option<(CertificateText, Arc<Identity>)>,
     /// The protocols that are selected from.
     alpn: Vec<Box<str>>,
     /// Whether some are not what their objects have now.
     stale: bool,
     /// Whether some were not read yet.
     unread: bool,
+}
+
+impl Parts {
+    /// Adds a certificate, unless its Secret is named twice.
+    fn add_certificate(&mut self, certificate: Option<(CertificateText, Arc<Identity>)>) {
+        let known = |text: &CertificateText| self.certificates.iter().any(|(one, _)| one == text);
+        let certificate = certificate.filter(|(text, _)| !known(text));
+        self.certificates.extend(certificate);
+    }
 }
 
 impl RouteTls {
@@ -86,7 +95,7 @@ impl RouteTls {
             text: text(route, spec),
             references,
             last: LastGood::default(),
-            permitted: BTreeSet::new(),
+            permitted: PermittedObjects::new(),
             unserved: None,
             notes: Vec::new(),
             on_tcp,
@@ -109,10 +118,12 @@ impl RouteTls {
     /// Takes over what an earlier version of the route has had.
     pub(super) fn inherit(&mut self, former: &mut RouteTls) {
         self.last = std::mem::take(&mut former.last);
-        let named: BTreeSet<&ObjectRef> =
-            self.references.iter().map(|reference| &reference.object).collect();
-        self.last.identities.retain(|object, _| named.contains(object));
-        self.last.roots.retain(|object, _| named.contains(object));
+        let uses = |object: &ObjectRef, entries: UsedEntries| {
+            let mut references = self.references.iter();
+            references.any(|one| one.object == *object && one.role.used_entries() == entries)
+        };
+        self.last.identities.retain(|object, _| uses(object, UsedEntries::Identity));
+        self.last.roots.retain(|object, _| uses(object, UsedEntries::Authorities));
         let made = former.made.take();
         match self.text == former.text {
             true => (self.made, self.meanwhile) = (made, former.meanwhile.take()),
@@ -123,15 +134,14 @@ impl RouteTls {
         }
     }
 
-    /// Whether it differs from an earlier version only in the certificates, and those of that one needed no grant, which
-    /// could be taken back.
+    /// Whether it differs from an earlier version only in the certificates, and nothing that that one named needed a
+    /// grant, which could be taken back.
     fn has_only_other_certificates(&self, former: &RouteTls) -> bool {
         let certificates = self.text.certificates.clone();
-        let mut certificates_of_former =
-            former.references.iter().filter(|reference| reference.role == Role::Certificate);
+        let namespace = former.route.namespace();
+        let is_own = |reference: &Reference| reference.object.namespace() == namespace;
         TerminationText { certificates, ..former.text.clone() } == self.text
-            && certificates_of_former
-                .all(|reference| reference.object.namespace() == former.route.namespace())
+            && former.references.iter().all(is_own)
     }
 
     /// How it serves TLS now. Adds what is wrong with what it names to `problems`.
@@ -168,8 +178,15 @@ impl RouteTls {
             return meanwhile;
         }
         self.meanwhile = None;
-        self.notes = certificate_notes(route, &parts.certificates, targets.tls.now());
-        self.make(route, parts, tickets)
+        let upstream = parts.upstream_certificate.as_ref();
+        self.notes = certificate_notes(route, &parts.certificates, upstream, targets.tls.now());
+        self.make(route, parts, tickets).unwrap_or_else(|cause| {
+            let message = format!("{cause}; connections of the route are refused");
+            let field = "spec.tls".to_owned();
+            self.unserved = Some((NOT_READY, message.clone()));
+            problems.push(Problem { key: route.key.clone(), field, reason: NOT_READY, message });
+            self.not_ready(NotReady::NoCertificate)
+        })
     }
 
     /// Finds what one field names. Returns what is wrong with it: the reason and the message.
@@ -182,70 +199,40 @@ impl RouteTls {
         parts: &mut Parts,
     ) -> Option<(&'static str, String)> {
         let Reference { object, role, .. } = self.references.get(index)?;
-        let ObjectRef { kind, key } = object;
-        if !targets.grants.allows(route.key.referrer(), *kind, key) {
-            let refused = not_granted(route, object);
-            self.last.forget(object);
-            return Some(("RefNotPermitted", refused));
-        }
-        if !is_read {
-            self.last.forget(object);
-            return None;
-        }
-        if targets.tls.is_beyond(route.key.namespace(), object) {
-            let most = match kind {
-                Kind::ConfigMap => CONFIG_MAPS_OF_A_NAMESPACE,
-                _ => SECRETS_OF_A_NAMESPACE,
-            };
-            let message = format!(
-                "{kind} {key} is not read: the routes of this namespace name more than {most} {kind}s for \
-                 TLS, of which those of the oldest routes are"
-            );
+        let refused = not_granted(object, route, targets)
+            .or_else(|| beyond_most(object, route, targets).filter(|_| is_read));
+        if refused.is_some() || !is_read {
             // What it had last may be old when it is read again.
             self.last.forget(object);
-            return Some((TOO_MANY, message));
+            return refused;
         }
-        self.permitted.insert(object.clone());
+        self.permitted.insert((object.clone(), role.used_entries()));
         let (fault, is_served) = match role {
-            Role::Certificate => {
-                let (identity, fault) = good(
-                    targets.tls.identity(object),
-                    object,
-                    &mut self.last.identities,
-                    &mut parts.stale,
-                );
+            Role::Certificate | Role::UpstreamCertificate => {
+                let found = targets.tls.identity(object);
+                let (identity, fault) =
+                    good(found, object, &mut self.last.identities, &mut parts.stale);
                 let is_served = identity.is_some();
-                let text = CertificateText { secret: key.to_string().into() };
-                let is_new = !parts.certificates.iter().any(|(other, _)| *other == text);
-                parts.certificates.extend(identity.map(|one| (text, one)).filter(|_| is_new));
+                let identity = identity.map(|identity| (certificate_text(object), identity));
+                match role {
+                    Role::UpstreamCertificate => parts.upstream_certificate = identity,
+                    _ => parts.add_certificate(identity),
+                }
                 (fault, is_served)
             }
-            Role::UpstreamCertificate => {
-                let (identity, fault) = good(
-                    targets.tls.identity(object),
-                    object,
-                    &mut self.last.identities,
-                    &mut parts.stale,
-                );
-                parts.upstream_certificate = identity;
-                (fault, parts.upstream_certificate.is_some())
-            }
             Role::ClientCa | Role::UpstreamCa => {
-                let (roots, fault) = good(
-                    targets.tls.authorities(object),
-                    object,
-                    &mut self.last.roots,
-                    &mut parts.stale,
-                );
+                let found = targets.tls.authorities(object);
+                let (roots, fault) = good(found, object, &mut self.last.roots, &mut parts.stale);
                 let is_served = roots.is_some();
                 match role {
-                    Role::ClientCa => parts.client_ca = roots,
-                    _ => parts.upstream_ca = roots,
+                    Role::UpstreamCa => parts.upstream_ca = roots,
+                    _ => parts.client_ca = roots,
                 }
                 (fault, is_served)
             }
         };
         let fault = fault?;
+        let ObjectRef { kind, key } = object;
         parts.unread |= fault == TlsFault::NotRead;
         let reason = match fault {
             TlsFault::NotRead | TlsFault::Unreadable(_) => NOT_READY,
@@ -291,11 +278,19 @@ impl RouteTls {
     }
 
     /// Makes it of what there is, unless that is what it was made of last.
-    fn make(&mut self, route: &RouteSpec, parts: Parts, tickets: &TicketKeys) -> Arc<Termination> {
+    ///
+    /// # Errors
+    /// When rustls refuses it. The text is the cause, for people.
+    fn make(
+        &mut self,
+        route: &RouteSpec,
+        parts: Parts,
+        tickets: &TicketKeys,
+    ) -> Result<Arc<Termination>, String> {
         if let Some((made_of, made)) = &self.made
             && *made_of == parts
         {
-            return Arc::clone(made);
+            return Ok(Arc::clone(made));
         }
         let client_certificates =
             parts.client_ca.as_ref().zip(self.text.client_certificates.as_ref());
@@ -314,20 +309,12 @@ impl RouteTls {
         let upstream = upstream.map(|(roots, text)| UpstreamParts {
             server_name: text.server_name.clone(),
             roots: Arc::clone(roots),
-            identity: parts.upstream_certificate.clone(),
+            certificate: parts.upstream_certificate.clone(),
         });
-        match Termination::new(self.text.clone(), server, upstream) {
-            Ok(made) => {
-                let made = Arc::new(made.with_stale(parts.stale));
-                self.made = Some((parts, Arc::clone(&made)));
-                made
-            }
-            Err(cause) => {
-                let message = format!("{cause}; connections of the route are refused");
-                self.unserved = Some((NOT_READY, message));
-                self.not_ready(NotReady::NoCertificate)
-            }
-        }
+        let made = Termination::new(self.text.clone(), server, upstream)?;
+        let made = Arc::new(made.with_stale(parts.stale));
+        self.made = Some((parts, Arc::clone(&made)));
+        Ok(made)
     }
 }
 
@@ -349,13 +336,46 @@ fn good<T>(
     (value, fault)
 }
 
-fn not_granted(route: &RouteSpec, object: &ObjectRef) -> String {
-    format!(
-        "no ReferenceGrant in namespace {} lets the {}s of {} refer to {} {}",
-        object.namespace(),
+fn certificate_text(secret: &ObjectRef) -> CertificateText {
+    CertificateText { secret: secret.key.to_string().into() }
+}
+
+/// That no grant lets the route refer to an object, if so: the reason and the message.
+fn not_granted(
+    object: &ObjectRef,
+    route: &RouteSpec,
+    targets: &Targets,
+) -> Option<(&'static str, String)> {
+    let (namespace, name) = (object.namespace(), object.name());
+    if targets.grants.allows(route.key.referrer(), object.kind, &object.key) {
+        return None;
+    }
+    let message = format!(
+        "no ReferenceGrant in namespace {namespace} lets the {}s of {} refer to {} {name}",
         route.key.kind(),
         route.key.namespace(),
         object.kind,
-        object.name()
-    )
+    );
+    Some(("RefNotPermitted", message))
+}
+
+/// That the routes of the namespace name too many objects before this one, if so: the reason and the message.
+fn beyond_most(
+    object: &ObjectRef,
+    route: &RouteSpec,
+    targets: &Targets,
+) -> Option<(&'static str, String)> {
+    let ObjectRef { kind, key } = object;
+    if !targets.tls.is_beyond(route.key.namespace(), object) {
+        return None;
+    }
+    let most = match kind {
+        Kind::ConfigMap => CONFIG_MAPS_OF_A_NAMESPACE,
+        _ => SECRETS_OF_A_NAMESPACE,
+    };
+    let message = format!(
+        "{kind} {key} is not read: the routes of this namespace name more than {most} {kind}s for TLS; only those \
+         of the oldest routes are read"
+    );
+    Some((TOO_MANY, message))
 }

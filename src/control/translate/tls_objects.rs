@@ -17,12 +17,15 @@ use crate::termination::{CertificateFacts, Identity, IdentityFault, Roots, Roots
 /// permission by a grant, an object of another namespace is never read.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ReferenceChanges {
-    /// New ones, in no order. Their content is awaited: [`Builder::put_secret`](super::Builder::put_secret) and its
+    /// New ones, in no order, and those that are to be read anew. Their content is awaited: [`Builder::put_secret`](super::Builder::put_secret) and its
     /// kind.
     pub wanted: Vec<ObjectRef>,
-    /// Those that are no longer used, in no order. Their content is dropped.
+    /// Those that are no longer used, in no order, and those that are to be read anew. They come before `wanted`.
     pub unwanted: Vec<ObjectRef>,
 }
+
+/// The objects to which a route may refer, each with what it uses of them.
+pub(super) type PermittedObjects = BTreeSet<(ObjectRef, UsedEntries)>;
 
 /// All of them.
 #[derive(Debug, Default)]
@@ -49,10 +52,11 @@ pub(super) struct TlsObjects {
 struct TlsObject {
     /// The routes that name it, by namespace.
     users: BTreeMap<Arc<str>, BTreeSet<Rank>>,
-    /// How many of them may refer to it.
-    permitted: usize,
-    /// Whether it was reported as wanted.
+    /// How many of them may refer to it, for its certificate and key, and for its authorities.
+    permitted: Permitted,
+    /// Whether it was reported as wanted, and whether its key was.
     wanted: bool,
+    key_wanted: bool,
     content: TlsContent,
     /// Why it cannot be read now, if so.
     unread: Option<Arc<str>>,
@@ -67,10 +71,46 @@ enum TlsContent {
     /// It does not exist.
     Missing,
     /// What it has, where it has the entries for it.
-    Read {
-        identity: Option<Result<Arc<Identity>, IdentityFault>>,
-        roots: Option<Result<Arc<Roots>, RootsFault>>,
-    },
+    Read { identity: IdentityContent, roots: Option<Result<Arc<Roots>, RootsFault>> },
+}
+
+/// The certificate and key of an object.
+#[derive(Debug, PartialEq, Eq)]
+enum IdentityContent {
+    /// It may have them, and no route uses them: of an authority, that would be the key that signs.
+    NotKept,
+    /// It lacks the entries.
+    Missing,
+    Read(Result<Arc<Identity>, IdentityFault>),
+}
+
+/// What a route uses of an object.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum UsedEntries {
+    /// Its certificate and key.
+    Identity,
+    /// Its authorities.
+    Authorities,
+}
+
+/// How many routes may use what of an object.
+#[derive(Debug, Default)]
+struct Permitted {
+    identity: usize,
+    authorities: usize,
+}
+
+impl Permitted {
+    fn of(&mut self, entries: UsedEntries) -> &mut usize {
+        match entries {
+            UsedEntries::Identity => &mut self.identity,
+            UsedEntries::Authorities => &mut self.authorities,
+        }
+    }
+
+    fn any(&self) -> bool {
+        self.identity > 0 || self.authorities > 0
+    }
 }
 
 /// What an object has for a route.
@@ -91,12 +131,27 @@ pub(super) enum TlsFault {
     Unreadable(Arc<str>),
     #[error("does not exist")]
     Missing,
-    #[error("has no entry {0}")]
-    NoEntry(&'static str),
+    #[error("lacks the entry tls.crt or tls.key; a Secret of type kubernetes.io/tls has both")]
+    NoIdentity,
+    #[error("has no entry ca.crt")]
+    NoAuthorities,
     #[error("cannot be used: {0}")]
     Identity(IdentityFault),
     #[error("cannot be used: ca.crt {0}")]
     Roots(RootsFault),
+}
+
+impl TlsObject {
+    /// Drops the key if no route uses it any more. Returns whether one does that was not kept before.
+    fn settle_key(&mut self, complete: bool) -> bool {
+        let is_wanted = self.permitted.identity > 0;
+        let was_wanted = mem::replace(&mut self.key_wanted, is_wanted);
+        let TlsContent::Read { identity, .. } = &mut self.content else { return false };
+        if !is_wanted && !complete {
+            *identity = IdentityContent::NotKept;
+        }
+        !was_wanted && *identity == IdentityContent::NotKept && is_wanted
+    }
 }
 
 impl TlsObjects {
@@ -159,19 +214,16 @@ impl TlsObjects {
     }
 
     /// Replaces the objects to which a route may refer: `before` by `now`.
-    pub(super) fn set_permitted(
-        &mut self,
-        before: &BTreeSet<ObjectRef>,
-        now: &BTreeSet<ObjectRef>,
-    ) {
-        for object in before.difference(now) {
+    pub(super) fn set_permitted(&mut self, before: &PermittedObjects, now: &PermittedObjects) {
+        for (object, entries) in before.difference(now) {
             if let Some(known) = self.known.get_mut(object) {
-                known.permitted = known.permitted.saturating_sub(1);
+                let count = known.permitted.of(*entries);
+                *count = count.saturating_sub(1);
                 self.touched.insert(object.clone());
             }
         }
-        for object in now.difference(before) {
-            self.known.entry(object.clone()).or_default().permitted += 1;
+        for (object, entries) in now.difference(before) {
+            *self.known.entry(object.clone()).or_default().permitted.of(*entries) += 1;
             self.touched.insert(object.clone());
         }
     }
@@ -179,18 +231,27 @@ impl TlsObjects {
     /// Whether the content of an object is stored. No key is, that no route may use. One that is reported as wanted is
     /// read once only: until [`TlsObjects::settle`] says otherwise, no route may be known to use it for a moment.
     pub(super) fn stores(&self, object: &ObjectRef) -> bool {
-        let is_used = |known: &TlsObject| known.permitted > 0 || known.wanted;
+        let is_used = |known: &TlsObject| known.permitted.any() || known.wanted;
         self.complete || self.known.get(object).is_some_and(is_used)
+    }
+
+    /// Whether the key of a Secret is stored, likewise.
+    fn stores_key(&self, secret: &ObjectRef) -> bool {
+        let is_used = |known: &TlsObject| known.permitted.identity > 0 || known.key_wanted;
+        self.complete || self.known.get(secret).is_some_and(is_used)
     }
 
     /// Stores what a Secret has.
     pub(super) fn put_secret(&mut self, secret: ObjectRef, data: &SecretData) {
         let [chain, key, authorities] = SecretData::KEYS.map(|key| data.get(key));
         let identity = match (chain, key) {
-            (Some(chain), Some(key)) => Some(Identity::from_pem(chain, key)),
-            _ => None,
+            _ if !self.stores_key(&secret) => IdentityContent::NotKept,
+            (Some(chain), Some(key)) => {
+                let read = Identity::from_pem(chain, key);
+                IdentityContent::Read(read.map(|one| self.identities.shared(one)))
+            }
+            _ => IdentityContent::Missing,
         };
-        let identity = identity.map(|read| read.map(|one| self.identities.shared(one)));
         let content =
             TlsContent::Read { identity, roots: authorities.map(|text| self.roots(text)) };
         self.set(secret, content);
@@ -199,7 +260,7 @@ impl TlsObjects {
     /// Stores what a ConfigMap has.
     pub(super) fn put_config_map(&mut self, config_map: ObjectRef, authorities: Option<&str>) {
         let roots = authorities.map(|text| self.roots(text.as_bytes()));
-        self.set(config_map, TlsContent::Read { identity: None, roots });
+        self.set(config_map, TlsContent::Read { identity: IdentityContent::Missing, roots });
     }
 
     fn roots(&mut self, text: &[u8]) -> Result<Arc<Roots>, RootsFault> {
@@ -241,7 +302,7 @@ impl TlsObjects {
         let before = mem::replace(&mut self.now, now);
         let passed = |time: i64| before < time && time <= now;
         let news = self.known.iter().filter(|(_, known)| match &known.content {
-            TlsContent::Read { identity: Some(Ok(identity)), .. } => {
+            TlsContent::Read { identity: IdentityContent::Read(Ok(identity)), .. } => {
                 let CertificateFacts { not_before, not_after, .. } = **identity.facts();
                 passed(not_before) || passed(not_after.saturating_add(1))
             }
@@ -261,7 +322,7 @@ impl TlsObjects {
     /// Whether an object that routes may use was neither read, nor reported as missing or unreadable.
     pub(super) fn is_pending(&self) -> bool {
         let is_pending = |known: &TlsObject| {
-            known.permitted > 0 && known.unread.is_none() && known.content == TlsContent::Unknown
+            known.permitted.any() && known.unread.is_none() && known.content == TlsContent::Unknown
         };
         !self.complete && self.known.values().any(is_pending)
     }
@@ -269,10 +330,11 @@ impl TlsObjects {
     /// The certificate and key of a Secret.
     pub(super) fn identity(&self, secret: &ObjectRef) -> TlsEntry<Identity> {
         self.found(secret, |content| match content {
-            TlsContent::Read { identity: Some(identity), .. } => {
+            TlsContent::Read { identity: IdentityContent::Read(identity), .. } => {
                 identity.clone().map_err(TlsFault::Identity)
             }
-            _ => Err(TlsFault::NoEntry("tls.crt, or none tls.key")),
+            TlsContent::Read { identity: IdentityContent::NotKept, .. } => Err(TlsFault::NotRead),
+            _ => Err(TlsFault::NoIdentity),
         })
     }
 
@@ -280,7 +342,7 @@ impl TlsObjects {
     pub(super) fn authorities(&self, object: &ObjectRef) -> TlsEntry<Roots> {
         self.found(object, |content| match content {
             TlsContent::Read { roots: Some(roots), .. } => roots.clone().map_err(TlsFault::Roots),
-            _ => Err(TlsFault::NoEntry(SecretData::AUTHORITIES)),
+            _ => Err(TlsFault::NoAuthorities),
         })
     }
 
@@ -320,11 +382,12 @@ impl TlsObjects {
         let mut changes = ReferenceChanges::default();
         for object in self.touched.drain() {
             let Some(known) = self.known.get_mut(&object) else { continue };
-            let is_wanted = known.permitted > 0;
+            let is_wanted = known.permitted.any();
             if !is_wanted && !self.complete {
                 (known.content, known.unread) = (TlsContent::Unknown, None);
             }
             let was_wanted = mem::replace(&mut known.wanted, is_wanted);
+            let lacks_key = known.settle_key(self.complete);
             let has_content = matches!(known.content, TlsContent::Read { .. });
             if !is_wanted && known.users.is_empty() && !has_content {
                 self.known.remove(&object);
@@ -332,6 +395,11 @@ impl TlsObjects {
             match (was_wanted, is_wanted) {
                 (false, true) => changes.wanted.push(object),
                 (true, false) => changes.unwanted.push(object),
+                // It is read anew.
+                (true, true) if lacks_key => {
+                    changes.unwanted.push(object.clone());
+                    changes.wanted.push(object);
+                }
                 _ => {}
             }
         }

@@ -1,5 +1,6 @@
 //! What `spec.tls` of a route names: Secrets and ConfigMaps, and its text form.
 
+use super::tls_objects::UsedEntries;
 use crate::control::api::{
     CaObject, CaRef, CertificateRef, ClientCertificatesSpec, MinTlsVersion, Namespace, TlsSpec,
 };
@@ -24,6 +25,16 @@ pub(super) enum Role {
     ClientCa,
     UpstreamCa,
     UpstreamCertificate,
+}
+
+impl Role {
+    /// What the route uses of the object.
+    pub(super) fn used_entries(self) -> UsedEntries {
+        match self {
+            Role::Certificate | Role::UpstreamCertificate => UsedEntries::Identity,
+            Role::ClientCa | Role::UpstreamCa => UsedEntries::Authorities,
+        }
+    }
 }
 
 /// What a route names, in the order of its fields.

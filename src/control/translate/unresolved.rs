@@ -115,7 +115,7 @@ impl Unresolved {
                 field,
                 message: format!(
                     "{name} is not looked up: the routes of this namespace lead to more than \
-                     {NAMES_OF_A_NAMESPACE} DNS names, of which those of the oldest routes are"
+                     {NAMES_OF_A_NAMESPACE} DNS names; only those of the oldest routes are looked up"
                 ),
             },
             NameFault::TooManyAddresses => Unresolved {

@@ -31,6 +31,14 @@ fn text(certificates: &[(CertificateText, Arc<Identity>)], more: Value) -> Termi
 }
 
 fn serving(certificates: &[(CertificateText, Arc<Identity>)], more: Value) -> Termination {
+    serving_of(certificates, text(certificates, more))
+}
+
+/// The termination of a route with this text, which can use these certificates.
+fn serving_of(
+    certificates: &[(CertificateText, Arc<Identity>)],
+    text: TerminationText,
+) -> Termination {
     let server = ServerParts {
         certificates: certificates.to_vec(),
         alpn: Vec::new(),
@@ -39,7 +47,7 @@ fn serving(certificates: &[(CertificateText, Arc<Identity>)], more: Value) -> Te
         tickets: TicketKeys::default(),
         route: "".into(),
     };
-    Termination::new(text(certificates, more), server, None).expect("a termination")
+    Termination::new(text, server, None).expect("a termination")
 }
 
 fn route(name: &str, hostname: &str, termination: Termination) -> RouteSpec {
@@ -95,22 +103,54 @@ fn routes_name_their_secrets_and_each_certificate_is_told_once() {
     assert!(!report.to_string().contains("PRIVATE"));
 }
 
+/// The lines about TLS that a name gets, which are the same from the table and from the report.
+#[track_caller]
+fn explained(server: &Server, name: &str) -> Vec<String> {
+    let (report, unreadable) =
+        RoutesReport::read(server.routes().to_string().as_bytes()).expect("a report");
+    assert!(unreadable.is_empty());
+    let query = Query { name: Some(name.into()), ..Query::default() };
+    let here = explain(&server.state.table.table(), &query).to_string();
+    let mut there = explain(&table(report.snapshot().0), &query);
+    there.take_report(&report);
+    assert_eq!(here, there.to_string());
+    let about_tls = |line: &&str| line.contains("tls") || line.contains("certificate");
+    here.lines().filter(about_tls).map(|line| line.trim().to_owned()).collect()
+}
+
+#[test]
+fn explain_takes_the_certificates_that_the_route_serves_in_its_order() {
+    let equal = ["web/z", "web/a"].map(|secret| certificate(secret, &["equal.example"], false));
+    let own = certificate("web/own", &["part.example"], false);
+    let other = certificate("other/whole", &["*.example"], false);
+    // It names a Secret that it may not use, and that another route serves.
+    let named = text(&[other.clone(), own.clone()], json!({}));
+    let refused = Termination::not_ready(named.clone(), NotReady::NoCertificate);
+    let routes = vec![
+        route("equal", "equal.example", serving(&equal, json!({}))),
+        route("part", "part.example", serving_of(&[own], named)),
+        route("refused", "refused.example", refused),
+        route("whole", "whole.example", serving(&[other], json!({}))),
+    ];
+    let mut server = Server::start();
+    server.writer.apply(Snapshot { routes, ..Snapshot::default() });
+    let certificate = |name| {
+        let lines = explained(&server, name);
+        let line = lines.into_iter().find(|line| line.starts_with("certificate: "));
+        line.map(|line| line.split(',').next().unwrap_or_default().to_owned())
+    };
+    let of = |secret| Some(format!("certificate: of Secret {secret}"));
+    assert_eq!(certificate("equal.example"), of("web/z"));
+    assert_eq!(certificate("part.example"), of("web/own"));
+    assert_eq!(certificate("refused.example"), None);
+    assert_eq!(certificate("whole.example"), of("other/whole"));
+}
+
 #[test]
 fn explain_tells_which_certificate_a_name_gets_from_a_table_and_from_a_report() {
     let mut server = Server::start();
     server.writer.apply(served());
-    let (report, unreadable) =
-        RoutesReport::read(server.routes().to_string().as_bytes()).expect("a report");
-    assert!(unreadable.is_empty());
-    let lines = |name: &str| {
-        let query = Query { name: Some(name.into()), ..Query::default() };
-        let here = explain(&server.state.table.table(), &query).to_string();
-        let mut there = explain(&table(report.snapshot().0), &query);
-        there.take_report(&report);
-        assert_eq!(here, there.to_string());
-        let about_tls = |line: &&str| line.contains("tls") || line.contains("certificate");
-        here.lines().filter(about_tls).map(|line| line.trim().to_owned()).collect::<Vec<_>>()
-    };
+    let lines = |name: &str| explained(&server, name);
     let own = "of Secret web/own, serial 0c, ECDSA 256, until 2125-01-01T00:00:00Z";
     let shared = "of Secret web/shared, serial 00a5, RSA 2048, until 2125-01-01T00:00:00Z";
     assert_eq!(

@@ -144,7 +144,7 @@ impl Authority {
 
     /// What a route needs to speak TLS with endpoints for `name`.
     pub(super) fn upstream(&self, name: &str) -> UpstreamParts {
-        UpstreamParts { server_name: name.into(), roots: self.roots(), identity: None }
+        UpstreamParts { server_name: name.into(), roots: self.roots(), certificate: None }
     }
 
     /// Certificates of this authority, which clients have to show if they are `required`.

@@ -8,7 +8,7 @@ use rcgen::PKCS_ECDSA_P256_SHA256;
 use serde_json::json;
 use sluice::outcome::Outcome;
 use sluice::policy::Timeout;
-use sluice::termination::UpstreamParts;
+use sluice::termination::{CertificateText, UpstreamParts};
 
 use super::peer::{TlsEnd, TlsPeer};
 use super::pki::Authority;
@@ -25,7 +25,9 @@ fn plane(authority: &Authority, backends: &[&Backend], upstream: UpstreamParts) 
 fn an_endpoint_is_offered_what_was_negotiated_and_its_end_is_passed_on() {
     let (authority, backend) = (Authority::new(), Backend::new());
     let mut upstream = authority.upstream("inner.test");
-    upstream.identity = Some(authority.identity("sluice.test", &PKCS_ECDSA_P256_SHA256));
+    let text = CertificateText { secret: "test/sluice".into() };
+    let identity = authority.identity("sluice.test", &PKCS_ECDSA_P256_SHA256);
+    upstream.certificate = Some((text, identity));
     let plane = plane(&authority, &[&backend], upstream);
     let mut own = authority.server("inner.test", true);
     own.alpn_protocols = vec![b"other".to_vec(), b"http/1.1".to_vec(), b"h2".to_vec()];

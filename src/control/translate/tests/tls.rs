@@ -26,26 +26,27 @@ fn a_certificate_is_served_as_soon_as_it_is_there_and_the_last_good_one_after_th
     world.certificate("one", &first);
     world.is(FINE[0], FINE[1]);
     assert_eq!(world.serves(), Ok(vec![first.serial.clone()]));
-    assert!(!world.served.as_ref().unwrap().is_stale());
+    assert!(!world.is_stale());
     let secret = ObjectRef::new(Kind::Secret, key_of("one"));
     world.builder.reference_unread(&secret, "away");
     world.settle();
     let unread = "Secret data/one cannot be read: away; what it had last is still used";
     world.is(&format!("false CertificateNotReady {unread}"), FINE[1]);
-    assert!(!world.served.as_ref().unwrap().is_stale(), "it has what it had, as far as is known");
+    assert!(!world.is_stale(), "it has what it had, as far as is known");
 
     let kept = |world: &World, why: &str| {
         let told = format!("false {why}; what it had last is still used");
         world.is(&told, FINE[1]);
         assert_eq!(world.serves(), Ok(vec![first.serial.clone()]), "{why}");
-        assert!(world.served.as_ref().unwrap().is_stale());
+        assert!(world.is_stale());
     };
     let of_another = [("tls.crt", &*second.certificate), ("tls.key", &*first.key)];
     world.secret("one", &of_another);
     let told = "tls.key is not the private key of the first certificate in tls.crt";
     kept(&world, &format!("InvalidCertificateRef Secret data/one cannot be used: {told}"));
     world.secret("one", &[("tls.crt", &second.certificate)]);
-    let told = "InvalidCertificateRef Secret data/one has no entry tls.crt, or none tls.key";
+    let told = "InvalidCertificateRef Secret data/one lacks the entry tls.crt or tls.key; a Secret of \
+                type kubernetes.io/tls has both";
     kept(&world, told);
     world.builder.reference_unread(&secret, "forbidden");
     world.settle();
@@ -172,6 +173,17 @@ fn a_route_with_other_certificates_is_served_with_its_former_ones_until_these_ar
     assert_eq!(world.serves(), Ok(vec![first.serial.clone()]));
     world.put(ONE);
     assert_eq!(world.serves(), Err(NotReady::NoCertificate));
+    let upstream = "upstream: {serverName: a.b, ca: {secret: one}, \
+                    clientCertificate: {secret: one, namespace: other}}";
+    let mut world = World::with(&format!("{ONE}, {upstream}"));
+    let [chain, key] = first.entries();
+    world.secret("one", &[chain, key, ("ca.crt", &first.certificate)]);
+    world.grant("Secret").certificate("other/one", &first);
+    assert_eq!(world.serves(), Ok(vec![first.serial.clone()]));
+    world.put(&format!("certificates: [{{secret: one}}, {{secret: two}}], {upstream}"));
+    world.builder.remove_grant(&ObjectKey::new("other", "g"));
+    world.settle();
+    assert_eq!(world.serves(), Err(NotReady::NoCertificate));
 }
 
 #[test]
@@ -216,7 +228,8 @@ fn nothing_is_served_without_authorities_or_the_certificate_for_backends() {
             false => world.builder.put_secret(&key_of("ca"), &data(&[])),
         }
         world.settle();
-        assert!(world.conditions()[0].contains(&format!("{kind} data/ca has no entry")), "{field}");
+        let lacks = if what.ends_with("Certificate") { "lacks the entry" } else { "has no entry" };
+        assert!(world.conditions()[0].contains(&format!("{kind} data/ca {lacks}")), "{field}");
         assert_eq!(world.serves(), Err(NotReady::NoCertificate), "{field}");
         match config_map {
             true => world.builder.put_config_map(&key_of("ca"), Some(&authorities)),
@@ -287,6 +300,18 @@ fn certificates_that_clients_will_not_take_are_told_and_served() {
     let late = "the certificate of Secret data/one has expired at 2031-07-01T00:00:00Z";
     world.settle().is(FINE[0], &format!("true Programmed {late}"));
     assert_eq!(world.serves().unwrap().len(), 1);
+
+    // That for the backends has no hostname of the route.
+    let upstream =
+        "upstream: {serverName: a.b, ca: {secret: two}, clientCertificate: {secret: two}}";
+    let mut world = World::with(&format!("{ONE}, {upstream}"));
+    world.builder.set_time(day("2031-07-01T00:00:01Z"));
+    world.certificate("one", &Pair::of_r());
+    let old = Pair::new(&["client"], year(2030));
+    let [chain, key] = old.entries();
+    world.secret("two", &[chain, key, ("ca.crt", &old.certificate)]);
+    let late = "the certificate of Secret data/two has expired at 2030-07-01T00:00:00Z";
+    world.is(FINE[0], &format!("true Programmed {late}"));
 }
 
 #[test]
@@ -336,4 +361,31 @@ fn the_text_of_a_termination_has_what_the_route_has() {
         ("s.test", &CaText::Secret("data/c".into()))
     );
     assert_eq!(&*upstream.client_certificate.as_ref().unwrap().secret, "data/d");
+}
+
+/// Of an authority, it is the key that signs certificates.
+#[test]
+fn the_key_of_a_secret_that_is_named_for_its_authorities_is_not_kept() {
+    let pair = Pair::of_r();
+    let [chain, key] = pair.entries();
+    let whole = [chain, key, ("ca.crt", &pair.certificate)];
+    let mut world =
+        World::with("certificates: [{secret: one}], clientCertificates: {ca: {secret: ca}}");
+    world.certificate("one", &pair);
+    world.secret("ca", &whole);
+    world.is(FINE[0], FINE[1]);
+    // As soon as a route serves it, it is read anew.
+    world.put("certificates: [{secret: ca}], clientCertificates: {ca: {secret: ca}}");
+    assert_eq!(world.read_anew, ["Secret data/ca"]);
+    let told = "CertificateNotReady Secret data/ca was not read yet";
+    assert_eq!(world.conditions()[0], format!("false {told}"));
+    assert_eq!(world.settle().read_anew, [""; 0]);
+    world.secret("ca", &whole);
+    world.is(FINE[0], FINE[1]);
+    assert_eq!(world.serves(), Ok(vec![pair.serial.clone()]));
+    // Then it is dropped.
+    world.put("certificates: [{secret: one}], clientCertificates: {ca: {secret: ca}}");
+    world.certificate("one", &pair);
+    world.put("certificates: [{secret: ca}], clientCertificates: {ca: {secret: ca}}");
+    assert_eq!(world.read_anew, ["Secret data/ca"]);
 }

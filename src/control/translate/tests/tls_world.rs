@@ -8,7 +8,7 @@ use zeroize::Zeroizing;
 use super::*;
 use crate::control::api::SecretData;
 use crate::control::status::RouteStatus;
-use crate::termination::{NotReady, Termination, TicketKeys};
+use crate::termination::{NotReady, Termination, TicketKeys, TlsState};
 
 /// A builder, with what it has come to.
 pub(super) struct World {
@@ -16,6 +16,8 @@ pub(super) struct World {
     pub(super) served: Option<Arc<Termination>>,
     pub(super) status: Option<RouteStatus>,
     pub(super) wanted: std::collections::BTreeSet<String>,
+    /// Those that are to be read since the last change.
+    pub(super) read_anew: Vec<String>,
 }
 
 impl World {
@@ -24,7 +26,13 @@ impl World {
     }
 
     pub(super) fn of(builder: Builder) -> Self {
-        World { builder, served: None, status: None, wanted: Default::default() }
+        World {
+            builder,
+            served: None,
+            status: None,
+            wanted: Default::default(),
+            read_anew: Vec::new(),
+        }
     }
 
     /// With the route `r` of namespace `data`, whose `tls` has these fields.
@@ -50,8 +58,9 @@ impl World {
         let told = delta.statuses.into_iter().find(|status| status.object.name() == "r");
         self.status = told.or(self.status.take());
         let shown = |object: &ObjectRef| format!("{} {}", object.kind, object.key);
-        self.wanted.extend(delta.references.wanted.iter().map(shown));
         delta.references.unwanted.iter().for_each(|object| _ = self.wanted.remove(&shown(object)));
+        self.read_anew = delta.references.wanted.iter().map(shown).collect();
+        self.wanted.extend(self.read_anew.iter().cloned());
         self
     }
 
@@ -62,6 +71,11 @@ impl World {
 
     pub(super) fn certificate(&mut self, name: &str, of: &Pair) -> &mut Self {
         self.secret(name, &of.entries())
+    }
+
+    /// Whether the route is served with something that its objects no longer have.
+    pub(super) fn is_stale(&self) -> bool {
+        self.served.as_ref().unwrap().state() == TlsState::Stale
     }
 
     /// The conditions `ResolvedRefs` and `Programmed`.

@@ -21,12 +21,12 @@ pub(super) struct SessionEnd(AtomicI64);
 
 /// Tickets that have the end. The one that a session is resumed from sets it for those that follow.
 #[derive(Debug)]
-pub(super) struct ShownTicketer {
+pub(super) struct EndingTicketer {
     tickets: Arc<dyn ProducesTickets>,
     end: Arc<SessionEnd>,
 }
 
-impl ShownTicketer {
+impl EndingTicketer {
     /// The ticketer of one connection, and the end that its tickets have.
     pub(super) fn of_connection(
         tickets: &Arc<dyn ProducesTickets>,
@@ -34,7 +34,7 @@ impl ShownTicketer {
         // A client without a certificate has nothing that ends.
         let end = Arc::new(SessionEnd(AtomicI64::new(i64::MAX)));
         let (tickets, its_end) = (Arc::clone(tickets), Arc::clone(&end));
-        (Arc::new(ShownTicketer { tickets, end: its_end }), end)
+        (Arc::new(EndingTicketer { tickets, end: its_end }), end)
     }
 }
 
@@ -74,7 +74,7 @@ fn seconds(time: UnixTime) -> i64 {
     i64::try_from(time.as_secs()).unwrap_or(i64::MAX)
 }
 
-impl ProducesTickets for ShownTicketer {
+impl ProducesTickets for EndingTicketer {
     fn enabled(&self) -> bool {
         self.tickets.enabled()
     }
