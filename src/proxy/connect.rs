@@ -16,7 +16,7 @@ use super::reactor::Interrupted;
 use super::refuse::Refusal;
 use super::stream::Stream;
 use crate::outcome::Limit;
-use crate::routing::{EndpointRequest, NoEndpoint, Route, choose};
+use crate::routing::{ActiveConnection, EndpointRequest, NoEndpoint, Route, SearchState, choose};
 
 /// The precision of the first attempt's deadline is this part of it. Almost no connection reaches this
 /// deadline, so it can be coarse; equal deadlines of several connections make the worker wake less often.
@@ -31,27 +31,10 @@ pub(super) async fn connect(
     downstream: &Stream,
 ) -> Result<Upstream, Refusal> {
     let _connecting = context.connecting();
-    let request = EndpointRequest {
-        name: connection.server_name(),
-        ..EndpointRequest::new(connection.source.ip(), &[], context.random())
-    };
-    let active = choose(route, &request).map_err(|none| match none {
-        NoEndpoint::NoneLeft => Refusal::NoEndpoints,
-        NoEndpoint::AllFull => Refusal::LimitExceeded(Limit::Endpoint),
-    })?;
-    let search = request.search;
-    let is_over = |most| active.endpoint().active() > most;
-    if route.spec.policy.reported_endpoint_limit().is_some_and(is_over) {
-        connection.is_over(Limit::Endpoint);
-    }
-    connection.trying(active.endpoint().address);
+    let (active, search) = choose_first(context, connection, route)?;
     let limit = route.spec.policy.connect_timeout();
-    let first = match Attempt::begin(
-        context,
-        route,
-        active,
-        EndpointTls::of(connection, route, downstream),
-    ) {
+    let tls = EndpointTls::of(connection, route, downstream);
+    let first = match Attempt::begin(context, route, active, tls) {
         Ok(attempt) => {
             let patience = patience(context, route.spec.policy.race().after);
             let quick = attempt.is_quick();
@@ -86,6 +69,29 @@ pub(super) async fn connect(
     };
     // Boxed, so that the tasks of ordinary connections reserve no space for it.
     Box::pin(Race::new(context, connection, route, downstream, limit, search, first).run()).await
+}
+
+/// Chooses the endpoint that is tried first.
+fn choose_first(
+    context: &Context,
+    connection: &mut Connection,
+    route: &Arc<Route>,
+) -> Result<(ActiveConnection, SearchState), Refusal> {
+    let request = EndpointRequest {
+        name: connection.server_name(),
+        ..EndpointRequest::new(connection.source.ip(), &[], context.random())
+    };
+    let active = choose(route, &request).map_err(|none| match none {
+        NoEndpoint::NoneLeft => Refusal::NoEndpoints,
+        NoEndpoint::AllFull => Refusal::LimitExceeded(Limit::Endpoint),
+    })?;
+    let search = request.search;
+    let is_over = |most| active.endpoint().active() > most;
+    if route.spec.policy.reported_endpoint_limit().is_some_and(is_over) {
+        connection.is_over(Limit::Endpoint);
+    }
+    connection.trying(active.endpoint().address);
+    Ok((active, search))
 }
 
 /// The time after which a race begins, rounded up to the next step.

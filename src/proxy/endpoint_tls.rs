@@ -101,7 +101,7 @@ impl EndpointTls {
             may_step
         };
         if stream.tls().is_none() {
-            // Its client has shaken hands.
+            // The handshake with its client is complete.
             if !may_step(StepOf::Begun) {
                 return Poll::Pending;
             }

@@ -60,42 +60,36 @@ async fn serve_tls(
 ) -> Result<Vec<u8>, Refusal> {
     let begun = Instant::now();
     let waiting = context.room.enter_handshake(connection.source.ip(), context.most_hellos());
-    let mut terminated = Terminated::default();
-    let limit = context.settings.timeouts.handshake;
-    let shaken = match begin(context, connection, server, downstream, received) {
+    let mut terminated = Box::<Terminated>::default();
+    let ended = match begin(context, connection, server, downstream, received) {
         Ok(()) => {
             let client = prefix_of(connection.source.ip());
             let owner = StepOwner { tenant: route.spec.key.namespace(), client };
-            let hands = poll_fn(|_| poll(context, owner, downstream, &mut terminated));
-            context.reactor.within(limit, hands).await
+            let handshake = poll_fn(|_| poll(context, owner, downstream, &mut terminated));
+            context.reactor.within(context.settings.timeouts.handshake, handshake).await
         }
         Err(fault) => Ok(Err(fault)),
     };
-    let checked = match shaken {
-        Ok(shaken) => shaken.and_then(|()| check(server, downstream)),
+    let checked = match ended {
+        Ok(ended) => ended.and_then(|()| check(server, downstream)),
         Err(Interrupted::Elapsed) => Err(HandshakeFault::TooSlow),
         Err(Interrupted::Cancelled) => {
-            connection.terminated = Some(Box::new(terminated));
+            connection.terminated = Some(terminated);
             return Err(Refusal::Drained);
         }
     };
-    context.room.has_shaken_hands(waiting);
-    let metrics = &context.metrics.handshakes;
-    let refusal = match checked {
-        Ok(()) => {
-            let tls = downstream.tls().into_iter();
-            tls.for_each(|tls| terminated.complete(tls.borrow().state(), begun.elapsed()));
-            metrics.completed(terminated.resumed == Some(true), begun.elapsed());
-            Ok(Vec::new())
-        }
-        Err(fault) => {
-            terminated.failed(&fault);
-            metrics.failed.inc();
-            Err(Refusal::HandshakeFailed)
-        }
-    };
-    connection.terminated = Some(Box::new(terminated));
-    refusal
+    context.room.has_handshake(waiting);
+    let served = checked.map_err(|fault| {
+        terminated.failed(&fault);
+        context.metrics.handshakes.failed.inc();
+        Refusal::HandshakeFailed
+    });
+    if let (Ok(()), Some(tls)) = (&served, downstream.tls()) {
+        terminated.complete(tls.borrow().state(), begun.elapsed());
+        context.metrics.handshakes.completed(terminated.resumed == Some(true), begun.elapsed());
+    }
+    connection.terminated = Some(terminated);
+    served.map(|()| Vec::new())
 }
 
 fn begin(

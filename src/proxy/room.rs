@@ -80,7 +80,7 @@ impl Room {
     }
 
     /// The handshake of the current task's connection is complete: it need not give way to other handshakes.
-    pub(super) fn has_shaken_hands(&self, waiting: Membership<'_>) {
+    pub(super) fn has_handshake(&self, waiting: Membership<'_>) {
         self.spare(waiting, Displaced::Handshake);
     }
 

@@ -61,7 +61,7 @@ impl Terminated {
 
     /// Records why TLS failed.
     pub(super) fn failed(&mut self, fault: &dyn fmt::Display) {
-        self.fault = Some(shown(fault.to_string().as_bytes()));
+        self.fault = Some(escaped(fault.to_string().as_bytes()));
     }
 
     /// The key of the certificate that was served, as `RSA2048` or `EC256`.
@@ -80,7 +80,7 @@ impl ClientCertificate {
         let subject = certificate.subject();
         let common_name = common_name(subject).filter(|name| name.len() <= MOST_COMMON_NAME);
         Some(ClientCertificate {
-            subject: shown(subject.to_string().as_bytes()),
+            subject: escaped(subject.to_string().as_bytes()),
             common_name: common_name.map(Box::from),
         })
     }
@@ -91,7 +91,7 @@ fn common_name<'a>(subject: &'a X509Name<'_>) -> Option<&'a str> {
 }
 
 /// A text that a peer may have decided: its first bytes, escaped.
-fn shown(text: &[u8]) -> Box<str> {
+fn escaped(text: &[u8]) -> Box<str> {
     text.get(..MOST_TEXT).unwrap_or(text).escape_ascii().to_string().into()
 }
 
@@ -134,7 +134,7 @@ mod tests {
     #[test]
     fn a_text_of_a_peer_is_escaped_and_short() {
         let text = format!("CN=\"evil\"\n\u{1b}[31m{}", "x".repeat(1000));
-        let kept = shown(text.as_bytes());
+        let kept = escaped(text.as_bytes());
         assert!(kept.starts_with(r#"CN=\"evil\"\n\x1b[31mxxx"#), "{kept}");
         assert!(kept.len() < MOST_TEXT * 4 && kept.is_ascii());
     }

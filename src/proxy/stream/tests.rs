@@ -68,12 +68,12 @@ struct Pair {
 
 impl Pair {
     /// One whose handshake is complete.
-    fn shaken(version: usize) -> Self {
-        Pair::shaken_with(&configs().0, version)
+    fn connected(version: usize) -> Self {
+        Pair::connected_with(&configs().0, version)
     }
 
     /// The same, with a server of these settings.
-    fn shaken_with(server: &Arc<ServerConfig>, version: usize) -> Self {
+    fn connected_with(server: &Arc<ServerConfig>, version: usize) -> Self {
         let (_, clients) = configs();
         let name = ServerName::try_from("a.test").unwrap();
         let client = ClientConnection::new(Arc::clone(&clients[version]), name).unwrap();
@@ -116,7 +116,7 @@ proptest! {
         cuts in vec(1_usize..40_000, 1..50),
         changes_keys in any::<bool>(),
     ) {
-        let mut pair = Pair::shaken(version);
+        let mut pair = Pair::connected(version);
         let mut bytes = Vec::new();
         for message in &messages {
             if changes_keys && version == 1 {
@@ -143,7 +143,7 @@ proptest! {
         change in 1_u8..,
         cut in 1_usize..40_000,
     ) {
-        let mut pair = Pair::shaken(version);
+        let mut pair = Pair::connected(version);
         pair.client.writer().write_all(&message).unwrap();
         let mut bytes = pair.sent();
         let place = place.index(bytes.len());
@@ -159,7 +159,7 @@ proptest! {
 
     #[test]
     fn arbitrary_bytes_do_no_harm(version in 0_usize..2, bytes in vec(any::<u8>(), 0..2000)) {
-        let mut pair = Pair::shaken(version);
+        let mut pair = Pair::connected(version);
         pair.receive(&bytes);
         prop_assert_eq!(&pair.read, b"");
     }
@@ -170,7 +170,7 @@ proptest! {
 fn a_record_of_another_protocol_is_refused_by_its_header() {
     for version in 0..2 {
         for (major, minor) in [(0xfe, 0xfd), (0xfe, 0xff), (2, 0), (0, 0)] {
-            let mut pair = Pair::shaken(version);
+            let mut pair = Pair::connected(version);
             assert!(!pair.receive(&[23, major, minor, 0, 40]), "{major} {minor}");
             assert!(pair.layer.has_failed());
         }
@@ -181,7 +181,7 @@ fn a_record_of_another_protocol_is_refused_by_its_header() {
 #[test]
 fn a_read_is_limited_in_its_work() {
     const RECORDS: usize = 1000;
-    let mut pair = Pair::shaken(1);
+    let mut pair = Pair::connected(1);
     pair.layer.take_work();
     let mut bytes = Vec::new();
     for _ in 0..RECORDS {
@@ -241,7 +241,7 @@ async fn use_keys_up(reactor: Rc<Reactor>) {
     let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
     let (fd, _peer) = socketpair(AddressFamily::UNIX, SocketType::STREAM, flags, None).unwrap();
     let socket = Socket::accepted(&reactor, fd).unwrap();
-    let mut layer = Pair::shaken_with(&short_lived(), 0).layer;
+    let mut layer = Pair::connected_with(&short_lived(), 0).layer;
     let mut sent = 0;
     poll_fn(|_| {
         loop {
