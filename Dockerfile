@@ -43,7 +43,7 @@ FROM scratch
 ARG VERSION=unknown
 ARG REVISION=unknown
 LABEL org.opencontainers.image.title="sluice" \
-    org.opencontainers.image.description="An SNI router for Kubernetes: routes TLS connections by name, without opening them" \
+    org.opencontainers.image.description="An SNI router for Kubernetes: passes TLS connections on unopened, or serves the TLS itself where a route says so" \
     org.opencontainers.image.licenses="Apache-2.0" \
     org.opencontainers.image.version="$VERSION" \
     org.opencontainers.image.revision="$REVISION"

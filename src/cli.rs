@@ -24,7 +24,8 @@ A variable takes a list with commas. Durations are written 500ms, 5s, 1h30m.
 In the file, listen: also takes objects: {name: https, address: '0.0.0.0:8443', protocol: tls,
 alerts: true}; alerts tell a refused client why, in TLS, before its connection is closed.";
 
-/// Routes TLS connections by name, without opening them.
+/// Routes TLS connections by server name: passes them on unopened, or serves the TLS itself where a
+/// route says so.
 #[derive(Debug, Parser)]
 #[command(name = "sluice", version, after_help = EXAMPLES, arg_required_else_help = true)]
 pub struct Cli {
