@@ -256,7 +256,8 @@ pub(super) const SETTINGS: &[Setting] = &[
     one(
         "maxHellos",
         "NUMBER",
-        "How many connections may have an incomplete ClientHello; 0 is a quarter of all",
+        "How many connections may have an incomplete ClientHello, and how many an incomplete TLS \
+         handshake; 0 is a quarter of all",
         |config, given| store(&mut config.max_hellos, given, max_hellos),
         |config| config.max_hellos.unwrap_or_default().to_string(),
     ),
