@@ -121,7 +121,7 @@ pub enum VerifyMode {
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", expecting = "an object with a configMap")]
 pub struct CaSource {
-    /// The name of a ConfigMap in the namespace of the route. Its key `ca.crt` has the certificates, in PEM.
+    /// The name of a ConfigMap in the namespace of the route. Its entry `ca.crt` has the certificates, in PEM.
     pub config_map: ConfigMapName,
 }
 

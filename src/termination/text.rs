@@ -52,7 +52,7 @@ pub struct UpstreamText {
     pub client_certificate: Option<CertificateText>,
 }
 
-/// The object with the certificates of authorities, as `namespace/name`. Its key is `ca.crt`.
+/// The object with the certificates of authorities, as `namespace/name`. Its entry is `ca.crt`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub enum CaText {

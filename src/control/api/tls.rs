@@ -15,9 +15,10 @@ pub struct TlsSpec {
     /// on as they are, leave out `tls`.
     pub mode: TlsMode,
 
-    /// The certificates to serve, 1 to 8. A client gets one that has the name it asks for and that it can use: an
-    /// exact name before a wildcard, then in this order. If none has the name, it gets the first one that it can
-    /// use. Several allow for clients that know only RSA, beside ECDSA.
+    /// The certificates to serve, 1 to 8. Of those that it can use, a client gets one that is valid now; of these,
+    /// one with the server name that it asks for, an exact name before a wildcard; of these, ECDSA before RSA; and
+    /// of equal ones the first. If none has the name, the client gets one all the same. Two certificates for the
+    /// same names, ECDSA and RSA, serve all clients.
     #[serde(deserialize_with = "list::certificates")]
     #[schemars(
         length(min = 1, max = list::MAX_CERTIFICATES),
@@ -68,8 +69,8 @@ pub enum MinTlsVersion {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(expecting = "an object with a secret")]
 pub struct CertificateRef {
-    /// The name of a Secret of type `kubernetes.io/tls`, as cert-manager makes them. Its key `tls.crt` has the
-    /// certificate, followed by those of the authorities between it and the root, and its key `tls.key` has the
+    /// The name of a Secret of type `kubernetes.io/tls`, as cert-manager makes them. Its entry `tls.crt` has the
+    /// certificate, followed by those of the authorities between it and the root, and its entry `tls.key` has the
     /// private key of the certificate, all in PEM. A change of the Secret is served at once, and closes no
     /// connection.
     pub secret: SecretName,
@@ -105,8 +106,8 @@ pub struct UpstreamSpec {
     /// The server name that the backends are asked for, and that their certificates must have.
     pub server_name: CheckServerName,
 
-    /// The certificates of the authorities that vouch for the backends'. An endpoint for which they do not gets
-    /// nothing of the client's.
+    /// The certificates of the authorities that vouch for the backends'. An endpoint gets no data of the client
+    /// unless they vouch for its certificate.
     pub ca: CaRef,
 
     /// The certificate that sluice shows to backends that ask for one.
@@ -143,12 +144,12 @@ pub enum CaObject {
      + '; give exactly one'"
 )]))]
 struct CaFields {
-    /// The name of a ConfigMap. Its key `ca.crt` has the certificates, in PEM. Either this or `secret` is given.
+    /// The name of a ConfigMap. Its entry `ca.crt` has the certificates, in PEM. Either this or `secret` is given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "ConfigMapName")]
     config_map: Option<ConfigMapName>,
 
-    /// The name of a Secret. Its key `ca.crt` has the certificates, in PEM. Either this or `configMap` is given.
+    /// The name of a Secret. Its entry `ca.crt` has the certificates, in PEM. Either this or `configMap` is given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "SecretName")]
     secret: Option<SecretName>,
