@@ -258,13 +258,18 @@ def circumstances(proxies: dict[str, Proxy], options: argparse.Namespace) -> str
     sluice = version([str(options.sluice), "--version"])
     what = {
         "Machine": f"{processor()}, {os.cpu_count()} CPUs, {memory()} of memory",
-        "System": f"{platform.system()} {platform.release()}, {distribution()}",
+        "System": f"{platform.system()} {kernel()}, {distribution()}",
         "Congestion control": options.congestion or network.congestion_control(),
         "Versions": ", ".join([f"sluice {sluice}", *(f"{t} {v}" for t, v in named)]),
         "Date": f"{datetime.date.today()}, {options.rounds} rounds of {options.seconds:g} s",
         "Command": f"`{shlex.join(['benches/compare/compare.py', *sys.argv[1:]])}`",
     }
     return "".join(f"* {name}: {value}\n" for name, value in what.items())
+
+
+def kernel() -> str:
+    """Its major and minor version, without what its builder has added."""
+    return ".".join(platform.release().split(".")[:2])
 
 
 def version(command: list[str]) -> str:
