@@ -158,8 +158,8 @@ pub struct SniRouteSpec {
     #[serde(default, deserialize_with = "or_default", skip_serializing_if = "is_default")]
     pub timeouts: Timeouts,
 
-    /// The clients that this route admits, by their addresses. Others are refused before any endpoint is
-    /// connected to. Without it, the installation decides.
+    /// The clients that this route admits, by their addresses. Others are refused before sluice connects
+    /// to an endpoint. Without it, the installation decides.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Access")]
     pub access: Option<Access>,
