@@ -109,6 +109,8 @@ const MAY_NOT_NAME: &[(&str, &[&str])] = &[
     ("metrics", CLUSTER),
     ("outcome", IO),
     ("yaml", IO),
+    ("limiter", IO),
+    ("duration", IO),
 ];
 
 const CLUSTER: &[&str] = &["kube", "k8s_openapi"];

@@ -73,15 +73,18 @@ fn handshakes_of_another_namespace_do_not_wait_for_a_flood() {
     });
     let config = authority.client();
     let (bytes, _tls) = first_flight("busy.test", &config);
-    let flood: Vec<TcpStream> = (0..FLOOD).map(|_| connect(plane.address())).collect();
-    let calm = connect(plane.address());
-    for mut client in &flood {
-        client.write_all(&innocent::fresh(&bytes)).unwrap();
-    }
-    let client = TlsPeer::over(calm, "calm.test", &config).unwrap();
-    let answered = flood.iter().filter(|client| is_answered(client)).count();
-    assert!(answered < FLOOD / 2, "{answered} were served before");
-    drop(client);
+    // How many of the flood are served before one of the other namespace.
+    let served_before = || {
+        let flood: Vec<TcpStream> = (0..FLOOD).map(|_| connect(plane.address())).collect();
+        let calm = connect(plane.address());
+        for mut client in &flood {
+            client.write_all(&innocent::fresh(&bytes)).unwrap();
+        }
+        let _client = TlsPeer::over(calm, "calm.test", &config).unwrap();
+        flood.iter().filter(|client| is_answered(client)).count()
+    };
+    // On a busy machine, this test may be held up between the flood and the one.
+    wait_until("it is served before most of a flood", || served_before() < FLOOD / 2);
 }
 
 fn is_answered(client: &TcpStream) -> bool {
