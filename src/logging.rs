@@ -77,10 +77,10 @@ pub enum LoggingError {
 }
 
 /// What is never logged unless the filter names it. The library that watches files warns about
-/// every folder that is removed, as each update of a ConfigMap removes one, and the one that
-/// speaks to the API server says in its own words what we say in ours; the errors of both reach us as
-/// values.
-const QUIET: &str = "notify=off,kube_client=off";
+/// every folder that is removed, as each update of a ConfigMap removes one. The one that
+/// speaks to the API server says in its own words what we say in ours. That of TLS warns of each message that breaks the
+/// rules, and quotes it: any client could fill the log. The errors of all three reach us as values.
+const QUIET: &str = "notify=off,kube_client=off,rustls=off";
 
 /// The log of the process. When it is dropped, lines that wait are written, unless stderr has
 /// stalled: after a second, they are given up.

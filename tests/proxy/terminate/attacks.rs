@@ -2,13 +2,16 @@
 
 use std::io::Write;
 
+use rustix::process::Signal;
 use rustls::version::{TLS12, TLS13};
 use sluice::outcome::Outcome;
 use sluice::termination::provider;
 
 use super::Site;
+use super::costs::documents;
 use super::peer::{TlsPeer, first_flight};
-use crate::support::{connect, rest};
+use super::pki::Authority;
+use crate::support::{Backend, Process, connect, rest, wait_until};
 
 /// The next message of the handshake is announced with 16 MiB: nobody waits for it.
 #[test]
@@ -63,4 +66,22 @@ fn key_changes_without_data_are_not_endured_for_long() {
     client.socket.write_all(&records).unwrap();
     rest(&mut server);
     site.plane.assert_ended(&[("a.test", Outcome::DownstreamReset, 1)]);
+}
+
+/// The library warns of messages that break the rules: as often as anybody sends one.
+#[test]
+fn a_client_that_breaks_the_rules_writes_nothing_into_the_log() {
+    let (authority, backend) = (Authority::new(), Backend::new());
+    let process = Process::start(&documents(&authority, &backend), &["--terminate"]);
+    let config = authority.client_of(provider(), &[&TLS12], None);
+    let (bytes, _tls) = first_flight("a.test", &config);
+    let mut client = connect(process.address);
+    client.write_all(&bytes).unwrap();
+    // Data instead of keys.
+    client.write_all(b"\x17\x03\x03\x00\x05hello").unwrap();
+    rest(&mut client);
+    assert_eq!(process.access_line()["outcome"], "handshake_failed");
+    process.signal(Signal::HUP);
+    wait_until("a later line", || process.has_logged("SIGHUP: reading the manifests again"));
+    assert!(!process.has_logged("rustls"));
 }

@@ -33,7 +33,7 @@ const ROUND_TRIP: Limits = &[("recvfrom", 2), ("sendto", 2), (WAIT, 2)];
 const MOST_BYTES: i64 = 6 * 1024;
 
 /// The documents of a route for `a.test` whose TLS sluice serves.
-fn documents(authority: &Authority, backend: &Backend) -> String {
+pub(super) fn documents(authority: &Authority, backend: &Backend) -> String {
     let [certificate, key] = authority.texts("a.test", &PKCS_ECDSA_P256_SHA256);
     let indented = |text: String| text.trim_end().replace('\n', "\n    ");
     let secret = format!(
