@@ -248,6 +248,24 @@ fn the_best_certificate_is_chosen() {
     assert_eq!(served(&server, "a.test"), *expired.facts());
 }
 
+/// As it changes nothing for the choice of the route.
+#[test]
+fn a_trailing_dot_changes_nothing_for_the_choice_of_the_certificate() {
+    let ca = authority();
+    let (first, second) = (identity(&ca, &["a.test"]), identity(&ca, &["b.test"]));
+    let server = ServerTls::new(parts(vec![first, Arc::clone(&second)])).unwrap();
+    // rustls's own clients send no dot.
+    let name = ServerName::try_from("b.testx").unwrap();
+    let mut client = UnbufferedClientConnection::new(Arc::new(client(&ca)), name).unwrap();
+    let (mut up, mut down) = (Vec::new(), Vec::new());
+    go_on!(client, down, up).unwrap();
+    let at = up.windows(7).position(|bytes| bytes == b"b.testx").unwrap();
+    up[at + 6] = b'.';
+    let mut server = server.accept([]).unwrap();
+    go_on!(server, up, down).unwrap();
+    assert_eq!(ServerTls::take_served().unwrap(), *second.facts());
+}
+
 #[test]
 fn tickets_are_good_for_their_route_and_its_rules_alone() {
     let ca = authority();

@@ -14,7 +14,8 @@ use super::Site;
 use super::peer::{TlsPeer, first_flight};
 use super::pki::Authority;
 use crate::support::{
-    Backend, End, Plane, connect, hello, listener, open, refusing, rest, target, wait_until,
+    Backend, End, Plane, connect, hello, hello_with_any_name, listener, open, refusing, rest,
+    target, wait_until,
 };
 
 #[test]
@@ -129,4 +130,36 @@ fn a_client_whose_endpoint_is_down_sees_no_orderly_end() {
     let end = client.rest().1;
     assert_ne!(end, super::peer::TlsEnd::Closed);
     plane.assert_ended(&[("a.test", Outcome::ConnectFailed, 1)]);
+}
+
+/// Where a route for such a name, or for all, would take it. An address counts as no name.
+#[test]
+fn a_name_that_no_certificate_can_have_is_refused() {
+    let (authority, backend) = (Authority::new(), Backend::new());
+    let parts = authority.parts("a.test", &PKCS_ECDSA_P256_SHA256);
+    let plane = Plane::start(vec![target("*", &[backend.address()]).terminated(parts, None)]);
+    let refused: [&[u8]; 9] = [
+        b"-a.test",
+        b"a-.test",
+        b"node.1",
+        b"host.0x1f",
+        b"127.1",
+        b"a.test:8443",
+        b"*.a.test",
+        b"a..test",
+        "\u{e4}.test".as_bytes(),
+    ];
+    for name in refused {
+        let mut client = open(plane.address(), &hello_with_any_name(name));
+        // An illegal parameter.
+        assert_eq!(rest(&mut client), (vec![21, 3, 3, 0, 2, 2, 47], End::Eof));
+    }
+    plane.assert_ended(&[("*", Outcome::HandshakeFailed, refused.len() as u64)]);
+    let accepted: [&[u8]; 4] = [b"a.test.", b"a_b.test", b"127.0.0.1", b"::1"];
+    for name in accepted {
+        let mut client = open(plane.address(), &hello_with_any_name(name));
+        let mut answer = [0];
+        client.read_exact(&mut answer).unwrap();
+        assert_eq!(answer, [22], "{}", name.escape_ascii());
+    }
 }
