@@ -71,7 +71,7 @@ async fn serve_tls(
         Err(fault) => Ok(Err(fault)),
     };
     let checked = match ended {
-        Ok(ended) => ended.and_then(|()| check(server, downstream)),
+        Ok(ended) => ended.and_then(|()| check(route, server, downstream)),
         Err(Interrupted::Elapsed) => Err(HandshakeFault::TooSlow),
         Err(Interrupted::Cancelled) => {
             connection.terminated = Some(terminated);
@@ -127,11 +127,17 @@ fn poll(
     polled
 }
 
-/// Checks what rustls does not: a client that resumes a session may have shown its certificate long ago.
-fn check(server: &ServerTls, downstream: &Stream) -> Result<(), HandshakeFault> {
+/// Checks what rustls does not: a client that resumes a session may have shown its certificate long ago, and the route
+/// was chosen by the first hello. The second one (RFC 8446 §4.1.2), which must offer the same protocols, may offer none;
+/// whatever is selected of others is of the route's `alpn`.
+fn check(route: &Route, server: &ServerTls, downstream: &Stream) -> Result<(), HandshakeFault> {
     let Some(tls) = downstream.tls() else { return Ok(()) };
     let tls = tls.borrow();
-    match (tls.state().handshake_kind(), tls.state().peer_certificates()) {
+    let state = tls.state();
+    if !route.spec.alpn.is_empty() && state.alpn_protocol().is_none() {
+        return Err(HandshakeFault::NoProtocol);
+    }
+    match (state.handshake_kind(), state.peer_certificates()) {
         (Some(HandshakeKind::Resumed), Some(chain)) => Ok(server.check_resumed(chain)?),
         _ => Ok(()),
     }

@@ -22,6 +22,9 @@ pub(in crate::proxy) enum HandshakeFault {
     /// The client offers no version that is served.
     #[error("the client offers no version of TLS from 1.2 on")]
     TooOld,
+    /// The client has withdrawn the protocols for which its route was chosen.
+    #[error("the second hello of the client offers no protocol of the route")]
+    NoProtocol,
     /// It has taken too long.
     #[error("the handshake was not complete in time")]
     TooSlow,

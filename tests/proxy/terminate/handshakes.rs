@@ -59,7 +59,7 @@ fn a_client_may_choose_post_quantum_keys_others_or_a_second_hello() {
 
 /// A group that no server knows.
 #[derive(Debug)]
-struct Unheard;
+pub(super) struct Unheard;
 
 impl SupportedKxGroup for Unheard {
     fn start(&self) -> Result<Box<dyn ActiveKeyExchange>, Error> {
