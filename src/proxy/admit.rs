@@ -66,7 +66,7 @@ pub(super) fn admit_client(connection: &mut Connection) -> Result<(), Refusal> {
 ///
 /// # Errors
 /// When the listener or the route does not admit the client, the route is suspended, a limit is exceeded, or the
-/// connection is part of a loop: too many connections with the same hello are being served.
+/// connection is part of a loop: too many connections with the same hello are being served, or sluice has sent it.
 pub(super) fn admit<'a>(
     context: &'a Context,
     connection: &mut Connection,

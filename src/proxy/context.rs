@@ -282,8 +282,8 @@ impl Context {
         self.race_line.join(self.reactor.current())
     }
 
-    /// The hellos that all workers are serving.
-    pub(super) fn hellos(&self) -> &Hellos {
+    /// The hellos that all workers are serving, and those that they have sent.
+    pub(super) fn hellos(&self) -> &Arc<Hellos> {
         &self.workers.hellos
     }
 

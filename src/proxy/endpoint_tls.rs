@@ -1,6 +1,6 @@
 //! TLS with an endpoint, for routes that ask for it. There is no way back to plain TCP.
 
-use std::cell::{Cell, RefCell};
+use std::cell::{Cell, OnceCell, RefCell};
 use std::sync::Arc;
 use std::task::{Poll, ready};
 use std::time::{Duration, Instant};
@@ -9,10 +9,12 @@ use super::announce::header;
 use super::connection::Connection;
 use super::context::Context;
 use super::crowd::prefix_of;
+use super::hellos::SentHello;
 use super::reactor::{StepOf, StepOwner};
 use super::stream::{HandshakeFault, Stream, TlsEngine, TlsLayer};
 use crate::routing::Route;
 use crate::termination::UpstreamTls;
+use crate::tls::{HelloReader, Progress};
 
 /// The TLS that an attempt to connect begins as soon as the connection is open.
 pub(super) struct EndpointTls {
@@ -23,6 +25,8 @@ pub(super) struct EndpointTls {
     header: Vec<u8>,
     /// What tells the client from others.
     client: u128,
+    /// The hello, so that it is recognised if it comes back.
+    hello: OnceCell<SentHello>,
     waits: StepWaits,
     fault: RefCell<Option<HandshakeFault>>,
 }
@@ -71,6 +75,7 @@ impl EndpointTls {
             alpn,
             header: bytes,
             client: prefix_of(connection.source.ip()),
+            hello: OnceCell::new(),
             waits,
             fault,
         }))
@@ -107,10 +112,24 @@ impl EndpointTls {
             }
             let engine = TlsEngine::Client(self.tls.connect(self.alpn.as_deref())?);
             let header = self.header.clone();
-            stream.begin_tls(TlsLayer::new(engine, &context.ciphertext, Vec::new(), header));
+            let layer = TlsLayer::new(engine, &context.ciphertext, Vec::new(), header);
+            if let Some(sent) = self.enter_hello(context, &layer) {
+                let _ = self.hello.set(sent);
+            }
+            stream.begin_tls(layer);
         }
         let Some(tls) = stream.tls() else { return Poll::Pending };
         tls.borrow_mut().poll_handshake(stream.socket(), may_step)
+    }
+
+    /// Records the hello that is to be sent, before the endpoint can see it.
+    fn enter_hello(&self, context: &Context, layer: &TlsLayer) -> Option<SentHello> {
+        let records = layer.unsent().get(self.header.len()..)?;
+        // As a listener reads it.
+        let mut reader = HelloReader::new(records.len());
+        let Progress::Hello(_) = reader.read(records) else { return None };
+        let hellos = context.hellos();
+        hellos.send(hellos.key(reader.random()))
     }
 
     /// How long it has waited for its turns so far.

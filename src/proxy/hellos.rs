@@ -4,11 +4,14 @@
 //! balancer or a network address translation. One connection would then repeat until no descriptors are
 //! left. Its hello stays the same, and so do the 32 random bytes that every client chooses for each hello
 //! (RFC 8446 §4.1.2).
+//!
+//! A route that speaks TLS with its endpoints sends a hello of its own each time, with other random bytes. So what sluice
+//! sends is recorded as well, and may not come back at all.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::hash::{BuildHasherDefault, Hash, Hasher};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use ahash::RandomState;
 
@@ -37,6 +40,14 @@ pub(super) struct ServedHello<'a> {
     key: u64,
 }
 
+/// A hello that was sent to an endpoint, until this is dropped: that may be as soon as the handshake is over. If the
+/// hello comes back, it does so before the endpoint can answer it.
+#[derive(Debug)]
+pub(super) struct SentHello {
+    hellos: Arc<Hellos>,
+    key: u64,
+}
+
 impl Hellos {
     pub(super) fn new() -> Self {
         let shards = (0..SHARDS).map(|_| Mutex::default()).collect();
@@ -55,13 +66,35 @@ impl Hellos {
 
     /// Enters a hello. `None` if it is already served as often as allowed.
     pub(super) fn enter(&self, key: u64) -> Option<ServedHello<'_>> {
-        let mut shard = self.shard(key)?;
-        let served = shard.entry(key).or_insert(0);
-        if *served >= MOST {
-            return None;
+        // Not made if it is refused: its end would free a place.
+        self.take(key, 1).then(|| ServedHello { hellos: self, key })
+    }
+
+    /// Enters a hello that is sent to an endpoint: as if it were served as often as allowed. `None` if it is served
+    /// already, which no new hello is.
+    pub(super) fn send(self: &Arc<Self>, key: u64) -> Option<SentHello> {
+        self.take(key, MOST).then(|| SentHello { hellos: Arc::clone(self), key })
+    }
+
+    /// Takes places of a hello, if there are so many left.
+    fn take(&self, key: u64, places: u8) -> bool {
+        let Some(mut shard) = self.shard(key) else { return false };
+        let taken = shard.entry(key).or_insert(0);
+        let is_room = places <= MOST.saturating_sub(*taken);
+        if is_room {
+            *taken += places;
         }
-        *served += 1;
-        Some(ServedHello { hellos: self, key })
+        is_room
+    }
+
+    fn leave(&self, key: u64, places: u8) {
+        let Some(mut shard) = self.shard(key) else { return };
+        if let Entry::Occupied(mut entry) = shard.entry(key) {
+            match entry.get().saturating_sub(places) {
+                0 => drop(entry.remove()),
+                left => *entry.get_mut() = left,
+            }
+        }
     }
 
     /// The shard of a key. Never `None`, because there is a shard for each remainder.
@@ -75,13 +108,13 @@ impl Hellos {
 
 impl Drop for ServedHello<'_> {
     fn drop(&mut self) {
-        let Some(mut shard) = self.hellos.shard(self.key) else { return };
-        if let Entry::Occupied(mut entry) = shard.entry(self.key) {
-            match entry.get_mut() {
-                0 | 1 => drop(entry.remove()),
-                more => *more -= 1,
-            }
-        }
+        self.hellos.leave(self.key, 1);
+    }
+}
+
+impl Drop for SentHello {
+    fn drop(&mut self) {
+        self.hellos.leave(self.key, MOST);
     }
 }
 
@@ -121,8 +154,25 @@ mod tests {
         let third = hellos.enter(one).expect("the first is over");
         assert!(hellos.enter(one).is_none());
         drop((second, third));
-        let left = |shard: &Mutex<HelloShard>| shard.lock().expect("a shard").len();
-        assert_eq!(hellos.shards.iter().map(left).sum::<usize>(), 0);
+        assert_eq!(left(&hellos), 0);
+    }
+
+    #[test]
+    fn a_hello_that_was_sent_is_refused_at_once() {
+        let hellos = Arc::new(Hellos::new());
+        let (one, other) = (hellos.key(&[1; 32]), hellos.key(&[2; 32]));
+        let sent = hellos.send(one).expect("a new one");
+        assert!(hellos.enter(one).is_none());
+        let served = hellos.enter(other).expect("another");
+        assert!(hellos.send(other).is_none());
+        drop(sent);
+        assert!(hellos.enter(one).is_some());
+        drop(served);
+        assert_eq!(left(&hellos), 0);
+    }
+
+    fn left(hellos: &Hellos) -> usize {
+        hellos.shards.iter().map(|shard| shard.lock().expect("a shard").len()).sum()
     }
 
     #[test]

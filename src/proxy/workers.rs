@@ -43,7 +43,7 @@ pub(super) struct Workers {
     /// The descriptors of all connections.
     pub(super) descriptors: Descriptors,
     /// The hellos of all connections.
-    pub(super) hellos: Hellos,
+    pub(super) hellos: Arc<Hellos>,
     /// The races of all connections.
     pub(super) races: RaceCount,
     /// The sources of all connections that are limited.
@@ -141,7 +141,7 @@ impl Workers {
     ) -> io::Result<Self> {
         let handles: io::Result<Box<[WorkerHandle]>> =
             connections.into_iter().map(WorkerHandle::new).collect();
-        let (hellos, limiters) = (Hellos::new(), ListenerLimiters::default());
+        let (hellos, limiters) = (Arc::new(Hellos::new()), ListenerLimiters::default());
         let races = RaceCount::default();
         let (start, handles) = (Instant::now(), handles?);
         Ok(Workers { descriptors, hellos, races, sources, limiters, start, handles })

@@ -45,7 +45,7 @@ fn two_that_lead_to_each_other_end_what_goes_round() {
 fn one_that_leads_to_itself_by_an_address_that_is_none_of_its_own_ends_what_goes_round() {
     let beside = innocent::backend();
     let mut plane = Plane::start(vec![]);
-    let alias = forwarder(plane.address());
+    let alias = forwarder(plane.address(), usize::MAX);
     plane.apply(vec![target("a.test", &[alias]), target("i.test", &[beside])]);
     let innocent = Innocent::start(plane.address(), hello("i.test"), beside);
     for looped in 1..=20 {
@@ -59,8 +59,8 @@ fn one_that_leads_to_itself_by_an_address_that_is_none_of_its_own_ends_what_goes
     assert_eq!(ends, 60, "three for each client");
 }
 
-/// Another address of `to`, as a network's address translation makes one.
-fn forwarder(to: SocketAddr) -> SocketAddr {
+/// Another address of `to`, as a network's address translation makes one, for `most` connections.
+pub(crate) fn forwarder(to: SocketAddr, most: usize) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
     let copy = |mut from: TcpStream, mut into: TcpStream| {
@@ -68,7 +68,7 @@ fn forwarder(to: SocketAddr) -> SocketAddr {
         let _ = into.shutdown(Shutdown::Write);
     };
     thread::spawn(move || {
-        for client in listener.incoming().map_while(Result::ok) {
+        for client in listener.incoming().map_while(Result::ok).take(most) {
             let Ok(server) = TcpStream::connect(to) else { continue };
             let (back, forth) = (server.try_clone().unwrap(), client.try_clone().unwrap());
             thread::spawn(move || copy(client, server));

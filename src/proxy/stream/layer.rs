@@ -299,6 +299,11 @@ impl TlsLayer {
         self.output.len() > self.flushed
     }
 
+    /// The ciphertext that is kept and not sent.
+    pub(in crate::proxy) fn unsent(&self) -> &[u8] {
+        self.output.get(self.flushed..).unwrap_or_default()
+    }
+
     /// Whether something was received that the engine has not processed.
     pub(in crate::proxy) fn has_input(&self) -> bool {
         !self.input.is_empty()

@@ -11,6 +11,7 @@ mod peer;
 mod pki;
 mod records;
 mod refusals;
+mod rounds;
 mod second_hello;
 mod slow;
 mod told;
