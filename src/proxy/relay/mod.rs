@@ -3,6 +3,7 @@
 mod answer;
 mod bounds;
 mod deadlines;
+mod delivery;
 mod direction;
 mod mode;
 mod parting;
@@ -111,16 +112,22 @@ impl<'a> Relay<'a> {
             }
         })
         .await;
-        let parted = match outcome {
-            // Boxed, so that the tasks of other connections reserve no space for it.
+        // Boxed, so that the tasks of other connections reserve no space for it.
+        let (outcome, parted) = match outcome {
+            _ if self.cut().is_some() => {
+                let delivered = Box::pin(self.deliver(route, &mut state, &mut report)).await;
+                let is_completed = outcome == Outcome::Completed;
+                let outcome = if is_completed { delivered } else { outcome };
+                (outcome, delivered == Outcome::Completed)
+            }
             Outcome::Lifetime | Outcome::EndpointRemoved => {
                 let pause = state.deadlines.is_pause(self.context.reactor.now())
                     && !self.has_unsent()
                     && !self.is_amid_record();
-                Box::pin(self.part(pause)).await
+                (outcome, Box::pin(self.part(pause)).await)
             }
-            Outcome::IdleTimeout => !self.is_amid_record(),
-            _ => outcome == Outcome::Completed,
+            Outcome::IdleTimeout => (outcome, !self.is_amid_record()),
+            _ => (outcome, outcome == Outcome::Completed),
         };
         report(self.passed());
         self.end(parted);
@@ -241,6 +248,9 @@ impl<'a> Relay<'a> {
         let farewell = self.up.farewell_of_other();
         let down = self.down.poll(upstream, downstream, &mut io, QUANTUM, farewell);
         self.answer.look(&self.up, &self.down, down.is_err(), downstream);
+        if let Some(outcome) = self.cut() {
+            return Poll::Ready(outcome);
+        }
         let Ok(down) = down else { return Poll::Ready(Outcome::UpstreamReset) };
 
         match (self.up.stage(), self.down.stage()) {
@@ -260,6 +270,14 @@ impl<'a> Relay<'a> {
         let more = matches!(up, StopReason::Yielded) || matches!(down, StopReason::Yielded);
         context.reactor.wake_for_bulk(&mut self.quanta, more);
         Poll::Pending
+    }
+
+    /// The outcome if a peer has ended without `close_notify`: an end in good order, if it could leave that out.
+    fn cut(&self) -> Option<Outcome> {
+        let peers =
+            [(self.downstream, Outcome::DownstreamReset), (self.upstream, Outcome::UpstreamReset)];
+        let (peer, reset) = peers.into_iter().find(|(peer, _)| peer.is_cut())?;
+        Some(if peer.is_truncated() { reset } else { Outcome::Completed })
     }
 
     fn has_unsent(&self) -> bool {

@@ -13,7 +13,7 @@ use crate::proxy::stream::Stream;
 /// The time for the peers to close after they have got the end.
 const PARTING: Duration = Duration::from_secs(5);
 /// About how many bytes a peer may still send meanwhile. They are lost, as nobody is left to take them.
-const MOST_LOST: u64 = 256 * 1024;
+pub(super) const MOST_LOST: u64 = 256 * 1024;
 
 /// The progress of a parting.
 #[derive(Default)]

@@ -59,7 +59,7 @@ enum Reading {
     Open,
     /// It has ended by a `close_notify`.
     Closed,
-    /// It has ended without, after ours.
+    /// It has ended without. That is a failure if bytes may be missing.
     Cut,
     /// The peer broke the rules, or its bytes are not its own; or nothing more can be sent to it.
     Failed,
@@ -102,8 +102,8 @@ impl TlsLayer {
     /// Reads data into `buffer`; 0 is the end.
     ///
     /// # Errors
-    /// When the connection is broken, the peer breaks the rules of TLS, or ends without `close_notify`, unless
-    /// everything was sent to it, and the end.
+    /// When the connection is broken, or the peer breaks the rules of TLS. An end without `close_notify` is none, because
+    /// what has arrived before it is intact: see [`TlsLayer::is_cut`].
     pub(in crate::proxy) fn poll_recv(
         &mut self,
         socket: &Socket,
@@ -154,7 +154,10 @@ impl TlsLayer {
             let end = (length + most).min(buffer.len());
             let room = buffer.get_mut(length..end).unwrap_or_default();
             match ready!(socket.poll_recv(room))? {
-                0 => return Poll::Ready(self.cut().map(|()| 0)),
+                0 => {
+                    self.cut();
+                    return Poll::Ready(Ok(0));
+                }
                 read => length += read,
             }
         }
@@ -173,13 +176,11 @@ impl TlsLayer {
 
     /// Handles an end of the connection without `close_notify`: bytes may be missing, unless the peer needs to send
     /// none, because it has got our end.
-    fn cut(&mut self) -> io::Result<()> {
-        if !self.said_end || self.has_output() {
-            self.failed(StreamFault::Cut);
-            return Err(io::ErrorKind::UnexpectedEof.into());
-        }
+    fn cut(&mut self) {
         self.reading = Reading::Cut;
-        Ok(())
+        if !self.said_end || self.has_output() {
+            self.failure = Some(Box::new(StreamFault::Cut));
+        }
     }
 
     /// Processes the complete records in `received`, or as many as are about `budget` of work, and keeps the rest.
@@ -231,10 +232,12 @@ impl TlsLayer {
         fault.map_or(Ok(worked), Err)
     }
 
-    /// Ends reading because of a fault of TLS.
+    /// Ends reading because of a fault of TLS. A cut stays a cut, because it must not look like an end to the other side.
     fn failed(&mut self, fault: StreamFault) {
-        self.reading = Reading::Failed;
-        self.failure = Some(Box::new(fault));
+        if self.reading != Reading::Cut {
+            self.reading = Reading::Failed;
+            self.failure = Some(Box::new(fault));
+        }
     }
 
     /// Encrypts and sends the first of `bytes`, if everything before them is sent. What the socket does not take is
@@ -327,6 +330,11 @@ impl TlsLayer {
     /// Whether the peer has ended without `close_notify`.
     pub(in crate::proxy) fn is_cut(&self) -> bool {
         self.reading == Reading::Cut
+    }
+
+    /// Whether the peer has ended so before it needed to, so that bytes may be missing.
+    pub(in crate::proxy) fn is_truncated(&self) -> bool {
+        self.is_cut() && self.failure.is_some()
     }
 
     /// The bytes that the socket has taken.

@@ -105,6 +105,11 @@ impl Stream {
         self.tls.get().is_some_and(|tls| tls.borrow().is_cut())
     }
 
+    /// Whether the peer has ended so before it needed to, so that bytes may be missing.
+    pub(super) fn is_truncated(&self) -> bool {
+        self.tls.get().is_some_and(|tls| tls.borrow().is_truncated())
+    }
+
     /// Whether the beginning of a record was received.
     pub(super) fn is_amid_record(&self) -> bool {
         self.tls.get().is_some_and(|tls| tls.borrow().has_input())

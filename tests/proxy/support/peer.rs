@@ -146,7 +146,7 @@ impl Backend {
         Backend::at([127, 0, 0, 1])
     }
 
-    fn at(ip: [u8; 4]) -> Self {
+    pub(crate) fn at(ip: [u8; 4]) -> Self {
         let listener = TcpListener::bind(SocketAddr::from((ip, 0))).unwrap();
         // accept(2) heeds it too.
         SockRef::from(&listener).set_read_timeout(Some(PATIENCE)).unwrap();

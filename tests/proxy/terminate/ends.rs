@@ -66,7 +66,7 @@ fn the_end_of_a_clients_connection_alone_is_no_end() {
     expect(&mut server, b"half a req");
     client.socket.shutdown(Shutdown::Write).unwrap();
     assert_eq!(rest(&mut server), (vec![], End::Reset));
-    assert_eq!(client.rest().1, TlsEnd::Reset);
+    assert_eq!(client.rest(), (vec![], TlsEnd::Cut));
     site.plane.assert_ended(&[("a.test", Outcome::DownstreamReset, 1)]);
     let lines = site.plane.access_log();
     assert_eq!(lines[0]["cause"], "the connection has ended without close_notify");

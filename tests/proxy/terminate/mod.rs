@@ -4,6 +4,7 @@ mod attacks;
 mod bulk;
 mod client_certificates;
 mod costs;
+mod cuts;
 mod ends;
 mod handshakes;
 mod health;

@@ -81,7 +81,7 @@ fn cut(client_ends: bool) -> (TlsEnd, Plane) {
 #[test]
 fn the_end_of_an_endpoints_connection_alone_is_no_end() {
     let (end, plane) = cut(false);
-    assert_eq!(end, TlsEnd::Reset);
+    assert_eq!(end, TlsEnd::Cut);
     plane.assert_ended(&[("a.test", Outcome::UpstreamReset, 1)]);
     let lines = plane.access_log();
     let cause = "TLS with the endpoint: the connection has ended without close_notify";
