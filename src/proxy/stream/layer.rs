@@ -289,7 +289,14 @@ impl TlsLayer {
     }
 
     /// Sends a `close_notify`, once.
+    ///
+    /// # Errors
+    /// When the connection is broken, or TLS has failed: nothing may follow an alert, and the engine is not to be called.
     pub(in crate::proxy) fn poll_close(&mut self, socket: &Socket) -> Poll<io::Result<()>> {
+        if self.reading == Reading::Failed {
+            ready!(self.poll_flush(socket))?;
+            return Poll::Ready(Err(io::ErrorKind::InvalidData.into()));
+        }
         if !std::mem::replace(&mut self.said_end, true) {
             let kept = self.input.get_mut(..self.seen).unwrap_or_default();
             self.engine.close(kept, &mut self.output);

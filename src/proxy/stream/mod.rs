@@ -6,7 +6,7 @@ mod handshake_fault;
 mod layer;
 mod stream_fault;
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;
 
 use std::cell::{OnceCell, RefCell};
 use std::io;

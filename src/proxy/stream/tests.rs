@@ -2,6 +2,8 @@
 
 #![allow(clippy::unwrap_used)]
 
+mod crafted;
+
 use std::future::poll_fn;
 use std::io::Write;
 use std::rc::Rc;
@@ -13,6 +15,7 @@ use std::time::Duration;
 use proptest::collection::vec;
 use proptest::prelude::*;
 use rcgen::{CertificateParams, KeyPair};
+use rustix::fd::OwnedFd;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 use rustls::crypto::CryptoProvider;
 use rustls::pki_types::{CertificateDer, PrivatePkcs8KeyDer, ServerName};
@@ -31,9 +34,12 @@ use crate::proxy::reactor::{Inbox, Reactor};
 use crate::proxy::socket::Socket;
 use crate::termination::provider;
 
-/// Settings of a server and of its client.
-fn configs() -> &'static (Arc<ServerConfig>, [Arc<ClientConfig>; 2]) {
-    static CONFIGS: LazyLock<(Arc<ServerConfig>, [Arc<ClientConfig>; 2])> = LazyLock::new(|| {
+/// The settings of a client of TLS 1.3 that sends what it is told to.
+const CRAFTED: usize = 2;
+
+/// Settings of a server and of its clients: of TLS 1.2, of TLS 1.3, and [`CRAFTED`].
+fn configs() -> &'static (Arc<ServerConfig>, [Arc<ClientConfig>; 3]) {
+    static CONFIGS: LazyLock<(Arc<ServerConfig>, [Arc<ClientConfig>; 3])> = LazyLock::new(|| {
         let key = KeyPair::generate().unwrap();
         let params = CertificateParams::new(vec!["a.test".to_owned()]).unwrap();
         let certificate: CertificateDer<'static> = params.self_signed(&key).unwrap().into();
@@ -46,8 +52,9 @@ fn configs() -> &'static (Arc<ServerConfig>, [Arc<ClientConfig>; 2]) {
             .with_no_client_auth()
             .with_single_cert(vec![certificate], key.into())
             .unwrap();
-        let client = [&TLS12, &TLS13].map(|version| {
-            let builder = ClientConfig::builder_with_provider(Arc::clone(provider()))
+        let clients = [(&TLS12, provider()), (&TLS13, provider()), (&TLS13, &crafted::provider())];
+        let client = clients.map(|(version, provider)| {
+            let builder = ClientConfig::builder_with_provider(Arc::clone(provider))
                 .with_protocol_versions(&[version])
                 .unwrap();
             let roots = roots.clone();
@@ -59,16 +66,16 @@ fn configs() -> &'static (Arc<ServerConfig>, [Arc<ClientConfig>; 2]) {
 }
 
 /// A client, and the layer that it talks to.
-struct Pair {
-    client: ClientConnection,
-    layer: TlsLayer,
+pub(in crate::proxy) struct Pair {
+    pub(in crate::proxy) client: ClientConnection,
+    pub(in crate::proxy) layer: TlsLayer,
     /// What the layer has read.
     read: Vec<u8>,
 }
 
 impl Pair {
     /// One whose handshake is complete.
-    fn connected(version: usize) -> Self {
+    pub(in crate::proxy) fn connected(version: usize) -> Self {
         Pair::connected_with(&configs().0, version)
     }
 
@@ -92,7 +99,7 @@ impl Pair {
     }
 
     /// What the client has to send.
-    fn sent(&mut self) -> Vec<u8> {
+    pub(in crate::proxy) fn sent(&mut self) -> Vec<u8> {
         let mut bytes = Vec::new();
         while self.client.wants_write() {
             self.client.write_tls(&mut bytes).unwrap();
@@ -224,23 +231,35 @@ fn short_lived() -> Arc<ServerConfig> {
     Arc::new(server)
 }
 
-/// The other side may wait for the bytes that were not sent, so nothing else would end the connection.
-#[test]
-fn a_stream_whose_keys_are_used_up_fails_and_its_task_is_told() {
+/// Runs a task on a reactor of its own. One that is not woken would wait for ever, and one that panics is silent.
+#[track_caller]
+pub(in crate::proxy) fn on_reactor<F: Future<Output = ()> + 'static>(
+    main: impl FnOnce(Rc<Reactor>) -> F + Send + 'static,
+) {
     let (done, end) = mpsc::channel();
     thread::spawn(move || {
         let reactor = Reactor::new(Arc::new(Inbox::new().unwrap()), || ()).unwrap();
-        reactor.block_on(use_keys_up(Rc::clone(&reactor))).unwrap();
+        reactor.block_on(main(Rc::clone(&reactor))).unwrap();
         done.send(())
     });
-    // A task that is not woken would wait for ever.
     assert!(end.recv_timeout(Duration::from_secs(60)).is_ok());
 }
 
-async fn use_keys_up(reactor: Rc<Reactor>) {
+/// A socket, and its peer.
+pub(in crate::proxy) fn sockets(reactor: &Rc<Reactor>) -> (Socket, OwnedFd) {
     let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
-    let (fd, _peer) = socketpair(AddressFamily::UNIX, SocketType::STREAM, flags, None).unwrap();
-    let socket = Socket::accepted(&reactor, fd).unwrap();
+    let (fd, peer) = socketpair(AddressFamily::UNIX, SocketType::STREAM, flags, None).unwrap();
+    (Socket::accepted(reactor, fd).unwrap(), peer)
+}
+
+/// The other side may wait for the bytes that were not sent, so nothing else would end the connection.
+#[test]
+fn a_stream_whose_keys_are_used_up_fails_and_its_task_is_told() {
+    on_reactor(use_keys_up);
+}
+
+async fn use_keys_up(reactor: Rc<Reactor>) {
+    let (socket, _peer) = sockets(&reactor);
     let mut layer = Pair::connected_with(&short_lived(), 0).layer;
     let mut sent = 0;
     poll_fn(|_| {
@@ -278,6 +297,7 @@ impl TlsLayer {
             let length = plaintext.len();
             read.extend_from_slice(&buffer[..length]);
             match worked {
+                _ if self.has_failed() => return false,
                 Err(_) => return false,
                 Ok(0) => return true,
                 Ok(_) => received = self.take_input(),
