@@ -26,6 +26,9 @@ const RECORD_WORK: u64 = 1024;
 const BARREN_WORK: u64 = 16 * 1024;
 /// The work of one read.
 const READ_WORK: u64 = 256 * 1024;
+/// The most records without data in a row: changes of keys, tickets, parts of them, empty records. rustls limits some of
+/// these, but lets one kind end the row of another.
+const MOST_BARREN: u8 = 64;
 
 /// The TLS of one stream.
 pub(in crate::proxy) struct TlsLayer {
@@ -49,6 +52,8 @@ pub(in crate::proxy) struct TlsLayer {
     yielded: bool,
     /// The work of reads, besides their data, that nobody has taken into account yet.
     work: u64,
+    /// How many records without data have come in a row since the handshake.
+    barren: u8,
     /// The bytes that the socket has taken.
     sent: u64,
 }
@@ -90,6 +95,7 @@ impl TlsLayer {
             said_end: false,
             yielded: false,
             work: 0,
+            barren: 0,
             sent: 0,
         }
     }
@@ -207,11 +213,13 @@ impl TlsLayer {
                     self.seen = given.len().saturating_sub(processed.discarded);
                     start += processed.discarded;
                     let data = (plaintext.len() - before) as u64;
-                    let work = if data > 0 { RECORD_WORK } else { BARREN_WORK };
-                    self.work += work;
-                    worked += work + data;
+                    worked += self.work_of(data) + data;
                     if processed.closed {
                         self.reading = Reading::Closed;
+                    } else if !handshaking {
+                        self.bear(data);
+                    }
+                    if self.reading != Reading::Open {
                         break;
                     }
                 }
@@ -230,6 +238,21 @@ impl TlsLayer {
         self.input = rest.to_vec();
         self.seen = self.seen.min(rest.len());
         fault.map_or(Ok(worked), Err)
+    }
+
+    /// Counts the work of a record with so much data, besides the data.
+    fn work_of(&mut self, data: u64) -> u64 {
+        let work = if data > 0 { RECORD_WORK } else { BARREN_WORK };
+        self.work += work;
+        work
+    }
+
+    /// Puts up with a record that has so much data, unless too many before it had none.
+    fn bear(&mut self, data: u64) {
+        self.barren = if data > 0 { 0 } else { self.barren + 1 };
+        if self.barren > MOST_BARREN {
+            self.failed(StreamFault::Barren);
+        }
     }
 
     /// Ends reading because of a fault of TLS. A cut stays a cut, because it must not look like an end to the other side.

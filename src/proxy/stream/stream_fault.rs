@@ -14,6 +14,9 @@ pub(in crate::proxy) enum StreamFault {
     /// A message is too large.
     #[error("a message of TLS is too large")]
     TooLarge,
+    /// The peer sends too many records without data.
+    #[error("too many records of TLS without data")]
+    Barren,
     /// The keys have encrypted as many records as they may, and TLS 1.2 has no other keys.
     #[error("the keys of TLS 1.2 are used up")]
     Exhausted,

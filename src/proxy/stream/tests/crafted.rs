@@ -77,6 +77,35 @@ impl Pair {
         self.client.writer().write_all(&bytes).unwrap();
         self.sent()
     }
+
+    /// Changes of the client's keys.
+    fn key_changes(&mut self, count: usize) -> Vec<u8> {
+        (0..count).for_each(|_| self.client.refresh_traffic_keys().unwrap());
+        self.sent()
+    }
+}
+
+/// rustls counts empty records and changes of keys, but each ends the row of the other.
+#[test]
+fn records_without_data_are_not_endured_for_long_however_they_are_mixed() {
+    let mut pair = Pair::connected(CRAFTED);
+    for _ in 0..20 {
+        let changes = pair.key_changes(30);
+        assert!(pair.receive(&changes));
+        let data = pair.crafted(ContentType::ApplicationData, b"x");
+        assert!(pair.receive(&data), "{:?}", pair.layer.failure());
+    }
+    assert_eq!(pair.read, [b'x'; 20]);
+    let mut received = 0;
+    while !pair.layer.has_failed() {
+        let changes = pair.key_changes(20);
+        let empty = pair.crafted(ContentType::ApplicationData, b"");
+        let good = pair.receive(&[changes, empty].concat());
+        received += usize::from(good) * 21;
+        assert!(received < 100, "{received} records");
+    }
+    assert_eq!(pair.layer.failure(), Some(&StreamFault::Barren));
+    assert!(received >= 40, "{received} records");
 }
 
 /// The engine keeps the place of the incomplete message in bytes that are gone.
