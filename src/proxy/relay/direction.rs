@@ -154,15 +154,19 @@ impl Direction {
                 return Ok(StopReason::Yielded);
             }
             let read = self.read(from, to, io);
-            work += from.take_work();
+            let worked = from.take_work();
+            work += worked;
             match read {
-                Poll::Pending if from.has_received() => return Ok(StopReason::Yielded),
+                Poll::Pending if from.has_received() => {
+                    self.adapt(from, to, worked);
+                    return Ok(StopReason::Yielded);
+                }
                 Poll::Pending => return Ok(StopReason::Blocked),
                 Poll::Ready(Err(error)) => return Err(error),
                 Poll::Ready(Ok(0)) => self.stage = Stage::Ended,
                 Poll::Ready(Ok(read)) => {
                     self.has_read = true;
-                    self.adapt(from, to, read);
+                    self.adapt(from, to, worked.saturating_add(read as u64));
                 }
             }
         }
@@ -201,9 +205,9 @@ impl Direction {
         self.stage = if passed { Stage::Done } else { Stage::Refused };
     }
 
-    /// Adapts the mode and the bounds to a read of this size.
-    fn adapt(&mut self, from: &Stream, to: &Stream, read: usize) {
-        self.mode = self.mode.after(read);
+    /// Adapts the mode and the bounds to a read of this size. Work counts as bytes: small records of TLS are bulk, too.
+    fn adapt(&mut self, from: &Stream, to: &Stream, size: u64) {
+        self.mode = self.mode.after(usize::try_from(size).unwrap_or(usize::MAX));
         if let Mode::Bulk { .. } = self.mode {
             let bytes = self.bytes;
             self.bounds().carry_bulk(from.socket(), to.socket(), bytes);

@@ -9,6 +9,8 @@ mod mode;
 mod parting;
 mod peer_watch;
 mod peers;
+#[cfg(test)]
+mod tests;
 
 use std::future::poll_fn;
 use std::task::Poll;
