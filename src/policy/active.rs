@@ -62,7 +62,7 @@ pub struct ActiveHealth {
 
     /// The server name that the check of TLS asks for, and that the certificate must have. Without it,
     /// `tls.upstream.serverName`, and without that the first hostname of the route that is an exact name. A route that
-    /// has none needs it; only a check that comes from the installation then sends no name, and judges none.
+    /// has none, and no `tls`, needs it; only a check that comes from the installation then sends no name, and judges none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "CheckServerName")]
     pub server_name: Option<CheckServerName>,

@@ -213,10 +213,11 @@ impl SniRouteSpec {
     }
 
     /// Whether its checks of type TLS have a name to ask for: most servers choose the certificate by it, and some
-    /// refuse clients without one.
+    /// refuse clients without one. A route with `tls` has the name of its `upstream`, or backends without TLS.
     fn has_checked_name(&self) -> bool {
         let active = self.health.active.as_ref().filter(|active| active.kind == CheckKind::Tls);
         active.is_none_or(|active| active.server_name.is_some())
+            || self.tls.is_some()
             || self.hostnames.iter().any(|hostname| matches!(hostname, Hostname::Exact(_)))
     }
 }

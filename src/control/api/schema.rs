@@ -62,7 +62,7 @@ pub(super) const NO_CHECKED_NAME: &str = "is missing, and no hostname is an exac
 pub(super) fn checked_name() -> Value {
     let mut rule = rule(
         "!has(self.health) || !has(self.health.active) || self.health.active.type != 'TLS' \
-         || has(self.health.active.serverName) || self.hostnames.exists(h, !h.startsWith('*'))",
+         || has(self.health.active.serverName) || has(self.tls) || self.hostnames.exists(h, !h.startsWith('*'))",
         NO_CHECKED_NAME,
     );
     rule["fieldPath"] = json!(".health.active.serverName");

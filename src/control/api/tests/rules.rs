@@ -148,6 +148,9 @@ fn a_check_of_tls_needs_a_name_to_ask_for() {
         let expected = "health.active.serverName is missing, and no hostname is an exact name";
         assert_eq!(fault.starts_with(expected), refused, "{text}: {fault}");
         assert!(refused || fault.is_empty(), "{text}: {fault}");
+        // With `tls`, it is the name of `upstream`, or there is no TLS to check.
+        let text = format!("{text}\ntls: {{mode: Terminate, certificates: [{{secret: a}}]}}");
+        assert_eq!(spec(&text).err().map(|fault| fault.to_string()), None);
     }
 }
 
