@@ -77,7 +77,7 @@ enum TlsContent {
 /// The certificate and key of an object.
 #[derive(Debug, PartialEq, Eq)]
 enum IdentityContent {
-    /// It may have them, and no route uses them: of an authority, that would be the key that signs.
+    /// No route uses it: of an authority, that would be the key that signs. A ConfigMap never has one.
     NotKept,
     /// It lacks the entries.
     Missing,
@@ -260,7 +260,7 @@ impl TlsObjects {
     /// Stores what a ConfigMap has.
     pub(super) fn put_config_map(&mut self, config_map: ObjectRef, authorities: Option<&str>) {
         let roots = authorities.map(|text| self.roots(text.as_bytes()));
-        self.set(config_map, TlsContent::Read { identity: IdentityContent::Missing, roots });
+        self.set(config_map, TlsContent::Read { identity: IdentityContent::NotKept, roots });
     }
 
     fn roots(&mut self, text: &[u8]) -> Result<Arc<Roots>, RootsFault> {
@@ -322,7 +322,14 @@ impl TlsObjects {
     /// Whether an object that routes may use was neither read, nor reported as missing or unreadable.
     pub(super) fn is_pending(&self) -> bool {
         let is_pending = |known: &TlsObject| {
-            known.permitted.any() && known.unread.is_none() && known.content == TlsContent::Unknown
+            let lacks = match &known.content {
+                TlsContent::Unknown => known.permitted.any(),
+                TlsContent::Read { identity: IdentityContent::NotKept, .. } => {
+                    known.permitted.identity > 0
+                }
+                _ => false,
+            };
+            lacks && known.unread.is_none()
         };
         !self.complete && self.known.values().any(is_pending)
     }

@@ -379,6 +379,7 @@ fn the_key_of_a_secret_that_is_named_for_its_authorities_is_not_kept() {
     assert_eq!(world.read_anew, ["Secret data/ca"]);
     let told = "CertificateNotReady Secret data/ca was not read yet";
     assert_eq!(world.conditions()[0], format!("false {told}"));
+    assert!(world.builder.awaits_references());
     assert_eq!(world.settle().read_anew, [""; 0]);
     world.secret("ca", &whole);
     world.is(FINE[0], FINE[1]);

@@ -24,6 +24,16 @@ fn a_change_costs_what_it_concerns() {
     assert_eq!(changed.len(), 10);
     assert_eq!(put(&mut builder, "own-1", &pair).len(), 10);
     assert_eq!(put(&mut builder, "own-1", &pair).len(), 0, "nothing has changed");
+    builder.put_route(&tls_route(
+        "ca",
+        "certificates: [{secret: own-1}], clientCertificates: {ca: {configMap: ca}}",
+    ));
+    builder.settle();
+    let entries = [("ca.crt".to_owned(), pair.certificate.clone())].into();
+    for expected in [1, 0, 0] {
+        builder.put_config_map(&key_of("ca"), Some(&entries));
+        assert_eq!(builder.settle().statuses.len(), expected);
+    }
     let facts: Vec<_> = changed
         .iter()
         .filter_map(|(_, spec)| spec.as_ref()?.termination.as_ref())
