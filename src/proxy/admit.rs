@@ -66,7 +66,8 @@ pub(super) fn admit_client(connection: &mut Connection) -> Result<(), Refusal> {
 ///
 /// # Errors
 /// When the listener or the route does not admit the client, the route is suspended, a limit is exceeded, or the
-/// connection is part of a loop: too many connections with the same hello are being served, or sluice has sent it.
+/// connection is part of a loop: too many connections with the same hello are being served, or sluice has sent it, and would
+/// send another one.
 pub(super) fn admit<'a>(
     context: &'a Context,
     connection: &mut Connection,
@@ -83,7 +84,9 @@ pub(super) fn admit<'a>(
     if policy.is_suspended() {
         return Err(Refusal::Suspended);
     }
-    let enter = |key| context.hellos().enter(key).ok_or(Refusal::Loop);
+    let termination = route.spec.termination.as_ref();
+    let sends_its_own = termination.is_some_and(|one| one.upstream().is_some());
+    let enter = |key| context.hellos().enter(key, sends_its_own).ok_or(Refusal::Loop);
     let hello = connection.hello_key.map(enter).transpose()?;
     if let Some(limits) = policy.limits() {
         let (sources, namespace) = (&context.workers.sources, route.spec.key.namespace());

@@ -30,8 +30,16 @@ pub(super) struct Hellos {
     shards: Box<[Mutex<HelloShard>]>,
 }
 
-/// The number of connections for each hello.
-type HelloShard = HashMap<u64, u8, BuildHasherDefault<PassThroughHasher>>;
+type HelloShard = HashMap<u64, HelloUses, BuildHasherDefault<PassThroughHasher>>;
+
+/// Where a hello is in use.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct HelloUses {
+    /// The number of connections that are served with it.
+    served: u8,
+    /// Whether it was sent to an endpoint.
+    sent: bool,
+}
 
 /// A hello that is being served, until this is dropped.
 #[derive(Debug)]
@@ -64,35 +72,33 @@ impl Hellos {
         self.hasher.hash_one(of)
     }
 
-    /// Enters a hello. `None` if it is already served as often as allowed.
-    pub(super) fn enter(&self, key: u64) -> Option<ServedHello<'_>> {
-        // Not made if it is refused: its end would free a place.
-        self.take(key, 1).then(|| ServedHello { hellos: self, key })
-    }
-
-    /// Enters a hello that is sent to an endpoint: as if it were served as often as allowed. `None` if it is served
-    /// already, which no new hello is.
-    pub(super) fn send(self: &Arc<Self>, key: u64) -> Option<SentHello> {
-        self.take(key, MOST).then(|| SentHello { hellos: Arc::clone(self), key })
-    }
-
-    /// Takes places of a hello, if there are so many left.
-    fn take(&self, key: u64, places: u8) -> bool {
-        let Some(mut shard) = self.shard(key) else { return false };
-        let taken = shard.entry(key).or_insert(0);
-        let is_room = places <= MOST.saturating_sub(*taken);
-        if is_room {
-            *taken += places;
+    /// Enters a hello. `None` if it is already served as often as allowed, or if it was sent by this process and goes to
+    /// a route that `sends_its_own`: such a route would send another one, and so on.
+    pub(super) fn enter(&self, key: u64, sends_its_own: bool) -> Option<ServedHello<'_>> {
+        let mut shard = self.shard(key)?;
+        let uses = shard.entry(key).or_default();
+        let is_loop = uses.served >= MOST || uses.sent && sends_its_own;
+        if is_loop {
+            return None;
         }
-        is_room
+        uses.served += 1;
+        Some(ServedHello { hellos: self, key })
     }
 
-    fn leave(&self, key: u64, places: u8) {
+    /// Enters a hello that is sent to an endpoint. `None` if it is known already, which no new hello is.
+    pub(super) fn send(self: &Arc<Self>, key: u64) -> Option<SentHello> {
+        let mut shard = self.shard(key)?;
+        let Entry::Vacant(entry) = shard.entry(key) else { return None };
+        entry.insert(HelloUses { served: 0, sent: true });
+        Some(SentHello { hellos: Arc::clone(self), key })
+    }
+
+    fn leave(&self, key: u64, change: impl Fn(&mut HelloUses)) {
         let Some(mut shard) = self.shard(key) else { return };
         if let Entry::Occupied(mut entry) = shard.entry(key) {
-            match entry.get().saturating_sub(places) {
-                0 => drop(entry.remove()),
-                left => *entry.get_mut() = left,
+            change(entry.get_mut());
+            if *entry.get() == HelloUses::default() {
+                entry.remove();
             }
         }
     }
@@ -108,13 +114,13 @@ impl Hellos {
 
 impl Drop for ServedHello<'_> {
     fn drop(&mut self) {
-        self.hellos.leave(self.key, 1);
+        self.hellos.leave(self.key, |uses| uses.served = uses.served.saturating_sub(1));
     }
 }
 
 impl Drop for SentHello {
     fn drop(&mut self) {
-        self.hellos.leave(self.key, MOST);
+        self.hellos.leave(self.key, |uses| uses.sent = false);
     }
 }
 
@@ -146,27 +152,32 @@ mod tests {
     fn the_third_concurrent_connection_with_one_hello_is_refused() {
         let hellos = Hellos::new();
         let (one, other) = (hellos.key(&[1; 32]), hellos.key(&[2; 32]));
-        let first = hellos.enter(one).expect("the first");
-        let second = hellos.enter(one).expect("a client may retry");
-        assert!(hellos.enter(one).is_none());
-        assert!(hellos.enter(other).is_some());
+        let first = hellos.enter(one, false).expect("the first");
+        let second = hellos.enter(one, false).expect("a client may retry");
+        assert!(hellos.enter(one, false).is_none());
+        assert!(hellos.enter(other, false).is_some());
         drop(first);
-        let third = hellos.enter(one).expect("the first is over");
-        assert!(hellos.enter(one).is_none());
+        let third = hellos.enter(one, false).expect("the first is over");
+        assert!(hellos.enter(one, false).is_none());
         drop((second, third));
         assert_eq!(left(&hellos), 0);
     }
 
     #[test]
-    fn a_hello_that_was_sent_is_refused_at_once() {
+    fn a_hello_that_was_sent_is_refused_where_another_would_be_sent() {
         let hellos = Arc::new(Hellos::new());
         let (one, other) = (hellos.key(&[1; 32]), hellos.key(&[2; 32]));
         let sent = hellos.send(one).expect("a new one");
-        assert!(hellos.enter(one).is_none());
-        let served = hellos.enter(other).expect("another");
+        assert!(hellos.enter(one, true).is_none());
+        // Whoever passes it on makes no loop, unless it comes again and again.
+        let passed = [(); MOST as usize].map(|()| hellos.enter(one, false).expect("a place"));
+        assert!(hellos.enter(one, false).is_none());
+        drop(passed);
+        assert!(hellos.enter(one, true).is_none());
+        let served = hellos.enter(other, true).expect("another");
         assert!(hellos.send(other).is_none());
         drop(sent);
-        assert!(hellos.enter(one).is_some());
+        assert!(hellos.enter(one, true).is_some());
         drop(served);
         assert_eq!(left(&hellos), 0);
     }
@@ -180,7 +191,7 @@ mod tests {
         let (hellos, others) = (Hellos::new(), Hellos::new());
         assert_ne!(hellos.key(&[1; 32]), others.key(&[1; 32]));
         let held: Vec<_> = (0..=u8::MAX)
-            .map(|n| hellos.enter(hellos.key(&[n; 32])).expect("each for the first time"))
+            .map(|n| hellos.enter(hellos.key(&[n; 32]), false).expect("each for the first time"))
             .collect();
         let most = hellos.shards.iter().map(|shard| shard.lock().expect("a shard").len()).max();
         assert!(most < Some(16), "{most:?}");
