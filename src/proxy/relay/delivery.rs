@@ -48,6 +48,11 @@ impl Relay<'_> {
         let is_up = self.downstream.is_cut();
         let other = if is_up { &self.down } else { &self.up };
         let has_ended = matches!(other.stage(), Stage::Ended | Stage::Done);
+        let receiver = if is_up { self.upstream } else { self.downstream };
+        if has_ended && receiver.socket().is_broken() && !self.has_unsent() {
+            // It has left after its own end, and misses nothing.
+            return Outcome::Completed;
+        }
         let mut delivery = Delivery { is_up, lost: 0, has_ended, acked: 0 };
         self.up.finish(false);
         self.down.finish(false);

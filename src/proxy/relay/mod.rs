@@ -177,7 +177,9 @@ impl<'a> Relay<'a> {
     /// Handles addresses that have left their backends, if its endpoint is one of them: it may be dead.
     fn removed(&self, route: &Route, removals: &Removals, state: &mut RelayState) {
         let (context, now) = (self.context, self.context.reactor.now());
-        let Some(address) = self.known.address() else { return };
+        let Some(address) = self.known.address().filter(|_| !self.upstream.is_cut()) else {
+            return;
+        };
         match removals.effect(&route.spec.key, address) {
             RemovalEffect::Unconcerned => return,
             RemovalEffect::Keep => {}
@@ -190,7 +192,9 @@ impl<'a> Relay<'a> {
 
     /// The next deadline, and the outcome of reaching it.
     fn next_end(&self, route: &Route, state: &mut RelayState) -> (u64, Outcome) {
-        let (now, unsent) = (self.context.reactor.now(), self.has_unsent());
+        // What a peer has left behind is on its way to the other one, even if the kernel holds all of it.
+        let unsent = self.has_unsent() || self.cut().is_some();
+        let now = self.context.reactor.now();
         let next = state.deadlines.next(now, unsent);
         if next.1 == Outcome::EndpointRemoved && next.0 <= now && self.is_back(route) {
             state.deadlines.removal = u64::MAX;

@@ -110,7 +110,16 @@ impl PeerWatches {
             urgent: self.probed_until.is_some(),
         };
         self.end_probes(relay.upstream.socket(), now);
-        match (self.downstream.look(&client, now), self.upstream.look(&server, now)) {
+        // Whoever has left gets nothing more, and has no say in what the other one gets.
+        let client = match relay.downstream.is_cut() {
+            true => PeerState::Settled,
+            false => self.downstream.look(&client, now),
+        };
+        let server = match relay.upstream.is_cut() {
+            true => PeerState::Settled,
+            false => self.upstream.look(&server, now),
+        };
+        match (client, server) {
             (PeerState::Gone, _) => Some(Outcome::DownstreamReset),
             (_, PeerState::Gone) => Some(Outcome::UpstreamReset),
             (PeerState::Stalled, _) => Some(Outcome::Stalled),

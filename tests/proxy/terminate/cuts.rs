@@ -2,17 +2,18 @@
 
 use std::net::{Shutdown, SocketAddr};
 use std::thread;
+use std::time::{Duration, Instant};
 
 use rcgen::PKCS_ECDSA_P256_SHA256;
 use sluice::outcome::Outcome;
-use sluice::policy::Timeout;
+use sluice::policy::{OnRemoval, Policy, Spread, Timeout};
 
 use super::Site;
 use super::peer::{TlsEnd, TlsPeer, exchange};
 use super::pki::Authority;
 use crate::support::{
-    Backend, Bulk, End, LongPath, Plane, expect_reset, in_own_network, millis, receive_bulk, rest,
-    target,
+    Backend, Bulk, End, LongPath, Plane, Target, expect_reset, in_own_network, millis,
+    receive_bulk, reset, rest, target, wait_until,
 };
 
 /// More than a receiver takes that does not read, and less than sluice takes from the sender all the same.
@@ -27,12 +28,12 @@ struct World {
 
 impl World {
     fn new(plain: bool, idle: u64) -> Self {
+        World::of(plain, |policy| policy.timeouts.idle = Timeout::new(millis(idle)))
+    }
+
+    fn of(plain: bool, policy: impl FnOnce(&mut Policy)) -> Self {
         let (authority, backend) = (Authority::new(), Backend::new());
-        let parts = authority.parts("a.test", &PKCS_ECDSA_P256_SHA256);
-        let upstream = (!plain).then(|| authority.upstream("inner.test"));
-        let target = target("a.test", &[backend.address()])
-            .terminated(parts, upstream)
-            .policy(|policy| policy.timeouts.idle = Timeout::new(millis(idle)));
+        let target = target_of(&authority, &backend, plain).policy(policy);
         let plane = Plane::with(vec![target], |config| config.workers = 1.try_into().unwrap());
         World { authority, backend, plane }
     }
@@ -50,6 +51,12 @@ impl World {
     fn client(&self) -> TlsPeer {
         TlsPeer::open(self.plane.address(), "a.test", &self.authority.client())
     }
+}
+
+fn target_of(authority: &Authority, backend: &Backend, plain: bool) -> Target {
+    let parts = authority.parts("a.test", &PKCS_ECDSA_P256_SHA256);
+    let upstream = (!plain).then(|| authority.upstream("inner.test"));
+    target("a.test", &[backend.address()]).terminated(parts, upstream)
 }
 
 /// Sends the bytes, and then the end of the connection alone. sluice has seen it when this returns.
@@ -131,6 +138,45 @@ fn an_endpoint_that_ended_first_has_all_bytes_before_the_connection_is_over() {
     assert_eq!(later.rest(), (vec![], TlsEnd::Closed));
     later.close();
     world.plane.assert_ended(&[("a.test", Outcome::Completed, 2)]);
+}
+
+/// The pool of a client keeps such connections for long.
+#[test]
+fn an_endpoint_that_is_gone_after_its_own_end_misses_nothing() {
+    let world = World::new(true, 60_000);
+    let (client, server) = (world.client(), world.backend.accept());
+    server.shutdown(Shutdown::Write).unwrap();
+    let mut client = client;
+    assert_eq!(client.rest(), (vec![], TlsEnd::Closed));
+    reset(server);
+    // The worker, which is the only one, has seen that by now.
+    let (mut later, mut behind) = (world.client(), world.backend.accept());
+    exchange(&mut later, &mut behind);
+    drop((client, behind));
+    assert_eq!(later.rest(), (vec![], TlsEnd::Closed));
+    later.close();
+    world.plane.assert_ended(&[("a.test", Outcome::Completed, 2)]);
+}
+
+/// What the endpoint has left behind is not less intact for that.
+#[test]
+fn neither_a_lifetime_nor_the_removal_of_the_endpoint_cuts_off_what_it_has_left_behind() {
+    let policy = |policy: &mut Policy| {
+        policy.timeouts.lifetime = Timeout::new(millis(500));
+        policy.endpoints.on_removal = Some(OnRemoval::Close);
+        policy.endpoints.close_over = Some(Spread::new(Duration::ZERO));
+    };
+    let mut world = World::of(false, policy);
+    let (mut client, mut server) = world.pair();
+    let (bulk, begun) = (Bulk::new(19), Instant::now());
+    send_and_cut(&mut server, &bulk);
+    let moved = target_of(&world.authority, &Backend::new(), false).policy(policy);
+    world.plane.apply(vec![moved]);
+    // Longer than the lifetime, and the pause in which it ends.
+    wait_until("two seconds", || begun.elapsed() > Duration::from_secs(2));
+    client.receive_bulk(&bulk, SIZE);
+    assert_eq!(client.rest(), (vec![], TlsEnd::Cut));
+    world.plane.assert_ended(&[("a.test", Outcome::UpstreamReset, 1)]);
 }
 
 #[test]
