@@ -2,7 +2,7 @@
 
 use std::thread;
 
-use testkit::Authority;
+use testkit::{Authority, wait_until};
 
 use super::backends;
 use super::manifests::{call, secret, served, start};
@@ -62,7 +62,7 @@ fn each_client_is_served() {
             });
         }
     });
-    assert_eq!(sluice.metrics().connections("completed"), 6.0);
+    wait_until("all to be counted", || sluice.metrics().connections("completed") == 6.0);
 }
 
 #[test]
