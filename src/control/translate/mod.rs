@@ -28,6 +28,7 @@ mod services;
 mod shared_identities;
 mod sharing;
 mod small_map;
+mod tls_object;
 mod tls_objects;
 mod tls_references;
 mod unreadable;

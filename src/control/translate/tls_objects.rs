@@ -1,6 +1,6 @@
 //! The Secrets and ConfigMaps that routes name to serve TLS, and what is in them.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::mem;
 use std::sync::Arc;
 
@@ -9,9 +9,10 @@ use ahash::{AHashMap as HashMap, AHashSet as HashSet};
 use super::named_objects::NamedObjects;
 use super::names::Rank;
 use super::shared_identities::SharedIdentities;
+use super::tls_object::{IdentityContent, TlsContent, TlsEntry, TlsFault, TlsObject, UsedEntries};
 use crate::control::api::SecretData;
 use crate::routing::{Interned, ObjectRef, RouteKey};
-use crate::termination::{CertificateFacts, Identity, IdentityFault, Roots, RootsFault};
+use crate::termination::{CertificateFacts, Identity, Roots, RootsFault};
 
 /// Changes of the Secrets and ConfigMaps that are to be read: those that routes name and may refer to. Without the
 /// permission by a grant, an object of another namespace is never read.
@@ -46,112 +47,6 @@ pub(super) struct TlsObjects {
     roots: Interned<Roots>,
     /// The time in seconds since 1970.
     now: i64,
-}
-
-#[derive(Debug, Default)]
-struct TlsObject {
-    /// The routes that name it, by namespace.
-    users: BTreeMap<Arc<str>, BTreeSet<Rank>>,
-    /// How many of them may refer to it, for its certificate and key, and for its authorities.
-    permitted: Permitted,
-    /// Whether it was reported as wanted, and whether its key was.
-    wanted: bool,
-    key_wanted: bool,
-    content: TlsContent,
-    /// Why it cannot be read now, if so.
-    unread: Option<Arc<str>>,
-}
-
-/// What is known of an object.
-#[derive(Debug, Default, PartialEq, Eq)]
-enum TlsContent {
-    /// Nothing so far.
-    #[default]
-    Unknown,
-    /// It does not exist.
-    Missing,
-    /// What it has, where it has the entries for it.
-    Read { identity: IdentityContent, roots: Option<Result<Arc<Roots>, RootsFault>> },
-}
-
-/// The certificate and key of an object.
-#[derive(Debug, PartialEq, Eq)]
-enum IdentityContent {
-    /// No route uses it: of an authority, that would be the key that signs. A ConfigMap never has one.
-    NotKept,
-    /// It lacks the entries.
-    Missing,
-    Read(Result<Arc<Identity>, IdentityFault>),
-}
-
-/// What a route uses of an object.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum UsedEntries {
-    /// Its certificate and key.
-    Identity,
-    /// Its authorities.
-    Authorities,
-}
-
-/// How many routes may use what of an object.
-#[derive(Debug, Default)]
-struct Permitted {
-    identity: usize,
-    authorities: usize,
-}
-
-impl Permitted {
-    fn of(&mut self, entries: UsedEntries) -> &mut usize {
-        match entries {
-            UsedEntries::Identity => &mut self.identity,
-            UsedEntries::Authorities => &mut self.authorities,
-        }
-    }
-
-    fn any(&self) -> bool {
-        self.identity > 0 || self.authorities > 0
-    }
-}
-
-/// What an object has for a route.
-#[derive(Debug)]
-pub(super) struct TlsEntry<T> {
-    /// What it has now.
-    pub(super) value: Option<Arc<T>>,
-    /// What is wrong with it.
-    pub(super) fault: Option<TlsFault>,
-}
-
-/// What is wrong with an object.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub(super) enum TlsFault {
-    #[error("was not read yet")]
-    NotRead,
-    #[error("cannot be read: {0}")]
-    Unreadable(Arc<str>),
-    #[error("does not exist")]
-    Missing,
-    #[error("lacks the entry tls.crt or tls.key; a Secret of type kubernetes.io/tls has both")]
-    NoIdentity,
-    #[error("has no entry ca.crt")]
-    NoAuthorities,
-    #[error("cannot be used: {0}")]
-    Identity(IdentityFault),
-    #[error("cannot be used: ca.crt {0}")]
-    Roots(RootsFault),
-}
-
-impl TlsObject {
-    /// Drops the key if no route uses it any more. Returns whether one does that was not kept before.
-    fn settle_key(&mut self, complete: bool) -> bool {
-        let is_wanted = self.permitted.identity > 0;
-        let was_wanted = mem::replace(&mut self.key_wanted, is_wanted);
-        let TlsContent::Read { identity, .. } = &mut self.content else { return false };
-        if !is_wanted && !complete {
-            *identity = IdentityContent::NotKept;
-        }
-        !was_wanted && *identity == IdentityContent::NotKept && is_wanted
-    }
 }
 
 impl TlsObjects {
@@ -321,17 +216,7 @@ impl TlsObjects {
 
     /// Whether an object that routes may use was neither read, nor reported as missing or unreadable.
     pub(super) fn is_pending(&self) -> bool {
-        let is_pending = |known: &TlsObject| {
-            let lacks = match &known.content {
-                TlsContent::Unknown => known.permitted.any(),
-                TlsContent::Read { identity: IdentityContent::NotKept, .. } => {
-                    known.permitted.identity > 0
-                }
-                _ => false,
-            };
-            lacks && known.unread.is_none()
-        };
-        !self.complete && self.known.values().any(is_pending)
+        !self.complete && self.known.values().any(TlsObject::is_pending)
     }
 
     /// The certificate and key of a Secret.
@@ -358,19 +243,8 @@ impl TlsObjects {
         object: &ObjectRef,
         read: impl Fn(&TlsContent) -> Result<Arc<T>, TlsFault>,
     ) -> TlsEntry<T> {
-        let known = self.known.get(object);
-        let result = match known.map_or(&TlsContent::Unknown, |known| &known.content) {
-            TlsContent::Unknown if self.complete => Err(TlsFault::Missing),
-            TlsContent::Unknown => Err(TlsFault::NotRead),
-            TlsContent::Missing => Err(TlsFault::Missing),
-            content => read(content),
-        };
-        let (value, fault) = match result {
-            Ok(value) => (Some(value), None),
-            Err(fault) => (None, Some(fault)),
-        };
-        let unread = known.and_then(|known| known.unread.clone()).map(TlsFault::Unreadable);
-        TlsEntry { value, fault: unread.or(fault) }
+        let unknown = TlsObject::default();
+        self.known.get(object).unwrap_or(&unknown).entry(self.complete, read)
     }
 
     /// Takes the objects with new content.

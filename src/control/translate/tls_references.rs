@@ -1,6 +1,6 @@
 //! What `spec.tls` of a route names: Secrets and ConfigMaps, and its text form.
 
-use super::tls_objects::UsedEntries;
+use super::tls_object::UsedEntries;
 use crate::control::api::{
     CaObject, CaRef, CertificateRef, ClientCertificatesSpec, MinTlsVersion, Namespace, TlsSpec,
 };

@@ -10,7 +10,8 @@ use std::io;
 use std::task::{Poll, ready};
 use std::time::Duration;
 
-use super::direction::{Direction, Farewell, IoContext, Stage};
+use super::direction::{Direction, Farewell, Stage};
+use super::io_context::IoContext;
 use super::parting::MOST_LOST;
 use super::{ByteCounts, Relay, RelayState};
 use crate::outcome::Outcome;

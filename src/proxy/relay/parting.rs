@@ -6,7 +6,8 @@ use std::task::Poll;
 use std::time::Duration;
 
 use super::Relay;
-use super::direction::{Farewell, IoContext, Stage};
+use super::direction::{Farewell, Stage};
+use super::io_context::IoContext;
 use crate::proxy::reactor::QUANTUM;
 use crate::proxy::stream::Stream;
 

@@ -7,7 +7,8 @@ use std::io::Write;
 use std::rc::Rc;
 use std::task::Poll;
 
-use super::direction::{Direction, Farewell, IoContext, StopReason};
+use super::IoContext;
+use super::direction::{Direction, Farewell, StopReason};
 use crate::metrics::Metrics;
 use crate::proxy::fast_slots::FastSlots;
 use crate::proxy::pipes::{PipeQuota, Pipes};

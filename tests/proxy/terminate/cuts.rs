@@ -67,14 +67,20 @@ fn send_and_cut(sender: &mut TlsPeer, bulk: &Bulk) {
     assert_ne!(sender.rest().1, TlsEnd::Closed);
 }
 
+/// The receiver has all bytes, and then the end of the connection alone.
+#[track_caller]
+fn receive_until_cut(receiver: &mut TlsPeer, bulk: &Bulk) {
+    receiver.receive_bulk(bulk, SIZE);
+    assert_eq!(receiver.rest(), (vec![], TlsEnd::Cut));
+}
+
 #[test]
 fn a_client_has_all_bytes_of_an_endpoint_that_leaves_out_its_close_notify() {
     let world = World::new(false, 60_000);
     let (mut client, mut server) = world.pair();
     let bulk = Bulk::new(11);
     send_and_cut(&mut server, &bulk);
-    client.receive_bulk(&bulk, SIZE);
-    assert_eq!(client.rest(), (vec![], TlsEnd::Cut));
+    receive_until_cut(&mut client, &bulk);
     world.plane.assert_ended(&[("a.test", Outcome::UpstreamReset, 1)]);
     let lines = world.plane.access_log();
     let cause = "TLS with the endpoint: the connection has ended without close_notify";
@@ -89,8 +95,7 @@ fn a_client_that_goes_on_sending_has_all_bytes_too() {
     let bulk = Bulk::new(12);
     send_and_cut(&mut server, &bulk);
     client.send(&[7; 100_000]);
-    client.receive_bulk(&bulk, SIZE);
-    assert_eq!(client.rest(), (vec![], TlsEnd::Cut));
+    receive_until_cut(&mut client, &bulk);
     world.plane.assert_ended(&[("a.test", Outcome::UpstreamReset, 1)]);
 }
 
@@ -100,8 +105,7 @@ fn an_endpoint_with_tls_has_all_bytes_of_a_client_that_leaves_out_its_close_noti
     let (mut client, mut server) = world.pair();
     let bulk = Bulk::new(13);
     send_and_cut(&mut client, &bulk);
-    server.receive_bulk(&bulk, SIZE);
-    assert_eq!(server.rest(), (vec![], TlsEnd::Cut));
+    receive_until_cut(&mut server, &bulk);
     world.plane.assert_ended(&[("a.test", Outcome::DownstreamReset, 1)]);
 }
 
@@ -174,8 +178,7 @@ fn neither_a_lifetime_nor_the_removal_of_the_endpoint_cuts_off_what_it_has_left_
     world.plane.apply(vec![moved]);
     // Longer than the lifetime, and the pause in which it ends.
     wait_until("two seconds", || begun.elapsed() > Duration::from_secs(2));
-    client.receive_bulk(&bulk, SIZE);
-    assert_eq!(client.rest(), (vec![], TlsEnd::Cut));
+    receive_until_cut(&mut client, &bulk);
     world.plane.assert_ended(&[("a.test", Outcome::UpstreamReset, 1)]);
 }
 

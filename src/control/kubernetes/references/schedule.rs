@@ -4,8 +4,12 @@
 //! watched is read again from time to time. Namespaces take turns, and an object that changes all the time is read once
 //! a second.
 
-use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
+mod removed_reads;
+
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::time::{Duration, Instant};
+
+use removed_reads::RemovedReads;
 
 use crate::control::random::jitter;
 use crate::control::token_bucket::TokenBucket;
@@ -99,14 +103,6 @@ enum ReadStage {
 
 /// The version of an object that a watch has shown; `None` if it is gone.
 type SeenVersion = Option<String>;
-
-/// When the reads of removed objects began: one that is named again is not read sooner for that.
-#[derive(Debug, Default)]
-struct RemovedReads {
-    begun: HashMap<ObjectRef, Instant>,
-    /// Those that were added, each for as long as it may delay a read.
-    by_removal: VecDeque<(Instant, ObjectRef)>,
-}
 
 #[derive(Debug, Default)]
 struct ReadQueue {
@@ -355,30 +351,6 @@ impl ReadSchedule {
                 && namespace.as_ref().is_none_or(|namespace| namespace == object.key.namespace())
         };
         self.objects.keys().filter(is_there).cloned().collect()
-    }
-}
-
-impl RemovedReads {
-    fn add(&mut self, object: &ObjectRef, begun: Option<Instant>, now: Instant) {
-        if let Some(begun) = begun.filter(|begun| now < *begun + GAP) {
-            self.begun.insert(object.clone(), begun);
-            self.by_removal.push_back((now, object.clone()));
-        }
-    }
-
-    fn take(&mut self, object: &ObjectRef) -> Option<Instant> {
-        self.begun.remove(object)
-    }
-
-    /// Forgets what no longer delays a read.
-    fn forget(&mut self, now: Instant) {
-        while let Some((_, object)) =
-            self.by_removal.pop_front_if(|(removed, _)| *removed + GAP <= now)
-        {
-            if self.begun.get(&object).is_some_and(|begun| *begun + GAP <= now) {
-                self.begun.remove(&object);
-            }
-        }
     }
 }
 
